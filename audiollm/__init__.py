@@ -1,0 +1,36 @@
+"""audiollm: turn a text LLM into one that listens and speaks.
+
+Public names are imported on first use (PEP 562), so that ``import audiollm`` is instant and
+``import audiollm.tokenizer`` never pulls in the LLM stack.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "AudioLLM": "audiollm.modeling",
+    "AudioLLMProcessor": "audiollm.processing",
+    "AudioVocabulary": "audiollm.vocabulary",
+    "Codes": "audiollm.tokenizer.base",
+    "UniAudioTokenizer": "audiollm.tokenizer.modeling",
+    "UniAudioTokenizerConfig": "audiollm.tokenizer.configuration",
+    "extend": "audiollm.vocabulary",
+    "load_audio": "audiollm.data.audio",
+    "load_conversations": "audiollm.data.conversation",
+}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'audiollm' has no attribute {name!r}; public names are {', '.join(__all__)}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
