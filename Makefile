@@ -1,0 +1,45 @@
+# Two commands, each of which does all the set-up on a fresh machine:
+#   make demo   real recordings -> codes -> a trained Audio-LLM -> an answer and a report (under 15 minutes on 2 CPU cores)
+#   make test   lint, types and the test suite (what CI runs)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test lint types unit slow clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python training/demo.py --output runs/demo $(DEMO_FLAGS)
+
+test: lint types unit
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.installed-dev
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+# Whole journeys that take minutes each (the demo itself, downloads from package registries).
+slow: $(VENV)/.installed-dev
+	$(BIN)/pytest -m slow $(PYTEST_FLAGS)
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,bench]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis runs
