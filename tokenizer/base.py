@@ -1,0 +1,121 @@
+"""The interface of every audio tokenizer: waveforms to integer codes and, where the checkpoint can, back.
+
+A language model needs nothing else of a tokenizer: it sees codes, a frame rate and a codebook size.
+"""
+# Shapes: B clips, K codebooks, T frames (T_i of one clip), N samples, D feature size.
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Codes:
+    """The codes of a batch of clips of different lengths.
+
+    Args:
+        codes: int64 in [0, V), right-padded with 0, ``[B, K, T]``.
+        lengths: frames of each clip, int64, ``[B]``.
+        features: what the quantizer saw, one float tensor ``[T_i, D]`` per clip; None unless asked for.
+    """
+
+    codes: Tensor
+    lengths: Tensor
+    features: list[Tensor] | None = None
+
+    def __len__(self) -> int:
+        return self.codes.shape[0]
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Returns the codes of one clip without padding, ``[K, T_i]``."""
+        return self.codes[index, :, : int(self.lengths[index])]
+
+    def tolist(self) -> list[list[Any]]:
+        """Returns one list of codes per clip, or K lists per clip when there are several codebooks."""
+        clips = [self[index] for index in range(len(self))]
+        if self.codes.shape[1] == 1:
+            return [clip[0].tolist() for clip in clips]
+        return [clip.tolist() for clip in clips]
+
+    @classmethod
+    def from_list(
+        cls, clips: Sequence[Tensor], features: list[Tensor] | None = None, num_codebooks: int | None = None
+    ) -> Codes:
+        """Pads clips of different lengths into one batch.
+
+        Args:
+            clips: int64 codes of each clip, ``[K, T_i]``; all with the same K.
+            features: as the field of the same name.
+            num_codebooks: K, only needed when ``clips`` may be empty.
+
+        Raises:
+            ValueError: if a clip is not ``[K, T_i]``, or the clips differ in K.
+        """
+        num_codebooks = num_codebooks or (clips[0].shape[0] if clips else 1)
+        for index, clip in enumerate(clips):
+            if clip.dim() != 2 or clip.shape[0] != num_codebooks:
+                raise ValueError(f"clip {index} has codes of shape {list(clip.shape)}; expected [{num_codebooks}, T]")
+        lengths = torch.tensor([clip.shape[1] for clip in clips], dtype=torch.int64)
+        longest = int(lengths.max()) if len(clips) else 0
+        codes = torch.zeros(len(clips), num_codebooks, longest, dtype=torch.int64)
+        for index, clip in enumerate(clips):
+            codes[index, :, : clip.shape[1]] = clip
+        return cls(codes, lengths, features)
+
+
+class AudioTokenizer(ABC):
+    """What a tokenizer promises to the rest of the package; facts are properties, read from its own config."""
+
+    @property
+    @abstractmethod
+    def sample_rate(self) -> int:
+        """Rate in Hz at which the model works; :meth:`encode` takes any rate and resamples."""
+
+    @property
+    @abstractmethod
+    def output_sample_rate(self) -> int:
+        """Rate in Hz of what :meth:`decode` returns."""
+
+    @property
+    @abstractmethod
+    def frame_rate(self) -> float:
+        """Frames per second, in Hz; each frame holds one code per codebook."""
+
+    @property
+    @abstractmethod
+    def num_codebooks(self) -> int:
+        """K: codes per frame."""
+
+    @property
+    @abstractmethod
+    def codebook_size(self) -> int:
+        """V: codes are in [0, V)."""
+
+    @property
+    @abstractmethod
+    def max_segment_seconds(self) -> float | None:
+        """Longest piece encoded at once, in seconds; longer clips are cut, never truncated. None if free."""
+
+    @property
+    @abstractmethod
+    def can_decode(self) -> bool:
+        """Whether this checkpoint can turn codes back into sound."""
+
+    @property
+    @abstractmethod
+    def licence_note(self) -> str:
+        """What a user should know about the licence of the weights."""
+
+    @abstractmethod
+    def encode(self, waveforms: Sequence[Tensor] | Tensor, sample_rate: int) -> Codes:
+        """Turns waveforms (float32 in [-1, 1], each ``[N]``) into codes."""
+
+    @abstractmethod
+    def decode(self, codes: Codes | Tensor, speaker: Tensor | None = None, prompt: Any = None) -> Any:
+        """Turns codes into waveforms at :attr:`output_sample_rate`."""

@@ -1,0 +1,358 @@
+"""Reads and writes tokenizer checkpoints: the released layout, full training checkpoints, and our own.
+
+The released names are flat (``conv1.weight``, ``residual_gate.0.weight``, ``ema_count``); ours follow the modules
+(``encoder.conv1.weight``, ``sae.gate.0.weight``, ``codebook.ema_count``). A training checkpoint puts ``model.encoder.``
+in front of the released names and holds a text decoder beside them.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import WhisperConfig, WhisperFeatureExtractor
+
+from .codebook import RECENT_CODES_PER_ENTRY
+from .configuration import HOP_LENGTH, MODEL_TYPE, SAMPLE_RATE, UniAudioTokenizerConfig
+from .features import N_FFT
+from .modeling import UniAudioTokenizer
+
+logger = logging.getLogger(__name__)
+
+TRAINING_PREFIX = "model.encoder."
+TEXT_DECODER_PREFIXES = ("model.decoder.", "proj_out.")
+RELEASED_ARCHITECTURE = "WhisperVQEncoder"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+# Released name → ours, by prefix; the first match counts.
+NAME_TABLE = (
+    ("codebook.weight", "codebook.weight"),
+    ("ema_count", "codebook.ema_count"),
+    ("ema_weight", "codebook.ema_weight"),
+    ("codebook_used", "codebook.recent_codes"),
+    ("embed_positions2.", "code_positions."),
+    ("residual_adapter.", "sae.adapter."),
+    ("residual_gate.", "sae.gate."),
+    ("residual_output_norm.", "sae.norm."),
+    ("conv1.", "encoder.conv1."),
+    ("conv2.", "encoder.conv2."),
+    ("embed_positions.", "encoder.embed_positions."),
+    ("layers.", "encoder.layers."),
+    ("layer_norm.", "encoder.layer_norm."),
+)
+# Config keys that decide the codes, beside the weights; sizes follow from the weights' shapes.
+CODE_DECIDING_KEYS = (
+    "activation_function",
+    "encoder_attention_heads",
+    "pooling_kernel_size",
+    "pooling_type",
+    "pooling_position",
+    "quantize_position",
+    "quantize_causal_encoder",
+    "quantize_causal_block_size",
+    "encoder_causal_attention",
+    "encoder_causal_convolution",
+)
+SAE_KEYS = (
+    "encoder_residual_source_position",
+    "encoder_residual_target_position",
+    "use_residual_adapter",
+    "use_residual_gate",
+)
+
+
+def load_tokenizer(
+    source: str | Path,
+    *,
+    encoder_only: bool = False,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    config: UniAudioTokenizerConfig | None = None,
+    **hub_options: Any,
+) -> UniAudioTokenizer:
+    """Loads a tokenizer; see :meth:`UniAudioTokenizer.from_pretrained` for arguments and errors."""
+    folder = find_folder(source, **hub_options)
+    config = copy.deepcopy(config) if config is not None else read_config(folder)
+    if encoder_only:
+        config.quantize_encoder_only = True
+    with torch.device("meta"):  # no memory and no random initialisation for weights about to be replaced
+        model = UniAudioTokenizer(config)
+    tensors = read_tensors(folder, config)
+    tensors |= default_tensors(model, tensors)
+    check_tensors(model, tensors, folder)
+    target = torch_dtype(dtype)
+    for name, tensor in tensors.items():
+        keep = not tensor.is_floating_point() or (target is None and not name.startswith("codebook."))
+        tensors[name] = tensor if keep else tensor.to(torch.float32 if name.startswith("codebook.") else target)
+    model.load_state_dict(tensors, assign=True)
+    model.config.dtype = model.dtype
+    model.name_or_path = str(source)
+    return model.to(device or "cpu").eval()
+
+
+def torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Returns the dtype meant by a dtype, its name, or None (float32); None stands for the checkpoint's own."""
+    if dtype == "auto":
+        return None
+    if isinstance(dtype, str):
+        found = getattr(torch, dtype.removeprefix("torch."), None)
+        if not isinstance(found, torch.dtype):
+            raise ValueError(f"dtype={dtype!r}: use 'float32', 'bfloat16', 'float16' or 'auto'")
+        return found
+    return dtype or torch.float32
+
+
+# ---------------------------------------------------------------------- folders
+
+
+def find_folder(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+    subfolder: str = "",
+    **from_auto: Any,
+) -> Path:
+    """Finds the folder with ``config.json``: ``source`` itself, or its ``tokenizer/`` as in a release.
+
+    Raises:
+        ValueError: if there is none.
+        TypeError: for an option that is not known.
+    """
+    for option in ("_from_auto", "trust_remote_code", "adapter_kwargs", "code_revision"):
+        from_auto.pop(option, None)  # what transformers' auto classes add
+    if from_auto:
+        raise TypeError(f"from_pretrained() got unknown options: {', '.join(sorted(from_auto))}")
+    folder = Path(source)
+    if folder.is_file():
+        raise ValueError(f"{source} is a file; pass the folder that holds config.json and model.safetensors")
+    if not folder.is_dir():
+        try:
+            downloaded = snapshot_download(
+                str(source),
+                revision=revision,
+                cache_dir=cache_dir,
+                token=token,
+                local_files_only=local_files_only,
+                force_download=force_download,
+                allow_patterns=["*.json", "*.safetensors"],
+                ignore_patterns=["decoder/*"],
+            )
+        except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise ValueError(f"{source} is neither a folder here nor a checkpoint on the Hub: {error}") from error
+        folder = Path(downloaded)
+    folder = folder / subfolder
+    for candidate in (folder, folder / "tokenizer"):
+        if (candidate / "config.json").is_file():
+            return candidate
+    raise ValueError(
+        f"{folder} holds no tokenizer: expected config.json and model.safetensors there or in its tokenizer/ folder"
+    )
+
+
+def read_config(folder: Path) -> UniAudioTokenizerConfig:
+    """Reads ``config.json`` of the released layout or of our own.
+
+    Raises:
+        ValueError: if it is not a tokenizer's, or its values do not fit together.
+    """
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    model_type = values.pop("model_type", None)
+    if model_type not in ("whisper", MODEL_TYPE):
+        raise ValueError(f"{path} describes a {model_type!r} model, not a UniAudio tokenizer")
+    if not values.get("quantize_vocab_size"):
+        raise ValueError(
+            f"{path} describes a plain Whisper model without a quantizer; "
+            "start a tokenizer from it with UniAudioTokenizer.from_whisper"
+        )
+    if model_type == "whisper":  # keys left out of a released file have Whisper's defaults, not ours
+        values = {**WhisperConfig().to_dict(), **values}
+        check_preprocessor(folder, values["num_mel_bins"])
+    for key in ("architectures", "torch_dtype", "dtype", "transformers_version", "model_type"):
+        values.pop(key, None)
+    return UniAudioTokenizerConfig(**values)
+
+
+def check_preprocessor(folder: Path, num_mel_bins: int) -> None:
+    """Raises ValueError if ``preprocessor_config.json`` is there and asks for other features than Whisper's."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return
+    values = json.loads(path.read_text(encoding="utf-8"))
+    expected = {
+        "feature_size": num_mel_bins,
+        "sampling_rate": SAMPLE_RATE,
+        "n_fft": N_FFT,
+        "hop_length": HOP_LENGTH,
+    }
+    for key, value in expected.items():
+        if values.get(key, value) != value:
+            raise ValueError(f"{path}: {key}={values[key]}, but this encoder works with {key}={value}")
+
+
+# ---------------------------------------------------------------------- tensors
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Lists the safetensors files of a checkpoint, sharded or not.
+
+    Raises:
+        ValueError: if there are none, or one that the index names is absent.
+    """
+    index = folder / WEIGHTS_INDEX
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise ValueError(f"{folder} lacks weight files that {WEIGHTS_INDEX} names: {', '.join(missing)}")
+        return [folder / name for name in names]
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise ValueError(f"{folder} has a config.json but no model.safetensors; save the weights as safetensors")
+    return files
+
+
+def read_tensors(folder: Path, config: UniAudioTokenizerConfig) -> dict[str, Tensor]:
+    """Reads the tensors that the model needs, under our names; names nobody knows are kept for the error message."""
+    tensors: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - not a dict
+                    ours = our_name(name)
+                    if ours is not None and not is_left_out(ours, config):
+                        tensors[ours] = file.get_tensor(name)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    recent = tensors.get("codebook.recent_codes")
+    if recent is not None:
+        tensors["codebook.recent_codes"] = recent.long()  # float32 in the released layout
+    return tensors
+
+
+def our_name(name: str) -> str | None:
+    """Translates a released or training name; ours and unknown ones stay as they are, the text decoder's give None."""
+    if name.startswith(TEXT_DECODER_PREFIXES):
+        return None
+    released = name.removeprefix(TRAINING_PREFIX)
+    for theirs, ours in NAME_TABLE:
+        if released.startswith(theirs):
+            return ours + released[len(theirs) :]
+    return name
+
+
+def released_name(name: str) -> str | None:
+    """Translates one of our names; None for what the released layout has no place for."""
+    if name == "codebook.num_updates":
+        return None
+    for theirs, ours in NAME_TABLE:
+        if name.startswith(ours):
+            return theirs + name[len(ours) :]
+    raise AssertionError(f"{name} is missing from NAME_TABLE")
+
+
+def is_left_out(name: str, config: UniAudioTokenizerConfig) -> bool:
+    """Whether a tensor belongs to a part that this configuration does without."""
+    if name.startswith("codebook.ema_"):
+        return config.quantize_ema_decay is None
+    if not config.quantize_encoder_only:
+        return False
+    layer = re.match(r"encoder\.layers\.(\d+)\.", name)
+    if layer:
+        return config.quantize_position <= int(layer[1]) < config.encoder_layers
+    return name.startswith("encoder.layer_norm.")
+
+
+def default_tensors(model: UniAudioTokenizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Makes up what a checkpoint may lack: training statistics, and SAE parts that are switched off."""
+    config = model.config
+    codebook = tensors.get("codebook.weight")
+    defaults: dict[str, Tensor] = {
+        "codebook.num_updates": torch.zeros((), dtype=torch.int64),
+        "codebook.recent_codes": torch.zeros(RECENT_CODES_PER_ENTRY * config.quantize_vocab_size, dtype=torch.int64),
+    }
+    if config.quantize_ema_decay is not None and codebook is not None:
+        defaults["codebook.ema_count"] = torch.ones(len(codebook))
+        defaults["codebook.ema_weight"] = codebook.float().clone()
+    unused = [
+        part
+        for part, is_used in (("sae.adapter.", config.use_residual_adapter), ("sae.gate.", config.use_residual_gate))
+        if not is_used
+    ]
+    for name, tensor in model.state_dict().items():
+        if name.startswith(tuple(unused)):
+            defaults[name] = torch.zeros(tensor.shape)
+    return {name: tensor for name, tensor in defaults.items() if name not in tensors}
+
+
+def check_tensors(model: UniAudioTokenizer, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Raises ValueError, listing every missing, unknown and misshapen tensor."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    missing = sorted(expected.keys() - tensors.keys())
+    unknown = sorted(tensors.keys() - expected.keys())
+    misshapen = [
+        f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
+        for name, shape in sorted(expected.items())
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    if missing or unknown or misshapen:
+        raise ValueError(
+            f"the weights in {folder} do not fit its config.json; missing: {', '.join(missing) or 'none'}; "
+            f"unknown: {', '.join(unknown) or 'none'}; wrong shape: {', '.join(misshapen) or 'none'}"
+        )
+
+
+# ---------------------------------------------------------------------- writing
+
+
+def export_released(model: UniAudioTokenizer, folder: str | Path) -> None:
+    """Writes the encoder-only checkpoint in the released layout: config, weights and feature extractor settings.
+
+    Layers behind the quantizer and the final norm are left out, as in a release.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = copy.deepcopy(model.config)
+    config.quantize_encoder_only = True
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        released = released_name(name)
+        if released is not None and not is_left_out(name, config):
+            tensor = tensor.float() if released == "codebook_used" else tensor
+            tensors[released] = tensor.detach().cpu().contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    values = config.to_dict() | {"model_type": "whisper", "architectures": [RELEASED_ARCHITECTURE]}
+    values["torch_dtype"] = str(values.pop("dtype", None) or model.dtype).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(folder)
+
+
+def fingerprint(model: UniAudioTokenizer) -> str:
+    """Returns a SHA-256 (hex) over the config keys and weights that decide the codes, independent of the device."""
+    config = copy.deepcopy(model.config)
+    config.quantize_encoder_only = True
+    keys = CODE_DECIDING_KEYS + (SAE_KEYS if config.sae_is_active else ())
+    digest = hashlib.sha256(json.dumps({key: getattr(config, key) for key in keys}).encode())
+    parts = ("encoder.", "sae.", "codebook.weight") if config.sae_is_active else ("encoder.", "codebook.weight")
+    for name, tensor in sorted(model.state_dict().items()):
+        if name.startswith(parts) and not is_left_out(name, config):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

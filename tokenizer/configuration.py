@@ -1,0 +1,176 @@
+"""Configuration of the UniAudio-Token encoder: a Whisper configuration plus quantizer, pooling and SAE keys.
+
+Key names and meanings are those of the released checkpoints, so their ``config.json`` can be read as it is.
+A *position* n means "after encoder layer n" (1-based); position 0 is in front of the first layer.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from transformers import WhisperConfig
+
+MODEL_TYPE = "uniaudio_tokenizer"
+SAMPLE_RATE = 16000  # Hz; every Whisper encoder
+HOP_LENGTH = 160  # samples per mel frame
+CONV_STRIDE = 2  # mel frames per encoder frame, before pooling
+RELEASE_LICENCE_NOTE = (
+    "released UniAudio-Token weights: MIT-style licence with the clause that they are not intended for use within the "
+    "European Union; read the checkpoint's own licence"
+)
+MAX_SEGMENT_SAMPLES = 30 * SAMPLE_RATE  # Whisper's window
+
+
+class UniAudioTokenizerConfig(WhisperConfig):
+    """Rebuilds a :class:`UniAudioTokenizer`; saved as ``config.json`` beside the weights.
+
+    Args:
+        pooling_kernel_size: encoder frames merged into one token; None for no pooling.
+        pooling_type: ``"max"`` or ``"avg"``.
+        pooling_position: where pooling happens; at most ``quantize_position``.
+        quantize_vocab_size: codebook size V.
+        quantize_position: where the quantizer sits, 1 to ``encoder_layers``.
+        quantize_commit_coefficient: weight of the commitment loss.
+        quantize_loss_scale: weight of the whole quantizer loss.
+        quantize_ema_decay: decay of the codebook statistics; None trains the codebook by gradient.
+        quantize_restart_interval: updates between restarts of dead codes; None never restarts.
+        quantize_encoder_only: the model ends at the quantizer.
+        quantize_causal_encoder: layers in front of the quantizer see no later frame.
+        quantize_causal_block_size: a frame also sees the rest of its block of this many frames (before pooling).
+        encoder_causal_attention: no layer sees a later frame.
+        encoder_causal_convolution: the convolutions see no later frame.
+        encoder_residual_source_position: layer whose output the SAE adds; None for no SAE.
+        encoder_residual_target_position: layer to whose output the SAE adds it.
+        use_residual_adapter: pass the source through a two-layer adapter.
+        use_residual_gate: weight it by a learned gate per channel and frame.
+        use_commit_loss: whether training adds the quantizer loss to its own.
+        codebook_gaussian_init: kept for the released layout; new codebooks are always drawn from a Gaussian.
+        skip_language_detection: kept for the released layout; it concerns the text decoder.
+        licence_note: what a user should know about the licence of the weights.
+
+    Raises:
+        ValueError: if positions, kernel or codebook do not fit together, naming the key and the fix.
+    """
+
+    model_type = MODEL_TYPE
+
+    pooling_kernel_size: int | None = None
+    pooling_type: str = "max"
+    pooling_position: int = 0
+    quantize_vocab_size: int = 8192
+    quantize_position: int = 16
+    quantize_commit_coefficient: float | int = 0.25
+    quantize_loss_scale: float | int = 1.0
+    quantize_ema_decay: float | int | None = None
+    quantize_restart_interval: int | None = None
+    quantize_encoder_only: bool = False
+    quantize_causal_encoder: bool = False
+    quantize_causal_block_size: int | None = None
+    encoder_causal_attention: bool = False
+    encoder_causal_convolution: bool = False
+    encoder_residual_source_position: int | None = None
+    encoder_residual_target_position: int | None = None
+    use_residual_adapter: bool = False
+    use_residual_gate: bool = False
+    use_commit_loss: bool = True
+    codebook_gaussian_init: bool = False
+    skip_language_detection: bool = False
+    licence_note: str = RELEASE_LICENCE_NOTE
+
+    # Whisper's own defaults describe its smallest model; these are the released tokenizer's (Whisper-large-v3).
+    num_mel_bins: int = 128
+    d_model: int = 1280
+    encoder_layers: int = 32
+    encoder_attention_heads: int = 20
+    encoder_ffn_dim: int = 5120
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self._check_sizes()
+        self._check_positions()
+
+    def _check_sizes(self) -> None:
+        if self.quantize_vocab_size < 1:
+            raise ValueError(f"quantize_vocab_size={self.quantize_vocab_size}: use a positive codebook size, e.g. 8192")
+        if self.pooling_kernel_size is not None and self.pooling_kernel_size < 1:
+            raise ValueError(f"pooling_kernel_size={self.pooling_kernel_size}: use a positive number, or null for none")
+        if self.pooling_type not in ("max", "avg"):
+            raise ValueError(f"pooling_type={self.pooling_type!r}: use 'max' or 'avg'")
+        if self.quantize_ema_decay is not None and not 0 < self.quantize_ema_decay < 1:
+            raise ValueError(f"quantize_ema_decay={self.quantize_ema_decay}: use a value between 0 and 1, or null")
+        if self.quantize_restart_interval is not None and self.quantize_restart_interval < 1:
+            raise ValueError(f"quantize_restart_interval={self.quantize_restart_interval}: use at least 1, or null")
+        block_size = self.quantize_causal_block_size
+        if block_size is not None and block_size < self.pooling_factor:
+            raise ValueError(
+                f"quantize_causal_block_size={block_size} is smaller than pooling_kernel_size="
+                f"{self.pooling_kernel_size}: a block must hold at least one token"
+            )
+        if self.d_model % self.encoder_attention_heads:
+            raise ValueError(
+                f"d_model={self.d_model} is not a multiple of encoder_attention_heads={self.encoder_attention_heads}"
+            )
+
+    def _check_positions(self) -> None:
+        if not 1 <= self.quantize_position <= self.encoder_layers:
+            raise ValueError(
+                f"quantize_position={self.quantize_position}: the encoder has {self.encoder_layers} layers, "
+                f"use 1 to {self.encoder_layers}"
+            )
+        if self.pooling_kernel_size is not None and not 0 <= self.pooling_position <= self.quantize_position:
+            raise ValueError(
+                f"pooling_position={self.pooling_position} must lie between 0 and "
+                f"quantize_position={self.quantize_position}: pool in front of the quantizer"
+            )
+        source, target = self.encoder_residual_source_position, self.encoder_residual_target_position
+        if (source is None) != (target is None):
+            raise ValueError(
+                f"encoder_residual_source_position={source} and encoder_residual_target_position={target}: "
+                "set both, or neither for a model without SAE"
+            )
+        if source is not None and target is not None and not 1 <= source <= target:
+            raise ValueError(
+                f"encoder_residual_source_position={source} must be at least 1 and at most "
+                f"encoder_residual_target_position={target}"
+            )
+
+    @property
+    def pooling_factor(self) -> int:
+        """Encoder frames per token; 1 without pooling."""
+        return self.pooling_kernel_size or 1
+
+    @property
+    def token_stride(self) -> int:
+        """Samples per token."""
+        return HOP_LENGTH * CONV_STRIDE * self.pooling_factor
+
+    @property
+    def frame_rate(self) -> float:
+        """Tokens per second, in Hz."""
+        return SAMPLE_RATE / self.token_stride
+
+    @property
+    def num_code_positions(self) -> int:
+        """Rows of the position table added to the quantized frames."""
+        return math.ceil(self.max_source_positions / self.pooling_factor)
+
+    @property
+    def segment_samples(self) -> int:
+        """Longest piece encoded at once, in samples: 30 s, or less where the position table is shorter."""
+        limit = min(MAX_SEGMENT_SAMPLES, self.max_source_positions * HOP_LENGTH * CONV_STRIDE)
+        padded = math.ceil(limit / self.token_stride) * self.token_stride
+        if padded <= self.max_source_positions * HOP_LENGTH * CONV_STRIDE:
+            return limit
+        return limit // self.token_stride * self.token_stride
+
+    @property
+    def has_sae(self) -> bool:
+        """Whether the SAE exists at all (it may sit behind the quantizer)."""
+        return self.encoder_residual_target_position is not None
+
+    @property
+    def sae_is_active(self) -> bool:
+        """Whether the SAE reaches the codes, that is, sits in front of the quantizer."""
+        target = self.encoder_residual_target_position
+        return target is not None and target <= self.quantize_position

@@ -1,0 +1,480 @@
+"""UniAudio-Token: a Whisper encoder with a vector quantizer in its middle, 25 codes of 13 bits per second.
+
+Reading order: :meth:`UniAudioTokenizer.forward` (features to codes), then :meth:`UniAudioTokenizer.encode` (waveforms
+to codes), then ``checkpoints.py`` (where the weights come from).
+"""
+# Shapes: B clips, M mel bins, F mel frames, T tokens (F / 2 before pooling), D feature size, N samples.
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForAudioTokenization
+from transformers import initialization as init
+from transformers.modeling_utils import PreTrainedAudioTokenizerBase
+from transformers.models.whisper.modeling_whisper import sinusoids
+from transformers.utils import ModelOutput
+
+from . import segments as seg
+from .base import AudioTokenizer, Codes
+from .codebook import Codebook, check_codes
+from .configuration import CONV_STRIDE, HOP_LENGTH, SAMPLE_RATE, UniAudioTokenizerConfig
+from .encoder import AudioEncoder
+from .features import LogMelFeatures
+from .resampling import Resampler, check_sample_rate, resample
+from .sae import SemanticAcousticEquilibrium, mean_gate
+
+logger = logging.getLogger(__name__)
+
+OUTPUT_SAMPLE_RATE = 22050  # Hz, of the waveform decoder
+MAX_PADDING = 0.1  # share of a batch's longest segment that may be padding, where batching pays
+
+
+@dataclass
+class UniAudioTokenizerOutput(ModelOutput):
+    """What one forward pass yields; padded positions are filled like all others."""
+
+    codes: Tensor | None = None  # [B, T] int64
+    last_hidden_state: Tensor | None = None  # [B, T, D], after all layers that exist
+    pre_quantizer_hidden: Tensor | None = None  # [B, T, D], what the quantizer saw
+    gate_mean: Tensor | None = None  # scalar; 1 if the SAE runs without a gate, None if it does not run
+    hidden_states: tuple[Tensor, ...] | None = None  # input of each layer, then the final output
+    quantizer_loss: Tensor | None = None  # scalar, in training mode only
+    perplexity: Tensor | None = None  # scalar, in training mode only
+    num_restarted: int | None = None  # codebook rows restarted by this step, in training mode only
+
+
+class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
+    """Turns audio into codes.
+
+    Args:
+        config: the architecture; copied, so that later changes to either side stay there.
+
+    The weights come from :meth:`from_pretrained` (a released checkpoint, a training checkpoint or one of our own) or
+    :meth:`from_whisper` (a start for training). In training mode :meth:`forward` updates the codebook; :meth:`encode`
+    never does.
+    """
+
+    config_class = UniAudioTokenizerConfig
+    base_model_prefix = ""
+    main_input_name = "input_features"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _no_split_modules = ("WhisperEncoderLayer",)
+
+    def __init__(self, config: UniAudioTokenizerConfig) -> None:
+        super().__init__(copy.deepcopy(config))
+        config = self.config
+        self.encoder = AudioEncoder(config)
+        self.sae: SemanticAcousticEquilibrium | None = None
+        if config.has_sae:
+            self.sae = SemanticAcousticEquilibrium(
+                config.d_model, use_adapter=config.use_residual_adapter, use_gate=config.use_residual_gate
+            )
+        self.codebook = Codebook(
+            config.quantize_vocab_size,
+            config.d_model,
+            ema_decay=config.quantize_ema_decay,
+            restart_interval=config.quantize_restart_interval,
+            commit_coefficient=config.quantize_commit_coefficient,
+            loss_scale=config.quantize_loss_scale,
+        )
+        self.code_positions = nn.Embedding(config.num_code_positions, config.d_model)
+        self.log_mel = LogMelFeatures(config.num_mel_bins)
+        self._run: Callable[..., UniAudioTokenizerOutput] = self._run_layers
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, AudioEncoder):
+            init.copy_(module.embed_positions.weight, sinusoids(*module.embed_positions.weight.shape))
+        elif isinstance(module, Codebook):
+            init.normal_(module.weight, std=self.config.init_std)
+            module.reset_statistics()
+        elif isinstance(module, UniAudioTokenizer):
+            init.copy_(module.code_positions.weight, sinusoids(*module.code_positions.weight.shape))
+
+    # ------------------------------------------------------------------ facts
+
+    @property
+    def sample_rate(self) -> int:
+        return SAMPLE_RATE
+
+    @property
+    def output_sample_rate(self) -> int:
+        return OUTPUT_SAMPLE_RATE
+
+    @property
+    def frame_rate(self) -> float:
+        return self.config.frame_rate
+
+    @property
+    def num_codebooks(self) -> int:
+        return 1
+
+    @property
+    def codebook_size(self) -> int:
+        return self.config.quantize_vocab_size
+
+    @property
+    def max_segment_seconds(self) -> float:
+        return self.config.segment_samples / SAMPLE_RATE
+
+    @property
+    def can_decode(self) -> bool:
+        return False
+
+    @property
+    def licence_note(self) -> str:
+        return self.config.licence_note
+
+    @property
+    def sae_is_active(self) -> bool:
+        """Whether the SAE reaches the codes; behind the quantizer it only reaches a text decoder."""
+        return self.config.sae_is_active
+
+    def num_tokens(self, num_samples: int, sample_rate: int) -> int:
+        """Counts the tokens that :meth:`encode` makes of a clip, without encoding it.
+
+        Args:
+            num_samples: length of the clip at its own rate.
+            sample_rate: that rate in Hz.
+        """
+        resampled = -(-num_samples * SAMPLE_RATE // check_sample_rate(sample_rate))
+        return seg.num_tokens(resampled, self.config.segment_samples, self.config.token_stride)
+
+    def fingerprint(self) -> str:
+        """Returns a SHA-256 over everything that decides the codes, for cache keys and manifests."""
+        from .checkpoints import fingerprint
+
+        return fingerprint(self)
+
+    # ---------------------------------------------------------------- forward
+
+    def forward(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None = None,
+        codes: Tensor | None = None,
+        output_hidden_states: bool = False,
+    ) -> UniAudioTokenizerOutput:
+        """Runs all layers on log-mel features.
+
+        Args:
+            input_features: Whisper log-mel features, ``[B, M, F]``, F at most twice the number of positions.
+            attention_mask: 1 for valid mel frames, ``[B, F]``; None if all are.
+            codes: codes to use in place of the nearest ones, int64 ``[B, T]``.
+            output_hidden_states: also return the input of each layer.
+
+        Raises:
+            ValueError: if the features do not fit the encoder, or codes are out of range or of the wrong shape.
+        """
+        return self._run_layers(input_features, attention_mask, codes, output_hidden_states=output_hidden_states)
+
+    def _run_layers(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None,
+        codes: Tensor | None = None,
+        *,
+        output_hidden_states: bool = False,
+        stop_before_quantizer: bool = False,
+    ) -> UniAudioTokenizerOutput:
+        """The encoder: at each position, in this order, pool, keep the SAE's source, apply the SAE, quantize."""
+        config, encoder = self.config, self.encoder
+        hidden = encoder.stem(input_features.to(encoder.conv1.weight.dtype))
+        mask = None if attention_mask is None else attention_mask[:, ::CONV_STRIDE]
+        output = UniAudioTokenizerOutput()
+        shallow, layer_inputs, is_pooled = None, [], False
+        bias, bias_key = None, None
+        for position in range(len(encoder.layers) + 1):
+            if position > 0:
+                layer_inputs.append(hidden)
+                if bias_key != (encoder.is_causal(position), is_pooled):
+                    bias_key = (encoder.is_causal(position), is_pooled)
+                    bias = encoder.attention_bias(position, hidden, mask, is_pooled)
+                hidden = encoder.layers[position - 1](hidden, bias)
+            if position == config.pooling_position:
+                hidden, mask, is_pooled = encoder.pool(hidden), encoder.pool_mask(mask), True
+                shallow = None if shallow is None else encoder.pool(shallow)
+            if position == config.encoder_residual_source_position:
+                shallow = hidden
+            if position == config.encoder_residual_target_position:
+                hidden, output.gate_mean = self._apply_sae(hidden, cast(Tensor, shallow), mask)
+            if position == config.quantize_position:
+                output.pre_quantizer_hidden = hidden
+                if stop_before_quantizer:
+                    return output
+                hidden = self._quantize(hidden, mask, codes, output)
+        output.last_hidden_state = hidden if encoder.layer_norm is None else encoder.layer_norm(hidden)
+        if output_hidden_states:
+            output.hidden_states = (*layer_inputs, output.last_hidden_state)
+        return output
+
+    def _apply_sae(self, deep_BTD: Tensor, shallow_BTD: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert self.sae is not None
+        fused_BTD, gate_BTD = self.sae(deep_BTD, shallow_BTD)
+        return fused_BTD, mean_gate(gate_BTD, fused_BTD, mask_BT)
+
+    def _quantize(
+        self, hidden_BTD: Tensor, mask_BT: Tensor | None, codes_BT: Tensor | None, output: UniAudioTokenizerOutput
+    ) -> Tensor:
+        if codes_BT is not None and codes_BT.shape != hidden_BTD.shape[:2]:
+            raise ValueError(
+                f"codes have shape {list(codes_BT.shape)}, but the features give {list(hidden_BTD.shape[:2])}"
+            )
+        quantized = self.codebook(hidden_BTD, mask_BT, codes_BT)
+        output.codes = quantized.codes
+        output.quantizer_loss, output.perplexity = quantized.loss, quantized.perplexity
+        output.num_restarted = quantized.num_restarted if self.training else None
+        return quantized.quantized + self.code_positions.weight[: hidden_BTD.shape[1]]
+
+    def compile_encoder(self, **options: Any) -> None:
+        """Compiles what :meth:`encode` runs with ``torch.compile(**options)``; the first calls take minutes.
+
+        Lengths differ from clip to clip, so shapes are dynamic unless ``options`` say otherwise.
+        """
+        self._run = torch.compile(self._run_layers, **{"dynamic": True, **options})
+
+    # ----------------------------------------------------------------- encode
+
+    def encode(
+        self,
+        waveforms: Sequence[Tensor] | Tensor,
+        sample_rate: int,
+        *,
+        batch_size: int = 16,
+        return_features: bool = False,
+    ) -> Codes:
+        """Turns waveforms into codes; each clip's codes are what it would get alone.
+
+        Clips longer than 30 s are cut into pieces of 30 s and the codes put together again. Only the layers up to the
+        quantizer are computed.
+
+        Args:
+            waveforms: float in [-1, 1], mono: a list of ``[N_i]``, one ``[N]``, or ``[B, N]``.
+            sample_rate: rate of all waveforms in Hz; resampled to 16 kHz where needed.
+            batch_size: 30 s segments computed at once at most.
+            return_features: also return what the quantizer saw, ``[T_i, D]`` per clip, on the model's device.
+
+        Returns:
+            Codes on the CPU; an empty clip has none.
+
+        Raises:
+            ValueError: if a waveform is not a float vector or holds NaN or infinity (naming the clip), or the sample
+                rate makes no sense.
+        """
+        clips = check_waveforms(waveforms)
+        sample_rate = check_sample_rate(sample_rate)
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: use at least 1")
+        pieces: list[seg.Segment] = []
+        for index, clip in enumerate(clips):
+            if sample_rate != SAMPLE_RATE:
+                clip = resample(clip.to(self.device), sample_rate, SAMPLE_RATE)
+            pieces += seg.cut(clip, index, self.config.segment_samples, self.config.token_stride)
+        codes, features = self._encode_segments(pieces, batch_size, return_features)
+        codes_of_clip: list[list[Tensor]] = [[codes.new_zeros(0)] for _ in clips]
+        features_of_clip: list[list[Tensor]] = [[] for _ in clips]
+        for piece, piece_codes in zip(pieces, codes.split([piece.num_tokens for piece in pieces]), strict=True):
+            codes_of_clip[piece.clip].append(piece_codes)
+        for piece, piece_features in zip(pieces, features, strict=False):
+            features_of_clip[piece.clip].append(piece_features)
+        empty_TD = torch.zeros(0, self.config.d_model, device=self.device, dtype=self.dtype)
+        return Codes.from_list(
+            [torch.cat(parts)[None] for parts in codes_of_clip],
+            [torch.cat([empty_TD, *parts]) for parts in features_of_clip] if return_features else None,
+            num_codebooks=1,
+        )
+
+    def encode_stream(self, chunks: Iterable[Tensor], sample_rate: int, *, batch_size: int = 1) -> Iterator[Tensor]:
+        """Encodes a stream of any length in constant memory; the codes are those of :meth:`encode` of the whole.
+
+        Args:
+            chunks: consecutive pieces of one waveform, float ``[N_i]``, of any lengths.
+            sample_rate: their rate in Hz.
+            batch_size: 30 s segments to gather before computing; more is faster on a GPU and comes later.
+
+        Yields:
+            int64 codes ``[T]``, for one or more whole segments at a time.
+        """
+        resampler = Resampler(sample_rate, SAMPLE_RATE)
+        length = self.config.segment_samples
+        pending, is_first = torch.zeros(0), True
+        pieces: list[seg.Segment] = []
+
+        def take(waveform: Tensor) -> None:
+            nonlocal is_first
+            pieces.append(seg.make_segment(waveform, 0, is_first, length, self.config.token_stride))
+            is_first = False
+
+        for index, chunk in enumerate(chunks):
+            chunk = check_waveform(chunk, f"chunk {index}")
+            if sample_rate != SAMPLE_RATE:
+                chunk = resampler.push(chunk.to(self.device))
+            pending = torch.cat([pending.to(chunk.device), chunk])
+            while len(pending) >= length:
+                take(pending[:length])
+                pending = pending[length:].clone()  # a view would keep what is done in memory
+                if len(pieces) == batch_size:
+                    yield self._encode_segments(pieces, batch_size)[0]
+                    pieces.clear()
+        pending = torch.cat([pending, resampler.finish().to(pending.device)])
+        for rest in pending.split(length) if len(pending) else ():
+            take(rest)
+        if pieces:
+            yield self._encode_segments(pieces, batch_size)[0]
+
+    @torch.no_grad()
+    def _encode_segments(
+        self, pieces: Sequence[seg.Segment], batch_size: int, return_features: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Encodes segments in length-sorted batches: all codes in the given order ``[sum T]``, features per segment."""
+        codes: list[Tensor] = [torch.zeros(0, dtype=torch.int64)] * len(pieces)
+        features: list[Tensor] = [torch.zeros(0)] * len(pieces) if return_features else []
+        half_norms = self.codebook.half_squared_norms()
+        was_training = self.training
+        self.eval()  # no dropout, whatever the model is being used for
+        try:
+            for batch in seg.batches(pieces, batch_size, self._max_padding):
+                hidden_BTD = self._encode_batch([pieces[index] for index in batch])
+                valid = [hidden_BTD[row, : pieces[index].num_tokens] for row, index in enumerate(batch)]
+                found = self.codebook.encode(torch.cat(valid), half_norms).split([len(rows) for rows in valid])
+                for row, index in enumerate(batch):
+                    codes[index] = found[row]
+                    if return_features:
+                        features[index] = valid[row]
+        finally:
+            self.train(was_training)
+        return torch.cat([torch.zeros(0, dtype=torch.int64, device=self.device), *codes]).cpu(), features
+
+    @property
+    def _max_padding(self) -> float:
+        """A GPU wants large batches; a CPU loses more by padding than it wins by batching."""
+        return 0.0 if self.device.type == "cpu" else MAX_PADDING
+
+    def _encode_batch(self, pieces: Sequence[seg.Segment]) -> Tensor:
+        """Computes what the quantizer sees, ``[B, T, D]``."""
+        waveforms_BN, num_samples = seg.stack(pieces, self.device)
+        features_BMF = self.log_mel(waveforms_BN, num_samples)
+        mask_BF = self._frame_mask(pieces, features_BMF.shape[-1])
+        return cast(Tensor, self._run(features_BMF, mask_BF, stop_before_quantizer=True).pre_quantizer_hidden)
+
+    def _frame_mask(self, pieces: Sequence[seg.Segment], num_frames: int) -> Tensor | None:
+        """Marks mel frames that start inside the clip, ``[B, F]``; None where no layer would see a masked frame."""
+        kernel = self.config.pooling_factor if self.config.pooling_position == 0 else 1
+        stride = HOP_LENGTH * CONV_STRIDE * kernel
+        num_samples = [len(piece.waveform) for piece in pieces]
+        if all(-(-own // stride) * stride == num_frames * HOP_LENGTH for own in num_samples):
+            return None
+        starts_F = torch.arange(num_frames, device=self.device) * HOP_LENGTH
+        return (starts_F < torch.tensor(num_samples, device=self.device)[:, None]).long()
+
+    def decode(self, codes: Codes | Tensor, speaker: Tensor | None = None, prompt: Any = None) -> Any:
+        """Raises ValueError: this checkpoint holds an encoder only."""
+        if isinstance(codes, Tensor):
+            check_codes(codes, self.codebook_size)
+        raise ValueError(
+            "this checkpoint has no waveform decoder, so its codes cannot be turned into sound; "
+            "load one that has a decoder/ folder beside its tokenizer/ folder"
+        )
+
+    # ----------------------------------------------------------- construction
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        encoder_only: bool = False,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        revision: str | None = None,
+        config: UniAudioTokenizerConfig | None = None,
+        **kwargs: Any,
+    ) -> UniAudioTokenizer:
+        """Loads a released tokenizer, a full training checkpoint, or what :meth:`save_pretrained` wrote.
+
+        Args:
+            pretrained_model_name_or_path: a folder (the tokenizer's own or its parent), or a Hub id.
+            encoder_only: leave out the layers behind the quantizer, which codes do not need; they are not even read.
+            dtype: of the weights; float32 if None, ``"auto"`` for the checkpoint's own. The codebook stays float32.
+            device: where to put the model; the CPU if None.
+            revision: branch, tag or commit on the Hub.
+            config: in place of the folder's ``config.json``.
+            kwargs: ``cache_dir``, ``token``, ``local_files_only``, ``force_download`` and ``subfolder``, as in
+                transformers.
+
+        Raises:
+            ValueError: if the folder holds no tokenizer, or its weights have missing, unknown or misshapen tensors;
+                the message lists them.
+        """
+        from .checkpoints import load_tokenizer
+
+        return load_tokenizer(
+            pretrained_model_name_or_path,
+            encoder_only=encoder_only,
+            dtype=dtype,
+            device=device,
+            revision=revision,
+            config=config,
+            **kwargs,
+        )
+
+    @classmethod
+    def from_whisper(
+        cls, whisper: str | Path | nn.Module, *, quantize_position: int, **settings: Any
+    ) -> UniAudioTokenizer:
+        """Starts a tokenizer from a plain Whisper encoder; see :func:`~.warm_start.build_from_whisper`."""
+        from .warm_start import build_from_whisper
+
+        return build_from_whisper(whisper, quantize_position=quantize_position, **settings)
+
+
+def check_waveforms(waveforms: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    """Returns a list of float32 vectors.
+
+    Raises:
+        ValueError: naming the first clip that is not a finite float vector.
+    """
+    if isinstance(waveforms, Tensor) and waveforms.dim() == 1:
+        waveforms = [waveforms]
+    elif isinstance(waveforms, Tensor) and waveforms.dim() != 2:
+        raise ValueError(f"waveforms have shape {list(waveforms.shape)}; pass [N], [B, N] or a list of [N]")
+    return [check_waveform(waveform, f"clip {index}") for index, waveform in enumerate(waveforms)]
+
+
+def check_waveform(waveform: Tensor, name: str) -> Tensor:
+    """Returns ``waveform`` as float32 ``[N]``; ``name`` says in an error which one it is.
+
+    Raises:
+        ValueError: if it is not a vector, not floating point, or not finite.
+    """
+    waveform = torch.as_tensor(waveform)
+    if waveform.dim() != 1:
+        raise ValueError(f"{name} has shape {list(waveform.shape)}; mix or select channels first, so that it is [N]")
+    if not waveform.is_floating_point():
+        if not len(waveform):
+            return torch.zeros(0)
+        raise ValueError(
+            f"{name} is {waveform.dtype}; convert to float in [-1, 1], e.g. int16 samples divided by 32768"
+        )
+    if not bool(torch.isfinite(waveform).all()):
+        first = int((~torch.isfinite(waveform)).nonzero()[0])
+        raise ValueError(
+            f"{name} holds NaN or infinity (first at sample {first} of {len(waveform)}); repair or drop it"
+        )
+    return waveform.detach().float()
+
+
+AutoConfig.register(UniAudioTokenizerConfig.model_type, UniAudioTokenizerConfig)
+AutoModel.register(UniAudioTokenizerConfig, UniAudioTokenizer)
+AutoModelForAudioTokenization.register(UniAudioTokenizerConfig, UniAudioTokenizer)
