@@ -1,0 +1,83 @@
+"""What this machine can run: versions, devices, optional parts, and how to get what is missing (`audiollm doctor`)."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any
+
+_EXTRA = re.compile(r"""extra\s*==\s*['"](?P<extra>[\w-]+)['"]""")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+TOOLS = {
+    "ffmpeg": "reads what libsndfile cannot (m4a, webm, G.722); install it with your system's package manager",
+    "c++": "DeepSpeed compiles a small operator at its first start; install g++ or clang",
+    "git": "run records name the revision; install git",
+}
+
+
+def diagnose() -> dict[str, Any]:
+    """Collects the report.
+
+    Returns:
+        ``system``, ``devices``, ``required``, ``optional`` and ``tools`` (name → version or how to get it), and
+        ``missing``: one line per required package that is absent, empty when all is well.
+    """
+    required, optional = _dependencies()
+    versions = {name: _version(name) for name in required}
+    return {
+        "system": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cores": os.cpu_count(),
+            "audiollm": version("audiollm"),
+        },
+        "devices": _devices(),
+        "required": {name: found or "missing" for name, found in versions.items()},
+        "optional": {
+            name: _version(name) or f"not installed: pip install 'audiollm[{extra}]'"
+            for name, extra in optional.items()
+        },
+        "tools": {name: shutil.which(name) or f"not found: {advice}" for name, advice in TOOLS.items()},
+        "missing": [f"{name} is required: pip install {name}" for name, found in versions.items() if found is None],
+    }
+
+
+def _dependencies() -> tuple[list[str], dict[str, str]]:
+    """The installed distribution's own requirements: required names, and optional name → extra."""
+    required: list[str] = []
+    optional: dict[str, str] = {}
+    for requirement in requires("audiollm") or []:
+        matched = _NAME.match(requirement)
+        extra = _EXTRA.search(requirement)
+        if matched is None or (extra and extra["extra"] == "dev"):
+            continue
+        if extra:
+            optional.setdefault(matched[0], extra["extra"])
+        else:
+            required.append(matched[0])
+    return required, optional
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _devices() -> dict[str, str]:
+    if _version("torch") is None:
+        return {"cpu": platform.processor() or platform.machine()}
+    import torch
+
+    devices = {"cpu": f"{torch.get_num_threads()} threads"}
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        devices[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    if torch.backends.mps.is_available():
+        devices["mps"] = "Apple GPU"
+    return devices
