@@ -1,0 +1,137 @@
+"""Starts the Accelerator, and refuses the launches that would silently run as something else.
+
+``accelerate`` falls back without an error: ``--cpu --num_processes 2`` starts one process, ``--multi_gpu`` on a machine
+without a GPU starts several that do not know of each other, and ``ACCELERATE_USE_CPU`` turns DeepSpeed off.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, InitProcessGroupKwargs
+
+from .sft_config import SFTConfig, accumulation_steps
+
+SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.DEEPSPEED)
+
+
+class LaunchError(RuntimeError):
+    """The processes that were asked for are not the ones that were started."""
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "false").lower() in ("true", "1", "yes", "on")
+
+
+def _world_size_asked_for(config: SFTConfig) -> int:
+    """Number of processes that the launcher or the config asks for.
+
+    Raises:
+        LaunchError: if the two disagree, or the launcher dropped the number it was given.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    # The simple launcher of accelerate exports an address for `--num_processes 2`, then starts one process.
+    dropped = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_PORT" in os.environ
+    if "WORLD_SIZE" not in os.environ and dropped:
+        raise LaunchError(
+            "accelerate launch was asked for several processes but started one (it does so for --cpu and MULTI_CPU); "
+            "use --config_file training/configs/accelerate/ddp.yaml, which also works without a GPU"
+        )
+    if config.num_processes is not None and config.num_processes != world_size:
+        raise LaunchError(
+            f"num_processes={config.num_processes} in the config, but {world_size} were started; use accelerate "
+            f"launch --config_file training/configs/accelerate/ddp.yaml --num_processes {config.num_processes}"
+        )
+    return world_size
+
+
+def start_accelerator(config: SFTConfig) -> Accelerator:
+    """Creates the process group and checks that it is the one that was asked for.
+
+    Args:
+        config: the run; its batch sizes and precision are handed to accelerate and DeepSpeed.
+
+    Raises:
+        LaunchError: if this process would train alone although others were started, or DeepSpeed or FSDP was asked for
+            and is not in use.
+        ValueError: if the global batch does not split over the processes, or the DeepSpeed file contradicts the config.
+    """
+    world_size = _world_size_asked_for(config)
+    wants_deepspeed = _is_set("ACCELERATE_USE_DEEPSPEED")
+    if wants_deepspeed and _is_set("ACCELERATE_USE_CPU"):
+        raise LaunchError(
+            "ACCELERATE_USE_CPU turns DeepSpeed off: unset it (DeepSpeed finds out by itself that there is no GPU)"
+        )
+    if _is_set("ACCELERATE_USE_FSDP"):
+        raise LaunchError(
+            "FSDP is not supported here: use training/configs/accelerate/zero3.yaml, which shards the same things"
+        )
+    has_device = torch.accelerator.is_available()
+    accelerator = Accelerator(
+        # sync_with_dataloader=False: the end of an epoch must not cut an update short.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=accumulation_steps(config, world_size), adjust_scheduler=False, sync_with_dataloader=False
+        ),
+        mixed_precision=config.mixed_precision,
+        cpu=not has_device and not wants_deepspeed,
+        kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] if wants_deepspeed and not has_device else None,
+    )
+    mode = accelerator.distributed_type
+    if accelerator.num_processes != world_size:
+        raise LaunchError(
+            f"{world_size} processes were started but this one sees {accelerator.num_processes}: each would train "
+            "alone; launch with one of training/configs/accelerate/*.yaml"
+        )
+    if wants_deepspeed and mode != DistributedType.DEEPSPEED:
+        raise LaunchError(f"DeepSpeed was asked for but accelerate runs {mode.value}; is deepspeed installed?")
+    if mode not in SUPPORTED:
+        raise LaunchError(f"{mode.value} is not supported: use one of training/configs/accelerate/*.yaml")
+    if mode == DistributedType.DEEPSPEED:
+        _complete_deepspeed_config(accelerator, config)
+    return accelerator
+
+
+def _complete_deepspeed_config(accelerator: Accelerator, config: SFTConfig) -> None:
+    settings = accelerator.state.deepspeed_plugin.deepspeed_config
+    wanted = {
+        "train_micro_batch_size_per_gpu": config.micro_batch_size,
+        "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
+        # DeepSpeed clips at 1.0 unless told otherwise; 0 is its word for "don't".
+        "gradient_clipping": config.max_grad_norm or 0.0,
+    }
+    for name, value in wanted.items():
+        if settings.get(name, "auto") not in ("auto", value):
+            raise ValueError(
+                f"the DeepSpeed file sets {name}={settings[name]} but the run's config says {value}: "
+                'set it to "auto" in the DeepSpeed file'
+            )
+        settings[name] = value
+
+
+def zero_stage(accelerator: Accelerator) -> int:
+    """0 without DeepSpeed, else the stage of its optimizer partitioning."""
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        return 0
+    return int(accelerator.state.deepspeed_plugin.zero_stage)
+
+
+def mode_name(accelerator: Accelerator) -> str:
+    """``single``, ``ddp``, ``zero2`` …: what a checkpoint must be resumed under."""
+    stage = zero_stage(accelerator)
+    if stage:
+        return f"zero{stage}"
+    return "single" if accelerator.num_processes == 1 else "ddp"
+
+
+def stop_accelerator(accelerator: Accelerator) -> None:
+    """Leaves the process group; call it when no tensor of the run is referenced any more.
+
+    Freed tensors first: gloo's thread may otherwise drop its last one while the interpreter shuts down, and abort.
+    """
+    accelerator.free_memory()
+    accelerator.end_training()
+    # The state is global to the process: without this a second run could not choose another precision.
+    AcceleratorState._reset_state(reset_partial_state=True)

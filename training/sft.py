@@ -1,0 +1,398 @@
+"""Supervised fine-tuning of an Audio-LLM on conversations.
+
+accelerate launch training/sft.py --config training/configs/sft.yaml --model … --train_data … --output_dir …
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.utils import gather_object, set_seed
+from jsonargparse import auto_cli, set_parsing_settings
+from torch import nn
+from tqdm.auto import tqdm
+
+from audiollm.data.collation import collate
+from audiollm.data.conversation import load_conversations
+from audiollm.training.checkpointing import (
+    Checkpoints,
+    CheckpointState,
+    check_identity,
+    find_checkpoint,
+    load,
+    read_state,
+    run_identity,
+)
+from audiollm.training.data_order import DataOrder, share_of_process
+from audiollm.training.encoded_records import DataCheck, EncodedRecord, EncodedRecords, usable_records
+from audiollm.training.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
+from audiollm.training.launch import LaunchError, mode_name, start_accelerator, stop_accelerator
+from audiollm.training.model_setup import StartingPoint, load_starting_point, optimizer_for, save_trained_model
+from audiollm.training.objective import TargetTokenLoss, num_chunks
+from audiollm.training.run_record import (
+    MetricsLog,
+    config_as_json,
+    file_fingerprint,
+    git_revision,
+    package_versions,
+    write_json,
+    write_json_lines,
+)
+from audiollm.training.schedule import learning_rate_at
+from audiollm.training.sft_config import SFTConfig, num_updates
+
+logger = get_logger(__name__)
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or the gradient is NaN or infinite; the records of the update have been written down."""
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """How a run ended.
+
+    Attributes:
+        steps: updates of the whole run.
+        loss: loss of the last update, nats per target token; None if a resumed run had nothing left to do.
+        evaluation: the last line that evaluation wrote to the metrics, if there was one.
+        model_folder: the trained Audio-LLM, for ``AudioLLM.from_pretrained``.
+        metrics_file: one JSON object per update and evaluation.
+    """
+
+    steps: int
+    loss: float | None
+    evaluation: dict[str, Any] | None
+    model_folder: Path
+    metrics_file: Path
+
+
+@dataclass
+class _Run:
+    """The parts of a run, as every function below needs them."""
+
+    config: SFTConfig
+    accelerator: Accelerator
+    model: nn.Module  # TargetTokenLoss, prepared
+    optimizer: Any
+    train_records: EncodedRecords
+    usable: list[int]
+    eval_records: EncodedRecords | None
+    usable_eval: list[int]
+    total_steps: int
+    pad_token_id: int
+    vocabulary_size: int
+    order: DataOrder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.order = DataOrder(len(self.usable), self.config.global_batch_size, self.config.seed)
+
+    def micro_batches(self, step: int) -> list[list[EncodedRecord]]:
+        """This process's records of an update, in micro-batches of similar length.
+
+        The loss belongs to the whole update, so grouping changes the padding and not the result.
+        """
+        batch = [self.usable[n] for n in self.order.batch(step)]
+        mine = share_of_process(batch, self.accelerator.process_index, self.accelerator.num_processes)
+        records = sorted(self.train_records.encode(mine), key=len)
+        size = self.config.micro_batch_size
+        return [records[start : start + size] for start in range(0, len(records), size)]
+
+
+def train(config: SFTConfig) -> TrainingSummary:
+    """Runs a fine-tuning from its config to the saved model; every process of a launch calls it.
+
+    Args:
+        config: the run.
+
+    Returns:
+        How it ended, the same on every process.
+
+    Raises:
+        LaunchError: if the processes are not the ones asked for.
+        DataError: listing the records that cannot be trained on.
+        ResumeError: if the checkpoint to resume belongs to a different run.
+        NonFiniteLossError: if the loss or the gradient stops being a number.
+        ValueError: for other settings that cannot work.
+    """
+    accelerator = start_accelerator(config)
+    try:
+        return _train(accelerator, config)
+    finally:
+        gc.collect()
+        stop_accelerator(accelerator)
+
+
+def _train(accelerator: Accelerator, config: SFTConfig) -> TrainingSummary:
+    folder = Path(config.output_dir)
+    checkpoints = Checkpoints(folder / "checkpoints", keep=config.keep_checkpoints)
+    checkpoint = find_checkpoint(config.resume, checkpoints)
+    if config.resume is None and (folder / "metrics.jsonl").exists():
+        raise ValueError(f"{folder} already holds a run: choose another output_dir, or go on with --resume latest")
+    set_seed(config.seed)
+    start = load_starting_point(accelerator, config)
+    run, data_facts = _prepare(accelerator, config, start)
+    identity = run_identity(
+        config_as_json(config),
+        data=data_facts,
+        total_steps=run.total_steps,
+        launch={"mode": mode_name(accelerator), "num_processes": accelerator.num_processes},
+    )
+    first_step = 1
+    # Different dropout on every process; a checkpoint's random state takes its place on resuming.
+    set_seed(config.seed, device_specific=True)
+    if checkpoint is not None:
+        state = read_state(checkpoint)
+        check_identity(checkpoint, state, identity)
+        load(accelerator, run.model, run.optimizer, checkpoint)
+        first_step = state.step + 1
+        logger.info("resumed %s after update %d of %d", checkpoint, state.step, run.total_steps)
+    documents = {"config.json": config_as_json(config), "run.json": _run_facts(accelerator, run, data_facts)}
+    metrics = None
+    if accelerator.is_main_process:
+        for name, value in documents.items():
+            write_json(folder / name, value)
+        metrics = MetricsLog(folder / "metrics.jsonl", last_step=first_step - 1)
+
+    loss, evaluation = None, None
+    steps = range(first_step, run.total_steps + 1)
+    progress = tqdm(steps, total=run.total_steps, initial=first_step - 1, disable=metrics is None, unit="update")
+    with ThreadPoolExecutor(max_workers=1) as encoder:
+        upcoming = encoder.submit(run.micro_batches, first_step)
+        for step in progress:
+            started = time.perf_counter()
+            micro_batches = upcoming.result()
+            # The next update's audio and text are encoded while this one computes.
+            upcoming = encoder.submit(run.micro_batches, min(step + 1, run.total_steps))
+            line = _update(run, step, micro_batches)
+            line["seconds"] = time.perf_counter() - started
+            line["tokens_per_second"] = line["tokens"] / line["seconds"]
+            loss = line["loss"]
+            progress.set_postfix(loss=f"{loss:.4f}")
+            if metrics and (step % config.log_every == 0 or step == run.total_steps):
+                metrics.write(line)
+            wait([upcoming])  # a fast text tokenizer must not be used from two threads at once
+            if run.eval_records is not None and _is_due(config.eval_every, step, run.total_steps):
+                evaluation = _evaluate(run, step, folder / "samples")
+                if metrics:
+                    metrics.write(evaluation)
+            if _is_due(config.save_every, step, run.total_steps):
+                state = CheckpointState(step, identity)
+                checkpoints.save(accelerator, run.model, run.optimizer, state, documents)
+    model_folder = save_trained_model(accelerator, run.model, start, config)
+    return TrainingSummary(run.total_steps, loss, evaluation, model_folder, folder / "metrics.jsonl")
+
+
+def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) -> tuple[_Run, dict[str, Any]]:
+    """Checks the data, then hands model and optimizer to accelerate."""
+    audio_llm = start.audio_llm
+    context_length = audio_llm.model.config.max_position_embeddings
+    if config.max_length is not None and config.max_length > context_length:
+        raise ValueError(f"max_length={config.max_length} exceeds the model's context of {context_length} tokens")
+
+    def read(source: str) -> EncodedRecords:
+        return EncodedRecords(
+            load_conversations(source),
+            audio_llm.processor,
+            max_length=config.max_length or context_length,
+            cache_tokens=config.cache_tokens,
+            source=source,
+        )
+
+    train_records = read(config.train_data)
+    usable, facts = _check_data(accelerator, config, train_records)
+    eval_records, usable_eval = None, []
+    if config.eval_data is not None:
+        eval_records = read(config.eval_data)
+        usable_eval, _ = _check_data(accelerator, config, eval_records)
+    objective = TargetTokenLoss(start.trained)
+    vocabulary_size = audio_llm.model.get_output_embeddings().weight.shape[0]
+    model, optimizer = accelerator.prepare(objective, optimizer_for(objective, config, accelerator))
+    model.train()
+    run = _Run(
+        config=config,
+        accelerator=accelerator,
+        model=model,
+        optimizer=optimizer,
+        train_records=train_records,
+        usable=usable,
+        eval_records=eval_records,
+        usable_eval=usable_eval,
+        total_steps=num_updates(config, len(usable)),
+        pad_token_id=audio_llm.processor.tokenizer.pad_token_id,
+        vocabulary_size=vocabulary_size,
+    )
+    return run, facts
+
+
+def _check_data(
+    accelerator: Accelerator, config: SFTConfig, records: EncodedRecords
+) -> tuple[list[int], dict[str, Any]]:
+    """Encodes every record once, each process its share; returns usable record numbers and fingerprints."""
+    facts: dict[str, Any] = {"file": file_fingerprint(records.source), "num_records": len(records)}
+    if not config.check_data:
+        return list(range(len(records))), facts
+    mine = share_of_process(list(range(len(records))), accelerator.process_index, accelerator.num_processes)
+    check = DataCheck.merge(gather_object([records.check(mine)]))
+    usable = usable_records(check, len(records), on_too_long=config.on_too_long, source=records.source)
+    if check.too_long:
+        logger.warning("%s: %d of %d records skipped as too long", records.source, len(check.too_long), len(records))
+        if accelerator.is_main_process:
+            name = f"skipped_{Path(records.source).stem}.jsonl"
+            write_json_lines(Path(config.output_dir) / name, list(check.too_long.values()))
+    return usable, facts | {"encoded": check.fingerprint(), "num_skipped": len(check.too_long)}
+
+
+def _update(run: _Run, step: int, micro_batches: list[list[EncodedRecord]]) -> dict[str, Any]:
+    """Makes one update; returns its line of the metrics."""
+    accelerator, config = run.accelerator, run.config
+    learning_rate = learning_rate_at(
+        step,
+        total_steps=run.total_steps,
+        peak=config.learning_rate,
+        warmup_ratio=config.warmup_ratio,
+        min_ratio=config.min_learning_rate_ratio,
+    )
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate
+    counts = torch.tensor(
+        [[sum(r.num_targets for r in batch), sum(len(r) for r in batch)] for batch in micro_batches],
+        device=accelerator.device,
+    )
+    counts = accelerator.gather(counts[None])  # [processes, micro-batches, 2]
+    target_tokens, tokens = counts.sum(dim=(0, 1)).tolist()
+    most_targets = counts[:, :, 0].amax(dim=0).tolist()
+    # accelerate (or DeepSpeed) divides by the accumulated batches, and the gradients are averaged over the processes.
+    scale = len(micro_batches) * accelerator.num_processes / target_tokens
+    losses: list[torch.Tensor] = []
+    for batch, num_targets in zip(micro_batches, most_targets, strict=True):
+        with accelerator.accumulate(run.model):
+            inputs = collate([record.example() for record in batch], pad_token_id=run.pad_token_id)
+            inputs = {name: value.to(accelerator.device) for name, value in inputs.items()}
+            loss_sum = run.model(**inputs, num_chunks=num_chunks(num_targets, run.vocabulary_size))
+            losses.append(loss_sum.detach())
+            if accelerator.sync_gradients:
+                # Before the last backward pass, in which DeepSpeed already makes the update.
+                loss = float(accelerator.reduce(torch.stack(losses).sum(), "sum")) / target_tokens
+                if not math.isfinite(loss):
+                    _stop_on_non_finite(run, step, micro_batches, losses, f"loss is {loss}")
+            accelerator.backward(loss_sum * scale)
+            if accelerator.sync_gradients:
+                # max_norm=inf measures without clipping; DeepSpeed clips by itself and returns the norm.
+                norm = accelerator.clip_grad_norm_(run.model.parameters(), config.max_grad_norm or math.inf)
+                grad_norm = float(norm)
+                if not math.isfinite(grad_norm):
+                    _stop_on_non_finite(run, step, micro_batches, losses, f"gradient norm is {grad_norm}")
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+    return {
+        "event": "train",
+        "step": step,
+        "epoch": run.order.epoch(step),
+        "loss": loss,
+        "learning_rate": learning_rate,
+        "grad_norm": grad_norm,
+        "target_tokens": target_tokens,
+        "tokens": tokens,
+    }
+
+
+def _stop_on_non_finite(
+    run: _Run, step: int, micro_batches: list[list[EncodedRecord]], losses: list[torch.Tensor], what: str
+) -> None:
+    """Writes down which records the update was made of, then stops every process."""
+    mine = [
+        {
+            "process": run.accelerator.process_index,
+            "records": [r.record_id for r in batch],
+            "loss_sum": str(float(loss)),
+        }
+        for batch, loss in zip(micro_batches, losses, strict=True)
+    ]
+    everyone = gather_object(mine)
+    path = Path(run.config.output_dir) / f"non_finite_step_{step:06d}.json"
+    if run.accelerator.is_main_process:
+        write_json(path, {"step": step, "reason": what, "micro_batches": everyone})
+    raise NonFiniteLossError(
+        f"update {step}: {what}; its records are listed in {path}. Look at them, lower learning_rate, or set "
+        "max_grad_norm; the last checkpoint is from before this update"
+    )
+
+
+def _evaluate(run: _Run, step: int, samples_folder: Path) -> dict[str, Any]:
+    """Held-out loss and generated samples; returns a line of the metrics."""
+    config = run.config
+    assert run.eval_records is not None
+    loss, target_tokens = held_out_loss(
+        run.accelerator,
+        run.model,
+        run.eval_records,
+        run.usable_eval,
+        batch_size=config.micro_batch_size,
+        pad_token_id=run.pad_token_id,
+        vocabulary_size=run.vocabulary_size,
+    )
+    line: dict[str, Any] = {"event": "eval", "step": step, "loss": loss, "target_tokens": target_tokens}
+    if config.eval_generate_samples:
+        samples = generate_samples(
+            run.accelerator,
+            run.model,
+            run.eval_records,
+            run.usable_eval,
+            num_samples=config.eval_generate_samples,
+            batch_size=config.micro_batch_size,
+            max_new_tokens=config.eval_max_new_tokens,
+            pad_token_id=run.pad_token_id,
+        )
+        if run.accelerator.is_main_process:
+            samples_folder.mkdir(exist_ok=True)
+            write_json_lines(samples_folder / f"step_{step:06d}.jsonl", sample_lines(samples))
+            line |= score_samples(samples, config.wer_tasks)
+    return line
+
+
+def _run_facts(accelerator: Accelerator, run: _Run, data_facts: dict[str, Any]) -> dict[str, Any]:
+    parameters = list(accelerator.unwrap_model(run.model).parameters())
+    # Under ZeRO-3 a parameter is empty here and `ds_numel` is its size.
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in parameters]
+    return {
+        "versions": package_versions(),
+        "git_revision": git_revision(Path(__file__).resolve().parent),
+        "launch": {"mode": mode_name(accelerator), "num_processes": accelerator.num_processes},
+        "device": str(accelerator.device),
+        "data": data_facts,
+        "num_records": len(run.usable),
+        "num_updates": run.total_steps,
+        "num_parameters": sum(size for size, _ in sizes),
+        "num_trainable_parameters": sum(size for size, trainable in sizes if trainable),
+    }
+
+
+def _is_due(every: int | None, step: int, total_steps: int) -> bool:
+    return step == total_steps or (every is not None and step % every == 0)
+
+
+def main() -> None:
+    """Reads the config and trains; user errors end in one message and exit status 1."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    try:
+        train(auto_cli(SFTConfig, as_positional=False))
+    except (ValueError, LaunchError, NonFiniteLossError, FileNotFoundError) as error:
+        logging.getLogger(__name__).debug("traceback of the error", exc_info=True)
+        sys.exit(f"sft: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""What a supervised fine-tuning run can be told: one frozen dataclass, read from YAML and flags."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+_POSITIVE = ("global_batch_size", "micro_batch_size", "log_every", "keep_checkpoints", "eval_max_new_tokens")
+_POSITIVE_OR_NONE = ("max_steps", "max_length", "eval_every", "save_every", "num_processes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRASettings:
+    """Low-rank adapters (Hu et al., 2021, arXiv:2106.09685) on the linear layers; the audio rows train in full."""
+
+    r: int = 16
+    """Rank of each adapter."""
+
+    alpha: float = 32.0
+    """Adapters are scaled by alpha / r."""
+
+    dropout: float = 0.0
+    """Dropout in front of each adapter."""
+
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear layers that get an adapter."""
+
+    train_audio_rows: bool = True
+    """Train the embedding and output rows of the audio vocabulary too: a freshly extended model needs them."""
+
+    def __post_init__(self) -> None:
+        if self.r <= 0:
+            raise ValueError(f"lora.r={self.r}: use a positive rank, such as 16")
+        if self.alpha <= 0:
+            raise ValueError(f"lora.alpha={self.alpha}: use a positive scale, such as 2 × lora.r")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"lora.dropout={self.dropout}: use a probability in [0, 1)")
+        if not self.target_modules:
+            raise ValueError("lora.target_modules is empty: name at least one linear layer, such as q_proj")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig:
+    """One supervised fine-tuning run."""
+
+    model: str
+    """Audio-LLM to start from: a folder or a Hub id. With ``audio_tokenizer`` it is a plain text LLM instead."""
+
+    train_data: str
+    """Conversations to train on: a JSONL or parquet file, a folder saved by ``datasets``, or a Hub id."""
+
+    output_dir: str
+    """Folder of the run: metrics, samples, checkpoints and the trained model."""
+
+    eval_data: str | None = None
+    """Held-out conversations, in the same formats. None: no evaluation."""
+
+    audio_tokenizer: str | None = None
+    """Extend the text LLM in ``model`` by this audio tokenizer's codes first; written to ``output_dir/extended``."""
+
+    global_batch_size: int = 64
+    """Records per update, over all processes. The number of accumulated micro-batches follows from it."""
+
+    micro_batch_size: int = 8
+    """Records per process in one forward pass: changes memory and speed, not the update."""
+
+    num_epochs: float = 1.0
+    """Passes over the training data, when ``max_steps`` is not given."""
+
+    max_steps: int | None = None
+    """Number of updates; takes the place of ``num_epochs``."""
+
+    learning_rate: float = 2e-5
+    """Peak learning rate, reached at the end of the warm-up."""
+
+    warmup_ratio: float = 0.03
+    """Share of the updates over which the learning rate rises linearly."""
+
+    min_learning_rate_ratio: float = 0.1
+    """The cosine ends at this share of the peak."""
+
+    weight_decay: float = 0.01
+    """Decoupled weight decay (AdamW); not applied to norms and biases."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay rates of AdamW's two moments."""
+
+    max_grad_norm: float | None = 1.0
+    """Gradients are clipped to this global L2 norm. None: no clipping."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type that the weights are held and updated in."""
+
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """bf16 computes in bfloat16 and keeps float32 weights in the optimizer."""
+
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention kernel of the LLM."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    lora: LoRASettings | None = None
+    """Train adapters instead of all weights. ``--lora.r 16`` is enough to switch it on."""
+
+    seed: int = 0
+    """Decides the data order, dropout and the initial values of adapters."""
+
+    max_length: int | None = None
+    """Longest record in tokens. None: the model's context length."""
+
+    on_too_long: Literal["error", "skip"] = "error"
+    """What happens to longer records. They are never cut: half an answer teaches the model to stop early."""
+
+    check_data: bool = True
+    """Encode every record once before the first update, so that a bad one stops the run at once, and not in hours."""
+
+    cache_tokens: int = 50_000_000
+    """Encoded records are kept in memory up to this many tokens (8 bytes each), so that audio is tokenized once."""
+
+    eval_every: int | None = None
+    """Updates between evaluations. None: only after the last update."""
+
+    eval_generate_samples: int = 0
+    """Held-out records to answer at each evaluation, for word error rate and accuracy."""
+
+    eval_max_new_tokens: int = 128
+    """Longest generated answer, in tokens."""
+
+    wer_tasks: tuple[str, ...] = ("transcribe", "transcription", "asr")
+    """Records with one of these ``task`` values are scored by word error rate, all others by exact match."""
+
+    save_every: int | None = None
+    """Updates between checkpoints. None: only after the last update."""
+
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep."""
+
+    resume: str | None = None
+    """``latest``, or a checkpoint folder, to go on from. ``latest`` in a fresh folder starts from the beginning."""
+
+    log_every: int = 1
+    """Updates between lines of metrics.jsonl. A line describes its own update, not an average."""
+
+    num_processes: int | None = None
+    """Refuse to start on any other number of processes."""
+
+    def __post_init__(self) -> None:
+        for name in ("model", "train_data", "output_dir"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty: give a path")
+        for name in _POSITIVE + _POSITIVE_OR_NONE:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name}={value}: use a positive number")
+        if self.global_batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} is not a multiple of "
+                f"micro_batch_size={self.micro_batch_size}: change one of them"
+            )
+        for name in ("num_epochs", "learning_rate", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name}={value}: use a positive, finite number")
+        for name in ("warmup_ratio", "min_learning_rate_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: use a share between 0 and 1")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas={self.betas}: use two numbers in [0, 1), such as 0.9 and 0.95")
+        for name in ("weight_decay", "seed", "cache_tokens", "eval_generate_samples"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: use zero or more")
+        if self.eval_data is None and (self.eval_every is not None or self.eval_generate_samples):
+            raise ValueError(
+                "eval_every and eval_generate_samples need eval_data: name a file of held-out conversations"
+            )
+        if self.on_too_long == "skip" and not self.check_data:
+            raise ValueError("on_too_long=skip needs check_data=true: lengths are known only once records are encoded")
+
+
+# Functions, not methods: jsonargparse takes the public methods of a class for sub-commands.
+
+
+def accumulation_steps(config: SFTConfig, num_processes: int) -> int:
+    """Micro-batches that each process accumulates for one update.
+
+    Raises:
+        ValueError: if the global batch does not split evenly.
+    """
+    per_pass = config.micro_batch_size * num_processes
+    if config.global_batch_size % per_pass:
+        raise ValueError(
+            f"global_batch_size={config.global_batch_size} is not a multiple of micro_batch_size="
+            f"{config.micro_batch_size} × {num_processes} processes = {per_pass}: change one of them"
+        )
+    return config.global_batch_size // per_pass
+
+
+def num_updates(config: SFTConfig, num_records: int) -> int:
+    """Updates of the whole run over ``num_records`` training records."""
+    if config.max_steps is not None:
+        return config.max_steps
+    return max(1, math.ceil(config.num_epochs * num_records / config.global_batch_size))
