@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from audiollm.data.collation import IGNORED_LABEL, Example
 
 if TYPE_CHECKING:
-    from audiollm.data.conversation import Conversation
+    from audiollm.data.conversation import Conversation, Conversations
     from audiollm.processing import AudioLLMProcessor
 
 # Records whose audio is tokenized in one batch while the data are checked.
 _CHECK_BATCH = 16
 _LISTED_PROBLEMS = 20
+
+# Lengths are judged here, so that all long records are found and not only the first.
+_NO_LIMIT = sys.maxsize
 
 
 class DataError(ValueError):
@@ -32,11 +37,13 @@ class EncodedRecord:
 
     Attributes:
         record_id: the conversation's ``id``.
+        where: its file and line.
         token_ids: int32 ``[S]``.
         labels: int32 ``[S]``, aligned with ``token_ids``, ``IGNORED_LABEL`` outside assistant turns.
     """
 
     record_id: str
+    where: str
     token_ids: np.ndarray
     labels: np.ndarray
 
@@ -90,25 +97,30 @@ class EncodedRecords:
         processor: turns conversations into token ids; tokenizes their audio unless they bring codes.
         max_length: longest usable record, in tokens.
         cache_tokens: keep encoded records up to this many tokens, the least recently used leaving first.
-        source: what the records are called in messages.
+        device: where the audio tokenizer runs, if recordings have to be tokenized.
     """
 
     def __init__(
         self,
-        conversations: Sequence[Conversation],
+        conversations: Conversations,
         processor: AudioLLMProcessor,
         *,
         max_length: int,
         cache_tokens: int,
-        source: str,
+        device: torch.device,
     ) -> None:
         self.conversations = conversations
         self.processor = processor
         self.max_length = max_length
-        self.source = source
         self._cache_tokens = cache_tokens
+        self._device = device
         self._cache: OrderedDict[int, EncodedRecord] = OrderedDict()
         self._cached_tokens = 0
+
+    @property
+    def name(self) -> str:
+        """What messages call the source."""
+        return self.conversations.name
 
     def __len__(self) -> int:
         return len(self.conversations)
@@ -123,15 +135,15 @@ class EncodedRecords:
             One encoded record per index, in order.
 
         Raises:
-            DataError: naming the first record that cannot be used: unreadable, too long, or nothing to learn from.
+            ValueError: naming the first record that cannot be used: unreadable, too long, or nothing to learn from.
         """
         missing = [index for index in dict.fromkeys(indexes) if index not in self._cache]
         fresh = dict(zip(missing, self._encode_batch(missing), strict=True)) if missing else {}
         records = [fresh[index] if index in fresh else self._cache[index] for index in indexes]
-        for index, record in zip(indexes, records, strict=True):
+        for record in records:
             reason = self._unusable(record)
             if reason:
-                raise DataError(f"{self._name(index, record.record_id)}: {reason}")
+                raise DataError(f"{record.where}: {reason}")
         for index, record in zip(indexes, records, strict=True):
             self._keep(index, record)
         return records
@@ -157,11 +169,12 @@ class EncodedRecords:
                     found.too_long[index] = {
                         "record": index,
                         "id": record.record_id,
+                        "where": record.where,
                         "tokens": len(record),
                         "reason": reason,
                     }
                 elif reason:
-                    found.problems[index] = f"{self._name(index, record.record_id)}: {reason}"
+                    found.problems[index] = f"{record.where}: {reason}"
                 else:
                     self._keep(index, record)
         return found
@@ -176,22 +189,23 @@ class EncodedRecords:
             return "no assistant turn to learn from"
         return None
 
-    def _name(self, index: int, record_id: str) -> str:
-        return f"{self.source}: record {index} (id {record_id!r})"
-
     def _encode_batch(self, indexes: Sequence[int]) -> list[EncodedRecord]:
         """Encodes without looking at length; errors of the data or its audio are raised as they are, with a name."""
         conversations = [self.conversations[index] for index in indexes]
+        has_recordings = any(part.codes is None for one in conversations for part in one.audio_parts)
+        if has_recordings and isinstance(self.processor.audio_tokenizer, torch.nn.Module):
+            self.processor.audio_tokenizer.to(self._device)
         try:
-            encoded = self.processor.encode_conversations(conversations)
+            encoded = self.processor.encode_conversations(conversations, max_length=_NO_LIMIT)
         except ValueError as error:
             if len(indexes) == 1:
-                raise DataError(f"{self._name(indexes[0], conversations[0].id)}: {error}") from error
+                raise DataError(_named(conversations[0], str(error))) from error
             # Find out which one it was: a batch's error may not say.
             return [record for index in indexes for record in self._encode_batch([index])]
         return [
             EncodedRecord(
                 record_id=conversation.id,
+                where=conversation.where,
                 token_ids=np.asarray(one.token_ids, dtype=np.int32),
                 labels=np.asarray(one.labels, dtype=np.int32),
             )
@@ -206,6 +220,11 @@ class EncodedRecords:
         self._cached_tokens += len(record)
         while self._cached_tokens > self._cache_tokens and self._cache:
             self._cached_tokens -= len(self._cache.popitem(last=False)[1])
+
+
+def _named(conversation: Conversation, reason: str) -> str:
+    """The reason with the record's place in front, unless it says the place itself."""
+    return reason if conversation.where in reason else f"{conversation.where}: {reason}"
 
 
 def _digest(record: EncodedRecord) -> str:
@@ -226,7 +245,7 @@ def usable_records(check: DataCheck, num_records: int, *, on_too_long: str, sour
     """
     bad = dict(check.problems)
     if on_too_long == "error":
-        bad |= {n: f"{source}: record {n} (id {line['id']!r}): {line['reason']}" for n, line in check.too_long.items()}
+        bad |= {n: f"{line['where']}: {line['reason']}" for n, line in check.too_long.items()}
     if bad:
         lines = [f"  {reason}" for _, reason in itertools.islice(sorted(bad.items()), _LISTED_PROBLEMS)]
         more = [f"  … and {len(bad) - _LISTED_PROBLEMS} more"] if len(bad) > _LISTED_PROBLEMS else []

@@ -43,7 +43,6 @@ from audiollm.training.objective import TargetTokenLoss, num_chunks
 from audiollm.training.run_record import (
     MetricsLog,
     config_as_json,
-    file_fingerprint,
     git_revision,
     package_versions,
     write_json,
@@ -140,6 +139,8 @@ def _train(accelerator: Accelerator, config: SFTConfig) -> TrainingSummary:
     checkpoint = find_checkpoint(config.resume, checkpoints)
     if config.resume is None and (folder / "metrics.jsonl").exists():
         raise ValueError(f"{folder} already holds a run: choose another output_dir, or go on with --resume latest")
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
     set_seed(config.seed)
     start = load_starting_point(accelerator, config)
     run, data_facts = _prepare(accelerator, config, start)
@@ -203,11 +204,11 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
 
     def read(source: str) -> EncodedRecords:
         return EncodedRecords(
-            load_conversations(source),
+            load_conversations(source, codebook_size=audio_llm.vocabulary.codebook_size, for_training=True),
             audio_llm.processor,
             max_length=config.max_length or context_length,
             cache_tokens=config.cache_tokens,
-            source=source,
+            device=accelerator.device,
         )
 
     train_records = read(config.train_data)
@@ -220,6 +221,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
     vocabulary_size = audio_llm.model.get_output_embeddings().weight.shape[0]
     model, optimizer = accelerator.prepare(objective, optimizer_for(objective, config, accelerator))
     model.train()
+    text_tokenizer = audio_llm.processor.text_tokenizer
     run = _Run(
         config=config,
         accelerator=accelerator,
@@ -230,7 +232,9 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         eval_records=eval_records,
         usable_eval=usable_eval,
         total_steps=num_updates(config, len(usable)),
-        pad_token_id=audio_llm.processor.tokenizer.pad_token_id,
+        pad_token_id=text_tokenizer.eos_token_id
+        if text_tokenizer.pad_token_id is None
+        else text_tokenizer.pad_token_id,
         vocabulary_size=vocabulary_size,
     )
     return run, facts
@@ -240,17 +244,18 @@ def _check_data(
     accelerator: Accelerator, config: SFTConfig, records: EncodedRecords
 ) -> tuple[list[int], dict[str, Any]]:
     """Encodes every record once, each process its share; returns usable record numbers and fingerprints."""
-    facts: dict[str, Any] = {"file": file_fingerprint(records.source), "num_records": len(records)}
+    facts: dict[str, Any] = {"records": records.conversations.fingerprint, "num_records": len(records)}
     if not config.check_data:
         return list(range(len(records))), facts
     mine = share_of_process(list(range(len(records))), accelerator.process_index, accelerator.num_processes)
     check = DataCheck.merge(gather_object([records.check(mine)]))
-    usable = usable_records(check, len(records), on_too_long=config.on_too_long, source=records.source)
+    usable = usable_records(check, len(records), on_too_long=config.on_too_long, source=records.name)
     if check.too_long:
-        logger.warning("%s: %d of %d records skipped as too long", records.source, len(check.too_long), len(records))
+        logger.warning("%s: %d of %d records skipped as too long", records.name, len(check.too_long), len(records))
         if accelerator.is_main_process:
-            name = f"skipped_{Path(records.source).stem}.jsonl"
-            write_json_lines(Path(config.output_dir) / name, list(check.too_long.values()))
+            write_json_lines(
+                Path(config.output_dir) / f"skipped_{Path(records.name).stem}.jsonl", list(check.too_long.values())
+            )
     return usable, facts | {"encoded": check.fingerprint(), "num_skipped": len(check.too_long)}
 
 
@@ -389,7 +394,7 @@ def main() -> None:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     try:
         train(auto_cli(SFTConfig, as_positional=False))
-    except (ValueError, LaunchError, NonFiniteLossError, FileNotFoundError) as error:
+    except (ValueError, OSError, LaunchError, NonFiniteLossError) as error:
         logging.getLogger(__name__).debug("traceback of the error", exc_info=True)
         sys.exit(f"sft: {error}")
 
