@@ -1,0 +1,854 @@
+"""Chat messages with audio to token ids of an extended LLM, and token ids back to text and codes.
+
+Reading order: `AudioLLMProcessor.encode_conversations` (the one path from messages to ids), then
+`AudioLLMProcessor.split` (back).
+"""
+# Shapes: B conversations, S token ids of the longest, T codes of one clip, N samples.
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from torch import Tensor
+from transformers import AutoProcessor, BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.modeling_utils import PreTrainedAudioTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from audiollm.data.collation import IGNORED_LABEL, collate
+from audiollm.data.conversation import AudioPart, Conversation, Message, parse_conversation
+from audiollm.tokenizer.base import AudioTokenizer
+
+from .vocabulary import AUDIO_END, AUDIO_START, TURN_START, AudioVocabulary
+
+AUDIO_TOKENIZER_FOLDER = "audio_tokenizer"
+CHAT_TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
+NO_TURN = "prompt"  # the role of tokens that a template writes outside any turn
+
+_CODE_TOKENS = r"<\|audio_\d+\|>"  # stands for thousands of alternatives
+_PRIVATE_USE = range(0xE000, 0xF900)  # characters without a meaning; one that no text contains breaks up spelt marks
+_UNLIMITED = 10**9  # transformers writes 1e30 where a tokenizer names no limit
+_HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+
+ChatMessage = Mapping[str, Any] | Message
+Chat = Conversation | Sequence[ChatMessage]
+AudioSource = str | os.PathLike[str] | bytes | np.ndarray | Tensor | Sequence[int]
+
+
+class TooLongError(ValueError):
+    """A conversation with more tokens than the context holds.
+
+    Attributes:
+        record: the conversation's id.
+        num_tokens: how many tokens it has.
+        limit: how many there may be.
+    """
+
+    def __init__(self, record: str, num_tokens: int, num_audio_tokens: int, limit: int) -> None:
+        super().__init__(
+            f"{record}: {num_tokens} tokens ({num_audio_tokens} of them audio) but the limit is {limit}: shorten or "
+            "cut the recording, leave the record out, or raise max_length if the model's context allows it"
+        )
+        self.record = record
+        self.num_tokens = num_tokens
+        self.limit = limit
+
+
+@dataclass
+class EncodedConversation:
+    """One conversation as the LLM sees it.
+
+    Attributes:
+        id: the record's id.
+        token_ids: S ids.
+        labels: S targets: the id where the assistant speaks (content and the mark that ends its turn), else -100.
+        roles: whose turn each of the S tokens belongs to.
+    """
+
+    id: str
+    token_ids: list[int]
+    labels: list[int]
+    roles: list[str]
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True)
+class TextSegment:
+    """A run of text tokens.
+
+    Attributes:
+        text: without special tokens.
+        token_ids: with them.
+    """
+
+    text: str
+    token_ids: list[int]
+
+
+@dataclass(frozen=True, eq=False)
+class AudioSegment:
+    """A run of codes.
+
+    Attributes:
+        codes: int64 in [0, V), ``[T]``; may be empty.
+        problems: what is wrong with it: "unopened" (no start mark), "unclosed" (no end mark), "empty".
+    """
+
+    codes: Tensor
+    problems: tuple[str, ...] = ()
+
+    @property
+    def well_formed(self) -> bool:
+        """Whether start mark, codes and end mark are all there."""
+        return not self.problems
+
+
+class AudioLLMProcessor(ProcessorMixin):
+    """Turns chat messages with text and audio into ids and back.
+
+    ``AutoProcessor.from_pretrained(folder)`` finds it once this module is imported. The audio tokenizer lies in
+    ``folder/audio_tokenizer`` and is loaded when audio first has to be encoded: a processor that only sees codes and
+    text never loads it.
+
+    What a text says can never become structure: special tokens spelt out in it (``<|im_end|>``, ``<|audio_3|>``) are
+    tokenized as plain text. Tokens that the text tokenizer declares as not special, such as Qwen's ``<tool_call>``,
+    keep their meaning.
+
+    Args:
+        tokenizer: the LLM's text tokenizer, extended by an audio vocabulary (transformers prescribes the name).
+        codec_path: where the audio tokenizer is, for one that is not given: a folder inside the processor's own,
+            another folder, or a Hub id.
+        audio_tokenizer: the audio tokenizer itself.
+        chat_template: Jinja source; None takes the packaged ChatML template.
+
+    Raises:
+        ValueError: if the text tokenizer holds no audio vocabulary, or the audio tokenizer has other codes than it.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        codec_path: str | None = None,
+        audio_tokenizer: AudioTokenizer | None = None,
+        chat_template: str | None = None,
+    ) -> None:
+        if chat_template is None:
+            chat_template = CHAT_TEMPLATE_FILE.read_text(encoding="utf-8")
+        super().__init__(tokenizer, chat_template=chat_template)
+        # The same file serves both, so that programs which load the text tokenizer alone (vLLM) render alike.
+        self.tokenizer.chat_template = chat_template
+        self.vocabulary = AudioVocabulary.from_text_tokenizer(tokenizer)
+        self.codec_path = codec_path
+        self._origin: _Origin | None = None
+        self._audio_tokenizer: AudioTokenizer | None = None
+        if audio_tokenizer is not None:
+            self.audio_tokenizer = audio_tokenizer
+        self._special = _special_token_pattern(tokenizer)
+
+    @property
+    def text_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The LLM's text tokenizer (`tokenizer` is the name that transformers prescribes)."""
+        return self.tokenizer
+
+    # Messages to ids
+
+    def encode_conversations(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_length: int | None = None,
+        chat_template: str | None = None,
+    ) -> list[EncodedConversation]:
+        """Encodes conversations for training; the audio of all of them goes through the audio tokenizer together.
+
+        Args:
+            conversations: typed records, see `audiollm.data.conversation`.
+            max_length: the most tokens one may have; None: the text tokenizer's ``model_max_length``.
+            chat_template: Jinja source to use instead of the processor's.
+
+        Raises:
+            TooLongError: a ValueError that names the record, its tokens and the limit.
+            ValueError: if the template marks no assistant turns, or codes are out of range.
+            AudioError: if a recording cannot be used.
+        """
+        template = chat_template or self.chat_template
+        if not re.search(r"\{%-?\s*generation\s*-?%\}", template):
+            raise ValueError(
+                "the chat template does not say what the assistant writes: put the content of assistant turns and "
+                "their end mark between {% generation %} and {% endgeneration %}"
+            )
+        return self._encode(conversations, template, max_length)
+
+    def encode_conversation(self, conversation: Conversation, *, max_length: int | None = None) -> EncodedConversation:
+        """Encodes one conversation for training; see `encode_conversations`."""
+        return self.encode_conversations([conversation], max_length=max_length)[0]
+
+    def apply_chat_template(
+        self,
+        conversation: Chat | Sequence[Chat],
+        chat_template: str | None = None,
+        tools: list[dict[str, Any]] | None = None,
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        tokenize: bool = True,
+        return_dict: bool = True,
+        return_tensors: Literal["pt"] | None = "pt",
+        return_assistant_tokens_mask: bool = False,
+        padding: bool = True,
+        padding_side: Literal["left", "right"] = "left",
+        max_length: int | None = None,
+        sampling_rate: int | None = None,
+    ) -> BatchFeature | Tensor | list[list[int]] | str | list[str]:
+        """Turns one conversation or a batch of them into model inputs.
+
+        Content is a string or a list of parts: ``{"type": "text", "text"}`` and ``{"type": "audio", …}`` with a
+        ``path``, the ``bytes`` of a file, samples (``audio`` or ``array``, with ``sampling_rate``) or ``codes``.
+
+        Args:
+            conversation: a list of messages or a `Conversation`, or a list of those.
+            chat_template: Jinja source to use instead of the processor's.
+            tools: JSON schemas of functions; a `Conversation` brings its own.
+            add_generation_prompt: end with the opening of an assistant turn.
+            continue_final_message: leave the last message open, so that the model continues it.
+            tokenize: False returns the text of the prompt, audio spelt out as tokens. Special tokens that users
+                wrote cannot be told from structure there: use it to look, not to generate.
+            return_dict: False returns ``input_ids`` alone.
+            return_tensors: "pt", or None for lists (not padded).
+            return_assistant_tokens_mask: also return ``assistant_masks``, 1 where the assistant speaks.
+            padding: False refuses conversations of different lengths instead of padding them.
+            padding_side: "left" for generation.
+            max_length: the most tokens; None: the text tokenizer's ``model_max_length``. Longer is an error, never cut.
+            sampling_rate: rate in Hz of audio arrays that come without one.
+
+        Returns:
+            ``input_ids`` and ``attention_mask``, int64 ``[B, S]``; B = 1 for one conversation.
+
+        Raises:
+            ConversationError: if a message is malformed; the field is named.
+            TooLongError: a ValueError that names the conversation, its tokens and the limit.
+            AudioError: if a recording cannot be used.
+        """
+        if add_generation_prompt and continue_final_message:
+            raise ValueError("add_generation_prompt opens a turn and continue_final_message keeps one open: use one")
+        is_batch = _is_batch(conversation)
+        chats: Any = conversation if is_batch else [conversation]
+        if not chats:
+            raise ValueError("the batch is empty: give at least one conversation")
+        conversations = [
+            _to_conversation(chat, f"conversation[{index}]" if is_batch else "conversation", tools, sampling_rate)
+            for index, chat in enumerate(chats)
+        ]
+        template = chat_template or self.chat_template
+        if not tokenize:
+            texts = self._render_plain(conversations, template, add_generation_prompt, continue_final_message)
+            return texts if is_batch else texts[0]
+        encoded = self._encode(conversations, template, max_length, add_generation_prompt, continue_final_message)
+        return self._to_inputs(
+            encoded, return_dict, return_tensors, return_assistant_tokens_mask, padding, padding_side
+        )
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        audio: AudioSource | Sequence[AudioSource] | None = None,
+        *,
+        sampling_rate: int | None = None,
+        add_special_tokens: bool = True,
+        return_tensors: Literal["pt"] | None = "pt",
+        padding: bool = True,
+        padding_side: Literal["left", "right"] = "left",
+        max_length: int | None = None,
+    ) -> BatchFeature:
+        """Tokenizes prompts that are written out already; special tokens in them count.
+
+        Args:
+            text: one prompt or several; ``<|audio_start|><|audio_end|>`` marks the place of each audio.
+            audio: recordings in the order of their places, over all prompts: paths, bytes of files, samples, codes.
+            sampling_rate: rate in Hz of samples.
+            add_special_tokens: let the text tokenizer add its own (such as a beginning-of-text token; Qwen has none).
+            return_tensors: as for `apply_chat_template`.
+            padding: as for `apply_chat_template`.
+            padding_side: as for `apply_chat_template`.
+            max_length: as for `apply_chat_template`.
+
+        Raises:
+            ValueError: if places and recordings differ in number, or a prompt is too long.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        if not texts:
+            raise ValueError("text is empty: give at least one prompt")
+        parts = [_audio_part(source, sampling_rate) for source in _listed(audio)]
+        codes = iter(self._codes_of(parts))
+        num_places = sum(one.count(AUDIO_START + AUDIO_END) for one in texts)
+        if num_places != len(parts):
+            raise ValueError(
+                f"the text has {num_places} places for audio ({AUDIO_START}{AUDIO_END}), but {len(parts)} came"
+            )
+        encoded = []
+        all_ids = self.tokenizer(texts, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+        for index, token_ids in enumerate(all_ids):
+            spliced = list(self._splice(token_ids, codes))
+            encoded.append(EncodedConversation(f"text[{index}]", spliced, spliced, []))
+        self._check_lengths(encoded, max_length)
+        return self._to_inputs(encoded, True, return_tensors, False, padding, padding_side)
+
+    # Ids to text and codes
+
+    def decode(self, token_ids: Any, skip_special_tokens: bool = True, **kwargs: Any) -> str:
+        """The text of ids ``[S]``; audio tokens are special, so they are left out unless asked for."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs)
+
+    def batch_decode(self, token_ids: Any, skip_special_tokens: bool = True, **kwargs: Any) -> list[str]:
+        """The texts of several rows of ids; see `decode`, and `split` for the codes."""
+        return self.tokenizer.batch_decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs)
+
+    def split(self, token_ids: Tensor | Sequence[int]) -> list[TextSegment | AudioSegment]:
+        """Cuts ids ``[S]`` into text and audio, in order.
+
+        Audio that breaks the grammar is kept and flagged, never dropped: see `AudioSegment.problems`. Runs that hold
+        special text tokens only (turn marks, padding) give no segment.
+        """
+        ids = torch.as_tensor(token_ids, dtype=torch.long).cpu()
+        if ids.dim() != 1:
+            raise ValueError(f"token ids have shape {tuple(ids.shape)}: split takes one row, [S]")
+        segments: list[TextSegment | AudioSegment] = []
+        run: list[int] = []  # codes or text ids of the current run
+        state: Literal["text", "open", "unopened"] = "text"
+
+        def close(*problems: str) -> None:
+            if state == "text":
+                text = self.decode(run) if run else ""
+                if text:
+                    segments.append(TextSegment(text, run.copy()))
+            else:
+                missing = [] if state == "open" else ["unopened"]
+                empty = [] if run else ["empty"]
+                segments.append(AudioSegment(torch.tensor(run, dtype=torch.long), (*missing, *problems, *empty)))
+            run.clear()
+
+        first_code_id = self.vocabulary.first_code_id
+        is_code = self.vocabulary.is_code(ids).tolist()
+        for token_id, a_code in zip(ids.tolist(), is_code, strict=True):
+            if token_id == self.vocabulary.start_id:
+                close(*([] if state == "text" else ["unclosed"]))
+                state = "open"
+            elif token_id == self.vocabulary.end_id:
+                if state == "text":
+                    close()
+                    state = "unopened"
+                close()
+                state = "text"
+            elif a_code:
+                if state == "text":
+                    close()
+                    state = "unopened"
+                run.append(token_id - first_code_id)
+            else:
+                if state != "text":
+                    close("unclosed")
+                    state = "text"
+                run.append(token_id)
+        close(*([] if state == "text" else ["unclosed"]))
+        return segments
+
+    # The audio tokenizer
+
+    @property
+    def audio_tokenizer(self) -> AudioTokenizer:
+        """The audio tokenizer; loaded on first use, on the CPU. `load_audio_tokenizer` places it elsewhere."""
+        if self._audio_tokenizer is None:
+            self.load_audio_tokenizer()
+        assert self._audio_tokenizer is not None
+        return self._audio_tokenizer
+
+    @audio_tokenizer.setter
+    def audio_tokenizer(self, audio_tokenizer: AudioTokenizer) -> None:
+        if audio_tokenizer.num_codebooks != 1 or audio_tokenizer.codebook_size != self.vocabulary.codebook_size:
+            raise ValueError(
+                f"the audio tokenizer has {audio_tokenizer.num_codebooks} x {audio_tokenizer.codebook_size} codes, but "
+                f"the text tokenizer holds an audio vocabulary of 1 x {self.vocabulary.codebook_size}: use the audio "
+                "tokenizer that the LLM was extended for"
+            )
+        self._audio_tokenizer = audio_tokenizer
+
+    @property
+    def has_audio_tokenizer(self) -> bool:
+        """Whether there is an audio tokenizer, loaded or not; without one only codes and text can be processed."""
+        return self._audio_tokenizer is not None or self.codec_path is not None
+
+    def load_audio_tokenizer(
+        self,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        encoder_only: bool = False,
+    ) -> AudioTokenizer:
+        """Loads the audio tokenizer from beside the processor, replacing one that is loaded.
+
+        Args:
+            device: where it runs; None: the CPU.
+            dtype: of its weights; None: as stored. Lower precision changes some codes.
+            encoder_only: leave out the layers behind the quantizer, which codes do not need.
+
+        Raises:
+            ValueError: if this processor knows no audio tokenizer.
+        """
+        from audiollm.tokenizer.modeling import UniAudioTokenizer
+
+        if self.codec_path is None:
+            raise ValueError(
+                "this processor has no audio tokenizer, so it takes codes but no recordings: pass audio_tokenizer= or "
+                "codec_path=, or load it from an Audio-LLM folder with audio_tokenizer/ inside"
+            )
+        source = self._audio_tokenizer_source()
+        self.audio_tokenizer = UniAudioTokenizer.from_pretrained(
+            source, encoder_only=encoder_only, dtype=dtype, device=device
+        ).eval()
+        return self.audio_tokenizer
+
+    def _audio_tokenizer_source(self) -> str | Path:
+        """A folder or Hub id: relative to the processor's own place first, so that a moved folder still works."""
+        assert self.codec_path is not None
+        if self._origin is not None:
+            folder = self._origin.subfolder(self.codec_path)
+            if folder is not None:
+                return folder
+        return self.codec_path
+
+    # Saving and loading
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``processor_config.json`` holds: no weights, and no path that breaks when the folder moves."""
+        codec_path = AUDIO_TOKENIZER_FOLDER if self.has_audio_tokenizer else None
+        return {"processor_class": type(self).__name__, "codec_path": codec_path}
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
+        """Writes the text tokenizer, the template, ``processor_config.json`` and ``audio_tokenizer/``.
+
+        Args:
+            save_directory: the folder, usually the model's.
+            push_to_hub: also upload it; ``kwargs`` go to transformers' upload.
+
+        Raises:
+            ValueError: if the audio tokenizer in memory is of a kind that cannot be saved.
+        """
+        self._save_audio_tokenizer(Path(save_directory) / AUDIO_TOKENIZER_FOLDER)
+        return super().save_pretrained(str(save_directory), push_to_hub=push_to_hub, **kwargs)
+
+    def _save_audio_tokenizer(self, target: Path) -> None:
+        if not self.has_audio_tokenizer:
+            return
+        source = Path(self._audio_tokenizer_source()) if self.codec_path is not None else None
+        if source is not None and target.exists() and source.resolve() == target.resolve():
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as staging:
+            new = Path(staging) / target.name
+            if source is not None and source.is_dir():
+                # The files, not the object: it may have been loaded without the layers that ids do not need.
+                shutil.copytree(source, new)
+            elif isinstance(self.audio_tokenizer, PreTrainedAudioTokenizerBase):
+                self.audio_tokenizer.save_pretrained(new)
+            else:
+                raise ValueError(
+                    f"{type(self.audio_tokenizer).__name__} cannot be saved (it is no PreTrainedAudioTokenizerBase): "
+                    "give the processor codec_path= instead"
+                )
+            if target.exists():
+                target.rename(Path(staging) / "old")
+            new.rename(target)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> AudioLLMProcessor:
+        """Loads from a folder or the Hub; arguments as for transformers' ``ProcessorMixin.from_pretrained``."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        processor = loaded[0] if isinstance(loaded, tuple) else loaded  # with return_unused_kwargs
+        hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
+        processor._origin = _Origin(os.fspath(pretrained_model_name_or_path), hub)
+        return loaded
+
+    # The path from messages to ids
+
+    def _encode(
+        self,
+        conversations: Sequence[Conversation],
+        template: str,
+        max_length: int | None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+    ) -> list[EncodedConversation]:
+        codes = self._codes_of([part for one in conversations for part in one.audio_parts])
+        pieces_of: list[list[_Piece]] = []
+        place = 0
+        for conversation in conversations:
+            pieces = self._pieces(conversation, template, add_generation_prompt, continue_final_message)
+            audio = [piece for piece in pieces if piece.is_audio]
+            own_codes = codes[place : place + len(conversation.audio_parts)]
+            if len(audio) != len(own_codes):
+                raise ValueError(
+                    f"{conversation.id}: the chat template shows {len(audio)} audio parts of {len(own_codes)}: it must "
+                    f"render each as {AUDIO_START}{AUDIO_END}"
+                )
+            for piece, clip in zip(audio, own_codes, strict=True):
+                piece.token_ids = self.vocabulary.wrap(clip)
+            place += len(own_codes)
+            pieces_of.append(pieces)
+        self._tokenize([piece for piece in chain.from_iterable(pieces_of) if piece.text])
+        encoded = [_join(one.id, pieces) for one, pieces in zip(conversations, pieces_of, strict=True)]
+        self._check_lengths(encoded, max_length)
+        return encoded
+
+    def _codes_of(self, parts: Sequence[AudioPart]) -> list[list[int]]:
+        """The codes of each part, in order; one call of the audio tokenizer per sample rate."""
+        codes: dict[int, list[int]] = {}
+        waveforms: dict[int, list[tuple[int, Tensor]]] = {}
+        for index, part in enumerate(parts):
+            if part.codes is not None:
+                codes[index] = list(part.codes)
+            else:
+                waveform, sample_rate = part.load()
+                waveforms.setdefault(sample_rate, []).append((index, waveform))
+        for sample_rate, clips in waveforms.items():
+            encoded = self.audio_tokenizer.encode([waveform for _, waveform in clips], sample_rate).tolist()
+            codes.update(zip((index for index, _ in clips), encoded, strict=True))
+        for index, part in enumerate(parts):
+            if not codes[index]:
+                raise ValueError(f"{part.where or f'audio {index}'}: gives no codes; leave it out")
+        return [codes[index] for index in range(len(parts))]
+
+    def _pieces(
+        self, conversation: Conversation, template: str, add_generation_prompt: bool, continue_final_message: bool
+    ) -> list[_Piece]:
+        """Renders a conversation and cuts it at its structure: special tokens, and where the assistant speaks.
+
+        Between two cuts template and users' text are tokenized as one string, so ids equal those of the rendered text;
+        the cut in front of what the assistant says makes a training example begin with the very ids of its prompt.
+        """
+        messages: Any = [_template_message(message) for message in conversation.messages]
+        tools: Any = conversation.tools
+        separator = _unused_character(chain(_strings(messages), _strings(tools)), self._special)
+        if separator:
+            messages, tools = (_map_strings(value, self._breaker(separator)) for value in (messages, tools))
+        has_spans = bool(re.search(r"\{%-?\s*generation\s*-?%\}", template))
+        rendered, spans = render_jinja_template(
+            conversations=[messages],
+            tools=tools,
+            chat_template=template,
+            return_assistant_tokens_mask=has_spans,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            **self.tokenizer.special_tokens_map,
+        )
+        return _cut(rendered[0], spans[0] if has_spans else [], self._special, separator)
+
+    def _breaker(self, separator: str) -> Callable[[str], str]:
+        """A function that puts ``separator`` into every special token spelt out in a text."""
+
+        def break_up(text: str) -> str:
+            while match := self._special.search(text):
+                middle = match.start() + 1
+                text = f"{text[:middle]}{separator}{text[middle:]}"
+            return text
+
+        return break_up
+
+    def _tokenize(self, pieces: Sequence[_Piece]) -> None:
+        """Fills in the ids of text pieces; nothing in them is read as a special token."""
+        special = [piece for piece in pieces if piece.is_special]
+        for piece, token_id in zip(
+            special, self.tokenizer.convert_tokens_to_ids([piece.text for piece in special]), strict=True
+        ):
+            piece.token_ids = [token_id]
+        plain = [piece for piece in pieces if not piece.is_special]
+        if plain:
+            encoded = self.tokenizer(
+                [piece.text for piece in plain], add_special_tokens=False, split_special_tokens=True, verbose=False
+            )["input_ids"]
+            for piece, token_ids in zip(plain, encoded, strict=True):
+                piece.token_ids = token_ids
+
+    def _render_plain(
+        self,
+        conversations: Sequence[Conversation],
+        template: str,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+    ) -> list[str]:
+        codes = iter(self._codes_of([part for one in conversations for part in one.audio_parts]))
+        texts = []
+        for conversation in conversations:
+            messages = [_template_message(message, codes) for message in conversation.messages]
+            rendered, _ = render_jinja_template(
+                conversations=[messages],
+                tools=conversation.tools,
+                chat_template=template,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                **self.tokenizer.special_tokens_map,
+            )
+            texts.append(rendered[0])
+        return texts
+
+    def _splice(self, token_ids: Sequence[int], codes: Iterator[list[int]]) -> Iterator[int]:
+        """Puts the next codes between every start mark that is directly followed by an end mark."""
+        for index, token_id in enumerate(token_ids):
+            yield token_id
+            is_pair = token_ids[index : index + 2] == [self.vocabulary.start_id, self.vocabulary.end_id]
+            if is_pair:
+                yield from self.vocabulary.codes_to_token_ids(next(codes))
+
+    def _check_lengths(self, encoded: Sequence[EncodedConversation], max_length: int | None) -> None:
+        limit = max_length if max_length is not None else self.tokenizer.model_max_length
+        if limit >= _UNLIMITED:
+            return
+        for one in encoded:
+            if len(one) > limit:
+                num_audio = int(self.vocabulary.is_audio(torch.tensor(one.token_ids)).sum())
+                raise TooLongError(one.id, len(one), num_audio, int(limit))
+
+    def _to_inputs(
+        self,
+        encoded: Sequence[EncodedConversation],
+        return_dict: bool,
+        return_tensors: str | None,
+        return_assistant_tokens_mask: bool,
+        padding: bool,
+        padding_side: Literal["left", "right"],
+    ) -> Any:
+        if return_tensors not in ("pt", None):
+            raise ValueError(f"return_tensors={return_tensors!r}: use 'pt' or None")
+        inputs: dict[str, Any]
+        if return_tensors is None:
+            inputs = {"input_ids": [one.token_ids for one in encoded]}
+            inputs["attention_mask"] = [[1] * len(one) for one in encoded]
+            masks: Any = [[int(label != IGNORED_LABEL) for label in one.labels] for one in encoded]
+        else:
+            lengths = [len(one) for one in encoded]
+            if not padding and len(set(lengths)) > 1:
+                raise ValueError(f"rows of {min(lengths)} to {max(lengths)} tokens make no tensor: use padding=True")
+            batch = collate(
+                [{"input_ids": one.token_ids, "labels": one.labels} for one in encoded],
+                pad_token_id=self._pad_token_id,
+                padding_side=padding_side,
+            )
+            masks = (batch.pop("labels") != IGNORED_LABEL).long()
+            inputs = dict(batch)
+        if return_assistant_tokens_mask:
+            inputs["assistant_masks"] = masks
+        return BatchFeature(inputs) if return_dict else inputs["input_ids"]
+
+    @property
+    def _pad_token_id(self) -> int:
+        for token_id in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token_id is not None:
+                return token_id
+        raise ValueError("the text tokenizer has no padding token: set tokenizer.pad_token")
+
+
+class _AudioLLMConfig(PreTrainedConfig):
+    """Only a key: the auto class finds processors by the name registered beside a configuration class."""
+
+    model_type = "audiollm"
+
+
+AutoProcessor.register(_AudioLLMConfig, AudioLLMProcessor, exist_ok=True)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where a processor was loaded from: a folder, or a Hub id with the arguments that reached it."""
+
+    name: str
+    hub: dict[str, Any]
+
+    def subfolder(self, name: str) -> Path | None:
+        """The folder inside it, downloaded if need be; None if there is none."""
+        root = Path(self.name)
+        if not root.is_dir():
+            root = Path(snapshot_download(self.name, allow_patterns=[f"{name}/*"], **self.hub))
+        folder = root / name
+        return folder if folder.is_dir() else None
+
+
+@dataclass
+class _Piece:
+    """A stretch of a rendered conversation: a special token, text, or an audio segment."""
+
+    text: str
+    is_special: bool
+    by_assistant: bool
+    is_audio: bool = False
+    role: str = NO_TURN
+    token_ids: list[int] = field(default_factory=list)
+
+    @property
+    def opens_audio(self) -> bool:
+        return self.is_special and self.text == AUDIO_START
+
+
+def _cut(rendered: str, spans: Sequence[tuple[int, int]], special: re.Pattern[str], separator: str) -> list[_Piece]:
+    """Cuts a rendered conversation at special tokens and at the edges of the assistant's spans."""
+    matches = {match.start(): match for match in special.finditer(rendered)}
+    edges = {0, len(rendered), *chain.from_iterable(spans)}
+    edges.update(chain.from_iterable(match.span() for match in matches.values()))
+    ordered = sorted(edge for edge in edges if edge <= len(rendered))
+    pieces: list[_Piece] = []
+    for start, end in pairwise(ordered):
+        text = rendered[start:end]
+        by_assistant = any(first <= start < last for first, last in spans)
+        if start in matches and text == AUDIO_END and pieces and pieces[-1].opens_audio:
+            pieces[-1] = _Piece("", False, by_assistant, is_audio=True)
+        elif start in matches:
+            pieces.append(_Piece(text, True, by_assistant))
+        else:
+            pieces.append(_Piece(text.replace(separator, "") if separator else text, False, by_assistant))
+    _assign_roles(pieces)
+    return pieces
+
+
+def _assign_roles(pieces: Sequence[_Piece]) -> None:
+    """A ChatML turn's role is the line behind its opening mark; other templates only tell the assistant's spans."""
+    role = NO_TURN
+    for index, piece in enumerate(pieces):
+        if piece.is_special and piece.text == TURN_START and index + 1 < len(pieces):
+            role = pieces[index + 1].text.split("\n", 1)[0]
+        piece.role = "assistant" if piece.by_assistant else role
+
+
+def _join(record: str, pieces: Sequence[_Piece]) -> EncodedConversation:
+    encoded = EncodedConversation(record, [], [], [])
+    for piece in pieces:
+        encoded.token_ids += piece.token_ids
+        encoded.labels += piece.token_ids if piece.by_assistant else [IGNORED_LABEL] * len(piece.token_ids)
+        encoded.roles += [piece.role] * len(piece.token_ids)
+    return encoded
+
+
+def _special_token_pattern(text_tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Matches any special token of a tokenizer; longest first, as the tokenizer does."""
+    code = re.compile(_CODE_TOKENS)
+    added = text_tokenizer.added_tokens_decoder.values()
+    names = {token.content for token in added if token.special and not code.fullmatch(token.content)}
+    return re.compile("|".join([_CODE_TOKENS, *map(re.escape, sorted(names, key=len, reverse=True))]))
+
+
+def _template_message(message: Message, codes: Iterator[list[int]] | None = None) -> dict[str, Any]:
+    """A message as templates expect it; audio has its codes, or an empty list that shows as a bare pair of marks."""
+    content: list[dict[str, Any]] = []
+    for part in message.content:
+        if isinstance(part, AudioPart):
+            content.append({"type": "audio", "codes": [] if codes is None else next(codes)})
+        elif content and content[-1]["type"] == "text":
+            content[-1]["text"] += part.text  # one text, so that no token can be spelt across two parts
+        else:
+            content.append({"type": "text", "text": part.text})
+    optional = {"name": message.name, "tool_calls": message.tool_calls, "tool_call_id": message.tool_call_id}
+    present = {key: value for key, value in optional.items() if value is not None}
+    return {"role": message.role, "content": content, **present}
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from chain.from_iterable(map(_strings, chain(value.keys(), value.values())))
+    elif isinstance(value, (list, tuple)):
+        yield from chain.from_iterable(map(_strings, value))
+
+
+def _map_strings(value: Any, function: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {function(key): _map_strings(item, function) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_map_strings(item, function) for item in value]
+    return value
+
+
+def _unused_character(texts: Iterable[str], special: re.Pattern[str]) -> str:
+    """A private-use character that no text contains; empty if no text spells a special token."""
+    texts = list(texts)
+    if not any(special.search(text) for text in texts):
+        return ""
+    used = set().union(*texts)
+    return next(chr(code) for code in _PRIVATE_USE if chr(code) not in used)
+
+
+def _is_batch(conversation: Any) -> bool:
+    if isinstance(conversation, Conversation):
+        return False
+    if not isinstance(conversation, Sequence) or isinstance(conversation, (str, bytes)):
+        raise ValueError(
+            f"a conversation is a list of messages or a Conversation, not {type(conversation).__name__}: "
+            'for example [{"role": "user", "content": "…"}]'
+        )
+    return not conversation or not isinstance(conversation[0], (Mapping, Message))
+
+
+def _to_conversation(
+    chat: Any, name: str, tools: list[dict[str, Any]] | None, sampling_rate: int | None
+) -> Conversation:
+    if isinstance(chat, Conversation):
+        if tools is None:
+            return chat
+        return Conversation(chat.id, chat.messages, chat.task, tools, chat.metadata, chat.where)
+    if not isinstance(chat, Sequence) or isinstance(chat, (str, bytes)):
+        raise ValueError(f"{name} must be a list of messages or a Conversation, not {type(chat).__name__}")
+    messages = [_message_record(message, sampling_rate) for message in chat]
+    record = {"id": name, "messages": messages, "tools": tools}
+    return parse_conversation(record, where=name)
+
+
+def _message_record(message: Any, sampling_rate: int | None) -> Any:
+    """A message as a record; arrays without a rate get the given one."""
+    if isinstance(message, Message):
+        return message.to_dict()
+    if sampling_rate is None or not isinstance(message, Mapping) or not isinstance(message.get("content"), list):
+        return message
+    return {**message, "content": [_with_rate(part, sampling_rate) for part in message["content"]]}
+
+
+def _with_rate(part: Any, sampling_rate: int) -> Any:
+    if not isinstance(part, Mapping) or part.get("type") != "audio" or part.get("sampling_rate") is not None:
+        return part
+    is_array = any(isinstance(part.get(key), (np.ndarray, Tensor, list)) for key in ("audio", "array"))
+    return {**part, "sampling_rate": sampling_rate} if is_array else part
+
+
+def _listed(audio: Any) -> list[Any]:
+    """One recording or several as a list; a flat list of ints is one recording's codes."""
+    if audio is None:
+        return []
+    if isinstance(audio, (list, tuple)) and not (audio and all(isinstance(code, int) for code in audio)):
+        return list(audio)
+    return [audio]
+
+
+def _audio_part(source: Any, sampling_rate: int | None) -> AudioPart:
+    if isinstance(source, AudioPart):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return AudioPart(path=os.fspath(source))
+    if isinstance(source, (bytes, bytearray)):
+        return AudioPart(bytes=bytes(source))
+    if isinstance(source, (list, tuple)):
+        return AudioPart(codes=list(source))
+    if isinstance(source, (np.ndarray, Tensor)):
+        if sampling_rate is None:
+            raise ValueError("audio comes as samples: give their rate in Hz as sampling_rate=")
+        samples = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
+        return AudioPart(array=samples, sampling_rate=sampling_rate)
+    raise ValueError(f"audio of type {type(source).__name__}: give a path, bytes, samples or codes")
