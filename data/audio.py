@@ -250,9 +250,11 @@ def _decoded_blocks(stream: _Stream, name: str, block_seconds: float) -> Iterato
     """Yields float32 [n, C] and raises at the end if fewer samples came than the header promises."""
     block_samples = max(1, round(block_seconds * stream.sample_rate))
     num_samples = 0
-    while True:
+    while stream.num_samples is None or num_samples < stream.num_samples:
+        # Not a sample more than announced: behind its end a FLAC file may have a tag, over which the decoder stumbles.
+        left = block_samples if stream.num_samples is None else stream.num_samples - num_samples
         try:
-            block = stream.read(block_samples)
+            block = stream.read(min(block_samples, left))
         except soundfile.LibsndfileError as error:
             seconds = num_samples / stream.sample_rate
             reason = f"is damaged or truncated: decoding fails after sample {num_samples} ({seconds:.3f} s)"

@@ -11,6 +11,8 @@ from typing import BinaryIO, NamedTuple
 
 # Sizes from here up are written by programs that stream to a pipe and do not know the length yet.
 UNKNOWN_SIZE_32 = 0x7FFFF000
+AUDIO_MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b"riff", b"fLaC", b"OggS", b"ID3", b".snd")
+MATROSKA_MAGIC = b"\x1a\x45\xdf\xa3"
 MAX_CHUNKS = 4096  # a file with more chunks in front of its audio is not one that a recorder wrote
 OGG_PAGE_HEADER_BYTES = 27
 OGG_MAX_STREAMS = 64
@@ -45,6 +47,12 @@ CHUNKED = {
     b"caff": ChunkLayout(8, 4, ">q", False, 1, b"data"),
     b"riff": ChunkLayout(40, 16, "<Q", True, 8, _W64_DATA),
 }
+
+
+def starts_like_audio(head: bytes) -> bool:
+    """Tells whether the first 12 bytes of a file are those of a common audio format."""
+    is_mpeg_frame = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0
+    return is_mpeg_frame or head.startswith((*AUDIO_MAGICS, MATROSKA_MAGIC)) or head[4:8] == b"ftyp"
 
 
 def promised_size(file: BinaryIO, num_bytes: int) -> int | None:

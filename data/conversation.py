@@ -7,17 +7,18 @@ ready codes. The validator names file, line and field.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from .audio import AudioError, Mono, load_audio, probe_audio, resample, waveform_from_array
+from .audio import AudioError, AudioInfo, Mono, load_audio, probe_audio, resample, stream_audio, waveform_from_array
 from .manifest import Manifest, RecordError, checked_index, open_manifest
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -27,6 +28,7 @@ TEXT_KEYS = ("type", "text")
 AUDIO_KEYS = ("type", "audio", "path", "url", "bytes", "array", "sampling_rate", "codes")
 AUDIO_PLACEHOLDER = "<audio>"  # marks the place of the next entry of "audios" in a record's text
 MAX_PROBLEMS = 100
+_AUDIO_VALUE_KEYS = frozenset({"path", "bytes", "array", "sampling_rate"})  # of a datasets.Audio value
 
 _FileBytes = bytes  # AudioPart has a field called bytes
 
@@ -106,7 +108,7 @@ class AudioPart:
         """
         if self.codes is not None:
             raise ValueError(f"{self.where or 'audio part'}: holds codes already; there is nothing to decode")
-        try:
+        with self._errors_named():
             if self.array is None:
                 return load_audio(self.file, sample_rate, mono)
             waveform = waveform_from_array(self.array, mono)
@@ -115,6 +117,36 @@ class AudioPart:
             if sample_rate is None or sample_rate == rate:
                 return waveform, rate
             return resample(waveform, rate, sample_rate), sample_rate
+
+    def stream(self, mono: Mono = "first", block_seconds: float = 30.0) -> Iterator[Tensor]:
+        """Decodes an audio file block by block at its own rate, in flat memory; together the blocks equal :meth:`load`.
+
+        Raises:
+            AudioError: as for :meth:`load`, when the iteration reaches the defect.
+            ValueError: the part holds no file.
+        """
+        with self._errors_named():
+            yield from stream_audio(self.file, None, mono, block_seconds)
+
+    def probe(self) -> AudioInfo:
+        """Reads rate, channels and length of the audio, from the file's header where that tells.
+
+        Raises:
+            AudioError: the recording cannot be used; the message names the record too.
+            ValueError: the part holds codes.
+        """
+        with self._errors_named():
+            if self.array is None:
+                return probe_audio(self.file)
+            num_samples = len(waveform_from_array(self.array, "first"))
+            assert self.sampling_rate is not None  # __post_init__ pairs them
+            num_channels = 1 if self.array.ndim == 1 else len(self.array)
+            return AudioInfo(self.sampling_rate, num_channels, num_samples, f"array {self.array.dtype}")
+
+    @contextlib.contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
         except AudioError as error:
             raise AudioError(f"{self.where}: {error.source}" if self.where else error.source, error.reason) from error
 
@@ -224,6 +256,27 @@ def check_conversation(
     parser = _Parser(where, folder, codebook_size, for_training)
     conversation = parser.conversation(record)
     return (None, parser.problems) if parser.problems else (conversation, [])
+
+
+def parse_audio_part(value: Any, *, where: str = "", base_dir: str | os.PathLike[str] | None = None) -> AudioPart:
+    """Checks a single audio value, as a manifest of clips holds it.
+
+    Args:
+        value: an audio part without its type, or what stands under its key ``audio``: a path, bytes, a
+            ``datasets.Audio`` value.
+        where: file, line and field, for messages.
+        base_dir: folder that a relative path starts from.
+
+    Raises:
+        ConversationError: names place and field.
+    """
+    part = value if isinstance(value, Mapping) and not _AUDIO_VALUE_KEYS.issuperset(value) else {"audio": value}
+    parser = _Parser(where, None if base_dir is None else os.path.abspath(base_dir), None, False)
+    audio = parser._audio({key: item for key, item in part.items() if item is not None}, "audio")
+    if audio is None or parser.problems:
+        problem = parser.problems[0]
+        raise ConversationError(problem.where, f"{problem.field}: {problem.reason}")
+    return audio
 
 
 class Conversations(Sequence[Conversation]):
@@ -374,13 +427,12 @@ def _audio_problems(conversation: Conversation) -> list[Problem]:
             if not isinstance(part, AudioPart) or part.codes is not None:
                 continue
             try:
-                if part.array is not None:
-                    part.load()
-                else:
-                    probe_audio(part.file)
+                part.probe()
             except AudioError as error:
-                where = f"messages[{number}].content[{place}].audio"
-                problems.append(Problem(conversation.where, where, str(error)))
+                # The part's own place is in the error's source already; here it is the field.
+                source = error.source.removeprefix(f"{part.where}: ")
+                reason = str(AudioError(source, error.reason))
+                problems.append(Problem(conversation.where, f"messages[{number}].content[{place}]", reason))
     return problems
 
 
@@ -528,7 +580,7 @@ class _Parser:
         audio = part.get("audio")
         if isinstance(audio, Mapping):  # a datasets.Audio value
             inner = {key: item for key, item in audio.items() if item is not None}
-            self._known_keys(inner, ("path", "bytes", "array", "sampling_rate"), f"{at}.audio")
+            self._known_keys(inner, sorted(_AUDIO_VALUE_KEYS), f"{at}.audio")
             values |= inner
         elif isinstance(audio, (str, os.PathLike)):
             values["path"] = audio
