@@ -8,12 +8,11 @@ Reading order: `AudioLLMProcessor.encode_conversations` (the one path from messa
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,20 +22,16 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from audiollm.data.collation import IGNORED_LABEL, collate
 from audiollm.data.conversation import AudioPart, Conversation, Message, parse_conversation
 from audiollm.tokenizer.base import AudioTokenizer
 
-from .vocabulary import AUDIO_END, AUDIO_START, TURN_START, AudioVocabulary
+from .rendering import ConversationRenderer, Piece, marks_assistant_turns
+from .vocabulary import AUDIO_END, AUDIO_START, AudioVocabulary
 
 AUDIO_TOKENIZER_FOLDER = "audio_tokenizer"
 CHAT_TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
-NO_TURN = "prompt"  # the role of tokens that a template writes outside any turn
-
-_CODE_TOKENS = r"<\|audio_\d+\|>"  # stands for thousands of alternatives
-_PRIVATE_USE = range(0xE000, 0xF900)  # characters without a meaning; one that no text contains breaks up spelt marks
 _UNLIMITED = 10**9  # transformers writes 1e30 where a tokenizer names no limit
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
@@ -155,7 +150,7 @@ class AudioLLMProcessor(ProcessorMixin):
         self._audio_tokenizer: AudioTokenizer | None = None
         if audio_tokenizer is not None:
             self.audio_tokenizer = audio_tokenizer
-        self._special = _special_token_pattern(tokenizer)
+        self._renderer = ConversationRenderer(tokenizer)
 
     @property
     def text_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -184,7 +179,7 @@ class AudioLLMProcessor(ProcessorMixin):
             AudioError: if a recording cannot be used.
         """
         template = chat_template or self.chat_template
-        if not re.search(r"\{%-?\s*generation\s*-?%\}", template):
+        if not marks_assistant_turns(template):
             raise ValueError(
                 "the chat template does not say what the assistant writes: put the content of assistant turns and "
                 "their end mark between {% generation %} and {% endgeneration %}"
@@ -252,10 +247,12 @@ class AudioLLMProcessor(ProcessorMixin):
             for index, chat in enumerate(chats)
         ]
         template = chat_template or self.chat_template
+        options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
         if not tokenize:
-            texts = self._render_plain(conversations, template, add_generation_prompt, continue_final_message)
+            codes = iter(self._codes_of([part for one in conversations for part in one.audio_parts]))
+            texts = [self._renderer.text(one, template, codes, **options) for one in conversations]
             return texts if is_batch else texts[0]
-        encoded = self._encode(conversations, template, max_length, add_generation_prompt, continue_final_message)
+        encoded = self._encode(conversations, template, max_length, **options)
         return self._to_inputs(
             encoded, return_dict, return_tensors, return_assistant_tokens_mask, padding, padding_side
         )
@@ -486,25 +483,13 @@ class AudioLLMProcessor(ProcessorMixin):
         conversations: Sequence[Conversation],
         template: str,
         max_length: int | None,
-        add_generation_prompt: bool = False,
-        continue_final_message: bool = False,
+        **options: bool,
     ) -> list[EncodedConversation]:
-        codes = self._codes_of([part for one in conversations for part in one.audio_parts])
-        pieces_of: list[list[_Piece]] = []
-        place = 0
-        for conversation in conversations:
-            pieces = self._pieces(conversation, template, add_generation_prompt, continue_final_message)
-            audio = [piece for piece in pieces if piece.is_audio]
-            own_codes = codes[place : place + len(conversation.audio_parts)]
-            if len(audio) != len(own_codes):
-                raise ValueError(
-                    f"{conversation.id}: the chat template shows {len(audio)} audio parts of {len(own_codes)}: it must "
-                    f"render each as {AUDIO_START}{AUDIO_END}"
-                )
-            for piece, clip in zip(audio, own_codes, strict=True):
-                piece.token_ids = self.vocabulary.wrap(clip)
-            place += len(own_codes)
-            pieces_of.append(pieces)
+        codes = iter(self._codes_of([part for one in conversations for part in one.audio_parts]))
+        pieces_of = [self._renderer.pieces(one, template, **options) for one in conversations]
+        for piece in chain.from_iterable(pieces_of):
+            if piece.is_audio:
+                piece.token_ids = self.vocabulary.wrap(next(codes))
         self._tokenize([piece for piece in chain.from_iterable(pieces_of) if piece.text])
         encoded = [_join(one.id, pieces) for one, pieces in zip(conversations, pieces_of, strict=True)]
         self._check_lengths(encoded, max_length)
@@ -528,43 +513,7 @@ class AudioLLMProcessor(ProcessorMixin):
                 raise ValueError(f"{part.where or f'audio {index}'}: gives no codes; leave it out")
         return [codes[index] for index in range(len(parts))]
 
-    def _pieces(
-        self, conversation: Conversation, template: str, add_generation_prompt: bool, continue_final_message: bool
-    ) -> list[_Piece]:
-        """Renders a conversation and cuts it at its structure: special tokens, and where the assistant speaks.
-
-        Between two cuts template and users' text are tokenized as one string, so ids equal those of the rendered text;
-        the cut in front of what the assistant says makes a training example begin with the very ids of its prompt.
-        """
-        messages: Any = [_template_message(message) for message in conversation.messages]
-        tools: Any = conversation.tools
-        separator = _unused_character(chain(_strings(messages), _strings(tools)), self._special)
-        if separator:
-            messages, tools = (_map_strings(value, self._breaker(separator)) for value in (messages, tools))
-        has_spans = bool(re.search(r"\{%-?\s*generation\s*-?%\}", template))
-        rendered, spans = render_jinja_template(
-            conversations=[messages],
-            tools=tools,
-            chat_template=template,
-            return_assistant_tokens_mask=has_spans,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-            **self.tokenizer.special_tokens_map,
-        )
-        return _cut(rendered[0], spans[0] if has_spans else [], self._special, separator)
-
-    def _breaker(self, separator: str) -> Callable[[str], str]:
-        """A function that puts ``separator`` into every special token spelt out in a text."""
-
-        def break_up(text: str) -> str:
-            while match := self._special.search(text):
-                middle = match.start() + 1
-                text = f"{text[:middle]}{separator}{text[middle:]}"
-            return text
-
-        return break_up
-
-    def _tokenize(self, pieces: Sequence[_Piece]) -> None:
+    def _tokenize(self, pieces: Sequence[Piece]) -> None:
         """Fills in the ids of text pieces; nothing in them is read as a special token."""
         special = [piece for piece in pieces if piece.is_special]
         for piece, token_id in zip(
@@ -578,28 +527,6 @@ class AudioLLMProcessor(ProcessorMixin):
             )["input_ids"]
             for piece, token_ids in zip(plain, encoded, strict=True):
                 piece.token_ids = token_ids
-
-    def _render_plain(
-        self,
-        conversations: Sequence[Conversation],
-        template: str,
-        add_generation_prompt: bool,
-        continue_final_message: bool,
-    ) -> list[str]:
-        codes = iter(self._codes_of([part for one in conversations for part in one.audio_parts]))
-        texts = []
-        for conversation in conversations:
-            messages = [_template_message(message, codes) for message in conversation.messages]
-            rendered, _ = render_jinja_template(
-                conversations=[messages],
-                tools=conversation.tools,
-                chat_template=template,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=continue_final_message,
-                **self.tokenizer.special_tokens_map,
-            )
-            texts.append(rendered[0])
-        return texts
 
     def _splice(self, token_ids: Sequence[int], codes: Iterator[list[int]]) -> Iterator[int]:
         """Puts the next codes between every start mark that is directly followed by an end mark."""
@@ -682,109 +609,13 @@ class _Origin:
         return folder if folder.is_dir() else None
 
 
-@dataclass
-class _Piece:
-    """A stretch of a rendered conversation: a special token, text, or an audio segment."""
-
-    text: str
-    is_special: bool
-    by_assistant: bool
-    is_audio: bool = False
-    role: str = NO_TURN
-    token_ids: list[int] = field(default_factory=list)
-
-    @property
-    def opens_audio(self) -> bool:
-        return self.is_special and self.text == AUDIO_START
-
-
-def _cut(rendered: str, spans: Sequence[tuple[int, int]], special: re.Pattern[str], separator: str) -> list[_Piece]:
-    """Cuts a rendered conversation at special tokens and at the edges of the assistant's spans."""
-    matches = {match.start(): match for match in special.finditer(rendered)}
-    edges = {0, len(rendered), *chain.from_iterable(spans)}
-    edges.update(chain.from_iterable(match.span() for match in matches.values()))
-    ordered = sorted(edge for edge in edges if edge <= len(rendered))
-    pieces: list[_Piece] = []
-    for start, end in pairwise(ordered):
-        text = rendered[start:end]
-        by_assistant = any(first <= start < last for first, last in spans)
-        if start in matches and text == AUDIO_END and pieces and pieces[-1].opens_audio:
-            pieces[-1] = _Piece("", False, by_assistant, is_audio=True)
-        elif start in matches:
-            pieces.append(_Piece(text, True, by_assistant))
-        else:
-            pieces.append(_Piece(text.replace(separator, "") if separator else text, False, by_assistant))
-    _assign_roles(pieces)
-    return pieces
-
-
-def _assign_roles(pieces: Sequence[_Piece]) -> None:
-    """A ChatML turn's role is the line behind its opening mark; other templates only tell the assistant's spans."""
-    role = NO_TURN
-    for index, piece in enumerate(pieces):
-        if piece.is_special and piece.text == TURN_START and index + 1 < len(pieces):
-            role = pieces[index + 1].text.split("\n", 1)[0]
-        piece.role = "assistant" if piece.by_assistant else role
-
-
-def _join(record: str, pieces: Sequence[_Piece]) -> EncodedConversation:
+def _join(record: str, pieces: Sequence[Piece]) -> EncodedConversation:
     encoded = EncodedConversation(record, [], [], [])
     for piece in pieces:
         encoded.token_ids += piece.token_ids
         encoded.labels += piece.token_ids if piece.by_assistant else [IGNORED_LABEL] * len(piece.token_ids)
         encoded.roles += [piece.role] * len(piece.token_ids)
     return encoded
-
-
-def _special_token_pattern(text_tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Matches any special token of a tokenizer; longest first, as the tokenizer does."""
-    code = re.compile(_CODE_TOKENS)
-    added = text_tokenizer.added_tokens_decoder.values()
-    names = {token.content for token in added if token.special and not code.fullmatch(token.content)}
-    return re.compile("|".join([_CODE_TOKENS, *map(re.escape, sorted(names, key=len, reverse=True))]))
-
-
-def _template_message(message: Message, codes: Iterator[list[int]] | None = None) -> dict[str, Any]:
-    """A message as templates expect it; audio has its codes, or an empty list that shows as a bare pair of marks."""
-    content: list[dict[str, Any]] = []
-    for part in message.content:
-        if isinstance(part, AudioPart):
-            content.append({"type": "audio", "codes": [] if codes is None else next(codes)})
-        elif content and content[-1]["type"] == "text":
-            content[-1]["text"] += part.text  # one text, so that no token can be spelt across two parts
-        else:
-            content.append({"type": "text", "text": part.text})
-    optional = {"name": message.name, "tool_calls": message.tool_calls, "tool_call_id": message.tool_call_id}
-    present = {key: value for key, value in optional.items() if value is not None}
-    return {"role": message.role, "content": content, **present}
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from chain.from_iterable(map(_strings, chain(value.keys(), value.values())))
-    elif isinstance(value, (list, tuple)):
-        yield from chain.from_iterable(map(_strings, value))
-
-
-def _map_strings(value: Any, function: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return function(value)
-    if isinstance(value, Mapping):
-        return {function(key): _map_strings(item, function) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_map_strings(item, function) for item in value]
-    return value
-
-
-def _unused_character(texts: Iterable[str], special: re.Pattern[str]) -> str:
-    """A private-use character that no text contains; empty if no text spells a special token."""
-    texts = list(texts)
-    if not any(special.search(text) for text in texts):
-        return ""
-    used = set().union(*texts)
-    return next(chr(code) for code in _PRIVATE_USE if chr(code) not in used)
 
 
 def _is_batch(conversation: Any) -> bool:

@@ -24,28 +24,12 @@ from transformers import (
 from audiollm.tokenizer.base import AudioTokenizer, Codes
 
 # Qwen2.5's added tokens, in its order: 14 special ones, then 8 plain ones.
-QWEN_SPECIAL_TOKENS = [
-    f"<|{name}|>"
-    for name in [
-        "endoftext",
-        "im_start",
-        "im_end",
-        "object_ref_start",
-        "object_ref_end",
-        "box_start",
-        "box_end",
-        "quad_start",
-        "quad_end",
-        "vision_start",
-        "vision_end",
-        "vision_pad",
-        "image_pad",
-        "video_pad",
-    ]
-]
-QWEN_PLAIN_TOKENS = ["<tool_call>", "</tool_call>"] + [
-    f"<|{name}|>" for name in ["fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "repo_name", "file_sep"]
-]
+QWEN_SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+QWEN_SPECIAL_TOKENS += [f"<|{kind}_{edge}|>" for kind in ("object_ref", "box", "quad") for edge in ("start", "end")]
+QWEN_SPECIAL_TOKENS += ["<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"]
+QWEN_PLAIN_TOKENS = ["<tool_call>", "</tool_call>"]
+QWEN_PLAIN_TOKENS += [f"<|fim_{part}|>" for part in ("prefix", "middle", "suffix", "pad")]
+QWEN_PLAIN_TOKENS += ["<|repo_name|>", "<|file_sep|>"]
 SENTENCES = [
     "You are a helpful assistant.",
     "Transcribe the recording. What is said in the audio?",

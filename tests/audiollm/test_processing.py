@@ -456,7 +456,7 @@ def test_mismatched_tokenizers_are_refused(text_tokenizer, make_llm, audio_token
     with pytest.raises(ValueError, match="no audio vocabulary"):
         AudioLLMProcessor(text_tokenizer)
     extend(make_llm(), text_tokenizer, 32)
-    with pytest.raises(ValueError, match="1 x 64 codes.*1 x 32"):
+    with pytest.raises(ValueError, match=r"1 x 64 codes.*1 x 32"):
         AudioLLMProcessor(text_tokenizer, audio_tokenizer=audio_tokenizer)
 
 
