@@ -1,17 +1,10 @@
-"""Reads and writes tokenizer checkpoints: the released layout, full training checkpoints, and our own.
-
-The released names are flat (``conv1.weight``, ``residual_gate.0.weight``, ``ema_count``); ours follow the modules
-(``encoder.conv1.weight``, ``sae.gate.0.weight``, ``codebook.ema_count``). A training checkpoint puts ``model.encoder.``
-in front of the released names and holds a text decoder beside them.
-"""
+"""Reads and writes tokenizer checkpoints: the released layout, full training checkpoints, and our own."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
@@ -26,49 +19,13 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from .codebook import RECENT_CODES_PER_ENTRY
 from .configuration import HOP_LENGTH, MODEL_TYPE, SAMPLE_RATE, UniAudioTokenizerConfig
 from .features import N_FFT
+from .layouts import is_left_out, our_name, released_name
 from .modeling import UniAudioTokenizer
 
 logger = logging.getLogger(__name__)
 
-TRAINING_PREFIX = "model.encoder."
-TEXT_DECODER_PREFIXES = ("model.decoder.", "proj_out.")
 RELEASED_ARCHITECTURE = "WhisperVQEncoder"
 WEIGHTS_INDEX = "model.safetensors.index.json"
-# Released name → ours, by prefix; the first match counts.
-NAME_TABLE = (
-    ("codebook.weight", "codebook.weight"),
-    ("ema_count", "codebook.ema_count"),
-    ("ema_weight", "codebook.ema_weight"),
-    ("codebook_used", "codebook.recent_codes"),
-    ("embed_positions2.", "code_positions."),
-    ("residual_adapter.", "sae.adapter."),
-    ("residual_gate.", "sae.gate."),
-    ("residual_output_norm.", "sae.norm."),
-    ("conv1.", "encoder.conv1."),
-    ("conv2.", "encoder.conv2."),
-    ("embed_positions.", "encoder.embed_positions."),
-    ("layers.", "encoder.layers."),
-    ("layer_norm.", "encoder.layer_norm."),
-)
-# Config keys that decide the codes, beside the weights; sizes follow from the weights' shapes.
-CODE_DECIDING_KEYS = (
-    "activation_function",
-    "encoder_attention_heads",
-    "pooling_kernel_size",
-    "pooling_type",
-    "pooling_position",
-    "quantize_position",
-    "quantize_causal_encoder",
-    "quantize_causal_block_size",
-    "encoder_causal_attention",
-    "encoder_causal_convolution",
-)
-SAE_KEYS = (
-    "encoder_residual_source_position",
-    "encoder_residual_target_position",
-    "use_residual_adapter",
-    "use_residual_gate",
-)
 
 
 def load_tokenizer(
@@ -247,39 +204,6 @@ def read_tensors(folder: Path, config: UniAudioTokenizerConfig) -> dict[str, Ten
     return tensors
 
 
-def our_name(name: str) -> str | None:
-    """Translates a released or training name; ours and unknown ones stay as they are, the text decoder's give None."""
-    if name.startswith(TEXT_DECODER_PREFIXES):
-        return None
-    released = name.removeprefix(TRAINING_PREFIX)
-    for theirs, ours in NAME_TABLE:
-        if released.startswith(theirs):
-            return ours + released[len(theirs) :]
-    return name
-
-
-def released_name(name: str) -> str | None:
-    """Translates one of our names; None for what the released layout has no place for."""
-    if name == "codebook.num_updates":
-        return None
-    for theirs, ours in NAME_TABLE:
-        if name.startswith(ours):
-            return theirs + name[len(ours) :]
-    raise AssertionError(f"{name} is missing from NAME_TABLE")
-
-
-def is_left_out(name: str, config: UniAudioTokenizerConfig) -> bool:
-    """Whether a tensor belongs to a part that this configuration does without."""
-    if name.startswith("codebook.ema_"):
-        return config.quantize_ema_decay is None
-    if not config.quantize_encoder_only:
-        return False
-    layer = re.match(r"encoder\.layers\.(\d+)\.", name)
-    if layer:
-        return config.quantize_position <= int(layer[1]) < config.encoder_layers
-    return name.startswith("encoder.layer_norm.")
-
-
 def default_tensors(model: UniAudioTokenizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Makes up what a checkpoint may lack: training statistics, and SAE parts that are switched off."""
     config = model.config
@@ -342,17 +266,3 @@ def export_released(model: UniAudioTokenizer, folder: str | Path) -> None:
     values["torch_dtype"] = str(values.pop("dtype", None) or model.dtype).removeprefix("torch.")
     (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(folder)
-
-
-def fingerprint(model: UniAudioTokenizer) -> str:
-    """Returns a SHA-256 (hex) over the config keys and weights that decide the codes, independent of the device."""
-    config = copy.deepcopy(model.config)
-    config.quantize_encoder_only = True
-    keys = CODE_DECIDING_KEYS + (SAE_KEYS if config.sae_is_active else ())
-    digest = hashlib.sha256(json.dumps({key: getattr(config, key) for key in keys}).encode())
-    parts = ("encoder.", "sae.", "codebook.weight") if config.sae_is_active else ("encoder.", "codebook.weight")
-    for name, tensor in sorted(model.state_dict().items()):
-        if name.startswith(parts) and not is_left_out(name, config):
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -17,6 +17,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import linear
+
 logger = logging.getLogger(__name__)
 
 COUNT_EPSILON = 1e-5  # Laplace smoothing of the counts
@@ -112,12 +114,11 @@ class Codebook(nn.Module):
             half_norms_V = self.half_squared_norms()
         # float32 on purpose, also under autocast: bf16 keeps 8 significant bits, so near ties pick the wrong entry.
         with torch.autocast(features_BTD.device.type, enabled=False):
-            entries_DV = self.weight.detach().float().t()
+            entries_VD = self.weight.detach().float()
             features_ND = features_BTD.detach().reshape(-1, self.dim).float()
             # |x - e|² = |x|² - 2 (x·e - |e|²/2); |x|² is the same for all entries and left out.
             codes = [
-                torch.addmm(half_norms_V, rows_ND, entries_DV, alpha=-1).argmin(dim=-1)
-                for rows_ND in features_ND.split(SEARCH_ROWS)
+                linear(rows_ND, entries_VD, -half_norms_V).argmax(dim=-1) for rows_ND in features_ND.split(SEARCH_ROWS)
             ]
         return torch.cat(codes).view(features_BTD.shape[:-1])
 
@@ -241,7 +242,7 @@ class Codebook(nn.Module):
         seen_V = torch.zeros(self.codebook_size, device=self.recent_codes.device)
         seen_V[self.recent_codes] = 1
         sum_over_ranks(seen_V)
-        return float((seen_V > 0).float().mean())
+        return int((seen_V > 0).sum()) / self.codebook_size
 
     @torch.no_grad()
     def reset_statistics(self) -> None:

@@ -13,6 +13,21 @@ from torch import Tensor, nn
 from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer
 
 from .configuration import CONV_STRIDE, UniAudioTokenizerConfig
+from .linear import Linear
+
+
+class EncoderLayer(WhisperEncoderLayer):
+    """Whisper's layer with this package's :class:`~.linear.Linear`; parameter names are the same."""
+
+    def __init__(self, config: UniAudioTokenizerConfig) -> None:
+        super().__init__(config)
+        dim, inner = config.d_model, config.encoder_ffn_dim
+        self.self_attn.q_proj = Linear(dim, dim)
+        self.self_attn.k_proj = Linear(dim, dim, bias=False)
+        self.self_attn.v_proj = Linear(dim, dim)
+        self.self_attn.out_proj = Linear(dim, dim)
+        self.fc1 = Linear(dim, inner)
+        self.fc2 = Linear(inner, dim)
 
 
 class AudioEncoder(nn.Module):
@@ -31,7 +46,7 @@ class AudioEncoder(nn.Module):
         self.conv2 = nn.Conv1d(config.d_model, config.d_model, kernel_size=3, stride=CONV_STRIDE, padding=1)
         self.embed_positions = nn.Embedding(config.max_source_positions, config.d_model)
         self.embed_positions.requires_grad_(False)  # sinusoids, as in Whisper
-        self.layers = nn.ModuleList(WhisperEncoderLayer(config) for _ in range(num_layers))
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(num_layers))
         self.layer_norm = None if config.quantize_encoder_only else nn.LayerNorm(config.d_model)
 
     def stem(self, input_features_BMF: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """UniAudio-Token: a Whisper encoder with a vector quantizer in its middle, 25 codes of 13 bits per second.
 
-Reading order: :meth:`UniAudioTokenizer.forward` (features to codes), then :meth:`UniAudioTokenizer.encode` (waveforms
-to codes), then ``checkpoints.py`` (where the weights come from).
+Reading order: :meth:`UniAudioTokenizer.forward` here (features to codes), ``encoding.py`` (waveforms to codes),
+``checkpoints.py`` (where the weights come from).
 """
-# Shapes: B clips, M mel bins, F mel frames, T tokens (F / 2 before pooling), D feature size, N samples.
+# Shapes: B clips, M mel bins, F mel frames, T tokens (F / 2 before pooling), D feature size.
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.models.whisper.modeling_whisper import sinusoids
 from transformers.utils import ModelOutput
 
-from . import segments as seg
 from .base import AudioTokenizer, Codes
 from .codebook import Codebook, check_codes
-from .configuration import CONV_STRIDE, HOP_LENGTH, SAMPLE_RATE, UniAudioTokenizerConfig
+from .configuration import CONV_STRIDE, SAMPLE_RATE, UniAudioTokenizerConfig
 from .encoder import AudioEncoder
+from .encoding import encode_chunks, encode_waveforms
 from .features import LogMelFeatures
-from .resampling import Resampler, check_sample_rate, resample
+from .resampling import check_sample_rate
 from .sae import SemanticAcousticEquilibrium, mean_gate
+from .segments import count_tokens
 
 logger = logging.getLogger(__name__)
 
 OUTPUT_SAMPLE_RATE = 22050  # Hz, of the waveform decoder
-MAX_PADDING = 0.1  # share of a batch's longest segment that may be padding, where batching pays
 
 
 @dataclass
@@ -68,7 +68,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
-    _no_split_modules = ("WhisperEncoderLayer",)
+    _no_split_modules = ("EncoderLayer",)
 
     def __init__(self, config: UniAudioTokenizerConfig) -> None:
         super().__init__(copy.deepcopy(config))
@@ -89,7 +89,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         )
         self.code_positions = nn.Embedding(config.num_code_positions, config.d_model)
         self.log_mel = LogMelFeatures(config.num_mel_bins)
-        self._run: Callable[..., UniAudioTokenizerOutput] = self._run_layers
+        self._compiled: Callable[..., UniAudioTokenizerOutput] | None = None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -149,11 +149,11 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             sample_rate: that rate in Hz.
         """
         resampled = -(-num_samples * SAMPLE_RATE // check_sample_rate(sample_rate))
-        return seg.num_tokens(resampled, self.config.segment_samples, self.config.token_stride)
+        return count_tokens(resampled, self.config.segment_samples, self.config.token_stride)
 
     def fingerprint(self) -> str:
         """Returns a SHA-256 over everything that decides the codes, for cache keys and manifests."""
-        from .checkpoints import fingerprint
+        from .fingerprint import fingerprint
 
         return fingerprint(self)
 
@@ -237,12 +237,17 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         output.num_restarted = quantized.num_restarted if self.training else None
         return quantized.quantized + self.code_positions.weight[: hidden_BTD.shape[1]]
 
+    def pre_quantizer_features(self, input_features: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Computes what the quantizer sees, ``[B, T, D]``, from features ``[B, M, F]``; later layers do not run."""
+        run = self._compiled or self._run_layers
+        return cast(Tensor, run(input_features, attention_mask, stop_before_quantizer=True).pre_quantizer_hidden)
+
     def compile_encoder(self, **options: Any) -> None:
         """Compiles what :meth:`encode` runs with ``torch.compile(**options)``; the first calls take minutes.
 
         Lengths differ from clip to clip, so shapes are dynamic unless ``options`` say otherwise.
         """
-        self._run = torch.compile(self._run_layers, **{"dynamic": True, **options})
+        self._compiled = torch.compile(self._run_layers, **{"dynamic": True, **options})
 
     # ----------------------------------------------------------------- encode
 
@@ -257,12 +262,12 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         """Turns waveforms into codes; each clip's codes are what it would get alone.
 
         Clips longer than 30 s are cut into pieces of 30 s and the codes put together again. Only the layers up to the
-        quantizer are computed.
+        quantizer are computed, without dropout and without touching the codebook, in training mode too.
 
         Args:
             waveforms: float in [-1, 1], mono: a list of ``[N_i]``, one ``[N]``, or ``[B, N]``.
             sample_rate: rate of all waveforms in Hz; resampled to 16 kHz where needed.
-            batch_size: 30 s segments computed at once at most.
+            batch_size: how much is computed at once, in segments of 30 s (or as many shorter ones as that makes).
             return_features: also return what the quantizer saw, ``[T_i, D]`` per clip, on the model's device.
 
         Returns:
@@ -272,28 +277,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             ValueError: if a waveform is not a float vector or holds NaN or infinity (naming the clip), or the sample
                 rate makes no sense.
         """
-        clips = check_waveforms(waveforms)
-        sample_rate = check_sample_rate(sample_rate)
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: use at least 1")
-        pieces: list[seg.Segment] = []
-        for index, clip in enumerate(clips):
-            if sample_rate != SAMPLE_RATE:
-                clip = resample(clip.to(self.device), sample_rate, SAMPLE_RATE)
-            pieces += seg.cut(clip, index, self.config.segment_samples, self.config.token_stride)
-        codes, features = self._encode_segments(pieces, batch_size, return_features)
-        codes_of_clip: list[list[Tensor]] = [[codes.new_zeros(0)] for _ in clips]
-        features_of_clip: list[list[Tensor]] = [[] for _ in clips]
-        for piece, piece_codes in zip(pieces, codes.split([piece.num_tokens for piece in pieces]), strict=True):
-            codes_of_clip[piece.clip].append(piece_codes)
-        for piece, piece_features in zip(pieces, features, strict=False):
-            features_of_clip[piece.clip].append(piece_features)
-        empty_TD = torch.zeros(0, self.config.d_model, device=self.device, dtype=self.dtype)
-        return Codes.from_list(
-            [torch.cat(parts)[None] for parts in codes_of_clip],
-            [torch.cat([empty_TD, *parts]) for parts in features_of_clip] if return_features else None,
-            num_codebooks=1,
-        )
+        return encode_waveforms(self, waveforms, sample_rate, batch_size, return_features)
 
     def encode_stream(self, chunks: Iterable[Tensor], sample_rate: int, *, batch_size: int = 1) -> Iterator[Tensor]:
         """Encodes a stream of any length in constant memory; the codes are those of :meth:`encode` of the whole.
@@ -304,84 +288,16 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             batch_size: 30 s segments to gather before computing; more is faster on a GPU and comes later.
 
         Yields:
-            int64 codes ``[T]``, for one or more whole segments at a time.
+            int64 codes ``[T]`` on the CPU, for one or more whole segments at a time.
+
+        Raises:
+            ValueError: as :meth:`encode`, when the stream comes to the bad chunk.
         """
-        resampler = Resampler(sample_rate, SAMPLE_RATE)
-        length = self.config.segment_samples
-        pending, is_first = torch.zeros(0), True
-        pieces: list[seg.Segment] = []
-
-        def take(waveform: Tensor) -> None:
-            nonlocal is_first
-            pieces.append(seg.make_segment(waveform, 0, is_first, length, self.config.token_stride))
-            is_first = False
-
-        for index, chunk in enumerate(chunks):
-            chunk = check_waveform(chunk, f"chunk {index}")
-            if sample_rate != SAMPLE_RATE:
-                chunk = resampler.push(chunk.to(self.device))
-            pending = torch.cat([pending.to(chunk.device), chunk])
-            while len(pending) >= length:
-                take(pending[:length])
-                pending = pending[length:].clone()  # a view would keep what is done in memory
-                if len(pieces) == batch_size:
-                    yield self._encode_segments(pieces, batch_size)[0]
-                    pieces.clear()
-        pending = torch.cat([pending, resampler.finish().to(pending.device)])
-        for rest in pending.split(length) if len(pending) else ():
-            take(rest)
-        if pieces:
-            yield self._encode_segments(pieces, batch_size)[0]
-
-    @torch.no_grad()
-    def _encode_segments(
-        self, pieces: Sequence[seg.Segment], batch_size: int, return_features: bool = False
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Encodes segments in length-sorted batches: all codes in the given order ``[sum T]``, features per segment."""
-        codes: list[Tensor] = [torch.zeros(0, dtype=torch.int64)] * len(pieces)
-        features: list[Tensor] = [torch.zeros(0)] * len(pieces) if return_features else []
-        half_norms = self.codebook.half_squared_norms()
-        was_training = self.training
-        self.eval()  # no dropout, whatever the model is being used for
-        try:
-            for batch in seg.batches(pieces, batch_size, self._max_padding):
-                hidden_BTD = self._encode_batch([pieces[index] for index in batch])
-                valid = [hidden_BTD[row, : pieces[index].num_tokens] for row, index in enumerate(batch)]
-                found = self.codebook.encode(torch.cat(valid), half_norms).split([len(rows) for rows in valid])
-                for row, index in enumerate(batch):
-                    codes[index] = found[row]
-                    if return_features:
-                        features[index] = valid[row]
-        finally:
-            self.train(was_training)
-        return torch.cat([torch.zeros(0, dtype=torch.int64, device=self.device), *codes]).cpu(), features
-
-    @property
-    def _max_padding(self) -> float:
-        """A GPU wants large batches; a CPU loses more by padding than it wins by batching."""
-        return 0.0 if self.device.type == "cpu" else MAX_PADDING
-
-    def _encode_batch(self, pieces: Sequence[seg.Segment]) -> Tensor:
-        """Computes what the quantizer sees, ``[B, T, D]``."""
-        waveforms_BN, num_samples = seg.stack(pieces, self.device)
-        features_BMF = self.log_mel(waveforms_BN, num_samples)
-        mask_BF = self._frame_mask(pieces, features_BMF.shape[-1])
-        return cast(Tensor, self._run(features_BMF, mask_BF, stop_before_quantizer=True).pre_quantizer_hidden)
-
-    def _frame_mask(self, pieces: Sequence[seg.Segment], num_frames: int) -> Tensor | None:
-        """Marks mel frames that start inside the clip, ``[B, F]``; None where no layer would see a masked frame."""
-        kernel = self.config.pooling_factor if self.config.pooling_position == 0 else 1
-        stride = HOP_LENGTH * CONV_STRIDE * kernel
-        num_samples = [len(piece.waveform) for piece in pieces]
-        if all(-(-own // stride) * stride == num_frames * HOP_LENGTH for own in num_samples):
-            return None
-        starts_F = torch.arange(num_frames, device=self.device) * HOP_LENGTH
-        return (starts_F < torch.tensor(num_samples, device=self.device)[:, None]).long()
+        return encode_chunks(self, chunks, sample_rate, batch_size)
 
     def decode(self, codes: Codes | Tensor, speaker: Tensor | None = None, prompt: Any = None) -> Any:
         """Raises ValueError: this checkpoint holds an encoder only."""
-        if isinstance(codes, Tensor):
-            check_codes(codes, self.codebook_size)
+        check_codes(codes.codes if isinstance(codes, Codes) else codes, self.codebook_size)
         raise ValueError(
             "this checkpoint has no waveform decoder, so its codes cannot be turned into sound; "
             "load one that has a decoder/ folder beside its tokenizer/ folder"
@@ -437,42 +353,6 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         from .warm_start import build_from_whisper
 
         return build_from_whisper(whisper, quantize_position=quantize_position, **settings)
-
-
-def check_waveforms(waveforms: Sequence[Tensor] | Tensor) -> list[Tensor]:
-    """Returns a list of float32 vectors.
-
-    Raises:
-        ValueError: naming the first clip that is not a finite float vector.
-    """
-    if isinstance(waveforms, Tensor) and waveforms.dim() == 1:
-        waveforms = [waveforms]
-    elif isinstance(waveforms, Tensor) and waveforms.dim() != 2:
-        raise ValueError(f"waveforms have shape {list(waveforms.shape)}; pass [N], [B, N] or a list of [N]")
-    return [check_waveform(waveform, f"clip {index}") for index, waveform in enumerate(waveforms)]
-
-
-def check_waveform(waveform: Tensor, name: str) -> Tensor:
-    """Returns ``waveform`` as float32 ``[N]``; ``name`` says in an error which one it is.
-
-    Raises:
-        ValueError: if it is not a vector, not floating point, or not finite.
-    """
-    waveform = torch.as_tensor(waveform)
-    if waveform.dim() != 1:
-        raise ValueError(f"{name} has shape {list(waveform.shape)}; mix or select channels first, so that it is [N]")
-    if not waveform.is_floating_point():
-        if not len(waveform):
-            return torch.zeros(0)
-        raise ValueError(
-            f"{name} is {waveform.dtype}; convert to float in [-1, 1], e.g. int16 samples divided by 32768"
-        )
-    if not bool(torch.isfinite(waveform).all()):
-        first = int((~torch.isfinite(waveform)).nonzero()[0])
-        raise ValueError(
-            f"{name} holds NaN or infinity (first at sample {first} of {len(waveform)}); repair or drop it"
-        )
-    return waveform.detach().float()
 
 
 AutoConfig.register(UniAudioTokenizerConfig.model_type, UniAudioTokenizerConfig)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .linear import Linear
+
 ADAPTER_DROPOUT = 0.1  # as in the released checkpoints' training
 
 
@@ -28,8 +30,8 @@ class SemanticAcousticEquilibrium(nn.Module):
         super().__init__()
         self.use_adapter = use_adapter
         self.use_gate = use_gate
-        self.adapter = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Dropout(ADAPTER_DROPOUT), nn.Linear(dim, dim))
-        self.gate = nn.Sequential(nn.Linear(2 * dim, dim), nn.Tanh(), nn.Linear(dim, dim), nn.Sigmoid())
+        self.adapter = nn.Sequential(Linear(dim, dim), nn.GELU(), nn.Dropout(ADAPTER_DROPOUT), Linear(dim, dim))
+        self.gate = nn.Sequential(Linear(2 * dim, dim), nn.Tanh(), Linear(dim, dim), nn.Sigmoid())
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, deep_BTD: Tensor, shallow_BTD: Tensor) -> tuple[Tensor, Tensor | None]:

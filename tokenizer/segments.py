@@ -23,7 +23,7 @@ class Segment:
     padded_samples: int  # what its features are computed from: a multiple of the token stride
 
 
-def num_tokens(num_samples: int, segment_samples: int, token_stride: int) -> int:
+def count_tokens(num_samples: int, segment_samples: int, token_stride: int) -> int:
     """Counts the tokens of a clip of ``num_samples`` at the model's own rate: each segment rounds up."""
     full, rest = divmod(num_samples, segment_samples)
     return full * -(-segment_samples // token_stride) + -(-rest // token_stride)
@@ -50,12 +50,12 @@ def cut(waveform: Tensor, clip: int, segment_samples: int, token_stride: int) ->
     return [make_segment(piece, clip, index == 0, segment_samples, token_stride) for index, piece in enumerate(pieces)]
 
 
-def batches(segments: Sequence[Segment], batch_size: int, max_padding: float) -> Iterator[list[int]]:
+def batches(segments: Sequence[Segment], max_samples: int, max_padding: float) -> Iterator[list[int]]:
     """Groups segments of similar length, longest first (so that running out of memory shows at once).
 
     Args:
         segments: in any order.
-        batch_size: segments per batch at most.
+        max_samples: samples per batch at most, padding included; one segment is always allowed.
         max_padding: share by which a batch's longest segment may exceed any other; 0 puts only equal lengths together.
 
     Yields:
@@ -67,7 +67,7 @@ def batches(segments: Sequence[Segment], batch_size: int, max_padding: float) ->
         if batch:
             longest = segments[batch[0]].padded_samples
             too_short = longest > segments[index].padded_samples * (1 + max_padding)
-            if len(batch) == batch_size or too_short:
+            if too_short or longest * (len(batch) + 1) > max_samples:
                 yield batch
                 batch = []
         batch.append(index)

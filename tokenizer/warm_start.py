@@ -37,8 +37,8 @@ def build_from_whisper(
     """Puts the encoder of a Whisper model into a fresh tokenizer.
 
     Convolutions, positions, layers and final norm are Whisper's. New are the SAE (normal weights, zero biases, so that
-    the gate starts at one half), the codebook (normal, with statistics that agree with it) and the positions added to
-    codes (sinusoids).
+    the gate starts at one half), the codebook (normal, with statistics that agree with it; see
+    :func:`~.codebook_fit.fit_codebook` for a better start) and the positions added to codes (sinusoids).
 
     Args:
         whisper: a folder or Hub id of any Whisper model in transformers' layout, or the loaded model.
