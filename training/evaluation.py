@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -86,6 +87,7 @@ def generate_samples(
     batch_size: int,
     max_new_tokens: int,
     pad_token_id: int,
+    seed: int,
 ) -> list[GeneratedSample]:
     """Answers held-out records greedily; all processes must call it, and all get all samples.
 
@@ -97,18 +99,19 @@ def generate_samples(
         model: the prepared :class:`TargetTokenLoss`.
         records: the held-out data.
         usable: numbers of the records to choose from.
-        num_samples: how many to answer, spread evenly over the data.
+        num_samples: how many to answer.
         batch_size: records per process and batch.
         max_new_tokens: longest answer, in tokens.
         pad_token_id: id that fills short prompts up.
+        seed: decides which records are drawn.
 
     Returns:
         The samples in the order of the data.
     """
     answerable = [index for index in usable if reference_answer(records.conversations[index]) is not None]
-    chosen = [answerable[n * len(answerable) // num_samples] for n in range(min(num_samples, len(answerable)))]
-    if len(answerable) < num_samples:
-        chosen = answerable
+    # Drawn, not every n-th: data often alternate between tasks. The same records at every evaluation.
+    drawn = np.random.default_rng(seed).permutation(len(answerable))[:num_samples]
+    chosen = [answerable[position] for position in sorted(drawn.tolist())]
     if not chosen:
         return []
     batches, weights = _equal_shares(chosen, batch_size, accelerator)

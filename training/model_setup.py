@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from audiollm.modeling import AudioLLM
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .objective import TargetTokenLoss
 from .sft_config import LoRASettings, SFTConfig
@@ -47,9 +49,7 @@ def load_starting_point(accelerator: Accelerator, config: SFTConfig) -> Starting
     if config.audio_tokenizer is not None:
         extended = Path(config.output_dir) / EXTENDED_FOLDER
         if accelerator.is_main_process and not extended.exists():
-            _replace_folder(
-                extended, AudioLLM.create(config.model, audio_tokenizer=config.audio_tokenizer, seed=config.seed)
-            )
+            _replace_folder(extended, extend_text_llm(config))
         accelerator.wait_for_everyone()
         source = str(extended)
     audio_llm = AudioLLM.from_pretrained(
@@ -57,10 +57,21 @@ def load_starting_point(accelerator: Accelerator, config: SFTConfig) -> Starting
     )
     trained: nn.Module = audio_llm.model
     if config.gradient_checkpointing:
-        audio_llm.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _recompute_activations(audio_llm.model)
     if config.lora is not None:
         trained = add_adapters(audio_llm, config.lora)
     return StartingPoint(audio_llm, trained, source)
+
+
+def extend_text_llm(config: SFTConfig) -> AudioLLM:
+    """Makes an Audio-LLM of the text LLM and the audio tokenizer that the config names."""
+    assert config.audio_tokenizer is not None
+    return AudioLLM.create(
+        AutoModelForCausalLM.from_pretrained(config.model, dtype=getattr(torch, config.dtype)),
+        AutoTokenizer.from_pretrained(config.model),
+        UniAudioTokenizer.from_pretrained(config.audio_tokenizer),
+        seed=config.seed,
+    )
 
 
 def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
@@ -127,7 +138,11 @@ def save_trained_model(accelerator: Accelerator, prepared: nn.Module, start: Sta
     # Under ZeRO-3 this collects the weights from all processes.
     state = accelerator.get_state_dict(prepared)
     if accelerator.is_main_process:
+        # DeepSpeed copies tied weights apart: keep the one that names them.
+        tied = {name for name, _ in start.trained.named_parameters(remove_duplicate=False)}
+        tied -= {name for name, _ in start.trained.named_parameters()}
         weights = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        weights = {name: tensor for name, tensor in weights.items() if name not in tied}
         if config.lora is None:
             _replace_folder(folder / MODEL_FOLDER, start.audio_llm, weights)
         else:
@@ -144,6 +159,14 @@ def merge_adapter(source: str, adapter: Path, dtype: str) -> AudioLLM:
     audio_llm = AudioLLM.from_pretrained(source, dtype=getattr(torch, dtype))
     audio_llm.model = PeftModel.from_pretrained(audio_llm.model, adapter).merge_and_unload()
     return audio_llm
+
+
+def _recompute_activations(model: Any) -> None:
+    settings = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):  # its name from transformers 5.23 on
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
 
 
 def _replace_folder(folder: Path, saved: Any, state_dict: dict[str, torch.Tensor] | None = None) -> None:

@@ -359,6 +359,7 @@ def _evaluate(run: _Run, step: int, samples_folder: Path) -> dict[str, Any]:
             batch_size=config.micro_batch_size,
             max_new_tokens=config.eval_max_new_tokens,
             pad_token_id=run.pad_token_id,
+            seed=config.seed,
         )
         if run.accelerator.is_main_process:
             samples_folder.mkdir(exist_ok=True)

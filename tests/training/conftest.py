@@ -1,0 +1,141 @@
+"""Tiny Audio-LLMs (hidden size 32, 64 codes) and conversations whose answer follows from their codes."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from audiollm.modeling import AudioLLM
+from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.training.sft_config import SFTConfig
+
+WORDS = ["red", "green", "blue", "cat", "dog", "bird"]
+CODEBOOK_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Assets:
+    """Folders and files that all tests of a session share; none is written to."""
+
+    text_llm: Path
+    audio_tokenizer: Path
+    audio_llm: Path
+    untied_audio_llm: Path
+    train: Path
+    dev: Path
+
+
+def build_text_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte, and ChatML's marks."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={character: n for n, character in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    backend.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+
+
+def build_text_llm(tie: bool) -> Qwen2ForCausalLM:
+    config = Qwen2Config(
+        vocab_size=259, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=tie, bos_token_id=None,
+        eos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Qwen2ForCausalLM(config)
+
+
+def build_audio_tokenizer() -> UniAudioTokenizer:
+    config = UniAudioTokenizerConfig(
+        num_mel_bins=80, d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=32,
+        max_source_positions=1500, pooling_kernel_size=2, pooling_position=1, quantize_position=1,
+        quantize_vocab_size=CODEBOOK_SIZE, quantize_encoder_only=True,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return UniAudioTokenizer(config).eval()
+
+
+def make_record(number: int, generator: random.Random) -> dict[str, Any]:
+    """A clip of 4 … 11 codes that all lie in the tenth of the codebook that belongs to the answer."""
+    word = generator.choice(WORDS)
+    codes = [WORDS.index(word) * 10 + generator.randrange(10) for _ in range(generator.randrange(4, 12))]
+    question = [{"type": "audio", "codes": codes}, {"type": "text", "text": "What?"}]
+    return {
+        "id": f"record-{number}",
+        "task": "transcribe" if number % 2 else "classify",
+        "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": word}],
+    }
+
+
+def write_records(path: Path, records: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def assets(tmp_path_factory) -> Assets:
+    folder = tmp_path_factory.mktemp("assets")
+    build_audio_tokenizer().save_pretrained(folder / "audio_tokenizer")
+    build_text_llm(tie=True).save_pretrained(folder / "text_llm")
+    build_text_tokenizer().save_pretrained(folder / "text_llm")
+    for name, tie in (("audio_llm", True), ("untied_audio_llm", False)):
+        audio_tokenizer = UniAudioTokenizer.from_pretrained(folder / "audio_tokenizer")
+        audio_llm = AudioLLM.create(build_text_llm(tie), build_text_tokenizer(), audio_tokenizer, seed=0)
+        audio_llm.save_pretrained(folder / name)
+    generator = random.Random(0)
+    return Assets(
+        text_llm=folder / "text_llm",
+        audio_tokenizer=folder / "audio_tokenizer",
+        audio_llm=folder / "audio_llm",
+        untied_audio_llm=folder / "untied_audio_llm",
+        train=write_records(folder / "train.jsonl", [make_record(n, generator) for n in range(40)]),
+        dev=write_records(folder / "dev.jsonl", [make_record(n, generator) for n in range(100, 109)]),
+    )
+
+
+@pytest.fixture
+def make_config(assets: Assets, tmp_path: Path) -> Callable[..., SFTConfig]:
+    """A config of six short updates; every setting can be changed."""
+
+    def make(**changes: Any) -> SFTConfig:
+        settings: dict[str, Any] = {
+            "model": str(assets.audio_llm),
+            "train_data": str(assets.train),
+            "output_dir": str(tmp_path / "run"),
+            "max_steps": 6,
+            "global_batch_size": 8,
+            "micro_batch_size": 2,
+            "learning_rate": 1e-2,
+        }
+        return SFTConfig(**(settings | changes))
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    """A launch that is refused half way leaves accelerate's global state behind."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture(autouse=True)
+def _metric_modules_in_a_temporary_folder(tmp_path_factory, monkeypatch):
+    cache = tmp_path_factory.mktemp("metrics")
+    monkeypatch.setattr("evaluate.config.HF_MODULES_CACHE", str(cache / "modules"))
+    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", cache / "metrics")

@@ -1,0 +1,355 @@
+"""From real recordings to an answer, in minutes, on a CPU (`make demo`).
+
+Each step is a library call that a real project makes as well: build a tokenizer on a Whisper encoder, tokenize a
+corpus, extend an LLM's vocabulary, `accelerate launch training/sft.py`, ask. Everything is small; nothing is faked.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from jsonargparse import auto_cli, set_parsing_settings
+from rich.console import Console
+from rich.table import Table
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    WhisperConfig,
+    WhisperModel,
+)
+
+from audiollm.data.atomic import atomic_write
+from audiollm.data.audio import load_audio
+from audiollm.data.corpora import load_sample_corpus
+from audiollm.data.corpora.manifest import Clip
+from audiollm.data.corpus import tokenize_corpus
+from audiollm.data.packages import PackageError
+from audiollm.data.pretrained import whisper_from_package
+from audiollm.modeling import AudioLLM
+from audiollm.tokenizer.codebook_fit import fit_codebook
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.training.demo_questions import QUESTIONS, answer_text, answers_of, records_of, score_table
+from audiollm.training.demo_report import DemoReport, Hearing, write_report
+
+TRAINING = Path(__file__).resolve().parent
+SAMPLE_RATE = 16_000
+HUB_ENCODER = "openai/whisper-tiny.en"
+PACKAGED_ENCODER = "tiny.en"
+
+logger = logging.getLogger(__name__)
+console = Console(markup=False, highlight=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The demo run."""
+
+    output: str = "runs/demo"
+    """Folder for everything the demo makes; an earlier demo there is replaced."""
+
+    encoder: str | None = None
+    """Folder or Hub id of a Whisper model. None: whisper-tiny.en from the Hub, else from a registry package, else
+    random weights; the demo says which it was."""
+
+    llm: str | None = None
+    """Folder or Hub id of a causal LM to extend. None: a small Qwen2 architecture with random weights."""
+
+    codebook_size: int = 8192
+    """Entries of the codebook that is fitted to the training recordings."""
+
+    max_steps: int = 250
+    """Updates of training/sft.py."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate; use about 1e-4 with a pretrained LLM."""
+
+    seed: int = 0
+    """Decides new weights and the order of the data."""
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """A Whisper model and where it came from."""
+
+    model: WhisperModel
+    origin: str
+
+
+# ------------------------------------------------------------------- the parts
+
+
+def find_encoder(wanted: str | None, seed: int) -> EncoderSource:
+    """Finds a Whisper encoder: the one asked for, else the Hub, else a registry package, else random weights."""
+    if wanted is not None:
+        return EncoderSource(WhisperModel.from_pretrained(wanted, dtype=torch.float32), wanted)
+    try:
+        folder = snapshot_download(HUB_ENCODER, allow_patterns=["config.json", "model.safetensors"])
+        return EncoderSource(WhisperModel.from_pretrained(folder, dtype=torch.float32), f"{HUB_ENCODER} from the Hub")
+    except (LocalEntryNotFoundError, HfHubHTTPError) as error:
+        console.print(f"  the Hub cannot be reached ({type(error).__name__}); trying a package")
+    try:
+        folder = str(whisper_from_package(PACKAGED_ENCODER))
+        origin = f"whisper-{PACKAGED_ENCODER} from a registry package, SHA-256 verified"
+        return EncoderSource(WhisperModel.from_pretrained(folder, dtype=torch.float32), origin)
+    except PackageError as error:
+        console.print(f"  no package either ({error})")
+    torch.manual_seed(seed)
+    config = WhisperConfig(
+        d_model=384, encoder_layers=4, decoder_layers=1, encoder_attention_heads=6, encoder_ffn_dim=1536
+    )
+    return EncoderSource(WhisperModel(config), "RANDOM weights: accuracies below say little about a real tokenizer")
+
+
+def build_tokenizer(whisper: WhisperModel, config: DemoConfig) -> UniAudioTokenizer:
+    """The tokenizer at half of Whisper's depth, pooled to 25 Hz right at the quantizer.
+
+    There is no adapter, so that Whisper's own shallow features pass the gate: trained adapters come with
+    training/train_tokenizer.py, and an untrained one would only add noise.
+    """
+    half_depth = max(2, whisper.config.encoder_layers // 2)
+    return UniAudioTokenizer.from_whisper(
+        whisper,
+        quantize_position=half_depth,
+        pooling_position=half_depth,
+        sae_source_position=1,
+        use_adapter=False,
+        codebook_size=config.codebook_size,
+        encoder_only=True,
+        seed=config.seed,
+    )
+
+
+def small_text_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of the demo's own texts, with Qwen's marks."""
+    backend = Tokenizer(models.BPE())
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[AddedToken(mark, special=True) for mark in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")],
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=4096
+    )
+
+
+def build_llm(tokenizer: UniAudioTokenizer, texts: Sequence[str], config: DemoConfig) -> AudioLLM:
+    """The Audio-LLM to train; new rows are projected from the codebook, so that like codes start alike."""
+    if config.llm is not None:
+        llm = AutoModelForCausalLM.from_pretrained(config.llm, dtype=torch.float32)
+        text_tokenizer = AutoTokenizer.from_pretrained(config.llm)
+    else:
+        text_tokenizer = small_text_tokenizer(texts)
+        torch.manual_seed(config.seed)
+        llm = Qwen2ForCausalLM(
+            Qwen2Config(
+                vocab_size=len(text_tokenizer),
+                hidden_size=192,
+                intermediate_size=512,
+                num_hidden_layers=4,
+                num_attention_heads=6,
+                num_key_value_heads=6,
+                max_position_embeddings=4096,
+                tie_word_embeddings=True,
+            )
+        )
+    return AudioLLM.create(llm, text_tokenizer, tokenizer, init="codebook", seed=config.seed)
+
+
+def write_records(records: Sequence[dict[str, Any]], path: Path) -> Path:
+    with atomic_write(path) as file:
+        file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    return path
+
+
+def launch_training(folder: Path, config: DemoConfig) -> list[dict[str, Any]]:
+    """Runs training/sft.py as a user would; returns the lines of its metrics."""
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--config_file", str(TRAINING / "configs/accelerate/single.yaml"), str(TRAINING / "sft.py")),
+        *("--config", str(TRAINING / "configs/demo.yaml")),
+        *("--model", str(folder / "extended")),
+        *("--train_data", str(folder / "train.codes.jsonl"), "--eval_data", str(folder / "held_out.codes.jsonl")),
+        *("--output_dir", str(folder / "sft"), "--seed", str(config.seed)),
+        *("--max_steps", str(config.max_steps), "--learning_rate", str(config.learning_rate)),
+    ]
+    console.print("  " + " ".join(["accelerate launch", *command[3:]]))
+    subprocess.run(command, check=True)
+    lines = (folder / "sft" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+# ------------------------------------------------------------------ the report
+
+
+def listen(model: AudioLLM, tokenizer: UniAudioTokenizer, clip: Clip) -> Hearing:
+    """Asks the trained model about a clip and looks at what the tokenizer made of it."""
+    waveform, sample_rate = load_audio(clip.audio, sample_rate=SAMPLE_RATE)
+    gates: list[Tensor] = []
+    assert tokenizer.sae is not None
+    hook = tokenizer.sae.register_forward_hook(lambda _module, _inputs, outputs: gates.append(outputs[1][0]))
+    codes = tokenizer.encode(waveform, sample_rate)[0][0]
+    hook.remove()
+    padded = torch.nn.functional.pad(waveform, (0, -len(waveform) % tokenizer.config.token_stride))
+    task = "language" if clip.task == "speech" else "kind"
+    question = QUESTIONS[task][0]
+    content = [{"type": "audio", "path": str(clip.audio)}, {"type": "text", "text": question}]
+    return Hearing(
+        title=f"{clip.id}: {clip.text or clip.caption or clip.label}",
+        waveform=waveform,
+        sample_rate=sample_rate,
+        log_mel=tokenizer.log_mel(padded[None])[0],
+        codes=codes,
+        gate=gates[0].float().mean(dim=-1)[: len(codes)],
+        frame_rate=tokenizer.frame_rate,
+        question=question,
+        answer=model.chat([{"role": "user", "content": content}], max_new_tokens=16).texts[0],
+        truth=answers_of(clip)[task],
+    )
+
+
+def read_samples(folder: Path, records: Sequence[dict[str, Any]], count: int) -> list[dict[str, str]]:
+    """Some of the last evaluation's answers, spread over the held-out records."""
+    path = max((folder / "sft" / "samples").glob("step_*.jsonl"))
+    samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    questions = {record["id"]: record["messages"][0]["content"][1]["text"] for record in records}
+    return [
+        {
+            "recording": sample["id"],
+            "question": questions[sample["id"]],
+            "answer": sample["prediction"],
+            "truth": sample["reference"],
+        }
+        for sample in samples[:: max(1, len(samples) // count)]
+    ]
+
+
+def show_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    console.print(table)
+
+
+def run_demo(config: DemoConfig) -> DemoReport:
+    """Runs all steps and writes ``report.html``; returns what it shows."""
+    started = time.perf_counter()
+    folder = Path(config.output)
+    if folder.exists() and not (folder / "demo.json").exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something that is not a demo; name another --output")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "demo.json").write_text(json.dumps(vars(config), indent=2) + "\n", encoding="utf-8")
+
+    clips = load_sample_corpus()
+    train_clips = [clip for clip in clips if clip.split == "train"]
+    held_out_clips = [clip for clip in clips if clip.split != "train"]
+    minutes = sum(clip.duration_seconds for clip in clips) / 60
+    console.rule("1. recordings")
+    console.print(f"  {len(clips)} real recordings, {minutes:.1f} minutes; {len(held_out_clips)} held out")
+
+    console.rule("2. audio tokenizer")
+    encoder = find_encoder(config.encoder, config.seed)
+    console.print(f"  Whisper encoder: {encoder.origin}")
+    tokenizer = build_tokenizer(encoder.model, config)
+    fit = fit_codebook(
+        tokenizer, [load_audio(clip.audio, sample_rate=SAMPLE_RATE)[0] for clip in train_clips], SAMPLE_RATE
+    )
+    console.print(
+        f"  {config.codebook_size} codes fitted to {fit.num_frames} frames: {100 * fit.usage:.1f} % in use, "
+        f"{100 * fit.quantization_error:.1f} % of the variance lost"
+    )
+    train_records, held_out_records = records_of(train_clips), records_of(held_out_clips)
+    for name, records in (("train", train_records), ("held_out", held_out_records)):
+        source = write_records(records, folder / f"{name}.jsonl")
+        report = tokenize_corpus(source, tokenizer, folder / f"{name}.codes.jsonl")
+        console.print(f"  {name}: {report.tokens} audio tokens")
+
+    console.rule("3. Audio-LLM")
+    texts = [text for task in QUESTIONS.values() for text in task] + [answer_text(record) for record in train_records]
+    model = build_llm(tokenizer, texts, config)
+    model.save_pretrained(folder / "extended")
+    size = sum(parameter.numel() for parameter in model.model.parameters())
+    console.print(f"  {config.llm or 'Qwen2 architecture, random weights'}: {size / 1e6:.1f} M parameters")
+
+    console.rule("4. training")
+    metrics = launch_training(folder, config)
+    train_losses = [(line["step"], line["loss"]) for line in metrics if line["event"] == "train"]
+    evaluations = [line for line in metrics if line["event"] == "eval"]
+    held_out_losses = [(line["step"], line["loss"]) for line in evaluations]
+    scores = score_table(train_records, held_out_records, evaluations[-1]["accuracy_by_task"])
+
+    console.rule("5. results")
+    last_updates = [loss for _, loss in train_losses[-20:]]
+    facts = {
+        "Whisper encoder": encoder.origin,
+        "recordings": f"{len(train_clips)} to train on, {len(held_out_clips)} held out, {minutes:.1f} minutes in all",
+        "codebook": f"{config.codebook_size} codes, {100 * fit.usage:.1f} % in use on the training clips",
+        "SAE gate": "initial values: the gate is trained together with the tokenizer",
+        "train loss, last 20 updates": f"{sum(last_updates) / len(last_updates):.3f} nats per answer token",
+        "held-out loss": f"{held_out_losses[-1][1]:.3f} nats per answer token",
+    }
+    for name, value in facts.items():
+        console.print(f"  {name}: {value}")
+    show_rows("accuracy on held-out clips", scores)
+    trained = AudioLLM.from_pretrained(folder / "sft" / "model")
+    hearing = listen(trained, tokenizer, next(clip for clip in held_out_clips if clip.task == "speech"))
+    console.print(f"  {hearing.title}\n  Q: {hearing.question}\n  A: {hearing.answer} (truth: {hearing.truth})")
+
+    facts["wall time"] = f"{time.perf_counter() - started:.0f} s without the installation"
+    demo_report = DemoReport(
+        title="audiollm demo",
+        facts=facts,
+        scores=scores,
+        train_losses=train_losses,
+        held_out_losses=held_out_losses,
+        hearing=hearing,
+        samples=read_samples(folder, held_out_records, count=20),
+        attribution="Licence and author of every clip: data/corpora/sample/ATTRIBUTION.md",
+    )
+    write_report(demo_report, folder / "report.html")
+    (folder / "results.json").write_text(json.dumps({"facts": facts, "scores": scores}, indent=2) + "\n")
+    console.print(f"  report: {folder / 'report.html'} ({facts['wall time']})")
+    return demo_report
+
+
+def main() -> None:
+    """Reads the flags and runs; exits with status 1 where the model has not learnt to listen."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    try:
+        report = run_demo(auto_cli(DemoConfig, as_positional=False))
+    except (ValueError, OSError) as error:
+        sys.exit(f"demo: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"demo: training failed with exit status {error.returncode}; its message is above")
+    weak = [row["task"] for row in report.scores if row["accuracy %"] <= row["majority %"]]
+    if weak:
+        sys.exit(f"demo: no better than the majority answer on: {', '.join(weak)}")
+
+
+if __name__ == "__main__":
+    main()
