@@ -37,15 +37,15 @@ from transformers import (
 
 from audiollm.data.atomic import atomic_write
 from audiollm.data.audio import load_audio
-from audiollm.data.corpora import load_sample_corpus
-from audiollm.data.corpora.manifest import Clip
+from audiollm.data.corpora import Clip, load_sample_corpus
 from audiollm.data.corpus import tokenize_corpus
 from audiollm.data.packages import PackageError
 from audiollm.data.pretrained import whisper_from_package
 from audiollm.modeling import AudioLLM
+from audiollm.prompts import instruction, prompts
 from audiollm.tokenizer.codebook_fit import fit_codebook
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.training.demo_questions import QUESTIONS, answer_text, answers_of, records_of, score_table
+from audiollm.training.demo_questions import answer_text, answers_of, records_of, score_table
 from audiollm.training.demo_report import DemoReport, Hearing, write_report
 
 TRAINING = Path(__file__).resolve().parent
@@ -213,8 +213,7 @@ def listen(model: AudioLLM, tokenizer: UniAudioTokenizer, clip: Clip) -> Hearing
     hook.remove()
     padded = torch.nn.functional.pad(waveform, (0, -len(waveform) % tokenizer.config.token_stride))
     task = "language" if clip.task == "speech" else "kind"
-    question = QUESTIONS[task][0]
-    content = [{"type": "audio", "path": str(clip.audio)}, {"type": "text", "text": question}]
+    question = instruction(task)
     return Hearing(
         title=f"{clip.id}: {clip.text or clip.caption or clip.label}",
         waveform=waveform,
@@ -224,7 +223,7 @@ def listen(model: AudioLLM, tokenizer: UniAudioTokenizer, clip: Clip) -> Hearing
         gate=gates[0].float().mean(dim=-1)[: len(codes)],
         frame_rate=tokenizer.frame_rate,
         question=question,
-        answer=model.chat([{"role": "user", "content": content}], max_new_tokens=16).texts[0],
+        answer=model.ask(str(clip.audio), question, max_new_tokens=16),
         truth=answers_of(clip)[task],
     )
 
@@ -289,7 +288,8 @@ def run_demo(config: DemoConfig) -> DemoReport:
         console.print(f"  {name}: {report.tokens} audio tokens")
 
     console.rule("3. Audio-LLM")
-    texts = [text for task in QUESTIONS.values() for text in task] + [answer_text(record) for record in train_records]
+    texts = [answer_text(record) for record in train_records]
+    texts += [prompt.text for task in {record["task"] for record in train_records} for prompt in prompts(task)]
     model = build_llm(tokenizer, texts, config)
     model.save_pretrained(folder / "extended")
     size = sum(parameter.numel() for parameter in model.model.parameters())

@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from audiollm.data.corpora.manifest import Clip
+from audiollm.data.corpora import Clip
+from audiollm.prompts import instruction
 
 LANGUAGES = {"en": "English", "es": "Spanish", "fr": "French", "it": "Italian", "ru": "Russian"}
-INSTRUMENTS = {
-    "bass_synth": "synthesizer",
-    "drum_cymbal": "cymbal",
-    "drum_kick": "kick drum",
-    "drum_snare": "snare drum",
-    "percussion": "percussion",
-    "string_instr": "string instrument",
-}
-QUESTIONS = {
-    "kind": (
-        "What do you hear: speech, music, an instrument or a sound effect?",
-        "Is this speech, music, an instrument or a sound effect?",
-        "Which kind of recording is this: speech, music, an instrument or a sound effect?",
-    ),
-    "language": ("Which language is spoken?", "What language does the speaker use?", "Name the language you hear."),
-    "instrument": ("Which instrument is played?", "What instrument is this?", "Name the instrument you hear."),
-}
 
 
 def answers_of(clip: Clip) -> dict[str, str]:
-    """What the clip's labels answer: task name → answer; only tasks that apply to the clip."""
+    """What the clip's labels answer: task of `audiollm.prompts` → answer; only tasks that apply to the clip."""
     if clip.task == "speech":
         return {"kind": "speech", "language": LANGUAGES[clip.language or ""]}
     if clip.task == "music":
         return {"kind": "music"}
-    if clip.label in INSTRUMENTS:
-        return {"kind": "instrument", "instrument": INSTRUMENTS[clip.label]}
-    return {"kind": "sound effect"}
+    return {"kind": "sound", "sound": (clip.label or "").replace("_", " ")}
 
 
 def records_of(clips: Iterable[Clip]) -> list[dict[str, Any]]:
-    """Conversation records, one per clip and task; a hash of the id chooses among a question's wordings."""
+    """Conversation records, one per clip and task; the id chooses among a question's wordings."""
     records = []
     for clip in clips:
         for task, answer in answers_of(clip).items():
             record_id = f"{clip.id}/{task}"
-            question = QUESTIONS[task][hashlib.sha256(record_id.encode()).digest()[0] % len(QUESTIONS[task])]
+            question = instruction(task, record_id)
             records.append(
                 {
                     "id": record_id,
