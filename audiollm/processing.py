@@ -148,6 +148,7 @@ class AudioLLMProcessor(ProcessorMixin):
         self.codec_path = codec_path
         self._origin: _Origin | None = None
         self._audio_tokenizer: AudioTokenizer | None = None
+        self._audio_device: torch.device | str | None = None
         if audio_tokenizer is not None:
             self.audio_tokenizer = audio_tokenizer
         self._renderer = ConversationRenderer(tokenizer)
@@ -287,7 +288,7 @@ class AudioLLMProcessor(ProcessorMixin):
         texts = [text] if isinstance(text, str) else list(text)
         if not texts:
             raise ValueError("text is empty: give at least one prompt")
-        parts = [_audio_part(source, sampling_rate) for source in _listed(audio)]
+        parts = [] if audio is None else audio_parts(audio, sampling_rate)
         codes = iter(self._codes_of(parts))
         num_places = sum(one.count(AUDIO_START + AUDIO_END) for one in texts)
         if num_places != len(parts):
@@ -365,7 +366,7 @@ class AudioLLMProcessor(ProcessorMixin):
 
     @property
     def audio_tokenizer(self) -> AudioTokenizer:
-        """The audio tokenizer; loaded on first use, on the CPU. `load_audio_tokenizer` places it elsewhere."""
+        """The audio tokenizer; loaded on first use, to `audio_device`."""
         if self._audio_tokenizer is None:
             self.load_audio_tokenizer()
         assert self._audio_tokenizer is not None
@@ -382,6 +383,17 @@ class AudioLLMProcessor(ProcessorMixin):
         self._audio_tokenizer = audio_tokenizer
 
     @property
+    def audio_device(self) -> torch.device | str | None:
+        """Where the audio tokenizer runs, loaded or not yet; None: the CPU, or where the one given was."""
+        return self._audio_device
+
+    @audio_device.setter
+    def audio_device(self, device: torch.device | str | None) -> None:
+        self._audio_device = device
+        if isinstance(self._audio_tokenizer, torch.nn.Module):
+            self._audio_tokenizer.to(device if device is not None else "cpu")
+
+    @property
     def has_audio_tokenizer(self) -> bool:
         """Whether there is an audio tokenizer, loaded or not; without one only codes and text can be processed."""
         return self._audio_tokenizer is not None or self.codec_path is not None
@@ -395,7 +407,7 @@ class AudioLLMProcessor(ProcessorMixin):
         """Loads the audio tokenizer from beside the processor, replacing one that is loaded.
 
         Args:
-            device: where it runs; None: the CPU.
+            device: where it runs; None: `audio_device`.
             dtype: of its weights; None: as stored. Lower precision changes some codes.
             encoder_only: leave out the layers behind the quantizer, which codes do not need.
 
@@ -409,9 +421,10 @@ class AudioLLMProcessor(ProcessorMixin):
                 "this processor has no audio tokenizer, so it takes codes but no recordings: pass audio_tokenizer= or "
                 "codec_path=, or load it from an Audio-LLM folder with audio_tokenizer/ inside"
             )
-        source = self._audio_tokenizer_source()
+        if device is not None:
+            self._audio_device = device
         self.audio_tokenizer = UniAudioTokenizer.from_pretrained(
-            source, encoder_only=encoder_only, dtype=dtype, device=device
+            self._audio_tokenizer_source(), encoder_only=encoder_only, dtype=dtype, device=self._audio_device
         ).eval()
         return self.audio_tokenizer
 
@@ -567,7 +580,7 @@ class AudioLLMProcessor(ProcessorMixin):
                 raise ValueError(f"rows of {min(lengths)} to {max(lengths)} tokens make no tensor: use padding=True")
             batch = collate(
                 [{"input_ids": one.token_ids, "labels": one.labels} for one in encoded],
-                pad_token_id=self._pad_token_id,
+                pad_token_id=self.pad_token_id,
                 padding_side=padding_side,
             )
             masks = (batch.pop("labels") != IGNORED_LABEL).long()
@@ -577,7 +590,8 @@ class AudioLLMProcessor(ProcessorMixin):
         return BatchFeature(inputs) if return_dict else inputs["input_ids"]
 
     @property
-    def _pad_token_id(self) -> int:
+    def pad_token_id(self) -> int:
+        """The id that fills rows up: the text tokenizer's padding token, else its end-of-sequence token."""
         for token_id in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
             if token_id is not None:
                 return token_id
@@ -659,13 +673,19 @@ def _with_rate(part: Any, sampling_rate: int) -> Any:
     return {**part, "sampling_rate": sampling_rate} if is_array else part
 
 
-def _listed(audio: Any) -> list[Any]:
-    """One recording or several as a list; a flat list of ints is one recording's codes."""
-    if audio is None:
-        return []
-    if isinstance(audio, (list, tuple)) and not (audio and all(isinstance(code, int) for code in audio)):
-        return list(audio)
-    return [audio]
+def audio_parts(audio: AudioSource | Sequence[AudioSource], sampling_rate: int | None = None) -> list[AudioPart]:
+    """One recording or several as parts of a message.
+
+    Args:
+        audio: a path, the bytes of a file, samples ``[N]`` or codes (a flat list of ints), or a list of those.
+        sampling_rate: rate in Hz of samples.
+
+    Raises:
+        ValueError: if samples come without a rate, or the type is none of these.
+    """
+    is_several = isinstance(audio, (list, tuple)) and not (audio and all(isinstance(code, int) for code in audio))
+    sources: Any = audio if is_several else [audio]
+    return [_audio_part(source, sampling_rate) for source in sources]
 
 
 def _audio_part(source: Any, sampling_rate: int | None) -> AudioPart:

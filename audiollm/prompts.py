@@ -1,0 +1,166 @@
+"""What a user asks of a recording, in several wordings per task, each with an id and a hash that runs can record.
+
+Training varies the wording so that the model follows the request and not one string; scoring names the wording it used,
+because wording moves scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+TASKS: dict[str, tuple[str, ...]] = {
+    "transcribe": (
+        "Transcribe the recording.",
+        "Write down what is said.",
+        "What does the speaker say? Give the exact words.",
+        "Turn this speech into text.",
+        "Please write out the spoken words in this audio.",
+        "Listen and give a verbatim transcript.",
+        "Convert the audio into written text, word for word.",
+        "Type what you hear being said.",
+    ),
+    "translate": (
+        "Translate what is said into English.",
+        "What does the speaker say, in English?",
+        "Give an English translation of this speech.",
+        "Listen and write the meaning in English.",
+        "Render the spoken words in English.",
+    ),
+    "language": (
+        "Which language is spoken?",
+        "Name the language of the speaker.",
+        "What language do you hear?",
+        "Identify the spoken language.",
+        "In which language is this recording?",
+    ),
+    "describe": (
+        "Describe the recording.",
+        "What can be heard?",
+        "Describe this audio in one or two sentences.",
+        "Listen and say what is going on.",
+        "Give a short caption for this sound.",
+        "Summarise what you hear.",
+    ),
+    "sound": (
+        "What sound is this?",
+        "Name the sound.",
+        "Which sound event do you hear?",
+        "What makes this sound?",
+        "Identify the sound in the recording.",
+    ),
+    "kind": (
+        "Is this speech, music or another sound?",
+        "Say whether you hear speech, music or a sound.",
+        "What kind of audio is this: speech, music or sound?",
+        "Classify the recording as speech, music or sound.",
+    ),
+    "instrument": (
+        "Which instrument is played?",
+        "Name the instrument.",
+        "What instrument do you hear?",
+        "Identify the instrument in the recording.",
+    ),
+    "music": (
+        "Describe the music.",
+        "What is the mood of this music?",
+        "Say what style of music this is and how it feels.",
+        "Describe tempo, mood and instruments of this piece.",
+    ),
+    "emotion": (
+        "How does the speaker feel?",
+        "Name the emotion in the voice.",
+        "Which emotion do you hear?",
+        "Describe the speaker's mood in one word.",
+    ),
+    "speaker": (
+        "Describe the speaker's voice.",
+        "What can you say about the person who speaks?",
+        "Describe age, gender and manner of the voice.",
+        "Who might be speaking? Describe the voice.",
+    ),
+    "speak": (
+        "Read this text aloud.",
+        "Say the following.",
+        "Speak this text.",
+        "Convert the following text into speech.",
+        "Please read out the text below.",
+    ),
+    "continue": (
+        "Continue the recording.",
+        "Go on from where the audio ends.",
+        "What comes next? Continue the sound.",
+    ),
+    "question": (
+        "{question}",
+        "Answer the question about the recording. {question}",
+        "Listen to the audio and answer: {question}",
+        "{question} Answer briefly.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One wording of a request.
+
+    Attributes:
+        id: ``<task>/<number>``, stable: wordings are only ever appended.
+        text: the wording; may hold ``{question}``.
+    """
+
+    id: str
+    text: str
+
+    @property
+    def hash(self) -> str:
+        """The first 12 hexadecimal digits of the SHA-256 of the text: changes with every character."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:12]
+
+
+def prompts(task: str) -> tuple[Prompt, ...]:
+    """All wordings of a task; the first is the standard one.
+
+    Raises:
+        ValueError: if the task is not known.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task {task!r} has no instructions; use one of {', '.join(TASKS)}")
+    return tuple(Prompt(f"{task}/{number}", text) for number, text in enumerate(TASKS[task]))
+
+
+def prompt(prompt_id: str) -> Prompt:
+    """The wording with an id such as ``transcribe/2``.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    task, _, number = prompt_id.partition("/")
+    wordings = prompts(task)
+    if not number.isdecimal() or int(number) >= len(wordings):
+        raise ValueError(f"prompt {prompt_id!r} does not exist; {task} has {task}/0 to {task}/{len(wordings) - 1}")
+    return wordings[int(number)]
+
+
+def choose_prompt(task: str, key: str) -> Prompt:
+    """A wording that follows from ``key`` alone (such as a record's id): the same in every run, spread over all."""
+    wordings = prompts(task)
+    digest = hashlib.sha256(f"{task}\n{key}".encode()).digest()
+    return wordings[int.from_bytes(digest[:8], "big") % len(wordings)]
+
+
+def instruction(task: str, key: str | None = None, *, question: str | None = None) -> str:
+    """The text of a request.
+
+    Args:
+        task: one of `TASKS`.
+        key: chooses the wording, see `choose_prompt`; None: the standard one.
+        question: what is asked, for the task "question" and only for it.
+
+    Raises:
+        ValueError: if the task is not known, or ``question`` is missing or out of place.
+    """
+    text = (prompts(task)[0] if key is None else choose_prompt(task, key)).text
+    if ("{question}" in text) != (question is not None):
+        raise ValueError(f"task {task!r} {'needs' if question is None else 'takes no'} question=")
+    return text if question is None else text.replace("{question}", question)
