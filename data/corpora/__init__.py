@@ -1,0 +1,18 @@
+"""Real corpora from packages that registries carry, and the small sample that ships with the project."""
+
+from __future__ import annotations
+
+from .build import CORPORA, Corpus, build_corpus
+from .manifest import Clip, CorpusError, load_manifest, save_manifest
+from .sample_corpus import load_sample_corpus
+
+__all__ = [
+    "CORPORA",
+    "Clip",
+    "Corpus",
+    "CorpusError",
+    "build_corpus",
+    "load_manifest",
+    "load_sample_corpus",
+    "save_manifest",
+]
