@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from audiollm.data.collation import IGNORED_LABEL, Example
 
@@ -97,7 +96,6 @@ class EncodedRecords:
         processor: turns conversations into token ids; tokenizes their audio unless they bring codes.
         max_length: longest usable record, in tokens.
         cache_tokens: keep encoded records up to this many tokens, the least recently used leaving first.
-        device: where the audio tokenizer runs, if recordings have to be tokenized.
     """
 
     def __init__(
@@ -107,13 +105,11 @@ class EncodedRecords:
         *,
         max_length: int,
         cache_tokens: int,
-        device: torch.device,
     ) -> None:
         self.conversations = conversations
         self.processor = processor
         self.max_length = max_length
         self._cache_tokens = cache_tokens
-        self._device = device
         self._cache: OrderedDict[int, EncodedRecord] = OrderedDict()
         self._cached_tokens = 0
 
@@ -192,9 +188,6 @@ class EncodedRecords:
     def _encode_batch(self, indexes: Sequence[int]) -> list[EncodedRecord]:
         """Encodes without looking at length; errors of the data or its audio are raised as they are, with a name."""
         conversations = [self.conversations[index] for index in indexes]
-        has_recordings = any(part.codes is None for one in conversations for part in one.audio_parts)
-        if has_recordings and isinstance(self.processor.audio_tokenizer, torch.nn.Module):
-            self.processor.audio_tokenizer.to(self._device)
         try:
             encoded = self.processor.encode_conversations(conversations, max_length=_NO_LIMIT)
         except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,11 @@ from audiollm.data.collation import IGNORED_LABEL, Example, collate
 from .data_order import share_of_process
 from .encoded_records import EncodedRecord, EncodedRecords
 from .launch import zero_stage
-from .objective import TargetTokenLoss, num_chunks
+from .objective import num_chunks
 
 if TYPE_CHECKING:
     from audiollm.data.conversation import Conversation
+    from audiollm.modeling import AudioLLM
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,13 @@ def held_out_loss(
 def generate_samples(
     accelerator: Accelerator,
     model: nn.Module,
+    audio_llm: AudioLLM,
     records: EncodedRecords,
     usable: Sequence[int],
     *,
     num_samples: int,
     batch_size: int,
     max_new_tokens: int,
-    pad_token_id: int,
     seed: int,
 ) -> list[GeneratedSample]:
     """Answers held-out records greedily; all processes must call it, and all get all samples.
@@ -97,45 +99,40 @@ def generate_samples(
     Args:
         accelerator: the run's accelerator.
         model: the prepared :class:`TargetTokenLoss`.
+        audio_llm: the Audio-LLM whose model is inside it.
         records: the held-out data.
         usable: numbers of the records to choose from.
         num_samples: how many to answer.
         batch_size: records per process and batch.
-        max_new_tokens: longest answer, in tokens.
-        pad_token_id: id that fills short prompts up.
+        max_new_tokens: longest answer, in tokens; fewer where the context ends.
         seed: decides which records are drawn.
 
     Returns:
         The samples in the order of the data.
     """
-    answerable = [index for index in usable if reference_answer(records.conversations[index]) is not None]
     # Drawn, not every n-th: data often alternate between tasks. The same records at every evaluation.
-    drawn = np.random.default_rng(seed).permutation(len(answerable))[:num_samples]
-    chosen = [answerable[position] for position in sorted(drawn.tolist())]
+    drawn = (usable[position] for position in np.random.default_rng(seed).permutation(len(usable)))
+    answerable = (index for index in drawn if reference_answer(records.conversations[index]) is not None)
+    chosen = sorted(itertools.islice(answerable, num_samples))
     if not chosen:
         return []
     batches, weights = _equal_shares(chosen, batch_size, accelerator)
-    objective: TargetTokenLoss = accelerator.unwrap_model(model)
-    processor = records.processor
+    context_length = audio_llm.model.config.max_position_embeddings
     mine: list[tuple[int, GeneratedSample]] = []
     model.eval()
     with torch.no_grad(), accelerator.autocast():
         for indexes, weight in zip(batches, weights, strict=True):
             prompts: list[Example] = [{"input_ids": prompt_token_ids(record)} for record in records.encode(indexes)]
-            batch = collate(prompts, pad_token_id=pad_token_id, padding_side="left")
-            token_ids = objective.causal_lm.generate(
-                input_ids=batch["input_ids"].to(accelerator.device),
-                attention_mask=batch["attention_mask"].to(accelerator.device),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=pad_token_id,
+            batch = collate(prompts, pad_token_id=audio_llm.processor.pad_token_id, padding_side="left")
+            answers = audio_llm.generate(
+                **batch,
+                max_new_tokens=min(max_new_tokens, context_length - batch["input_ids"].shape[1]),
                 synced_gpus=zero_stage(accelerator) == 3,
             )
-            texts = processor.batch_decode(token_ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
             if weight:
                 mine += [
                     (index, _sample(records.conversations[index], text))
-                    for index, text in zip(indexes, texts, strict=True)
+                    for index, text in zip(indexes, answers.texts, strict=True)
                 ]
     model.train()
     gathered = dict(gather_object(mine))

@@ -11,10 +11,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from audiollm.modeling import AudioLLM
-from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .objective import TargetTokenLoss
 from .sft_config import LoRASettings, SFTConfig
@@ -49,29 +47,27 @@ def load_starting_point(accelerator: Accelerator, config: SFTConfig) -> Starting
     if config.audio_tokenizer is not None:
         extended = Path(config.output_dir) / EXTENDED_FOLDER
         if accelerator.is_main_process and not extended.exists():
-            _replace_folder(extended, extend_text_llm(config))
+            _replace_folder(
+                extended,
+                AudioLLM.create(
+                    config.model,
+                    audio_tokenizer=config.audio_tokenizer,
+                    seed=config.seed,
+                    dtype=getattr(torch, config.dtype),
+                ),
+            )
         accelerator.wait_for_everyone()
         source = str(extended)
     audio_llm = AudioLLM.from_pretrained(
         source, dtype=getattr(torch, config.dtype), attn_implementation=config.attn_implementation
     )
+    audio_llm.processor.audio_device = accelerator.device
     trained: nn.Module = audio_llm.model
     if config.gradient_checkpointing:
         _recompute_activations(audio_llm.model)
     if config.lora is not None:
         trained = add_adapters(audio_llm, config.lora)
     return StartingPoint(audio_llm, trained, source)
-
-
-def extend_text_llm(config: SFTConfig) -> AudioLLM:
-    """Makes an Audio-LLM of the text LLM and the audio tokenizer that the config names."""
-    assert config.audio_tokenizer is not None
-    return AudioLLM.create(
-        AutoModelForCausalLM.from_pretrained(config.model, dtype=getattr(torch, config.dtype)),
-        AutoTokenizer.from_pretrained(config.model),
-        UniAudioTokenizer.from_pretrained(config.audio_tokenizer),
-        seed=config.seed,
-    )
 
 
 def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from audiollm.data.collation import collate
 from audiollm.data.conversation import load_conversations
+from audiollm.modeling import AudioLLM
 from audiollm.training.checkpointing import (
     Checkpoints,
     CheckpointState,
@@ -85,17 +86,18 @@ class _Run:
     accelerator: Accelerator
     model: nn.Module  # TargetTokenLoss, prepared
     optimizer: Any
+    audio_llm: AudioLLM
     train_records: EncodedRecords
     usable: list[int]
     eval_records: EncodedRecords | None
     usable_eval: list[int]
     total_steps: int
-    pad_token_id: int
-    vocabulary_size: int
     order: DataOrder = field(init=False)
 
     def __post_init__(self) -> None:
         self.order = DataOrder(len(self.usable), self.config.global_batch_size, self.config.seed)
+        self.pad_token_id: int = self.audio_llm.processor.pad_token_id
+        self.vocabulary_size: int = self.audio_llm.model.config.vocab_size
 
     def micro_batches(self, step: int) -> list[list[EncodedRecord]]:
         """This process's records of an update, in micro-batches of similar length.
@@ -208,7 +210,6 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
             audio_llm.processor,
             max_length=config.max_length or context_length,
             cache_tokens=config.cache_tokens,
-            device=accelerator.device,
         )
 
     train_records = read(config.train_data)
@@ -218,24 +219,19 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         eval_records = read(config.eval_data)
         usable_eval, _ = _check_data(accelerator, config, eval_records)
     objective = TargetTokenLoss(start.trained)
-    vocabulary_size = audio_llm.model.get_output_embeddings().weight.shape[0]
     model, optimizer = accelerator.prepare(objective, optimizer_for(objective, config, accelerator))
     model.train()
-    text_tokenizer = audio_llm.processor.text_tokenizer
     run = _Run(
         config=config,
         accelerator=accelerator,
         model=model,
         optimizer=optimizer,
+        audio_llm=audio_llm,
         train_records=train_records,
         usable=usable,
         eval_records=eval_records,
         usable_eval=usable_eval,
         total_steps=num_updates(config, len(usable)),
-        pad_token_id=text_tokenizer.eos_token_id
-        if text_tokenizer.pad_token_id is None
-        else text_tokenizer.pad_token_id,
-        vocabulary_size=vocabulary_size,
     )
     return run, facts
 
@@ -353,12 +349,12 @@ def _evaluate(run: _Run, step: int, samples_folder: Path) -> dict[str, Any]:
         samples = generate_samples(
             run.accelerator,
             run.model,
+            run.audio_llm,
             run.eval_records,
             run.usable_eval,
             num_samples=config.eval_generate_samples,
             batch_size=config.micro_batch_size,
             max_new_tokens=config.eval_max_new_tokens,
-            pad_token_id=run.pad_token_id,
             seed=config.seed,
         )
         if run.accelerator.is_main_process:

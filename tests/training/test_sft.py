@@ -240,9 +240,7 @@ def test_recordings_and_their_codes_give_identical_batches(assets, tmp_path):
             records.append({"id": f"{number}", "messages": [question, answer]})
 
     def batch(records):
-        encoded = EncodedRecords(
-            load_conversations(records), processor, max_length=256, cache_tokens=0, device=torch.device("cpu")
-        )
+        encoded = EncodedRecords(load_conversations(records), processor, max_length=256, cache_tokens=0)
         return collate([record.example() for record in encoded.encode([2, 0, 1])], pad_token_id=0)
 
     on_the_fly, prepared = batch(recordings), batch(codes)
