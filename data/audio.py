@@ -478,7 +478,7 @@ def _open_with_ffmpeg(
     header = pipe.read(AU_HEADER_BYTES)
     if len(header) < AU_HEADER_BYTES:
         process.wait()
-        raise AudioError(name, f"is not audio, or damaged: {unsupported}, and ffmpeg says: {_last_line(messages)}")
+        raise AudioError(name, f"is not audio, or damaged: {unsupported}, and ffmpeg says: {_first_line(messages)}")
     offset, _, _, sample_rate, num_channels = struct.unpack(">4x5I", header)
     pipe.read(offset - AU_HEADER_BYTES)
     bytes_per_sample = 4 * num_channels
@@ -486,7 +486,7 @@ def _open_with_ffmpeg(
     def read(num_samples: int) -> np.ndarray:
         data = pipe.read(num_samples * bytes_per_sample)
         if len(data) < num_samples * bytes_per_sample and process.wait() != 0:
-            raise AudioError(name, f"is damaged or truncated; ffmpeg says: {_last_line(messages)}")
+            raise AudioError(name, f"is damaged or truncated; ffmpeg says: {_first_line(messages)}")
         samples = np.frombuffer(data[: len(data) // bytes_per_sample * bytes_per_sample], dtype=">f4")
         return samples.astype(np.float32).reshape(-1, num_channels)
 
@@ -500,10 +500,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _last_line(messages: Any) -> str:
+def _first_line(messages: Any) -> str:
     messages.seek(0)
     lines = messages.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else "nothing"
+    return lines[0] if lines else "nothing"
 
 
 def _cleaned(message: str) -> str:

@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple
 UNKNOWN_SIZE_32 = 0x7FFFF000
 AUDIO_MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b"riff", b"fLaC", b"OggS", b"ID3", b".snd")
 MATROSKA_MAGIC = b"\x1a\x45\xdf\xa3"
+MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
 MAX_CHUNKS = 4096  # a file with more chunks in front of its audio is not one that a recorder wrote
 OGG_PAGE_HEADER_BYTES = 27
 OGG_MAX_STREAMS = 64
@@ -73,6 +74,8 @@ def promised_size(file: BinaryIO, num_bytes: int) -> int | None:
     if magic == b".snd":
         offset, size = struct.unpack(">II", file.read(8).ljust(8, b"\0"))
         return None if size == 0xFFFFFFFF else offset + size
+    if magic == MATROSKA_MAGIC:
+        return _end_of_matroska_segment(file)
     if magic == b"OggS":
         return _end_of_last_ogg_page(file, num_bytes)
     return None
@@ -103,6 +106,31 @@ def _end_of_audio_chunk(file: BinaryIO, layout: ChunkLayout, num_bytes: int, wid
         position += header_bytes + body
         position += -position % layout.alignment
     return None
+
+
+def _end_of_matroska_segment(file: BinaryIO) -> int | None:
+    """Follows the two elements of a Matroska or WebM file: a header, then one segment with everything."""
+    header_size, header_start = _matroska_size(file, len(MATROSKA_MAGIC))
+    if header_size is None:
+        return None
+    file.seek(header_start + header_size)
+    if file.read(4) != MATROSKA_SEGMENT:
+        return None
+    segment_size, segment_start = _matroska_size(file, header_start + header_size + 4)
+    return None if segment_size is None else segment_start + segment_size
+
+
+def _matroska_size(file: BinaryIO, position: int) -> tuple[int | None, int]:
+    """Reads an element's size: the leading zero bits of its first byte count the bytes that follow."""
+    file.seek(position)
+    field = file.read(8)
+    if not field or not field[0]:
+        return None, position
+    num_bytes = 9 - field[0].bit_length()
+    value_bits = 7 * num_bytes
+    size = int.from_bytes(field[:num_bytes], "big") & (1 << value_bits) - 1
+    is_unknown = size == (1 << value_bits) - 1  # a live recording
+    return None if is_unknown else size, position + num_bytes
 
 
 def _end_of_last_ogg_page(file: BinaryIO, num_bytes: int) -> int | None:

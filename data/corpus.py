@@ -561,7 +561,11 @@ class _Partial:
         os.fsync(self._file.fileno())
         if self._output.suffix == ".parquet":
             self._file.seek(0)
-            _write_parquet(self._file, self._output)
+            try:
+                _write_parquet(self._file, self._output)
+            except (TypeError, ValueError) as error:  # what pyarrow raises for a column of several types
+                fix = f"all is done, as JSONL, in {self._path}: rename that to .jsonl"
+                raise ValueError(f"{self._output} cannot hold these records ({error}); {fix}") from error
             self._path.unlink()
         else:
             os.replace(self._path, self._output)
@@ -608,7 +612,11 @@ def _write_parquet(lines: IO[bytes], output: Path) -> None:
         while rows := [_uniform(json.loads(line)) for line in itertools.islice(lines, PARQUET_ROWS)]:
             yield rows
 
-    schemas = [pyarrow.Table.from_pylist(rows).schema for rows in chunks()]
+    def schema_of(rows: list[dict[str, Any]]) -> pyarrow.Schema:
+        names = dict.fromkeys(name for row in rows for name in row)  # pyarrow looks at the first row's only
+        return pyarrow.table({name: [row.get(name) for row in rows] for name in names}).schema
+
+    schemas = [schema_of(rows) for rows in chunks()]
     schema = pyarrow.unify_schemas(schemas, promote_options="permissive")
     with atomic_write(output, "wb") as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
         for rows in chunks():

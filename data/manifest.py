@@ -186,7 +186,7 @@ def _hashable(value: Any) -> Any:
         return {"sha256": hashlib.sha256(value).hexdigest()}
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    for method in ("to_dict", "tolist"):
+    for method in ("to_dict", "tolist", "isoformat"):
         if hasattr(value, method):
             return getattr(value, method)()
     raise TypeError(f"a record holds a {type(value).__name__}, which has no fingerprint; use plain values")

@@ -24,6 +24,7 @@ from audiollm.data.audio import (
     stream_audio,
     waveform_from_array,
 )
+from audiollm.data.containers import promised_size
 
 RATE = 16_000
 LOSSLESS = [
@@ -293,6 +294,17 @@ def test_no_cut_of_a_file_that_tells_its_length_goes_unnoticed(kind, missing, nu
         load_audio(cut)
 
 
+@pytest.mark.parametrize("size_field", [b"\x40\x64", b"\x01\0\0\0\0\0\0\x64"])
+def test_a_cut_matroska_file_is_noticed_and_a_live_one_accepted(size_field):
+    header = b"\x1a\x45\xdf\xa3\x83abc\x18\x53\x80\x67"  # ends before the size of the segment, here 100 bytes
+    whole = header + size_field + bytes(100)
+    assert promised_size(io.BytesIO(whole), len(whole)) == len(whole)
+    with pytest.raises(AudioError, match=f"truncated: its header promises audio up to byte {len(whole)}"):
+        load_audio(whole[:-1])
+    live = header + b"\x01" + b"\xff" * 7 + bytes(10)
+    assert promised_size(io.BytesIO(live), len(live)) is None
+
+
 def test_a_cut_mp3_is_noticed_when_more_than_a_frame_is_missing():
     source = encoded(noise(40_000), format="MP3")
     for share in (0.9, 0.5, 0.2):
@@ -387,7 +399,7 @@ import struct, sys
 path = sys.argv[sys.argv.index("-i") + 1].removeprefix("file:")
 content = open(path, "rb").read()
 if not content.startswith(b"FAKE"):
-    sys.exit("first line\\n" + path + ": Invalid data found when processing input")
+    sys.exit(path + ": Invalid data found when processing input\\nError opening input files")
 samples = content[4:-1]
 sys.stdout.buffer.write(b".snd" + struct.pack(">5I", 28, 0xFFFFFFFF, 6, 8000, 2) + bytes(4))
 for sample in samples:
