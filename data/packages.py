@@ -48,24 +48,27 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def publish_folder(folder: Path) -> Iterator[Path]:
+def publish_folder(folder: Path, *, exist_ok: bool = False) -> Iterator[Path]:
     """Yields an empty folder that becomes ``folder`` in one step when the block ends well.
 
     If another process published ``folder`` meanwhile, its result stays and ours is dropped.
 
     Args:
         folder: the folder to create; its parents are made.
+        exist_ok: for caches, where a ``folder`` that is there already is as good.
 
     Raises:
-        FileExistsError: if ``folder`` is there before the block begins.
+        FileExistsError: if ``folder`` is there before the block begins, unless ``exist_ok``.
     """
-    if folder.exists():
+    if folder.exists() and not exist_ok:
         raise FileExistsError(f"{folder} exists already; remove it to build it again")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         temporary.chmod(0o755)  # mkdtemp's 0o700 would shut out the other users of a shared cache
         yield temporary
+        for path in temporary.rglob("*"):
+            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
         try:
             temporary.rename(folder)
         except OSError:
@@ -156,7 +159,7 @@ def extract(archive: Path, patterns: Sequence[str] = ("*",)) -> Path:
     if folder.is_dir():
         return folder
     unmatched = set(patterns)
-    with publish_folder(folder) as temporary:
+    with publish_folder(folder, exist_ok=True) as temporary:
         for member, stream in _members(archive):
             matching = {pattern for pattern in patterns if fnmatchcase(member, pattern)}
             if not matching:
@@ -183,7 +186,7 @@ def _fetch(registry: str, name: str, version: str, sha256: str, download: Callab
     folder = cache_folder() / "packages" / registry / name.replace("/", "+") / f"{version}-{sha256[:12]}"
     if not folder.is_dir():
         logger.info("fetching %s %s (%s)", name, version, registry)
-        with publish_folder(folder) as temporary:
+        with publish_folder(folder, exist_ok=True) as temporary:
             download(name, version, temporary)
             _check_hash(_only_file(temporary, f"{name} {version}"), sha256, f"{name} {version}")
     return _only_file(folder, f"{name} {version}")
@@ -282,7 +285,7 @@ def _download_deb(name: str, version: str, folder: Path) -> None:
     lists = cache_folder() / "apt" / datetime.date.today().isoformat()
     update_output = ""
     if not lists.is_dir():
-        with publish_folder(lists) as temporary:
+        with publish_folder(lists, exist_ok=True) as temporary:
             (temporary / "partial").mkdir()
             update_output = _run([apt_get, *_apt_options(temporary), "-q", "update"], folder).stderr
     options = _apt_options(lists)

