@@ -13,13 +13,10 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import docstring_parser
 from jsonargparse import ArgumentParser
-
-if TYPE_CHECKING:
-    from audiollm.modeling import AudioLLM
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -223,7 +220,8 @@ def load_tokenizer(path_or_id: str, dtype: str, device: str | None) -> Any:
     )
 
 
-def load_audio_llm(path_or_id: str, dtype: str, device: str | None) -> AudioLLM:
+def load_audio_llm(path_or_id: str, dtype: str, device: str | None) -> Any:
+    """The Audio-LLM; not annotated as one, because the parser would import what annotations name."""
     import torch
 
     from audiollm.modeling import AudioLLM

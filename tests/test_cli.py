@@ -1,0 +1,220 @@
+"""The `audiollm` command: each sub-command on tiny checkpoints, good input and bad."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from audiollm.cli import COMMANDS, main
+from audiollm.modeling import AudioLLM
+from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+
+CODEBOOK_SIZE = 64
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`codec/`, `llm/` and three recordings of one second, one of which is no audio."""
+    root = tmp_path_factory.mktemp("cli")
+    torch.manual_seed(0)
+    config = UniAudioTokenizerConfig(
+        num_mel_bins=80, d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=32,
+        quantize_position=1, quantize_vocab_size=CODEBOOK_SIZE, quantize_encoder_only=True, pooling_kernel_size=2,
+    )  # fmt: skip
+    UniAudioTokenizer(config).save_pretrained(root / "codec")
+    backend = Tokenizer(
+        models.BPE(vocab={c: n for n, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[])
+    )
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(t, special=True) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")])
+    text_tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    text_tokenizer.save_pretrained(root / "llm")
+    Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(text_tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+            num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512,
+        )
+    ).save_pretrained(root / "llm")  # fmt: skip
+    generator = np.random.default_rng(0)
+    (root / "clips").mkdir()
+    for name, seconds in (("a", 1.0), ("b", 0.5)):
+        sf.write(root / "clips" / f"{name}.wav", generator.normal(0, 0.1, int(16000 * seconds)), 16000)
+    (root / "broken.wav").write_bytes(b"RIFF this is no audio")
+    return root
+
+
+@pytest.fixture(scope="session")
+def audio_llm(folders: Path) -> Path:
+    main(
+        ["extend", str(folders / "llm"), str(folders / "audio-llm"), "--audio_tokenizer", str(folders / "codec"),
+         "--dtype", "float32"]
+    )  # fmt: skip
+    return folders / "audio-llm"
+
+
+def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Runs a command that must fail with status 1 and one line; returns the line."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("audiollm: error: ")
+    return message
+
+
+def test_help_names_every_command_without_loading_torch() -> None:
+    code = "import sys; from audiollm.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print('torch' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(command in output for command in COMMANDS)
+    assert output.strip().endswith("False")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_argument_of_every_command_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    described = COMMANDS[command].__doc__ or ""
+    for line in described.split("Args:\n")[1].splitlines():
+        words = line.strip().partition(": ")[2] or line.strip()
+        assert words[:40] in shown
+
+
+def test_misspelt_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor", "--jsn"])
+    assert stopped.value.code == 2
+    assert "jsn" in capsys.readouterr().err
+
+
+def test_doctor_reports_every_requirement(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["required"]["torch"] == torch.__version__
+    assert "cpu" in report["devices"]
+    assert report["missing"] == []
+    main(["doctor"])
+    assert "torch" in capsys.readouterr().out
+
+
+def test_doctor_says_how_to_get_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("audiollm.diagnosis.requires", lambda _: ["nosuchpackage>=1", "alsonone; extra == 'serve'"])
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor", "--json"])
+    assert stopped.value.code == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["missing"] == ["nosuchpackage is required: pip install nosuchpackage"]
+    assert report["optional"]["alsonone"] == "not installed: pip install 'audiollm[serve]'"
+
+
+def test_tokenize_writes_the_codes_that_the_library_gives(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = folders / "codes.jsonl"
+    main(["tokenize", str(folders / "clips"), str(output), "--audio-tokenizer", str(folders / "codec"), "--json"])
+    report = json.loads(capsys.readouterr().out)
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    tokenizer = UniAudioTokenizer.from_pretrained(folders / "codec")
+    assert len(records) == 2
+    assert report["tokens"] == sum(len(record["codes"]) for record in records) == 25 + 13
+    for record in records:
+        samples, sample_rate = sf.read(folders / "clips" / Path(record["audio"]).name, dtype="float32")
+        assert record["codes"] == tokenizer.encode([torch.from_numpy(samples)], sample_rate).tolist()[0]
+
+
+def test_tokenize_stops_at_a_bad_file_and_skips_it_on_request(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "clips"
+    source.mkdir()
+    (source / "a.wav").write_bytes((folders / "clips" / "a.wav").read_bytes())
+    (source / "bad.wav").write_bytes((folders / "broken.wav").read_bytes())
+    command = ["tokenize", str(source), str(tmp_path / "out.jsonl"), "--audio_tokenizer", str(folders / "codec")]
+    assert "bad.wav" in fails(command, capsys)
+    assert not (tmp_path / "out.jsonl").exists()
+    main([*command, "--skip-bad"])
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+    assert "bad.wav" in (tmp_path / "out.jsonl.rejected.jsonl").read_text()
+
+
+def test_extend_writes_a_checkpoint_that_loads(audio_llm: Path) -> None:
+    model = AudioLLM.from_pretrained(audio_llm)
+    assert model.vocabulary.codebook_size == CODEBOOK_SIZE
+    assert json.loads((audio_llm / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
+
+
+def test_extend_leaves_a_full_folder_alone(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(path.name for path in (folders / "clips").iterdir())
+    command = ["extend", str(folders / "llm"), str(folders / "clips"), "--audio_tokenizer", str(folders / "codec")]
+    assert "is not empty" in fails(command, capsys)
+    assert sorted(path.name for path in (folders / "clips").iterdir()) == before
+
+
+def test_a_folder_without_a_tokenizer_is_named(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["tokenize", str(folders / "clips"), str(tmp_path / "o.jsonl"), "--audio_tokenizer", str(tmp_path)]
+    assert str(tmp_path) in fails(command, capsys)
+
+
+def test_inspect_data_shows_each_token_with_its_role_and_loss(
+    folders: Path, audio_llm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data.jsonl"
+    question = [{"type": "audio", "codes": [5, 6, 63]}, {"type": "text", "text": "Hi?"}]
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "yes"}]
+    data.write_text(json.dumps({"id": "one", "messages": messages}) + "\n")
+    main(["inspect-data", str(data), "--model", str(audio_llm), "--json"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["code"] for row in rows if row["code"] is not None] == [5, 6, 63]
+    assert "".join(row["text"] for row in rows if row["trained"]) == "yes<|im_end|>"
+    assert {row["role"] for row in rows if row["trained"]} == {"assistant"}
+    assert [row["position"] for row in rows] == list(range(len(rows)))
+    main(["inspect-data", str(data), "--model", str(audio_llm)])
+    shown = capsys.readouterr().out
+    assert "code 63" in shown
+    assert "assistant" in shown
+    assert "records 0 to 0" in fails(["inspect-data", str(data), "--model", str(audio_llm), "--index", "1"], capsys)
+
+
+def test_transcribe_answers_for_every_file(folders: Path, audio_llm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = [str(folders / "clips" / name) for name in ("a.wav", "b.wav")]
+    main(["transcribe", *clips, "--model", str(audio_llm), "--max-new-tokens", "3", "--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["audio"] for line in lines] == clips
+    assert all(isinstance(line["text"], str) for line in lines)
+
+
+def test_transcribe_and_a_bad_file(folders: Path, audio_llm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = str(folders / "clips" / "a.wav"), str(folders / "broken.wav")
+    common = ["--model", str(audio_llm), "--max_new_tokens", "2"]
+    assert "broken.wav" in fails(["transcribe", bad, good, *common], capsys)
+    main(["transcribe", bad, good, *common, "--json", "--skip-bad"])
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert "broken.wav" in first["error"]
+    assert second["audio"] == good
+    assert "none of the 1 recordings" in fails(["transcribe", bad, *common, "--skip-bad"], capsys)
+
+
+def test_the_console_script_reports_an_error_in_one_line() -> None:
+    script = Path(sys.executable).with_name("audiollm")
+    done = subprocess.run([script, "transcribe", "a.wav", "--model", "./nowhere"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "nowhere" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
