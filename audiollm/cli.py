@@ -65,7 +65,7 @@ def tokenize(
     show(vars(report), as_json=json, title=f"tokenized {source}")
 
 
-def extend(
+def extend_llm(  # not `extend`: the parser would look up that public name and so load torch
     llm: str,
     output: str,
     *,
@@ -202,7 +202,7 @@ def doctor(*, json: bool = False) -> None:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "tokenize": tokenize,
-    "extend": extend,
+    "extend": extend_llm,
     "inspect-data": inspect_data,
     "transcribe": transcribe,
     "doctor": doctor,
