@@ -318,78 +318,81 @@ class AudioLLM:
             raise ValueError(
                 "return_waveforms=True, but this audio tokenizer has no waveform decoder: leave it out to get codes"
             )
+        num_answers = generate_kwargs.get("num_return_sequences", 1)
+        if sampling is not None:  # to transformers the search is greedy, which gives one answer per row
+            generate_kwargs.pop("num_return_sequences", None)
+            input_ids = input_ids.repeat_interleave(num_answers, dim=0)
+            attention_mask = None if attention_mask is None else attention_mask.repeat_interleave(num_answers, dim=0)
         input_ids = input_ids.to(self.device)
         prompt_length = input_ids.shape[1]
         self._check_context(prompt_length, max_new_tokens)
         is_inside = ends_inside_audio(input_ids, self.vocabulary)
         if allowed == {"text"} and bool(is_inside.any()):
-            raise ValueError(
-                "the prompt ends inside an audio segment, so text cannot follow: allow 'audio' or close it"
-            )
-        processors, config = self._plan(
-            allowed, prompt_length, max_new_tokens, (min_seconds, max_seconds), sampling, seed, generate_kwargs
-        )
+            raise ValueError("the prompt ends inside an audio segment, where no text can follow: allow 'audio' too")
+        processors = self._processors(allowed, prompt_length, (min_seconds, max_seconds), sampling, seed)
         output = self.model.generate(
             input_ids=input_ids,
             attention_mask=torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(self.device),
-            generation_config=config,
-            logits_processor=processors,
+            generation_config=self._generation_config(max_new_tokens, sampling, generate_kwargs),
+            logits_processor=LogitsProcessorList([*generate_kwargs.pop("logits_processor", []), *processors]),
             streamer=streamer,
             **generate_kwargs,
         )
         sequences = output if isinstance(output, Tensor) else output.sequences
-        num_answers = sequences.shape[0] // input_ids.shape[0]  # num_return_sequences
-        result = self._read(
-            sequences[:, prompt_length:].cpu(), is_inside.repeat_interleave(num_answers).tolist(), max_new_tokens
-        )
+        is_inside = is_inside.repeat_interleave(sequences.shape[0] // input_ids.shape[0])
+        result = self._read(sequences[:, prompt_length:].cpu(), is_inside.tolist(), max_new_tokens)
         if return_waveforms:
             self._decode(result)
         return result
 
-    def _plan(
+    def _processors(
         self,
         allowed: frozenset[str],
         prompt_length: int,
-        max_new_tokens: int,
         seconds: tuple[float | None, float | None],
         sampling: SamplingSettings | None,
         seed: int | None,
-        generate_kwargs: dict[str, Any],
-    ) -> tuple[LogitsProcessorList, GenerationConfig]:
-        """The logits processors, in order, and a generation config in which they alone decide how to draw."""
-        if sampling is not None and generate_kwargs.get("num_beams", 1) > 1:
-            raise ValueError("beam search takes the most likely tokens: pass do_sample=False, or num_beams=1 to draw")
+    ) -> LogitsProcessorList:
+        """The grammar and, to draw, the sampler, which must come last."""
         min_codes, max_codes = 1, None
         if seconds != (None, None):
             min_codes, max_codes = segment_limits(*seconds, self.processor.audio_tokenizer.frame_rate)
-        processors = LogitsProcessorList(generate_kwargs.pop("logits_processor", []))
-        processors.append(
-            AudioSegmentLogitsProcessor(
-                self.vocabulary,
-                allowed,
-                num_tokens=len(self.processor.tokenizer),
-                eos_token_ids=self._eos_token_ids,
-                prompt_length=prompt_length,
-                min_codes=min_codes,
-                max_codes=max_codes,
-            )
+        grammar = AudioSegmentLogitsProcessor(
+            self.vocabulary,
+            allowed,
+            num_tokens=len(self.processor.tokenizer),
+            eos_token_ids=self._eos_token_ids,
+            prompt_length=prompt_length,
+            min_codes=min_codes,
+            max_codes=max_codes,
         )
-        if sampling is not None:
-            processors.append(RepetitionAwareSampler(self.vocabulary, sampling, seed=seed, prompt_length=prompt_length))
+        if sampling is None:
+            return LogitsProcessorList([grammar])
+        sampler = RepetitionAwareSampler(self.vocabulary, sampling, seed=seed, prompt_length=prompt_length)
+        return LogitsProcessorList([grammar, sampler])
+
+    def _generation_config(
+        self, max_new_tokens: int, sampling: SamplingSettings | None, generate_kwargs: dict[str, Any]
+    ) -> GenerationConfig:
+        """A config in which our processors alone decide how to draw; takes its own settings out of the arguments."""
         own = self.model.generation_config
-        config = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            eos_token_id=self._eos_token_ids or None,
-            pad_token_id=own.pad_token_id if own.pad_token_id is not None else self.processor.pad_token_id,
-            bos_token_id=own.bos_token_id,
+        settings: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "eos_token_id": self._eos_token_ids or None,
+            "pad_token_id": own.pad_token_id if own.pad_token_id is not None else self.processor.pad_token_id,
+            "bos_token_id": own.bos_token_id,
             # Written out, for what is left open is taken from the checkpoint's own settings.
-            do_sample=False,
-            temperature=1.0,
-            top_k=50,
-            top_p=1.0,
-            repetition_penalty=1.0,
-        )
-        return processors, config
+            "do_sample": False,
+            "temperature": 1.0,
+            "top_k": 50,
+            "top_p": 1.0,
+            "repetition_penalty": 1.0,
+        }
+        known = vars(GenerationConfig())
+        settings |= {name: generate_kwargs.pop(name) for name in list(generate_kwargs) if name in known}
+        if sampling is not None and (settings.get("num_beams") or 1) > 1:
+            raise ValueError("beam search takes the most likely tokens: pass do_sample=False, or num_beams=1 to draw")
+        return GenerationConfig(**settings)
 
     @property
     def _eos_token_ids(self) -> list[int]:

@@ -22,6 +22,8 @@ from transformers import (
 )
 
 from audiollm.tokenizer.base import AudioTokenizer, Codes
+from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 # Qwen2.5's added tokens, in its order: 14 special ones, then 8 plain ones.
 QWEN_SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -58,13 +60,17 @@ def build_text_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-_TEXT_TOKENIZER = build_text_tokenizer()
+@pytest.fixture(scope="session")
+def make_text_tokenizer() -> Callable[[], PreTrainedTokenizerFast]:
+    """Gives fresh copies of the tiny text tokenizer."""
+    original = build_text_tokenizer()
+    return lambda: copy.deepcopy(original)
 
 
 @pytest.fixture
-def text_tokenizer() -> PreTrainedTokenizerFast:
+def text_tokenizer(make_text_tokenizer: Callable[[], PreTrainedTokenizerFast]) -> PreTrainedTokenizerFast:
     """A fresh copy of the tiny text tokenizer."""
-    return copy.deepcopy(_TEXT_TOKENIZER)
+    return make_text_tokenizer()
 
 
 def build_llm(
@@ -92,7 +98,7 @@ def build_llm(
         return model_class(config).eval()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_llm() -> Callable[..., Any]:
     """`build_llm` as a fixture."""
     return build_llm
@@ -136,6 +142,29 @@ class EnergyTokenizer(AudioTokenizer):
 def audio_tokenizer() -> EnergyTokenizer:
     """The stand-in audio tokenizer, 64 codes at 25 Hz."""
     return EnergyTokenizer()
+
+
+@pytest.fixture(scope="session")
+def codec() -> UniAudioTokenizer:
+    """A tiny real audio tokenizer with random weights, 64 codes at 25 Hz."""
+    config = UniAudioTokenizerConfig(
+        num_mel_bins=16,
+        d_model=16,
+        encoder_layers=2,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=16,
+        vocab_size=8,
+        quantize_vocab_size=64,
+        quantize_position=1,
+        pooling_kernel_size=2,
+        pooling_position=1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return UniAudioTokenizer(config).eval()
 
 
 @pytest.fixture(scope="session")

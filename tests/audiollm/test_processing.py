@@ -377,34 +377,10 @@ def test_audio_that_breaks_the_grammar_is_kept_and_flagged(processor, grammar, e
 # Saving and loading
 
 
-def tiny_audio_tokenizer():
-    from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
-    from audiollm.tokenizer.modeling import UniAudioTokenizer
-
-    config = UniAudioTokenizerConfig(
-        num_mel_bins=16,
-        d_model=16,
-        encoder_layers=2,
-        encoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_layers=1,
-        decoder_attention_heads=2,
-        decoder_ffn_dim=16,
-        vocab_size=8,
-        quantize_vocab_size=64,
-        quantize_position=1,
-        pooling_kernel_size=2,
-        pooling_position=1,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return UniAudioTokenizer(config).eval()
-
-
 @pytest.fixture
-def real_processor(text_tokenizer, make_llm):
+def real_processor(text_tokenizer, make_llm, codec):
     extend(make_llm(), text_tokenizer, 64)
-    return AudioLLMProcessor(text_tokenizer, audio_tokenizer=tiny_audio_tokenizer())
+    return AudioLLMProcessor(text_tokenizer, audio_tokenizer=codec)
 
 
 def test_a_saved_processor_is_found_by_auto_processor_and_survives_a_move(real_processor, tmp_path, monkeypatch):
