@@ -224,7 +224,8 @@ def test_what_is_trained_on_is_what_is_asked(make_llm, text_tokenizer, codec, cl
         for path, answer in answers.items()
     ]
     encoded = audio_llm.processor.encode_conversations(records)
-    batch = collate([vars(one) for one in encoded], pad_token_id=audio_llm.processor.pad_token_id)
+    examples = [{"input_ids": one.token_ids, "labels": one.labels} for one in encoded]
+    batch = collate(examples, pad_token_id=audio_llm.processor.pad_token_id)
     optimizer = torch.optim.AdamW(audio_llm.model.parameters(), lr=1e-2)
     for _ in range(60):
         audio_llm.model(**batch).loss.backward()
