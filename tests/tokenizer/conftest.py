@@ -1,0 +1,95 @@
+"""Tiny tokenizers, and the parity data of the reference implementation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
+
+
+def parity_root() -> Path:
+    """The committed parity data, or another folder of the same layout."""
+    return Path(os.environ.get("AUDIOLLM_PARITY", FIXTURES))
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    return parity_root()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test that asks for ``variant`` once per encoder variant."""
+    if "variant" in metafunc.fixturenames:
+        metafunc.parametrize("variant", sorted(folder.name for folder in parity_root().glob("encoder_*")))
+
+
+@pytest.fixture(scope="session")
+def clips(parity: Path) -> dict[str, Tensor]:
+    """Real recordings at 16 kHz, float32 ``[N]``."""
+    return {name: clip.float() / 32768 for name, clip in load_file(parity / "audio" / "clips.safetensors").items()}
+
+
+@pytest.fixture
+def tiny_config() -> Callable[..., UniAudioTokenizerConfig]:
+    """Makes a configuration of a few kilobytes; keyword arguments override."""
+
+    def make(**overrides: Any) -> UniAudioTokenizerConfig:
+        values: dict[str, Any] = {
+            "d_model": 16,
+            "encoder_layers": 4,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 32,
+            "num_mel_bins": 80,
+            "pooling_kernel_size": 2,
+            "pooling_type": "avg",
+            "quantize_vocab_size": 24,
+            "quantize_position": 3,
+            "quantize_ema_decay": 0.9,
+            "quantize_restart_interval": 2,
+            "encoder_residual_source_position": 1,
+            "encoder_residual_target_position": 3,
+            "use_residual_adapter": True,
+            "use_residual_gate": True,
+        }
+        return UniAudioTokenizerConfig(**values | overrides)
+
+    return make
+
+
+@pytest.fixture
+def make_tokenizer(tiny_config: Callable[..., UniAudioTokenizerConfig]) -> Callable[..., UniAudioTokenizer]:
+    """Makes a tiny tokenizer whose codes vary with the sound: its weights and entries are far from zero."""
+
+    def make(**overrides: Any) -> UniAudioTokenizer:
+        torch.manual_seed(7)
+        model = UniAudioTokenizer(tiny_config(**{"init_std": 0.3, **overrides}))
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def tokenizer(make_tokenizer: Callable[..., UniAudioTokenizer]) -> UniAudioTokenizer:
+    return make_tokenizer()
+
+
+@pytest.fixture
+def noise() -> Callable[..., Tensor]:
+    """Makes seeded noise whose loudness drifts, float32 ``[N]``."""
+
+    def make(num_samples: int, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        swell = torch.sin(torch.arange(num_samples) / 3000) * 0.2 + 0.25
+        return torch.randn(num_samples, generator=generator) * swell
+
+    return make

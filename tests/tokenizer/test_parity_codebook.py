@@ -1,0 +1,172 @@
+"""Codebook training equals the reference's traces, in one process and in two."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file
+from torch import Tensor
+
+from audiollm.tokenizer import Codebook
+
+ATOL = 1e-5
+
+
+def make_codebook(config: dict[str, Any]) -> Codebook:
+    return Codebook(
+        config["quantize_vocab_size"],
+        config["d_model"],
+        ema_decay=config["quantize_ema_decay"],
+        restart_interval=config["quantize_restart_interval"],
+        commit_coefficient=config["quantize_commit_coefficient"],
+        loss_scale=config["quantize_loss_scale"],
+    ).train()
+
+
+@torch.no_grad()
+def set_state(codebook: Codebook, trace: dict[str, Tensor]) -> None:
+    codebook.weight.copy_(trace["init.codebook"])
+    codebook.ema_count.copy_(trace["init.ema_count"])
+    codebook.ema_weight.copy_(trace["init.ema_weight"])
+    if "init.codebook_used" in trace:
+        codebook.recent_codes.copy_(trace["init.codebook_used"])
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, atol=ATOL, rtol=0, check_dtype=False)
+
+
+def test_moving_averages_and_restarts_follow_the_trace(parity: Path) -> None:
+    trace = load_file(parity / "codebook_training" / "io.safetensors")
+    meta = json.loads((parity / "codebook_training" / "meta.json").read_text())
+    config = meta["config"]["ema"]
+    codebook = make_codebook(config)
+    set_state(codebook, trace)
+    random.seed(config["python_random_seed"])
+    num_steps = sum(key.startswith("step") and key.endswith(".quantize_loss") for key in trace)
+    for step in range(num_steps):
+        recorded = {key.split(".", 1)[1]: value for key, value in trace.items() if key.startswith(f"step{step}.")}
+        features = recorded["hidden_states"].clone().requires_grad_()
+        positions = trace["embed_positions2.weight"].clone().requires_grad_()
+        output = codebook(features, recorded["attention_mask"])
+        assert output.loss is not None
+        result = output.quantized + positions[: features.shape[1]]
+        (output.loss + (result * recorded["output_weight"]).sum()).backward()
+        assert torch.equal(output.codes, recorded["quantized_token_ids"])
+        close(result, recorded["output"])
+        close(output.loss, recorded["quantize_loss"][0])
+        for name in ("ema_count", "ema_weight"):
+            close(getattr(codebook, name), recorded[name])
+        close(codebook.weight, recorded["codebook"])
+        assert torch.equal(codebook.recent_codes, recorded["codebook_used"].long())
+        assert features.grad is not None
+        assert positions.grad is not None
+        close(features.grad, recorded["grad_hidden_states"])
+        close(positions.grad, recorded["grad_embed_positions2"])
+        assert codebook.usage() == pytest.approx(meta["results"][f"step{step}"]["codebook_usage"])
+        assert int(output.num_active) == meta["results"][f"step{step}"]["num_active_codes"]
+        assert output.num_restarted == len(recorded["restart_choice"])
+
+
+def test_codebook_trained_by_gradient_follows_the_trace(parity: Path) -> None:
+    everything = load_file(parity / "codebook_training" / "io.safetensors")
+    trace = {key.split(".", 1)[1]: value for key, value in everything.items() if key.startswith("gradient.")}
+    meta = json.loads((parity / "codebook_training" / "meta.json").read_text())
+    codebook = make_codebook(meta["config"]["gradient"])
+    with torch.no_grad():
+        codebook.weight.copy_(trace["codebook"])
+    features = trace["hidden_states"].clone().requires_grad_()
+    output = codebook(features, trace["attention_mask"])
+    assert output.loss is not None
+    result = output.quantized + trace["embed_positions2.weight"]
+    (output.loss + (result * trace["output_weight"]).sum()).backward()
+    assert torch.equal(output.codes, trace["quantized_token_ids"])
+    assert features.grad is not None
+    assert codebook.weight.grad is not None
+    close(output.loss, trace["quantize_loss"][0])
+    close(result, trace["output"])
+    close(features.grad, trace["grad_hidden_states"])
+    close(codebook.weight.grad, trace["grad_codebook"])
+    close(codebook.weight, trace["codebook"])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def in_two_processes(function: Callable[[int, Path], None], folder: Path) -> None:
+    """Runs ``function(rank, folder)`` in two processes of one gloo group; an exception in either fails the test."""
+    # fork: a spawned process could not import the test module.
+    mp.start_processes(run_rank, args=(free_port(), function, folder), nprocs=2, start_method="fork")
+
+
+def run_rank(rank: int, port: int, function: Callable[[int, Path], None], folder: Path) -> None:
+    torch.set_num_threads(1)  # the parent's thread pool does not survive the fork
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    function(rank, folder)
+    dist.barrier()
+    dist.destroy_process_group()
+    # gloo's thread may free a tensor while the interpreter shuts down, which aborts the process: leave without that.
+    os._exit(0)
+
+
+def follow_two_rank_trace(rank: int, folder: Path) -> None:
+    trace = load_file(folder / "two_ranks.safetensors")
+    meta = json.loads((folder / "two_ranks.json").read_text())
+    codebook = make_codebook(meta["config"])
+    set_state(codebook, trace)
+    random.seed(meta["config"]["python_random_seed"][f"rank{rank}"])
+    for step in range(len(meta["results"]["rank0"])):
+        own = f"step{step}.rank{rank}"
+        output = codebook(trace[f"{own}.hidden_states"], trace[f"{own}.attention_mask"])
+        assert torch.equal(output.codes, trace[f"{own}.quantized_token_ids"])
+        close(output.loss, trace[f"{own}.quantize_loss"][0])
+        assert torch.equal(codebook.recent_codes, trace[f"{own}.codebook_used"].long())
+        close(codebook.weight, trace[f"step{step}.codebook"])
+        close(codebook.ema_count, trace[f"step{step}.ema_count"])
+        close(codebook.ema_weight, trace[f"step{step}.ema_weight"])
+        assert codebook.usage() == pytest.approx(meta["results"][f"rank{rank}"][f"step{step}"]["codebook_usage"])
+
+
+@pytest.mark.multiprocess
+def test_two_processes_follow_the_trace(parity: Path) -> None:
+    in_two_processes(follow_two_rank_trace, parity / "codebook_training")
+
+
+def train_with_uneven_ranks(rank: int, folder: Path) -> None:
+    """Rows that do not divide by two, and a rank whose last batches are all padding."""
+    torch.manual_seed(0)
+    codebook = Codebook(7, 4, ema_decay=0.5, restart_interval=1).train()
+    generator = torch.Generator().manual_seed(rank)
+    restarted = 0
+    for step in range(4):
+        features = torch.randn(2, 3 + rank, 4, generator=generator)
+        mask = torch.ones(2, 3 + rank, dtype=torch.int64)
+        if rank == 1 and step >= 2:
+            mask.zero_()
+        output = codebook(features, mask)
+        restarted += output.num_restarted
+        assert output.loss is not None
+        assert torch.isfinite(output.loss)
+    torch.save({**codebook.state_dict(), "restarted": restarted}, folder / f"rank{rank}.pt")
+
+
+@pytest.mark.multiprocess
+def test_all_processes_hold_identical_buffers(tmp_path: Path) -> None:
+    in_two_processes(train_with_uneven_ranks, tmp_path)
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name in ("weight", "ema_count", "ema_weight", "num_updates"):
+        assert torch.equal(first[name], second[name]), name
+    assert first["restarted"] == second["restarted"] > 0
