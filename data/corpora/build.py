@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..atomic import atomic_write
 from ..packages import Package, publish_folder
-from . import asterisk, music, opensfx, sonic_pi
+from . import asterisk, fillets, music, opensfx, sonic_pi, tuxpaint
 from .manifest import (
     MANIFEST_NAME,
     Clip,
@@ -42,17 +42,18 @@ LICENCE_TEXTS = {
     "CC0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
     "CC-BY-3.0": "https://creativecommons.org/licenses/by/3.0/",
     "CC-BY-SA-3.0": "https://creativecommons.org/licenses/by-sa/3.0/",
+    "GPL-2.0-only": "https://www.gnu.org/licenses/old-licenses/gpl-2.0.html",
     "GPL-2.0-or-later": "https://www.gnu.org/licenses/old-licenses/gpl-2.0.html",
     "MIT": "Permission is hereby granted, free of charge, to any person obtaining a copy of this software and "
-    "associated documentation files (the “Software”), to deal in the Software without restriction, including "
-    "without limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the "
-    "Software, and to permit persons to whom the Software is furnished to do so, subject to the following "
-    "conditions: The above copyright notice and this permission notice shall be included in all copies or substantial portions of the "
-    "Software. THE SOFTWARE IS PROVIDED “AS IS”, WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT "
-    "LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT "
-    "SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION "
-    "OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER "
-    "DEALINGS IN THE SOFTWARE.",
+    "associated documentation files (the “Software”), to deal in the Software without restriction, including without "
+    "limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of "
+    "the Software, and to permit persons to whom the Software is furnished to do so, subject to the following "
+    "conditions: The above copyright notice and this permission notice shall be included in all copies or "
+    "substantial portions of the Software. THE SOFTWARE IS PROVIDED “AS IS”, WITHOUT WARRANTY OF ANY KIND, "
+    "EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR "
+    "PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, "
+    "DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN "
+    "CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.",
 }
 
 
@@ -87,6 +88,20 @@ CORPORA: Mapping[str, Corpus] = {
             (music.IMMICH_PACKAGE,),
             music.immich_recordings,
             84,
+        ),
+        Corpus(
+            fillets.NAME,
+            "Acted dialogues in Czech and Dutch with English translations",
+            fillets.PACKAGES,
+            fillets.recordings,
+            3250,
+        ),
+        Corpus(
+            tuxpaint.NAME,
+            "Spoken phrases in 12 languages with English translations",
+            tuxpaint.PACKAGES,
+            tuxpaint.recordings,
+            7153,
         ),
         Corpus(music.MOH, "On-hold music, five tracks", (music.MOH_PACKAGE,), music.moh_recordings, 108),
     )
