@@ -7,11 +7,14 @@ without a GPU starts several that do not know of each other, and ``ACCELERATE_US
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, GradientAccumulationPlugin, InitProcessGroupKwargs
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from .sft_config import SFTConfig, accumulation_steps
 
@@ -116,6 +119,23 @@ def zero_stage(accelerator: Accelerator) -> int:
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
         return 0
     return int(accelerator.state.deepspeed_plugin.zero_stage)
+
+
+@contextmanager
+def whole_weights(accelerator: Accelerator) -> Iterator[None]:
+    """Inside, transformers loads and makes models in one piece even under ZeRO-3.
+
+    Otherwise it splits them over the processes as they are made, which all processes must then do together and which
+    leaves nothing for an extended vocabulary or an adapter to start from. DeepSpeed splits the prepared model.
+    """
+    if zero_stage(accelerator) != 3:
+        yield
+        return
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        set_hf_deepspeed_config(accelerator.state.deepspeed_plugin.dschf)
 
 
 def mode_name(accelerator: Accelerator) -> str:

@@ -38,7 +38,7 @@ from audiollm.training.checkpointing import (
 from audiollm.training.data_order import DataOrder, share_of_process
 from audiollm.training.encoded_records import DataCheck, EncodedRecord, EncodedRecords, usable_records
 from audiollm.training.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
-from audiollm.training.launch import LaunchError, mode_name, start_accelerator, stop_accelerator
+from audiollm.training.launch import LaunchError, mode_name, start_accelerator, stop_accelerator, whole_weights
 from audiollm.training.model_setup import StartingPoint, load_starting_point, optimizer_for, save_trained_model
 from audiollm.training.objective import TargetTokenLoss, num_chunks
 from audiollm.training.run_record import (
@@ -144,7 +144,8 @@ def _train(accelerator: Accelerator, config: SFTConfig) -> TrainingSummary:
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
     set_seed(config.seed)
-    start = load_starting_point(accelerator, config)
+    with whole_weights(accelerator):
+        start = load_starting_point(accelerator, config)
     run, data_facts = _prepare(accelerator, config, start)
     identity = run_identity(
         config_as_json(config),
@@ -193,7 +194,8 @@ def _train(accelerator: Accelerator, config: SFTConfig) -> TrainingSummary:
             if _is_due(config.save_every, step, run.total_steps):
                 state = CheckpointState(step, identity)
                 checkpoints.save(accelerator, run.model, run.optimizer, state, documents)
-    model_folder = save_trained_model(accelerator, run.model, start, config)
+    with whole_weights(accelerator):
+        model_folder = save_trained_model(accelerator, run.model, start, config)
     return TrainingSummary(run.total_steps, loss, evaluation, model_folder, folder / "metrics.jsonl")
 
 

@@ -40,7 +40,7 @@ def launch(name: str, config: SFTConfig, folder: Path, *launcher_flags: str) -> 
     command += ["--main_process_port", "0", *launcher_flags, "training/sft.py", "--config", str(path)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
     environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def lines_of(config: SFTConfig, event: str) -> list[dict]:
