@@ -88,8 +88,7 @@ def _end_of_audio_chunk(file: BinaryIO, layout: ChunkLayout, num_bytes: int, wid
         file.seek(position)
         header = file.read(header_bytes)
         if len(header) < header_bytes:
-            # The chunks ran out before the audio: the last one promised more than there is.
-            return position + header_bytes if header else position
+            return None  # no audio chunk: libsndfile says so, or finds its way where a writer forgot a padding byte
         chunk_id = header[: layout.id_bytes]
         (size,) = struct.unpack(layout.size_format, header[layout.id_bytes :])
         body = size - header_bytes if layout.size_counts_header else size

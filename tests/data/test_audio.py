@@ -294,6 +294,20 @@ def test_no_cut_of_a_file_that_tells_its_length_goes_unnoticed(kind, missing, nu
         load_audio(cut)
 
 
+@pytest.mark.parametrize("padding", [b"\0", b""])
+def test_chunks_of_odd_size_in_front_of_the_audio_do_no_harm(padding):
+    """The padding byte behind such a chunk is required, but some writers forget it."""
+    source = encoded(noise(1000))
+    chunk = b"note" + struct.pack("<I", 5) + b"hello" + padding
+    source = source[:36] + chunk + source[36:]
+    if padding:
+        assert torch.equal(load_audio(source)[0], load_audio(encoded(noise(1000)))[0])
+        with pytest.raises(AudioError, match=f"truncated: its header promises audio up to byte {len(source)}"):
+            load_audio(source[:-1])
+    else:
+        assert promised_size(io.BytesIO(source), len(source)) is None
+
+
 @pytest.mark.parametrize("size_field", [b"\x40\x64", b"\x01\0\0\0\0\0\0\x64"])
 def test_a_cut_matroska_file_is_noticed_and_a_live_one_accepted(size_field):
     header = b"\x1a\x45\xdf\xa3\x83abc\x18\x53\x80\x67"  # ends before the size of the segment, here 100 bytes
