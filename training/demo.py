@@ -177,10 +177,13 @@ def build_llm(tokenizer: UniAudioTokenizer, texts: Sequence[str], config: DemoCo
     return AudioLLM.create(llm, text_tokenizer, tokenizer, init="codebook", seed=config.seed)
 
 
-def write_records(records: Sequence[dict[str, Any]], path: Path) -> Path:
+def write_records(records: Sequence[dict[str, Any]], path: Path) -> None:
     with atomic_write(path) as file:
         file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-    return path
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def launch_training(folder: Path, config: DemoConfig) -> list[dict[str, Any]]:
@@ -190,14 +193,13 @@ def launch_training(folder: Path, config: DemoConfig) -> list[dict[str, Any]]:
         *("--config_file", str(TRAINING / "configs/accelerate/single.yaml"), str(TRAINING / "sft.py")),
         *("--config", str(TRAINING / "configs/demo.yaml")),
         *("--model", str(folder / "extended")),
-        *("--train_data", str(folder / "train.codes.jsonl"), "--eval_data", str(folder / "held_out.codes.jsonl")),
+        *("--train_data", str(folder / "train.jsonl"), "--eval_data", str(folder / "held_out.jsonl")),
         *("--output_dir", str(folder / "sft"), "--seed", str(config.seed)),
         *("--max_steps", str(config.max_steps), "--learning_rate", str(config.learning_rate)),
     ]
     console.print("  " + " ".join(["accelerate launch", *command[3:]]))
     subprocess.run(command, check=True)
-    lines = (folder / "sft" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return read_json_lines(folder / "sft" / "metrics.jsonl")
 
 
 # ------------------------------------------------------------------ the report
@@ -230,8 +232,7 @@ def listen(model: AudioLLM, tokenizer: UniAudioTokenizer, clip: Clip) -> Hearing
 
 def read_samples(folder: Path, records: Sequence[dict[str, Any]], count: int) -> list[dict[str, str]]:
     """Some of the last evaluation's answers, spread over the held-out records."""
-    path = max((folder / "sft" / "samples").glob("step_*.jsonl"))
-    samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    samples = read_json_lines(max((folder / "sft" / "samples").glob("step_*.jsonl")))
     questions = {record["id"]: record["messages"][0]["content"][1]["text"] for record in records}
     return [
         {
@@ -281,11 +282,12 @@ def run_demo(config: DemoConfig) -> DemoReport:
         f"  {config.codebook_size} codes fitted to {fit.num_frames} frames: {100 * fit.usage:.1f} % in use, "
         f"{100 * fit.quantization_error:.1f} % of the variance lost"
     )
-    train_records, held_out_records = records_of(train_clips), records_of(held_out_clips)
-    for name, records in (("train", train_records), ("held_out", held_out_records)):
-        source = write_records(records, folder / f"{name}.jsonl")
-        report = tokenize_corpus(source, tokenizer, folder / f"{name}.codes.jsonl")
-        console.print(f"  {name}: {report.tokens} audio tokens")
+    report = tokenize_corpus([clip.audio for clip in clips], tokenizer, folder / "codes.jsonl")
+    console.print(f"  {report.tokens} audio tokens, {report.realtime_speed:.0f} times faster than real time")
+    codes = {line["audio"]: line["codes"] for line in read_json_lines(folder / "codes.jsonl")}
+    train_records, held_out_records = records_of(train_clips, codes), records_of(held_out_clips, codes)
+    write_records(train_records, folder / "train.jsonl")
+    write_records(held_out_records, folder / "held_out.jsonl")
 
     console.rule("3. Audio-LLM")
     texts = [answer_text(record) for record in train_records]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from audiollm.data.corpora import Clip
@@ -21,31 +21,26 @@ def answers_of(clip: Clip) -> dict[str, str]:
     return {"kind": "sound", "sound": (clip.label or "").replace("_", " ")}
 
 
-def records_of(clips: Iterable[Clip]) -> list[dict[str, Any]]:
-    """Conversation records, one per clip and task; the id chooses among a question's wordings."""
+def records_of(clips: Iterable[Clip], codes: Mapping[str, list[int]]) -> list[dict[str, Any]]:
+    """Conversation records, one per clip and task; the id chooses among a question's wordings.
+
+    Args:
+        clips: the recordings.
+        codes: audio path → what the audio tokenizer made of it.
+    """
     records = []
     for clip in clips:
+        audio = {"type": "audio", "codes": codes[str(clip.audio)]}
         for task, answer in answers_of(clip).items():
             record_id = f"{clip.id}/{task}"
-            question = instruction(task, record_id)
-            records.append(
-                {
-                    "id": record_id,
-                    "task": task,
-                    "messages": [
-                        {
-                            "role": "user",
-                            "content": [{"type": "audio", "path": str(clip.audio)}, {"type": "text", "text": question}],
-                        },
-                        {"role": "assistant", "content": [{"type": "text", "text": answer}]},
-                    ],
-                }
-            )
+            question = [audio, {"type": "text", "text": instruction(task, record_id)}]
+            messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            records.append({"id": record_id, "task": task, "messages": messages})
     return records
 
 
 def answer_text(record: dict[str, Any]) -> str:
-    return record["messages"][-1]["content"][0]["text"]
+    return record["messages"][-1]["content"]
 
 
 def score_table(
