@@ -149,7 +149,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path, whisper_files):
 
 @pytest.fixture
 def whisper_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WhisperFiles:
-    """A tiny checkpoint, as the CTranslate2 reader gives it; its tokenizer lacks the timestamps, as published ones do."""
+    """A tiny checkpoint, as the CTranslate2 reader gives it; its tokenizer lacks timestamps, as published ones do."""
     source = tmp_path / "source"
     source.mkdir()
     tokenizer = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, "c": 2}, merges=[]))
