@@ -81,7 +81,11 @@ class DataCheck:
             merged.problems |= part.problems
             merged.too_long |= part.too_long
             merged.digests |= part.digests
-        return cls(*(dict(sorted(d.items())) for d in (merged.problems, merged.too_long, merged.digests)))
+        return cls(
+            problems=dict(sorted(merged.problems.items())),
+            too_long=dict(sorted(merged.too_long.items())),
+            digests=dict(sorted(merged.digests.items())),
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 over every record as the model sees it: changes with text, audio, template or audio tokenizer."""

@@ -125,7 +125,8 @@ def generate_samples(
             prompts: list[Example] = [{"input_ids": prompt_token_ids(record)} for record in records.encode(indexes)]
             batch = collate(prompts, pad_token_id=audio_llm.processor.pad_token_id, padding_side="left")
             answers = audio_llm.generate(
-                **batch,
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
                 max_new_tokens=min(max_new_tokens, context_length - batch["input_ids"].shape[1]),
                 synced_gpus=zero_stage(accelerator) == 3,
             )

@@ -60,7 +60,8 @@ class TargetTokenLoss(nn.Module):
     @property
     def causal_lm(self) -> Any:
         """The transformers model itself, adapters in place."""
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        model: Any = self.model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, num_chunks: int = 1) -> Tensor:
         """Computes the loss of one micro-batch.

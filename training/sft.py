@@ -216,7 +216,8 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
 
     train_records = read(config.train_data)
     usable, facts = _check_data(accelerator, config, train_records)
-    eval_records, usable_eval = None, []
+    eval_records: EncodedRecords | None = None
+    usable_eval: list[int] = []
     if config.eval_data is not None:
         eval_records = read(config.eval_data)
         usable_eval, _ = _check_data(accelerator, config, eval_records)
