@@ -63,7 +63,7 @@ def torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
         return None
     if isinstance(dtype, str):
         found = getattr(torch, dtype.removeprefix("torch."), None)
-        if not isinstance(found, torch.dtype):
+        if not isinstance(found, torch.dtype) or not found.is_floating_point:
             raise ValueError(f"dtype={dtype!r}: use 'float32', 'bfloat16', 'float16' or 'auto'")
         return found
     return dtype or torch.float32

@@ -94,13 +94,11 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, AudioEncoder):
-            init.copy_(module.embed_positions.weight, sinusoids(*module.embed_positions.weight.shape))
+        if isinstance(module, nn.Embedding):  # both are position tables
+            init.copy_(module.weight, sinusoids(*module.weight.shape))
         elif isinstance(module, Codebook):
             init.normal_(module.weight, std=self.config.init_std)
             module.reset_statistics()
-        elif isinstance(module, UniAudioTokenizer):
-            init.copy_(module.code_positions.weight, sinusoids(*module.code_positions.weight.shape))
 
     # ------------------------------------------------------------------ facts
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
+from audiollm.tokenizer.codebook_fit import fit_codebook
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 
@@ -68,12 +69,14 @@ def tiny_config() -> Callable[..., UniAudioTokenizerConfig]:
 
 @pytest.fixture
 def make_tokenizer(tiny_config: Callable[..., UniAudioTokenizerConfig]) -> Callable[..., UniAudioTokenizer]:
-    """Makes a tiny tokenizer whose codes vary with the sound: its weights and entries are far from zero."""
+    """Makes a tiny tokenizer whose codes vary with the sound: its entries lie among the features of noise."""
 
     def make(**overrides: Any) -> UniAudioTokenizer:
         torch.manual_seed(7)
-        model = UniAudioTokenizer(tiny_config(**{"init_std": 0.3, **overrides}))
-        return model.eval()
+        model = UniAudioTokenizer(tiny_config(**{"init_std": 0.3, **overrides})).eval()
+        swelling = torch.randn(80_000) * torch.linspace(0, 1, 80_000)
+        fit_codebook(model, [swelling, swelling.flip(0)], 16000, num_passes=3)
+        return model
 
     return make
 
