@@ -1,0 +1,386 @@
+"""Times encode() against a plain path: WhisperFeatureExtractor, all Whisper layers, naive quantizer, padded batches.
+
+Both run in one process on the same random weights and the same noise, in turns. The plain path is what the published
+tokenizer does: it pads a batch to its longest clip, computes the layers behind the quantizer, and computes all
+distances with the entries' norms anew. Example::
+
+    python benchmarks/tokenizer_speed.py --rounds 5 --output tokenizer_speed.json
+"""
+# Shapes: B segments, N samples, T tokens, D feature size, V codebook entries.
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jsonargparse import auto_cli, set_parsing_settings
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from transformers import WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer
+
+from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
+from audiollm.tokenizer.configuration import SAMPLE_RATE
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSpeedConfig:
+    """One comparison; sizes default to Whisper-base with the quantizer at half depth."""
+
+    d_model: int = 512
+    """Feature size."""
+    encoder_layers: int = 6
+    """Layers of the plain path; encode() needs only those up to the quantizer."""
+    quantize_position: int = 3
+    """Layer behind which the quantizer sits."""
+    codebook_size: int = 8192
+    """Codebook entries."""
+    num_mel_bins: int = 80
+    """Mel bins of the features."""
+    use_sae: bool = True
+    """Put the gated residual in front of the quantizer."""
+    long_seconds: float = 60.0
+    """Length of the one long file."""
+    num_files: int = 64
+    """Files of the batch, 1 to 30 s each."""
+    plain_batch_size: int = 128
+    """Segments that the plain path pads together, as the published code does."""
+    rounds: int = 5
+    """Timings of each path; they alternate."""
+    variants: tuple[str, ...] = ("bfloat16",)
+    """Also time encode() in these forms: bfloat16, compiled."""
+    num_threads: int | None = None
+    """Threads of torch; its own choice if not given."""
+    device: str = "cpu"
+    """Where to run."""
+    seed: int = 0
+    """For weights and noise."""
+    output: str | None = None
+    """File for the figures as JSON."""
+    json: bool = False
+    """Write the figures to standard output as JSON instead of tables."""
+
+
+class PartTimer:
+    """Adds up the seconds spent in named parts."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.device = device
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = now(self.device)
+        yield
+        self.seconds[name] += now(self.device) - start
+
+    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **options: Any) -> Any:
+            with self.part(name):
+                return function(*arguments, **options)
+
+        return timed
+
+
+class PlainPath(nn.Module):
+    """The same arithmetic without any care for speed, on copies of a tokenizer's weights."""
+
+    def __init__(self, model: UniAudioTokenizer) -> None:
+        super().__init__()
+        config = model.config
+        self.config = config
+        self.extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+        self.layers = nn.ModuleList(WhisperEncoderLayer(config) for _ in range(config.encoder_layers))
+        self.layers.load_state_dict(model.encoder.layers.state_dict())
+        self.conv1, self.conv2 = copy.deepcopy(model.encoder.conv1), copy.deepcopy(model.encoder.conv2)
+        self.layer_norm = nn.LayerNorm(config.d_model)
+        self.positions, self.code_positions = model.encoder.embed_positions, model.code_positions
+        self.entries_VD = model.codebook.weight.detach()
+        self.sae = plain_linears(copy.deepcopy(model.sae)) if model.sae is not None else None
+        self.timer = PartTimer(model.device)
+
+    @torch.no_grad()
+    def encode(self, waveforms: list[Tensor], batch_size: int) -> list[list[int]]:
+        """Encodes 16 kHz clips; segments are batched in the given order."""
+        length, stride = self.config.segment_samples, self.config.token_stride
+        pieces = [(index, piece) for index, clip in enumerate(waveforms) for piece in clip.split(length)]
+        codes: list[list[int]] = [[] for _ in waveforms]
+        for first in range(0, len(pieces), batch_size):
+            batch = pieces[first : first + batch_size]
+            with self.timer.part("log-mel"):
+                inputs = self.extractor(
+                    [piece.numpy() for _, piece in batch],
+                    sampling_rate=SAMPLE_RATE,
+                    padding="longest",
+                    pad_to_multiple_of=stride,
+                    truncation=False,
+                    return_attention_mask=True,
+                    return_tensors="pt",
+                )
+            codes_BT = self.run(inputs.input_features.to(self.entries_VD), inputs.attention_mask)
+            for (index, piece), row in zip(batch, codes_BT.tolist(), strict=True):
+                codes[index] += row[: -(-len(piece) // stride)]
+        return codes
+
+    def run(self, features_BMF: Tensor, mask_BF: Tensor) -> Tensor:
+        """Runs all layers, those behind the quantizer too; returns codes ``[B, T]``."""
+        config = self.config
+        with self.timer.part("convolutions"):
+            hidden = F.gelu(self.conv2(F.gelu(self.conv1(features_BMF)))).transpose(1, 2)
+            hidden = hidden + self.positions.weight[: hidden.shape[1]]
+            hidden = F.avg_pool1d(hidden.transpose(1, 2), config.pooling_factor).transpose(1, 2)
+        mask_BT = mask_BF[:, :: 2 * config.pooling_factor].to(hidden)
+        bias = (1 - mask_BT)[:, None, None, :] * torch.finfo(hidden.dtype).min
+        codes, shallow = torch.zeros(0), hidden
+        for position, layer in enumerate(self.layers, start=1):
+            part = "layers up to the quantizer" if position <= config.quantize_position else "layers behind it"
+            with self.timer.part(part):
+                hidden = layer(hidden, bias)
+            if position == config.encoder_residual_source_position:
+                shallow = hidden
+            if self.sae is not None and position == config.encoder_residual_target_position:
+                with self.timer.part("SAE"):
+                    hidden, _ = self.sae(hidden, shallow)
+            if position == config.quantize_position:
+                with self.timer.part("quantizer"):
+                    codes = self.quantize(hidden)
+                    hidden = F.embedding(codes, self.entries_VD) + self.code_positions.weight[: hidden.shape[1]]
+        with self.timer.part("layers behind it"):
+            self.layer_norm(hidden)
+        return codes
+
+    def quantize(self, hidden_BTD: Tensor) -> Tensor:
+        """Spells out |x|² + |e|² - 2 x·e for all entries."""
+        rows_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
+        distances_NV = (
+            rows_ND.square().sum(dim=1, keepdim=True)
+            + self.entries_VD.square().sum(dim=1)
+            - 2 * rows_ND @ self.entries_VD.t()
+        )
+        return distances_NV.argmin(dim=1).view(hidden_BTD.shape[:2])
+
+
+def plain_linears(module: nn.Module) -> nn.Module:
+    """Turns this package's linear layers into torch's own, in place."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            child.__class__ = nn.Linear
+    return module
+
+
+def build_model(config: TokenizerSpeedConfig) -> UniAudioTokenizer:
+    """Makes a tokenizer with random weights whose entries lie among features of noise."""
+    torch.manual_seed(config.seed)
+    model = UniAudioTokenizer(
+        UniAudioTokenizerConfig(
+            d_model=config.d_model,
+            encoder_layers=config.encoder_layers,
+            encoder_attention_heads=config.d_model // 64,
+            encoder_ffn_dim=4 * config.d_model,
+            num_mel_bins=config.num_mel_bins,
+            pooling_kernel_size=2,
+            pooling_type="avg",
+            quantize_position=config.quantize_position,
+            quantize_vocab_size=config.codebook_size,
+            encoder_residual_source_position=1 if config.use_sae else None,
+            encoder_residual_target_position=config.quantize_position if config.use_sae else None,
+            use_residual_adapter=config.use_sae,
+            use_residual_gate=config.use_sae,
+        )
+    ).eval()
+    features = model.encode(make_clips([30.0] * 4, seed=1), SAMPLE_RATE, return_features=True).features
+    assert features is not None
+    rows_ND = torch.cat(features)
+    spread_D = rows_ND.std(dim=0)
+    drawn_V = torch.randint(len(rows_ND), (config.codebook_size,))
+    with torch.no_grad():
+        model.codebook.weight.copy_(
+            rows_ND[drawn_V] + 0.3 * spread_D * torch.randn(config.codebook_size, len(spread_D))
+        )
+    return model.to(config.device)
+
+
+def make_clips(seconds: list[float], seed: int) -> list[Tensor]:
+    """Makes noise with changing loudness and colour, at 16 kHz."""
+    generator = torch.Generator().manual_seed(seed)
+    clips = []
+    for length in seconds:
+        waveform = torch.randn(int(length * SAMPLE_RATE), generator=generator)
+        places = torch.arange(len(waveform)) / SAMPLE_RATE
+        waveform = waveform * (0.1 + 0.09 * torch.sin(places * 7)) + 0.2 * torch.sin(places**1.5 * 600)
+        clips.append(waveform)
+    return clips
+
+
+def now(device: torch.device) -> float:
+    """Returns a wall clock in seconds, after all queued work of a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def in_turns(paths: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Times each path ``rounds`` times, alternating, after one run of each that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in paths}
+    for number in range(rounds + 1):
+        for name, run in paths.items():
+            start = now(device)
+            run()
+            if number:
+                seconds[name].append(now(device) - start)
+    return seconds
+
+
+def parts_of_encode(model: UniAudioTokenizer, clips: list[Tensor]) -> dict[str, float]:
+    """Splits one encode() into parts, by timing the model's pieces; instance attributes are put back."""
+    timer = PartTimer(model.device)
+    owners = [
+        (model, "log_mel", "log-mel"),
+        (model.encoder, "stem", "convolutions"),
+        (model.encoder, "pool", "convolutions"),
+        (model.codebook, "encode", "quantizer"),
+        (model.codebook, "half_squared_norms", "quantizer"),
+    ]
+    owners += [(layer, "forward", "layers up to the quantizer") for layer in model.encoder.layers]
+    if model.sae is not None:
+        owners.append((model.sae, "forward", "SAE"))
+    log_mel = model.log_mel
+    for owner, name, part in owners:
+        setattr(owner, name, timer.wrap(part, getattr(owner, name)))
+    start = now(model.device)
+    model.encode(clips, SAMPLE_RATE)
+    total = now(model.device) - start
+    for owner, name, _ in owners:
+        delattr(owner, name)
+    model.log_mel = log_mel
+    return {**timer.seconds, "rest": total - sum(timer.seconds.values())}
+
+
+def share_changed(first: list[list[int]], second: list[list[int]]) -> float:
+    """Share of codes that differ between two encodings of the same clips."""
+    pairs = [(a, b) for one, two in zip(first, second, strict=True) for a, b in zip(one, two, strict=True)]
+    return sum(a != b for a, b in pairs) / max(1, len(pairs))
+
+
+def make_variant(model: UniAudioTokenizer, name: str) -> UniAudioTokenizer:
+    """Returns a copy of the model in another form."""
+    variant = copy.deepcopy(model)
+    if name == "bfloat16":
+        for part in (variant.encoder, variant.sae):
+            if part is not None:
+                part.bfloat16()
+    elif name == "compiled":
+        variant.compile_encoder()
+    else:
+        raise ValueError(f"variant {name!r}: use bfloat16 or compiled")
+    return variant
+
+
+def compare(model: UniAudioTokenizer, clips: list[Tensor], config: TokenizerSpeedConfig) -> dict[str, Any]:
+    """Times all paths on one set of clips."""
+    plain = PlainPath(model).to(model.device).eval()
+    paths: dict[str, Callable[[], list[list[int]]]] = {
+        "plain": lambda: plain.encode(clips, config.plain_batch_size),
+        "encode": lambda: model.encode(clips, SAMPLE_RATE).tolist(),
+    }
+    for name in config.variants:
+        variant = make_variant(model, name)
+        paths[name] = lambda variant=variant: variant.encode(clips, SAMPLE_RATE).tolist()  # type: ignore[misc]
+    codes = {name: run() for name, run in paths.items()}
+    seconds = in_turns(paths, config.rounds, model.device)
+    plain.timer.seconds.clear()
+    paths["plain"]()
+    audio_seconds = sum(len(clip) for clip in clips) / SAMPLE_RATE
+    return {
+        "audio_seconds": audio_seconds,
+        "paths": {
+            name: {
+                "min_seconds": min(own),
+                "median_seconds": statistics.median(own),
+                "real_time_factor": statistics.median(own) / audio_seconds,
+                "speedup_min": min(seconds["plain"]) / min(own),
+                "speedup_median": statistics.median(seconds["plain"]) / statistics.median(own),
+                "share_of_codes_changed_from_encode": share_changed(codes["encode"], codes[name]),
+            }
+            for name, own in seconds.items()
+        },
+        "parts_seconds": {"plain": dict(plain.timer.seconds), "encode": parts_of_encode(model, clips)},
+        "distinct_codes": len({code for row in codes["encode"] for code in row}),
+    }
+
+
+def measure(config: TokenizerSpeedConfig) -> dict[str, Any]:
+    """Runs the comparison on one long file and on many of different lengths."""
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    model = build_model(config)
+    generator = torch.Generator().manual_seed(config.seed)
+    lengths = (1 + 29 * torch.rand(config.num_files, generator=generator)).tolist()
+    return {
+        "config": asdict(config),
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load_average": os.getloadavg(),
+            "device": torch.cuda.get_device_name(config.device) if config.device.startswith("cuda") else "cpu",
+            "torch": torch.__version__,
+        },
+        f"one file of {config.long_seconds:g} s": compare(model, make_clips([config.long_seconds], seed=2), config),
+        f"{config.num_files} files of 1-30 s": compare(model, make_clips(lengths, seed=3), config),
+    }
+
+
+def print_tables(results: dict[str, Any], console: Console) -> None:
+    """Shows times, speed-ups and where the time goes."""
+    for title, result in results.items():
+        if title in ("config", "machine"):
+            continue
+        table = Table("path", "min s", "median s", "× plain (median)", "× real time", "codes changed", title=title)
+        for name, path in result["paths"].items():
+            table.add_row(
+                name,
+                f"{path['min_seconds']:.3f}",
+                f"{path['median_seconds']:.3f}",
+                f"{path['speedup_median']:.2f}",
+                f"{1 / path['real_time_factor']:.0f}",
+                f"{path['share_of_codes_changed_from_encode']:.3%}",
+            )
+        console.print(table)
+        parts = Table("part", "plain s", "encode s", title=f"{title}: where the time goes")
+        plain, encode = result["parts_seconds"]["plain"], result["parts_seconds"]["encode"]
+        for name in {**plain, **encode}:
+            parts.add_row(name, *(f"{own.get(name, 0.0):.3f}" for own in (plain, encode)))
+        console.print(parts)
+    console.print(results["machine"])
+
+
+def main() -> None:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    config = auto_cli(TokenizerSpeedConfig, as_positional=False)
+    results = measure(config)
+    text = json.dumps(results, indent=2)
+    if config.output is not None:
+        Path(config.output).write_text(text + "\n", encoding="utf-8")
+    if config.json:
+        sys.stdout.write(text + "\n")
+    else:
+        print_tables(results, Console())
+
+
+if __name__ == "__main__":
+    main()

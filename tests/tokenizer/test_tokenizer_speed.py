@@ -1,0 +1,54 @@
+"""The speed comparison compares like with like, and leaves the model as it was."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from audiollm.benchmarks.tokenizer_speed import (
+    PlainPath,
+    TokenizerSpeedConfig,
+    build_model,
+    make_clips,
+    measure,
+    parts_of_encode,
+    share_changed,
+)
+
+TINY = TokenizerSpeedConfig(
+    d_model=64, encoder_layers=2, quantize_position=1, codebook_size=32, num_files=3, rounds=1, long_seconds=35.0
+)
+
+
+def test_both_paths_give_the_same_codes_where_no_padding_leaks() -> None:
+    model = build_model(TINY)
+    clips = make_clips([35.0], seed=2)
+    codes = model.encode(clips, 16000).tolist()
+    assert len(set(codes[0])) > 5
+    assert share_changed(codes, PlainPath(model).encode(clips, 128)) == 0.0
+
+
+def test_timing_the_parts_leaves_the_model_as_it_was() -> None:
+    model = build_model(TINY)
+    clips = make_clips([2.0], seed=2)
+    before, attributes = model.encode(clips, 16000).codes, set(vars(model.encoder))
+    parts = parts_of_encode(model, clips)
+    assert all(seconds >= 0 for seconds in parts.values())
+    assert set(vars(model.encoder)) == attributes
+    assert torch.equal(model.encode(clips, 16000).codes, before)
+
+
+def test_figures_are_complete_and_serialisable() -> None:
+    results = json.loads(json.dumps(measure(TINY)))
+    for title in ("one file of 35 s", "3 files of 1-30 s"):
+        assert set(results[title]["paths"]) == {"plain", "encode", "bfloat16"}
+        for path in results[title]["paths"].values():
+            assert 0 < path["min_seconds"] <= path["median_seconds"]
+    assert results["config"]["codebook_size"] == 32
+
+
+def test_unknown_variants_are_refused() -> None:
+    with pytest.raises(ValueError, match="variant 'int4': use bfloat16 or compiled"):
+        measure(TokenizerSpeedConfig(**{**vars(TINY), "variants": ("int4",)}))
