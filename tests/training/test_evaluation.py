@@ -7,7 +7,7 @@ import pytest
 
 from audiollm.data.conversation import load_conversations, parse_conversation
 from audiollm.modeling import AudioLLM
-from audiollm.training.encoded_records import EncodedRecord, EncodedRecords
+from audiollm.training.encoded_records import DataError, EncodedRecord, EncodedRecords
 from audiollm.training.evaluation import (
     GeneratedSample,
     _equal_shares,
@@ -88,3 +88,16 @@ def test_the_cache_stays_within_its_budget_and_changes_nothing(assets):
         assert sum(len(record) for record in small._cache.values()) == small._cached_tokens <= 150
     assert small._cache
     assert not none._cache
+
+
+def test_a_record_without_targets_is_named(assets):
+    """A chat template can mark nothing as the assistant's."""
+
+    class Silent:
+        def encode_conversations(self, conversations, max_length):
+            return [SimpleNamespace(token_ids=[1, 2], labels=[-100, -100]) for _ in conversations]
+
+    records = EncodedRecords(load_conversations(assets.dev), Silent(), max_length=9, cache_tokens=0)
+    with pytest.raises(DataError, match=r"dev\.jsonl:2: no assistant turn"):
+        records.encode([1])
+    assert list(records.check([0, 2]).problems) == [0, 2]

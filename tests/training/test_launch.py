@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from audiollm.modeling import AudioLLM
-from audiollm.training.launch import LaunchError, start_accelerator
+from audiollm.training.launch import LaunchError, _complete_deepspeed_config, start_accelerator
 from audiollm.training.run_record import read_metrics
 from audiollm.training.sft import train
 from audiollm.training.sft_config import LoRASettings, SFTConfig
@@ -158,6 +159,18 @@ def test_settings_that_turn_deepspeed_off_are_refused(make_config, environment):
     environment(ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_USE_CPU="true")
     with pytest.raises(LaunchError, match="ACCELERATE_USE_CPU turns DeepSpeed off"):
         start_accelerator(make_config())
+
+
+def test_a_deepspeed_file_that_contradicts_the_config_is_refused_and_auto_is_filled_in(make_config):
+    settings = {"gradient_clipping": "auto", "train_micro_batch_size_per_gpu": 2}
+    plugin = SimpleNamespace(deepspeed_config=settings)
+    accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin), gradient_accumulation_steps=4)
+    _complete_deepspeed_config(accelerator, make_config(max_grad_norm=None))
+    assert settings == {
+        "gradient_clipping": 0.0, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 4
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"sets gradient_clipping=0\.0 but the run's config says 0\.5.*auto"):
+        _complete_deepspeed_config(accelerator, make_config(max_grad_norm=0.5))
 
 
 def test_fsdp_is_refused_by_name(make_config, environment):

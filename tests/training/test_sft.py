@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import wave
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from audiollm.data.collation import collate
 from audiollm.data.conversation import load_conversations
@@ -20,6 +22,8 @@ from audiollm.modeling import AudioLLM
 from audiollm.training import sft
 from audiollm.training.checkpointing import ResumeError
 from audiollm.training.encoded_records import DataError, EncodedRecords
+from audiollm.training.model_setup import optimizer_for
+from audiollm.training.objective import TargetTokenLoss
 from audiollm.training.run_record import read_metrics
 from audiollm.training.sft import NonFiniteLossError, train
 from audiollm.training.sft_config import LoRASettings
@@ -178,6 +182,17 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_records(make_confi
     assert latest
 
 
+def test_a_broken_model_is_noticed_before_its_first_update(make_config, assets, tmp_path):
+    broken = shutil.copytree(assets.audio_llm, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][3] = math.nan
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(NonFiniteLossError, match="update 1: loss is nan"):
+        train(make_config(model=str(broken)))
+    assert metrics_of(tmp_path / "run") == []
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_lora_trains_the_audio_rows_and_merges_into_a_plain_model(make_config, assets, tmp_path, tied):
     source = assets.audio_llm if tied else assets.untied_audio_llm
@@ -207,6 +222,18 @@ def test_lora_trains_the_audio_rows_and_merges_into_a_plain_model(make_config, a
     with torch.no_grad():
         expected = adapted(token_ids).logits
         torch.testing.assert_close(merged.model.eval()(token_ids).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weight_decay_spares_norms_and_biases_and_frozen_weights_are_left_out(make_config, assets):
+    model = AudioLLM.from_pretrained(assets.audio_llm).model
+    model.model.embed_tokens.requires_grad_(False)
+    cpu = SimpleNamespace(device=torch.device("cpu"))
+    decayed, spared = optimizer_for(TargetTokenLoss(model), make_config(weight_decay=0.3), cpu).param_groups
+    name_of = {parameter: name for name, parameter in model.named_parameters()}
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
+    assert all(name_of[parameter].endswith("proj.weight") for parameter in decayed["params"])
+    assert all("norm" in name_of[parameter] or "bias" in name_of[parameter] for parameter in spared["params"])
+    assert len(decayed["params"]) + len(spared["params"]) == len(name_of) - 1
 
 
 def test_a_text_llm_is_extended_before_training(make_config, assets, tmp_path):
