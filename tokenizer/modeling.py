@@ -67,7 +67,6 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
     main_input_name = "input_features"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _supports_flash_attn = True
     _no_split_modules = ("EncoderLayer",)
 
     def __init__(self, config: UniAudioTokenizerConfig) -> None:

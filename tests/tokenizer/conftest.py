@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -96,3 +99,27 @@ def noise() -> Callable[..., Tensor]:
         return torch.randn(num_samples, generator=generator) * swell
 
     return make
+
+
+@pytest.fixture
+def in_two_processes() -> Callable[[Callable[[int, Path], None], Path], None]:
+    """Runs ``function(rank, folder)`` in two processes of one gloo group; an exception in either fails the test."""
+
+    def run(function: Callable[[int, Path], None], folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        # fork: a spawned process could not import the test module.
+        mp.start_processes(run_rank, args=(port, function, folder), nprocs=2, start_method="fork")
+
+    return run
+
+
+def run_rank(rank: int, port: int, function: Callable[[int, Path], None], folder: Path) -> None:
+    torch.set_num_threads(1)  # the parent's thread pool does not survive the fork
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    function(rank, folder)
+    dist.barrier()
+    dist.destroy_process_group()
+    # gloo's thread may free a tensor while the interpreter shuts down, which aborts the process: leave without that.
+    os._exit(0)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -100,28 +96,6 @@ def test_codebook_trained_by_gradient_follows_the_trace(parity: Path) -> None:
     close(codebook.weight, trace["codebook"])
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def in_two_processes(function: Callable[[int, Path], None], folder: Path) -> None:
-    """Runs ``function(rank, folder)`` in two processes of one gloo group; an exception in either fails the test."""
-    # fork: a spawned process could not import the test module.
-    mp.start_processes(run_rank, args=(free_port(), function, folder), nprocs=2, start_method="fork")
-
-
-def run_rank(rank: int, port: int, function: Callable[[int, Path], None], folder: Path) -> None:
-    torch.set_num_threads(1)  # the parent's thread pool does not survive the fork
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    function(rank, folder)
-    dist.barrier()
-    dist.destroy_process_group()
-    # gloo's thread may free a tensor while the interpreter shuts down, which aborts the process: leave without that.
-    os._exit(0)
-
-
 def follow_two_rank_trace(rank: int, folder: Path) -> None:
     trace = load_file(folder / "two_ranks.safetensors")
     meta = json.loads((folder / "two_ranks.json").read_text())
@@ -141,37 +115,5 @@ def follow_two_rank_trace(rank: int, folder: Path) -> None:
 
 
 @pytest.mark.multiprocess
-def test_two_processes_follow_the_trace(parity: Path) -> None:
+def test_two_processes_follow_the_trace(parity: Path, in_two_processes: Callable[..., None]) -> None:
     in_two_processes(follow_two_rank_trace, parity / "codebook_training")
-
-
-def train_with_uneven_ranks(rank: int, folder: Path) -> None:
-    """Rows that do not divide by two, and a rank whose last batches are all padding."""
-    torch.manual_seed(0)
-    codebook = Codebook(7, 4, ema_decay=0.5, restart_interval=1).train()
-    with torch.no_grad():
-        codebook.weight[[0, 6]] = 1000.0  # two dead rows; the last belongs to nobody's equal share
-        codebook.reset_statistics()
-        codebook.ema_count[[0, 6]] = 0.1
-    generator = torch.Generator().manual_seed(rank)
-    restarted = 0
-    for step in range(4):
-        features = torch.randn(2, 3 + rank, 4, generator=generator)
-        mask = torch.ones(2, 3 + rank, dtype=torch.int64)
-        if rank == 1 and step >= 2:
-            mask.zero_()
-        output = codebook(features, mask)
-        restarted += output.num_restarted
-        assert output.loss is not None
-        assert torch.isfinite(output.loss)
-    torch.save({**codebook.state_dict(), "restarted": restarted}, folder / f"rank{rank}.pt")
-
-
-@pytest.mark.multiprocess
-def test_all_processes_hold_identical_buffers(tmp_path: Path) -> None:
-    in_two_processes(train_with_uneven_ranks, tmp_path)
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
-    for name in ("weight", "ema_count", "ema_weight", "num_updates"):
-        assert torch.equal(first[name], second[name]), name
-    assert first["restarted"] == second["restarted"] >= 2
-    assert first["weight"].abs().max() < 10  # both dead rows are back among the features
