@@ -51,8 +51,8 @@ class Codebook(nn.Module):
 
     Buffers: ``ema_count`` [V] and ``ema_weight`` [V, D] (with EMA only), ``recent_codes`` [4 V] (this process's
     latest codes, newest last) and ``num_updates`` (so that a resumed run restarts rows at the same steps). A
-    data-parallel wrapper must not copy buffers from rank 0 (``broadcast_buffers=False``): they agree by themselves, but for
-    ``recent_codes``, which is each process's own.
+    data-parallel wrapper must not copy buffers from rank 0 (``broadcast_buffers=False``): they agree by themselves, but
+    for ``recent_codes``, which is each process's own.
     """
 
     def __init__(

@@ -44,5 +44,5 @@ def _takes_onednn(tensor: Tensor) -> bool:
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
+        and not torch.compiler.is_compiling()  # the compiler takes the operator from its own packing pass only
     )
