@@ -238,9 +238,8 @@ def load(accelerator: Accelerator, model: nn.Module, optimizer: Any, checkpoint:
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(weights[name])
-        optimizer.load_state_dict(
-            torch.load(checkpoint / "optimizer.pt", map_location=accelerator.device, weights_only=True)
-        )
+        # Read to the CPU; loading moves each tensor to its weight.
+        optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
     restore_random_state(torch.load(checkpoint / f"random_{accelerator.process_index:05d}.pt", weights_only=True))
 
 
