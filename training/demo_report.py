@@ -119,6 +119,7 @@ def hearing_figure(hearing: Hearing) -> Figure:
     if hearing.gate is not None:
         axes[3].plot(frame_seconds, hearing.gate.numpy())
         axes[3].set_ylabel("mean SAE gate")
+        axes[3].set_ylim(0, 1)
     axes[-1].set_xlabel("seconds")
     axes[-1].set_xlim(0, seconds)
     return figure
