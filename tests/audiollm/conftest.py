@@ -146,8 +146,9 @@ def audio_tokenizer() -> EnergyTokenizer:
 
 @pytest.fixture(scope="session")
 def codec() -> UniAudioTokenizer:
-    """A tiny real audio tokenizer with random weights, 64 codes at 25 Hz."""
+    """A tiny real audio tokenizer with random weights, large enough that codes follow the sound; 64 codes at 25 Hz."""
     config = UniAudioTokenizerConfig(
+        init_std=0.3,
         num_mel_bins=16,
         d_model=16,
         encoder_layers=2,
