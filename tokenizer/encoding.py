@@ -82,7 +82,7 @@ def segment_stream(model: UniAudioTokenizer, chunks: Iterable[Tensor], sample_ra
         while len(pending) >= length:
             yield make_segment(pending[:length], 0, is_first, length, stride)
             is_first = False
-            pending = pending[length:].clone()  # a view would keep what is done in memory
+            pending = pending[length:]
     pending = torch.cat([pending, resampler.finish().to(pending.device)])
     for rest in pending.split(length) if len(pending) else ():
         yield make_segment(rest, 0, is_first, length, stride)

@@ -81,7 +81,7 @@ class Resampler:
             output = (windows_QN @ self._filters.t()).flatten()
         else:
             output = self._filter_sparsely(num_frames)
-        self._pending = self._pending[num_frames * self.step :].clone()  # a view would keep the whole block alive
+        self._pending = self._pending[num_frames * self.step :]
         self._num_out += len(output)
         return output
 

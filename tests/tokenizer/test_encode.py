@@ -84,6 +84,23 @@ def test_a_long_clip_in_a_stream(tokenizer: UniAudioTokenizer, noise: Callable[.
     assert torch.equal(tokenizer.encode(waveform[: 30 * 16000], 16000)[0][0], whole[:750])
 
 
+def test_the_rest_of_a_long_clip_is_heard_as_if_padded_to_a_full_segment(
+    tokenizer: UniAudioTokenizer, noise: Callable[..., Tensor]
+) -> None:
+    """The reference pads it so; the last frame of a clip that ends inside a token hears the difference."""
+    for length in (1000, 16000, 479_700):
+        rest = noise(length, seed=length)
+        encoded = tokenizer.encode(torch.cat([noise(480_000), rest]), 16000, return_features=True)
+        padded = torch.nn.functional.pad(rest, (0, 480_000 - length))
+        mask = torch.zeros(1, 3000)
+        mask[:, : -(-length // 160)] = 1
+        with torch.no_grad():
+            expected = tokenizer.pre_quantizer_features(tokenizer.log_mel(padded[None]), mask)[0]
+        assert encoded.features is not None
+        found = encoded.features[0][750:]
+        torch.testing.assert_close(found, expected[: len(found)], atol=1e-5, rtol=0)
+
+
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
