@@ -402,14 +402,14 @@ class AudioLLMProcessor(ProcessorMixin):
         self,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        encoder_only: bool = False,
+        encoder_only: bool = True,
     ) -> AudioTokenizer:
         """Loads the audio tokenizer from beside the processor, replacing one that is loaded.
 
         Args:
             device: where it runs; None: `audio_device`.
-            dtype: of its weights; None: as stored. Lower precision changes some codes.
-            encoder_only: leave out the layers behind the quantizer, which codes do not need.
+            dtype: of its weights; None: float32. Lower precision changes some codes.
+            encoder_only: leave out the layers behind the quantizer, which codes do not need; saving still copies them.
 
         Raises:
             ValueError: if this processor knows no audio tokenizer.
