@@ -120,8 +120,7 @@ def find_encoder(wanted: str | None, seed: int) -> EncoderSource:
 def build_tokenizer(whisper: WhisperModel, config: DemoConfig) -> UniAudioTokenizer:
     """The tokenizer at half of Whisper's depth, pooled to 25 Hz right at the quantizer.
 
-    There is no adapter, so that Whisper's own shallow features pass the gate: trained adapters come with
-    training/train_tokenizer.py, and an untrained one would only add noise.
+    There is no adapter, so that Whisper's own shallow features pass the gate; an untrained one would only add noise.
     """
     half_depth = max(2, whisper.config.encoder_layers // 2)
     return UniAudioTokenizer.from_whisper(
