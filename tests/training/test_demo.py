@@ -1,0 +1,128 @@
+"""The demo's own parts: which encoder it takes, what it asks, how it scores, and the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from transformers import WhisperConfig, WhisperModel
+
+from audiollm.data.corpora import load_sample_corpus
+from audiollm.data.packages import PackageError
+from audiollm.training import demo
+from audiollm.training.demo_questions import answer_text, answers_of, records_of, score_table
+from audiollm.training.demo_report import DemoReport, Hearing, write_report
+
+
+@pytest.fixture
+def whisper_folder(tmp_path: Path) -> str:
+    config = WhisperConfig(
+        d_model=16, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, vocab_size=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        decoder_start_token_id=1,
+    )  # fmt: skip
+    WhisperModel(config).save_pretrained(tmp_path / "whisper")
+    return str(tmp_path / "whisper")
+
+
+def unreachable(*_arguments: object, **_options: object) -> str:
+    raise LocalEntryNotFoundError("no network")
+
+
+def no_package(*_arguments: object, **_options: object) -> str:
+    raise PackageError("no registry")
+
+
+def test_the_encoder_asked_for_comes_first(whisper_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "snapshot_download", unreachable)
+    found = demo.find_encoder(whisper_folder, seed=0)
+    assert found.origin == whisper_folder
+    assert found.model.config.d_model == 16
+
+
+def test_the_hub_comes_before_the_package(whisper_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "snapshot_download", lambda *_a, **_o: whisper_folder)
+    monkeypatch.setattr(demo, "whisper_from_package", no_package)
+    assert "from the Hub" in demo.find_encoder(None, seed=0).origin
+
+
+def test_the_package_comes_before_random_weights(whisper_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "snapshot_download", unreachable)
+    monkeypatch.setattr(demo, "whisper_from_package", lambda _name: Path(whisper_folder))
+    assert "registry package" in demo.find_encoder(None, seed=0).origin
+
+
+def test_random_weights_are_the_last_resort_and_say_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "snapshot_download", unreachable)
+    monkeypatch.setattr(demo, "whisper_from_package", no_package)
+    assert "RANDOM" in demo.find_encoder(None, seed=0).origin
+    assert "no registry" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_no_demo_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="is not a demo"):
+        demo.run_demo(demo.DemoConfig(output=str(tmp_path)))
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_every_question_is_answered_by_the_clip_s_own_labels() -> None:
+    clips = load_sample_corpus()
+    codes = {str(clip.audio): [index] for index, clip in enumerate(clips)}
+    records = records_of(clips, codes)
+    assert len({record["id"] for record in records}) == len(records) == sum(len(answers_of(clip)) for clip in clips)
+    for clip in clips:
+        own = [record for record in records if record["id"].rpartition("/")[0] == clip.id]
+        assert {record["task"]: answer_text(record) for record in own} == answers_of(clip)
+        assert all(record["messages"][0]["content"][0]["codes"] == codes[str(clip.audio)] for record in own)
+    assert len({record["messages"][0]["content"][1]["text"] for record in records}) > len(answers_of(clips[0]))
+
+
+def test_scores_stand_beside_what_needs_no_listening() -> None:
+    def record(answer: str) -> dict:
+        return {"task": "kind", "messages": [{}, {"role": "assistant", "content": answer}]}
+
+    train = [record(answer) for answer in ("music", "music", "speech", "sound", "sound", "sound")]
+    held_out = [record(answer) for answer in ("sound", "music", "speech", "speech")]
+    (row,) = score_table(train, held_out, {"kind": 0.75})
+    assert row == {"task": "kind", "questions": 4, "accuracy %": 75.0, "majority %": 25.0, "random %": 33.3}
+
+
+def test_the_report_needs_nothing_beside_it_and_escapes_what_it_shows(tmp_path: Path) -> None:
+    hearing = Hearing(
+        title="clip <1>",
+        waveform=torch.sin(torch.arange(16000) / 20),
+        sample_rate=16000,
+        log_mel=torch.rand(80, 100),
+        codes=torch.arange(25),
+        gate=torch.rand(25),
+        frame_rate=25.0,
+        question="What & where?",
+        answer="<script>",
+        truth="speech",
+    )
+    report = DemoReport("demo", {"loss": "1.0"}, [{"task": "kind"}], [(1, 2.0), (2, 1.0)], [(2, 1.5)], hearing)
+    write_report(report, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "&lt;script&gt;" in page
+    assert "<script>" not in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "data:audio/ogg;base64," in page
+    assert 'src="http' not in page
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html", ".png", ".png"]
+
+
+@pytest.mark.slow
+def test_the_whole_demo_beats_the_majority_answer(tmp_path: Path) -> None:
+    report = demo.run_demo(demo.DemoConfig(output=str(tmp_path / "demo")))
+    assert "RANDOM" not in report.facts["Whisper encoder"]
+    accuracies = {row["task"]: row["accuracy %"] for row in report.scores}
+    assert accuracies["kind"] > 85
+    assert accuracies["language"] > 50
+    assert all(row["accuracy %"] > row["majority %"] for row in report.scores)
+    assert json.loads((tmp_path / "demo" / "results.json").read_text())["scores"] == report.scores
