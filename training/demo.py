@@ -74,7 +74,7 @@ class DemoConfig:
     codebook_size: int = 8192
     """Entries of the codebook that is fitted to the training recordings."""
 
-    max_steps: int = 250
+    max_steps: int = 400
     """Updates of training/sft.py."""
 
     learning_rate: float = 1e-3
