@@ -1,5 +1,6 @@
 """Data: audio files, conversation records, batches, and corpora turned into codes.
 
-Reading order: ``audio`` (any file to a waveform) → ``conversation`` (the training record) → ``corpus`` (recordings to
+Reading order: ``audio`` (any file to a waveform) → ``conversation_record`` (the training record) →
+``conversation_parsing`` (its checks) → ``conversation`` (files and data sets of records) → ``corpus`` (recordings to
 codes) → ``collation`` (examples to a batch). ``manifest`` opens the files that records lie in.
 """

@@ -212,6 +212,7 @@ def user(content) -> dict:
         (user([{"type": "audio"}]), r"content\[0\]: holds no audio; give exactly one of"),
         (user([{"type": "audio", "pth": "x"}]), r"content\[0\]\.pth: unknown key; did you mean 'path'\?"),
         (user([{"type": "audio", "path": ""}]), r"path: must be the path of an audio file, not empty"),
+        (user([{"type": "audio", "path": "file://"}]), r"path: must be the path of an audio file, not empty"),
         (user([{"type": "audio", "path": 5}]), r"path: must be the path of an audio file, not a number"),
         (user([{"type": "audio", "url": "https://a.b/c.wav"}]), "is a URL; download the file"),
         (user([{"type": "audio", "path": "a", "codes": [1]}]), r"holds path and codes; give exactly one"),
