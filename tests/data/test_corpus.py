@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 
-from audiollm.data import corpus
+from audiollm.data import corpus_encoding, parquet_output
 from audiollm.data.audio import AudioError, load_audio
 from audiollm.data.conversation import load_conversations, validate_conversations
 from audiollm.data.corpus import shard_path, tokenize_corpus
@@ -168,7 +168,7 @@ def test_tokenizing_twice_changes_nothing(manifest, tmp_path):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_batches_do_not_change_the_output(folder, tmp_path, batch_size, monkeypatch):
-    monkeypatch.setattr(corpus, "MAX_GATHERED_RECORDS", 3)
+    monkeypatch.setattr(corpus_encoding, "MAX_GATHERED_RECORDS", 3)
     run(folder, tmp_path / "codes.jsonl", batch_size=batch_size)
     for record in read_lines(tmp_path / "codes.jsonl"):
         assert record["codes"] == expected_codes(folder / record["id"])
@@ -237,7 +237,7 @@ def test_parquet_holds_the_same_conversations(manifest, tmp_path, monkeypatch):
     import datasets.config
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(corpus, "PARQUET_ROWS", 3)  # records of different shapes end up in different chunks
+    monkeypatch.setattr(parquet_output, "PARQUET_ROWS", 3)  # records of different shapes end up in different chunks
     extra = {"id": "x", "messages": [{"role": "user", "content": "Hi"}, ANSWER], "tools": [{"name": "f"}], "rare": 1.5}
     with open(manifest, "a") as file:
         file.write(json.dumps(extra) + "\n")
@@ -268,7 +268,7 @@ def whole(folder, tmp_path):
 
 @pytest.fixture
 def one_record_at_a_time(monkeypatch):
-    monkeypatch.setattr(corpus, "MAX_GATHERED_RECORDS", 1)
+    monkeypatch.setattr(corpus_encoding, "MAX_GATHERED_RECORDS", 1)
 
 
 @pytest.mark.usefixtures("one_record_at_a_time")
@@ -304,9 +304,9 @@ def test_wherever_the_partial_file_is_cut_the_result_is_the_same(folder, tmp_pat
 KILLED_RUN = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from audiollm.data import corpus
+from audiollm.data import corpus, corpus_encoding
 from test_corpus import FakeTokenizer
-corpus.MAX_GATHERED_RECORDS = 1
+corpus_encoding.MAX_GATHERED_RECORDS = 1
 class Slow(FakeTokenizer):
     def encode(self, waveforms, sample_rate):
         time.sleep(0.2)
@@ -416,7 +416,7 @@ def test_a_bad_file_in_a_manifest_is_named_with_its_line(manifest, folder, tmp_p
 
 @pytest.mark.parametrize("stop_after", [None, 1, 2, 3])
 def test_bad_records_are_skipped_counted_and_listed(folder, tmp_path, monkeypatch, stop_after):
-    monkeypatch.setattr(corpus, "MAX_GATHERED_RECORDS", 2)
+    monkeypatch.setattr(corpus_encoding, "MAX_GATHERED_RECORDS", 2)
     spoil(folder)
     output = tmp_path / "codes.jsonl"
     if stop_after is not None:
