@@ -1,113 +1,49 @@
 """Chat messages with audio to token ids of an extended LLM, and token ids back to text and codes.
 
 Reading order: `AudioLLMProcessor.encode_conversations` (the one path from messages to ids), then
-`AudioLLMProcessor.split` (back).
+`AudioLLMProcessor.split` (back). The records on the way have modules of their own: `chat_input` (what callers pass),
+`encoded_conversation` (ids and labels), `segments` (text and codes).
 """
 # Shapes: B conversations, S token ids of the longest, T codes of one clip, N samples.
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
-from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 
 from audiollm.data.collation import IGNORED_LABEL, collate
-from audiollm.data.conversation import AudioPart, Conversation, Message, parse_conversation
+from audiollm.data.conversation import AudioPart, Conversation
 from audiollm.tokenizer.base import AudioTokenizer
 
+from .audio_tokenizer_folder import AUDIO_TOKENIZER_FOLDER, Origin, copy_audio_tokenizer, save_audio_tokenizer
+from .chat_input import AudioSource, Chat, ChatMessage, audio_parts, is_batch_of_chats, to_conversation
+from .encoded_conversation import EncodedConversation, TooLongError
 from .rendering import ConversationRenderer, Piece, marks_assistant_turns
+from .segments import AudioSegment, TextSegment, split_segments
 from .vocabulary import AUDIO_END, AUDIO_START, AudioVocabulary
 
-AUDIO_TOKENIZER_FOLDER = "audio_tokenizer"
 CHAT_TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
 _UNLIMITED = 10**9  # transformers writes 1e30 where a tokenizer names no limit
-_HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
-ChatMessage = Mapping[str, Any] | Message
-Chat = Conversation | Sequence[ChatMessage]
-AudioSource = str | os.PathLike[str] | bytes | np.ndarray | Tensor | Sequence[int]
-
-
-class TooLongError(ValueError):
-    """A conversation with more tokens than the context holds.
-
-    Attributes:
-        record: the conversation's id.
-        num_tokens: how many tokens it has.
-        limit: how many there may be.
-    """
-
-    def __init__(self, record: str, num_tokens: int, num_audio_tokens: int, limit: int) -> None:
-        super().__init__(
-            f"{record}: {num_tokens} tokens ({num_audio_tokens} of them audio) but the limit is {limit}: shorten or "
-            "cut the recording, leave the record out, or raise max_length if the model's context allows it"
-        )
-        self.record = record
-        self.num_tokens = num_tokens
-        self.limit = limit
-
-
-@dataclass
-class EncodedConversation:
-    """One conversation as the LLM sees it.
-
-    Attributes:
-        id: the record's id.
-        token_ids: S ids.
-        labels: S targets: the id where the assistant speaks (content and the mark that ends its turn), else -100.
-        roles: whose turn each of the S tokens belongs to.
-    """
-
-    id: str
-    token_ids: list[int]
-    labels: list[int]
-    roles: list[str]
-
-    def __len__(self) -> int:
-        return len(self.token_ids)
-
-
-@dataclass(frozen=True)
-class TextSegment:
-    """A run of text tokens.
-
-    Attributes:
-        text: without special tokens.
-        token_ids: with them.
-    """
-
-    text: str
-    token_ids: list[int]
-
-
-@dataclass(frozen=True, eq=False)
-class AudioSegment:
-    """A run of codes.
-
-    Attributes:
-        codes: int64 in [0, V), ``[T]``; may be empty.
-        problems: what is wrong with it: "unopened" (no start mark), "unclosed" (no end mark), "empty".
-    """
-
-    codes: Tensor
-    problems: tuple[str, ...] = ()
-
-    @property
-    def well_formed(self) -> bool:
-        """Whether start mark, codes and end mark are all there."""
-        return not self.problems
+__all__ = [
+    "AUDIO_TOKENIZER_FOLDER",
+    "AudioLLMProcessor",
+    "AudioSegment",
+    "AudioSource",
+    "Chat",
+    "ChatMessage",
+    "EncodedConversation",
+    "TextSegment",
+    "TooLongError",
+    "audio_parts",
+]
 
 
 class AudioLLMProcessor(ProcessorMixin):
@@ -146,7 +82,7 @@ class AudioLLMProcessor(ProcessorMixin):
         self.tokenizer.chat_template = chat_template
         self.vocabulary = AudioVocabulary.from_text_tokenizer(tokenizer)
         self.codec_path = codec_path
-        self._origin: _Origin | None = None
+        self._origin: Origin | None = None
         self._audio_tokenizer: AudioTokenizer | None = None
         self._audio_device: torch.device | str | None = None
         if audio_tokenizer is not None:
@@ -239,12 +175,12 @@ class AudioLLMProcessor(ProcessorMixin):
         """
         if add_generation_prompt and continue_final_message:
             raise ValueError("add_generation_prompt opens a turn and continue_final_message keeps one open: use one")
-        is_batch = _is_batch(conversation)
+        is_batch = is_batch_of_chats(conversation)
         chats: Any = conversation if is_batch else [conversation]
         if not chats:
             raise ValueError("the batch is empty: give at least one conversation")
         conversations = [
-            _to_conversation(chat, f"conversation[{index}]" if is_batch else "conversation", tools, sampling_rate)
+            to_conversation(chat, f"conversation[{index}]" if is_batch else "conversation", tools, sampling_rate)
             for index, chat in enumerate(chats)
         ]
         template = chat_template or self.chat_template
@@ -314,53 +250,11 @@ class AudioLLMProcessor(ProcessorMixin):
         return self.tokenizer.batch_decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs)
 
     def split(self, token_ids: Tensor | Sequence[int]) -> list[TextSegment | AudioSegment]:
-        """Cuts ids ``[S]`` into text and audio, in order.
+        """Cuts ids ``[S]`` into text and audio, in order; broken audio is kept and flagged.
 
-        Audio that breaks the grammar is kept and flagged, never dropped: see `AudioSegment.problems`. Runs that hold
-        special text tokens only (turn marks, padding) give no segment.
+        See `audiollm.segments.split_segments`.
         """
-        ids = torch.as_tensor(token_ids, dtype=torch.long).cpu()
-        if ids.dim() != 1:
-            raise ValueError(f"token ids have shape {tuple(ids.shape)}: split takes one row, [S]")
-        segments: list[TextSegment | AudioSegment] = []
-        run: list[int] = []  # codes or text ids of the current run
-        state: Literal["text", "open", "unopened"] = "text"
-
-        def close(*problems: str) -> None:
-            if state == "text":
-                text = self.decode(run) if run else ""
-                if text:
-                    segments.append(TextSegment(text, run.copy()))
-            else:
-                missing = [] if state == "open" else ["unopened"]
-                empty = [] if run else ["empty"]
-                segments.append(AudioSegment(torch.tensor(run, dtype=torch.long), (*missing, *problems, *empty)))
-            run.clear()
-
-        first_code_id = self.vocabulary.first_code_id
-        is_code = self.vocabulary.is_code(ids).tolist()
-        for token_id, a_code in zip(ids.tolist(), is_code, strict=True):
-            if token_id == self.vocabulary.start_id:
-                close(*([] if state == "text" else ["unclosed"]))
-                state = "open"
-            elif token_id == self.vocabulary.end_id:
-                if state == "text":
-                    close()
-                    state = "unopened"
-                close()
-                state = "text"
-            elif a_code:
-                if state == "text":
-                    close()
-                    state = "unopened"
-                run.append(token_id - first_code_id)
-            else:
-                if state != "text":
-                    close("unclosed")
-                    state = "text"
-                run.append(token_id)
-        close(*([] if state == "text" else ["unclosed"]))
-        return segments
+        return split_segments(token_ids, self.vocabulary, self.decode)
 
     # The audio tokenizer
 
@@ -461,32 +355,17 @@ class AudioLLMProcessor(ProcessorMixin):
         if not self.has_audio_tokenizer:
             return
         source = Path(self._audio_tokenizer_source()) if self.codec_path is not None else None
-        if source is not None and target.exists() and source.resolve() == target.resolve():
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as staging:
-            new = Path(staging) / target.name
-            if source is not None and source.is_dir():
-                # The files, not the object: it may have been loaded without the layers that ids do not need.
-                shutil.copytree(source, new)
-            elif isinstance(self.audio_tokenizer, PreTrainedAudioTokenizerBase):
-                self.audio_tokenizer.save_pretrained(new)
-            else:
-                raise ValueError(
-                    f"{type(self.audio_tokenizer).__name__} cannot be saved (it is no PreTrainedAudioTokenizerBase): "
-                    "give the processor codec_path= instead"
-                )
-            if target.exists():
-                target.rename(Path(staging) / "old")
-            new.rename(target)
+        if source is not None and source.is_dir():
+            copy_audio_tokenizer(source, target)
+        else:
+            save_audio_tokenizer(self.audio_tokenizer, target)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> AudioLLMProcessor:
         """Loads from a folder or the Hub; arguments as for transformers' ``ProcessorMixin.from_pretrained``."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         processor = loaded[0] if isinstance(loaded, tuple) else loaded  # with return_unused_kwargs
-        hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
-        processor._origin = _Origin(os.fspath(pretrained_model_name_or_path), hub)
+        processor._origin = Origin.from_arguments(pretrained_model_name_or_path, kwargs)
         return loaded
 
     # The path from messages to ids
@@ -504,7 +383,10 @@ class AudioLLMProcessor(ProcessorMixin):
             if piece.is_audio:
                 piece.token_ids = self.vocabulary.wrap(next(codes))
         self._tokenize([piece for piece in chain.from_iterable(pieces_of) if piece.text])
-        encoded = [_join(one.id, pieces) for one, pieces in zip(conversations, pieces_of, strict=True)]
+        encoded = [
+            EncodedConversation.from_pieces(one.id, pieces)
+            for one, pieces in zip(conversations, pieces_of, strict=True)
+        ]
         self._check_lengths(encoded, max_length)
         return encoded
 
@@ -605,101 +487,3 @@ class _AudioLLMConfig(PreTrainedConfig):
 
 
 AutoProcessor.register(_AudioLLMConfig, AudioLLMProcessor, exist_ok=True)
-
-
-@dataclass(frozen=True)
-class _Origin:
-    """Where a processor was loaded from: a folder, or a Hub id with the arguments that reached it."""
-
-    name: str
-    hub: dict[str, Any]
-
-    def subfolder(self, name: str) -> Path | None:
-        """The folder inside it, downloaded if need be; None if there is none."""
-        root = Path(self.name)
-        if not root.is_dir():
-            root = Path(snapshot_download(self.name, allow_patterns=[f"{name}/*"], **self.hub))
-        folder = root / name
-        return folder if folder.is_dir() else None
-
-
-def _join(record: str, pieces: Sequence[Piece]) -> EncodedConversation:
-    encoded = EncodedConversation(record, [], [], [])
-    for piece in pieces:
-        encoded.token_ids += piece.token_ids
-        encoded.labels += piece.token_ids if piece.by_assistant else [IGNORED_LABEL] * len(piece.token_ids)
-        encoded.roles += [piece.role] * len(piece.token_ids)
-    return encoded
-
-
-def _is_batch(conversation: Any) -> bool:
-    if isinstance(conversation, Conversation):
-        return False
-    if not isinstance(conversation, Sequence) or isinstance(conversation, (str, bytes)):
-        raise ValueError(
-            f"a conversation is a list of messages or a Conversation, not {type(conversation).__name__}: "
-            'for example [{"role": "user", "content": "…"}]'
-        )
-    return not conversation or not isinstance(conversation[0], (Mapping, Message))
-
-
-def _to_conversation(
-    chat: Any, name: str, tools: list[dict[str, Any]] | None, sampling_rate: int | None
-) -> Conversation:
-    if isinstance(chat, Conversation):
-        if tools is None:
-            return chat
-        return Conversation(chat.id, chat.messages, chat.task, tools, chat.metadata, chat.where)
-    if not isinstance(chat, Sequence) or isinstance(chat, (str, bytes)):
-        raise ValueError(f"{name} must be a list of messages or a Conversation, not {type(chat).__name__}")
-    messages = [_message_record(message, sampling_rate) for message in chat]
-    record = {"id": name, "messages": messages, "tools": tools}
-    return parse_conversation(record, where=name)
-
-
-def _message_record(message: Any, sampling_rate: int | None) -> Any:
-    """A message as a record; arrays without a rate get the given one."""
-    if isinstance(message, Message):
-        return message.to_dict()
-    if sampling_rate is None or not isinstance(message, Mapping) or not isinstance(message.get("content"), list):
-        return message
-    return {**message, "content": [_with_rate(part, sampling_rate) for part in message["content"]]}
-
-
-def _with_rate(part: Any, sampling_rate: int) -> Any:
-    if not isinstance(part, Mapping) or part.get("type") != "audio" or part.get("sampling_rate") is not None:
-        return part
-    is_array = any(isinstance(part.get(key), (np.ndarray, Tensor, list)) for key in ("audio", "array"))
-    return {**part, "sampling_rate": sampling_rate} if is_array else part
-
-
-def audio_parts(audio: AudioSource | Sequence[AudioSource], sampling_rate: int | None = None) -> list[AudioPart]:
-    """One recording or several as parts of a message.
-
-    Args:
-        audio: a path, the bytes of a file, samples ``[N]`` or codes (a flat list of ints), or a list of those.
-        sampling_rate: rate in Hz of samples.
-
-    Raises:
-        ValueError: if samples come without a rate, or the type is none of these.
-    """
-    is_several = isinstance(audio, (list, tuple)) and not (audio and all(isinstance(code, int) for code in audio))
-    sources: Any = audio if is_several else [audio]
-    return [_audio_part(source, sampling_rate) for source in sources]
-
-
-def _audio_part(source: Any, sampling_rate: int | None) -> AudioPart:
-    if isinstance(source, AudioPart):
-        return source
-    if isinstance(source, (str, os.PathLike)):
-        return AudioPart(path=os.fspath(source))
-    if isinstance(source, (bytes, bytearray)):
-        return AudioPart(bytes=bytes(source))
-    if isinstance(source, (list, tuple)):
-        return AudioPart(codes=list(source))
-    if isinstance(source, (np.ndarray, Tensor)):
-        if sampling_rate is None:
-            raise ValueError("audio comes as samples: give their rate in Hz as sampling_rate=")
-        samples = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
-        return AudioPart(array=samples, sampling_rate=sampling_rate)
-    raise ValueError(f"audio of type {type(source).__name__}: give a path, bytes, samples or codes")
