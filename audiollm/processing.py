@@ -268,13 +268,17 @@ class AudioLLMProcessor(ProcessorMixin):
 
     @audio_tokenizer.setter
     def audio_tokenizer(self, audio_tokenizer: AudioTokenizer) -> None:
+        self._check_codes(audio_tokenizer)
+        self._audio_tokenizer = audio_tokenizer
+        self.codec_path = None  # the one that is given counts, and is saved, instead of the one that was found
+
+    def _check_codes(self, audio_tokenizer: AudioTokenizer) -> None:
         if audio_tokenizer.num_codebooks != 1 or audio_tokenizer.codebook_size != self.vocabulary.codebook_size:
             raise ValueError(
                 f"the audio tokenizer has {audio_tokenizer.num_codebooks} x {audio_tokenizer.codebook_size} codes, but "
                 f"the text tokenizer holds an audio vocabulary of 1 x {self.vocabulary.codebook_size}: use the audio "
                 "tokenizer that the LLM was extended for"
             )
-        self._audio_tokenizer = audio_tokenizer
 
     @property
     def audio_device(self) -> torch.device | str | None:
@@ -317,10 +321,12 @@ class AudioLLMProcessor(ProcessorMixin):
             )
         if device is not None:
             self._audio_device = device
-        self.audio_tokenizer = UniAudioTokenizer.from_pretrained(
+        loaded = UniAudioTokenizer.from_pretrained(
             self._audio_tokenizer_source(), encoder_only=encoder_only, dtype=dtype, device=self._audio_device
-        ).eval()
-        return self.audio_tokenizer
+        )
+        self._check_codes(loaded)
+        self._audio_tokenizer = loaded
+        return loaded
 
     def _audio_tokenizer_source(self) -> str | Path:
         """A folder or Hub id: relative to the processor's own place first, so that a moved folder still works."""
@@ -354,11 +360,14 @@ class AudioLLMProcessor(ProcessorMixin):
     def _save_audio_tokenizer(self, target: Path) -> None:
         if not self.has_audio_tokenizer:
             return
-        source = Path(self._audio_tokenizer_source()) if self.codec_path is not None else None
-        if source is not None and source.is_dir():
-            copy_audio_tokenizer(source, target)
-        else:
+        if self.codec_path is None:
             save_audio_tokenizer(self.audio_tokenizer, target)
+            return
+        source = Path(self._audio_tokenizer_source())
+        if source.is_dir():
+            copy_audio_tokenizer(source, target)
+        else:  # a Hub id: whole, whatever part of it is in memory
+            save_audio_tokenizer(self.load_audio_tokenizer(encoder_only=False), target)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> AudioLLMProcessor:

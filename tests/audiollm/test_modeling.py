@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from audiollm.data.collation import collate
 from audiollm.data.conversation import parse_conversation
 from audiollm.generation import SegmentStreamer, StreamedCodes
 from audiollm.modeling import AudioLLM
+from audiollm.processing import AudioLLMProcessor
 
 
 @pytest.fixture
@@ -397,3 +399,16 @@ def test_pushing_uploads_the_saved_folder(saved, monkeypatch):
     )
     audio_llm.push_to_hub("someone/audio-llm")
     assert seen == {"repo": "someone/audio-llm", "files": {entry.name for entry in folder.iterdir()}}
+
+
+def test_an_audio_tokenizer_given_later_is_the_one_that_is_saved(saved, codec, tmp_path):
+    _, folder = saved
+    other = copy.deepcopy(codec)
+    with torch.no_grad():
+        other.codebook.weight.add_(1.0)
+    processor = AudioLLM.from_pretrained(folder).processor
+    assert processor.audio_tokenizer.fingerprint() == codec.fingerprint()
+    processor.audio_tokenizer = other
+    processor.save_pretrained(tmp_path / "changed")
+    reloaded = AudioLLMProcessor.from_pretrained(tmp_path / "changed")
+    assert reloaded.audio_tokenizer.fingerprint() == other.fingerprint() != codec.fingerprint()
