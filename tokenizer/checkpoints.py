@@ -131,6 +131,8 @@ def read_config(folder: Path) -> UniAudioTokenizerConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a JSON {type(values).__name__}, not an object with the model's settings")
     model_type = values.pop("model_type", None)
     if model_type not in ("whisper", MODEL_TYPE):
         raise ValueError(f"{path} describes a {model_type!r} model, not a UniAudio tokenizer")
@@ -144,7 +146,10 @@ def read_config(folder: Path) -> UniAudioTokenizerConfig:
         check_preprocessor(folder, values["num_mel_bins"])
     for key in ("architectures", "torch_dtype", "dtype", "transformers_version", "model_type"):
         values.pop(key, None)
-    return UniAudioTokenizerConfig(**values)
+    try:
+        return UniAudioTokenizerConfig(**values)
+    except TypeError as error:
+        raise ValueError(f"{path} holds a value of a wrong type: {error}") from error
 
 
 def check_preprocessor(folder: Path, num_mel_bins: int) -> None:

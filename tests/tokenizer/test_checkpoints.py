@@ -253,6 +253,16 @@ def test_sae_behind_the_quantizer_is_said_to_be_inactive(parity: Path) -> None:
     assert not UniAudioTokenizer.from_pretrained(parity / "encoder_c_no_sae_max_pool").sae_is_active
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", '{"model_type": "whisper", "quantize_vocab_size": 8, "quantize_position": "x"}']
+)
+def test_a_configuration_of_wrong_types_is_refused_by_name(released: Path, text: str) -> None:
+    (released / "config.json").write_text(text)
+    (released / "preprocessor_config.json").unlink()
+    with pytest.raises(ValueError, match=r"config\.json holds a"):
+        UniAudioTokenizer.from_pretrained(released)
+
+
 def test_facts_come_from_the_configuration(parity: Path) -> None:
     model = UniAudioTokenizer.from_pretrained(parity / "encoder_a_sae_before_vq")
     assert (model.sample_rate, model.frame_rate, model.num_codebooks, model.codebook_size) == (16000, 25.0, 1, 256)
