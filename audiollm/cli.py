@@ -87,14 +87,14 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
         json: print the summary as JSON.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    from audiollm.modeling import AudioLLM
+    from audiollm.modeling import AudioLLM, load_text_llm
 
     if Path(output).exists() and any(Path(output).iterdir()):
         raise ValueError(f"{output} is not empty; name a new folder for the Audio-LLM checkpoint")
     model = AudioLLM.create(
-        AutoModelForCausalLM.from_pretrained(llm, dtype=getattr(torch, dtype)),
+        load_text_llm(llm, getattr(torch, dtype)),
         AutoTokenizer.from_pretrained(llm),
         load_tokenizer(audio_tokenizer, "float32", "cpu"),
         init=init,
@@ -121,15 +121,18 @@ def inspect_data(data: str, *, model: str, index: int = 0, limit: int | None = N
         limit: print at most this many tokens.
         json: one JSON object per token instead of a table.
     """
+    from transformers import AutoConfig
+
     from audiollm.data.conversation import load_conversations
     from audiollm.inspection import token_rows
     from audiollm.processing import AudioLLMProcessor
 
-    conversations = load_conversations(data)
+    processor = AudioLLMProcessor.from_pretrained(model)
+    conversations = load_conversations(data, codebook_size=processor.vocabulary.codebook_size)
     if not 0 <= index < len(conversations):
         raise ValueError(f"--index {index}: {data} holds records 0 to {len(conversations) - 1}")
     conversation = conversations[index]
-    rows = token_rows(AudioLLMProcessor.from_pretrained(model), conversation)
+    rows = token_rows(processor, conversation, max_length=AutoConfig.from_pretrained(model).max_position_embeddings)
     if json:
         for row in rows[:limit]:
             write_line(jsonlib.dumps(vars(row), ensure_ascii=False))
@@ -157,12 +160,13 @@ def transcribe(
         max_new_tokens: longest answer, in tokens.
         dtype: precision of the LLM.
         device: torch device; the first GPU when there is one.
-        skip_bad: report unreadable files and go on, instead of stopping at the first.
+        skip_bad: report unreadable or too long recordings and go on, instead of stopping at the first.
         json: one JSON object per recording.
     """
     from rich.progress import track
 
     from audiollm.data.audio import AudioError
+    from audiollm.modeling import ContextError
     from audiollm.prompts import instruction
 
     llm = load_audio_llm(model, dtype, device)
@@ -171,16 +175,16 @@ def transcribe(
     for path in track(audio, description="transcribing", disable=json or len(audio) == 1, transient=True):
         try:
             answer = llm.ask(path, question, max_new_tokens=max_new_tokens)
-        except AudioError as error:
+        except (AudioError, ContextError) as error:
             if not skip_bad:
-                raise
+                raise error if isinstance(error, AudioError) else ValueError(f"{path}: {error}") from error
             num_bad += 1
             write_line(jsonlib.dumps({"audio": path, "error": str(error)}) if json else f"{path}: skipped: {error}")
             continue
         line = {"audio": path, "text": answer}
         write_line(jsonlib.dumps(line, ensure_ascii=False) if json else (f"{path}: {answer}" if audio[1:] else answer))
     if num_bad == len(audio):
-        raise ValueError(f"none of the {num_bad} recordings could be read")
+        raise ValueError(f"none of the {num_bad} recordings could be transcribed")
 
 
 def doctor(*, json: bool = False) -> None:
@@ -294,7 +298,7 @@ def command_parser(function: Callable[..., None]) -> ArgumentParser:
     annotations = {name: parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
     switches = {name for name, annotation in annotations.items() if annotation == "bool"}
     repeated = {name for name, annotation in annotations.items() if annotation == "list[str]"}
-    parser = ArgumentParser(description=described.short_description)
+    parser = ArgumentParser(description=described.short_description, allow_abbrev=False)
     for name in repeated:
         parser.add_argument(name, nargs="+", help=helps[name])
     parser.add_function_arguments(function, skip={*switches, *repeated}, as_group=False, as_positional=True)
@@ -308,6 +312,7 @@ def build_parser() -> ArgumentParser:
         prog="audiollm",
         description="Turn audio into tokens, a text LLM into an Audio-LLM, and recordings into answers.",
         version=version("audiollm"),
+        allow_abbrev=False,
     )
     commands = parser.add_subcommands()
     for name, function in COMMANDS.items():

@@ -27,13 +27,20 @@ class TokenRow:
     """Whether the next token belongs to another turn or speaker."""
 
 
-def token_rows(processor: AudioLLMProcessor, conversation: Conversation) -> list[TokenRow]:
+def token_rows(
+    processor: AudioLLMProcessor, conversation: Conversation, *, max_length: int | None = None
+) -> list[TokenRow]:
     """Encodes a record as training does and describes every token.
 
+    Args:
+        processor: of the Audio-LLM.
+        conversation: the record.
+        max_length: the model's context, in tokens; None: the text tokenizer's own limit.
+
     Raises:
-        ValueError: if the record cannot be encoded (unreadable audio, codes out of range).
+        ValueError: if the record cannot be encoded (unreadable audio, codes out of range, longer than the context).
     """
-    encoded = processor.encode_conversation(conversation)
+    encoded = processor.encode_conversation(conversation, max_length=max_length)
     vocabulary = processor.vocabulary
     rows = []
     for position, token_id in enumerate(encoded.token_ids):

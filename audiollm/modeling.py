@@ -48,6 +48,10 @@ WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_mo
 FinishReason = Literal["stop", "length"]
 
 
+class ContextError(ValueError):
+    """A prompt and its answer are longer than the model's context."""
+
+
 @dataclass
 class GenerationResult:
     """What was generated, one entry per row.
@@ -116,7 +120,8 @@ class AudioLLM:
             dtype: of the weights, for an ``llm`` that is loaded; "auto": as stored.
 
         Raises:
-            ValueError: if an argument is missing, or the tokenizer holds another audio vocabulary.
+            ValueError: if an argument is missing, ``llm`` is no causal LM, or the tokenizer holds another audio
+                vocabulary.
         """
         if text_tokenizer is None:
             if isinstance(llm, PreTrainedModel):
@@ -125,7 +130,7 @@ class AudioLLM:
         if audio_tokenizer is None:
             raise ValueError("give audio_tokenizer: the codes of an Audio-LLM are those of one audio tokenizer")
         if not isinstance(llm, PreTrainedModel):
-            llm = AutoModelForCausalLM.from_pretrained(llm, dtype=dtype)
+            llm = load_text_llm(llm, dtype)
         if not isinstance(text_tokenizer, PreTrainedTokenizerBase):
             text_tokenizer = AutoTokenizer.from_pretrained(text_tokenizer)
         codec: AudioTokenizer
@@ -404,7 +409,7 @@ class AudioLLM:
     def _check_context(self, prompt_length: int, max_new_tokens: int) -> None:
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if context is not None and prompt_length + max_new_tokens > context:
-            raise ValueError(
+            raise ContextError(
                 f"the prompt has {prompt_length} tokens and max_new_tokens={max_new_tokens}, but the context holds "
                 f"{context}: shorten the recording or ask for a shorter answer"
             )
@@ -470,3 +475,19 @@ def _check_folder(path_or_hub_id: str | os.PathLike[str]) -> None:
     elif {"processor_config.json", "tokenizer.json"} <= set(missing) and "config.json" not in missing:
         hint = "is it an audio tokenizer or a bare model? " + hint
     raise ValueError(f"{folder} is no Audio-LLM folder, it has no {', '.join(missing)}: {hint}")
+
+
+def load_text_llm(path_or_hub_id: str | os.PathLike[str], dtype: torch.dtype | str = "auto") -> PreTrainedModel:
+    """Loads a causal LM, all of it: transformers would draw missing weights at random and only warn.
+
+    Raises:
+        ValueError: if the checkpoint lacks weights that a causal LM of its type has.
+    """
+    model, report = AutoModelForCausalLM.from_pretrained(path_or_hub_id, dtype=dtype, output_loading_info=True)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"{path_or_hub_id} is no causal LM: it lacks {len(missing)} weights of a {type(model).__name__}, such as "
+            f"{missing[0]}; name a text LLM such as Qwen/Qwen2.5-0.5B"
+        )
+    return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
@@ -95,11 +97,12 @@ def test_every_argument_of_every_command_is_explained(command: str, capsys: pyte
         assert words[:40] in shown
 
 
-def test_misspelt_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("option", ["--jsn", "--js"])
+def test_misspelt_or_shortened_option_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["doctor", "--jsn"])
+        main(["doctor", option])
     assert stopped.value.code == 2
-    assert "jsn" in capsys.readouterr().err
+    assert option[2:] in capsys.readouterr().err
 
 
 def test_doctor_reports_every_requirement(capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,6 +175,35 @@ def test_a_folder_without_a_tokenizer_is_named(
     assert str(tmp_path) in fails(command, capsys)
 
 
+def test_extend_refuses_a_checkpoint_that_is_no_causal_lm(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "llm"
+    shutil.copytree(folders / "llm", broken)
+    weights = load_file(broken / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    command = ["extend", str(broken), str(tmp_path / "out"), "--audio_tokenizer", str(folders / "codec")]
+    message = fails(command, capsys)
+    assert f"{broken} is no causal LM: it lacks 1 weights" in message
+    assert "model.norm.weight" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_inspect_data_refuses_what_training_refuses(
+    audio_llm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data.jsonl"
+    for codes, reason in (([CODEBOOK_SIZE], f"data.jsonl:1: messages[0].content[0].codes[0]: {CODEBOOK_SIZE} is out"),
+                          ([1] * 600, "long: ")):  # fmt: skip
+        messages = [{"role": "user", "content": [{"type": "audio", "codes": codes}]}]
+        messages.append({"role": "assistant", "content": "yes"})
+        data.write_text(json.dumps({"id": "long", "messages": messages}) + "\n")
+        message = fails(["inspect-data", str(data), "--model", str(audio_llm)], capsys)
+        assert reason in message
+    assert "the limit is 512" in message
+
+
 def test_inspect_data_shows_each_token_with_its_role_and_loss(
     folders: Path, audio_llm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,7 +240,21 @@ def test_transcribe_and_a_bad_file(folders: Path, audio_llm: Path, capsys: pytes
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert "broken.wav" in first["error"]
     assert second["audio"] == good
-    assert "none of the 1 recordings" in fails(["transcribe", bad, *common, "--skip-bad"], capsys)
+    assert "none of the 1 recordings could be transcribed" in fails(["transcribe", bad, *common, "--skip-bad"], capsys)
+
+
+def test_transcribe_names_a_recording_that_is_too_long(
+    folders: Path, audio_llm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, long = str(folders / "clips" / "a.wav"), tmp_path / "long.wav"
+    sf.write(long, np.random.default_rng(0).normal(0, 0.1, 16000 * 25), 16000)
+    common = ["--model", str(audio_llm), "--max_new_tokens", "2"]
+    message = fails(["transcribe", str(long), good, *common], capsys)
+    assert "long.wav: the prompt has" in message
+    main(["transcribe", str(long), good, *common, "--json", "--skip-bad"])
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert "context holds 512" in first["error"]
+    assert second["audio"] == good
 
 
 def test_the_console_script_reports_an_error_in_one_line() -> None:

@@ -393,7 +393,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     try:
-        train(auto_cli(SFTConfig, as_positional=False))
+        train(auto_cli(SFTConfig, as_positional=False, allow_abbrev=False))
     except (ValueError, OSError, LaunchError, NonFiniteLossError) as error:
         logging.getLogger(__name__).debug("traceback of the error", exc_info=True)
         sys.exit(f"sft: {error}")
