@@ -33,6 +33,7 @@ def tokenize(
     num_shards: int = 1,
     shard: int = 0,
     skip_bad: bool = False,
+    overwrite: bool = False,
     json: bool = False,
 ) -> None:
     """Turn a corpus into codes: conversations (JSONL, parquet) or audio files, resumable after any interruption.
@@ -48,6 +49,7 @@ def tokenize(
         num_shards: split the corpus into this many parts, one per process or machine.
         shard: which part this process takes, from 0.
         skip_bad: list unreadable clips in OUTPUT.rejected.jsonl and go on, instead of stopping at the first.
+        overwrite: replace an output that exists.
         json: print the report as JSON.
     """
     from audiollm.data.corpus import tokenize_corpus
@@ -61,6 +63,7 @@ def tokenize(
         skip_bad=skip_bad,
         num_shards=num_shards,
         shard=shard,
+        overwrite=overwrite,
     )
     show(vars(report), as_json=json, title=f"tokenized {source}")
 
@@ -220,7 +223,7 @@ def load_tokenizer(path_or_id: str, dtype: str, device: str | None) -> Any:
     from audiollm.tokenizer.modeling import UniAudioTokenizer
 
     return UniAudioTokenizer.from_pretrained(
-        path_or_id, encoder_only=True, dtype=getattr(torch, dtype), device=device or default_device()
+        path_or_id, encoder_only=True, dtype=getattr(torch, dtype), device=find_device(device)
     )
 
 
@@ -230,13 +233,23 @@ def load_audio_llm(path_or_id: str, dtype: str, device: str | None) -> Any:
 
     from audiollm.modeling import AudioLLM
 
-    return AudioLLM.from_pretrained(path_or_id, dtype=getattr(torch, dtype), device=device or default_device())
+    return AudioLLM.from_pretrained(path_or_id, dtype=getattr(torch, dtype), device=find_device(device))
 
 
-def default_device() -> str:
+def find_device(wanted: str | None) -> str:
+    """The device asked for, else the first GPU, else the CPU.
+
+    Raises:
+        ValueError: if a GPU is asked for where there is none.
+    """
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    has_gpu = torch.cuda.is_available()
+    if wanted is not None and wanted.startswith("cuda") and not has_gpu:
+        raise ValueError(
+            f"--device {wanted}: this torch ({torch.__version__}) sees no CUDA device; see `audiollm doctor`"
+        )
+    return wanted or ("cuda" if has_gpu else "cpu")
 
 
 def write_line(text: str) -> None:

@@ -87,7 +87,7 @@ def tokenize_corpus(
     start, stop = (len(manifest) * edge // num_shards for edge in (shard, shard + 1))
     path = shard_path(output, shard, num_shards)
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists already; delete it, choose another output, or overwrite it")
+        raise ValueError(f"{path} exists already; delete it, choose another output, or set overwrite")
     settings = {
         "corpus": manifest.fingerprint,
         "audio_tokenizer": audio_tokenizer.fingerprint(),  # type: ignore[attr-defined]
@@ -109,6 +109,8 @@ def tokenize_corpus(
                     partial.reject(item.index, item.error)
                     report.skipped += 1
                 else:
+                    if not report.records and not report.skipped:
+                        partial.discard()  # nothing that a later run could go on with
                     raise item.error
         if report.skipped:
             report.rejected = str(partial.rejected_path)

@@ -151,6 +151,8 @@ def test_tokenize_stops_at_a_bad_file_and_skips_it_on_request(
     assert "bad.wav" in fails(command, capsys)
     assert not (tmp_path / "out.jsonl").exists()
     main([*command, "--skip-bad"])
+    assert "exists already" in fails([*command, "--skip-bad"], capsys)
+    main([*command, "--skip-bad", "--overwrite"])
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
     assert "bad.wav" in (tmp_path / "out.jsonl.rejected.jsonl").read_text()
 
@@ -264,3 +266,17 @@ def test_the_console_script_reports_an_error_in_one_line() -> None:
     assert done.stdout == ""
     assert "nowhere" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_bad_first_file_leaves_nothing_behind(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["tokenize", str(folders / "broken.wav"), str(tmp_path / "out" / "codes.jsonl")]
+    assert "broken.wav" in fails([*command, "--audio_tokenizer", str(folders / "codec")], capsys)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["tokenize", str(folders / "clips"), str(tmp_path / "o.jsonl"), "--audio_tokenizer"]
+    assert "--device cuda:0" in fails([*command, str(folders / "codec"), "--device", "cuda:0"], capsys)
