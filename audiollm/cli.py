@@ -90,19 +90,13 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
         json: print the summary as JSON.
     """
     import torch
-    from transformers import AutoTokenizer
 
-    from audiollm.modeling import AudioLLM, load_text_llm
+    from audiollm.modeling import AudioLLM
 
     if Path(output).exists() and any(Path(output).iterdir()):
         raise ValueError(f"{output} is not empty; name a new folder for the Audio-LLM checkpoint")
-    model = AudioLLM.create(
-        load_text_llm(llm, getattr(torch, dtype)),
-        AutoTokenizer.from_pretrained(llm),
-        load_tokenizer(audio_tokenizer, "float32", "cpu"),
-        init=init,
-        seed=seed,
-    )
+    codec = load_tokenizer(audio_tokenizer, "float32", "cpu")
+    model = AudioLLM.create(llm, audio_tokenizer=codec, init=init, seed=seed, dtype=getattr(torch, dtype))
     model.save_pretrained(output)
     summary = {
         "output": output,

@@ -90,7 +90,7 @@ def tokenize_corpus(
         raise ValueError(f"{path} exists already; delete it, choose another output, or set overwrite")
     settings = {
         "corpus": manifest.fingerprint,
-        "audio_tokenizer": audio_tokenizer.fingerprint(),  # type: ignore[attr-defined]
+        "audio_tokenizer": audio_tokenizer.fingerprint(),
         "mono": mono,
         "shard": f"{shard} of {num_shards}",
     }

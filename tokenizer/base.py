@@ -113,6 +113,10 @@ class AudioTokenizer(ABC):
         """What a user should know about the licence of the weights."""
 
     @abstractmethod
+    def fingerprint(self) -> str:
+        """Returns a hash of everything that decides the codes: equal ones give equal codes."""
+
+    @abstractmethod
     def encode(self, waveforms: Sequence[Tensor] | Tensor, sample_rate: int) -> Codes:
         """Turns waveforms (float32 in [-1, 1], each ``[N]``) into codes."""
 

@@ -26,8 +26,6 @@ from rich.table import Table
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -157,23 +155,23 @@ def small_text_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 def build_llm(tokenizer: UniAudioTokenizer, texts: Sequence[str], config: DemoConfig) -> AudioLLM:
     """The Audio-LLM to train; new rows are projected from the codebook, so that like codes start alike."""
     if config.llm is not None:
-        llm = AutoModelForCausalLM.from_pretrained(config.llm, dtype=torch.float32)
-        text_tokenizer = AutoTokenizer.from_pretrained(config.llm)
-    else:
-        text_tokenizer = small_text_tokenizer(texts)
-        torch.manual_seed(config.seed)
-        llm = Qwen2ForCausalLM(
-            Qwen2Config(
-                vocab_size=len(text_tokenizer),
-                hidden_size=192,
-                intermediate_size=512,
-                num_hidden_layers=4,
-                num_attention_heads=6,
-                num_key_value_heads=6,
-                max_position_embeddings=4096,
-                tie_word_embeddings=True,
-            )
+        return AudioLLM.create(
+            config.llm, audio_tokenizer=tokenizer, init="codebook", seed=config.seed, dtype=torch.float32
         )
+    text_tokenizer = small_text_tokenizer(texts)
+    torch.manual_seed(config.seed)
+    llm = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(text_tokenizer),
+            hidden_size=192,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=6,
+            num_key_value_heads=6,
+            max_position_embeddings=4096,
+            tie_word_embeddings=True,
+        )
+    )
     return AudioLLM.create(llm, text_tokenizer, tokenizer, init="codebook", seed=config.seed)
 
 

@@ -123,6 +123,9 @@ class EnergyTokenizer(AudioTokenizer):
     def codebook_size(self) -> int:
         return self._codebook_size
 
+    def fingerprint(self) -> str:
+        return f"energy {self.codebook_size}"
+
     def encode(self, waveforms: Sequence[Tensor] | Tensor, sample_rate: int) -> Codes:
         self.calls.append((len(waveforms), sample_rate))
         hop = sample_rate // 25
