@@ -7,9 +7,11 @@ import logging
 import os
 import random
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,12 +32,23 @@ MAY_CHANGE = frozenset(
         "output_dir", "eval_data", "eval_every", "eval_generate_samples", "eval_max_new_tokens", "wer_tasks",
         "save_every", "keep_checkpoints", "resume", "log_every", "num_processes", "cache_tokens", "check_data",
         "num_epochs", "max_steps",  # their result, the number of updates, must stay
+        "cache_dir", "eval_clips", "eval_vocoder", "eval_asr", "write_waveforms",
     }
 )  # fmt: skip
 
 _STATE_FILE = "checkpoint.json"
 _DEEPSPEED_TAG = "deepspeed"
 _ABSENT = "absent"
+
+
+class Stateful(Protocol):
+    """Something that a checkpoint holds beside the weights: moving averages, a second model, its optimizer."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns tensors and plain values."""
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
+        """Takes back what :meth:`state_dict` returned, with all tensors on the CPU."""
 
 
 class ResumeError(ValueError):
@@ -112,7 +125,13 @@ class Checkpoints:
         return max(complete, key=_age, default=None)
 
     def _write(
-        self, accelerator: Accelerator, model: nn.Module, optimizer: Any, state: CheckpointState, folder: Path
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizer: Any,
+        state: CheckpointState,
+        extras: Mapping[str, Stateful],
+        folder: Path,
     ) -> None:
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
             model.save_checkpoint(  # type: ignore[operator]  # a DeepSpeed engine
@@ -122,6 +141,8 @@ class Checkpoints:
             weights = {n: p.detach().contiguous() for n, p in _trainable(accelerator.unwrap_model(model)).items()}
             save_file(weights, folder / "weights.safetensors")
             torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+            for name, part in extras.items():
+                torch.save(part.state_dict(), folder / f"{name}.pt")
         torch.save(random_state(), folder / f"random_{accelerator.process_index:05d}.pt")
         if accelerator.is_main_process:
             write_json(folder / _STATE_FILE, {"step": state.step, "identity": state.identity})
@@ -133,6 +154,7 @@ class Checkpoints:
         optimizer: Any,
         state: CheckpointState,
         documents: dict[str, Any],
+        extras: Mapping[str, Stateful] = MappingProxyType({}),
     ) -> Path:
         """Saves weights, optimizer and every process's random state; all processes must call it.
 
@@ -145,6 +167,7 @@ class Checkpoints:
             optimizer: the prepared optimizer.
             state: step and identity of the run.
             documents: more JSON files to put beside the weights, by file name.
+            extras: more to restore on resuming, the same on every process, by name. Not with DeepSpeed.
 
         Returns:
             The checkpoint's folder.
@@ -157,7 +180,7 @@ class Checkpoints:
             temporary.mkdir(parents=True)
         accelerator.wait_for_everyone()
         try:
-            self._write(accelerator, model, optimizer, state, temporary)
+            self._write(accelerator, model, optimizer, state, extras, temporary)
             if accelerator.is_main_process:
                 for name, value in documents.items():
                     write_json(temporary / name, value)
@@ -219,8 +242,14 @@ def check_identity(checkpoint: Path, saved: CheckpointState, current: dict[str, 
         )
 
 
-def load(accelerator: Accelerator, model: nn.Module, optimizer: Any, checkpoint: Path) -> None:
-    """Restores weights, optimizer and this process's random state into prepared objects.
+def load(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: Any,
+    checkpoint: Path,
+    extras: Mapping[str, Stateful] = MappingProxyType({}),
+) -> None:
+    """Restores weights, optimizer, extras and this process's random state into prepared objects.
 
     Raises:
         ResumeError: if the checkpoint's weights are not the model's.
@@ -240,6 +269,8 @@ def load(accelerator: Accelerator, model: nn.Module, optimizer: Any, checkpoint:
                 parameter.copy_(weights[name])
         # Read to the CPU; loading moves each tensor to its weight.
         optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
+        for name, part in extras.items():
+            part.load_state_dict(torch.load(checkpoint / f"{name}.pt", map_location="cpu", weights_only=True))
     restore_random_state(torch.load(checkpoint / f"random_{accelerator.process_index:05d}.pt", weights_only=True))
 
 

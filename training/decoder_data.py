@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -97,7 +97,7 @@ class DecoderItems(Sequence[DecoderItem]):
         self,
         folder: Path,
         entries: Sequence[_Entry],
-        columns: dict[str, str],
+        columns: Mapping[Any, str],
         clip_format: ClipFormat,
         fingerprint: str,
     ) -> None:

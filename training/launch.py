@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -25,11 +26,23 @@ class LaunchError(RuntimeError):
     """The processes that were asked for are not the ones that were started."""
 
 
+class LaunchSettings(Protocol):
+    """What a launch needs to know of a run's config."""
+
+    @property
+    def num_processes(self) -> int | None:
+        """Refuse to start on any other number of processes."""
+
+    @property
+    def mixed_precision(self) -> str:
+        """``no`` or ``bf16``."""
+
+
 def _is_set(name: str) -> bool:
     return os.environ.get(name, "false").lower() in ("true", "1", "yes", "on")
 
 
-def _world_size_asked_for(config: SFTConfig) -> int:
+def _world_size_asked_for(config: LaunchSettings) -> int:
     """Number of processes that the launcher or the config asks for.
 
     Raises:
@@ -68,10 +81,7 @@ def start_accelerator(config: SFTConfig) -> Accelerator:
         raise LaunchError(
             "ACCELERATE_USE_CPU turns DeepSpeed off: unset it (DeepSpeed finds out by itself that there is no GPU)"
         )
-    if _is_set("ACCELERATE_USE_FSDP"):
-        raise LaunchError(
-            "FSDP is not supported here: use training/configs/accelerate/zero3.yaml, which shards the same things"
-        )
+    _refuse_fsdp("training/configs/accelerate/zero3.yaml, which shards the same things")
     has_device = torch.accelerator.is_available()
     accelerator = Accelerator(
         # sync_with_dataloader=False: the end of an epoch must not cut an update short.
@@ -83,11 +93,7 @@ def start_accelerator(config: SFTConfig) -> Accelerator:
         kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] if wants_deepspeed and not has_device else None,
     )
     mode = accelerator.distributed_type
-    if accelerator.num_processes != world_size:
-        raise LaunchError(
-            f"{world_size} processes were started but this one sees {accelerator.num_processes}: each would train "
-            "alone; launch with one of training/configs/accelerate/*.yaml"
-        )
+    _check_num_processes(accelerator, world_size)
     if wants_deepspeed and mode != DistributedType.DEEPSPEED:
         raise LaunchError(f"DeepSpeed was asked for but accelerate runs {mode.value}; is deepspeed installed?")
     if mode not in SUPPORTED:
@@ -95,6 +101,41 @@ def start_accelerator(config: SFTConfig) -> Accelerator:
     if mode == DistributedType.DEEPSPEED:
         _complete_deepspeed_config(accelerator, config)
     return accelerator
+
+
+def start_data_parallel(config: LaunchSettings) -> Accelerator:
+    """Creates the process group of a run whose model fits every device: one process, or plain data parallelism.
+
+    The run accumulates gradients itself, in as many passes as each process needs.
+
+    Args:
+        config: the run.
+
+    Raises:
+        LaunchError: if this process would train alone although others were started, or something that shards the
+            weights was asked for.
+    """
+    world_size = _world_size_asked_for(config)
+    plain = "training/configs/accelerate/ddp.yaml; this model is small enough for every device to hold it"
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
+        raise LaunchError(f"DeepSpeed is not supported here: use {plain}")
+    _refuse_fsdp(plain)
+    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not torch.accelerator.is_available())
+    _check_num_processes(accelerator, world_size)
+    return accelerator
+
+
+def _refuse_fsdp(instead: str) -> None:
+    if _is_set("ACCELERATE_USE_FSDP"):
+        raise LaunchError(f"FSDP is not supported here: use {instead}")
+
+
+def _check_num_processes(accelerator: Accelerator, world_size: int) -> None:
+    if accelerator.num_processes != world_size:
+        raise LaunchError(
+            f"{world_size} processes were started but this one sees {accelerator.num_processes}: each would train "
+            "alone; launch with one of training/configs/accelerate/*.yaml"
+        )
 
 
 def _complete_deepspeed_config(accelerator: Accelerator, config: SFTConfig) -> None:

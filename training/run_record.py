@@ -12,12 +12,14 @@ from typing import Any
 
 from audiollm.data.atomic import atomic_write
 
-from .sft_config import SFTConfig
-
 _RECORDED_PACKAGES = (
     "audiollm", "torch", "transformers", "accelerate", "peft", "deepspeed", "datasets", "safetensors", "tokenizers",
     "numpy",
 )  # fmt: skip
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or the gradient is NaN or infinite; the records of the update have been written down."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -34,8 +36,8 @@ def write_json_lines(path: Path, lines: list[dict[str, Any]]) -> None:
             file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def config_as_json(config: SFTConfig) -> dict[str, Any]:
-    """The resolved config. JSON is YAML: saved, it repeats the run as ``--config``."""
+def config_as_json(config: Any) -> dict[str, Any]:
+    """The resolved config, a dataclass. JSON is YAML: saved, it repeats the run as ``--config``."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 

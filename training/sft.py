@@ -43,6 +43,7 @@ from audiollm.training.model_setup import StartingPoint, load_starting_point, op
 from audiollm.training.objective import TargetTokenLoss, num_chunks
 from audiollm.training.run_record import (
     MetricsLog,
+    NonFiniteLossError,
     config_as_json,
     git_revision,
     package_versions,
@@ -53,10 +54,6 @@ from audiollm.training.schedule import learning_rate_at
 from audiollm.training.sft_config import SFTConfig, num_updates
 
 logger = get_logger(__name__)
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss or the gradient is NaN or infinite; the records of the update have been written down."""
 
 
 @dataclass(frozen=True)
