@@ -48,7 +48,7 @@ class DecoderTrainingConfig:
     """What to train: ``flow`` (codes to mel) or ``vocoder`` (mel to waveform)."""
 
     train_data: str
-    """Clips to train on: JSONL or parquet records with ``audio`` and ``codes``, as ``audiollm tokenize`` writes them."""
+    """Clips to train on: records (JSONL, parquet) with ``audio`` and ``codes``, as ``audiollm tokenize`` writes them."""
 
     output_dir: str
     """Folder of the run: metrics, checkpoints, evaluations and the trained model."""
@@ -57,8 +57,8 @@ class DecoderTrainingConfig:
     """Held-out clips, in the same formats. None: no evaluation."""
 
     audio_tokenizer: str | None = None
-    """Audio tokenizer (folder or Hub id) that encodes clips without codes, and whose codebook the flow model's embedding
-    starts from."""
+    """Audio tokenizer (folder or Hub id) that encodes clips without codes, and whose codebook the flow model's
+    embedding starts from."""
 
     cache_dir: str | None = None
     """Where prepared clips are kept; runs on the same data can share it. None: ``output_dir/prepared``."""

@@ -12,8 +12,8 @@ class ExponentialMovingAverage:
     """Averages of a module's trainable weights, in float32 on their device.
 
     After updates with weights w_1 … w_n, started from w_0, the average is
-    ``d_1 … d_n w_0 + Σ (1 - d_i) d_{i+1} … d_n w_i``. The decay of update i is ``min(decay, (1 + i) / (10 + i))``, so that an average over
-    thousands of updates does not remember the random start of a short run.
+    ``d_1 … d_n w_0 + Σ (1 - d_i) d_{i+1} … d_n w_i``. The decay d_i of update i is ``min(decay, (1 + i) / (10 + i))``,
+    so that an average over thousands of updates does not remember the random start of a short run.
 
     Args:
         module: the module, not wrapped for data parallelism; its present weights are the start.
