@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.audio_utils import mel_filter_bank
 
 from .configuration import HOP_LENGTH, SAMPLE_RATE
+from .mel import slaney_mel_filters
 
 N_FFT = 400  # samples: 25 ms
 MAX_FREQUENCY = 8000.0  # Hz
@@ -64,16 +64,7 @@ class LogMelFeatures:
 
     def _get_constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._constants:
-            filters_FM = mel_filter_bank(
-                num_frequency_bins=N_FFT // 2 + 1,
-                num_mel_filters=self.num_mel_bins,
-                min_frequency=0.0,
-                max_frequency=MAX_FREQUENCY,
-                sampling_rate=SAMPLE_RATE,
-                norm="slaney",
-                mel_scale="slaney",
-            )
-            filters_MF = torch.from_numpy(filters_FM).float().t().contiguous()
+            filters_MF = slaney_mel_filters(N_FFT, self.num_mel_bins, SAMPLE_RATE, 0.0, MAX_FREQUENCY)
             self._constants[device] = (torch.hann_window(N_FFT, device=device), filters_MF.to(device))
         return self._constants[device]
 
