@@ -8,10 +8,9 @@ so batches, left padding, beam search and assisted decoding need nothing special
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from queue import Queue
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,12 +21,8 @@ from transformers import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
-from transformers.generation.streamers import BaseStreamer
 
 from .vocabulary import AudioVocabulary
-
-if TYPE_CHECKING:
-    from .processing import AudioLLMProcessor
 
 Modality = Literal["text", "audio"]
 MODALITIES: tuple[Modality, ...] = ("text", "audio")
@@ -154,8 +149,9 @@ def segment_limits(min_seconds: float | None, max_seconds: float | None, frame_r
     Raises:
         ValueError: if a limit is negative, leaves no room for a single code, or the minimum is above the maximum.
     """
-    min_codes = 1 if min_seconds is None else max(1, math.ceil(min_seconds * frame_rate))
-    max_codes = None if max_seconds is None else math.floor(max_seconds * frame_rate)
+    # Rounded, since 0.28 * 25 is a little more than 7 and 1.16 * 25 a little less than 29.
+    min_codes = 1 if min_seconds is None else max(1, math.ceil(round(min_seconds * frame_rate, 6)))
+    max_codes = None if max_seconds is None else math.floor(round(max_seconds * frame_rate, 6))
     if (min_seconds is not None and min_seconds < 0) or (max_codes is not None and max_codes < min_codes):
         raise ValueError(
             f"min_seconds={min_seconds}, max_seconds={max_seconds}: use 0 <= min_seconds <= max_seconds, and at least "
@@ -251,100 +247,6 @@ class RepetitionAwareSampler(LogitsProcessor):
         # float32: bf16 probabilities over 160,000 tokens do not sum to one.
         probabilities_BW = scores.float().softmax(dim=-1)
         return torch.multinomial(probabilities_BW, 1, generator=self._generator)[:, 0]
-
-
-@dataclass(frozen=True, eq=False)
-class StreamedText:
-    """Text as it is generated; whole characters only."""
-
-    text: str
-
-
-@dataclass(frozen=True, eq=False)
-class StreamedCodes:
-    """Codes as they are generated, int64 ``[T]``; ``is_last`` when their segment has ended."""
-
-    codes: Tensor
-    is_last: bool
-
-
-class SegmentStreamer(BaseStreamer):
-    """Gives out an answer while it is generated: iterate over it in another thread than ``generate``.
-
-    Args:
-        processor: the Audio-LLM's processor.
-        chunk_codes: codes to collect before they are given out; the rest of a segment follows when it ends.
-        timeout_seconds: how long to wait for the next token before ``queue.Empty`` is raised; None waits for ever.
-
-    Raises:
-        ValueError: if more than one row is generated.
-    """
-
-    def __init__(
-        self, processor: AudioLLMProcessor, chunk_codes: int = 25, timeout_seconds: float | None = None
-    ) -> None:
-        self._processor = processor
-        self._vocabulary = processor.vocabulary
-        self._chunk_codes = chunk_codes
-        self._timeout_seconds = timeout_seconds
-        self._queue: Queue[StreamedText | StreamedCodes | None] = Queue()
-        self._saw_prompt = False
-        self._text_ids: list[int] = []
-        self._num_characters_out = 0
-        self._codes: list[int] = []
-        self._is_open = False
-
-    def put(self, value: Tensor) -> None:
-        """Takes the prompt first, then one token at a time; called by ``generate``."""
-        if value.shape[0] != 1:
-            raise ValueError(f"a stream follows one answer, not {value.shape[0]}: generate rows one by one")
-        if not self._saw_prompt:
-            self._saw_prompt = True
-            self._is_open = bool(ends_inside_audio(value, self._vocabulary)) if value.dim() == 2 else False
-            return
-        for token_id in value.flatten().tolist():
-            self._take(token_id)
-
-    def end(self) -> None:
-        """Gives out what is left; called by ``generate``."""
-        self._flush_text(is_last=True)
-        self._flush_codes(is_last=True)
-        self._queue.put(None)
-
-    def __iter__(self) -> Iterator[StreamedText | StreamedCodes]:
-        while (event := self._queue.get(timeout=self._timeout_seconds)) is not None:
-            yield event
-
-    def _take(self, token_id: int) -> None:
-        first_code_id = self._vocabulary.first_code_id
-        if 0 <= token_id - first_code_id < self._vocabulary.codebook_size:
-            self._codes.append(token_id - first_code_id)
-            if len(self._codes) >= self._chunk_codes:
-                self._flush_codes(is_last=False)
-        elif token_id in (self._vocabulary.start_id, self._vocabulary.end_id):
-            self._flush_text(is_last=True)
-            self._flush_codes(is_last=True)
-            self._is_open = token_id == self._vocabulary.start_id
-        else:
-            self._text_ids.append(token_id)
-            self._flush_text(is_last=False)
-
-    def _flush_text(self, is_last: bool) -> None:
-        text = self._processor.decode(self._text_ids) if self._text_ids else ""
-        # A character of several bytes may come in several tokens; until it is whole it decodes to U+FFFD.
-        if is_last or not text.endswith("\ufffd"):
-            if len(text) > self._num_characters_out:
-                self._queue.put(StreamedText(text[self._num_characters_out :]))
-            self._num_characters_out = len(text)
-        if is_last:
-            self._text_ids, self._num_characters_out = [], 0
-
-    def _flush_codes(self, is_last: bool) -> None:
-        if self._codes or (is_last and self._is_open):
-            self._queue.put(StreamedCodes(torch.tensor(self._codes, dtype=torch.long), is_last))
-        self._codes = []
-        if is_last:
-            self._is_open = False
 
 
 def _last_place(token_ids: Tensor, token_id: int) -> Tensor:

@@ -7,72 +7,33 @@ know nothing of audio load it too.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from huggingface_hub import create_repo, upload_folder
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from audiollm.data.conversation import Conversation, Message, TextPart
-from audiollm.tokenizer.base import AudioTokenizer, Codes
+from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
-from .generation import (
-    AudioSegmentLogitsProcessor,
-    RepetitionAwareSampler,
-    SamplingSettings,
-    check_modalities,
-    ends_inside_audio,
-    segment_limits,
-)
-from .processing import AudioLLMProcessor, AudioSegment, AudioSource, Chat, TextSegment, audio_parts
+from .decoding import DecodingSettings, SpeechDecoder
+from .generation import SamplingSettings, check_modalities
+from .generation_request import AnswerLimits, ContextError, GenerationRequest
+from .generation_result import FinishReason, GenerationResult
+from .model_folder import check_folder, load_text_llm
+from .processing import AudioLLMProcessor, AudioSource, Chat, audio_parts
+from .streaming import AnswerStream
 from .vocabulary import AudioVocabulary, extend
 
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-FinishReason = Literal["stop", "length"]
-
-
-class ContextError(ValueError):
-    """A prompt and its answer are longer than the model's context."""
-
-
-@dataclass
-class GenerationResult:
-    """What was generated, one entry per row.
-
-    Attributes:
-        token_ids: new ids, int64, up to and with the one that ended the answer.
-        texts: the text in them.
-        codes: the codes of each audio segment, int64 ``[T]``.
-        segments: text and audio in order; malformed audio is flagged there.
-        finish_reasons: "stop" if the model ended the answer, "length" if ``max_new_tokens`` cut it.
-        waveforms: float32 ``[N]`` of each audio segment; None unless asked for.
-        sample_rate: of the waveforms in Hz; None without.
-    """
-
-    token_ids: list[Tensor]
-    texts: list[str]
-    codes: list[list[Tensor]]
-    segments: list[list[TextSegment | AudioSegment]]
-    finish_reasons: list[FinishReason]
-    waveforms: list[list[Tensor]] | None = None
-    sample_rate: int | None = None
+__all__ = ["AudioLLM", "ContextError", "FinishReason", "GenerationResult", "load_text_llm"]
 
 
 class AudioLLM:
@@ -170,7 +131,7 @@ class AudioLLM:
         Raises:
             ValueError: if a folder is no Audio-LLM; the message lists what is missing.
         """
-        _check_folder(path_or_hub_id)
+        check_folder(path_or_hub_id)
         revisions = {} if revision is None else {"revision": revision}
         processor = AudioLLMProcessor.from_pretrained(path_or_hub_id, **revisions, **hub)
         model = AutoModelForCausalLM.from_pretrained(
@@ -263,13 +224,26 @@ class AudioLLM:
         inputs: Any = self.processor.apply_chat_template(messages, tools=tools, add_generation_prompt=True)
         return self.generate(**inputs, **generation)
 
+    def stream_chat(
+        self, messages: Chat, *, tools: list[dict[str, Any]] | None = None, **generation: Any
+    ) -> AnswerStream:
+        """Answers one conversation piece by piece.
+
+        Args:
+            messages: as for `chat`, one conversation.
+            tools: as for `chat`.
+            generation: as for `stream`.
+        """
+        inputs: Any = self.processor.apply_chat_template(messages, tools=tools, add_generation_prompt=True)
+        return self.stream(**inputs, **generation)
+
     def generate(
         self,
         *,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         modalities: Collection[str] = ("text",),
-        max_new_tokens: int = 256,
+        max_new_tokens: int | None = None,
         min_seconds: float | None = None,
         max_seconds: float | None = None,
         do_sample: bool | None = None,
@@ -279,7 +253,8 @@ class AudioLLM:
         repetition_window: int | None = None,
         repetition_threshold: float | None = None,
         seed: int | None = None,
-        return_waveforms: bool = False,
+        return_waveforms: bool | None = None,
+        decoding: DecodingSettings | None = None,
         streamer: BaseStreamer | None = None,
         **generate_kwargs: Any,
     ) -> GenerationResult:
@@ -292,7 +267,7 @@ class AudioLLM:
             input_ids: prompts padded on the left, int64 ``[B, S]``.
             attention_mask: 1 for real tokens, ``[B, S]``; None if all are.
             modalities: what may be generated: {"text"}, {"audio"} (one segment) or {"text", "audio"}.
-            max_new_tokens: longest answer.
+            max_new_tokens: longest answer; None: 256 for text, and room for ``max_seconds`` (else 30 s) of audio.
             min_seconds: shortest audio segment.
             max_seconds: longest audio segment.
             do_sample: draw, or take the most likely token; None: draw for audio, and if a setting below is given.
@@ -302,15 +277,83 @@ class AudioLLM:
             repetition_window: how many codes repetition-aware sampling looks back.
             repetition_threshold: share of them that a code may fill.
             seed: of the draws; None: torch's global state.
-            return_waveforms: also decode the codes.
-            streamer: gets the ids as they come, for one row; such as `audiollm.generation.SegmentStreamer`.
+            return_waveforms: also decode the codes; None: if audio may be generated and the audio tokenizer can.
+            decoding: whose voice it is, and details of the waveform decoder.
+            streamer: gets the ids as they come, for one row; `stream` is the easier way.
             generate_kwargs: passed on to transformers' ``generate``, such as ``num_beams`` or ``stopping_criteria``.
 
         Raises:
-            ValueError: if settings contradict each other, the context is too short, or a waveform is asked of an audio
-                tokenizer that has no decoder.
+            ValueError: if settings contradict each other, or a waveform is asked of an audio tokenizer that has no
+                decoder.
+            ContextError: a ValueError; the context is too short.
         """
-        allowed = check_modalities(modalities)
+        request = self._prepare(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            modalities=modalities,
+            max_new_tokens=max_new_tokens,
+            min_seconds=min_seconds,
+            max_seconds=max_seconds,
+            do_sample=do_sample,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_window=repetition_window,
+            repetition_threshold=repetition_threshold,
+            seed=seed,
+            **generate_kwargs,
+        )
+        decoder = self._speech_decoder(request, return_waveforms, decoding)
+        result = request.run(streamer)
+        if decoder is not None:
+            result.waveforms, result.sample_rate = decoder.decode(result.codes), decoder.sample_rate
+        return result
+
+    def stream(
+        self, *, decoding: DecodingSettings | None = None, chunk_codes: int = 1, **generation: Any
+    ) -> AnswerStream:
+        """Generates one answer and gives it out while it comes: text in whole characters, audio as samples.
+
+        Settings are checked at once; the model starts when the first piece is asked for. The sound of a segment does
+        not depend on how its codes arrive, but may differ a little from what `generate` decodes in one piece.
+
+        Args:
+            decoding: whose voice it is, and details of the waveform decoder.
+            chunk_codes: codes to collect before the decoder gets them.
+            generation: as for `generate`, but for ``return_waveforms`` and ``streamer``.
+
+        Returns:
+            An iterator of `StreamedText` and `StreamedAudio`; its ``result`` holds the whole answer at the end. Use it
+            in a ``with`` block to stop the model when the block is left early.
+
+        Raises:
+            ValueError: as for `generate`; or if there is more than one prompt, or audio that nothing could decode.
+        """
+        request = self._prepare(**generation)
+        if request.num_answers != 1:
+            raise ValueError(f"a stream follows one answer, not {request.num_answers}: generate rows one by one")
+        decoder = self._speech_decoder(request, "audio" in request.modalities, decoding)
+        return AnswerStream(request.run, self.processor, decoder, chunk_codes)
+
+    def _prepare(
+        self,
+        *,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        modalities: Collection[str] = ("text",),
+        max_new_tokens: int | None = None,
+        min_seconds: float | None = None,
+        max_seconds: float | None = None,
+        do_sample: bool | None = None,
+        seed: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        repetition_window: int | None = None,
+        repetition_threshold: float | None = None,
+        **generate_kwargs: Any,
+    ) -> GenerationRequest:
+        """Checks the arguments of `generate`."""
         given = {
             "temperature": temperature,
             "top_k": top_k,
@@ -318,126 +361,39 @@ class AudioLLM:
             "repetition_window": repetition_window,
             "repetition_threshold": repetition_threshold,
         }
-        sampling = _sampling(do_sample, {key: value for key, value in given.items() if value is not None}, allowed)
-        if return_waveforms and not self.processor.audio_tokenizer.can_decode:
-            raise ValueError(
-                "return_waveforms=True, but this audio tokenizer has no waveform decoder: leave it out to get codes"
-            )
-        num_answers = generate_kwargs.get("num_return_sequences", 1)
-        if sampling is not None:  # to transformers the search is greedy, which gives one answer per row
-            generate_kwargs.pop("num_return_sequences", None)
-            input_ids = input_ids.repeat_interleave(num_answers, dim=0)
-            attention_mask = None if attention_mask is None else attention_mask.repeat_interleave(num_answers, dim=0)
-        input_ids = input_ids.to(self.device)
-        prompt_length = input_ids.shape[1]
-        self._check_context(prompt_length, max_new_tokens)
-        is_inside = ends_inside_audio(input_ids, self.vocabulary)
-        if allowed == {"text"} and bool(is_inside.any()):
-            raise ValueError("the prompt ends inside an audio segment, where no text can follow: allow 'audio' too")
-        processors = self._processors(allowed, prompt_length, (min_seconds, max_seconds), sampling, seed)
-        output = self.model.generate(
+        settings = {name: value for name, value in given.items() if value is not None}
+        return GenerationRequest(
+            self.model,
+            self.processor,
             input_ids=input_ids,
-            attention_mask=torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(self.device),
-            generation_config=self._generation_config(max_new_tokens, sampling, generate_kwargs),
-            logits_processor=LogitsProcessorList([*generate_kwargs.pop("logits_processor", []), *processors]),
-            streamer=streamer,
-            **generate_kwargs,
+            attention_mask=attention_mask,
+            limits=AnswerLimits(
+                modalities=modalities,
+                max_new_tokens=max_new_tokens,
+                min_seconds=min_seconds,
+                max_seconds=max_seconds,
+            ),
+            sampling=_sampling(do_sample, settings, check_modalities(modalities)),
+            seed=seed,
+            generate_kwargs=generate_kwargs,
         )
-        sequences = output if isinstance(output, Tensor) else output.sequences
-        is_inside = is_inside.repeat_interleave(sequences.shape[0] // input_ids.shape[0])
-        result = self._read(sequences[:, prompt_length:].cpu(), is_inside.tolist(), max_new_tokens)
-        if return_waveforms:
-            self._decode(result)
-        return result
 
-    def _processors(
-        self,
-        allowed: frozenset[str],
-        prompt_length: int,
-        seconds: tuple[float | None, float | None],
-        sampling: SamplingSettings | None,
-        seed: int | None,
-    ) -> LogitsProcessorList:
-        """The grammar and, to draw, the sampler, which must come last."""
-        min_codes, max_codes = 1, None
-        if seconds != (None, None):
-            min_codes, max_codes = segment_limits(*seconds, self.processor.audio_tokenizer.frame_rate)
-        grammar = AudioSegmentLogitsProcessor(
-            self.vocabulary,
-            allowed,
-            num_tokens=len(self.processor.tokenizer),
-            eos_token_ids=self._eos_token_ids,
-            prompt_length=prompt_length,
-            min_codes=min_codes,
-            max_codes=max_codes,
-        )
-        if sampling is None:
-            return LogitsProcessorList([grammar])
-        sampler = RepetitionAwareSampler(self.vocabulary, sampling, seed=seed, prompt_length=prompt_length)
-        return LogitsProcessorList([grammar, sampler])
-
-    def _generation_config(
-        self, max_new_tokens: int, sampling: SamplingSettings | None, generate_kwargs: dict[str, Any]
-    ) -> GenerationConfig:
-        """A config in which our processors alone decide how to draw; takes its own settings out of the arguments."""
-        own = self.model.generation_config
-        settings: dict[str, Any] = {
-            "max_new_tokens": max_new_tokens,
-            "eos_token_id": self._eos_token_ids or None,
-            "pad_token_id": own.pad_token_id if own.pad_token_id is not None else self.processor.pad_token_id,
-            "bos_token_id": own.bos_token_id,
-            # Written out, for what is left open is taken from the checkpoint's own settings.
-            "do_sample": False,
-            "temperature": 1.0,
-            "top_k": 50,
-            "top_p": 1.0,
-            "repetition_penalty": 1.0,
-        }
-        known = vars(GenerationConfig())
-        settings |= {name: generate_kwargs.pop(name) for name in list(generate_kwargs) if name in known}
-        if sampling is not None and (settings.get("num_beams") or 1) > 1:
-            raise ValueError("beam search takes the most likely tokens: pass do_sample=False, or num_beams=1 to draw")
-        return GenerationConfig(**settings)
-
-    @property
-    def _eos_token_ids(self) -> list[int]:
-        eos: Any = self.model.generation_config.eos_token_id
-        if eos is None:
-            eos = self.processor.tokenizer.eos_token_id
-        return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
-
-    def _check_context(self, prompt_length: int, max_new_tokens: int) -> None:
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if context is not None and prompt_length + max_new_tokens > context:
-            raise ContextError(
-                f"the prompt has {prompt_length} tokens and max_new_tokens={max_new_tokens}, but the context holds "
-                f"{context}: shorten the recording or ask for a shorter answer"
+    def _speech_decoder(
+        self, request: GenerationRequest, return_waveforms: bool | None, settings: DecodingSettings | None
+    ) -> SpeechDecoder | None:
+        """What will decode the answer; None if nothing will."""
+        if return_waveforms is None:
+            return_waveforms = "audio" in request.modalities and (
+                settings is not None
+                or (self.processor.has_audio_tokenizer and self.processor.audio_tokenizer.can_decode)
             )
-
-    def _read(self, new_ids_BS: Tensor, is_inside: Sequence[bool], max_new_tokens: int) -> GenerationResult:
-        """Cuts each row behind the id that ended it and takes it apart."""
-        result = GenerationResult([], [], [], [], [])
-        eos = torch.tensor(self._eos_token_ids, dtype=torch.long)
-        for row_S, starts_inside in zip(new_ids_BS, is_inside, strict=True):
-            ends = torch.isin(row_S, eos).nonzero()
-            token_ids = row_S[: int(ends[0]) + 1] if len(ends) else row_S
-            is_cut = not len(ends) and len(row_S) >= max_new_tokens
-            opening = [self.vocabulary.start_id] if starts_inside else []
-            segments = self.processor.split([*opening, *token_ids.tolist()])
-            result.token_ids.append(token_ids)
-            result.texts.append(self.processor.decode(token_ids.tolist()))
-            result.codes.append([segment.codes for segment in segments if isinstance(segment, AudioSegment)])
-            result.segments.append(segments)
-            result.finish_reasons.append("length" if is_cut else "stop")
-        return result
-
-    def _decode(self, result: GenerationResult) -> None:
-        """Turns all codes of all rows into sound in one batch."""
-        audio_tokenizer = self.processor.audio_tokenizer
-        clips = [codes for row in result.codes for codes in row]
-        decoded = iter(audio_tokenizer.decode(Codes.from_list([codes[None] for codes in clips])) if clips else [])
-        result.waveforms = [[next(decoded) for _ in row] for row in result.codes]
-        result.sample_rate = audio_tokenizer.output_sample_rate
+        if not return_waveforms:
+            if settings is not None:
+                raise ValueError(
+                    "decoding settings are given, but nothing will be decoded: ask for audio, and for sound"
+                )
+            return None
+        return SpeechDecoder(self.processor.audio_tokenizer, settings, request.num_prompts)
 
 
 def _sampling(do_sample: bool | None, given: dict[str, Any], modalities: Collection[str]) -> SamplingSettings | None:
@@ -447,47 +403,3 @@ def _sampling(do_sample: bool | None, given: dict[str, Any], modalities: Collect
     if not do_sample and given:
         raise ValueError(f"do_sample=False takes the most likely token, so leave out {', '.join(given)}")
     return SamplingSettings(**given) if do_sample else None
-
-
-def _check_folder(path_or_hub_id: str | os.PathLike[str]) -> None:
-    """Refuses a local folder that is no Audio-LLM, naming everything that is missing; Hub ids are left to the Hub."""
-    folder = Path(path_or_hub_id)
-    if not folder.is_dir():
-        looks_like_path = folder.is_absolute() or os.fspath(path_or_hub_id).startswith((".", "~")) or folder.exists()
-        if looks_like_path or len(folder.parts) > 2:
-            raise ValueError(f"{folder} is no folder: give an Audio-LLM folder or a Hub id such as owner/name")
-        return
-    missing = [
-        name for name in ("config.json", "tokenizer.json", "processor_config.json") if not (folder / name).is_file()
-    ]
-    if not any((folder / name).is_file() for name in WEIGHT_FILES):
-        missing.append(WEIGHT_FILES[0])
-    codec_path = None
-    if (folder / "processor_config.json").is_file():
-        codec_path = json.loads((folder / "processor_config.json").read_text(encoding="utf-8")).get("codec_path")
-    if codec_path is not None and not (folder / codec_path).is_dir() and not Path(codec_path).is_absolute():
-        missing.append(f"{codec_path}/")
-    if not missing:
-        return
-    hint = "make an Audio-LLM of a text LLM with AudioLLM.create() or `audiollm extend`"
-    if (folder / "adapter_config.json").is_file():
-        hint = "it holds a LoRA adapter: load the model that the adapter was merged into"
-    elif {"processor_config.json", "tokenizer.json"} <= set(missing) and "config.json" not in missing:
-        hint = "is it an audio tokenizer or a bare model? " + hint
-    raise ValueError(f"{folder} is no Audio-LLM folder, it has no {', '.join(missing)}: {hint}")
-
-
-def load_text_llm(path_or_hub_id: str | os.PathLike[str], dtype: torch.dtype | str = "auto") -> PreTrainedModel:
-    """Loads a causal LM, all of it: transformers would draw missing weights at random and only warn.
-
-    Raises:
-        ValueError: if the checkpoint lacks weights that a causal LM of its type has.
-    """
-    model, report = AutoModelForCausalLM.from_pretrained(path_or_hub_id, dtype=dtype, output_loading_info=True)
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"{path_or_hub_id} is no causal LM: it lacks {len(missing)} weights of a {type(model).__name__}, such as "
-            f"{missing[0]}; name a text LLM such as Qwen/Qwen2.5-0.5B"
-        )
-    return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from audiollm.modeling import AudioLLM
 from audiollm.tokenizer.base import AudioTokenizer, Codes
 from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -145,6 +146,56 @@ class EnergyTokenizer(AudioTokenizer):
 def audio_tokenizer() -> EnergyTokenizer:
     """The stand-in audio tokenizer, 64 codes at 25 Hz."""
     return EnergyTokenizer()
+
+
+class SpeakingTokenizer(EnergyTokenizer):
+    """A stand-in that also decodes: one sample level per code, shifted by the voice, in blocks of three codes."""
+
+    can_decode = True
+    samples_per_code = 882
+    block_codes = 3
+
+    def __init__(self, codebook_size: int = 64) -> None:
+        super().__init__(codebook_size)
+        self.decoder = self  # UniAudioTokenizer keeps it in an attribute; here one object is both
+        self.options: list[dict[str, Any]] = []
+
+    def prompt(self, waveform: Tensor, sample_rate: int, codes: Tensor) -> dict[str, Any]:
+        return {"codes": codes, "num_samples": len(waveform), "sample_rate": sample_rate}
+
+    def _render(self, codes: Tensor, speaker: Tensor | None) -> Tensor:
+        shift = 0.0 if speaker is None else float(speaker.mean())
+        return codes.float().repeat_interleave(self.samples_per_code) / self.codebook_size + shift
+
+    def decode(self, codes: Codes, speaker: Tensor | None = None, prompt: Any = None, **options: Any) -> list[Tensor]:
+        assert speaker is None or speaker.shape[0] == len(codes)
+        self.options.append({"prompt": prompt, **options})
+        return [self._render(codes[i][0], None if speaker is None else speaker[i]) for i in range(len(codes))]
+
+    def decode_stream(
+        self, codes: Iterator[Tensor], speaker: Tensor | None = None, prompt: Any = None, **options: Any
+    ) -> Iterator[Tensor]:
+        assert speaker is None or speaker.dim() == 1
+        self.options.append({"prompt": prompt, **options})
+        waiting = torch.zeros(0, dtype=torch.long)
+        for chunk in codes:
+            waiting = torch.cat([waiting, chunk])
+            while len(waiting) >= self.block_codes:
+                yield self._render(waiting[: self.block_codes], speaker)
+                waiting = waiting[self.block_codes :]
+        yield self._render(waiting, speaker)
+
+
+@pytest.fixture
+def speaking_tokenizer() -> SpeakingTokenizer:
+    """The stand-in audio tokenizer with a decoder, 64 codes at 25 Hz."""
+    return SpeakingTokenizer()
+
+
+@pytest.fixture
+def speaking_llm(text_tokenizer: PreTrainedTokenizerFast, speaking_tokenizer: SpeakingTokenizer) -> AudioLLM:
+    """An untrained Audio-LLM that can speak."""
+    return AudioLLM.create(build_llm(), text_tokenizer, speaking_tokenizer)
 
 
 @pytest.fixture(scope="session")
