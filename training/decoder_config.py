@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from audiollm.tokenizer.decoder_configuration import WaveformDecoderConfig
+from audiollm.tokenizer.frame_mask import Padding
+
+from .vocoder_settings import VocoderSettings
 
 _POSITIVE = ("frames_per_update", "frames_per_pass", "log_every", "keep_checkpoints", "learning_rate", "max_seconds")
 _POSITIVE_OR_NONE = ("max_steps", "eval_every", "save_every", "num_processes", "max_grad_norm", "num_epochs")
@@ -21,6 +24,10 @@ class FlowSettings:
     initialise_embedding: bool = True
     """Start the embedding of codes from the audio tokenizer's codebook (its main directions), if one is named: codes
     that sound alike start alike, and rare ones learn from their neighbours."""
+
+    padding: Padding = "hidden"
+    """How clips of different lengths share a batch. ``hidden``: each is trained as it will be decoded, whatever is
+    beside it. ``reference``: as released decoders were trained, with padding in the statistics of the norms."""
 
     ema_decay: float = 0.999
     """Decay of the averaged weights, which the run ends with."""
@@ -36,11 +43,6 @@ class FlowSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VocoderSettings:
-    """Settings of the vocoder's training alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class DecoderTrainingConfig:
     """One training run of a decoder's flow model or vocoder."""
 
@@ -48,7 +50,7 @@ class DecoderTrainingConfig:
     """What to train: ``flow`` (codes to mel) or ``vocoder`` (mel to waveform)."""
 
     train_data: str
-    """Clips to train on: records (JSONL, parquet) with ``audio`` and ``codes``, as ``audiollm tokenize`` writes them."""
+    """Clips to train on: JSONL or parquet with ``audio`` and ``codes``, as ``audiollm tokenize`` writes them."""
 
     output_dir: str
     """Folder of the run: metrics, checkpoints, evaluations and the trained model."""

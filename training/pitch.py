@@ -1,0 +1,94 @@
+"""Fundamental frequency of recordings, by the WORLD vocoder's estimators: what the vocoder's F0 predictor learns.
+
+DIO finds candidates and StoneMask refines them (Morise et al., 2009 and 2016); Harvest is slower and finds more voiced
+frames in noisy recordings.
+"""
+# Shapes: N samples, M mel frames.
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from audiollm.tokenizer.decoder_configuration import MelConfig
+
+from .decoder_data import Column, DecoderItem
+
+PitchMethod = Literal["dio", "harvest"]
+
+# Raise when the same settings give other values, so that stored ones are not taken for them.
+_VERSION = 1
+
+
+def fundamental_frequency(
+    waveform: Tensor,
+    mel: MelConfig,
+    *,
+    method: PitchMethod = "dio",
+    min_frequency: float = 60.0,
+    max_frequency: float = 600.0,
+) -> Tensor:
+    """Estimates the fundamental frequency at the middle of every mel frame.
+
+    Args:
+        waveform: samples in [-1, 1] at the mel's sample rate, ``[N]``.
+        mel: gives the sample rate and the hop between frames.
+        method: ``dio``, or ``harvest``, which takes some twenty times as long.
+        min_frequency: lowest frequency looked for, in Hz.
+        max_frequency: highest frequency looked for, in Hz.
+
+    Returns:
+        Hz, 0 where unvoiced, float32 ``[N // hop_length]``.
+
+    Raises:
+        ValueError: if pyworld is not installed or the range of frequencies is empty.
+    """
+    pyworld = _import_pyworld()
+    if not 0 < min_frequency < max_frequency:
+        raise ValueError(f"no frequency lies between {min_frequency} and {max_frequency} Hz; give a range above 0")
+    num_frames = waveform.shape[-1] // mel.hop_length
+    # The estimators' frame m is at m hops; the spectrogram's is half a hop later.
+    samples = waveform[mel.hop_length // 2 :].double().cpu().numpy()
+    estimate = pyworld.dio if method == "dio" else pyworld.harvest
+    frequency, seconds = estimate(
+        samples,
+        mel.sample_rate,
+        f0_floor=min_frequency,
+        f0_ceil=max_frequency,
+        frame_period=1000 * mel.hop_length / mel.sample_rate,
+    )
+    refined = torch.from_numpy(pyworld.stonemask(samples, frequency, seconds, mel.sample_rate)).float()
+    return torch.nn.functional.pad(refined[:num_frames], (0, max(0, num_frames - len(refined))))
+
+
+def pitch_column(mel: MelConfig, method: PitchMethod, min_frequency: float, max_frequency: float) -> Column:
+    """The fundamental frequency as something that is computed once of every prepared clip, and stored beside it.
+
+    Raises:
+        ValueError: if pyworld is not installed.
+    """
+    _import_pyworld()  # before hours of preparing
+
+    def compute(item: DecoderItem) -> Tensor:
+        return fundamental_frequency(
+            item.waveform, mel, method=method, min_frequency=min_frequency, max_frequency=max_frequency
+        )
+
+    settings = {
+        "version": _VERSION, "method": method, "min_frequency": min_frequency, "max_frequency": max_frequency,
+    }  # fmt: skip
+    return Column(name="f0", settings=settings, compute=compute)
+
+
+def _import_pyworld() -> ModuleType:
+    try:
+        import pyworld  # an optional dependency
+    except ImportError as error:
+        raise ValueError(
+            "the fundamental frequency of recordings is estimated by pyworld, which is not installed: "
+            "pip install pyworld"
+        ) from error
+    return pyworld
