@@ -95,18 +95,18 @@ class HarmonicSource(nn.Module):
         phase_BH[:, 0] = 0
         return phase_BH
 
-    def draw_noise(self, num_samples: Sequence[int], generator: Generators = None) -> Tensor:
+    def draw_noise(self, num_samples: Sequence[int], longest: int, generator: Generators = None) -> Tensor:
         """Draws standard normal noise, zero beyond each row's own length.
 
         Args:
             num_samples: own length of each row.
+            longest: N, no less than any row's length.
             generator: one for all rows, which draws them in one call; or one per row, which draws the row's own
                 length, as if the row were alone.
 
         Returns:
-            float32 ``[B, H + 1, N]``, N the longest row.
+            float32 ``[B, H + 1, N]``.
         """
-        longest = max(num_samples)
         if not isinstance(generator, Sequence):
             shape = (len(num_samples), self.num_harmonics, longest)
             return torch.randn(shape, generator=generator, device=_device_of(generator))
@@ -115,7 +115,7 @@ class HarmonicSource(nn.Module):
             torch.randn(1, self.num_harmonics, own, generator=source, device=source.device)
             for own, source in zip(num_samples, generators, strict=True)
         ]
-        if len(rows) == 1:
+        if len(rows) == 1 and num_samples[0] == longest:
             return rows[0]
         noise_BHN = rows[0].new_zeros(len(rows), self.num_harmonics, longest)
         for row, drawn in zip(noise_BHN, rows, strict=True):

@@ -9,77 +9,21 @@ checkpoints.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .decoder_configuration import VocoderConfig
+from .frame_chunks import Chunk, in_chunks
 from .harmonic_source import Generators, HarmonicSource
 from .short_time_fourier import ShortTimeFourier
+from .vocoder_layers import F0Predictor, ResidualBlock, hide_beyond, reach_of_block
 from .weight_norm import WeightNormConv1d, WeightNormConvTranspose1d, fold_weight_norm, unfold_weight_norm
 
 OUTPUT_LEAKY_SLOPE = 0.01  # in front of the last convolution only
 MAX_MAGNITUDE = 100.0
-CHUNK_FRAMES = 1024
-"""Mel frames that inference works on at once, over all rows; bounds the memory of long waveforms."""
-
-
-class Snake(nn.Module):
-    """Periodic activation x + sin²(αx)/α with an α per channel (Ziyin et al., 2020, arXiv:2006.08195)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.alpha = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x_BCT: Tensor) -> Tensor:
-        alpha_C1 = self.alpha[:, None]
-        scale_C1 = 1 / (alpha_C1 + 1e-9)
-        if torch.is_grad_enabled():
-            return x_BCT + (x_BCT * alpha_C1).sin().square() * scale_C1
-        return (x_BCT * alpha_C1).sin_().square_().mul_(scale_C1).add_(x_BCT)
-
-
-class ResidualBlock(nn.Module):
-    """Pairs of a dilated and a plain convolution behind snakes, each pair added to its input."""
-
-    def __init__(self, channels: int, kernel_size: int, dilations: Sequence[int]) -> None:
-        super().__init__()
-
-        def convolution(dilation: int) -> WeightNormConv1d:
-            padding = dilation * (kernel_size - 1) // 2
-            return WeightNormConv1d(channels, channels, kernel_size, dilation=dilation, padding=padding)
-
-        self.conv1 = nn.ModuleList(convolution(dilation) for dilation in dilations)
-        self.conv2 = nn.ModuleList(convolution(1) for _ in dilations)
-        self.activations1 = nn.ModuleList(Snake(channels) for _ in dilations)
-        self.activations2 = nn.ModuleList(Snake(channels) for _ in dilations)
-
-    def forward(self, x_BCT: Tensor, num_frames_B: Tensor | None) -> Tensor:
-        for index, (first, second) in enumerate(zip(self.conv1, self.conv2, strict=True)):
-            inner = hide_beyond(first(self.activations1[index](x_BCT)), num_frames_B)
-            x_BCT = x_BCT + hide_beyond(second(self.activations2[index](inner)), num_frames_B)
-        return x_BCT
-
-
-class F0Predictor(nn.Module):
-    """Predicts the fundamental frequency from the mel spectrogram, in Hz; below a threshold means unvoiced."""
-
-    def __init__(self, num_mels: int, channels: int, num_layers: int = 5) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for index in range(num_layers):
-            layers += [WeightNormConv1d(num_mels if index == 0 else channels, channels, 3, padding=1), nn.ELU()]
-        self.condnet = nn.Sequential(*layers)
-        self.classifier = nn.Linear(channels, 1)
-        self.reach = num_layers
-
-    def forward(self, mel_BCM: Tensor, num_frames_B: Tensor | None) -> Tensor:
-        x_BCM = mel_BCM.to(self.classifier.weight.dtype)
-        for layer in self.condnet:
-            x_BCM = layer(x_BCM) if isinstance(layer, nn.ELU) else hide_beyond(layer(x_BCM), num_frames_B)
-        return self.classifier(x_BCM.transpose(1, 2))[..., 0].abs().float()
 
 
 class HiFTVocoder(nn.Module):
@@ -168,10 +112,10 @@ class HiFTVocoder(nn.Module):
         """Predicts the fundamental frequency in Hz, float32 ``[B, M]``, from log-mel ``[B, C, M]``."""
         num_frames = self._check_mel(mel, lengths)
 
-        def predict(first: int, last: int, rows: list[int], own_B: Tensor | None) -> Tensor:
-            return self.f0_predictor(_take(mel, rows, first, last), own_B)[:, None]
+        def predict(part: Chunk) -> Tensor:
+            return self.f0_predictor(part.take(mel), part.counts)
 
-        return self._in_chunks(predict, mel, num_frames, self.f0_predictor.reach, 1)[:, 0]
+        return in_chunks(predict, mel, num_frames, self.f0_predictor.reach)
 
     def excitation(
         self,
@@ -198,12 +142,13 @@ class HiFTVocoder(nn.Module):
             float32 ``[B, 1, M * hop_length]``.
         """
         num_frames = _as_counts(lengths, f0)
-        samples = [frames * self.config.hop_length for frames in num_frames or [f0.shape[1]] * len(f0)]
+        batch_size, total = f0.shape
+        samples = [frames * self.config.hop_length for frames in num_frames or [total] * batch_size]
         if phase is None:
-            phase = self.source.draw_phase(len(f0), generator)
+            phase = self.source.draw_phase(batch_size, generator)
         if noise is None:
-            noise = self.source.draw_noise(samples, generator)
-        expected = (len(f0), self.source.num_harmonics, f0.shape[1] * self.config.hop_length)
+            noise = self.source.draw_noise(samples, total * self.config.hop_length, generator)
+        expected = (batch_size, self.source.num_harmonics, total * self.config.hop_length)
         if noise.shape != expected or phase.numel() != expected[0] * expected[1]:
             raise ValueError(
                 f"phase {list(phase.shape)} and noise {list(noise.shape)} do not fit {list(f0.shape)} frames; "
@@ -220,11 +165,10 @@ class HiFTVocoder(nn.Module):
         if list(source.shape) != expected:
             raise ValueError(f"source has shape {list(source.shape)}; mel {list(mel.shape)} needs {expected}")
 
-        def run(first: int, last: int, rows: list[int], own_B: Tensor | None) -> Tensor:
-            part = _take(source, rows, first * hop_length, last * hop_length)
-            return self._filter(_take(mel, rows, first, last), part[:, 0], own_B)[:, None]
+        def run(part: Chunk) -> Tensor:
+            return self._filter(part.take(mel), part.take(source, hop_length)[:, 0], part.counts)
 
-        return self._in_chunks(run, mel, num_frames, self.reach, hop_length)[:, 0]
+        return in_chunks(run, mel, num_frames, self.reach, hop_length)
 
     def fold_weight_norm(self) -> HiFTVocoder:
         """Computes the normalized weights once and for all, in place, for speed; what is saved stays in its layout.
@@ -248,7 +192,8 @@ class HiFTVocoder(nn.Module):
 
     def _filter(self, mel_BCM: Tensor, source_BN: Tensor, num_frames_B: Tensor | None) -> Tensor:
         config = self.config
-        dtype = self.source_downs[0].weight.dtype
+        assert self.pre_conv.bias is not None
+        dtype = self.pre_conv.bias.dtype
         counts = num_frames_B
         num_samples_B = None if counts is None else counts * config.hop_length
         spectrum_BCF = self.spectrum.analyze(source_BN, num_samples_B).to(dtype)
@@ -273,42 +218,6 @@ class HiFTVocoder(nn.Module):
         limit = config.amplitude_limit
         return hide_beyond(waveform_BN[:, None], num_samples_B)[:, 0].clamp(-limit, limit)
 
-    def _in_chunks(
-        self,
-        run: Callable[[int, int, list[int], Tensor | None], Tensor],
-        mel: Tensor,
-        num_frames: list[int] | None,
-        reach: int,
-        scale: int,
-    ) -> Tensor:
-        """Runs a function of a range of frames over all of them, a chunk at a time when no gradient is asked for.
-
-        Each chunk is computed with ``reach`` frames more on either side, which are then cut off, so that the result
-        does not depend on the chunks. Rows that have ended are left out.
-        """
-        batch_size, total = len(mel), mel.shape[-1]
-        own = num_frames or [total] * batch_size
-        chunk = total if torch.is_grad_enabled() else max(CHUNK_FRAMES // batch_size, 4 * reach)
-        if chunk >= total - reach:
-            own_B = None if num_frames is None else torch.tensor(own, device=mel.device)
-            return run(0, total, list(range(batch_size)), own_B)
-        result = torch.zeros(batch_size, 1, total * scale, device=mel.device)
-        start = 0
-        while start < max(own):
-            # A rest shorter than the context would cost more than it brings.
-            stop = start + chunk if start + chunk < total - reach else total
-            first, last = max(0, start - reach), min(total, stop + reach)
-            rows = [row for row in range(batch_size) if own[row] > start]
-            counts = [min(own[row], last) - first for row in rows]
-            last = first + max(counts)
-            own_B = None if min(counts) == max(counts) else torch.tensor(counts, device=mel.device)
-            made = run(first, last, rows, own_B)
-            kept = min(stop, last) - start
-            cut = (start - first) * scale
-            result[rows, :, start * scale : (start + kept) * scale] = made[..., cut : cut + kept * scale]
-            start = stop
-        return result
-
     def _check_mel(self, mel: Tensor, lengths: Tensor | Sequence[int] | None) -> list[int] | None:
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.shape[2] == 0:
             raise ValueError(
@@ -322,9 +231,9 @@ class HiFTVocoder(nn.Module):
         source_samples = 0
         frame = config.istft_hop_length  # samples per frame of the stage
         blocks = zip(config.resblock_kernel_sizes, config.resblock_dilations, strict=True)
-        block_reach = max(_reach_of_block(*block) for block in blocks)
+        block_reach = max(reach_of_block(*block) for block in blocks)
         source_blocks = zip(config.source_resblock_kernel_sizes, config.source_resblock_dilations, strict=True)
-        source_reaches = [_reach_of_block(*block) for block in source_blocks]
+        source_reaches = [reach_of_block(*block) for block in source_blocks]
         for stage in reversed(range(len(config.upsample_rates))):
             samples += frame * (1 + block_reach)
             through_source = frame * (source_reaches[stage] + 2) + config.istft_n_fft // 2
@@ -334,19 +243,6 @@ class HiFTVocoder(nn.Module):
             frame *= rate
         samples += 3 * frame  # pre_conv
         return math.ceil(max(samples, source_samples) / frame) + 1
-
-
-def hide_beyond(x_BCT: Tensor, num_frames_B: Tensor | None) -> Tensor:
-    """Sets to zero what lies beyond each row's own frames, as the padding of a row alone does. In place."""
-    if num_frames_B is None:
-        return x_BCT
-    beyond_BT = torch.arange(x_BCT.shape[-1], device=x_BCT.device) >= num_frames_B[:, None]
-    return x_BCT.masked_fill(beyond_BT[:, None], 0)
-
-
-def _reach_of_block(kernel_size: int, dilations: Sequence[int]) -> int:
-    """Frames on either side of an output frame that influence it."""
-    return sum(kernel_size // 2 * (dilation + 1) for dilation in dilations)
 
 
 def _source_convolution(config: VocoderConfig, stage: int, width: int) -> nn.Conv1d:
@@ -375,11 +271,6 @@ def _as_counts(lengths: Tensor | Sequence[int] | None, rows: Tensor) -> list[int
     if len(counts) != len(rows) or min(counts) < 1 or max(counts) > rows.shape[1]:
         raise ValueError(f"lengths {counts} do not fit {len(rows)} rows of up to {rows.shape[1]} frames")
     return None if min(counts) == rows.shape[1] else counts
-
-
-def _take(rows_BCT: Tensor, rows: list[int], first: int, last: int) -> Tensor:
-    part = rows_BCT[..., first:last]
-    return part if len(rows) == len(rows_BCT) else part[rows]
 
 
 def _overwrite_start(source_B1N: Tensor, start_B1N: Tensor) -> Tensor:
