@@ -1,0 +1,167 @@
+"""What the training of the flow model and that of the vocoder share: their surroundings and their single updates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from .checkpointing import Stateful
+from .decoder_config import DecoderTrainingConfig
+from .decoder_data import DecoderItems
+from .run_record import NonFiniteLossError, write_json
+from .schedule import learning_rate_at
+
+
+@dataclass(frozen=True)
+class DecoderRun:
+    """The surroundings of a run.
+
+    Attributes:
+        accelerator: its processes.
+        config: its settings; ``config.decoder`` holds the sizes of the decoder that the run starts from, if any.
+        train_items: clips to train on.
+        eval_items: held-out clips.
+        codebook: the audio tokenizer's entries ``[V, D]``, if one is named.
+    """
+
+    accelerator: Accelerator
+    config: DecoderTrainingConfig
+    train_items: DecoderItems
+    eval_items: DecoderItems | None
+    codebook: Tensor | None = None
+
+
+class DecoderTrainer(Protocol):
+    """Trains one of the two models, an update at a time."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What the checkpoint holds as its weights, prepared."""
+
+    @property
+    def optimizer(self) -> Any:
+        """Its optimizer, prepared."""
+
+    @property
+    def extras(self) -> Mapping[str, Stateful]:
+        """What else a checkpoint holds."""
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole run."""
+
+    def batch(self, step: int) -> Any:
+        """Reads this process's part of an update; called from another thread, one update ahead."""
+
+    def epoch(self, step: int) -> float:
+        """Passes over the data that are complete after an update."""
+
+    def update(self, step: int, batch: Any) -> dict[str, Any]:
+        """Makes an update; returns what its line of the metrics says beside step, epoch and speed.
+
+        The line must hold ``loss`` and ``mel_frames`` (of all processes, without padding).
+        """
+
+    def evaluate(self, step: int, folder: Path) -> dict[str, Any]:
+        """Measures on the held-out clips; all processes call it. May leave files in ``folder``."""
+
+    def save(self, folder: Path) -> None:
+        """Writes the model in its present state; all processes call it, one writes."""
+
+
+def set_learning_rate(optimizers: Iterable[Any], step: int, total_steps: int, config: DecoderTrainingConfig) -> float:
+    """Sets the learning rate of an update in every group; returns it."""
+    learning_rate = learning_rate_at(
+        step,
+        total_steps=total_steps,
+        peak=config.learning_rate,
+        warmup_ratio=config.warmup_ratio,
+        min_ratio=config.min_learning_rate_ratio,
+    )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+    return learning_rate
+
+
+def adamw(module: nn.Module, config: DecoderTrainingConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW over the trainable weights; vectors (norms and biases) are not decayed."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate,
+        betas=config.betas,
+        fused=device.type in ("cpu", "cuda", "xpu", "mps"),
+    )
+
+
+def clip_gradients(accelerator: Accelerator, module: nn.Module, config: DecoderTrainingConfig) -> float:
+    """Clips the gradients of a prepared module; returns their norm before."""
+    # max_norm=inf measures without clipping.
+    return float(accelerator.clip_grad_norm_(module.parameters(), config.max_grad_norm or math.inf))
+
+
+def stop_unless_finite(
+    run: DecoderRun, step: int, what: str, value: float, passes: Sequence[tuple[Sequence[str], float]]
+) -> None:
+    """Stops every process if a number that all of them share is NaN or infinite.
+
+    Args:
+        run: the run.
+        step: its update.
+        what: name of the number.
+        value: the number.
+        passes: this process's passes: ids of their clips, and loss of each.
+
+    Raises:
+        NonFiniteLossError: naming the file that lists the clips of the update.
+    """
+    if math.isfinite(value):
+        return
+    index = run.accelerator.process_index
+    mine = [{"process": index, "clips": list(ids), "loss": str(loss)} for ids, loss in passes]
+    everyone = gather_object(mine)
+    path = Path(run.config.output_dir) / f"non_finite_step_{step:06d}.json"
+    if run.accelerator.is_main_process:
+        write_json(path, {"step": step, "reason": f"{what} is {value}", "passes": everyone})
+    suspects = [clip for one in everyone if not math.isfinite(float(one["loss"])) for clip in one["clips"]]
+    suspects = suspects or [clip for one in everyone for clip in one["clips"]]
+    named = ", ".join(suspects[:8]) + (" …" if len(suspects) > 8 else "")
+    raise NonFiniteLossError(
+        f"update {step}: {what} is {value}; its clips are {named} ({path} lists all). Look at them, lower "
+        "learning_rate, or set max_grad_norm; the last checkpoint is from before this update"
+    )
+
+
+def clip_generator(*seeds: int) -> torch.Generator:
+    """A generator of its own for one clip of one update, so that draws depend neither on processes nor on resuming."""
+    mixed = 0
+    for seed in seeds:
+        mixed = (mixed * 0x9E3779B97F4A7C15 + seed + 1) % 2**63
+    return torch.Generator().manual_seed(mixed)
+
+
+def prefetched(read: Callable[[int], Any], steps: Iterable[int]) -> Iterator[tuple[int, Any]]:
+    """Yields ``(step, read(step))``; each is read in another thread while the caller works on the one before."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch") as reader:
+        waiting: tuple[int, Future[Any]] | None = None
+        for step in steps:
+            following = (step, reader.submit(read, step))
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+            waiting = following
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()

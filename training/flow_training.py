@@ -1,0 +1,271 @@
+"""Training of the flow model: codes to mel, by conditional flow matching (Lipman et al., 2022, arXiv:2210.02747)."""
+# Shapes: B clips, T codes, M mel frames, S speaker size.
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from audiollm.tokenizer.flow import FlowModel
+from audiollm.tokenizer.flow_matching import FlowDraws
+from audiollm.tokenizer.frame_mask import Padding
+
+from .checkpointing import Stateful
+from .data_order import share_of_process
+from .decoder_data import DecoderItems
+from .decoder_parts import save_part
+from .decoder_run import DecoderRun, adamw, clip_gradients, set_learning_rate, stop_unless_finite
+from .ema import ExponentialMovingAverage
+from .flow_batches import FlowPass, make_pass
+from .frame_batches import FrameBatches, cut_by_frames
+
+_EVALUATION_STEP = 0  # seeds of held-out clips: those of no update
+
+
+@dataclass(frozen=True)
+class FlowBatch:
+    """One process's part of an update."""
+
+    passes: list[FlowPass]
+    total_frames: int  # without padding, over all processes
+
+
+class FlowObjective(nn.Module):
+    """The loss as a forward pass, which is what data parallelism and mixed precision wrap."""
+
+    def __init__(self, flow: FlowModel, padding: Padding) -> None:
+        super().__init__()
+        self.flow = flow
+        self._padding = padding
+
+    def forward(
+        self,
+        codes: Tensor,
+        code_lengths: Tensor,
+        mel: Tensor,
+        mel_lengths: Tensor,
+        speaker: Tensor,
+        draws: FlowDraws,
+    ) -> Tensor:
+        """Returns the mean squared error of the velocity over valid frames, a scalar."""
+        return self.flow.loss(codes, code_lengths, mel, mel_lengths, speaker, draws=draws, padding=self._padding)
+
+
+class FlowTrainer:
+    """Trains a flow model; see :class:`~audiollm.training.decoder_run.DecoderTrainer`.
+
+    Args:
+        run: its surroundings.
+        weights: ``state_dict`` to start from; random weights if None.
+
+    Raises:
+        ValueError: if a clip does not fit into an update.
+    """
+
+    def __init__(self, run: DecoderRun, weights: dict[str, Tensor] | None = None) -> None:
+        self._run = run
+        config = run.config
+        device = run.accelerator.device
+        self._flow = build_flow(run, weights).to(device)
+        self._objective = objective = FlowObjective(self._flow, config.flow.padding)
+        self._ema = ExponentialMovingAverage(objective, config.flow.ema_decay)
+        self._model, self._optimizer = run.accelerator.prepare(objective, adamw(objective, config, device))
+        self._model.train()
+        clip_format = run.train_items.clip_format
+        self._max_codes = max(1, int(config.max_seconds * clip_format.frame_rate))
+        self._lengths = self._frames_of(run.train_items)
+        self._batches = FrameBatches(self._lengths, config.frames_per_update, config.seed)
+        self._total_steps = config.max_steps or self._batches.num_updates(config.num_epochs or 1.0)
+
+    @property
+    def model(self) -> nn.Module:
+        return self._model
+
+    @property
+    def optimizer(self) -> Any:
+        return self._optimizer
+
+    @property
+    def extras(self) -> Mapping[str, Stateful]:
+        return {"ema": self._ema}
+
+    @property
+    def total_steps(self) -> int:
+        return self._total_steps
+
+    def epoch(self, step: int) -> float:
+        return self._batches.epoch(step)
+
+    # ------------------------------------------------------------------- data
+
+    def _frames_of(self, items: DecoderItems) -> list[int]:
+        """Mel frames of each clip, longer ones cut to ``max_seconds``."""
+        num_mel_frames = items.clip_format.num_mel_frames
+        longest = num_mel_frames(self._max_codes)
+        return [min(items.num_frames(index), longest) for index in range(len(items))]
+
+    def batch(self, step: int) -> FlowBatch:
+        """Reads this process's clips of an update."""
+        accelerator = self._run.accelerator
+        clips = self._batches.batch(step)
+        places = list(range(len(clips)))
+        mine = share_of_process(places, accelerator.process_index, accelerator.num_processes)
+        lengths = [self._lengths[clip] for clip in clips]
+        passes = [
+            self._pass_of(
+                self._run.train_items, [clips[place] for place in group], group, (self._run.config.seed, step)
+            )
+            for group in cut_by_frames(mine, lengths, self._run.config.frames_per_pass)
+        ]
+        return FlowBatch(passes, sum(lengths))
+
+    # ----------------------------------------------------------------- update
+
+    def update(self, step: int, batch: FlowBatch) -> dict[str, Any]:
+        """Makes an update; returns its loss, learning rate, gradient norm and size."""
+        run, accelerator = self._run, self._run.accelerator
+        learning_rate = set_learning_rate([self._optimizer], step, self._total_steps, run.config)
+        losses: list[Tensor] = []
+        shares = [one.num_frames / batch.total_frames for one in batch.passes]
+        passes = batch.passes
+        if not passes:  # fewer clips than processes: take part in the exchange of gradients with nothing to add
+            passes, shares = self._stand_in(step), [0.0]
+        for number, (one, share) in enumerate(zip(passes, shares, strict=True), start=1):
+            is_last = number == len(passes)
+            with nullcontext() if is_last else accelerator.no_sync(self._model):
+                loss = self._model(**one.inputs(accelerator.device))
+                losses.append(loss.detach())
+                # The gradients are averaged over the processes.
+                accelerator.backward(loss * (share * accelerator.num_processes))
+        weighted = torch.stack(losses) @ torch.tensor(shares, device=accelerator.device)
+        mean_loss = float(accelerator.reduce(weighted, "sum"))
+        by_pass = [(one.ids, float(loss)) for one, loss in zip(passes, losses, strict=True)]
+        stop_unless_finite(run, step, "loss", mean_loss, by_pass)
+        grad_norm = clip_gradients(accelerator, self._model, run.config)
+        stop_unless_finite(run, step, "gradient norm", grad_norm, by_pass)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._ema.update()
+        return {
+            "loss": mean_loss,
+            "learning_rate": learning_rate,
+            "grad_norm": grad_norm,
+            "mel_frames": batch.total_frames,
+        }
+
+    def _stand_in(self, step: int) -> list[FlowPass]:
+        clip = self._batches.batch(step)[0]
+        return [self._pass_of(self._run.train_items, [clip], [0], (self._run.config.seed, step))]
+
+    # ------------------------------------------------------------- evaluation
+
+    def evaluate(self, step: int, folder: Path) -> dict[str, Any]:
+        """Held-out loss of the averaged weights, with the same draws every time, and how near their mels come."""
+        items = self._run.eval_items
+        assert items is not None
+        accelerator = self._run.accelerator
+        lengths = self._frames_of(items)
+        mine = share_of_process(list(range(len(items))), accelerator.process_index, accelerator.num_processes)
+        self._ema.exchange()
+        self._flow.eval()
+        try:
+            with torch.no_grad(), accelerator.autocast():
+                sums = [
+                    self._loss_sum(group) for group in cut_by_frames(mine, lengths, self._run.config.frames_per_pass)
+                ]
+                distances = self._mel_distances([clip for clip in mine if clip < self._run.config.eval_clips])
+        finally:
+            self._flow.train()
+            self._ema.exchange()
+        everyone = gather_object([(sum(loss for loss, _ in sums), sum(frames for _, frames in sums), distances)])
+        line = {"loss": sum(loss for loss, _, _ in everyone) / sum(frames for _, frames, _ in everyone)}
+        measured = [distance for _, _, found in everyone for distance in found]
+        if measured:
+            line["mel_distance"] = sum(measured) / len(measured)
+        return line
+
+    def _loss_sum(self, clips: Sequence[int]) -> tuple[float, int]:
+        assert self._run.eval_items is not None
+        one = self._pass_of(self._run.eval_items, clips, clips, (0, _EVALUATION_STEP))
+        inputs = one.inputs(self._run.accelerator.device)
+        return float(self._objective(**inputs)) * one.num_frames, one.num_frames
+
+    def _mel_distances(self, clips: Sequence[int]) -> list[float]:
+        """Mean absolute difference of made and true log-mel of each clip."""
+        assert self._run.eval_items is not None
+        device = self._run.accelerator.device
+        distances = []
+        for clip in clips:
+            one = self._pass_of(self._run.eval_items, [clip], [0], (0, _EVALUATION_STEP))
+            mel, _ = self._flow.mel(
+                one.codes.to(device),
+                speaker=one.speaker.to(device),
+                noise=one.draws.z.to(device),
+                steps=self._run.config.flow.eval_steps,
+            )
+            distances.append(float(F.l1_loss(mel.float().cpu(), one.mel)))
+        return distances
+
+    def _pass_of(
+        self, items: DecoderItems, clips: Sequence[int], places: Sequence[int], seeds: tuple[int, int]
+    ) -> FlowPass:
+        return make_pass(
+            items,
+            clips,
+            places,
+            seeds=seeds,
+            max_codes=self._max_codes,
+            guidance_dropout=self._flow.config.training_guidance_dropout,
+            speaker_size=self._flow.config.speaker_size,
+        )
+
+    # ----------------------------------------------------------------- result
+
+    def save(self, folder: Path) -> None:
+        """Writes the averaged weights; see :func:`~audiollm.training.decoder_parts.save_part`."""
+        if self._run.accelerator.is_main_process:
+            weights = {name.removeprefix("flow."): value for name, value in self._ema.averages().items()}
+            state = self._flow.state_dict() | weights
+            save_part(folder, "flow", self._run.config.decoder, state)
+        self._run.accelerator.wait_for_everyone()
+
+
+def build_flow(run: DecoderRun, weights: dict[str, Tensor] | None) -> FlowModel:
+    """Makes the flow model that a run starts from."""
+    sizes = run.config.decoder
+    flow = FlowModel(sizes.flow, sizes.mel)
+    if weights is not None:
+        flow.load_state_dict(weights)
+    elif run.codebook is not None and run.config.flow.initialise_embedding:
+        embedding = embedding_from_codebook(run.codebook, sizes.flow.embedding_size)
+        with torch.no_grad():
+            flow.input_embedding.weight.copy_(embedding)
+    return flow
+
+
+def embedding_from_codebook(codebook: Tensor, embedding_size: int) -> Tensor:
+    """Projects codebook entries onto their main directions, so that codes that sound alike get embeddings alike.
+
+    Args:
+        codebook: entries, float ``[V, D]``.
+        embedding_size: E.
+
+    Returns:
+        float32 ``[V, E]``, zero in the mean and 1 in the mean square, like the random start that it replaces. Where D
+        is below E the last columns are zero.
+    """
+    centred = codebook.detach().double().cpu()
+    centred = centred - centred.mean(dim=0)
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    main = vectors.flip(1)[:, :embedding_size]  # eigenvalues ascend
+    projected = centred @ main
+    projected = F.pad(projected, (0, embedding_size - projected.shape[1]))
+    return (projected / projected.square().mean().sqrt().clamp(min=1e-12)).float()

@@ -1,0 +1,262 @@
+"""Training of a waveform decoder's flow model or vocoder.
+
+accelerate launch training/train_decoder.py --config training/configs/decoder_flow.yaml --train_data … --output_dir …
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.utils import set_seed
+from jsonargparse import auto_cli, set_parsing_settings
+from tqdm.auto import tqdm
+
+from audiollm.training.checkpointing import (
+    Checkpoints,
+    CheckpointState,
+    check_identity,
+    find_checkpoint,
+    load,
+    read_state,
+    run_identity,
+)
+from audiollm.training.decoder_config import DecoderTrainingConfig
+from audiollm.training.decoder_data import Column, DecoderItems, prepare_items
+from audiollm.training.decoder_parts import MODEL_FOLDER, load_part
+from audiollm.training.decoder_records import ClipFormat
+from audiollm.training.decoder_run import DecoderRun, DecoderTrainer, prefetched
+from audiollm.training.launch import LaunchError, mode_name, start_data_parallel, stop_accelerator
+from audiollm.training.run_record import (
+    MetricsLog,
+    NonFiniteLossError,
+    config_as_json,
+    git_revision,
+    package_versions,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from audiollm.tokenizer.modeling import UniAudioTokenizer
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class DecoderTrainingSummary:
+    """How a run ended.
+
+    Attributes:
+        steps: updates of the whole run.
+        loss: loss of the last update; None if a resumed run had nothing left to do.
+        evaluation: the last line that evaluation wrote to the metrics, if there was one.
+        model_folder: the trained model, for :func:`audiollm.training.decoder_parts.join_decoder`.
+        metrics_file: one JSON object per update and evaluation.
+    """
+
+    steps: int
+    loss: float | None
+    evaluation: dict[str, Any] | None
+    model_folder: Path
+    metrics_file: Path
+
+
+def train(config: DecoderTrainingConfig) -> DecoderTrainingSummary:
+    """Runs a training from its config to the saved model; every process of a launch calls it.
+
+    Args:
+        config: the run.
+
+    Returns:
+        How it ended, the same on every process.
+
+    Raises:
+        LaunchError: if the processes are not the ones asked for.
+        DataError: listing the clips that cannot be trained on.
+        ResumeError: if the checkpoint to resume belongs to a different run.
+        NonFiniteLossError: if the loss or the gradient stops being a number.
+        ValueError: for other settings that cannot work.
+    """
+    accelerator = start_data_parallel(config)
+    try:
+        return _train(accelerator, config)
+    finally:
+        gc.collect()
+        stop_accelerator(accelerator)
+
+
+def _train(accelerator: Accelerator, config: DecoderTrainingConfig) -> DecoderTrainingSummary:
+    folder = Path(config.output_dir)
+    checkpoints = Checkpoints(folder / "checkpoints", keep=config.keep_checkpoints)
+    checkpoint = find_checkpoint(config.resume, checkpoints)
+    if config.resume is None and (folder / "metrics.jsonl").exists():
+        raise ValueError(f"{folder} already holds a run: choose another output_dir, or go on with --resume latest")
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+    set_seed(config.seed)
+    trainer, run = _prepare(accelerator, config)
+    data_facts = _data_facts(run)
+    identity = run_identity(
+        config_as_json(config),
+        data=data_facts,
+        total_steps=trainer.total_steps,
+        launch={"mode": mode_name(accelerator), "num_processes": accelerator.num_processes},
+    )
+    first_step = 1
+    # Different dropout on every process; a checkpoint's random state takes its place on resuming.
+    set_seed(config.seed, device_specific=True)
+    if checkpoint is not None:
+        state = read_state(checkpoint)
+        check_identity(checkpoint, state, identity)
+        load(accelerator, trainer.model, trainer.optimizer, checkpoint, trainer.extras)
+        first_step = state.step + 1
+        logger.info("resumed %s after update %d of %d", checkpoint, state.step, trainer.total_steps)
+    documents = {"config.json": config_as_json(config), "run.json": _run_facts(accelerator, trainer, data_facts)}
+    metrics = None
+    if accelerator.is_main_process:
+        for name, value in documents.items():
+            write_json(folder / name, value)
+        metrics = MetricsLog(folder / "metrics.jsonl", last_step=first_step - 1)
+
+    total_steps = trainer.total_steps
+    loss, evaluation = None, None
+    steps = prefetched(trainer.batch, range(first_step, total_steps + 1))
+    hidden = metrics is None
+    started = time.perf_counter()
+    for step, batch in tqdm(steps, total=total_steps, initial=first_step - 1, disable=hidden, unit="update"):
+        line = {"event": "train", "step": step, "epoch": trainer.epoch(step), **trainer.update(step, batch)}
+        line["seconds"] = time.perf_counter() - started
+        line["mel_frames_per_second"] = line["mel_frames"] / line["seconds"]
+        loss = line["loss"]
+        if metrics and (step % config.log_every == 0 or step == total_steps):
+            metrics.write(line)
+        if run.eval_items is not None and _is_due(config.eval_every, step, total_steps):
+            evaluation = {"event": "eval", "step": step, **trainer.evaluate(step, folder / "evaluation")}
+            if metrics:
+                metrics.write(evaluation)
+        if _is_due(config.save_every, step, total_steps):
+            trainer.save(folder / MODEL_FOLDER)
+            state = CheckpointState(step, identity)
+            checkpoints.save(accelerator, trainer.model, trainer.optimizer, state, documents, trainer.extras)
+        started = time.perf_counter()
+    return DecoderTrainingSummary(total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / "metrics.jsonl")
+
+
+def _prepare(accelerator: Accelerator, config: DecoderTrainingConfig) -> tuple[DecoderTrainer, DecoderRun]:
+    """Reads or prepares the data, and makes the model."""
+    weights = None
+    if config.start_from is not None:
+        sizes, weights = load_part(config.start_from, config.model)
+        config = dataclasses.replace(config, decoder=sizes)
+    audio_tokenizer = _load_audio_tokenizer(config)
+    columns = _columns(config)
+    train_items = _prepare_items(accelerator, config, config.train_data, audio_tokenizer, columns)
+    eval_items = None
+    if config.eval_data is not None:
+        eval_items = _prepare_items(accelerator, config, config.eval_data, audio_tokenizer, columns)
+    codebook = None if audio_tokenizer is None else audio_tokenizer.codebook.weight.detach().float()
+    run = DecoderRun(accelerator, config, train_items, eval_items, codebook)
+    trainer: DecoderTrainer
+    if config.model == "flow":
+        from audiollm.training.flow_training import FlowTrainer
+
+        trainer = FlowTrainer(run, weights)
+    else:
+        from audiollm.training.vocoder_training import VocoderTrainer
+
+        trainer = VocoderTrainer(run, weights)
+    return trainer, run
+
+
+def _load_audio_tokenizer(config: DecoderTrainingConfig) -> UniAudioTokenizer | None:
+    """Loads the tokenizer that the clips are encoded with, and checks that the decoder is made for it."""
+    if config.audio_tokenizer is None:
+        return None
+    from audiollm.tokenizer.modeling import UniAudioTokenizer
+
+    audio_tokenizer = UniAudioTokenizer.from_pretrained(config.audio_tokenizer, encoder_only=True).eval()
+    flow = config.decoder.flow
+    for name in ("codebook_size", "frame_rate"):
+        theirs, ours = getattr(audio_tokenizer, name), getattr(flow, name)
+        if theirs != ours:
+            raise ValueError(
+                f"{config.audio_tokenizer} has {name}={theirs}, but decoder.flow.{name}={ours}: make them agree"
+            )
+    return audio_tokenizer
+
+
+def _columns(config: DecoderTrainingConfig) -> list[Column]:
+    """What the clips need beside codes, waveform and mel."""
+    if config.model == "flow":
+        return []
+    from audiollm.training.vocoder_training import vocoder_columns
+
+    return vocoder_columns(config)
+
+
+def _prepare_items(
+    accelerator: Accelerator,
+    config: DecoderTrainingConfig,
+    source: str,
+    audio_tokenizer: UniAudioTokenizer | None,
+    columns: list[Column],
+) -> DecoderItems:
+    flow = config.decoder.flow
+    return prepare_items(
+        source,
+        ClipFormat(config.decoder.mel, flow.frame_rate, flow.codebook_size, config.mono, config.min_seconds),
+        config.cache_dir or Path(config.output_dir) / "prepared",
+        audio_tokenizer=audio_tokenizer,
+        columns=columns,
+        on_bad=config.on_bad,
+        process_index=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        wait_for_everyone=accelerator.wait_for_everyone,
+        progress=accelerator.is_main_process,
+    )
+
+
+def _data_facts(run: DecoderRun) -> dict[str, Any]:
+    items = run.train_items
+    return {"prepared": items.fingerprint, "num_clips": len(items)}
+
+
+def _run_facts(accelerator: Accelerator, trainer: DecoderTrainer, data_facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "versions": package_versions(),
+        "git_revision": git_revision(Path(__file__).resolve().parent),
+        "launch": {"mode": mode_name(accelerator), "num_processes": accelerator.num_processes},
+        "device": str(accelerator.device),
+        "num_threads": torch.get_num_threads(),
+        "data": data_facts,
+        "num_updates": trainer.total_steps,
+        "num_parameters": sum(p.numel() for p in accelerator.unwrap_model(trainer.model).parameters()),
+    }
+
+
+def _is_due(every: int | None, step: int, total_steps: int) -> bool:
+    return step == total_steps or (every is not None and step % every == 0)
+
+
+def main() -> None:
+    """Reads the config and trains; user errors end in one message and exit status 1."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    try:
+        train(auto_cli(DecoderTrainingConfig, as_positional=False, allow_abbrev=False))
+    except (ValueError, OSError, LaunchError, NonFiniteLossError) as error:
+        logging.getLogger(__name__).debug("traceback of the error", exc_info=True)
+        sys.exit(f"train_decoder: {error}")
+
+
+if __name__ == "__main__":
+    main()
