@@ -95,18 +95,21 @@ class HarmonicSource(nn.Module):
         phase_BH[:, 0] = 0
         return phase_BH
 
-    def draw_noise(self, num_samples: Sequence[int], longest: int, generator: Generators = None) -> Tensor:
+    def draw_noise(
+        self, num_samples: Sequence[int], generator: Generators = None, longest: int | None = None
+    ) -> Tensor:
         """Draws standard normal noise, zero beyond each row's own length.
 
         Args:
             num_samples: own length of each row.
-            longest: N, no less than any row's length.
             generator: one for all rows, which draws them in one call; or one per row, which draws the row's own
                 length, as if the row were alone.
+            longest: N; the longest row if None.
 
         Returns:
             float32 ``[B, H + 1, N]``.
         """
+        longest = max(num_samples) if longest is None else longest
         if not isinstance(generator, Sequence):
             shape = (len(num_samples), self.num_harmonics, longest)
             return torch.randn(shape, generator=generator, device=_device_of(generator))

@@ -147,7 +147,7 @@ class HiFTVocoder(nn.Module):
         if phase is None:
             phase = self.source.draw_phase(batch_size, generator)
         if noise is None:
-            noise = self.source.draw_noise(samples, total * self.config.hop_length, generator)
+            noise = self.source.draw_noise(samples, generator, total * self.config.hop_length)
         expected = (batch_size, self.source.num_harmonics, total * self.config.hop_length)
         if noise.shape != expected or phase.numel() != expected[0] * expected[1]:
             raise ValueError(
@@ -196,7 +196,8 @@ class HiFTVocoder(nn.Module):
         dtype = self.pre_conv.bias.dtype
         counts = num_frames_B
         num_samples_B = None if counts is None else counts * config.hop_length
-        spectrum_BCF = self.spectrum.analyze(source_BN, num_samples_B).to(dtype)
+        num_spectra_B = None if num_samples_B is None else num_samples_B // config.istft_hop_length + 1
+        spectrum_BCF = hide_beyond(self.spectrum.analyze(source_BN, num_samples_B).to(dtype), num_spectra_B)
         x_BCT = hide_beyond(self.pre_conv(hide_beyond(mel_BCM.to(dtype), counts)), counts)
         last_stage = len(self.ups) - 1
         num_kernels = len(config.resblock_kernel_sizes)

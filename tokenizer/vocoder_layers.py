@@ -61,7 +61,7 @@ class F0Predictor(nn.Module):
         self.reach = num_layers
 
     def forward(self, mel_BCM: Tensor, num_frames_B: Tensor | None) -> Tensor:
-        x_BCM = mel_BCM.to(self.classifier.weight.dtype)
+        x_BCM = hide_beyond(mel_BCM.to(self.classifier.weight.dtype), num_frames_B)
         for layer in self.condnet:
             x_BCM = layer(x_BCM) if isinstance(layer, nn.ELU) else hide_beyond(layer(x_BCM), num_frames_B)
         return self.classifier(x_BCM.transpose(1, 2))[..., 0].abs().float()
