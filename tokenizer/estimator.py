@@ -236,11 +236,13 @@ class Estimator(nn.Module):
         """
         time_BD = self.time_mlp(t)
         x = torch.cat([x, mu, speaker[:, :, None].expand(-1, -1, x.shape[2]), condition], dim=1)
-        masks, skips = [mask], []
+        masks: list[FrameMask | None] = [mask]
+        skips: list[Tensor] = []
         for i, stage in enumerate(self.down_blocks):
             assert isinstance(stage, Stage)
             if i:
-                masks.append(None if mask is None else masks[-1].halved)
+                above = masks[-1]
+                masks.append(None if above is None else above.halved)
             skips.append(stage(x, masks[-1], time_BD))
             x = stage.resample(skips[-1], masks[-1])
         for stage in self.mid_blocks:
