@@ -34,6 +34,12 @@ class Judgement:
     score: Tensor
     features: list[Tensor]
 
+    def halves(self) -> tuple[Judgement, Judgement]:
+        """Splits the judgement of a batch into those of its first and its second half."""
+        parts = [tensor.chunk(2) for tensor in (self.score, *self.features)]
+        first, second = ([part[half] for part in parts] for half in (0, 1))
+        return Judgement(first[0], first[1:]), Judgement(second[0], second[1:])
+
 
 class PeriodDiscriminator(nn.Module):
     """Looks at every P-th sample: the waveform folded to ``[N / P, P]``, columns seen by themselves.

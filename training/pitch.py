@@ -7,6 +7,9 @@ frames in noisy recordings.
 
 from __future__ import annotations
 
+import importlib.util
+from functools import cache
+from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Literal
 
@@ -46,7 +49,7 @@ def fundamental_frequency(
     Raises:
         ValueError: if pyworld is not installed or the range of frequencies is empty.
     """
-    pyworld = _import_pyworld()
+    pyworld = _load_pyworld()
     if not 0 < min_frequency < max_frequency:
         raise ValueError(f"no frequency lies between {min_frequency} and {max_frequency} Hz; give a range above 0")
     num_frames = waveform.shape[-1] // mel.hop_length
@@ -70,7 +73,7 @@ def pitch_column(mel: MelConfig, method: PitchMethod, min_frequency: float, max_
     Raises:
         ValueError: if pyworld is not installed.
     """
-    _import_pyworld()  # before hours of preparing
+    _load_pyworld()  # before hours of preparing
 
     def compute(item: DecoderItem) -> Tensor:
         return fundamental_frequency(
@@ -83,12 +86,17 @@ def pitch_column(mel: MelConfig, method: PitchMethod, min_frequency: float, max_
     return Column(name="f0", settings=settings, compute=compute)
 
 
-def _import_pyworld() -> ModuleType:
-    try:
-        import pyworld  # an optional dependency
-    except ImportError as error:
+@cache
+def _load_pyworld() -> ModuleType:
+    """Loads the compiled half of pyworld alone: its ``__init__`` needs pkg_resources, which setuptools has given up."""
+    package = importlib.util.find_spec("pyworld")
+    folders = package.submodule_search_locations if package is not None else None
+    spec = PathFinder.find_spec("pyworld.pyworld", folders) if folders is not None else None
+    if spec is None or spec.loader is None:
         raise ValueError(
             "the fundamental frequency of recordings is estimated by pyworld, which is not installed: "
             "pip install pyworld"
-        ) from error
-    return pyworld
+        )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
