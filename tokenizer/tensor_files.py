@@ -1,0 +1,85 @@
+"""Reads files of named tensors, whoever made them: safetensors, or pickles without letting them run anything."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+# What torch raises for a pickle that is cut off or altered; which one depends on the byte.
+DAMAGED = (
+    pickle.UnpicklingError,
+    struct.error,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+COUNTERS = ("epoch", "step")  # plain numbers that training scripts save beside the tensors
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads named tensors from ``.safetensors``, or from what ``torch.save`` wrote.
+
+    Pickles are read by torch's restricted unpickler: one that names a function or class beyond those of plain tensors
+    is refused before any of it runs.
+
+    Raises:
+        ValueError: if the file is damaged, holds code, or holds something else than dense floating-point tensors
+            without NaN and infinity.
+    """
+    values = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}, not tensors by name")
+    tensors = {}
+    for name, value in values.items():
+        if name in COUNTERS and isinstance(value, int | float):
+            continue
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(f"{path}: {name!r} is a {type(value).__name__}; only tensors by name are expected")
+        if value.layout != torch.strided or not value.is_floating_point():
+            raise ValueError(f"{path}: {name} is {value.dtype} and {value.layout}; expected dense floats")
+        tensors[name] = value.detach()
+    wrong = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if wrong:
+        raise ValueError(
+            f"{path} holds NaN or infinity in {', '.join(sorted(wrong))}; the training that made it failed"
+        )
+    return tensors
+
+
+def _read_safetensors(path: Path) -> object:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _read_pickle(path: Path) -> object:
+    try:
+        with warnings.catch_warnings():  # torch warns about old forms of pickles, which are read all the same
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except DAMAGED as error:
+        message = str(error)
+        if isinstance(error, pickle.UnpicklingError) and re.search(r"GLOBAL|reduce|unsupported class", message):
+            named = re.search(r"GLOBAL ([\w.]+)", message)
+            what = f" ({named[1]})" if named else ""
+            raise ValueError(
+                f"{path} is refused: it holds code or objects{what} where only tensors belong; none of it was run"
+            ) from error
+        reason = " ".join(message.split())[:200] or type(error).__name__
+        raise ValueError(f"{path} is cut off or damaged ({reason}); copy or download it again") from error
