@@ -6,8 +6,12 @@ because wording moves scores.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+import re
+
+from audiollm.data.voice_instructions import SPEAK, SPEAK_IN_VOICE
+from audiollm.data.wordings import Prompt, draw, numbered
+
+__all__ = ["TASKS", "Prompt", "choose_prompt", "instruction", "prompt", "prompts"]
 
 TASKS: dict[str, tuple[str, ...]] = {
     "transcribe": (
@@ -79,13 +83,8 @@ TASKS: dict[str, tuple[str, ...]] = {
         "Describe age, gender and manner of the voice.",
         "Who might be speaking? Describe the voice.",
     ),
-    "speak": (
-        "Read this text aloud.",
-        "Say the following.",
-        "Speak this text.",
-        "Convert the following text into speech.",
-        "Please read out the text below.",
-    ),
+    "speak": SPEAK,
+    "speak_in_voice": SPEAK_IN_VOICE,
     "continue": (
         "Continue the recording.",
         "Go on from where the audio ends.",
@@ -100,24 +99,6 @@ TASKS: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """One wording of a request.
-
-    Attributes:
-        id: ``<task>/<number>``, stable: wordings are only ever appended.
-        text: the wording; may hold ``{question}``.
-    """
-
-    id: str
-    text: str
-
-    @property
-    def hash(self) -> str:
-        """The first 12 hexadecimal digits of the SHA-256 of the text: changes with every character."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:12]
-
-
 def prompts(task: str) -> tuple[Prompt, ...]:
     """All wordings of a task; the first is the standard one.
 
@@ -126,7 +107,7 @@ def prompts(task: str) -> tuple[Prompt, ...]:
     """
     if task not in TASKS:
         raise ValueError(f"task {task!r} has no instructions; use one of {', '.join(TASKS)}")
-    return tuple(Prompt(f"{task}/{number}", text) for number, text in enumerate(TASKS[task]))
+    return numbered(task, TASKS[task])
 
 
 def prompt(prompt_id: str) -> Prompt:
@@ -145,22 +126,24 @@ def prompt(prompt_id: str) -> Prompt:
 def choose_prompt(task: str, key: str) -> Prompt:
     """A wording that follows from ``key`` alone (such as a record's id): the same in every run, spread over all."""
     wordings = prompts(task)
-    digest = hashlib.sha256(f"{task}\n{key}".encode()).digest()
-    return wordings[int.from_bytes(digest[:8], "big") % len(wordings)]
+    return wordings[draw(task, key, len(wordings))]
 
 
-def instruction(task: str, key: str | None = None, *, question: str | None = None) -> str:
+def instruction(task: str, key: str | None = None, *, question: str | None = None, voice: str | None = None) -> str:
     """The text of a request.
 
     Args:
         task: one of `TASKS`.
         key: chooses the wording, see `choose_prompt`; None: the standard one.
         question: what is asked, for the task "question" and only for it.
+        voice: who speaks and how, in words, for the task "speak_in_voice" and only for it.
 
     Raises:
-        ValueError: if the task is not known, or ``question`` is missing or out of place.
+        ValueError: if the task is not known, or ``question`` or ``voice`` is missing or out of place.
     """
     text = (prompts(task)[0] if key is None else choose_prompt(task, key)).text
-    if ("{question}" in text) != (question is not None):
-        raise ValueError(f"task {task!r} {'needs' if question is None else 'takes no'} question=")
-    return text if question is None else text.replace("{question}", question)
+    fields = {"question": question, "voice": voice}
+    for name, value in fields.items():
+        if (f"{{{name}}}" in text) != (value is not None):
+            raise ValueError(f"task {task!r} {'needs' if value is None else 'takes no'} {name}=")
+    return re.sub(r"\{(question|voice)\}", lambda match: fields[match[1]] or "", text)

@@ -1,0 +1,205 @@
+"""Speaking: a text, a voice in words, and the sound of it; in one piece, in batches or as a stream.
+
+The voice can be asked of the model in words ("an elderly man, slowly"), given to the decoder as a speaker vector, or
+taken over from a recording; words and one of the others go together.
+"""
+# Shapes: N samples, T codes, S size of a speaker vector.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from audiollm.data.conversation import Conversation, Message, TextPart
+from audiollm.data.voice_instructions import VocalAttributes, describe_voice, speech_request
+
+from .chat_input import AudioSource
+from .decoding import DecodingSettings
+from .generation_result import FinishReason
+from .modeling import AudioLLM
+from .streaming import AnswerStream
+
+Voice = str | VocalAttributes
+TASK = "speak"
+
+
+@dataclass(frozen=True, eq=False)
+class SpeechResult:
+    """A spoken text.
+
+    Attributes:
+        waveform: float32 in [-1, 1], ``[N]``.
+        sample_rate: in Hz.
+        text: what was to be said.
+        codes: what the model generated, int64 ``[T]``.
+        voice: the voice in words, as the model was asked; None if it was not.
+        prompt_id: the wording of the request.
+        finish_reason: "stop" if the model ended the sound itself, "length" if a limit cut it.
+    """
+
+    waveform: Tensor
+    sample_rate: int
+    text: str
+    codes: Tensor
+    voice: str | None
+    prompt_id: str
+    finish_reason: FinishReason
+
+    @property
+    def duration_seconds(self) -> float:
+        """How long it takes."""
+        return len(self.waveform) / self.sample_rate
+
+
+def speak(
+    model: AudioLLM,
+    text: str,
+    voice: Voice | None = None,
+    *,
+    speaker: Tensor | Sequence[float] | None = None,
+    prompt_audio: AudioSource | None = None,
+    sampling_rate: int | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    key: str | None = None,
+    **generation: Any,
+) -> SpeechResult:
+    """Speaks a text.
+
+    Args:
+        model: an Audio-LLM whose audio tokenizer can decode.
+        text: what to say.
+        voice: who says it and how: words, which the model gets as they are, or attributes, which are put into words.
+        speaker: a speaker encoder's vector for the decoder, ``[S]``.
+        prompt_audio: a recording whose voice the decoder takes over: path, bytes of a file, or samples.
+        sampling_rate: rate in Hz of ``prompt_audio`` that comes as samples.
+        steps: steps of the decoder's flow model; None: its default.
+        guidance: strength of its guidance; None: its default.
+        key: varies the wording of request and attributes; None: the standard ones.
+        generation: as for `AudioLLM.generate`, such as ``min_seconds``, ``max_seconds``, ``temperature`` and ``seed``;
+            a ``seed`` is the decoder's too.
+
+    Raises:
+        ValueError: if the text or the voice is empty, or the model cannot speak.
+        AudioError: if the recording cannot be used.
+    """
+    decoding = _decoding(speaker, prompt_audio, sampling_rate, steps, guidance, generation)
+    return speak_many(model, [text], [voice], decoding=decoding, key=key, **generation)[0]
+
+
+def speak_many(
+    model: AudioLLM,
+    texts: Sequence[str],
+    voices: Sequence[Voice | None] | Voice | None = None,
+    *,
+    decoding: DecodingSettings | None = None,
+    key: str | None = None,
+    **generation: Any,
+) -> list[SpeechResult]:
+    """Speaks several texts in one batch.
+
+    Args:
+        model: as for `speak`.
+        texts: what to say.
+        voices: one for each text, or one for all.
+        decoding: speaker vectors (one for each text, or one for all), prompt and details for the decoder.
+        key: as for `speak`.
+        generation: as for `speak`.
+
+    Raises:
+        ValueError: as for `speak`; or if texts and voices differ in number.
+    """
+    if isinstance(texts, str):
+        raise ValueError("texts is a single string: give a list of them, or use speak()")
+    if voices is None or isinstance(voices, (str, VocalAttributes)):
+        voices = [voices] * len(texts)
+    if len(voices) != len(texts):
+        raise ValueError(f"{len(texts)} texts came with {len(voices)} voices: give one for each, or one for all")
+    if not texts:
+        return []
+    requests = [_SpeechRequest.of(text, voice, key) for text, voice in zip(texts, voices, strict=True)]
+    result = model.chat(
+        [request.conversation for request in requests],
+        modalities={"audio"},
+        return_waveforms=True,
+        decoding=decoding,
+        **generation,
+    )
+    assert result.waveforms is not None  # asked for
+    assert result.sample_rate is not None
+    return [
+        SpeechResult(
+            waveform=result.waveforms[row][0],
+            sample_rate=result.sample_rate,
+            text=request.text,
+            codes=result.codes[row][0],
+            voice=request.voice,
+            prompt_id=request.prompt_id,
+            finish_reason=result.finish_reasons[row],
+        )
+        for row, request in enumerate(requests)
+    ]
+
+
+def speak_stream(
+    model: AudioLLM,
+    text: str,
+    voice: Voice | None = None,
+    *,
+    speaker: Tensor | Sequence[float] | None = None,
+    prompt_audio: AudioSource | None = None,
+    sampling_rate: int | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    key: str | None = None,
+    **generation: Any,
+) -> AnswerStream:
+    """Speaks a text and gives out the samples while they are made; arguments as for `speak`.
+
+    Returns:
+        An iterator of `audiollm.streaming.StreamedAudio`.
+
+    Raises:
+        ValueError: as for `speak`.
+        AudioError: as for `speak`.
+    """
+    decoding = _decoding(speaker, prompt_audio, sampling_rate, steps, guidance, generation)
+    request = _SpeechRequest.of(text, voice, key)
+    return model.stream_chat(request.conversation, modalities={"audio"}, decoding=decoding, **generation)
+
+
+@dataclass(frozen=True)
+class _SpeechRequest:
+    """A text with the words in which the model is asked for it."""
+
+    text: str
+    voice: str | None
+    prompt_id: str
+    conversation: Conversation
+
+    @classmethod
+    def of(cls, text: str, voice: Voice | None, key: str | None) -> _SpeechRequest:
+        words = describe_voice(voice, key).text if isinstance(voice, VocalAttributes) else voice
+        message, prompt_id = speech_request(text, words, key)
+        return cls(text, words, prompt_id, Conversation(TASK, [Message("user", [TextPart(message)])], TASK))
+
+
+def _decoding(
+    speaker: Tensor | Sequence[float] | None,
+    prompt_audio: AudioSource | None,
+    sampling_rate: int | None,
+    steps: int | None,
+    guidance: float | None,
+    generation: dict[str, Any],
+) -> DecodingSettings:
+    return DecodingSettings(
+        speaker=speaker,
+        prompt_audio=prompt_audio,
+        sampling_rate=sampling_rate,
+        steps=steps,
+        guidance=guidance,
+        seed=generation.get("seed"),
+    )
