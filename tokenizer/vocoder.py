@@ -19,8 +19,14 @@ from .decoder_configuration import VocoderConfig
 from .frame_chunks import Chunk, in_chunks
 from .harmonic_source import Generators, HarmonicSource
 from .short_time_fourier import ShortTimeFourier
-from .vocoder_layers import F0Predictor, ResidualBlock, hide_beyond, reach_of_block
-from .weight_norm import WeightNormConv1d, WeightNormConvTranspose1d, fold_weight_norm, unfold_weight_norm
+from .vocoder_layers import F0Predictor, ResidualBlock, as_image, hide_beyond, reach_of_block
+from .weight_norm import (
+    WeightNormConv1d,
+    WeightNormConvTranspose1d,
+    convolve_rows,
+    fold_weight_norm,
+    unfold_weight_norm,
+)
 
 OUTPUT_LEAKY_SLOPE = 0.01  # in front of the last convolution only
 MAX_MAGNITUDE = 100.0
@@ -197,27 +203,35 @@ class HiFTVocoder(nn.Module):
         counts = num_frames_B
         num_samples_B = None if counts is None else counts * config.hop_length
         num_spectra_B = None if num_samples_B is None else num_samples_B // config.istft_hop_length + 1
-        spectrum_BCF = hide_beyond(self.spectrum.analyze(source_BN, num_samples_B).to(dtype), num_spectra_B)
-        x_BCT = hide_beyond(self.pre_conv(hide_beyond(mel_BCM.to(dtype), counts)), counts)
+        spectrum_BCF = self.spectrum.analyze(source_BN, num_samples_B)
+        spectrum_BC1F = hide_beyond(as_image(spectrum_BCF, dtype), num_spectra_B)
+        x_BC1T = hide_beyond(self.pre_conv(hide_beyond(as_image(mel_BCM, dtype), counts)), counts)
         last_stage = len(self.ups) - 1
         num_kernels = len(config.resblock_kernel_sizes)
         for stage, rate in enumerate(config.upsample_rates):
-            x_BCT = self.ups[stage](F.leaky_relu(x_BCT, config.leaky_slope))
+            x_BC1T = self.ups[stage](F.leaky_relu(x_BC1T, config.leaky_slope))
             counts = None if counts is None else counts * rate
             if stage == last_stage:
-                # The spectrum of N samples has a frame more than N / hop.
-                x_BCT = F.pad(x_BCT, (1, 0), mode="reflect")
+                # The spectrum of N samples has a frame more than N / hop: reflect one on the left.
+                x_BC1T = torch.cat([x_BC1T[..., 1:2], x_BC1T], dim=-1)
                 counts = None if counts is None else counts + 1
-            source_BCT = hide_beyond(self.source_downs[stage](spectrum_BCF), counts)
-            x_BCT = hide_beyond(x_BCT, counts) + self.source_resblocks[stage](source_BCT, counts)
-            blocks = self.resblocks[stage * num_kernels : (stage + 1) * num_kernels]
-            x_BCT = sum((block(x_BCT, counts) for block in blocks[1:]), blocks[0](x_BCT, counts)) / num_kernels
-        x_BCF = self.post_conv(F.leaky_relu(x_BCT, OUTPUT_LEAKY_SLOPE)).float()
+            source_BC1T = hide_beyond(self._downsample_source(spectrum_BC1F, stage), counts)
+            x_BC1T = hide_beyond(x_BC1T, counts) + self.source_resblocks[stage](source_BC1T, counts)
+            first, *others = self.resblocks[stage * num_kernels : (stage + 1) * num_kernels]
+            x_BC1T = sum((block(x_BC1T, counts) for block in others), first(x_BC1T, counts)) / num_kernels
+        x_BCF = self.post_conv(F.leaky_relu(x_BC1T, OUTPUT_LEAKY_SLOPE))[:, :, 0].float()
         log_magnitude_BCF, phase_BCF = x_BCF.split(config.istft_n_fft // 2 + 1, dim=1)
         magnitude_BCF = hide_beyond(log_magnitude_BCF.exp().clamp(max=MAX_MAGNITUDE), counts)
         waveform_BN = self.spectrum.synthesize(magnitude_BCF, phase_BCF.sin(), counts)
         limit = config.amplitude_limit
-        return hide_beyond(waveform_BN[:, None], num_samples_B)[:, 0].clamp(-limit, limit)
+        return hide_beyond(waveform_BN, num_samples_B).clamp(-limit, limit)
+
+    def _downsample_source(self, spectrum_BC1F: Tensor, stage: int) -> Tensor:
+        convolution = self.source_downs[stage]
+        assert isinstance(convolution, nn.Conv1d)
+        assert not isinstance(convolution.padding, str)
+        stride, padding = convolution.stride[0], convolution.padding[0]
+        return convolve_rows(spectrum_BC1F, convolution.weight, convolution.bias, stride, padding)
 
     def _check_mel(self, mel: Tensor, lengths: Tensor | Sequence[int] | None) -> list[int] | None:
         if mel.dim() != 3 or mel.shape[1] != self.config.num_mels or mel.shape[2] == 0:

@@ -1,4 +1,7 @@
-"""Layers of the vocoder: the snake activation, its residual block, and the predictor of the fundamental."""
+"""Layers of the vocoder: the snake activation, its residual block, and the predictor of the fundamental.
+
+Signals are images of height one, see :func:`~audiollm.tokenizer.weight_norm.convolve_rows`.
+"""
 # Shapes: B rows, C channels or mel bins, T frames of a layer, M mel frames.
 
 from __future__ import annotations
@@ -18,12 +21,12 @@ class Snake(nn.Module):
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(channels))
 
-    def forward(self, x_BCT: Tensor) -> Tensor:
-        alpha_C1 = self.alpha[:, None]
-        scale_C1 = 1 / (alpha_C1 + 1e-9)
+    def forward(self, x_BC1T: Tensor) -> Tensor:
+        alpha_C11 = self.alpha[:, None, None]
+        scale_C11 = 1 / (alpha_C11 + 1e-9)
         if torch.is_grad_enabled():
-            return x_BCT + (x_BCT * alpha_C1).sin().square() * scale_C1
-        return (x_BCT * alpha_C1).sin_().square_().mul_(scale_C1).add_(x_BCT)
+            return x_BC1T + (x_BC1T * alpha_C11).sin().square() * scale_C11
+        return (x_BC1T * alpha_C11).sin_().square_().mul_(scale_C11).add_(x_BC1T)
 
 
 class ResidualBlock(nn.Module):
@@ -41,11 +44,11 @@ class ResidualBlock(nn.Module):
         self.activations1 = nn.ModuleList(Snake(channels) for _ in dilations)
         self.activations2 = nn.ModuleList(Snake(channels) for _ in dilations)
 
-    def forward(self, x_BCT: Tensor, num_frames_B: Tensor | None) -> Tensor:
+    def forward(self, x_BC1T: Tensor, num_frames_B: Tensor | None) -> Tensor:
         for index, (first, second) in enumerate(zip(self.conv1, self.conv2, strict=True)):
-            inner = hide_beyond(first(self.activations1[index](x_BCT)), num_frames_B)
-            x_BCT = x_BCT + hide_beyond(second(self.activations2[index](inner)), num_frames_B)
-        return x_BCT
+            inner = hide_beyond(first(self.activations1[index](x_BC1T)), num_frames_B)
+            x_BC1T = x_BC1T + hide_beyond(second(self.activations2[index](inner)), num_frames_B)
+        return x_BC1T
 
 
 class F0Predictor(nn.Module):
@@ -61,10 +64,11 @@ class F0Predictor(nn.Module):
         self.reach = num_layers
 
     def forward(self, mel_BCM: Tensor, num_frames_B: Tensor | None) -> Tensor:
-        x_BCM = hide_beyond(mel_BCM.to(self.classifier.weight.dtype), num_frames_B)
+        """Returns ``[B, M]``, float32."""
+        x_BC1M = hide_beyond(as_image(mel_BCM, self.classifier.weight.dtype), num_frames_B)
         for layer in self.condnet:
-            x_BCM = layer(x_BCM) if isinstance(layer, nn.ELU) else hide_beyond(layer(x_BCM), num_frames_B)
-        return self.classifier(x_BCM.transpose(1, 2))[..., 0].abs().float()
+            x_BC1M = layer(x_BC1M) if isinstance(layer, nn.ELU) else hide_beyond(layer(x_BC1M), num_frames_B)
+        return self.classifier(x_BC1M[:, :, 0].transpose(1, 2))[..., 0].abs().float()
 
 
 def reach_of_block(kernel_size: int, dilations: Sequence[int]) -> int:
@@ -72,9 +76,15 @@ def reach_of_block(kernel_size: int, dilations: Sequence[int]) -> int:
     return sum(kernel_size // 2 * (dilation + 1) for dilation in dilations)
 
 
-def hide_beyond(x_BCT: Tensor, num_frames_B: Tensor | None) -> Tensor:
+def as_image(x_BCT: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns ``[B, C, 1, T]``, on a CPU with the channels last in memory."""
+    layout = torch.channels_last if x_BCT.device.type == "cpu" else torch.contiguous_format
+    return x_BCT[:, :, None].to(dtype).contiguous(memory_format=layout)
+
+
+def hide_beyond(x_BxT: Tensor, num_frames_B: Tensor | None) -> Tensor:
     """Sets to zero what lies beyond each row's own frames, as the padding of a row alone does."""
     if num_frames_B is None:
-        return x_BCT
-    beyond_BT = torch.arange(x_BCT.shape[-1], device=x_BCT.device) >= num_frames_B[:, None]
-    return x_BCT.masked_fill(beyond_BT[:, None], 0)
+        return x_BxT
+    beyond_BT = torch.arange(x_BxT.shape[-1], device=x_BxT.device) >= num_frames_B[:, None]
+    return x_BxT.masked_fill(beyond_BT.view(len(x_BxT), *[1] * (x_BxT.dim() - 2), -1), 0)

@@ -66,28 +66,43 @@ class _WeightNormalized(_ConvNd):
 
 
 class WeightNormConv1d(_WeightNormalized, nn.Conv1d):
-    """``nn.Conv1d`` with weight normalization; zero padding only."""
+    """``nn.Conv1d`` with weight normalization, on images of height one; zero padding and one group only."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._split()
 
     def forward(self, input: Tensor) -> Tensor:
-        weight = self.effective_weight()
-        return F.conv1d(input, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        """Convolves ``[B, C, 1, T]``."""
+        assert not isinstance(self.padding, str)
+        return convolve_rows(
+            input, self.effective_weight(), self.bias, self.stride[0], self.padding[0], self.dilation[0]
+        )
 
 
 class WeightNormConvTranspose1d(_WeightNormalized, nn.ConvTranspose1d):
-    """``nn.ConvTranspose1d`` with weight normalization; the length is per input channel."""
+    """``nn.ConvTranspose1d`` with weight normalization, on images of height one; a length per input channel."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._split()
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        weight = self.effective_weight()
+        """Convolves ``[B, C, 1, T]``."""
         assert not isinstance(self.padding, str)
-        return F.conv_transpose1d(input, weight, self.bias, self.stride, self.padding, self.output_padding)
+        weight = self.effective_weight()[:, :, None]
+        return F.conv_transpose2d(input, weight, self.bias, (1, self.stride[0]), (0, self.padding[0]))
+
+
+def convolve_rows(
+    input: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0, dilation: int = 1
+) -> Tensor:
+    """Convolves ``[B, C, 1, T]`` with a weight ``[D, C, K]`` along the last axis.
+
+    A signal as an image of height one, because images have a memory layout with the channels last: on CPUs their
+    convolutions are up to four times as fast as those of ``conv1d``, which turns the layout in every call.
+    """
+    return F.conv2d(input, weight[:, :, None], bias, (1, stride), (0, padding), (1, dilation))
 
 
 def join_weight(length: Tensor, direction: Tensor) -> Tensor:
