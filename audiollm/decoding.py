@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from audiollm.tokenizer.base import AudioTokenizer, Codes
+from audiollm.tokenizer.decoder_inputs import check_settings
 
 from .chat_input import AudioSource, audio_parts
 
@@ -66,9 +67,15 @@ class SpeechDecoder:
                 "pass return_waveforms=False, or use an audio tokenizer with a decoder/ folder"
             )
         settings = settings or DecodingSettings()
+        check_settings(
+            10 if settings.steps is None else settings.steps,
+            settings.guidance,
+            0 if settings.seed is None else settings.seed,
+        )
         self._audio_tokenizer: Any = audio_tokenizer
         self.sample_rate = audio_tokenizer.output_sample_rate
-        self._speaker = _checked_speaker(settings.speaker, num_prompts)
+        speaker_size = getattr(getattr(audio_tokenizer, "decoder", None), "speaker_size", None)
+        self._speaker = _checked_speaker(settings.speaker, num_prompts, speaker_size)
         prompt = settings.prompt
         if settings.prompt_audio is not None:
             prompt = voice_prompt(audio_tokenizer, settings.prompt_audio, settings.sampling_rate)
@@ -136,15 +143,17 @@ def voice_prompt(audio_tokenizer: AudioTokenizer, recording: AudioSource, sampli
     return decoder.prompt(waveform, rate, codes)
 
 
-def _checked_speaker(speaker: Tensor | Sequence[float] | None, num_prompts: int) -> Tensor | None:
-    """The speaker vectors as ``[1, S]`` or ``[B, S]``; the size S is for the decoder to judge."""
+def _checked_speaker(speaker: Tensor | Sequence[float] | None, num_prompts: int, size: int | None) -> Tensor | None:
+    """The speaker vectors as ``[1, S]`` or ``[B, S]``; ``size`` is the decoder's, where it says so."""
     if speaker is None:
         return None
     vectors = torch.as_tensor(speaker, dtype=torch.float32)
-    if vectors.dim() not in (1, 2) or (vectors.dim() == 2 and vectors.shape[0] not in (1, num_prompts)):
+    fits = vectors.dim() == 1 or (vectors.dim() == 2 and vectors.shape[0] in (1, num_prompts))
+    if not fits or size not in (None, vectors.shape[-1]):
+        number = "size" if size is None else size
         raise ValueError(
-            f"speaker has shape {list(vectors.shape)}: use [size] for all prompts, or [{num_prompts}, size] with one "
-            "vector per prompt"
+            f"speaker has shape {list(vectors.shape)}: use [{number}] for all prompts, or [{num_prompts}, {number}] "
+            "with one vector per prompt"
         )
     if not bool(vectors.isfinite().all()):
         raise ValueError("speaker holds NaN or infinite values: was it made from silence?")

@@ -118,6 +118,8 @@ def speak_many(
         voices = [voices] * len(texts)
     if len(voices) != len(texts):
         raise ValueError(f"{len(texts)} texts came with {len(voices)} voices: give one for each, or one for all")
+    if generation.get("num_return_sequences", 1) != 1:
+        raise ValueError("a text is spoken once: repeat it in texts to hear it several times")
     if not texts:
         return []
     requests = [_SpeechRequest.of(text, voice, key) for text, voice in zip(texts, voices, strict=True)]

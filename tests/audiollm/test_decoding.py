@@ -108,6 +108,8 @@ def test_a_recording_becomes_a_prompt_of_codes_and_sound(speaking_llm, speaking_
         ({"speaker": torch.zeros(2, 4)}, r"shape \[2, 4\].*\[3, size\]"),
         ({"speaker": torch.zeros(1, 2, 3)}, r"shape \[1, 2, 3\]"),
         ({"speaker": [0.0, float("nan")]}, "NaN"),
+        ({"steps": 0}, "steps=0"),
+        ({"guidance": -1.0}, r"guidance=-1\.0"),
         ({"prompt_audio": [1, 2, 3]}, "one recording"),
         ({"prompt_audio": np.zeros(100, np.float32)}, "sampling_rate="),
         ({"prompt_audio": "a.wav", "prompt": "ready"}, "give one of them"),
@@ -122,6 +124,16 @@ def test_a_voice_that_cannot_be_is_refused_before_anything_is_generated(speaking
     speaking_llm.model.generate = refuse
     with pytest.raises(ValueError, match=message):
         speaking_llm.chat(CHATS, decoding=DecodingSettings(**settings), **AUDIO)
+
+
+def test_a_speaker_vector_of_another_size_is_refused(speaking_llm, speaking_tokenizer):
+    speaking_tokenizer.speaker_size = 192
+    with pytest.raises(ValueError, match=r"shape \[256\]: use \[192\]"):
+        speaking_llm.chat(CHATS, decoding=DecodingSettings(speaker=torch.zeros(256)), **AUDIO)
+    assert (
+        len(SpeechDecoder(speaking_tokenizer, DecodingSettings(speaker=torch.zeros(192))).decode([[torch.ones(1)]]))
+        == 1
+    )
 
 
 def test_a_tokenizer_without_prompts_says_so(speaking_llm, speaking_tokenizer, recording):
