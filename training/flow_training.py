@@ -27,6 +27,7 @@ from .ema import ExponentialMovingAverage
 from .flow_batches import FlowPass, make_pass
 from .frame_batches import FrameBatches, cut_by_frames
 
+MEAN_CLIPS = 256
 _EVALUATION_STEP = 0  # seeds of held-out clips: those of no update
 
 
@@ -244,11 +245,19 @@ def build_flow(run: DecoderRun, weights: dict[str, Tensor] | None) -> FlowModel:
     flow = FlowModel(sizes.flow, sizes.mel)
     if weights is not None:
         flow.load_state_dict(weights)
-    elif run.codebook is not None and run.config.flow.initialise_embedding:
-        embedding = embedding_from_codebook(run.codebook, sizes.flow.embedding_size)
-        with torch.no_grad():
-            flow.input_embedding.weight.copy_(embedding)
+        return flow
+    with torch.no_grad():
+        # The velocity is mel minus noise, so its mean is the mel's; from zero the first hundreds of updates go there.
+        flow.decoder.estimator.final_proj.bias.copy_(mean_mel(run.train_items))
+        if run.codebook is not None and run.config.flow.initialise_embedding:
+            flow.input_embedding.weight.copy_(embedding_from_codebook(run.codebook, sizes.flow.embedding_size))
     return flow
+
+
+def mean_mel(items: DecoderItems) -> Tensor:
+    """Mean log-mel ``[num_mels]`` of the first clips."""
+    mels = [items.mel(clip) for clip in range(min(len(items), MEAN_CLIPS))]
+    return torch.cat(mels, dim=1).mean(dim=1)
 
 
 def embedding_from_codebook(codebook: Tensor, embedding_size: int) -> Tensor:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -17,7 +21,16 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from audiollm.modeling import AudioLLM
 from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
+from audiollm.tokenizer.decoder_configuration import (
+    EstimatorConfig,
+    FlowConfig,
+    MelConfig,
+    TokenEncoderConfig,
+    VocoderConfig,
+    WaveformDecoderConfig,
+)
 from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.training.decoder_config import DecoderTrainingConfig
 from audiollm.training.sft_config import SFTConfig
 
 WORDS = ["red", "green", "blue", "cat", "dog", "bird"]
@@ -122,6 +135,84 @@ def make_config(assets: Assets, tmp_path: Path) -> Callable[..., SFTConfig]:
             "learning_rate": 1e-2,
         }
         return SFTConfig(**(settings | changes))
+
+    return make
+
+
+def tiny_decoder(dropout: float = 0.0) -> WaveformDecoderConfig:
+    """A decoder for 64 codes and 20 mel channels."""
+    return WaveformDecoderConfig(
+        flow=FlowConfig(
+            codebook_size=CODEBOOK_SIZE, embedding_size=16, num_mels=20, speaker_size=4, regulator_convolutions=1,
+            encoder=TokenEncoderConfig(
+                size=16, num_heads=2, feed_forward_size=32, num_blocks=1, block_size=5, dropout=dropout,
+                positional_dropout=dropout, attention_dropout=dropout,
+            ),
+            estimator=EstimatorConfig(
+                channels=(16, 16), num_heads=2, head_dim=8, blocks_per_stage=1, num_mid_stages=1, dropout=dropout
+            ),
+        ),
+        vocoder=VocoderConfig(num_mels=20, base_channels=16, num_harmonics=2, f0_channels=16),
+        mel=MelConfig(num_mels=20),
+    )  # fmt: skip
+
+
+def make_clip(folder: Path, number: int, seconds: float, sample_rate: int = 16000) -> dict[str, Any]:
+    """A tone of one of six pitches; its codes lie in the tenth of the codebook that belongs to the pitch."""
+    generator = random.Random(number)
+    pitch = number % 6
+    time = np.arange(int(seconds * sample_rate)) / sample_rate
+    tone = sum(np.sin(2 * math.pi * 110 * (pitch + 1) * k * time) / k for k in range(1, 5))
+    noise = np.random.default_rng(number).standard_normal(len(time))
+    soundfile.write(folder / f"clip_{number}.wav", (0.2 * tone + 0.01 * noise).astype(np.float32), sample_rate)
+    codes = [pitch * 10 + generator.randrange(10) for _ in range(math.ceil(seconds * 25))]
+    return {"id": f"clip-{number}", "audio": f"clip_{number}.wav", "codes": codes, "text": WORDS[pitch]}
+
+
+@pytest.fixture(scope="session")
+def decoder_parts() -> SimpleNamespace:
+    """What tests of decoder training are built from."""
+    return SimpleNamespace(
+        make_clip=make_clip,
+        write_records=write_records,
+        tiny_decoder=tiny_decoder,
+        build_audio_tokenizer=build_audio_tokenizer,
+    )
+
+
+@dataclass(frozen=True)
+class DecoderCorpus:
+    """Manifests of tones, and the folder with their recordings."""
+
+    folder: Path
+    train: Path
+    dev: Path
+
+
+@pytest.fixture(scope="session")
+def decoder_corpus(tmp_path_factory) -> DecoderCorpus:
+    folder = tmp_path_factory.mktemp("tones")
+    clips = [make_clip(folder, number, 0.4 + 0.07 * (number % 8)) for number in range(26)]
+    train = write_records(folder / "train.jsonl", clips[:20])
+    return DecoderCorpus(folder, train, write_records(folder / "dev.jsonl", clips[20:]))
+
+
+@pytest.fixture
+def make_decoder_config(decoder_corpus: DecoderCorpus, tmp_path: Path) -> Callable[..., DecoderTrainingConfig]:
+    """A config of six short updates of the flow model; every setting can be changed."""
+
+    def make(**changes: Any) -> DecoderTrainingConfig:
+        settings: dict[str, Any] = {
+            "model": "flow",
+            "train_data": str(decoder_corpus.train),
+            "output_dir": str(tmp_path / "run"),
+            "decoder": tiny_decoder(),
+            "max_steps": 6,
+            "frames_per_update": 400,
+            "frames_per_pass": 400,
+            "learning_rate": 1e-2,
+        }
+        return DecoderTrainingConfig(**(settings | changes))
 
     return make
 
