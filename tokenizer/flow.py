@@ -98,7 +98,7 @@ class FlowModel(nn.Module):
         """Normalizes speaker vectors ``[B, S]`` and projects them to ``[B, C]``; None counts as zeros."""
         if speaker is None:
             return self.spk_embed_affine_layer.bias.expand(rows, -1)
-        return self.spk_embed_affine_layer(F.normalize(speaker.to(self.device).float(), dim=1).to(self.dtype))
+        return self.spk_embed_affine_layer(F.normalize(speaker.to(self.device, torch.float32), dim=1).to(self.dtype))
 
     # ------------------------------------------------------------------ decoding
 
@@ -187,7 +187,7 @@ class FlowModel(nn.Module):
         """
         condition = F.pad(given.to(mu), (0, mu.shape[2] - given.shape[2]))
         mel = self.decoder.sample(noise.to(mu.device), mask, mu, speaker, condition, steps=steps, guidance=guidance)
-        mel = mel if mask is None else mel * mask.is_valid.float()
+        mel = mel if mask is None else mel * mask.is_valid.to(mel.dtype)
         return mel[:, :, given.shape[2] :]
 
     def _with_prompt(

@@ -74,7 +74,7 @@ class ConditionalFlow(nn.Module):
             guidance: strength of classifier-free guidance; None: the configured one; 0 halves the cost.
 
         Returns:
-            Log-mel, float32 ``[B, C, M]``.
+            Log-mel ``[B, C, M]``, float32 unless the model is in float64.
 
         Raises:
             ValueError: for fewer than one step, or a guidance that is negative or not finite.
@@ -89,12 +89,12 @@ class ConditionalFlow(nn.Module):
             mu, speaker, condition = (torch.cat([part, torch.zeros_like(part)]) for part in (mu, speaker, condition))
             mask = None if mask is None else mask.repeated(2)
         times = self.warp(torch.linspace(0, 1, steps + 1, device=noise.device))
-        x, t = noise.float(), times[0]  # the state stays in float32 when the model is in bfloat16
+        x, t = noise.to(torch.promote_types(dtype, torch.float32)), times[0]  # exact even if the model is in bfloat16
         for step in range(steps):
             dt = times[step + 1] - t
             point = x.to(dtype)
             point = torch.cat([point, point]) if guidance else point
-            velocity = self.estimator(point, mask, mu, t[None], speaker, condition).float()
+            velocity = self.estimator(point, mask, mu, t[None], speaker, condition).to(x.dtype)
             if guidance:
                 informed, uninformed = velocity.chunk(2)
                 velocity = (1 + guidance) * informed - guidance * uninformed

@@ -76,9 +76,11 @@ class MaskedGroupNorm(nn.GroupNorm):
     def forward(self, x_BCM: Tensor, mask: FrameMask | None = None) -> Tensor:
         """Normalizes ``[B, C, M]``; padded frames of the result hold numbers without meaning."""
         if mask is None or mask.padding == "reference":
-            return super().forward(x_BCM)
-        is_valid = mask.is_valid[:, :, None].float()
-        x = x_BCM.unflatten(1, (self.num_groups, -1)).float()
+            # Not super().forward(x_BCM), which refuses groups of a single value.
+            return torch.group_norm(x_BCM, self.num_groups, self.weight, self.bias, self.eps)
+        dtype = torch.promote_types(x_BCM.dtype, torch.float32)
+        is_valid = mask.is_valid[:, :, None].to(dtype)
+        x = x_BCM.unflatten(1, (self.num_groups, -1)).to(dtype)
         count = is_valid.sum((2, 3), keepdim=True) * x.shape[2]
         mean = (x * is_valid).sum((2, 3), keepdim=True) / count
         centred = (x - mean) * is_valid

@@ -9,7 +9,7 @@ Shapes: B rows, T codes, D width, H heads, Q queries, K keys, R relative distanc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,10 @@ class TokenEncoderCache:
     max_history: int | None = None
     """Codes in front of a block that it may see; None keeps all of them, which equals one pass over everything."""
     layers: list[AttentionCache] = field(default_factory=list)
+
+    def copy(self) -> TokenEncoderCache:
+        """A cache to try a block on; this one then stays as it is."""
+        return TokenEncoderCache(self.max_history, [replace(layer) for layer in self.layers])
 
     @property
     def num_codes(self) -> int:
@@ -168,8 +172,10 @@ class RelativeAttention(nn.Module):
         # Row i needs the columns Q - 1 - i, ..., Q - 1 - i + K - 1. Dropping Q - 1 values from the flattened matrix and
         # reading it with rows one shorter moves each row one further: that is this selection without any copy.
         columns = num_queries + num_keys - 2
-        flat = by_distance.flatten(2)[:, :, num_queries - 1 : num_queries - 1 + num_queries * columns]
-        bias = flat.unflatten(2, (num_queries, columns))[..., :num_keys] if columns else by_distance
+        bias = by_distance
+        if num_queries > 1:
+            flat = by_distance.flatten(2)[:, :, num_queries - 1 : num_queries - 1 + num_queries * columns]
+            bias = flat.unflatten(2, (num_queries, columns))[..., :num_keys]
         if is_visible is not None:
             bias = bias.masked_fill(~is_visible[:, None], -math.inf)
         dropout = self.dropout if self.training else 0.0
