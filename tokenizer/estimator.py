@@ -172,7 +172,8 @@ class Stage(nn.ModuleList):
         """Maps ``[B, C, M]`` to ``[B, C', M]``, without the resampling."""
         resnet, transformers = self[0], self[1]
         assert isinstance(transformers, nn.ModuleList)
-        x_BMC = resnet(x_BCM, mask, time_BD).transpose(1, 2)
+        # Laid out by frames once; otherwise every layer norm would copy it.
+        x_BMC = resnet(x_BCM, mask, time_BD).transpose(1, 2).contiguous()
         for transformer in transformers:
             x_BMC = transformer(x_BMC, mask)
         return x_BMC.transpose(1, 2)
