@@ -136,6 +136,10 @@ class DecoderItems(Sequence[DecoderItem]):
         """The record's own id."""
         return self._entries[index].id
 
+    def text(self, index: int) -> str | None:
+        """What is said, if the record tells."""
+        return self._entries[index].text
+
     def where(self, index: int) -> str:
         """File and line of the record, for messages."""
         return self._entries[index].where
