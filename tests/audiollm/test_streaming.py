@@ -194,13 +194,22 @@ def fail():
     raise BrokenModelError("out of memory")
 
 
+def read_into(events, stream):
+    for event in stream:
+        events.append(event)  # one by one: what came before an error counts
+
+
 @pytest.mark.parametrize("place", [0, 3, 12])  # at once, in the text, inside a segment
 def test_an_error_of_the_model_reaches_the_reader(speaking_llm, place):
     answer = spoken(speaking_llm, "Hello there", list(range(20)))
     start = answer.index(speaking_llm.vocabulary.start_id)
     stream, _ = opened(speaking_llm, answer, hooks={start + 8 if place == 12 else place: fail})
+    heard = []
     with pytest.raises(BrokenModelError, match="out of memory"):
-        list(stream)
+        read_into(heard, stream)
+    num_samples = sum(len(event.waveform) for event in heard if isinstance(event, StreamedAudio))
+    # Of seven codes, two blocks of three: what is left of a broken segment is not decoded as if it were its end.
+    assert num_samples == (6 * 882 if place == 12 else 0)
     assert stream.result is None
     assert worker_threads() == []
     assert list(stream) == []
