@@ -19,6 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .checkpoints import torch_dtype
 from .decoder_configuration import WaveformDecoderConfig
 from .decoder_layouts import read_released_config, vocoder_name
 from .tensor_files import read_tensors
@@ -41,7 +42,7 @@ def load_decoder(
 ) -> WaveformDecoder:
     """Loads a decoder for decoding; see :meth:`WaveformDecoder.from_pretrained` for arguments and errors."""
     decoder = read_decoder(find_decoder(source, **hub_options))
-    return decoder.prepare(dtype or torch.float32).to(device or "cpu").eval()
+    return decoder.prepare(torch_dtype(dtype) or torch.float32).to(device or "cpu").eval()
 
 
 def read_decoder(folder: Path) -> WaveformDecoder:

@@ -30,6 +30,10 @@ class VoicePrompt:
     codes: Tensor
     mel: Tensor
 
+    def __getitem__(self, rows: list[int]) -> VoicePrompt:
+        """The prompts of some rows."""
+        return VoicePrompt(self.codes[rows], self.mel[rows])
+
 
 def as_code_rows(
     codes: Codes | Tensor | Sequence[Any], lengths: Tensor | Sequence[int] | None, codebook_size: int
@@ -51,7 +55,7 @@ def as_code_rows(
     if isinstance(codes, Codes):
         if lengths is not None:
             raise ValueError("lengths are given twice: Codes have their own")
-        codes, lengths = codes.codes, codes.lengths
+        lengths, codes = codes.lengths, codes.codes
     if isinstance(codes, Tensor):
         rows = list(_without_codebook_axis(codes[None] if codes.dim() == 1 else codes, "codes"))
     elif isinstance(codes, Sequence) and not isinstance(codes, str):
@@ -151,11 +155,7 @@ def as_prompt(
         return None
     if isinstance(prompt, tuple) and len(prompt) == 2:
         prompt = VoicePrompt(*prompt)
-    if (
-        not isinstance(prompt, VoicePrompt)
-        or not isinstance(prompt.codes, Tensor)
-        or not isinstance(prompt.mel, Tensor)
-    ):
+    if not isinstance(prompt, VoicePrompt) or not all(isinstance(part, Tensor) for part in (prompt.codes, prompt.mel)):
         raise ValueError("prompt must be a VoicePrompt, or a tuple of its codes [1, P] and its mel [1, C, Q]")
     codes = prompt.codes[None] if prompt.codes.dim() == 1 else prompt.codes
     codes = _without_codebook_axis(codes, "prompt codes")
@@ -191,7 +191,7 @@ def as_mel(mel: Tensor, num_mels: int) -> Tensor:
 
 
 def as_noise(noise: Tensor | None, batch_size: int, num_mels: int, num_frames: Sequence[int]) -> list[Tensor] | None:
-    """Takes injected noise ``[B, C, M]`` or ``[C, M]`` apart into rows ``[1, C, M_i]``.
+    """Takes injected noise ``[B, C, M]`` or ``[C, M]`` apart into rows ``[C, M_i]``.
 
     Raises:
         ValueError: if it has not the width of the longest row (with its prompt), or holds NaN or infinity.
@@ -204,7 +204,7 @@ def as_noise(noise: Tensor | None, batch_size: int, num_mels: int, num_frames: S
         raise ValueError(f"noise is {noise.dtype} {list(noise.shape)}; these codes (with their prompt) need {expected}")
     if not bool(torch.isfinite(rows).all()):
         raise ValueError("noise holds NaN or infinity")
-    return [row[None, :, :frames].float() for row, frames in zip(rows, num_frames, strict=True)]
+    return [row[:, :frames].float() for row, frames in zip(rows, num_frames, strict=True)]
 
 
 def as_source(source: Tensor | None, batch_size: int, num_samples: int) -> Tensor | None:

@@ -55,9 +55,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         tensors[name] = value.detach()
     wrong = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if wrong:
-        raise ValueError(
-            f"{path} holds NaN or infinity in {', '.join(sorted(wrong))}; the training that made it failed"
-        )
+        raise ValueError(f"{path} holds NaN or infinity in {', '.join(sorted(wrong))}; its training failed")
     return tensors
 
 

@@ -1,7 +1,7 @@
 """Codes to sound: the flow model makes a mel spectrogram of the codes, the vocoder a waveform of the mel.
 
-The same decoder serves UniAudio-Token, GLM-4-Voice and CosyVoice checkpoints. Reading order: :meth:`WaveformDecoder.mel`
-here, then ``flow.py`` and ``vocoder.py``; ``streaming.py`` decodes codes as they come.
+UniAudio-Token, GLM-4-Voice and CosyVoice checkpoints share it. Reading order: :meth:`WaveformDecoder.mel` here,
+``mel_rows.py``, then ``flow.py`` and ``vocoder.py``; ``streaming.py`` decodes codes as they come.
 """
 # Shapes: B rows, T codes, C mel bins, M mel frames, N samples, S size of a speaker vector.
 
@@ -28,17 +28,11 @@ from .decoder_inputs import (
 )
 from .flow import FlowModel
 from .mel import MelSpectrogram
+from .mel_rows import group_rows, make_mels, num_flow_frames, pad_mels
 from .resampling import resample
 from .vocoder import HiFTVocoder
 
 DEFAULT_SEED = 42  # of the published decoder
-MAX_BATCH_FRAMES = 16_384
-"""Mel frames computed together, padding included; bounds the memory of large batches."""
-MAX_WHOLE_SECONDS = 60
-"""Up to here a row is computed in one piece, as the published decoder computes all. Attention grows with the square
-of the length, so longer rows are computed in windows."""
-WINDOW_SECONDS, CONTEXT_SECONDS, LOOKAHEAD_SECONDS = 30, 6, 1
-"""New sound of a window; sound before it, already made and given as a prompt; codes behind it, heard but not kept."""
 
 
 class WaveformDecoder(nn.Module):
@@ -170,12 +164,9 @@ class WaveformDecoder(nn.Module):
         rows = as_code_rows(codes, None, self.codebook_size)
         speakers, prompts = as_speakers(speaker, len(rows), self.speaker_size), self._as_prompt(prompt, len(rows))
         waveforms = [torch.zeros(0)] * len(rows)
-        for group in self._groups(rows, prompts):
-            generators = [torch.Generator().manual_seed(seed) for _ in group]
-            mels = self._mel_rows(rows, group, speakers, prompts, generators, steps, guidance)
+        for group, mels, generators in self._make_mels(rows, speakers, prompts, None, steps, guidance, seed):
             lengths = [mel.shape[1] for mel in mels]
-            mel = nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2)
-            made = self.vocoder(mel, lengths, generator=generators).cpu()
+            made = self.vocoder(pad_mels(mels), lengths, generator=generators).cpu()
             for index, waveform, length in zip(group, made, lengths, strict=True):
                 waveforms[index] = waveform[: length * self.config.mel.hop_length].clone()
         return waveforms
@@ -259,15 +250,12 @@ class WaveformDecoder(nn.Module):
         if not rows or min(len(row) for row in rows) == 0:
             raise ValueError("a row without codes has no mel; leave it out")
         speakers, prompts = as_speakers(speaker, len(rows), self.speaker_size), self._as_prompt(prompt, len(rows))
-        num_frames = [self.flow.num_mel_frames(len(row) + _num_prompt_codes(prompts)) for row in rows]
-        noises = as_noise(noise, len(rows), self.config.mel.num_mels, num_frames)
+        noises = as_noise(noise, len(rows), self.config.mel.num_mels, num_flow_frames(self.flow, rows, prompts))
         mels: list[Tensor] = [torch.zeros(0)] * len(rows)
-        for group in self._groups(rows, prompts):
-            generators = [torch.Generator().manual_seed(seed) for _ in group]
-            made = self._mel_rows(rows, group, speakers, prompts, generators, steps, guidance, noises)
+        for group, made, _ in self._make_mels(rows, speakers, prompts, noises, steps, guidance, seed):
             for index, mel in zip(group, made, strict=True):
                 mels[index] = mel
-        return nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2).contiguous()
+        return pad_mels(mels)
 
     @torch.no_grad()
     def vocode(
@@ -330,8 +318,6 @@ class WaveformDecoder(nn.Module):
         self._as_prompt(made, 1)
         return VoicePrompt(rows[0][:num_codes], mel[:, : self.flow.num_mel_frames(num_codes)])
 
-    # ------------------------------------------------------------ flow in pieces
-
     def _as_prompt(self, prompt: VoicePrompt | tuple[Tensor, Tensor] | None, batch_size: int) -> VoicePrompt | None:
         return as_prompt(
             prompt,
@@ -342,104 +328,31 @@ class WaveformDecoder(nn.Module):
             frame_rate=self.frame_rate,
         )
 
-    def _groups(self, rows: list[Tensor], prompts: VoicePrompt | None) -> Iterator[list[int]]:
-        """Groups rows of similar length into batches of bounded size; long rows are alone, empty ones left out."""
-        given = _num_prompt_codes(prompts)
-        group: list[int] = []
-        for index in sorted((index for index, row in enumerate(rows) if len(row)), key=lambda index: len(rows[index])):
-            frames = self.flow.num_mel_frames(len(rows[index]) + given)
-            if group and (self._is_long(rows[index], given) or frames * (len(group) + 1) > MAX_BATCH_FRAMES):
-                yield group
-                group = []
-            group.append(index)
-        if group:
-            yield group
-
-    def _is_long(self, row: Tensor, num_prompt_codes: int) -> bool:
-        return len(row) + num_prompt_codes > MAX_WHOLE_SECONDS * self.frame_rate
-
-    def _mel_rows(
+    def _make_mels(
         self,
         rows: list[Tensor],
-        group: list[int],
         speakers: Tensor | None,
         prompts: VoicePrompt | None,
-        generators: list[torch.Generator],
+        noises: list[Tensor] | None,
         steps: int,
         guidance: float | None,
-        noises: list[Tensor] | None = None,
-    ) -> list[Tensor]:
-        """Computes the mels ``[C, M_i]`` of some rows as one batch, or of one long row."""
-        speaker = None if speakers is None else speakers[group]
-        prompt = None if prompts is None else VoicePrompt(prompts.codes[group], prompts.mel[group])
-        given = _num_prompt_codes(prompt)
-        if noises is None:
-            noise_rows = [
-                torch.randn(
-                    1, self.config.mel.num_mels, self.flow.num_mel_frames(len(rows[index]) + given), generator=generator
-                )
+        seed: int,
+    ) -> Iterator[tuple[list[int], list[Tensor], list[torch.Generator]]]:
+        """Yields indices of rows, their mels ``[C, M_i]``, and their generators for what is drawn next."""
+        frames = num_flow_frames(self.flow, rows, prompts)
+        for group in group_rows(self.flow, rows, prompts):
+            generators = [torch.Generator().manual_seed(seed) for _ in group]
+            drawn = [
+                torch.randn(self.config.mel.num_mels, frames[index], generator=generator)
                 for index, generator in zip(group, generators, strict=True)
             ]
-        else:
-            noise_rows = [noises[index] for index in group]
-        if self._is_long(rows[group[0]], given):
-            return [self._mel_in_windows(rows[group[0]], speaker, prompt, noise_rows[0], steps, guidance)]
-        noise = nn.utils.rnn.pad_sequence([row[0].T for row in noise_rows], batch_first=True).transpose(1, 2)
-        mel, lengths = self.flow.mel(
-            nn.utils.rnn.pad_sequence([rows[index] for index in group], batch_first=True),
-            torch.tensor([len(rows[index]) for index in group]),
-            speaker=speaker,
-            prompt_codes=None if prompt is None else prompt.codes,
-            prompt_mel=None if prompt is None else prompt.mel,
-            noise=noise,
-            steps=steps,
-            guidance=guidance,
-        )
-        return [row[:, :length] for row, length in zip(mel, lengths.tolist(), strict=True)]
-
-    def _mel_in_windows(
-        self,
-        codes_T: Tensor,
-        speaker: Tensor | None,
-        prompt: VoicePrompt | None,
-        noise: Tensor,
-        steps: int,
-        guidance: float | None,
-    ) -> Tensor:
-        """Computes the mel of a long row ``[C, M]`` window by window, on the frame grid of the whole row."""
-        flow = self.flow
-        window, context, lookahead = (
-            int(seconds * self.frame_rate) for seconds in (WINDOW_SECONDS, CONTEXT_SECONDS, LOOKAHEAD_SECONDS)
-        )
-        block_size = self.config.flow.encoder.block_size if self.config.flow.encoder.block_size <= context else 1
-        mel = torch.zeros(1, self.config.mel.num_mels, 0, device=self.device)
-        num_given = 0
-        if prompt is not None:
-            codes_T, mel = torch.cat([prompt.codes[0].cpu(), codes_T]), prompt.mel.to(self.device)
-            num_given = mel.shape[2]
-        codes_T = codes_T.to(self.device)
-        done = _num_prompt_codes(prompt)
-        while done < len(codes_T):
-            start = max(0, done - context) // block_size * block_size  # blocks then lie as in the whole row
-            stop = min(len(codes_T), start + (done - start + window) // block_size * block_size)
-            end = min(len(codes_T), stop + lookahead)
-            first, last = flow.num_mel_frames(start), flow.num_mel_frames(end)
-            mu, mask = flow.condition(
-                codes_T[None, start:end], torch.tensor([end - start]), torch.tensor([last - first])
-            )
-            made = flow.integrate(
-                mu,
-                mask,
-                flow.project_speaker(speaker, 1),
-                mel[:, :, first:],
-                noise[:, :, first:last],
+            mels = make_mels(
+                self.flow,
+                [rows[index] for index in group],
+                None if speakers is None else speakers[group],
+                None if prompts is None else prompts[group],
+                drawn if noises is None else [noises[index] for index in group],
                 steps=steps,
                 guidance=guidance,
             )
-            mel = torch.cat([mel, made[:, :, : flow.num_mel_frames(stop) - mel.shape[2]]], dim=2)
-            done = stop
-        return mel[0, :, num_given:]
-
-
-def _num_prompt_codes(prompt: VoicePrompt | None) -> int:
-    return 0 if prompt is None else prompt.codes.shape[-1]
+            yield group, mels, generators
