@@ -8,6 +8,7 @@ Shapes: B rows, C mel channels, M frames.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -79,6 +80,51 @@ class ConditionalFlow(nn.Module):
         Raises:
             ValueError: for fewer than one step, or a guidance that is negative or not finite.
         """
+        x = noise
+        for x in self._states(noise, mask, mu, speaker, condition, steps, guidance, None):  # noqa: B007
+            pass
+        return x
+
+    @torch.no_grad()
+    def trace(
+        self,
+        noise: Tensor,
+        mu: Tensor,
+        speaker: Tensor,
+        condition: Tensor,
+        *,
+        steps: int,
+        guidance: float | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """Integrates as :meth:`sample`, and returns every state on the way from noise to mel.
+
+        Args:
+            noise: float32 ``[B, C, M]``.
+            mu: what the codes say ``[B, C, M]``.
+            speaker: projected speaker vector ``[B, C]``.
+            condition: given mel frames, elsewhere 0, ``[B, C, M]``.
+            steps: Euler steps, at least 1.
+            guidance: strength of classifier-free guidance; None: the configured one.
+            known: states of the first K frames ``[steps + 1, B, C, K]``, from an earlier trace. Those frames repeat the
+                way they went then, and the others see them on it.
+
+        Returns:
+            ``[steps + 1, B, C, M]``; the first state is the noise, the last one the log-mel.
+        """
+        return torch.stack(list(self._states(noise, None, mu, speaker, condition, steps, guidance, known)))
+
+    def _states(
+        self,
+        noise: Tensor,
+        mask: FrameMask | None,
+        mu: Tensor,
+        speaker: Tensor,
+        condition: Tensor,
+        steps: int,
+        guidance: float | None,
+        known: Tensor | None,
+    ) -> Iterator[Tensor]:
         guidance = self.guidance if guidance is None else guidance
         if steps < 1:
             raise ValueError(f"steps={steps}: use at least 1; 10 is the usual number")
@@ -91,6 +137,8 @@ class ConditionalFlow(nn.Module):
         times = self.warp(torch.linspace(0, 1, steps + 1, device=noise.device))
         x, t = noise.to(torch.promote_types(dtype, torch.float32)), times[0]  # exact even if the model is in bfloat16
         for step in range(steps):
+            x = _with_known(x, known, step)
+            yield x
             dt = times[step + 1] - t
             point = x.to(dtype)
             point = torch.cat([point, point]) if guidance else point
@@ -100,7 +148,7 @@ class ConditionalFlow(nn.Module):
                 velocity = (1 + guidance) * informed - guidance * uninformed
             x = x + dt * velocity
             t = t + dt
-        return x
+        yield _with_known(x, known, steps)
 
     def draw(self, target: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> FlowDraws:
         """Draws the random numbers of one training step, in the order t, z, keep_condition, prompt_frames.
@@ -158,3 +206,8 @@ class ConditionalFlow(nn.Module):
         if mask is not None:
             error = error * mask.is_valid
         return error.square().sum() / (lengths.sum() * target.shape[1])
+
+
+def _with_known(x: Tensor, known: Tensor | None, step: int) -> Tensor:
+    """Replaces the first frames by their known state."""
+    return x if known is None else torch.cat([known[step], x[:, :, known.shape[-1] :]], dim=2)
