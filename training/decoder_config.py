@@ -125,6 +125,10 @@ class DecoderTrainingConfig:
     eval_clips: int = 16
     """Held-out clips that are decoded at each evaluation; 0 for the loss alone."""
 
+    eval_asr: str | None = None
+    """Speech recognizer that reads the made clips at each evaluation: a folder, a Hub id, or ``whisper-tiny.en`` or
+    ``whisper-base`` from a package index. None: no word error rate."""
+
     save_every: int | None = None
     """Updates between checkpoints. None: only after the last update."""
 

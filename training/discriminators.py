@@ -80,7 +80,7 @@ class SpectrogramDiscriminator(nn.Module):
     def __init__(self, n_fft: int, channels: int) -> None:
         super().__init__()
         self.n_fft = n_fft
-        layout = [((3, 9), (1, 1)), ((3, 9), (1, 2)), ((3, 9), (1, 2)), ((3, 3), (1, 2))]
+        layout = [((3, 9), (1, 2)), ((3, 9), (1, 2)), ((3, 9), (1, 2)), ((3, 3), (1, 1))]
         self.layers = nn.ModuleList(
             weight_norm(
                 nn.Conv2d(1 if index == 0 else channels, channels, size, stride, padding=(size[0] // 2, size[1] // 2))

@@ -8,19 +8,16 @@ share it, nor on how it is cut into passes, nor on where a run was interrupted.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from audiollm.tokenizer.mel import MEL_FLOOR, MelSpectrogram
+from audiollm.benchmarks.transcription import Transcriber
 from audiollm.tokenizer.vocoder import HiFTVocoder
 
 from .checkpointing import Stateful
@@ -28,9 +25,20 @@ from .data_order import share_of_process
 from .decoder_config import DecoderTrainingConfig
 from .decoder_data import Column, DecoderItems
 from .decoder_parts import save_part
-from .decoder_run import DecoderRun, adamw, clip_generator, clip_gradients, set_learning_rate, stop_unless_finite
+from .decoder_run import DecoderRun, adamw, clip_gradients, set_learning_rate, stop_unless_finite
+from .decoder_validation import (
+    COPY_SYNTHESIS,
+    ORIGINAL,
+    QUICK_METRICS,
+    ValidationClip,
+    copy_synthesis,
+    measure,
+    synthesize_clips,
+    write_clips,
+)
 from .discriminators import Discriminators, Judgement
-from .pitch import pitch_column
+from .pitch import PitchErrors, mean_pitch_errors, pitch_column, pitch_errors
+from .run_record import write_json
 from .vocoder_losses import (
     SpectralDistance,
     adversarial_loss,
@@ -38,70 +46,7 @@ from .vocoder_losses import (
     f0_loss,
     feature_matching_loss,
 )
-
-
-@dataclass(frozen=True)
-class VocoderPass:
-    """The segments of one forward and backward pass."""
-
-    mel: Tensor  # [B, C, M] float32, log
-    f0: Tensor  # [B, M] float32, Hz; 0 where unvoiced
-    waveform: Tensor  # [B, N] float32
-    phase: Tensor  # [B, H + 1] float32, radians
-    noise: Tensor  # [B, H + 1, N] float32
-
-    def to(self, device: torch.device) -> VocoderPass:
-        """A copy on a device."""
-        return VocoderPass(**{entry.name: getattr(self, entry.name).to(device) for entry in fields(self)})
-
-
-@dataclass(frozen=True)
-class VocoderBatch:
-    """One process's part of an update."""
-
-    passes: list[VocoderPass]
-    ids: list[list[str]]  # clips of each pass
-
-
-class SegmentOrder:
-    """Where the segments of an update are cut out: a pure function of seed, update and place in it.
-
-    Every frame of the data is as likely as any other, so long clips give more segments.
-
-    Args:
-        lengths: mel frames of each clip.
-        segment_frames: mel frames of a segment.
-        segments_per_update: over all processes.
-        seed: of the run.
-
-    Raises:
-        ValueError: if there are no clips.
-    """
-
-    def __init__(self, lengths: list[int], segment_frames: int, segments_per_update: int, seed: int) -> None:
-        if not lengths:
-            raise ValueError("the training data holds no clips")
-        self.segment_frames = segment_frames
-        self.segments_per_update = segments_per_update
-        self._lengths = lengths
-        self._ends = np.cumsum(lengths)
-        self._seed = seed
-
-    def segment(self, step: int, place: int) -> tuple[int, int, torch.Generator]:
-        """Clip and first frame of a segment, and a generator for whatever else is random of it."""
-        generator = clip_generator(self._seed, step, place)
-        frame = int(torch.randint(int(self._ends[-1]), (), generator=generator))
-        clip = int(np.searchsorted(self._ends, frame, side="right"))
-        latest = max(0, self._lengths[clip] - self.segment_frames)
-        return clip, int(torch.randint(latest + 1, (), generator=generator)), generator
-
-    def epoch(self, step: int) -> float:
-        """How often an average frame has been trained on after an update."""
-        return step * self.segments_per_update * self.segment_frames / float(self._ends[-1])
-
-    def num_updates(self, num_epochs: float) -> int:
-        """Updates until an average frame has been trained on so often, at least 1."""
-        return max(1, math.ceil(num_epochs / self.epoch(1)))
+from .vocoder_segments import SegmentOrder, VocoderPass, make_pass
 
 
 class VocoderObjective(nn.Module):
@@ -161,7 +106,7 @@ class VocoderTrainer:
             max(1, config.frames_per_update // settings.segment_frames),
             config.seed,
         )
-        self._spectrogram = MelSpectrogram(config.decoder.mel)
+        self._transcriber: Transcriber | None = None  # loaded when first needed
         if self._order.segments_per_update < run.accelerator.num_processes:
             raise ValueError(
                 f"frames_per_update={config.frames_per_update} makes {self._order.segments_per_update} segments of "
@@ -201,52 +146,34 @@ class VocoderTrainer:
     def epoch(self, step: int) -> float:
         return self._order.epoch(step)
 
-    def batch(self, step: int) -> VocoderBatch:
+    def batch(self, step: int) -> list[VocoderPass]:
         """Cuts this process's segments of an update out of the clips."""
         accelerator = self._run.accelerator
         places = list(range(self._order.segments_per_update))
         mine = share_of_process(places, accelerator.process_index, accelerator.num_processes)
         size = self._run.config.frames_per_pass // self._settings.segment_frames
-        passes, ids = [], []
-        for start in range(0, len(mine), size):
-            segments = [self._order.segment(step, place) for place in mine[start : start + size]]
-            cut = [
-                cut_segment(self._run.train_items, clip, first, self._settings.segment_frames)
-                for clip, first, _ in segments
-            ]
-            mels, f0s, waveforms = zip(*cut, strict=True)
-            generators = [generator for _, _, generator in segments]
-            num_samples = self._settings.segment_frames * self._hop_length
-            source = self._vocoder.source
-            passes.append(
-                VocoderPass(
-                    mel=torch.stack(mels),
-                    f0=torch.stack(f0s),
-                    waveform=torch.stack(waveforms),
-                    phase=source.draw_phase(len(cut), generators),
-                    noise=source.draw_noise([num_samples] * len(cut), generators),
-                )
-            )
-            ids.append([self._run.train_items.id(clip) for clip, _, _ in segments])
-        return VocoderBatch(passes, ids)
+        return [
+            make_pass(self._run.train_items, self._order, step, mine[start : start + size], self._vocoder.source)
+            for start in range(0, len(mine), size)
+        ]
 
-    def update(self, step: int, batch: VocoderBatch) -> dict[str, Any]:
+    def update(self, step: int, batch: list[VocoderPass]) -> dict[str, Any]:
         """Makes an update of the vocoder, and one of the discriminators once they have started."""
         accelerator, config = self._run.accelerator, self._run.config
         start = self._settings.discriminator_start
         has_started = self._discriminators is not None and start is not None and step >= start
         learning_rate = set_learning_rate([self._optimizer], step, self._total_steps, config)
         measured: list[dict[str, Tensor]] = []
-        shares = [len(one.mel) / self._order.segments_per_update for one in batch.passes]
-        for number, (one, share) in enumerate(zip(batch.passes, shares, strict=True), start=1):
+        shares = [len(one.mel) / self._order.segments_per_update for one in batch]
+        for number, (one, share) in enumerate(zip(batch, shares, strict=True), start=1):
             # Gradients are averaged over the processes, and a pass counts as much as it has segments.
-            scale, is_last = share * accelerator.num_processes, number == len(batch.passes)
+            scale, is_last = share * accelerator.num_processes, number == len(batch)
             measured.append(self._accumulate(one.to(accelerator.device), scale, has_started, is_last))
         names = list(measured[0])
         table = torch.stack([torch.stack([parts[name] for name in names]) for parts in measured])
         means = torch.tensor(shares, device=table.device) @ table
         line: dict[str, Any] = dict(zip(names, accelerator.reduce(means, "sum").tolist(), strict=True))
-        by_pass = [(ids, float(parts["loss"])) for ids, parts in zip(batch.ids, measured, strict=True)]
+        by_pass = [(one.ids, float(parts["loss"])) for one, parts in zip(batch, measured, strict=True)]
         for name, value in line.items():
             stop_unless_finite(self._run, step, name, value, by_pass)
         line["learning_rate"] = learning_rate
@@ -304,42 +231,49 @@ class VocoderTrainer:
         return {"discriminator_grad_norm": grad_norm}
 
     def evaluate(self, step: int, folder: Path) -> dict[str, Any]:
-        """Copy-synthesis of held-out clips: how near it comes, as numbers, and the clips and pictures in ``folder``."""
-        items = self._run.eval_items
+        """Copy-synthesis of held-out clips: distances, pitch, words; writes sounds and pictures to ``folder``."""
+        items, accelerator, config = self._run.eval_items, self._run.accelerator, self._run.config
         assert items is not None
-        accelerator = self._run.accelerator
-        clips = list(range(min(len(items), self._run.config.eval_clips)))
+        clips = list(range(min(len(items), config.eval_clips)))
+        if not clips:
+            return {}
         mine = share_of_process(clips, accelerator.process_index, accelerator.num_processes)
         self._vocoder.eval()
-        distances = []
-        with torch.no_grad():
-            for clip in mine:
-                mel = items.mel(clip)[None].to(accelerator.device)
-                made_BN = self._vocoder(mel, generator=clip_generator(0, clip))
-                remade = self._spectrogram(made_BN)
-                distances.append(float((remade - mel).abs().mean()))
+        made = synthesize_clips(items, mine, {COPY_SYNTHESIS: copy_synthesis(self._vocoder)})
+        pitch = [self._pitch_errors(items, clip) for clip in mine]
         self._vocoder.train()
-        return {"mel_distance": float(np.mean(distances))}
+        everyone = gather_object(list(zip(mine, made, pitch, strict=True)))
+        everyone.sort(key=lambda one: one[0])
+        lines: list[dict[str, Any]] = [{}]
+        if accelerator.is_main_process:
+            lines = [self._judge_clips([clip for _, clip, _ in everyone], folder / f"step_{step:06d}")]
+            lines[0] |= mean_pitch_errors([errors for _, _, errors in everyone])
+        return broadcast_object_list(lines)[0]
+
+    def _judge_clips(self, clips: list[ValidationClip], folder: Path) -> dict[str, Any]:
+        mel = self._run.config.decoder.mel
+        if self._run.config.eval_asr is not None and self._transcriber is None:
+            self._transcriber = Transcriber(self._run.config.eval_asr, device=self._run.accelerator.device)
+        result = measure(clips, mel.sample_rate, metrics=QUICK_METRICS, transcriber=self._transcriber)
+        write_clips(clips, mel, folder)
+        write_json(folder / "metrics.json", result)
+        line = dict(result["systems"][COPY_SYNTHESIS])
+        if self._transcriber is not None:
+            line["wer_original"] = result["systems"][ORIGINAL]["wer"]
+        return line
+
+    @torch.no_grad()
+    def _pitch_errors(self, items: DecoderItems, clip: int) -> PitchErrors:
+        mel = items.mel(clip)[None].to(self._run.accelerator.device)
+        return pitch_errors(
+            self._vocoder.predict_f0(mel)[0].cpu(), items.f0(clip), self._vocoder.config.voiced_threshold
+        )
 
     def save(self, folder: Path) -> None:
         """Writes the weights; see :func:`~audiollm.training.decoder_parts.save_part`."""
         if self._run.accelerator.is_main_process:
             save_part(folder, "vocoder", self._run.config.decoder, self._vocoder.state_dict())
         self._run.accelerator.wait_for_everyone()
-
-
-def cut_segment(items: DecoderItems, clip: int, first: int, num_frames: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Reads mel ``[C, M]``, fundamental ``[M]`` and waveform ``[N]`` of a segment; silence behind a clip's end."""
-    hop_length = items.clip_format.mel.hop_length
-    mel = items.mel(clip)[:, first : first + num_frames]
-    f0 = items.f0(clip)[first : first + num_frames]
-    waveform = items.waveform(clip, first * hop_length, (first + mel.shape[1]) * hop_length)
-    missing = num_frames - mel.shape[1]
-    return (
-        F.pad(mel, (0, missing), value=math.log(MEL_FLOOR)),
-        F.pad(f0, (0, missing)),
-        F.pad(waveform, (0, missing * hop_length)),
-    )
 
 
 def _check_segments(segment_frames: int, hop_length: int, frames_per_pass: int, resolutions: Sequence[int]) -> None:
