@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_FRAMES = 1024
+CHUNK_FRAMES = 512
 """Frames to work on at once, over all rows; bounds the memory of long signals."""
 
 
