@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-import soundfile as sf
+from matplotlib.figure import Figure
 from torch import Tensor
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # the backend must be chosen first
-from matplotlib.figure import Figure
+from audiollm.benchmarks.html_page import image, page, player, png, table
 
 
 @dataclass
@@ -58,50 +53,35 @@ def write_report(report: DemoReport, path: Path) -> None:
     }
     sections = []
     for name, figure in figures.items():
-        png = to_png(figure)
-        (path.parent / f"{name.lower().replace(' ', '_')}.png").write_bytes(png)
-        image = base64.b64encode(png).decode()
-        sections.append(
-            f'<h2>{html.escape(name)}</h2><img alt="{html.escape(name)}" src="data:image/png;base64,{image}">'
-        )
+        picture = png(figure)
+        (path.parent / f"{name.lower().replace(' ', '_')}.png").write_bytes(picture)
+        sections.append(f"<h2>{html.escape(name)}</h2>{image(picture, name)}")
     hearing = report.hearing
     question = (
         f"<h2>A question about a recording it never heard</h2><p><b>{html.escape(hearing.title)}</b></p>"
-        f'<audio controls src="data:audio/ogg;base64,{to_ogg(hearing.waveform, hearing.sample_rate)}"></audio>'
+        f"{player(hearing.waveform, hearing.sample_rate)}"
         f"<p>Question: {html.escape(hearing.question)}<br>Answer: <b>{html.escape(hearing.answer)}</b>"
         f"<br>Truth: {html.escape(hearing.truth)}</p>"
     )
     facts = [{"": name, " ": value} for name, value in report.facts.items()]
     body = [
-        f"<h1>{html.escape(report.title)}</h1>",
-        html_table(facts),
+        table(facts),
         "<h2>Accuracy on held-out clips</h2>",
-        html_table(report.scores),
+        table(report.scores),
         question,
         *sections,
         "<h2>Some held-out answers</h2>",
-        html_table(report.samples),
+        table(report.samples),
         f"<h2>Recordings</h2><p>{html.escape(report.attribution)}</p>",
     ]
-    page = PAGE.replace("@title", html.escape(report.title)).replace("@body", "\n".join(body))
-    path.write_text(page, encoding="utf-8")
-
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>@title</title><style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0 } td, th { border-bottom: 1px solid #ddd; padding: .3rem .8rem;
-text-align: left; vertical-align: top } img { max-width: 100% } audio { width: 100% }
-</style></head><body>
-@body
-</body></html>
-"""
+    path.write_text(page(report.title, body), encoding="utf-8")
 
 
 def hearing_figure(hearing: Hearing) -> Figure:
     """Waveform, log-mel features, codes and gate over the same seconds."""
     rows = 3 if hearing.gate is None else 4
-    figure, axes = plt.subplots(rows, 1, figsize=(10, 2 * rows), sharex=True, constrained_layout=True)
+    figure = Figure(figsize=(10, 2 * rows), layout="constrained")
+    axes = figure.subplots(rows, 1, sharex=True)
     seconds = len(hearing.waveform) / hearing.sample_rate
     axes[0].plot(np.arange(len(hearing.waveform)) / hearing.sample_rate, hearing.waveform.numpy(), linewidth=0.4)
     axes[0].set_ylabel("waveform")
@@ -126,7 +106,8 @@ def hearing_figure(hearing: Hearing) -> Figure:
 
 
 def loss_figure(train: Sequence[tuple[int, float]], held_out: Sequence[tuple[int, float]]) -> Figure:
-    figure, axes = plt.subplots(figsize=(10, 3.5), constrained_layout=True)
+    figure = Figure(figsize=(10, 3.5), layout="constrained")
+    axes = figure.subplots()
     axes.plot(*zip(*train, strict=True), linewidth=0.8, label="train")
     if held_out:
         axes.plot(*zip(*held_out, strict=True), "o-", label="held out")
@@ -135,25 +116,3 @@ def loss_figure(train: Sequence[tuple[int, float]], held_out: Sequence[tuple[int
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure
-
-
-def to_png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    plt.close(figure)
-    return buffer.getvalue()
-
-
-def to_ogg(waveform: Tensor, sample_rate: int) -> str:
-    """Base64 of an Ogg Vorbis file, which browsers play."""
-    buffer = io.BytesIO()
-    sf.write(buffer, waveform.numpy(), sample_rate, format="OGG", subtype="VORBIS")
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def html_table(rows: Sequence[dict[str, Any]]) -> str:
-    if not rows:
-        return "<p>nothing to show</p>"
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
-    lines = ["".join(f"<td>{html.escape(str(value))}</td>" for value in row.values()) for row in rows]
-    return f"<table><tr>{head}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"

@@ -1,0 +1,249 @@
+"""A waveform decoder from real recordings, in one command (`make decoder`): codes that become speech again, with proof.
+
+One voice reads 35 minutes of prompts in two languages; a tokenizer on a real Whisper encoder turns them into codes;
+training/train_decoder.py learns the way back, a flow model from codes to mel and a vocoder from mel to sound. The
+report sets the word error rate of a real ASR on held-out sentences, decoded, beside that on the originals and on
+copy-synthesis (the vocoder alone), which bounds what better codes or a better flow model could reach.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse import auto_cli, set_parsing_settings
+from rich.console import Console
+from rich.table import Table
+from transformers import WhisperModel
+
+from audiollm.data.atomic import atomic_write
+from audiollm.data.audio import load_audio
+from audiollm.data.corpora import Clip, build_corpus, load_manifest
+from audiollm.data.pretrained import whisper_from_package
+from audiollm.tokenizer.codebook_fit import fit_codebook
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.training.decoder_parts import join_decoder
+from audiollm.training.decoder_report import write_report
+from audiollm.training.decoder_validation import ValidationConfig, validate
+from audiollm.training.run_record import write_json
+
+TRAINING = Path(__file__).resolve().parent
+VOICE = "Allison"
+TEST_LANGUAGE = "en"
+PACKAGED_ENCODER, PACKAGED_JUDGE = "base", "tiny.en"
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+logger = logging.getLogger(__name__)
+console = Console(markup=False, highlight=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderDemoConfig:
+    """One run: corpus, tokenizer, vocoder, flow model, report."""
+
+    output: str = "runs/decoder"
+    """Folder for everything the run makes. What is complete there is not made again, so that a run can be taken up."""
+
+    encoder: str | None = None
+    """Folder or Hub id of the Whisper model whose encoder makes the codes. None: whisper-base from a package."""
+
+    judge: str | None = None
+    """Folder or Hub id of the Whisper model that transcribes. None: whisper-tiny.en from a registry package."""
+
+    codebook_size: int = 2048
+    """Entries of the codebook that is fitted to the training recordings; 35 minutes hold about 25 frames of each."""
+
+    vocoder_steps: int = 8000
+    """Updates of the vocoder."""
+
+    flow_steps: int = 2400
+    """Updates of the flow model."""
+
+    seed: int = 0
+    """Decides new weights and the order of the data."""
+
+
+# ------------------------------------------------------------------- the steps
+
+
+def find_whisper(wanted: str | None, packaged: str) -> str:
+    """A Whisper model: the one asked for, else one from a registry package."""
+    return wanted if wanted is not None else str(whisper_from_package(packaged))
+
+
+def find_recordings(folder: Path) -> dict[Split, list[Clip]]:
+    """The voice's clips: all of its languages to train on, English ones held out."""
+    if not (folder / "manifest.jsonl").exists():
+        build_corpus("asterisk", folder)
+    clips = [clip for clip in load_manifest(folder) if VOICE in (clip.speaker or "")]
+    return {
+        split: [clip for clip in clips if clip.split == split and (split == "train" or clip.language == TEST_LANGUAGE)]
+        for split in SPLITS
+    }
+
+
+def make_tokenizer(folder: Path, clips: Sequence[Clip], encoder: str, config: DecoderDemoConfig) -> UniAudioTokenizer:
+    """A tokenizer at two thirds of Whisper's depth, its codebook fitted to the clips by k-means.
+
+    The gate of the SAE is at its initial values, one half, and passes Whisper's own shallow features.
+    """
+    if (folder / "config.json").exists():
+        return UniAudioTokenizer.from_pretrained(folder)
+    whisper = WhisperModel.from_pretrained(encoder, dtype=torch.float32)
+    position = max(2, 2 * whisper.config.encoder_layers // 3)
+    tokenizer = UniAudioTokenizer.from_whisper(
+        whisper,
+        quantize_position=position,
+        pooling_position=position,
+        sae_source_position=1,
+        use_adapter=False,
+        codebook_size=config.codebook_size,
+        encoder_only=True,
+        seed=config.seed,
+    )
+    fit = fit_codebook(
+        tokenizer,
+        [load_audio(clip.audio, sample_rate=tokenizer.sample_rate)[0] for clip in clips],
+        tokenizer.sample_rate,
+    )
+    console.print(
+        f"  {config.codebook_size} codes fitted to {fit.num_frames} frames: {100 * fit.usage:.1f} % in use, "
+        f"{100 * fit.quantization_error:.1f} % of the variance lost"
+    )
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def write_codes(clips: Sequence[Clip], tokenizer: UniAudioTokenizer, path: Path) -> None:
+    """Writes what train_decoder.py reads: audio, text and codes of every clip."""
+    if path.exists():
+        return
+    waveforms = [load_audio(clip.audio, sample_rate=tokenizer.sample_rate)[0] for clip in clips]
+    codes = tokenizer.encode(waveforms, tokenizer.sample_rate).tolist()
+    with atomic_write(path) as file:
+        for clip, row in zip(clips, codes, strict=True):
+            record = {"id": clip.id, "audio": str(clip.audio), "text": clip.text, "codes": row}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def launch_training(model: Literal["flow", "vocoder"], folder: Path, config: DecoderDemoConfig) -> Path:
+    """Runs training/train_decoder.py as a user would, from where an earlier run stopped; returns its folder."""
+    run = folder / model
+    steps = config.flow_steps if model == "flow" else config.vocoder_steps
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--config_file", str(TRAINING / "configs/accelerate/single.yaml"), str(TRAINING / "train_decoder.py")),
+        *("--config", str(TRAINING / f"configs/decoder_demo_{model}.yaml")),
+        *("--train_data", str(folder / "train.jsonl"), "--eval_data", str(folder / "dev.jsonl")),
+        *("--audio_tokenizer", str(folder / "tokenizer"), "--cache_dir", str(folder / "prepared")),
+        *("--output_dir", str(run), "--resume", "latest"),
+        *("--max_steps", str(steps), "--seed", str(config.seed)),
+    ]
+    console.print("  " + " ".join(["accelerate launch", *command[3:]]))
+    subprocess.run(command, check=True)
+    return run
+
+
+def run_decoder_demo(config: DecoderDemoConfig) -> dict[str, Any]:
+    """Runs all steps and writes ``report.html`` and ``results.json``; returns what the latter holds."""
+    started = time.perf_counter()
+    folder = Path(config.output)
+    settings = {name: value for name, value in vars(config).items() if name != "output"}
+    check_same_run(folder, settings)
+
+    console.rule("1. recordings")
+    clips = find_recordings(folder / "asterisk")
+    for split in SPLITS:
+        minutes = sum(clip.duration_seconds for clip in clips[split]) / 60
+        console.print(f"  {split}: {len(clips[split])} clips, {minutes:.1f} minutes")
+
+    console.rule("2. codes")
+    encoder = find_whisper(config.encoder, PACKAGED_ENCODER)
+    tokenizer = make_tokenizer(folder / "tokenizer", clips["train"], encoder, config)
+    for split in SPLITS:
+        write_codes(clips[split], tokenizer, folder / f"{split}.jsonl")
+
+    console.rule("3. vocoder: mel to waveform")
+    vocoder = launch_training("vocoder", folder, config)
+    console.rule("4. flow model: codes to mel")
+    flow = launch_training("flow", folder, config)
+    join_decoder(flow, vocoder, folder / "tokenizer" / "decoder")
+
+    console.rule("5. held-out sentences")
+    result = validate(
+        ValidationConfig(
+            data=str(folder / "test.jsonl"),
+            output_dir=str(folder / "validation"),
+            decoder=str(folder / "tokenizer" / "decoder"),
+            asr=find_whisper(config.judge, PACKAGED_JUDGE),
+            cache_dir=str(folder / "prepared"),
+            seed=config.seed,
+        )
+    )
+    result["facts"] = {
+        "encoder of the codes": config.encoder or f"whisper-{PACKAGED_ENCODER}, from a registry package",
+        "judge": config.judge or f"whisper-{PACKAGED_JUDGE}, from a registry package",
+        "updates": f"vocoder {config.vocoder_steps}, flow model {config.flow_steps}",
+        "machine": f"{os.cpu_count()} CPU cores, {torch.cuda.device_count()} GPUs, torch {torch.__version__}",
+        "wall time of this call": f"{time.perf_counter() - started:.0f} s",
+    }
+    write_json(folder / "results.json", result)
+    write_report(folder)
+    show_systems(result["systems"])
+    console.print(f"  report: {folder / 'report.html'}")
+    return result
+
+
+def check_same_run(folder: Path, settings: dict[str, Any]) -> None:
+    """Makes the run's folder, or finds that it belongs to a run of the same settings.
+
+    Raises:
+        ValueError: if it holds something else.
+    """
+    path = folder / "demo.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found != settings:
+            changed = ", ".join(name for name in settings if found.get(name) != settings[name])
+            raise ValueError(f"{folder} holds a run with another {changed}; name another --output")
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something that is not a run of this script; name another --output")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+
+
+def show_systems(systems: dict[str, dict[str, float | None]]) -> None:
+    """Prints one row per system."""
+    columns = list(dict.fromkeys(name for scores in systems.values() for name in scores))
+    table = Table("", *columns)
+    for name, scores in systems.items():
+        cells = (scores.get(column) for column in columns)
+        table.add_row(name.replace("_", " "), *("" if cell is None else f"{cell:.3f}" for cell in cells))
+    console.print(table)
+
+
+def main() -> None:
+    """Reads the flags and runs; user errors end in one message and exit status 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    try:
+        run_decoder_demo(auto_cli(DecoderDemoConfig, as_positional=False))
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"decoder_demo: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"decoder_demo: training failed with exit status {error.returncode}; its message is above")
+
+
+if __name__ == "__main__":
+    main()
