@@ -22,13 +22,13 @@ from jsonargparse import auto_cli, set_parsing_settings
 from torch import Tensor
 
 from audiollm.benchmarks.metrics import load_metric
+from audiollm.benchmarks.sound_pictures import draw_clip
 from audiollm.benchmarks.transcription import Transcriber
 from audiollm.data.audio_output import save_audio
 from audiollm.tokenizer.decoder_configuration import MelConfig, WaveformDecoderConfig
 from audiollm.tokenizer.vocoder import HiFTVocoder
 from audiollm.training.decoder_data import DecoderItems, prepare_items
 from audiollm.training.decoder_parts import load_part
-from audiollm.training.decoder_pictures import draw_clip
 from audiollm.training.decoder_records import ClipFormat
 from audiollm.training.decoder_run import clip_generator
 from audiollm.training.run_record import write_json

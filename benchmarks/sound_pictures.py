@@ -1,4 +1,4 @@
-"""Pictures of what a decoder makes: waveform and mel spectrogram of every version of a clip, one beside the other."""
+"""Pictures of sound: waveform and mel spectrogram of every version of a clip, one beside the other."""
 # Shapes: C mel bins, M mel frames, N samples.
 
 from __future__ import annotations
