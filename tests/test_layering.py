@@ -20,8 +20,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmarks": {"tokenizer", "data", "audiollm"},
     "training": {"tokenizer", "data", "audiollm", "benchmarks"},
 }
-# The command line sits on top of everything and imports inside its functions.
-ABOVE_ALL = ROOT / "audiollm" / "cli.py"
+# The commands sit on top of everything and import inside their functions.
+ABOVE_ALL = ROOT / "audiollm" / "commands"
 
 
 def python_files(folder: str) -> list[Path]:
@@ -65,7 +65,7 @@ def test_imports_follow_the_layering(folder: str) -> None:
     forbidden = MAY_IMPORT.keys() - MAY_IMPORT[folder] - {folder}
     assert python_files(folder)
     for path in python_files(folder):
-        if path == ABOVE_ALL:
+        if path.parent == ABOVE_ALL:
             continue
         assert not imported_folders(path.read_text()) & forbidden, f"{path} breaks the layering"
         assert not bare_imports(path.read_text()), f"{path} imports a folder by its bare name"

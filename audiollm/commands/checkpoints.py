@@ -1,0 +1,66 @@
+"""Commands on checkpoints and the installation."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Literal
+
+from .console import Dtype, load_tokenizer, show, show_diagnosis, write_line
+
+
+def extend_llm(  # not `extend`: the parser would look up that public name and so load torch
+    llm: str,
+    output: str,
+    *,
+    audio_tokenizer: str,
+    init: Literal["text", "codebook"] = "text",
+    dtype: Dtype = "bfloat16",
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Give a text LLM the audio vocabulary and write an Audio-LLM checkpoint, ready for training/sft.py.
+
+    Args:
+        llm: checkpoint folder or Hub id of a causal LM with a fast tokenizer, such as Qwen/Qwen2.5-0.5B.
+        output: the folder to write; must not exist or be empty.
+        audio_tokenizer: checkpoint folder or Hub id of the audio tokenizer; a copy goes into the checkpoint.
+        init: draw the new embedding rows like text rows, or project them from the tokenizer's codebook.
+        dtype: precision of the written weights.
+        seed: seed of the new rows.
+        json: print the summary as JSON.
+    """
+    import torch
+
+    from audiollm.modeling import AudioLLM
+
+    if Path(output).exists() and any(Path(output).iterdir()):
+        raise ValueError(f"{output} is not empty; name a new folder for the Audio-LLM checkpoint")
+    codec = load_tokenizer(audio_tokenizer, "float32", "cpu")
+    model = AudioLLM.create(llm, audio_tokenizer=codec, init=init, seed=seed, dtype=getattr(torch, dtype))
+    model.save_pretrained(output)
+    summary = {
+        "output": output,
+        "codebook_size": model.vocabulary.codebook_size,
+        "first_code_id": model.vocabulary.first_code_id,
+        "embedding_rows": model.model.get_input_embeddings().weight.shape[0],
+        "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
+    }
+    show(summary, as_json=json, title="extended vocabulary")
+
+
+def doctor(*, json: bool = False) -> None:
+    """Report versions, devices and optional parts, and how to get what is missing.
+
+    Args:
+        json: print the report as JSON.
+    """
+    from audiollm.diagnosis import diagnose
+
+    report = diagnose()
+    if json:
+        write_line(jsonlib.dumps(report, indent=2))
+    else:
+        show_diagnosis(report)
+    if report["missing"]:
+        raise SystemExit(1)

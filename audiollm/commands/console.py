@@ -1,0 +1,98 @@
+"""What commands print, and where their models go: tables for people, one JSON object per line for scripts."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+def load_tokenizer(path_or_id: str, dtype: str, device: str | None) -> Any:
+    """The audio tokenizer, with only the layers that decide the codes."""
+    import torch
+
+    from audiollm.tokenizer.modeling import UniAudioTokenizer
+
+    return UniAudioTokenizer.from_pretrained(
+        path_or_id, encoder_only=True, dtype=getattr(torch, dtype), device=find_device(device)
+    )
+
+
+def load_audio_llm(path_or_id: str, dtype: str, device: str | None) -> Any:
+    """The Audio-LLM; not annotated as one, because the parser would import what annotations name."""
+    import torch
+
+    from audiollm.modeling import AudioLLM
+
+    return AudioLLM.from_pretrained(path_or_id, dtype=getattr(torch, dtype), device=find_device(device))
+
+
+def find_device(wanted: str | None) -> str:
+    """The device asked for, else the first GPU, else the CPU.
+
+    Raises:
+        ValueError: if a GPU is asked for where there is none.
+    """
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if wanted is not None and wanted.startswith("cuda") and not has_gpu:
+        raise ValueError(
+            f"--device {wanted}: this torch ({torch.__version__}) sees no CUDA device; see `audiollm doctor`"
+        )
+    return wanted or ("cuda" if has_gpu else "cpu")
+
+
+def write_line(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def show(facts: dict[str, Any], *, as_json: bool, title: str) -> None:
+    """A two-column table for people, one JSON object for scripts."""
+    if as_json:
+        write_line(jsonlib.dumps(facts, default=str))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False)
+    for name, value in facts.items():
+        shown = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+        table.add_row(name.replace("_", " "), shown)
+    Console(markup=False).print(table)
+
+
+def show_token_table(rows: Sequence[Any], *, total: int, record_id: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"record {record_id}: {len(rows)} of {total} tokens")
+    for column in ("position", "role", "token id", "text or code", "trained on"):
+        table.add_column(column)
+    for row in rows:
+        shown = f"code {row.code}" if row.code is not None else repr(row.text)
+        table.add_row(
+            str(row.position),
+            row.role,
+            str(row.token_id),
+            shown,
+            "yes" if row.trained else "",
+            end_section=row.ends_role,
+        )
+    Console(markup=False).print(table)
+
+
+def show_diagnosis(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False)
+    for section in ("system", "devices", "required", "optional", "tools"):
+        table = Table(title=section, show_header=False, title_justify="left")
+        for name, value in report[section].items():
+            table.add_row(name, str(value))
+        console.print(table)
+    console.print("nothing required is missing" if not report["missing"] else "\n".join(report["missing"]))
