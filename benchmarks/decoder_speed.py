@@ -1,0 +1,341 @@
+"""Times the waveform decoder against a plain path: two passes per step, one row at a time, history computed anew.
+
+Both run in one process on the same random weights, codes and noise, in turns; the plain path spells out the published
+decoder (``plain_flow.py``, ``plain_vocoder.py``). Measured are whole clips, the real-time factor by number of steps,
+the cost of a stream by its length, and the time to the first sound. Example::
+
+    python benchmarks/decoder_speed.py --rounds 3 --output decoder_speed.json --plot decoder_streaming.png
+"""
+# Shapes: T codes, M mel frames, N samples, H overtones, C mel bins.
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import auto_cli, set_parsing_settings
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from audiollm.benchmarks.plain_flow import PlainFlow
+from audiollm.benchmarks.plain_vocoder import PlainVocoder
+from audiollm.benchmarks.tokenizer_speed import in_turns
+from audiollm.tokenizer.decoder_configuration import WaveformDecoderConfig
+from audiollm.tokenizer.streaming import StreamingDecoder
+from audiollm.tokenizer.waveform_decoder import DEFAULT_SEED, WaveformDecoder
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSpeedConfig:
+    """One comparison on a CPU; sizes default to those of the released decoder."""
+
+    decoder: WaveformDecoderConfig = field(default_factory=WaveformDecoderConfig)
+    """Sizes."""
+    clip_seconds: float = 10.0
+    """Length of the one clip."""
+    batch_seconds: tuple[float, ...] = (1.0, 2.0, 3.0, 2.5)
+    """Lengths of the clips that are decoded as one batch."""
+    steps: tuple[int, ...] = (4, 6, 10)
+    """Numbers of steps to give the real-time factor for; the last one is used everywhere else."""
+    stream_seconds: float = 20.0
+    """Length of the stream."""
+    plain_history_seconds: tuple[float, ...] = (0.0, 4.0, 8.0, 16.0)
+    """Histories behind which to time one block of the plain stream."""
+    rounds: int = 3
+    """Timings of each path; they alternate."""
+    bfloat16: bool = True
+    """Also time decode() in bfloat16."""
+    num_threads: int | None = None
+    """Threads of torch; its own choice if not given."""
+    seed: int = 0
+    """For weights and codes."""
+    output: str | None = None
+    """File for the figures as JSON."""
+    plot: str | None = None
+    """PNG file for the cost of streaming."""
+    json: bool = False
+    """Write the figures to standard output as JSON instead of tables."""
+
+
+class PlainDecoder:
+    """Codes to waveform without any care for speed, on copies of a decoder's weights."""
+
+    def __init__(self, decoder: WaveformDecoder) -> None:
+        self.config = decoder.config
+        self.num_frames = decoder.flow.num_mel_frames
+        self.flow = PlainFlow(decoder.flow)
+        self.vocoder = PlainVocoder(decoder.vocoder)
+
+    def decode(self, codes_T: Tensor, steps: int, seed: int = DEFAULT_SEED) -> Tensor:
+        """Decodes one clip, ``[N]``; the same draws as :meth:`WaveformDecoder.decode`."""
+        generator = torch.Generator().manual_seed(seed)
+        noise_CM = torch.randn(self.config.mel.num_mels, self.num_frames(len(codes_T)), generator=generator)
+        guidance = self.config.flow.guidance
+        return self.vocode(self.flow.mel(codes_T, noise_CM, steps=steps, guidance=guidance), generator)
+
+    def vocode(self, mel_CM: Tensor, generator: torch.Generator) -> Tensor:
+        """Vocodes one mel, ``[N]``."""
+        harmonics = self.config.vocoder.num_harmonics + 1
+        phase_H = torch.rand(harmonics, generator=generator) * (2 * torch.pi) - torch.pi
+        phase_H[0] = 0
+        noise_HN = torch.randn(harmonics, mel_CM.shape[1] * self.config.vocoder.hop_length, generator=generator)
+        return self.vocoder(mel_CM, phase_H, noise_HN)
+
+    def decode_block(self, history_T: Tensor, mel_CQ: Tensor, block_T: Tensor, steps: int) -> Tensor:
+        """Decodes the next block of a stream as published: all history is the prompt, and is computed anew."""
+        codes_T = torch.cat([history_T, block_T])
+        generator = torch.Generator().manual_seed(DEFAULT_SEED)
+        noise_CM = torch.randn(self.config.mel.num_mels, self.num_frames(len(codes_T)), generator=generator)
+        made = self.flow.mel(codes_T, noise_CM, mel_CQ, steps=steps, guidance=self.config.flow.guidance)
+        return self.vocode(made, generator)
+
+
+def build_decoder(config: DecoderSpeedConfig) -> WaveformDecoder:
+    """Makes a decoder with random weights, ready for decoding."""
+    torch.manual_seed(config.seed)
+    return WaveformDecoder(config.decoder).eval().requires_grad_(False).prepare()
+
+
+def draw_codes(decoder: WaveformDecoder, seconds: float, seed: int) -> Tensor:
+    """Draws codes of a duration, ``[T]``."""
+    generator = torch.Generator().manual_seed(seed)
+    count = max(1, round(seconds * decoder.frame_rate))
+    return torch.randint(decoder.codebook_size, (count,), generator=generator)
+
+
+def compare(decoder: WaveformDecoder, clips: list[Tensor], config: DecoderSpeedConfig) -> dict[str, Any]:
+    """Times all paths on one set of clips."""
+    plain, steps = PlainDecoder(decoder), config.steps[-1]
+    paths = {
+        "plain": lambda: [plain.decode(clip, steps) for clip in clips],
+        "decode": lambda: decoder.decode(clips, steps=steps),
+    }
+    if config.bfloat16:
+        rough = copy.deepcopy(decoder).prepare(torch.bfloat16)
+        paths["bfloat16"] = lambda: rough.decode(clips, steps=steps)
+    seconds = in_turns(paths, config.rounds, CPU)
+    expected = torch.cat(paths["plain"]())
+    made = torch.cat(paths["decode"]())
+    audio_seconds = len(made) / decoder.sample_rate
+    return {
+        "audio_seconds": audio_seconds,
+        "largest_difference_from_plain": (made - expected).abs().max().item(),
+        "loudest_sample": expected.abs().max().item(),
+        "paths": {
+            name: {
+                "min_seconds": min(own),
+                "median_seconds": statistics.median(own),
+                "real_time_factor": statistics.median(own) / audio_seconds,
+                "speedup_min": min(seconds["plain"]) / min(own),
+                "speedup_median": statistics.median(seconds["plain"]) / statistics.median(own),
+            }
+            for name, own in seconds.items()
+        },
+    }
+
+
+def time_parts(decoder: WaveformDecoder, codes_T: Tensor, config: DecoderSpeedConfig) -> dict[str, dict[str, float]]:
+    """Times flow and vocoder apart, in both paths: best of the rounds."""
+    plain, steps = PlainDecoder(decoder), config.steps[-1]
+    mel = decoder.mel(codes_T[None], steps=steps)
+    noise_CM = torch.randn(mel.shape[1:])
+    parts = {
+        "plain flow": lambda: plain.flow.mel(codes_T, noise_CM, steps=steps, guidance=config.decoder.flow.guidance),
+        "flow": lambda: decoder.mel(codes_T[None], noise=noise_CM[None], steps=steps),
+        "plain vocoder": lambda: plain.vocode(mel[0], torch.Generator().manual_seed(0)),
+        "vocoder": lambda: decoder.vocode(mel),
+    }
+    best = {name: min(own) for name, own in in_turns(parts, config.rounds, CPU).items()}
+    return {
+        part: {
+            "plain_seconds": best[f"plain {part}"],
+            "seconds": best[part],
+            "speedup": best[f"plain {part}"] / best[part],
+        }
+        for part in ("flow", "vocoder")
+    }
+
+
+def time_steps(decoder: WaveformDecoder, codes_T: Tensor, config: DecoderSpeedConfig) -> dict[str, float]:
+    """Real-time factor of decode() by number of steps: median of the rounds."""
+    paths: dict[str, Callable[[], Any]] = {
+        str(steps): partial(decoder.decode, [codes_T], steps=steps) for steps in config.steps
+    }
+    audio_seconds = decoder.num_samples(len(codes_T)) / decoder.sample_rate
+    return {name: statistics.median(own) / audio_seconds for name, own in in_turns(paths, config.rounds, CPU).items()}
+
+
+def time_stream(decoder: WaveformDecoder, codes_T: Tensor, steps: int) -> list[dict[str, float]]:
+    """Decodes a stream whose codes come one by one; returns when each piece of sound was there, and what it cost."""
+    stream = StreamingDecoder(decoder, steps=steps)
+    pieces = []
+    busy, num_samples = 0.0, 0
+    for position in range(len(codes_T) + 1):
+        start = time.perf_counter()
+        is_last = position == len(codes_T)
+        waveform = stream.finish() if is_last else stream.push(codes_T[position : position + 1])
+        busy += time.perf_counter() - start
+        if len(waveform):
+            pieces.append(
+                {
+                    "codes_seen": min(position + 1, len(codes_T)),
+                    "audio_seconds_before": num_samples / decoder.sample_rate,
+                    "audio_seconds": len(waveform) / decoder.sample_rate,
+                    "compute_seconds": busy,
+                }
+            )
+            busy, num_samples = 0.0, num_samples + len(waveform)
+    return pieces
+
+
+def time_plain_stream(decoder: WaveformDecoder, config: DecoderSpeedConfig) -> list[dict[str, float]]:
+    """Times one block of the plain stream behind histories of several lengths."""
+    plain, block_size = PlainDecoder(decoder), config.decoder.flow.encoder.block_size
+    pieces = []
+    for history_seconds in config.plain_history_seconds:
+        # Whole blocks, as in a stream.
+        num_history = round(history_seconds * decoder.frame_rate / block_size) * block_size
+        codes_T = draw_codes(decoder, (num_history + block_size) / decoder.frame_rate, seed=5)
+        mel_CQ = torch.randn(config.decoder.mel.num_mels, decoder.flow.num_mel_frames(num_history))
+        history_T, block_T = codes_T[:num_history], codes_T[num_history:]
+        start = time.perf_counter()
+        waveform = plain.decode_block(history_T, mel_CQ, block_T, config.steps[-1])
+        pieces.append(
+            {
+                "audio_seconds_before": num_history / decoder.frame_rate,
+                "audio_seconds": len(waveform) / decoder.sample_rate,
+                "compute_seconds": time.perf_counter() - start,
+            }
+        )
+    return pieces
+
+
+def measure(config: DecoderSpeedConfig) -> dict[str, Any]:
+    """Runs all comparisons."""
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    decoder = build_decoder(config)
+    clip = draw_codes(decoder, config.clip_seconds, seed=2)
+    batch = [draw_codes(decoder, seconds, seed=3) for seconds in config.batch_seconds]
+    load_before = os.getloadavg()
+    whole = {
+        f"one clip of {config.clip_seconds:g} s": compare(decoder, [clip], config),
+        f"{len(batch)} clips of {min(config.batch_seconds):g}-{max(config.batch_seconds):g} s": compare(
+            decoder, batch, config
+        ),
+    }
+    stream = time_stream(decoder, draw_codes(decoder, config.stream_seconds, seed=4), config.steps[-1])
+    by_steps = {str(steps): time_stream(decoder, draw_codes(decoder, 1.0, seed=4), steps)[0] for steps in config.steps}
+    return {
+        "config": asdict(config),
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load_average_before": load_before,
+            "load_average_after": os.getloadavg(),
+            "torch": torch.__version__,
+        },
+        "parameters": sum(parameter.numel() for parameter in decoder.parameters()),
+        "whole": whole,
+        "parts": time_parts(decoder, clip, config),
+        "real_time_factor_by_steps": time_steps(decoder, clip, config),
+        "stream": stream,
+        "first_sound_by_steps": by_steps,
+        "plain_stream": time_plain_stream(decoder, config),
+    }
+
+
+def plot_streaming(results: dict[str, Any], path: Path) -> None:
+    """Draws the seconds of work per second of sound against what has been decoded before."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    names = {"plain_stream": "plain: history computed anew", "stream": "decode_stream"}
+    for (key, name), marker in zip(names.items(), ("o-", "s-"), strict=True):
+        # The last piece of the stream is a rest: what was held back costs little, and says nothing about the length.
+        pieces = results[key] if key == "plain_stream" else results[key][:-1]
+        costs = [piece["compute_seconds"] / piece["audio_seconds"] for piece in pieces]
+        axes.plot([piece["audio_seconds_before"] for piece in pieces], costs, marker, label=name, markersize=4)
+    axes.axhline(1.0, color="gray", linestyle="--", linewidth=1, label="real time")
+    axes.set_xlabel("seconds decoded before")
+    axes.set_ylabel("seconds of work per second of sound")
+    axes.set_ylim(bottom=0)
+    axes.set_title(f"Streaming, {results['config']['steps'][-1]} steps, {results['machine']['threads']} CPU threads")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def print_tables(results: dict[str, Any], console: Console) -> None:
+    """Shows times and speed-ups."""
+    for title, result in results["whole"].items():
+        table = Table("path", "min s", "median s", "× plain (median)", "real-time factor", title=title)
+        for name, path in result["paths"].items():
+            table.add_row(
+                name,
+                f"{path['min_seconds']:.2f}",
+                f"{path['median_seconds']:.2f}",
+                f"{path['speedup_median']:.2f}",
+                f"{path['real_time_factor']:.2f}",
+            )
+        console.print(table)
+        console.print(
+            f"largest difference from plain {result['largest_difference_from_plain']:.1e}, "
+            f"loudest sample {result['loudest_sample']:.2f}"
+        )
+    parts = Table("part", "plain s", "s", "× plain", title="flow and vocoder apart")
+    for name, part in results["parts"].items():
+        parts.add_row(name, f"{part['plain_seconds']:.2f}", f"{part['seconds']:.2f}", f"{part['speedup']:.2f}")
+    console.print(parts)
+    steps = Table("steps", "real-time factor", "first sound after s of work", "its length s", title="by steps")
+    for name, factor in results["real_time_factor_by_steps"].items():
+        first = results["first_sound_by_steps"][name]
+        steps.add_row(name, f"{factor:.2f}", f"{first['compute_seconds']:.2f}", f"{first['audio_seconds']:.2f}")
+    console.print(steps)
+    for key, title in (("stream", "decode_stream"), ("plain_stream", "plain stream")):
+        table = Table("after s", "gives s", "takes s", "s per s", title=title)
+        for piece in results[key]:
+            table.add_row(
+                f"{piece['audio_seconds_before']:.2f}",
+                f"{piece['audio_seconds']:.2f}",
+                f"{piece['compute_seconds']:.2f}",
+                f"{piece['compute_seconds'] / piece['audio_seconds']:.2f}",
+            )
+        console.print(table)
+    console.print(results["machine"])
+
+
+def main() -> None:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    config = auto_cli(DecoderSpeedConfig, as_positional=False)
+    results = measure(config)
+    text = json.dumps(results, indent=2)
+    if config.output is not None:
+        Path(config.output).write_text(text + "\n", encoding="utf-8")
+    if config.plot is not None:
+        plot_streaming(results, Path(config.plot))
+    if config.json:
+        sys.stdout.write(text + "\n")
+    else:
+        print_tables(results, Console())
+
+
+if __name__ == "__main__":
+    main()
