@@ -27,14 +27,17 @@ class VocoderSettings:
     resolutions: tuple[int, ...] = (256, 512, 1024, 2048)
     """Window lengths of the spectrograms that are compared, in samples."""
 
-    spectral_weight: float = 45.0
-    """Weight of the distance of the spectrograms, in nats."""
+    spectral_weight: float = 1.0
+    """Weight of the distance of the spectrograms, in nats. All losses are means, so that the weights need not change
+    with the number of resolutions or discriminators; at their defaults the discriminators give about a third of the
+    gradient of the last layer."""
 
     convergence_weight: float = 0.0
     """Weight, within that distance, of the relative error of the linear magnitudes."""
 
-    f0_weight: float = 1.0
-    """Weight of the error of the predicted fundamental frequency. Nothing else reaches its predictor."""
+    f0_weight: float = 0.01
+    """Weight of the error of the predicted fundamental frequency, in Hz. Nothing else reaches its predictor, so this
+    matters only to the gradient norm."""
 
     adversarial_weight: float = 1.0
     """Weight of the discriminators' verdict."""
