@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +110,7 @@ class SpeechDecoder:
         decoded = iter(self._audio_tokenizer.decode(codes, **voice, **self._options))
         return [[next(decoded) for _ in row] for row in rows]
 
-    def decode_stream(self, codes: Iterator[Tensor]) -> Iterator[Tensor]:
+    def decode_stream(self, codes: Iterable[Tensor]) -> Iterator[Tensor]:
         """Decodes one segment while its codes, int64 ``[T]``, come in; yields samples, float32 ``[N]``."""
         voice = {} if self._speaker is None else {"speaker": self._speaker[0]}
         yield from self._audio_tokenizer.decode_stream(codes, **voice, **self._options)
