@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -32,11 +33,11 @@ def draw_clip(path: Path, title: str, waveforms: Mapping[str, Tensor], mel: MelC
     spectrogram = MelSpectrogram(mel)
     for column, (name, waveform) in enumerate(waveforms.items()):
         seconds = len(waveform) / mel.sample_rate
-        axes[0, column].plot(torch.arange(len(waveform)) / mel.sample_rate, waveform, linewidth=0.4)
+        axes[0, column].plot(np.arange(len(waveform)) / mel.sample_rate, waveform.float().numpy(), linewidth=0.4)
         axes[0, column].set_title(name.replace("_", " "))
         axes[0, column].set_ylim(-1, 1)
         with torch.no_grad():
-            log_mel_CM = spectrogram(waveform.float())
+            log_mel_CM = spectrogram(waveform.float()).numpy()
         axes[1, column].imshow(
             log_mel_CM, origin="lower", aspect="auto", extent=(0, seconds, 0, mel.num_mels), vmin=QUIETEST_LOG_MEL,
             vmax=LOUDEST_LOG_MEL, interpolation="nearest",

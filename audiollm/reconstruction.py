@@ -1,0 +1,184 @@
+"""Reconstruction: a recording to codes and back to sound, as one file or a stream of any length."""
+# Shapes: N samples, T codes, S size of a speaker vector.
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audiollm.data.audio import AudioError, AudioSource, Mono, load_audio, probe_audio, source_name, stream_audio
+from audiollm.data.audio_output import open_audio_output
+from audiollm.data.speakers import SpeakerEncoder
+from audiollm.tokenizer.base import AudioTokenizer
+
+from .decoding import DecodingSettings, SpeechDecoder
+
+SPEAKER_SECONDS = 60.0  # of the recording that a speaker encoder hears
+
+
+@dataclass(frozen=True, eq=False)
+class ReconstructionResult:
+    """A recording that went through its codes.
+
+    Attributes:
+        source: the original, as it was given.
+        output: the file that was written.
+        mono: which channel of the original was heard.
+        codes: int64 ``[T]``.
+        source_sample_rate: of the original, in Hz.
+        source_seconds: how long it takes.
+        sample_rate: of the output, in Hz.
+        num_samples: of the output.
+        first_sound_seconds: wall-clock time from the start to the first samples.
+        total_seconds: wall-clock time of everything, from reading the original to the last sample.
+        settings: how it was decoded.
+    """
+
+    source: AudioSource
+    output: Path
+    mono: Mono
+    codes: Tensor
+    source_sample_rate: int
+    source_seconds: float
+    sample_rate: int
+    num_samples: int
+    first_sound_seconds: float
+    total_seconds: float
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def output_seconds(self) -> float:
+        """How long the output takes."""
+        return self.num_samples / self.sample_rate
+
+    @property
+    def real_time_factor(self) -> float:
+        """Wall-clock seconds per second of sound; below 1 is faster than speech."""
+        return self.total_seconds / self.output_seconds
+
+
+def reconstruct(
+    source: AudioSource,
+    output: str | os.PathLike[str],
+    audio_tokenizer: AudioTokenizer,
+    speaker: Tensor | Sequence[float] | SpeakerEncoder | None = None,
+    prompt: Any = None,
+    steps: int = 10,
+    seed: int = 42,
+    stream: bool = False,
+    *,
+    guidance: float | None = None,
+    mono: Mono = "first",
+) -> ReconstructionResult:
+    """Encodes a recording, decodes its codes, and writes the sound.
+
+    The output is never longer than the original: what the last code holds beyond its end is cut.
+
+    Args:
+        source: path, bytes of a file, or a seekable binary file object; of any length.
+        output: file to write, ``.wav``, ``.flac`` or ``.ogg``; it appears when it is complete.
+        audio_tokenizer: encodes and decodes.
+        speaker: whose voice: a vector ``[S]``, or a speaker encoder, which describes the original's first minute.
+            None: the decoder's neutral voice.
+        prompt: a recording whose voice is taken over: a path, bytes, or what the decoder's ``prompt`` made of one.
+        steps: steps of the decoder's flow model; fewer are faster and coarser.
+        seed: of its noise.
+        stream: decode while encoding. Memory does not grow with the recording, and the first sound comes early; the
+            samples differ a little from those of one piece.
+        guidance: strength of the flow model's guidance; None: the checkpoint's own.
+        mono: which channel is heard: "first", or "mean" of all.
+
+    Raises:
+        AudioError: the recording cannot be used or gives no codes, or the output cannot be written under this name.
+        ValueError: the audio tokenizer cannot decode, or not with this voice or these settings.
+    """
+    start = time.monotonic()
+    name = source_name(source)
+    output = Path(output)
+    _refuse_overwriting(source, output)
+    info = probe_audio(source)
+    if isinstance(speaker, SpeakerEncoder):
+        speaker = speaker.embed(_beginning(source, mono), info.sample_rate)
+    settings = DecodingSettings(speaker=speaker, **_prompt_setting(prompt), steps=steps, guidance=guidance, seed=seed)
+    decoder = SpeechDecoder(audio_tokenizer, settings)
+    recorder = _Recorder(_encode(audio_tokenizer, source, info.sample_rate, mono, stream))
+    max_samples = round(info.duration_seconds * decoder.sample_rate)
+    first_sound: float | None = None
+    with open_audio_output(output, decoder.sample_rate) as writer:
+        for waveform in decoder.decode_stream(recorder) if stream else _decode_whole(decoder, recorder):
+            if first_sound is None and len(waveform):
+                first_sound = time.monotonic() - start
+            writer.write(waveform[: max_samples - writer.num_samples])
+        if first_sound is None:
+            raise AudioError(name, f"of {info.duration_seconds:.3f} s gives no codes to decode: it is too short")
+    return ReconstructionResult(
+        source=source,
+        output=output,
+        mono=mono,
+        codes=torch.cat(recorder.pieces),
+        source_sample_rate=info.sample_rate,
+        source_seconds=info.duration_seconds,
+        sample_rate=decoder.sample_rate,
+        num_samples=writer.num_samples,
+        first_sound_seconds=first_sound,
+        total_seconds=time.monotonic() - start,
+        settings={
+            "steps": steps,
+            "seed": seed,
+            "guidance": guidance,
+            "stream": stream,
+            "speaker": speaker is not None,
+            "prompt": prompt is not None,
+        },
+    )
+
+
+def _encode(
+    audio_tokenizer: AudioTokenizer, source: AudioSource, sample_rate: int, mono: Mono, stream: bool
+) -> Iterator[Tensor]:
+    if stream:
+        yield from audio_tokenizer.encode_stream(stream_audio(source, mono=mono), sample_rate)
+    else:
+        waveform, _ = load_audio(source, mono=mono)
+        yield audio_tokenizer.encode([waveform], sample_rate)[0][0]
+
+
+class _Recorder:
+    """Passes codes ``[n]`` on, and keeps them."""
+
+    def __init__(self, codes: Iterator[Tensor]) -> None:
+        self.pieces: list[Tensor] = []
+        self._codes = codes
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for piece in self._codes:
+            if piece.numel():
+                self.pieces.append(piece)
+                yield piece
+
+
+def _decode_whole(decoder: SpeechDecoder, codes: _Recorder) -> list[Tensor]:
+    pieces = list(codes)
+    return decoder.decode([[torch.cat(pieces)]])[0] if pieces else []
+
+
+def _prompt_setting(prompt: Any) -> dict[str, Any]:
+    """A recording is for the decoder to prepare; anything else is prepared."""
+    is_recording = isinstance(prompt, (str, os.PathLike, bytes)) or hasattr(prompt, "read")
+    return {"prompt_audio" if is_recording else "prompt": prompt}
+
+
+def _beginning(source: AudioSource, mono: Mono) -> Tensor:
+    return next(stream_audio(source, mono=mono, block_seconds=SPEAKER_SECONDS))
+
+
+def _refuse_overwriting(source: AudioSource, output: Path) -> None:
+    if isinstance(source, (str, os.PathLike)) and output.exists() and os.path.samefile(source, output):
+        raise AudioError(os.fspath(output), "is the original itself; give the reconstruction another name")
