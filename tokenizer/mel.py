@@ -51,18 +51,19 @@ class MelSpectrogram(nn.Module):
         window, filters_MF = self._get_constants(waveform.device)
         rows_BN = waveform.reshape(-1, waveform.shape[-1]).float()
         extended_BN = F.pad(rows_BN[:, None], (padding, padding), mode="reflect")[:, 0]
-        spectrum_BFT = torch.stft(
-            extended_BN,
-            config.n_fft,
-            config.hop_length,
-            config.window_length,
-            window=window,
-            center=False,
-            return_complex=True,
-        )
-        power_BFT2 = torch.view_as_real(spectrum_BFT).square()
-        magnitude_BFT = (power_BFT2[..., 0] + power_BFT2[..., 1] + POWER_OFFSET).sqrt()
-        log_BMT = torch.matmul(filters_MF, magnitude_BFT).clamp(min=MEL_FLOOR).log()
+        with torch.autocast(waveform.device.type, enabled=False):  # quiet cells are small differences
+            spectrum_BFT = torch.stft(
+                extended_BN,
+                config.n_fft,
+                config.hop_length,
+                config.window_length,
+                window=window,
+                center=False,
+                return_complex=True,
+            )
+            power_BFT2 = torch.view_as_real(spectrum_BFT).square()
+            magnitude_BFT = (power_BFT2[..., 0] + power_BFT2[..., 1] + POWER_OFFSET).sqrt()
+            log_BMT = torch.matmul(filters_MF, magnitude_BFT).clamp(min=MEL_FLOOR).log()
         return log_BMT.reshape(*waveform.shape[:-1], *log_BMT.shape[1:])
 
     def _get_constants(self, device: torch.device) -> tuple[Tensor, Tensor]:

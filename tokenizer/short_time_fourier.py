@@ -41,7 +41,8 @@ class ShortTimeFourier:
             place_BN = torch.where(place_N > last_B1, 2 * last_B1 - place_N, place_N.abs()).clamp(min=0)
             extended_BN = waveform_BN.gather(1, place_BN)[:, None]
         analysis, _, _ = self._get_constants(waveform_BN.device)
-        return F.conv1d(extended_BN.float(), analysis, stride=self.hop_length)
+        with torch.autocast(waveform_BN.device.type, enabled=False):
+            return F.conv1d(extended_BN.float(), analysis, stride=self.hop_length)
 
     def synthesize(self, magnitude_BCF: Tensor, phase_BCF: Tensor, num_frames_B: Tensor | None = None) -> Tensor:
         """Overlaps and adds the inverse frames; returns ``[B, (F - 1) * hop_length]``.
@@ -54,11 +55,12 @@ class ShortTimeFourier:
         _, synthesis, envelope = self._get_constants(magnitude_BCF.device)
         parts_BCF = torch.cat([magnitude_BCF * phase_BCF.cos(), magnitude_BCF * phase_BCF.sin()], dim=1)
         half = self.n_fft // 2
-        summed = F.conv_transpose1d(parts_BCF, synthesis, stride=self.hop_length, padding=half)
         frames = parts_BCF.new_ones(1, 1, parts_BCF.shape[-1])
         if num_frames_B is not None:
             frames = (torch.arange(parts_BCF.shape[-1], device=parts_BCF.device) < num_frames_B[:, None])[:, None]
-        weight = F.conv_transpose1d(frames.float(), envelope, stride=self.hop_length, padding=half)
+        with torch.autocast(parts_BCF.device.type, enabled=False):
+            summed = F.conv_transpose1d(parts_BCF, synthesis, stride=self.hop_length, padding=half)
+            weight = F.conv_transpose1d(frames.float(), envelope, stride=self.hop_length, padding=half)
         return (summed / weight.clamp(min=1e-11))[:, 0]
 
     def _get_constants(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -119,7 +119,8 @@ class HiFTVocoder(nn.Module):
         num_frames = self._check_mel(mel, lengths)
 
         def predict(part: Chunk) -> Tensor:
-            return self.f0_predictor(part.take(mel), part.counts)
+            with torch.autocast(mel.device.type, enabled=False):  # bfloat16 is a tenth of a semitone off
+                return self.f0_predictor(part.take(mel), part.counts)
 
         return in_chunks(predict, mel, num_frames, self.f0_predictor.reach)
 
@@ -161,7 +162,8 @@ class HiFTVocoder(nn.Module):
                 f"they must be {list(expected[:2])} and {list(expected)}"
             )
         phase_BH = phase.reshape(expected[:2]).to(f0.device)
-        return self.source(f0, phase_BH, noise.to(f0.device), cycles)
+        with torch.autocast(f0.device.type, enabled=False):
+            return self.source(f0, phase_BH, noise.to(f0.device), cycles)
 
     def filter(self, mel: Tensor, source: Tensor, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
         """Filters an excitation ``[B, 1, M * hop_length]`` to the waveform ``[B, M * hop_length]``."""

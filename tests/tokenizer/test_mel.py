@@ -31,6 +31,8 @@ def test_one_waveform_needs_no_batch_and_a_cast_model_changes_nothing(recording:
     expected = model["mel"](recording["waveform"])
     assert not model.state_dict()
     model.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model["mel"](recording["waveform"]), expected)
     assert torch.equal(model["mel"](recording["waveform"][0]), expected[0])
 
 

@@ -282,6 +282,26 @@ def test_bfloat16_stays_close_and_keeps_the_pitch(released: HiFTVocoder, expecte
     assert vocoder.bfloat16()(mel, source=source).isfinite().all()
 
 
+def test_mixed_precision_leaves_pitch_excitation_and_transforms_exact(make_vocoder: Callable[..., HiFTVocoder]) -> None:
+    vocoder = make_vocoder()
+    mel, phase, noise = draw_input(vocoder, [9])
+
+    def parts() -> list[Tensor]:
+        f0 = vocoder.predict_f0(mel)
+        source = vocoder.excitation(f0, phase=phase, noise=noise)
+        spectrum = vocoder.spectrum.analyze(source[:, 0])
+        return [f0, source, spectrum, vocoder.spectrum.synthesize(spectrum[:, :9].exp(), spectrum[:, 9:])]
+
+    expected, exact = parts(), vocoder(mel, phase=phase, noise=noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        for made, wanted in zip(parts(), expected, strict=True):
+            assert torch.equal(made, wanted)
+        rough = vocoder(mel, phase=phase, noise=noise)
+    rough.sum().backward()
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).abs().max() < 0.1 * exact.abs().max()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
