@@ -15,6 +15,7 @@ from huggingface_hub import snapshot_download
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.decoder_slot import copy_decoder_beside
 
 AUDIO_TOKENIZER_FOLDER = "audio_tokenizer"
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
@@ -43,11 +44,15 @@ class Origin:
 
 
 def copy_audio_tokenizer(source: Path, target: Path) -> None:
-    """Copies the files: the object in memory may have been loaded without the layers that ids do not need."""
+    """Copies the files: the object in memory may have been loaded without the layers that ids do not need.
+
+    The waveform decoder comes along, also from beside a release's ``tokenizer/``.
+    """
     if target.exists() and source.resolve() == target.resolve():
         return
     with _replaced(target) as new:
         shutil.copytree(source, new)
+        copy_decoder_beside(source, new)
 
 
 def save_audio_tokenizer(audio_tokenizer: AudioTokenizer, target: Path) -> None:

@@ -7,7 +7,7 @@ A language model needs nothing else of a tokenizer: it sees codes, a frame rate 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,3 +123,21 @@ class AudioTokenizer(ABC):
     @abstractmethod
     def decode(self, codes: Codes | Tensor, speaker: Tensor | None = None, prompt: Any = None) -> Any:
         """Turns codes into waveforms at :attr:`output_sample_rate`."""
+
+    def encode_stream(self, chunks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
+        """Encodes consecutive pieces of one waveform, each ``[N_i]``; yields int64 codes ``[T]`` as they are certain.
+
+        Raises:
+            ValueError: unless a tokenizer has this ability.
+        """
+        raise ValueError(f"{type(self).__name__} cannot encode a stream; encode() the whole waveform")
+
+    def decode_stream(
+        self, codes: Iterable[Tensor], speaker: Tensor | None = None, prompt: Any = None
+    ) -> Iterator[Tensor]:
+        """Decodes consecutive codes of one clip, int64 ``[T_i]`` each; yields samples ``[N]`` as they are certain.
+
+        Raises:
+            ValueError: unless a tokenizer has this ability.
+        """
+        raise ValueError(f"{type(self).__name__} cannot decode a stream; decode() the whole clip")

@@ -18,6 +18,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 
 from .codebook import RECENT_CODES_PER_ENTRY
 from .configuration import HOP_LENGTH, MODEL_TYPE, SAMPLE_RATE, UniAudioTokenizerConfig
+from .decoder_slot import DecoderSlot, HubFolder, decoder_beside
 from .features import N_FFT
 from .layouts import is_left_out, our_name, released_name
 from .modeling import UniAudioTokenizer
@@ -35,6 +36,7 @@ def load_tokenizer(
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     config: UniAudioTokenizerConfig | None = None,
+    decoder: bool | str | Path = True,
     **hub_options: Any,
 ) -> UniAudioTokenizer:
     """Loads a tokenizer; see :meth:`UniAudioTokenizer.from_pretrained` for arguments and errors."""
@@ -54,7 +56,12 @@ def load_tokenizer(
     model.load_state_dict(tensors, assign=True)
     model.config.dtype = model.dtype
     model.name_or_path = str(source)
-    return model.to(device or "cpu").eval()
+    model = model.to(device or "cpu").eval()
+    if decoder is True:
+        model.attach_decoder(find_decoder_slot(source, folder, target, hub_options))
+    elif decoder is not False:
+        model.attach_decoder(decoder)
+    return model
 
 
 def torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -70,6 +77,36 @@ def torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 # ---------------------------------------------------------------------- folders
+
+
+def find_decoder_slot(
+    source: str | Path, folder: Path, dtype: torch.dtype | None, hub_options: dict[str, Any]
+) -> DecoderSlot | None:
+    """Finds the waveform decoder that came with a tokenizer.
+
+    Args:
+        source: what was asked for, a folder or Hub id.
+        folder: where the tokenizer was found.
+        dtype: for the decoder.
+        hub_options: as they were given.
+
+    Returns:
+        Its configuration and where its weights are; None if there is none.
+
+    Raises:
+        ValueError: if its configuration is refused.
+    """
+    found = decoder_beside(folder)
+    if found is None:
+        return None
+    hub = None
+    snapshot = next((parent for parent in found.parents if parent.parent.name == "snapshots"), None)
+    if not Path(source).is_dir() and snapshot is not None:
+        names = ("cache_dir", "token", "local_files_only")
+        # The commit of the configuration, whatever the branch points at when the weights are needed.
+        options = {"revision": snapshot.name} | {name: hub_options[name] for name in names if name in hub_options}
+        hub = HubFolder(str(source), found.relative_to(snapshot).as_posix(), options)
+    return DecoderSlot.from_folder(found, hub=hub, dtype=dtype)
 
 
 def find_folder(
@@ -105,8 +142,8 @@ def find_folder(
                 token=token,
                 local_files_only=local_files_only,
                 force_download=force_download,
-                allow_patterns=["*.json", "*.safetensors"],
-                ignore_patterns=["decoder/*"],
+                allow_patterns=["*.json", "*.safetensors", *(f"{place}decoder/config.yaml" for place in ("", "*/"))],
+                ignore_patterns=[f"{place}decoder/*.safetensors" for place in ("", "*/")],  # fetched when used
             )
         except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             raise ValueError(f"{source} is neither a folder here nor a checkpoint on the Hub: {error}") from error

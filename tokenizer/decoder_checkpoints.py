@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ MODEL_TYPE = "waveform_decoder"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 RELEASED_CONFIG = "config.yaml"
 RELEASED_WEIGHTS = {"flow": ("flow.pt", "flow.safetensors"), "vocoder": ("hift.pt", "hift.safetensors")}
-LARGE_FILES = ("*.pt", "*.safetensors")
 
 
 def load_decoder(
@@ -116,10 +116,12 @@ def find_decoder(
 
 def decoder_in(folder: Path) -> Path | None:
     """The folder itself or its ``decoder/``, whichever holds a decoder; None if neither does."""
-    for candidate in (folder, folder / DECODER_FOLDER):
-        if is_own(candidate) or (candidate / RELEASED_CONFIG).is_file():
-            return candidate
-    return None
+    return next((found for found in (folder, folder / DECODER_FOLDER) if holds_decoder(found)), None)
+
+
+def holds_decoder(folder: Path) -> bool:
+    """Whether a folder has the configuration of a decoder in either layout."""
+    return is_own(folder) or (folder / RELEASED_CONFIG).is_file()
 
 
 def is_own(folder: Path) -> bool:
@@ -190,8 +192,7 @@ def save_decoder(decoder: WaveformDecoder, folder: str | Path) -> None:
         ValueError: if the folder holds the ``config.json`` of another model.
     """
     folder = Path(folder)
-    if (folder / CONFIG).is_file() and not is_own(folder):
-        raise ValueError(f"{folder} holds the {CONFIG} of another model; choose an empty folder")
+    _check_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in decoder.state_dict().items()}
     values = {"model_type": MODEL_TYPE, **decoder.config.to_dict()}
@@ -200,6 +201,24 @@ def save_decoder(decoder: WaveformDecoder, folder: str | Path) -> None:
         (Path(staging) / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         for name in (WEIGHTS, CONFIG):
             os.replace(Path(staging) / name, folder / name)
+
+
+def copy_decoder(source: Path, target: Path) -> None:
+    """Copies a decoder in our own layout, without loading it."""
+    if target.exists() and source.resolve() == target.resolve():
+        return
+    _check_own(target)
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".decoder-", dir=target) as staging:
+        for name in (WEIGHTS, CONFIG):
+            shutil.copyfile(source / name, Path(staging) / name)
+        for name in (WEIGHTS, CONFIG):
+            os.replace(Path(staging) / name, target / name)
+
+
+def _check_own(folder: Path) -> None:
+    if (folder / CONFIG).is_file() and not is_own(folder):
+        raise ValueError(f"{folder} holds the {CONFIG} of another model; choose an empty folder")
 
 
 def convert_decoder(source: str | Path, output: str | Path) -> Path:

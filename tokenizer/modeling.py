@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from transformers.utils import ModelOutput
 from .base import AudioTokenizer, Codes
 from .codebook import Codebook, check_codes
 from .configuration import CONV_STRIDE, SAMPLE_RATE, UniAudioTokenizerConfig
+from .decoder_slot import DecoderSlot
 from .encoder import AudioEncoder
 from .encoding import encode_chunks, encode_waveforms
 from .features import LogMelFeatures
@@ -32,9 +34,13 @@ from .resampling import check_sample_rate
 from .sae import SemanticAcousticEquilibrium, mean_gate
 from .segments import count_tokens
 
+if TYPE_CHECKING:
+    from .waveform_decoder import WaveformDecoder
+
 logger = logging.getLogger(__name__)
 
-OUTPUT_SAMPLE_RATE = 22050  # Hz, of the waveform decoder
+OUTPUT_SAMPLE_RATE = 22050  # Hz, of the released waveform decoders
+HUB_ARGUMENTS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr", "tags")
 
 
 @dataclass
@@ -89,6 +95,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         self.code_positions = nn.Embedding(config.num_code_positions, config.d_model)
         self.log_mel = LogMelFeatures(config.num_mel_bins)
         self._compiled: Callable[..., UniAudioTokenizerOutput] | None = None
+        self._decoder_slot: DecoderSlot | None = None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -107,7 +114,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
 
     @property
     def output_sample_rate(self) -> int:
-        return OUTPUT_SAMPLE_RATE
+        return OUTPUT_SAMPLE_RATE if self._decoder_slot is None else self._decoder_slot.config.mel.sample_rate
 
     @property
     def frame_rate(self) -> float:
@@ -127,7 +134,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
 
     @property
     def can_decode(self) -> bool:
-        return False
+        return self._decoder_slot is not None
 
     @property
     def licence_note(self) -> str:
@@ -292,13 +299,101 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         """
         return encode_chunks(self, chunks, sample_rate, batch_size)
 
-    def decode(self, codes: Codes | Tensor, speaker: Tensor | None = None, prompt: Any = None) -> Any:
-        """Raises ValueError: this checkpoint holds an encoder only."""
-        check_codes(codes.codes if isinstance(codes, Codes) else codes, self.codebook_size)
-        raise ValueError(
-            "this checkpoint has no waveform decoder, so its codes cannot be turned into sound; "
-            "load one that has a decoder/ folder beside its tokenizer/ folder"
-        )
+    # ----------------------------------------------------------------- decode
+
+    @property
+    def decoder(self) -> WaveformDecoder | None:
+        """The waveform decoder, on this model's device; loaded when first asked for. None if there is none."""
+        return None if self._decoder_slot is None else self._decoder_slot.get(self.device)
+
+    def attach_decoder(self, decoder: WaveformDecoder | DecoderSlot | str | Path | None) -> None:
+        """Gives this tokenizer another waveform decoder, or none.
+
+        Args:
+            decoder: one in memory, the folder or Hub id of one, or None.
+
+        Raises:
+            ValueError: if it was made for other codes.
+        """
+        from .waveform_decoder import WaveformDecoder
+
+        if isinstance(decoder, str | Path):
+            decoder = WaveformDecoder.from_pretrained(decoder, dtype=self.dtype)
+        slot = DecoderSlot.from_decoder(decoder) if isinstance(decoder, WaveformDecoder) else decoder
+        if slot is not None:
+            flow = slot.config.flow
+            if (flow.codebook_size, flow.frame_rate) != (self.codebook_size, self.frame_rate):
+                raise ValueError(
+                    f"the waveform decoder{f' in {slot.folder}' if slot.folder else ''} was made for "
+                    f"{flow.codebook_size} codes at {flow.frame_rate} Hz, but this tokenizer has {self.codebook_size} "
+                    f"at {self.frame_rate} Hz; use the decoder of this tokenizer, or load with decoder=False"
+                )
+        self._decoder_slot = slot
+
+    def decode(
+        self,
+        codes: Codes | Tensor | Sequence[Any],
+        speaker: Tensor | None = None,
+        prompt: Any = None,
+        **options: Any,
+    ) -> list[Tensor]:
+        """Turns codes into waveforms at :attr:`output_sample_rate`; see :meth:`WaveformDecoder.decode`.
+
+        Raises:
+            ValueError: if this checkpoint has no decoder, or as that method.
+        """
+        if isinstance(codes, Codes | Tensor):  # bad codes are named also where there is nothing to decode them with
+            check_codes(codes.codes if isinstance(codes, Codes) else codes, self.codebook_size)
+        return self._require_decoder().decode(codes, speaker, prompt, **options)
+
+    def decode_stream(
+        self, codes: Iterable[Tensor], speaker: Tensor | None = None, prompt: Any = None, **options: Any
+    ) -> Iterator[Tensor]:
+        """Decodes codes as they come; see :meth:`WaveformDecoder.decode_stream`.
+
+        Raises:
+            ValueError: if this checkpoint has no decoder, or as that method.
+        """
+        return self._require_decoder().decode_stream(codes, speaker, prompt, **options)
+
+    def _require_decoder(self) -> WaveformDecoder:
+        decoder = self.decoder
+        if decoder is None:
+            raise ValueError(
+                "this checkpoint has no waveform decoder, so its codes cannot be turned into sound; load one that has "
+                "a decoder/ folder beside its tokenizer/ folder, or give it one with attach_decoder(folder)"
+            )
+        return decoder
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> UniAudioTokenizer:
+        super()._apply(fn, recurse)
+        if self._decoder_slot is not None:
+            self._decoder_slot.move(self.device)
+        return self
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Writes the tokenizer, and its waveform decoder into ``decoder/`` as safetensors and JSON.
+
+        Args:
+            save_directory: folder to write.
+            is_main_process: whether this process writes.
+            push_to_hub: also upload it, as :meth:`push_to_hub` does; ``repo_id`` says where.
+            kwargs: as in transformers.
+        """
+        upload = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if not is_main_process:
+            return
+        if self._decoder_slot is not None:
+            self._decoder_slot.save(Path(save_directory) / "decoder")
+        if push_to_hub:  # not by transformers' save, which would leave out the decoder
+            self.push_to_hub(upload.pop("repo_id", Path(save_directory).name), **upload)
 
     # ----------------------------------------------------------- construction
 
@@ -312,6 +407,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         device: torch.device | str | None = None,
         revision: str | None = None,
         config: UniAudioTokenizerConfig | None = None,
+        decoder: bool | str | Path = True,
         **kwargs: Any,
     ) -> UniAudioTokenizer:
         """Loads a released tokenizer, a full training checkpoint, or what :meth:`save_pretrained` wrote.
@@ -323,12 +419,14 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             device: where to put the model; the CPU if None.
             revision: branch, tag or commit on the Hub.
             config: in place of the folder's ``config.json``.
+            decoder: the waveform decoder: True takes the one in ``decoder/``, inside this folder or beside it, if there
+                is one; False none; a folder or Hub id another one. Its weights are read when it is first used.
             kwargs: ``cache_dir``, ``token``, ``local_files_only``, ``force_download`` and ``subfolder``, as in
                 transformers.
 
         Raises:
-            ValueError: if the folder holds no tokenizer, or its weights have missing, unknown or misshapen tensors;
-                the message lists them.
+            ValueError: if the folder holds no tokenizer, or its weights have missing, unknown or misshapen tensors (the
+                message lists them), or the decoder is refused or made for other codes.
         """
         from .checkpoints import load_tokenizer
 
@@ -339,6 +437,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             device=device,
             revision=revision,
             config=config,
+            decoder=decoder,
             **kwargs,
         )
 

@@ -72,12 +72,21 @@ def _read_pickle(path: Path) -> object:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED as error:
-        message = str(error)
-        if isinstance(error, pickle.UnpicklingError) and re.search(r"GLOBAL|reduce|unsupported class", message):
-            named = re.search(r"GLOBAL ([\w.]+)", message)
+        raise ValueError(f"{path} {_explain(error)}") from error
+
+
+def _explain(error: Exception) -> str:
+    """Says in short what torch says at length, without its advice to load the file all the same."""
+    message = " ".join(str(error).split())
+    if isinstance(error, pickle.UnpicklingError):
+        named = re.search(r"GLOBAL ([\w.]+)", message)
+        if named or re.search(r"reduce|unsupported class", message):
             what = f" ({named[1]})" if named else ""
-            raise ValueError(
-                f"{path} is refused: it holds code or objects{what} where only tensors belong; none of it was run"
-            ) from error
-        reason = " ".join(message.split())[:200] or type(error).__name__
-        raise ValueError(f"{path} is cut off or damaged ({reason}); copy or download it again") from error
+            return f"is refused: it holds code or objects{what} where only tensors belong; none of it was run"
+        if "operand" in message:
+            return (
+                "is refused: it is no file of tensors as torch.save writes them, and a pickle of another kind may "
+                "hold code; none of it was run"
+            )
+        message = message.rpartition("WeightsUnpickler error: ")[2]
+    return f"is cut off or damaged ({message[:200] or type(error).__name__}); copy or download it again"

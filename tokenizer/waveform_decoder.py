@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ from .mel import MelSpectrogram
 from .mel_rows import group_rows, make_mels, num_flow_frames, pad_mels
 from .resampling import resample
 from .vocoder import HiFTVocoder
+
+if TYPE_CHECKING:
+    from .streaming import StreamingDecoder
 
 DEFAULT_SEED = 42  # of the published decoder
 
@@ -184,7 +187,7 @@ class WaveformDecoder(nn.Module):
         """Decodes codes as they come.
 
         Args:
-            codes: consecutive pieces of one clip, int64 ``[n]`` each, of any lengths; or one tensor.
+            codes: consecutive pieces of one clip, int64 ``[n]`` each, of any lengths; or all of it as one tensor.
             speaker: one speaker vector ``[S]``.
             prompt: as for :meth:`decode`.
             steps: as for :meth:`decode`.
@@ -204,11 +207,17 @@ class WaveformDecoder(nn.Module):
         stream = StreamingDecoder(
             self, speaker=speaker, prompt=prompt, steps=steps, guidance=guidance, seed=seed, **options
         )
+        if isinstance(codes, Codes | Tensor):
+            rows = as_code_rows(codes, None, self.codebook_size)
+            if len(rows) != 1:
+                raise ValueError(f"a stream is one clip, but there are {len(rows)}; make one stream for each")
+            codes = rows
         return self._stream(stream, codes)
 
-    def _stream(self, stream: Any, codes: Iterable[Tensor]) -> Iterator[Tensor]:
+    def _stream(self, stream: StreamingDecoder, codes: Iterable[Tensor]) -> Iterator[Tensor]:
         for piece in codes:
-            waveform = stream.push(torch.as_tensor(piece).reshape(-1))
+            values = torch.as_tensor(piece)
+            waveform = stream.push(values.reshape(-1) if values.shape[:-1].numel() == 1 else values)
             if waveform.numel():
                 yield waveform
         waveform = stream.finish()
