@@ -30,6 +30,9 @@ class ReferenceStream:
         steps: Euler steps.
         guidance: strength of classifier-free guidance; None: the configured one.
         seed: of the noise of every block.
+
+    Raises:
+        ValueError: if the encoder's blocks are no longer than what overlaps.
     """
 
     def __init__(
@@ -43,6 +46,11 @@ class ReferenceStream:
         guidance: float | None,
         seed: int,
     ) -> None:
+        if decoder.config.flow.encoder.block_size <= OVERLAP_CODES:
+            raise ValueError(
+                f"the published scheme holds back {OVERLAP_CODES} codes of every block, but this decoder's blocks have "
+                f"{decoder.config.flow.encoder.block_size}; stream without reference=True"
+            )
         self._flow, self._vocoder = decoder.flow, decoder.vocoder
         self._speaker, self._steps, self._guidance, self._seed = speaker, steps, guidance, seed
         nothing = torch.zeros(1, decoder.config.mel.num_mels, 0)
@@ -78,8 +86,8 @@ class ReferenceStream:
             guidance=self._guidance,
         )
         if self._overlap is not None:
-            num_frames = min(self._num_overlap_frames, mel.shape[2])
-            faded = mel[:, :, :num_frames] * self._fade_in[:num_frames] + self._overlap * self._fade_out
+            num_frames = self._num_overlap_frames
+            faded = mel[:, :, :num_frames] * self._fade_in + self._overlap * self._fade_out
             mel = torch.cat([faded, mel[:, :, num_frames:]], dim=2)
         mel = torch.cat([self._cached_mel, mel], dim=2)
         if not is_last:
