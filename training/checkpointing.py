@@ -32,7 +32,7 @@ MAY_CHANGE = frozenset(
         "output_dir", "eval_data", "eval_every", "eval_generate_samples", "eval_max_new_tokens", "wer_tasks",
         "save_every", "keep_checkpoints", "resume", "log_every", "num_processes", "cache_tokens", "check_data",
         "num_epochs", "max_steps",  # their result, the number of updates, must stay
-        "cache_dir", "eval_clips", "eval_vocoder", "eval_asr", "write_waveforms",
+        "cache_dir", "eval_clips", "eval_asr", "flow.eval_steps", "flow.eval_vocoder",
     }
 )  # fmt: skip
 
@@ -78,6 +78,8 @@ def run_identity(config: dict[str, Any], **facts: Any) -> dict[str, Any]:
     flat: dict[str, Any] = {}
 
     def add(prefix: str, value: Any) -> None:
+        if prefix in MAY_CHANGE:
+            return
         if isinstance(value, dict):
             for name, inner in value.items():
                 add(f"{prefix}.{name}", inner)
@@ -85,8 +87,7 @@ def run_identity(config: dict[str, Any], **facts: Any) -> dict[str, Any]:
             flat[prefix] = value
 
     for name, value in (config | facts).items():
-        if name not in MAY_CHANGE:
-            add(name, value)
+        add(name, value)
     return flat
 
 
@@ -96,7 +97,7 @@ def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     return [
         f"{name}: {saved.get(name, _ABSENT)} → {current.get(name, _ABSENT)}"
         for name in names
-        if saved.get(name, _ABSENT) != current.get(name, _ABSENT)
+        if name not in MAY_CHANGE and saved.get(name, _ABSENT) != current.get(name, _ABSENT)
     ]
 
 

@@ -35,6 +35,10 @@ class FlowSettings:
     eval_steps: int = 10
     """Steps of the sampler when held-out mel spectrograms are made."""
 
+    eval_vocoder: str | None = None
+    """Vocoder that makes sound of them: a vocoder's training run, or a decoder. With it, evaluations also measure
+    mel-cepstral distortion and, with ``eval_asr``, word error rate, and write waveforms and pictures. None: mels."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"flow.ema_decay={self.ema_decay}: use a number in [0, 1), such as 0.999")
@@ -174,6 +178,8 @@ class DecoderTrainingConfig:
             raise ValueError(f"min_seconds={self.min_seconds} is above max_seconds={self.max_seconds}: swap them")
         if self.eval_data is None and self.eval_every is not None:
             raise ValueError("eval_every needs eval_data: name a file of held-out clips")
+        if self.eval_data is None and self.flow.eval_vocoder is not None:
+            raise ValueError("flow.eval_vocoder needs eval_data: name a file of held-out clips")
         self._refuse_the_other_models_settings()
 
     def _refuse_the_other_models_settings(self) -> None:

@@ -77,7 +77,7 @@ def load_part(source: str | os.PathLike[str], part: Part) -> tuple[WaveformDecod
         raise ValueError(f"{source} is a run that has not saved its {MODEL_FOLDER} folder yet: wait for a checkpoint")
     from audiollm.tokenizer.waveform_decoder import WaveformDecoder
 
-    decoder = WaveformDecoder.from_pretrained(source)
+    decoder = WaveformDecoder.from_pretrained(os.fspath(source))
     return decoder.config, getattr(decoder, part).state_dict()
 
 
@@ -111,7 +111,7 @@ def join_decoder(
     decoder.flow.load_state_dict(flow_state)
     decoder.vocoder.load_state_dict(vocoder_state)
     decoder.eval()
-    decoder.save_pretrained(output)
+    decoder.save_pretrained(Path(output))
     return decoder
 
 

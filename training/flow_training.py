@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from audiollm.tokenizer.flow import FlowModel
@@ -25,10 +24,11 @@ from .decoder_parts import save_part
 from .decoder_run import DecoderRun, adamw, clip_gradients, set_learning_rate, stop_unless_finite
 from .ema import ExponentialMovingAverage
 from .flow_batches import FlowPass, make_pass
+from .flow_evaluation import FlowEvaluation, held_out_loss
 from .frame_batches import FrameBatches, cut_by_frames
 
 MEAN_CLIPS = 256
-_EVALUATION_STEP = 0  # seeds of held-out clips: those of no update
+EVALUATION_STEP = 0  # seeds of held-out clips: those of no update
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ class FlowTrainer:
         self._ema = ExponentialMovingAverage(objective, config.flow.ema_decay)
         self._model, self._optimizer = run.accelerator.prepare(objective, adamw(objective, config, device))
         self._model.train()
+        self._evaluation = FlowEvaluation(run)
         clip_format = run.train_items.clip_format
         self._max_codes = max(1, int(config.max_seconds * clip_format.frame_rate))
         self._lengths = self._frames_of(run.train_items)
@@ -169,51 +170,25 @@ class FlowTrainer:
     # ------------------------------------------------------------- evaluation
 
     def evaluate(self, step: int, folder: Path) -> dict[str, Any]:
-        """Held-out loss of the averaged weights, with the same draws every time, and how near their mels come."""
+        """Measures the averaged weights on held-out clips; see :class:`~audiollm.training.flow_evaluation`."""
         items = self._run.eval_items
         assert items is not None
-        accelerator = self._run.accelerator
-        lengths = self._frames_of(items)
+        accelerator, config = self._run.accelerator, self._run.config
         mine = share_of_process(list(range(len(items))), accelerator.process_index, accelerator.num_processes)
+        passes = [
+            self._pass_of(items, clips, clips, (0, EVALUATION_STEP))
+            for clips in cut_by_frames(mine, self._frames_of(items), config.frames_per_pass)
+        ]
         self._ema.exchange()
         self._flow.eval()
         try:
             with torch.no_grad(), accelerator.autocast():
-                sums = [
-                    self._loss_sum(group) for group in cut_by_frames(mine, lengths, self._run.config.frames_per_pass)
-                ]
-                distances = self._mel_distances([clip for clip in mine if clip < self._run.config.eval_clips])
+                line = {"loss": held_out_loss(accelerator, self._objective, passes)}
+                made = self._evaluation.synthesize(self._flow, [clip for clip in mine if clip < config.eval_clips])
         finally:
             self._flow.train()
             self._ema.exchange()
-        everyone = gather_object([(sum(loss for loss, _ in sums), sum(frames for _, frames in sums), distances)])
-        line = {"loss": sum(loss for loss, _, _ in everyone) / sum(frames for _, frames, _ in everyone)}
-        measured = [distance for _, _, found in everyone for distance in found]
-        if measured:
-            line["mel_distance"] = sum(measured) / len(measured)
-        return line
-
-    def _loss_sum(self, clips: Sequence[int]) -> tuple[float, int]:
-        assert self._run.eval_items is not None
-        one = self._pass_of(self._run.eval_items, clips, clips, (0, _EVALUATION_STEP))
-        inputs = one.inputs(self._run.accelerator.device)
-        return float(self._objective(**inputs)) * one.num_frames, one.num_frames
-
-    def _mel_distances(self, clips: Sequence[int]) -> list[float]:
-        """Mean absolute difference of made and true log-mel of each clip."""
-        assert self._run.eval_items is not None
-        device = self._run.accelerator.device
-        distances = []
-        for clip in clips:
-            one = self._pass_of(self._run.eval_items, [clip], [0], (0, _EVALUATION_STEP))
-            mel, _ = self._flow.mel(
-                one.codes.to(device),
-                speaker=one.speaker.to(device),
-                noise=one.draws.z.to(device),
-                steps=self._run.config.flow.eval_steps,
-            )
-            distances.append(float(F.l1_loss(mel.float().cpu(), one.mel)))
-        return distances
+        return line | self._evaluation.judge(made, folder / f"step_{step:06d}")
 
     def _pass_of(
         self, items: DecoderItems, clips: Sequence[int], places: Sequence[int], seeds: tuple[int, int]
@@ -248,7 +223,9 @@ def build_flow(run: DecoderRun, weights: dict[str, Tensor] | None) -> FlowModel:
         return flow
     with torch.no_grad():
         # The velocity is mel minus noise, so its mean is the mel's; from zero the first hundreds of updates go there.
-        flow.decoder.estimator.final_proj.bias.copy_(mean_mel(run.train_items))
+        bias = flow.decoder.estimator.final_proj.bias
+        assert bias is not None
+        bias.copy_(mean_mel(run.train_items))
         if run.codebook is not None and run.config.flow.initialise_embedding:
             flow.input_embedding.weight.copy_(embedding_from_codebook(run.codebook, sizes.flow.embedding_size))
     return flow
