@@ -72,8 +72,14 @@ class Transcriber:
         for start in range(0, len(usable), self._batch_size):
             group = usable[start : start + self._batch_size]
             inputs = [{"raw": speech[n].numpy(), "sampling_rate": SAMPLE_RATE} for n in group]
-            is_long = len(speech[group[-1]]) > MAX_WINDOW_SECONDS * SAMPLE_RATE
-            options = {**self._options, "chunk_length_s": MAX_WINDOW_SECONDS} if is_long else self._options
+            options = dict(self._options)
+            if len(speech[group[-1]]) > MAX_WINDOW_SECONDS * SAMPLE_RATE:
+                options |= self._long_options()
             for n, result in zip(group, self._pipeline(inputs, batch_size=len(group), **options), strict=True):
                 texts[n] = result["text"].strip()
         return texts
+
+    def _long_options(self) -> dict[str, Any]:
+        """How to recognize more than a window: Whisper goes on where its last timestamp was, others by chunks."""
+        is_whisper = self._pipeline.type == "seq2seq_whisper"
+        return {"return_timestamps": True} if is_whisper else {"chunk_length_s": MAX_WINDOW_SECONDS}
