@@ -16,15 +16,19 @@ from importlib.metadata import version
 import docstring_parser
 from jsonargparse import ArgumentParser
 
-from .commands.checkpoints import doctor, extend_llm
+from .commands.checkpoints import convert, doctor, extend_llm
 from .commands.corpora import inspect_data, tokenize
 from .commands.listening import transcribe
+from .commands.sound import reconstruct, speak
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "tokenize": tokenize,
     "extend": extend_llm,
     "inspect-data": inspect_data,
     "transcribe": transcribe,
+    "speak": speak,
+    "reconstruct": reconstruct,
+    "convert": convert,
     "doctor": doctor,
 }
 
@@ -60,9 +64,10 @@ def build_parser() -> ArgumentParser:
 
 
 def underscored(arguments: Sequence[str]) -> list[str]:
-    """Accepts ``--skip-bad`` for ``--skip_bad``."""
+    """Accepts ``--skip-bad`` for ``--skip_bad``, and ``-o`` for ``--output``."""
     result = []
     for argument in arguments:
+        argument = "--output" if argument == "-o" else argument
         option, equals, value = argument.partition("=")
         if option.startswith("--"):
             option = "--" + option[2:].replace("-", "_")
@@ -80,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parsed = parser.parse_args(underscored(sys.argv[1:] if arguments is None else arguments))
     try:
         COMMANDS[parsed.subcommand](**parsed[parsed.subcommand])
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if os.environ.get("AUDIOLLM_TRACEBACK") == "1":
             raise
         sys.stderr.write(f"audiollm: error: {error}\n")

@@ -38,7 +38,7 @@ _OFFLINE_SIGNS = (
 )  # fmt: skip
 
 
-class PackageError(RuntimeError):
+class PackageError(OSError):
     """A package that could not be had; the message says why and what to do."""
 
 

@@ -49,6 +49,20 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     show(summary, as_json=json, title="extended vocabulary")
 
 
+def convert(source: str, output: str) -> None:
+    """Rewrite a released waveform decoder (config.yaml, flow.pt, hift.pt) as safetensors and JSON.
+
+    No weight changes. What is read is only ever data: an unknown tag of the YAML, or code in a .pt file, is refused.
+
+    Args:
+        source: the decoder's folder or Hub id, or a folder that holds decoder/.
+        output: folder to write.
+    """
+    from audiollm.tokenizer.decoder_checkpoints import convert_decoder
+
+    write_line(f"wrote {convert_decoder(source, output)}")
+
+
 def doctor(*, json: bool = False) -> None:
     """Report versions, devices and optional parts, and how to get what is missing.
 
