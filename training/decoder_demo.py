@@ -63,7 +63,7 @@ class DecoderDemoConfig:
     codebook_size: int = 2048
     """Entries of the codebook that is fitted to the training recordings; 35 minutes hold about 25 frames of each."""
 
-    vocoder_steps: int = 8000
+    vocoder_steps: int = 4500
     """Updates of the vocoder."""
 
     flow_steps: int = 2400
