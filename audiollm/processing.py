@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import upload_folder
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
@@ -356,6 +357,14 @@ class AudioLLMProcessor(ProcessorMixin):
         """
         self._save_audio_tokenizer(Path(save_directory) / AUDIO_TOKENIZER_FOLDER)
         return super().save_pretrained(str(save_directory), push_to_hub=push_to_hub, **kwargs)
+
+    def _upload_modified_files(
+        self, working_dir: str | os.PathLike[str], repo_id: str, files_timestamps: dict[str, float], **options: Any
+    ) -> Any:
+        """Uploads the folder with all that is in `audio_tokenizer/`; transformers' own goes one folder deep at most."""
+        return upload_folder(
+            repo_id=repo_id, folder_path=Path(working_dir), ignore_patterns=["model*.safetensors*"], **options
+        )
 
     def _save_audio_tokenizer(self, target: Path) -> None:
         if not self.has_audio_tokenizer:

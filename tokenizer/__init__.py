@@ -3,7 +3,10 @@
 from .base import AudioTokenizer, Codes
 from .codebook import Codebook
 from .configuration import UniAudioTokenizerConfig
+from .decoder_configuration import WaveformDecoderConfig
+from .decoder_inputs import VoicePrompt
 from .modeling import UniAudioTokenizer, UniAudioTokenizerOutput
+from .waveform_decoder import WaveformDecoder
 
 __all__ = [
     "AudioTokenizer",
@@ -12,4 +15,7 @@ __all__ = [
     "UniAudioTokenizer",
     "UniAudioTokenizerConfig",
     "UniAudioTokenizerOutput",
+    "VoicePrompt",
+    "WaveformDecoder",
+    "WaveformDecoderConfig",
 ]
