@@ -232,7 +232,7 @@ def prepare_items(
     manifest = open_corpus(source)
     if len(manifest) == 0:
         raise DataError(f"{manifest.name} holds no records")
-    settings = {
+    settings: dict[str, Any] = {
         "version": FORMAT_VERSION,
         "manifest": manifest.fingerprint,
         "format": dataclasses.asdict(clip_format),
@@ -245,7 +245,7 @@ def prepare_items(
     mine = range(process_index, num_shards, num_processes)
     for shard in tqdm(mine, desc="prepare", unit="shard", disable=not progress):
         if not (folder / _shard_name("clips", shard)).exists():
-            _prepare_shard(folder, manifest, shard, clip_format, audio_tokenizer)
+            _prepare_shard(folder, manifest, shard, clip_format, audio_tokenizer, settings["audio_tokenizer"])
     wait_for_everyone()
     entries, problems = _read_entries(folder, num_shards)
     wait_for_everyone()
@@ -260,13 +260,19 @@ def prepare_items(
 
 
 def _prepare_shard(
-    folder: Path, manifest: Manifest, shard: int, clip_format: ClipFormat, audio_tokenizer: AudioTokenizer | None
+    folder: Path,
+    manifest: Manifest,
+    shard: int,
+    clip_format: ClipFormat,
+    audio_tokenizer: AudioTokenizer | None,
+    fingerprint: str | None,
 ) -> None:
     indices = range(shard * SHARD_RECORDS, min((shard + 1) * SHARD_RECORDS, len(manifest)))
     tensors: dict[str, Tensor] = {}
     entries: list[dict[str, Any]] = []
     problems: list[str] = []
-    for index, clip in zip(indices, prepare_clips(manifest, indices, clip_format, audio_tokenizer), strict=True):
+    clips = prepare_clips(manifest, indices, clip_format, audio_tokenizer, fingerprint)
+    for index, clip in zip(indices, clips, strict=True):
         if not isinstance(clip, PreparedClip):
             place = manifest.where(index)
             problems.append(str(clip) if str(clip).startswith(place) else f"{place}: {clip}")

@@ -81,7 +81,11 @@ class _Clip:
 
 
 def prepare_clips(
-    manifest: Manifest, indices: Sequence[int], clip_format: ClipFormat, audio_tokenizer: AudioTokenizer | None
+    manifest: Manifest,
+    indices: Sequence[int],
+    clip_format: ClipFormat,
+    audio_tokenizer: AudioTokenizer | None = None,
+    fingerprint: str | None = None,
 ) -> Iterator[PreparedClip | AudioError | RecordError]:
     """Reads, encodes and aligns clips.
 
@@ -90,13 +94,14 @@ def prepare_clips(
         indices: which of them.
         clip_format: what to turn them into.
         audio_tokenizer: encodes the clips that come without codes.
+        fingerprint: of the audio tokenizer. Clips whose codes are marked as another's are refused.
 
     Yields:
         Per record, in order: the clip, or why it cannot be used.
     """
     loaded: list[_Clip | AudioError | RecordError] = []
     with ThreadPoolExecutor(NUM_LOADERS, thread_name_prefix="load") as executor:
-        loaded = list(executor.map(lambda index: _load(manifest, index, clip_format), indices))
+        loaded = list(executor.map(lambda index: _load(manifest, index, clip_format, fingerprint), indices))
     loaded = _encode(loaded, audio_tokenizer)
     spectrogram = MelSpectrogram(clip_format.mel)
     for clip in loaded:
@@ -109,7 +114,9 @@ def prepare_clips(
             yield error
 
 
-def _load(manifest: Manifest, index: int, clip_format: ClipFormat) -> _Clip | AudioError | RecordError:
+def _load(
+    manifest: Manifest, index: int, clip_format: ClipFormat, fingerprint: str | None
+) -> _Clip | AudioError | RecordError:
     where = manifest.where(index)
     try:
         record = manifest[index]
@@ -124,7 +131,7 @@ def _load(manifest: Manifest, index: int, clip_format: ClipFormat) -> _Clip | Au
             id=str(fields.get("id", where)),
             where=where,
             text=fields.get("text"),
-            codes=_codes_of(fields, where, clip_format.codebook_size),
+            codes=_codes_of(fields, where, clip_format.codebook_size, fingerprint),
             speaker=_speaker_of(fields, where),
             waveform=waveform,
             sample_rate=sample_rate,
@@ -145,10 +152,15 @@ def _audio_of(record: Any, where: str, base_dir: str | None) -> AudioPart:
     raise RecordError(where, f"has no audio, which is what a decoder learns to make; it has {found}")
 
 
-def _codes_of(fields: Mapping[str, Any], where: str, codebook_size: int) -> Tensor | None:
+def _codes_of(fields: Mapping[str, Any], where: str, codebook_size: int, fingerprint: str | None) -> Tensor | None:
     codes = fields.get("codes")
     if codes is None:
         return None
+    made_by = fields.get("audio_tokenizer")
+    if made_by is not None and fingerprint is not None and made_by != fingerprint:
+        raise RecordError(
+            where, f"codes: were made by another audio tokenizer ({made_by}) than the one named ({fingerprint})"
+        )
     try:
         row = np.atleast_2d(np.asarray(codes))
     except ValueError as error:  # rows of different lengths

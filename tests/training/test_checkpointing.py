@@ -12,6 +12,7 @@ from audiollm.training.checkpointing import (
     ResumeError,
     differences,
     find_checkpoint,
+    load,
     random_state,
     restore_random_state,
     run_identity,
@@ -41,6 +42,24 @@ def save(checkpoints: Checkpoints, step: int) -> None:
 
 def names(checkpoints: Checkpoints) -> list[str]:
     return sorted(path.name for path in checkpoints.folder.iterdir())
+
+
+def test_extras_are_saved_and_restored_beside_the_weights(tmp_path):
+    model, other = torch.nn.Linear(2, 2), torch.nn.Linear(3, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    folder = checkpoints.save(OneProcess(), model, optimizer, CheckpointState(1, {}), {}, {"other": other})
+    fresh, restored = torch.nn.Linear(2, 2), torch.nn.Linear(3, 1)
+    load(OneProcess(), fresh, torch.optim.AdamW(fresh.parameters()), folder, {"other": restored})
+    assert torch.equal(fresh.weight, model.weight)
+    assert torch.equal(restored.weight, other.weight)
+
+
+def test_settings_inside_a_section_may_change_by_their_full_name():
+    identity = run_identity({"flow": {"eval_steps": 4, "ema_decay": 0.9}, "eval_steps": 1})
+    assert identity == {"flow.ema_decay": 0.9, "eval_steps": 1}
+    # Checkpoints from before such a setting was let go still resume.
+    assert differences({"flow.eval_steps": 10, "flow.ema_decay": 0.9}, {"flow.ema_decay": 0.9}) == []
 
 
 def test_the_newest_are_kept_and_latest_names_the_last(tmp_path):

@@ -76,6 +76,15 @@ def test_clips_without_codes_are_encoded_by_the_audio_tokenizer(tmp_path, record
         prepare(tmp_path, plain)
 
 
+def test_codes_of_another_tokenizer_are_refused_if_the_record_tells(tmp_path, records, decoder_parts):
+    audio_tokenizer = decoder_parts.build_audio_tokenizer()
+    records[0]["audio_tokenizer"] = audio_tokenizer.fingerprint()
+    assert len(prepare(tmp_path, records, audio_tokenizer=audio_tokenizer)) == 4
+    records[2]["audio_tokenizer"] = "0123abcd"
+    with pytest.raises(DataError, match=r"clips\.jsonl:3: codes: were made by another audio tokenizer \(0123abcd\)"):
+        prepare(tmp_path, records, audio_tokenizer=audio_tokenizer)
+
+
 def test_prepared_clips_are_found_again_and_not_made_again(tmp_path, records, monkeypatch):
     monkeypatch.setattr(decoder_data, "SHARD_RECORDS", 2)
     first = prepare(tmp_path, records)
