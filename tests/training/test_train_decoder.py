@@ -15,13 +15,17 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
+from audiollm.tokenizer.flow import FlowModel
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.waveform_decoder import WaveformDecoder
 from audiollm.training import train_decoder
 from audiollm.training.checkpointing import ResumeError
 from audiollm.training.decoder_config import FlowSettings
+from audiollm.training.decoder_data import prepare_items
 from audiollm.training.decoder_parts import join_decoder, load_part
+from audiollm.training.decoder_records import ClipFormat
 from audiollm.training.encoded_records import DataError
+from audiollm.training.flow_batches import make_pass
 from audiollm.training.flow_training import embedding_from_codebook
 from audiollm.training.run_record import NonFiniteLossError, config_as_json, read_metrics
 from audiollm.training.train_decoder import train
@@ -63,6 +67,8 @@ def test_a_run_learns_and_leaves_a_complete_record(make_decoder_config, decoder_
     evaluations = metrics_of(run, "eval")
     assert [line["step"] for line in evaluations] == [60, 120]
     assert evaluations[1]["loss"] < evaluations[0]["loss"]
+    right, wrong = losses_with_right_and_wrong_codes(run, decoder_corpus.dev)
+    assert right < 0.9 * wrong  # it is the codes that it learned from
     assert summary.evaluation["mel_distance"] == evaluations[1]["mel_distance"] < 1.5  # nats
     assert summary.loss == lines[-1]["loss"]
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["latest", "step_000060", "step_000120"]
@@ -70,6 +76,21 @@ def test_a_run_learns_and_leaves_a_complete_record(make_decoder_config, decoder_
     assert record["data"]["num_clips"] == 20
     assert record["num_updates"] == 120
     assert json.loads((run / "checkpoints" / "step_000120" / "config.json").read_text())["max_steps"] == 120
+
+
+def losses_with_right_and_wrong_codes(run: Path, manifest: Path) -> tuple[float, float]:
+    """Losses of a trained model on held-out tones, with their own codes and with those of other pitches."""
+    sizes, weights = load_part(run, "flow")
+    flow = FlowModel(sizes.flow, sizes.mel).eval()
+    flow.load_state_dict(weights)
+    items = prepare_items(str(manifest), ClipFormat(sizes.mel, 25.0, 64), run / "prepared")
+    clips = range(len(items))
+    one = make_pass(items, clips, clips, seeds=(0, 0), max_codes=999, guidance_dropout=0.0, speaker_size=4)
+    inputs = one.inputs(torch.device("cpu"))
+    inputs["lengths"] = inputs.pop("code_lengths")
+    with torch.no_grad():
+        right = float(flow.loss(**inputs, padding="hidden"))
+        return right, float(flow.loss(**inputs | {"codes": (inputs["codes"] + 30) % 60}, padding="hidden"))
 
 
 def test_evaluations_with_a_vocoder_leave_sounds_and_their_distances(
