@@ -1,6 +1,7 @@
-# Two commands, each of which does all the set-up on a fresh machine:
-#   make demo   real recordings -> codes -> a trained Audio-LLM -> an answer and a report (under 15 minutes on 2 CPU cores)
-#   make test   lint, types and the test suite (what CI runs)
+# Commands, each of which does all the set-up on a fresh machine:
+#   make demo     real recordings -> codes -> a trained Audio-LLM -> an answer and a report (under 15 minutes on 2 CPU cores)
+#   make decoder  a waveform decoder from real recordings, and the word error rate of what it says (about 2 hours)
+#   make test     lint, types and the test suite (what CI runs)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,10 +9,14 @@ BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint types unit slow clean
+.PHONY: demo decoder test lint types unit slow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python training/demo.py --output runs/demo $(DEMO_FLAGS)
+
+decoder: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[corpora]'
+	$(BIN)/python training/decoder_demo.py --output runs/decoder $(DECODER_FLAGS)
 
 test: lint types unit
 

@@ -148,6 +148,7 @@ def launch_training(model: Literal["flow", "vocoder"], folder: Path, config: Dec
         *("--audio_tokenizer", str(folder / "tokenizer"), "--cache_dir", str(folder / "prepared")),
         *("--output_dir", str(run), "--resume", "latest"),
         *("--max_steps", str(steps), "--seed", str(config.seed)),
+        *("--decoder.flow.codebook_size", str(config.codebook_size)),
     ]
     console.print("  " + " ".join(["accelerate launch", *command[3:]]))
     subprocess.run(command, check=True)
