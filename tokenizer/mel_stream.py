@@ -35,7 +35,8 @@ class EncodedCodes:
         self._block_size = min(flow.config.encoder.block_size, max_history)
         self._cache: TokenEncoderCache = flow.encoder.new_cache(max_history)
         self._waiting = torch.zeros(1, 0, dtype=torch.int64, device=flow.device)  # codes of the unfinished block
-        self._prompt = self._ending = self._kept = torch.zeros(1, 0, flow.config.num_mels, device=flow.device)
+        nothing = torch.zeros(1, 0, flow.config.num_mels, device=flow.device, dtype=flow.dtype)
+        self._prompt = self._ending = self._kept = nothing
         self._first = 0  # code at which the kept ones begin
         self.num_codes = 0
 

@@ -148,6 +148,16 @@ def test_seeds_repeat_and_differ(decoder: WaveformDecoder) -> None:
     assert not torch.allclose(decode(1), decode(2))
 
 
+@pytest.mark.parametrize("reference", [False, True])
+def test_streams_work_in_bfloat16(reference: bool) -> None:
+    decoder, codes = make_decoder(block_size=8), draw_codes(30)
+    wanted = torch.cat(stream(decoder, [codes], reference=reference))
+    made = torch.cat(stream(decoder.prepare(torch.bfloat16), [codes], reference=reference))
+    assert made.dtype == torch.float32
+    assert made.shape == wanted.shape
+    assert made.isfinite().all()
+
+
 # ------------------------------------------------------------------------- seams
 
 
