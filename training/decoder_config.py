@@ -39,6 +39,10 @@ class FlowSettings:
     """Vocoder that makes sound of them: a vocoder's training run, or a decoder. With it, evaluations also measure
     mel-cepstral distortion and, with ``eval_asr``, word error rate, and write waveforms and pictures. None: mels."""
 
+    speaker_encoder: str | None = None
+    """Speaker encoder, such as ``resemblyzer``, that describes every clip whose record has no ``speaker_vector``;
+    ``decoder.flow.speaker_size`` must be the size of its vectors. None: zeros, the neutral voice."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"flow.ema_decay={self.ema_decay}: use a number in [0, 1), such as 0.999")

@@ -31,6 +31,7 @@ from audiollm.training.decoder_data import DecoderItems, prepare_items
 from audiollm.training.decoder_parts import load_part
 from audiollm.training.decoder_records import ClipFormat
 from audiollm.training.decoder_run import clip_generator
+from audiollm.training.decoder_speakers import speaker_column
 from audiollm.training.run_record import write_json
 
 if TYPE_CHECKING:
@@ -208,6 +209,10 @@ class ValidationConfig:
     audio_tokenizer: str | None = None
     """Audio tokenizer (folder or Hub id) that encodes clips without codes."""
 
+    speaker_encoder: str | None = None
+    """Speaker encoder that describes each original for the decoder, as in its training. None: the records' own
+    vectors, or the neutral voice."""
+
     cache_dir: str | None = None
     """Where prepared clips are kept. None: ``output_dir/prepared``."""
 
@@ -248,6 +253,7 @@ def validate(config: ValidationConfig) -> dict[str, Any]:
         ClipFormat(sizes.mel, sizes.flow.frame_rate, sizes.flow.codebook_size),
         config.cache_dir or Path(config.output_dir) / "prepared",
         audio_tokenizer=_load_audio_tokenizer(config.audio_tokenizer),
+        columns=[] if config.speaker_encoder is None else [speaker_column(config.speaker_encoder, sizes)],
     )
     transcriber = None
     if config.asr is not None:

@@ -197,7 +197,11 @@ def _load_audio_tokenizer(config: DecoderTrainingConfig) -> UniAudioTokenizer | 
 def _columns(config: DecoderTrainingConfig) -> list[Column]:
     """What the clips need beside codes, waveform and mel."""
     if config.model == "flow":
-        return []
+        if config.flow.speaker_encoder is None:
+            return []
+        from audiollm.training.decoder_speakers import speaker_column
+
+        return [speaker_column(config.flow.speaker_encoder, config.decoder)]
     from audiollm.training.vocoder_training import vocoder_columns
 
     return vocoder_columns(config)
