@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from .decoder_configuration import EstimatorConfig
 from .frame_mask import FrameMask, MaskedGroupNorm, hide
+from .linear import Linear
 
 NUM_GROUPS = 8
 
@@ -37,7 +38,7 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, time_size: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Mish(), nn.Linear(time_size, out_channels))
+        self.mlp = nn.Sequential(nn.Mish(), Linear(time_size, out_channels))
         self.block1 = ConvolutionBlock(in_channels, out_channels)
         self.block2 = ConvolutionBlock(out_channels, out_channels)
         self.res_conv = nn.Conv1d(in_channels, out_channels, 1)
@@ -56,10 +57,10 @@ class Attention(nn.Module):
         super().__init__()
         inner = config.num_heads * config.head_dim
         self.num_heads = config.num_heads
-        self.to_q = nn.Linear(channels, inner, bias=False)
-        self.to_k = nn.Linear(channels, inner, bias=False)
-        self.to_v = nn.Linear(channels, inner, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(inner, channels), nn.Dropout(config.dropout))
+        self.to_q = Linear(channels, inner, bias=False)
+        self.to_k = Linear(channels, inner, bias=False)
+        self.to_v = Linear(channels, inner, bias=False)
+        self.to_out = nn.Sequential(Linear(inner, channels), nn.Dropout(config.dropout))
 
     def forward(self, x_BMC: Tensor, mask: FrameMask | None) -> Tensor:
         queries, keys, values = (
@@ -76,7 +77,7 @@ class GELUProjection(nn.Module):
 
     def __init__(self, in_size: int, out_size: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(in_size, out_size)
+        self.proj = Linear(in_size, out_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(self.proj(x))
@@ -88,7 +89,7 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            GELUProjection(channels, 4 * channels), nn.Dropout(dropout), nn.Linear(4 * channels, channels)
+            GELUProjection(channels, 4 * channels), nn.Dropout(dropout), Linear(4 * channels, channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,8 +139,8 @@ class TimeEmbedding(nn.Module):
     def __init__(self, size: int, out_size: int) -> None:
         super().__init__()
         self.size = size
-        self.linear_1 = nn.Linear(size, out_size)
-        self.linear_2 = nn.Linear(out_size, out_size)
+        self.linear_1 = Linear(size, out_size)
+        self.linear_2 = Linear(out_size, out_size)
 
     def sinusoids(self, t: Tensor) -> Tensor:
         """Embeds times in [0, 1], float32 ``[B]``, as ``[B, size]``: sines, then cosines."""

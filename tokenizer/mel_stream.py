@@ -106,6 +106,7 @@ class MelStream:
         self._flow, self._noise = flow, noise
         self._history_frames, self._overlap_frames = history_frames, overlap_frames
         self._steps, self._guidance = steps, guidance
+        self._stride = 2 ** (len(flow.config.estimator.channels) - 1)
         num_prompt_codes = 0 if prompt_codes is None else prompt_codes.shape[1]
         self._encoded = EncodedCodes(flow, num_prompt_codes, max_history_codes)
         self._speaker = flow.project_speaker(speaker, 1).detach()
@@ -144,11 +145,22 @@ class MelStream:
         num_frames = self._tail.shape[-1]
         num_finished = num_frames if is_last else max(0, num_frames - self._overlap_frames)
         finished, self._tail = self._tail[..., :num_finished], self._tail[..., num_finished:]
-        history = torch.cat([self._history, finished], dim=3)
-        self._history = history[..., max(0, history.shape[-1] - self._history_frames) :]
         self._next += num_finished
+        self._remember(finished)
         self._encoded.forget_before(int((self._next - self._history.shape[-1]) * self._codes_per_frame))
         return finished[-1]
+
+    def _remember(self, finished: Tensor) -> None:
+        """Appends finished states to the history and drops its oldest, so that windows start where strides do.
+
+        The estimator's stages halve the frame rate; a window from an odd frame on would pair other frames than the
+        whole row does.
+        """
+        history = torch.cat([self._history, finished], dim=3)
+        num_dropped = max(0, history.shape[-1] - self._history_frames)
+        start = self._next - history.shape[-1] + num_dropped - self._given.shape[2]
+        num_dropped += -start % self._stride
+        self._history = history[..., num_dropped:]
 
     def _window(self, stop: int) -> Tensor:
         """Computes the states of the frames from the first unfinished one to ``stop``."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .decoder_configuration import TokenEncoderConfig
+from .linear import Linear
 
 MAX_QUERIES = 1024
 """Queries of one attention call when nothing is trained; the scores of a long row then stay small."""
@@ -91,11 +92,11 @@ class RelativeAttention(nn.Module):
         super().__init__()
         self.num_heads = config.num_heads
         self.dropout = config.attention_dropout
-        self.linear_q = nn.Linear(config.size, config.size)
-        self.linear_k = nn.Linear(config.size, config.size)
-        self.linear_v = nn.Linear(config.size, config.size)
-        self.linear_out = nn.Linear(config.size, config.size)
-        self.linear_pos = nn.Linear(config.size, config.size, bias=False)
+        self.linear_q = Linear(config.size, config.size)
+        self.linear_k = Linear(config.size, config.size)
+        self.linear_v = Linear(config.size, config.size)
+        self.linear_out = Linear(config.size, config.size)
+        self.linear_pos = Linear(config.size, config.size, bias=False)
         head_dim = config.size // config.num_heads
         self.pos_bias_u = nn.Parameter(nn.init.xavier_uniform_(torch.empty(config.num_heads, head_dim)))
         self.pos_bias_v = nn.Parameter(nn.init.xavier_uniform_(torch.empty(config.num_heads, head_dim)))
@@ -189,8 +190,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: TokenEncoderConfig) -> None:
         super().__init__()
-        self.w_1 = nn.Linear(config.size, config.feed_forward_size)
-        self.w_2 = nn.Linear(config.feed_forward_size, config.size)
+        self.w_1 = Linear(config.size, config.feed_forward_size)
+        self.w_2 = Linear(config.feed_forward_size, config.size)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -227,7 +228,7 @@ class EncoderInput(nn.Module):
     def __init__(self, input_size: int, config: TokenEncoderConfig) -> None:
         super().__init__()
         self.out = nn.Sequential(
-            nn.Linear(input_size, config.size), nn.LayerNorm(config.size), nn.Dropout(config.dropout)
+            Linear(input_size, config.size), nn.LayerNorm(config.size), nn.Dropout(config.dropout)
         )
         self.scale = math.sqrt(config.size)
 

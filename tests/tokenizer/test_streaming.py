@@ -131,7 +131,7 @@ def test_every_second_costs_the_same(decoder: WaveformDecoder) -> None:
         made.push(piece)
         costs.append(made.num_computed_frames - before)
     per_block = (50 + 50 + 5) * 5  # history, block and what was held back before it, 5 frames each
-    assert set(costs[4:]) == {per_block}
+    assert set(costs[4:]) <= {per_block, per_block - 1}  # a window may start one frame late, at an even one
     encoded = made._mels._encoded
     assert encoded._kept.shape[1] <= 50 + 5 + 4
     assert encoded._cache.num_codes <= 750
@@ -243,6 +243,27 @@ def test_more_history_comes_closer_to_the_clip_decoded_at_once(decoder: Waveform
     assert distance(100) < 0.7 * distance(0)
 
 
+@pytest.mark.parametrize("num_given", [0, 3])
+def test_windows_start_where_the_estimator_halves_the_frames_of_the_whole_row(num_given: int) -> None:
+    flow = make_decoder(frame_rate=26.0).flow  # 4.8 frames per code: finished frames come in odd and even numbers
+    mel = MelStream(
+        flow,
+        NoiseTape(NUM_MELS, torch.Generator().manual_seed(0)),
+        history_frames=11,
+        overlap_frames=2,
+        max_history_codes=8,
+        prompt_codes=draw_codes(2)[None] if num_given else None,
+        prompt_mel=torch.zeros(1, NUM_MELS, num_given) if num_given else None,
+        steps=1,
+    )
+    starts = []
+    for piece in draw_codes(36).split(3):
+        mel.extend(piece[None])
+        starts.append(mel._next - mel._history.shape[-1] - num_given)
+    assert max(starts) > 20
+    assert all(start % 2 == 0 for start in starts)
+
+
 def test_known_frames_repeat_their_way_and_the_others_follow(decoder: WaveformDecoder) -> None:
     flow = decoder.flow.decoder
     torch.manual_seed(2)
@@ -340,7 +361,8 @@ def test_a_prompt_costs_the_same_in_every_block(decoder: WaveformDecoder) -> Non
         before = made.num_computed_frames
         made.push(piece)
         costs.append(made.num_computed_frames - before)
-    assert set(costs[3:]) == {60 + (10 + 10 + 5) * 5}
+    per_block = 60 + (10 + 10 + 5) * 5
+    assert set(costs[3:]) <= {per_block, per_block - 1}
 
 
 # -------------------------------------------------------------------- bad input
