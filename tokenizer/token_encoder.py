@@ -227,9 +227,7 @@ class EncoderInput(nn.Module):
 
     def __init__(self, input_size: int, config: TokenEncoderConfig) -> None:
         super().__init__()
-        self.out = nn.Sequential(
-            Linear(input_size, config.size), nn.LayerNorm(config.size), nn.Dropout(config.dropout)
-        )
+        self.out = nn.Sequential(Linear(input_size, config.size), nn.LayerNorm(config.size), nn.Dropout(config.dropout))
         self.scale = math.sqrt(config.size)
 
     def forward(self, x_BTE: Tensor) -> Tensor:
