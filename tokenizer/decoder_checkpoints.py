@@ -23,7 +23,7 @@ from torch import Tensor
 from .checkpoints import torch_dtype
 from .decoder_configuration import WaveformDecoderConfig
 from .decoder_layouts import read_released_config, vocoder_name
-from .tensor_files import read_tensors
+from .tensor_files import check_complete, read_tensors
 from .waveform_decoder import WaveformDecoder
 
 DECODER_FOLDER = "decoder"
@@ -55,7 +55,7 @@ def read_decoder(folder: Path) -> WaveformDecoder:
     tensors = _read_own(folder) if is_own(folder) else _read_released(folder)
     with torch.device("meta"):  # no memory and no random initialisation for weights about to be replaced
         decoder = WaveformDecoder(config)
-    _check_tensors(decoder, tensors, folder)
+    check_complete(decoder, tensors, folder)
     decoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     return decoder.eval()
 
@@ -164,22 +164,6 @@ def _read_released(folder: Path) -> dict[str, Tensor]:
                 raise ValueError(f"{path} holds {ours.removeprefix('vocoder.')} twice, under two names")
             tensors[ours] = tensor
     return tensors
-
-
-def _check_tensors(decoder: WaveformDecoder, tensors: dict[str, Tensor], folder: Path) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in decoder.state_dict().items()}
-    missing = sorted(expected.keys() - tensors.keys())
-    unknown = sorted(tensors.keys() - expected.keys())
-    misshapen = [
-        f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
-        for name, shape in sorted(expected.items())
-        if name in tensors and tuple(tensors[name].shape) != shape
-    ]
-    if missing or unknown or misshapen:
-        raise ValueError(
-            f"the weights in {folder} do not fit its configuration; missing: {', '.join(missing) or 'none'}; "
-            f"unknown: {', '.join(unknown) or 'none'}; wrong shape: {', '.join(misshapen) or 'none'}"
-        )
 
 
 # ---------------------------------------------------------------------- writing

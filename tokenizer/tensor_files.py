@@ -6,12 +6,13 @@ import pickle
 import re
 import struct
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 # What torch raises for a pickle that is cut off or altered; which one depends on the byte.
 DAMAGED = (
@@ -53,10 +54,40 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if value.layout != torch.strided or not value.is_floating_point():
             raise ValueError(f"{path}: {name} is {value.dtype} and {value.layout}; expected dense floats")
         tensors[name] = value.detach()
+    check_finite(tensors, path)
+    return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Refuses weights that no training should have left.
+
+    Raises:
+        ValueError: naming the tensors with NaN or infinity.
+    """
     wrong = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if wrong:
-        raise ValueError(f"{path} holds NaN or infinity in {', '.join(sorted(wrong))}; its training failed")
-    return tensors
+        raise ValueError(f"{source} holds NaN or infinity in {', '.join(sorted(wrong))}; its training failed")
+
+
+def check_complete(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Refuses tensors that are not exactly the model's.
+
+    Raises:
+        ValueError: listing every missing, unknown and misshapen one.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    missing = sorted(expected.keys() - tensors.keys())
+    unknown = sorted(tensors.keys() - expected.keys())
+    misshapen = [
+        f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
+        for name, shape in sorted(expected.items())
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    if missing or unknown or misshapen:
+        raise ValueError(
+            f"the weights in {source} do not fit its configuration; missing: {', '.join(missing) or 'none'}; "
+            f"unknown: {', '.join(unknown) or 'none'}; wrong shape: {', '.join(misshapen) or 'none'}"
+        )
 
 
 def _read_safetensors(path: Path) -> object:

@@ -179,6 +179,17 @@ def test_missing_unknown_and_misshapen_tensors_are_all_listed(released: Path) ->
         assert part in message
 
 
+def test_weights_that_are_no_numbers_are_refused_by_name(released: Path) -> None:
+    tensors = load_file(released / "model.safetensors")
+    tensors["ema_weight"][0] = float("nan")  # chance values of the published trainer; codes do not depend on them
+    save_file(tensors, released / "model.safetensors")
+    UniAudioTokenizer.from_pretrained(released)
+    tensors["conv1.weight"][0, 0, 0] = float("nan")
+    save_file(tensors, released / "model.safetensors")
+    with pytest.raises(ValueError, match=r"NaN or infinity in .*conv1\.weight"):
+        UniAudioTokenizer.from_pretrained(released)
+
+
 def test_wrong_folders_are_refused(tmp_path: Path, released: Path) -> None:
     with pytest.raises(ValueError, match="neither a folder here nor a checkpoint on the Hub"):
         UniAudioTokenizer.from_pretrained(tmp_path / "nothing" / "here" / "at-all")
