@@ -164,7 +164,7 @@ class CorpusEncoder:
                 clip.num_samples += len(block)
                 yield block
 
-        encode_stream = self._audio_tokenizer.encode_stream  # type: ignore[attr-defined]
+        encode_stream = self._audio_tokenizer.encode_stream
         # Codes go into one growing block each. Small tensors kept alive between large temporary ones would leave the
         # heap full of holes, and memory would grow by 100 MB per hour of audio.
         rows: list[array[int]] = []
