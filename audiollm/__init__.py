@@ -18,6 +18,7 @@ _HOME_OF = {
     "Codes": "audiollm.tokenizer.base",
     "UniAudioTokenizer": "audiollm.tokenizer.modeling",
     "UniAudioTokenizerConfig": "audiollm.tokenizer.configuration",
+    "WaveformDecoder": "audiollm.tokenizer.waveform_decoder",
     "extend": "audiollm.vocabulary",
     "load_audio": "audiollm.data.audio",
     "load_conversations": "audiollm.data.conversation",

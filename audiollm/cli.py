@@ -17,7 +17,7 @@ import docstring_parser
 from jsonargparse import ArgumentParser
 
 from .commands.checkpoints import convert, doctor, extend_llm
-from .commands.corpora import inspect_data, tokenize
+from .commands.corpora import inspect_data, speech_data, tokenize
 from .commands.listening import transcribe
 from .commands.sound import reconstruct, speak
 
@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "tokenize": tokenize,
     "extend": extend_llm,
     "inspect-data": inspect_data,
+    "speech-data": speech_data,
     "transcribe": transcribe,
     "speak": speak,
     "reconstruct": reconstruct,

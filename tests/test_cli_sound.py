@@ -94,6 +94,22 @@ def test_convert_keeps_every_weight(speaking: Path, tmp_path: Path) -> None:
     assert torch.equal(converted["flow.input_embedding.weight"], flow["input_embedding.weight"])
 
 
+def test_speech_data_makes_records_that_ask_for_the_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = [
+        {"id": "a", "text": "Good morning", "codes": [1] * 30, "duration_seconds": 1.2, "gender": "female"},
+        {"id": "b", "codes": [2] * 30, "duration_seconds": 1.2},
+    ]
+    (tmp_path / "codes.jsonl").write_text("".join(json.dumps(clip) + "\n" for clip in clips))
+    main(["speech-data", str(tmp_path / "codes.jsonl"), str(tmp_path / "speak.jsonl"), "--voice-share", "1", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["records"] == report["with_voice"] == 1
+    assert sum(report["left_out"].values()) == 1
+    (record,) = [json.loads(line) for line in (tmp_path / "speak.jsonl").read_text().splitlines()]
+    request, answer = record["messages"]
+    assert "Good morning" in request["content"][0]["text"]
+    assert answer["content"][0]["codes"] == [1] * 30
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -82,3 +82,38 @@ def inspect_data(data: str, *, model: str, index: int = 0, limit: int | None = N
             write_line(jsonlib.dumps(vars(row), ensure_ascii=False))
         return
     show_token_table(rows[:limit], total=len(rows), record_id=conversation.id)
+
+
+def speech_data(
+    source: str,
+    output: str,
+    *,
+    split: str | None = None,
+    voice_share: float = 0.8,
+    min_seconds: float = 0.3,
+    max_seconds: float = 30.0,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Turn clips with texts into records that teach a model to speak, in a voice that is asked for in words.
+
+    Args:
+        source: a manifest of clips with a text and codes or audio, such as `audiollm tokenize` writes.
+        output: conversation records for training/sft.py (.jsonl).
+        split: use clips of this split only.
+        voice_share: share of the clips with known vocal attributes whose request describes the voice.
+        min_seconds: shorter clips are left out.
+        max_seconds: longer clips are left out, not cut.
+        seed: changes which clips get which words.
+        json: print the report as JSON.
+    """
+    from audiollm.data.speech_tasks import SpeechTaskSettings, write_speech_records
+
+    settings = SpeechTaskSettings(
+        split=split, voice_share=voice_share, min_seconds=min_seconds, max_seconds=max_seconds, seed=seed
+    )
+    report = write_speech_records(source, output, settings)
+    if json:
+        write_line(jsonlib.dumps(vars(report), ensure_ascii=False))
+    else:
+        write_line(str(report))
