@@ -299,6 +299,6 @@ def launch(config, folder: Path) -> None:
     environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
     ended = subprocess.run(
         [*command, "training/train_decoder.py", "--config", str(path)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]
