@@ -11,9 +11,14 @@ from matplotlib.figure import Figure
 
 from audiollm.benchmarks.html_page import image, page, player, png, table
 from audiollm.data.audio import load_audio
-from audiollm.training.decoder_validation import COPY_SYNTHESIS, DECODED, ORIGINAL
+from audiollm.training.decoder_validation import COPY_SYNTHESIS, DECODED, ORIGINAL, STREAMED
 
-SYSTEMS = {ORIGINAL: "original", COPY_SYNTHESIS: "copy-synthesis (vocoder alone)", DECODED: "decoded from codes"}
+SYSTEMS = {
+    ORIGINAL: "original",
+    COPY_SYNTHESIS: "copy-synthesis (vocoder alone)",
+    DECODED: "decoded from codes",
+    STREAMED: "streamed",
+}
 SHOWN_CLIPS = 8
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ORIGINAL, COPY_SYNTHESIS, DECODED = "original", "copy_synthesis", "decoded"
+ORIGINAL, COPY_SYNTHESIS, DECODED, STREAMED = "original", "copy_synthesis", "decoded", "streamed"
 QUICK_METRICS = ("mel_distance", "mcd")
 ALL_METRICS = ("mel_distance", "mcd", "stoi", "pesq")
 
@@ -79,6 +79,18 @@ def decoding(decoder: WaveformDecoder, steps: int = 10, seed: int = 0) -> Synthe
     def synthesize(items: DecoderItems, clip: int) -> Tensor:
         (waveform,) = decoder.decode(items.codes(clip), speaker=items.speaker(clip), steps=steps, seed=seed)
         return waveform.cpu()
+
+    return synthesize
+
+
+def streaming(decoder: WaveformDecoder, steps: int = 10, seed: int = 0) -> Synthesis:
+    """The whole decoder, from codes that come one by one."""
+
+    def synthesize(items: DecoderItems, clip: int) -> Tensor:
+        codes = items.codes(clip).split(1)
+        return torch.cat(
+            [piece.cpu() for piece in decoder.decode_stream(codes, speaker=items.speaker(clip), steps=steps, seed=seed)]
+        )
 
     return synthesize
 
@@ -228,12 +240,17 @@ class ValidationConfig:
     seed: int = 0
     """Of everything that is drawn."""
 
+    stream: bool = False
+    """Also decode every clip as a stream."""
+
     device: str | None = None
     """Where to compute; the CPU if None."""
 
     def __post_init__(self) -> None:
         if (self.decoder is None) == (self.vocoder is None):
             raise ValueError("give either decoder or vocoder: the first is measured as a whole, the second by itself")
+        if self.stream and self.decoder is None:
+            raise ValueError("stream: a vocoder alone has no codes to stream; give a decoder")
         if self.max_clips is not None and self.max_clips < 1:
             raise ValueError(f"max_clips={self.max_clips}: use 1 or more")
         if self.write_clips < 0 or self.steps < 1:
@@ -278,10 +295,13 @@ def _load_systems(config: ValidationConfig) -> tuple[WaveformDecoderConfig, dict
 
     assert config.decoder is not None
     decoder = WaveformDecoder.from_pretrained(config.decoder, device=config.device)
-    return decoder.config, {
+    systems = {
         COPY_SYNTHESIS: copy_synthesis(decoder.vocoder, config.seed),
         DECODED: decoding(decoder, config.steps, config.seed),
     }
+    if config.stream:
+        systems[STREAMED] = streaming(decoder, config.steps, config.seed)
+    return decoder.config, systems
 
 
 def _load_audio_tokenizer(source: str | None) -> Any:

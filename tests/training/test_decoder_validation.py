@@ -99,13 +99,18 @@ def test_a_decoder_is_validated_whole_and_in_parts(decoder, decoder_corpus, tmp_
         "cache_dir": str(tmp_path / "cache"),
     }  # fmt: skip
     whole = validate(
-        ValidationConfig(decoder=str(tmp_path / "decoder"), output_dir=str(tmp_path / "a"), asr="listener", **settings)
+        ValidationConfig(
+            decoder=str(tmp_path / "decoder"), output_dir=str(tmp_path / "a"), asr="listener", stream=True, **settings
+        )
     )
+    lengths = {len(soundfile.read(path)[0]) for path in (tmp_path / "a" / "clips").glob("*.wav")}
+    assert len(lengths) == 1  # a stream is as long as the clip decoded at once
+    assert whole["systems"]["streamed"]["mel_distance"] != whole["systems"]["decoded"]["mel_distance"]
     assert whole["num_clips"] == 2
     assert {*whole["systems"]["decoded"]} == {"mel_distance", "mcd", "wer", "num_words"}
     assert whole["systems"]["decoded"]["mel_distance"] > 0
     assert json.loads((tmp_path / "a" / "metrics.json").read_text()) == whole
-    assert len(list((tmp_path / "a" / "clips").iterdir())) == 4
+    assert len(list((tmp_path / "a" / "clips").iterdir())) == 5
 
     save_part(tmp_path / "vocoder", "vocoder", decoder.config, decoder.vocoder.state_dict())
     alone = validate(ValidationConfig(vocoder=str(tmp_path / "vocoder"), output_dir=str(tmp_path / "b"), **settings))
@@ -138,6 +143,7 @@ def test_settings_that_cannot_work_are_refused():
         ({}, "either decoder or vocoder"),
         ({"decoder": "a", "vocoder": "b"}, "either decoder or vocoder"),
         ({"decoder": "a", "max_clips": 0}, "max_clips=0"),
+        ({"vocoder": "a", "stream": True}, "no codes to stream"),
         ({"decoder": "a", "steps": 0}, "steps=0"),
     ):
         with pytest.raises(ValueError, match=message):
