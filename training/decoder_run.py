@@ -93,21 +93,6 @@ def set_learning_rate(optimizers: Iterable[Any], step: int, total_steps: int, co
     return learning_rate
 
 
-def adamw(module: nn.Module, config: DecoderTrainingConfig, device: torch.device) -> torch.optim.AdamW:
-    """AdamW over the trainable weights; vectors (norms and biases) are not decayed."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        betas=config.betas,
-        fused=device.type in ("cpu", "cuda", "xpu", "mps"),
-    )
-
-
 def clip_gradients(accelerator: Accelerator, module: nn.Module, config: DecoderTrainingConfig) -> float:
     """Clips the gradients of a prepared module; returns their norm before."""
     # max_norm=inf measures without clipping.

@@ -14,7 +14,6 @@ from torch import nn
 
 from audiollm.modeling import AudioLLM
 
-from .objective import TargetTokenLoss
 from .sft_config import LoRASettings, SFTConfig
 
 EXTENDED_FOLDER = "extended"
@@ -98,21 +97,6 @@ def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
         trainable_token_indices=rows,
     )
     return get_peft_model(audio_llm.model, lora)
-
-
-def optimizer_for(objective: TargetTokenLoss, config: SFTConfig, accelerator: Accelerator) -> torch.optim.AdamW:
-    """AdamW over the trainable weights; vectors (norms and biases) are not decayed."""
-    trainable = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        betas=config.betas,
-        fused=accelerator.device.type in ("cpu", "cuda", "xpu", "mps"),
-    )
 
 
 def save_trained_model(accelerator: Accelerator, prepared: nn.Module, start: StartingPoint, config: SFTConfig) -> Path:

@@ -1,4 +1,4 @@
-"""Learning rate as a closed form of the update's number: nothing to step, save or restore.
+"""What a run does at an update, by its number alone; the learning rate is a closed form of it, with nothing to save.
 
 A scheduler object that ``accelerate`` has prepared advances once per *process* at each update; a pure function
 of the update cannot be stepped too often, and a resumed run needs only the number.
@@ -30,3 +30,8 @@ def learning_rate_at(step: int, *, total_steps: int, peak: float, warmup_ratio: 
         return peak * step / warmup_steps
     progress = (step - warmup_steps) / (total_steps - warmup_steps)
     return peak * (min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def is_due(every: int | None, step: int, total_steps: int) -> bool:
+    """Whether something that is done every so many updates, and after the last one, is done after this one."""
+    return step == total_steps or (every is not None and step % every == 0)

@@ -39,8 +39,9 @@ from audiollm.training.data_order import DataOrder, share_of_process
 from audiollm.training.encoded_records import DataCheck, EncodedRecord, EncodedRecords, usable_records
 from audiollm.training.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
 from audiollm.training.launch import LaunchError, mode_name, start_accelerator, stop_accelerator, whole_weights
-from audiollm.training.model_setup import StartingPoint, load_starting_point, optimizer_for, save_trained_model
+from audiollm.training.model_setup import StartingPoint, load_starting_point, save_trained_model
 from audiollm.training.objective import TargetTokenLoss, num_chunks
+from audiollm.training.optimizer import adamw
 from audiollm.training.run_record import (
     MetricsLog,
     NonFiniteLossError,
@@ -50,7 +51,7 @@ from audiollm.training.run_record import (
     write_json,
     write_json_lines,
 )
-from audiollm.training.schedule import learning_rate_at
+from audiollm.training.schedule import is_due, learning_rate_at
 from audiollm.training.sft_config import SFTConfig, num_updates
 
 logger = get_logger(__name__)
@@ -184,11 +185,11 @@ def _train(accelerator: Accelerator, config: SFTConfig) -> TrainingSummary:
             if metrics and (step % config.log_every == 0 or step == run.total_steps):
                 metrics.write(line)
             wait([upcoming])  # a fast text tokenizer must not be used from two threads at once
-            if run.eval_records is not None and _is_due(config.eval_every, step, run.total_steps):
+            if run.eval_records is not None and is_due(config.eval_every, step, run.total_steps):
                 evaluation = _evaluate(run, step, folder / "samples")
                 if metrics:
                     metrics.write(evaluation)
-            if _is_due(config.save_every, step, run.total_steps):
+            if is_due(config.save_every, step, run.total_steps):
                 state = CheckpointState(step, identity)
                 checkpoints.save(accelerator, run.model, run.optimizer, state, documents)
     with whole_weights(accelerator):
@@ -219,7 +220,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         eval_records = read(config.eval_data)
         usable_eval, _ = _check_data(accelerator, config, eval_records)
     objective = TargetTokenLoss(start.trained)
-    model, optimizer = accelerator.prepare(objective, optimizer_for(objective, config, accelerator))
+    model, optimizer = accelerator.prepare(objective, adamw(objective, config, accelerator.device))
     model.train()
     run = _Run(
         config=config,
@@ -379,10 +380,6 @@ def _run_facts(accelerator: Accelerator, run: _Run, data_facts: dict[str, Any]) 
         "num_parameters": sum(size for size, _ in sizes),
         "num_trainable_parameters": sum(size for size, trainable in sizes if trainable),
     }
-
-
-def _is_due(every: int | None, step: int, total_steps: int) -> bool:
-    return step == total_steps or (every is not None and step % every == 0)
 
 
 def main() -> None:

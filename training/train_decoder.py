@@ -44,6 +44,7 @@ from audiollm.training.run_record import (
     package_versions,
     write_json,
 )
+from audiollm.training.schedule import is_due
 
 if TYPE_CHECKING:
     from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -139,11 +140,11 @@ def _train(accelerator: Accelerator, config: DecoderTrainingConfig) -> DecoderTr
         loss = line["loss"]
         if metrics and (step % config.log_every == 0 or step == total_steps):
             metrics.write(line)
-        if run.eval_items is not None and _is_due(config.eval_every, step, total_steps):
+        if run.eval_items is not None and is_due(config.eval_every, step, total_steps):
             evaluation = {"event": "eval", "step": step, **trainer.evaluate(step, folder / "evaluation")}
             if metrics:
                 metrics.write(evaluation)
-        if _is_due(config.save_every, step, total_steps):
+        if is_due(config.save_every, step, total_steps):
             trainer.save(folder / MODEL_FOLDER)
             state = CheckpointState(step, identity)
             checkpoints.save(accelerator, trainer.model, trainer.optimizer, state, documents, trainer.extras)
@@ -245,10 +246,6 @@ def _run_facts(accelerator: Accelerator, trainer: DecoderTrainer, data_facts: di
         "num_updates": trainer.total_steps,
         "num_parameters": sum(p.numel() for p in accelerator.unwrap_model(trainer.model).parameters()),
     }
-
-
-def _is_due(every: int | None, step: int, total_steps: int) -> bool:
-    return step == total_steps or (every is not None and step % every == 0)
 
 
 def main() -> None:

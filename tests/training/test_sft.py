@@ -9,7 +9,6 @@ import subprocess
 import sys
 import wave
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,8 +21,8 @@ from audiollm.modeling import AudioLLM
 from audiollm.training import sft
 from audiollm.training.checkpointing import ResumeError
 from audiollm.training.encoded_records import DataError, EncodedRecords
-from audiollm.training.model_setup import optimizer_for
 from audiollm.training.objective import TargetTokenLoss
+from audiollm.training.optimizer import adamw
 from audiollm.training.run_record import read_metrics
 from audiollm.training.sft import NonFiniteLossError, train
 from audiollm.training.sft_config import LoRASettings
@@ -227,8 +226,8 @@ def test_lora_trains_the_audio_rows_and_merges_into_a_plain_model(make_config, a
 def test_weight_decay_spares_norms_and_biases_and_frozen_weights_are_left_out(make_config, assets):
     model = AudioLLM.from_pretrained(assets.audio_llm).model
     model.model.embed_tokens.requires_grad_(False)
-    cpu = SimpleNamespace(device=torch.device("cpu"))
-    decayed, spared = optimizer_for(TargetTokenLoss(model), make_config(weight_decay=0.3), cpu).param_groups
+    cpu = torch.device("cpu")
+    decayed, spared = adamw(TargetTokenLoss(model), make_config(weight_decay=0.3), cpu).param_groups
     name_of = {parameter: name for name, parameter in model.named_parameters()}
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
     assert all(name_of[parameter].endswith("proj.weight") for parameter in decayed["params"])
