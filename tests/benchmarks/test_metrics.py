@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import evaluate
 import pytest
 
+from audiollm.benchmarks import metrics
 from audiollm.benchmarks.metrics import available_metrics, load_metric
+
+FOLDER = Path(metrics.__file__).parent
 
 
 @pytest.fixture(autouse=True)
-def _modules_in_a_temporary_folder(tmp_path, monkeypatch):
-    # evaluate copies the modules it loads into its cache.
+def _caches_in_a_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("evaluate.config.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", tmp_path / "metrics")
 
@@ -16,6 +21,16 @@ def test_every_metric_of_the_folder_loads_without_a_network():
     assert available_metrics() == ["accuracy", "mcd", "mel_distance", "pesq", "stoi", "wer"]
     for name in available_metrics():
         assert load_metric(name).inputs_description
+
+
+def test_metrics_do_not_depend_on_the_module_cache(tmp_path, monkeypatch):
+    """The copies that evaluate imports are those of the cache it used first: others are not found."""
+    pairs = {"predictions": ["a b"], "references": ["a c"]}
+    assert evaluate.load(str(FOLDER / "wer"), module_type="metric").compute(**pairs)["wer"] == 0.5
+    monkeypatch.setattr("evaluate.config.HF_MODULES_CACHE", str(tmp_path / "elsewhere"))
+    assert load_metric("wer").compute(**pairs)["wer"] == 0.5
+    assert load_metric("accuracy").compute(**pairs)["accuracy"] == 0.0
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_an_unknown_metric_names_the_known_ones():
