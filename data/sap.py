@@ -1,0 +1,34 @@
+"""Semantic-Acoustic Primitives: the record, how it is read, checked and written.
+
+The parts lie in ``sap_record.py``, ``sap_parsing.py``, ``sap_repair.py`` and ``sap_validation.py``.
+"""
+
+from __future__ import annotations
+
+from .sap_parsing import parse_sap
+from .sap_record import (
+    EVENT_TYPES,
+    SAP_ATTRIBUTES,
+    AuditoryScene,
+    EventType,
+    SapError,
+    SapRecord,
+    SoundEvent,
+    Style,
+    render_sap,
+)
+from .sap_validation import validate_sap
+
+__all__ = [
+    "EVENT_TYPES",
+    "SAP_ATTRIBUTES",
+    "AuditoryScene",
+    "EventType",
+    "SapError",
+    "SapRecord",
+    "SoundEvent",
+    "Style",
+    "parse_sap",
+    "render_sap",
+    "validate_sap",
+]
