@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..atomic import atomic_write
 from ..packages import Package, publish_folder
-from . import asterisk, fillets, music, opensfx, sonic_pi, tuxpaint
+from . import asterisk, fillets, game_sounds, music, opensfx, sonic_pi, synthetic, tuxpaint
 from .manifest import (
     MANIFEST_NAME,
     Clip,
@@ -44,6 +44,7 @@ LICENCE_TEXTS = {
     "CC-BY-SA-3.0": "https://creativecommons.org/licenses/by-sa/3.0/",
     "GPL-2.0-only": "https://www.gnu.org/licenses/old-licenses/gpl-2.0.html",
     "GPL-2.0-or-later": "https://www.gnu.org/licenses/old-licenses/gpl-2.0.html",
+    "MIT-Festival": "https://spdx.org/licenses/MIT-Festival.html",
     "MIT": "Permission is hereby granted, free of charge, to any person obtaining a copy of this software and "
     "associated documentation files (the “Software”), to deal in the Software without restriction, including without "
     "limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of "
@@ -65,7 +66,7 @@ class Corpus:
     title: str
     packages: tuple[Package, ...]
     recordings: Callable[[], list[Recording]]
-    """Fetches the packages and lists what is in them; nothing is decoded yet."""
+    """Fetches the packages and lists what is in them; nothing is decoded (or read aloud) yet."""
     num_clips: int
     """How many clips the pinned packages give."""
 
@@ -81,6 +82,13 @@ CORPORA: Mapping[str, Corpus] = {
             2596,
         ),
         Corpus(opensfx.NAME, "Vehicles, machines, animals and nature", opensfx.PACKAGES, opensfx.recordings, 54),
+        Corpus(
+            game_sounds.NAME,
+            "Weapons, animals, machines, weather, footsteps, instruments",
+            game_sounds.PACKAGES,
+            game_sounds.recordings,
+            438,
+        ),
         Corpus(sonic_pi.NAME, "Drums, percussion, basses, electronic", sonic_pi.PACKAGES, sonic_pi.recordings, 149),
         Corpus(
             music.IMMICH,
@@ -104,18 +112,25 @@ CORPORA: Mapping[str, Corpus] = {
             7153,
         ),
         Corpus(music.MOH, "On-hold music, five tracks", (music.MOH_PACKAGE,), music.moh_recordings, 108),
+        Corpus(
+            synthetic.NAME,
+            "Everyday English sentences read by the four voices of Flite",
+            synthetic.PACKAGES,
+            synthetic.recordings,
+            synthetic.NUM_CLIPS,
+        ),
     )
 }
 
 
-def build_corpus(name: str, output_dir: str | Path, *, audio_format: AudioFormat = "flac") -> Path:
+def build_corpus(corpus: str | Corpus, output_dir: str | Path, *, audio_format: AudioFormat = "flac") -> Path:
     """Builds one corpus.
 
     The packages are fetched (or taken from the cache), checked, decoded to 16 kHz mono and split. The folder appears
     whole, or not at all.
 
     Args:
-        name: one of `CORPORA`.
+        corpus: name of one of `CORPORA`, or a corpus.
         output_dir: folder to create; it must not exist.
         audio_format: ``flac`` or ``wav`` (16 bit), or ``opus`` (24 kbit/s for speech, else 32).
 
@@ -128,18 +143,20 @@ def build_corpus(name: str, output_dir: str | Path, *, audio_format: AudioFormat
         PackageError: if a package cannot be fetched.
         CorpusError: if the packages give another number of clips than they should, or a decoder is missing.
     """
-    if name not in CORPORA:
-        raise ValueError(f"there is no corpus {name!r}; available are {', '.join(CORPORA)}")
+    if isinstance(corpus, str):
+        if corpus not in CORPORA:
+            raise ValueError(f"there is no corpus {corpus!r}; available are {', '.join(CORPORA)}")
+        corpus = CORPORA[corpus]
     if audio_format not in ("flac", "wav", "opus"):
         raise ValueError(f"audio_format={audio_format!r}: use flac, wav or opus")
     folder = Path(output_dir)
     with publish_folder(folder) as temporary:
-        recordings = list_recordings(CORPORA[name])
+        recordings = list_recordings(corpus)
         splits = assign_splits(recordings)
         clips = write_clips(recordings, splits, temporary, partial(_encode, audio_format=audio_format))
         save_manifest(clips, temporary / MANIFEST_NAME)
-        write_attribution(clips, temporary / ATTRIBUTION_NAME, CORPORA[name].title)
-    logger.info("%s: %d clips in %s", name, len(clips), folder)
+        write_attribution(clips, temporary / ATTRIBUTION_NAME, corpus.title)
+    logger.info("%s: %d clips in %s", corpus.name, len(clips), folder)
     return folder / MANIFEST_NAME
 
 
