@@ -27,6 +27,7 @@ from audiollm.data.corpora import (
     build_corpus,
     fillets,
     g722,
+    game_sounds,
     load_manifest,
     load_sample_corpus,
     music,
@@ -390,6 +391,30 @@ def test_sonic_pi_readme_names_uploaders():
     assert (uploaders["bd_808"], uploaders["perc_bell2"]) == ("Autistic Lucario", "hullum")
     assert sonic_pi.instrument("drum_tom_hi_soft") == sonic_pi.instrument("drum_tom_hi_hard")
     assert sonic_pi.instrument("elec_blip") != sonic_pi.instrument("elec_blip2")
+
+
+def test_labelled_game_sounds_are_found_by_name_and_takes_share_a_group(tmp_path, monkeypatch):
+    folder = tmp_path / "files"
+    labels = {"sword-1.ogg": "blade_weapon", "deep/sword-2.ogg": "blade_weapon", "copy.ogg": "bell_alarm"}
+    for number, name in enumerate([*labels, "not-reviewed.ogg"]):
+        path = folder / "usr/share/game/sounds" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tone = 0.1 * np.sin(np.arange(16000) * (0.1 + 0.01 * min(number, 1)))  # the third is a copy of the second
+        soundfile.write(path, tone, 16000, format="OGG", subtype="VORBIS")
+    (folder / "usr/share/game/sounds/copy.ogg").write_bytes(
+        (folder / "usr/share/game/sounds/deep/sword-2.ogg").read_bytes()
+    )
+    package = game_sounds.SOURCES[0].package
+    monkeypatch.setattr(type(package), "extract", lambda self, *patterns: folder)
+    monkeypatch.setattr(game_sounds, "sound_labels", lambda source: labels)
+    monkeypatch.setattr(game_sounds, "SOURCES", game_sounds.SOURCES[:1])
+    found = game_sounds.recordings()
+    assert [recording.facts.label for recording in found] == ["bell_alarm", "blade_weapon"]  # the copy came first
+    assert found[1].facts.group == "wesnoth sword"
+    assert game_sounds.take_group("sword-2") == game_sounds.take_group("Sword 12") != game_sounds.take_group("swords-2")
+    labels["gone.ogg"] = "bell_alarm"
+    with pytest.raises(CorpusError, match=r"lacks 1 labelled sounds: gone\.ogg"):
+        game_sounds.recordings()
 
 
 def test_fillets_scripts_give_role_translation_and_text():
