@@ -219,7 +219,8 @@ class TokenizerMonitor:
             "restarts",
             _ratio(least, self.thresholds.max_restarted * self.codebook_size),
             f"each of the last {rounds} restarts replaced {least} or more of {self.codebook_size} codebook rows: too "
-            "few frames for so many codes; raise global_batch_size or tokenizer.restart_interval, or use a smaller tokenizer.codebook_size",
+            "few frames for so many codes; raise global_batch_size or tokenizer.restart_interval, or use a smaller "
+            "tokenizer.codebook_size",
         )
 
     def _gates(self, line: Mapping[str, Any]) -> Iterator[_Finding]:
