@@ -1,0 +1,347 @@
+"""SAP records of clips whose labels are known: by tables, without a model that listens.
+
+Only what a corpus states is said; what it does not state stays null. Sounds get their class, type and a sentence from
+``sap_sounds.tsv``, music a sentence made of mood, style and tempo, speech its transcript and the voice of its speaker.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .atomic import atomic_write
+from .audio_part_parsing import parse_audio_part
+from .conversation_problems import ConversationError
+from .corpora import asterisk, fillets, game_sounds, music, opensfx, sonic_pi, synthetic, tuxpaint
+from .corpora.manifest import TASKS, ClipFacts
+from .manifest import open_manifest
+from .sap_record import SAP_ATTRIBUTES, AuditoryScene, EventType, SapError, SapRecord, SoundEvent
+from .sap_validation import validate_sap
+from .voice_attributes import VocalAttributes
+
+SOUNDS_PATH = Path(__file__).with_name("sap_sounds.tsv")
+SOUND_TYPES = (*TASKS, "mix")
+
+# Who speaks, as the names of the packages' folders have it (language, region, sex): no more is known of them.
+VOICES: Mapping[str, VocalAttributes] = {
+    f"{asterisk.NAME}/en_US_f_Allison": VocalAttributes(age="adult", gender="female", accent="American"),
+    f"{asterisk.NAME}/es_MX_f_Allison": VocalAttributes(age="adult", gender="female", accent="Mexican"),
+    f"{asterisk.NAME}/fr_CA_f_June": VocalAttributes(age="adult", gender="female", accent="Canadian"),
+    f"{asterisk.NAME}/it_IT_m_Carlo": VocalAttributes(age="adult", gender="male"),
+    f"{asterisk.NAME}/ru_RU_f_IvrvoiceRU": VocalAttributes(age="adult", gender="female"),
+}
+
+_SLOW_BPM, _FAST_BPM = 80, 120
+_KEPT_KEYS = ("duration_seconds", "split", "group", "language", "label", "speaker", "licence", "attribution", "source")
+_ASIDE = re.compile(r"^(toyland|tropical|lumber mill): | \(.*\)$", re.IGNORECASE)
+
+
+class NoRuleError(SapError):
+    """Nothing is known of a clip that a record could say; the message is the reason, the same for clips that share it.
+
+    Args:
+        reason: what is missing.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__([reason])
+
+
+@dataclass(frozen=True)
+class SoundClass:
+    """How a label of a sound is put into words.
+
+    Attributes:
+        label: the label, as data sets have it: "dog_wolf".
+        name: the class in words: "dog or wolf".
+        type: of the event.
+        summary: a sentence for the scene.
+    """
+
+    label: str
+    name: str
+    type: EventType
+    summary: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SapRules:
+    """What the metadata of a corpus mean.
+
+    Attributes:
+        name: of the corpus.
+        details: more of a sound than its class, from the clip's facts; None where there is nothing.
+    """
+
+    name: str
+    details: Callable[[Mapping[str, Any]], str | None] = lambda facts: None
+
+    def record(self, facts: ClipFacts | Mapping[str, Any]) -> SapRecord:
+        """The record of a clip.
+
+        Args:
+            facts: a clip of a corpus, or an object with its keys: ``task`` or ``sound_type`` (speech, sound or music;
+                told by text and label where both are absent), ``text``, ``label``, ``attributes``, ``speaker``.
+
+        Raises:
+            NoRuleError: if nothing is known that a record could say.
+        """
+        values = dataclasses.asdict(facts) if isinstance(facts, ClipFacts) else facts
+        sound_type = sound_type_of(values)
+        if sound_type == "speech":
+            return _speech(values)
+        if sound_type == "music":
+            return SapRecord(auditory_scenes=_music(values))
+        if sound_type == "sound":
+            return SapRecord(auditory_scenes=_sound(values, self.details(values)))
+        raise NoRuleError(f"no rule for clips of type {sound_type}")
+
+
+def _opensfx_details(facts: Mapping[str, Any]) -> str | None:
+    """The caption without the names of the game's climates and numbers of takes."""
+    words = _ASIDE.sub("", _ASIDE.sub("", facts.get("caption") or "")).strip()
+    return words[:1].lower() + words[1:] or None
+
+
+def _caption(facts: Mapping[str, Any]) -> str | None:
+    return facts.get("caption") or None
+
+
+RULES: Mapping[str, SapRules] = {
+    rules.name: rules
+    for rules in (
+        SapRules(name="default", details=_caption),
+        SapRules(name=asterisk.NAME),
+        SapRules(name=opensfx.NAME, details=_opensfx_details),
+        SapRules(name=sonic_pi.NAME),
+        SapRules(name=music.IMMICH),
+        SapRules(name=music.MOH),
+        SapRules(name=game_sounds.NAME),
+        SapRules(name=fillets.NAME),
+        SapRules(name=tuxpaint.NAME),
+        SapRules(name=synthetic.NAME),
+    )
+}
+
+
+def rules_for(corpus: str) -> SapRules:
+    """The rules of a corpus; "default" fits any with the keys of `SapRules.record`.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if corpus not in RULES:
+        raise ValueError(f"there are no rules for {corpus!r}; use one of {', '.join(RULES)}")
+    return RULES[corpus]
+
+
+@cache
+def sound_classes() -> Mapping[str, SoundClass]:
+    """The table of sounds by label."""
+    with SOUNDS_PATH.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
+    return {row[0]: SoundClass(row[0], row[1], row[2], row[3]) for row in rows}  # type: ignore[arg-type]
+
+
+def sound_type_of(facts: Mapping[str, Any]) -> str:
+    """The type of a clip: as stated, or speech if it has a text, else sound if it has a label.
+
+    Raises:
+        NoRuleError: if it is none of the known types, or cannot be told.
+    """
+    stated = facts.get("sound_type") or facts.get("task")
+    if stated is None:
+        stated = "speech" if facts.get("text") else "sound" if facts.get("label") else None
+    if stated not in SOUND_TYPES:
+        raise NoRuleError("neither text nor label" if stated is None else f"sound_type {stated!r} is unknown")
+    return str(stated)
+
+
+def _speech(facts: Mapping[str, Any]) -> SapRecord:
+    text = facts.get("text")
+    if not isinstance(text, str) or not text.strip():
+        raise NoRuleError("speech without text")
+    voice = VOICES.get(str(facts.get("speaker")), VocalAttributes()).only(frozenset(SAP_ATTRIBUTES))
+    # What a record says itself is stronger than what is known of its speaker.
+    stated, _ = VocalAttributes.from_record(facts.get("attributes") or {})
+    given = _manner(stated) | voice.given | stated.only(frozenset(SAP_ATTRIBUTES)).given
+    return SapRecord(linguistic_content=" ".join(text.split()), vocal_attributes=VocalAttributes(**given))
+
+
+def _manner(stated: VocalAttributes) -> dict[str, str]:
+    """Speed and pitch out of the ordinary, as prosody: SAP has no fields for them."""
+    words = [stated.speed] if stated.speed in ("slow", "fast") else []
+    words += [f"{stated.pitch}-pitched"] if stated.pitch in ("low", "high") else []
+    return {"prosody": ", ".join(words)} if words else {}
+
+
+def _sound(facts: Mapping[str, Any], details: str | None) -> AuditoryScene:
+    label = facts.get("label")
+    sound = sound_classes().get(str(label))
+    if sound is None:
+        reason = "sound without label" if label is None else f"label {label!r} is not in {SOUNDS_PATH.name}"
+        raise NoRuleError(reason)
+    says_more = details is not None and details.casefold() not in (sound.name, sound.label)
+    event = SoundEvent(label=sound.name, type=sound.type, attributes=details if says_more else None)
+    return AuditoryScene(summary=sound.summary, events=(event,))
+
+
+def _music(facts: Mapping[str, Any]) -> AuditoryScene:
+    attributes = facts.get("attributes") or {}
+    mood = _word(facts.get("label") or attributes.get("mood"))
+    style = _word(attributes.get("style") or attributes.get("genre"))
+    words = " ".join(word for word in (mood, style, "music") if word)
+    region = attributes.get("region")
+    summary = f"{words[:1].upper()}{words[1:]}{f' from {str(region).title()}' if region else ''} is playing"
+    tempo = _tempo(attributes.get("bpm"))
+    if tempo:
+        summary += f" at a {tempo} tempo"
+    event = SoundEvent(label="music", type="persistent", attributes=mood)
+    return AuditoryScene(summary=f"{summary}.", events=(event,))
+
+
+def _word(value: Any) -> str | None:
+    return None if value is None else str(value).replace("_", " ").lower().strip() or None
+
+
+def _tempo(bpm: Any) -> str | None:
+    if not isinstance(bpm, int | float) or isinstance(bpm, bool) or not bpm > 0:
+        return None
+    return "slow" if bpm < _SLOW_BPM else "fast" if bpm >= _FAST_BPM else "moderate"
+
+
+@dataclass
+class RulesReport:
+    """What became of the clips.
+
+    Attributes:
+        records: training records made, by type of sound.
+        left_out: clips that are no record, by reason.
+        examples: the first clip of each reason.
+    """
+
+    records: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        made = ", ".join(f"{count} {name}" for name, count in self.records.most_common())
+        lines = [f"{self.records.total()} records" + (f" ({made})" if made else "")]
+        lines += [
+            f"left out: {n} ({reason}; first {self.examples[reason]})" for reason, n in self.left_out.most_common()
+        ]
+        return "\n".join(lines)
+
+
+def label_by_rules(
+    source: Any, output: str | os.PathLike[str], *, rules: SapRules | str | None = None, split: str | None = None
+) -> RulesReport:
+    """Writes training records with SAP for the clips of a manifest; the file appears whole or not at all.
+
+    Args:
+        source: clips: a corpus folder or anything that `audiollm.data.manifest.open_manifest` opens.
+        output: JSONL; paths of audio below its folder are written relative to it, others absolute.
+        rules: what the metadata mean, or the name of a corpus for `rules_for`; None: the rules of the corpus that a
+            clip's id begins with, or else the default ones.
+        split: clips of this split only; None: all.
+
+    Returns:
+        How many records there are, and which clips were left out.
+
+    Raises:
+        ValueError: if there is no rule for any of the clips, or no corpus of that name.
+        RecordError: if the source cannot be read.
+    """
+    report = RulesReport()
+    folder = Path(os.path.abspath(output)).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(output) as file:
+        for record in records_by_rules(source, rules=rules, split=split, report=report):
+            path = Path(record["audio"])
+            if path.is_relative_to(folder):
+                record["audio"] = path.relative_to(folder).as_posix()
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        if not report.records:
+            raise ValueError(f"none of the clips has a label that rules know\n{report}")
+    return report
+
+
+def records_by_rules(
+    source: Any, *, rules: SapRules | str | None = None, split: str | None = None, report: RulesReport | None = None
+) -> Iterator[dict[str, Any]]:
+    """Makes training records with SAP of clips, see `label_by_rules`; `audio` is an absolute path.
+
+    Yields:
+        ``{"id", "audio", "text", "sap", "caption"?, "emotion"?, "sound_type", "duration_seconds"?, "split"?, …}``;
+        the text of sounds and music is empty.
+    """
+    chosen = rules_for(rules) if isinstance(rules, str) else rules
+    report = RulesReport() if report is None else report
+    manifest = open_manifest(os.path.join(source, "manifest.jsonl") if _is_corpus(source) else source)
+    for index in range(len(manifest)):
+        facts, where = manifest[index], manifest.where(index)
+        if split is not None and (not isinstance(facts, Mapping) or facts.get("split") != split):
+            continue
+        try:
+            record = _training_record(facts, chosen or _rules_of(facts), where, manifest.base_dir(index))
+        except NoRuleError as error:
+            report.left_out[str(error)] += 1
+            report.examples.setdefault(str(error), where)
+            continue
+        report.records[record["sound_type"]] += 1
+        yield record
+
+
+def training_record(facts: Mapping[str, Any], sap: SapRecord, *, audio: Any, sound_type: str) -> dict[str, Any]:
+    """A record for training a tokenizer: the clip's own facts and what its SAP record says.
+
+    Args:
+        facts: the clip; its id, duration, split, language, label and origin are kept.
+        sap: the record.
+        audio: what stands under ``audio``.
+        sound_type: one of `SOUND_TYPES`.
+    """
+    record: dict[str, Any] = {"audio": audio, "text": sap.linguistic_content or "", "sap": sap.to_dict()}
+    if facts.get("id") is not None:
+        record = {"id": facts["id"]} | record
+    if sap.auditory_scenes.summary is not None:
+        record["caption"] = sap.auditory_scenes.summary
+    if sap.vocal_attributes is not None and sap.vocal_attributes.emotion is not None:
+        record["emotion"] = sap.vocal_attributes.emotion
+    record["sound_type"] = sound_type
+    return record | {key: facts[key] for key in _KEPT_KEYS if facts.get(key) is not None}
+
+
+def _rules_of(facts: Any) -> SapRules:
+    name = str(facts.get("id")).partition("/")[0] if isinstance(facts, Mapping) else ""
+    return RULES.get(name, RULES["default"])
+
+
+def _training_record(facts: Any, rules: SapRules, where: str, base_dir: str | None) -> dict[str, Any]:
+    if not isinstance(facts, Mapping):
+        raise NoRuleError("not an object")
+    sap = rules.record(facts)
+    problems = validate_sap(sap, duration_seconds=facts.get("duration_seconds"), complete=False)
+    if problems:
+        raise NoRuleError(problems[0].partition(":")[0])
+    try:
+        audio = parse_audio_part(facts.get("audio"), where=where, base_dir=base_dir)
+    except ConversationError as error:
+        raise NoRuleError("no audio") from error
+    if audio.path is None:
+        raise NoRuleError("audio is no file")
+    record = training_record(facts, sap, audio=os.path.abspath(audio.path), sound_type=sound_type_of(facts))
+    return {"id": where} | record
+
+
+def _is_corpus(source: Any) -> bool:
+    return isinstance(source, str | os.PathLike) and os.path.isfile(os.path.join(source, "manifest.jsonl"))
