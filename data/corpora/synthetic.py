@@ -143,8 +143,12 @@ def synthesize(
         float32 ``[N]`` in [-1, 1] at 16 kHz.
 
     Raises:
+        ValueError: if the voice is unknown.
         CorpusError: if Flite fails or reads nothing.
     """
+    names = [known.name for known in VOICES]
+    if voice not in names:  # Flite itself would read on with another voice
+        raise ValueError(f"voice {voice!r}: use one of {', '.join(names)}")
     program = program or flite_program()
     settings = ["--setf", f"duration_stretch={duration_factor}"]
     if pitch_hz is not None:
