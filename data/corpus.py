@@ -96,7 +96,7 @@ def tokenize_corpus(
     }
     started = time.perf_counter()
     with PartialOutput(path, settings) as partial:
-        report = partial.resume(start)
+        report = partial.resume(start, CorpusReport(str(path)))
         resumed_seconds = report.seconds
         encoder = CorpusEncoder(manifest, audio_tokenizer, settings["audio_tokenizer"], mono, batch_size, path.parent)
         items = encoder.run(range(start + report.resumed, stop))
@@ -106,8 +106,7 @@ def tokenize_corpus(
                     partial.append(item.output)
                     report.add(item.output)
                 elif skip_bad:
-                    partial.reject(item.index, item.error)
-                    report.skipped += 1
+                    report.reject(partial.reject(item.index, item.error))
                 else:
                     if not report.records and not report.skipped:
                         partial.discard()  # nothing that a later run could go on with

@@ -117,7 +117,7 @@ class CorpusEncoder:
                 item.conversation = parse_conversation(item.record, where=where, base_dir=base_dir, codebook_size=size)
                 parts = [part for part in item.conversation.audio_parts if part.codes is None]
             else:
-                parts = [_clip_part(item.record, where, base_dir)]
+                parts = [clip_part(item.record, where, base_dir)]
             item.clips = [self._load(part) for part in parts]
         except (AudioError, RecordError) as error:
             item.error = error
@@ -216,8 +216,12 @@ class CorpusEncoder:
         }
 
 
-def _clip_part(record: Any, where: str, base_dir: str | None) -> AudioPart:
-    """Finds the audio of a clip record: ``{"audio": …}``, ``{"path": …}`` or a bare path."""
+def clip_part(record: Any, where: str, base_dir: str | None) -> AudioPart:
+    """Finds the audio of a clip record: ``{"audio": …}``, ``{"path": …}`` or a bare path.
+
+    Raises:
+        RecordError: if it is none; the message names the place.
+    """
     if isinstance(record, str):
         value: Any = record
     elif isinstance(record, Mapping):

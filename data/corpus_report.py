@@ -36,3 +36,7 @@ class CorpusReport:
         self.clips += len(parts)
         self.tokens += sum(len(part["codes"]) for part in parts)
         self.seconds += output.get("audio_seconds", 0.0)
+
+    def reject(self, entry: Mapping[str, Any]) -> None:
+        """Counts a record that is left out."""
+        self.skipped += 1

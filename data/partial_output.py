@@ -7,11 +7,10 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeVar
 
 from .atomic import atomic_write, sync_folder
 from .audio import AudioError
-from .corpus_report import CorpusReport
 from .manifest import RecordError
 from .parquet_output import write_parquet
 
@@ -19,6 +18,27 @@ try:
     import fcntl
 except ImportError:  # Windows: two runs on one output are not noticed there
     fcntl = None  # type: ignore[assignment]
+
+
+class OutputReport(Protocol):
+    """What `PartialOutput.resume` fills in.
+
+    Attributes:
+        resumed: records and rejections of earlier runs.
+    """
+
+    resumed: int
+
+    def add(self, record: Any) -> None:
+        """Counts a record that is done."""
+        ...
+
+    def reject(self, entry: Mapping[str, Any]) -> None:
+        """Counts a record that is left out, as `PartialOutput.reject` notes it."""
+        ...
+
+
+_ReportT = TypeVar("_ReportT", bound=OutputReport)
 
 
 class PartialOutput:
@@ -79,18 +99,20 @@ class PartialOutput:
                     "delete it to start afresh, or choose another output"
                 )
 
-    def resume(self, start: int) -> CorpusReport:
+    def resume(self, start: int, report: _ReportT) -> _ReportT:
         """Drops what was half written and counts what is done from index ``start`` on."""
-        report = CorpusReport(str(self._output))
+        num_records = 0
         for record in _complete_lines(self._file):
             report.add(record)
-        if self.rejected_path.exists():
-            report.skipped = self._resume_rejected(start, report.records)
-        report.resumed = report.records + report.skipped
+            num_records += 1
+        rejected = self._resume_rejected(start, num_records) if self.rejected_path.exists() else []
+        for entry in rejected:
+            report.reject(entry)
+        report.resumed = num_records + len(rejected)
         return report
 
-    def _resume_rejected(self, start: int, num_records: int) -> int:
-        """Drops the rejections that lie behind the records done; returns how many are left."""
+    def _resume_rejected(self, start: int, num_records: int) -> list[dict[str, Any]]:
+        """Drops the rejections that lie behind the records done; returns those that are left."""
         with open(self.rejected_path, "r+b") as file:
             lines = list(_complete_lines(file))
             rejected = {line["index"] for line in lines}
@@ -103,21 +125,33 @@ class PartialOutput:
             file.seek(0)
             file.truncate()
             file.writelines(_line(line) for line in kept)
-        return len(kept)
+        return kept
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds a record that is done."""
         self._file.write(_line(record))
         self._file.flush()
 
-    def reject(self, index: int, error: AudioError | RecordError) -> None:
-        """Notes a record that is left out."""
+    def reject(
+        self, index: int, error: AudioError | RecordError, details: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Notes a record that is left out.
+
+        Args:
+            index: of the record.
+            error: what is wrong with it.
+            details: more to keep, such as a reply that could not be used.
+
+        Returns:
+            What is noted.
+        """
         source, reason = error.args
-        entry = {"index": index, "source": source, "reason": reason}
+        entry = {"index": index, "source": source, "reason": reason, **(details or {})}
         with open(self.rejected_path, "ab") as file:
             file.write(_line(entry))
             file.flush()
             os.fsync(file.fileno())
+        return entry
 
     def discard(self) -> None:
         """Removes an output that came to nothing, so that the next run starts afresh."""
