@@ -23,15 +23,8 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from jsonargparse import auto_cli, set_parsing_settings
 from rich.console import Console
 from rich.table import Table
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import (
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    WhisperConfig,
-    WhisperModel,
-)
+from transformers import WhisperConfig, WhisperModel
 
 from audiollm.data.atomic import atomic_write
 from audiollm.data.audio import load_audio
@@ -45,6 +38,7 @@ from audiollm.tokenizer.codebook_fit import fit_codebook
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.demo_questions import answer_text, answers_of, records_of, score_table
 from audiollm.training.demo_report import DemoReport, Hearing, write_report
+from audiollm.training.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
 
 TRAINING = Path(__file__).resolve().parent
 SAMPLE_RATE = 16_000
@@ -134,44 +128,15 @@ def build_tokenizer(whisper: WhisperModel, config: DemoConfig) -> UniAudioTokeni
     )
 
 
-def small_text_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of the demo's own texts, with Qwen's marks."""
-    backend = Tokenizer(models.BPE())
-    backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=2000,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=[AddedToken(mark, special=True) for mark in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")],
-        show_progress=False,
-    )
-    backend.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=4096
-    )
-
-
 def build_llm(tokenizer: UniAudioTokenizer, texts: Sequence[str], config: DemoConfig) -> AudioLLM:
     """The Audio-LLM to train; new rows are projected from the codebook, so that like codes start alike."""
     if config.llm is not None:
         return AudioLLM.create(
             config.llm, audio_tokenizer=tokenizer, init="codebook", seed=config.seed, dtype=torch.float32
         )
-    text_tokenizer = small_text_tokenizer(texts)
-    torch.manual_seed(config.seed)
-    llm = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=len(text_tokenizer),
-            hidden_size=192,
-            intermediate_size=512,
-            num_hidden_layers=4,
-            num_attention_heads=6,
-            num_key_value_heads=6,
-            max_position_embeddings=4096,
-            tie_word_embeddings=True,
-        )
-    )
+    sizes = SmallLLMConfig()
+    text_tokenizer = small_text_tokenizer(texts, sizes)
+    llm = small_llm(text_tokenizer, sizes, config.seed)
     return AudioLLM.create(llm, text_tokenizer, tokenizer, init="codebook", seed=config.seed)
 
 

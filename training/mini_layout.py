@@ -1,0 +1,90 @@
+"""Where everything of a run of training/mini.py lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class MiniLayout:
+    """The folder of a run and what is in it.
+
+    Attributes:
+        root: the run's folder.
+    """
+
+    root: Path
+
+    def corpus(self, name: str) -> Path:
+        """A built corpus."""
+        return self.root / "corpora" / name
+
+    def tokenizer_data(self, split: Split) -> Path:
+        """Clips with texts, for the tokenizer."""
+        return self.root / "data" / f"tokenizer_{split}.jsonl"
+
+    def vocoder_data(self, split: Split) -> Path:
+        """Clips in all languages, for the vocoder."""
+        return self.root / "data" / f"vocoder_{split}.jsonl"
+
+    def codes(self, split: Split) -> Path:
+        """The tokenizer's clips, with codes."""
+        return self.root / "data" / f"codes_{split}.jsonl"
+
+    def lm_data(self, split: Split) -> Path:
+        """Conversations, for the LM."""
+        return self.root / "data" / f"lm_{split}.jsonl"
+
+    def stage(self, number: int) -> Path:
+        """A run of training/train_tokenizer.py."""
+        return self.root / f"tokenizer_stage{number}"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The exported tokenizer, later with its decoder."""
+        return self.root / "tokenizer"
+
+    @property
+    def vocoder(self) -> Path:
+        """The vocoder's run."""
+        return self.root / "vocoder"
+
+    @property
+    def flow(self) -> Path:
+        """The flow model's run."""
+        return self.root / "flow"
+
+    @property
+    def prepared(self) -> Path:
+        """What train_decoder.py prepares of its clips."""
+        return self.root / "prepared"
+
+    @property
+    def lm_start(self) -> Path:
+        """The Audio-LLM before its training."""
+        return self.root / "lm_start"
+
+    @property
+    def lm(self) -> Path:
+        """The run of training/sft.py."""
+        return self.root / "lm"
+
+    @property
+    def model(self) -> Path:
+        """The finished model, in full precision."""
+        return self.lm / "model"
+
+    @property
+    def evaluation(self) -> Path:
+        """Held-out figures."""
+        return self.root / "evaluation.json"
+
+    @property
+    def package(self) -> Path:
+        """What ships."""
+        return self.root / "package"
