@@ -13,33 +13,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SOUND_TYPES = ("speech", "sound", "music", "mix")
-OTHER_TYPE = "other"
-"""Under this name are clips whose record does not say what they are."""
+from .tokenizer_targets import SOUND_TYPES
 
 RECOVERED = 0.9  # an alarm that is on goes off below this share of its threshold, so that it does not flicker
 
 
-def gate_sums_by_type(gate_means_B: Tensor, sound_types: Sequence[str | None]) -> Tensor:
+def gate_sums_by_type(gate_means_B: Tensor, sound_types: Sequence[str]) -> Tensor:
     """Sums up gates so that passes and processes can be added together.
 
     Args:
         gate_means_B: mean gate of each clip, ``[B]``.
-        sound_types: of each clip: one of :data:`SOUND_TYPES`; anything else counts as :data:`OTHER_TYPE`.
+        sound_types: of each clip, one of ``SOUND_TYPES``.
 
     Returns:
-        Sum of the means and number of clips per type, float64 ``[5, 2]`` on the CPU.
+        Sum of the means and number of clips by type, float64 ``[4, 2]``, on the gates' device.
     """
-    sums = torch.zeros(len(SOUND_TYPES) + 1, 2, dtype=torch.float64)
-    rows = [SOUND_TYPES.index(one) if one in SOUND_TYPES else len(SOUND_TYPES) for one in sound_types]
-    values = torch.stack([gate_means_B.detach().double().cpu(), torch.ones(len(rows), dtype=torch.float64)], dim=1)
-    return sums.index_add_(0, torch.tensor(rows, dtype=torch.int64), values)
+    values_B2 = torch.stack([gate_means_B.detach().double(), torch.ones_like(gate_means_B, dtype=torch.float64)], dim=1)
+    rows_B = torch.tensor([SOUND_TYPES.index(one) for one in sound_types], device=gate_means_B.device)
+    return values_B2.new_zeros(len(SOUND_TYPES), 2).index_add_(0, rows_B.long(), values_B2)
 
 
 def gate_means_by_type(sums: Tensor) -> dict[str, float]:
-    """Turns :func:`gate_sums_by_type`, added up, into the mean per type; types without a clip are left out."""
-    rows = zip((*SOUND_TYPES, OTHER_TYPE), sums.tolist(), strict=True)
-    return {name: total / count for name, (total, count) in rows if count}
+    """Turns added-up :func:`gate_sums_by_type` into the mean by type; types without a clip are left out."""
+    return {name: total / count for name, (total, count) in zip(SOUND_TYPES, sums.tolist(), strict=True) if count}
 
 
 @dataclass(frozen=True, kw_only=True)
