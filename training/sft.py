@@ -5,10 +5,7 @@ accelerate launch training/sft.py --config training/configs/sft.yaml --model …
 
 from __future__ import annotations
 
-import gc
-import logging
 import math
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -18,39 +15,21 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import gather_object, set_seed
-from jsonargparse import auto_cli, set_parsing_settings
+from accelerate.utils import gather_object
 from torch import nn
-from tqdm.auto import tqdm
 
 from audiollm.data.collation import collate
 from audiollm.data.conversation import load_conversations
 from audiollm.modeling import AudioLLM
-from audiollm.training.checkpointing import (
-    Checkpoints,
-    CheckpointState,
-    check_identity,
-    find_checkpoint,
-    load,
-    read_state,
-    run_identity,
-)
 from audiollm.training.data_order import DataOrder, share_of_process
 from audiollm.training.encoded_records import DataCheck, EncodedRecord, EncodedRecords, usable_records
 from audiollm.training.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
-from audiollm.training.launch import LaunchError, mode_name, start_accelerator, stop_accelerator, whole_weights
+from audiollm.training.launch import start_accelerator, whole_weights
 from audiollm.training.model_setup import StartingPoint, load_starting_point, save_trained_model
 from audiollm.training.objective import TargetTokenLoss, num_chunks
 from audiollm.training.optimizer import adamw
-from audiollm.training.run_record import (
-    MetricsLog,
-    NonFiniteLossError,
-    config_as_json,
-    git_revision,
-    package_versions,
-    write_json,
-    write_json_lines,
-)
+from audiollm.training.run_record import NonFiniteLossError, write_json, write_json_lines
+from audiollm.training.run_start import as_program, claim_folder, running, start_run
 from audiollm.training.schedule import is_due, learning_rate_at
 from audiollm.training.sft_config import SFTConfig, num_updates
 
@@ -77,7 +56,7 @@ class TrainingSummary:
 
 
 @dataclass
-class _Run:
+class _Parts:
     """The parts of a run, as every function below needs them."""
 
     config: SFTConfig
@@ -125,79 +104,51 @@ def train(config: SFTConfig) -> TrainingSummary:
         NonFiniteLossError: if the loss or the gradient stops being a number.
         ValueError: for other settings that cannot work.
     """
-    accelerator = start_accelerator(config)
-    try:
+    with running(start_accelerator(config)) as accelerator:
         return _train(accelerator, config)
-    finally:
-        gc.collect()
-        stop_accelerator(accelerator)
 
 
 def _train(accelerator: Accelerator, config: SFTConfig) -> TrainingSummary:
-    folder = Path(config.output_dir)
-    checkpoints = Checkpoints(folder / "checkpoints", keep=config.keep_checkpoints)
-    checkpoint = find_checkpoint(config.resume, checkpoints)
-    if config.resume is None and (folder / "metrics.jsonl").exists():
-        raise ValueError(f"{folder} already holds a run: choose another output_dir, or go on with --resume latest")
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-    set_seed(config.seed)
+    claimed = claim_folder(accelerator, config)
     with whole_weights(accelerator):
         start = load_starting_point(accelerator, config)
-    run, data_facts = _prepare(accelerator, config, start)
-    identity = run_identity(
-        config_as_json(config),
-        data=data_facts,
-        total_steps=run.total_steps,
-        launch={"mode": mode_name(accelerator), "num_processes": accelerator.num_processes},
+    parts, data_facts = _prepare(accelerator, config, start)
+    run = start_run(
+        accelerator,
+        config,
+        claimed,
+        model=parts.model,
+        optimizer=parts.optimizer,
+        total_steps=parts.total_steps,
+        data_facts=data_facts,
+        run_facts={"num_records": len(parts.usable)},
     )
-    first_step = 1
-    # Different dropout on every process; a checkpoint's random state takes its place on resuming.
-    set_seed(config.seed, device_specific=True)
-    if checkpoint is not None:
-        state = read_state(checkpoint)
-        check_identity(checkpoint, state, identity)
-        load(accelerator, run.model, run.optimizer, checkpoint)
-        first_step = state.step + 1
-        logger.info("resumed %s after update %d of %d", checkpoint, state.step, run.total_steps)
-    documents = {"config.json": config_as_json(config), "run.json": _run_facts(accelerator, run, data_facts)}
-    metrics = None
-    if accelerator.is_main_process:
-        for name, value in documents.items():
-            write_json(folder / name, value)
-        metrics = MetricsLog(folder / "metrics.jsonl", last_step=first_step - 1)
-
     loss, evaluation = None, None
-    steps = range(first_step, run.total_steps + 1)
-    progress = tqdm(steps, total=run.total_steps, initial=first_step - 1, disable=metrics is None, unit="update")
+    progress = run.with_progress(run.steps)
     with ThreadPoolExecutor(max_workers=1) as encoder:
-        upcoming = encoder.submit(run.micro_batches, first_step)
+        upcoming = encoder.submit(parts.micro_batches, min(run.first_step, run.total_steps))
         for step in progress:
             started = time.perf_counter()
             micro_batches = upcoming.result()
             # The next update's audio and text are encoded while this one computes.
-            upcoming = encoder.submit(run.micro_batches, min(step + 1, run.total_steps))
-            line = _update(run, step, micro_batches)
+            upcoming = encoder.submit(parts.micro_batches, min(step + 1, run.total_steps))
+            line = _update(parts, step, micro_batches)
             line["seconds"] = time.perf_counter() - started
             line["tokens_per_second"] = line["tokens"] / line["seconds"]
             loss = line["loss"]
             progress.set_postfix(loss=f"{loss:.4f}")
-            if metrics and (step % config.log_every == 0 or step == run.total_steps):
-                metrics.write(line)
+            run.write_update(line)
             wait([upcoming])  # a fast text tokenizer must not be used from two threads at once
-            if run.eval_records is not None and is_due(config.eval_every, step, run.total_steps):
-                evaluation = _evaluate(run, step, folder / "samples")
-                if metrics:
-                    metrics.write(evaluation)
-            if is_due(config.save_every, step, run.total_steps):
-                state = CheckpointState(step, identity)
-                checkpoints.save(accelerator, run.model, run.optimizer, state, documents)
+            if parts.eval_records is not None and is_due(config.eval_every, step, run.total_steps):
+                evaluation = _evaluate(parts, step, claimed.path / "samples")
+                run.write(evaluation)
+            run.save_if_due(step)
     with whole_weights(accelerator):
-        model_folder = save_trained_model(accelerator, run.model, start, config)
-    return TrainingSummary(run.total_steps, loss, evaluation, model_folder, folder / "metrics.jsonl")
+        model_folder = save_trained_model(accelerator, parts.model, start, config)
+    return TrainingSummary(run.total_steps, loss, evaluation, model_folder, claimed.path / "metrics.jsonl")
 
 
-def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) -> tuple[_Run, dict[str, Any]]:
+def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) -> tuple[_Parts, dict[str, Any]]:
     """Checks the data, then hands model and optimizer to accelerate."""
     audio_llm = start.audio_llm
     context_length = audio_llm.model.config.max_position_embeddings
@@ -222,7 +173,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
     objective = TargetTokenLoss(start.trained)
     model, optimizer = accelerator.prepare(objective, adamw(objective, config, accelerator.device))
     model.train()
-    run = _Run(
+    parts = _Parts(
         config=config,
         accelerator=accelerator,
         model=model,
@@ -234,7 +185,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         usable_eval=usable_eval,
         total_steps=num_updates(config, len(usable)),
     )
-    return run, facts
+    return parts, facts
 
 
 def _check_data(
@@ -256,17 +207,17 @@ def _check_data(
     return usable, facts | {"encoded": check.fingerprint(), "num_skipped": len(check.too_long)}
 
 
-def _update(run: _Run, step: int, micro_batches: list[list[EncodedRecord]]) -> dict[str, Any]:
+def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) -> dict[str, Any]:
     """Makes one update; returns its line of the metrics."""
-    accelerator, config = run.accelerator, run.config
+    accelerator, config = parts.accelerator, parts.config
     learning_rate = learning_rate_at(
         step,
-        total_steps=run.total_steps,
+        total_steps=parts.total_steps,
         peak=config.learning_rate,
         warmup_ratio=config.warmup_ratio,
         min_ratio=config.min_learning_rate_ratio,
     )
-    for group in run.optimizer.param_groups:
+    for group in parts.optimizer.param_groups:
         group["lr"] = learning_rate
     counts = torch.tensor(
         [[sum(r.num_targets for r in batch), sum(len(r) for r in batch)] for batch in micro_batches],
@@ -279,29 +230,29 @@ def _update(run: _Run, step: int, micro_batches: list[list[EncodedRecord]]) -> d
     scale = len(micro_batches) * accelerator.num_processes / target_tokens
     losses: list[torch.Tensor] = []
     for batch, num_targets in zip(micro_batches, most_targets, strict=True):
-        with accelerator.accumulate(run.model):
-            inputs = collate([record.example() for record in batch], pad_token_id=run.pad_token_id)
+        with accelerator.accumulate(parts.model):
+            inputs = collate([record.example() for record in batch], pad_token_id=parts.pad_token_id)
             inputs = {name: value.to(accelerator.device) for name, value in inputs.items()}
-            loss_sum = run.model(**inputs, num_chunks=num_chunks(num_targets, run.vocabulary_size))
+            loss_sum = parts.model(**inputs, num_chunks=num_chunks(num_targets, parts.vocabulary_size))
             losses.append(loss_sum.detach())
             if accelerator.sync_gradients:
                 # Before the last backward pass, in which DeepSpeed already makes the update.
                 loss = float(accelerator.reduce(torch.stack(losses).sum(), "sum")) / target_tokens
                 if not math.isfinite(loss):
-                    _stop_on_non_finite(run, step, micro_batches, losses, f"loss is {loss}")
+                    _stop_on_non_finite(parts, step, micro_batches, losses, f"loss is {loss}")
             accelerator.backward(loss_sum * scale)
             if accelerator.sync_gradients:
                 # max_norm=inf measures without clipping; DeepSpeed clips by itself and returns the norm.
-                norm = accelerator.clip_grad_norm_(run.model.parameters(), config.max_grad_norm or math.inf)
+                norm = accelerator.clip_grad_norm_(parts.model.parameters(), config.max_grad_norm or math.inf)
                 grad_norm = float(norm)
                 if not math.isfinite(grad_norm):
-                    _stop_on_non_finite(run, step, micro_batches, losses, f"gradient norm is {grad_norm}")
-            run.optimizer.step()
-            run.optimizer.zero_grad()
+                    _stop_on_non_finite(parts, step, micro_batches, losses, f"gradient norm is {grad_norm}")
+            parts.optimizer.step()
+            parts.optimizer.zero_grad()
     return {
         "event": "train",
         "step": step,
-        "epoch": run.order.epoch(step),
+        "epoch": parts.order.epoch(step),
         "loss": loss,
         "learning_rate": learning_rate,
         "grad_norm": grad_norm,
@@ -311,20 +262,20 @@ def _update(run: _Run, step: int, micro_batches: list[list[EncodedRecord]]) -> d
 
 
 def _stop_on_non_finite(
-    run: _Run, step: int, micro_batches: list[list[EncodedRecord]], losses: list[torch.Tensor], what: str
+    parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]], losses: list[torch.Tensor], what: str
 ) -> None:
     """Writes down which records the update was made of, then stops every process."""
     mine = [
         {
-            "process": run.accelerator.process_index,
+            "process": parts.accelerator.process_index,
             "records": [r.record_id for r in batch],
             "loss_sum": str(float(loss)),
         }
         for batch, loss in zip(micro_batches, losses, strict=True)
     ]
     everyone = gather_object(mine)
-    path = Path(run.config.output_dir) / f"non_finite_step_{step:06d}.json"
-    if run.accelerator.is_main_process:
+    path = Path(parts.config.output_dir) / f"non_finite_step_{step:06d}.json"
+    if parts.accelerator.is_main_process:
         write_json(path, {"step": step, "reason": what, "micro_batches": everyone})
     raise NonFiniteLossError(
         f"update {step}: {what}; its records are listed in {path}. Look at them, lower learning_rate, or set "
@@ -332,65 +283,42 @@ def _stop_on_non_finite(
     )
 
 
-def _evaluate(run: _Run, step: int, samples_folder: Path) -> dict[str, Any]:
+def _evaluate(parts: _Parts, step: int, samples_folder: Path) -> dict[str, Any]:
     """Held-out loss and generated samples; returns a line of the metrics."""
-    config = run.config
-    assert run.eval_records is not None
+    config = parts.config
+    assert parts.eval_records is not None
     loss, target_tokens = held_out_loss(
-        run.accelerator,
-        run.model,
-        run.eval_records,
-        run.usable_eval,
+        parts.accelerator,
+        parts.model,
+        parts.eval_records,
+        parts.usable_eval,
         batch_size=config.micro_batch_size,
-        pad_token_id=run.pad_token_id,
-        vocabulary_size=run.vocabulary_size,
+        pad_token_id=parts.pad_token_id,
+        vocabulary_size=parts.vocabulary_size,
     )
     line: dict[str, Any] = {"event": "eval", "step": step, "loss": loss, "target_tokens": target_tokens}
     if config.eval_generate_samples:
         samples = generate_samples(
-            run.accelerator,
-            run.model,
-            run.audio_llm,
-            run.eval_records,
-            run.usable_eval,
+            parts.accelerator,
+            parts.model,
+            parts.audio_llm,
+            parts.eval_records,
+            parts.usable_eval,
             num_samples=config.eval_generate_samples,
             batch_size=config.micro_batch_size,
             max_new_tokens=config.eval_max_new_tokens,
             seed=config.seed,
         )
-        if run.accelerator.is_main_process:
+        if parts.accelerator.is_main_process:
             samples_folder.mkdir(exist_ok=True)
             write_json_lines(samples_folder / f"step_{step:06d}.jsonl", sample_lines(samples))
             line |= score_samples(samples, config.wer_tasks)
     return line
 
 
-def _run_facts(accelerator: Accelerator, run: _Run, data_facts: dict[str, Any]) -> dict[str, Any]:
-    parameters = list(accelerator.unwrap_model(run.model).parameters())
-    # Under ZeRO-3 a parameter is empty here and `ds_numel` is its size.
-    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in parameters]
-    return {
-        "versions": package_versions(),
-        "git_revision": git_revision(Path(__file__).resolve().parent),
-        "launch": {"mode": mode_name(accelerator), "num_processes": accelerator.num_processes},
-        "device": str(accelerator.device),
-        "data": data_facts,
-        "num_records": len(run.usable),
-        "num_updates": run.total_steps,
-        "num_parameters": sum(size for size, _ in sizes),
-        "num_trainable_parameters": sum(size for size, trainable in sizes if trainable),
-    }
-
-
 def main() -> None:
     """Reads the config and trains; user errors end in one message and exit status 1."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    try:
-        train(auto_cli(SFTConfig, as_positional=False, allow_abbrev=False))
-    except (ValueError, OSError, LaunchError, NonFiniteLossError) as error:
-        logging.getLogger(__name__).debug("traceback of the error", exc_info=True)
-        sys.exit(f"sft: {error}")
+    as_program("sft", SFTConfig, train)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 _POSITIVE = (
-    "global_batch_size", "micro_batch_size", "log_every", "keep_checkpoints", "max_seconds", "codebook_frames_per_entry",
+    "global_batch_size", "micro_batch_size", "log_every", "keep_checkpoints", "max_seconds",
+    "codebook_frames_per_entry",
 )  # fmt: skip
 _POSITIVE_OR_NONE = (
     "max_steps", "num_epochs", "eval_every", "save_every", "num_processes", "max_grad_norm", "pad_to_seconds",
@@ -208,7 +209,7 @@ class TokenizerTrainingConfig:
     """What happens to records that cannot be used. Either way they are listed."""
 
     cache_megabytes: int = 512
-    """Decoded clips are kept in memory up to this size (1.9 MB per minute), so that small data sets are decoded once."""
+    """Decoded clips are kept in memory up to this size (1.9 MB per minute), so that small data are decoded once."""
 
     seed: int = 0
     """Decides new weights, the data order, tasks, augmentation, dropout and restarts of codes."""

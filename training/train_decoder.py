@@ -6,50 +6,24 @@ accelerate launch training/train_decoder.py --config training/configs/decoder_fl
 from __future__ import annotations
 
 import dataclasses
-import gc
-import logging
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from accelerate import Accelerator
-from accelerate.logging import get_logger
-from accelerate.utils import set_seed
-from jsonargparse import auto_cli, set_parsing_settings
-from tqdm.auto import tqdm
 
-from audiollm.training.checkpointing import (
-    Checkpoints,
-    CheckpointState,
-    check_identity,
-    find_checkpoint,
-    load,
-    read_state,
-    run_identity,
-)
 from audiollm.training.decoder_config import DecoderTrainingConfig
 from audiollm.training.decoder_data import Column, DecoderItems, prepare_items
 from audiollm.training.decoder_parts import MODEL_FOLDER, load_part
 from audiollm.training.decoder_records import ClipFormat
 from audiollm.training.decoder_run import DecoderRun, DecoderTrainer, prefetched
-from audiollm.training.launch import LaunchError, mode_name, start_data_parallel, stop_accelerator
-from audiollm.training.run_record import (
-    MetricsLog,
-    NonFiniteLossError,
-    config_as_json,
-    git_revision,
-    package_versions,
-    write_json,
-)
+from audiollm.training.launch import start_data_parallel
+from audiollm.training.run_start import as_program, claim_folder, running, start_run
 from audiollm.training.schedule import is_due
 
 if TYPE_CHECKING:
     from audiollm.tokenizer.modeling import UniAudioTokenizer
-
-logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,69 +61,40 @@ def train(config: DecoderTrainingConfig) -> DecoderTrainingSummary:
         NonFiniteLossError: if the loss or the gradient stops being a number.
         ValueError: for other settings that cannot work.
     """
-    accelerator = start_data_parallel(config)
-    try:
+    with running(start_data_parallel(config)) as accelerator:
         return _train(accelerator, config)
-    finally:
-        gc.collect()
-        stop_accelerator(accelerator)
 
 
 def _train(accelerator: Accelerator, config: DecoderTrainingConfig) -> DecoderTrainingSummary:
-    folder = Path(config.output_dir)
-    checkpoints = Checkpoints(folder / "checkpoints", keep=config.keep_checkpoints)
-    checkpoint = find_checkpoint(config.resume, checkpoints)
-    if config.resume is None and (folder / "metrics.jsonl").exists():
-        raise ValueError(f"{folder} already holds a run: choose another output_dir, or go on with --resume latest")
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-    set_seed(config.seed)
-    trainer, run = _prepare(accelerator, config)
-    data_facts = _data_facts(run)
-    identity = run_identity(
-        config_as_json(config),
-        data=data_facts,
+    claimed = claim_folder(accelerator, config)
+    trainer, decoder_run = _prepare(accelerator, config)
+    run = start_run(
+        accelerator,
+        config,
+        claimed,
+        model=trainer.model,
+        optimizer=trainer.optimizer,
+        extras=trainer.extras,
         total_steps=trainer.total_steps,
-        launch={"mode": mode_name(accelerator), "num_processes": accelerator.num_processes},
+        data_facts=_data_facts(decoder_run),
     )
-    first_step = 1
-    # Different dropout on every process; a checkpoint's random state takes its place on resuming.
-    set_seed(config.seed, device_specific=True)
-    if checkpoint is not None:
-        state = read_state(checkpoint)
-        check_identity(checkpoint, state, identity)
-        load(accelerator, trainer.model, trainer.optimizer, checkpoint, trainer.extras)
-        first_step = state.step + 1
-        logger.info("resumed %s after update %d of %d", checkpoint, state.step, trainer.total_steps)
-    documents = {"config.json": config_as_json(config), "run.json": _run_facts(accelerator, trainer, data_facts)}
-    metrics = None
-    if accelerator.is_main_process:
-        for name, value in documents.items():
-            write_json(folder / name, value)
-        metrics = MetricsLog(folder / "metrics.jsonl", last_step=first_step - 1)
-
-    total_steps = trainer.total_steps
+    folder = claimed.path
     loss, evaluation = None, None
-    steps = prefetched(trainer.batch, range(first_step, total_steps + 1))
-    hidden = metrics is None
     started = time.perf_counter()
-    for step, batch in tqdm(steps, total=total_steps, initial=first_step - 1, disable=hidden, unit="update"):
+    for step, batch in run.with_progress(prefetched(trainer.batch, run.steps)):
         line = {"event": "train", "step": step, "epoch": trainer.epoch(step), **trainer.update(step, batch)}
         line["seconds"] = time.perf_counter() - started
         line["mel_frames_per_second"] = line["mel_frames"] / line["seconds"]
         loss = line["loss"]
-        if metrics and (step % config.log_every == 0 or step == total_steps):
-            metrics.write(line)
-        if run.eval_items is not None and is_due(config.eval_every, step, total_steps):
+        run.write_update(line)
+        if decoder_run.eval_items is not None and is_due(config.eval_every, step, run.total_steps):
             evaluation = {"event": "eval", "step": step, **trainer.evaluate(step, folder / "evaluation")}
-            if metrics:
-                metrics.write(evaluation)
-        if is_due(config.save_every, step, total_steps):
+            run.write(evaluation)
+        if is_due(config.save_every, step, run.total_steps):
             trainer.save(folder / MODEL_FOLDER)
-            state = CheckpointState(step, identity)
-            checkpoints.save(accelerator, trainer.model, trainer.optimizer, state, documents, trainer.extras)
+        run.save_if_due(step)
         started = time.perf_counter()
-    return DecoderTrainingSummary(total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / "metrics.jsonl")
+    return DecoderTrainingSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / "metrics.jsonl")
 
 
 def _prepare(accelerator: Accelerator, config: DecoderTrainingConfig) -> tuple[DecoderTrainer, DecoderRun]:
@@ -235,28 +180,9 @@ def _data_facts(run: DecoderRun) -> dict[str, Any]:
     return {"prepared": items.fingerprint, "num_clips": len(items)}
 
 
-def _run_facts(accelerator: Accelerator, trainer: DecoderTrainer, data_facts: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "versions": package_versions(),
-        "git_revision": git_revision(Path(__file__).resolve().parent),
-        "launch": {"mode": mode_name(accelerator), "num_processes": accelerator.num_processes},
-        "device": str(accelerator.device),
-        "num_threads": torch.get_num_threads(),
-        "data": data_facts,
-        "num_updates": trainer.total_steps,
-        "num_parameters": sum(p.numel() for p in accelerator.unwrap_model(trainer.model).parameters()),
-    }
-
-
 def main() -> None:
     """Reads the config and trains; user errors end in one message and exit status 1."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    try:
-        train(auto_cli(DecoderTrainingConfig, as_positional=False, allow_abbrev=False))
-    except (ValueError, OSError, LaunchError, NonFiniteLossError) as error:
-        logging.getLogger(__name__).debug("traceback of the error", exc_info=True)
-        sys.exit(f"train_decoder: {error}")
+    as_program("train_decoder", DecoderTrainingConfig, train)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from audiollm.training.checkpointing import ResumeError
 from audiollm.training.encoded_records import DataError, EncodedRecords
 from audiollm.training.objective import TargetTokenLoss
 from audiollm.training.optimizer import adamw
-from audiollm.training.run_record import read_metrics
+from audiollm.training.run_record import config_as_json, read_metrics
 from audiollm.training.sft import NonFiniteLossError, train
 from audiollm.training.sft_config import LoRASettings
 
@@ -120,7 +120,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(make_config, as
     train(make_config(output_dir=str(tmp_path / "straight"), **settings))
     killed = tmp_path / "killed"
     config = make_config(output_dir=str(killed), **settings)
-    (tmp_path / "config.json").write_text(json.dumps(sft.config_as_json(config)))
+    (tmp_path / "config.json").write_text(json.dumps(config_as_json(config)))
     program = (
         "import os, signal, sys\n"
         "from audiollm.training import sft\n"
