@@ -256,12 +256,14 @@ class TokenizerMonitor:
             return
         limits, before = self.thresholds, self._averages.get("loss", loss)
         deviation = self._averages.get("loss_deviation", abs(loss))
-        self._average("loss_deviation", abs(loss - before))
-        average = self._average("loss", loss)
+        spike = max(1.5 * before, before + limits.spike_deviations * deviation)
+        kept = min(loss, spike)  # a single spike must not look like a loss that has gone up
+        self._average("loss_deviation", abs(kept - before))
+        average = self._average("loss", kept)
         best = self._best_so_far("loss", average, min)
         yield _Finding(
             "loss_spike",
-            _ratio(loss, max(1.5 * before, before + limits.spike_deviations * deviation)),
+            _ratio(loss, spike),
             f"the loss jumped from about {before:.3f} to {loss:.3f}: if it does not come back, lower the learning "
             "rates or max_grad_norm; if it happens at every pass over the data, look at that update's clips",
         )
