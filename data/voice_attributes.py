@@ -165,12 +165,22 @@ def _canonical(name: str, value: Any) -> str | None:
     if text.lower() in _UNKNOWN:
         return None
     if name not in CLOSED_VALUES:
-        free = re.sub(rf"\s+{name}$", "", text.replace(";", ","), flags=re.IGNORECASE)
-        return re.sub(r"^an?\s+", "", free, flags=re.IGNORECASE) if free != text else free
+        free = _free_text(name, text)
+        return None if free.lower() in _UNKNOWN else free
     for canonical in CLOSED_VALUES[name]:
         if text.lower() in (canonical, *_SPELLINGS[name][canonical]):
             return canonical
     raise ValueError(f"{name}={value!r}: use one of {', '.join(CLOSED_VALUES[name])}")
+
+
+def _free_text(name: str, text: str) -> str:
+    """Free text without the attribute's own name, "a Scottish accent", so that reading it again changes nothing."""
+    named = rf"\s+{name}$"
+    without = text.replace(";", ",")
+    is_named = re.search(named, without, re.IGNORECASE) is not None
+    while (shorter := re.sub(named, "", without, flags=re.IGNORECASE).rstrip(". ")) != without:
+        without = shorter
+    return re.sub(r"^an?\s+", "", without, flags=re.IGNORECASE) if is_named else without
 
 
 def _age_of_years(value: Any) -> Any:
