@@ -1,8 +1,16 @@
-"""What the command's tests share: tiny untrained checkpoints and recordings."""
+"""What tests share: tiny untrained checkpoints and recordings, and a server that answers like a chat model."""
 
 from __future__ import annotations
 
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,3 +67,103 @@ def audio_llm(folders: Path) -> Path:
          "--dtype", "float32"]
     )  # fmt: skip
     return folders / "audio-llm"
+
+
+@dataclass
+class Misbehaviour:
+    """What a server does to one request in place of answering."""
+
+    status: int = 200
+    body: str | None = None  # None: the answer
+    headers: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0  # before it answers
+    reset: bool = False  # the connection is cut without a word
+    kept_share: float = 1.0  # of the bytes that the header promises
+
+
+class ChatServer:
+    """An OpenAI-compatible server on this machine; ``answer`` makes the text of a reply from the request's JSON."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[dict[str, Any]], str] = lambda request: "yes"
+        self.models = ["tiny"]
+        self.misbehaviours: deque[Misbehaviour] = deque()
+        self.finish_reason = "stop"
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.num_open = self.most_open = 0
+        self.lock = threading.Lock()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                self.reply(200, json.dumps({"object": "list", "data": [{"id": name} for name in server.models]}))
+
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with server.lock:
+                    server.requests.append(request)
+                    server.keys.append(self.headers.get("Authorization"))
+                    server.num_open += 1
+                    server.most_open = max(server.most_open, server.num_open)
+                    odd = server.misbehaviours.popleft() if server.misbehaviours else Misbehaviour()
+                try:
+                    time.sleep(odd.seconds)
+                    if odd.reset:
+                        self.close_connection = True
+                        self.connection.close()
+                        return
+                    body = server.completion(request) if odd.body is None else odd.body
+                    self.reply(odd.status, body, odd.headers, odd.kept_share)
+                finally:
+                    with server.lock:
+                        server.num_open -= 1
+
+            def reply(self, status: int, body: str, headers: dict[str, str] | None = None, share: float = 1.0) -> None:
+                data = body.encode()
+                self.send_response(status)
+                for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data[: round(len(data) * share)])
+                if share < 1:
+                    self.close_connection = True
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: Any) -> None:
+                pass  # clients that give up
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def completion(self, request: dict[str, Any]) -> str:
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": self.answer(request)},
+            "finish_reason": self.finish_reason,
+        }
+        usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+        return json.dumps({"id": "1", "object": "chat.completion", "choices": [choice], "usage": usage})
+
+    def misbehave(self, **what: Any) -> None:
+        self.misbehaviours.append(Misbehaviour(**what))
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def chat_server() -> Iterator[ChatServer]:
+    server = ChatServer()
+    yield server
+    server.close()
