@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .linear import linear
+from .pending_update import CodebookUpdate, PendingUpdate, frame_keys, is_distributed, sum_over_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ class CodebookOutput:
     perplexity: Tensor | None = None  # scalar: exp(entropy) of the codes of all processes in this batch, 1 to V
     num_active: Tensor | None = None  # scalar int64: different codes in this batch over all processes
     num_restarted: int = 0
+    squared_error: Tensor | None = None  # [B, T] float32, detached: mean over D of (feature - entry)^2
 
 
 class Codebook(nn.Module):
@@ -53,7 +57,15 @@ class Codebook(nn.Module):
     latest codes, newest last) and ``num_updates`` (so that a resumed run restarts rows at the same steps). A
     data-parallel wrapper must not copy buffers from rank 0 (``broadcast_buffers=False``): they agree by themselves, but
     for ``recent_codes``, which is each process's own.
+
+    With ``deferred`` set to True, a pass in training mode only gathers, and :meth:`apply_update` does one update of
+    what was gathered: for updates of many passes, unevenly many per process. All buffers then agree on all processes,
+    and do not depend on how the clips of an update were dealt out to passes and processes (but for rounding).
+
+    Weight and statistics stay float32 when the model around them is cast.
     """
+
+    deferred = False
 
     def __init__(
         self,
@@ -78,6 +90,7 @@ class Codebook(nn.Module):
             self.register_buffer("ema_weight", self.weight.detach().clone())
         self.register_buffer("recent_codes", torch.zeros(RECENT_CODES_PER_ENTRY * codebook_size, dtype=torch.int64))
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
+        self._pending: PendingUpdate | None = None
 
     ema_count: Tensor
     ema_weight: Tensor
@@ -86,6 +99,15 @@ class Codebook(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.codebook_size}, {self.dim}, ema_decay={self.ema_decay}, restart={self.restart_interval}"
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Codebook:
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            applied = fn(tensor)
+            # A bf16 moving average would stand still: the change of a step is below its last digit.
+            return applied if applied.dtype == tensor.dtype else tensor.to(applied.device)
+
+        super()._apply(keep_dtype, recurse)
+        return self
 
     # ------------------------------------------------------------------ search
 
@@ -134,7 +156,11 @@ class Codebook(nn.Module):
         return F.embedding(codes_BT, self.weight)
 
     def forward(
-        self, features_BTD: Tensor, mask_BT: Tensor | None = None, codes_BT: Tensor | None = None
+        self,
+        features_BTD: Tensor,
+        mask_BT: Tensor | None = None,
+        codes_BT: Tensor | None = None,
+        example_ids_B: Tensor | None = None,
     ) -> CodebookOutput:
         """Quantizes; in training mode also computes the loss and updates the codebook.
 
@@ -142,33 +168,48 @@ class Codebook(nn.Module):
             features_BTD: encoder output, any float dtype, ``[B, T, D]``.
             mask_BT: 1 for valid frames, ``[B, T]``; None if all are. Padded frames get codes too but teach nothing.
             codes_BT: codes to use in place of the search, ``[B, T]``; they cause neither loss nor update.
+            example_ids_B: place of each clip in the update, int64 ``[B]``, for restarts of a deferred update.
+
+        Raises:
+            ValueError: if an update with restarts is deferred and ``example_ids_B`` is None.
         """
         if codes_BT is not None:
             return CodebookOutput(self.lookup(codes_BT).to(features_BTD.dtype), codes_BT)
         codes_BT = self.encode(features_BTD)
         entries_BTD = F.embedding(codes_BT, self.weight)
+        error_BT = (features_BTD.detach().float() - entries_BTD.detach()).square().mean(dim=-1)
         if not self.training:
-            return CodebookOutput(entries_BTD.to(features_BTD.dtype), codes_BT)
+            return CodebookOutput(entries_BTD.to(features_BTD.dtype), codes_BT, squared_error=error_BT)
         with torch.autocast(features_BTD.device.type, enabled=False):
-            return self._learn(features_BTD, entries_BTD, codes_BT, mask_BT)
+            output = self._learn(features_BTD, entries_BTD, codes_BT, mask_BT, example_ids_B)
+        output.squared_error = error_BT
+        return output
 
     # ---------------------------------------------------------------- training
 
     def _learn(
-        self, features_BTD: Tensor, entries_BTD: Tensor, codes_BT: Tensor, mask_BT: Tensor | None
+        self,
+        features_BTD: Tensor,
+        entries_BTD: Tensor,
+        codes_BT: Tensor,
+        mask_BT: Tensor | None,
+        example_ids_B: Tensor | None,
     ) -> CodebookOutput:
         valid_BT = torch.ones_like(codes_BT, dtype=torch.bool) if mask_BT is None else mask_BT.bool()
         features_ND, entries_ND = features_BTD[valid_BT].float(), entries_BTD[valid_BT].float()
         codes_N = codes_BT[valid_BT]
         loss = self._loss(features_ND, entries_ND)
+        # Straight-through estimator: value of the entry, gradient of the input.
+        quantized_BTD = features_BTD + (entries_BTD.to(features_BTD.dtype) - features_BTD).detach()
+        if self.deferred:
+            self._gather(features_ND.detach(), codes_N, valid_BT, example_ids_B)
+            return CodebookOutput(quantized_BTD, codes_BT, loss)
         self._remember(codes_N)
         counts_V = torch.bincount(codes_N, minlength=self.codebook_size).float()
         sum_over_ranks(counts_V)
         num_restarted = 0
         if self.ema_decay is not None:
             num_restarted = self._update(features_ND.detach(), codes_N, counts_V)
-        # Straight-through estimator: value of the entry, gradient of the input.
-        quantized_BTD = features_BTD + (entries_BTD.to(features_BTD.dtype) - features_BTD).detach()
         perplexity, num_active = perplexity_of(counts_V), (counts_V > 0).sum()
         return CodebookOutput(quantized_BTD, codes_BT, loss, perplexity, num_active, num_restarted)
 
@@ -182,10 +223,15 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def _update(self, features_ND: Tensor, codes_N: Tensor, counts_V: Tensor) -> int:
-        """Moves entries to the running mean of their frames; returns how many rows were restarted."""
-        assert self.ema_decay is not None
+        """One update from one pass per process; returns how many rows were restarted."""
         sums_VD = torch.zeros_like(self.ema_weight).index_add_(0, codes_N, features_ND.to(self.ema_weight.dtype))
         sum_over_ranks(sums_VD)
+        self._move_entries(counts_V, sums_VD)
+        return self._restart(features_ND)
+
+    def _move_entries(self, counts_V: Tensor, sums_VD: Tensor) -> None:
+        """Moves entries to the running mean of their frames."""
+        assert self.ema_decay is not None
         self.ema_count.mul_(self.ema_decay).add_(counts_V, alpha=1 - self.ema_decay)
         total = self.ema_count.sum()
         # The smoothed count is what is stored, as the released training code does.
@@ -193,15 +239,16 @@ class Codebook(nn.Module):
         self.ema_weight.mul_(self.ema_decay).add_(sums_VD, alpha=1 - self.ema_decay)
         self.weight.copy_(self.ema_weight / self.ema_count.unsqueeze(1))
         self.num_updates += 1
-        if self.restart_interval and int(self.num_updates) % self.restart_interval == 0:
-            return self._restart(features_ND)
-        return 0
+
+    def _dead_rows(self) -> Tensor:
+        """Rows hardly used since the last restart, ``[M]``, same on all ranks; none if no restart is due."""
+        if self.ema_decay is None or not self.restart_interval or int(self.num_updates) % self.restart_interval:
+            return self.num_updates.new_zeros(0)
+        return (self.ema_count < self.ema_decay**self.restart_interval).nonzero().squeeze(1)
 
     def _restart(self, features_ND: Tensor) -> int:
-        """Replaces rows that were hardly used since the last restart by frames of this batch."""
-        assert self.ema_decay is not None
-        assert self.restart_interval is not None
-        dead_M = (self.ema_count < self.ema_decay**self.restart_interval).nonzero().squeeze(1)  # same on all ranks
+        """Replaces dead rows by frames of this batch."""
+        dead_M = self._dead_rows()
         if not len(dead_M):
             return 0
         first, last = self._owned_rows()
@@ -215,7 +262,9 @@ class Codebook(nn.Module):
             proposal_MD1[owned_M, -1] = 1
         sum_over_ranks(proposal_MD1)
         found_M = proposal_MD1[:, -1] > 0
-        rows_M, values_MD = dead_M[found_M], proposal_MD1[found_M, :-1]
+        return self._replace_rows(dead_M[found_M], proposal_MD1[found_M, :-1])
+
+    def _replace_rows(self, rows_M: Tensor, values_MD: Tensor) -> int:
         self.ema_count[rows_M] = 1
         self.ema_weight[rows_M] = values_MD.to(self.ema_weight.dtype)
         self.weight[rows_M] = values_MD.to(self.weight.dtype)
@@ -228,6 +277,61 @@ class Codebook(nn.Module):
         share = self.codebook_size // world_size
         last = self.codebook_size if rank == world_size - 1 else (rank + 1) * share
         return rank * share, last
+
+    # --------------------------------------------------------- deferred updates
+
+    @torch.no_grad()
+    def _gather(self, features_ND: Tensor, codes_N: Tensor, valid_BT: Tensor, example_ids_B: Tensor | None) -> None:
+        if self._pending is None:
+            self._pending = PendingUpdate(self.codebook_size, self.dim, features_ND.device)
+        keys_N = None
+        number = int(self.num_updates) + 1
+        if self.ema_decay is not None and self.restart_interval and number % self.restart_interval == 0:
+            if example_ids_B is None:
+                raise ValueError(
+                    "a deferred update of the codebook restarts rows by drawing frames; give forward example_ids, the "
+                    "place of each clip in the update"
+                )
+            keys_N = frame_keys(number, example_ids_B.to(codes_N.device), valid_BT.shape[1])[valid_BT]
+        self._pending.add(features_ND, codes_N, keys_N)
+
+    @torch.no_grad()
+    def apply_update(self) -> CodebookUpdate:
+        """Does one update of all that passes gathered since the last, on all processes together, and forgets it.
+
+        Every process must call it once per update, also one that had no clip. With a codebook trained by gradient, only
+        the statistics are made. An update without any frame changes nothing.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            pending = PendingUpdate(self.codebook_size, self.dim, self.weight.device)
+        sum_over_ranks(pending.counts_V)
+        sum_over_ranks(pending.sums_VD)
+        counts_V = pending.counts_V
+        num_frames, num_restarted = int(counts_V.sum()), 0
+        if num_frames == 0:
+            return CodebookUpdate(perplexity=0.0, num_active=0, num_restarted=0)
+        self._remember_counts(counts_V.long())
+        if self.ema_decay is not None:
+            self._move_entries(counts_V, pending.sums_VD)
+            dead_M = self._dead_rows()
+            if len(dead_M):
+                frames_MD = pending.drawn_frames(len(dead_M))
+                num_restarted = self._replace_rows(dead_M[: len(frames_MD)], frames_MD)
+        return CodebookUpdate(float(perplexity_of(counts_V)), int((counts_V > 0).sum()), num_restarted, num_frames)
+
+    def _remember_counts(self, counts_V: Tensor) -> None:
+        """Puts an update's codes into the memory; of a longer update than that holds, each code at least once."""
+        codes_V = torch.arange(self.codebook_size, device=counts_V.device)
+        repeated = codes_V.repeat_interleave((counts_V - 1).clamp(min=0))
+        newest = torch.cat([repeated, codes_V[counts_V > 0]])[-len(self.recent_codes) :]
+        self.recent_codes.copy_(torch.cat([self.recent_codes[len(newest) :], newest]))
+
+    def discard_update(self) -> None:
+        """Forgets what passes gathered since the last update, for a step that is given up."""
+        self._pending = None
+
+    # ------------------------------------------------------------------- usage
 
     @torch.no_grad()
     def _remember(self, codes_N: Tensor) -> None:
@@ -271,14 +375,3 @@ def check_codes(codes: Tensor, codebook_size: int) -> None:
             f"codes range from {int(codes.min())} to {int(codes.max())}, but the codebook has {codebook_size} "
             f"entries; use codes in [0, {codebook_size})"
         )
-
-
-def is_distributed() -> bool:
-    """Whether several processes train together."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def sum_over_ranks(tensor: Tensor) -> None:
-    """Sums ``tensor`` over all processes, in place; does nothing without a process group."""
-    if is_distributed():
-        dist.all_reduce(tensor, op=dist.ReduceOp.SUM)

@@ -31,7 +31,7 @@ from .encoder import AudioEncoder
 from .encoding import encode_chunks, encode_waveforms
 from .features import LogMelFeatures
 from .resampling import check_sample_rate
-from .sae import SemanticAcousticEquilibrium, mean_gate
+from .sae import SemanticAcousticEquilibrium, mean_gate, mean_gate_per_clip
 from .segments import count_tokens
 
 if TYPE_CHECKING:
@@ -51,10 +51,13 @@ class UniAudioTokenizerOutput(ModelOutput):
     last_hidden_state: Tensor | None = None  # [B, T, D], after all layers that exist
     pre_quantizer_hidden: Tensor | None = None  # [B, T, D], what the quantizer saw
     gate_mean: Tensor | None = None  # scalar; 1 if the SAE runs without a gate, None if it does not run
+    gate_means: Tensor | None = None  # [B] float32: the same for each clip alone
+    frame_mask: Tensor | None = None  # [B, T] bool, True for valid frames; None if all are
     hidden_states: tuple[Tensor, ...] | None = None  # input of each layer, then the final output
     quantizer_loss: Tensor | None = None  # scalar, in training mode only
     perplexity: Tensor | None = None  # scalar, in training mode only
     num_restarted: int | None = None  # codebook rows restarted by this step, in training mode only
+    squared_error: Tensor | None = None  # [B, T] float32: mean squared distance of a frame to its entry, detached
 
 
 class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
@@ -169,6 +172,9 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         attention_mask: Tensor | None = None,
         codes: Tensor | None = None,
         output_hidden_states: bool = False,
+        *,
+        quantize: bool = True,
+        example_ids: Tensor | None = None,
     ) -> UniAudioTokenizerOutput:
         """Runs all layers on log-mel features.
 
@@ -177,11 +183,21 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             attention_mask: 1 for valid mel frames, ``[B, F]``; None if all are.
             codes: codes to use in place of the nearest ones, int64 ``[B, T]``.
             output_hidden_states: also return the input of each layer.
+            quantize: False lets the features pass the quantizer unchanged, as the first stage of training does; the
+                positions of the codes are added all the same, and there are no codes.
+            example_ids: in training with ``codebook.deferred``, the place of each clip in the update, int64 ``[B]``.
 
         Raises:
             ValueError: if the features do not fit the encoder, or codes are out of range or of the wrong shape.
         """
-        return self._run_layers(input_features, attention_mask, codes, output_hidden_states=output_hidden_states)
+        return self._run_layers(
+            input_features,
+            attention_mask,
+            codes,
+            output_hidden_states=output_hidden_states,
+            quantize=quantize,
+            example_ids=example_ids,
+        )
 
     def _run_layers(
         self,
@@ -191,6 +207,8 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         *,
         output_hidden_states: bool = False,
         stop_before_quantizer: bool = False,
+        quantize: bool = True,
+        example_ids: Tensor | None = None,
     ) -> UniAudioTokenizerOutput:
         """The encoder: at each position, in this order, pool, keep the SAE's source, apply the SAE, quantize."""
         config, encoder = self.config, self.encoder
@@ -212,34 +230,46 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             if position == config.encoder_residual_source_position:
                 shallow = hidden
             if position == config.encoder_residual_target_position:
-                hidden, output.gate_mean = self._apply_sae(hidden, cast(Tensor, shallow), mask)
+                hidden = self._apply_sae(hidden, cast(Tensor, shallow), mask, output)
             if position == config.quantize_position:
                 output.pre_quantizer_hidden = hidden
                 if stop_before_quantizer:
                     return output
-                hidden = self._quantize(hidden, mask, codes, output)
+                if quantize:
+                    hidden = self._quantize(hidden, mask, codes, example_ids, output)
+                hidden = hidden + self.code_positions.weight[: hidden.shape[1]]
+        output.frame_mask = None if mask is None else mask.bool()
         output.last_hidden_state = hidden if encoder.layer_norm is None else encoder.layer_norm(hidden)
         if output_hidden_states:
             output.hidden_states = (*layer_inputs, output.last_hidden_state)
         return output
 
-    def _apply_sae(self, deep_BTD: Tensor, shallow_BTD: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _apply_sae(
+        self, deep_BTD: Tensor, shallow_BTD: Tensor, mask_BT: Tensor | None, output: UniAudioTokenizerOutput
+    ) -> Tensor:
         assert self.sae is not None
         fused_BTD, gate_BTD = self.sae(deep_BTD, shallow_BTD)
-        return fused_BTD, mean_gate(gate_BTD, fused_BTD, mask_BT)
+        output.gate_mean = mean_gate(gate_BTD, fused_BTD, mask_BT)
+        output.gate_means = mean_gate_per_clip(gate_BTD, fused_BTD, mask_BT)
+        return cast(Tensor, fused_BTD)
 
     def _quantize(
-        self, hidden_BTD: Tensor, mask_BT: Tensor | None, codes_BT: Tensor | None, output: UniAudioTokenizerOutput
+        self,
+        hidden_BTD: Tensor,
+        mask_BT: Tensor | None,
+        codes_BT: Tensor | None,
+        example_ids_B: Tensor | None,
+        output: UniAudioTokenizerOutput,
     ) -> Tensor:
         if codes_BT is not None and codes_BT.shape != hidden_BTD.shape[:2]:
             raise ValueError(
                 f"codes have shape {list(codes_BT.shape)}, but the features give {list(hidden_BTD.shape[:2])}"
             )
-        quantized = self.codebook(hidden_BTD, mask_BT, codes_BT)
-        output.codes = quantized.codes
+        quantized = self.codebook(hidden_BTD, mask_BT, codes_BT, example_ids_B)
+        output.codes, output.squared_error = quantized.codes, quantized.squared_error
         output.quantizer_loss, output.perplexity = quantized.loss, quantized.perplexity
         output.num_restarted = quantized.num_restarted if self.training else None
-        return quantized.quantized + self.code_positions.weight[: hidden_BTD.shape[1]]
+        return cast(Tensor, quantized.quantized)
 
     def pre_quantizer_features(self, input_features: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Computes what the quantizer sees, ``[B, T, D]``, from features ``[B, M, F]``; later layers do not run."""

@@ -60,3 +60,17 @@ def mean_gate(gate_BTD: Tensor | None, features_BTD: Tensor, mask_BT: Tensor | N
     weights_BT1 = mask_BT.unsqueeze(-1).float()
     total = (gate_BTD.float().abs() * weights_BT1).sum()
     return total / (weights_BT1.sum() * gate_BTD.shape[-1] + 1e-8)
+
+
+def mean_gate_per_clip(gate_BTD: Tensor | None, features_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """Averages the gate over each clip's valid frames and channels, detached, float32 ``[B]``; see :func:`mean_gate`.
+
+    A clip without valid frames gets 0.
+    """
+    if gate_BTD is None:
+        return torch.ones(len(features_BTD), device=features_BTD.device)
+    means_BT = gate_BTD.detach().float().mean(dim=-1)
+    if mask_BT is None:
+        return means_BT.mean(dim=1)
+    weights_BT = mask_BT.float()
+    return (means_BT * weights_BT).sum(dim=1) / weights_BT.sum(dim=1).clamp(min=1)
