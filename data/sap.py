@@ -17,6 +17,7 @@ from .sap_record import (
     Style,
     render_sap,
 )
+from .sap_repair import repair_sap
 from .sap_validation import validate_sap
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "Style",
     "parse_sap",
     "render_sap",
+    "repair_sap",
     "validate_sap",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -19,6 +20,7 @@ SAP_ATTRIBUTES = ("age", "gender", "emotion", "accent", "prosody", "timbre")
 """The vocal attributes of a SAP record, in the order they are written."""
 
 Style = Literal["compact", "json"]
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
 class SapError(ValueError):
@@ -115,6 +117,8 @@ class SapRecord:
         others = given.keys() - set(SAP_ATTRIBUTES)
         if others:
             raise SapError([f"vocal_attributes has {', '.join(sorted(others))}: a SAP record knows {_NAMES}"])
+        for name, value in given.items():
+            _text(f"vocal_attributes.{name}", value)
         if not given:
             object.__setattr__(self, "vocal_attributes", None)
 
@@ -179,7 +183,14 @@ def _text(name: str, value: Any) -> str | None:
         raise SapError([f"{name}={value!r}: give text or null"])
     if not value.strip():
         raise SapError([f"{name} is empty: give text or null"])
+    if not is_whole(value):
+        raise SapError([f"{name}={value!r}: holds half a surrogate pair, which no file can"])
     return value.strip()
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text can be written as UTF-8: JSON may spell out half a character."""
+    return not _SURROGATES.search(text)
 
 
 EVENT_FIELDS = tuple("class" if item.name == "label" else item.name for item in dataclasses.fields(SoundEvent))
