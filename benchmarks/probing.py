@@ -2,8 +2,8 @@
 
 The recipe is that of X-ARES (LayerNorm and a linear layer on the mean over frames; k nearest neighbours by similarity),
 applied to three views of a clip: histogram of its codes, mean of the codebook entries, mean of what the quantizer saw.
-A second linear reader, logistic regression trained to its optimum, depends on no learning rate. ``sound_classes.py`` is the
-script.
+A second linear reader, logistic regression trained to its optimum, depends on no learning rate. The script is
+``sound_classes.py``.
 """
 # Shapes: C clips, D size of a clip's vector, T frames, L classes.
 
