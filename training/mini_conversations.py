@@ -1,0 +1,146 @@
+"""What the LM of `mini` is asked: requests about recordings whose answers their labels give, and texts to speak.
+
+A clip with codes becomes a few conversations. Speech is transcribed and spoken again; of the other questions each clip
+gets some, drawn by its id, so that short answers do not crowd out the long ones that are hard to learn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from audiollm.data.atomic import atomic_write
+from audiollm.data.sap import SapRecord, parse_sap
+from audiollm.data.sap_rules import sound_classes
+from audiollm.data.speech_tasks import SpeechTaskSettings, speech_records
+from audiollm.data.voice_attributes import VocalAttributes
+from audiollm.data.wordings import draw
+from audiollm.prompts import instruction
+
+# Wordings are only ever appended, as all wordings are.
+GENDER_QUESTIONS = (
+    "Is the speaker a man or a woman?",
+    "Do you hear a man or a woman?",
+    "Who is speaking, a woman or a man?",
+    "Is this a male or a female voice?",
+)
+ACCENT_QUESTIONS = (
+    "Which accent does the speaker have?",
+    "What accent do you hear?",
+    "Name the speaker's accent.",
+)
+GENDER_ANSWERS = {"female": "A woman.", "male": "A man."}
+_SPEED_WORDS = {"slow": " slowly", "fast": " quickly"}
+_PITCH_WORDS = {"low": " in a low voice", "high": " in a high voice"}
+DRAWN_QUESTIONS = 2  # of those about a clip of speech, beside its transcript
+
+# Speech is never shorter than a word nor longer than a breath or two: longer texts are beyond a model of this size.
+MAX_SPOKEN_SECONDS = 10.0
+
+
+def write_conversations(source: Path, output: Path, *, drawn_questions: int | None = DRAWN_QUESTIONS) -> int:
+    """Writes the conversations about clips, and those that ask for speech.
+
+    Args:
+        source: clips with codes, as `audiollm.data.corpus.tokenize_corpus` writes them.
+        output: JSONL.
+        drawn_questions: how many of the questions about speech each clip gets; None: all, for held-out data.
+
+    Returns:
+        How many conversations there are.
+    """
+    with source.open(encoding="utf-8") as file:
+        clips = [json.loads(line) for line in file]
+    records = [record for clip in clips for record in questions_about(clip, drawn_questions)]
+    records += requests_to_speak(clips)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(output) as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return len(records)
+
+
+def questions_about(clip: Mapping[str, Any], drawn_questions: int | None = None) -> list[dict[str, Any]]:
+    """Conversations about one clip.
+
+    Args:
+        clip: a training record of the tokenizer, with ``codes``.
+        drawn_questions: of speech, see `write_conversations`.
+    """
+    if clip["sound_type"] != "speech":
+        return [_record(clip, task, answer) for task, answer in answers_of(clip).items()]
+    answers = answers_of(clip)
+    others = [task for task in answers if task != "transcribe"]
+    if drawn_questions is not None:
+        others.sort(key=lambda task: draw(f"question {task}", clip["id"], 2**32))
+        others = others[:drawn_questions]
+    return [_record(clip, task, answers[task]) for task in ("transcribe", *others)]
+
+
+def answers_of(clip: Mapping[str, Any]) -> dict[str, str]:
+    """Task → answer, of the tasks that the clip's labels decide."""
+    if clip["sound_type"] == "speech":
+        voice = voice_of(clip)
+        answers = {"transcribe": " ".join(clip["text"].split()), "kind": "speech"}
+        if voice.given:
+            answers["speaker"] = answers["describe"] = voice_sentence(voice)
+        if voice.gender:
+            answers["gender"] = GENDER_ANSWERS[voice.gender]
+        if voice.accent:
+            answers["accent"] = voice.accent
+        return answers
+    answers = {"kind": clip["sound_type"]}
+    if clip.get("caption"):
+        answers["describe"] = clip["caption"]
+    if clip["sound_type"] == "sound" and clip.get("label"):
+        answers["sound"] = sound_classes()[clip["label"]].name
+    if clip["sound_type"] == "music" and clip.get("label"):
+        answers["music"] = clip["caption"]
+    return answers
+
+
+def voice_of(clip: Mapping[str, Any]) -> VocalAttributes:
+    """What is known of the voice: of the SAP record without its prosody, which repeats speed and pitch, and of the
+    clip's own attributes."""
+    sap: SapRecord = parse_sap(clip["sap"])
+    spoken = sap.vocal_attributes.given if sap.vocal_attributes else {}
+    stated, _ = VocalAttributes.from_record(clip.get("attributes") or {})
+    return VocalAttributes(**{name: value for name, value in spoken.items() if name != "prosody"} | stated.given)
+
+
+def voice_sentence(voice: VocalAttributes) -> str:
+    """Who speaks and how, in one sentence with always the same words for the same voice."""
+    who = {"female": "A woman", "male": "A man"}.get(voice.gender or "", "Someone")
+    accent = f" with {'an' if voice.accent[0] in 'AEIOU' else 'a'} {voice.accent} accent" if voice.accent else ""
+    speed = _SPEED_WORDS.get(voice.speed or "", "")
+    pitch = _PITCH_WORDS.get(voice.pitch or "", "")
+    return f"{who}{accent} speaks{speed}{pitch}."
+
+
+def requests_to_speak(clips: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Conversations in which the user asks for a text in a voice, and hears it."""
+    spoken = [
+        {key: value for key, value in clip.items() if key not in ("sap", "caption", "audio")}
+        | {"attributes": voice_of(clip).given}
+        for clip in clips
+        if clip["sound_type"] == "speech" and clip["duration_seconds"] <= MAX_SPOKEN_SECONDS
+    ]
+    return speech_records(spoken, SpeechTaskSettings(measure=False)) if spoken else iter(())
+
+
+def _record(clip: Mapping[str, Any], task: str, answer: str) -> dict[str, Any]:
+    record_id = f"{clip['id']}/{task}"
+    own_questions = {"gender": GENDER_QUESTIONS, "accent": ACCENT_QUESTIONS}
+    if task in own_questions:
+        wordings = own_questions[task]
+        request = wordings[draw(task, record_id, len(wordings))]
+    else:
+        request = instruction(task, record_id)
+    content = [{"type": "audio", "codes": clip["codes"]}, {"type": "text", "text": request}]
+    return {
+        "id": record_id,
+        "task": task,
+        "messages": [{"role": "user", "content": content}, {"role": "assistant", "content": answer}],
+    }
