@@ -60,7 +60,8 @@ def draw_code_usage(path: Path, counts_V: Tensor, *, title: str = "") -> None:
     axes.step(np.arange(1, num_active + 1), counts[:num_active], where="mid", linewidth=1)
     axes.axhline(counts.sum() / len(counts), color="grey", linewidth=0.8, linestyle="--", label="even use")
     axes.axvline(len(counts), color="grey", linewidth=0.8, label=f"{len(counts)} entries")
-    axes.set_yscale("log")
+    if num_active:
+        axes.set_yscale("log")
     axes.set_xscale("log")
     axes.set_xlabel("rank of the code")
     axes.set_ylabel("occurrences")
