@@ -3,25 +3,22 @@
 The gate of the SAE decides how much of a shallow layer's features returns. UniAudio-Token (arXiv:2605.31521) reports
 that it is low on speech, high on music, and rises as music gets louder in a mix of both.
 """
-# Shapes: N samples, T tokens, B segments, D feature size.
+# Shapes: N samples, T tokens.
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle, islice
-from typing import Literal
+from itertools import cycle
 
 import torch
 from torch import Tensor, nn
 
-from audiollm.data.augmentation import mix_at_snr
+from audiollm.data.degradation import mix_at_snr
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.segments import count_tokens
 
 DEFAULT_SNRS_DB = (-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0)
-NOISE_LEVEL = 0.1  # root mean square, of full scale 1
-NoiseColour = Literal["white", "pink"]
 
 
 def gate_by_token(tokenizer: UniAudioTokenizer, waveform: Tensor) -> Tensor:
@@ -90,34 +87,9 @@ def mean_gate_of_mixes(
     Returns:
         Level → mean over the mixes; nothing if there is no speech or nothing to mix in.
     """
-    pairs = [(own, fit_length(other, len(own))) for own, other in zip(speech, cycle(others), strict=False)]
-    if not pairs:
-        return {}
-    return {
-        snr_db: mean_gate_of_clips(tokenizer, [mix_at_snr(own, other, snr_db) for own, other in pairs]) or 0.0
+    pairs = list(zip(speech, cycle(others), strict=False))
+    means = {
+        snr_db: mean_gate_of_clips(tokenizer, [mix_at_snr(own, other, snr_db) for own, other in pairs])
         for snr_db in snrs_db
     }
-
-
-def fit_length(waveform: Tensor, num_samples: int) -> Tensor:
-    """Repeats or cuts a waveform ``[N]`` to a length.
-
-    Raises:
-        ValueError: if it is empty.
-    """
-    if len(waveform) == 0:
-        raise ValueError("an empty clip cannot be mixed in; leave it out")
-    return torch.cat(list(islice(cycle([waveform]), -(-num_samples // len(waveform)))) or [waveform])[:num_samples]
-
-
-def make_noise(num_samples: int, *, colour: NoiseColour = "white", seed: int = 0) -> Tensor:
-    """Stationary noise, float32 ``[N]``, of root mean square 0.1; pink has equal power in each octave."""
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(num_samples, generator=generator)
-    if colour == "pink":
-        spectrum = torch.fft.rfft(noise)
-        frequencies = torch.arange(len(spectrum)).clamp(min=1)
-        noise = torch.fft.irfft(spectrum / frequencies.sqrt(), n=num_samples)
-    elif colour != "white":
-        raise ValueError(f"colour={colour!r}: use white or pink")
-    return noise * NOISE_LEVEL / noise.square().mean().sqrt().clamp(min=1e-12)
+    return {snr_db: mean for snr_db, mean in means.items() if mean is not None}
