@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import sinusoids
 
 from .codebook import RECENT_CODES_PER_ENTRY
 from .configuration import HOP_LENGTH, MODEL_TYPE, SAMPLE_RATE, UniAudioTokenizerConfig
@@ -250,7 +251,7 @@ def read_tensors(folder: Path, config: UniAudioTokenizerConfig) -> dict[str, Ten
 
 
 def default_tensors(model: UniAudioTokenizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Makes up what a checkpoint may lack: training statistics, and SAE parts that are switched off."""
+    """Makes up what a checkpoint may lack: training statistics, SAE parts that are switched off, fixed positions."""
     config = model.config
     codebook = tensors.get("codebook.weight")
     defaults: dict[str, Tensor] = {
@@ -260,6 +261,10 @@ def default_tensors(model: UniAudioTokenizer, tensors: dict[str, Tensor]) -> dic
     if config.quantize_ema_decay is not None and codebook is not None:
         defaults["codebook.ema_count"] = torch.ones(len(codebook))
         defaults["codebook.ema_weight"] = codebook.float().clone()
+    # Whisper never trains these, so that small checkpoints may leave them out.
+    positions = "encoder.embed_positions.weight"
+    dtype = tensors["encoder.conv1.weight"].dtype if "encoder.conv1.weight" in tensors else torch.float32
+    defaults[positions] = sinusoids(*model.state_dict()[positions].shape).to(dtype)
     unused = [
         part
         for part, is_used in (("sae.adapter.", config.use_residual_adapter), ("sae.gate.", config.use_residual_gate))

@@ -161,6 +161,24 @@ def test_training_state_may_be_absent(released: Path, noise: Noise) -> None:
     assert torch.isfinite(bare(torch.randn(1, 128, 40)).quantizer_loss)
 
 
+def test_positions_that_whisper_never_trains_may_be_absent(
+    tokenizer: UniAudioTokenizer, tmp_path: Path, noise: Noise
+) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    stored = tensors.pop("encoder.embed_positions.weight")
+    for dtype in (torch.float32, torch.float16):
+        halved = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        save_file(halved, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        loaded = UniAudioTokenizer.from_pretrained(tmp_path, dtype="auto")
+        made_up = loaded.encoder.embed_positions.weight
+        assert made_up.dtype == dtype
+        assert not made_up.requires_grad
+        torch.testing.assert_close(made_up.float(), stored, atol=1e-3, rtol=0)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert same(tokenizer, UniAudioTokenizer.from_pretrained(tmp_path), noise(30000))
+
+
 def test_missing_unknown_and_misshapen_tensors_are_all_listed(released: Path) -> None:
     tensors = load_file(released / "model.safetensors")
     del tensors["layers.2.fc1.bias"], tensors["conv1.weight"]
