@@ -7,7 +7,8 @@ import logging
 import os
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -32,7 +34,8 @@ MAY_CHANGE = frozenset(
         "output_dir", "eval_data", "eval_every", "eval_generate_samples", "eval_max_new_tokens", "wer_tasks",
         "save_every", "keep_checkpoints", "resume", "log_every", "num_processes", "cache_tokens", "check_data",
         "num_epochs", "max_steps",  # their result, the number of updates, must stay
-        "cache_dir", "eval_clips", "eval_asr", "flow.eval_steps", "flow.eval_vocoder",
+        "cache_dir", "eval_clips", "eval_asr", "flow.eval_steps", "flow.eval_vocoder", "eval_samples", "trackers",
+        "cache_megabytes",
     }
 )  # fmt: skip
 
@@ -142,6 +145,7 @@ class Checkpoints:
             weights = {n: p.detach().contiguous() for n, p in _trainable(accelerator.unwrap_model(model)).items()}
             save_file(weights, folder / "weights.safetensors")
             torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+        if accelerator.is_main_process:
             for name, part in extras.items():
                 torch.save(part.state_dict(), folder / f"{name}.pt")
         torch.save(random_state(), folder / f"random_{accelerator.process_index:05d}.pt")
@@ -168,7 +172,7 @@ class Checkpoints:
             optimizer: the prepared optimizer.
             state: step and identity of the run.
             documents: more JSON files to put beside the weights, by file name.
-            extras: more to restore on resuming, the same on every process, by name. Not with DeepSpeed.
+            extras: more to restore on resuming, the same on every process, by name.
 
         Returns:
             The checkpoint's folder.
@@ -185,10 +189,10 @@ class Checkpoints:
             if accelerator.is_main_process:
                 for name, value in documents.items():
                     write_json(temporary / name, value)
-        except OSError:
-            # A full disk most of all: give the space back, and leave the last good checkpoint as it is.
+        except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to torch and safetensors
+            # Give the space back, and leave the last good checkpoint as it is.
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
+            raise OSError(f"{target} could not be written: {error}; older checkpoints are as they were") from error
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             _flush(temporary)
@@ -270,9 +274,29 @@ def load(
                 parameter.copy_(weights[name])
         # Read to the CPU; loading moves each tensor to its weight.
         optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
-        for name, part in extras.items():
-            part.load_state_dict(torch.load(checkpoint / f"{name}.pt", map_location="cpu", weights_only=True))
+    for name, part in extras.items():
+        part.load_state_dict(torch.load(checkpoint / f"{name}.pt", map_location="cpu", weights_only=True))
     restore_random_state(torch.load(checkpoint / f"random_{accelerator.process_index:05d}.pt", weights_only=True))
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder that takes the place of ``folder`` when the block ends well.
+
+    Raises:
+        OSError: if the block cannot write; ``folder`` stays as it was.
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        _flush(temporary)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(f"{folder} could not be written: {error}") from error
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
 
 
 def random_state() -> dict[str, Any]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from .checkpointing import Stateful
 from .decoder_config import DecoderTrainingConfig
 from .decoder_data import DecoderItems
-from .run_record import NonFiniteLossError, write_json
 from .schedule import learning_rate_at
 
 
@@ -99,54 +96,9 @@ def clip_gradients(accelerator: Accelerator, module: nn.Module, config: DecoderT
     return float(accelerator.clip_grad_norm_(module.parameters(), config.max_grad_norm or math.inf))
 
 
-def stop_unless_finite(
-    run: DecoderRun, step: int, what: str, value: float, passes: Sequence[tuple[Sequence[str], float]]
-) -> None:
-    """Stops every process if a number that all of them share is NaN or infinite.
-
-    Args:
-        run: the run.
-        step: its update.
-        what: name of the number.
-        value: the number.
-        passes: this process's passes: ids of their clips, and loss of each.
-
-    Raises:
-        NonFiniteLossError: naming the file that lists the clips of the update.
-    """
-    if math.isfinite(value):
-        return
-    index = run.accelerator.process_index
-    mine = [{"process": index, "clips": list(ids), "loss": str(loss)} for ids, loss in passes]
-    everyone = gather_object(mine)
-    path = Path(run.config.output_dir) / f"non_finite_step_{step:06d}.json"
-    if run.accelerator.is_main_process:
-        write_json(path, {"step": step, "reason": f"{what} is {value}", "passes": everyone})
-    suspects = [clip for one in everyone if not math.isfinite(float(one["loss"])) for clip in one["clips"]]
-    suspects = suspects or [clip for one in everyone for clip in one["clips"]]
-    named = ", ".join(suspects[:8]) + (" …" if len(suspects) > 8 else "")
-    raise NonFiniteLossError(
-        f"update {step}: {what} is {value}; its clips are {named} ({path} lists all). Look at them, lower "
-        "learning_rate, or set max_grad_norm; the last checkpoint is from before this update"
-    )
-
-
 def clip_generator(*seeds: int) -> torch.Generator:
     """A generator of its own for one clip of one update, so that draws depend neither on processes nor on resuming."""
     mixed = 0
     for seed in seeds:
         mixed = (mixed * 0x9E3779B97F4A7C15 + seed + 1) % 2**63
     return torch.Generator().manual_seed(mixed)
-
-
-def prefetched(read: Callable[[int], Any], steps: Iterable[int]) -> Iterator[tuple[int, Any]]:
-    """Yields ``(step, read(step))``; each is read in another thread while the caller works on the one before."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch") as reader:
-        waiting: tuple[int, Future[Any]] | None = None
-        for step in steps:
-            following = (step, reader.submit(read, step))
-            if waiting is not None:
-                yield waiting[0], waiting[1].result()
-            waiting = following
-        if waiting is not None:
-            yield waiting[0], waiting[1].result()

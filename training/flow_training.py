@@ -21,11 +21,12 @@ from .checkpointing import Stateful
 from .data_order import share_of_process
 from .decoder_data import DecoderItems
 from .decoder_parts import save_part
-from .decoder_run import DecoderRun, clip_gradients, set_learning_rate, stop_unless_finite
+from .decoder_run import DecoderRun, clip_gradients, set_learning_rate
 from .ema import ExponentialMovingAverage
 from .flow_batches import FlowPass, make_pass
 from .flow_evaluation import FlowEvaluation, held_out_loss
 from .frame_batches import FrameBatches, cut_by_frames
+from .non_finite import stop_unless_finite
 from .optimizer import adamw
 
 MEAN_CLIPS = 256

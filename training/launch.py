@@ -7,14 +7,20 @@ without a GPU starts several that do not know of each other, and ``ACCELERATE_US
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, GradientAccumulationPlugin, InitProcessGroupKwargs
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+)
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from .sft_config import SFTConfig, accumulation_steps
@@ -36,6 +42,18 @@ class LaunchSettings(Protocol):
     @property
     def mixed_precision(self) -> str:
         """``no`` or ``bf16``."""
+
+
+class UpdateSettings(LaunchSettings, Protocol):
+    """What DeepSpeed needs to know beside that."""
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Examples per process in one forward pass."""
+
+    @property
+    def max_grad_norm(self) -> float | None:
+        """Gradients are clipped to this norm."""
 
 
 def _is_set(name: str) -> bool:
@@ -65,15 +83,42 @@ def _world_size_asked_for(config: LaunchSettings) -> int:
 
 
 def start_accelerator(config: SFTConfig) -> Accelerator:
+    """Creates the process group of a fine-tuning run; see :func:`start_accumulating`.
+
+    Raises:
+        LaunchError: see there.
+        ValueError: also if the global batch does not split over the processes.
+    """
+    return start_accumulating(
+        config, lambda num_processes: accumulation_steps(config, num_processes), mixed_precision=config.mixed_precision
+    )
+
+
+def start_accumulating(
+    config: UpdateSettings,
+    passes_per_update: Callable[[int], int],
+    *,
+    mixed_precision: str,
+    max_zero_stage: int = 3,
+    broadcast_buffers: bool = True,
+    trackers: tuple[str, ...] = (),
+    tracker_folder: Path | None = None,
+) -> Accelerator:
     """Creates the process group and checks that it is the one that was asked for.
 
     Args:
-        config: the run; its batch sizes and precision are handed to accelerate and DeepSpeed.
+        config: the run; its batch size and clipping are handed to accelerate and DeepSpeed.
+        passes_per_update: from the number of processes to the forward passes that each makes for an update.
+        mixed_precision: ``no`` or ``bf16``, as accelerate and DeepSpeed understand it.
+        max_zero_stage: of DeepSpeed; 2 for a model that every process must hold whole.
+        broadcast_buffers: whether plain data parallelism copies buffers from the first process at every pass.
+        trackers: accelerate's names of trackers.
+        tracker_folder: where they write.
 
     Raises:
         LaunchError: if this process would train alone although others were started, or DeepSpeed or FSDP was asked for
             and is not in use.
-        ValueError: if the global batch does not split over the processes, or the DeepSpeed file contradicts the config.
+        ValueError: if the DeepSpeed file contradicts the config.
     """
     world_size = _world_size_asked_for(config)
     wants_deepspeed = _is_set("ACCELERATE_USE_DEEPSPEED")
@@ -81,16 +126,21 @@ def start_accelerator(config: SFTConfig) -> Accelerator:
         raise LaunchError(
             "ACCELERATE_USE_CPU turns DeepSpeed off: unset it (DeepSpeed finds out by itself that there is no GPU)"
         )
-    _refuse_fsdp("training/configs/accelerate/zero3.yaml, which shards the same things")
+    _refuse_fsdp(f"training/configs/accelerate/zero{max_zero_stage}.yaml, which shards the same things")
     has_device = torch.accelerator.is_available()
+    handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=broadcast_buffers)]
+    if wants_deepspeed and not has_device:
+        handlers.append(InitProcessGroupKwargs(backend="gloo"))
     accelerator = Accelerator(
         # sync_with_dataloader=False: the end of an epoch must not cut an update short.
         gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=accumulation_steps(config, world_size), adjust_scheduler=False, sync_with_dataloader=False
+            num_steps=passes_per_update(world_size), adjust_scheduler=False, sync_with_dataloader=False
         ),
-        mixed_precision=config.mixed_precision,
+        mixed_precision=mixed_precision,
         cpu=not has_device and not wants_deepspeed,
-        kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] if wants_deepspeed and not has_device else None,
+        kwargs_handlers=handlers,
+        log_with=list(trackers) or None,
+        project_dir=tracker_folder,
     )
     mode = accelerator.distributed_type
     _check_num_processes(accelerator, world_size)
@@ -98,6 +148,11 @@ def start_accelerator(config: SFTConfig) -> Accelerator:
         raise LaunchError(f"DeepSpeed was asked for but accelerate runs {mode.value}; is deepspeed installed?")
     if mode not in SUPPORTED:
         raise LaunchError(f"{mode.value} is not supported: use one of training/configs/accelerate/*.yaml")
+    if zero_stage(accelerator) > max_zero_stage:
+        raise LaunchError(
+            f"ZeRO-{zero_stage(accelerator)} is not supported here: every process holds this model whole; use "
+            f"training/configs/accelerate/zero{max_zero_stage}.yaml"
+        )
     if mode == DistributedType.DEEPSPEED:
         _complete_deepspeed_config(accelerator, config)
     return accelerator
@@ -138,7 +193,7 @@ def _check_num_processes(accelerator: Accelerator, world_size: int) -> None:
         )
 
 
-def _complete_deepspeed_config(accelerator: Accelerator, config: SFTConfig) -> None:
+def _complete_deepspeed_config(accelerator: Accelerator, config: UpdateSettings) -> None:
     settings = accelerator.state.deepspeed_plugin.deepspeed_config
     wanted = {
         "train_micro_batch_size_per_gpu": config.micro_batch_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import torch
@@ -26,13 +27,36 @@ class AdamWSettings(Protocol):
 
 def adamw(module: nn.Module, config: AdamWSettings, device: torch.device) -> torch.optim.AdamW:
     """AdamW over the trainable weights; vectors (norms and biases) are not decayed."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    return adamw_by_part({"all": module.parameters()}, {"all": config.learning_rate}, config, device)
+
+
+def adamw_by_part(
+    parts: Mapping[str, Iterable[nn.Parameter]],
+    learning_rates: Mapping[str, float],
+    config: AdamWSettings,
+    device: torch.device,
+) -> torch.optim.AdamW:
+    """AdamW with a learning rate for each part of a model.
+
+    Args:
+        parts: parameters by name of the part; those that are not trainable are left out.
+        learning_rates: peak of each part.
+        config: what the parts share.
+        device: where they are.
+
+    Returns:
+        The optimizer. Each of its groups has a ``part`` beside what AdamW gives it.
+    """
+    groups = []
+    for part, parameters in parts.items():
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        matrices, vectors = [p for p in trainable if p.ndim >= 2], [p for p in trainable if p.ndim < 2]
+        for chosen, weight_decay in ((matrices, config.weight_decay), (vectors, 0.0)):
+            if chosen:
+                settings = {"lr": learning_rates[part], "weight_decay": weight_decay, "part": part}
+                groups.append({"params": chosen, **settings})
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        groups,
         lr=config.learning_rate,
         betas=config.betas,
         fused=device.type in ("cpu", "cuda", "xpu", "mps"),

@@ -9,7 +9,15 @@ from __future__ import annotations
 import math
 
 
-def learning_rate_at(step: int, *, total_steps: int, peak: float, warmup_ratio: float, min_ratio: float) -> float:
+def learning_rate_at(
+    step: int,
+    *,
+    total_steps: int,
+    peak: float,
+    warmup_ratio: float,
+    min_ratio: float,
+    warmup_steps: int | None = None,
+) -> float:
     """Linear warm-up, then a cosine from ``peak`` to ``peak * min_ratio``.
 
     Args:
@@ -18,6 +26,7 @@ def learning_rate_at(step: int, *, total_steps: int, peak: float, warmup_ratio: 
         peak: learning rate at the end of the warm-up.
         warmup_ratio: share of the updates in the warm-up, in [0, 1].
         min_ratio: learning rate of the last update over the peak, in [0, 1].
+        warmup_steps: updates in the warm-up; takes the place of ``warmup_ratio``.
 
     Returns:
         The learning rate of this update. Update ``w`` of a warm-up of ``W`` updates gets ``peak * w / W``, so that the
@@ -25,7 +34,8 @@ def learning_rate_at(step: int, *, total_steps: int, peak: float, warmup_ratio: 
     """
     if not 1 <= step <= total_steps:
         raise ValueError(f"step={step} is outside the run's updates 1 … {total_steps}")
-    warmup_steps = math.ceil(warmup_ratio * total_steps)
+    if warmup_steps is None:
+        warmup_steps = math.ceil(warmup_ratio * total_steps)
     if step <= warmup_steps:
         return peak * step / warmup_steps
     progress = (step - warmup_steps) / (total_steps - warmup_steps)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 _POSITIVE = (
     "global_batch_size", "micro_batch_size", "log_every", "keep_checkpoints", "max_seconds",
-    "codebook_frames_per_entry",
+    "codebook_frames_per_entry", "eval_max_new_tokens",
 )  # fmt: skip
 _POSITIVE_OR_NONE = (
     "max_steps", "num_epochs", "eval_every", "save_every", "num_processes", "max_grad_norm", "pad_to_seconds",
@@ -222,6 +222,9 @@ class TokenizerTrainingConfig:
 
     eval_samples: int = 8
     """Of these, clips whose texts are generated at each evaluation; 0 for the losses alone."""
+
+    eval_max_new_tokens: int = 200
+    """Longest generated text, in tokens."""
 
     save_every: int | None = None
     """Updates between checkpoints. None: only after the last update."""

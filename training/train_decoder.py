@@ -17,8 +17,9 @@ from audiollm.training.decoder_config import DecoderTrainingConfig
 from audiollm.training.decoder_data import Column, DecoderItems, prepare_items
 from audiollm.training.decoder_parts import MODEL_FOLDER, load_part
 from audiollm.training.decoder_records import ClipFormat
-from audiollm.training.decoder_run import DecoderRun, DecoderTrainer, prefetched
+from audiollm.training.decoder_run import DecoderRun, DecoderTrainer
 from audiollm.training.launch import start_data_parallel
+from audiollm.training.prefetching import Prefetched
 from audiollm.training.run_start import as_program, claim_folder, running, start_run
 from audiollm.training.schedule import is_due
 
@@ -81,7 +82,7 @@ def _train(accelerator: Accelerator, config: DecoderTrainingConfig) -> DecoderTr
     folder = claimed.path
     loss, evaluation = None, None
     started = time.perf_counter()
-    for step, batch in run.with_progress(prefetched(trainer.batch, run.steps)):
+    for step, batch in run.with_progress(Prefetched(trainer.batch, run.steps)):
         line = {"event": "train", "step": step, "epoch": trainer.epoch(step), **trainer.update(step, batch)}
         line["seconds"] = time.perf_counter() - started
         line["mel_frames_per_second"] = line["mel_frames"] / line["seconds"]

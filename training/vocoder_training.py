@@ -25,7 +25,7 @@ from .data_order import share_of_process
 from .decoder_config import DecoderTrainingConfig
 from .decoder_data import Column, DecoderItems
 from .decoder_parts import save_part
-from .decoder_run import DecoderRun, clip_gradients, set_learning_rate, stop_unless_finite
+from .decoder_run import DecoderRun, clip_gradients, set_learning_rate
 from .decoder_validation import (
     COPY_SYNTHESIS,
     ORIGINAL,
@@ -37,6 +37,7 @@ from .decoder_validation import (
     write_clips,
 )
 from .discriminators import Discriminators, Judgement
+from .non_finite import stop_unless_finite
 from .optimizer import adamw
 from .pitch import PitchErrors, mean_pitch_errors, pitch_column, pitch_errors
 from .run_record import write_json

@@ -1,0 +1,263 @@
+"""Training of an audio tokenizer: a text decoder must write what was heard, first from features, then from codes.
+
+accelerate launch training/train_tokenizer.py --config training/configs/tokenizer_stage1.yaml --train_data … …
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.utils import gather_object
+
+from audiollm.tokenizer.supervised import SupervisedTokenizer
+from audiollm.training.checkpointing import replacing
+from audiollm.training.launch import start_accumulating
+from audiollm.training.optimizer import adamw_by_part
+from audiollm.training.prefetching import Prefetched
+from audiollm.training.run_start import TrainingRun, as_program, claim_folder, running, start_run
+from audiollm.training.schedule import is_due
+from audiollm.training.tokenizer_config import TokenizerTrainingConfig, passes_per_update
+from audiollm.training.tokenizer_evaluation import evaluate_tokenizer
+from audiollm.training.tokenizer_monitor import TokenizerMonitor
+from audiollm.training.tokenizer_plots import draw_run
+from audiollm.training.tokenizer_records import TokenizerRecords
+from audiollm.training.tokenizer_start import (
+    MODEL_FOLDER,
+    initialise_codebook,
+    learning_rates_of,
+    load_start,
+    make_ready,
+    parts_of,
+    settings_of,
+)
+from audiollm.training.tokenizer_training import TokenizerObjective, TokenizerUpdater, UpdateReader
+
+logger = get_logger(__name__)
+
+TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
+
+
+@dataclass(frozen=True)
+class TokenizerTrainingSummary:
+    """How a run ended.
+
+    Attributes:
+        steps: updates of the whole run.
+        loss: loss of the last update; None if a resumed run had nothing left to do.
+        evaluation: the last line that evaluation wrote to the metrics, if there was one. Scores of generated texts are
+            in it on the main process only.
+        model_folder: the trained model, for ``SupervisedTokenizer.from_pretrained`` and as a later stage's start.
+        metrics_file: one JSON object per update, evaluation and alarm.
+    """
+
+    steps: int
+    loss: float | None
+    evaluation: dict[str, Any] | None
+    model_folder: Path
+    metrics_file: Path
+
+
+def train(config: TokenizerTrainingConfig) -> TokenizerTrainingSummary:
+    """Runs a training from its config to the saved model; every process of a launch calls it.
+
+    Args:
+        config: the run.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        LaunchError: if the processes are not the ones asked for.
+        DataError: listing the records that cannot be trained on.
+        ResumeError: if the checkpoint to resume belongs to a different run.
+        NonFiniteLossError: if the loss or the gradient stops being a number.
+        ValueError: for other settings that cannot work.
+    """
+    _check_trackers(config.trackers)
+    accelerator = start_accumulating(
+        config,
+        lambda num_processes: passes_per_update(config, num_processes),
+        mixed_precision="no",  # the objective chooses
+        max_zero_stage=2,
+        broadcast_buffers=False,  # the codebook's agree by themselves
+        trackers=config.trackers,
+        tracker_folder=Path(config.output_dir),
+    )
+    with running(accelerator):
+        return _train(accelerator, config)
+
+
+def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> TokenizerTrainingSummary:
+    claimed = claim_folder(accelerator, config)
+    folder = claimed.path
+    model = load_start(config).to(accelerator.device)
+    records, eval_records = _read_data(accelerator, config, model)
+    seen = set(records.token_ids) | set(eval_records.token_ids if eval_records is not None else ())
+    make_ready(model, config, seen)
+    if config.quantized and config.initialise_codebook == "kmeans" and claimed.checkpoint is None:
+        initialise_codebook(accelerator, model, records, config)
+    objective = TokenizerObjective(model, config.mixed_precision)
+    prepared, optimizer = accelerator.prepare(
+        objective, adamw_by_part(parts_of(model), learning_rates_of(config), config, accelerator.device)
+    )
+    prepared.train()
+    codebook = model.tokenizer.codebook
+    monitor = TokenizerMonitor(
+        codebook.codebook_size, restart_interval=codebook.restart_interval if config.quantized else None
+    )
+    read = UpdateReader(accelerator, config, records, model)
+    run = start_run(
+        accelerator,
+        config,
+        claimed,
+        model=prepared,
+        optimizer=optimizer,
+        extras={"codebook": codebook, "monitor": monitor} if config.quantized else {"monitor": monitor},
+        total_steps=read.total_steps,
+        data_facts=_data_facts(records, model),
+        run_facts={"tokenizer": dataclasses.asdict(settings_of(model))},
+    )
+    if config.trackers:
+        accelerator.init_trackers(folder.name, config=run.identity)
+    updater = TokenizerUpdater(accelerator, config, prepared, model, optimizer, run.total_steps)
+
+    loss, evaluation = None, None
+    updates = Prefetched(read, run.steps)
+    started = time.perf_counter()
+    for step, batches in run.with_progress(updates):
+        line = {"event": "train", "step": step, "epoch": read.epoch(step), **updater.update(step, batches)}
+        line["seconds"] = time.perf_counter() - started
+        line["audio_seconds_per_second"] = line["audio_seconds"] / line["seconds"]
+        loss = line["loss"]
+        run.write_update(line)
+        _track(accelerator, config, line, "train")
+        for alarm in monitor.update(line):
+            logger.warning("update %d: %s", step, alarm)
+            run.write({"event": "alarm", "step": step, "message": alarm})
+        if eval_records is not None and is_due(config.eval_every, step, run.total_steps):
+            updates.settle()  # a fast text tokenizer must not be used from two threads at once
+            evaluation = {"event": "eval", "step": step}
+            with objective.autocast():
+                evaluation |= _evaluate(accelerator, config, model, eval_records, step)
+            run.write(evaluation)
+            _track(accelerator, config, evaluation, "eval")
+            if accelerator.is_main_process:
+                draw_run(folder)
+        run.save_if_due(step)
+        started = time.perf_counter()
+    _save_model(accelerator, run, model)
+    return TokenizerTrainingSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / "metrics.jsonl")
+
+
+def _read_data(
+    accelerator: Accelerator, config: TokenizerTrainingConfig, model: SupervisedTokenizer
+) -> tuple[TokenizerRecords, TokenizerRecords | None]:
+    def read(source: str) -> TokenizerRecords:
+        assert model.text is not None
+        records = TokenizerRecords(
+            source,
+            model.text,
+            tasks=dataclasses.asdict(config.tasks),
+            max_seconds=config.max_seconds,
+            max_text_tokens=config.max_text_tokens,
+            on_bad=config.on_bad,
+            mono=config.mono,
+            cache_bytes=config.cache_megabytes * 2**20,
+            process_index=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            gather=gather_object,
+            progress=accelerator.is_main_process,
+        )
+        if accelerator.is_main_process:
+            records.write_skipped(Path(config.output_dir))
+        return records
+
+    return read(config.train_data), None if config.eval_data is None else read(config.eval_data)
+
+
+def _data_facts(records: TokenizerRecords, model: SupervisedTokenizer) -> dict[str, Any]:
+    facts = {
+        "records": records.fingerprint,
+        "num_clips": len(records),
+        "num_skipped": len(records.skipped),
+        "hours": round(records.seconds / 3600, 4),
+    }
+    output_ids = model.decoder.output_ids  # they decide the shape of the trained weights
+    if output_ids is not None:
+        facts |= {
+            "num_output_tokens": len(output_ids),
+            "output_tokens": hashlib.sha256(json.dumps(output_ids).encode()).hexdigest(),
+        }
+    return facts
+
+
+def _evaluate(
+    accelerator: Accelerator,
+    config: TokenizerTrainingConfig,
+    model: SupervisedTokenizer,
+    records: TokenizerRecords,
+    step: int,
+) -> dict[str, Any]:
+    assert model.text is not None
+    return evaluate_tokenizer(
+        model,
+        records,
+        model.text,
+        step=step,
+        folder=Path(config.output_dir) / "evaluation",
+        num_clips=config.eval_clips,
+        num_samples=config.eval_samples,
+        batch_size=config.micro_batch_size,
+        max_new_tokens=config.eval_max_new_tokens,
+        pad_to_seconds=config.pad_to_seconds,
+        seed=config.seed,
+        accelerator=accelerator,
+    )
+
+
+def _save_model(accelerator: Accelerator, run: TrainingRun, model: SupervisedTokenizer) -> None:
+    """Writes the trained model; all processes hold it whole, one writes."""
+    if accelerator.is_main_process:
+        with replacing(run.folder.path / MODEL_FOLDER) as folder:
+            model.save_pretrained(folder)
+    accelerator.wait_for_everyone()
+
+
+def _check_trackers(names: tuple[str, ...]) -> None:
+    for name in names:
+        if importlib.util.find_spec(TRACKER_PACKAGES[name]) is None:
+            raise ValueError(f"trackers: {name} is not installed; pip install {TRACKER_PACKAGES[name]}, or remove it")
+
+
+def _track(accelerator: Accelerator, config: TokenizerTrainingConfig, line: dict[str, Any], prefix: str) -> None:
+    if config.trackers:
+        accelerator.log({f"{prefix}/{name}": value for name, value in flat_numbers(line).items()}, step=line["step"])
+
+
+def flat_numbers(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers in a line of metrics, those of inner objects as ``outer/inner``."""
+    numbers: dict[str, float] = {}
+    for name, value in line.items():
+        if isinstance(value, dict):
+            numbers |= flat_numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and name != "step":
+            numbers[prefix + name] = value
+    return numbers
+
+
+def main() -> None:
+    """Reads the config and trains; user errors end in one message and exit status 1."""
+    as_program("train_tokenizer", TokenizerTrainingConfig, train)
+
+
+if __name__ == "__main__":
+    main()
