@@ -20,6 +20,9 @@ SAP_ATTRIBUTES = ("age", "gender", "emotion", "accent", "prosody", "timbre")
 """The vocal attributes of a SAP record, in the order they are written."""
 
 Style = Literal["compact", "json"]
+SAYS_NOTHING = {"", "null", "none", "n/a", "na", "unknown", "unspecified", "not applicable", "undefined", "-"}
+"""What models write where they have nothing to say."""
+
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 

@@ -8,7 +8,16 @@ from typing import Any
 
 from .lenient_json import UnreadableError, read_lenient_json
 from .sap_parsing import EVENT_LISTS, RECORD_KEYS, RELEASE_EVENT_KEYS, RELEASE_KEYS, RELEASE_SCENE_KEYS, unfenced
-from .sap_record import EVENT_FIELDS, EVENT_TYPES, SAP_ATTRIBUTES, AuditoryScene, SapRecord, SoundEvent, is_whole
+from .sap_record import (
+    EVENT_FIELDS,
+    EVENT_TYPES,
+    SAP_ATTRIBUTES,
+    SAYS_NOTHING,
+    AuditoryScene,
+    SapRecord,
+    SoundEvent,
+    is_whole,
+)
 from .voice_attributes import VocalAttributes
 
 # Words for the two types of events; "momentary" and the like are what models write.
@@ -17,7 +26,6 @@ _TYPE_WORDS = {
     "persistent": {"continuous", "continual", "sustained", "ongoing", "steady", "constant", "background", "ambient"},
 }
 _OLDEST = 150
-_SAYS_NOTHING = {"", "null", "none", "n/a", "na", "unknown", "unspecified", "not applicable", "undefined", "-"}
 _WRAPPERS = ("sap", "record", "result", "output", "data", "json", "response")
 
 
@@ -147,7 +155,7 @@ def _event_type(value: Any) -> str | None:
 def _object(
     value: Any, name: str, other_names: Mapping[str, str], allowed: tuple[str, ...], repairs: list[str]
 ) -> dict[str, Any]:
-    if value is None or (isinstance(value, str) and value.strip().lower() in _SAYS_NOTHING):
+    if value is None or (isinstance(value, str) and value.strip().lower() in SAYS_NOTHING):
         return {}
     if not isinstance(value, Mapping):
         repairs.append(f"dropped {name}, which is no object")
@@ -191,7 +199,7 @@ def _text(value: Any, name: str, repairs: list[str]) -> str | None:
         repairs.append(f"dropped {name}, which is no text: {value!r:.40}")
         return None
     # Somebody may well say "unknown"; nobody says "".
-    nothing = {"", "null"} if name == "linguistic_content" else _SAYS_NOTHING
+    nothing = {"", "null"} if name == "linguistic_content" else SAYS_NOTHING
     if value.strip().casefold() in nothing:
         repairs.append(f"{name} was {value!r}: null")
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from .sap_record import SapRecord
+from .sap_record import SAYS_NOTHING, SapRecord
 
 # Most letters that a mouth can say in a second, by script; generous, since what is caught is a text of another clip.
 _DEFAULT_RATE = 25.0
@@ -14,7 +14,6 @@ _HEAD_START = 8  # letters: rates say nothing of a clip of half a second
 _FEWEST_PER_SECOND = 0.4
 _LONG_SECONDS = 8.0  # shorter clips may be one word with silence around it
 _LONGEST_CLASS_WORDS = 8
-_PLACEHOLDERS = {"", "null", "none", "unknown", "n/a", "na", "string", "unspecified", "not applicable", "undefined"}
 _NOTE = re.compile(r"[\[(<{*♪][^\])>}*♪]*[\])>}*♪]")
 
 
@@ -109,7 +108,7 @@ def _rate(character: str) -> float:
 
 
 def _is_placeholder(text: str | None) -> bool:
-    return text is not None and text.strip(" .-_<>[]").casefold() in _PLACEHOLDERS
+    return text is not None and text.strip(" .-_<>[]").casefold() in SAYS_NOTHING
 
 
 def _short(text: str | None) -> str:
