@@ -70,9 +70,9 @@ class _SummedCrossEntropy(torch.autograd.Function):
                 grad_logits_CU.scatter_add_(1, labels_C1, grad_logits_CU.new_full(labels_C1.shape, -1.0))
                 grad_logits = grad_logits_CU.to(dtype)
                 if grad_hidden is not None:
-                    grad_hidden[rows] = (grad_logits @ weight).to(grad_hidden.dtype)
+                    grad_hidden[rows] = linear(grad_logits, weight.T).to(grad_hidden.dtype)
                 if grad_weight is not None:
-                    grad_weight += grad_logits.T @ hidden[rows]
+                    grad_weight += linear(grad_logits.T, hidden[rows].T)
         ctx.grad_hidden, ctx.grad_weight, ctx.weight_dtype = grad_hidden, grad_weight, weight_UD.dtype
         return total
 
