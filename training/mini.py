@@ -1,0 +1,262 @@
+"""The model `mini` from nothing but package registries, in one command (`make mini`).
+
+Data, tokenizer (two stages), codes, decoder (vocoder and flow model), LM, package, held-out figures, model card. What
+is complete is not made again, and what was interrupted goes on where it stopped; `--only vocoder` runs one step alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from jsonargparse import auto_cli, set_parsing_settings
+from rich.console import Console
+
+from audiollm.data.corpus import tokenize_corpus
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.tokenizer.supervised import SupervisedTokenizer
+from audiollm.training import mini_data
+from audiollm.training.decoder_parts import join_decoder
+from audiollm.training.mini_card import write_card
+from audiollm.training.mini_conversations import write_conversations
+from audiollm.training.mini_evaluation import evaluate_mini
+from audiollm.training.mini_layout import SPLITS, MiniLayout
+from audiollm.training.mini_lm import MINI_LM, make_lm
+from audiollm.training.mini_package import install_package, make_package, shrink_tokenizer
+from audiollm.training.run_record import write_json
+
+TRAINING = Path(__file__).resolve().parent
+STEPS_NAME = "steps.json"
+
+Step = Literal[
+    "data", "stage1", "stage2", "codes", "vocoder", "flow", "conversations", "lm", "package", "evaluation", "card"
+]
+STEPS: tuple[Step, ...] = get_args(Step)
+
+logger = logging.getLogger(__name__)
+console = Console(markup=False, highlight=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniConfig:
+    """One training of mini. How each model is trained stands in training/configs/mini_*.yaml."""
+
+    output: str = "runs/mini"
+    """Folder for everything the run makes."""
+
+    only: Step | None = None
+    """Run this step alone, also when it is complete; those before it must be. None: every step that is not complete."""
+
+    steps: dict[str, int] | None = None
+    """Other numbers of updates than the configs', by step: stage1, stage2, vocoder, flow, lm."""
+
+    judge: str = "whisper-tiny.en"
+    """Speech recognizer that hears the spoken sentences, and to compare transcripts with: a folder, a Hub id, or a
+    name of a packaged one."""
+
+    install: bool = False
+    """Put the result into this project, as what `mini` means from then on. Otherwise it stays in the run's folder."""
+
+    seed: int = 0
+    """Decides new weights and the order of the data."""
+
+    def __post_init__(self) -> None:
+        unknown = set(self.steps or {}) - {"stage1", "stage2", "vocoder", "flow", "lm"}
+        if unknown:
+            raise ValueError(f"steps names {', '.join(sorted(unknown))}: use stage1, stage2, vocoder, flow or lm")
+
+
+# ------------------------------------------------------------------- the steps
+
+
+def run_data(layout: MiniLayout, config: MiniConfig) -> None:
+    """Corpora from packages, and the records that tokenizer and vocoder learn from."""
+    mini_data.build_corpora(layout)
+    counts = mini_data.write_tokenizer_data(layout)
+    mini_data.write_vocoder_data(layout)
+    for split in SPLITS:
+        console.print(f"  {split}: " + ", ".join(f"{name} {count}" for name, count in counts[split].items()))
+
+
+def run_stage1(layout: MiniLayout, config: MiniConfig) -> None:
+    """The tokenizer without a quantizer."""
+    _train_tokenizer(layout, config, 1)
+
+
+def run_stage2(layout: MiniLayout, config: MiniConfig) -> None:
+    """The tokenizer with its quantizer; exported without the text decoder that taught it."""
+    _train_tokenizer(layout, config, 2, "--start_from", str(layout.stage(1)))
+    SupervisedTokenizer.from_pretrained(layout.stage(2) / "model").export_tokenizer(layout.tokenizer)
+    # Before any codes are made: everything behind learns from the codes of what ships.
+    shrink_tokenizer(layout.tokenizer)
+
+
+def run_codes(layout: MiniLayout, config: MiniConfig) -> None:
+    """The codes of all clips."""
+    tokenizer = UniAudioTokenizer.from_pretrained(layout.tokenizer, encoder_only=True, decoder=False)
+    for split in SPLITS:
+        report = tokenize_corpus(layout.tokenizer_data(split), tokenizer, layout.codes(split), overwrite=True)
+        console.print(f"  {split}: {report.tokens} codes of {report.records} clips")
+
+
+def run_vocoder(layout: MiniLayout, config: MiniConfig) -> None:
+    """Mel to waveform."""
+    data = ("--train_data", str(layout.vocoder_data("train")), "--eval_data", str(layout.vocoder_data("dev")))
+    cache = ("--cache_dir", str(layout.prepared))
+    _launch("train_decoder.py", "mini_vocoder.yaml", layout.vocoder, config, "vocoder", *data, *cache)
+
+
+def run_flow(layout: MiniLayout, config: MiniConfig) -> None:
+    """Codes to mel; joined with the vocoder to the tokenizer's decoder."""
+    data = ("--train_data", str(layout.codes("train")), "--eval_data", str(layout.codes("dev")))
+    models = ("--audio_tokenizer", str(layout.tokenizer), "--flow.eval_vocoder", str(layout.vocoder))
+    cache = ("--cache_dir", str(layout.prepared))
+    _launch("train_decoder.py", "mini_flow.yaml", layout.flow, config, "flow", *data, *models, *cache)
+    join_decoder(layout.flow, layout.vocoder, layout.tokenizer / "decoder")
+
+
+def run_conversations(layout: MiniLayout, config: MiniConfig) -> None:
+    """What the LM is asked, and the LM before its training."""
+    for split in SPLITS:
+        drawn = {"drawn_questions": None} if split == "test" else {}
+        count = write_conversations(layout.codes(split), layout.lm_data(split), **drawn)
+        console.print(f"  {split}: {count} conversations")
+    shutil.rmtree(layout.lm_start, ignore_errors=True)
+    model = make_lm(layout.tokenizer, layout.lm_data("train"), layout.lm_start, MINI_LM, config.seed)
+    size = sum(parameter.numel() for parameter in model.model.parameters())
+    console.print(f"  LM: {size / 1e6:.2f} M parameters")
+
+
+def run_lm(layout: MiniLayout, config: MiniConfig) -> None:
+    """The Audio-LLM."""
+    data = ("--train_data", str(layout.lm_data("train")), "--eval_data", str(layout.lm_data("dev")))
+    _launch("sft.py", "mini_lm.yaml", layout.lm, config, "lm", *data, "--model", str(layout.lm_start))
+
+
+def run_package(layout: MiniLayout, config: MiniConfig) -> None:
+    """One small folder of all models."""
+    size = make_package(layout.model, layout.tokenizer, layout.package)
+    console.print(f"  {layout.package}: {size / 1e6:.2f} MB")
+
+
+def run_evaluation(layout: MiniLayout, config: MiniConfig) -> None:
+    """Held-out figures of what ships."""
+    figures = evaluate_mini(layout.package, layout, judge=config.judge)
+    write_json(layout.evaluation, figures)
+
+
+def run_card(layout: MiniLayout, config: MiniConfig) -> None:
+    """The model card; with --install, the package takes the place of the project's mini."""
+    figures = json.loads(layout.evaluation.read_text(encoding="utf-8"))
+    write_card(layout, figures, read_steps(layout.root))
+    console.print(f"  {layout.package / 'README.md'}")
+    if config.install:
+        console.print(f"  installed: {install_package(layout.package)}")
+
+
+RUN: dict[Step, Callable[[MiniLayout, MiniConfig], None]] = {
+    "data": run_data,
+    "stage1": run_stage1,
+    "stage2": run_stage2,
+    "codes": run_codes,
+    "vocoder": run_vocoder,
+    "flow": run_flow,
+    "conversations": run_conversations,
+    "lm": run_lm,
+    "package": run_package,
+    "evaluation": run_evaluation,
+    "card": run_card,
+}
+# What each step needs of those before it: the vocoder needs no tokenizer, and the LM no decoder.
+NEEDS: dict[Step, tuple[Step, ...]] = {
+    "data": (),
+    "stage1": ("data",),
+    "stage2": ("stage1",),
+    "codes": ("stage2",),
+    "vocoder": ("data",),
+    "flow": ("codes", "vocoder"),
+    "conversations": ("codes",),
+    "lm": ("conversations",),
+    "package": ("flow", "lm"),
+    "evaluation": ("package",),
+    "card": ("evaluation",),
+}
+
+
+# -------------------------------------------------------------------- the run
+
+
+def run_mini(config: MiniConfig) -> Path:
+    """Runs every step that is not complete, or one; returns the package's folder.
+
+    Raises:
+        ValueError: if the folder holds something else, or a step lacks what it needs.
+    """
+    layout = MiniLayout(Path(config.output))
+    layout.root.mkdir(parents=True, exist_ok=True)
+    for step in STEPS if config.only is None else (config.only,):
+        complete = read_steps(layout.root)
+        is_last = step == "card"  # quick, and where --install is obeyed
+        if step in complete and config.only is None and not is_last:
+            console.print(f"{step}: complete")
+            continue
+        missing = [name for name in NEEDS[step] if name not in complete]
+        if missing:
+            raise ValueError(f"step {step} needs {', '.join(missing)} first: run it with --only, or all without")
+        console.rule(step)
+        started = time.perf_counter()
+        RUN[step](layout, config)
+        write_json(layout.root / STEPS_NAME, read_steps(layout.root) | {step: round(time.perf_counter() - started, 1)})
+    return layout.package
+
+
+def read_steps(root: Path) -> dict[str, float]:
+    """The complete steps, each with the seconds that its last call took."""
+    path = root / STEPS_NAME
+    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def _train_tokenizer(layout: MiniLayout, config: MiniConfig, stage: int, *flags: str) -> None:
+    data = ("--train_data", str(layout.tokenizer_data("train")), "--eval_data", str(layout.tokenizer_data("dev")))
+    settings = f"mini_tokenizer_stage{stage}.yaml"
+    _launch("train_tokenizer.py", settings, layout.stage(stage), config, f"stage{stage}", *data, *flags)
+
+
+def _launch(script: str, settings: str, run: Path, config: MiniConfig, step: str, *flags: str) -> None:
+    """Runs a trainer as a user would, from where an earlier call stopped."""
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--config_file", str(TRAINING / "configs/accelerate/single.yaml"), str(TRAINING / script)),
+        *("--config", str(TRAINING / "configs" / settings), *flags),
+        *("--output_dir", str(run), "--resume", "latest", "--seed", str(config.seed)),
+    ]
+    if config.steps and step in config.steps:
+        command += ["--max_steps", str(config.steps[step])]
+    console.print("  " + " ".join(["accelerate launch", *command[3:]]))
+    subprocess.run(command, check=True)
+
+
+def main() -> None:
+    """Reads the flags and runs; user errors end in one message and exit status 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    config: Any = auto_cli(MiniConfig, as_positional=False)
+    try:
+        run_mini(config)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"mini: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"mini: training failed with exit status {error.returncode}; its message is above")
+
+
+if __name__ == "__main__":
+    main()

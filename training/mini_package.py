@@ -1,0 +1,131 @@
+"""The finished model `mini` as a folder small enough to ship: float16 weights, and nothing that loading can make up."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+import audiollm
+from audiollm.audio_tokenizer_folder import AUDIO_TOKENIZER_FOLDER
+
+BYTE_BUDGET = 30_000_000
+# Training statistics of the codebook, and positions that Whisper never trains: loading makes them up.
+LEFT_OUT = ("ema_count", "ema_weight", "codebook_used", "embed_positions.weight")
+LLM_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "processor_config.json",
+)
+WEIGHTS = "model.safetensors"
+
+
+def shrink_weights(folder: Path, left_out: tuple[str, ...] = ()) -> None:
+    """Rewrites ``model.safetensors`` of a folder in float16, without some tensors; what computes with it is float32.
+
+    Args:
+        folder: of a model.
+        left_out: names of tensors to drop.
+    """
+    path = folder / WEIGHTS
+    tensors = {
+        name: tensor.to(torch.float16) if tensor.is_floating_point() else tensor
+        for name, tensor in load_file(path).items()
+        if name not in left_out
+    }
+    temporary = path.with_suffix(".tmp")
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    os.replace(temporary, path)
+
+
+def shrink_tokenizer(folder: Path) -> None:
+    """Shrinks an exported audio tokenizer; codes are to be made with what is left, as rounding changes a few.
+
+    Args:
+        folder: in the released layout, as ``export_tokenizer`` writes it.
+    """
+    shrink_weights(folder, LEFT_OUT)
+
+
+def make_package(model: Path, tokenizer: Path, package: Path) -> int:
+    """Writes the folder that ships: the Audio-LLM, its processor, the audio tokenizer and the waveform decoder.
+
+    Args:
+        model: the trained Audio-LLM.
+        tokenizer: the shrunken audio tokenizer, with its decoder inside.
+        package: folder to write; replaced if it exists.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        ValueError: if it is larger than `BYTE_BUDGET`; nothing is written then.
+    """
+    package.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{package.name}-", dir=package.parent) as staging:
+        folder = Path(staging) / package.name
+        folder.mkdir()
+        for name in (*LLM_FILES, WEIGHTS):
+            shutil.copy(model / name, folder / name)
+        shrink_weights(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            _compact_json(folder / name)
+        _say_float32(folder / "config.json")
+        shutil.copytree(tokenizer, folder / AUDIO_TOKENIZER_FOLDER)
+        shrink_weights(folder / AUDIO_TOKENIZER_FOLDER / "decoder")
+        size = folder_size(folder)
+        if size > BYTE_BUDGET:
+            raise ValueError(f"the package takes {size:,} bytes, more than {BYTE_BUDGET:,}:\n{_largest(folder)}")
+        shutil.rmtree(package, ignore_errors=True)
+        folder.rename(package)
+    return size
+
+
+def install_package(package: Path) -> Path:
+    """Makes a package the project's embedded model; returns where it lies.
+
+    Raises:
+        ValueError: if it is too large with its card.
+    """
+    size = folder_size(package)
+    if size > BYTE_BUDGET:
+        raise ValueError(f"{package} takes {size:,} bytes, more than {BYTE_BUDGET:,}:\n{_largest(package)}")
+    target = Path(audiollm.__file__).resolve().parent / "embedded" / "mini"
+    target.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mini-", dir=target.parent) as staging:
+        shutil.copytree(package, Path(staging) / "new")
+        if target.exists():
+            target.rename(Path(staging) / "old")
+        (Path(staging) / "new").rename(target)
+    return target
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _compact_json(path: Path) -> None:
+    """Without blanks, which are a third of a text tokenizer with 8,192 codes."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def _say_float32(path: Path) -> None:
+    """Loading obeys this; CPUs compute slowly in float16, which is only how the weights are stored."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values.pop("torch_dtype", None)
+    path.write_text(json.dumps(values | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _largest(folder: Path) -> str:
+    files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: -path.stat().st_size)
+    return "\n".join(f"{path.stat().st_size:>12,}  {path.relative_to(folder)}" for path in files[:8])
