@@ -1,0 +1,131 @@
+"""How stable a tokenizer's codes are: encodes clips clean and under many conditions, and counts what changes.
+
+Example::
+
+    python benchmarks/stability.py --tokenizer tokenizer --data clips.jsonl --split test --output stability.json
+    python benchmarks/stability.py --tokenizer tokenizer --data clips.jsonl --conditions "[white:20, shift:0.5, mp3]"
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import auto_cli, set_parsing_settings
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from audiollm.benchmarks.token_stability import DEFAULT_CONDITIONS, parse_condition, token_stability
+from audiollm.data.audio_part_parsing import parse_audio_part
+from audiollm.data.manifest import Manifest, RecordError, open_manifest
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilityConfig:
+    """One tokenizer on one set of clips."""
+
+    tokenizer: str
+    """Tokenizer: folder or Hub id."""
+    data: str
+    """Clips: records with ``audio`` (JSONL, parquet, …)."""
+    split: str | None = None
+    """Only records whose ``split`` is this."""
+    max_clips: int | None = 200
+    """Use so many clips, evenly spread over the records. None: all."""
+    conditions: tuple[str, ...] = DEFAULT_CONDITIONS
+    """What to do to the clips, as ``kind`` or ``kind:amount``."""
+    seed: int = 0
+    """For noise and rooms."""
+    device: str = "cpu"
+    """Where to encode."""
+    output: str | None = None
+    """File for the figures as JSON."""
+    json: bool = False
+    """Write the figures to standard output as JSON instead of a table."""
+
+    def __post_init__(self) -> None:
+        for name in self.conditions:
+            parse_condition(name)
+        if self.max_clips is not None and self.max_clips < 1:
+            raise ValueError(f"max_clips={self.max_clips}: use 1 or more, or none for all")
+
+
+def read_clips(config: StabilityConfig, sample_rate: int) -> tuple[list[Tensor], list[str | None]]:
+    """Returns waveforms ``[N]`` (the first channel, as tokenizers hear it) and sound types.
+
+    Raises:
+        RecordError: a record has no audio, or none is left.
+        AudioError: a recording cannot be used.
+    """
+    manifest = open_manifest(config.data)
+    numbers = [n for n in range(len(manifest)) if config.split in (None, _record(manifest, n).get("split"))]
+    if not numbers:
+        raise RecordError(manifest.name, f"holds no records of split {config.split!r}" if config.split else "is empty")
+    if config.max_clips is not None and len(numbers) > config.max_clips:
+        numbers = [numbers[place * len(numbers) // config.max_clips] for place in range(config.max_clips)]
+    waveforms, types = [], []
+    for number in numbers:
+        record = _record(manifest, number)
+        part = parse_audio_part(record.get("audio"), where=manifest.where(number), base_dir=manifest.base_dir(number))
+        waveforms.append(part.load(sample_rate)[0])
+        types.append(record.get("sound_type") or record.get("task"))
+    return waveforms, types
+
+
+def _record(manifest: Manifest, number: int) -> Mapping[str, Any]:
+    record = manifest[number]
+    if not isinstance(record, Mapping):
+        raise RecordError(manifest.where(number), "a record is an object with `audio`")
+    return record
+
+
+def measure(config: StabilityConfig) -> dict[str, Any]:
+    """Loads tokenizer and clips; returns all figures."""
+    tokenizer = UniAudioTokenizer.from_pretrained(config.tokenizer, encoder_only=True, decoder=False).eval()
+    tokenizer.to(config.device)
+    waveforms, types = read_clips(config, tokenizer.sample_rate)
+    rows = token_stability(
+        tokenizer, waveforms, tokenizer.sample_rate, config.conditions, sound_types=types, seed=config.seed
+    )
+    return {
+        "config": asdict(config) | {"tokenizer_fingerprint": tokenizer.fingerprint()},
+        "num_clips": len(waveforms),
+        "seconds": sum(len(waveform) for waveform in waveforms) / tokenizer.sample_rate,
+        "rows": [asdict(row) for row in rows],
+    }
+
+
+def show_table(results: Mapping[str, Any], console: Console) -> None:
+    """Shows a row per condition."""
+    types = sorted({name for row in results["rows"] for name in row["share_changed_by_type"]})
+    columns = ("condition", "clips", "codes", "changed", "edit distance", *(f"changed, {name}" for name in types))
+    table = Table(*columns, title="codes that change")
+    for row in results["rows"]:
+        shares = [row["share_changed"], row["unit_edit_distance"], *map(row["share_changed_by_type"].get, types)]
+        cells = ("" if share is None else f"{share:.2%}" for share in shares)
+        table.add_row(row["condition"], str(row["num_clips"]), str(row["num_codes"]), *cells)
+    console.print(table)
+
+
+def main() -> None:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    config = auto_cli(StabilityConfig, as_positional=False)
+    results = measure(config)
+    text = json.dumps(results, indent=2, allow_nan=False)
+    if config.output is not None:
+        Path(config.output).parent.mkdir(parents=True, exist_ok=True)
+        Path(config.output).write_text(text + "\n", encoding="utf-8")
+    if config.json:
+        sys.stdout.write(text + "\n")
+    else:
+        show_table(results, Console())
+
+
+if __name__ == "__main__":
+    main()
