@@ -32,6 +32,11 @@ VOICES: Mapping[str, VocalAttributes] = {
     f"{asterisk.NAME}/ru_RU_f_IvrvoiceRU": VocalAttributes(age="adult", gender="female"),
 }
 
+MUSIC = "music"
+"""The class of the event that music is."""
+MUSIC_KINDS = frozenset(
+    {"bass", "bass drum", "cymbal", "drone", "drums", "keys", "snare", "strings", "synth", "wind instrument"}
+)
 _SLOW_BPM, _FAST_BPM = 80, 120
 _ASIDE = re.compile(r"^(toyland|tropical|lumber mill): | \(.*\)$", re.IGNORECASE)
 
@@ -56,12 +61,14 @@ class SoundClass:
         name: the class in words: "dog or wolf".
         type: of the event.
         summary: a sentence for the scene.
+        kinds: what sounds of this class may be; two classes that share one may both be right for a sound.
     """
 
     label: str
     name: str
     type: EventType
     summary: str
+    kinds: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +147,10 @@ def sound_classes() -> Mapping[str, SoundClass]:
     """The table of sounds by label."""
     with SOUNDS_PATH.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
-    return {row[0]: SoundClass(row[0], row[1], row[2], row[3]) for row in rows}  # type: ignore[arg-type]
+    return {
+        label: SoundClass(label, name, event_type, summary, frozenset(kinds.split(", ")))  # type: ignore[arg-type]
+        for label, name, event_type, summary, kinds in rows
+    }
 
 
 def sound_type_of(facts: Mapping[str, Any]) -> str:
@@ -196,7 +206,7 @@ def _music(facts: Mapping[str, Any]) -> AuditoryScene:
     tempo = _tempo(attributes.get("bpm"))
     if tempo:
         summary += f" at a {tempo} tempo"
-    event = SoundEvent(label="music", type="persistent", attributes=mood)
+    event = SoundEvent(label=MUSIC, type="persistent", attributes=mood)
     return AuditoryScene(summary=f"{summary}.", events=(event,))
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from .atomic import atomic_write
 from .audio_part_parsing import parse_audio_part
 from .conversation_problems import ConversationError
 from .manifest import open_manifest
+from .record_report import RecordReport
 from .sap_facts import RULES, SOUND_TYPES, NoRuleError, SapRules, SoundClass, rules_for, sound_classes, sound_type_of
 from .sap_record import SapRecord
 from .sap_validation import validate_sap
@@ -22,7 +21,7 @@ __all__ = [
     "RULES",
     "SOUND_TYPES",
     "NoRuleError",
-    "RulesReport",
+    "RecordReport",
     "SapRules",
     "SoundClass",
     "label_by_rules",
@@ -36,32 +35,9 @@ __all__ = [
 _KEPT_KEYS = ("duration_seconds", "split", "group", "language", "label", "speaker", "licence", "attribution", "source")
 
 
-@dataclass
-class RulesReport:
-    """What became of the clips.
-
-    Attributes:
-        records: training records made, by type of sound.
-        left_out: clips that are no record, by reason.
-        examples: the first clip of each reason.
-    """
-
-    records: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        made = ", ".join(f"{count} {name}" for name, count in self.records.most_common())
-        lines = [f"{self.records.total()} records" + (f" ({made})" if made else "")]
-        lines += [
-            f"left out: {n} ({reason}; first {self.examples[reason]})" for reason, n in self.left_out.most_common()
-        ]
-        return "\n".join(lines)
-
-
 def label_by_rules(
     source: Any, output: str | os.PathLike[str], *, rules: SapRules | str | None = None, split: str | None = None
-) -> RulesReport:
+) -> RecordReport:
     """Writes training records with SAP for the clips of a manifest; the file appears whole or not at all.
 
     Args:
@@ -78,7 +54,7 @@ def label_by_rules(
         ValueError: if there is no rule for any of the clips, or no corpus of that name.
         RecordError: if the source cannot be read.
     """
-    report = RulesReport()
+    report = RecordReport()
     folder = Path(os.path.abspath(output)).parent
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(output) as file:
@@ -94,7 +70,7 @@ def label_by_rules(
 
 
 def records_by_rules(
-    source: Any, *, rules: SapRules | str | None = None, split: str | None = None, report: RulesReport | None = None
+    source: Any, *, rules: SapRules | str | None = None, split: str | None = None, report: RecordReport | None = None
 ) -> Iterator[dict[str, Any]]:
     """Makes training records with SAP of clips, see `label_by_rules`; `audio` is an absolute path.
 
@@ -103,7 +79,7 @@ def records_by_rules(
         the text of sounds and music is empty.
     """
     chosen = rules_for(rules) if isinstance(rules, str) else rules
-    report = RulesReport() if report is None else report
+    report = RecordReport() if report is None else report
     manifest = open_manifest(os.path.join(source, "manifest.jsonl") if _is_corpus(source) else source)
     for index in range(len(manifest)):
         facts, where = manifest[index], manifest.where(index)
@@ -112,8 +88,7 @@ def records_by_rules(
         try:
             record = _training_record(facts, chosen or _rules_of(facts), where, manifest.base_dir(index))
         except NoRuleError as error:
-            report.left_out[str(error)] += 1
-            report.examples.setdefault(str(error), where)
+            report.leave_out(str(error), where)
             continue
         report.records[record["sound_type"]] += 1
         yield record
