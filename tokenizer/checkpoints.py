@@ -284,6 +284,8 @@ def export_released(model: UniAudioTokenizer, folder: str | Path) -> None:
 
     Layers behind the quantizer and the final norm are left out, as in a release.
     """
+    if model.config.quantizer_bypassed:
+        logger.warning("the tokenizer written to %s was trained without its quantizer: its codes mean little", folder)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(model.config)
@@ -295,7 +297,14 @@ def export_released(model: UniAudioTokenizer, folder: str | Path) -> None:
             tensor = tensor.float() if released == "codebook_used" else tensor
             tensors[released] = tensor.detach().cpu().contiguous()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    values = config.to_dict() | {"model_type": "whisper", "architectures": [RELEASED_ARCHITECTURE]}
-    values["torch_dtype"] = str(values.pop("dtype", None) or model.dtype).removeprefix("torch.")
-    (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_released_config(config, folder, RELEASED_ARCHITECTURE, model.dtype)
     WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(folder)
+
+
+def write_released_config(config: UniAudioTokenizerConfig, folder: Path, architecture: str, dtype: torch.dtype) -> None:
+    """Writes ``config.json`` as the published code reads it: a Whisper configuration with further keys."""
+    values = config.to_dict() | {"model_type": "whisper", "architectures": [architecture]}
+    values["torch_dtype"] = str(values.pop("dtype", None) or dtype).removeprefix("torch.")
+    if not values["quantizer_bypassed"]:  # a key of ours
+        del values["quantizer_bypassed"]
+    (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

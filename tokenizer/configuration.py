@@ -36,6 +36,8 @@ class UniAudioTokenizerConfig(WhisperConfig):
         quantize_ema_decay: decay of the codebook statistics; None trains the codebook by gradient.
         quantize_restart_interval: updates between restarts of dead codes; None never restarts.
         quantize_encoder_only: the model ends at the quantizer.
+        quantizer_bypassed: features passed by the quantizer so far (the first stage of training), so that codes mean
+            little yet; written only where it is true.
         quantize_causal_encoder: layers in front of the quantizer see no later frame.
         quantize_causal_block_size: a frame also sees the rest of its block of this many frames (before pooling).
         encoder_causal_attention: no layer sees a later frame.
@@ -65,6 +67,7 @@ class UniAudioTokenizerConfig(WhisperConfig):
     quantize_ema_decay: float | int | None = None
     quantize_restart_interval: int | None = None
     quantize_encoder_only: bool = False
+    quantizer_bypassed: bool = False
     quantize_causal_encoder: bool = False
     quantize_causal_block_size: int | None = None
     encoder_causal_attention: bool = False

@@ -45,7 +45,6 @@ class SupervisedTokenizer(nn.Module):
         decoder: the part that supervises it.
         text: turns text into the decoder's token ids and back; saved with the model if given.
 
-    ``quantize`` is False in the first stage of training: features pass by the quantizer. In the second it is True.
     """
 
     def __init__(self, tokenizer: UniAudioTokenizer, decoder: SapDecoder, text: SapText | None = None) -> None:
@@ -53,7 +52,15 @@ class SupervisedTokenizer(nn.Module):
         self.tokenizer = tokenizer
         self.decoder = decoder
         self.text = text
-        self.quantize = True
+
+    @property
+    def quantize(self) -> bool:
+        """Whether features are quantized: False in the first stage of training, True in the second; saved."""
+        return not self.config.quantizer_bypassed
+
+    @quantize.setter
+    def quantize(self, value: bool) -> None:
+        self.config.quantizer_bypassed = not value
 
     @property
     def config(self) -> UniAudioTokenizerConfig:

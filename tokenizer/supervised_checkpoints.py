@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import WhisperFeatureExtractor, WhisperModel
 
-from .checkpoints import find_folder, load_tokenizer, torch_dtype, weight_files
+from .checkpoints import find_folder, load_tokenizer, torch_dtype, weight_files, write_released_config
 from .layouts import TRAINING_PREFIX, released_name
 from .sap_decoder import SapDecoder, whisper_decoder_tensors
 from .sap_text import ADDED_TOKENS, START_TOKENS, SapText
@@ -189,9 +189,7 @@ def save_supervised(model: SupervisedTokenizer, folder: str | Path) -> None:
             tensors[TRAINING_PREFIX + released] = tensor.float() if released == "codebook_used" else tensor
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    values = model.config.to_dict() | {"model_type": "whisper", "architectures": [TRAINING_ARCHITECTURE]}
-    values["torch_dtype"] = str(values.pop("dtype", None) or model.tokenizer.dtype).removeprefix("torch.")
-    (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_released_config(model.config, folder, TRAINING_ARCHITECTURE, model.tokenizer.dtype)
     WhisperFeatureExtractor(feature_size=model.config.num_mel_bins).save_pretrained(folder)
     if model.text is not None:
         model.text.save_pretrained(folder)
