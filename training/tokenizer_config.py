@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from audiollm.data.augmentation import AugmentationConfig
+
 _POSITIVE = (
     "global_batch_size", "micro_batch_size", "log_every", "keep_checkpoints", "max_seconds",
     "codebook_frames_per_entry", "eval_max_new_tokens",
@@ -142,6 +144,9 @@ class TokenizerTrainingConfig:
     output_vocabulary: Literal["all", "seen"] = "all"
     """``seen``: the decoder chooses only between tokens that occur in the data, which makes small models much faster to
     train. What is saved has all tokens either way."""
+
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """How clips are degraded, so that codes learn to stay the same. By default none is."""
 
     global_batch_size: int = 64
     """Clips per update, over all processes."""

@@ -15,11 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from audiollm.data.augmentation import augment
 from audiollm.data.collation import IGNORED_LABEL
+from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.features import LogMelFeatures
 from audiollm.tokenizer.supervised import SupervisedOutput, SupervisedTokenizer
 
@@ -31,8 +34,9 @@ from .tokenizer_config import TokenizerTrainingConfig, num_updates, passes_per_u
 from .tokenizer_monitor import gate_means_by_type, gate_sums_by_type
 from .tokenizer_records import TokenizerExample, TokenizerRecords
 from .tokenizer_start import learning_rates_of
-from .tokenizer_targets import SOUND_TYPES
+from .tokenizer_targets import SOUND_TYPES, seed_of
 
+_BACKGROUNDS = ("sound", "music")  # sound types of clips that may be put behind others
 _NUM_SUMS = 4  # of UpdateSums: text loss, quantizer loss, quantization error, power
 
 
@@ -78,6 +82,9 @@ class UpdateReader:
         config: the run.
         records: training clips.
         model: the model; only what its tokenizer needs as features is read.
+
+    Raises:
+        ValueError: if clips shall be put behind others and there is none to put there.
     """
 
     def __init__(
@@ -96,6 +103,12 @@ class UpdateReader:
         self._token_stride = model.tokenizer.config.token_stride
         self._pad_id = model.text.pad_id
         self.total_steps = num_updates(config, len(records))
+        self._backgrounds = [n for n in range(len(records)) if records.sound_type(n) in _BACKGROUNDS]
+        if config.augmentation.clip_snr_db is not None and not self._backgrounds:
+            raise ValueError(
+                f"augmentation.clip_snr_db puts sounds and music behind clips, but {records.name} has none: set it to "
+                "null, or set sound_type of the records"
+            )
 
     def epoch(self, step: int) -> float:
         """Passes over the data that are complete after an update."""
@@ -120,8 +133,18 @@ class UpdateReader:
         return passes
 
     def _example(self, step: int, place: int, clip: int) -> TokenizerExample:
-        position = (step - 1) * self._config.global_batch_size + place
-        return self._records.example(clip, epoch=position // len(self._records), seed=self._config.seed)
+        """One clip; how it is degraded depends on seed, epoch and clip alone."""
+        config = self._config
+        epoch = ((step - 1) * config.global_batch_size + place) // len(self._records)
+        example = self._records.example(clip, epoch=epoch, seed=config.seed)
+        if not config.augmentation.probability:
+            return example
+        generator = np.random.default_rng(seed_of(config.seed, epoch, example.id, "augmentation"))
+        waveform = augment(example.waveform, SAMPLE_RATE, config.augmentation, generator, self._background)
+        return dataclasses.replace(example, waveform=waveform)
+
+    def _background(self, generator: np.random.Generator) -> Tensor:
+        return self._records.waveform(self._backgrounds[generator.integers(len(self._backgrounds))])
 
     def _collate(self, examples: Sequence[tuple[TokenizerExample, int]]) -> TokenizerBatch:
         return collate_examples(

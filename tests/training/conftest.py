@@ -17,7 +17,14 @@ import soundfile
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+    WhisperTokenizerFast,
+)
 
 from audiollm.modeling import AudioLLM
 from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
@@ -32,6 +39,7 @@ from audiollm.tokenizer.decoder_configuration import (
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.decoder_config import DecoderTrainingConfig
 from audiollm.training.sft_config import SFTConfig
+from audiollm.training.tokenizer_config import TokenizerSettings, TokenizerTrainingConfig
 
 WORDS = ["red", "green", "blue", "cat", "dog", "bird"]
 CODEBOOK_SIZE = 64
@@ -213,6 +221,82 @@ def make_decoder_config(decoder_corpus: DecoderCorpus, tmp_path: Path) -> Callab
             "learning_rate": 1e-2,
         }
         return DecoderTrainingConfig(**(settings | changes))
+
+    return make
+
+
+def build_whisper_tokenizer() -> WhisperTokenizerFast:
+    """One token per byte, and Whisper's marks."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={character: n for n, character in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    marks = ["<|endoftext|>", "<|startoftranscript|>"]
+    backend.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
+    return WhisperTokenizerFast(tokenizer_object=backend)
+
+
+def build_whisper() -> WhisperForConditionalGeneration:
+    config = WhisperConfig(
+        vocab_size=258, num_mel_bins=80, d_model=16, encoder_layers=4, encoder_attention_heads=2, encoder_ffn_dim=32,
+        decoder_layers=2, decoder_attention_heads=2, decoder_ffn_dim=32, max_target_positions=64, init_std=0.2,
+        pad_token_id=256, bos_token_id=256, eos_token_id=256, decoder_start_token_id=257, suppress_tokens=None,
+        begin_suppress_tokens=None,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return WhisperForConditionalGeneration(config)
+
+
+@dataclass(frozen=True)
+class TokenizerCorpus:
+    """A tiny Whisper, and manifests of tones whose pitch is a word."""
+
+    folder: Path
+    whisper: Path
+    train: Path
+    dev: Path
+
+
+@pytest.fixture(scope="session")
+def tokenizer_corpus(tmp_path_factory) -> TokenizerCorpus:
+    """Twenty clips to train on and six held out; every third is a sound with a caption, without words."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    build_whisper().save_pretrained(folder / "whisper")
+    build_whisper_tokenizer().save_pretrained(folder / "whisper")
+    records = []
+    for number in range(26):
+        record = make_clip(folder, number, 0.4 + 0.07 * (number % 8))
+        del record["codes"]
+        if number % 3 == 2:
+            record |= {"text": "", "caption": f"a {record['text']} tone", "sound_type": "sound"}
+        records.append(record)
+    train, dev = folder / "train.jsonl", folder / "dev.jsonl"
+    return TokenizerCorpus(
+        folder, folder / "whisper", write_records(train, records[:20]), write_records(dev, records[20:])
+    )
+
+
+@pytest.fixture
+def make_tokenizer_config(tokenizer_corpus: TokenizerCorpus, tmp_path: Path) -> Callable[..., TokenizerTrainingConfig]:
+    """A config of six short quantized updates from a tiny Whisper; every setting can be changed."""
+
+    def make(**changes: Any) -> TokenizerTrainingConfig:
+        settings: dict[str, Any] = {
+            "start_from": str(tokenizer_corpus.whisper),
+            "quantized": True,
+            "train_data": str(tokenizer_corpus.train),
+            "output_dir": str(tmp_path / "run"),
+            "tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8),
+            "max_steps": 6,
+            "global_batch_size": 8,
+            "micro_batch_size": 3,
+            "learning_rate": 1e-2,
+            "encoder_learning_rate": 1e-3,
+            "decoder_learning_rate": 1e-2,
+            "eval_max_new_tokens": 8,
+        }
+        return TokenizerTrainingConfig(**(settings | changes))
 
     return make
 
