@@ -13,7 +13,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
+from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
 
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
 from audiollm.tokenizer.codebook_fit import fit_codebook
@@ -87,6 +89,35 @@ def make_tokenizer(tiny_config: Callable[..., UniAudioTokenizerConfig]) -> Calla
 @pytest.fixture
 def tokenizer(make_tokenizer: Callable[..., UniAudioTokenizer]) -> UniAudioTokenizer:
     return make_tokenizer()
+
+
+def make_whisper_text() -> WhisperTokenizerFast:
+    """Whisper's text tokenizer in small: a token per byte, two of its marks, one timestamp."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    marks = ["<|endoftext|>", "<|startoftranscript|>"]
+    backend.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
+    backend.add_tokens([AddedToken("<|0.00|>", special=False, normalized=False)])
+    return WhisperTokenizerFast(tokenizer_object=backend)
+
+
+@pytest.fixture(scope="session")
+def whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Whisper with its text tokenizer, as transformers saves them; random weights."""
+    folder = tmp_path_factory.mktemp("whisper")
+    config = WhisperConfig(
+        vocab_size=259, num_mel_bins=80, d_model=16, encoder_layers=4, encoder_attention_heads=2, encoder_ffn_dim=32,
+        decoder_layers=4, decoder_attention_heads=2, decoder_ffn_dim=24, max_source_positions=100, init_std=0.2,
+        max_target_positions=24, pad_token_id=256, bos_token_id=256, eos_token_id=256, decoder_start_token_id=257,
+        suppress_tokens=None, begin_suppress_tokens=None,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        WhisperForConditionalGeneration(config).save_pretrained(folder)
+    make_whisper_text().save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture
