@@ -16,9 +16,10 @@ from importlib.metadata import version
 import docstring_parser
 from jsonargparse import ArgumentParser
 
-from .commands.checkpoints import convert, doctor, extend_llm
+from .commands.checkpoints import convert, doctor, export_tokenizer, extend_llm
 from .commands.corpora import inspect_data, speech_data, tokenize
-from .commands.listening import transcribe
+from .commands.labelling import audit_labels, audit_verdicts, label, score_sap
+from .commands.listening import describe, transcribe
 from .commands.sound import reconstruct, speak
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -26,9 +27,15 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "extend": extend_llm,
     "inspect-data": inspect_data,
     "speech-data": speech_data,
+    "label": label,
+    "audit-labels": audit_labels,
+    "audit-verdicts": audit_verdicts,
+    "score-sap": score_sap,
     "transcribe": transcribe,
+    "describe": describe,
     "speak": speak,
     "reconstruct": reconstruct,
+    "export-tokenizer": export_tokenizer,
     "convert": convert,
     "doctor": doctor,
 }

@@ -27,7 +27,7 @@ from .audio import AudioError
 from .chat_model import ChatError
 from .corpus import shard_path
 from .corpus_source import open_corpus
-from .labelling_clip import labelled_record, read_label_clip
+from .labelling_clip import ClipsOfSplit, labelled_record, read_label_clip
 from .labelling_models import ModelLabeller, RejectedClipError
 from .labelling_report import LabellingReport, Prices
 from .manifest import Manifest, RecordError
@@ -77,7 +77,7 @@ def label_corpus(
             run asks for them again.
         num_shards: cut the corpus into this many parts, for as many processes or machines.
         shard: which part this is, from 0.
-        split: which split of a data set that has several.
+        split: label only this split: of a data set that has several, or of records that name theirs.
         base_dir: folder that relative audio paths start from; by default that of the file they are written in.
         overwrite: replace an output that exists.
         prices: what tokens cost, by role.
@@ -97,6 +97,8 @@ def label_corpus(
         if value < 1:
             raise ValueError(f"{name}={value}: use 1 or more")
     manifest = open_corpus(source, base_dir=base_dir, split=split)
+    if split is not None:
+        manifest = ClipsOfSplit(manifest, split)
     start, stop = (len(manifest) * edge // num_shards for edge in (shard, shard + 1))
     if start == stop:
         raise ValueError(f"{manifest.name} holds no records" + (f" for shard {shard}" if len(manifest) else ""))

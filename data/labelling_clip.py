@@ -15,7 +15,7 @@ import soundfile as sf
 from .audio_output import open_audio_output
 from .conversation import AudioPart
 from .corpus_encoding import clip_part
-from .manifest import RecordError
+from .manifest import Manifest, RecordError
 from .sap import SapRecord
 from .sap_rules import SOUND_TYPES, training_record
 from .spoken_clip import TEXT_KEYS
@@ -29,6 +29,44 @@ _AUDIO_KEYS = ("audio", "path", "bytes", "array", "sampling_rate", "codes")
 _MUSIC = re.compile(
     r"\b(music|musical|song|singing|melody|guitar|piano|drums?|violin|orchestra|band|synthesi[sz]er|bass line)\b", re.I
 )
+
+
+class ClipsOfSplit(Manifest):
+    """The records of a manifest, without those that say they are of another split.
+
+    Args:
+        manifest: all records.
+        split: such as "train".
+    """
+
+    def __init__(self, manifest: Manifest, split: str) -> None:
+        self.name = manifest.name
+        self._manifest, self._split = manifest, split
+        self._indices = [index for index in range(len(manifest)) if self._belongs(index)]
+
+    def _belongs(self, index: int) -> bool:
+        try:
+            record = self._manifest[index]
+        except RecordError:
+            return True  # to be refused with the reason
+        stated = record.get("split") if isinstance(record, Mapping) else None
+        return stated in (None, self._split)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def where(self, index: int) -> str:
+        return self._manifest.where(self._indices[index])
+
+    def base_dir(self, index: int) -> str | None:
+        return self._manifest.base_dir(self._indices[index])
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self._manifest.fingerprint} {self._split}"
+
+    def _record(self, index: int) -> Any:
+        return self._manifest[self._indices[index]]
 
 
 @dataclass(frozen=True)

@@ -295,6 +295,17 @@ def test_shards_together_are_the_whole(corpus: Path, chat_server: Any) -> None:
     assert parts == whole
 
 
+def test_clips_of_other_splits_are_left_alone(corpus: Path, chat_server: Any) -> None:
+    chat_server.answer = answer
+    lines = [line | {"split": "train" if number % 2 else "dev"} for number, line in enumerate(read(corpus))]
+    del lines[0]["split"]
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    records = label(corpus, chat_server, split="train")
+    assert [record["id"] for record in records] == ["c0", "c1", "c3", "c5"]
+    with pytest.raises(ValueError, match="holds no records"):
+        label_corpus(lines[1:], corpus.with_name("other.jsonl"), labeller(chat_server), split="test")
+
+
 def test_sound_inside_a_data_set_is_written_beside_the_records(corpus: Path, chat_server: Any, tmp_path: Path) -> None:
     chat_server.answer = answer
     wav = (tmp_path / "clips" / "0.wav").read_bytes()
