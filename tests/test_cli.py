@@ -16,7 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from audiollm.cli import COMMANDS, main
 from audiollm.modeling import AudioLLM
+from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
 from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.tokenizer.sap_decoder import SapDecoder
+from audiollm.tokenizer.supervised import SupervisedTokenizer
 
 CODEBOOK_SIZE = 64
 
@@ -192,6 +195,46 @@ def test_transcribe_answers_for_every_file(folders: Path, audio_llm: Path, capsy
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["audio"] for line in lines] == clips
     assert all(isinstance(line["text"], str) for line in lines)
+
+
+def test_describe_asks_for_a_description_or_what_is_asked(
+    folders: Path, audio_llm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(AudioLLM, "ask", lambda self, audio, question, **options: asked.append(question) or "A dog.")
+    clip = str(folders / "clips" / "a.wav")
+    main(["describe", clip, "--model", str(audio_llm)])
+    main(["describe", clip, "--model", str(audio_llm), "--question", "Who is speaking?"])
+    assert capsys.readouterr().out == "A dog.\nA dog.\n"
+    assert asked == ["Describe the recording.", "Who is speaking?"]
+
+
+@pytest.mark.parametrize("is_run", [True, False])
+def test_export_tokenizer_leaves_the_codes_as_they_are(
+    is_run: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = UniAudioTokenizerConfig(
+        num_mel_bins=80, d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=32,
+        quantize_position=1, quantize_vocab_size=CODEBOOK_SIZE, pooling_kernel_size=2, decoder_layers=1,
+        decoder_attention_heads=2, decoder_ffn_dim=32, vocab_size=64, max_target_positions=16, pad_token_id=0,
+        bos_token_id=0, eos_token_id=0, decoder_start_token_id=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    trained = SupervisedTokenizer(UniAudioTokenizer(config), SapDecoder(config)).eval()
+    trained.save_pretrained(tmp_path / "run" / "model")
+    source, output = str(tmp_path / "run" if is_run else tmp_path / "run" / "model"), tmp_path / "exported"
+    main(["export-tokenizer", source, str(output)])
+    assert "64 codes, 25 per second" in capsys.readouterr().out
+    waveform = 0.1 * torch.randn(16000)
+    exported = UniAudioTokenizer.from_pretrained(output)
+    assert exported.config.quantize_encoder_only
+    assert torch.equal(exported.encode(waveform, 16000).codes, trained.tokenizer.encode(waveform, 16000).codes)
+    assert "not empty" in fails(["export-tokenizer", source, str(output)], capsys)
+    trained.quantize = False
+    trained.save_pretrained(tmp_path / "continuous")
+    assert "without a quantizer" in fails(
+        ["export-tokenizer", str(tmp_path / "continuous"), str(tmp_path / "other")], capsys
+    )
 
 
 def test_transcribe_and_a_bad_file(folders: Path, audio_llm: Path, capsys: pytest.CaptureFixture[str]) -> None:

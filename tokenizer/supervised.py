@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .configuration import UniAudioTokenizerConfig
+from .encoder import recompute_layers
 from .modeling import UniAudioTokenizer, UniAudioTokenizerOutput
 from .sap_decoder import SapDecoder, shift_right
 from .sap_text import SapText
@@ -178,11 +179,8 @@ class SupervisedTokenizer(nn.Module):
 
     def checkpoint_gradients(self, enabled: bool = True) -> None:
         """Recomputes each layer in the backward pass instead of keeping what it computed."""
-        if enabled:
-            self.tokenizer.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
-            self.tokenizer.gradient_checkpointing_disable()
-        self.decoder.checkpoint_gradients(enabled)
+        recompute_layers(self.tokenizer.encoder.layers, enabled)
+        recompute_layers(self.decoder.layers, enabled)
 
     # ------------------------------------------------- checkpoints, warm start
 
@@ -217,7 +215,15 @@ class SupervisedTokenizer(nn.Module):
         save_supervised(self, folder)
 
     def export_tokenizer(self, folder: str | Path) -> None:
-        """Writes the tokenizer alone in the released layout: no decoder, no layers behind the quantizer."""
+        """Writes the tokenizer alone in the released layout: no decoder, no layers behind the quantizer.
+
+        Raises:
+            ValueError: if the model was trained without its quantizer, so that its codes would mean nothing.
+        """
         from .checkpoints import export_released
 
+        if not self.quantize:
+            raise ValueError(
+                "this model was trained without a quantizer (quantized: false); train the quantized stage from it first"
+            )
         export_released(self.tokenizer, folder)

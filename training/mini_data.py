@@ -22,7 +22,7 @@ from .mini_layout import SPLITS, MiniLayout, Split
 LANGUAGE = "en"
 CORPORA = ("asterisk", "opensfx", "sonic-pi", "immich-music", "asterisk-moh", "flite-speech")
 # Recordings are few beside synthetic speech; in an epoch of training each is seen so often.
-REPEATS = {"asterisk": 3, "opensfx": 6, "sonic-pi": 6, "immich-music": 6, "asterisk-moh": 3, "flite-speech": 1}
+REPEATS = {"asterisk": 3, "opensfx": 6, "sonic-pi": 6, "immich-music": 2, "asterisk-moh": 1, "flite-speech": 1}
 # Clips of no corpus are longer than 30 s; the shortest are clicks that make less than five codes.
 MIN_SECONDS, MAX_SECONDS = 0.2, 30.0
 _FRAME_RATE = 25.0

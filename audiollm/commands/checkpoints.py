@@ -13,7 +13,7 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     llm: str,
     output: str,
     *,
-    audio_tokenizer: str,
+    audio_tokenizer: str = "mini",
     init: Literal["text", "codebook"] = "text",
     dtype: Dtype = "bfloat16",
     seed: int = 0,
@@ -24,7 +24,8 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     Args:
         llm: checkpoint folder or Hub id of a causal LM with a fast tokenizer, such as Qwen/Qwen2.5-0.5B.
         output: the folder to write; must not exist or be empty.
-        audio_tokenizer: checkpoint folder or Hub id of the audio tokenizer; a copy goes into the checkpoint.
+        audio_tokenizer: checkpoint folder or Hub id of the audio tokenizer, the embedded one if not given; a copy goes
+            into the checkpoint.
         init: draw the new embedding rows like text rows, or project them from the tokenizer's codebook.
         dtype: precision of the written weights.
         seed: seed of the new rows.
@@ -47,6 +48,25 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
         "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
     }
     show(summary, as_json=json, title="extended vocabulary")
+
+
+def export_tokenizer(source: str, output: str) -> None:
+    """Write the tokenizer of a training run in the released layout: only what decides the codes.
+
+    The text decoder that supervised it and the layers behind the quantizer stay behind; the codes are the same.
+
+    Args:
+        source: a run of training/train_tokenizer.py, or the folder of a full training checkpoint.
+        output: folder to write; must not exist or be empty.
+    """
+    from audiollm.tokenizer.supervised import SupervisedTokenizer
+
+    if Path(output).exists() and any(Path(output).iterdir()):
+        raise ValueError(f"{output} is not empty; name a new folder for the tokenizer")
+    run_model = Path(source) / "model"
+    model = SupervisedTokenizer.from_pretrained(run_model if run_model.is_dir() else source)
+    model.export_tokenizer(output)
+    write_line(f"wrote {output}: {model.tokenizer.codebook_size} codes, {model.tokenizer.frame_rate:g} per second")
 
 
 def convert(source: str, output: str) -> None:

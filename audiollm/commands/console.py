@@ -11,13 +11,14 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 def load_tokenizer(path_or_id: str, dtype: str, device: str | None) -> Any:
-    """The audio tokenizer, with only the layers that decide the codes."""
+    """The audio tokenizer, with only the layers that decide the codes; "mini" is the embedded one."""
     import torch
 
+    from audiollm.mini import tokenizer_or_mini
     from audiollm.tokenizer.modeling import UniAudioTokenizer
 
     return UniAudioTokenizer.from_pretrained(
-        path_or_id, encoder_only=True, dtype=getattr(torch, dtype), device=find_device(device)
+        tokenizer_or_mini(path_or_id), encoder_only=True, dtype=getattr(torch, dtype), device=find_device(device)
     )
 
 

@@ -12,7 +12,7 @@ def tokenize(
     source: str,
     output: str,
     *,
-    audio_tokenizer: str,
+    audio_tokenizer: str = "mini",
     batch_size: int = 16,
     mono: Literal["first", "mean"] = "first",
     dtype: Dtype = "float32",
@@ -28,7 +28,7 @@ def tokenize(
     Args:
         source: a manifest of conversation records, an audio file, or a folder of audio files.
         output: where the records with codes go (.jsonl or .parquet); appears only once it is complete.
-        audio_tokenizer: checkpoint folder or Hub id of the audio tokenizer.
+        audio_tokenizer: checkpoint folder or Hub id of the audio tokenizer; the embedded one if not given.
         batch_size: 30 s segments encoded at once.
         mono: which waveform of a multi-channel file is heard; "first" is the reference's rule.
         dtype: precision of the encoder; bfloat16 changes a few codes (see docs/tokenizer.md).
@@ -55,12 +55,14 @@ def tokenize(
     show(vars(report), as_json=json, title=f"tokenized {source}")
 
 
-def inspect_data(data: str, *, model: str, index: int = 0, limit: int | None = None, json: bool = False) -> None:
+def inspect_data(
+    data: str, *, model: str = "mini", index: int = 0, limit: int | None = None, json: bool = False
+) -> None:
     """Show one training record token by token, exactly as the model is trained on it.
 
     Args:
         data: conversation records: JSONL, parquet, a saved `datasets` folder or a Hub id.
-        model: Audio-LLM folder (or Hub id) whose processor encodes the record.
+        model: Audio-LLM folder (or Hub id) whose processor encodes the record; the embedded one if not given.
         index: which record, from 0.
         limit: print at most this many tokens.
         json: one JSON object per token instead of a table.
@@ -69,8 +71,10 @@ def inspect_data(data: str, *, model: str, index: int = 0, limit: int | None = N
 
     from audiollm.data.conversation import load_conversations
     from audiollm.inspection import token_rows
+    from audiollm.mini import model_or_mini
     from audiollm.processing import AudioLLMProcessor
 
+    model = model_or_mini(model)
     processor = AudioLLMProcessor.from_pretrained(model)
     conversations = load_conversations(data, codebook_size=processor.vocabulary.codebook_size)
     if not 0 <= index < len(conversations):

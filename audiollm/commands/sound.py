@@ -13,8 +13,8 @@ NO_RECOGNIZER = "none"
 def speak(
     text: str,
     *,
-    model: str,
     output: str,
+    model: str = "mini",
     voice: str | None = None,
     prompt_audio: str | None = None,
     speaker_audio: str | None = None,
@@ -34,8 +34,8 @@ def speak(
 
     Args:
         text: what to say.
-        model: Audio-LLM folder or Hub id, with a waveform decoder.
         output: file to write, .wav, .flac or .ogg; also -o.
+        model: Audio-LLM folder or Hub id, with a waveform decoder; the small embedded one if not given.
         voice: who says it and how, in words, such as "an elderly man, slowly".
         prompt_audio: a recording whose voice the decoder takes over.
         speaker_audio: a recording that a speaker encoder describes for the decoder.
@@ -90,7 +90,7 @@ def reconstruct(
     source: str,
     output: str,
     *,
-    audio_tokenizer: str,
+    audio_tokenizer: str = "mini",
     prompt_audio: str | None = None,
     speaker_audio: str | None = None,
     speaker_encoder: str = "resemblyzer",
@@ -111,7 +111,8 @@ def reconstruct(
     Args:
         source: a recording of any format and length.
         output: file to write, .wav, .flac or .ogg.
-        audio_tokenizer: checkpoint folder or Hub id of an audio tokenizer with a waveform decoder.
+        audio_tokenizer: checkpoint folder or Hub id of an audio tokenizer with a waveform decoder; the embedded one if
+            not given.
         prompt_audio: a recording whose voice the decoder takes over.
         speaker_audio: a recording that a speaker encoder describes for the decoder.
         speaker_encoder: which one; its vectors must be what the decoder was trained with.
