@@ -28,6 +28,7 @@ from .decoding import DecodingSettings, SpeechDecoder
 from .generation import SamplingSettings, check_modalities
 from .generation_request import AnswerLimits, ContextError, GenerationRequest
 from .generation_result import FinishReason, GenerationResult
+from .mini import model_or_mini
 from .model_folder import check_folder, load_text_llm
 from .processing import AudioLLMProcessor, AudioSource, Chat, audio_parts
 from .streaming import AnswerStream
@@ -110,7 +111,7 @@ class AudioLLM:
     @classmethod
     def from_pretrained(
         cls,
-        path_or_hub_id: str | os.PathLike[str],
+        path_or_hub_id: str | os.PathLike[str] | None = None,
         *,
         dtype: torch.dtype | str = "auto",
         device: torch.device | str | None = None,
@@ -121,7 +122,8 @@ class AudioLLM:
         """Loads an Audio-LLM folder; the audio tokenizer follows when the first recording comes.
 
         Args:
-            path_or_hub_id: what `save_pretrained` wrote, or its Hub id.
+            path_or_hub_id: what `save_pretrained` wrote, or its Hub id. None, or "mini": the small model that comes
+                with this package.
             dtype: of the LLM's weights; "auto": as stored.
             device: where LLM and audio tokenizer run; None: the CPU.
             revision: branch, tag or commit on the Hub.
@@ -131,6 +133,7 @@ class AudioLLM:
         Raises:
             ValueError: if a folder is no Audio-LLM; the message lists what is missing.
         """
+        path_or_hub_id = model_or_mini(path_or_hub_id)
         check_folder(path_or_hub_id)
         revisions = {} if revision is None else {"revision": revision}
         processor = AudioLLMProcessor.from_pretrained(path_or_hub_id, **revisions, **hub)
