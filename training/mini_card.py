@@ -195,10 +195,7 @@ def _attributions(clips: Iterable[Clip]) -> str:
     lines = []
     for licence in sorted(authors):
         lines.append(f"\n{licence}:\n")
-        lines += [
-            f"- {name} ({count} {'clip' if count == 1 else 'clips'})"
-            for name, count in sorted(authors[licence].items())
-        ]
+        lines += [f"- {name} ({count} clip{'s' * (count > 1)})" for name, count in sorted(authors[licence].items())]
     lines.append("\nThe licences:\n")
     lines += [f"- {licence}: {LICENCE_TEXTS[licence]}" for licence in sorted(authors)]
     return "\n".join(lines) + "\n"
