@@ -7,9 +7,14 @@ takes only 30 s inputs, ignores padding and cannot pool.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer
 
 from .configuration import CONV_STRIDE, UniAudioTokenizerConfig
@@ -134,3 +139,16 @@ def causal_blocks(num_frames: int, block_size: int, device: torch.device) -> Ten
     frames_T = torch.arange(num_frames, device=device)
     last_visible_T = (frames_T // block_size + 1) * block_size - 1
     return (frames_T[None, :] <= last_visible_T[:, None])[None, None]
+
+
+def recompute_layers(layers: Iterable[nn.Module], enabled: bool = True) -> None:
+    """Makes layers compute again in the backward pass what they computed forward, instead of keeping it.
+
+    Args:
+        layers: layers of transformers' kind; nothing changes for them in evaluation mode.
+        enabled: False makes them keep it again.
+    """
+    for layer in layers:
+        assert isinstance(layer, GradientCheckpointingLayer)
+        layer.gradient_checkpointing = enabled
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.models.whisper.modeling_whisper import WhisperDecoderLayer
 
@@ -228,12 +226,6 @@ class SapDecoder(nn.Module):
         rows_N = self.to_rows(labels_BS[is_target_BS], "labels")
         total = summed_cross_entropy(hidden_BSD[is_target_BS], self.embed_tokens.weight, rows_N, chunk_size)
         return total, is_target_BS.sum()
-
-    def checkpoint_gradients(self, enabled: bool = True) -> None:
-        """Recomputes each layer in the backward pass instead of keeping what it computed, in training mode."""
-        for layer in cast(Iterable[DecoderLayer], self.layers):
-            layer.gradient_checkpointing = enabled
-            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
     # --------------------------------------------------------------- generate
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiollm.tokenizer import SapDecoder, UniAudioTokenizerConfig
+from audiollm.tokenizer.encoder import recompute_layers
 from audiollm.tokenizer.text_loss import summed_cross_entropy
 
 VOCABULARY, POSITIONS = 50, 12
@@ -151,7 +152,7 @@ def train_once(decoder: SapDecoder, heard: tuple[Tensor, Tensor], labels: Tensor
 def test_recomputing_layers_changes_nothing(decoder: SapDecoder, heard: tuple[Tensor, Tensor], labels: Tensor) -> None:
     decoder.train()
     expected = train_once(decoder, heard, labels)
-    decoder.checkpoint_gradients()
+    recompute_layers(decoder.layers)
     for actual, value in zip(train_once(decoder, heard, labels), expected, strict=True):
         torch.testing.assert_close(actual, value)
 
