@@ -12,6 +12,7 @@ from .audio import load_audio
 from .chat_model import ChatError, ChatMessage, ChatReply, without_thoughts
 
 RECOGNIZER_SAMPLE_RATE = 16000  # Hz, of every model of transformers that turns speech or sound into text alone
+WINDOW_SECONDS = 30
 
 
 def open_local_model(source: str, *, hears: bool, device: str | None = None) -> LocalModel | LocalCaptioner:
@@ -28,11 +29,15 @@ def open_local_model(source: str, *, hears: bool, device: str | None = None) -> 
         ValueError: if the checkpoint is of a kind that does not answer.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+        MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+    )
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = AutoConfig.from_pretrained(source).model_type
-    if hears and kind in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
+    takes_instructions = kind in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+    if hears and not takes_instructions and kind in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
         return LocalCaptioner(source, device)
     return LocalModel(source, device, hears=hears)
 
@@ -144,8 +149,11 @@ class LocalCaptioner:
             raise ChatError(f"{self._source} only describes audio, but was given none", fatal=True)
         waveform, _ = load_audio(audio, RECOGNIZER_SAMPLE_RATE)
         inputs = {"raw": waveform.numpy(), "sampling_rate": RECOGNIZER_SAMPLE_RATE}
+        # Beyond its window a model of this kind finds the next one by its timestamps.
+        options = {"return_timestamps": True} if len(waveform) > WINDOW_SECONDS * RECOGNIZER_SAMPLE_RATE else {}
         with self._lock:
-            text = self._pipeline(inputs, generate_kwargs={"max_new_tokens": max_tokens})["text"].strip()
+            result = self._pipeline(inputs, generate_kwargs={"max_new_tokens": max_tokens}, **options)
+        text = result["text"].strip()
         if not text:
             raise ChatError(f"{self._source}: the reply is empty")
         num_tokens = len(self._pipeline.tokenizer(text, add_special_tokens=False)["input_ids"])
