@@ -23,6 +23,7 @@ TASK_NAMES = {
     "gender": "man or woman?",
     "accent": "accent",
     "describe": "description (whole sentence)",
+    "choice": "questions with choices, true or false",
 }
 PARTS = {
     "audio tokenizer": "audio_tokenizer/model.safetensors",
@@ -128,7 +129,7 @@ def _answering(questions: Mapping[str, Any]) -> str:
             percent(found["accuracy"]),
             percent(found["majority"]),
             percent(found["balanced_accuracy"]),
-            percent(1 / found["classes"]),
+            percent(found["guessing"]),
         ]
         for task, found in questions.items()
     ]

@@ -13,10 +13,18 @@ from typing import Any
 
 from audiollm.data.atomic import atomic_write
 from audiollm.data.sap import SapRecord, parse_sap
+from audiollm.data.sap_questions import (
+    QUESTION_KINDS,
+    Question,
+    QuestionKind,
+    Vocabulary,
+    collect_vocabulary,
+    questions,
+)
 from audiollm.data.sap_rules import sound_classes
 from audiollm.data.speech_tasks import SpeechTaskSettings, speech_records
 from audiollm.data.voice_attributes import VocalAttributes
-from audiollm.data.wordings import draw
+from audiollm.data.wordings import choose, draw
 from audiollm.prompts import instruction
 
 # Wordings are only ever appended, as all wordings are.
@@ -35,6 +43,8 @@ GENDER_ANSWERS = {"female": "A woman.", "male": "A man."}
 _SPEED_WORDS = {"slow": " slowly", "fast": " quickly"}
 _PITCH_WORDS = {"low": " in a low voice", "high": " in a high voice"}
 DRAWN_QUESTIONS = 2  # of those about a clip of speech, beside its transcript
+# Of what SAP records answer, left out: transcripts are asked for anyway, and all speakers are adults.
+SAP_FIELDS_LEFT_OUT = ("linguistic_content", "age")
 
 # Speech is never shorter than a word nor longer than a breath or two: longer texts are beyond a model of this size.
 MAX_SPOKEN_SECONDS = 10.0
@@ -53,7 +63,13 @@ def write_conversations(source: Path, output: Path, *, drawn_questions: int | No
     """
     with source.open(encoding="utf-8") as file:
         clips = [json.loads(line) for line in file]
+    vocabulary = collect_vocabulary(parse_sap(clip["sap"]) for clip in clips)
     records = [record for clip in clips for record in questions_about(clip, drawn_questions)]
+    records += [
+        _record(clip, "question", question.text, question.answer)
+        for clip in clips
+        for question in sap_questions(clip, vocabulary, count=1)
+    ]
     records += requests_to_speak(clips)
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output) as file:
@@ -69,14 +85,44 @@ def questions_about(clip: Mapping[str, Any], drawn_questions: int | None = None)
         clip: a training record of the tokenizer, with ``codes``.
         drawn_questions: of speech, see `write_conversations`.
     """
-    if clip["sound_type"] != "speech":
-        return [_record(clip, task, answer) for task, answer in answers_of(clip).items()]
     answers = answers_of(clip)
-    others = [task for task in answers if task != "transcribe"]
-    if drawn_questions is not None:
-        others.sort(key=lambda task: draw(f"question {task}", clip["id"], 2**32))
-        others = others[:drawn_questions]
-    return [_record(clip, task, answers[task]) for task in ("transcribe", *others)]
+    tasks = list(answers)
+    if clip["sound_type"] == "speech" and drawn_questions is not None:
+        tasks.sort(key=lambda task: (task != "transcribe", draw(f"question {task}", clip["id"], 2**32)))
+        tasks = tasks[: 1 + drawn_questions]
+    return [_record(clip, task, request_of(task, clip["id"]), answers[task]) for task in tasks]
+
+
+def sap_questions(
+    clip: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    *,
+    count: int,
+    kinds: Sequence[QuestionKind] = QUESTION_KINDS,
+) -> list[Question]:
+    """Some of the questions that a clip's SAP record answers, drawn by its id.
+
+    Args:
+        clip: as for `questions_about`.
+        vocabulary: values to draw wrong answers from.
+        count: how many.
+        kinds: in which kinds.
+    """
+    found = questions(parse_sap(clip["sap"]), clip["id"], kinds=kinds, vocabulary=vocabulary)
+    found = [question for question in found if question.field not in SAP_FIELDS_LEFT_OUT]
+    found.sort(key=lambda question: draw(f"sap {question.field} {question.kind}", clip["id"], 2**32))
+    return found[:count]
+
+
+def request_of(task: str, key: str | None = None) -> str:
+    """The request of a task in words.
+
+    Args:
+        task: one of those of `answers_of`.
+        key: chooses the wording; None: the standard one.
+    """
+    own = {"gender": GENDER_QUESTIONS, "accent": ACCENT_QUESTIONS}.get(task)
+    return instruction(task, key) if own is None else choose(task, own, key).text
 
 
 def answers_of(clip: Mapping[str, Any]) -> dict[str, str]:
@@ -130,17 +176,7 @@ def requests_to_speak(clips: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, 
     return speech_records(spoken, SpeechTaskSettings(measure=False)) if spoken else iter(())
 
 
-def _record(clip: Mapping[str, Any], task: str, answer: str) -> dict[str, Any]:
-    record_id = f"{clip['id']}/{task}"
-    own_questions = {"gender": GENDER_QUESTIONS, "accent": ACCENT_QUESTIONS}
-    if task in own_questions:
-        wordings = own_questions[task]
-        request = wordings[draw(task, record_id, len(wordings))]
-    else:
-        request = instruction(task, record_id)
+def _record(clip: Mapping[str, Any], task: str, request: str, answer: str) -> dict[str, Any]:
     content = [{"type": "audio", "codes": clip["codes"]}, {"type": "text", "text": request}]
-    return {
-        "id": record_id,
-        "task": task,
-        "messages": [{"role": "user", "content": content}, {"role": "assistant", "content": answer}],
-    }
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
+    return {"id": f"{clip['id']}/{task}", "task": task, "messages": messages}

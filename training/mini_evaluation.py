@@ -21,11 +21,12 @@ from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.transcription import Transcriber
 from audiollm.data.audio import load_audio
 from audiollm.data.conversation import AudioPart, Conversation, Message, TextPart
+from audiollm.data.sap import parse_sap
+from audiollm.data.sap_questions import collect_vocabulary
 from audiollm.modeling import AudioLLM
-from audiollm.prompts import instruction
 from audiollm.speaking import speak_many
 
-from .mini_conversations import ACCENT_QUESTIONS, GENDER_QUESTIONS, MAX_SPOKEN_SECONDS, answers_of, voice_of
+from .mini_conversations import MAX_SPOKEN_SECONDS, answers_of, request_of, sap_questions, voice_of
 from .mini_layout import MiniLayout
 
 BATCH_SIZE = 16
@@ -87,7 +88,7 @@ def _transcripts(
     transcriber: Transcriber,
 ) -> dict[str, Any]:
     """Word error rates by corpus, of the model and of the recognizer."""
-    heard = answer(model, [codes[number] for number in chosen], [instruction("transcribe")] * len(chosen), "transcribe")
+    heard = answer(model, [codes[number] for number in chosen], [request_of("transcribe")] * len(chosen), "transcribe")
     reference = transcriber.transcribe([waveforms[number] for number in chosen], SAMPLE_RATE)
     by_corpus: defaultdict[str, list[int]] = defaultdict(list)
     for position, number in enumerate(chosen):
@@ -119,22 +120,35 @@ def _questions(
         if not chosen or not known:
             continue
         truths = [answers_of(clips[number])[task] for number in chosen]
-        given = answer(model, [codes[number] for number in chosen], [standard_request(task)] * len(chosen), task)
+        given = answer(model, [codes[number] for number in chosen], [request_of(task)] * len(chosen), task)
         commonest = known.most_common(1)[0][0]
         scores[task] = {
             "clips": len(chosen),
             "accuracy": _accuracy(given, truths),
             "balanced_accuracy": _balanced_accuracy(given, truths),
             "majority": _accuracy([commonest] * len(truths), truths),
-            "classes": len(known),
+            "guessing": 1 / len(known),
         }
-    return scores
+    return scores | {"choice": _choices(model, clips, codes)}
 
 
-def standard_request(task: str) -> str:
-    """The first wording of a task's request."""
-    own = {"gender": GENDER_QUESTIONS[0], "accent": ACCENT_QUESTIONS[0]}
-    return own.get(task) or instruction(task)
+def _choices(model: AudioLLM, clips: Sequence[Mapping[str, Any]], codes: Sequence[Tensor]) -> dict[str, Any]:
+    """Accuracy over questions that name their possible answers."""
+    vocabulary = collect_vocabulary(parse_sap(clip["sap"]) for clip in clips)
+    asked = [
+        (number, question)
+        for number, clip in enumerate(clips)
+        for question in sap_questions(clip, vocabulary, count=1, kinds=("multiple_choice", "true_false"))
+    ]
+    truths = [question.answer for _, question in asked]
+    given = answer(model, [codes[number] for number, _ in asked], [question.text for _, question in asked], "question")
+    return {
+        "clips": len(asked),
+        "accuracy": _accuracy(given, truths),
+        "balanced_accuracy": None,
+        "majority": None,
+        "guessing": sum(1 / len(question.choices or ("yes", "no")) for _, question in asked) / len(asked),
+    }
 
 
 def answer(model: AudioLLM, codes: Sequence[Tensor], requests: Sequence[str], task: str) -> list[str]:
