@@ -1,0 +1,114 @@
+"""The tokenizer's training on two processes, launched as users launch it: the same updates as on one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from audiollm.training.run_record import read_metrics
+from audiollm.training.tokenizer_config import TokenizerSettings, TokenizerTrainingConfig
+from audiollm.training.train_tokenizer import flat_numbers, train
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH_CONFIGS = ROOT / "training" / "configs" / "accelerate"
+MACHINE = ("seconds", "audio_seconds_per_second", "memory_mb", "event")
+
+
+def launch(mode: str, config: TokenizerTrainingConfig, folder: Path) -> subprocess.CompletedProcess[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "run.json"
+    path.write_text(json.dumps(dataclasses.asdict(config)))
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    command = [*accelerate, "--config_file", str(LAUNCH_CONFIGS / f"{mode}.yaml")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
+    return subprocess.run(
+        [*command, "training/train_tokenizer.py", "--config", str(path)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+
+
+def lines_of(config: TokenizerTrainingConfig, event: str = "train") -> list[dict]:
+    lines = [line for line in read_metrics(Path(config.output_dir) / "metrics.jsonl") if line["event"] == event]
+    return [flat_numbers({k: v for k, v in line.items() if k not in MACHINE}) for line in lines]
+
+
+def weights_of(config: TokenizerTrainingConfig) -> dict[str, torch.Tensor]:
+    return load_file(Path(config.output_dir) / "model" / "model.safetensors")
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("mode", ["ddp", "zero1", "zero2"])
+def test_two_processes_equal_one_and_resume(make_tokenizer_config, tokenizer_corpus, tmp_path, mode):
+    """Five clips per update: three on one process, in two passes; two on the other, in one pass and an empty one."""
+    settings = {
+        "tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0),
+        "global_batch_size": 5, "micro_batch_size": 2, "save_every": 3, "output_vocabulary": "seen",
+        "eval_data": str(tokenizer_corpus.dev), "eval_every": 3, "eval_samples": 2,
+        "decoder_learning_rate": 1e-3, "learning_rate": 1e-3,
+    }  # fmt: skip
+    alone = make_tokenizer_config(output_dir=str(tmp_path / "alone"), **settings)
+    train(alone)
+    both = make_tokenizer_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
+    ended = launch(mode, both, tmp_path / "first")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    record = json.loads((Path(both.output_dir) / "run.json").read_text())
+    assert record["launch"] == {"mode": mode, "num_processes": 2}
+    for event in ("train", "eval"):
+        for line, expected in zip(lines_of(both, event), lines_of(alone, event), strict=True):
+            assert line == pytest.approx(expected, rel=2e-3, abs=1e-6)
+    assert sum(line["num_restarted"] for line in lines_of(both)) > 0
+    expected_weights = weights_of(alone)
+    for name, tensor in weights_of(both).items():
+        if name.endswith("codebook_used"):  # which codes, not in which order
+            assert set(tensor.tolist()) == set(expected_weights[name].tolist())
+            continue
+        torch.testing.assert_close(
+            tensor, expected_weights[name], rtol=2e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+    # The same run, killed after its third update.
+    stopped = tmp_path / "stopped"
+    shutil.copytree(both.output_dir, stopped)
+    shutil.rmtree(stopped / "model")
+    shutil.rmtree(stopped / "checkpoints" / "step_000006")
+    (stopped / "checkpoints" / "latest").write_text("step_000003")
+    resumed = make_tokenizer_config(output_dir=str(stopped), resume="latest", num_processes=2, **settings)
+    ended = launch(mode, resumed, tmp_path / "second")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    for event in ("train", "eval"):
+        assert lines_of(resumed, event) == lines_of(both, event)
+    for name, tensor in weights_of(both).items():
+        assert torch.equal(tensor, weights_of(resumed)[name]), name
+
+
+@pytest.mark.multiprocess
+def test_a_process_without_a_clip_takes_part(make_tokenizer_config, tmp_path):
+    settings = {
+        "tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0),
+        "global_batch_size": 1, "micro_batch_size": 1, "max_steps": 4,
+    }  # fmt: skip
+    alone = make_tokenizer_config(output_dir=str(tmp_path / "alone"), **settings)
+    train(alone)
+    both = make_tokenizer_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
+    ended = launch("ddp", both, tmp_path / "first")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    for line, expected in zip(lines_of(both), lines_of(alone), strict=True):
+        assert line == pytest.approx(expected, rel=2e-3, abs=1e-6)
+
+
+@pytest.mark.multiprocess
+def test_what_shards_the_weights_is_refused(make_tokenizer_config, tmp_path):
+    ended = launch("zero3", make_tokenizer_config(), tmp_path / "first")
+    assert ended.returncode != 0
+    assert "ZeRO-3 is not supported here" in ended.stderr
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
