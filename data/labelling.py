@@ -118,7 +118,7 @@ def label_corpus(
             for outcome in outcomes:
                 writer.take(outcome)
                 bar.update()
-                bar.set_postfix(report.progress)
+                bar.set_postfix(report.progress, refresh=False)
             writer.settle()
         if report.rejected:
             logger.warning("%d clips were refused; %s says why", report.rejected, partial.rejected_path)
