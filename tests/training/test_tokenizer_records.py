@@ -202,17 +202,19 @@ def test_bad_records_are_listed_together_with_file_line_and_field(recordings: Pa
         '{"audio": "0.wav", "text"',
         "[]",
         {"audio": {"codes": [1, 2]}, "text": "one"},
+        {"audio": "0.wav", "sap": SAP | {"linguistic_content": "all these words in half a second"}},
     ]
     good = {"id": "good", "audio": "0.wav", "text": "one"}
     source = write_manifest(recordings, [*bad, good])
     with pytest.raises(DataError) as error:
         open_records(source, ByteText(positions=40), max_seconds=2.0)
     message = str(error.value)
-    assert "12 of 13 records cannot be trained on" in message
-    for line, part in enumerate(
-        ["is empty", "truncated", "no such file", "audio: is missing", "text: is empty", "sap: ", "nothing to learn",
-         "lasts 3.00 s", "text: 50 characters", "is not JSON", "a record is an object", "codes"], start=1,
-    ):  # fmt: skip
+    assert "13 of 14 records cannot be trained on" in message
+    reasons = [
+        "is empty", "truncated", "no such file", "audio: is missing", "text: is empty", "sap: ", "nothing to learn",
+        "lasts 3.00 s", "text: 50 characters", "is not JSON", "a record is an object", "codes", "too long for the clip",
+    ]  # fmt: skip
+    for line, part in enumerate(reasons, start=1):
         assert any(f"train.jsonl:{line}: " in said and part in said for said in message.splitlines()), (line, part)
     assert "on_bad: skip" in message
 
@@ -222,9 +224,9 @@ def test_bad_records_are_listed_together_with_file_line_and_field(recordings: Pa
     assert path is not None
     assert path.name == "skipped_train.jsonl"
     skipped = read_metrics(path)
-    assert [line["record"] for line in skipped] == list(range(12))
+    assert [line["record"] for line in skipped] == list(range(13))
     assert "truncated" in skipped[1]["reason"]
-    with pytest.raises(DataError, match="12 of 12"):
+    with pytest.raises(DataError, match="13 of 13"):
         open_records(write_manifest(recordings, bad), ByteText(positions=40), max_seconds=2.0, on_bad="skip")
 
 
@@ -297,6 +299,9 @@ def test_augmentation_depends_on_seed_epoch_and_clip_alone(recordings: Path) -> 
         assert torch.equal(again.example(index, epoch, 0).waveform, waveform)
     touched = [not torch.equal(w, clean.waveform(index)) for (index, _), w in zip(places, first, strict=True)]
     assert 5 < sum(touched) < 19
+    same = [{"id": number, "audio": str(recordings / "0.wav"), "text": "one"} for number in range(2)]
+    twins = open_records(same, augmentation=AugmentationConfig(probability=1.0))
+    assert not torch.equal(twins.example(0, 0, 0).waveform, twins.example(1, 0, 0).waveform)
     assert torch.equal(records.waveform(0), clean.waveform(0))  # the recording itself stays clean
     others = [records.example(index, epoch, 1).waveform for index, epoch in places]
     assert any(not torch.equal(one, other) for one, other in zip(first, others, strict=True))
