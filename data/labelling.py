@@ -41,6 +41,7 @@ class Outcome:
     """What became of a clip: a record or an error."""
 
     index: int
+    where: str
     record: dict[str, Any] | None = None
     error: AudioError | RecordError | ChatError | None = None
 
@@ -171,7 +172,7 @@ class _Writer:
     def _reject(self, outcome: Outcome) -> None:
         error = outcome.error
         if isinstance(error, ChatError):
-            error = RecordError(f"record {outcome.index}", str(error))
+            error = RecordError(outcome.where, str(error))
         assert error is not None  # no record, hence an error
         details = error.details if isinstance(error, RejectedClipError) else None
         self._report.reject(self._partial.reject(outcome.index, error, details))
@@ -200,8 +201,8 @@ def _outcomes(
                 clip, labels.sap, labels.caption, labels.duration_seconds, path.parent, audio_folder
             )
         except (AudioError, RecordError, ChatError) as error:
-            return Outcome(index, error=error)
-        return Outcome(index, record=record | labels.provenance)
+            return Outcome(index, where, error=error)
+        return Outcome(index, where, record=record | labels.provenance)
 
     pending: deque[Future[Outcome]] = deque()
     with ThreadPoolExecutor(concurrency, thread_name_prefix="label") as executor:

@@ -159,8 +159,10 @@ class ModelLabeller:
         self, clip: LabelClip, caption: str, duration_seconds: float, usage: dict[str, Usage]
     ) -> tuple[SapRecord, list[str]]:
         """The record that holds, and what was repaired in it."""
+        # Without a captioner the corpus's caption is the description, and no label beside it.
+        labels = {key: value for key, value in clip.labels.items() if self._captioner is not None or key != "caption"}
         messages = self._messages.structure(
-            duration_seconds=duration_seconds, transcript=clip.transcript, labels=clip.labels, caption=caption
+            duration_seconds=duration_seconds, transcript=clip.transcript, labels=labels, caption=caption
         )
         for _ in range(self._settings.max_asks):
             reply = self._structurer.ask(messages, max_tokens=self._settings.record_tokens)

@@ -124,7 +124,8 @@ def test_captions_of_the_corpus_serve_in_place_of_a_captioner(corpus: Path, chat
     records = label(corpus, chat_server, captioner=False)
     assert {record["caption"] for record in records} == {"A dog."}
     assert len(chat_server.requests) == 6
-    assert chat_server.requests[0]["messages"][-1]["content"].endswith("Description: A dog.")
+    facts = chat_server.requests[0]["messages"][-1]["content"]
+    assert facts.endswith('Labels: {"language": "en"}\nDescription: A dog.')
 
 
 def test_repairs_are_made_and_noted(corpus: Path, chat_server: Any) -> None:
@@ -234,6 +235,7 @@ def test_a_single_clip_without_an_answer_is_refused_and_the_others_go_on(corpus:
     assert [record["id"] for record in records] == ["c0", "c1", "c2", "c4", "c5"]
     (rejected,) = read(corpus.with_name("out.jsonl.rejected.jsonl"))
     assert "the reply is empty" in rejected["reason"]
+    assert rejected["source"] == f"{corpus}:4"
 
 
 def test_a_server_that_goes_away_stops_the_run_and_the_next_one_goes_on(corpus: Path, chat_server: Any) -> None:
