@@ -108,6 +108,12 @@ def test_the_transcript_must_be_the_one_that_is_known():
     assert problem == "linguistic_content is null, but the transcript is 'Hello'"
 
 
+def test_vowels_that_are_written_as_marks_count_in_comparing():
+    assert validate_sap(spoken("किताब"), transcript="कताब")
+    assert validate_sap(spoken("café"), transcript="cafe")
+    assert validate_sap(spoken("cafe\u0301"), transcript="café") == []
+
+
 @pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])
 def test_a_recording_takes_some_time(seconds):
     (problem,) = validate_sap(FULL, duration_seconds=seconds)
