@@ -63,7 +63,7 @@ class SapSaeConfig:
     start_from: str = "whisper-tiny.en"
     """The Whisper to start from: a folder, a Hub id, or one from a package index."""
 
-    stage1_steps: int = 150
+    stage1_steps: int = 100
     """Updates without the quantizer."""
 
     stage2_steps: int = 150
@@ -77,6 +77,10 @@ class SapSaeConfig:
 
     quantize_position: int = 2
     """Encoder layer behind which the quantizer sits."""
+
+    pooling_position: int = 2
+    """Layer behind which frames are merged into tokens: with so little training, layers that keep the frame rate they
+    were trained at are far better than layers that must learn another."""
 
     sae_source_position: int = 1
     """Layer whose features the SAE brings back to the quantizer's."""
@@ -224,6 +228,7 @@ def training_commands(run: Run, config: SapSaeConfig, data_folder: Path) -> list
     ]
     architecture = [
         *("--tokenizer.quantize_position", str(config.quantize_position)),
+        *("--tokenizer.pooling_position", str(config.pooling_position)),
         *("--tokenizer.codebook_size", str(config.codebook_size)),
         *sae_flags(run.variant, config),
     ]
