@@ -1,0 +1,383 @@
+"""The recipe of mini, with toy corpora and tiny models: what is asked follows from labels, what ships is small and the
+same, figures stand beside baselines, and steps run when they are due."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+from audiollm import mini as embedded
+from audiollm.data.corpora import Clip, load_manifest, save_manifest
+from audiollm.data.corpus import tokenize_corpus
+from audiollm.data.voice_attributes import VocalAttributes
+from audiollm.modeling import AudioLLM
+from audiollm.tokenizer.checkpoints import export_released
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.tokenizer.waveform_decoder import WaveformDecoder
+from audiollm.training import mini, mini_data, mini_evaluation, mini_package
+from audiollm.training.mini_card import percent, write_card
+from audiollm.training.mini_conversations import (
+    answers_of,
+    request_of,
+    requests_to_speak,
+    sap_questions,
+    voice_sentence,
+    write_conversations,
+)
+from audiollm.training.mini_evaluation import evaluate_mini
+from audiollm.training.mini_layout import SPLITS, MiniLayout
+from audiollm.training.mini_lm import make_lm
+from audiollm.training.mini_package import folder_size, make_package, shrink_tokenizer
+from audiollm.training.small_llm import SmallLLMConfig
+
+from .conftest import Assets, tiny_decoder
+
+TINY_LM = SmallLLMConfig(
+    vocabulary_size=300, hidden_size=16, num_layers=1, num_heads=2, num_key_value_heads=1, feed_forward_size=16,
+    context_length=512,
+)  # fmt: skip
+LABELS = {"sonic-pi": "drum_snare", "opensfx": "train"}
+
+
+def toy_clip(folder: Path, corpus: str, number: int, split: str, **facts: Any) -> Clip:
+    path = folder / corpus / f"{number}.wav"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(number)
+    seconds = facts.pop("seconds", 0.6)
+    soundfile.write(path, (torch.rand(int(seconds * 16000), generator=generator) * 0.1).numpy(), 16000)
+    return Clip(
+        id=f"{corpus}/{number}", group=f"{corpus} {number}", duration_seconds=seconds, split=split, audio=path,
+        sha256="0" * 64, attribution=f"Ann of {corpus}", source=f"{corpus} 1.0: {number}",
+        **{"task": "speech", "licence": "MIT", **facts},
+    )  # fmt: skip
+
+
+def toy_corpus(layout: MiniLayout, name: str) -> None:
+    folder = layout.corpus(name)
+    clips = []
+    for number, split in enumerate(("train", "train", "dev", "test", "test")):
+        if name == "asterisk":
+            speaker = "asterisk/en_US_f_Allison"
+            clips.append(toy_clip(folder, name, number, split, text=f"Press {number}.", language="en", speaker=speaker))
+        elif name == "flite-speech":
+            attributes = {"gender": "male", "age": "adult", "accent": "Scottish", "speed": "fast", "pitch": "medium"}
+            text = f"It is {number} o'clock."
+            clips.append(toy_clip(folder, name, number, split, text=text, language="en", attributes=attributes))
+        elif name in LABELS:
+            clips.append(toy_clip(folder, name, number, split, task="sound", label=LABELS[name], licence="CC0-1.0"))
+        else:
+            mood = {"label": "calm", "attributes": {"style": "acoustic", "bpm": 70}} if name == "immich-music" else {}
+            clips.append(toy_clip(folder, name, number, split, task="music", **mood))
+    if name == "asterisk":
+        clips.append(toy_clip(folder, name, 9, "train", text="Premi uno.", language="it", licence="CC-BY-3.0"))
+        clips.append(toy_clip(folder, name, 10, "train", text="Wait.", language="en", seconds=0.1))
+    save_manifest(clips, folder / "manifest.jsonl")
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> MiniLayout:
+    """A run with data, a tokenizer with a decoder, codes, conversations, an untrained LM and a package."""
+    layout = MiniLayout(tmp_path_factory.mktemp("mini"))
+    for name in mini_data.CORPORA:
+        toy_corpus(layout, name)
+    mini_data.write_tokenizer_data(layout)
+    mini_data.write_vocoder_data(layout)
+    export_released(UniAudioTokenizer.from_pretrained(assets.audio_tokenizer), layout.tokenizer)
+    shrink_tokenizer(layout.tokenizer)
+    tokenizer = UniAudioTokenizer.from_pretrained(layout.tokenizer)
+    for split in SPLITS:
+        tokenize_corpus(layout.tokenizer_data(split), tokenizer, layout.codes(split), progress=False)
+        write_conversations(layout.codes(split), layout.lm_data(split))
+    torch.manual_seed(0)
+    WaveformDecoder(tiny_decoder()).save_pretrained(layout.tokenizer / "decoder")
+    make_lm(layout.tokenizer, layout.lm_data("train"), layout.model, TINY_LM, seed=0)
+    make_package(layout.model, layout.tokenizer, layout.package)
+    return layout
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# ----------------------------------------------------------------------- data
+
+
+def test_tokenizer_and_lm_learn_from_english_and_the_vocoder_from_all_languages(layout):
+    train = read(layout.tokenizer_data("train"))
+    assert {record.get("language") for record in train} == {"en", None}
+    assert {record["sound_type"] for record in train} == {"speech", "sound", "music"}
+    vocoder = {record["id"] for record in read(layout.vocoder_data("train"))}
+    assert vocoder == {record["id"].partition("#")[0] for record in train} | {"asterisk/9"}
+    assert "asterisk/10" not in vocoder  # too short
+    for record in read(layout.vocoder_data("test")):
+        assert record["codes"] == [0] * 15
+
+
+def test_only_training_clips_are_repeated_and_every_repetition_has_its_own_id(layout):
+    for split in SPLITS:
+        ids = [record["id"] for record in read(layout.tokenizer_data(split))]
+        assert len(set(ids)) == len(ids)
+        repeats = {corpus: sum(name.startswith(f"{corpus}/0") for name in ids) for corpus in mini_data.CORPORA}
+        assert repeats == (mini_data.REPEATS if split == "train" else dict.fromkeys(mini_data.CORPORA, 0))
+
+
+def test_nothing_of_one_split_is_in_another(layout):
+    groups = [{record["group"] for record in read(layout.tokenizer_data(split))} for split in SPLITS]
+    assert not groups[0] & groups[1]
+    assert not groups[0] & groups[2]
+    assert not groups[1] & groups[2]
+
+
+# -------------------------------------------------------------- conversations
+
+
+def test_answers_follow_from_labels(layout):
+    clips = {clip["id"]: clip for clip in read(layout.codes("test"))}
+    fast_scot = "A man with a Scottish accent speaks quickly."
+    assert answers_of(clips["flite-speech/3"]) == {
+        "transcribe": "It is 3 o'clock.", "kind": "speech", "speaker": fast_scot, "describe": fast_scot,
+        "gender": "A man.", "accent": "Scottish",
+    }  # fmt: skip
+    assert answers_of(clips["asterisk/3"])["describe"] == "A woman with an American accent speaks."
+    assert answers_of(clips["sonic-pi/3"])["sound"] == "snare drum"
+    calm = "Calm acoustic music is playing at a slow tempo."
+    assert answers_of(clips["immich-music/3"]) == {"kind": "music", "describe": calm, "music": calm}
+    assert answers_of(clips["asterisk-moh/3"]) == {"kind": "music", "describe": "Music is playing."}
+
+
+def test_a_voice_is_always_described_in_the_same_words():
+    assert voice_sentence(VocalAttributes()) == "Someone speaks."
+    low = VocalAttributes(gender="female", accent="Scottish", speed="slow", pitch="low", age="adult")
+    assert voice_sentence(low) == "A woman with a Scottish accent speaks slowly in a low voice."
+
+
+def test_conversations_ask_and_answer_about_the_codes_of_their_clip(layout):
+    clips = {clip["id"]: clip for clip in read(layout.codes("train"))}
+    records = read(layout.lm_data("train"))
+    assert len({record["id"] for record in records}) == len(records)
+    assert {"transcribe", "kind", "describe", "sound", "music", "question", "speak"} <= {r["task"] for r in records}
+    for record in records:
+        user, assistant = record["messages"]
+        clip = clips[record["id"].rpartition("/")[0]]
+        if record["task"] == "speak":
+            assert assistant["content"] == [{"type": "audio", "codes": clip["codes"]}]
+            assert clip["text"] in user["content"][0]["text"]
+        else:
+            assert user["content"][0] == {"type": "audio", "codes": clip["codes"]}
+        if record["task"] in answers_of(clip):
+            assert assistant["content"] == answers_of(clip)[record["task"]]
+
+
+def test_a_clip_of_speech_gets_few_questions_in_training_and_all_when_held_out(tmp_path, layout):
+    write_conversations(layout.codes("test"), tmp_path / "all.jsonl", drawn_questions=None)
+    asked = [r["task"] for r in read(tmp_path / "all.jsonl") if r["id"].startswith("flite-speech/3/")]
+    assert sorted(asked) == sorted(
+        ["transcribe", "kind", "speaker", "describe", "gender", "accent", "question", "speak"]
+    )
+    few = [r["task"] for r in read(layout.lm_data("test")) if r["id"].startswith("flite-speech/3/")]
+    assert len(few) == 1 + 2 + 1 + 1
+    assert "transcribe" in few
+
+
+def test_questions_with_choices_hold_their_answer(layout):
+    for clip in read(layout.codes("test")):
+        (question,) = sap_questions(clip, {}, count=1, kinds=("multiple_choice",))
+        assert question.answer in question.choices
+        assert question.field not in ("age", "linguistic_content")
+
+
+def test_what_is_too_long_to_speak_is_not_asked_for(layout):
+    clips = [clip | {"duration_seconds": 11.0} for clip in read(layout.codes("test"))]
+    assert list(requests_to_speak(clips)) == []
+    assert request_of("gender") == "Is the speaker a man or a woman?"
+
+
+# -------------------------------------------------------------------- package
+
+
+def test_the_package_is_half_as_large_and_gives_the_same_codes_and_answers(layout):
+    assert folder_size(layout.package) < folder_size(layout.model) + folder_size(layout.tokenizer)
+    full, small = AudioLLM.from_pretrained(layout.model), AudioLLM.from_pretrained(layout.package)
+    assert small.model.dtype == torch.float32
+    assert small.processor.audio_tokenizer.can_decode
+    noise = torch.randn(20000, generator=torch.Generator().manual_seed(0)) * 0.1
+    codes = [model.processor.audio_tokenizer.encode(noise, 16000).tolist() for model in (full, small)]
+    assert codes[0] == codes[1]
+    tokenizers = [model.processor.audio_tokenizer for model in (full, small)]
+    assert (
+        tokenizers[0].fingerprint() == tokenizers[1].fingerprint() == read(layout.codes("test"))[0]["audio_tokenizer"]
+    )
+    ids = full.processor.apply_chat_template([{"role": "user", "content": "What is said?"}])["input_ids"]
+    assert torch.equal(
+        ids, small.processor.apply_chat_template([{"role": "user", "content": "What is said?"}])["input_ids"]
+    )
+    with torch.no_grad():
+        logits = [model.model(ids).logits for model in (full, small)]
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-2, rtol=1e-2)
+
+
+def test_too_large_a_package_is_not_written(layout, tmp_path, monkeypatch):
+    monkeypatch.setattr(mini_package, "BYTE_BUDGET", 10_000)
+    with pytest.raises(ValueError, match=r"more than 10,000:\n.*model\.safetensors"):
+        make_package(layout.model, layout.tokenizer, tmp_path / "package")
+    assert not list(tmp_path.iterdir())
+
+
+def test_installing_replaces_the_embedded_model(layout, tmp_path, monkeypatch):
+    (tmp_path / "audiollm").mkdir()
+    monkeypatch.setattr(mini_package.audiollm, "__file__", str(tmp_path / "audiollm" / "__init__.py"))
+    target = tmp_path / "audiollm" / "embedded" / "mini"
+    target.mkdir(parents=True)
+    (target / "old").touch()
+    assert mini_package.install_package(layout.package) == target
+    assert not (target / "old").exists()
+    monkeypatch.setattr(embedded, "_FOLDER", target)
+    assert embedded.mini_folder() == target
+    assert AudioLLM.from_pretrained().vocabulary == AudioLLM.from_pretrained("mini").vocabulary
+    assert Path(embedded.tokenizer_or_mini(None)).is_dir()
+
+
+def test_without_the_embedded_model_the_message_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded, "_FOLDER", tmp_path)
+    with pytest.raises(ValueError, match=r"lacks the embedded model.*make mini"):
+        AudioLLM.from_pretrained()
+    assert embedded.model_or_mini("my/model") == "my/model"
+    assert embedded.tokenizer_or_mini("folder") == "folder"
+
+
+# ----------------------------------------------------------- figures and card
+
+
+class StubTranscriber:
+    """Hears the right text in originals at 16 kHz, and one wrong word in anything else."""
+
+    texts: Sequence[str] = ()
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def transcribe(self, waveforms: Sequence[Tensor], sample_rate: int) -> list[str]:
+        assert all(len(waveform) for waveform in waveforms)
+        return ["press" if sample_rate == 16000 else "nothing at all"] * len(waveforms)
+
+
+@pytest.fixture(scope="module")
+def figures(layout: MiniLayout) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mini_evaluation, "Transcriber", StubTranscriber)
+        patch.setattr(mini_evaluation, "MAX_SPOKEN_SECONDS", 1.0)
+        return evaluate_mini(layout.package, layout, judge="stub", spoken_clips=3)
+
+
+def test_figures_stand_beside_baselines(figures):
+    assert figures["clips"] == {"speech": 4, "sound": 4, "music": 4}
+    assert set(figures["transcribe"]) == {"asterisk", "flite-speech"}
+    assert figures["transcribe"]["asterisk"]["judge_wer"] == 0.5
+    kind = figures["questions"]["kind"]
+    assert kind["clips"] == 12
+    assert kind["guessing"] == pytest.approx(1 / 3)
+    assert figures["questions"]["sound"]["guessing"] == 0.5
+    assert figures["questions"]["sound"]["majority"] == 0.5
+    assert figures["speech"]["clips"] == 3
+    assert figures["speech"]["wer"]["original"] < figures["speech"]["wer"]["reconstructed"]
+    assert 1 <= figures["codes"]["different"] <= 64
+    json.dumps(figures, allow_nan=False)
+
+
+def test_balanced_accuracy_is_no_better_for_the_commonest_answer():
+    truths = ["a"] * 9 + ["b"]
+    assert mini_evaluation._accuracy(["A."] * 10, truths) == 0.9
+    assert mini_evaluation._balanced_accuracy(["a"] * 10, truths) == 0.5
+
+
+def test_the_card_names_authors_licences_figures_and_limits(layout, figures):
+    write_card(layout, figures, {"data": 60.0, "lm": 3600.0})
+    card = (layout.package / "README.md").read_text(encoding="utf-8")
+    for clip in (clip for name in mini_data.CORPORA for clip in load_manifest(layout.corpus(name))):
+        assert clip.attribution in card
+        assert f"\n{clip.licence}:\n" in card
+        assert f"- {clip.licence}: " in card.partition("The licences:")[2]
+    assert "Permission is hereby granted" in card
+    assert "CC-BY-SA-3.0" in card
+    assert "Whisper tiny.en" in card
+    assert f"| asterisk | 2 | {percent(figures['transcribe']['asterisk']['wer'])} | 50.0 |" in card
+    assert "lm 60 min" in card
+    assert "## Limits" in card
+    assert percent(None) == "–"
+
+
+# ------------------------------------------------------------------- the steps
+
+
+@pytest.fixture
+def recorded_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    done: list[str] = []
+    for step in mini.STEPS:
+        monkeypatch.setitem(mini.RUN, step, lambda layout, config, step=step: done.append(step))
+    return done
+
+
+def test_steps_run_once_in_an_order_that_gives_each_what_it_needs(tmp_path, recorded_steps):
+    config = mini.MiniConfig(output=str(tmp_path / "run"))
+    mini.run_mini(config)
+    assert recorded_steps == list(mini.STEPS)
+    for position, step in enumerate(mini.STEPS):
+        assert set(mini.NEEDS[step]) <= set(mini.STEPS[:position])
+    recorded_steps.clear()
+    mini.run_mini(config)
+    assert recorded_steps == ["card"]
+
+
+def test_one_step_runs_alone_and_again_but_not_before_what_it_needs(tmp_path, recorded_steps):
+    output = str(tmp_path / "run")
+    with pytest.raises(ValueError, match="step vocoder needs data first"):
+        mini.run_mini(mini.MiniConfig(output=output, only="vocoder"))
+    for step in ("data", "vocoder", "vocoder"):
+        mini.run_mini(mini.MiniConfig(output=output, only=step))
+    assert recorded_steps == ["data", "vocoder", "vocoder"]
+
+
+def test_a_failed_step_is_not_complete(tmp_path, recorded_steps, monkeypatch):
+    def fail(layout: MiniLayout, config: mini.MiniConfig) -> None:
+        raise subprocess.CalledProcessError(3, "accelerate")
+
+    monkeypatch.setitem(mini.RUN, "stage1", fail)
+    with pytest.raises(subprocess.CalledProcessError):
+        mini.run_mini(mini.MiniConfig(output=str(tmp_path / "run")))
+    assert set(mini.read_steps(tmp_path / "run")) == {"data"}
+
+
+def test_trainers_get_their_configs_data_and_lengths(tmp_path, monkeypatch):
+    commands: list[list[str]] = []
+    monkeypatch.setattr(mini.subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.setattr(mini, "join_decoder", lambda *parts: None)
+    layout = MiniLayout(tmp_path)
+    config = mini.MiniConfig(output=str(tmp_path), steps={"vocoder": 7})
+    for step in ("stage1", "vocoder", "flow", "lm"):
+        mini.RUN[step](layout, config)
+    for command in commands:
+        assert Path(command[command.index("--config") + 1]).is_file()
+        assert command[command.index("--resume") + 1] == "latest"
+        assert str(tmp_path) in command[command.index("--output_dir") + 1]
+    assert [command[-2:] for command in commands if "--max_steps" in command] == [["--max_steps", "7"]]
+    with pytest.raises(ValueError, match="steps names tokenizer"):
+        mini.MiniConfig(steps={"tokenizer": 3})
+
+
+def test_the_shipped_sizes_fit_the_budget():
+    """By arithmetic, so that a change of a config is noticed before hours of training."""
+    rows = math.ceil((mini.MINI_LM.vocabulary_size + 8194) / 128) * 128
+    size = mini.MINI_LM.hidden_size
+    kv_size = size * mini.MINI_LM.num_key_value_heads // mini.MINI_LM.num_heads
+    layer = 2 * size * size + 2 * size * kv_size + 3 * size * mini.MINI_LM.feed_forward_size
+    lm = rows * size + mini.MINI_LM.num_layers * layer
+    assert 2 * lm < 7_000_000
