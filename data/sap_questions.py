@@ -205,15 +205,19 @@ def _may_hold(field: str, value: str, true: str) -> bool:
     if field == "linguistic_content":
         first, second = letters(value), letters(true)
         return first in second or second in first
-    return not _kinds(value).isdisjoint(_kinds(true))
+    kinds, true_kinds = _table().get(value.casefold()), _table().get(true.casefold())
+    if kinds and true_kinds:
+        return not kinds.isdisjoint(true_kinds)
+    return not _words(value).isdisjoint(_words(true))
 
 
 @lru_cache(maxsize=10_000)
-def _kinds(value: str) -> frozenset[str]:
-    """What a value may be: the kinds of a class in the table, and its words."""
-    words = re.findall(r"\w+", value.casefold())
-    content = {word for word in words if len(word) > 2 and word not in _STOP_WORDS}
-    return frozenset({f"kind {kind}" for kind in _table().get(value.casefold(), ())} | (content or set(words)))
+def _words(value: str) -> frozenset[str]:
+    """The words that say what a value is; for a class of the table also those of its label and sentence."""
+    sound = next((sound for sound in sound_classes().values() if sound.name == value.casefold()), None)
+    text = f"{value} {sound.label} {sound.summary}" if sound else value
+    words = re.findall(r"[^\W_]+", text.casefold())
+    return frozenset({word for word in words if len(word) > 2 and word not in _STOP_WORDS} or words)
 
 
 @cache

@@ -102,6 +102,21 @@ def test_a_class_that_may_be_right_too_is_never_a_wrong_choice():
         assert claimed.answer in ("True", "Yes") or "animal" not in claimed.question
 
 
+def test_classes_outside_the_table_are_told_apart_by_words():
+    rain = SapRecord(auditory_scenes=AuditoryScene(events=(SoundEvent(label="Rain on a roof", type="persistent"),)))
+    for seed in range(100):
+        chosen = by_kind(rain, seed, vocabulary={"events": ("heavy rain", "roof tiles", "hail")})
+        assert {"water", "heavy rain", "roof tiles"}.isdisjoint(chosen["events", "multiple_choice"].choices)
+
+
+def test_classes_that_cannot_both_be_right_are_set_against_each_other():
+    kick = SapRecord(auditory_scenes=AuditoryScene(events=(SoundEvent(label="bass drum", type="transient"),)))
+    chosen = {choice for seed in range(300) for choice in by_kind(kick, seed)["events", "multiple_choice"].choices}
+    assert chosen == {sound.name for sound in sound_classes().values() if "bass drum" not in sound.kinds} | {
+        "bass drum"
+    }
+
+
 def test_of_several_events_none_is_a_wrong_choice_for_another():
     names = [sound.name for sound in sound_classes().values()]
     for first, second in pairwise(names):
