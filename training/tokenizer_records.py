@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from torch import Tensor
 
 from audiollm.data.audio import Mono
-from audiollm.data.augmentation import AugmentationConfig, augment
 from audiollm.data.manifest import open_manifest
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 
@@ -22,10 +20,9 @@ from .encoded_records import DataError
 from .run_record import write_json_lines
 from .tokenizer_check import Limits, RecordsCheck, TargetEncoder, check_records, report_problems
 from .tokenizer_clips import ClipReader
-from .tokenizer_targets import ClipTargets, check_weights, choose_task, seed_of
+from .tokenizer_targets import ClipTargets, check_weights, choose_task
 
 CACHE_BYTES = 1 << 30  # nine hours of audio
-BACKGROUND_SOUND_TYPES = ("sound", "music")  # what other clips can have behind them without saying other words
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,6 @@ class TokenizerRecords:
         on_bad: whether records that cannot be used are an error, or left out and counted.
         split: only records whose ``split`` is this.
         mono: of several channels, their "mean" (as the reference trains) or the "first" (as it tokenizes).
-        augmentation: how examples are degraded; None: not at all.
         cache_bytes: memory for waveforms, in this process.
         process_index: with ``num_processes``, which share of the records this process checks.
         num_processes: how many check together; all of them must make this object.
@@ -83,7 +79,6 @@ class TokenizerRecords:
         on_bad: Literal["error", "skip"] = "error",
         split: str | None = None,
         mono: Mono = "mean",
-        augmentation: AugmentationConfig | None = None,
         cache_bytes: int = CACHE_BYTES,
         process_index: int = 0,
         num_processes: int = 1,
@@ -108,12 +103,6 @@ class TokenizerRecords:
             for number, lines in check.problems.items()
         ]
         self.token_ids = sorted(check.token_ids)
-        self._augmentation = augmentation
-        self._backgrounds = [i for i, entry in enumerate(self._entries) if entry.sound_type in BACKGROUND_SOUND_TYPES]
-        if augmentation is not None and augmentation.clip_snr_db is not None and not self._backgrounds:
-            raise ValueError(
-                f"augmentation.clip_snr_db is set, but no clip of {self.name} is a sound or music; unset it"
-            )
 
     # ------------------------------------------------------------------ facts
 
@@ -185,7 +174,7 @@ class TokenizerRecords:
         Args:
             index: which of the usable records.
             epoch: pass over the data.
-            seed: of the run; with epoch and id it decides task and augmentation.
+            seed: of the run; with epoch and id it decides the task.
             task: use this one instead, such as for evaluation.
 
         Raises:
@@ -201,21 +190,11 @@ class TokenizerRecords:
             index=index,
             id=entry.id,
             where=self.where(index),
-            waveform=self._augmented(index, epoch, seed),
+            waveform=self.waveform(index),
             task=task,
             token_ids=self._text.encode(task, texts[task]),
             sound_type=entry.sound_type,
         )
-
-    def _augmented(self, index: int, epoch: int, seed: int) -> Tensor:
-        waveform = self.waveform(index)
-        if self._augmentation is None:
-            return waveform
-        generator = np.random.default_rng(seed_of(seed, epoch, self.id(index), "augmentation"))
-        return augment(waveform, SAMPLE_RATE, self._augmentation, generator, self._background)
-
-    def _background(self, generator: np.random.Generator) -> Tensor:
-        return self.waveform(self._backgrounds[generator.integers(len(self._backgrounds))])
 
     def write_skipped(self, folder: Path) -> Path | None:
         """Writes the records that were left out to ``skipped_<name>.jsonl``; None if there are none."""

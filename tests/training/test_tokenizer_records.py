@@ -12,7 +12,6 @@ import pytest
 import soundfile
 import torch
 
-from audiollm.data.augmentation import AugmentationConfig
 from audiollm.training.encoded_records import DataError
 from audiollm.training.run_record import read_metrics
 from audiollm.training.tokenizer_check import RecordsCheck
@@ -286,28 +285,3 @@ def test_fingerprint_changes_with_recordings_and_targets_and_nothing_else(record
     samples, rate = soundfile.read(recordings / "0.wav", dtype="int16")
     soundfile.write(recordings / "0.wav", samples[::-1], rate)
     assert open_records(write_manifest(recordings, good_records())).fingerprint != fingerprint
-
-
-def test_augmentation_depends_on_seed_epoch_and_clip_alone(recordings: Path) -> None:
-    source = write_manifest(recordings, good_records())
-    config = AugmentationConfig(probability=0.5, clip_snr_db=(5.0, 5.0), codecs=())
-    records, again = (open_records(source, augmentation=config, cache_bytes=size) for size in (0, 1 << 20))
-    clean = open_records(source)
-    places = [(index, epoch) for epoch in range(6) for index in range(4)]
-    first = [records.example(index, epoch, 0).waveform for index, epoch in places]
-    for (index, epoch), waveform in reversed(list(zip(places, first, strict=True))):
-        assert torch.equal(again.example(index, epoch, 0).waveform, waveform)
-    touched = [not torch.equal(w, clean.waveform(index)) for (index, _), w in zip(places, first, strict=True)]
-    assert 5 < sum(touched) < 19
-    same = [{"id": number, "audio": str(recordings / "0.wav"), "text": "one"} for number in range(2)]
-    twins = open_records(same, augmentation=AugmentationConfig(probability=1.0))
-    assert not torch.equal(twins.example(0, 0, 0).waveform, twins.example(1, 0, 0).waveform)
-    assert torch.equal(records.waveform(0), clean.waveform(0))  # the recording itself stays clean
-    others = [records.example(index, epoch, 1).waveform for index, epoch in places]
-    assert any(not torch.equal(one, other) for one, other in zip(first, others, strict=True))
-
-
-def test_a_background_needs_a_clip_without_words(recordings: Path) -> None:
-    source = write_manifest(recordings, good_records()[:2])
-    with pytest.raises(ValueError, match="clip_snr_db is set, but no clip"):
-        open_records(source, augmentation=AugmentationConfig(clip_snr_db=(5.0, 5.0)))
