@@ -31,7 +31,7 @@ from .encoder import AudioEncoder
 from .encoding import encode_chunks, encode_waveforms
 from .features import LogMelFeatures
 from .resampling import check_sample_rate
-from .sae import SemanticAcousticEquilibrium, mean_gate, mean_gate_per_clip
+from .sae import SemanticAcousticEquilibrium, gate_per_frame, mean_gate, mean_gate_per_clip
 from .segments import count_tokens
 
 if TYPE_CHECKING:
@@ -249,8 +249,8 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
     ) -> Tensor:
         assert self.sae is not None
         fused_BTD, gate_BTD = self.sae(deep_BTD, shallow_BTD)
-        output.gate_mean = mean_gate(gate_BTD, fused_BTD, mask_BT)
-        output.gate_means = mean_gate_per_clip(gate_BTD, fused_BTD, mask_BT)
+        gate_BT = gate_per_frame(gate_BTD, fused_BTD)
+        output.gate_mean, output.gate_means = mean_gate(gate_BT, mask_BT), mean_gate_per_clip(gate_BT, mask_BT)
         return cast(Tensor, fused_BTD)
 
     def _quantize(

@@ -51,26 +51,24 @@ class SemanticAcousticEquilibrium(nn.Module):
         return self.norm(deep_BTD + gate_BTD * residual_BTD), gate_BTD
 
 
-def mean_gate(gate_BTD: Tensor | None, features_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
-    """Averages the gate over valid frames and channels, as a float32 scalar; 1 where the gate is switched off."""
+def gate_per_frame(gate_BTD: Tensor | None, features_BTD: Tensor) -> Tensor:
+    """Averages the gate over channels, detached, float32 ``[B, T]``; 1 where the gate is switched off."""
     if gate_BTD is None:
-        return torch.ones((), device=features_BTD.device)
+        return torch.ones(features_BTD.shape[:2], device=features_BTD.device)
+    return gate_BTD.detach().mean(dim=-1, dtype=torch.float32)
+
+
+def mean_gate(gate_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """Averages over the valid frames of all clips: a float32 scalar, 0 if there are none."""
     if mask_BT is None:
-        return gate_BTD.float().mean()
-    weights_BT1 = mask_BT.unsqueeze(-1).float()
-    total = (gate_BTD.float().abs() * weights_BT1).sum()
-    return total / (weights_BT1.sum() * gate_BTD.shape[-1] + 1e-8)
-
-
-def mean_gate_per_clip(gate_BTD: Tensor | None, features_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
-    """Averages the gate over each clip's valid frames and channels, detached, float32 ``[B]``; see :func:`mean_gate`.
-
-    A clip without valid frames gets 0.
-    """
-    if gate_BTD is None:
-        return torch.ones(len(features_BTD), device=features_BTD.device)
-    means_BT = gate_BTD.detach().float().mean(dim=-1)
-    if mask_BT is None:
-        return means_BT.mean(dim=1)
+        return gate_BT.mean()
     weights_BT = mask_BT.float()
-    return (means_BT * weights_BT).sum(dim=1) / weights_BT.sum(dim=1).clamp(min=1)
+    return (gate_BT * weights_BT).sum() / weights_BT.sum().clamp(min=1)
+
+
+def mean_gate_per_clip(gate_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """Averages over each clip's valid frames, float32 ``[B]``; 0 for a clip without any."""
+    if mask_BT is None:
+        return gate_BT.mean(dim=1)
+    weights_BT = mask_BT.float()
+    return (gate_BT * weights_BT).sum(dim=1) / weights_BT.sum(dim=1).clamp(min=1)

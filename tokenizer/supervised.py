@@ -45,7 +45,6 @@ class SupervisedTokenizer(nn.Module):
         tokenizer: the part that is kept after training.
         decoder: the part that supervises it.
         text: turns text into the decoder's token ids and back; saved with the model if given.
-
     """
 
     def __init__(self, tokenizer: UniAudioTokenizer, decoder: SapDecoder, text: SapText | None = None) -> None:

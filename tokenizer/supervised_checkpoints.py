@@ -59,7 +59,12 @@ def build_from_whisper(
     if isinstance(source, nn.Module):
         whisper = source
     else:
-        whisper = WhisperModel.from_pretrained(str(source))
+        try:
+            whisper = WhisperModel.from_pretrained(str(source))
+        except OSError as error:
+            raise ValueError(
+                f"{source} is neither a folder with a Whisper model nor one on the Hub: {error}"
+            ) from error
         text = SapText.from_pretrained(source) if text is None else text
     decoder_tensors = whisper_decoder_tensors(whisper.state_dict())
     if not decoder_tensors:

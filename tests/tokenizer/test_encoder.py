@@ -12,7 +12,7 @@ from torch import Tensor
 from audiollm.tokenizer import UniAudioTokenizer
 from audiollm.tokenizer.encoder import causal_blocks
 from audiollm.tokenizer.linear import Linear, linear
-from audiollm.tokenizer.sae import SemanticAcousticEquilibrium, mean_gate
+from audiollm.tokenizer.sae import SemanticAcousticEquilibrium, gate_per_frame, mean_gate, mean_gate_per_clip
 
 Make = Callable[..., UniAudioTokenizer]
 
@@ -146,5 +146,7 @@ def test_mean_gate_counts_valid_frames_only() -> None:
     gate = torch.full((1, 4, 3), 0.25)
     gate[:, 2:] = 0.9
     mask = torch.tensor([[1, 1, 0, 0]])
-    assert float(mean_gate(gate, gate, mask)) == pytest.approx(0.25)
-    assert float(mean_gate(None, gate, mask)) == 1.0
+    frames = gate_per_frame(gate, gate)
+    assert float(mean_gate(frames, mask)) == pytest.approx(0.25)
+    assert mean_gate_per_clip(frames, mask).tolist() == pytest.approx([0.25])
+    assert float(mean_gate(gate_per_frame(None, gate), mask)) == 1.0

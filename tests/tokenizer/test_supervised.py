@@ -294,6 +294,8 @@ def test_wrong_starts_are_refused(whisper_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"decoder_layers=5: the Whisper decoder has 4 layers"):
         SupervisedTokenizer.from_whisper(whisper_folder, quantize_position=2, decoder_layers=5)
     encoder = WhisperModel.from_pretrained(whisper_folder).encoder
+    with pytest.raises(ValueError, match="neither a folder with a Whisper model"):
+        SupervisedTokenizer.from_whisper(whisper_folder / "absent", quantize_position=2)
     with pytest.raises(ValueError, match="WhisperEncoder has no text decoder"):
         SupervisedTokenizer.from_whisper(encoder, quantize_position=2)
 
