@@ -26,6 +26,10 @@ LLM_FILES = (
     "processor_config.json",
 )
 WEIGHTS = "model.safetensors"
+LICENCE_NOTE = (
+    "offered under CC-BY-SA-3.0: trained on recordings of which some are under that licence (the model card names them "
+    "all); the encoder starts from OpenAI Whisper (MIT licence)"
+)
 
 
 def shrink_weights(folder: Path, left_out: tuple[str, ...] = ()) -> None:
@@ -78,8 +82,10 @@ def make_package(model: Path, tokenizer: Path, package: Path) -> int:
         shrink_weights(folder)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             _compact_json(folder / name)
-        _say_float32(folder / "config.json")
+        # Loading obeys this: CPUs compute slowly in float16, which is only how the weights are stored.
+        _set_value(folder / "config.json", "dtype", "float32")
         shutil.copytree(tokenizer, folder / AUDIO_TOKENIZER_FOLDER)
+        _set_value(folder / AUDIO_TOKENIZER_FOLDER / "config.json", "licence_note", LICENCE_NOTE)
         shrink_weights(folder / AUDIO_TOKENIZER_FOLDER / "decoder")
         size = folder_size(folder)
         if size > BYTE_BUDGET:
@@ -119,11 +125,9 @@ def _compact_json(path: Path) -> None:
     path.write_text(json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
-def _say_float32(path: Path) -> None:
-    """Loading obeys this; CPUs compute slowly in float16, which is only how the weights are stored."""
+def _set_value(path: Path, key: str, value: str) -> None:
     values = json.loads(path.read_text(encoding="utf-8"))
-    values.pop("torch_dtype", None)
-    path.write_text(json.dumps(values | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(values | {key: value}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _largest(folder: Path) -> str:

@@ -209,6 +209,7 @@ def test_the_package_is_half_as_large_and_gives_the_same_codes_and_answers(layou
     full, small = AudioLLM.from_pretrained(layout.model), AudioLLM.from_pretrained(layout.package)
     assert small.model.dtype == torch.float32
     assert small.processor.audio_tokenizer.can_decode
+    assert "CC-BY-SA-3.0" in small.processor.audio_tokenizer.licence_note
     noise = torch.randn(20000, generator=torch.Generator().manual_seed(0)) * 0.1
     codes = [model.processor.audio_tokenizer.encode(noise, 16000).tolist() for model in (full, small)]
     assert codes[0] == codes[1]
