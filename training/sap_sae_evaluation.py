@@ -47,6 +47,7 @@ from audiollm.training.tokenizer_targets import parse_targets
 
 STAGES = ("stage1", "stage2")
 MAX_CLIP_SECONDS = 10.0  # of what is encoded for probes and gates
+MAX_NEW_TOKENS = {"asr": 80, "sap": 200}
 NOISE_LEVEL = 0.1  # root mean square, of full scale 1
 NOISE_SECONDS = 3.0
 
@@ -224,7 +225,9 @@ def _written(
     token_ids = {token_id for target in targets if target is not None for token_id in text.encode(task, target)}
     model.decoder.restrict_output(sorted(token_ids))
     held_out = TokenizerRecords(list(records), text, tasks={task: 1.0})
-    return evaluate_tokenizer(model, held_out, text, step=0, num_samples=len(held_out))
+    return evaluate_tokenizer(
+        model, held_out, text, step=0, num_samples=len(held_out), max_new_tokens=MAX_NEW_TOKENS[task]
+    )
 
 
 # ---------------------------------------------------------------------- training

@@ -53,9 +53,9 @@ def decimals(value: float) -> int:
 
 SILHOUETTE = Metric("silhouette", ("clustering", "silhouette"))
 PURITY = Metric("purity", ("clustering", "purity_mean"))
-CLASS_PROBE = Metric("class probe", ("sound_class_probes", "entries", "linear_accuracy"), is_share=True)
+CLASS_PROBE = Metric("class probe", ("sound_class_probes", "entries", "logistic_accuracy"), is_share=True)
 CLASS_KNN = Metric("class kNN", ("sound_class_probes", "histogram", "knn_accuracy"), is_share=True)
-TYPE_PROBE = Metric("type probe", ("sound_type_probes", "entries", "linear_balanced_accuracy"), is_share=True)
+TYPE_PROBE = Metric("type probe", ("sound_type_probes", "entries", "logistic_balanced_accuracy"), is_share=True)
 WER = Metric("WER", ("wer",), is_share=True, higher_is_better=False)
 
 MAIN_METRICS = (
