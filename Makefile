@@ -1,6 +1,8 @@
 # Commands, each of which does all the set-up on a fresh machine:
 #   make demo     real recordings -> codes -> a trained Audio-LLM -> an answer and a report (under 15 minutes on 2 CPU cores)
 #   make decoder  a waveform decoder from real recordings, and the word error rate of what it says (about 2 hours)
+#   make mini     the embedded model `mini` from scratch: tokenizer, decoder, LM, model card (hours; see docs/mini.md)
+#   make evidence tokenizers with and without SAP and SAE, compared over three seeds (hours)
 #   make test     lint, types and the test suite (what CI runs)
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo decoder test lint types unit slow clean
+.PHONY: demo decoder mini evidence test lint types unit slow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python training/demo.py --output runs/demo $(DEMO_FLAGS)
@@ -17,6 +19,14 @@ demo: $(VENV)/.installed
 decoder: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[corpora]'
 	$(BIN)/python training/decoder_demo.py --output runs/decoder $(DECODER_FLAGS)
+
+mini: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[corpora]'
+	$(BIN)/python training/mini.py --output runs/mini $(MINI_FLAGS)
+
+evidence: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[corpora]'
+	$(BIN)/python training/sap_sae_experiment.py --output runs/sap_sae $(EVIDENCE_FLAGS)
 
 test: lint types unit
 
