@@ -19,7 +19,7 @@ from transformers.models.whisper.modeling_whisper import WhisperDecoderLayer
 
 from .configuration import UniAudioTokenizerConfig
 from .linear import Linear, linear
-from .text_loss import DEFAULT_CHUNK_SIZE, summed_cross_entropy
+from .text_loss import DEFAULT_CHUNK_SIZE, cross_entropies
 
 IGNORED_LABEL = -100
 
@@ -208,7 +208,7 @@ class SapDecoder(nn.Module):
 
     def text_loss(
         self, hidden_BSD: Tensor, labels_BS: Tensor, *, chunk_size: int = DEFAULT_CHUNK_SIZE
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the cross-entropy over targets.
 
         Args:
@@ -217,15 +217,20 @@ class SapDecoder(nn.Module):
             chunk_size: targets whose logits exist at the same time.
 
         Returns:
-            The sum in nats, a float32 scalar, and the number of targets, an int64 scalar.
+            The sum in nats, a float32 scalar; the number of targets, an int64 scalar; and both of each clip, float32
+            ``[B, 2]``, without gradient.
 
         Raises:
             ValueError: if a label is outside the vocabulary or what :meth:`restrict_output` left of it.
         """
         is_target_BS = labels_BS != IGNORED_LABEL
         rows_N = self.to_rows(labels_BS[is_target_BS], "labels")
-        total = summed_cross_entropy(hidden_BSD[is_target_BS], self.embed_tokens.weight, rows_N, chunk_size)
-        return total, is_target_BS.sum()
+        total, losses_N = cross_entropies(hidden_BSD[is_target_BS], self.embed_tokens.weight, rows_N, chunk_size)
+        by_clip_B2 = losses_N.new_zeros(len(labels_BS), 2)
+        by_clip_B2.index_add_(
+            0, is_target_BS.nonzero()[:, 0], torch.stack([losses_N, torch.ones_like(losses_N)], dim=1)
+        )
+        return total, is_target_BS.sum(), by_clip_B2
 
     # --------------------------------------------------------------- generate
 

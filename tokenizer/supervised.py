@@ -35,6 +35,7 @@ class SupervisedOutput:
     quantization_error: Tensor  # float32 scalar, detached: sum over valid frames of mean over D of (feature - entry)^2
     feature_power: Tensor  # float32 scalar, detached: the same of feature^2
     gate_means: Tensor | None  # [B] float32, detached: mean gate of each clip; None without SAE
+    text_losses: Tensor | None = None  # [B, 2] float32, detached: text loss and number of targets of each clip
     logits: Tensor | None = None  # [B, S, V], only if asked for
 
 
@@ -108,7 +109,9 @@ class SupervisedTokenizer(nn.Module):
             return output
         text_BSD = self.decoder(decoder_input_ids, hidden_BTD, heard.frame_mask)
         if labels is not None:
-            output.text_loss_sum, output.num_targets = self.decoder.text_loss(text_BSD, labels, chunk_size=chunk_size)
+            output.text_loss_sum, output.num_targets, output.text_losses = self.decoder.text_loss(
+                text_BSD, labels, chunk_size=chunk_size
+            )
         if return_logits:
             output.logits = self.decoder.logits(text_BSD)
         return output

@@ -21,7 +21,14 @@ DEFAULT_CHUNK_SIZE = 256  # targets; with 51,865 tokens, 53 MB of float32 logits
 def summed_cross_entropy(
     hidden_ND: Tensor, weight_UD: Tensor, labels_N: Tensor, chunk_size: int = DEFAULT_CHUNK_SIZE
 ) -> Tensor:
-    """Sums the cross-entropy of ``hidden @ weight.T`` over targets.
+    """Sums the cross-entropy of ``hidden @ weight.T`` over targets; see :func:`cross_entropies`."""
+    return cross_entropies(hidden_ND, weight_UD, labels_N, chunk_size)[0]
+
+
+def cross_entropies(
+    hidden_ND: Tensor, weight_UD: Tensor, labels_N: Tensor, chunk_size: int = DEFAULT_CHUNK_SIZE
+) -> tuple[Tensor, Tensor]:
+    """Computes the cross-entropy of ``hidden @ weight.T`` at each target.
 
     Args:
         hidden_ND: decoder output at each target, any float dtype, ``[N, D]``.
@@ -30,13 +37,16 @@ def summed_cross_entropy(
         chunk_size: targets whose logits exist at the same time.
 
     Returns:
-        float32 scalar, in nats; 0 without targets. Multiplications take autocast's dtype, sums float32.
+        Their sum, a float32 scalar in nats, 0 without targets; and each of them, float32 ``[N]``, without gradient.
+        Multiplications take autocast's dtype, sums float32.
     """
     dtype = hidden_ND.dtype
     if torch.is_autocast_enabled(hidden_ND.device.type):
         dtype = torch.get_autocast_dtype(hidden_ND.device.type)
-    loss: Tensor = _SummedCrossEntropy.apply(hidden_ND, weight_UD, labels_N, chunk_size, dtype, torch.is_grad_enabled())
-    return loss
+    total, losses_N = _SummedCrossEntropy.apply(
+        hidden_ND, weight_UD, labels_N, chunk_size, dtype, torch.is_grad_enabled()
+    )
+    return total, losses_N
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
@@ -49,11 +59,11 @@ class _SummedCrossEntropy(torch.autograd.Function):
         chunk_size: int,
         dtype: torch.dtype,
         needs_gradient: bool,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         with torch.autocast(hidden_ND.device.type, enabled=False):
             weight = weight_UD.detach().to(dtype)
             hidden = hidden_ND.detach().to(dtype)
-            total = hidden.new_zeros((), dtype=torch.float32)
+            losses_N = hidden.new_zeros(len(hidden), dtype=torch.float32)
             grad_hidden = torch.empty_like(hidden_ND) if needs_gradient and ctx.needs_input_grad[0] else None
             grad_weight = None
             if needs_gradient and ctx.needs_input_grad[1]:
@@ -63,7 +73,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
                 # float32: a bf16 sum of exponentials over 50,000 entries loses most of its digits.
                 log_probs_CU = linear(hidden[rows], weight).float().log_softmax(dim=-1)
                 labels_C1 = labels_N[rows, None]
-                total -= log_probs_CU.gather(1, labels_C1).sum()
+                losses_N[rows] = -log_probs_CU.gather(1, labels_C1).squeeze(1)
                 if grad_hidden is None and grad_weight is None:
                     continue
                 grad_logits_CU = log_probs_CU.exp_()
@@ -74,7 +84,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
                 if grad_weight is not None:
                     grad_weight += linear(grad_logits.T, hidden[rows].T)
         ctx.grad_hidden, ctx.grad_weight, ctx.weight_dtype = grad_hidden, grad_weight, weight_UD.dtype
-        return total
+        ctx.mark_non_differentiable(losses_N)
+        return losses_N.sum(), losses_N
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:

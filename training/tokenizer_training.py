@@ -34,7 +34,7 @@ from .tokenizer_config import TokenizerTrainingConfig, num_updates, passes_per_u
 from .tokenizer_monitor import gate_means_by_type, gate_sums_by_type
 from .tokenizer_records import TokenizerExample, TokenizerRecords
 from .tokenizer_start import learning_rates_of
-from .tokenizer_targets import SOUND_TYPES, seed_of
+from .tokenizer_targets import SOUND_TYPES, TASKS, seed_of
 
 _BACKGROUNDS = ("sound", "music")  # sound types of clips that may be put behind others
 _NUM_SUMS = 4  # of UpdateSums: text loss, quantizer loss, quantization error, power
@@ -173,15 +173,14 @@ class UpdateSums:
     """Sums over the passes of an update; :meth:`over_processes` adds those of other processes in one exchange."""
 
     values: Tensor  # float64 [4]: text loss, quantizer loss, quantization error, feature power
-    gates: Tensor  # float64 [4, 2]: sum and number by sound type
+    gates: Tensor  # float64 [4, 2]: sum and number of clips by sound type
+    tasks: Tensor  # float64 [4, 2]: text loss and number of targets by task
 
     @classmethod
     def zeros(cls, device: torch.device) -> UpdateSums:
         """Nothing summed yet."""
-        return cls(
-            torch.zeros(_NUM_SUMS, dtype=torch.float64, device=device),
-            torch.zeros(len(SOUND_TYPES), 2, dtype=torch.float64, device=device),
-        )
+        shapes = ((_NUM_SUMS,), (len(SOUND_TYPES), 2), (len(TASKS), 2))
+        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
 
     def add(self, batch: TokenizerBatch, output: SupervisedOutput) -> None:
         """Adds a pass."""
@@ -189,13 +188,18 @@ class UpdateSums:
         self.values += torch.stack([one.detach().double() for one in sums])
         if output.gate_means is not None and batch.num_frames:
             self.gates += gate_sums_by_type(output.gate_means, batch.sound_types)
+        if output.text_losses is not None:
+            rows = torch.tensor([TASKS.index(task) for task in batch.tasks], device=self.tasks.device)
+            self.tasks.index_add_(0, rows, output.text_losses.double())
 
     def over_processes(self, accelerator: Accelerator) -> UpdateSums:
         """The sums of all processes."""
         if accelerator.num_processes == 1:
             return self
-        joined = accelerator.reduce(torch.cat([self.values, self.gates.flatten()]), "sum")
-        return UpdateSums(joined[:_NUM_SUMS], joined[_NUM_SUMS:].view_as(self.gates))
+        parts = (self.values, self.gates, self.tasks)
+        joined = accelerator.reduce(torch.cat([one.flatten() for one in parts]), "sum")
+        values, gates, tasks = joined.split([one.numel() for one in parts])
+        return UpdateSums(values, gates.view_as(self.gates), tasks.view_as(self.tasks))
 
 
 @dataclass(frozen=True)
@@ -319,6 +323,9 @@ class TokenizerUpdater:
         text_loss, quantizer_loss, error, power = sums.values.tolist()
         text_loss /= max(counts.num_targets, 1)
         line: dict[str, Any] = {"loss": text_loss, "text_loss": text_loss}
+        line["text_losses"] = {
+            task: total / count for task, (total, count) in zip(TASKS, sums.tasks.tolist(), strict=True) if count
+        }
         if self.model.quantize:
             line["quantizer_loss"] = quantizer_loss / max(counts.num_frames, 1)
             line["loss"] += line["quantizer_loss"]

@@ -144,7 +144,7 @@ def test_loss_under_autocast_is_summed_in_float32() -> None:
 
 def train_once(decoder: SapDecoder, heard: tuple[Tensor, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
     decoder.zero_grad()
-    loss, _ = decoder.text_loss(decoder(inputs_of(labels), *heard), labels)
+    loss, _, _ = decoder.text_loss(decoder(inputs_of(labels), *heard), labels)
     loss.backward()
     return loss.detach(), decoder.layers[0].fc1.weight.grad.clone()
 
@@ -170,9 +170,13 @@ def test_restricted_loss_is_the_softmax_over_these_tokens(
     expected = F.cross_entropy(scores.flatten(0, 1), rows, reduction="sum", ignore_index=-100)
     decoder.restrict_output([*allowed, *allowed])
     assert decoder.output_ids == allowed
-    loss, num_targets = decoder.text_loss(decoder(inputs_of(labels), *heard), labels)
+    loss, num_targets, by_clip = decoder.text_loss(decoder(inputs_of(labels), *heard), labels)
     torch.testing.assert_close(loss, expected)
     assert int(num_targets) == int((labels >= 0).sum())
+    each = F.cross_entropy(scores.flatten(0, 1), rows, reduction="none", ignore_index=-100).view(labels.shape)
+    torch.testing.assert_close(by_clip, torch.stack([each.sum(dim=1), (labels >= 0).sum(dim=1).float()], dim=1))
+    assert loss.requires_grad
+    assert not by_clip.requires_grad
     assert decoder.embed_tokens.weight.shape == (len(allowed), 16)
 
 

@@ -78,6 +78,8 @@ def test_a_run_of_both_stages_learns_and_leaves_a_complete_record(make_tokenizer
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
     assert not lines[0].keys() & QUANTIZER
     assert {"speech", "sound"} == set(lines[0]["gate_means"])
+    assert {"asr", "caption"} == set(lines[0]["text_losses"])
+    assert min(lines[0]["text_losses"].values()) < lines[0]["text_loss"] < max(lines[0]["text_losses"].values())
 
     size = TokenizerSettings(codebook_size=24, restart_interval=10)
     second = make_tokenizer_config(
