@@ -104,8 +104,9 @@ def measure(config: StabilityConfig) -> dict[str, Any]:
 def show_table(results: Mapping[str, Any], console: Console) -> None:
     """Shows a row per condition."""
     types = sorted({name for row in results["rows"] for name in row["share_changed_by_type"]})
-    columns = ("condition", "clips", "codes", "changed", "edit distance", *(f"changed, {name}" for name in types))
-    table = Table(*columns, title="codes that change")
+    table = Table(title="share of codes that change")
+    for name in ("condition", "clips", "codes", "all", "edit distance", *types):
+        table.add_column(name, no_wrap=name == "condition")
     for row in results["rows"]:
         shares = [row["share_changed"], row["unit_edit_distance"], *map(row["share_changed_by_type"].get, types)]
         cells = ("" if share is None else f"{share:.2%}" for share in shares)

@@ -76,9 +76,7 @@ class ClipReader:
             return cached
         try:
             waveform, _ = self._audio(number).load(SAMPLE_RATE, self._mono)
-        except AudioError as error:
-            raise DataError(str(error)) from error
-        except RecordError as error:
+        except (AudioError, RecordError) as error:
             raise DataError(str(error)) from error
         return self._cache.keep(number, waveform)
 
