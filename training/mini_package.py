@@ -87,6 +87,8 @@ def make_package(model: Path, tokenizer: Path, package: Path) -> int:
         shutil.copytree(tokenizer, folder / AUDIO_TOKENIZER_FOLDER)
         _set_value(folder / AUDIO_TOKENIZER_FOLDER / "config.json", "licence_note", LICENCE_NOTE)
         shrink_weights(folder / AUDIO_TOKENIZER_FOLDER / "decoder")
+        for path in folder.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)  # libraries write weights for their owner alone
         size = folder_size(folder)
         if size > BYTE_BUDGET:
             raise ValueError(f"the package takes {size:,} bytes, more than {BYTE_BUDGET:,}:\n{_largest(folder)}")

@@ -206,6 +206,7 @@ def test_what_is_too_long_to_speak_is_not_asked_for(layout):
 
 def test_the_package_is_half_as_large_and_gives_the_same_codes_and_answers(layout):
     assert folder_size(layout.package) < folder_size(layout.model) + folder_size(layout.tokenizer)
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in layout.package.rglob("*"))  # everybody may read it
     full, small = AudioLLM.from_pretrained(layout.model), AudioLLM.from_pretrained(layout.package)
     assert small.model.dtype == torch.float32
     assert small.processor.audio_tokenizer.can_decode
