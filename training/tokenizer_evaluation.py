@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from audiollm.benchmarks.metrics import load_metric
+from audiollm.benchmarks.sap_scoring import score_closed
 from audiollm.data.atomic import atomic_write
 from audiollm.data.sap import SapRecord
 from audiollm.tokenizer.codebook import perplexity_of
@@ -154,8 +155,6 @@ def score_texts(samples: Sequence[TextSample], references: Sequence[SapRecord | 
         (sample.prediction, sap) for sample, sap in zip(samples, references, strict=True) if sample.task == "sap"
     ]
     if described:
-        from audiollm.benchmarks.sap_scoring import score_closed
-
         scores["sap"] = score_closed([prediction for prediction, _ in described], [sap for _, sap in described if sap])
     return scores
 

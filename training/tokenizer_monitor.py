@@ -6,6 +6,7 @@ A codebook collapses slowly, then all at once, while the loss looks fine; the ad
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ class AlarmThresholds:
     """Least perplexity, as a share of the best that the run has had."""
 
     max_restarted: float = 0.5
-    """Most codes to be restarted, as a share of V, again and again."""
+    """Most codes to be restarted, again and again."""
 
     restart_rounds: int = 5
     """How often in a row is again and again."""
@@ -115,6 +116,7 @@ class TokenizerMonitor:
         codebook_size: V.
         thresholds: when to speak up.
         restart_interval: updates between restarts of dead rows; None does not watch them.
+        ema_decay: decay of the codebook's averages, for the advice on restarts.
     """
 
     def __init__(
@@ -123,14 +125,16 @@ class TokenizerMonitor:
         thresholds: AlarmThresholds | None = None,
         *,
         restart_interval: int | None = None,
+        ema_decay: float | None = None,
     ) -> None:
         self.codebook_size = codebook_size
         self.thresholds = thresholds or AlarmThresholds()
         self.restart_interval = restart_interval
+        self.ema_decay = ema_decay
         self._num_updates = 0
         self._averages: dict[str, float] = {}
         self._best: dict[str, float] = {}
-        self._restarted: list[int] = []  # rows restarted in each of the latest rounds, the present one last
+        self._restarted: list[float] = []  # share of rows restarted in each of the latest rounds, this one last
         self._active: list[str] = []
 
     def update(self, line: Mapping[str, Any]) -> list[str]:
@@ -200,12 +204,15 @@ class TokenizerMonitor:
             )
 
     def _restarts(self, line: Mapping[str, Any]) -> Iterator[_Finding]:
-        """Most rows are restarted in every round: they never get frames of their own."""
+        """Rows are restarted wholesale in every round: they never keep frames of their own."""
         if self.restart_interval is None or "num_restarted" not in line:
             return
         if (self._num_updates - 1) % self.restart_interval == 0:
-            self._restarted.append(0)
-        self._restarted[-1] += line["num_restarted"]
+            self._restarted.append(0.0)
+        frames = line.get("num_frames", self.codebook_size)
+        self._average("num_frames", frames)
+        # An update cannot restart more rows than it has frames.
+        self._restarted[-1] += line["num_restarted"] / max(1, min(self.codebook_size, frames))
         rounds = self.thresholds.restart_rounds
         self._restarted = self._restarted[-rounds:]
         if len(self._restarted) < rounds or self._num_updates % self.restart_interval:
@@ -213,10 +220,23 @@ class TokenizerMonitor:
         least = min(self._restarted)
         yield _Finding(
             "restarts",
-            _ratio(least, self.thresholds.max_restarted * self.codebook_size),
-            f"each of the last {rounds} restarts replaced {least} or more of {self.codebook_size} codebook rows: too "
-            "few frames for so many codes; raise global_batch_size or tokenizer.restart_interval, or use a smaller "
-            "tokenizer.codebook_size",
+            _ratio(least, self.thresholds.max_restarted),
+            f"each of the last {rounds} restarts replaced {least:.0%} or more of the codebook rows that it had frames "
+            f"for: codes cannot settle; {self._restart_advice()}",
+        )
+
+    def _restart_advice(self) -> str:
+        """What to do against restarts, with numbers where the codebook's decay is known."""
+        seen = max(self._averages["num_frames"], 1) / self.codebook_size
+        if self.ema_decay is None or self.restart_interval is None:
+            return "raise global_batch_size or tokenizer.restart_interval, or use a smaller tokenizer.codebook_size"
+        least = self.ema_decay**self.restart_interval
+        # At a quarter of its mean count a row is little used, and still not dead.
+        interval = max(self.restart_interval + 1, math.ceil(math.log(seen / 4) / math.log(self.ema_decay)))
+        return (
+            f"an update shows each of {self.codebook_size} codes {seen:.2f} times on average, and below {least:.2f} it "
+            f"counts as dead; raise tokenizer.restart_interval to {interval} or so, raise global_batch_size, or use a "
+            "smaller tokenizer.codebook_size"
         )
 
     def _gates(self, line: Mapping[str, Any]) -> Iterator[_Finding]:

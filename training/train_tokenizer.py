@@ -112,7 +112,9 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> Tokeniz
     prepared.train()
     codebook = model.tokenizer.codebook
     monitor = TokenizerMonitor(
-        codebook.codebook_size, restart_interval=codebook.restart_interval if config.quantized else None
+        codebook.codebook_size,
+        restart_interval=codebook.restart_interval if config.quantized else None,
+        ema_decay=codebook.ema_decay,
     )
     read = UpdateReader(accelerator, config, records, model)
     run = start_run(

@@ -114,8 +114,19 @@ def test_restarts_of_most_rows_again_and_again_are_noticed_and_single_ones_are_n
         num_restarted=lambda step: restarts(step, set(range(20, 30))),
     )
     assert step == 240
-    assert "each of the last 5 restarts replaced 800 or more of 1024" in alarm
+    assert "each of the last 5 restarts replaced 78% or more of the codebook rows" in alarm
     assert "global_batch_size" in alarm
+
+
+def test_too_few_frames_for_the_codebook_are_noticed_and_the_advice_is_a_number():
+    """2,300 frames, all of which become new rows: of 8,192 codes the average one counts as dead."""
+    few = {"num_frames": 2300, "perplexity": 1150.0, "num_restarted": lambda step: 2300 if step % 10 == 0 else 0}
+    monitor = TokenizerMonitor(8192, restart_interval=10, ema_decay=0.95)
+    [(step, alarm)] = run(monitor, range(1, 301), **few)
+    assert step == WARMUP + 10
+    assert "0.28 times on average, and below 0.60 it counts as dead" in alarm
+    interval = int(re.search(r"restart_interval to (\d+)", alarm)[1])
+    assert 0.95**interval <= 2300 / 8192 / 4 < 0.95 ** (interval - 2)
 
 
 def test_open_gates_are_noticed_too():
