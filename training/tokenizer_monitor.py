@@ -221,7 +221,7 @@ class TokenizerMonitor:
         yield _Finding(
             "restarts",
             _ratio(least, self.thresholds.max_restarted),
-            f"each of the last {rounds} restarts replaced {least:.0%} or more of the codebook rows that it had frames "
+            f"each of the last {rounds} restarts replaced at least {least:.0%} of the codebook rows that it had frames "
             f"for: codes cannot settle; {self._restart_advice()}",
         )
 

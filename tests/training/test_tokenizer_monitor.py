@@ -114,7 +114,7 @@ def test_restarts_of_most_rows_again_and_again_are_noticed_and_single_ones_are_n
         num_restarted=lambda step: restarts(step, set(range(20, 30))),
     )
     assert step == 240
-    assert "each of the last 5 restarts replaced 78% or more of the codebook rows" in alarm
+    assert "each of the last 5 restarts replaced at least 78% of the codebook rows" in alarm
     assert "global_batch_size" in alarm
 
 
