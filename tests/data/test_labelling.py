@@ -264,6 +264,21 @@ def test_a_server_that_goes_away_stops_the_run_and_the_next_one_goes_on(corpus: 
     assert report["usage"]["captioner"]["requests"] == 6
 
 
+def test_refusals_of_an_interrupted_run_are_kept(corpus: Path, chat_server: Any) -> None:
+    lines = read(corpus)
+    lines[0]["text"] = 7
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    chat_server.answer = lambda request: answer(request) if len(chat_server.requests) <= 2 else ""
+    with pytest.raises(ChatError, match="2 clips are done and kept"):
+        label(corpus, chat_server, concurrency=1, max_failures=1, retries=0)
+    chat_server.answer = answer
+    records = label(corpus, chat_server)
+    assert [record["id"] for record in records] == [f"c{number}" for number in range(1, 6)]
+    assert [entry["index"] for entry in read(corpus.with_name("out.jsonl.rejected.jsonl"))] == [0]
+    report = json.loads(report_path(corpus.with_name("out.jsonl")).read_text())
+    assert (report["resumed"], report["rejected"], report["records"]) == (2, 1, 5)
+
+
 def test_a_wrong_key_stops_the_run_at_once_and_leaves_nothing(corpus: Path, chat_server: Any) -> None:
     made = labeller(chat_server)
     for _ in range(20):
