@@ -16,10 +16,18 @@ from jsonargparse import auto_cli
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
 
-from audiollm.training import sap_sae_experiment, train_tokenizer
+from audiollm.tokenizer.supervised import SupervisedTokenizer
+from audiollm.training import sap_sae_evaluation, sap_sae_experiment, train_tokenizer
 from audiollm.training.sap_sae_data import evenly_of_each, read_data, spread
 from audiollm.training.sap_sae_evaluation import SapSaeEvaluationConfig, evaluate
-from audiollm.training.sap_sae_experiment import Run, SapSaeConfig, claim_folder, run_experiment, training_commands
+from audiollm.training.sap_sae_experiment import (
+    Run,
+    SapSaeConfig,
+    claim_folder,
+    make_start,
+    run_experiment,
+    training_commands,
+)
 from audiollm.training.tokenizer_config import TokenizerTrainingConfig
 
 KINDS = (("speech", None), ("music", None), ("sound", "dog"), ("sound", "rain"), ("sound", "bell"))
@@ -122,6 +130,7 @@ def commands(monkeypatch) -> list[list[str]]:
             evaluate(auto_cli(SapSaeEvaluationConfig, args=[*flags, *SMALL], as_positional=False))
 
     monkeypatch.setattr(sap_sae_experiment, "run_program", run)
+    monkeypatch.setattr(sap_sae_evaluation, "MAX_NEW_TOKENS", {"asr": 4, "sap": 8})
     return called
 
 
@@ -129,11 +138,9 @@ SMALL = ("--speech_clips", "4", "--sap_clips", "1", "--gate_clips", "3", "--type
 
 
 def test_the_experiment_runs_resumes_and_grows(make_config: Any, commands: list[list[str]], tmp_path: Path) -> None:
-    results = run_experiment(make_config(seeds=(0,), variants=("untrained", "sap+sae")))
-    assert [command[0] for command in commands] == [
-        *("train_tokenizer.py", "sap_sae_evaluation.py"),
-        *("train_tokenizer.py", "train_tokenizer.py", "sap_sae_evaluation.py"),
-    ]
+    results = run_experiment(make_config(seeds=(0,), variants=("sap+sae",), eased_start=True))
+    steps = ["train_tokenizer.py", "train_tokenizer.py", "sap_sae_evaluation.py"]
+    assert [command[0] for command in commands] == steps
     figures = results["runs"]["sap+sae"]["0"]
     assert figures["clustering"]["num_classes"] == 3
     assert figures["clustering"]["num_clips"] == 15
@@ -144,51 +151,59 @@ def test_the_experiment_runs_resumes_and_grows(make_config: Any, commands: list[
     assert figures["wer_continuous"] is not None
     assert figures["sap"]["num_records"] == 3
     assert figures["training"]["stage2"]["num_updates"] == 2
-    untrained = results["runs"]["untrained"]["0"]
-    assert untrained["gates"] is None
-    assert untrained["sap"] is None
     assert results["data"]["train"]["by_sound_type"] == {"music": 6, "sound": 18, "speech": 6}
+    folder = tmp_path / "experiment" / "runs" / "sap+sae" / "0"
+    assert (folder / "stage2" / "model" / "config.json").exists()
+    assert not list(folder.rglob("checkpoints"))
+    assert not (folder / "start").exists()
     assert (tmp_path / "experiment" / "figures" / "gates.png").stat().st_size > 1000
     assert "| sap+sae |" in (tmp_path / "experiment" / "tables.md").read_text()
 
     del commands[:]
-    again = run_experiment(make_config(seeds=(0,), variants=("asr", "untrained", "sap+sae")))
-    assert len(commands) == 3  # only the new variant
+    again = run_experiment(make_config(seeds=(0,), variants=("untrained", "sap+sae"), eased_start=True))
+    assert [command[0] for command in commands] == steps[1:]  # only the new variant
     assert again["runs"]["sap+sae"] == results["runs"]["sap+sae"]
-    assert list(again["runs"]) == ["untrained", "asr", "sap+sae"]
-    assert again["runs"]["asr"]["0"]["sap"] is None
-
-
-def test_untrained_weights_are_those_of_whisper(make_config: Any, commands: list[list[str]], tmp_path: Path) -> None:
-    from audiollm.tokenizer.supervised import SupervisedTokenizer
-
-    run_experiment(make_config(seeds=(0,), variants=("untrained",)))
-    model = SupervisedTokenizer.from_pretrained(tmp_path / "experiment" / "runs" / "untrained" / "0" / "stage2/model")
+    assert list(again["runs"]) == ["untrained", "sap+sae"]
+    assert again["runs"]["untrained"]["0"]["gates"] is None
+    assert again["runs"]["untrained"]["0"]["sap"] is None
+    untrained = SupervisedTokenizer.from_pretrained(folder.parents[1] / "untrained" / "0" / "stage2" / "model")
     whisper = WhisperForConditionalGeneration.from_pretrained(tmp_path / "whisper")
     for name, tensor in whisper.model.encoder.layers[1].state_dict().items():
-        torch.testing.assert_close(model.tokenizer.encoder.layers[1].state_dict()[name], tensor, rtol=0, atol=0)
+        assert torch.equal(untrained.tokenizer.encoder.layers[1].state_dict()[name], tensor), name
 
 
-def test_variants_differ_in_nothing_but_what_they_are_about(make_config: Any, tmp_path: Path) -> None:
-    config = make_config()
+def flags_of(variant: Any, config: SapSaeConfig) -> list[dict[str, str]]:
+    commands = training_commands(Run(variant, 1, Path("runs")), config, Path("data"))
+    return [dict(zip(command[1::2], command[2::2], strict=True)) for command in commands]
 
-    def flags(variant: Any) -> list[dict[str, str]]:
-        run = Run(variant, 1, tmp_path / "runs" / "x")
-        commands = training_commands(run, config, Path("data"))
-        return [dict(zip(command[1::2], command[2::2], strict=True)) for command in commands]
 
-    plain, described, fused = flags("asr"), flags("sap"), flags("asr+sae")
+@pytest.mark.parametrize("eased_start", [False, True])
+def test_variants_differ_in_nothing_but_what_they_are_about(make_config: Any, eased_start: bool) -> None:
+    config = make_config(eased_start=eased_start)
+    plain, described, fused = (flags_of(variant, config) for variant in ("asr", "sap", "asr+sae"))
     for stage in (0, 1):
-        assert {name for name in plain[stage] if plain[stage][name] != described[stage][name]} == {
-            "--tasks.asr", "--tasks.sap",
-        }  # fmt: skip
+        different = {name for name in plain[stage] if plain[stage][name] != described[stage][name]}
+        assert different == {"--tasks.asr", "--tasks.sap"}
         assert plain[stage]["--seed"] == "1"
-    assert plain[0].keys() ^ fused[0].keys() == {
-        "--tokenizer.use_sae", "--tokenizer.sae_source_position", "--tokenizer.sae_target_position",
-    }  # fmt: skip
+    assert (described[0]["--tasks.asr"], described[0]["--tasks.sap"]) == ("0.3", "0.7")
+    sae = {"--tokenizer.use_sae", "--tokenizer.sae_source_position", "--tokenizer.sae_target_position"}
+    assert plain[0].keys() ^ fused[0].keys() == (set() if eased_start else sae)
     assert plain[1] == fused[1]
-    assert described[0]["--tasks.asr"] == "0.3"
-    assert described[0]["--tasks.sap"] == "0.7"
+
+
+def test_eased_starts_share_all_weights_that_they_have_in_common(make_config: Any, data: Path, tmp_path: Path) -> None:
+    starts = {}
+    for variant in ("asr", "asr+sae", "sap"):
+        run = Run(variant, 1, tmp_path / "runs" / variant)  # type: ignore[arg-type]
+        make_start(run, make_config(eased_start=True), read_data(data))
+        starts[variant] = SupervisedTokenizer.from_pretrained(run.start)
+    assert starts["asr"].tokenizer.sae is None
+    assert starts["asr+sae"].tokenizer.sae_is_active
+    assert starts["asr"].tokenizer.config.pooling_position == 2
+    for name, tensor in starts["asr"].state_dict().items():
+        assert torch.equal(tensor, starts["sap"].state_dict()[name]), name
+        if "codebook" not in name:  # random until k-means takes its place
+            assert torch.equal(tensor, starts["asr+sae"].state_dict()[name]), name
 
 
 def test_the_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
