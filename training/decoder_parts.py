@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from audiollm.tokenizer.decoder_configuration import WaveformDecoderConfig
 
+from .checkpointing import replacing
 from .run_record import write_json
 
 if TYPE_CHECKING:
@@ -43,13 +43,10 @@ def save_part(folder: Path, part: Part, config: WaveformDecoderConfig, state: di
         config: sizes of the whole decoder; those of the other part are carried along.
         state: its ``state_dict``.
     """
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write_json(temporary / "config.json", config.to_dict())
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary / _file_name(part))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    with replacing(folder) as temporary:
+        write_json(temporary / "config.json", config.to_dict())
+        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        save_file(tensors, temporary / _file_name(part))
 
 
 def load_part(source: str | os.PathLike[str], part: Part) -> tuple[WaveformDecoderConfig, dict[str, Tensor]]:

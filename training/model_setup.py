@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from torch import nn
 
 from audiollm.modeling import AudioLLM
 
+from .checkpointing import replacing
 from .sft_config import LoRASettings, SFTConfig
 
 EXTENDED_FOLDER = "extended"
@@ -151,11 +150,8 @@ def _recompute_activations(model: Any) -> None:
 
 def _replace_folder(folder: Path, saved: Any, state_dict: dict[str, torch.Tensor] | None = None) -> None:
     """Saves into a temporary folder that takes the place of ``folder`` when it is complete."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    if state_dict is None:
-        saved.save_pretrained(temporary)
-    else:
-        saved.save_pretrained(temporary, state_dict=state_dict)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    with replacing(folder) as temporary:
+        if state_dict is None:
+            saved.save_pretrained(temporary)
+        else:
+            saved.save_pretrained(temporary, state_dict=state_dict)
