@@ -63,8 +63,8 @@ def activation_bytes(
     """Measures what a forward pass keeps for the backward pass of each clip, on this machine's CPU.
 
     Two clips are compared with one, so that what a pass keeps once (copies of weights) is left out. Small models are
-    measured and the layers that they lack are added: all layers of a kind keep the same. With gradient checkpointing, one
-    layer at a time keeps what it needs while it is computed again; it is counted in.
+    measured and the layers that they lack are added: all layers of a kind keep the same. With gradient checkpointing,
+    one layer at a time keeps what it needs while it is computed again; it is counted in.
 
     Args:
         size: the model.
