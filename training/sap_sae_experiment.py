@@ -92,7 +92,7 @@ class SapSaeConfig:
     sae_source_position: int = 1
     """Layer whose features the SAE brings back to the quantizer's."""
 
-    eased_start: bool = False
+    eased_start: bool = True
     """Let what the model has new begin softly, see ``gentle_start.py``: a variant with the SAE then starts with the
     same features as one without, and both with a decoder that understands them."""
 
