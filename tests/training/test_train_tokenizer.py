@@ -78,8 +78,8 @@ def test_a_run_of_both_stages_learns_and_leaves_a_complete_record(make_tokenizer
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
     assert not lines[0].keys() & QUANTIZER
     assert {"speech", "sound"} == set(lines[0]["gate_means"])
-    assert {"asr", "caption"} == set(lines[0]["text_losses"])
-    assert min(lines[0]["text_losses"].values()) < lines[0]["text_loss"] < max(lines[0]["text_losses"].values())
+    mixed = next(line for line in lines if {"asr", "caption"} == set(line["text_losses"]))
+    assert min(mixed["text_losses"].values()) < mixed["text_loss"] < max(mixed["text_losses"].values())
 
     size = TokenizerSettings(codebook_size=24, restart_interval=10)
     second = make_tokenizer_config(
@@ -125,13 +125,12 @@ def test_passes_of_one_clip_equal_one_pass_of_all(make_tokenizer_config, tmp_pat
 
 def test_the_loss_is_that_of_the_reference_formula(make_tokenizer_config, tokenizer_corpus, tmp_path):
     """One update of all clips at once: mean over target tokens, and over frames."""
-    train(
-        make_tokenizer_config(max_steps=1, global_batch_size=20, initialise_codebook="keep", output_vocabulary="seen")
-    )
+    config = make_tokenizer_config(
+        max_steps=1, global_batch_size=20, initialise_codebook="keep", output_vocabulary="seen",
+        tokenizer=TokenizerSettings(codebook_size=32, dropout=0.0),
+    )  # fmt: skip
+    train(config)
     [line] = metrics_of(tmp_path / "run")
-    config = make_tokenizer_config(initialise_codebook="keep")
-    from audiollm.training.tokenizer_start import load_start
-
     model = load_start(config)
     records = TokenizerRecords(str(tokenizer_corpus.train), model.text, tasks={"asr": 1.0, "caption": 1.0})
     nats, targets, error, frames = 0.0, 0, 0.0, 0
@@ -153,7 +152,7 @@ def test_the_loss_is_that_of_the_reference_formula(make_tokenizer_config, tokeni
         error += float(output.quantization_error)
         frames += int(output.num_frames)
     assert (line["num_targets"], line["num_frames"]) == (targets, frames)
-    assert line["text_loss"] == pytest.approx(nats / targets, rel=1e-3)  # near ties between codes
+    assert line["text_loss"] == pytest.approx(nats / targets, rel=1e-4)
     assert line["quantizer_loss"] == pytest.approx(10 * 0.25 * error / frames, rel=1e-4)
 
 
