@@ -28,21 +28,16 @@ import torch
 from jsonargparse import auto_cli, set_parsing_settings
 from rich.console import Console
 
-from audiollm.tokenizer.supervised import SupervisedTokenizer
-from audiollm.training.checkpointing import replacing
-from audiollm.training.gentle_start import ease_start
 from audiollm.training.run_record import git_revision, package_versions, write_json, write_json_lines
-from audiollm.training.sap_sae_data import ExperimentData, build_data, evenly_of_each, read_data
-from audiollm.training.sap_sae_evaluation import load_clip
+from audiollm.training.sap_sae_data import ExperimentData, build_data, read_data
 from audiollm.training.sap_sae_report import draw_figures, results_tables
-from audiollm.training.tokenizer_start import MODEL_FOLDER, find_start
+from audiollm.training.tokenizer_start import MODEL_FOLDER
 
 TRAINING = Path(__file__).resolve().parent
 Variant = Literal["untrained", "asr", "asr+sae", "sap", "sap+sae"]
 
 UNTRAINED: Variant = "untrained"
 VARIANTS: tuple[Variant, ...] = (UNTRAINED, "asr", "asr+sae", "sap", "sap+sae")
-START_CLIPS = 16  # of each sound type, that the norm of a fresh SAE is fitted on
 # What changes nothing of what comes out, or only adds to it.
 FREE_SETTINGS = ("output", "variants", "seeds", "num_parallel", "num_threads")
 
@@ -92,10 +87,6 @@ class SapSaeConfig:
     sae_source_position: int = 1
     """Layer whose features the SAE brings back to the quantizer's."""
 
-    eased_start: bool = True
-    """Let what the model has new begin softly, see ``gentle_start.py``: a variant with the SAE then starts with the
-    same features as one without, and both with a decoder that understands them."""
-
     stage1_config: str = str(TRAINING / "configs" / "sap_sae_stage1.yaml")
     """All other settings of the first stage."""
 
@@ -132,11 +123,6 @@ class Run:
         return self.variant.endswith("+sae")
 
     @property
-    def start(self) -> Path:
-        """The eased model that it starts from; gone when the run is complete."""
-        return self.folder / "start"
-
-    @property
     def figures(self) -> Path:
         """What came out; the last thing to be written."""
         return self.folder / "figures.json"
@@ -167,7 +153,7 @@ def run_experiment(config: SapSaeConfig) -> dict[str, Any]:
     missing = [run for run in runs if not run.figures.exists()]
     console.print(f"{len(runs)} runs, {len(runs) - len(missing)} of them complete")
     with ThreadPoolExecutor(config.num_parallel) as pool:
-        for run in pool.map(lambda run: make_run(run, config, data_folder, data), missing):
+        for run in pool.map(lambda run: make_run(run, config, data_folder), missing):
             console.print(f"{run.variant}, seed {run.seed}: {run.figures}")
 
     results = collect(folder, data, settings)
@@ -206,7 +192,7 @@ def held_out_file(folder: Path) -> Path:
 # ------------------------------------------------------------------------ a run
 
 
-def make_run(run: Run, config: SapSaeConfig, data_folder: Path, data: ExperimentData) -> Run:
+def make_run(run: Run, config: SapSaeConfig, data_folder: Path) -> Run:
     """Trains and evaluates one variant, each step in a process of its own; output goes to ``log.txt``.
 
     Of the weights only the trained model is kept.
@@ -215,8 +201,6 @@ def make_run(run: Run, config: SapSaeConfig, data_folder: Path, data: Experiment
         subprocess.CalledProcessError: if a step fails; what was said is in the log.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    if config.eased_start:
-        make_start(run, config, data)
     commands = [
         *training_commands(run, config, data_folder),
         [
@@ -228,28 +212,9 @@ def make_run(run: Run, config: SapSaeConfig, data_folder: Path, data: Experiment
     with (run.folder / "log.txt").open("a", encoding="utf-8") as log:
         for command in commands:
             run_program(command, threads, log)
-    for left_over in (run.start, run.folder / "stage1" / MODEL_FOLDER, *run.folder.glob("stage*/checkpoints")):
+    for left_over in (run.folder / "stage1" / MODEL_FOLDER, *run.folder.glob("stage*/checkpoints")):
         shutil.rmtree(left_over, ignore_errors=True)
     return run
-
-
-def make_start(run: Run, config: SapSaeConfig, data: ExperimentData) -> None:
-    """Writes the eased model that a run starts from, unless it is there or the first stage has it behind it."""
-    if run.start.exists() or (run.folder / "stage1" / MODEL_FOLDER).exists():
-        return
-    settings: dict[str, Any] = {"sae_source_position": config.sae_source_position} if run.has_sae else {}
-    model = SupervisedTokenizer.from_whisper(
-        find_start(config.start_from),
-        quantize_position=config.quantize_position,
-        pooling_position=config.pooling_position,
-        codebook_size=config.codebook_size,
-        seed=run.seed,
-        use_sae=run.has_sae,
-        **settings,
-    )
-    ease_start(model, [load_clip(record) for record in evenly_of_each(data.train, START_CLIPS)])
-    with replacing(run.start) as folder:
-        model.save_pretrained(folder)
 
 
 def run_program(command: Sequence[str], num_threads: int, log: TextIO) -> None:
@@ -278,10 +243,7 @@ def training_commands(run: Run, config: SapSaeConfig, data_folder: Path) -> list
         *("--tokenizer.codebook_size", str(config.codebook_size)),
         *sae_flags(run, config),
     ]
-    # A model that is there already brings its architecture.
-    start = (
-        ["--start_from", str(run.start)] if config.eased_start else ["--start_from", config.start_from, *architecture]
-    )
+    start = ["--start_from", config.start_from, *architecture]
     stage1, stage2 = run.folder / "stage1", run.folder / "stage2"
     if run.variant == UNTRAINED:
         still = [f"--{part}learning_rate" for part in ("", "encoder_", "decoder_")]

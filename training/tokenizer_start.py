@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +20,14 @@ from audiollm.tokenizer.codebook_fit import fit_codebook
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.supervised import SupervisedTokenizer
 
+from .gentle_start import ease_start
 from .tokenizer_config import QUANTIZER_SETTINGS, TokenizerSettings, TokenizerTrainingConfig, settings_given
 from .tokenizer_records import TokenizerRecords
 
 logger = get_logger(__name__)
 
 MODEL_FOLDER = "model"
+START_CLIPS = 48  # that the norm of a fresh SAE is fitted on
 WHISPER_PACKAGES = ("whisper-tiny.en", "whisper-base")
 # Settings whose names are those of SupervisedTokenizer.from_whisper.
 _SAME_NAMES = (
@@ -44,7 +47,7 @@ def load_start(config: TokenizerTrainingConfig) -> SupervisedTokenizer:
     """
     source = find_start(config.start_from)
     values, _ = WhisperConfig.get_config_dict(str(source))
-    if "quantize_position" in values:
+    if _is_tokenizer(values):
         model = SupervisedTokenizer.from_pretrained(source)
         _change_quantizer(model, config)
     else:
@@ -55,6 +58,16 @@ def load_start(config: TokenizerTrainingConfig) -> SupervisedTokenizer:
     if config.tokenizer.dropout is not None:
         set_dropout(model, config.tokenizer.dropout)
     return model
+
+
+def starts_from_whisper(config: TokenizerTrainingConfig) -> bool:
+    """Whether a run makes its tokenizer of a Whisper model, instead of going on with one."""
+    values, _ = WhisperConfig.get_config_dict(str(find_start(config.start_from)))
+    return not _is_tokenizer(values)
+
+
+def _is_tokenizer(values: dict[str, Any]) -> bool:
+    return "quantize_position" in values
 
 
 def find_start(start_from: str) -> Path | str:
@@ -226,6 +239,18 @@ def learning_rates_of(config: TokenizerTrainingConfig) -> dict[str, float]:
         "decoder": config.decoder_learning_rate,
         "rest": config.learning_rate,
     }
+
+
+def start_gently(model: SupervisedTokenizer, records: TokenizerRecords, seed: int) -> None:
+    """Eases what is new in a tokenizer made of Whisper, see :func:`ease_start`; all processes do the same.
+
+    Args:
+        model: from :func:`load_start`.
+        records: training clips, some of which show what features are like.
+        seed: chooses them.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(records))[:START_CLIPS].tolist()
+    ease_start(model, [records.waveform(index) for index in chosen])
 
 
 @torch.no_grad()

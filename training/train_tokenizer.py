@@ -38,6 +38,8 @@ from audiollm.training.tokenizer_start import (
     make_ready,
     parts_of,
     settings_of,
+    start_gently,
+    starts_from_whisper,
 )
 from audiollm.training.tokenizer_training import TokenizerObjective, TokenizerUpdater, UpdateReader
 
@@ -101,6 +103,8 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> Tokeniz
     folder = claimed.path
     model = load_start(config).to(accelerator.device)
     records, eval_records = _read_data(accelerator, config, model)
+    if config.gentle_start and starts_from_whisper(config):  # on resuming too: checkpoints lack frozen weights
+        start_gently(model, records, config.seed)
     seen = set(records.token_ids) | set(eval_records.token_ids if eval_records is not None else ())
     make_ready(model, config, seen)
     if config.quantized and config.initialise_codebook == "kmeans" and claimed.checkpoint is None:

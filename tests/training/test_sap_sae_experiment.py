@@ -24,7 +24,6 @@ from audiollm.training.sap_sae_experiment import (
     Run,
     SapSaeConfig,
     claim_folder,
-    make_start,
     run_experiment,
     training_commands,
 )
@@ -138,7 +137,7 @@ SMALL = ("--speech_clips", "4", "--sap_clips", "1", "--gate_clips", "3", "--type
 
 
 def test_the_experiment_runs_resumes_and_grows(make_config: Any, commands: list[list[str]], tmp_path: Path) -> None:
-    results = run_experiment(make_config(seeds=(0,), variants=("sap+sae",), eased_start=True))
+    results = run_experiment(make_config(seeds=(0,), variants=("sap+sae",)))
     steps = ["train_tokenizer.py", "train_tokenizer.py", "sap_sae_evaluation.py"]
     assert [command[0] for command in commands] == steps
     figures = results["runs"]["sap+sae"]["0"]
@@ -155,12 +154,11 @@ def test_the_experiment_runs_resumes_and_grows(make_config: Any, commands: list[
     folder = tmp_path / "experiment" / "runs" / "sap+sae" / "0"
     assert (folder / "stage2" / "model" / "config.json").exists()
     assert not list(folder.rglob("checkpoints"))
-    assert not (folder / "start").exists()
     assert (tmp_path / "experiment" / "figures" / "gates.png").stat().st_size > 1000
     assert "| sap+sae |" in (tmp_path / "experiment" / "tables.md").read_text()
 
     del commands[:]
-    again = run_experiment(make_config(seeds=(0,), variants=("untrained", "sap+sae"), eased_start=True))
+    again = run_experiment(make_config(seeds=(0,), variants=("untrained", "sap+sae")))
     assert [command[0] for command in commands] == steps[1:]  # only the new variant
     assert again["runs"]["sap+sae"] == results["runs"]["sap+sae"]
     assert list(again["runs"]) == ["untrained", "sap+sae"]
@@ -177,9 +175,8 @@ def flags_of(variant: Any, config: SapSaeConfig) -> list[dict[str, str]]:
     return [dict(zip(command[1::2], command[2::2], strict=True)) for command in commands]
 
 
-@pytest.mark.parametrize("eased_start", [False, True])
-def test_variants_differ_in_nothing_but_what_they_are_about(make_config: Any, eased_start: bool) -> None:
-    config = make_config(eased_start=eased_start)
+def test_variants_differ_in_nothing_but_what_they_are_about(make_config: Any) -> None:
+    config = make_config()
     plain, described, fused = (flags_of(variant, config) for variant in ("asr", "sap", "asr+sae"))
     for stage in (0, 1):
         different = {name for name in plain[stage] if plain[stage][name] != described[stage][name]}
@@ -187,23 +184,8 @@ def test_variants_differ_in_nothing_but_what_they_are_about(make_config: Any, ea
         assert plain[stage]["--seed"] == "1"
     assert (described[0]["--tasks.asr"], described[0]["--tasks.sap"]) == ("0.3", "0.7")
     sae = {"--tokenizer.use_sae", "--tokenizer.sae_source_position", "--tokenizer.sae_target_position"}
-    assert plain[0].keys() ^ fused[0].keys() == (set() if eased_start else sae)
+    assert plain[0].keys() ^ fused[0].keys() == sae
     assert plain[1] == fused[1]
-
-
-def test_eased_starts_share_all_weights_that_they_have_in_common(make_config: Any, data: Path, tmp_path: Path) -> None:
-    starts = {}
-    for variant in ("asr", "asr+sae", "sap"):
-        run = Run(variant, 1, tmp_path / "runs" / variant)  # type: ignore[arg-type]
-        make_start(run, make_config(eased_start=True), read_data(data))
-        starts[variant] = SupervisedTokenizer.from_pretrained(run.start)
-    assert starts["asr"].tokenizer.sae is None
-    assert starts["asr+sae"].tokenizer.sae_is_active
-    assert starts["asr"].tokenizer.config.pooling_position == 2
-    for name, tensor in starts["asr"].state_dict().items():
-        assert torch.equal(tensor, starts["sap"].state_dict()[name]), name
-        if "codebook" not in name:  # random until k-means takes its place
-            assert torch.equal(tensor, starts["asr+sae"].state_dict()[name]), name
 
 
 def test_the_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:

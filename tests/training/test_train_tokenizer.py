@@ -126,7 +126,7 @@ def test_passes_of_one_clip_equal_one_pass_of_all(make_tokenizer_config, tmp_pat
 def test_the_loss_is_that_of_the_reference_formula(make_tokenizer_config, tokenizer_corpus, tmp_path):
     """One update of all clips at once: mean over target tokens, and over frames."""
     config = make_tokenizer_config(
-        max_steps=1, global_batch_size=20, initialise_codebook="keep", output_vocabulary="seen",
+        max_steps=1, global_batch_size=20, initialise_codebook="keep", output_vocabulary="seen", gentle_start=False,
         tokenizer=TokenizerSettings(codebook_size=32, dropout=0.0),
     )  # fmt: skip
     train(config)
@@ -154,6 +154,23 @@ def test_the_loss_is_that_of_the_reference_formula(make_tokenizer_config, tokeni
     assert (line["num_targets"], line["num_frames"]) == (targets, frames)
     assert line["text_loss"] == pytest.approx(nats / targets, rel=1e-4)
     assert line["quantizer_loss"] == pytest.approx(10 * 0.25 * error / frames, rel=1e-4)
+
+
+def test_what_is_new_begins_softly_where_a_run_starts_from_whisper(make_tokenizer_config, tmp_path):
+    still = {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "decoder_learning_rate": 0.0, "max_steps": 1}
+    starts = {}
+    for name, gentle in (("plain", False), ("soft", True)):
+        train(make_tokenizer_config(output_dir=str(tmp_path / name), quantized=False, gentle_start=gentle, **still))
+        starts[name] = SupervisedTokenizer.from_pretrained(tmp_path / name / "model").tokenizer
+    torch.testing.assert_close(
+        starts["soft"].code_positions.weight, 0.1 * starts["plain"].code_positions.weight, atol=1e-6, rtol=0
+    )
+    assert not starts["soft"].sae.adapter[-1].weight.any()
+    # A later stage goes on with what is there.
+    train(make_tokenizer_config(output_dir=str(tmp_path / "next"), start_from=str(tmp_path / "plain"),
+                                tokenizer=TokenizerSettings(codebook_size=32), **still))  # fmt: skip
+    after = SupervisedTokenizer.from_pretrained(tmp_path / "next" / "model").tokenizer
+    assert torch.equal(after.code_positions.weight, starts["plain"].code_positions.weight)
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(make_tokenizer_config, tokenizer_corpus, tmp_path):
