@@ -78,13 +78,14 @@ def write_card(layout: MiniLayout, figures: Mapping[str, Any], step_seconds: Map
     """Writes ``README.md`` into the package.
 
     Args:
-        layout: the run.
+        layout: the run; what stands in its ``notes.md`` becomes part of the card.
         figures: what `audiollm.training.mini_evaluation.evaluate_mini` found.
         step_seconds: how long the steps of the run took.
     """
     clips = [clip for name in CORPORA for clip in load_manifest(layout.corpus(name))]
     sections = [
         _HEAD,
+        layout.notes.read_text(encoding="utf-8") if layout.notes.exists() else "",
         _sizes(layout.package),
         "## What it can do, on held-out clips\n",
         _listening(figures["transcribe"], figures["judge"]),

@@ -85,6 +85,11 @@ class MiniLayout:
         return self.root / "evaluation.json"
 
     @property
+    def notes(self) -> Path:
+        """Remarks on the run for the model card, if somebody wrote any."""
+        return self.root / "notes.md"
+
+    @property
     def package(self) -> Path:
         """What ships."""
         return self.root / "package"

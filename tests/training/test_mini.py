@@ -302,6 +302,7 @@ def test_balanced_accuracy_is_no_better_for_the_commonest_answer():
 
 
 def test_the_card_names_authors_licences_figures_and_limits(layout, figures):
+    layout.notes.write_text("## This version\n\nTrained by candle light.\n", encoding="utf-8")
     write_card(layout, figures, {"data": 60.0, "lm": 3600.0})
     card = (layout.package / "README.md").read_text(encoding="utf-8")
     for clip in (clip for name in mini_data.CORPORA for clip in load_manifest(layout.corpus(name))):
@@ -309,6 +310,7 @@ def test_the_card_names_authors_licences_figures_and_limits(layout, figures):
         assert f"\n{clip.licence}:\n" in card
         assert f"- {clip.licence}: " in card.partition("The licences:")[2]
     assert "Permission is hereby granted" in card
+    assert "Trained by candle light." in card
     assert "CC-BY-SA-3.0" in card
     assert "Whisper tiny.en" in card
     assert f"| asterisk | 2 | {percent(figures['transcribe']['asterisk']['wer'])} | 50.0 |" in card
