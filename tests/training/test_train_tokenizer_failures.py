@@ -225,7 +225,13 @@ def test_the_clip_that_made_the_loss_no_number_is_named_first(
     def overflows(records: TokenizerRecords, index: int) -> torch.Tensor:
         return waveform(records, index) * (float("inf") if records.id(index) == "clip-11" else 1.0)
 
-    settings = {"tokenizer": SETTINGS, "micro_batch_size": 1, "save_every": 1, "initialise_codebook": "keep"}
+    settings = {
+        "tokenizer": SETTINGS,
+        "micro_batch_size": 1,
+        "save_every": 1,
+        "initialise_codebook": "keep",
+        "gentle_start": False,
+    }
     monkeypatch.setattr(TokenizerRecords, "waveform", overflows)
     with pytest.raises(NonFiniteLossError, match=r"update \d: loss is nan; its clips are clip-11 \("):
         train(make_tokenizer_config(**settings))
