@@ -34,7 +34,7 @@ from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.decoder_parts import join_decoder
 from audiollm.training.decoder_report import write_report
 from audiollm.training.decoder_validation import ValidationConfig, validate
-from audiollm.training.run_record import write_json
+from audiollm.training.run_record import check_same_run, write_json
 
 TRAINING = Path(__file__).resolve().parent
 VOICE = "Allison"
@@ -160,7 +160,7 @@ def run_decoder_demo(config: DecoderDemoConfig) -> dict[str, Any]:
     started = time.perf_counter()
     folder = Path(config.output)
     settings = {name: value for name, value in vars(config).items() if name != "output"}
-    check_same_run(folder, settings)
+    check_same_run(folder / "demo.json", settings)
 
     console.rule("1. recordings")
     clips = find_recordings(folder / "asterisk")
@@ -203,25 +203,6 @@ def run_decoder_demo(config: DecoderDemoConfig) -> dict[str, Any]:
     show_systems(result["systems"])
     console.print(f"  report: {folder / 'report.html'}")
     return result
-
-
-def check_same_run(folder: Path, settings: dict[str, Any]) -> None:
-    """Makes the run's folder, or finds that it belongs to a run of the same settings.
-
-    Raises:
-        ValueError: if it holds something else.
-    """
-    path = folder / "demo.json"
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != settings:
-            changed = ", ".join(name for name in settings if found.get(name) != settings[name])
-            raise ValueError(f"{folder} holds a run with another {changed}; name another --output")
-    elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds something that is not a run of this script; name another --output")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, settings)
 
 
 def show_systems(systems: dict[str, dict[str, float | None]]) -> None:

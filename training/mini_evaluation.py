@@ -26,6 +26,7 @@ from audiollm.data.sap_questions import collect_vocabulary
 from audiollm.modeling import AudioLLM
 from audiollm.speaking import speak_many
 
+from .data_order import spread
 from .mini_conversations import MAX_SPOKEN_SECONDS, answers_of, request_of, sap_questions, voice_of
 from .mini_layout import MiniLayout
 
@@ -247,9 +248,7 @@ def _evenly(clips: list[dict[str, Any]], per_corpus: int | None) -> list[dict[st
         return clips
     chosen: list[dict[str, Any]] = []
     for name in dict.fromkeys(clip["id"].partition("/")[0] for clip in clips):
-        own = [clip for clip in clips if clip["id"].startswith(f"{name}/")]
-        count = min(per_corpus, len(own))
-        chosen += [own[number * len(own) // count] for number in range(count)]
+        chosen += spread([clip for clip in clips if clip["id"].startswith(f"{name}/")], per_corpus)
     return chosen
 
 

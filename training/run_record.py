@@ -36,6 +36,29 @@ def write_json_lines(path: Path, lines: list[dict[str, Any]]) -> None:
             file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def check_same_run(path: Path, settings: dict[str, Any]) -> None:
+    """Makes the folder of a run of several steps, or finds that it belongs to one of the same settings.
+
+    Args:
+        path: file in the folder that holds the settings.
+        settings: what must be equal for finished steps to be kept.
+
+    Raises:
+        ValueError: if the folder holds something else.
+    """
+    folder = path.parent
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        changed = ", ".join(name for name in settings if found.get(name) != settings[name])
+        if changed:
+            raise ValueError(f"{folder} holds a run with another {changed}; name another --output")
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something that is not a run of this script; name another --output")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+
+
 def config_as_json(config: Any) -> dict[str, Any]:
     """The resolved config, a dataclass. JSON is YAML: saved, it repeats the run as ``--config``."""
     return json.loads(json.dumps(dataclasses.asdict(config)))

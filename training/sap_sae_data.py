@@ -14,6 +14,7 @@ from audiollm.data.corpora import CORPORA, build_corpus
 from audiollm.data.manifest import open_manifest
 from audiollm.data.sap_rules import records_by_rules
 
+from .data_order import spread
 from .run_record import write_json_lines
 
 logger = logging.getLogger(__name__)
@@ -156,10 +157,3 @@ def evenly_of_each(records: Sequence[dict[str, Any]], num_clips: int) -> list[di
     for sound_type in SOUND_TYPES:
         chosen += spread([record for record in records if record["sound_type"] == sound_type], num_clips)
     return chosen
-
-
-def spread(records: Sequence[dict[str, Any]], num_clips: int) -> list[dict[str, Any]]:
-    """``num_clips`` records at even distances, or all."""
-    if len(records) <= num_clips:
-        return list(records)
-    return [records[index * len(records) // num_clips] for index in range(num_clips)]

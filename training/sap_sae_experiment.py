@@ -28,7 +28,7 @@ import torch
 from jsonargparse import auto_cli, set_parsing_settings
 from rich.console import Console
 
-from audiollm.training.run_record import git_revision, package_versions, write_json, write_json_lines
+from audiollm.training.run_record import check_same_run, git_revision, package_versions, write_json, write_json_lines
 from audiollm.training.sap_sae_data import ExperimentData, build_data, read_data
 from audiollm.training.sap_sae_report import draw_figures, results_tables
 from audiollm.training.tokenizer_start import MODEL_FOLDER
@@ -138,7 +138,7 @@ def run_experiment(config: SapSaeConfig) -> dict[str, Any]:
     started = time.perf_counter()
     folder = Path(config.output)
     settings = {name: _readable(value) for name, value in asdict(config).items() if name not in FREE_SETTINGS}
-    claim_folder(folder, settings)
+    check_same_run(folder / "experiment.json", settings)
     data_folder = Path(config.data) if config.data is not None else folder / "data"
     if config.data is None:
         build_data(data_folder, folder / "corpora")
@@ -163,25 +163,6 @@ def run_experiment(config: SapSaeConfig) -> dict[str, Any]:
     draw_figures(results, folder / "figures")
     console.print((folder / "tables.md").read_text(encoding="utf-8"))
     return results
-
-
-def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Makes the experiment's folder, or finds that it belongs to one of the same settings.
-
-    Raises:
-        ValueError: if it holds something else.
-    """
-    path = folder / "experiment.json"
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        changed = ", ".join(name for name in settings if found.get(name) != settings[name])
-        if changed:
-            raise ValueError(f"{folder} holds an experiment with another {changed}; name another --output")
-    elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds something that is not a run of this script; name another --output")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, settings)
 
 
 def held_out_file(folder: Path) -> Path:

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from audiollm.tokenizer.decoder_configuration import MelConfig
-from audiollm.training.decoder_demo import DecoderDemoConfig, check_same_run, run_decoder_demo
+from audiollm.training.decoder_demo import DecoderDemoConfig, run_decoder_demo
 from audiollm.training.decoder_report import score_rows, write_report
 from audiollm.training.decoder_validation import ValidationClip, write_clips
+from audiollm.training.run_record import check_same_run
 
 SYSTEMS = {
     "original": {"wer": 0.05, "num_words": 40},
@@ -23,14 +24,14 @@ SYSTEMS = {
 
 def test_a_run_is_taken_up_with_the_same_settings_only(tmp_path: Path) -> None:
     settings = {"codebook_size": 64, "seed": 0}
-    check_same_run(tmp_path / "run", settings)
-    check_same_run(tmp_path / "run", settings)
+    check_same_run(tmp_path / "run" / "demo.json", settings)
+    check_same_run(tmp_path / "run" / "demo.json", settings)
     with pytest.raises(ValueError, match=r"another seed.*name another --output"):
-        check_same_run(tmp_path / "run", settings | {"seed": 1})
+        check_same_run(tmp_path / "run" / "demo.json", settings | {"seed": 1})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(ValueError, match="not a run of this script"):
-        check_same_run(tmp_path / "other", settings)
+        check_same_run(tmp_path / "other" / "demo.json", settings)
     assert not (tmp_path / "other" / "demo.json").exists()
 
 

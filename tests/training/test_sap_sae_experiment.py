@@ -18,12 +18,13 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration, Whisper
 
 from audiollm.tokenizer.supervised import SupervisedTokenizer
 from audiollm.training import sap_sae_evaluation, sap_sae_experiment, train_tokenizer
-from audiollm.training.sap_sae_data import evenly_of_each, read_data, spread
+from audiollm.training.data_order import spread
+from audiollm.training.run_record import check_same_run
+from audiollm.training.sap_sae_data import evenly_of_each, read_data
 from audiollm.training.sap_sae_evaluation import SapSaeEvaluationConfig, evaluate
 from audiollm.training.sap_sae_experiment import (
     Run,
     SapSaeConfig,
-    claim_folder,
     run_experiment,
     training_commands,
 )
@@ -189,14 +190,14 @@ def test_variants_differ_in_nothing_but_what_they_are_about(make_config: Any) ->
 
 
 def test_the_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
-    claim_folder(tmp_path / "run", {"codebook_size": 64})
-    claim_folder(tmp_path / "run", {"codebook_size": 64})
+    check_same_run(tmp_path / "run" / "experiment.json", {"codebook_size": 64})
+    check_same_run(tmp_path / "run" / "experiment.json", {"codebook_size": 64})
     with pytest.raises(ValueError, match=r"another codebook_size.*name another --output"):
-        claim_folder(tmp_path / "run", {"codebook_size": 128})
+        check_same_run(tmp_path / "run" / "experiment.json", {"codebook_size": 128})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(ValueError, match="not a run of this script"):
-        claim_folder(tmp_path / "other", {})
+        check_same_run(tmp_path / "other" / "experiment.json", {})
 
 
 def test_a_failed_training_ends_the_experiment_and_leaves_no_figures(make_config: Any, monkeypatch, tmp_path) -> None:
