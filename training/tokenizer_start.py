@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +36,20 @@ _SAME_NAMES = (
 )  # fmt: skip
 
 
-def load_start(config: TokenizerTrainingConfig) -> SupervisedTokenizer:
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from.
+
+    Attributes:
+        model: on the CPU.
+        is_fresh: whether the tokenizer was just made of a Whisper model.
+    """
+
+    model: SupervisedTokenizer
+    is_fresh: bool
+
+
+def load_start(config: TokenizerTrainingConfig) -> Start:
     """Loads or makes the model that a run starts from, on the CPU.
 
     Args:
@@ -47,7 +60,8 @@ def load_start(config: TokenizerTrainingConfig) -> SupervisedTokenizer:
     """
     source = find_start(config.start_from)
     values, _ = WhisperConfig.get_config_dict(str(source))
-    if _is_tokenizer(values):
+    is_fresh = "quantize_position" not in values
+    if not is_fresh:
         model = SupervisedTokenizer.from_pretrained(source)
         _change_quantizer(model, config)
     else:
@@ -57,17 +71,7 @@ def load_start(config: TokenizerTrainingConfig) -> SupervisedTokenizer:
         raise ValueError(f"{source} has no text tokenizer beside its weights: copy that of the Whisper it comes from")
     if config.tokenizer.dropout is not None:
         set_dropout(model, config.tokenizer.dropout)
-    return model
-
-
-def starts_from_whisper(config: TokenizerTrainingConfig) -> bool:
-    """Whether a run makes its tokenizer of a Whisper model, instead of going on with one."""
-    values, _ = WhisperConfig.get_config_dict(str(find_start(config.start_from)))
-    return not _is_tokenizer(values)
-
-
-def _is_tokenizer(values: dict[str, Any]) -> bool:
-    return "quantize_position" in values
+    return Start(model, is_fresh)
 
 
 def find_start(start_from: str) -> Path | str:

@@ -39,7 +39,6 @@ from audiollm.training.tokenizer_start import (
     parts_of,
     settings_of,
     start_gently,
-    starts_from_whisper,
 )
 from audiollm.training.tokenizer_training import TokenizerObjective, TokenizerUpdater, UpdateReader
 
@@ -101,9 +100,10 @@ def train(config: TokenizerTrainingConfig) -> TokenizerTrainingSummary:
 def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> TokenizerTrainingSummary:
     claimed = claim_folder(accelerator, config)
     folder = claimed.path
-    model = load_start(config).to(accelerator.device)
+    start = load_start(config)
+    model = start.model.to(accelerator.device)
     records, eval_records = _read_data(accelerator, config, model)
-    if config.gentle_start and starts_from_whisper(config):  # on resuming too: checkpoints lack frozen weights
+    if config.gentle_start and start.is_fresh:  # on resuming too: checkpoints lack frozen weights
         start_gently(model, records, config.seed)
     seen = set(records.token_ids) | set(eval_records.token_ids if eval_records is not None else ())
     make_ready(model, config, seen)

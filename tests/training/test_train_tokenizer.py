@@ -131,7 +131,7 @@ def test_the_loss_is_that_of_the_reference_formula(make_tokenizer_config, tokeni
     )  # fmt: skip
     train(config)
     [line] = metrics_of(tmp_path / "run")
-    model = load_start(config)
+    model = load_start(config).model
     records = TokenizerRecords(str(tokenizer_corpus.train), model.text, tasks={"asr": 1.0, "caption": 1.0})
     nats, targets, error, frames = 0.0, 0, 0.0, 0
     for index in range(20):
@@ -271,7 +271,7 @@ def test_cross_attention_learns_at_the_decoders_rate(make_tokenizer_config, tmp_
     train(make_tokenizer_config(max_steps=1, encoder_learning_rate=0.0, learning_rate=0.0, weight_decay=0.0,
                                 initialise_codebook="keep"))  # fmt: skip
     after = weights_of(tmp_path / "run")
-    start = load_start(make_tokenizer_config())
+    start = load_start(make_tokenizer_config()).model
     cross = "layers.1.encoder_attn.out_proj.weight"
     assert not torch.equal(start.decoder.state_dict()[cross], after[f"model.decoder.{cross}"])
     encoder = start.tokenizer.encoder.state_dict()
