@@ -65,16 +65,16 @@ class SapSaeConfig:
     start_from: str = "whisper-tiny.en"
     """The Whisper to start from: a folder, a Hub id, or one from a package index."""
 
-    stage1_steps: int = 100
+    stage1_steps: int = 60
     """Updates without the quantizer."""
 
-    stage2_steps: int = 150
+    stage2_steps: int = 180
     """Updates with it."""
 
     asr_share: float = 0.3
     """Share of the clips that the SAP variants write a transcript of instead, so that it can be asked of all."""
 
-    codebook_size: int = 1024
+    codebook_size: int = 2048
     """Entries of the codebook."""
 
     quantize_position: int = 2

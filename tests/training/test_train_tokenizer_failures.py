@@ -347,7 +347,7 @@ EVALUATION_DEATHS = [
 
 
 def run_jobs(folder: Path, jobs: list[dict[str, Any]]) -> list[int]:
-    """Runs trainings one after the other in a fresh program; returns how each ended."""
+    """Runs trainings one after the other in a fresh program; returns how each ended, and prints what they wrote."""
     for number, job in enumerate(jobs):
         path = folder / f"job_{number}.json"
         path.write_text(json.dumps(config_as_json(job["config"])))
@@ -358,6 +358,7 @@ def run_jobs(folder: Path, jobs: list[dict[str, Any]]) -> list[int]:
         input=json.dumps(jobs), capture_output=True, text=True, env=environment, timeout=1800,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]
+    sys.stderr.write(ended.stderr)  # pytest shows it beside a failure
     statuses: list[int] = json.loads(ended.stdout.splitlines()[-1])
     return statuses
 
@@ -385,8 +386,9 @@ def assert_deaths_change_nothing(
         jobs.append({"config": make_config(f"death_{number}", **changes), "kill": death})
         jobs.append({"config": make_config(f"death_{number}", resume="latest", **changes)})
     statuses = run_jobs(folder, jobs)
-    assert [death for death, status in zip(deaths, statuses[1::2], strict=True) if status != -9] == []
-    assert [death for death, status in zip(["none", *deaths], statuses[::2], strict=True) if status] == []
+    killed, completed = zip(deaths, statuses[1::2], strict=True), zip(["none", *deaths], statuses[::2], strict=True)
+    assert [(death, status) for death, status in killed if status != -9] == []
+    assert [(death, status) for death, status in completed if status != 0] == []
     for number, death in enumerate(deaths):
         assert_same_run(folder / f"death_{number}", folder / "straight")
         left = {path.name for path in (folder / f"death_{number}" / "checkpoints").iterdir()}
