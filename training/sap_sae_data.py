@@ -24,8 +24,8 @@ HELD_OUT_SPLITS = ("dev", "test")
 SOUND_TYPES = ("speech", "sound", "music")
 NEEDED_KEYS = ("audio", "text", "sap", "sound_type")
 PACKAGED_CORPORA = ("asterisk", "flite-speech", "game-sounds", "opensfx", "sonic-pi", "immich-music", "asterisk-moh")
-# Of synthetic speech there is plenty: enough for decoders that do not learn the transcripts by heart, and no more, since
-# it would crowd out sounds and music.
+# Of synthetic speech there is plenty. So much keeps decoders from learning transcripts by heart; more would crowd out
+# sounds and music.
 NUM_SYNTHETIC = {"train": 800, "dev": 60, "test": 60}
 LANGUAGE = "en"
 # Shorter clips give less than five codes; Whisper hears no more than 30 s at once.

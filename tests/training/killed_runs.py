@@ -49,6 +49,8 @@ def run(job: dict[str, Any]) -> int:
     """Runs one job in a child; returns how it ended."""
     child = os.fork()
     if child == 0:
+        # Replaces the thread pool that fork left broken; PyTorch fails if two threads come to do so at the same time.
+        torch.set_num_threads(1)
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         if job.get("kill"):
             die_at(*job["kill"])
