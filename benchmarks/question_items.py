@@ -1,0 +1,36 @@
+"""One question of a multiple-choice benchmark of audio understanding, whichever benchmark it is from."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class QuestionItem:
+    """A question about a recording, its options and its answer.
+
+    Attributes:
+        id: as the benchmark names the question; unique in it.
+        audio: absolute path of the recording, or the bytes of an audio file of any format.
+        question: as asked, without options.
+        choices: one entry a letter, in order; None where a letter has no option (MMSU). An empty text or the text
+            "None" is an option like any other.
+        answer: the text of the right option; empty where the benchmark withholds it.
+        groups: what the tables are by, such as ``{"task": "music", "difficulty": "easy"}``.
+    """
+
+    id: str
+    audio: str | bytes = field(repr=False)
+    question: str
+    choices: tuple[str | None, ...]
+    answer: str
+    groups: Mapping[str, str]
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The letters that have an option: A, B, … by position."""
+        return tuple(
+            letter for letter, choice in zip(string.ascii_uppercase, self.choices, strict=False) if choice is not None
+        )
