@@ -49,6 +49,12 @@ class ClusteringResult:
     """Normalized mutual information of clusters and classes (arithmetic mean), with the first seed."""
     nmi_mean: float
     """Mean over the seeds."""
+    purities: tuple[float, ...]
+    """One for each seed."""
+    nmis: tuple[float, ...]
+    """One for each seed."""
+    cluster_silhouettes: tuple[float | None, ...]
+    """Silhouette over the clusters themselves, at the chosen distance, for each seed; None where only one is filled."""
 
 
 def code_histograms(
@@ -97,6 +103,13 @@ def class_silhouette(
     Raises:
         ValueError: if there are fewer than two classes, or as many as clips, where it is not defined.
     """
+    return float(np.mean(clip_silhouettes(histograms, labels, distance=distance)))
+
+
+def clip_silhouettes(
+    histograms: NDArray[np.float64], labels: Sequence[Any], *, distance: Distance = "euclidean"
+) -> NDArray[np.float64]:
+    """Silhouette of each clip, ``[C]``; arguments and errors as for :func:`class_silhouette`."""
     _check_labels(len(histograms), labels)
     if distance not in DISTANCES:
         raise ValueError(f"distance={distance!r}: use one of {', '.join(DISTANCES)}")
@@ -106,7 +119,7 @@ def class_silhouette(
             f"{len(labels)} clips of {num_classes} classes have no silhouette; give two classes or more, and more "
             "clips than classes"
         )
-    return float(bench_library("sklearn.metrics").silhouette_score(histograms, _numbered(labels), metric=distance))
+    return bench_library("sklearn.metrics").silhouette_samples(histograms, _numbered(labels), metric=distance)
 
 
 def cluster_purity(clusters: Sequence[Any] | NDArray[Any], labels: Sequence[Any] | NDArray[Any]) -> float:
@@ -181,6 +194,9 @@ def cluster_codes(
         purity_of_chance=_purity_of_chance(found[0], labels),
         nmi=scores[0],
         nmi_mean=float(np.mean(scores)),
+        purities=tuple(purities),
+        nmis=tuple(scores),
+        cluster_silhouettes=tuple(_cluster_silhouette(histograms, clusters, distance) for clusters in found),
     )
 
 
@@ -194,6 +210,11 @@ def k_means(
         n_clusters=min(num_clusters, num_distinct), n_init=num_restarts, random_state=seed
     )
     return model.fit_predict(histograms)
+
+
+def _cluster_silhouette(histograms: NDArray[np.float64], clusters: NDArray[Any], distance: Distance) -> float | None:
+    is_defined = 2 <= len(set(clusters.tolist())) < len(clusters)
+    return class_silhouette(histograms, clusters.tolist(), distance=distance) if is_defined else None
 
 
 def _purity_of_chance(clusters: NDArray[Any], labels: Sequence[Any]) -> float:

@@ -11,6 +11,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from audiollm.data.atomic import atomic_write
+
+
+def write_figures(results: Mapping[str, Any], output: str | None) -> str:
+    """Writes figures as JSON to a file, whole or not at all; nowhere if ``output`` is None. Returns the JSON."""
+    text = json.dumps(results, indent=2, allow_nan=False, ensure_ascii=False)
+    if output is not None:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(output) as file:
+            file.write(text + "\n")
+    return text
+
 
 def show_figures(results: Mapping[str, Any], output: str | None, *, as_json: bool) -> None:
     """Writes figures.
@@ -20,10 +32,7 @@ def show_figures(results: Mapping[str, Any], output: str | None, *, as_json: boo
         output: file for all of it as JSON; none if None.
         as_json: print JSON in place of tables.
     """
-    text = json.dumps(results, indent=2, allow_nan=False)
-    if output is not None:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
-        Path(output).write_text(text + "\n", encoding="utf-8")
+    text = write_figures(results, output)
     if as_json:
         sys.stdout.write(text + "\n")
         return

@@ -97,23 +97,26 @@ def score_pairs(pairs: Sequence[TextPair], language: Language) -> dict[str, Any]
         language: ``en`` or ``zh``.
 
     Returns:
-        ``averaged``, the published figure: the mean over the utterances that the published averaging step can read;
-        ``corpus_level``, another number: errors over words; ``rows`` with the texts as compared and all counts;
-        ``items`` with index, id and ``wer`` alone. An utterance whose reference holds nothing to be compared has no
-        rate: its ``wer`` is None, it is in no mean, and ``num_empty_references`` counts it.
+        ``wer``, the published figure, with its details in ``averaged``: the mean over the utterances that the published
+        averaging step can read; ``wer_of_all``, the same without that limit; ``corpus_level``, another number: errors
+        over words; ``rows`` with the texts as compared and all counts; ``items`` with index, id and ``wer`` alone. An
+        utterance whose reference holds nothing to be compared has no rate: its ``wer`` is None, it is in no mean, and
+        ``num_empty_references`` counts it.
     """
     found = [utterance_errors(pair.hypothesis, pair.reference, language) for pair in pairs]
     rows = [_row(pair, errors, language) for pair, errors in zip(pairs, found, strict=True)]
     items = [{"index": index, "id": row["id"], "wer": row["wer"]} for index, row in enumerate(rows)]
     scored = [(pair, errors) for pair, errors in zip(pairs, found, strict=True) if errors is not None]
+    averaged = _averaged(scored)
     return {
         "benchmark": "seed-tts",
         "rule": RULE,
         "language": language,
         "n_items": len(pairs),
         "num_empty_references": len(pairs) - len(scored),
-        "wer": mean([errors.wer for _, errors in scored]),
-        "averaged": _averaged(scored),
+        "wer": averaged["mean_wer"],
+        "wer_of_all": mean([errors.wer for _, errors in scored]),
+        "averaged": averaged,
         "corpus_level": _corpus_level([errors for _, errors in scored]),
         "apostrophes_removed_too": mean(
             [row["wer_if_apostrophe_removed_too"] for row in rows if row["wer_if_apostrophe_removed_too"] is not None]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from . import benchmarks_speech as speech
 
 Actions = dict[str, Callable[..., None]]
 
@@ -55,4 +56,6 @@ BENCHMARKS: dict[str, Actions] = {
     "mmau": question_actions("mmau"),
     "mmar": question_actions("mmar"),
     "mmsu": question_actions("mmsu"),
+    "seed-tts": {"wer": speech.score_seed_tts_pairs, "sim": speech.score_seed_tts_voices},
+    "clustering": {"run": speech.cluster},
 }

@@ -50,7 +50,7 @@ class SeedTTSWordErrorRate(evaluate.Metric):
         ]
         result = score_pairs(pairs, language)
         return {
-            "seed_tts_wer": result["wer"],
+            "seed_tts_wer": result["wer_of_all"],
             "scores": [item["wer"] for item in result["items"]],
             "num_unscored": result["num_empty_references"],
             "corpus_wer": result["corpus_level"]["wer"],
