@@ -96,7 +96,7 @@ def bench_call(arguments: Sequence[str]) -> tuple[Callable[..., None], dict[str,
     """Which function ``audiollm bench …`` calls, and what with.
 
     Args:
-        arguments: what follows ``bench``. Without the name of an action behind the name of the benchmark, it is ``run``.
+        arguments: what follows ``bench``; without an action behind the name of the benchmark it is ``run``.
     """
     parser = ArgumentParser(prog="audiollm bench", description="Score a model, or predictions, on a benchmark.")
     parser.add_argument("benchmark", choices=tuple(BENCHMARKS), help="which; NAME --help tells more")

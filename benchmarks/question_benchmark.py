@@ -1,15 +1,104 @@
-"""What a multiple-choice benchmark of audio understanding is: how its data are read and its replies scored."""
+"""What a multiple-choice benchmark of audio understanding is: how its files are read and its replies graded."""
 
 from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
 
 from .question_items import QuestionItem
 
 BENCHMARK_NAMES = ("mmau", "mmar", "mmsu")
+
+Mode = Literal["official", "strict", "extract"]
+MODES: tuple[Mode, ...] = ("official", "strict", "extract")
+
+
+class _Missing:
+    """The type of ``MISSING``."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing()
+"""In place of a reply that is not there at all, which is not the same as null."""
+
+
+@dataclass(frozen=True)
+class FieldProblem:
+    """What is wrong with a field of a question.
+
+    Attributes:
+        field: its name in the file.
+        text: what is wrong, to be read after the name: "is null, not text".
+        fatal: whether nothing can be graded without it.
+    """
+
+    field: str
+    text: str
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.text}"
+
+
+class Verdict(NamedTuple):
+    """How a reply was graded.
+
+    Attributes:
+        counted: whether the question is in the denominator.
+        correct: None if it is not counted.
+        missing: there is no reply: none at all, null, or blank.
+        unreadable: there is one, but it names no option, or several.
+        details: what else is to be written down about it.
+    """
+
+    counted: bool
+    correct: bool | None
+    missing: bool = False
+    unreadable: bool = False
+    details: Mapping[str, Any] | None = None
+
+
+Groups = tuple[tuple[str, str], ...]
+"""The groups that a question belongs to, such as ``(("task", "music"), ("difficulty", "easy"))``."""
+
+
+@dataclass
+class Tally:
+    """Counted and right questions by their groups, in order of appearance."""
+
+    counts: dict[Groups, list[int]] = field(default_factory=dict)
+
+    def add(self, groups: Mapping[str, str], correct: bool) -> None:
+        count = self.counts.setdefault(tuple(groups.items()), [0, 0])
+        count[0] += 1
+        count[1] += correct
+
+    def by(self, *headings: str, where: Mapping[str, str] | None = None) -> dict[tuple[str, ...], tuple[int, int]]:
+        """Numbers of counted and right questions for each combination of the headings' values.
+
+        Args:
+            headings: a question without one of them is left out.
+            where: only questions with these values.
+        """
+        sums: dict[tuple[str, ...], tuple[int, int]] = {}
+        for groups, (num_counted, num_right) in self.counts.items():
+            values = dict(groups)
+            if any(heading not in values for heading in headings):
+                continue
+            if where is not None and any(values.get(heading) != value for heading, value in where.items()):
+                continue
+            key = tuple(values[heading] for heading in headings)
+            counted, right = sums.get(key, (0, 0))
+            sums[key] = (counted + num_counted, right + num_right)
+        return sums
+
+    def total(self, where: Mapping[str, str] | None = None) -> tuple[int, int]:
+        return self.by(where=where).get((), (0, 0))
 
 
 @dataclass(frozen=True)
@@ -17,7 +106,7 @@ class Revision:
     """Which version of a benchmark's questions was read.
 
     Attributes:
-        sha256: of the question file's bytes; of the questions' canonical JSON where they come in several files.
+        sha256: of the question file's bytes; of the questions' canonical JSON where they are in parquet files.
         name: what the version is known as; None if it is not a known one.
     """
 
@@ -33,28 +122,81 @@ class LoadedQuestions:
         items: in the order of the data.
         revision: which version they are.
         problems: what is wrong with single items, in words that name the item and the field.
+        aliases: other names by which predictions call items, and the items' ids.
     """
 
     items: Sequence[QuestionItem]
     revision: Revision
     problems: Sequence[str] = field(default_factory=tuple)
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 class QuestionBenchmark(ABC):
     """One benchmark: its names, its files, its rule."""
 
     name: str
+    title: str
     prediction_key: str
     """The field in which the published scorer looks for a reply."""
+    audio_key: str
+    """The field with the place of a recording, where it is a file of its own."""
+    file_names: Sequence[str]
+    """What the file of questions is called, now and in older copies."""
+    known_revisions: Mapping[str, str]
+    """Beginnings of the hashes of known versions, and what these are."""
+    published_census: Mapping[str, Mapping[str, int]] = {}
+    """How many questions there are of each group, where that is published; by heading."""
+    official_stops: bool
+    """Whether the published scorer stops at a reply or a field of another type."""
 
     @abstractmethod
-    def load(self, data: str) -> LoadedQuestions:
+    def question_of(
+        self, record: Mapping[str, Any], audio: str | bytes = ""
+    ) -> tuple[QuestionItem, list[FieldProblem]]:
+        """Reads a question of the published layout, as far as it can be read.
+
+        Args:
+            record: the published fields.
+            audio: the recording, where it is needed.
+        """
+
+    @abstractmethod
+    def grade(self, item: QuestionItem, reply: object, mode: Mode) -> Verdict:
+        """Grades a reply.
+
+        Args:
+            item: the question; its options in the order in which they were asked.
+            reply: text, or what stands in its place (``MISSING`` for nothing at all).
+            mode: the rule.
+        """
+
+    @abstractmethod
+    def tables(self, counted: Tally, asked: Tally, mode: Mode) -> dict[str, Any]:
+        """What the benchmark prints.
+
+        Args:
+            counted: questions in the denominator.
+            asked: all questions; those that are not counted as wrong ones.
+            mode: the rule they were graded by.
+
+        Returns:
+            ``table`` and ``printed``, and whatever else its papers show.
+        """
+
+    def load(self, data: str, *, with_audio: bool = True) -> LoadedQuestions:
         """Reads the questions of a local file or folder, or of a Hub data set.
+
+        Args:
+            data: the file, the folder, or ``owner/name``.
+            with_audio: whether the recordings are needed.
 
         Raises:
             ValueError: if there are no questions of this benchmark there.
             OSError: if a file is missing or the Hub cannot be reached.
         """
+        from .question_data import load_questions
+
+        return load_questions(self, data, with_audio=with_audio)
 
 
 def benchmark_named(name: str) -> QuestionBenchmark:
@@ -67,3 +209,9 @@ def benchmark_named(name: str) -> QuestionBenchmark:
         raise ValueError(f"benchmark={name!r}: use one of {', '.join(BENCHMARK_NAMES)}")
     benchmark: QuestionBenchmark = importlib.import_module(f"audiollm.benchmarks.{name}").BENCHMARK
     return benchmark
+
+
+def type_name(value: object) -> str:
+    """What JSON calls the type of a value."""
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)

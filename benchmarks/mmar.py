@@ -1,0 +1,56 @@
+"""MMAR (Ma et al., 2025, arXiv:2505.13032): questions about recordings that mix sound, music and speech.
+
+``python benchmarks/mmar.py --model … --data …`` is ``audiollm bench mmar --model … --data …``, and so with
+``accelerate launch``; ``check``, ``predict`` and ``score`` do the single steps.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from audiollm.benchmarks.letter_reading import letter_of_option
+from audiollm.benchmarks.token_benchmark import TokenBenchmark
+
+
+class Mmar(TokenBenchmark):
+    """MMAR: 1,000 questions in four layers of difficulty."""
+
+    name = "mmar"
+    title = "MMAR"
+    prediction_key = "answer_prediction"
+    audio_key = "audio_path"
+    file_names = ("MMAR-meta.jsonl", "MMAR-meta.json")
+    known_revisions = {"1c9a343e7bebf103": "meta of 2026, with rubrics"}
+    headings = {
+        "Modality-wise Accuracy": (
+            "modality",
+            (
+                "sound",
+                "music",
+                "speech",
+                "mix-sound-music",
+                "mix-sound-speech",
+                "mix-music-speech",
+                "mix-sound-music-speech",
+            ),
+        ),
+        "Category-wise Accuracy": (
+            "category",
+            ("Signal Layer", "Perception Layer", "Semantic Layer", "Cultural Layer"),
+        ),
+        "Sub-category-wise Accuracy": ("sub-category", ()),
+    }
+    other_groups = ("language",)
+
+    def letter(self, reply: str, choices: Sequence[str]) -> str | None:
+        return letter_of_option(reply, choices)
+
+
+BENCHMARK = Mmar()
+
+
+if __name__ == "__main__":
+    from audiollm.cli import main
+
+    main(["bench", "mmar", *sys.argv[1:]])

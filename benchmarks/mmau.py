@@ -1,0 +1,42 @@
+"""MMAU (Sakshi et al., 2024, arXiv:2410.19168): questions about sound, music and speech.
+
+``python benchmarks/mmau.py --model … --data …`` is ``audiollm bench mmau --model … --data …``, and so with
+``accelerate launch``; ``check``, ``predict`` and ``score`` do the single steps.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from audiollm.benchmarks.letter_reading import letter_among_four
+from audiollm.benchmarks.token_benchmark import TokenBenchmark
+
+
+class Mmau(TokenBenchmark):
+    """MMAU test-mini: 1,000 questions. The answers of its test set (9,000) are withheld."""
+
+    name = "mmau"
+    title = "MMAU"
+    prediction_key = "model_output"
+    audio_key = "audio_id"
+    file_names = ("mmau-test-mini.json", "mmau-test.json")
+    known_revisions = {"9f18fda99f8dbc2b": "test-mini of 2025-08-09"}
+    headings = {
+        "Task-wise Accuracy": ("task", ("sound", "music", "speech")),
+        "Difficulty-wise Accuracy": ("difficulty", ("easy", "hard", "medium")),
+        "Sub-category-wise Accuracy": ("sub-category", ()),
+    }
+    other_groups = ("category",)
+
+    def letter(self, reply: str, choices: Sequence[str]) -> str | None:
+        return letter_among_four(reply)
+
+
+BENCHMARK = Mmau()
+
+
+if __name__ == "__main__":
+    from audiollm.cli import main
+
+    main(["bench", "mmau", *sys.argv[1:]])

@@ -1,0 +1,135 @@
+"""Files of replies to the questions of a benchmark: the published scorers' input, and the logs of our own runs."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+LOG_KINDS = ("run", "prediction", "failure")
+
+
+@dataclass
+class PredictionFile:
+    """A file of predictions, to be read once.
+
+    Attributes:
+        path: the file.
+        header: what a run of ours says about itself; None for a file of the published layout.
+        records: the published layout's objects; of a log, its lines of the kind "prediction".
+        problems: what was left out, in words; complete when the records have been read.
+        failed: ids of a log whose last line is a failure; complete when the records have been read.
+    """
+
+    path: Path
+    header: Record | None
+    records: Iterable[Record]
+    problems: list[str] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
+
+    @property
+    def sha256(self) -> str:
+        with open(self.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def open_predictions(path: str) -> PredictionFile:
+    """Opens predictions.
+
+    Args:
+        path: JSON list, or one JSON object a line (the first character tells, the name does not).
+
+    Raises:
+        ValueError: if a line is not a JSON object (also while the records are read); an unfinished last line and blank
+            lines are left out with a warning.
+        OSError: if the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start[:1] == b"[":
+        return PredictionFile(Path(path), None, _list_of_objects(path))
+    problems: list[str] = []
+    lines = json_lines(path, problems)
+    first = next(lines, None)
+    if first is None:
+        return PredictionFile(Path(path), None, [], problems)
+    predictions = PredictionFile(Path(path), None, itertools.chain([first], lines), problems)
+    if first.get("kind") in LOG_KINDS:
+        if first["kind"] != "run":
+            raise ValueError(f"{path} is a log without its first line, which says what was asked; predict again")
+        predictions.header = first
+        predictions.records = _log_lines(predictions, lines)
+    return predictions
+
+
+def json_lines(path: str, problems: list[str]) -> Iterator[Record]:
+    """One JSON object a line; blank lines and an unfinished last line are left out.
+
+    Args:
+        path: the file.
+        problems: gets a sentence about what is left out.
+
+    Raises:
+        ValueError: if another line is not a JSON object.
+    """
+    # Bytes on purpose: lines of text also end at characters that JSON texts may hold, such as U+2028.
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if not line.strip():
+                _note(problems, f"{path}: line {number} is blank and left out")
+                continue
+            try:
+                record = json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                if not line.endswith(b"\n"):
+                    _note(problems, f"{path}: line {number}, the last, is unfinished and left out")
+                    return
+                raise ValueError(f"{path}: line {number} is not JSON ({error}); mend or remove it") from error
+            if not isinstance(record, dict):
+                raise ValueError(f"{path}: line {number} is a JSON {type(record).__name__}, not an object")
+            yield record
+
+
+def _note(problems: list[str], problem: str) -> None:
+    logger.warning("%s", problem)
+    problems.append(problem)
+
+
+def _list_of_objects(path: str) -> list[Record]:
+    try:
+        records = json.loads(Path(path).read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); was it written to its end?") from error
+    for number, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}: entry {number} is a JSON {type(record).__name__}, not an object")
+    return list(records)
+
+
+def _log_lines(predictions: PredictionFile, lines: Iterable[Record]) -> Iterator[Record]:
+    for line in lines:
+        kind = line.get("kind")
+        if kind == "prediction":
+            predictions.failed.discard(str(line.get("id")))
+            yield line
+        elif kind == "failure":
+            predictions.failed.add(str(line.get("id")))
+        elif kind != "run":
+            raise ValueError(f"{predictions.path}: a line of the kind {kind!r}: is it the log of another version?")
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

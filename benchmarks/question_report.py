@@ -1,0 +1,72 @@
+"""Where a scored benchmark goes: a JSON file with one line an item, and tables on the screen."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from audiollm.data.atomic import atomic_write
+
+
+def write_result(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Writes a result as JSON: readable above, one line for each of its items, which come last.
+
+    Characters beyond ASCII are escaped: predictions may hold halves of characters, which UTF-8 cannot.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    head = json.dumps({name: value for name, value in result.items() if name != "items"}, indent=1, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write(head.removesuffix("\n}") + ',\n "items": [')
+        separator = "\n  "
+        for item in result["items"]:
+            file.write(separator + json.dumps(item, allow_nan=False))
+            separator = ",\n  "
+        file.write("\n ]\n}\n")
+
+
+def show_result(result: Mapping[str, Any], output: str | None, *, as_json: bool = False) -> None:
+    """Writes a result to a file, if one is named, and shows it without its items."""
+    if output is not None:
+        write_result(result, output)
+    if as_json:
+        shown = {name: value for name, value in result.items() if name != "items"}
+        sys.stdout.write(json.dumps(shown, allow_nan=False) + "\n")
+        return
+    console = Console(markup=False, highlight=False)
+    for line in result["printed"]:
+        console.print(line)
+    console.print(_facts_table(result))
+
+
+def _facts_table(result: Mapping[str, Any]) -> Table:
+    table = Table(title=f"{result['benchmark']}, {result['mode']}", show_header=False, title_justify="left")
+    interval = result["interval"]
+    spread = f" ({interval['low']:.4f} to {interval['high']:.4f} at {interval['level']:.0%})" if interval else ""
+    rows: dict[str, Any] = {
+        "accuracy": f"{result['accuracy']:.4f}{spread}",
+        "right, counted, asked": f"{result['n_correct']:,} of {result['n_counted']:,} of {result['n_items']:,}",
+        "without a reply": f"{result['n_missing']:,}",
+        "unreadable replies": f"{result['n_unreadable']:,}",
+        "problems": f"{result['n_problems']:,}",
+    }
+    for name, share in result["baselines"].items():
+        if share is not None:
+            rows["always the first option" if name == "first_option" else "a random option"] = f"{share:.4f}"
+    rows["predictions"] = f"{result['predictions']['file']}, sha256 {result['predictions']['sha256'][:16]}"
+    if result["data"] is not None:
+        data = result["data"]
+        rows["data"] = f"sha256 {data['sha256'][:16]}, {data['known_as'] or 'not a known version'}"
+    if result["prompt"] is not None:
+        rows["prompt"] = result["prompt"].get("id", "")
+    if result["model"] is not None:
+        rows["model"] = result["model"].get("name", "")
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table
