@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -47,7 +47,7 @@ class Outcome:
 
 def outcomes_of(
     batches: Sequence[Sequence[AskedQuestion]], model: AudioChatModel, max_attempts: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Asks batches, as many at a time as the model allows, and yields what becomes of them as it comes.
 
     Args:
