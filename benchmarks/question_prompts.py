@@ -74,6 +74,13 @@ class QuestionPrompt:
         return self.template.format(question=question, choices=self.separator.join(lines), num_choices=num_choices)
 
 
+def _places(template: str, where: str) -> set[str]:
+    try:
+        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}; write braces that are no place twice, {{{{ and }}}}") from error
+
+
 _PROMPTS = (
     # What MMAU's authors name as their best prompt, in an answer on their issue tracker. They print neither line
     # breaks nor how options are set; lines are ours.
@@ -172,10 +179,3 @@ def _read_prompt(path: str | os.PathLike[str]) -> QuestionPrompt:
     if prompt.id in PROMPTS and prompt.sha256 != PROMPTS[prompt.id].sha256:
         raise ValueError(f"{path}: the id {prompt.id} is taken by another prompt; choose a new one")
     return prompt
-
-
-def _places(template: str, where: str) -> set[str]:
-    try:
-        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}; write braces that are no place twice, {{{{ and }}}}") from error
