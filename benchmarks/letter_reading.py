@@ -1,4 +1,4 @@
-"""Reading the letter of an option out of a reply, as the parsers of lmms-eval and of MMSU do; but never guessing one."""
+"""Reading the letter of an option out of a reply, as the parsers of lmms-eval and MMSU do; but never guessing one."""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from audiollm.benchmarks.letter_reading import letter_of_option
 from audiollm.benchmarks.token_benchmark import TokenBenchmark
@@ -21,8 +22,8 @@ class Mmar(TokenBenchmark):
     prediction_key = "answer_prediction"
     audio_key = "audio_path"
     file_names = ("MMAR-meta.jsonl", "MMAR-meta.json")
-    known_revisions = {"1c9a343e7bebf103": "meta of 2026, with rubrics"}
-    headings = {
+    known_revisions: ClassVar[Mapping[str, str]] = {"1c9a343e7bebf103": "meta of 2026, with rubrics"}
+    headings: ClassVar[Mapping[str, tuple[str, Sequence[str]]]] = {
         "Modality-wise Accuracy": (
             "modality",
             (

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from audiollm.benchmarks.letter_reading import letter_among_four
 from audiollm.benchmarks.token_benchmark import TokenBenchmark
@@ -21,8 +22,8 @@ class Mmau(TokenBenchmark):
     prediction_key = "model_output"
     audio_key = "audio_id"
     file_names = ("mmau-test-mini.json", "mmau-test.json")
-    known_revisions = {"9f18fda99f8dbc2b": "test-mini of 2025-08-09"}
-    headings = {
+    known_revisions: ClassVar[Mapping[str, str]] = {"9f18fda99f8dbc2b": "test-mini of 2025-08-09"}
+    headings: ClassVar[Mapping[str, tuple[str, Sequence[str]]]] = {
         "Task-wise Accuracy": ("task", ("sound", "music", "speech")),
         "Difficulty-wise Accuracy": ("difficulty", ("easy", "hard", "medium")),
         "Sub-category-wise Accuracy": ("sub-category", ()),

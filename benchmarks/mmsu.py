@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from audiollm.benchmarks.answer_extraction import after_thinking, extract_answer
 from audiollm.benchmarks.letter_reading import letter_at_an_end
@@ -19,6 +19,7 @@ from audiollm.benchmarks.question_benchmark import (
     FieldProblem,
     Mode,
     QuestionBenchmark,
+    QuestionReading,
     Tally,
     Verdict,
     type_name,
@@ -48,16 +49,14 @@ class Mmsu(QuestionBenchmark):
     prediction_key = "response"
     audio_key = "audio_path"
     file_names = ("question/mmsu.jsonl", "mmsu.jsonl")
-    known_revisions: Mapping[str, str] = {}
-    published_census = {
+    known_revisions: ClassVar[Mapping[str, str]] = {}
+    published_census: ClassVar[Mapping[str, Mapping[str, int]]] = {
         "category": {"Perception": 2580, "Reasoning": 2420},
         "sub-category": {"Linguistics": 3655, "Paralinguistics": 1345},
     }
     official_stops = False
 
-    def question_of(
-        self, record: Mapping[str, Any], audio: str | bytes = ""
-    ) -> tuple[QuestionItem, list[FieldProblem]]:
+    def question_of(self, record: Mapping[str, Any], audio: str | bytes = "") -> QuestionReading:
         problems: list[FieldProblem] = []
         choices = tuple(_choice(record, f"choice_{letter.lower()}", problems) for letter in _LETTERS)
         answer = record.get("answer_gt", MISSING)

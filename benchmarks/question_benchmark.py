@@ -6,7 +6,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from .question_items import QuestionItem
 
@@ -43,6 +43,10 @@ class FieldProblem:
 
     def __str__(self) -> str:
         return f"{self.field} {self.text}"
+
+
+QuestionReading = tuple[QuestionItem, list[FieldProblem]]
+"""A question as far as it can be read, and what is wrong with it."""
 
 
 class Verdict(NamedTuple):
@@ -142,17 +146,15 @@ class QuestionBenchmark(ABC):
     """The field with the place of a recording, where it is a file of its own."""
     file_names: Sequence[str]
     """What the file of questions is called, now and in older copies."""
-    known_revisions: Mapping[str, str]
+    known_revisions: ClassVar[Mapping[str, str]]
     """Beginnings of the hashes of known versions, and what these are."""
-    published_census: Mapping[str, Mapping[str, int]] = {}
+    published_census: ClassVar[Mapping[str, Mapping[str, int]]] = {}
     """How many questions there are of each group, where that is published; by heading."""
     official_stops: bool
     """Whether the published scorer stops at a reply or a field of another type."""
 
     @abstractmethod
-    def question_of(
-        self, record: Mapping[str, Any], audio: str | bytes = ""
-    ) -> tuple[QuestionItem, list[FieldProblem]]:
+    def question_of(self, record: Mapping[str, Any], audio: str | bytes = "") -> QuestionReading:
         """Reads a question of the published layout, as far as it can be read.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from .question_benchmark import MISSING, FieldProblem, LoadedQuestions, QuestionBenchmark
 from .question_items import QuestionItem
@@ -14,25 +14,25 @@ from .question_predictions import PredictionFile, Record
 _LIKELY_KEYS = ("model_output", "model_prediction", "answer_prediction", "response", "prediction", "output", "pred")
 
 
-class AskedQuestion(NamedTuple):
+class PairedQuestion(NamedTuple):
     """A question and what stands in the place of its reply.
 
     Attributes:
-        index: position in the file of predictions, or in the data where these are given.
-        id: None if the file has none.
+        position: in the file of predictions, or in the data where these are given.
+        id: as the file has it; None if it has none.
         item: the question, with its options as they were asked.
         reply: text; anything else JSON can hold; ``MISSING``.
         problems: what is wrong with the question's fields.
     """
 
-    index: int
-    id: str | None
+    position: int
+    id: Any
     item: QuestionItem
     reply: object
     problems: Sequence[FieldProblem]
 
 
-def questions_of_file(benchmark: QuestionBenchmark, predictions: PredictionFile, key: str) -> Iterator[AskedQuestion]:
+def questions_of_file(benchmark: QuestionBenchmark, predictions: PredictionFile, key: str) -> Iterator[PairedQuestion]:
     """The questions of a file that holds them along with the replies.
 
     Raises:
@@ -45,8 +45,7 @@ def questions_of_file(benchmark: QuestionBenchmark, predictions: PredictionFile,
         num_replies += key in record
         if not num_replies:
             seen_keys.update(other for other in _LIKELY_KEYS if other in record)
-        name = record.get("id")
-        yield AskedQuestion(index, None if name is None else str(name), item, record.get(key, MISSING), problems)
+        yield PairedQuestion(index, record.get("id"), item, record.get(key, MISSING), problems)
     if not num_replies and seen_keys:
         raise ValueError(
             f"{predictions.path}: no item has a reply in {key!r}, where {benchmark.title}'s scorer looks; "
@@ -56,7 +55,7 @@ def questions_of_file(benchmark: QuestionBenchmark, predictions: PredictionFile,
 
 def questions_of_data(
     benchmark: QuestionBenchmark, predictions: PredictionFile, loaded: LoadedQuestions, key: str
-) -> Iterator[AskedQuestion]:
+) -> Iterator[PairedQuestion]:
     """The questions of the data, each with its reply if there is one.
 
     Raises:
@@ -87,7 +86,7 @@ def questions_of_data(
         asked = record.get("choices") if header is not None else None
         if isinstance(asked, list) and tuple(asked) != item.choices:
             item = _as_asked(predictions, item, asked)
-        yield AskedQuestion(index, item.id, item, record.get(reply_key, MISSING), ())
+        yield PairedQuestion(index, item.id, item, record.get(reply_key, MISSING), ())
 
 
 def _check_header(
@@ -116,14 +115,24 @@ def _name_in_data(
 def _check_same(predictions: PredictionFile, benchmark: QuestionBenchmark, record: Record, item: QuestionItem) -> None:
     """Refuses predictions that were made for another version of the questions."""
     own, problems = benchmark.question_of(record)
-    wrong = {problem.field for problem in problems}
-    for field, given, expected in (("answer", own.answer, item.answer), ("choices", own.choices, item.choices)):
-        has_it = not any(name.startswith((field, field.removesuffix("s"))) for name in wrong)
-        if has_it and given and given != expected and without_letters(given) != expected:
-            raise ValueError(
-                f"{predictions.path}: {field} of item {item.id} is {given!r} there and {expected!r} in the data: "
-                "they are of different versions"
-            )
+    wrong = " ".join(problem.field for problem in problems if problem.fatal)
+    if "choice" not in wrong and any(own.choices):
+        plain = without_letters(own.choices)
+        if tuple(plain) != item.choices:
+            _refuse_version(predictions, item, "choices", plain, list(item.choices))
+        if "answer" not in wrong and own.answer:
+            answer = plain[own.choices.index(own.answer)] if own.answer in own.choices else own.answer
+            if answer != item.answer:
+                _refuse_version(predictions, item, "answer", answer, item.answer)
+
+
+def _refuse_version(
+    predictions: PredictionFile, item: QuestionItem, field: str, there: object, in_data: object
+) -> NoReturn:
+    raise ValueError(
+        f"{predictions.path}: {field} of item {item.id}: {there!r} there, {in_data!r} in the data; "
+        "the two are of different versions"
+    )
 
 
 def _as_asked(predictions: PredictionFile, item: QuestionItem, asked: Sequence[str | None]) -> QuestionItem:
@@ -134,14 +143,13 @@ def _as_asked(predictions: PredictionFile, item: QuestionItem, asked: Sequence[s
     return replace(item, choices=tuple(asked))
 
 
-def without_letters(choices: object) -> object:
+def without_letters(choices: Sequence[Any]) -> list[Any]:
     """Options without ``(A) ``, ``(B) ``, … before them, if all of them have it."""
-    if not isinstance(choices, tuple) or not choices:
-        return choices
     marks = [f"({chr(ord('A') + position)}) " for position in range(len(choices))]
-    if all(isinstance(choice, str) and choice.startswith(mark) for choice, mark in zip(choices, marks, strict=True)):
-        return tuple(choice[len(mark) :] for choice, mark in zip(choices, marks, strict=True))
-    return choices
+    marked = list(zip(choices, marks, strict=True))
+    if all(isinstance(choice, str) and choice.startswith(mark) for choice, mark in marked):
+        return [choice[len(mark) :] for choice, mark in marked]
+    return list(choices)
 
 
 def first_problems(problems: Iterable[str], limit: int = 5) -> str:

@@ -31,6 +31,13 @@ def write_result(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
         file.write("\n ]\n}\n")
 
 
+def write_facts(facts: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Writes facts as JSON."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+
+
 def show_result(result: Mapping[str, Any], output: str | None, *, as_json: bool = False) -> None:
     """Writes a result to a file, if one is named, and shows it without its items."""
     if output is not None:

@@ -13,8 +13,9 @@ from typing import Any
 
 from .bootstrap import share_interval
 from .question_benchmark import MISSING, MODES, LoadedQuestions, Mode, QuestionBenchmark, Tally, Verdict, type_name
+from .question_data import check_revision
 from .question_items import QuestionItem
-from .question_pairing import AskedQuestion, first_problems, questions_of_data, questions_of_file
+from .question_pairing import PairedQuestion, first_problems, questions_of_data, questions_of_file
 from .question_predictions import PredictionFile, open_predictions
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ def score_file(
     data: str | None = None,
     mode: Mode = "official",
     prediction_key: str | None = None,
+    require_known_data: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Scores a file of predictions.
@@ -40,6 +42,7 @@ def score_file(
         data: the questions; None if the file holds them.
         mode: the rule.
         prediction_key: field of the replies; None: the published scorer's.
+        require_known_data: whether the data must be a known version.
         seed: of the bootstrap interval.
 
     Returns:
@@ -53,6 +56,10 @@ def score_file(
         raise ValueError(f"mode={mode!r}: use one of {', '.join(MODES)}")
     source = open_predictions(predictions)
     loaded = None if data is None else benchmark.load(data, with_audio=False)
+    if loaded is not None:
+        check_revision(benchmark, loaded, require_known_data=require_known_data)
+    elif require_known_data:
+        raise ValueError("--require-known-data needs --data: a file of predictions does not tell its version")
     if source.header is not None and loaded is None:
         raise ValueError(f"{predictions} is a log, which does not hold the questions: give them with --data")
     key = prediction_key or benchmark.prediction_key
@@ -94,9 +101,9 @@ class QuestionScore:
     totals: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
-    def add(self, question: AskedQuestion, verdict: Verdict) -> None:
+    def add(self, question: PairedQuestion, verdict: Verdict) -> None:
         entry = {
-            "index": question.index,
+            "index": question.position,
             "id": question.id,
             "counted": verdict.counted,
             "correct": verdict.correct,
@@ -106,7 +113,7 @@ class QuestionScore:
         if verdict.unreadable:
             entry["unreadable"] = True
         details = verdict.details or {}
-        self.items.append(entry | details if details else entry)
+        self.items.append({**entry, **details})
         self.num_missing += verdict.missing
         self.num_unreadable += verdict.unreadable
         groups = question.item.groups
@@ -129,7 +136,7 @@ class QuestionScore:
 
 
 def score_questions(
-    benchmark: QuestionBenchmark, questions: Iterable[AskedQuestion], mode: Mode, *, source: str, key: str
+    benchmark: QuestionBenchmark, questions: Iterable[PairedQuestion], mode: Mode, *, source: str, key: str
 ) -> QuestionScore:
     """Grades and counts questions.
 
@@ -147,13 +154,12 @@ def score_questions(
     stops: list[str] = []
     seen: set[str] = set()
     for question in questions:
-        name = f"item {question.index}" if question.id is None else f"item {question.id}"
+        name = f"item {question.position}" if question.id is None else f"item {question.id}"
         fatal, noted = _problems(benchmark, question, mode, key)
-        if question.id is not None and question.id in seen:
+        if question.id is not None and name in seen:
             score.num_repeated += 1
             (noted if mode == "official" else fatal).append("id occurs more than once")
-        elif question.id is not None:
-            seen.add(question.id)
+        seen.add(name)
         stops += [f"{name}: {problem}" for problem in fatal]
         score.problems += [f"{name}: {problem}" for problem in noted]
         if not fatal:
@@ -168,7 +174,7 @@ def score_questions(
 
 
 def _problems(
-    benchmark: QuestionBenchmark, question: AskedQuestion, mode: Mode, key: str
+    benchmark: QuestionBenchmark, question: PairedQuestion, mode: Mode, key: str
 ) -> tuple[list[str], list[str]]:
     """What prevents a question from being graded, and what is only to be noted."""
     reply = question.reply

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from .answer_extraction import after_thinking, extract_answer
-from .question_benchmark import MISSING, FieldProblem, Mode, QuestionBenchmark, Tally, Verdict, type_name
+from .question_benchmark import (
+    MISSING,
+    FieldProblem,
+    Mode,
+    QuestionBenchmark,
+    QuestionReading,
+    Tally,
+    Verdict,
+    type_name,
+)
 from .question_items import QuestionItem
 from .token_matching import Words, names_option, option_words, words_of
 
@@ -18,7 +27,7 @@ class TokenBenchmark(QuestionBenchmark):
     """A benchmark whose replies are graded by word sets and counted under several headings."""
 
     official_stops = True
-    headings: Mapping[str, tuple[str, Sequence[str]]]
+    headings: ClassVar[Mapping[str, tuple[str, Sequence[str]]]]
     """Title of each printed table: the field it is by, and the values that the scorer knows, in printed order.
 
     Without known values a table is by whatever occurs.
@@ -26,9 +35,7 @@ class TokenBenchmark(QuestionBenchmark):
     other_groups: Sequence[str] = ()
     """Further fields to keep with a question."""
 
-    def question_of(
-        self, record: Mapping[str, Any], audio: str | bytes = ""
-    ) -> tuple[QuestionItem, list[FieldProblem]]:
+    def question_of(self, record: Mapping[str, Any], audio: str | bytes = "") -> QuestionReading:
         problems: list[FieldProblem] = []
         choices = _choices(record, problems)
         answer = record.get("answer", MISSING)
@@ -108,9 +115,7 @@ class TokenBenchmark(QuestionBenchmark):
         printed: list[str] = []
         for title, (field, known) in self.headings.items():
             groups = {value: counts for (value,), counts in counted.by(field).items()}
-            rows = {
-                name: groups.get(name, (0, 0)) for name in [*known, *(name for name in groups if name not in known)]
-            }
+            rows = {name: groups.get(name, (0, 0)) for name in dict.fromkeys((*known, *groups))}
             table[title] = {name: _row(*counts) for name, counts in rows.items()}
             printed += [_RULE, f"{title}:", *(f"{name} : {_over(*counts)}" for name, counts in rows.items())]
         table["total"] = _row(*counted.total())

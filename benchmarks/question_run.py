@@ -1,0 +1,117 @@
+"""A whole run of a multiple-choice benchmark: check the data, ask the model, score in every mode."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .launched_processes import launched_processes
+from .models_under_test.audio_chat_model import AnswerSettings, open_audio_chat_model
+from .question_benchmark import MODES, LoadedQuestions, QuestionBenchmark, benchmark_named
+from .question_checking import check_questions, require_usable
+from .question_data import check_revision
+from .question_pairing import first_problems
+from .question_predicting import PredictingSettings, PredictionReport, predict_questions
+from .question_report import show_result, write_facts, write_result
+from .question_scoring import score_file
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionRun:
+    """How a benchmark is run.
+
+    Attributes:
+        output: folder of the predictions and results.
+        predicting: what is asked, and how often.
+        answering: how answers are generated.
+        device: torch device of a model that runs here; None: the first GPU there is.
+        dtype: of its weights.
+        endpoint_model: name of the model at an endpoint.
+        endpoint_key: environment variable with the endpoint's key.
+        concurrency: requests to an endpoint at a time.
+        require_known_data: refuse questions that are not a known version.
+        keep_going: ask what can be asked although recordings cannot be used.
+    """
+
+    output: str
+    predicting: PredictingSettings = field(default_factory=PredictingSettings)
+    answering: AnswerSettings = field(default_factory=AnswerSettings)
+    device: str | None = None
+    dtype: str = "auto"
+    endpoint_model: str | None = None
+    endpoint_key: str | None = None
+    concurrency: int = 8
+    require_known_data: bool = False
+    keep_going: bool = False
+
+
+def run_questions(benchmark: str, data: str, model: str | None, run: QuestionRun) -> None:
+    """Checks, predicts and scores; of several processes the main one checks and scores.
+
+    Args:
+        benchmark: its name.
+        data: see `question_data.load_questions`.
+        model: see `models_under_test.audio_chat_model.open_audio_chat_model`.
+        run: how.
+
+    Raises:
+        ValueError: if data, model or an earlier run in the output do not fit; see `predict_questions`.
+        OSError: if a file is missing.
+    """
+    questions = benchmark_named(benchmark)
+    loaded = questions.load(data)
+    launched_processes().from_main(lambda: _check(questions, loaded, run))
+    report = _predict(questions, loaded, model, run)
+    if report.is_main:
+        _score(questions, loaded, data, report, run)
+
+
+def predict_replies(benchmark: str, data: str, model: str | None, run: QuestionRun) -> None:
+    """Predicts alone; for the arguments and errors see `run_questions`."""
+    questions = benchmark_named(benchmark)
+    loaded = questions.load(data)
+    launched_processes().from_main(lambda: check_revision(questions, loaded, require_known_data=run.require_known_data))
+    _predict(questions, loaded, model, run)
+
+
+def _check(questions: QuestionBenchmark, loaded: LoadedQuestions, run: QuestionRun) -> None:
+    report = check_questions(questions, loaded, limit=run.predicting.limit)
+    write_facts(report, Path(run.output) / "check.json")
+    if run.keep_going and report["audio_problems"]:
+        logger.warning("%d recordings cannot be used and count as not answered", report["n_audio_problems"])
+        report = {**report, "audio_problems": {}}
+    require_usable(questions, loaded, report, require_known_data=run.require_known_data)
+
+
+def _predict(
+    questions: QuestionBenchmark, loaded: LoadedQuestions, model: str | None, run: QuestionRun
+) -> PredictionReport:
+    under_test = open_audio_chat_model(
+        model,
+        settings=run.answering,
+        device=run.device,
+        dtype=run.dtype,
+        endpoint_model=run.endpoint_model,
+        key_variable=run.endpoint_key,
+        concurrency=run.concurrency,
+    )
+    report = predict_questions(questions.name, loaded, under_test, run.output, run.predicting)
+    if report.failures and report.is_main:
+        shown = first_problems((f"{name}: {error}" for name, error in report.failures.items()), limit=3)
+        logger.warning("%d of %d questions have no reply: %s", len(report.failures), report.asked, shown)
+    return report
+
+
+def _score(
+    questions: QuestionBenchmark, loaded: LoadedQuestions, data: str, report: PredictionReport, run: QuestionRun
+) -> None:
+    if not any(item.answer for item in loaded.items):
+        logger.warning("the answers are withheld: %s is to be handed in, not scored here", report.path)
+        return
+    for mode in MODES:
+        result = score_file(questions, str(report.path), data=data, mode=mode)
+        write_result(result, Path(run.output) / f"{mode}.json")
+        show_result(result, None)
