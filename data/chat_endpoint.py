@@ -60,7 +60,7 @@ class EndpointModel:
         self._settings = settings or EndpointSettings()
         timeout = openai.Timeout(self._settings.timeout_seconds, connect=CONNECT_SECONDS)
         self._client = openai.OpenAI(
-            base_url=url, api_key=_key(url, key_variable), timeout=timeout, max_retries=self._settings.max_retries
+            base_url=url, api_key=endpoint_key(url, key_variable), timeout=timeout, max_retries=self._settings.max_retries
         )
         self._model = model or self._only_model()
 
@@ -133,7 +133,7 @@ def _pause_seconds(num_retries: int) -> float:
     return min(FIRST_PAUSE_SECONDS * 2**num_retries, LONGEST_PAUSE_SECONDS) * random.uniform(0.75, 1)
 
 
-def _key(url: str, variable: str | None) -> str:
+def endpoint_key(url: str, variable: str | None) -> str:
     """The key for an endpoint; servers that want none get a word, which the client insists on."""
     if variable is None and urlsplit(url).hostname != OPENAI_HOST:
         return "none"

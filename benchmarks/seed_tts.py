@@ -1,0 +1,310 @@
+"""SEED-TTS-eval: speaks the texts of a list in the voices of its prompts, and judges what came of it.
+
+Every recording, transcript and verdict is kept; a run that was stopped goes on. Examples::
+
+    python benchmarks/seed_tts.py --meta en/meta.lst --language en --model mini --output results/seed-tts-en
+    python benchmarks/seed_tts.py --meta zh/meta.lst --language zh --wavs their_wavs --output results/theirs
+    accelerate launch benchmarks/seed_tts.py --meta en/meta.lst --language en --seeds 0,1,2 --output results/three
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, Literal
+
+from jsonargparse import auto_cli, set_parsing_settings
+
+from audiollm.benchmarks.figures_output import write_figures
+from audiollm.benchmarks.folder_lock import locked_folder
+from audiollm.benchmarks.launched_processes import LaunchedProcesses, launched_processes
+from audiollm.benchmarks.metrics.speaker_similarity.speaker_similarity import printed_lines
+from audiollm.benchmarks.seed_tts_meta import SpeechItem, SpeechList, missing_recordings, read_meta
+from audiollm.benchmarks.seed_tts_pairs import TextPair, score_pairs
+from audiollm.benchmarks.speech_judging import NONE, SpeechJudges, SpokenRecording, Verdict, mean_and_count
+from audiollm.benchmarks.speech_recognizers import recognizer_for
+from audiollm.benchmarks.speech_synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, check_identity, synthesise
+from audiollm.benchmarks.speech_table import show_speech_table
+
+RESULT_NAME = "result.json"
+PAIRS_NAME = "pairs.jsonl"
+VERDICTS_NAME = "verdicts.jsonl"
+TRUTH = "ground truth"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedTTSConfig:
+    """One model, or a folder of recordings, on one list."""
+
+    meta: str
+    """The list, such as en/meta.lst of the data set; paths in it are relative to it."""
+    language: Literal["en", "zh"]
+    """Of the texts."""
+    output: str
+    """Folder for recordings, transcripts and result.json."""
+    model: str = "mini"
+    """Audio-LLM folder or Hub id, with a waveform decoder; the embedded one if not given."""
+    wavs: str | None = None
+    """Judge the recordings <id>.wav of this folder; no model is used."""
+    seeds: str = "0"
+    """One run for each, such as 0,1,2; mean and spread are reported."""
+    limit: int | None = None
+    """Only the first so many lines."""
+    voice: VoiceMode = "auto"
+    """How the decoder takes over a prompt's voice: prompt, speaker (vector), both, none, or auto (what it can)."""
+    speaker_encoder: str = "resemblyzer"
+    """Of the decoder's speaker vectors."""
+    asr: str | None = None
+    """Recognizer: whisper-tiny.en, whisper-base, whisper-large-v3, paraformer-zh, a folder, Hub id, http://…/v1#model,
+    or none. A small one of the language if not given."""
+    similarity: str = "resemblyzer"
+    """Speaker encoder that measures likeness, or none."""
+    mos: str = "dnsmos"
+    """Predictor of opinion, or none."""
+    max_seconds: float | None = None
+    """Of one utterance."""
+    temperature: float | None = None
+    """Of the choice of codes."""
+    steps: int | None = None
+    """Of the decoder's flow model."""
+    attempts: int = 2
+    """How often an utterance is tried that fails."""
+    device: str = "cpu"
+    """Where models compute."""
+    json: bool = False
+    """Print the result without its utterances as JSON."""
+
+    def __post_init__(self) -> None:
+        seed_numbers(self.seeds)
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit={self.limit}: use 1 or more")
+        if self.attempts < 1:
+            raise ValueError(f"attempts={self.attempts}: use 1 or more")
+
+
+def seed_numbers(seeds: str) -> list[int]:
+    """Reads ``0,1,2``.
+
+    Raises:
+        ValueError: there is anything but whole numbers, or one twice.
+    """
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(f"seeds={seeds!r}: give whole numbers, each once, such as 0,1,2")
+    return numbers
+
+
+def measure(config: SeedTTSConfig, system: SpeechSystem | None = None) -> dict[str, Any] | None:
+    """Runs the benchmark.
+
+    Args:
+        config: what to run.
+        system: what speaks, in place of the model of ``config``.
+
+    Returns:
+        The result, which is in ``result.json`` too; None in processes that are not the main one.
+
+    Raises:
+        ValueError: the list or a setting is wrong, the folder holds another run, or another process is at work on it.
+        OSError: recordings of the list are missing, or a model cannot be had.
+    """
+    processes = launched_processes()
+    listed = read_meta(
+        config.meta, allow_missing_prompts=config.similarity == NONE and config.voice in ("none", "auto")
+    )
+    items = listed.items[: config.limit]
+    missing = missing_recordings(items)
+    if missing:
+        raise OSError(f"{len(missing)} recordings of {config.meta} are missing, such as {missing[0]}")
+    folder = Path(config.output)
+    if not processes.is_main:
+        _speak_all(config, system, listed, items, folder, processes)
+        return None
+    with locked_folder(folder):
+        described = _speak_all(config, system, listed, items, folder, processes)
+        return _judge_all(config, listed, items, folder, described)
+
+
+def _speak_all(
+    config: SeedTTSConfig,
+    system: SpeechSystem | None,
+    listed: SpeechList,
+    items: Sequence[SpeechItem],
+    folder: Path,
+    processes: LaunchedProcesses,
+) -> dict[str, Any]:
+    """Makes the recordings of all seeds, this process its share; returns what made them."""
+    if config.wavs is not None:
+        return {"wavs": config.wavs}
+    system = system or _load_system(config)
+    described = system.describe()
+    # What is spoken; how it is judged may change from run to run.
+    identity = {"benchmark": "seed-tts", "meta_sha256": listed.sha256, "language": config.language, "system": described}
+    processes.from_main(lambda: check_identity(folder, identity))
+    for seed in seed_numbers(config.seeds):
+        share = items[processes.rank :: processes.world_size]
+        synthesise(
+            system, share, folder / f"seed{seed}" / "wavs", seed=seed, attempts=config.attempts, rank=processes.rank
+        )
+    processes.wait()
+    return described
+
+
+def _load_system(config: SeedTTSConfig) -> SpeechSystem:
+    from audiollm.modeling import AudioLLM
+
+    model = AudioLLM.from_pretrained(config.model, device=config.device)
+    generation = {"max_seconds": config.max_seconds, "temperature": config.temperature, "steps": config.steps}
+    return AudioLLMSpeech(
+        model, config.model, voice=config.voice, speaker_encoder=config.speaker_encoder, generation=generation
+    )
+
+
+def _judge_all(
+    config: SeedTTSConfig,
+    listed: SpeechList,
+    items: Sequence[SpeechItem],
+    folder: Path,
+    described: dict[str, Any],
+) -> dict[str, Any]:
+    judges = SpeechJudges(
+        recognizer_for(config.language, config.asr),
+        config.similarity,
+        config.mos,
+        language=config.language,
+        device=config.device,
+    )
+    runs = []
+    for seed in seed_numbers(config.seeds) if config.wavs is None else [0]:
+        place = folder / f"seed{seed}" if config.wavs is None else folder
+        wavs = place / "wavs" if config.wavs is None else Path(config.wavs)
+        paths = {item.id: str(wavs / item.file_name) for item in items}
+        runs.append({"seed": seed} | _judge_recordings(judges, items, paths, place, config.language))
+    truths = {item.id: item.truth for item in items if item.truth is not None}
+    truth = None
+    if truths:
+        spoken = [item for item in items if item.id in truths]
+        truth = _judge_recordings(judges, spoken, truths, folder / "ground_truth", config.language)
+    result = {
+        "benchmark": "seed-tts",
+        "meta": {"file": Path(listed.path).name, "sha256": listed.sha256, "lines": len(listed.items)},
+        "language": config.language,
+        "limit": config.limit,
+        "system": described,
+        "judges": judges.names,
+        "n_items": len(items),
+        "summary": summarise(runs),
+        "runs": runs,
+        "ground_truth": truth,
+        "config": asdict(config),
+    }
+    write_figures(result, str(folder / RESULT_NAME))
+    return result
+
+
+def _judge_recordings(
+    judges: SpeechJudges, items: Sequence[SpeechItem], paths: dict[str, str], folder: Path, language: Any
+) -> dict[str, Any]:
+    """Figures of one set of recordings; transcripts and verdicts go to the folder.
+
+    A recording that is missing has no verdict. The published scripts leave it out without a word; here it is counted,
+    and ``wer_missing_as_wrong`` takes nothing to have been heard of it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    there = [item for item in items if Path(paths[item.id]).is_file()]
+    verdicts = judges.judge(
+        [SpokenRecording(item.id, paths[item.id], item.prompt) for item in there], folder / VERDICTS_NAME
+    )
+    figures: dict[str, Any] = {
+        "n_items": len(items),
+        "missing": sorted({item.id for item in items} - {item.id for item in there}),
+        "similarity": mean_and_count([verdict.similarity for verdict in verdicts]),
+        "mos": mean_and_count([verdict.mos for verdict in verdicts]),
+        "seconds": sum(verdict.seconds for verdict in verdicts),
+    }
+    similarity = figures["similarity"]
+    if similarity["n"]:
+        similarity["printed"] = printed_lines(similarity["mean"], similarity["variance"])
+    return figures | _words(there, items, verdicts, folder, language)
+
+
+def _words(
+    there: Sequence[SpeechItem], items: Sequence[SpeechItem], verdicts: Sequence[Verdict], folder: Path, language: Any
+) -> dict[str, Any]:
+    """Word error rates of what was heard; the pairs are kept as a file that can be scored again."""
+    heard = {
+        item.id: verdict.hypothesis
+        for item, verdict in zip(there, verdicts, strict=True)
+        if verdict.hypothesis is not None
+    }
+    if there and not heard:
+        return {"wer": None, "wer_missing_as_wrong": None}
+    pairs = [TextPair(item.id, heard[item.id], item.text) for item in items if item.id in heard]
+    lines = (
+        json.dumps({"id": pair.id, "hypothesis": pair.hypothesis, "reference": pair.reference}, ensure_ascii=False)
+        for pair in pairs
+    )
+    (folder / PAIRS_NAME).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    scored = score_pairs(pairs, language)
+    strict = score_pairs([TextPair(item.id, heard.get(item.id, ""), item.text) for item in items], language)
+    return {
+        "wer": scored["wer_of_all"],
+        "wer_missing_as_wrong": strict["wer_of_all"],
+        "published": scored["averaged"]["printed"],
+        "wer_corpus": scored["corpus_level"]["wer"],
+        "items": scored["items"],
+        "pairs": PAIRS_NAME,
+    }
+
+
+def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and spread (sample standard deviation; None of one run) of each figure over the runs."""
+    figures = {
+        "wer": [run["wer"] for run in runs],
+        "wer_missing_as_wrong": [run["wer_missing_as_wrong"] for run in runs],
+        "similarity": [run["similarity"]["mean"] for run in runs],
+        "mos": [run["mos"]["mean"] for run in runs],
+    }
+    summary: dict[str, Any] = {"num_runs": len(runs), "num_missing": sum(len(run["missing"]) for run in runs)}
+    for name, values in figures.items():
+        there = [value for value in values if value is not None]
+        summary[name] = {
+            "mean": mean(there) if there else None,
+            "spread": stdev(there) if len(there) > 1 else None,
+            "values": values,
+        }
+    return summary
+
+
+def show(result: dict[str, Any], *, as_json: bool) -> None:
+    """Prints a row for each run and one for the ground truth, or all but the utterances as JSON."""
+    if as_json:
+        runs = [{key: value for key, value in run.items() if key != "items"} for run in result["runs"]]
+        truth = result["ground_truth"] and {k: v for k, v in result["ground_truth"].items() if k != "items"}
+        sys.stdout.write(json.dumps(result | {"runs": runs, "ground_truth": truth}, ensure_ascii=False) + "\n")
+        return
+    rows = {f"seed {run['seed']}" if result["config"]["wavs"] is None else "recordings": run for run in result["runs"]}
+    show_speech_table(rows | ({TRUTH: result["ground_truth"]} if result["ground_truth"] else {}), result["judges"])
+
+
+def main() -> None:
+    """Reads the flags and runs; user errors end in one message and exit status 1."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    config = auto_cli(SeedTTSConfig, as_positional=False)
+    try:
+        result = measure(config)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"seed_tts: {error}")
+    if result is not None:
+        show(result, as_json=config.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Making the recordings of a list with an Audio-LLM: one file per utterance, so that a stopped run goes on."""
+# Shapes: N samples.
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from audiollm.data.atomic import atomic_write
+from audiollm.data.audio import load_audio
+from audiollm.data.audio_output import save_audio
+from audiollm.data.speakers import SpeakerEncoder, load_speaker_encoder
+from audiollm.modeling import AudioLLM
+from audiollm.speaking import speak
+
+from .seed_tts_meta import SpeechItem
+
+logger = logging.getLogger(__name__)
+
+VoiceMode = Literal["auto", "prompt", "speaker", "both", "none"]
+IDENTITY_NAME = "run.json"
+FAILURES_NAME = "failures.jsonl"
+
+
+class SpeechSystem(Protocol):
+    """What makes the recordings."""
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides what it makes, for the result and to notice changes when a run goes on."""
+
+    def say(self, item: SpeechItem, seed: int) -> tuple[Tensor, int]:
+        """Says the text of an item, in the voice of its prompt if it can: float ``[N]`` and the rate in Hz."""
+
+
+class AudioLLMSpeech:
+    """An Audio-LLM with a waveform decoder.
+
+    Args:
+        model: the Audio-LLM.
+        name: by which it was asked for.
+        voice: how the decoder takes over the prompt's voice: its mel and codes (``prompt``), a speaker encoder's vector
+            (``speaker``), ``both``, ``none``, or what the decoder can (``auto``).
+        speaker_encoder: which one.
+        generation: for `audiollm.speaking.speak`, such as ``max_seconds``, ``temperature``, ``steps``.
+
+    Raises:
+        ValueError: the decoder cannot take the voice that way.
+    """
+
+    def __init__(
+        self,
+        model: AudioLLM,
+        name: str,
+        *,
+        voice: VoiceMode = "auto",
+        speaker_encoder: str = "resemblyzer",
+        generation: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._model = model
+        self._name = name
+        self._generation = {key: value for key, value in (generation or {}).items() if value is not None}
+        decoder: Any = getattr(model.processor.audio_tokenizer, "decoder", None)
+        self._takes_prompt = voice in ("prompt", "both") or (voice == "auto" and hasattr(decoder, "prompt"))
+        self._encoder: SpeakerEncoder | None = None
+        if voice in ("speaker", "both"):
+            self._encoder = load_speaker_encoder(speaker_encoder)
+        elif voice == "auto" and getattr(decoder, "speaker_size", None):
+            encoder = load_speaker_encoder(speaker_encoder)
+            self._encoder = encoder if encoder.embedding_size == decoder.speaker_size else None
+        self._encoder_name = speaker_encoder if self._encoder is not None else None
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`SpeechSystem`."""
+        audio_tokenizer: Any = self._model.processor.audio_tokenizer
+        return {
+            "model": self._name,
+            "model_revision": getattr(self._model.model.config, "_commit_hash", None),
+            "tokenizer_fingerprint": audio_tokenizer.fingerprint(),
+            "decoder_prompt": self._takes_prompt,
+            "decoder_speaker": self._encoder_name,
+            "generation": self._generation,
+        }
+
+    def say(self, item: SpeechItem, seed: int) -> tuple[Tensor, int]:
+        """See :class:`SpeechSystem`."""
+        voice: dict[str, Any] = {}
+        if item.prompt is not None and self._takes_prompt:
+            voice["prompt_audio"] = item.prompt
+        if item.prompt is not None and self._encoder is not None:
+            voice["speaker"] = self._encoder.embed(*load_audio(item.prompt))
+        result = speak(self._model, item.text, seed=seed, **voice, **self._generation)
+        return result.waveform, result.sample_rate
+
+
+def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Writes down what run a folder holds, or refuses to go on with another one.
+
+    Raises:
+        ValueError: the folder holds another run, naming what is different.
+    """
+    path = folder / IDENTITY_NAME
+    # As it will be read again: tuples become lists.
+    identity = json.loads(json.dumps(identity))
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in sorted({*found, *identity}) if found.get(name) != identity.get(name)]
+        if changed:
+            told = "; ".join(f"{name} ({found.get(name)}, now {identity.get(name)})" for name in changed)
+            raise ValueError(f"{folder} was begun with another {told}. Choose another output, or delete the folder")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(json.dumps(identity, indent=2, ensure_ascii=False) + "\n")
+
+
+def synthesise(
+    system: SpeechSystem, items: Sequence[SpeechItem], folder: Path, *, seed: int, attempts: int = 2, rank: int = 0
+) -> int:
+    """Makes the recordings that are not there yet.
+
+    What an utterance sounds like depends on the seed and its id, and not on what was made before it. An utterance that
+    fails is tried again with another seed, then left out and written down; the next run tries it again.
+
+    Args:
+        system: makes them.
+        items: utterances of this process.
+        folder: for ``<id>.wav``.
+        seed: of the run.
+        attempts: how often an utterance is tried.
+        rank: of this process, which has its own file of failures.
+
+    Returns:
+        How many could not be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    failures = []
+    for item in items:
+        path = folder / item.file_name
+        if path.is_file():
+            continue
+        errors = []
+        for attempt in range(attempts):
+            try:
+                waveform, sample_rate = system.say(item, zlib.crc32(f"{seed} {item.id} {attempt}".encode()) % 2**31)
+                if not len(waveform):
+                    raise ValueError("the model said nothing")
+                save_audio(path, waveform, sample_rate)
+                break
+            except (ValueError, RuntimeError, OSError) as error:
+                errors.append(f"{type(error).__name__}: {error}")
+        else:
+            logger.warning("%s could not be spoken: %s", item.id, errors[-1])
+            failures.append({"id": item.id, "errors": errors})
+    with atomic_write(folder.parent / f"{folder.name}.rank{rank}.{FAILURES_NAME}") as file:
+        file.write("".join(json.dumps(failure, ensure_ascii=False) + "\n" for failure in failures))
+    return len(failures)

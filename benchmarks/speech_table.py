@@ -1,0 +1,48 @@
+"""The table of spoken recordings: a row for each system, with the judges' names in the headings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+MISSING = "–"
+OTHERS = {"stoi": "STOI ↑", "mel_distance": "mel distance ↓", "bitrate_bps": "bit/s"}
+
+
+def show_speech_table(rows: Mapping[str, Mapping[str, Any]], judges: Mapping[str, str | None]) -> None:
+    """Prints the rows.
+
+    Args:
+        rows: figures by name: ``wer``, ``similarity``, ``mos``, ``missing``, and others where they are there.
+        judges: as :attr:`audiollm.benchmarks.speech_judging.SpeechJudges.names`.
+    """
+    others = [name for name in OTHERS if any(name in row for row in rows.values())]
+    table = Table()
+    table.add_column("")
+    for heading in (
+        f"WER ↓ ({judges['asr'] or 'not asked'})",
+        f"similarity ↑ ({judges['speaker_encoder'] or 'not asked'})",
+        f"MOS ↑ ({judges['mos_predictor'] or 'not asked'})",
+        *(OTHERS[name] for name in others),
+        "recordings",
+        "missing",
+    ):
+        table.add_column(heading, justify="right")
+    for name, row in rows.items():
+        cells = [
+            _cell(row["wer"], "{:.3%}"),
+            _cell(row["similarity"]["mean"], "{:.3f}"),
+            _cell(row["mos"]["mean"], "{:.3f}"),
+            *(_cell(row.get(other), "{:.3f}") for other in others),
+            str(row["n_items"] - len(row["missing"])),
+            str(len(row["missing"])),
+        ]
+        table.add_row(name, *cells)
+    Console(markup=False).print(table)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return MISSING if value is None else form.format(value)
