@@ -251,7 +251,9 @@ def _from_rows(
 def _set_of_clips(case: Any, where: str, codebook_size: int | None) -> LabelledCodes:
     if not isinstance(case, dict):
         raise ValueError(f"{where} is a {type(case).__name__}; give an object with tokens and labels")
-    codes, labels, clusters = _first_of(case, CODES_KEYS), case.get("labels"), case.get("clusters")
+    codes: Any = _first_of(case, CODES_KEYS)
+    labels: Any = case.get("labels")
+    clusters: Any = case.get("clusters")
     for name, value in (("tokens", codes), ("labels", labels), ("clusters", [] if clusters is None else clusters)):
         if not isinstance(value, list):
             raise ValueError(f"{where}: {name} is {value!r:.60}; give a list with an entry for each clip")

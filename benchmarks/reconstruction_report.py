@@ -28,6 +28,7 @@ from .html_page import page, table
 from .metrics import load_metric
 from .metrics.waveform_pairs import bench_library
 from .sound_pictures import draw_clip
+from .speech_words import UNSPACED_LANGUAGES
 from .transcription import Transcriber
 
 METRICS = ("stoi", "pesq", "mel_distance", "mcd")
@@ -35,7 +36,6 @@ HEADINGS = {"stoi": "STOI ↑", "pesq": "PESQ ↑", "mel_distance": "mel distanc
 LIBRARIES = {"stoi": "pystoi", "pesq": "pesq"}
 PIECE_SECONDS = 60.0  # recordings are scored in equal pieces of at most this: memory stays bounded
 PICTURE_SECONDS = 30.0
-UNSPACED_LANGUAGES = ("zh", "ja", "th", "yue", "lo", "my", "km")  # of these, characters are counted and not words
 MISSING = "–"
 
 
@@ -97,8 +97,8 @@ def report_reconstruction(
     _draw(folder / "comparison.png", result, (original, source_rate), (reconstructed, rate))
     report = ReconstructionReport(
         folder=folder,
-        original=_distances(metrics, (original, source_rate), (original, source_rate)),
-        reconstructed=_distances(metrics, (reconstructed, rate), (original, source_rate)),
+        original=waveform_scores(metrics, (original, source_rate), (original, source_rate)),
+        reconstructed=waveform_scores(metrics, (reconstructed, rate), (original, source_rate)),
         reference_text=text,
         reference_is_transcript=asr is not None and text is None,
         transcripts={},
@@ -123,10 +123,16 @@ def _check(metrics: Sequence[str], text: str | None, asr: object | None) -> None
         raise ValueError("a text needs a recognizer to be compared with: pass asr, such as whisper-tiny.en")
 
 
-def _distances(
+def waveform_scores(
     metrics: Sequence[str], made: tuple[Tensor, int], original: tuple[Tensor, int]
 ) -> dict[str, float | None]:
-    """Scores of one recording; long ones are cut by the clock into equal pieces, whose scores are averaged."""
+    """Scores of one recording; long ones are cut by the clock into equal pieces, whose scores are averaged.
+
+    Args:
+        metrics: of :data:`METRICS`.
+        made: the recording, ``[N]``, and its rate in Hz.
+        original: what it is compared with, and its rate.
+    """
     seconds = min(len(waveform) / rate for waveform, rate in (made, original))
     num_pieces = max(1, math.ceil(seconds / PIECE_SECONDS))
     predictions, references = (

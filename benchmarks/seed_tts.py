@@ -24,14 +24,13 @@ from audiollm.benchmarks.folder_lock import locked_folder
 from audiollm.benchmarks.launched_processes import LaunchedProcesses, launched_processes
 from audiollm.benchmarks.metrics.speaker_similarity.speaker_similarity import printed_lines
 from audiollm.benchmarks.seed_tts_meta import SpeechItem, SpeechList, missing_recordings, read_meta
-from audiollm.benchmarks.seed_tts_pairs import TextPair, score_pairs
-from audiollm.benchmarks.speech_judging import NONE, SpeechJudges, SpokenRecording, Verdict, mean_and_count
+from audiollm.benchmarks.speech_judging import NONE, SpeechJudges, SpokenRecording, mean_and_count
 from audiollm.benchmarks.speech_recognizers import recognizer_for
 from audiollm.benchmarks.speech_synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, check_identity, synthesise
 from audiollm.benchmarks.speech_table import show_speech_table
+from audiollm.benchmarks.speech_words import word_figures
 
 RESULT_NAME = "result.json"
-PAIRS_NAME = "pairs.jsonl"
 VERDICTS_NAME = "verdicts.jsonl"
 TRUTH = "ground truth"
 
@@ -232,36 +231,9 @@ def _judge_recordings(
     similarity = figures["similarity"]
     if similarity["n"]:
         similarity["printed"] = printed_lines(similarity["mean"], similarity["variance"])
-    return figures | _words(there, items, verdicts, folder, language)
-
-
-def _words(
-    there: Sequence[SpeechItem], items: Sequence[SpeechItem], verdicts: Sequence[Verdict], folder: Path, language: Any
-) -> dict[str, Any]:
-    """Word error rates of what was heard; the pairs are kept as a file that can be scored again."""
-    heard = {
-        item.id: verdict.hypothesis
-        for item, verdict in zip(there, verdicts, strict=True)
-        if verdict.hypothesis is not None
-    }
-    if there and not heard:
-        return {"wer": None, "wer_missing_as_wrong": None}
-    pairs = [TextPair(item.id, heard[item.id], item.text) for item in items if item.id in heard]
-    lines = (
-        json.dumps({"id": pair.id, "hypothesis": pair.hypothesis, "reference": pair.reference}, ensure_ascii=False)
-        for pair in pairs
-    )
-    (folder / PAIRS_NAME).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    scored = score_pairs(pairs, language)
-    strict = score_pairs([TextPair(item.id, heard.get(item.id, ""), item.text) for item in items], language)
-    return {
-        "wer": scored["wer_of_all"],
-        "wer_missing_as_wrong": strict["wer_of_all"],
-        "published": scored["averaged"]["printed"],
-        "wer_corpus": scored["corpus_level"]["wer"],
-        "items": scored["items"],
-        "pairs": PAIRS_NAME,
-    }
+    heard = {verdict.id: verdict.hypothesis for verdict in verdicts if verdict.hypothesis is not None}
+    asked = {item.id: item.text for item in items} if heard or not there else {}  # nobody listened: no words to score
+    return figures | word_figures(asked, heard, language, folder)
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

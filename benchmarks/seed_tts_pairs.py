@@ -86,7 +86,7 @@ def _pair(row: Any, where: str, index: int) -> TextPair:
         if not isinstance(value, str):
             found = "is missing" if name not in row else f"is {value!r}"
             raise ValueError(f"{where}: {name} {found}; give a text (an empty one if nothing was heard)")
-    return TextPair(*fields.values())  # type: ignore[arg-type]
+    return TextPair(*fields.values())
 
 
 def score_pairs(pairs: Sequence[TextPair], language: Language) -> dict[str, Any]:

@@ -8,11 +8,9 @@ Example::
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli, set_parsing_settings
@@ -20,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from audiollm.benchmarks.figures_output import write_figures
 from audiollm.benchmarks.token_stability import DEFAULT_CONDITIONS, parse_condition, token_stability
 from audiollm.data.audio_part_parsing import parse_audio_part
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
@@ -117,11 +116,12 @@ def show_table(results: Mapping[str, Any], console: Console) -> None:
 def main() -> None:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     config = auto_cli(StabilityConfig, as_positional=False)
-    results = measure(config)
-    text = json.dumps(results, indent=2, allow_nan=False)
-    if config.output is not None:
-        Path(config.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(config.output).write_text(text + "\n", encoding="utf-8")
+    show(measure(config), config)
+
+
+def show(results: Mapping[str, Any], config: StabilityConfig) -> None:
+    """Writes the figures to the file that the configuration names, and prints them."""
+    text = write_figures(results, config.output)
     if config.json:
         sys.stdout.write(text + "\n")
     else:

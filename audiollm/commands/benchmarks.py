@@ -18,6 +18,14 @@ BENCHMARKS: dict[str, Actions] = {
     "mmau": question_actions("mmau"),
     "mmar": question_actions("mmar"),
     "mmsu": question_actions("mmsu"),
-    "seed-tts": {"wer": speech.score_seed_tts_pairs, "sim": speech.score_seed_tts_voices},
+    "seed-tts": {
+        "run": speech.run_seed_tts,
+        "wer": speech.score_seed_tts_pairs,
+        "sim": speech.score_seed_tts_voices,
+    },
+    "reconstruction": {"run": speech.run_reconstruction},
+    "attribute-control": {"run": speech.run_attribute_control},
     "clustering": {"run": speech.cluster},
+    "probing": {"run": speech.run_probing},
+    "stability": {"run": speech.run_stability},
 }

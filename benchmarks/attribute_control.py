@@ -1,0 +1,322 @@
+"""Whether a model speaks with the voice it is asked for: gender, age, emotion, pitch and speed.
+
+Every text is spoken once with every value of an attribute and the same seed. Gender, age and emotion are what a judge
+hears (see ``attribute_judges``); pitch and speed are measured, and their level is the place of a recording among those
+of the same text. Example::
+
+    python benchmarks/attribute_control.py --model mini --judge tokenizer/stage2/model --output results/voices
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from jsonargparse import auto_cli, set_parsing_settings
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from audiollm.benchmarks.attribute_judges import (
+    JUDGED,
+    AttributeJudge,
+    median_pitch,
+    open_judge,
+    read_attributes,
+    speech_seconds,
+)
+from audiollm.benchmarks.figures_output import write_figures
+from audiollm.benchmarks.folder_lock import locked_folder
+from audiollm.benchmarks.speech_synthesis import check_identity
+from audiollm.data.audio_output import save_audio
+from audiollm.data.voice_attributes import CLOSED_VALUES, VocalAttributes
+from audiollm.data.voice_levels import characters_per_second
+
+RESULT_NAME = "result.json"
+MEASURED = ("pitch", "speed")
+UNREADABLE, UNSAID, MISSING = "unreadable", "not said", "missing"
+DEFAULT_TEXTS = (
+    "The meeting has been moved to the second floor.",
+    "Please leave your message after the tone.",
+    "There are seven boats on the river today.",
+    "I have put the letters on your desk.",
+)
+
+Speak = Callable[[str, VocalAttributes, int], tuple[Tensor, int]]
+"""Says a text in a voice with a seed: float ``[N]`` in [-1, 1], and the rate in Hz."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributeControlConfig:
+    """One model and one judge."""
+
+    output: str
+    """Folder for recordings, the judge's words and result.json."""
+    model: str = "mini"
+    """Audio-LLM folder or Hub id, with a waveform decoder."""
+    judge: str | None = None
+    """Who hears gender, age and emotion: a training checkpoint of an audio tokenizer with its SAP decoder, or
+    http://…/v1#model or hf:folder for a chat model that hears. Without one, only pitch and speed are measured."""
+    attributes: str = "gender,age,emotion,pitch,speed"
+    """Which, with commas between."""
+    texts: str | None = None
+    """File with a text on each line; a few neutral sentences if not given."""
+    seed: int = 0
+    """Of what is drawn."""
+    max_seconds: float | None = None
+    """Of one utterance."""
+    device: str = "cpu"
+    """Where the model computes."""
+    json: bool = False
+    """Print the result without single recordings as JSON."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.attributes.split(",") if name not in (*JUDGED, *MEASURED)]
+        if unknown:
+            raise ValueError(f"attributes={self.attributes!r}: there are {', '.join((*JUDGED, *MEASURED))}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One recording that is asked for."""
+
+    text_number: int
+    text: str
+    attribute: str
+    value: str
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.text_number:04d}_{self.attribute}_{self.value}.wav"
+
+
+def requests_of(texts: Sequence[str], attributes: Sequence[str]) -> list[Request]:
+    """Every text with every value of every attribute."""
+    return [
+        Request(number, text, name, value)
+        for name in attributes
+        for number, text in enumerate(texts)
+        for value in CLOSED_VALUES[name]
+    ]
+
+
+def measure(
+    config: AttributeControlConfig, speak: Speak | None = None, judge: AttributeJudge | None = None
+) -> dict[str, Any]:
+    """Speaks, listens and counts; a run that was stopped goes on.
+
+    Args:
+        config: what to run.
+        speak: what speaks, in place of the model of ``config``.
+        judge: who hears, in place of the judge of ``config``.
+
+    Returns:
+        The result, which is in ``result.json`` too.
+
+    Raises:
+        ValueError: a setting is wrong, the folder holds another run, or another process is at work on it.
+        OSError: a model cannot be had, or the texts cannot be read.
+    """
+    folder, texts = Path(config.output), read_texts(config.texts)
+    judge = judge or (open_judge(config.judge) if config.judge is not None else None)
+    wanted = [name for name in config.attributes.split(",") if judge is not None or name in MEASURED]
+    if not wanted:
+        raise ValueError(f"attributes {config.attributes} need a judge: name one with --judge")
+    requests = requests_of(texts, wanted)
+    with locked_folder(folder):
+        speak = speak or _speaker(config)
+        identity = {"model": config.model, "texts": texts, "seed": config.seed, "max_seconds": config.max_seconds}
+        check_identity(folder, identity)
+        failures = _speak_all(speak, requests, folder / "wavs", config.seed)
+        words = _hear_all(judge, requests, folder) if judge is not None else {}
+        heard = [_heard(request, folder / "wavs", words) for request in requests]
+        _add_levels(requests, heard)
+        result = {
+            "benchmark": "attribute-control",
+            "model": config.model,
+            "judge": None if judge is None else judge.name,
+            "num_texts": len(texts),
+            "attributes": {name: _figures(name, requests, heard) for name in wanted},
+            "failures": failures,
+            "recordings": [
+                {**asdict(request), "file": request.file_name, **one}
+                for request, one in zip(requests, heard, strict=True)
+            ],
+            "config": asdict(config),
+        }
+        write_figures(result, str(folder / RESULT_NAME))
+        return result
+
+
+def read_texts(path: str | None) -> list[str]:
+    """Texts of a file, one on each line.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if path is None:
+        return list(DEFAULT_TEXTS)
+    texts = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not texts:
+        raise ValueError(f"{path} holds no texts; write one on each line")
+    return texts
+
+
+def _speaker(config: AttributeControlConfig) -> Speak:
+    from audiollm.modeling import AudioLLM
+    from audiollm.speaking import speak
+
+    model = AudioLLM.from_pretrained(config.model, device=config.device)
+    limit: dict[str, Any] = {} if config.max_seconds is None else {"max_seconds": config.max_seconds}
+
+    def say(text: str, voice: VocalAttributes, seed: int) -> tuple[Tensor, int]:
+        result = speak(model, text, voice, seed=seed, **limit)
+        return result.waveform, result.sample_rate
+
+    return say
+
+
+def _speak_all(speak: Speak, requests: Sequence[Request], folder: Path, seed: int) -> dict[str, str]:
+    """Makes what is not there yet; returns the error of each recording that cannot be made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    failures = {}
+    for request in requests:
+        path = folder / request.file_name
+        if path.is_file():
+            continue
+        try:
+            # One seed for all values: recordings of a text differ by what was asked alone.
+            own_seed = zlib.crc32(f"{seed} {request.text_number}".encode()) % 2**31
+            waveform, sample_rate = speak(request.text, VocalAttributes(**{request.attribute: request.value}), own_seed)
+            if not len(waveform):
+                raise ValueError("the model said nothing")
+            save_audio(path, waveform, sample_rate)
+        except (ValueError, RuntimeError, OSError) as error:
+            failures[request.file_name] = f"{type(error).__name__}: {error}"
+    return failures
+
+
+def _hear_all(judge: AttributeJudge, requests: Sequence[Request], folder: Path) -> dict[str, str]:
+    """The judge's words on each recording of a judged attribute; kept, so that a stopped run goes on."""
+    place = folder / "judge.json"
+    kept = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    words: dict[str, str] = kept.get("words", {}) if kept.get("judge") == judge.name else {}
+    for request in requests:
+        name = request.file_name
+        if request.attribute in JUDGED and name not in words and (folder / "wavs" / name).is_file():
+            words[name] = judge.hear(folder / "wavs" / name)
+            write_figures({"judge": judge.name, "words": words}, str(place))
+    return words
+
+
+def _heard(request: Request, folder: Path, words: Mapping[str, str]) -> dict[str, Any]:
+    """What is known of a recording; ``heard`` is the value of its attribute, or why there is none."""
+    path = folder / request.file_name
+    if not path.is_file():
+        return {"heard": MISSING, "pitch_hz": None, "characters_per_second": None}
+    seconds = speech_seconds(path)
+    facts: dict[str, Any] = {
+        "heard": None,
+        "pitch_hz": median_pitch(path),
+        "characters_per_second": characters_per_second(request.text, seconds) if seconds else None,
+    }
+    if request.attribute in JUDGED:
+        read = read_attributes(words[request.file_name])
+        facts |= {"heard": UNREADABLE if read is None else read[request.attribute] or UNSAID}
+        facts["words"] = words[request.file_name]
+    return facts
+
+
+def _add_levels(requests: Sequence[Request], heard: Sequence[dict[str, Any]]) -> None:
+    """Gives measured attributes their level: the place of a recording among those of the same text.
+
+    A text of which one recording cannot be measured has no places: its others are unreadable.
+    """
+    measured = {"pitch": "pitch_hz", "speed": "characters_per_second"}
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    for request, one in zip(requests, heard, strict=True):
+        if request.attribute in MEASURED:
+            groups[request.attribute, request.text_number].append(one)
+    for (name, _), group in groups.items():
+        values = [one[measured[name]] for one in group]
+        is_ranked = None not in values and len(set(values)) == len(values)
+        for one in group:
+            if one["heard"] != MISSING:
+                place = sorted(values).index(one[measured[name]]) if is_ranked else None
+                one["heard"] = UNREADABLE if place is None else CLOSED_VALUES[name][place]
+
+
+def _figures(name: str, requests: Sequence[Request], heard: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts of one attribute."""
+    own = [(request, one) for request, one in zip(requests, heard, strict=True) if request.attribute == name]
+    values = CLOSED_VALUES[name]
+    columns = (*values, UNSAID, UNREADABLE, MISSING)
+    confusion = {value: dict.fromkeys(columns, 0) for value in values}
+    for request, one in own:
+        confusion[request.value][one["heard"]] += 1
+    num_right = sum(confusion[value][value] for value in values)
+    num_told = sum(confusion[asked][told] for asked in values for told in values)
+    return {
+        "n_asked": len(own),
+        "n_told": num_told,
+        "n_right": num_right,
+        "accuracy": num_right / len(own),
+        "accuracy_of_told": num_right / num_told if num_told else None,
+        "chance": 1 / len(values),
+        "not_said": sum(row[UNSAID] for row in confusion.values()),
+        "unreadable": sum(row[UNREADABLE] for row in confusion.values()),
+        "missing": sum(row[MISSING] for row in confusion.values()),
+        "confusion": confusion,
+        "median_pitch_hz": _medians(own, "pitch_hz"),
+        "median_characters_per_second": _medians(own, "characters_per_second"),
+    }
+
+
+def _medians(own: Sequence[tuple[Request, Mapping[str, Any]]], measure_name: str) -> dict[str, float | None]:
+    """Median of a measurement for each value asked for."""
+    by_value: dict[str, list[float]] = {request.value: [] for request, _ in own}
+    for request, one in own:
+        if one[measure_name] is not None:
+            by_value[request.value].append(one[measure_name])
+    return {value: median(found) if found else None for value, found in by_value.items()}
+
+
+def show(result: Mapping[str, Any], *, as_json: bool) -> None:
+    """Prints a table of confusions for each attribute, or all but single recordings as JSON."""
+    if as_json:
+        shown = {key: value for key, value in result.items() if key != "recordings"}
+        sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
+        return
+    console = Console(markup=False)
+    for name, figures in result["attributes"].items():
+        by = result["judge"] if name in JUDGED else "measured, by place among recordings of the same text"
+        table = Table(title=f"{name}: {figures['accuracy']:.1%} right, chance {figures['chance']:.1%} ({by})")
+        table.add_column("asked for")
+        columns = list(next(iter(figures["confusion"].values())))
+        for column in columns:
+            table.add_column(column, justify="right")
+        for value, row in figures["confusion"].items():
+            table.add_row(value, *(str(row[column]) for column in columns))
+        console.print(table)
+
+
+def main() -> None:
+    """Reads the flags and runs; user errors end in one message and exit status 1."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    config = auto_cli(AttributeControlConfig, as_positional=False)
+    try:
+        result = measure(config)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"attribute_control: {error}")
+    show(result, as_json=config.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""What recordings keep when they go through the codes of audio tokenizers: words, voice, quality, waveform.
+
+Each tokenizer has a row, and so have the recordings themselves: without that row the others mean little. Example::
+
+    python benchmarks/reconstruction.py --tokenizers mini --data clips.jsonl --split test --output results/kept
+"""
+# Shapes: N samples.
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import auto_cli, set_parsing_settings
+
+from audiollm.benchmarks.figures_output import write_figures
+from audiollm.benchmarks.folder_lock import locked_folder
+from audiollm.benchmarks.reconstruction_report import METRICS, waveform_scores
+from audiollm.benchmarks.speech_judging import SpeechJudges, SpokenRecording, mean_and_count
+from audiollm.benchmarks.speech_recognizers import recognizer_for
+from audiollm.benchmarks.speech_synthesis import check_identity
+from audiollm.benchmarks.speech_table import show_speech_table
+from audiollm.benchmarks.speech_words import word_figures
+from audiollm.data.audio import AudioError, load_audio
+from audiollm.data.audio_output import save_audio
+from audiollm.data.corpus_encoding import clip_part
+from audiollm.data.manifest import open_manifest
+from audiollm.data.speakers import SpeakerEncoder, load_speaker_encoder
+from audiollm.reconstruction import reconstruct
+from audiollm.tokenizer.base import AudioTokenizer
+
+RESULT_NAME = "result.json"
+VERDICTS_NAME = "verdicts.jsonl"
+TRUTH = "ground truth"
+TEXT_KEYS = ("text", "transcript", "transcription")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionConfig:
+    """Audio tokenizers on one set of recordings."""
+
+    tokenizers: str
+    """Audio tokenizers with waveform decoders, with commas between: folders, Hub ids or mini, each as name=folder if it
+    is to have another name."""
+    data: str
+    """Recordings: records with audio and text (JSONL, parquet, …). Those without text have no word error rate."""
+    output: str
+    """Folder for recordings, transcripts and result.json."""
+    split: str | None = None
+    """Only records whose split is this."""
+    limit: int | None = None
+    """Only the first so many."""
+    language: str = "en"
+    """Of the speech."""
+    metrics: str = "stoi,mel_distance"
+    """Distances to the original, with commas between: stoi, pesq, mel_distance, mcd."""
+    voice: Literal["auto", "speaker", "none"] = "auto"
+    """Whether a speaker encoder describes the original for the decoder; auto: where its vectors fit."""
+    speaker_encoder: str = "resemblyzer"
+    """Which one."""
+    steps: int = 10
+    """Of the decoder's flow model."""
+    seed: int = 42
+    """Of the decoder's noise."""
+    asr: str | None = None
+    """Recognizer, as for seed-tts; a small one of the language if not given, or none."""
+    similarity: str = "resemblyzer"
+    """Speaker encoder that measures likeness, or none."""
+    mos: str = "dnsmos"
+    """Predictor of opinion, or none."""
+    device: str = "cpu"
+    """Where models compute."""
+    json: bool = False
+    """Print the result without its recordings as JSON."""
+
+    def __post_init__(self) -> None:
+        for metric in metric_names(self.metrics):
+            if metric not in METRICS:
+                raise ValueError(f"metrics={self.metrics!r}: there are {', '.join(METRICS)}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit={self.limit}: use 1 or more")
+
+
+@dataclass(frozen=True)
+class Original:
+    """A recording of the data as it was written to the output."""
+
+    id: str
+    path: str
+    text: str | None
+
+
+def metric_names(metrics: str) -> list[str]:
+    """Reads ``stoi,mel_distance``."""
+    return [name for name in metrics.split(",") if name]
+
+
+def tokenizer_names(tokenizers: str) -> dict[str, str]:
+    """Reads ``mini,other=folder`` as sources by name.
+
+    Raises:
+        ValueError: a name is there twice, or is none.
+    """
+    found: dict[str, str] = {}
+    for entry in tokenizers.split(","):
+        name, equals, source = entry.partition("=")
+        source = source if equals else entry
+        name = name if equals else Path(entry).name
+        if not name or not source or name in found or name == TRUTH or name != Path(name).name:
+            raise ValueError(f"tokenizers={tokenizers!r}: {entry!r} needs a name of its own; write name=folder")
+        found[name] = source
+    return found
+
+
+def measure(config: ReconstructionConfig, tokenizers: Mapping[str, AudioTokenizer] | None = None) -> dict[str, Any]:
+    """Runs the benchmark; a run that was stopped goes on.
+
+    Args:
+        config: what to run.
+        tokenizers: by name, in place of those of ``config``.
+
+    Returns:
+        The result, which is in ``result.json`` too.
+
+    Raises:
+        ValueError: a setting is wrong, the folder holds another run, or another process is at work on it.
+        AudioError: a recording of the data cannot be used.
+        OSError: a model cannot be had.
+    """
+    folder = Path(config.output)
+    with locked_folder(folder):
+        originals = _write_originals(config, folder)
+        judges = SpeechJudges(
+            recognizer_for(config.language, config.asr),
+            config.similarity,
+            config.mos,
+            language=config.language,
+            device=config.device,
+        )
+        truth_paths = {original.id: original.path for original in originals}
+        rows = {TRUTH: _judge(config, judges, originals, truth_paths, folder / "ground_truth")}
+        for name, source in tokenizer_names(config.tokenizers).items() if tokenizers is None else tokenizers.items():
+            tokenizer = _load(source, config.device) if isinstance(source, str) else source
+            place = folder / name
+            facts = _facts(tokenizer, config)
+            check_identity(place, facts)
+            paths, failures = _reconstruct_all(config, tokenizer, originals, place / "wavs", facts["speaker_encoder"])
+            row = _judge(config, judges, originals, paths, place)
+            rows[name] = row | {"tokenizer": facts, "bitrate_bps": facts["bitrate_bps"], "failures": failures}
+        result = {
+            "benchmark": "reconstruction",
+            "data": {"file": Path(config.data).name, "sha256": open_manifest(config.data).fingerprint},
+            "n_items": len(originals),
+            "judges": judges.names,
+            "rows": rows,
+            "config": asdict(config),
+        }
+        write_figures(result, str(folder / RESULT_NAME))
+        return result
+
+
+def _load(source: str, device: str) -> AudioTokenizer:
+    from audiollm.mini import tokenizer_or_mini
+    from audiollm.tokenizer.modeling import UniAudioTokenizer
+
+    return UniAudioTokenizer.from_pretrained(tokenizer_or_mini(source), encoder_only=True, device=device).eval()
+
+
+def _facts(tokenizer: Any, config: ReconstructionConfig) -> dict[str, Any]:
+    """What decides the sound, and how many bits it takes."""
+    encoder = None
+    size = getattr(getattr(tokenizer, "decoder", None), "speaker_size", None)
+    if config.voice == "speaker" or (config.voice == "auto" and size is not None):
+        fits = load_speaker_encoder(config.speaker_encoder).embedding_size == size
+        encoder = config.speaker_encoder if fits or config.voice == "speaker" else None
+    fingerprint = getattr(tokenizer, "fingerprint", None)
+    return {
+        "kind": type(tokenizer).__name__,
+        "fingerprint": fingerprint() if fingerprint is not None else None,
+        "bitrate_bps": tokenizer.frame_rate * tokenizer.num_codebooks * math.log2(tokenizer.codebook_size),
+        "frame_rate": tokenizer.frame_rate,
+        "num_codebooks": tokenizer.num_codebooks,
+        "codebook_size": tokenizer.codebook_size,
+        "speaker_encoder": encoder,
+        "steps": config.steps,
+        "seed": config.seed,
+    }
+
+
+def _write_originals(config: ReconstructionConfig, folder: Path) -> list[Original]:
+    """The recordings as files of one channel, so that all rows are judged from files."""
+    manifest = open_manifest(config.data)
+    check_identity(folder / "ground_truth", {"data_sha256": manifest.fingerprint, "split": config.split})
+    originals: list[Original] = []
+    for index in range(len(manifest)):
+        record = manifest[index]
+        facts = record if isinstance(record, Mapping) else {}
+        if config.split is not None and facts.get("split") != config.split:
+            continue
+        if config.limit is not None and len(originals) == config.limit:
+            break
+        part = clip_part(record, manifest.where(index), manifest.base_dir(index))
+        path = folder / "ground_truth" / "wavs" / f"{len(originals):06d}.wav"
+        waveform, sample_rate = part.load(mono="first")
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_audio(path, waveform, sample_rate)
+        text = next((facts[key] for key in TEXT_KEYS if isinstance(facts.get(key), str)), None)
+        originals.append(Original(f"{len(originals):06d}", str(path), text))
+    if not originals:
+        raise ValueError(f"{config.data} holds no recordings" + (f" of split {config.split!r}" if config.split else ""))
+    return originals
+
+
+def _reconstruct_all(
+    config: ReconstructionConfig,
+    tokenizer: AudioTokenizer,
+    originals: Sequence[Original],
+    folder: Path,
+    encoder_name: str | None,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Makes what is not there yet; returns the paths, and the error of each recording that cannot be made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    speaker: SpeakerEncoder | None = None if encoder_name is None else load_speaker_encoder(encoder_name, config.device)
+    failures = {}
+    for original in originals:
+        path = folder / f"{original.id}.wav"
+        if path.is_file():
+            continue
+        try:
+            reconstruct(original.path, path, tokenizer, speaker, steps=config.steps, seed=config.seed)
+        except (AudioError, RuntimeError) as error:
+            failures[original.id] = f"{type(error).__name__}: {error}"
+    return {original.id: str(folder / f"{original.id}.wav") for original in originals}, failures
+
+
+def _judge(
+    config: ReconstructionConfig,
+    judges: SpeechJudges,
+    originals: Sequence[Original],
+    paths: Mapping[str, str],
+    folder: Path,
+) -> dict[str, Any]:
+    """Figures of one row."""
+    folder.mkdir(parents=True, exist_ok=True)
+    there = [original for original in originals if Path(paths[original.id]).is_file()]
+    verdicts = judges.judge(
+        [SpokenRecording(original.id, paths[original.id], original.path) for original in there], folder / VERDICTS_NAME
+    )
+    distances = [_distances(config, paths[original.id], original.path) for original in there]
+    with_text = {original.id: original.text for original in originals if original.text is not None}
+    heard = {one.id: one.hypothesis for one in verdicts if one.hypothesis is not None and one.id in with_text}
+    asked = with_text if heard or not there else {}
+    return {
+        "n_items": len(originals),
+        "missing": sorted({original.id for original in originals} - {original.id for original in there}),
+        "num_without_text": len(originals) - len(with_text),
+        "similarity": mean_and_count([verdict.similarity for verdict in verdicts]),
+        "mos": mean_and_count([verdict.mos for verdict in verdicts]),
+        "seconds": sum(verdict.seconds for verdict in verdicts),
+        **{
+            metric: mean_and_count([own[metric] for own in distances])["mean"]
+            for metric in metric_names(config.metrics)
+        },
+        "distances": [{"id": original.id, **own} for original, own in zip(there, distances, strict=True)],
+        **word_figures(asked, heard, config.language, folder),
+    }
+
+
+def _distances(config: ReconstructionConfig, made: str, original: str) -> dict[str, float | None]:
+    return waveform_scores(metric_names(config.metrics), load_audio(made), load_audio(original))
+
+
+def show(result: Mapping[str, Any], *, as_json: bool) -> None:
+    """Prints a row for each tokenizer and the ground truth, or all but single recordings as JSON."""
+    if as_json:
+        rows = {
+            name: {key: value for key, value in row.items() if key not in ("items", "distances")}
+            for name, row in result["rows"].items()
+        }
+        sys.stdout.write(json.dumps({**result, "rows": rows}, ensure_ascii=False) + "\n")
+    else:
+        show_speech_table(result["rows"], result["judges"])
+
+
+def main() -> None:
+    """Reads the flags and runs; user errors end in one message and exit status 1."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    config = auto_cli(ReconstructionConfig, as_positional=False)
+    try:
+        result = measure(config)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"reconstruction: {error}")
+    show(result, as_json=config.json)
+
+
+if __name__ == "__main__":
+    main()

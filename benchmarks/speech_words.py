@@ -1,0 +1,61 @@
+"""Word error rates of what was heard of spoken recordings, under the rules in use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .metrics import load_metric
+from .seed_tts_pairs import TextPair, score_pairs
+from .seed_tts_text import LANGUAGES
+
+PAIRS_NAME = "pairs.jsonl"
+UNSPACED_LANGUAGES = ("zh", "ja", "th", "yue", "lo", "my", "km")  # of these, characters are counted and not words
+
+
+def word_figures(texts: Mapping[str, str], heard: Mapping[str, str], language: str, folder: Path) -> dict[str, Any]:
+    """Scores what was heard, and keeps the pairs as a file that can be scored again.
+
+    Args:
+        texts: what was to be said, by utterance.
+        heard: what was heard; utterances whose recording is missing are not in it.
+        language: of the texts. English and Mandarin are scored by the rule of seed-tts-eval, the mean over utterances;
+            others have only the rate over all words.
+        folder: for ``pairs.jsonl``.
+
+    Returns:
+        ``wer`` (by ``wer_rule``) of what was heard; ``wer_missing_as_wrong``, in which nothing was heard of what is
+        missing; ``wer_over_words`` after Whisper's text normalization; details of the first. None where no words
+        are known or were asked for.
+    """
+    pairs = [TextPair(name, heard[name], text) for name, text in texts.items() if name in heard]
+    lines = [
+        json.dumps({"id": pair.id, "hypothesis": pair.hypothesis, "reference": pair.reference}, ensure_ascii=False)
+        for pair in pairs
+    ]
+    (folder / PAIRS_NAME).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    figures: dict[str, Any] = {"wer": None, "wer_missing_as_wrong": None, "wer_over_words": None, "wer_rule": None}
+    if not pairs:
+        return figures | ({"wer_missing_as_wrong": 1.0} if texts else {})
+    over_words = load_metric("wer").compute(
+        predictions=[pair.hypothesis for pair in pairs],
+        references=[pair.reference for pair in pairs],
+        normalizer="english" if language == "en" else "basic",
+        unit="character" if language in UNSPACED_LANGUAGES else "word",
+    )["wer"]
+    if language not in LANGUAGES:
+        return figures | {"wer": over_words, "wer_over_words": over_words, "wer_rule": "errors over words"}
+    scored = score_pairs(pairs, language)
+    everything = [TextPair(name, heard.get(name, ""), text) for name, text in texts.items()]
+    strict = score_pairs(everything, language)
+    return {
+        "wer": scored["wer_of_all"],
+        "wer_missing_as_wrong": strict["wer_of_all"],
+        "wer_over_words": over_words,
+        "wer_rule": "seed-tts-eval, mean over utterances",
+        "published": scored["averaged"]["printed"],
+        "items": scored["items"],
+        "pairs": PAIRS_NAME,
+    }
