@@ -178,10 +178,9 @@ def _facts(tokenizer: Any, config: ReconstructionConfig) -> dict[str, Any]:
     if config.voice == "speaker" or (config.voice == "auto" and size is not None):
         fits = load_speaker_encoder(config.speaker_encoder).embedding_size == size
         encoder = config.speaker_encoder if fits or config.voice == "speaker" else None
-    fingerprint = getattr(tokenizer, "fingerprint", None)
     return {
         "kind": type(tokenizer).__name__,
-        "fingerprint": fingerprint() if fingerprint is not None else None,
+        "fingerprint": tokenizer.fingerprint(),
         "bitrate_bps": tokenizer.frame_rate * tokenizer.num_codebooks * math.log2(tokenizer.codebook_size),
         "frame_rate": tokenizer.frame_rate,
         "num_codebooks": tokenizer.num_codebooks,
