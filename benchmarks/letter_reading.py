@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 # Stripped from the ends of a reply, one after the other in this order.
 _OUTER_MARKS = (",", ".", "!", "?", ";", ":", "'")
+_BRACKETED = {letter: f"({letter})" for letter in string.ascii_uppercase}
+_ALONE = {letter: f" {letter} " for letter in string.ascii_uppercase}
+_BEFORE_BLANK = {letter: f"{letter} " for letter in string.ascii_uppercase}
+_DOTTED = {letter: f"{letter}." for letter in string.ascii_uppercase}
 _LONG_REPLY = 5  # words; a longer one may name an option by its text
 
 
@@ -16,7 +20,7 @@ def letter_among_four(reply: str) -> str | None:
     Letters count in the form ``(A)``; without any of those, as a word of its own; without those, as ``A.``.
     """
     text = _spaced(reply)
-    found = _first_found(text, "ABCD", ("({})", " {} ", "{}."))
+    found = _first_found(text, "ABCD", (_BRACKETED, _ALONE, _DOTTED))
     return _last(found, lambda letter: text.rfind(f" {letter} ")) if found else None
 
 
@@ -28,9 +32,9 @@ def letter_of_option(reply: str, choices: Sequence[str]) -> str | None:
     """
     text = _spaced(reply)
     letters = string.ascii_uppercase[: len(choices)]
-    if bracketed := _first_found(text, letters, ("({})",)):
+    if bracketed := _first_found(text, letters, (_BRACKETED,)):
         return _last(bracketed, lambda letter: text.rfind(f"({letter})"))
-    if bare := _first_found(text, letters, ("{} ", "{}.")):
+    if bare := _first_found(text, letters, (_BEFORE_BLANK, _DOTTED)):
         return _last(bare, lambda letter: text.rfind(f" {letter} "))
     if len(text.split()) <= _LONG_REPLY:
         return None
@@ -59,10 +63,10 @@ def _spaced(reply: str) -> str:
     return f" {reply} "
 
 
-def _first_found(text: str, letters: Iterable[str], forms: Sequence[str]) -> list[str]:
+def _first_found(text: str, letters: str, forms: Sequence[Mapping[str, str]]) -> list[str]:
     """The letters that occur in the first form in which any does."""
     for form in forms:
-        found = [letter for letter in letters if form.format(letter) in text]
+        found = [letter for letter in letters if form[letter] in text]
         if found:
             return found
     return []

@@ -99,7 +99,7 @@ class Mmsu(QuestionBenchmark):
         choice = _option(item, letter)
         return Verdict(counted=True, correct=choice is not None and choice == item.answer, details={"letter": letter})
 
-    def tables(self, counted: Tally, asked: Tally, mode: Mode) -> dict[str, Any]:
+    def tables(self, counted: Tally, dropped: Tally, mode: Mode) -> dict[str, Any]:
         sub: dict[str, dict[str, str]] = {}
         for (category, name), counts in counted.by("category", "sub-category").items():
             sub.setdefault(category, {})[name] = _share(*counts)
@@ -118,7 +118,7 @@ class Mmsu(QuestionBenchmark):
         ]
         printed += [f"Category: {name}, Average Accuracy: {share}" for name, share in categories.items()]
         printed += [f"Overall Accuracy: {official['overall']}", f"Total count: {num_counted}"]
-        nothing_dropped = _fine_table(asked)
+        nothing_dropped = _fine_table(counted, dropped)
         return {
             "table": official if mode == "official" else nothing_dropped,
             "printed": printed,
@@ -180,11 +180,15 @@ def _row(num_counted: int, num_right: int) -> dict[str, Any]:
     return {"correct": num_right, "n": num_counted, "accuracy": accuracy}
 
 
-def _fine_table(tally: Tally) -> dict[str, Any]:
-    table = {"all": _row(*tally.total())}
-    for headings in _FINE_HEADINGS:
-        for values, counts in sorted(tally.by(*headings).items()):
-            table[" / ".join(("+".join(headings), *values))] = _row(*counts)
+def _fine_table(counted: Tally, dropped: Tally) -> dict[str, Any]:
+    """All questions by everything the benchmark is divided by; those that were dropped count as wrong."""
+    table: dict[str, Any] = {}
+    for headings in ((), *_FINE_HEADINGS):
+        groups, wrong = counted.by(*headings), dropped.by(*headings)
+        for values in sorted(groups.keys() | wrong.keys()):
+            (num_counted, num_right), (num_dropped, _) = groups.get(values, (0, 0)), wrong.get(values, (0, 0))
+            name = " / ".join(("+".join(headings), *values)) if headings else "all"
+            table[name] = _row(num_counted + num_dropped, num_right)
     return table
 
 

@@ -173,12 +173,12 @@ class QuestionBenchmark(ABC):
         """
 
     @abstractmethod
-    def tables(self, counted: Tally, asked: Tally, mode: Mode) -> dict[str, Any]:
+    def tables(self, counted: Tally, dropped: Tally, mode: Mode) -> dict[str, Any]:
         """What the benchmark prints.
 
         Args:
             counted: questions in the denominator.
-            asked: all questions; those that are not counted as wrong ones.
+            dropped: the other questions.
             mode: the rule they were graded by.
 
         Returns:

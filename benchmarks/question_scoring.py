@@ -7,7 +7,7 @@ how many replies name no option.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,7 +78,7 @@ class QuestionScore:
     Attributes:
         items: one entry a question: ``index``, ``id``, ``counted``, ``correct`` and what the rule says beside.
         counted: questions in the denominator, by their groups.
-        asked: all questions by their groups; those that are not counted as wrong ones.
+        dropped: the other questions, by their groups.
         num_missing: questions without a reply.
         num_unreadable: replies that name no option, or several.
         num_first: questions whose first option is the answer.
@@ -91,7 +91,7 @@ class QuestionScore:
 
     items: list[dict[str, Any]] = field(default_factory=list)
     counted: Tally = field(default_factory=Tally)
-    asked: Tally = field(default_factory=Tally)
+    dropped: Tally = field(default_factory=Tally)
     num_missing: int = 0
     num_unreadable: int = 0
     num_first: int = 0
@@ -112,20 +112,22 @@ class QuestionScore:
             entry["missing"] = True
         if verdict.unreadable:
             entry["unreadable"] = True
-        details = verdict.details or {}
-        self.items.append({**entry, **details})
+        self.items.append(entry)
+        if verdict.details is not None:
+            entry.update(verdict.details)
+            self._add_totals(verdict.details)
         self.num_missing += verdict.missing
         self.num_unreadable += verdict.unreadable
-        groups = question.item.groups
-        if verdict.counted:
-            self.counted.add(groups, bool(verdict.correct))
-        self.asked.add(groups, bool(verdict.correct))
-        for name in _TOTALS:
-            if name in details:
-                self.totals[name] = self.totals.get(name, 0) + bool(details[name])
-        if "correct_extract" in details:
-            self.totals["letter_found"] = self.totals.get("letter_found", 0) + (details["letter"] is not None)
+        tally = self.counted if verdict.counted else self.dropped
+        tally.add(question.item.groups, bool(verdict.correct))
         self._add_baselines(question.item)
+
+    def _add_totals(self, details: Mapping[str, Any]) -> None:
+        if _TOTALS[0] not in details:
+            return
+        for name in _TOTALS:
+            self.totals[name] = self.totals.get(name, 0) + bool(details[name])
+        self.totals["letter_found"] = self.totals.get("letter_found", 0) + (details["letter"] is not None)
 
     def _add_baselines(self, item: QuestionItem) -> None:
         present = [choice for choice in item.choices if choice is not None]
@@ -160,8 +162,9 @@ def score_questions(
             score.num_repeated += 1
             (noted if mode == "official" else fatal).append("id occurs more than once")
         seen.add(name)
-        stops += [f"{name}: {problem}" for problem in fatal]
-        score.problems += [f"{name}: {problem}" for problem in noted]
+        if fatal or noted:
+            stops += [f"{name}: {problem}" for problem in fatal]
+            score.problems += [f"{name}: {problem}" for problem in noted]
         if not fatal:
             score.add(question, benchmark.grade(question.item, question.reply, mode))
     if stops:
@@ -178,6 +181,8 @@ def _problems(
 ) -> tuple[list[str], list[str]]:
     """What prevents a question from being graded, and what is only to be noted."""
     reply = question.reply
+    if not question.problems and (isinstance(reply, str) or reply is MISSING):
+        return [], []
     problems = [(str(problem), problem.fatal) for problem in question.problems]
     if reply is not MISSING and not isinstance(reply, str):
         problems.append((f"{key} is {type_name(reply)}, not text", False))
@@ -241,7 +246,7 @@ def _result(
             "first_option": score.num_first / num_items if num_items else None,
             "random": score.random / num_items if num_items else None,
         },
-        **benchmark.tables(score.counted, score.asked, mode),
+        **benchmark.tables(score.counted, score.dropped, mode),
         "totals": score.totals or None,
         "n_problems": len(problems),
         "problems": problems[:MAX_PROBLEMS_SHOWN],

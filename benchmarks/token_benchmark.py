@@ -110,7 +110,7 @@ class TokenBenchmark(QuestionBenchmark):
         }
         return verdict._replace(details=details)
 
-    def tables(self, counted: Tally, asked: Tally, mode: Mode) -> dict[str, Any]:
+    def tables(self, counted: Tally, dropped: Tally, mode: Mode) -> dict[str, Any]:
         table: dict[str, Any] = {}
         printed: list[str] = []
         for title, (field, known) in self.headings.items():
