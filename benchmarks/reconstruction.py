@@ -19,6 +19,7 @@ from typing import Any, Literal
 from jsonargparse import auto_cli, set_parsing_settings
 
 from audiollm.benchmarks.figures_output import write_figures
+from audiollm.benchmarks.file_identity import file_identity
 from audiollm.benchmarks.folder_lock import locked_folder
 from audiollm.benchmarks.reconstruction_report import METRICS, waveform_scores
 from audiollm.benchmarks.speech_judging import SpeechJudges, SpokenRecording, mean_and_count
@@ -257,6 +258,7 @@ def _judge(
     asked = with_text if heard or not there else {}
     return {
         "n_items": len(originals),
+        "predictions": file_identity(folder / VERDICTS_NAME, config.output),
         "missing": sorted({original.id for original in originals} - {original.id for original in there}),
         "num_without_text": len(originals) - len(with_text),
         "similarity": mean_and_count([verdict.similarity for verdict in verdicts]),

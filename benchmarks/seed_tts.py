@@ -20,6 +20,7 @@ from typing import Any, Literal
 from jsonargparse import auto_cli, set_parsing_settings
 
 from audiollm.benchmarks.figures_output import write_figures
+from audiollm.benchmarks.file_identity import file_identity
 from audiollm.benchmarks.folder_lock import locked_folder
 from audiollm.benchmarks.launched_processes import LaunchedProcesses, launched_processes
 from audiollm.benchmarks.metrics.speaker_similarity.speaker_similarity import printed_lines
@@ -185,12 +186,14 @@ def _judge_all(
         place = folder / f"seed{seed}" if config.wavs is None else folder
         wavs = place / "wavs" if config.wavs is None else Path(config.wavs)
         paths = {item.id: str(wavs / item.file_name) for item in items}
-        runs.append({"seed": seed} | _judge_recordings(judges, items, paths, place, config.language))
+        run = _judge_recordings(judges, items, paths, place, config.language)
+        runs.append({"seed": seed, "predictions": file_identity(place / VERDICTS_NAME, folder)} | run)
     truths = {item.id: item.truth for item in items if item.truth is not None}
     truth = None
     if truths:
         spoken = [item for item in items if item.id in truths]
         truth = _judge_recordings(judges, spoken, truths, folder / "ground_truth", config.language)
+        truth |= {"predictions": file_identity(folder / "ground_truth" / VERDICTS_NAME, folder)}
     result = {
         "benchmark": "seed-tts",
         "meta": {"file": Path(listed.path).name, "sha256": listed.sha256, "lines": len(listed.items)},

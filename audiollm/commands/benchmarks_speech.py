@@ -19,9 +19,10 @@ def score_seed_tts_pairs(
         json: print the result without its utterances as JSON.
     """
     from audiollm.benchmarks.figures_output import write_figures
+    from audiollm.benchmarks.file_identity import file_identity
     from audiollm.benchmarks.seed_tts_pairs import read_pairs, score_pairs
 
-    result = score_pairs(read_pairs(pairs), language) | {"pairs": pairs}
+    result = score_pairs(read_pairs(pairs), language) | {"predictions": file_identity(pairs)}
     write_figures(result, output)
     shown = {
         "utterances": result["n_items"],
@@ -44,11 +45,12 @@ def score_seed_tts_voices(*, pairs: str, output: str | None = None, json: bool =
         json: print the result without its pairs as JSON.
     """
     from audiollm.benchmarks.figures_output import write_figures
+    from audiollm.benchmarks.file_identity import file_identity
     from audiollm.benchmarks.seed_tts_voices import score_vector_file
 
-    result = score_vector_file(pairs)
+    result = score_vector_file(pairs) | {"predictions": file_identity(pairs)}
     write_figures(result, output)
-    shown = {name: value for name, value in result.items() if name not in ("scores", "benchmark")}
+    shown = {name: value for name, value in result.items() if name not in ("scores", "benchmark", "predictions")}
     _show_rates(shown, as_json=json, title="speaker similarity")
 
 
@@ -81,6 +83,7 @@ def cluster(
     """
     from audiollm.benchmarks.code_clustering import cluster_file
     from audiollm.benchmarks.figures_output import write_figures
+    from audiollm.benchmarks.file_identity import file_identity
 
     result = cluster_file(
         codes,
@@ -92,6 +95,7 @@ def cluster(
         num_restarts=num_restarts,
         num_seeds=num_seeds,
     )
+    result["predictions"] = file_identity(codes)
     write_figures(result, output)
     names = ("n_clips", "n_classes", "silhouette", "purity", "purity_range", "nmi", "problem")
     for case in result.get("cases", [result]):

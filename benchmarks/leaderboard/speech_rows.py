@@ -72,7 +72,7 @@ def seed_tts_file_rows(result: ResultFile, files: PredictionFiles) -> list[Leade
     content = result.content
     is_wer = result.kind == "seed-tts wer"
     named = content.get("predictions")
-    name = named["file"] if isinstance(named, Mapping) else content.get("pairs") or result.path.name
+    name = named["file"] if isinstance(named, Mapping) else result.path.name
     if is_wer:
         rate = content["wer"] if content["wer"] is not None else content.get("wer_of_all")
         figures = _seed_figures(content["language"], "hard" in str(name), rate, None)
