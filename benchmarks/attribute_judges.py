@@ -19,8 +19,8 @@ from torch import Tensor
 from audiollm.data.audio import load_audio, resample
 from audiollm.data.chat_model import ChatMessage, ChatModel
 from audiollm.data.voice_attributes import CLOSED_VALUES
+from audiollm.data.world import load_pyworld
 
-from .metrics.waveform_pairs import bench_library
 from .sap_scoring import attribute, read_prediction
 
 JUDGED = ("gender", "age", "emotion")
@@ -146,9 +146,9 @@ def median_pitch(path: Path) -> float | None:
     """Median fundamental frequency of the voiced frames, in Hz; None if none is voiced.
 
     Raises:
-        ImportError: pyworld is not installed.
+        ValueError: pyworld is not installed.
     """
-    pyworld: Any = bench_library("pyworld")
+    pyworld: Any = load_pyworld()
     samples = resample(*load_audio(path), SAMPLE_RATE).double().numpy()
     if not len(samples):
         return None

@@ -7,17 +7,14 @@ frames in noisy recordings.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.machinery import PathFinder
-from types import ModuleType
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from audiollm.data.world import load_pyworld
 from audiollm.tokenizer.decoder_configuration import MelConfig
 
 from .decoder_data import Column, DecoderItem
@@ -51,7 +48,7 @@ def fundamental_frequency(
     Raises:
         ValueError: if pyworld is not installed or the range of frequencies is empty.
     """
-    pyworld = _load_pyworld()
+    pyworld = load_pyworld()
     if not 0 < min_frequency < max_frequency:
         raise ValueError(f"no frequency lies between {min_frequency} and {max_frequency} Hz; give a range above 0")
     num_frames = waveform.shape[-1] // mel.hop_length
@@ -75,7 +72,7 @@ def pitch_column(mel: MelConfig, method: PitchMethod, min_frequency: float, max_
     Raises:
         ValueError: if pyworld is not installed.
     """
-    _load_pyworld()  # before hours of preparing
+    load_pyworld()  # before hours of preparing
 
     def compute(item: DecoderItem) -> Tensor:
         return fundamental_frequency(
@@ -117,19 +114,3 @@ def mean_pitch_errors(errors: Sequence[PitchErrors]) -> dict[str, float | None]:
         "f0_error": sum(one.absolute for one in errors) / voiced if voiced else None,
         "voicing_error": sum(one.num_wrong for one in errors) / frames if frames else None,
     }
-
-
-@cache
-def _load_pyworld() -> ModuleType:
-    """Loads the compiled half of pyworld alone: its ``__init__`` needs pkg_resources, which setuptools has given up."""
-    package = importlib.util.find_spec("pyworld")
-    folders = package.submodule_search_locations if package is not None else None
-    spec = PathFinder.find_spec("pyworld.pyworld", folders) if folders is not None else None
-    if spec is None or spec.loader is None:
-        raise ValueError(
-            "the fundamental frequency of recordings is estimated by pyworld, which is not installed: "
-            "pip install pyworld"
-        )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

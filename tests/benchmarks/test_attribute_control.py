@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from audiollm.benchmarks.attribute_judges import ChatJudge, median_pitch, read_a
 from audiollm.data.audio_output import save_audio
 from audiollm.data.chat_model import open_chat_model
 
+pytestmark = pytest.mark.skipif(find_spec("pyworld") is None, reason="pyworld is not installed")
 RATE = 16000
 PITCHES = {"low": 100.0, "medium": 160.0, "high": 240.0}
 SECONDS = {"slow": 2.0, "moderate": 1.4, "fast": 1.0}
@@ -51,7 +53,6 @@ def config_of(folder, **changes):
 
 
 def test_pitch_and_speed_are_measured_against_recordings_of_the_same_text(tmp_path):
-    pytest.importorskip("pyworld")
     result = attribute_control.measure(config_of(tmp_path), obeys)
     assert set(result["attributes"]) == {"pitch", "speed"}  # there is no judge
     for name in ("pitch", "speed"):
@@ -62,7 +63,6 @@ def test_pitch_and_speed_are_measured_against_recordings_of_the_same_text(tmp_pa
 
 
 def test_a_model_that_does_not_listen_is_no_better_than_unreadable(tmp_path):
-    pytest.importorskip("pyworld")
     result = attribute_control.measure(
         config_of(tmp_path, attributes="pitch"), lambda text, voice, seed: (tone(120.0, 1.0), RATE)
     )
@@ -72,7 +72,6 @@ def test_a_model_that_does_not_listen_is_no_better_than_unreadable(tmp_path):
 
 
 def test_what_a_judge_cannot_say_is_counted_apart(tmp_path):
-    pytest.importorskip("pyworld")
     silent = json.dumps({"linguistic_content": "words", "vocal_attributes": {"age": "adult"}})
     judge = Hearing(female="no idea", male=silent)
     (tmp_path / "texts.txt").write_text("one two\n\nthree\n", encoding="utf-8")
@@ -89,7 +88,6 @@ def test_what_a_judge_cannot_say_is_counted_apart(tmp_path):
 
 
 def test_what_was_not_spoken_is_missing_and_the_rest_is_kept(tmp_path):
-    pytest.importorskip("pyworld")
 
     def breaks(text, voice, seed):
         if voice.gender == "male":
@@ -104,7 +102,6 @@ def test_what_was_not_spoken_is_missing_and_the_rest_is_kept(tmp_path):
 
 
 def test_all_values_of_a_text_share_a_seed(tmp_path):
-    pytest.importorskip("pyworld")
     asked = []
 
     def note(text, voice, seed):
@@ -135,7 +132,6 @@ def test_a_chat_model_that_hears_is_asked_of_the_voice(tmp_path, chat_server):
 
 
 def test_measurements_of_silence_and_of_a_tone(tmp_path):
-    pytest.importorskip("pyworld")
     save_audio(tmp_path / "silence.wav", torch.zeros(RATE), RATE)
     save_audio(tmp_path / "tone.wav", tone(200.0, 1.0), RATE)
     assert median_pitch(tmp_path / "silence.wav") is None

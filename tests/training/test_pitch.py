@@ -65,7 +65,7 @@ def test_settings_that_change_the_values_change_where_they_are_stored():
 
 
 def test_a_missing_pyworld_is_named_with_the_command_that_installs_it(monkeypatch):
-    pitch._load_pyworld.cache_clear()
+    pitch.load_pyworld.cache_clear()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install pyworld"):
         pitch_column(MEL, "dio", 60.0, 600.0)
