@@ -55,7 +55,13 @@ class AnswerSettings:
 
 
 class AudioChatModel(Protocol):
-    """A model under test."""
+    """A model under test.
+
+    Attributes:
+        settings: how answers are generated; may be replaced between calls.
+    """
+
+    settings: AnswerSettings
 
     @property
     def concurrency(self) -> int:

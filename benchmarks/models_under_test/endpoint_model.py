@@ -52,13 +52,13 @@ class EndpointUnderTest:
         if concurrency < 1:
             raise ValueError(f"concurrency={concurrency}: use 1 or more")
         self.concurrency = concurrency
-        self._url, self._settings = url, settings
+        self._url, self.settings = url, settings
         self._model = EndpointModel(url, model, key_variable=key_variable, settings=endpoint)
 
     @property
     def decoding(self) -> dict[str, Any]:
         """See `AudioChatModel`."""
-        return self._settings.to_dict()
+        return self.settings.to_dict()
 
     def describe(self) -> dict[str, str | None]:
         """See `AudioChatModel`; what runs behind an endpoint nobody can tell."""
@@ -70,7 +70,7 @@ class EndpointUnderTest:
 
     def _answer(self, request: ChatRequest) -> str | ChatError:
         message = ChatMessage("user", request.text, wav_file(request.audio))
-        settings = self._settings
+        settings = self.settings
         seed = settings.seed if settings.temperature else None
         try:
             reply = self._model.ask(

@@ -34,7 +34,7 @@ class OwnModel:
     concurrency = 1
 
     def __init__(self, source: str, *, settings: AnswerSettings, device: str, dtype: str = "auto") -> None:
-        self._source, self._settings = source, settings
+        self._source, self.settings = source, settings
         self._model = AudioLLM.from_pretrained(
             source, device=device, dtype=dtype if dtype == "auto" else getattr(torch, dtype)
         )
@@ -42,7 +42,7 @@ class OwnModel:
     @property
     def decoding(self) -> dict[str, Any]:
         """See `AudioChatModel`."""
-        return {**self._settings.to_dict(), "dtype": str(self._model.model.dtype).removeprefix("torch.")}
+        return {**self.settings.to_dict(), "dtype": str(self._model.model.dtype).removeprefix("torch.")}
 
     def describe(self) -> dict[str, str | None]:
         """See `AudioChatModel`; folders are told apart by hashes of what is in them."""
@@ -60,7 +60,7 @@ class OwnModel:
             for number, one in enumerate(requests)
         ]
         draws: dict[str, Any] = {}
-        if self._settings.temperature:
-            draws = {"do_sample": True, "temperature": self._settings.temperature, "seed": self._settings.seed}
+        if self.settings.temperature:
+            draws = {"do_sample": True, "temperature": self.settings.temperature, "seed": self.settings.seed}
         with torch.inference_mode():
-            return self._model.chat(chats, max_new_tokens=self._settings.max_new_tokens, **draws).texts
+            return self._model.chat(chats, max_new_tokens=self.settings.max_new_tokens, **draws).texts

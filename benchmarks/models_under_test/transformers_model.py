@@ -35,7 +35,7 @@ class TransformersModel:
     def __init__(self, source: str, *, settings: AnswerSettings, device: str, dtype: str = "auto") -> None:
         from transformers import AutoModelForMultimodalLM, AutoProcessor
 
-        self._source, self._settings = source, settings
+        self._source, self.settings = source, settings
         self._processor: Any = AutoProcessor.from_pretrained(source)
         extractor = getattr(self._processor, "feature_extractor", None)
         if extractor is None or getattr(self._processor, "chat_template", None) is None:
@@ -53,7 +53,7 @@ class TransformersModel:
     @property
     def decoding(self) -> dict[str, Any]:
         """See `AudioChatModel`."""
-        return {**self._settings.to_dict(), "dtype": str(self._model.dtype).removeprefix("torch.")}
+        return {**self.settings.to_dict(), "dtype": str(self._model.dtype).removeprefix("torch.")}
 
     def describe(self) -> dict[str, str | None]:
         """See `AudioChatModel`; text tokenizer and feature extractor are part of the revision."""
@@ -70,11 +70,11 @@ class TransformersModel:
             processor_kwargs={"padding": True},
         ).to(self._model.device, self._model.dtype)
         draws: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if self._settings.temperature:
-            torch.manual_seed(self._settings.seed)
-            draws = {"do_sample": True, "temperature": self._settings.temperature}
+        if self.settings.temperature:
+            torch.manual_seed(self.settings.seed)
+            draws = {"do_sample": True, "temperature": self.settings.temperature}
         with torch.inference_mode():
-            token_ids = self._model.generate(**inputs, max_new_tokens=self._settings.max_new_tokens, **draws)
+            token_ids = self._model.generate(**inputs, max_new_tokens=self.settings.max_new_tokens, **draws)
         answers = token_ids[:, inputs["input_ids"].shape[1] :]
         texts: list[str] = self._processor.batch_decode(answers, skip_special_tokens=True)
         return texts
