@@ -22,7 +22,7 @@ from .commands.checkpoints import convert, doctor, export_tokenizer, extend_llm
 from .commands.corpora import inspect_data, speech_data, tokenize
 from .commands.labelling import audit_labels, audit_verdicts, label, score_sap
 from .commands.listening import describe, transcribe
-from .commands.reporting import report
+from .commands.reporting import compare_results, report
 from .commands.sound import reconstruct, speak
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -41,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export-tokenizer": export_tokenizer,
     "convert": convert,
     "report": report,
+    "compare-results": compare_results,
     "doctor": doctor,
 }
 

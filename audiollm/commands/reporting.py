@@ -48,3 +48,58 @@ def report(results: str, *, output: str | None = None, strict: bool = False, jso
         raise ValueError(
             f"{len(unread)} files could not be read and {len(untraceable)} figures not be traced to their predictions"
         )
+
+
+def compare_results(
+    old: str,
+    new: str,
+    *,
+    fail_below: float | None = None,
+    beyond_chance: bool = False,
+    allow_different: bool = False,
+    max_items: int = 20,
+    output: str | None = None,
+    json: bool = False,
+) -> None:
+    """Compare two result files, or two folders of results: figures, items that changed, and whether it is chance.
+
+    Results of different data, modes or prompts are not compared; the exit status is then 1.
+
+    Args:
+        old: result file or folder.
+        new: the same.
+        fail_below: exit with status 1 if a main figure gains less than this, such as 0 (any loss) or -0.01.
+        beyond_chance: with fail_below, only count losses that are beyond chance.
+        allow_different: compare in spite of different data, modes or prompts, and say what differs.
+        max_items: show so many changed items of a figure.
+        output: file for all of it as JSON.
+        json: print it as JSON.
+    """
+    from dataclasses import asdict
+
+    from audiollm.benchmarks.figures_output import write_figures
+    from audiollm.benchmarks.leaderboard.comparison_table import show_comparisons
+    from audiollm.benchmarks.leaderboard.result_comparison import compare_sets
+
+    if beyond_chance and fail_below is None:
+        raise ValueError("--beyond-chance needs --fail-below, which says what counts as a failure")
+    sets = compare_sets(Path(old), Path(new), allow_different=allow_different)
+    fallen = [
+        f"{one.name}: {figure.name} {figure.old:g} to {'nothing' if figure.new is None else format(figure.new, 'g')}"
+        for one in (sets.comparisons if fail_below is not None else ())
+        for figure in one.falls_below(fail_below or 0.0, beyond_chance=beyond_chance)
+    ]
+    refused = [comparison for comparison in sets.comparisons if comparison.is_refused]
+    facts = asdict(sets) | {"old": old, "new": new, "fail_below": fail_below, "fallen": fallen, "n_failed": len(fallen)}
+    text = write_figures(facts, output)
+    if json:
+        write_line(text)
+    else:
+        show_comparisons(sets, max_items=max_items)
+    problems = [f"{one.name} is of different {', '.join(one.different)}" for one in refused]
+    if fallen:
+        problems.append(f"{len(fallen)} figures fall below {fail_below:+g}: {'; '.join(fallen)}")
+    if fail_below is not None and sets.only_old:
+        problems.append(f"{len(sets.only_old)} results are gone, such as {sets.only_old[0]}")
+    if problems:
+        raise ValueError("; ".join(problems))
