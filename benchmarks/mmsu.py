@@ -37,8 +37,9 @@ _FINE_HEADINGS = (
 )
 # A reply that is a letter and little else: "c", "(B)", "option b.".
 _LETTER_ONLY = re.compile(r"\W*(?:(?:option|choice|answer)\b\W*)?([A-D])\W*", re.IGNORECASE)
-# A capital that stands alone, but not the article before a word. Letters of other scripts may touch it.
-_LONE_LETTER = re.compile(r"(?<![A-Za-z0-9'])(?!A [a-z])([A-D])(?![A-Za-z0-9'])")
+# A capital that stands alone, but not the article before a noun. Letters of other scripts may touch it.
+_NO_NOUN = r"(?:and|as|because|but|is|nor|not|or|since)\b"
+_LONE_LETTER = re.compile(rf"(?<![A-Za-z0-9'])(?!A (?!{_NO_NOUN})[a-z])([A-D])(?![A-Za-z0-9'])")
 
 
 class Mmsu(QuestionBenchmark):

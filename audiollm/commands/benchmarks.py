@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import benchmarks_speech as speech
+from .benchmarks_judging import judging_actions
 from .benchmarks_questions import question_actions
 
 Actions = dict[str, Callable[..., None]]
 
 BENCHMARKS: dict[str, Actions] = {
-    "mmau": question_actions("mmau"),
-    "mmar": question_actions("mmar"),
-    "mmsu": question_actions("mmsu"),
+    "mmau": question_actions("mmau") | judging_actions("mmau"),
+    "mmar": question_actions("mmar") | judging_actions("mmar"),
+    "mmsu": question_actions("mmsu") | judging_actions("mmsu"),
     "seed-tts": {
         "run": speech.run_seed_tts,
         "wer": speech.score_seed_tts_pairs,
