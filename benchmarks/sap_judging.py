@@ -174,7 +174,7 @@ def _ask_all(
     """All votes on each question; an answer that is none is asked for once more, with another seed."""
 
     def vote(question: Question, number: int) -> int | None:
-        read = _rating if question.name == "scene" else _verdict
+        read = _rating if question.name == "scene" else read_verdict
         for attempt in range(2):
             seed = settings.seed + number + attempt * settings.votes
             reply = judge.ask(
@@ -198,7 +198,7 @@ def _ask_all(
     return [answers[start : start + settings.votes] for start in range(0, len(answers), settings.votes)]
 
 
-def _verdict(text: str) -> int | None:
+def read_verdict(text: str) -> int | None:
     """1 for yes, 0 for no, None for anything else."""
     match = _VERDICT.fullmatch(text)
     return None if match is None else int(match[1].lower() == "yes")
@@ -209,7 +209,7 @@ def _rating(text: str) -> int | None:
     return None if match is None else int(match[1])
 
 
-def _majority(votes: Sequence[int | None]) -> float | None:
+def majority(votes: Sequence[int | None]) -> float | None:
     """What more than half of all votes say."""
     value, count = Counter(votes).most_common(1)[0]
     return None if value is None or 2 * count <= len(votes) else float(value)
@@ -224,7 +224,7 @@ def _judgement(votes: list[dict[str, list[int | None]]], judge: str, prompts: di
     scores: dict[str, float] = {}
     undecided = 0
     for name in (*JUDGED_FIELDS, "scene"):
-        decide: Callable[[Sequence[int | None]], float | None] = _mean if name == "scene" else _majority
+        decide: Callable[[Sequence[int | None]], float | None] = _mean if name == "scene" else majority
         decisions = [decide(item[name]) for item in votes if name in item]
         decided = [decision for decision in decisions if decision is not None]
         undecided += len(decisions) - len(decided)
