@@ -76,6 +76,8 @@ def kill_after(job: dict[str, Any], children: list[int]) -> None:
         logs = Path(job["output"]).glob("predictions.rank*.jsonl")
         if sum(log.read_bytes().count(b"\n") for log in logs) >= job["after_lines"]:
             break
+        if any(os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) for child in children):
+            return  # it was faster, or failed
         time.sleep(0.002)
     time.sleep(job["delay"])
     for child in children:
