@@ -88,16 +88,6 @@ def _judged(content: Content) -> ComparableResult:
     )
 
 
-def _rubrics(content: Content) -> ComparableResult:
-    keys = _item_keys(content["items"])
-    scores = {key: item["score"] for key, item in zip(keys, content["items"], strict=True) if item["evaluated"]}
-    judge = content["judge"]
-    return ComparableResult(
-        _question_conditions(content, keys) | {"judge": judge["model"], "judge's prompt": judge["prompt"]},
-        {"rubric score": MeasuredFigure(value=content["rubric_score"], values=scores)},
-    )
-
-
 def _question_conditions(content: Content, keys: Sequence[str]) -> dict[str, Any]:
     data, prompt = content.get("data"), content.get("prompt")
     return {
@@ -235,7 +225,7 @@ def _clustering(content: Content) -> ComparableResult:
     cases = content.get("cases", [content])
     for case in cases:
         lead = f"{case['case']}, " if len(cases) > 1 else ""
-        of_clips = next((case[name] for name in case if name.startswith("silhouette_per_clip")), [])
+        of_clips: list[float] = next((case[name] for name in case if name.startswith("silhouette_per_clip")), [])
         values = {f"clip {number}": value for number, value in enumerate(of_clips)}
         figures[f"{lead}silhouette"] = MeasuredFigure(value=case["silhouette"], values=values)
         figures |= {f"{lead}{name}": MeasuredFigure(value=case[name]) for name in ("purity", "nmi")}
@@ -277,7 +267,6 @@ def _sap(content: Content) -> ComparableResult:
 _READERS: Mapping[str, Callable[[Content], ComparableResult]] = {
     "questions": _questions,
     "judged questions": _judged,
-    "rubrics": _rubrics,
     "seed-tts": _seed_tts,
     "seed-tts wer": _seed_tts_wer,
     "seed-tts sim": _seed_tts_sim,

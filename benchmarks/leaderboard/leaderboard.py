@@ -124,7 +124,7 @@ def _question_table(
         return [result for result in by_kind.get(kind, []) if result.benchmark == table.benchmark]
 
     scored = of_this("questions")
-    judged = [*of_this("judged questions"), *of_this("rubrics")]
+    judged = of_this("judged questions")
     ours = rows.of(scored, lambda result: [question_row(result, judged, files)])
     scored_hashes = {str((result.content.get("predictions") or {}).get("sha256")) for result in scored}
     alone = [one for one in judged if str((one.content.get("predictions") or {}).get("sha256")) not in scored_hashes]

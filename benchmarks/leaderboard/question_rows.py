@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .leaderboard_rows import LeaderboardRow
@@ -130,30 +130,13 @@ def question_conditions(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def judge_facts(opinions: Sequence[ResultFile]) -> dict[str, str]:
-    """What judges said, in columns of their own."""
-    told: dict[str, list[str]] = {}
-    for one in opinions:
-        column, tell = _JUDGED[one.kind]
-        told.setdefault(column, []).append(tell(one.content))
-    return {column: "; ".join(texts) for column, texts in told.items()}
-
-
-def _judged(content: Mapping[str, Any]) -> str:
-    share = content["accuracy_of_evaluated"]
-    shown = "–" if share is None else f"{100 * share:.2f} % of {content['n_evaluated']:,}"
-    return f"{shown} ({content['judge']['model']}, {content['n_not_evaluated']:,} not evaluated)"
-
-
-def _rubrics(content: Mapping[str, Any]) -> str:
-    score = content["rubric_score"]
-    shown = "–" if score is None else f"{100 * score:.2f} of {content['n_evaluated']:,}"
-    return f"{shown} ({content['judge']['model']}, {content['n_not_evaluated']:,} not evaluated)"
-
-
-_JUDGED: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
-    "judged questions": ("by a judge", _judged),
-    "rubrics": ("rubrics", _rubrics),
-}
+    """What judges said, in a column of its own."""
+    told = []
+    for content in (one.content for one in opinions):
+        share = content["accuracy_of_evaluated"]
+        shown = "–" if share is None else f"{100 * share:.2f} % of {content['n_evaluated']:,}"
+        told.append(f"{shown} ({content['judge']['model']}, {content['n_not_evaluated']:,} not evaluated)")
+    return {"by a judge": "; ".join(told)}
 
 
 def _answers(result: ResultFile) -> tuple[str, str]:

@@ -191,7 +191,7 @@ def _compared(
 def _figure(name: str, old: MeasuredFigure | None, new: MeasuredFigure | None) -> ComparedFigure:
     known = new or old
     assert known is not None
-    before, now = old and old.value, new and new.value
+    before, now = (None if one is None else one.value for one in (old, new))
     gain = None
     if before is not None and now is not None:
         gain = now - before if known.better == "higher" else before - now

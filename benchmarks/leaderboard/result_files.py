@@ -67,7 +67,6 @@ def _has(*names: str) -> Callable[[Content], bool]:
 
 # What tells a result's kind, and the fields that it must have beside. The first that fits is it.
 _KINDS: Mapping[str, tuple[Callable[[Content], bool], tuple[str, ...]]] = {
-    "rubrics": (_has("rubric_score", "judge"), ("benchmark", "n_evaluated", "n_not_evaluated", "predictions", "items")),
     "judged questions": (
         _has("accuracy_of_evaluated", "judge"),
         ("benchmark", "n_evaluated", "n_not_evaluated", "predictions", "items"),

@@ -13,7 +13,6 @@ from .result_files import ResultFile
 
 # These are computed from sound; their results hold every single verdict, and no other file is scored.
 _WITHOUT_PREDICTIONS = ("attribute control", "stability", "sound classes")
-_JUDGED = ("judged questions", "rubrics")
 
 
 @dataclass(frozen=True)
@@ -94,5 +93,5 @@ def traces_of(result: ResultFile, files: PredictionFiles) -> list[Trace]:
         return [files.trace(result.path, part.get("predictions")) for part in parts]
     if result.kind == "reconstruction":
         return [files.trace(result.path, row.get("predictions")) for row in content["rows"].values()]
-    names = ["predictions", "verdicts"] if result.kind in _JUDGED else ["predictions"]
+    names = ["predictions", "verdicts"] if result.kind == "judged questions" else ["predictions"]
     return [files.trace(result.path, content.get(name)) for name in names]
