@@ -232,8 +232,17 @@ def test_a_model_that_no_longer_answers_stops_the_run_and_what_is_done_is_kept(
     assert (report.resumed, report.failures) == (8, {})
 
 
-def test_an_error_that_concerns_all_requests_stops_at_once(loaded: LoadedQuestions, tmp_path: Path) -> None:
-    model = FakeModel(lambda text: ChatError("the key is wrong", fatal=True))
+@pytest.mark.parametrize("is_raised", [False, True])
+def test_an_error_that_concerns_all_requests_stops_at_once(
+    loaded: LoadedQuestions, tmp_path: Path, is_raised: bool
+) -> None:
+    def refuse(text: str) -> ChatError:
+        error = ChatError("the key is wrong", fatal=True)
+        if is_raised:
+            raise error
+        return error
+
+    model = FakeModel(refuse)
     with pytest.raises(ChatError, match="the key is wrong"):
         predict(loaded, model, tmp_path)
     assert len(model.calls) == 1
