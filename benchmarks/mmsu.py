@@ -49,12 +49,13 @@ class Mmsu(QuestionBenchmark):
     title = "MMSU"
     prediction_key = "response"
     audio_key = "audio_path"
-    file_names = ("question/mmsu.jsonl", "mmsu.jsonl")
+    file_names = ("mmsu.jsonl",)
     known_revisions: ClassVar[Mapping[str, str]] = {}
     published_census: ClassVar[Mapping[str, Mapping[str, int]]] = {
         "category": {"Perception": 2580, "Reasoning": 2420},
         "sub-category": {"Linguistics": 3655, "Paralinguistics": 1345},
     }
+    parquet_first = True  # recordings are published twice and differ; those in the parquet files are the right ones
     official_stops = False
 
     def question_of(self, record: Mapping[str, Any], audio: str | bytes = "") -> QuestionReading:

@@ -150,6 +150,8 @@ class QuestionBenchmark(ABC):
     """Beginnings of the hashes of known versions, and what these are."""
     published_census: ClassVar[Mapping[str, Mapping[str, int]]] = {}
     """How many questions there are of each group, where that is published; by heading."""
+    parquet_first: bool = False
+    """Whether parquet files are to be read where there is a file of questions as well."""
     official_stops: bool
     """Whether the published scorer stops at a reply or a field of another type."""
 

@@ -74,8 +74,9 @@ def _local(benchmark: QuestionBenchmark, data: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    patterns = ["*.parquet"] if benchmark.parquet_first else None
     try:
-        return Path(snapshot_download(data, repo_type="dataset"))
+        return Path(snapshot_download(data, repo_type="dataset", allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise OSError(
             f"{data} is neither here nor to be had from the Hub ({str(error).splitlines()[0]}); give a local copy"
@@ -86,11 +87,13 @@ def _question_files(benchmark: QuestionBenchmark, root: Path) -> list[Path]:
     """The file of questions, or the parquet files that they are in."""
     if root.is_file():
         return [root]
+    parquet = sorted(root.rglob("*.parquet"))
+    if parquet and benchmark.parquet_first:
+        return parquet
     for name in benchmark.file_names:
         found = sorted([*root.glob(name), *root.glob(f"*/{name}")])
         if found:
             return found[:1]
-    parquet = sorted(root.rglob("*.parquet"))
     if parquet:
         return parquet
     others = sorted(path for pattern in ("*.json", "*.jsonl") for path in root.glob(pattern))

@@ -109,7 +109,7 @@ def _score(
     questions: QuestionBenchmark, loaded: LoadedQuestions, data: str, report: PredictionReport, run: QuestionRun
 ) -> None:
     if not any(item.answer for item in loaded.items):
-        logger.warning("the answers are withheld: %s is to be handed in, not scored here", report.path)
+        logger.warning("the answers are withheld, so nothing is scored; the replies are in %s", report.path)
         return
     for mode in MODES:
         result = score_file(questions, str(report.path), data=data, mode=mode)

@@ -40,7 +40,8 @@ def names_option(reply: Words, option: Words, options: Iterable[Words]) -> bool:
     """
     if not reply or not option <= reply:
         return False
-    return all(other == option or reply.isdisjoint(other - option) for other in options)
+    # An option with the same words takes part too: nothing is left of it.
+    return all(reply.isdisjoint(other - option) for other in options)
 
 
 def is_right(reply: str, answer: str, choices: Iterable[str]) -> bool:

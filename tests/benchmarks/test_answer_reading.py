@@ -72,6 +72,8 @@ def test_letters_that_are_not_there_are_not_guessed() -> None:
     assert letter_at_an_end("") is None
     assert letter_among_four("(B) and (C)") == "B"  # neither stands alone: the first
     assert letter_among_four("A B C") == "C"
+    assert letter_of_option("(C), no: (A)", OPTIONS) == "A"
+    assert letter_of_option("(A), no: (C)", OPTIONS) == "C"
     assert letter_of_option("after some time a bird sings", OPTIONS) == "A"
 
 

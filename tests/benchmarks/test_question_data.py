@@ -83,6 +83,16 @@ def test_questions_are_read_from_their_folder_their_file_or_parquet(name: str, t
     assert all(item.audio == b"" for item in silent.items)
 
 
+def test_parquet_files_of_mmsu_go_before_its_folder_of_recordings(tmp_path: Path) -> None:
+    records = questions("mmsu")
+    data_folder("mmsu", tmp_path, records[:2])
+    parquet_folder("mmsu", tmp_path / "data", records)
+    assert len(benchmark_named("mmsu").load(str(tmp_path)).items) == len(records)
+    parquet_folder("mmau", tmp_path / "data", questions("mmau"))
+    data_folder("mmau", tmp_path, questions("mmau", 2))
+    assert len(benchmark_named("mmau").load(str(tmp_path)).items) == 2
+
+
 def test_both_names_of_the_mmar_file_are_read(tmp_path: Path) -> None:
     folder = data_folder("mmar", tmp_path)
     loaded = benchmark_named("mmar").load(str(folder))
