@@ -53,7 +53,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,bench,decoder,label]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,bench,bench-zh,label]'
 	touch $@ $(VENV)/.installed
 
 clean:

@@ -50,7 +50,7 @@ class Dnsmos:
             runtime: Any = import_module("onnxruntime")
         except ImportError as error:
             raise ImportError(
-                "the MOS predictor dnsmos needs onnxruntime: run `pip install onnxruntime`, or choose another predictor"
+                "the MOS predictor dnsmos needs onnxruntime: run `pip install 'audiollm[bench]'`, or choose another predictor"
             ) from error
         options = runtime.SessionOptions()
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))

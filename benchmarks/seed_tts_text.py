@@ -87,8 +87,7 @@ def to_simplified(text: str) -> str:
         zhconv: Any = import_module("zhconv")
     except ImportError as error:
         raise ImportError(
-            "Mandarin is scored after conversion by zhconv: run `pip install zhconv`, or `pip install "
-            "'audiollm[bench]'`"
+            "Mandarin is scored after conversion by zhconv: run `pip install 'audiollm[bench-zh]'`"
         ) from error
     return zhconv.convert(text, "zh-cn")
 
