@@ -19,12 +19,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jsonargparse import auto_cli, set_parsing_settings
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from audiollm.benchmarks.attribute_judges import (
+from audiollm.benchmarks.figures_output import write_figures
+from audiollm.benchmarks.folder_lock import locked_folder
+from audiollm.benchmarks.speech.attribute_judges import (
     JUDGED,
     AttributeJudge,
     median_pitch,
@@ -32,9 +33,7 @@ from audiollm.benchmarks.attribute_judges import (
     read_attributes,
     speech_seconds,
 )
-from audiollm.benchmarks.figures_output import write_figures
-from audiollm.benchmarks.folder_lock import locked_folder
-from audiollm.benchmarks.speech_synthesis import check_identity
+from audiollm.benchmarks.speech.synthesis import check_identity
 from audiollm.data.audio_output import save_audio
 from audiollm.data.voice_attributes import CLOSED_VALUES, VocalAttributes
 from audiollm.data.voice_levels import characters_per_second
@@ -74,8 +73,6 @@ class AttributeControlConfig:
     """Of one utterance."""
     device: str = "cpu"
     """Where the model computes."""
-    json: bool = False
-    """Print the result without single recordings as JSON."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.attributes.split(",") if name not in (*JUDGED, *MEASURED)]
@@ -307,16 +304,7 @@ def show(result: Mapping[str, Any], *, as_json: bool) -> None:
         console.print(table)
 
 
-def main() -> None:
-    """Reads the flags and runs; user errors end in one message and exit status 1."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    config = auto_cli(AttributeControlConfig, as_positional=False)
-    try:
-        result = measure(config)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"attribute_control: {error}")
-    show(result, as_json=config.json)
-
-
 if __name__ == "__main__":
-    main()
+    from audiollm.cli import main
+
+    main(["bench", "attribute-control", *sys.argv[1:]])

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from audiollm.benchmarks.letter_reading import letter_among_four
-from audiollm.benchmarks.token_benchmark import TokenBenchmark
+from audiollm.benchmarks.questions.letter_reading import letter_among_four
+from audiollm.benchmarks.questions.token_benchmark import TokenBenchmark
 
 
 class Mmau(TokenBenchmark):

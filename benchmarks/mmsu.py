@@ -12,9 +12,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from audiollm.benchmarks.answer_extraction import after_thinking, extract_answer
-from audiollm.benchmarks.letter_reading import letter_at_an_end
-from audiollm.benchmarks.question_benchmark import (
+from audiollm.benchmarks.questions.answer_extraction import after_thinking, extract_answer
+from audiollm.benchmarks.questions.benchmark import (
     MISSING,
     FieldProblem,
     Mode,
@@ -24,8 +23,9 @@ from audiollm.benchmarks.question_benchmark import (
     Verdict,
     type_name,
 )
-from audiollm.benchmarks.question_items import QuestionItem
-from audiollm.benchmarks.token_matching import names_option, option_words, words_of
+from audiollm.benchmarks.questions.items import QuestionItem
+from audiollm.benchmarks.questions.letter_reading import letter_at_an_end
+from audiollm.benchmarks.questions.token_matching import names_option, option_words, words_of
 
 _LETTERS = "ABCD"
 _GROUPS = ("category", "sub-category", "sub-sub-category", "task_name", "linguistics_sub_discipline")

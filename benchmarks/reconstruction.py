@@ -16,17 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import auto_cli, set_parsing_settings
-
 from audiollm.benchmarks.figures_output import write_figures
 from audiollm.benchmarks.file_identity import file_identity
 from audiollm.benchmarks.folder_lock import locked_folder
 from audiollm.benchmarks.reconstruction_report import METRICS, waveform_scores
-from audiollm.benchmarks.speech_judging import SpeechJudges, SpokenRecording, mean_and_count
-from audiollm.benchmarks.speech_recognizers import recognizer_for
-from audiollm.benchmarks.speech_synthesis import check_identity
-from audiollm.benchmarks.speech_table import show_speech_table
-from audiollm.benchmarks.speech_words import word_figures
+from audiollm.benchmarks.speech.judging import SpeechJudges, SpokenRecording, mean_and_count
+from audiollm.benchmarks.speech.recognizers import recognizer_for
+from audiollm.benchmarks.speech.synthesis import check_identity
+from audiollm.benchmarks.speech.table import show_speech_table
+from audiollm.benchmarks.speech.words import word_figures
 from audiollm.data.audio import AudioError, load_audio
 from audiollm.data.audio_output import save_audio
 from audiollm.data.corpus_encoding import clip_part
@@ -76,8 +74,6 @@ class ReconstructionConfig:
     """Predictor of opinion, or none."""
     device: str = "cpu"
     """Where models compute."""
-    json: bool = False
-    """Print the result without its recordings as JSON."""
 
     def __post_init__(self) -> None:
         for metric in metric_names(self.metrics):
@@ -289,16 +285,7 @@ def show(result: Mapping[str, Any], *, as_json: bool) -> None:
         show_speech_table(result["rows"], result["judges"])
 
 
-def main() -> None:
-    """Reads the flags and runs; user errors end in one message and exit status 1."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    config = auto_cli(ReconstructionConfig, as_positional=False)
-    try:
-        result = measure(config)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"reconstruction: {error}")
-    show(result, as_json=config.json)
-
-
 if __name__ == "__main__":
-    main()
+    from audiollm.cli import main
+
+    main(["bench", "reconstruction", *sys.argv[1:]])

@@ -28,7 +28,7 @@ from .html_page import page, table
 from .metrics import load_metric
 from .metrics.waveform_pairs import bench_library
 from .sound_pictures import draw_clip
-from .speech_words import UNSPACED_LANGUAGES
+from .speech.words import UNSPACED_LANGUAGES
 from .transcription import Transcriber
 
 METRICS = ("stoi", "pesq", "mel_distance", "mcd")

@@ -17,19 +17,17 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from jsonargparse import auto_cli, set_parsing_settings
-
 from audiollm.benchmarks.figures_output import write_figures
 from audiollm.benchmarks.file_identity import file_identity
 from audiollm.benchmarks.folder_lock import locked_folder
 from audiollm.benchmarks.launched_processes import LaunchedProcesses, launched_processes
 from audiollm.benchmarks.metrics.speaker_similarity.speaker_similarity import printed_lines
-from audiollm.benchmarks.seed_tts_meta import SpeechItem, SpeechList, missing_recordings, read_meta
-from audiollm.benchmarks.speech_judging import NONE, SpeechJudges, SpokenRecording, mean_and_count
-from audiollm.benchmarks.speech_recognizers import recognizer_for
-from audiollm.benchmarks.speech_synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, check_identity, synthesise
-from audiollm.benchmarks.speech_table import show_speech_table
-from audiollm.benchmarks.speech_words import word_figures
+from audiollm.benchmarks.speech.judging import NONE, SpeechJudges, SpokenRecording, mean_and_count
+from audiollm.benchmarks.speech.recognizers import recognizer_for
+from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem, SpeechList, missing_recordings, read_meta
+from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, check_identity, synthesise
+from audiollm.benchmarks.speech.table import show_speech_table
+from audiollm.benchmarks.speech.words import word_figures
 
 RESULT_NAME = "result.json"
 VERDICTS_NAME = "verdicts.jsonl"
@@ -75,8 +73,6 @@ class SeedTTSConfig:
     """How often an utterance is tried that fails."""
     device: str = "cpu"
     """Where models compute."""
-    json: bool = False
-    """Print the result without its utterances as JSON."""
 
     def __post_init__(self) -> None:
         seed_numbers(self.seeds)
@@ -269,17 +265,7 @@ def show(result: dict[str, Any], *, as_json: bool) -> None:
     show_speech_table(rows | ({TRUTH: result["ground_truth"]} if result["ground_truth"] else {}), result["judges"])
 
 
-def main() -> None:
-    """Reads the flags and runs; user errors end in one message and exit status 1."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    config = auto_cli(SeedTTSConfig, as_positional=False)
-    try:
-        result = measure(config)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"seed_tts: {error}")
-    if result is not None:
-        show(result, as_json=config.json)
-
-
 if __name__ == "__main__":
-    main()
+    from audiollm.cli import main
+
+    main(["bench", "seed-tts", *sys.argv[1:]])

@@ -60,7 +60,10 @@ class EndpointModel:
         self._settings = settings or EndpointSettings()
         timeout = openai.Timeout(self._settings.timeout_seconds, connect=CONNECT_SECONDS)
         self._client = openai.OpenAI(
-            base_url=url, api_key=endpoint_key(url, key_variable), timeout=timeout, max_retries=self._settings.max_retries
+            base_url=url,
+            api_key=endpoint_key(url, key_variable),
+            timeout=timeout,
+            max_retries=self._settings.max_retries,
         )
         self._model = model or self._only_model()
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from audiollm.data.atomic import atomic_write
+from audiollm.installed_versions import installed_versions
 
 _RECORDED_PACKAGES = (
     "audiollm", "torch", "transformers", "accelerate", "peft", "deepspeed", "datasets", "safetensors", "tokenizers",
@@ -66,13 +65,7 @@ def config_as_json(config: Any) -> dict[str, Any]:
 
 def package_versions() -> dict[str, str | None]:
     """Installed versions of what decides a run's numbers; None where a package is absent."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name in _RECORDED_PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
+    return installed_versions(_RECORDED_PACKAGES)
 
 
 def git_revision(folder: Path) -> str | None:

@@ -12,7 +12,7 @@ def judging_actions(benchmark: str) -> dict[str, Callable[..., None]]:
     """The actions of a benchmark that need a judge.
 
     Args:
-        benchmark: its name, see ``audiollm.benchmarks.question_benchmark``.
+        benchmark: its name, see ``audiollm.benchmarks.questions.benchmark``.
     """
 
     def judge(
@@ -56,8 +56,8 @@ def judging_actions(benchmark: str) -> dict[str, Callable[..., None]]:
             device: torch device of a local judge; the first GPU when there is one.
             json: print the result without its items as JSON.
         """
-        from audiollm.benchmarks.question_benchmark import benchmark_named
-        from audiollm.benchmarks.question_judging import judge_predictions
+        from audiollm.benchmarks.questions.benchmark import benchmark_named
+        from audiollm.benchmarks.questions.judging import judge_predictions
         from audiollm.benchmarks.sap_judging import JudgeSettings
         from audiollm.data.chat_model import EndpointSettings, open_chat_model
 

@@ -13,7 +13,7 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
     """The actions of a benchmark.
 
     Args:
-        benchmark: its name, see ``audiollm.benchmarks.question_benchmark``.
+        benchmark: its name, see ``audiollm.benchmarks.questions.benchmark``.
     """
 
     def run(
@@ -60,8 +60,8 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
             keep_going: ask what can be asked although recordings cannot be used; these count as not answered.
         """
         from audiollm.benchmarks.models_under_test.audio_chat_model import AnswerSettings
-        from audiollm.benchmarks.question_predicting import PredictingSettings
-        from audiollm.benchmarks.question_run import QuestionRun, run_questions
+        from audiollm.benchmarks.questions.predicting import PredictingSettings
+        from audiollm.benchmarks.questions.run import QuestionRun, run_questions
 
         settings = QuestionRun(
             output=output or f"results/{benchmark}",
@@ -96,9 +96,9 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
             require_known_data: refuse questions that are not a known version.
             json: print the report as JSON.
         """
-        from audiollm.benchmarks.question_benchmark import benchmark_named
-        from audiollm.benchmarks.question_checking import check_questions, require_usable
-        from audiollm.benchmarks.question_report import write_facts
+        from audiollm.benchmarks.questions.benchmark import benchmark_named
+        from audiollm.benchmarks.questions.checking import check_questions, require_usable
+        from audiollm.benchmarks.questions.report import write_facts
 
         questions = benchmark_named(benchmark)
         loaded = questions.load(data)
@@ -150,8 +150,8 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
             require_known_data: refuse questions that are not a known version.
         """
         from audiollm.benchmarks.models_under_test.audio_chat_model import AnswerSettings
-        from audiollm.benchmarks.question_predicting import PredictingSettings
-        from audiollm.benchmarks.question_run import QuestionRun, predict_replies
+        from audiollm.benchmarks.questions.predicting import PredictingSettings
+        from audiollm.benchmarks.questions.run import QuestionRun, predict_replies
 
         settings = QuestionRun(
             output=output or f"results/{benchmark}",
@@ -192,9 +192,9 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
             seed: of the bootstrap interval.
             json: print the result without its items as JSON.
         """
-        from audiollm.benchmarks.question_benchmark import benchmark_named
-        from audiollm.benchmarks.question_report import show_result
-        from audiollm.benchmarks.question_scoring import score_file
+        from audiollm.benchmarks.questions.benchmark import benchmark_named
+        from audiollm.benchmarks.questions.report import show_result
+        from audiollm.benchmarks.questions.scoring import score_file
 
         result = score_file(
             benchmark_named(benchmark),

@@ -20,7 +20,7 @@ def score_seed_tts_pairs(
     """
     from audiollm.benchmarks.figures_output import write_figures
     from audiollm.benchmarks.file_identity import file_identity
-    from audiollm.benchmarks.seed_tts_pairs import read_pairs, score_pairs
+    from audiollm.benchmarks.speech.seed_tts_pairs import read_pairs, score_pairs
 
     result = score_pairs(read_pairs(pairs), language) | {"predictions": file_identity(pairs)}
     write_figures(result, output)
@@ -46,7 +46,7 @@ def score_seed_tts_voices(*, pairs: str, output: str | None = None, json: bool =
     """
     from audiollm.benchmarks.figures_output import write_figures
     from audiollm.benchmarks.file_identity import file_identity
-    from audiollm.benchmarks.seed_tts_voices import score_vector_file
+    from audiollm.benchmarks.speech.seed_tts_voices import score_vector_file
 
     result = score_vector_file(pairs) | {"predictions": file_identity(pairs)}
     write_figures(result, output)
@@ -148,6 +148,7 @@ def run_seed_tts(
         json: print the result without its utterances as JSON.
     """
     options: dict[str, Any] = dict(locals()) | {"device": find_device(device)}
+    del options["json"]
     from audiollm.benchmarks import seed_tts
 
     result = seed_tts.measure(seed_tts.SeedTTSConfig(**options))
@@ -195,6 +196,7 @@ def run_reconstruction(
         json: print the result without single recordings as JSON.
     """
     options: dict[str, Any] = dict(locals()) | {"device": find_device(device)}
+    del options["json"]
     from audiollm.benchmarks import reconstruction
 
     reconstruction.show(reconstruction.measure(reconstruction.ReconstructionConfig(**options)), as_json=json)
@@ -227,6 +229,7 @@ def run_attribute_control(
         json: print the result without single recordings as JSON.
     """
     options: dict[str, Any] = dict(locals()) | {"device": find_device(device)}
+    del options["json"]
     from audiollm.benchmarks import attribute_control
 
     config = attribute_control.AttributeControlConfig(**options)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..bootstrap import Interval, mean_interval
 from ..metrics.waveform_pairs import bench_library
+from ..questions.bootstrap import Interval, mean_interval
 
 LEVEL = 0.95
 MIN_BOOTSTRAP_ITEMS = 10  # of fewer, resampling says nothing

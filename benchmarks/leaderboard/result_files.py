@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..question_benchmark import BENCHMARK_NAMES
+from ..questions.benchmark import BENCHMARK_NAMES
 
 Content = Mapping[str, Any]
 

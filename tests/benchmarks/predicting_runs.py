@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from audiollm.benchmarks.models_under_test.audio_chat_model import AnswerSettings, open_audio_chat_model
-from audiollm.benchmarks.question_benchmark import benchmark_named
-from audiollm.benchmarks.question_predicting import PredictingSettings, predict_questions
+from audiollm.benchmarks.questions.benchmark import benchmark_named
+from audiollm.benchmarks.questions.predicting import PredictingSettings, predict_questions
 
 
 def predict(data: str, model: str, output: str) -> None:

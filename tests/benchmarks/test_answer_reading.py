@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiollm.benchmarks.answer_extraction import after_thinking, extract_answer
-from audiollm.benchmarks.bootstrap import mean_interval, share_interval
-from audiollm.benchmarks.letter_reading import letter_among_four, letter_at_an_end, letter_of_option
-from audiollm.benchmarks.token_matching import is_right, words_of
+from audiollm.benchmarks.questions.answer_extraction import after_thinking, extract_answer
+from audiollm.benchmarks.questions.bootstrap import mean_interval, share_interval
+from audiollm.benchmarks.questions.letter_reading import letter_among_four, letter_at_an_end, letter_of_option
+from audiollm.benchmarks.questions.token_matching import is_right, words_of
 
 OPTIONS = ["A bird", "A dog", "Rain", "Dog"]
 

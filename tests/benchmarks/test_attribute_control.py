@@ -10,7 +10,7 @@ import torch
 
 from audiollm.benchmarks import attribute_control
 from audiollm.benchmarks.attribute_control import AttributeControlConfig
-from audiollm.benchmarks.attribute_judges import ChatJudge, median_pitch, read_attributes, speech_seconds
+from audiollm.benchmarks.speech.attribute_judges import ChatJudge, median_pitch, read_attributes, speech_seconds
 from audiollm.data.audio_output import save_audio
 from audiollm.data.chat_model import open_chat_model
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from audiollm.benchmarks.prediction_log import MERGED_NAME, PredictionLog
+from audiollm.benchmarks.questions.prediction_log import MERGED_NAME, PredictionLog
 
 HEADER: dict[str, Any] = {
     "benchmark": "mmau",
@@ -130,7 +130,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
-from audiollm.benchmarks.prediction_log import PredictionLog
+from audiollm.benchmarks.questions.prediction_log import PredictionLog
 import json
 with PredictionLog(Path(sys.argv[1]), json.loads(sys.stdin.readline()), int(sys.argv[2])):
     print("held", flush=True)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from audiollm.benchmarks.question_benchmark import MODES, LoadedQuestions, benchmark_named
-from audiollm.benchmarks.question_checking import check_questions, require_usable
-from audiollm.benchmarks.question_scoring import score_file
+from audiollm.benchmarks.questions.benchmark import MODES, LoadedQuestions, benchmark_named
+from audiollm.benchmarks.questions.checking import check_questions, require_usable
+from audiollm.benchmarks.questions.scoring import score_file
 
 pa = pytest.importorskip("pyarrow")
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"

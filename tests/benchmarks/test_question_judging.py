@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from audiollm.benchmarks.question_benchmark import benchmark_named
-from audiollm.benchmarks.question_judging import judge_predictions, verdicts_path
+from audiollm.benchmarks.questions.benchmark import benchmark_named
+from audiollm.benchmarks.questions.judging import judge_predictions, verdicts_path
 from audiollm.benchmarks.sap_judging import JudgeSettings
 from audiollm.cli import main
 from audiollm.data.chat_model import ChatError, ChatMessage, ChatReply

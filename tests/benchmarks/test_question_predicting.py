@@ -21,10 +21,10 @@ import pytest
 import soundfile as sf
 
 from audiollm.benchmarks.models_under_test.audio_chat_model import ChatRequest
-from audiollm.benchmarks.prediction_log import PredictionLog
-from audiollm.benchmarks.question_benchmark import LoadedQuestions, Revision
-from audiollm.benchmarks.question_items import QuestionItem
-from audiollm.benchmarks.question_predicting import PredictingSettings, PredictionReport, predict_questions
+from audiollm.benchmarks.questions.benchmark import LoadedQuestions, Revision
+from audiollm.benchmarks.questions.items import QuestionItem
+from audiollm.benchmarks.questions.predicting import PredictingSettings, PredictionReport, predict_questions
+from audiollm.benchmarks.questions.prediction_log import PredictionLog
 from audiollm.cli import main
 from audiollm.data.chat_model import ChatError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from audiollm.benchmarks.question_items import QuestionItem
-from audiollm.benchmarks.question_prompts import DEFAULT_PROMPTS, PROMPTS, QuestionPrompt, asked_choices, prompt_named
+from audiollm.benchmarks.questions.items import QuestionItem
+from audiollm.benchmarks.questions.prompts import DEFAULT_PROMPTS, PROMPTS, QuestionPrompt, asked_choices, prompt_named
 
 RECORDED = {
     "mmau-authors-1": "7d36f5e9",

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from audiollm.benchmarks.question_benchmark import MODES, benchmark_named
-from audiollm.benchmarks.question_report import write_result
-from audiollm.benchmarks.question_scoring import score_file
+from audiollm.benchmarks.questions.benchmark import MODES, benchmark_named
+from audiollm.benchmarks.questions.report import write_result
+from audiollm.benchmarks.questions.scoring import score_file
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 FILES = {"mmau": "predictions.json", "mmar": "predictions.jsonl", "mmsu": "predictions.jsonl"}

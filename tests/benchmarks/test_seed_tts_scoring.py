@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from audiollm.benchmarks.metrics import load_metric
-from audiollm.benchmarks.seed_tts_pairs import TextPair, read_pairs, score_pairs
-from audiollm.benchmarks.seed_tts_text import HANZI_PUNCTUATION, normalise
+from audiollm.benchmarks.speech.seed_tts_pairs import TextPair, read_pairs, score_pairs
+from audiollm.benchmarks.speech.seed_tts_text import HANZI_PUNCTUATION, normalise
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 TOLERANCE = 1e-9

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from audiollm.benchmarks import reconstruction, seed_tts
 from audiollm.benchmarks.folder_lock import locked_folder
-from audiollm.benchmarks.mos_predictors import PREDICTORS, load_predictor
-from audiollm.benchmarks.seed_tts_meta import SpeechItem, read_meta, scored_lines
-from audiollm.benchmarks.speech_recognizers import RECOGNIZERS, TranscriptionEndpoint, load_recognizer
+from audiollm.benchmarks.speech.mos_predictors import PREDICTORS, load_predictor
+from audiollm.benchmarks.speech.recognizers import RECOGNIZERS, TranscriptionEndpoint, load_recognizer
+from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem, read_meta, scored_lines
 from audiollm.data.audio import load_audio
 from audiollm.data.audio_output import save_audio
 from audiollm.data.speakers import register_speaker_encoder

@@ -20,9 +20,9 @@ from torch import Tensor
 from audiollm.data.audio import load_audio
 from audiollm.data.speakers import SpeakerEncoder, load_speaker_encoder
 
-from .metrics.speaker_similarity.speaker_similarity import cosine
+from ..metrics.speaker_similarity.speaker_similarity import cosine
 from .mos_predictors import MosPredictor, load_predictor
-from .speech_recognizers import SpeechRecognizer, load_recognizer
+from .recognizers import SpeechRecognizer, load_recognizer
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +70,9 @@ class SpeechJudges:
     """A recognizer, a speaker encoder and a predictor of opinion, each of which may be ``none``.
 
     Args:
-        recognizer: see :func:`audiollm.benchmarks.speech_recognizers.load_recognizer`.
+        recognizer: see :func:`audiollm.benchmarks.speech.recognizers.load_recognizer`.
         speaker_encoder: see :func:`audiollm.data.speakers.load_speaker_encoder`.
-        mos: see :func:`audiollm.benchmarks.mos_predictors.load_predictor`.
+        mos: see :func:`audiollm.benchmarks.speech.mos_predictors.load_predictor`.
         language: of the recordings.
         device: where they compute.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .metrics import load_metric
+from ..metrics import load_metric
 from .seed_tts_pairs import TextPair, score_pairs
 from .seed_tts_text import LANGUAGES
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
-from .question_items import QuestionItem
+from .items import QuestionItem
 
 BENCHMARK_NAMES = ("mmau", "mmar", "mmsu")
 
@@ -198,7 +198,7 @@ class QuestionBenchmark(ABC):
             ValueError: if there are no questions of this benchmark there.
             OSError: if a file is missing or the Hub cannot be reached.
         """
-        from .question_data import load_questions
+        from .data import load_questions
 
         return load_questions(self, data, with_audio=with_audio)
 

@@ -6,15 +6,15 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .launched_processes import launched_processes
-from .models_under_test.audio_chat_model import AnswerSettings, open_audio_chat_model
-from .question_benchmark import MODES, LoadedQuestions, QuestionBenchmark, benchmark_named
-from .question_checking import check_questions, require_usable
-from .question_data import check_revision
-from .question_pairing import first_problems
-from .question_predicting import PredictingSettings, PredictionReport, predict_questions
-from .question_report import show_result, write_facts, write_result
-from .question_scoring import score_file
+from ..launched_processes import launched_processes
+from ..models_under_test.audio_chat_model import AnswerSettings, open_audio_chat_model
+from .benchmark import MODES, LoadedQuestions, QuestionBenchmark, benchmark_named
+from .checking import check_questions, require_usable
+from .data import check_revision
+from .pairing import first_problems
+from .predicting import PredictingSettings, PredictionReport, predict_questions
+from .report import show_result, write_facts, write_result
+from .scoring import score_file
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def run_questions(benchmark: str, data: str, model: str | None, run: QuestionRun
 
     Args:
         benchmark: its name.
-        data: see `question_data.load_questions`.
+        data: see `data.load_questions`.
         model: see `models_under_test.audio_chat_model.open_audio_chat_model`.
         run: how.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from .answer_extraction import after_thinking, extract_answer
-from .question_benchmark import (
+from .benchmark import (
     MISSING,
     FieldProblem,
     Mode,
@@ -16,7 +16,7 @@ from .question_benchmark import (
     Verdict,
     type_name,
 )
-from .question_items import QuestionItem
+from .items import QuestionItem
 from .token_matching import Words, names_option, option_words, words_of
 
 _RULE = "*" * 30

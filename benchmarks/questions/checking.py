@@ -11,10 +11,10 @@ from typing import Any
 
 from audiollm.data.audio import AudioError, AudioInfo, probe_audio, stream_audio
 
-from .question_benchmark import LoadedQuestions, QuestionBenchmark
-from .question_data import check_revision
-from .question_items import QuestionItem
-from .question_pairing import first_problems
+from .benchmark import LoadedQuestions, QuestionBenchmark
+from .data import check_revision
+from .items import QuestionItem
+from .pairing import first_problems
 
 logger = logging.getLogger(__name__)
 

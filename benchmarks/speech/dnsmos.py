@@ -34,7 +34,7 @@ _NETWORK = "speechmos/dnsmos_models/sig_bak_ovr.onnx"
 
 
 class Dnsmos:
-    """The predictor; satisfies :class:`~audiollm.benchmarks.mos_predictors.MosPredictor`.
+    """The predictor; satisfies :class:`~audiollm.benchmarks.speech.mos_predictors.MosPredictor`.
 
     Args:
         path: the network.
@@ -50,7 +50,8 @@ class Dnsmos:
             runtime: Any = import_module("onnxruntime")
         except ImportError as error:
             raise ImportError(
-                "the MOS predictor dnsmos needs onnxruntime: run `pip install 'audiollm[bench]'`, or choose another predictor"
+                "the MOS predictor dnsmos needs onnxruntime: run `pip install 'audiollm[bench]'`, or choose another "
+                "predictor"
             ) from error
         options = runtime.SessionOptions()
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))

@@ -24,8 +24,8 @@ from torch import Tensor
 from audiollm.data.audio import resample
 from audiollm.data.chat_endpoint import endpoint_key
 
+from ..transcription import MIN_SAMPLES, SAMPLE_RATE, Transcriber
 from .plugin_names import PluginNames
-from .transcription import MIN_SAMPLES, SAMPLE_RATE, Transcriber
 
 ON_THE_HUB = {"whisper-large-v3": "openai/whisper-large-v3"}
 PARAFORMER = "paraformer-zh"

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .question_benchmark import LoadedQuestions, QuestionBenchmark, Revision
-from .question_items import QuestionItem
-from .question_pairing import first_problems, without_letters
-from .question_predictions import json_lines
+from .benchmark import LoadedQuestions, QuestionBenchmark, Revision
+from .items import QuestionItem
+from .pairing import first_problems, without_letters
+from .predictions import json_lines
 
 logger = logging.getLogger(__name__)
 

@@ -20,15 +20,17 @@ from tqdm import tqdm
 
 from audiollm.data.audio import AudioError, probe_audio
 from audiollm.data.chat_model import ChatError
+from audiollm.installed_versions import installed_versions
 
-from .launched_processes import LaunchedProcesses, launched_processes
-from .models_under_test.audio_chat_model import AudioChatModel, ChatRequest
+from ..launched_processes import LaunchedProcesses, launched_processes
+from ..models_under_test.audio_chat_model import AudioChatModel, ChatRequest
+from .asking import AskedQuestion, Outcome, outcomes_of
+from .benchmark import LoadedQuestions
+from .items import QuestionItem
 from .prediction_log import LoggedAnswers, PredictionLog
-from .question_asking import AskedQuestion, Outcome, outcomes_of
-from .question_benchmark import LoadedQuestions
-from .question_items import QuestionItem
-from .question_prompts import QuestionPrompt, asked_choices, prompt_named
-from .run_versions import package_versions
+from .prompts import QuestionPrompt, asked_choices, prompt_named
+
+RECORDED_PACKAGES = ("audiollm", "torch", "transformers", "tokenizers", "numpy", "soundfile", "soxr", "openai")
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class PredictingSettings:
     """How questions are asked.
 
     Attributes:
-        prompt: id of the prompt (`question_prompts`), or path of a JSON file of one; None: the benchmark's own.
+        prompt: id of the prompt (`prompts`), or path of a JSON file of one; None: the benchmark's own.
         shuffle_options: seed of the order of options; None: as in the data.
         limit: only so many questions, the first ones.
         batch_size: questions answered at a time by a model that runs here. Part of the run's identity: in most number
@@ -163,7 +165,7 @@ def _header(
         "model": dict(model.describe()),
         "decoding": {**model.decoding, "batch_size": batch_size},
         "limit": settings.limit,
-        "versions": package_versions(),
+        "versions": installed_versions(RECORDED_PACKAGES),
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 

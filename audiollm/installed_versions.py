@@ -1,17 +1,16 @@
-"""Versions of what decides a benchmark's answers."""
+"""Versions of installed packages, for the records that runs leave behind."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from importlib import metadata
 
-_RECORDED_PACKAGES = ("audiollm", "torch", "transformers", "tokenizers", "numpy", "soundfile", "soxr", "openai")
 
-
-def package_versions() -> dict[str, str | None]:
-    """Installed versions; None where a package is absent."""
+def installed_versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """Python's version, and those of packages; None where one is absent."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name in _RECORDED_PACKAGES:
+    for name in packages:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -21,7 +21,7 @@ from audiollm.data.chat_model import ChatMessage, ChatModel
 from audiollm.data.voice_attributes import CLOSED_VALUES
 from audiollm.data.world import load_pyworld
 
-from .sap_scoring import attribute, read_prediction
+from ..sap_scoring import attribute, read_prediction
 
 JUDGED = ("gender", "age", "emotion")
 SAMPLE_RATE = 16000  # Hz

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from audiollm.data.audio import AudioError
 from audiollm.data.chat_model import ChatError
 
-from .models_under_test.audio_chat_model import AudioChatModel, ChatRequest
-from .question_items import QuestionItem
+from ..models_under_test.audio_chat_model import AudioChatModel, ChatRequest
+from .items import QuestionItem
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .benchmark import MISSING, MODES, LoadedQuestions, Mode, QuestionBenchmark, Tally, Verdict, type_name
 from .bootstrap import share_interval
-from .question_benchmark import MISSING, MODES, LoadedQuestions, Mode, QuestionBenchmark, Tally, Verdict, type_name
-from .question_data import check_revision
-from .question_items import QuestionItem
-from .question_pairing import PairedQuestion, first_problems, questions_of_data, questions_of_file
-from .question_predictions import PredictionFile, open_predictions
+from .data import check_revision
+from .items import QuestionItem
+from .pairing import PairedQuestion, first_problems, questions_of_data, questions_of_file
+from .predictions import PredictionFile, open_predictions
 
 logger = logging.getLogger(__name__)
 

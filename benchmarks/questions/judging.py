@@ -19,16 +19,16 @@ from typing import Any
 from audiollm.data.chat_model import ChatError, ChatMessage, ChatModel
 from audiollm.data.wordings import Prompt
 
+from ..file_identity import file_identity
+from ..sap_judging import FOLDER, JudgeSettings, majority, read_verdict
+from ..verdict_log import Line, VerdictLog, judge_items, open_verdicts
 from .answer_extraction import after_thinking
+from .benchmark import QuestionBenchmark
 from .bootstrap import share_interval
-from .file_identity import file_identity
-from .question_benchmark import QuestionBenchmark
-from .question_pairing import PairedQuestion, questions_of_data, questions_of_file
-from .question_predictions import open_predictions
-from .question_report import write_result
-from .question_scoring import MAX_PROBLEMS_SHOWN
-from .sap_judging import FOLDER, JudgeSettings, majority, read_verdict
-from .verdict_log import Line, VerdictLog, judge_items, open_verdicts
+from .pairing import PairedQuestion, questions_of_data, questions_of_file
+from .predictions import open_predictions
+from .report import write_result
+from .scoring import MAX_PROBLEMS_SHOWN
 
 logger = logging.getLogger(__name__)
 

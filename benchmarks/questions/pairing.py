@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
-from .question_benchmark import MISSING, FieldProblem, LoadedQuestions, QuestionBenchmark
-from .question_items import QuestionItem
-from .question_predictions import PredictionFile, Record
+from .benchmark import MISSING, FieldProblem, LoadedQuestions, QuestionBenchmark
+from .items import QuestionItem
+from .predictions import PredictionFile, Record
 
 # Fields in which replies are found elsewhere; named when the right one is nowhere in a file.
 _LIKELY_KEYS = ("model_output", "model_prediction", "answer_prediction", "response", "prediction", "output", "pred")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .question_items import QuestionItem
+from .items import QuestionItem
 
 _PLACES = {"question", "choices", "num_choices"}
 _LINE_PLACES = {"letter", "choice"}

@@ -1,0 +1,1 @@
+"""Multiple-choice questions about audio: read, asked, and scored by the published rules."""

@@ -1,0 +1,1 @@
+"""Spoken audio under test: synthesized, recognized, compared with voices and predicted opinions."""
