@@ -23,28 +23,11 @@ from audiollm.training.checkpointing import ResumeError
 from audiollm.training.encoded_records import DataError, EncodedRecords
 from audiollm.training.objective import TargetTokenLoss
 from audiollm.training.optimizer import adamw
-from audiollm.training.run_record import config_as_json, read_metrics
+from audiollm.training.run_record import config_as_json
 from audiollm.training.sft import NonFiniteLossError, train
 from audiollm.training.sft_config import LoRASettings
 
-TIMING = ("seconds", "tokens_per_second")
-
-
-def metrics_of(run: Path, event: str = "train") -> list[dict]:
-    """The lines of one kind, without what depends on the machine's speed."""
-    lines = [line for line in read_metrics(run / "metrics.jsonl") if line["event"] == event]
-    return [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
-
-
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def assert_same_weights(first: Path, second: Path) -> None:
-    one, other = weights_of(first), weights_of(second)
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        assert torch.equal(tensor, other[name]), name
+from .finished_runs import assert_same_weights, metrics_of, weights_of
 
 
 def test_a_run_learns_evaluates_and_leaves_a_complete_record(make_config, assets, tmp_path):
