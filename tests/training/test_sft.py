@@ -288,7 +288,7 @@ def test_records_longer_than_the_limit_are_named_or_skipped_and_listed(make_conf
     for part in ("2 of 6 records", "long.jsonl:2", "long.jsonl:5", "max_length=256", "on_too_long: skip"):
         assert part in str(error.value)
     train(make_config(train_data=str(long), on_too_long="skip", max_steps=1, global_batch_size=4))
-    skipped = [json.loads(line) for line in (tmp_path / "run" / "skipped_long.jsonl").read_text().splitlines()]
+    skipped = [json.loads(line) for line in (tmp_path / "run" / "skipped_train.jsonl").read_text().splitlines()]
     assert [line["record"] for line in skipped] == [1, 4]
     assert all(line["tokens"] > 256 for line in skipped)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["num_records"] == 4
