@@ -62,6 +62,12 @@ class MiniConfig:
     """Speech recognizer that hears the spoken sentences, and to compare transcripts with: a folder, a Hub id, or a
     name of a packaged one."""
 
+    test_clips: int | None = 100
+    """Held-out clips of each corpus that the evaluation hears. None: all, which takes the recognizer half an hour."""
+
+    spoken_clips: int = 40
+    """Of how many held-out clips the texts are spoken in the evaluation."""
+
     install: bool = False
     """Put the result into this project, as what `mini` means from then on. Otherwise it stays in the run's folder."""
 
@@ -149,7 +155,13 @@ def run_package(layout: MiniLayout, config: MiniConfig) -> None:
 
 def run_evaluation(layout: MiniLayout, config: MiniConfig) -> None:
     """Held-out figures of what ships."""
-    figures = evaluate_mini(layout.package, layout, judge=config.judge)
+    figures = evaluate_mini(
+        layout.package,
+        layout,
+        judge=config.judge,
+        clips_per_corpus=config.test_clips,
+        spoken_clips=config.spoken_clips,
+    )
     write_json(layout.evaluation, figures)
 
 

@@ -1,7 +1,7 @@
 """What the LM of `mini` is asked: requests about recordings whose answers their labels give, and texts to speak.
 
 A clip with codes becomes a few conversations. Speech is transcribed and spoken again; of the other questions each clip
-gets some, drawn by its id, so that short answers do not crowd out the long ones that are hard to learn.
+gets few, drawn by its id, so that short answers do not crowd out the long ones that are hard to learn.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ ACCENT_QUESTIONS = (
 GENDER_ANSWERS = {"female": "A woman.", "male": "A man."}
 _SPEED_WORDS = {"slow": " slowly", "fast": " quickly"}
 _PITCH_WORDS = {"low": " in a low voice", "high": " in a high voice"}
-DRAWN_QUESTIONS = 2  # of those about a clip of speech, beside its transcript
+DRAWN_QUESTIONS = 1  # of those about a clip of speech, beside its transcripts
+NUM_TRANSCRIPTS = 2  # so often is each clip's asked for, in other words: what is heard is the hardest to learn
 # Of what SAP records answer, left out: transcripts are asked for anyway, and all speakers are adults.
 SAP_FIELDS_LEFT_OUT = ("linguistic_content", "age")
 
@@ -56,7 +57,8 @@ def write_conversations(source: Path, output: Path, *, drawn_questions: int | No
     Args:
         source: clips with codes, as `audiollm.data.corpus.tokenize_corpus` writes them.
         output: JSONL.
-        drawn_questions: how many of the questions about speech each clip gets; None: all, for held-out data.
+        drawn_questions: how many of the questions about speech each clip gets, while its SAP record is asked about in
+            one of two; None: all, each once, for held-out data.
 
     Returns:
         How many conversations there are.
@@ -68,6 +70,7 @@ def write_conversations(source: Path, output: Path, *, drawn_questions: int | No
     records += [
         _record(clip, "question", question.text, question.answer)
         for clip in clips
+        if drawn_questions is None or clip["sound_type"] != "speech" or draw("asked", clip["id"], 2) == 0
         for question in sap_questions(clip, vocabulary, count=1)
     ]
     records += requests_to_speak(clips)
@@ -86,11 +89,15 @@ def questions_about(clip: Mapping[str, Any], drawn_questions: int | None = None)
         drawn_questions: of speech, see `write_conversations`.
     """
     answers = answers_of(clip)
-    tasks = list(answers)
-    if clip["sound_type"] == "speech" and drawn_questions is not None:
-        tasks.sort(key=lambda task: (task != "transcribe", draw(f"question {task}", clip["id"], 2**32)))
-        tasks = tasks[: 1 + drawn_questions]
-    return [_record(clip, task, request_of(task, clip["id"]), answers[task]) for task in tasks]
+    if clip["sound_type"] != "speech" or drawn_questions is None:
+        return [_record(clip, task, request_of(task, clip["id"]), answer) for task, answer in answers.items()]
+    transcript = answers.pop("transcribe")
+    drawn = sorted(answers, key=lambda task: draw(f"question {task}", clip["id"], 2**32))[:drawn_questions]
+    records = [_record(clip, task, request_of(task, clip["id"]), answers[task]) for task in drawn]
+    for number in range(1, NUM_TRANSCRIPTS + 1):
+        key = clip["id"] if number == 1 else f"{clip['id']}#{number}"
+        records.append(_record(clip, "transcribe", request_of("transcribe", key), transcript, number))
+    return records
 
 
 def sap_questions(
@@ -176,7 +183,8 @@ def requests_to_speak(clips: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, 
     return speech_records(spoken, SpeechTaskSettings(measure=False)) if spoken else iter(())
 
 
-def _record(clip: Mapping[str, Any], task: str, request: str, answer: str) -> dict[str, Any]:
+def _record(clip: Mapping[str, Any], task: str, request: str, answer: str, number: int = 1) -> dict[str, Any]:
     content = [{"type": "audio", "codes": clip["codes"]}, {"type": "text", "text": request}]
     messages = [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
-    return {"id": f"{clip['id']}/{task}", "task": task, "messages": messages}
+    own_id = f"{clip['id']}/{task}" + (f"#{number}" if number > 1 else "")
+    return {"id": own_id, "task": task, "messages": messages}

@@ -54,7 +54,7 @@ def evaluate_mini(
         folder: the Audio-LLM, with its tokenizer and decoder.
         layout: where the test clips are.
         judge: the recognizer, see `audiollm.benchmarks.transcription`.
-        clips_per_corpus: so many test clips of each corpus at most, evenly spread; None: all, which takes half an hour.
+        clips_per_corpus: so many test clips of each corpus at most, evenly spread; None: all.
         spoken_clips: how many of the clips' texts are spoken.
 
     Returns:

@@ -164,12 +164,12 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         )
 
     train_records = read(config.train_data)
-    usable, facts = _check_data(accelerator, config, train_records)
+    usable, facts = _check_data(accelerator, config, train_records, "train")
     eval_records: EncodedRecords | None = None
     usable_eval: list[int] = []
     if config.eval_data is not None:
         eval_records = read(config.eval_data)
-        usable_eval, _ = _check_data(accelerator, config, eval_records)
+        usable_eval, _ = _check_data(accelerator, config, eval_records, "eval")
     objective = TargetTokenLoss(start.trained)
     model, optimizer = accelerator.prepare(objective, adamw(objective, config, accelerator.device))
     model.train()
@@ -189,7 +189,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
 
 
 def _check_data(
-    accelerator: Accelerator, config: SFTConfig, records: EncodedRecords
+    accelerator: Accelerator, config: SFTConfig, records: EncodedRecords, role: str
 ) -> tuple[list[int], dict[str, Any]]:
     """Encodes every record once, each process its share; returns usable record numbers and fingerprints."""
     facts: dict[str, Any] = {"records": records.conversations.fingerprint, "num_records": len(records)}
@@ -201,9 +201,7 @@ def _check_data(
     if check.too_long:
         logger.warning("%s: %d of %d records skipped as too long", records.name, len(check.too_long), len(records))
         if accelerator.is_main_process:
-            write_json_lines(
-                Path(config.output_dir) / f"skipped_{Path(records.name).stem}.jsonl", list(check.too_long.values())
-            )
+            write_json_lines(Path(config.output_dir) / f"skipped_{role}.jsonl", list(check.too_long.values()))
     return usable, facts | {"encoded": check.fingerprint(), "num_skipped": len(check.too_long)}
 
 

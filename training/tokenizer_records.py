@@ -196,10 +196,10 @@ class TokenizerRecords:
             sound_type=entry.sound_type,
         )
 
-    def write_skipped(self, folder: Path) -> Path | None:
-        """Writes the records that were left out to ``skipped_<name>.jsonl``; None if there are none."""
+    def write_skipped(self, folder: Path, role: str) -> Path | None:
+        """Writes the records that were left out to ``skipped_<role>.jsonl``; None if there are none."""
         if not self.skipped:
             return None
-        path = folder / f"skipped_{Path(self.name).stem or 'records'}.jsonl"
+        path = folder / f"skipped_{role}.jsonl"
         write_json_lines(path, self.skipped)
         return path

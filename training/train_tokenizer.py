@@ -167,7 +167,7 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> Tokeniz
 def _read_data(
     accelerator: Accelerator, config: TokenizerTrainingConfig, model: SupervisedTokenizer
 ) -> tuple[TokenizerRecords, TokenizerRecords | None]:
-    def read(source: str) -> TokenizerRecords:
+    def read(source: str, role: str) -> TokenizerRecords:
         assert model.text is not None
         records = TokenizerRecords(
             source,
@@ -184,10 +184,11 @@ def _read_data(
             progress=accelerator.is_main_process,
         )
         if accelerator.is_main_process:
-            records.write_skipped(Path(config.output_dir))
+            records.write_skipped(Path(config.output_dir), role)
         return records
 
-    return read(config.train_data), None if config.eval_data is None else read(config.eval_data)
+    train_records = read(config.train_data, "train")
+    return train_records, None if config.eval_data is None else read(config.eval_data, "eval")
 
 
 def _data_facts(records: TokenizerRecords, model: SupervisedTokenizer) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from audiollm.modeling import AudioLLM
 from audiollm.training.launch import LaunchError, _complete_deepspeed_config, start_accelerator
-from audiollm.training.run_record import read_metrics
 from audiollm.training.sft import train
 from audiollm.training.sft_config import LoRASettings, SFTConfig
+
+from .finished_runs import metrics_of, weights_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_CONFIGS = ROOT / "training" / "configs" / "accelerate"
@@ -45,13 +45,8 @@ def launch(name: str, config: SFTConfig, folder: Path, *launcher_flags: str) -> 
 
 
 def lines_of(config: SFTConfig, event: str) -> list[dict]:
-    lines = read_metrics(Path(config.output_dir) / "metrics.jsonl")
-    timing = ("seconds", "tokens_per_second", "event")
-    return [{k: v for k, v in line.items() if k not in timing} for line in lines if line["event"] == event]
-
-
-def weights_of(config: SFTConfig) -> dict[str, torch.Tensor]:
-    return load_file(Path(config.output_dir) / "model" / "model.safetensors")
+    lines = metrics_of(config.output_dir, event)
+    return [{name: value for name, value in line.items() if name != "event"} for line in lines]
 
 
 @pytest.mark.multiprocess
@@ -85,9 +80,9 @@ def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, 
                     else line[name] == pytest.approx(value, rel=2e-4)
                 )
                 assert same, (event, line["step"], name, value, line[name])
-    expected_weights = weights_of(alone)
-    assert weights_of(straight).keys() == expected_weights.keys()
-    for name, tensor in weights_of(straight).items():
+    expected_weights = weights_of(alone.output_dir)
+    assert weights_of(straight.output_dir).keys() == expected_weights.keys()
+    for name, tensor in weights_of(straight.output_dir).items():
         torch.testing.assert_close(
             tensor, expected_weights[name], rtol=1e-2, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
         )
@@ -104,8 +99,8 @@ def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, 
     assert ended.returncode == 0, ended.stderr[-3000:]
     for event in ("train", "eval"):
         assert lines_of(resumed, event) == lines_of(straight, event)
-    for name, tensor in weights_of(straight).items():
-        assert torch.equal(tensor, weights_of(resumed)[name]), name
+    for name, tensor in weights_of(straight.output_dir).items():
+        assert torch.equal(tensor, weights_of(resumed.output_dir)[name]), name
 
 
 @pytest.mark.multiprocess

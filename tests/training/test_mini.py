@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -183,9 +184,15 @@ def test_a_clip_of_speech_gets_few_questions_in_training_and_all_when_held_out(t
     assert sorted(asked) == sorted(
         ["transcribe", "kind", "speaker", "describe", "gender", "accent", "question", "speak"]
     )
-    few = [r["task"] for r in read(layout.lm_data("test")) if r["id"].startswith("flite-speech/3/")]
-    assert len(few) == 1 + 2 + 1 + 1
-    assert "transcribe" in few
+    few = [r for r in read(layout.lm_data("test")) if r["id"].startswith("flite-speech/3/")]
+    tasks = Counter(record["task"] for record in few)
+    assert (tasks["transcribe"], tasks["speak"]) == (2, 1)
+    assert sum(tasks[task] for task in ("kind", "speaker", "describe", "gender", "accent")) == 1
+    wordings = {r["messages"][0]["content"][1]["text"] for r in few if r["task"] == "transcribe"}
+    assert len(wordings) == 2
+    speech = [clip["id"] for clip in read(layout.codes("train")) if clip["sound_type"] == "speech"]
+    asked = [r["id"] for r in read(layout.lm_data("train")) if r["task"] == "question"]
+    assert 0 < sum(f"{clip}/question" in asked for clip in speech) < len(speech)
 
 
 def test_questions_with_choices_hold_their_answer(layout):

@@ -23,28 +23,11 @@ from audiollm.training.checkpointing import ResumeError
 from audiollm.training.encoded_records import DataError, EncodedRecords
 from audiollm.training.objective import TargetTokenLoss
 from audiollm.training.optimizer import adamw
-from audiollm.training.run_record import config_as_json, read_metrics
+from audiollm.training.run_record import config_as_json
 from audiollm.training.sft import NonFiniteLossError, train
 from audiollm.training.sft_config import LoRASettings
 
-TIMING = ("seconds", "tokens_per_second")
-
-
-def metrics_of(run: Path, event: str = "train") -> list[dict]:
-    """The lines of one kind, without what depends on the machine's speed."""
-    lines = [line for line in read_metrics(run / "metrics.jsonl") if line["event"] == event]
-    return [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
-
-
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def assert_same_weights(first: Path, second: Path) -> None:
-    one, other = weights_of(first), weights_of(second)
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        assert torch.equal(tensor, other[name]), name
+from .finished_runs import assert_same_weights, metrics_of, weights_of
 
 
 def test_a_run_learns_evaluates_and_leaves_a_complete_record(make_config, assets, tmp_path):
@@ -305,7 +288,7 @@ def test_records_longer_than_the_limit_are_named_or_skipped_and_listed(make_conf
     for part in ("2 of 6 records", "long.jsonl:2", "long.jsonl:5", "max_length=256", "on_too_long: skip"):
         assert part in str(error.value)
     train(make_config(train_data=str(long), on_too_long="skip", max_steps=1, global_batch_size=4))
-    skipped = [json.loads(line) for line in (tmp_path / "run" / "skipped_long.jsonl").read_text().splitlines()]
+    skipped = [json.loads(line) for line in (tmp_path / "run" / "skipped_train.jsonl").read_text().splitlines()]
     assert [line["record"] for line in skipped] == [1, 4]
     assert all(line["tokens"] > 256 for line in skipped)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["num_records"] == 4

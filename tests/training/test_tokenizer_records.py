@@ -219,7 +219,7 @@ def test_bad_records_are_listed_together_with_file_line_and_field(recordings: Pa
 
     records = open_records(source, ByteText(positions=40), max_seconds=2.0, on_bad="skip")
     assert [records.id(index) for index in range(len(records))] == ["good"]
-    path = records.write_skipped(recordings)
+    path = records.write_skipped(recordings, "train")
     assert path is not None
     assert path.name == "skipped_train.jsonl"
     skipped = read_metrics(path)

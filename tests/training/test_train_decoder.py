@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -27,20 +28,15 @@ from audiollm.training.decoder_records import ClipFormat
 from audiollm.training.encoded_records import DataError
 from audiollm.training.flow_batches import make_pass
 from audiollm.training.flow_training import embedding_from_codebook
-from audiollm.training.run_record import NonFiniteLossError, config_as_json, read_metrics
+from audiollm.training.run_record import NonFiniteLossError, config_as_json
 from audiollm.training.train_decoder import train
 
+from . import finished_runs
+from .finished_runs import metrics_of
+
+weights_of = functools.partial(finished_runs.weights_of, name="flow.safetensors")
+
 ROOT = Path(__file__).resolve().parents[2]
-TIMING = ("seconds", "mel_frames_per_second")
-
-
-def metrics_of(run: Path, event: str = "train") -> list[dict]:
-    lines = [line for line in read_metrics(run / "metrics.jsonl") if line["event"] == event]
-    return [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
-
-
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "flow.safetensors")
 
 
 def assert_near(first: Path, second: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from audiollm.data.augmentation import AugmentationConfig
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -20,35 +20,20 @@ from audiollm.tokenizer.supervised import SupervisedTokenizer
 from audiollm.training import train_tokenizer
 from audiollm.training.checkpointing import ResumeError
 from audiollm.training.encoded_records import DataError
-from audiollm.training.run_record import NonFiniteLossError, config_as_json, read_metrics
+from audiollm.training.run_record import NonFiniteLossError, config_as_json
 from audiollm.training.tokenizer_batches import collate_examples
 from audiollm.training.tokenizer_config import TaskWeights, TokenizerSettings
 from audiollm.training.tokenizer_records import TokenizerRecords
 from audiollm.training.tokenizer_start import load_start
 from audiollm.training.train_tokenizer import train
 
+from .finished_runs import assert_same_weights, metrics_of, weights_of
+
 ROOT = Path(__file__).resolve().parents[2]
-MACHINE = ("seconds", "audio_seconds_per_second", "memory_mb")
 QUANTIZER = {
     "quantizer_loss", "relative_quantization_error", "code_usage", "perplexity", "num_active_codes", "num_dead_codes",
     "num_restarted",
 }  # fmt: skip
-
-
-def metrics_of(run: Path, event: str = "train") -> list[dict]:
-    lines = [line for line in read_metrics(run / "metrics.jsonl") if line["event"] == event]
-    return [{name: value for name, value in line.items() if name not in MACHINE} for line in lines]
-
-
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def assert_same_weights(first: Path, second: Path) -> None:
-    one, other = weights_of(first), weights_of(second)
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        assert torch.equal(tensor, other[name]), name
 
 
 def assert_near(first: Path, second: Path) -> None:

@@ -28,21 +28,17 @@ from safetensors.torch import load_file
 from audiollm.data.augmentation import AugmentationConfig
 from audiollm.training import checkpointing, run_start, tokenizer_training, train_tokenizer
 from audiollm.training.encoded_records import DataError
-from audiollm.training.run_record import NonFiniteLossError, config_as_json, read_metrics
+from audiollm.training.run_record import NonFiniteLossError, config_as_json
 from audiollm.training.tokenizer_config import TokenizerSettings
 from audiollm.training.tokenizer_records import TokenizerRecords
 from audiollm.training.train_tokenizer import flat_numbers, train
 
+from .finished_runs import metrics_of
+
 ROOT = Path(__file__).resolve().parents[2]
-MACHINE = ("seconds", "audio_seconds_per_second", "memory_mb")
 SETTINGS = TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.1)
 
 # ------------------------------------------------------------------------------------------------ comparing whole runs
-
-
-def metrics_of(run: Path) -> list[dict[str, Any]]:
-    lines = read_metrics(run / "metrics.jsonl")
-    return [{name: value for name, value in line.items() if name not in MACHINE} for line in lines]
 
 
 def state_of(run: Path) -> dict[str, Any]:
@@ -66,7 +62,7 @@ def is_same(one: Any, other: Any) -> bool:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    for line, expected in zip(metrics_of(one), metrics_of(other), strict=True):
+    for line, expected in zip(metrics_of(one, None), metrics_of(other, None), strict=True):
         assert line == expected
     ours, theirs = state_of(one), state_of(other)
     assert ours.keys() == theirs.keys()
@@ -241,7 +237,7 @@ def test_the_clip_that_made_the_loss_no_number_is_named_first(
     assert len(report["passes"]) == 8
     # Nothing of it reached the weights or the codebook: the run goes on as if it had not been.
     monkeypatch.undo()
-    assert [line["step"] for line in metrics_of(tmp_path / "run")] == list(range(1, report["step"]))
+    assert [line["step"] for line in metrics_of(tmp_path / "run", None)] == list(range(1, report["step"]))
     if report["step"] > 1:
         train(make_tokenizer_config(resume="latest", **settings))
         train(make_tokenizer_config(output_dir=str(tmp_path / "straight"), **settings))
@@ -461,7 +457,7 @@ def test_processes_with_less_to_do_than_others_or_nothing_at_all(
     train(make_tokenizer_config(output_dir=str(tmp_path / "alone"), **settings))
     config = make_tokenizer_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
     launch(config, tmp_path)
-    alone, both = metrics_of(tmp_path / "alone"), metrics_of(tmp_path / "both")
+    alone, both = metrics_of(tmp_path / "alone", None), metrics_of(tmp_path / "both", None)
     assert [line["event"] for line in both] == [line["event"] for line in alone]
     for line, expected in zip(both, alone, strict=True):
         assert flat_numbers(line) == pytest.approx(flat_numbers(expected), rel=2e-3, abs=1e-5)

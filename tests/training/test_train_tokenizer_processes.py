@@ -12,15 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from audiollm.training.run_record import read_metrics
 from audiollm.training.tokenizer_config import TokenizerSettings, TokenizerTrainingConfig
 from audiollm.training.train_tokenizer import flat_numbers, train
 
+from .finished_runs import metrics_of, weights_of
+
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_CONFIGS = ROOT / "training" / "configs" / "accelerate"
-MACHINE = ("seconds", "audio_seconds_per_second", "memory_mb", "event")
 
 
 def launch(mode: str, config: TokenizerTrainingConfig, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -38,12 +37,8 @@ def launch(mode: str, config: TokenizerTrainingConfig, folder: Path) -> subproce
 
 
 def lines_of(config: TokenizerTrainingConfig, event: str = "train") -> list[dict]:
-    lines = [line for line in read_metrics(Path(config.output_dir) / "metrics.jsonl") if line["event"] == event]
-    return [flat_numbers({k: v for k, v in line.items() if k not in MACHINE}) for line in lines]
-
-
-def weights_of(config: TokenizerTrainingConfig) -> dict[str, torch.Tensor]:
-    return load_file(Path(config.output_dir) / "model" / "model.safetensors")
+    lines = metrics_of(config.output_dir, event)
+    return [flat_numbers({name: value for name, value in line.items() if name != "event"}) for line in lines]
 
 
 @pytest.mark.multiprocess
@@ -67,8 +62,8 @@ def test_two_processes_equal_one_and_resume(make_tokenizer_config, tokenizer_cor
         for line, expected in zip(lines_of(both, event), lines_of(alone, event), strict=True):
             assert line == pytest.approx(expected, rel=2e-3, abs=1e-6)
     assert sum(line["num_restarted"] for line in lines_of(both)) > 0
-    expected_weights = weights_of(alone)
-    for name, tensor in weights_of(both).items():
+    expected_weights = weights_of(alone.output_dir)
+    for name, tensor in weights_of(both.output_dir).items():
         if name.endswith("codebook_used"):  # which codes, not in which order
             assert set(tensor.tolist()) == set(expected_weights[name].tolist())
             continue
@@ -87,8 +82,8 @@ def test_two_processes_equal_one_and_resume(make_tokenizer_config, tokenizer_cor
     assert ended.returncode == 0, ended.stderr[-3000:]
     for event in ("train", "eval"):
         assert lines_of(resumed, event) == lines_of(both, event)
-    for name, tensor in weights_of(both).items():
-        assert torch.equal(tensor, weights_of(resumed)[name]), name
+    for name, tensor in weights_of(both.output_dir).items():
+        assert torch.equal(tensor, weights_of(resumed.output_dir)[name]), name
 
 
 @pytest.mark.multiprocess

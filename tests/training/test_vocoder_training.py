@@ -24,16 +24,16 @@ from audiollm.tokenizer.vocoder import HiFTVocoder
 from audiollm.training.decoder_parts import load_part
 from audiollm.training.decoder_records import ClipFormat
 from audiollm.training.decoder_run import DecoderRun
-from audiollm.training.run_record import read_metrics
 from audiollm.training.train_decoder import train
 from audiollm.training.vocoder_segments import SegmentOrder, cut_segment, make_pass
 from audiollm.training.vocoder_settings import VocoderSettings
 from audiollm.training.vocoder_training import VocoderTrainer
 
+from .finished_runs import metrics_of
+
 pytestmark = pytest.mark.skipif(find_spec("pyworld") is None, reason="needs pyworld")
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMING = ("seconds", "mel_frames_per_second")
 GAN_LOSSES = {"discriminator", "adversarial", "feature_matching", "discriminator_grad_norm"}
 # Four segments of eight frames (93 ms) per update.
 SMALL = {
@@ -53,11 +53,6 @@ def make_vocoder_config(make_decoder_config):
         return make_decoder_config(model="vocoder", vocoder=settings, **(common | changes))
 
     return make
-
-
-def metrics_of(run: Path, event: str = "train") -> list[dict]:
-    lines = [line for line in read_metrics(run / "metrics.jsonl") if line["event"] == event]
-    return [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
 
 
 def checkpoint_of(run: Path, step: int) -> dict[str, torch.Tensor]:
