@@ -6,10 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows: two runs on one output are not noticed there
-    fcntl = None  # type: ignore[assignment]
+from audiollm.data.file_lock import lock_file
 
 LOCK_NAME = ".lock"
 
@@ -23,11 +20,5 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK_NAME, "ab") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(
-                    f"another process is at work on {folder}: wait for it, or choose another output"
-                ) from error
+        lock_file(file, otherwise="choose another output")
         yield

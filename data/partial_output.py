@@ -11,13 +11,9 @@ from typing import IO, Any, Protocol, TypeVar
 
 from .atomic import atomic_write, sync_folder
 from .audio import AudioError
+from .file_lock import lock_file
 from .manifest import RecordError
 from .parquet_output import write_parquet
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs on one output are not noticed there
-    fcntl = None  # type: ignore[assignment]
 
 
 class OutputReport(Protocol):
@@ -61,7 +57,7 @@ class PartialOutput:
         self._output.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._stack.enter_context(open(self._path, "a+b"))
         try:
-            self._lock()
+            lock_file(self._file, otherwise="give each process its own shard (num_shards, shard)")
             self._check_settings()
         except BaseException:
             self._stack.close()
@@ -70,15 +66,6 @@ class PartialOutput:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            fix = "give each process its own shard (num_shards, shard)"
-            raise ValueError(f"{self._path} is being written by another process; wait for it, or {fix}") from error
 
     def _check_settings(self) -> None:
         """Starts afresh if there is nothing to go on with; raises if what is there belongs to another run."""

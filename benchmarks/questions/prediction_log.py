@@ -22,11 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from audiollm.data.atomic import atomic_write
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs on one output are not noticed there
-    fcntl = None  # type: ignore[assignment]
+from audiollm.data.file_lock import lock_file
 
 logger = logging.getLogger(__name__)
 
@@ -164,13 +160,7 @@ class PredictionLog:
 def _locked(path: Path) -> Iterator[IO[bytes]]:
     """Opens a log that nobody else writes, and cuts off what a killed process left half written."""
     with open(path, "a+b") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(
-                    f"{path} is being written by another process: wait for it, or choose another output"
-                ) from error
+        lock_file(file, otherwise="choose another output")
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
         file.seek(0, os.SEEK_END)
