@@ -246,7 +246,7 @@ def test_another_system_in_the_same_folder_is_refused(reader, config_of):
 
 
 def test_two_processes_on_one_folder_are_refused(reader, config_of, tmp_path):
-    with locked_folder(tmp_path / "out"), pytest.raises(ValueError, match="another process is at work"):
+    with locked_folder(tmp_path / "out"), pytest.raises(ValueError, match="is being written by another process"):
         seed_tts.measure(config_of(), Speller())
 
 
