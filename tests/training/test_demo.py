@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import WhisperConfig, WhisperModel
 
 from audiollm.data.corpora import load_sample_corpus
-from audiollm.data.packages import PackageError
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training import demo
 from audiollm.training.demo_questions import answer_text, answers_of, records_of, score_table
 from audiollm.training.demo_report import DemoReport, Hearing, write_report
@@ -28,40 +27,23 @@ def whisper_folder(tmp_path: Path) -> str:
     return str(tmp_path / "whisper")
 
 
-def unreachable(*_arguments: object, **_options: object) -> str:
-    raise LocalEntryNotFoundError("no network")
-
-
-def no_package(*_arguments: object, **_options: object) -> str:
-    raise PackageError("no registry")
-
-
-def test_the_encoder_asked_for_comes_first(whisper_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "snapshot_download", unreachable)
-    found = demo.find_encoder(whisper_folder, seed=0)
-    assert found.origin == whisper_folder
-    assert found.model.config.d_model == 16
-
-
-def test_the_hub_comes_before_the_package(whisper_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "snapshot_download", lambda *_a, **_o: whisper_folder)
-    monkeypatch.setattr(demo, "whisper_from_package", no_package)
-    assert "from the Hub" in demo.find_encoder(None, seed=0).origin
-
-
-def test_the_package_comes_before_random_weights(whisper_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "snapshot_download", unreachable)
-    monkeypatch.setattr(demo, "whisper_from_package", lambda _name: Path(whisper_folder))
-    assert "registry package" in demo.find_encoder(None, seed=0).origin
-
-
-def test_random_weights_are_the_last_resort_and_say_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_without_an_encoder_the_trained_tokenizer_of_mini_is_taken(
+    whisper_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "snapshot_download", unreachable)
-    monkeypatch.setattr(demo, "whisper_from_package", no_package)
-    assert "RANDOM" in demo.find_encoder(None, seed=0).origin
-    assert "no registry" in capsys.readouterr().out
+    trained = UniAudioTokenizer.from_whisper(whisper_folder, quantize_position=1, codebook_size=32)
+    trained.save_pretrained(tmp_path / "mini")
+    monkeypatch.setattr(demo, "tokenizer_or_mini", lambda name: str(tmp_path / "mini"))
+    found = demo.find_tokenizer(demo.DemoConfig(), [])
+    assert torch.equal(found.tokenizer.codebook.weight, trained.codebook.weight)
+    assert "32 codes" in found.facts["audio tokenizer"]
+
+
+def test_an_encoder_that_is_asked_for_gets_a_codebook_of_the_recordings(whisper_folder: str) -> None:
+    clips = load_sample_corpus()[:3]
+    found = demo.find_tokenizer(demo.DemoConfig(encoder=whisper_folder, codebook_size=16), clips)
+    assert found.tokenizer.config.d_model == 16
+    assert whisper_folder in found.facts["audio tokenizer"]
+    assert "initial values" in found.facts["SAE gate"]
 
 
 def test_a_folder_that_is_no_demo_is_left_alone(tmp_path: Path) -> None:
@@ -120,7 +102,8 @@ def test_the_report_needs_nothing_beside_it_and_escapes_what_it_shows(tmp_path: 
 @pytest.mark.slow
 def test_the_whole_demo_beats_the_majority_answer(tmp_path: Path) -> None:
     report = demo.run_demo(demo.DemoConfig(output=str(tmp_path / "demo")))
-    assert "RANDOM" not in report.facts["Whisper encoder"]
+    assert "mini" in report.facts["audio tokenizer"]
+    assert (tmp_path / "demo" / "mini_speech.wav").stat().st_size > 10_000
     accuracies = {row["task"]: row["accuracy %"] for row in report.scores}
     assert accuracies["kind"] > 85
     assert accuracies["language"] > 50
