@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from audiollm.data.atomic import atomic_write
 from audiollm.data.audio import load_audio
 from audiollm.data.speakers import SpeakerEncoder, load_speaker_encoder
 
@@ -113,7 +114,8 @@ class SpeechJudges:
 
         Args:
             recordings: what to judge.
-            kept: file of verdicts, JSONL; made if it is not there, and begun anew if it is of other judges.
+            kept: file of verdicts, JSONL; made if it is not there. One of other judges is set aside beside it, and taken
+                up when they judge again.
 
         Raises:
             AudioError: a recording cannot be read.
@@ -172,16 +174,27 @@ class SpeechJudges:
             return None
 
     def _kept(self, path: Path) -> dict[tuple[str, str], Verdict]:
-        """Verdicts of these judges; a half-written last line is cut off, the file of other judges is begun anew."""
-        header = {"kind": "judges", **self.names}
-        lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-        if not lines or json.loads(lines[0]) != header:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes((json.dumps(header, ensure_ascii=False) + "\n").encode())
-            return {}
-        path.write_bytes(b"".join(line + b"\n" for line in lines))
+        """Verdicts of these judges; a half-written last line is cut off, the file of other judges is set aside."""
+        header = json.dumps({"kind": "judges", **self.names}, ensure_ascii=False).encode()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = _whole_lines(path)
+        if lines and lines[0] != header:
+            path.rename(_aside(path, lines[0]))
+            lines = _whole_lines(_aside(path, header))
+        lines = lines or [header]
+        with atomic_write(path) as file:
+            file.writelines(line.decode() + "\n" for line in lines)
         verdicts = (Verdict(**json.loads(line)) for line in lines[1:])
         return {(verdict.id, verdict.sha256): verdict for verdict in verdicts}
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+
+
+def _aside(path: Path, header: bytes) -> Path:
+    """Where verdicts of certain judges wait while others judge."""
+    return path.with_name(f"{path.stem}.{hashlib.sha256(header).hexdigest()[:12]}{path.suffix}")
 
 
 def mean_and_count(values: Sequence[float | None]) -> dict[str, Any]:

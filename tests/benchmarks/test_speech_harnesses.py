@@ -15,6 +15,7 @@ from torch import Tensor
 
 from audiollm.benchmarks import reconstruction, seed_tts
 from audiollm.benchmarks.folder_lock import locked_folder
+from audiollm.benchmarks.speech.judging import SpeechJudges, SpokenRecording
 from audiollm.benchmarks.speech.mos_predictors import PREDICTORS, load_predictor
 from audiollm.benchmarks.speech.recognizers import RECOGNIZERS, TranscriptionEndpoint, load_recognizer
 from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem, read_meta, scored_lines
@@ -235,6 +236,19 @@ def test_a_half_written_verdict_is_asked_for_again(reader, config_of, tmp_path):
     heard = reader.num_heard
     assert seed_tts.measure(config_of(), Speller())["runs"] == first["runs"]
     assert reader.num_heard == heard + 1
+
+
+def test_verdicts_of_other_judges_wait_and_are_taken_up_again(tmp_path, monkeypatch):
+    save_audio(tmp_path / "u0.wav", torch.zeros(800), RATE)
+    recordings, kept = [SpokenRecording("u0", str(tmp_path / "u0.wav"))], tmp_path / "verdicts.jsonl"
+    judged = []
+    judge_batch = SpeechJudges._judge_batch
+    monkeypatch.setattr(SpeechJudges, "_judge_batch", lambda *given: judged.append(1) or judge_batch(*given))
+    for language in ("en", "zh", "en", "zh", "en"):
+        judges = SpeechJudges("none", "none", "none", language=language)
+        assert [verdict.id for verdict in judges.judge(recordings, kept)] == ["u0"]
+        assert json.loads(kept.read_text(encoding="utf-8").splitlines()[0])["language"] == language
+    assert len(judged) == 2
 
 
 def test_another_system_in_the_same_folder_is_refused(reader, config_of):
