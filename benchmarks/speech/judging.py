@@ -114,8 +114,8 @@ class SpeechJudges:
 
         Args:
             recordings: what to judge.
-            kept: file of verdicts, JSONL; made if it is not there. One of other judges is set aside beside it, and taken
-                up when they judge again.
+            kept: file of verdicts, JSONL; made if it is not there. One of other judges is set aside beside it, and
+                taken up when they judge again.
 
         Raises:
             AudioError: a recording cannot be read.
