@@ -19,6 +19,7 @@ from audiollm.benchmarks.speech.judging import SpeechJudges, SpokenRecording
 from audiollm.benchmarks.speech.mos_predictors import PREDICTORS, load_predictor
 from audiollm.benchmarks.speech.recognizers import RECOGNIZERS, TranscriptionEndpoint, load_recognizer
 from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem, read_meta, scored_lines
+from audiollm.data import speakers
 from audiollm.data.audio import load_audio
 from audiollm.data.audio_output import save_audio
 from audiollm.data.speakers import register_speaker_encoder
@@ -85,7 +86,8 @@ def register(reader: Reader) -> None:
 
 
 @pytest.fixture
-def reader():
+def reader(monkeypatch):
+    monkeypatch.setattr(speakers, "_factories", dict(speakers._factories))
     reader = Reader()
     register(reader)
     return reader
