@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -68,9 +69,9 @@ class TokenBenchmark(QuestionBenchmark):
                 groups[field] = value
         return groups
 
+    @abstractmethod
     def letter(self, reply: str, choices: Sequence[str]) -> str | None:
         """The letter that a parser of letters finds in a reply."""
-        raise NotImplementedError
 
     def grade(self, item: QuestionItem, reply: object, mode: Mode) -> Verdict:
         if reply is MISSING:
