@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from audiollm.data.chat_model import ChatError
 
+from .append_only_log import cut_unfinished_line, read_log_lines
 from .folder_lock import locked_folder
 
 logger = logging.getLogger(__name__)
@@ -72,11 +73,9 @@ def open_verdicts(path: Path, header: Mapping[str, Any]) -> Iterator[VerdictLog]
     """
     header = {"kind": HEADER, **json.loads(json.dumps(header))}
     with locked_folder(path.parent), open(path, "a+b") as file:
-        file.seek(0)
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+        cut_unfinished_line(file)
         log = VerdictLog(path, file)
-        lines = list(_lines(path, content))
+        lines = read_log_lines(path, HEADER, (VERDICT, FAILURE))
         if lines:
             changed = [name for name in {**lines[0], **header} if lines[0].get(name) != header.get(name)]
             if changed:
@@ -129,15 +128,3 @@ def judge_items(
                         raise ChatError(f"the judge gave up ({error}); run again to go on", fatal=True) from error
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _lines(path: Path, content: bytes) -> Iterator[Line]:
-    for number, text in enumerate(content.split(b"\n")[:-1], start=1):
-        try:
-            line = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"{path}:{number} is no JSON ({error}): delete the line to go on without it") from error
-        kinds = (HEADER,) if number == 1 else (VERDICT, FAILURE)
-        if not isinstance(line, dict) or line.get("kind") not in kinds:
-            raise ValueError(f"{path}:{number} is no line of verdicts: choose another output")
-        yield line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json as jsonlib
 from collections.abc import Callable
 from typing import Literal
@@ -15,69 +16,6 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
     Args:
         benchmark: its name, see ``audiollm.benchmarks.questions.benchmark``.
     """
-
-    def run(
-        *,
-        data: str,
-        model: str | None = None,
-        output: str | None = None,
-        limit: int | None = None,
-        shuffle_options: int | None = None,
-        prompt: str | None = None,
-        batch_size: int = 8,
-        max_new_tokens: int = 256,
-        temperature: float = 0.0,
-        device: str | None = None,
-        dtype: str = "auto",
-        endpoint_model: str | None = None,
-        endpoint_key: str | None = None,
-        concurrency: int = 8,
-        require_known_data: bool = False,
-        keep_going: bool = False,
-    ) -> None:
-        """Check the data, ask a model every question, and score its replies in every mode.
-
-        The output gets check.json, predictions.jsonl and a result for each mode. Run again to go on where a run
-        stopped. With accelerate launch, processes share the questions.
-
-        Args:
-            data: the published file of questions, the folder it is in, or the id of a data set on the Hub.
-            model: folder or Hub id of an Audio-LLM, of ours or of transformers, or the URL of an OpenAI-compatible
-                endpoint; the embedded model if not given.
-            output: folder; results/ and the name of the benchmark, if not given.
-            limit: ask only so many questions, the first ones.
-            shuffle_options: seed of the order of options; as in the data, if not given.
-            prompt: id of a prompt, or a JSON file of one; the benchmark's own, if not given.
-            batch_size: questions that a model on this machine answers at a time.
-            max_new_tokens: the longest reply.
-            temperature: 0 for the likeliest reply.
-            device: torch device of a model on this machine; the first GPU when there is one.
-            dtype: of its weights, float32, bfloat16 or float16; as stored, if auto.
-            endpoint_model: name of the model at the endpoint; the only one there is, if not given.
-            endpoint_key: environment variable with the key for the endpoint.
-            concurrency: requests to the endpoint at a time.
-            require_known_data: refuse questions that are not a known version.
-            keep_going: ask what can be asked although recordings cannot be used; these count as not answered.
-        """
-        from audiollm.benchmarks.models_under_test.audio_chat_model import AnswerSettings
-        from audiollm.benchmarks.questions.predicting import PredictingSettings
-        from audiollm.benchmarks.questions.run import QuestionRun, run_questions
-
-        settings = QuestionRun(
-            output=output or f"results/{benchmark}",
-            predicting=PredictingSettings(
-                prompt=prompt, shuffle_options=shuffle_options, limit=limit, batch_size=batch_size
-            ),
-            answering=AnswerSettings(max_new_tokens=max_new_tokens, temperature=temperature),
-            device=device,
-            dtype=dtype,
-            endpoint_model=endpoint_model,
-            endpoint_key=endpoint_key,
-            concurrency=concurrency,
-            require_known_data=require_known_data,
-            keep_going=keep_going,
-        )
-        run_questions(benchmark, data, model, settings)
 
     def check(
         *,
@@ -110,63 +48,6 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
         else:
             show(report, as_json=False, title=f"{benchmark}: {data}")
         require_usable(questions, loaded, report, require_known_data=require_known_data)
-
-    def predict(
-        *,
-        data: str,
-        model: str | None = None,
-        output: str | None = None,
-        limit: int | None = None,
-        shuffle_options: int | None = None,
-        prompt: str | None = None,
-        batch_size: int = 8,
-        max_new_tokens: int = 256,
-        temperature: float = 0.0,
-        device: str | None = None,
-        dtype: str = "auto",
-        endpoint_model: str | None = None,
-        endpoint_key: str | None = None,
-        concurrency: int = 8,
-        require_known_data: bool = False,
-    ) -> None:
-        """Ask a model every question and keep its replies in predictions.jsonl; run again to go on.
-
-        Args:
-            data: the published file of questions, the folder it is in, or the id of a data set on the Hub.
-            model: folder or Hub id of an Audio-LLM, of ours or of transformers, or the URL of an OpenAI-compatible
-                endpoint; the embedded model if not given.
-            output: folder; results/ and the name of the benchmark, if not given.
-            limit: ask only so many questions, the first ones.
-            shuffle_options: seed of the order of options; as in the data, if not given.
-            prompt: id of a prompt, or a JSON file of one; the benchmark's own, if not given.
-            batch_size: questions that a model on this machine answers at a time.
-            max_new_tokens: the longest reply.
-            temperature: 0 for the likeliest reply.
-            device: torch device of a model on this machine; the first GPU when there is one.
-            dtype: of its weights, float32, bfloat16 or float16; as stored, if auto.
-            endpoint_model: name of the model at the endpoint; the only one there is, if not given.
-            endpoint_key: environment variable with the key for the endpoint.
-            concurrency: requests to the endpoint at a time.
-            require_known_data: refuse questions that are not a known version.
-        """
-        from audiollm.benchmarks.models_under_test.audio_chat_model import AnswerSettings
-        from audiollm.benchmarks.questions.predicting import PredictingSettings
-        from audiollm.benchmarks.questions.run import QuestionRun, predict_replies
-
-        settings = QuestionRun(
-            output=output or f"results/{benchmark}",
-            predicting=PredictingSettings(
-                prompt=prompt, shuffle_options=shuffle_options, limit=limit, batch_size=batch_size
-            ),
-            answering=AnswerSettings(max_new_tokens=max_new_tokens, temperature=temperature),
-            device=device,
-            dtype=dtype,
-            endpoint_model=endpoint_model,
-            endpoint_key=endpoint_key,
-            concurrency=concurrency,
-            require_known_data=require_known_data,
-        )
-        predict_replies(benchmark, data, model, settings)
 
     def score(
         *,
@@ -207,4 +88,83 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
         )
         show_result(result, output, as_json=json)
 
-    return {"run": run, "check": check, "predict": predict, "score": score}
+    return {
+        "run": _asking_action(benchmark, _RUN, scores=True),
+        "check": check,
+        "predict": _asking_action(benchmark, _PREDICT, scores=False),
+        "score": score,
+    }
+
+
+_RUN = """Check the data, ask a model every question, and score its replies in every mode.
+
+The output gets check.json, predictions.jsonl and a result for each mode. Run again to go on where a run stopped. With
+accelerate launch, processes share the questions.
+"""
+_PREDICT = "Check the data, ask a model every question and keep its replies; run again to go on where a run stopped."
+
+
+def _asking_action(benchmark: str, summary: str, *, scores: bool) -> Callable[..., None]:
+    """The action that asks a model, with or without scoring its replies."""
+
+    def ask(
+        *,
+        data: str,
+        model: str | None = None,
+        output: str | None = None,
+        limit: int | None = None,
+        shuffle_options: int | None = None,
+        prompt: str | None = None,
+        batch_size: int = 8,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        device: str | None = None,
+        dtype: str = "auto",
+        endpoint_model: str | None = None,
+        endpoint_key: str | None = None,
+        concurrency: int = 8,
+        require_known_data: bool = False,
+        keep_going: bool = False,
+    ) -> None:
+        """
+        Args:
+            data: the published file of questions, the folder it is in, or the id of a data set on the Hub.
+            model: folder or Hub id of an Audio-LLM, of ours or of transformers, or the URL of an OpenAI-compatible
+                endpoint; the embedded model if not given.
+            output: folder; results/ and the name of the benchmark, if not given.
+            limit: ask only so many questions, the first ones.
+            shuffle_options: seed of the order of options; as in the data, if not given.
+            prompt: id of a prompt, or a JSON file of one; the benchmark's own, if not given.
+            batch_size: questions that a model on this machine answers at a time.
+            max_new_tokens: the longest reply.
+            temperature: 0 for the likeliest reply.
+            device: torch device of a model on this machine; the first GPU when there is one.
+            dtype: of its weights, float32, bfloat16 or float16; as stored, if auto.
+            endpoint_model: name of the model at the endpoint; the only one there is, if not given.
+            endpoint_key: environment variable with the key for the endpoint.
+            concurrency: requests to the endpoint at a time.
+            require_known_data: refuse questions that are not a known version.
+            keep_going: ask what can be asked although recordings cannot be used; these count as not answered.
+        """
+        from audiollm.benchmarks.models_under_test.audio_chat_model import AnswerSettings
+        from audiollm.benchmarks.questions.predicting import PredictingSettings
+        from audiollm.benchmarks.questions.run import QuestionRun, run_questions
+
+        settings = QuestionRun(
+            output=output or f"results/{benchmark}",
+            predicting=PredictingSettings(
+                prompt=prompt, shuffle_options=shuffle_options, limit=limit, batch_size=batch_size
+            ),
+            answering=AnswerSettings(max_new_tokens=max_new_tokens, temperature=temperature),
+            device=device,
+            dtype=dtype,
+            endpoint_model=endpoint_model,
+            endpoint_key=endpoint_key,
+            concurrency=concurrency,
+            require_known_data=require_known_data,
+            keep_going=keep_going,
+        )
+        run_questions(benchmark, data, model, settings, scores=scores)
+
+    ask.__doc__ = f"{summary}\n\n{inspect.cleandoc(ask.__doc__ or '')}"
+    return ask

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,8 @@ from typing import IO, Any
 
 from audiollm.data.atomic import atomic_write
 from audiollm.data.file_lock import lock_file
+
+from ..append_only_log import cut_unfinished_line, read_log_lines
 
 logger = logging.getLogger(__name__)
 
@@ -161,9 +162,7 @@ def _locked(path: Path) -> Iterator[IO[bytes]]:
     """Opens a log that nobody else writes, and cuts off what a killed process left half written."""
     with open(path, "a+b") as file:
         lock_file(file, otherwise="choose another output")
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        file.seek(0, os.SEEK_END)
+        cut_unfinished_line(file)
         yield file
 
 
@@ -178,23 +177,7 @@ def _as_text(line: Mapping[str, Any]) -> str:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a half-written last one, which another process may be writing right now, is left out.
-
-    Raises:
-        ValueError: a line is none of ours; its number is named.
-    """
-    lines = []
-    complete = path.read_bytes().split(b"\n")[:-1]
-    for number, text in enumerate(complete, start=1):
-        try:
-            line = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"{path}:{number} is no JSON ({error}): delete the line to go on without it") from error
-        kinds = (RUN,) if number == 1 else (PREDICTION, FAILURE)
-        if not isinstance(line, dict) or line.get("kind") not in kinds:
-            raise ValueError(f"{path}:{number} is no line of predictions of ours: choose another output")
-        lines.append(line)
-    return lines
+    return read_log_lines(path, RUN, (PREDICTION, FAILURE))
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str = "") -> Iterator[str]:

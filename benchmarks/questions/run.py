@@ -10,7 +10,6 @@ from ..launched_processes import launched_processes
 from ..models_under_test.audio_chat_model import AnswerSettings, open_audio_chat_model
 from .benchmark import MODES, LoadedQuestions, QuestionBenchmark, benchmark_named
 from .checking import check_questions, require_usable
-from .data import check_revision
 from .pairing import first_problems
 from .predicting import PredictingSettings, PredictionReport, predict_questions
 from .report import show_result, write_facts, write_result
@@ -48,7 +47,7 @@ class QuestionRun:
     keep_going: bool = False
 
 
-def run_questions(benchmark: str, data: str, model: str | None, run: QuestionRun) -> None:
+def run_questions(benchmark: str, data: str, model: str | None, run: QuestionRun, *, scores: bool = True) -> None:
     """Checks, predicts and scores; of several processes the main one checks and scores.
 
     Args:
@@ -56,6 +55,7 @@ def run_questions(benchmark: str, data: str, model: str | None, run: QuestionRun
         data: see `data.load_questions`.
         model: see `models_under_test.audio_chat_model.open_audio_chat_model`.
         run: how.
+        scores: whether replies are scored, too.
 
     Raises:
         ValueError: if data, model or an earlier run in the output do not fit; see `predict_questions`.
@@ -65,16 +65,8 @@ def run_questions(benchmark: str, data: str, model: str | None, run: QuestionRun
     loaded = questions.load(data)
     launched_processes().from_main(lambda: _check(questions, loaded, run))
     report = _predict(questions, loaded, model, run)
-    if report.is_main:
+    if scores and report.is_main:
         _score(questions, loaded, data, report, run)
-
-
-def predict_replies(benchmark: str, data: str, model: str | None, run: QuestionRun) -> None:
-    """Predicts alone; for the arguments and errors see `run_questions`."""
-    questions = benchmark_named(benchmark)
-    loaded = questions.load(data)
-    launched_processes().from_main(lambda: check_revision(questions, loaded, require_known_data=run.require_known_data))
-    _predict(questions, loaded, model, run)
 
 
 def _check(questions: QuestionBenchmark, loaded: LoadedQuestions, run: QuestionRun) -> None:

@@ -171,7 +171,7 @@ def test_a_log_has_one_writer_and_the_lock_dies_with_it(tmp_path: Path, rank: in
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('[{"id": "a", "model_output": "x"}]\n', r"predictions\.jsonl:1 is no line of predictions of ours"),
+        ('[{"id": "a", "model_output": "x"}]\n', r"predictions\.jsonl:1 is no line of ours"),
         ("not JSON\n", r"predictions\.jsonl:1 is no JSON"),
         (json.dumps({"kind": "run", **HEADER}) + "\n\n", r"predictions\.jsonl:2 is no JSON .*delete the line"),
         (json.dumps({"kind": "run", **HEADER}) + '\n{"kind": "guess"}\n', r"predictions\.jsonl:2 is no line"),
