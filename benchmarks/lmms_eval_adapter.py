@@ -119,7 +119,7 @@ class LmmsEvalModel(lmms):
             for index, answer in zip(batch, self._model.answer([asked[n].request for n in batch]), strict=True):
                 if isinstance(answer, ChatError):
                     raise answer
-                replies[index] = _cut(answer, asked[index].until)
+                replies[index] = _cut(answer.text, asked[index].until)
         return replies
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:

@@ -154,6 +154,10 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
     notes = []
     if content.get("n_failed"):
         notes.append(f"{content['n_failed']:,} questions failed")
+    if content.get("n_replies_cut"):
+        notes.append(f"{content['n_replies_cut']:,} replies were cut at the longest length")
+    if content.get("n_recordings_cut"):
+        notes.append(f"of {content['n_recordings_cut']:,} recordings only the beginning was heard")
     if content.get("n_repeated_ids"):
         notes.append(f"{content['n_repeated_ids']:,} ids occur more than once")
     if content.get("n_problems"):

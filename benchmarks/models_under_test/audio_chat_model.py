@@ -26,6 +26,21 @@ class ChatRequest:
     text: str
 
 
+@dataclass(frozen=True)
+class ChatAnswer:
+    """What a model answered.
+
+    Attributes:
+        text: as the model wrote it.
+        is_cut: whether it ended because ``max_new_tokens`` were reached.
+        is_recording_cut: whether the model heard only the beginning of the recording.
+    """
+
+    text: str
+    is_cut: bool = False
+    is_recording_cut: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnswerSettings:
     """How answers are generated.
@@ -77,11 +92,11 @@ class AudioChatModel(Protocol):
         """Which model it is: ``name``, ``revision`` and ``tokenizer_revision`` (None: not known)."""
         ...
 
-    def answer(self, requests: Sequence[ChatRequest]) -> Sequence[str | ChatError]:
+    def answer(self, requests: Sequence[ChatRequest]) -> Sequence[ChatAnswer | ChatError]:
         """Answers requests.
 
         Returns:
-            One entry each: the answer as the model wrote it, or an error in its place.
+            One entry each: the answer, or an error in its place.
 
         Raises:
             ChatError: if no request can succeed; other errors concern these requests alone.

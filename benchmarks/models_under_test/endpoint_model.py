@@ -14,7 +14,7 @@ from audiollm.data.audio import load_audio, probe_audio
 from audiollm.data.chat_endpoint import EndpointModel
 from audiollm.data.chat_model import ChatError, ChatMessage, EndpointSettings
 
-from .audio_chat_model import AnswerSettings, ChatRequest
+from .audio_chat_model import AnswerSettings, ChatAnswer, ChatRequest
 
 _PLAIN_WAV = ("WAV PCM_16", "WAV PCM_24", "WAV PCM_32")
 
@@ -64,11 +64,11 @@ class EndpointUnderTest:
         """See `AudioChatModel`; what runs behind an endpoint nobody can tell."""
         return {"name": self._model.name, "endpoint": self._url, "revision": None, "tokenizer_revision": None}
 
-    def answer(self, requests: Sequence[ChatRequest]) -> list[str | ChatError]:
+    def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer | ChatError]:
         """See `AudioChatModel`."""
         return [self._answer(request) for request in requests]
 
-    def _answer(self, request: ChatRequest) -> str | ChatError:
+    def _answer(self, request: ChatRequest) -> ChatAnswer | ChatError:
         message = ChatMessage("user", request.text, wav_file(request.audio))
         settings = self.settings
         seed = settings.seed if settings.temperature else None
@@ -78,7 +78,7 @@ class EndpointUnderTest:
             )
         except ChatError as error:
             return error
-        return reply.text
+        return ChatAnswer(reply.text, is_cut=reply.is_cut)
 
 
 def wav_file(audio: str | bytes | os.PathLike[str]) -> bytes:

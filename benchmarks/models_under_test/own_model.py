@@ -13,7 +13,7 @@ from audiollm.mini import model_or_mini
 from audiollm.modeling import AudioLLM
 from audiollm.processing import audio_parts
 
-from .audio_chat_model import AnswerSettings, ChatRequest
+from .audio_chat_model import AnswerSettings, ChatAnswer, ChatRequest
 from .model_revisions import checkpoint_revision, folder_revision
 
 
@@ -53,7 +53,7 @@ class OwnModel:
         inside = None if codec_path is None else folder_revision(Path(folder) / codec_path)
         return {"name": self._source, "revision": revision, "tokenizer_revision": inside or revision}
 
-    def answer(self, requests: Sequence[ChatRequest]) -> list[str]:
+    def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
         """See `AudioChatModel`."""
         chats = [
             Conversation(f"request {number}", [Message("user", [*audio_parts(one.audio, None), TextPart(one.text)])])
@@ -63,4 +63,8 @@ class OwnModel:
         if self.settings.temperature:
             draws = {"do_sample": True, "temperature": self.settings.temperature, "seed": self.settings.seed}
         with torch.inference_mode():
-            return self._model.chat(chats, max_new_tokens=self.settings.max_new_tokens, **draws).texts
+            result = self._model.chat(chats, max_new_tokens=self.settings.max_new_tokens, **draws)
+        return [
+            ChatAnswer(text, is_cut=reason == "length")
+            for text, reason in zip(result.texts, result.finish_reasons, strict=True)
+        ]

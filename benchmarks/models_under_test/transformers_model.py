@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from audiollm.data.audio import load_audio
 
-from .audio_chat_model import AnswerSettings, ChatRequest
+from .audio_chat_model import AnswerSettings, ChatAnswer, ChatRequest
 from .model_revisions import checkpoint_revision
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class TransformersModel:
         self._revision = checkpoint_revision(source, model.config)
         # Models that also speak hold the part that writes as their `thinker`.
         self._model = getattr(model, "thinker", model).to(device).eval()
+        ends = self._model.generation_config.eos_token_id
+        self._end_ids = torch.tensor(ends if ends is not None else [], dtype=torch.long).reshape(-1)
 
     @property
     def decoding(self) -> dict[str, Any]:
@@ -59,10 +62,11 @@ class TransformersModel:
         """See `AudioChatModel`; text tokenizer and feature extractor are part of the revision."""
         return {"name": self._source, "revision": self._revision, "tokenizer_revision": self._revision}
 
-    def answer(self, requests: Sequence[ChatRequest]) -> list[str]:
+    def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
         """See `AudioChatModel`."""
+        recordings = [self._recording(request) for request in requests]
         inputs = self._processor.apply_chat_template(
-            [self._chat(request) for request in requests],
+            [_chat(waveform, request.text) for (waveform, _), request in zip(recordings, requests, strict=True)],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -77,16 +81,26 @@ class TransformersModel:
             token_ids = self._model.generate(**inputs, max_new_tokens=self.settings.max_new_tokens, **draws)
         answers = token_ids[:, inputs["input_ids"].shape[1] :]
         texts: list[str] = self._processor.batch_decode(answers, skip_special_tokens=True)
-        return texts
+        has_ended = torch.isin(answers, self._end_ids.to(answers.device)).any(1).tolist()
+        return [
+            ChatAnswer(text, is_cut=not ended, is_recording_cut=is_cut)
+            for text, ended, (_, is_cut) in zip(texts, has_ended, recordings, strict=True)
+        ]
 
-    def _chat(self, request: ChatRequest) -> list[dict[str, Any]]:
+    def _recording(self, request: ChatRequest) -> tuple[Tensor, bool]:
+        """The waveform of a request, and whether the model hears only its beginning."""
         waveform, _ = load_audio(request.audio, self._sample_rate)
-        if self._max_samples is not None and len(waveform) > self._max_samples:
-            logger.warning(
-                "%s hears only the first %g s of a recording of %.1f s",
-                self._source,
-                self._max_samples / self._sample_rate,
-                len(waveform) / self._sample_rate,
-            )
-        content = [{"type": "audio", "audio": waveform.numpy()}, {"type": "text", "text": request.text}]
-        return [{"role": "user", "content": content}]
+        if self._max_samples is None or len(waveform) <= self._max_samples:
+            return waveform, False
+        logger.warning(
+            "%s hears only the first %g s of a recording of %.1f s",
+            self._source,
+            self._max_samples / self._sample_rate,
+            len(waveform) / self._sample_rate,
+        )
+        return waveform, True
+
+
+def _chat(waveform: Tensor, text: str) -> list[dict[str, Any]]:
+    content = [{"type": "audio", "audio": waveform.numpy()}, {"type": "text", "text": text}]
+    return [{"role": "user", "content": content}]

@@ -8,11 +8,12 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Any
 
 from audiollm.data.audio import AudioError
 from audiollm.data.chat_model import ChatError
 
-from ..models_under_test.audio_chat_model import AudioChatModel, ChatRequest
+from ..models_under_test.audio_chat_model import AudioChatModel, ChatAnswer, ChatRequest
 from .items import QuestionItem
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ MODEL_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
 SHOWN_CHARACTERS = 300  # of an error
+NO_ANSWER = ChatAnswer("")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Outcome:
     """What became of a question: a reply or an error."""
 
     question: AskedQuestion
-    reply: str = ""
+    answer: ChatAnswer = NO_ANSWER
     error: str = ""
     attempt: int = 1
     seconds: float = 0.0
@@ -91,7 +93,7 @@ def _ask(batch: Sequence[AskedQuestion], model: AudioChatModel, max_attempts: in
 
 def _ask_once(batch: Sequence[AskedQuestion], model: AudioChatModel, attempt: int) -> list[Outcome]:
     started = time.perf_counter()
-    answers: Sequence[str | ChatError]
+    answers: Sequence[ChatAnswer | ChatError]
     try:
         answers = model.answer([question.request for question in batch])
         if len(answers) != len(batch):
@@ -108,15 +110,18 @@ def _ask_once(batch: Sequence[AskedQuestion], model: AudioChatModel, attempt: in
     ]
 
 
-def _read(answer: str | ChatError | None) -> Mapping[str, str]:
-    """The reply or the error in an answer; nothing but blanks is no reply."""
+def _read(answer: ChatAnswer | ChatError | None) -> Mapping[str, Any]:
+    """The answer or the error; nothing but blanks is no answer."""
     if isinstance(answer, ChatError):
         if answer.fatal:
             raise answer
         return {"error": _said(answer)}
-    if answer is None or not answer.strip():
-        return {"error": "the reply is empty"}
-    return {"reply": answer}
+    if answer is None:
+        answer = NO_ANSWER
+    if not answer.text.strip():
+        hint = ": max_new_tokens were reached before anything was said, allow more" if answer.is_cut else ""
+        return {"error": f"the reply is empty{hint}"}
+    return {"answer": answer}
 
 
 def _said(error: BaseException) -> str:

@@ -28,6 +28,7 @@ from .asking import AskedQuestion, Outcome, outcomes_of
 from .benchmark import LoadedQuestions
 from .items import QuestionItem
 from .prediction_log import LoggedAnswers, PredictionLog
+from .predictions import RECORDING_CUT, REPLY_CUT
 from .prompts import QuestionPrompt, asked_choices, prompt_named
 
 RECORDED_PACKAGES = ("audiollm", "torch", "transformers", "tokenizers", "numpy", "soundfile", "soxr", "openai")
@@ -255,13 +256,15 @@ class _Writer:
         Raises:
             ChatError: if too many in a row failed.
         """
-        question_id = outcome.question.item.id
+        question_id, answer = outcome.question.item.id, outcome.answer
         if not outcome.error:
             self._num_failed_in_a_row = 0
+            marks = {REPLY_CUT: answer.is_cut, RECORDING_CUT: answer.is_recording_cut}
             self._log.predicted(
                 question_id,
-                outcome.reply,
+                answer.text,
                 choices=outcome.question.choices,
+                **{name: True for name, is_so in marks.items() if is_so},
                 seconds=round(outcome.seconds, 3),
                 attempt=outcome.attempt,
             )

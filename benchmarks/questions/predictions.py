@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 LOG_KINDS = ("run", "prediction", "failure")
+REPLY_CUT, RECORDING_CUT = "reply_cut", "recording_cut"
 
 
 @dataclass
@@ -27,6 +28,8 @@ class PredictionFile:
         records: the published layout's objects; of a log, its lines of the kind "prediction".
         problems: what was left out, in words; complete when the records have been read.
         failed: ids of a log whose last line is a failure; complete when the records have been read.
+        cut: of a log, ids of replies that reached the longest length (``REPLY_CUT``), and of questions of whose
+            recording the model heard only the beginning (``RECORDING_CUT``); complete when the records have been read.
     """
 
     path: Path
@@ -34,6 +37,7 @@ class PredictionFile:
     records: Iterable[Record]
     problems: list[str] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
+    cut: dict[str, set[str]] = field(default_factory=lambda: {REPLY_CUT: set(), RECORDING_CUT: set()})
 
     @property
     def sha256(self) -> str:
@@ -121,6 +125,9 @@ def _log_lines(predictions: PredictionFile, lines: Iterable[Record]) -> Iterator
         kind = line.get("kind")
         if kind == "prediction":
             predictions.failed.discard(str(line.get("id")))
+            for mark, ids in predictions.cut.items():
+                if line.get(mark):
+                    ids.add(str(line.get("id")))
             yield line
         elif kind == "failure":
             predictions.failed.add(str(line.get("id")))

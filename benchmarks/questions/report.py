@@ -63,6 +63,10 @@ def _facts_table(result: Mapping[str, Any]) -> Table:
         "unreadable replies": f"{result['n_unreadable']:,}",
         "problems": f"{result['n_problems']:,}",
     }
+    if result["n_replies_cut"]:
+        rows["replies cut at the longest length"] = f"{result['n_replies_cut']:,}"
+    if result["n_recordings_cut"]:
+        rows["recordings heard in part"] = f"{result['n_recordings_cut']:,}"
     for name, share in result["baselines"].items():
         if share is not None:
             rows["always the first option" if name == "first_option" else "a random option"] = f"{share:.4f}"

@@ -16,7 +16,7 @@ from .bootstrap import share_interval
 from .data import check_revision
 from .items import QuestionItem
 from .pairing import PairedQuestion, first_problems, questions_of_data, questions_of_file
-from .predictions import PredictionFile, open_predictions
+from .predictions import RECORDING_CUT, REPLY_CUT, PredictionFile, open_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -227,6 +227,7 @@ def _result(
     if problems:
         logger.warning("%s: %s", source.path, first_problems(problems, limit=3))
     header = source.header or {}
+    of_log = source.header is not None
     return {
         "benchmark": benchmark.name,
         "mode": mode,
@@ -238,7 +239,9 @@ def _result(
         "n_correct": num_right,
         "n_missing": score.num_missing,
         "n_unreadable": score.num_unreadable,
-        "n_failed": len(source.failed) if source.header is not None else None,
+        "n_failed": len(source.failed) if of_log else None,
+        "n_replies_cut": len(source.cut[REPLY_CUT]) if of_log else None,
+        "n_recordings_cut": len(source.cut[RECORDING_CUT]) if of_log else None,
         "n_repeated_ids": score.num_repeated,
         "accuracy": num_right / num_counted if num_counted else 0.0,
         "interval": interval.as_json() if interval is not None else None,

@@ -18,7 +18,12 @@ from lmms_eval.models import get_model
 
 from audiollm.benchmarks import lmms_eval_adapter
 from audiollm.benchmarks.lmms_eval_adapter import MODEL_ID, LmmsEvalModel, register
-from audiollm.benchmarks.models_under_test.audio_chat_model import AnswerSettings, ChatRequest, open_audio_chat_model
+from audiollm.benchmarks.models_under_test.audio_chat_model import (
+    AnswerSettings,
+    ChatAnswer,
+    ChatRequest,
+    open_audio_chat_model,
+)
 
 GREEDY = {"max_new_tokens": 6, "temperature": 0.0, "do_sample": False, "until": []}
 
@@ -55,7 +60,9 @@ def test_a_recording_may_come_in_any_form_and_is_answered_as_by_ourselves(
     model.task_dict = {"sounds": {"test": [{"audio": [form]} for form in forms]}}
     replies = model.generate_until([instance(n, "Which? A. x\nB. y", dict(GREEDY)) for n in range(len(forms))])
     ours = open_audio_chat_model(audio_llm, settings=AnswerSettings(max_new_tokens=6), device="cpu")
-    assert replies == list(ours.answer([ChatRequest(str(path), "Which? A. x\nB. y")])) * len(forms)
+    (answer,) = ours.answer([ChatRequest(str(path), "Which? A. x\nB. y")])
+    assert isinstance(answer, ChatAnswer)
+    assert replies == [answer.text] * len(forms)
 
 
 def test_settings_are_those_of_each_task(model: LmmsEvalModel) -> None:

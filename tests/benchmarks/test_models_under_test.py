@@ -26,6 +26,7 @@ from transformers import (
 from audiollm.benchmarks.models_under_test.audio_chat_model import (
     AnswerSettings,
     AudioChatModel,
+    ChatAnswer,
     ChatRequest,
     open_audio_chat_model,
 )
@@ -99,7 +100,7 @@ def test_a_batch_is_answered_as_its_requests_alone_are(local_folder: Path, folde
     ]
     together = model.answer(requests)
     assert together == [model.answer([request])[0] for request in requests]
-    assert all(isinstance(text, str) for text in together)
+    assert all(isinstance(answer, ChatAnswer) for answer in together)
     assert len(set(together)) > 1  # it does listen or read
 
 
@@ -115,7 +116,10 @@ def test_the_sound_and_the_question_both_count(local_folder: Path) -> None:
 def test_the_longest_answer_is_kept_to_and_drawing_follows_the_seed(local_folder: Path) -> None:
     request = [ChatRequest(wav(0.4), "Which?")]
     model = open_local(local_folder, AnswerSettings(max_new_tokens=1))
-    assert len(model.answer(request)[0]) <= 1  # bytes are tokens here
+    (answer,) = model.answer(request)
+    assert isinstance(answer, ChatAnswer)
+    assert len(answer.text) <= 1  # bytes are tokens here
+    assert answer.is_cut
     drawn = [
         open_local(local_folder, AnswerSettings(max_new_tokens=12, temperature=1.0, seed=seed)) for seed in (1, 1, 2)
     ]
@@ -154,7 +158,9 @@ def test_the_audio_tokenizer_has_a_revision_of_its_own(audio_llm: Path, tmp_path
 def test_a_recording_that_is_longer_than_a_model_hears_is_named(
     qwen2_audio: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    open_local(qwen2_audio).answer([ChatRequest(wav(30.5, 8000), "Which?")])
+    requests = [ChatRequest(wav(seconds, 8000), "Which?") for seconds in (30.5, 30)]
+    answers = open_local(qwen2_audio).answer(requests)
+    assert [isinstance(one, ChatAnswer) and one.is_recording_cut for one in answers] == [True, False]
     assert "hears only the first 30 s of a recording of 30.5 s" in caplog.text
 
 
@@ -197,7 +203,7 @@ def test_an_endpoint_hears_the_recording_and_reads_the_question(
 ) -> None:
     stereo = wav(0.2, 44100, 2)
     model = endpoint(concurrency=3)
-    assert model.answer([ChatRequest(stereo, "Which?")]) == ["yes"]
+    assert model.answer([ChatRequest(stereo, "Which?")]) == [ChatAnswer("yes")]
     (request,) = chat_server.requests
     (message,) = request["messages"]
     sound, text = message["content"]
@@ -218,7 +224,7 @@ def test_an_endpoint_that_fails_once_keeps_the_other_answers(
     first, second = endpoint().answer([ChatRequest(wav(0.1), "1?"), ChatRequest(wav(0.1), "2?")])
     assert isinstance(first, ChatError)
     assert "too loud" in str(first)
-    assert second == "yes"
+    assert second == ChatAnswer("yes")
 
 
 def test_recordings_of_any_format_go_to_an_endpoint_as_wav(tmp_path: Path) -> None:

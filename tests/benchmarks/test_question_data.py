@@ -209,7 +209,8 @@ def test_a_log_is_scored_against_its_data(mode: str, tmp_path: Path) -> None:
     benchmark = benchmark_named("mmau")
     folder, records = str(data_folder("mmau", tmp_path / "data")), questions("mmau")
     header = {"benchmark": "mmau", "data_sha256": benchmark.load(folder).revision.sha256, "prompt": {"id": "p-1"}}
-    lines = [reply(record, record["answer"] + " indeed") for record in reversed(records[:3])]
+    lines = [reply(record, record["answer"] + " indeed", reply_cut=True) for record in reversed(records[:2])]
+    lines.append(reply(records[2], records[2]["answer"], recording_cut=True))
     failures = [{"kind": "failure", "id": records[3]["id"], "error": "no answer", "attempt": 3}]
     failures += [{"kind": "failure", "id": records[0]["id"], "error": "once", "attempt": 1}]
     path = write_log(tmp_path / "predictions.jsonl", header, [*failures, *lines])
@@ -218,6 +219,7 @@ def test_a_log_is_scored_against_its_data(mode: str, tmp_path: Path) -> None:
     assert result["n_counted"] == (3 if mode == "official" else 6)
     assert result["n_missing"] == 3
     assert result["n_failed"] == 1
+    assert (result["n_replies_cut"], result["n_recordings_cut"]) == (2, 1)
     assert result["prompt"] == {"id": "p-1"}
     assert result["data"]["sha256"] == header["data_sha256"]
     with pytest.raises(ValueError, match="give them with --data"):

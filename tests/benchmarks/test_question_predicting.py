@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 
-from audiollm.benchmarks.models_under_test.audio_chat_model import ChatRequest
+from audiollm.benchmarks.models_under_test.audio_chat_model import ChatAnswer, ChatRequest
 from audiollm.benchmarks.questions.benchmark import LoadedQuestions, Revision
 from audiollm.benchmarks.questions.items import QuestionItem
 from audiollm.benchmarks.questions.predicting import PredictingSettings, PredictionReport, predict_questions
@@ -73,7 +73,10 @@ class FakeModel:
         self.calls.append(names)
         replies = [self.reply(request.text) for request in requests]
         together = " ".join(names)
-        return [f"{reply} with {together}" if isinstance(reply, str) and reply.strip() else reply for reply in replies]
+        return [
+            ChatAnswer(f"{reply} with {together}" if reply.strip() else reply) if isinstance(reply, str) else reply
+            for reply in replies
+        ]
 
 
 QUIET = {"progress": False}
@@ -170,6 +173,23 @@ def test_a_model_that_crashes_at_one_question_keeps_the_others(loaded: LoadedQue
     assert logged["q7"]["attempt"] == 3
     mended = predict(loaded, FakeModel(), tmp_path, batch_size=4)
     assert (mended.failures, mended.resumed) == ({}, NUM_QUESTIONS - 1)
+
+
+def test_replies_that_were_cut_are_marked(loaded: LoadedQuestions, tmp_path: Path) -> None:
+    answers = {
+        "Question 1?": ChatAnswer("so I thi", is_cut=True),
+        "Question 2?": ChatAnswer("yes", is_recording_cut=True),
+        "Question 3?": ChatAnswer("", is_cut=True),
+    }
+
+    def reply(text: str) -> Any:
+        return next((answer for start, answer in answers.items() if start in text), "fine")
+
+    report = predict(loaded, FakeModel(reply), tmp_path)
+    written = predictions(report.path)
+    marks = {name: {id for id, line in written.items() if line.get(name)} for name in ("reply_cut", "recording_cut")}
+    assert marks == {"reply_cut": {"q1"}, "recording_cut": {"q2"}}
+    assert "max_new_tokens were reached" in report.failures["q3"]
 
 
 @pytest.mark.parametrize("nothing", ["", " \n", None])
