@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from audiollm.benchmarks.questions.items import OwnQuestion
 from audiollm.benchmarks.questions.letter_reading import letter_of_option
 from audiollm.benchmarks.questions.token_benchmark import TokenBenchmark
 
@@ -21,6 +22,7 @@ class Mmar(TokenBenchmark):
     title = "MMAR"
     prediction_key = "answer_prediction"
     audio_key = "audio_path"
+    audio_folder = "audio"
     file_names = ("MMAR-meta.jsonl", "MMAR-meta.json")
     known_revisions: ClassVar[Mapping[str, str]] = {"1c9a343e7bebf103": "meta of 2026, with rubrics"}
     headings: ClassVar[Mapping[str, tuple[str, Sequence[str]]]] = {
@@ -43,6 +45,16 @@ class Mmar(TokenBenchmark):
         "Sub-category-wise Accuracy": ("sub-category", ()),
     }
     other_groups = ("language",)
+
+    def record_of(self, own: OwnQuestion) -> dict[str, Any] | None:
+        if own.sound_type == "mix":  # of what, it does not say
+            return None
+        layer = "Semantic Layer" if own.field == "linguistic_content" else "Perception Layer"
+        return {
+            "id": own.id, "audio_path": own.audio, "question": own.question, "choices": list(own.choices),
+            "answer": own.answer, "modality": own.sound_type, "category": layer, "sub-category": own.field,
+            "language": own.language, "source": own.source, "url": "", "timestamp": "",
+        }  # fmt: skip
 
     def letter(self, reply: str, choices: Sequence[str]) -> str | None:
         return letter_of_option(reply, choices)

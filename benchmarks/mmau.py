@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from audiollm.benchmarks.questions.items import OwnQuestion
 from audiollm.benchmarks.questions.letter_reading import letter_among_four
 from audiollm.benchmarks.questions.token_benchmark import TokenBenchmark
 
@@ -21,6 +22,7 @@ class Mmau(TokenBenchmark):
     title = "MMAU"
     prediction_key = "model_output"
     audio_key = "audio_id"
+    audio_folder = "test-mini-audios"
     file_names = ("mmau-test-mini.json", "mmau-test.json")
     known_revisions: ClassVar[Mapping[str, str]] = {"9f18fda99f8dbc2b": "test-mini of 2025-08-09"}
     headings: ClassVar[Mapping[str, tuple[str, Sequence[str]]]] = {
@@ -29,6 +31,17 @@ class Mmau(TokenBenchmark):
         "Sub-category-wise Accuracy": ("sub-category", ()),
     }
     other_groups = ("category",)
+
+    def record_of(self, own: OwnQuestion) -> dict[str, Any] | None:
+        if own.sound_type == "mix":
+            return None
+        # Nobody has judged how hard a question of one's own is: that is told by the number of options.
+        difficulty = {2: "easy", 3: "medium", 4: "hard"}[len(own.choices)]
+        return {
+            "id": own.id, "audio_id": own.audio, "question": own.question, "choices": list(own.choices),
+            "answer": own.answer, "dataset": own.source, "task": own.sound_type, "split": "test-mini",
+            "category": "Information Extraction", "sub-category": own.field, "difficulty": difficulty,
+        }  # fmt: skip
 
     def letter(self, reply: str, choices: Sequence[str]) -> str | None:
         return letter_among_four(reply)

@@ -7,6 +7,7 @@ Not the part of VoiceBench of the same name, which reads questions of MMLU-Pro a
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from audiollm.benchmarks.questions.benchmark import (
     Verdict,
     type_name,
 )
-from audiollm.benchmarks.questions.items import QuestionItem
+from audiollm.benchmarks.questions.items import OwnQuestion, QuestionItem
 from audiollm.benchmarks.questions.letter_reading import letter_at_an_end
 from audiollm.benchmarks.questions.token_matching import names_option, option_words, words_of
 
@@ -49,6 +50,7 @@ class Mmsu(QuestionBenchmark):
     title = "MMSU"
     prediction_key = "response"
     audio_key = "audio_path"
+    audio_folder = "audio"
     file_names = ("mmsu.jsonl",)
     known_revisions: ClassVar[Mapping[str, str]] = {}
     published_census: ClassVar[Mapping[str, Mapping[str, int]]] = {
@@ -82,6 +84,19 @@ class Mmsu(QuestionBenchmark):
             groups=groups,
         )
         return item, problems
+
+    def record_of(self, own: OwnQuestion) -> dict[str, Any] | None:
+        if own.sound_type != "speech":
+            return None
+        is_content = own.field == "linguistic_content"
+        choices = itertools.zip_longest(_LETTERS.lower(), own.choices)
+        return {
+            "id": own.id, "task_name": own.field, "audio_path": own.audio, "question": own.question,
+            **{f"choice_{letter}": choice for letter, choice in choices}, "answer_gt": own.answer,
+            "category": "Perception", "sub-category": "Linguistics" if is_content else "Paralinguistics",
+            "sub-sub-category": "Semantics" if is_content else "Speaker Traits",
+            "linguistics_sub_discipline": "Semantics" if is_content else "None",
+        }  # fmt: skip
 
     def grade(self, item: QuestionItem, reply: object, mode: Mode) -> Verdict:
         if reply is MISSING:

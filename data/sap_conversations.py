@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,43 @@ def write_question_records(
     return report
 
 
-def question_records(
+def question_records(source: Any, **options: Any) -> Iterator[dict[str, Any]]:
+    """Makes conversation records: a recording and a question, and the answer that its SAP record gives.
+
+    Args:
+        source: clips with SAP records, see `clip_questions`.
+        options: its other arguments.
+
+    Yields:
+        Records with the field asked about, the kind of question and the id of its wording (``prompt``).
+
+    Raises:
+        ValueError: if a kind is unknown or ``per_clip`` is not positive.
+        RecordError: if the source cannot be read.
+    """
+    for asked in clip_questions(source, **options):
+        kept = {key: asked.clip[key] for key in _KEPT_KEYS if asked.clip.get(key) is not None}
+        yield question_conversation(asked.question, asked.audio, asked.clip_id) | kept
+
+
+@dataclass(frozen=True)
+class ClipQuestion:
+    """A question about a clip.
+
+    Attributes:
+        question: the question.
+        clip_id: id of the clip, or where it stands if it has none.
+        clip: its record.
+        audio: the recording, or its codes.
+    """
+
+    question: Question
+    clip_id: str
+    clip: Mapping[str, Any]
+    audio: AudioPart
+
+
+def clip_questions(
     source: Any,
     *,
     seed: int = 0,
@@ -77,8 +114,8 @@ def question_records(
     split: str | None = None,
     vocabulary: Vocabulary | None = None,
     report: RecordReport | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Makes conversation records: a recording and a question, and the answer that its SAP record gives.
+) -> Iterator[ClipQuestion]:
+    """Asks what the SAP records of clips answer.
 
     Args:
         source: anything that `audiollm.data.manifest.open_manifest` opens, with records ``{"id", "sap", "codes" or
@@ -91,7 +128,7 @@ def question_records(
         report: is filled in while the records are made.
 
     Yields:
-        Records with the field asked about, the kind of question and the id of its wording (``prompt``).
+        The questions, clip by clip.
 
     Raises:
         ValueError: if a kind is unknown or ``per_clip`` is not positive.
@@ -114,8 +151,7 @@ def question_records(
         asked = questions(sap, f"{seed} {clip_id}", kinds=kinds, vocabulary=vocabulary)
         for question in _drawn(asked, per_clip, f"{seed} {clip_id}"):
             report.records[question.field] += 1
-            kept = {key: clip[key] for key in _KEPT_KEYS if clip.get(key) is not None}
-            yield question_conversation(question, audio, clip_id) | kept
+            yield ClipQuestion(question, clip_id, clip, audio)
 
 
 def question_conversation(question: Question, audio: AudioPart, clip_id: str) -> dict[str, Any]:

@@ -49,6 +49,29 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
             show(report, as_json=False, title=f"{benchmark}: {data}")
         require_usable(questions, loaded, report, require_known_data=require_known_data)
 
+    def make(
+        *,
+        data: str,
+        output: str,
+        split: str | None = None,
+        per_clip: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Make a set of questions of your own in this benchmark's layout, from clips with SAP records.
+
+        Args:
+            data: clips with SAP records, as audiollm label writes them.
+            output: folder; gets the file of questions and the recordings.
+            split: clips of this split only.
+            per_clip: most questions about a clip; all that can be asked, if not given.
+            seed: of wordings, options and their order.
+        """
+        from audiollm.benchmarks.questions.benchmark import benchmark_named
+        from audiollm.benchmarks.questions.own_sets import write_question_set
+
+        questions = benchmark_named(benchmark)
+        write_line(str(write_question_set(questions, data, output, split=split, per_clip=per_clip, seed=seed)))
+
     def score(
         *,
         predictions: str,
@@ -90,6 +113,7 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
 
     return {
         "run": _asking_action(benchmark, _RUN, scores=True),
+        "make": make,
         "check": check,
         "predict": _asking_action(benchmark, _PREDICT, scores=False),
         "score": score,

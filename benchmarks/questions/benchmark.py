@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
-from .items import QuestionItem
+from .items import OwnQuestion, QuestionItem
 
 BENCHMARK_NAMES = ("mmau", "mmar", "mmsu")
 
@@ -144,6 +144,8 @@ class QuestionBenchmark(ABC):
     """The field in which the published scorer looks for a reply."""
     audio_key: str
     """The field with the place of a recording, where it is a file of its own."""
+    audio_folder: str
+    """Where the recordings lie, beside the file of questions."""
     file_names: Sequence[str]
     """What the file of questions is called, now and in older copies."""
     known_revisions: ClassVar[Mapping[str, str]]
@@ -163,6 +165,10 @@ class QuestionBenchmark(ABC):
             record: the published fields.
             audio: the recording, where it is needed.
         """
+
+    @abstractmethod
+    def record_of(self, own: OwnQuestion) -> dict[str, Any] | None:
+        """A question of one's own in the published layout; None if the benchmark has no questions of that kind."""
 
     @abstractmethod
     def grade(self, item: QuestionItem, reply: object, mode: Mode) -> Verdict:

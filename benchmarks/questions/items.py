@@ -8,6 +8,33 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class OwnQuestion:
+    """A question about a clip of one's own, to be written in the layout of a benchmark.
+
+    Attributes:
+        id: unique in the set.
+        audio: path of the recording, relative to the file of questions.
+        question: as asked, without options.
+        choices: the options, two to four.
+        answer: the right one.
+        field: what is asked about, a key of `audiollm.data.sap_question_wordings.QUESTIONS`.
+        sound_type: "speech", "music", "sound" or "mix".
+        language: of the speech.
+        source: what the clip is from.
+    """
+
+    id: str
+    audio: str
+    question: str
+    choices: tuple[str, ...]
+    answer: str
+    field: str
+    sound_type: str
+    language: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class QuestionItem:
     """A question about a recording, its options and its answer.
 

@@ -113,6 +113,8 @@ _PROMPTS = (
     ),
     # Of the Unified Audio Schema toolkit, the likely one behind the tokenizer paper's tables.
     QuestionPrompt("uas-1", "{question}\n\n{choices}"),
+    # As questions made from SAP records are asked in training (`audiollm.data.sap_questions`).
+    QuestionPrompt("sap-1", "{question}\n{choices}"),
     # Of the Kimi-Audio toolkit.
     QuestionPrompt("kimi-1", "{question}\n{choices}", choice_line="({letter}) {choice}", separator=" "),
 )

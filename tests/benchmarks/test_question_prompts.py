@@ -17,6 +17,7 @@ RECORDED = {
     "lmms-eval-letters-1": "c3202ee2",
     "lmms-eval-mmar-1": "abdb2fe5",
     "uas-1": "e7ccc20d",
+    "sap-1": "e6a50413",
     "kimi-1": "f476711b",
 }
 
