@@ -9,7 +9,7 @@ from pathlib import Path
 from .leaderboard_rows import LeaderboardRow, LeaderboardTable, published_rows
 from .other_rows import OTHER_KINDS, other_rows
 from .published_rows import PublishedTable, published_tables
-from .question_rows import baseline_rows, judged_row, question_row
+from .question_rows import baseline_rows, is_of_own_set, judged_row, question_row
 from .result_files import FoundResults, ResultFile, UnreadFile, find_results
 from .speech_rows import clustering_rows, control_rows, reconstruction_rows, seed_tts_file_rows, seed_tts_rows
 from .traces import PredictionFiles
@@ -85,7 +85,7 @@ def build_leaderboard(folder: Path) -> Leaderboard:
     for result in found.results:
         by_kind.setdefault(result.kind, []).append(result)
     tables = [
-        *(_question_table(published[name], by_kind, files, rows) for name in _QUESTIONS),
+        *(table for name in _QUESTIONS for table in _question_tables(published[name], by_kind, files, rows)),
         *_two_tables(
             published["clustering"],
             rows.of(
@@ -117,20 +117,40 @@ def build_leaderboard(folder: Path) -> Leaderboard:
     return Leaderboard(folder, tables, unread, num_results, found.parts)
 
 
-def _question_table(
+def _question_tables(
     table: PublishedTable, by_kind: dict[str, list[ResultFile]], files: PredictionFiles, rows: _Rows
-) -> LeaderboardTable:
-    def of_this(kind: str) -> list[ResultFile]:
-        return [result for result in by_kind.get(kind, []) if result.benchmark == table.benchmark]
+) -> list[LeaderboardTable]:
+    """The benchmark's table with ours and the published rows; and one of our rows on sets of one's own, if any."""
 
-    scored = of_this("questions")
-    judged = of_this("judged questions")
+    def of(kind: str, own_sets: bool) -> list[ResultFile]:
+        of_this = [result for result in by_kind.get(kind, []) if result.benchmark == table.benchmark]
+        return [result for result in of_this if is_of_own_set(result.content) == own_sets]
+
+    on_its_data = _question_rows(of("questions", False), of("judged questions", False), files, rows)
+    on_own_sets = _question_rows(of("questions", True), of("judged questions", True), files, rows)
+    tables = [_table(table, on_its_data)]
+    if on_own_sets:
+        tables.append(
+            LeaderboardTable(
+                title=f"{table.title}: sets of one's own in its layout",
+                columns=table.columns,
+                unit=table.unit,
+                note="None of the benchmark's questions: only figures on the same data compare.",
+                rows=on_own_sets,
+            )
+        )
+    return tables
+
+
+def _question_rows(
+    scored: Sequence[ResultFile], judged: Sequence[ResultFile], files: PredictionFiles, rows: _Rows
+) -> list[LeaderboardRow]:
     ours = rows.of(scored, lambda result: [question_row(result, judged, files)])
     scored_hashes = {str((result.content.get("predictions") or {}).get("sha256")) for result in scored}
     alone = [one for one in judged if str((one.content.get("predictions") or {}).get("sha256")) not in scored_hashes]
     ours += rows.of(alone, lambda result: [judged_row(result, files)])
     baselines = rows.of(scored, lambda result: baseline_rows([result]))
-    return _table(table, [*ours, *_each_once(baselines)])
+    return [*ours, *_each_once(baselines)]
 
 
 def _each_once(rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:

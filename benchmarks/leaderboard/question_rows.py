@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..questions.report import data_version
 from .leaderboard_rows import LeaderboardRow
 from .published_rows import Figure
 from .result_files import ResultFile
@@ -113,7 +114,7 @@ def question_conditions(content: Mapping[str, Any]) -> dict[str, str]:
     predictions = content["predictions"]["sha256"][:SHOWN_HASH]
     # What is not known of two files of predictions is not the same of both.
     conditions = {
-        "data": f"sha256 {data['sha256'][:SHOWN_HASH]}, {data['known_as'] or 'not a known version'}"
+        "data": f"sha256 {data['sha256'][:SHOWN_HASH]}, {data_version(data)}"
         if data
         else f"as in predictions {predictions}, version not known",
         "prompt": f"{prompt['id']}, sha256 {prompt['sha256'][:SHOWN_HASH]}"
@@ -163,6 +164,12 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
     if content.get("n_problems"):
         notes.append(f"{content['n_problems']:,} problems noted in the result")
     return notes
+
+
+def is_of_own_set(content: Mapping[str, Any]) -> bool:
+    """Whether the questions are none of the benchmark's, but somebody's own in its layout."""
+    data = content.get("data")
+    return isinstance(data, Mapping) and bool(data.get("own_set"))
 
 
 def _interval(interval: Mapping[str, Any] | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from .items import OwnQuestion, QuestionItem
 
+OWN_SET = "a set of one's own"
 BENCHMARK_NAMES = ("mmau", "mmar", "mmsu")
 
 Mode = Literal["official", "strict", "extract"]
@@ -112,10 +113,17 @@ class Revision:
     Attributes:
         sha256: of the question file's bytes; of the questions' canonical JSON where they are in parquet files.
         name: what the version is known as; None if it is not a known one.
+        is_own_set: whether they are none of the benchmark's, but questions of one's own in its layout (`own_sets`).
     """
 
     sha256: str
     name: str | None = None
+    is_own_set: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As results tell it."""
+        own = {"own_set": True} if self.is_own_set else {}
+        return {"sha256": self.sha256, "known_as": self.name} | own
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import hashlib
 import json
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .benchmark import LoadedQuestions, QuestionBenchmark, Revision
+from .benchmark import OWN_SET, LoadedQuestions, QuestionBenchmark, Revision
 from .items import QuestionItem
 from .pairing import first_problems, without_letters
 from .predictions import json_lines
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _AUDIO_COLUMNS = ("audio", "context")
+OWN_SET_KEY = "own_set"  # says of a question that it is none of the benchmark's
 _NESTED_COLUMN = "other_attributes"  # some parquet copies keep the published fields in it
 
 Row = dict[str, Any]
@@ -53,12 +55,14 @@ def check_revision(benchmark: QuestionBenchmark, loaded: LoadedQuestions, *, req
     Raises:
         ValueError: if a known version is required.
     """
-    if loaded.revision.name is not None:
+    revision = loaded.revision
+    if revision.name is not None or (revision.is_own_set and not require_known_data):
         return
     known = ", ".join(f"{start}… ({name})" for start, name in benchmark.known_revisions.items()) or "none"
+    what = OWN_SET if revision.is_own_set else "not a known version"
     message = (
-        f"{benchmark.title}: the questions (sha256 {loaded.revision.sha256}) are not a known version (known: {known}); "
-        "figures of other versions do not compare"
+        f"{benchmark.title}: the questions (sha256 {revision.sha256}) are {what} (known: {known}); figures of other "
+        "versions do not compare"
     )
     if require_known_data:
         raise ValueError(message)
@@ -118,7 +122,7 @@ def _from_json(benchmark: QuestionBenchmark, path: Path, root: Path) -> LoadedQu
         rows = list(json_lines(str(path), problems))
     recordings = _Recordings(path.parent, root)
     items: list[QuestionItem] = []
-    aliases: dict[str, str] = {}
+    names: dict[str, set[str]] = defaultdict(set)
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise ValueError(f"{path}: entry {number} is not a JSON object")
@@ -128,10 +132,12 @@ def _from_json(benchmark: QuestionBenchmark, path: Path, root: Path) -> LoadedQu
         items.append(item)
         if isinstance(place, str):
             # Predictions may call a question by its recording, whose name need not be the question's id.
-            aliases |= {place: item.id, PurePosixPath(place).stem: item.id}
-    sha256 = hashlib.sha256(content).hexdigest()
+            names[place].add(item.id)
+            names[PurePosixPath(place).stem].add(item.id)
+    aliases = {name: next(iter(ids)) for name, ids in names.items() if len(ids) == 1 and name not in ids}
+    is_own_set = any(row.get(OWN_SET_KEY) for row in rows)
     return _loaded(
-        benchmark, path, items, sha256, problems, {name: own for name, own in aliases.items() if name != own}
+        benchmark, path, items, hashlib.sha256(content).hexdigest(), problems, aliases, is_own_set=is_own_set
     )
 
 
@@ -199,11 +205,13 @@ def _loaded(
     sha256: str,
     problems: list[str],
     aliases: dict[str, str],
+    *,
+    is_own_set: bool = False,
 ) -> LoadedQuestions:
     if not items:
         raise ValueError(f"{path} holds no questions")
     known = next((name for start, name in benchmark.known_revisions.items() if sha256.startswith(start)), None)
-    return LoadedQuestions(items, Revision(sha256, known), problems, aliases)
+    return LoadedQuestions(items, Revision(sha256, known, is_own_set), problems, aliases)
 
 
 class _Recordings:

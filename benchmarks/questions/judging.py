@@ -143,7 +143,7 @@ def read_judged(
     facts = {
         "benchmark": benchmark.name,
         "predictions": file_identity(predictions),
-        "data": revision and {"sha256": revision.sha256, "known_as": revision.name},
+        "data": revision and revision.to_dict(),
         **{name: header.get(name) for name in ("prompt", "shuffle_options", "limit", "model", "decoding", "versions")},
     }
     return JudgedFile(questions, facts)

@@ -19,6 +19,7 @@ from audiollm.data.sap_facts import NoRuleError, sound_type_of
 
 from ..models_under_test.endpoint_model import wav_file
 from .benchmark import QuestionBenchmark
+from .data import OWN_SET_KEY
 from .items import OwnQuestion
 
 
@@ -89,7 +90,7 @@ def _records(
             (folder / place).write_bytes(wav_file(asked.audio.path))
             places[asked.clip_id] = place
         report.records[asked.question.field] += 1
-        yield record
+        yield record | {OWN_SET_KEY: True}
     report.left_out.update(made.left_out)
     report.examples.update(made.examples)
 

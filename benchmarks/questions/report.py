@@ -14,6 +14,8 @@ from rich.table import Table
 
 from audiollm.data.atomic import atomic_write
 
+from .benchmark import OWN_SET
+
 
 def write_result(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Writes a result as JSON: readable above, one line for each of its items, which come last.
@@ -52,6 +54,11 @@ def show_result(result: Mapping[str, Any], output: str | None, *, as_json: bool 
     console.print(_facts_table(result))
 
 
+def data_version(data: Mapping[str, Any]) -> str:
+    """Which version of the questions a result was made with, in words."""
+    return data["known_as"] or (OWN_SET if data.get("own_set") else "not a known version")
+
+
 def _facts_table(result: Mapping[str, Any]) -> Table:
     table = Table(title=f"{result['benchmark']}, {result['mode']}", show_header=False, title_justify="left")
     interval = result["interval"]
@@ -73,7 +80,7 @@ def _facts_table(result: Mapping[str, Any]) -> Table:
     rows["predictions"] = f"{result['predictions']['file']}, sha256 {result['predictions']['sha256'][:16]}"
     if result["data"] is not None:
         data = result["data"]
-        rows["data"] = f"sha256 {data['sha256'][:16]}, {data['known_as'] or 'not a known version'}"
+        rows["data"] = f"sha256 {data['sha256'][:16]}, {data_version(data)}"
     if result["prompt"] is not None:
         rows["prompt"] = result["prompt"].get("id", "")
     if result["model"] is not None:

@@ -260,4 +260,4 @@ def _result(
 def _data_facts(loaded: LoadedQuestions | None) -> dict[str, Any] | None:
     if loaded is None:
         return None
-    return {"sha256": loaded.revision.sha256, "known_as": loaded.revision.name, "n_problems": len(loaded.problems)}
+    return loaded.revision.to_dict() | {"n_problems": len(loaded.problems)}

@@ -211,6 +211,17 @@ def test_two_files_of_unknown_data_do_not_share_a_mark(results: Path) -> None:
     assert len(marks_of(rows)) == 2
 
 
+def test_sets_of_ones_own_do_not_stand_beside_published_rows(results: Path) -> None:
+    path = results / "mmau" / "official.json"
+    own = json.loads(path.read_text()) | {"data": {"sha256": "d" * 64, "known_as": None, "own_set": True}}
+    (results / "mmau" / "own.json").write_text(json.dumps(own))
+    tables = {table.title: table for table in build_leaderboard(results).tables}
+    assert "own.json" not in {row.source for row in tables["MMAU test-mini"].rows}
+    rows = tables["MMAU test-mini: sets of one's own in its layout"].rows
+    assert {row.source for row in rows} == {"own.json"}
+    assert {row.origin for row in rows} == {"ours", "baseline"}
+
+
 def test_guesses_are_rows_and_the_same_guess_is_one(results: Path) -> None:
     table = build_leaderboard(results).tables[0]
     guesses = [row for row in table.rows if row.origin == "baseline" and row.source.endswith(".json")]

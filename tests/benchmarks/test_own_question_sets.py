@@ -12,6 +12,7 @@ import soundfile as sf
 
 from audiollm.benchmarks.questions.benchmark import BENCHMARK_NAMES, benchmark_named
 from audiollm.benchmarks.questions.checking import check_questions
+from audiollm.benchmarks.questions.data import check_revision
 from audiollm.benchmarks.questions.own_sets import write_question_set
 from audiollm.benchmarks.questions.scoring import score_file
 from audiollm.cli import main
@@ -54,6 +55,10 @@ def test_a_set_is_usable_and_its_answers_are_right(name: str, clips: Path, tmp_p
     checked = check_questions(benchmark, loaded)
     assert (checked["n_audio_problems"], loaded.problems) == (0, [])
     assert len(loaded.items) == sum(report.records.values())
+    assert loaded.revision.is_own_set
+    assert (checked["known_as"], checked["own_set"], checked["problems"]) == (None, True, [])
+    with pytest.raises(ValueError, match="a set of one's own"):
+        check_revision(benchmark, loaded, require_known_data=True)
     asked_about = {item.id.partition("/")[0] for item in loaded.items}
     assert asked_about == ({"ann", "bob"} if name == "mmsu" else {"ann", "bob", "bird", "band"})
     lengths = {item.id.partition("/")[0]: len(sf.read(str(item.audio))[0]) for item in loaded.items}
@@ -67,7 +72,15 @@ def test_a_set_is_usable_and_its_answers_are_right(name: str, clips: Path, tmp_p
         )  # fmt: skip
     log = tmp_path / "predictions.jsonl"
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert score_file(benchmark, str(log), data=str(tmp_path / "set"))["accuracy"] == 1
+    result = score_file(benchmark, str(log), data=str(tmp_path / "set"))
+    assert result["accuracy"] == 1
+    assert result["data"]["own_set"]
+
+
+def test_a_recording_asked_about_twice_does_not_name_a_question(clips: Path, tmp_path: Path) -> None:
+    benchmark = benchmark_named("mmar")
+    write_question_set(benchmark, clips, tmp_path / "set")
+    assert benchmark.load(str(tmp_path / "set")).aliases == {}
 
 
 def test_questions_follow_the_seed_and_are_those_of_a_split(clips: Path, tmp_path: Path) -> None:
