@@ -51,7 +51,7 @@ class Mmar(TokenBenchmark):
             return None
         layer = "Semantic Layer" if own.field == "linguistic_content" else "Perception Layer"
         return {
-            "id": own.id, "audio_path": own.audio, "question": own.question, "choices": list(own.choices),
+            "id": own.id, "audio_path": own.audio, "question": own.question, **self.choice_fields(own.choices),
             "answer": own.answer, "modality": own.sound_type, "category": layer, "sub-category": own.field,
             "language": own.language, "source": own.source, "url": "", "timestamp": "",
         }  # fmt: skip

@@ -38,7 +38,7 @@ class Mmau(TokenBenchmark):
         # Nobody has judged how hard a question of one's own is: that is told by the number of options.
         difficulty = {2: "easy", 3: "medium", 4: "hard"}[len(own.choices)]
         return {
-            "id": own.id, "audio_id": own.audio, "question": own.question, "choices": list(own.choices),
+            "id": own.id, "audio_id": own.audio, "question": own.question, **self.choice_fields(own.choices),
             "answer": own.answer, "dataset": own.source, "task": own.sound_type, "split": "test-mini",
             "category": "Information Extraction", "sub-category": own.field, "difficulty": difficulty,
         }  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from audiollm.benchmarks.questions.answer_extraction import after_thinking, extract_answer
@@ -89,14 +89,16 @@ class Mmsu(QuestionBenchmark):
         if own.sound_type != "speech":
             return None
         is_content = own.field == "linguistic_content"
-        choices = itertools.zip_longest(_LETTERS.lower(), own.choices)
         return {
             "id": own.id, "task_name": own.field, "audio_path": own.audio, "question": own.question,
-            **{f"choice_{letter}": choice for letter, choice in choices}, "answer_gt": own.answer,
+            **self.choice_fields(own.choices), "answer_gt": own.answer,
             "category": "Perception", "sub-category": "Linguistics" if is_content else "Paralinguistics",
             "sub-sub-category": "Semantics" if is_content else "Speaker Traits",
             "linguistics_sub_discipline": "Semantics" if is_content else "None",
         }  # fmt: skip
+
+    def choice_fields(self, choices: Sequence[str | None]) -> dict[str, Any]:
+        return {f"choice_{letter}": choice for letter, choice in itertools.zip_longest(_LETTERS.lower(), choices)}
 
     def grade(self, item: QuestionItem, reply: object, mode: Mode) -> Verdict:
         if reply is MISSING:

@@ -72,6 +72,22 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
         questions = benchmark_named(benchmark)
         write_line(str(write_question_set(questions, data, output, split=split, per_clip=per_clip, seed=seed)))
 
+    def export(*, predictions: str, data: str, output: str, prediction_key: str | None = None) -> None:
+        """Write replies with the questions' own fields, as the published scorer and upload pages take them.
+
+        Args:
+            predictions: a log that predict has written, or any file of predictions.
+            data: the questions.
+            output: file, .json or .jsonl.
+            prediction_key: field of the replies, if it is not the official one.
+        """
+        from audiollm.benchmarks.questions.benchmark import benchmark_named
+        from audiollm.benchmarks.questions.exporting import export_replies
+
+        questions = benchmark_named(benchmark)
+        count, replied = export_replies(questions, predictions, data, output, prediction_key=prediction_key)
+        write_line(f"{output}: {count:,} questions, {replied:,} with a reply in {questions.prediction_key!r}")
+
     def score(
         *,
         predictions: str,
@@ -116,6 +132,7 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
         "make": make,
         "check": check,
         "predict": _asking_action(benchmark, _PREDICT, scores=False),
+        "export": export,
         "score": score,
     }
 

@@ -179,6 +179,10 @@ class QuestionBenchmark(ABC):
         """A question of one's own in the published layout; None if the benchmark has no questions of that kind."""
 
     @abstractmethod
+    def choice_fields(self, choices: Sequence[str | None]) -> dict[str, Any]:
+        """The published fields of options, in this order."""
+
+    @abstractmethod
     def grade(self, item: QuestionItem, reply: object, mode: Mode) -> Verdict:
         """Grades a reply.
 

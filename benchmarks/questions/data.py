@@ -109,17 +109,38 @@ def _question_files(benchmark: QuestionBenchmark, root: Path) -> list[Path]:
     )
 
 
+def published_rows(benchmark: QuestionBenchmark, data: str) -> list[Row]:
+    """The questions with all their published fields, but without recordings; in the order of `load_questions`.
+
+    Args:
+        benchmark: which one.
+        data: see `load_questions`.
+
+    Raises:
+        ValueError: if there are no questions there.
+        OSError: if a file is missing or the Hub cannot be reached.
+    """
+    files = _question_files(benchmark, _local(benchmark, data))
+    if files[0].suffix == ".parquet":
+        return [row for row, _ in _parquet_rows(files, with_audio=False)]
+    return _json_rows(files[0], files[0].read_bytes(), [])
+
+
+def _json_rows(path: Path, content: bytes, problems: list[str]) -> list[Row]:
+    """The questions of a file."""
+    if content.lstrip()[:1] != b"[":
+        return list(json_lines(str(path), problems))
+    try:
+        rows: list[Row] = json.loads(content)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON ({error})") from error
+    return rows
+
+
 def _from_json(benchmark: QuestionBenchmark, path: Path, root: Path) -> LoadedQuestions:
     content = path.read_bytes()
-    rows: list[Row]
     problems: list[str] = []
-    if content.lstrip()[:1] == b"[":
-        try:
-            rows = json.loads(content)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not JSON ({error})") from error
-    else:
-        rows = list(json_lines(str(path), problems))
+    rows = _json_rows(path, content, problems)
     recordings = _Recordings(path.parent, root)
     items: list[QuestionItem] = []
     names: dict[str, set[str]] = defaultdict(set)

@@ -173,7 +173,12 @@ def log_paths(folder: Path) -> list[Path]:
 
 
 def _as_text(line: Mapping[str, Any]) -> str:
-    return json.dumps(line, ensure_ascii=False) + "\n"
+    text = json.dumps(line, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a character, as endpoints may send it
+        text = json.dumps(line)
+    return text + "\n"
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -54,6 +54,9 @@ class TokenBenchmark(QuestionBenchmark):
         )
         return item, problems
 
+    def choice_fields(self, choices: Sequence[str | None]) -> dict[str, Any]:
+        return {"choices": list(choices)}
+
     def _groups(self, record: Mapping[str, Any], problems: list[FieldProblem]) -> dict[str, str]:
         groups = {}
         for field, known in self.headings.values():

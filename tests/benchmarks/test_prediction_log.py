@@ -47,6 +47,15 @@ def test_what_is_written_can_be_read_at_once_and_by_the_next_run(tmp_path: Path)
     assert lines(tmp_path / "predictions.rank0.jsonl")[0] == {"kind": "run", **HEADER}
 
 
+def test_half_a_character_is_kept(tmp_path: Path) -> None:
+    with log(tmp_path) as first:
+        first.predicted("a", "cut \ud83d", attempt=1)
+        first.predicted("b", "whole 狗", attempt=1)
+        merged = first.merge(["a", "b"])
+    assert [line["prediction"] for line in lines(merged)[1:]] == ["cut \ud83d", "whole 狗"]
+    assert "狗" in merged.read_text(encoding="utf-8")
+
+
 def test_the_merged_file_is_the_same_whoever_wrote_what_and_when(tmp_path: Path) -> None:
     ids = ["a", "b", "c", "d"]
     with log(tmp_path / "one") as alone:

@@ -15,7 +15,9 @@ import soundfile as sf
 
 from audiollm.benchmarks.questions.benchmark import MODES, LoadedQuestions, benchmark_named
 from audiollm.benchmarks.questions.checking import check_questions, require_usable
+from audiollm.benchmarks.questions.exporting import export_replies
 from audiollm.benchmarks.questions.scoring import score_file
+from audiollm.cli import main
 
 pa = pytest.importorskip("pyarrow")
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
@@ -302,3 +304,41 @@ def test_mmar_replies_may_name_the_recording_in_place_of_the_question(tmp_path: 
     result = score_file(benchmark, str(path), data=folder)
     assert [item["id"] for item in result["items"]] == ["a name of its own", records[1]["id"]]
     assert result["n_missing"] == 0
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["mmau", "mmar", "mmsu"])
+def test_exported_replies_are_scored_as_the_log_is(name: str, packed: bool, tmp_path: Path) -> None:
+    benchmark = benchmark_named(name)
+    records = questions(name)
+    folder = parquet_folder(name, tmp_path / "data", records) if packed else data_folder(name, tmp_path / "data")
+    loaded = benchmark.load(str(folder))
+    header = {"benchmark": name, "data_sha256": loaded.revision.sha256, "limit": 5}
+    lines = []
+    for number, item in enumerate(loaded.items[:4]):
+        options = tuple(reversed(item.choices)) if number % 2 else item.choices
+        text = "ABCD"[options.index(item.answer)] if name == "mmsu" else item.answer
+        given = "B" if number == 3 else f"{text} \ud83d"
+        lines.append({"kind": "prediction", "id": item.id, "prediction": given, "choices": options})
+    path = write_log(tmp_path / "predictions.jsonl", header, lines)
+    own = score_file(benchmark, path, data=str(folder))
+    for ending in (".json", ".jsonl"):
+        output = tmp_path / f"theirs{ending}"
+        main(["bench", name, "export", "--predictions", path, "--data", str(folder), "--output", str(output)])
+        theirs = score_file(benchmark, str(output))
+        for fact in ("items", "n_items", "n_counted", "n_correct", "table"):
+            assert theirs[fact] == own[fact]
+        text = output.read_text(encoding="utf-8")
+        first = json.loads(text)[0] if ending == ".json" else json.loads(text.split("\n")[0])
+        published = next(record for record in records if record["id"] == first["id"])
+        assert published.items() <= {key: value for key, value in first.items() if key in published}.items()
+
+
+def test_an_export_needs_the_data_that_were_asked_and_a_known_ending(tmp_path: Path) -> None:
+    benchmark, folder = benchmark_named("mmau"), str(data_folder("mmau", tmp_path / "data"))
+    path = write_log(tmp_path / "predictions.jsonl", {"benchmark": "mmau", "data_sha256": "f" * 64}, [])
+    with pytest.raises(ValueError, match="answers other data"):
+        export_replies(benchmark, path, folder, tmp_path / "out.json")
+    with pytest.raises(ValueError, match=r"end the name in \.json or \.jsonl"):
+        export_replies(benchmark, path, folder, tmp_path / "out.txt")
+    assert not list(tmp_path.glob("out*"))
