@@ -3,6 +3,7 @@
 #   make decoder  a waveform decoder from real recordings, and the word error rate of what it says (about 2 hours)
 #   make mini     the embedded model `mini` from scratch: tokenizer, decoder, LM, model card (hours; see docs/mini.md)
 #   make evidence tokenizers with and without SAP and SAE, compared over three seeds (hours)
+#   make scores   every benchmark harness on the recordings that ship, and a leaderboard (minutes)
 #   make test     lint, types and the test suite (what CI runs)
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo decoder mini evidence test lint types unit slow clean
+.PHONY: demo decoder mini evidence scores test lint types unit slow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python training/demo.py --output runs/demo $(DEMO_FLAGS)
@@ -27,6 +28,9 @@ mini: $(VENV)/.installed-dev
 evidence: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[corpora]'
 	$(BIN)/python training/sap_sae_experiment.py --output runs/sap_sae $(EVIDENCE_FLAGS)
+
+scores: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/sample_scores.py --output runs/scores $(SCORES_FLAGS)
 
 test: lint types unit
 
