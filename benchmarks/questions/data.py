@@ -7,9 +7,11 @@ import json
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from audiollm.data.atomic import atomic_write
 
 from .benchmark import OWN_SET, LoadedQuestions, QuestionBenchmark, Revision
 from .items import QuestionItem
@@ -47,6 +49,19 @@ def load_questions(benchmark: QuestionBenchmark, data: str, *, with_audio: bool 
     if files[0].suffix == ".parquet":
         return _from_parquet(benchmark, files, with_audio)
     return _from_json(benchmark, files[0], root if root.is_dir() else root.parent)
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """Writes questions: one object a line if the name ends in .jsonl, else a list. The file appears whole or not at all.
+
+    Characters beyond ASCII are escaped: replies may hold halves of characters, which UTF-8 cannot.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        if path.suffix == ".jsonl":
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        else:
+            file.write(json.dumps(rows, indent=1) + "\n")
 
 
 def check_revision(benchmark: QuestionBenchmark, loaded: LoadedQuestions, *, require_known_data: bool = False) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from audiollm.data.atomic import atomic_write
-
 from .benchmark import MISSING, QuestionBenchmark
-from .data import check_revision, published_rows
+from .data import check_revision, published_rows, write_rows
 from .pairing import PairedQuestion, questions_of_data, without_letters
 from .predictions import open_predictions
 
@@ -50,12 +47,7 @@ def export_replies(
     asked = questions_of_data(benchmark, open_predictions(predictions), loaded, key)
     rows = published_rows(benchmark, data)
     records = [_exported(benchmark, row, question) for row, question in zip(rows, asked, strict=False)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        if path.suffix == ".jsonl":
-            file.writelines(json.dumps(record) + "\n" for record in records)
-        else:
-            file.write(json.dumps(records, indent=1) + "\n")
+    write_rows(records, path)
     return len(records), sum(benchmark.prediction_key in record for record in records)
 
 

@@ -6,20 +6,18 @@ without any download; its figures compare with those of the same set only.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from audiollm.data.atomic import atomic_write
 from audiollm.data.record_report import RecordReport
 from audiollm.data.sap_conversations import ClipQuestion, clip_questions
 from audiollm.data.sap_facts import NoRuleError, sound_type_of
 
 from ..models_under_test.endpoint_model import wav_file
 from .benchmark import QuestionBenchmark
-from .data import OWN_SET_KEY
+from .data import OWN_SET_KEY, write_rows
 from .items import OwnQuestion
 
 
@@ -58,11 +56,7 @@ def write_question_set(
     records = list(_records(benchmark, source, folder, report, split=split, per_clip=per_clip, seed=seed))
     if not records:
         raise ValueError(f"nothing can be asked about any of the clips in the layout of {benchmark.title}\n{report}")
-    with atomic_write(path) as file:
-        if path.suffix == ".jsonl":
-            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        else:
-            json.dump(records, file, ensure_ascii=False, indent=1)
+    write_rows(records, path)
     return report
 
 
