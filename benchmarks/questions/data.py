@@ -52,7 +52,7 @@ def load_questions(benchmark: QuestionBenchmark, data: str, *, with_audio: bool 
 
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """Writes questions: one object a line if the name ends in .jsonl, else a list. The file appears whole or not at all.
+    """Writes questions: one object a line if the name ends in .jsonl, else a list; the file appears whole or not.
 
     Characters beyond ASCII are escaped: replies may hold halves of characters, which UTF-8 cannot.
     """
