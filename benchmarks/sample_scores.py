@@ -15,7 +15,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from jsonargparse import auto_cli, set_parsing_settings
 
 from audiollm.benchmarks.models_under_test.endpoint_model import wav_file
 from audiollm.benchmarks.questions.benchmark import BENCHMARK_NAMES, benchmark_named
+from audiollm.benchmarks.speech.synthesis import check_identity
 from audiollm.cli import main as audiollm
 from audiollm.data.atomic import atomic_write
 from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER
@@ -59,10 +60,11 @@ def measure(config: SampleScoresConfig) -> None:
         config: what is scored.
 
     Raises:
-        ValueError: if a result in the folder is of another model or setting.
+        ValueError: if the folder holds the scores of another model or setting.
         OSError: if a checkpoint or a file is missing.
     """
     output = Path(config.output)
+    check_identity(output, {name: value for name, value in asdict(config).items() if name != "output"})
     for command in itertools.chain(data_commands(output, config.tokenizer), score_commands(output, config)):
         sys.stdout.write(f"\n$ audiollm {shlex.join(command)}\n")
         sys.stdout.flush()

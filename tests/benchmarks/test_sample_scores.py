@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from audiollm.benchmarks import sample_scores
 from audiollm.benchmarks.sample_scores import SampleScoresConfig, measure, score_commands, write_meta
 from audiollm.benchmarks.speech.seed_tts_meta import missing_recordings, read_meta
 from audiollm.cli import bench_call, build_parser, underscored
@@ -37,6 +38,17 @@ def test_every_command_is_one_that_a_user_can_type(more: dict[str, object], tmp_
         else:
             build_parser().parse_args(command)
     assert len(commands) == 10
+
+
+def test_a_folder_holds_the_scores_of_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(sample_scores, "audiollm", commands.append)
+    monkeypatch.setattr(sample_scores, "data_commands", lambda output, tokenizer: [])
+    measure(SampleScoresConfig(output=str(tmp_path)))
+    assert commands[-1] == ["report", str(tmp_path / "results")]
+    measure(SampleScoresConfig(output=str(tmp_path)))
+    with pytest.raises(ValueError, match=r"begun with another tokenizer \(mini, now other\)"):
+        measure(SampleScoresConfig(output=str(tmp_path), tokenizer="other"))
 
 
 @pytest.mark.slow
