@@ -20,10 +20,10 @@ from audiollm.benchmarks.figures_output import write_figures
 from audiollm.benchmarks.file_identity import file_identity
 from audiollm.benchmarks.folder_lock import locked_folder
 from audiollm.benchmarks.reconstruction_report import METRICS, waveform_scores
-from audiollm.benchmarks.speech.judging import SpeechJudges, SpokenRecording, mean_and_count
+from audiollm.benchmarks.speech.judging import SpeechJudges, SpokenRecording, mean_and_count, verdict_figures
 from audiollm.benchmarks.speech.recognizers import recognizer_for
 from audiollm.benchmarks.speech.synthesis import check_identity
-from audiollm.benchmarks.speech.table import show_speech_table
+from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
 from audiollm.data.audio import AudioError, load_audio
 from audiollm.data.audio_output import save_audio
@@ -257,9 +257,7 @@ def _judge(
         "predictions": file_identity(folder / VERDICTS_NAME, config.output),
         "missing": sorted({original.id for original in originals} - {original.id for original in there}),
         "num_without_text": len(originals) - len(with_text),
-        "similarity": mean_and_count([verdict.similarity for verdict in verdicts]),
-        "mos": mean_and_count([verdict.mos for verdict in verdicts]),
-        "seconds": sum(verdict.seconds for verdict in verdicts),
+        **verdict_figures(verdicts),
         **{
             metric: mean_and_count([own[metric] for own in distances])["mean"]
             for metric in metric_names(config.metrics)
@@ -276,10 +274,7 @@ def _distances(config: ReconstructionConfig, made: str, original: str) -> dict[s
 def show(result: Mapping[str, Any], *, as_json: bool) -> None:
     """Prints a row for each tokenizer and the ground truth, or all but single recordings as JSON."""
     if as_json:
-        rows = {
-            name: {key: value for key, value in row.items() if key not in ("items", "distances")}
-            for name, row in result["rows"].items()
-        }
+        rows = {name: without_recordings(row) for name, row in result["rows"].items()}
         sys.stdout.write(json.dumps({**result, "rows": rows}, ensure_ascii=False) + "\n")
     else:
         show_speech_table(result["rows"], result["judges"])

@@ -22,11 +22,11 @@ from audiollm.benchmarks.file_identity import file_identity
 from audiollm.benchmarks.folder_lock import locked_folder
 from audiollm.benchmarks.launched_processes import LaunchedProcesses, launched_processes
 from audiollm.benchmarks.metrics.speaker_similarity.speaker_similarity import printed_lines
-from audiollm.benchmarks.speech.judging import NONE, SpeechJudges, SpokenRecording, mean_and_count
+from audiollm.benchmarks.speech.judging import NONE, SpeechJudges, SpokenRecording, verdict_figures
 from audiollm.benchmarks.speech.recognizers import recognizer_for
 from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem, SpeechList, missing_recordings, read_meta
 from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, check_identity, synthesise
-from audiollm.benchmarks.speech.table import show_speech_table
+from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
 
 RESULT_NAME = "result.json"
@@ -223,9 +223,7 @@ def _judge_recordings(
     figures: dict[str, Any] = {
         "n_items": len(items),
         "missing": sorted({item.id for item in items} - {item.id for item in there}),
-        "similarity": mean_and_count([verdict.similarity for verdict in verdicts]),
-        "mos": mean_and_count([verdict.mos for verdict in verdicts]),
-        "seconds": sum(verdict.seconds for verdict in verdicts),
+        **verdict_figures(verdicts),
     }
     similarity = figures["similarity"]
     if similarity["n"]:
@@ -257,8 +255,8 @@ def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def show(result: dict[str, Any], *, as_json: bool) -> None:
     """Prints a row for each run and one for the ground truth, or all but the utterances as JSON."""
     if as_json:
-        runs = [{key: value for key, value in run.items() if key != "items"} for run in result["runs"]]
-        truth = result["ground_truth"] and {k: v for k, v in result["ground_truth"].items() if k != "items"}
+        runs = [without_recordings(run) for run in result["runs"]]
+        truth = result["ground_truth"] and without_recordings(result["ground_truth"])
         sys.stdout.write(json.dumps(result | {"runs": runs, "ground_truth": truth}, ensure_ascii=False) + "\n")
         return
     rows = {f"seed {run['seed']}" if result["config"]["wavs"] is None else "recordings": run for run in result["runs"]}

@@ -141,7 +141,7 @@ def _item_keys(items: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _seed_tts(content: Content) -> ComparableResult:
-    summary, judges = content["summary"], content["judges"]
+    summary, judges, runs = content["summary"], content["judges"], content["runs"]
     conditions = {
         "data": content["meta"]["sha256"],
         "language": content["language"],
@@ -152,17 +152,19 @@ def _seed_tts(content: Content) -> ComparableResult:
         "wer": MeasuredFigure(
             value=summary["wer"]["mean"],
             better="lower",
-            values=_mean_rates([run.get("items", []) for run in content["runs"]]),
+            values=_means(runs, "items", "wer"),
         ),
         "wer, missing as wrong": MeasuredFigure(value=summary["wer_missing_as_wrong"]["mean"], better="lower"),
-        "similarity": MeasuredFigure(value=summary["similarity"]["mean"]),
-        "predicted MOS": MeasuredFigure(value=summary["mos"]["mean"]),
+        "similarity": MeasuredFigure(
+            value=summary["similarity"]["mean"], values=_means(runs, "verdicts", "similarity")
+        ),
+        "predicted MOS": MeasuredFigure(value=summary["mos"]["mean"], values=_means(runs, "verdicts", "mos")),
     }
-    return ComparableResult(conditions, figures, {"seeds": [run["seed"] for run in content["runs"]]})
+    return ComparableResult(conditions, figures, {"seeds": [run["seed"] for run in runs]})
 
 
 def _seed_tts_wer(content: Content) -> ComparableResult:
-    rates = _mean_rates([content["items"]])
+    rates = _means([content], "items", "wer")
     # The published averaging step leaves some utterances out; paired by item is the mean of all.
     figures = {
         "wer": MeasuredFigure(value=content["wer_of_all"], better="lower", values=rates),
@@ -186,11 +188,11 @@ def _reconstruction(content: Content) -> ComparableResult:
     }
     figures: dict[str, MeasuredFigure] = {}
     for name, row in content["rows"].items():
-        figures[f"{name}, wer"] = MeasuredFigure(
-            value=row["wer"], better="lower", values=_mean_rates([row.get("items") or []])
-        )
-        figures[f"{name}, similarity"] = MeasuredFigure(value=row["similarity"]["mean"])
-        figures[f"{name}, predicted MOS"] = MeasuredFigure(value=row["mos"]["mean"])
+        figures[f"{name}, wer"] = MeasuredFigure(value=row["wer"], better="lower", values=_means([row], "items", "wer"))
+        for opinion, key in (("similarity", "similarity"), ("predicted MOS", "mos")):
+            figures[f"{name}, {opinion}"] = MeasuredFigure(
+                value=row[key]["mean"], values=_means([row], "verdicts", key)
+            )
         directions: dict[str, Better] = {"stoi": "higher", "pesq": "higher", "mel_distance": "lower", "mcd": "lower"}
         for metric, better in directions.items():
             if metric in row:
@@ -199,14 +201,20 @@ def _reconstruction(content: Content) -> ComparableResult:
     return ComparableResult(conditions, figures)
 
 
-def _mean_rates(runs: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float]:
-    """Mean error rate of each utterance over the runs that have one."""
-    rates: dict[str, list[float]] = {}
-    for items in runs:
-        for item in items:
-            if item["wer"] is not None:
-                rates.setdefault(str(item["id"]), []).append(item["wer"])
-    return {name: fmean(own) for name, own in rates.items()}
+def _means(runs: Sequence[Mapping[str, Any]], items: str, key: str) -> dict[str, float]:
+    """Mean value of each utterance over the runs that have one.
+
+    Args:
+        runs: sets of recordings.
+        items: where a run's utterances are.
+        key: of the value.
+    """
+    values: dict[str, list[float]] = {}
+    for run in runs:
+        for item in run.get(items) or ():
+            if item[key] is not None:
+                values.setdefault(str(item["id"]), []).append(item[key])
+    return {name: fmean(own) for name, own in values.items()}
 
 
 def _control(content: Content) -> ComparableResult:

@@ -197,6 +197,16 @@ def _aside(path: Path, header: bytes) -> Path:
     return path.with_name(f"{path.stem}.{hashlib.sha256(header).hexdigest()[:12]}{path.suffix}")
 
 
+def verdict_figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """What judges of sound said of recordings: means, and each recording's values under ``verdicts``."""
+    return {
+        "similarity": mean_and_count([verdict.similarity for verdict in verdicts]),
+        "mos": mean_and_count([verdict.mos for verdict in verdicts]),
+        "seconds": sum(verdict.seconds for verdict in verdicts),
+        "verdicts": [{"id": one.id, "similarity": one.similarity, "mos": one.mos} for one in verdicts],
+    }
+
+
 def mean_and_count(values: Sequence[float | None]) -> dict[str, Any]:
     """Mean of what is there (None of nothing), population variance, and how many there are."""
     there = [value for value in values if value is not None]

@@ -46,3 +46,8 @@ def show_speech_table(rows: Mapping[str, Mapping[str, Any]], judges: Mapping[str
 
 def _cell(value: float | None, form: str) -> str:
     return MISSING if value is None else form.format(value)
+
+
+def without_recordings(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a row, without those of single recordings."""
+    return {key: value for key, value in row.items() if key not in ("items", "distances", "verdicts")}

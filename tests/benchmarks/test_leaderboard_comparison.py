@@ -147,6 +147,30 @@ def test_less_is_better_where_errors_are_counted(tmp_path: Path) -> None:
     assert len(comparison.won["wer"]) == 11
 
 
+def test_likeness_and_opinion_are_paired_by_utterance_over_the_seeds(tmp_path: Path) -> None:
+    def result(gain: float) -> dict[str, Any]:
+        runs = [
+            {
+                "seed": seed, "missing": [], "items": [],
+                "verdicts": [{"id": f"u{n}", "similarity": n / 100 + seed + gain, "mos": None} for n in range(12)],
+            }
+            for seed in (0, 1)
+        ]  # fmt: skip
+        means = {"wer": 0.1, "wer_missing_as_wrong": 0.1, "similarity": 0.5 + gain, "mos": 3.0 + gain}
+        return {
+            "benchmark": "seed-tts", "meta": {"sha256": "d" * 64}, "language": "en", "judges": {}, "n_items": 12,
+            "summary": {name: {"mean": mean} for name, mean in means.items()} | {"num_runs": 2, "num_missing": 0},
+            "runs": runs, "ground_truth": None, "system": {}, "config": {},
+        }  # fmt: skip
+
+    figures = {figure.name: figure for figure in compared(tmp_path, result(0.0), result(0.25)).figures}
+    tested = figures["similarity"].tested
+    assert tested is not None
+    assert tested.interval == pytest.approx((0.25, 0.25))
+    assert tested.beyond_chance
+    assert figures["predicted MOS"].tested is None  # no utterance has a value
+
+
 def test_results_of_different_benchmarks_do_not_compare(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mmau .* seed-tts"):
         compared(tmp_path, mmau([True]), spoken({"a": 0.1}))
