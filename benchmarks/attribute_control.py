@@ -33,7 +33,7 @@ from audiollm.benchmarks.speech.attribute_judges import (
     read_attributes,
     speech_seconds,
 )
-from audiollm.benchmarks.speech.synthesis import check_identity
+from audiollm.benchmarks.speech.synthesis import check_identity, speaking_model_facts
 from audiollm.data.audio_output import save_audio
 from audiollm.data.voice_attributes import CLOSED_VALUES, VocalAttributes
 from audiollm.data.voice_levels import characters_per_second
@@ -128,8 +128,10 @@ def measure(
         raise ValueError(f"attributes {config.attributes} need a judge: name one with --judge")
     requests = requests_of(texts, wanted)
     with locked_folder(folder):
-        speak = speak or _speaker(config)
-        identity = {"model": config.model, "texts": texts, "seed": config.seed, "max_seconds": config.max_seconds}
+        model: dict[str, str | None] = {"model": config.model}
+        if speak is None:
+            speak, model = _speaker(config)
+        identity = model | {"texts": texts, "seed": config.seed, "max_seconds": config.max_seconds}
         check_identity(folder, identity)
         failures = _speak_all(speak, requests, folder / "wavs", config.seed)
         words = _hear_all(judge, requests, folder) if judge is not None else {}
@@ -137,7 +139,7 @@ def measure(
         _add_levels(requests, heard)
         result = {
             "benchmark": "attribute-control",
-            "model": config.model,
+            **model,
             "judge": None if judge is None else judge.name,
             "num_texts": len(texts),
             "attributes": {name: _figures(name, requests, heard) for name in wanted},
@@ -166,7 +168,8 @@ def read_texts(path: str | None) -> list[str]:
     return texts
 
 
-def _speaker(config: AttributeControlConfig) -> Speak:
+def _speaker(config: AttributeControlConfig) -> tuple[Speak, dict[str, str | None]]:
+    """What speaks, and which model it is."""
     from audiollm.modeling import AudioLLM
     from audiollm.speaking import speak
 
@@ -177,7 +180,7 @@ def _speaker(config: AttributeControlConfig) -> Speak:
         result = speak(model, text, voice, seed=seed, **limit)
         return result.waveform, result.sample_rate
 
-    return say
+    return say, speaking_model_facts(model, config.model)
 
 
 def _speak_all(speak: Speak, requests: Sequence[Request], folder: Path, seed: int) -> dict[str, str]:

@@ -22,7 +22,7 @@ from audiollm.benchmarks.folder_lock import locked_folder
 from audiollm.benchmarks.reconstruction_report import METRICS, waveform_scores
 from audiollm.benchmarks.speech.judging import SpeechJudges, SpokenRecording, mean_and_count, verdict_figures
 from audiollm.benchmarks.speech.recognizers import recognizer_for
-from audiollm.benchmarks.speech.synthesis import check_identity
+from audiollm.benchmarks.speech.synthesis import check_identity, decoder_fingerprint
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
 from audiollm.data.audio import AudioError, load_audio
@@ -178,6 +178,7 @@ def _facts(tokenizer: Any, config: ReconstructionConfig) -> dict[str, Any]:
     return {
         "kind": type(tokenizer).__name__,
         "fingerprint": tokenizer.fingerprint(),
+        "decoder_fingerprint": decoder_fingerprint(tokenizer),
         "bitrate_bps": tokenizer.frame_rate * tokenizer.num_codebooks * math.log2(tokenizer.codebook_size),
         "frame_rate": tokenizer.frame_rate,
         "num_codebooks": tokenizer.num_codebooks,

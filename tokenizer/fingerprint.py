@@ -1,18 +1,22 @@
-"""A hash of everything that decides a tokenizer's codes, for cache keys and manifests."""
+"""Hashes of everything that decides a tokenizer's codes, or a decoder's sound, for cache keys and manifests."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from .layouts import is_left_out
 
 if TYPE_CHECKING:
     from .modeling import UniAudioTokenizer
+    from .waveform_decoder import WaveformDecoder
 
 # Config keys that decide the codes, beside the weights; sizes follow from the weights' shapes.
 CODE_DECIDING_KEYS = (
@@ -42,8 +46,28 @@ def fingerprint(model: UniAudioTokenizer) -> str:
     keys = CODE_DECIDING_KEYS + (SAE_KEYS if config.sae_is_active else ())
     digest = hashlib.sha256(json.dumps({key: getattr(config, key) for key in keys}).encode())
     parts = ("encoder.", "sae.", "codebook.weight") if config.sae_is_active else ("encoder.", "codebook.weight")
-    for name, tensor in sorted(model.state_dict().items()):
-        if name.startswith(parts) and not is_left_out(name, config):
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    weights = model.state_dict().items()
+    _add_weights(
+        digest, {name: own for name, own in weights if name.startswith(parts) and not is_left_out(name, config)}
+    )
     return digest.hexdigest()
+
+
+def decoder_fingerprint(decoder: WaveformDecoder) -> str:
+    """Returns a SHA-256 (hex) over the config and weights of a waveform decoder, independent of the device."""
+    digest = hashlib.sha256(json.dumps(asdict(decoder.config), default=str).encode())
+    _add_weights(digest, decoder.state_dict())
+    return digest.hexdigest()
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """Returns a SHA-256 (hex) over all weights of a module, independent of the device."""
+    digest = hashlib.sha256()
+    _add_weights(digest, module.state_dict())
+    return digest.hexdigest()
+
+
+def _add_weights(digest: hashlib._Hash, weights: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

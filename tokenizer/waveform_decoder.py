@@ -89,6 +89,12 @@ class WaveformDecoder(nn.Module):
 
         save_decoder(self, folder)
 
+    def fingerprint(self) -> str:
+        """Returns a SHA-256 over everything that decides the sound of given codes, the seed aside."""
+        from .fingerprint import decoder_fingerprint
+
+        return decoder_fingerprint(self)
+
     def prepare(self, dtype: torch.dtype = torch.float32) -> WaveformDecoder:
         """Makes decoding fast, in place: folds the weight normalization and casts what tolerates it."""
         self.vocoder.fold_weight_norm().cast_filter(dtype)

@@ -20,6 +20,7 @@ from audiollm.data.audio import load_audio, resample
 from audiollm.data.chat_model import ChatMessage, ChatModel
 from audiollm.data.voice_attributes import CLOSED_VALUES
 from audiollm.data.world import load_pyworld
+from audiollm.tokenizer.fingerprint import weights_fingerprint
 
 from ..sap_scoring import attribute, read_prediction
 
@@ -60,8 +61,9 @@ class SapTokenizerJudge:
     def __init__(self, folder: str, *, max_new_tokens: int = 320) -> None:
         from audiollm.tokenizer.supervised import SupervisedTokenizer
 
-        self.name = f"SAP decoder of {Path(folder).name}"
         self._model = SupervisedTokenizer.from_pretrained(folder).eval()
+        # Checkpoints of different runs have folders of one name.
+        self.name = f"SAP decoder of {folder}, weights {weights_fingerprint(self._model)[:12]}"
         if self._model.text is None:
             raise ValueError(f"{folder} has no text tokenizer, so that nothing it writes can be read")
         self._max_new_tokens = max_new_tokens

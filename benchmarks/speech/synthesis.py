@@ -16,9 +16,11 @@ from audiollm.data.atomic import atomic_write
 from audiollm.data.audio import load_audio
 from audiollm.data.audio_output import save_audio
 from audiollm.data.speakers import SpeakerEncoder, load_speaker_encoder
+from audiollm.mini import model_or_mini
 from audiollm.modeling import AudioLLM
 from audiollm.speaking import speak
 
+from ..models_under_test.model_revisions import checkpoint_revision
 from .seed_tts_meta import SpeechItem
 
 logger = logging.getLogger(__name__)
@@ -77,11 +79,8 @@ class AudioLLMSpeech:
 
     def describe(self) -> dict[str, Any]:
         """See :class:`SpeechSystem`."""
-        audio_tokenizer: Any = self._model.processor.audio_tokenizer
         return {
-            "model": self._name,
-            "model_revision": getattr(self._model.model.config, "_commit_hash", None),
-            "tokenizer_fingerprint": audio_tokenizer.fingerprint(),
+            **speaking_model_facts(self._model, self._name),
             "decoder_prompt": self._takes_prompt,
             "decoder_speaker": self._encoder_name,
             "generation": self._generation,
@@ -96,6 +95,29 @@ class AudioLLMSpeech:
             voice["speaker"] = self._encoder.embed(*load_audio(item.prompt))
         result = speak(self._model, item.text, seed=seed, **voice, **self._generation)
         return result.waveform, result.sample_rate
+
+
+def speaking_model_facts(model: AudioLLM, name: str) -> dict[str, str | None]:
+    """Which model speaks: its weights, its audio tokenizer's and its decoder's.
+
+    Args:
+        model: the Audio-LLM.
+        name: by which it was asked for: a folder, Hub id or "mini".
+    """
+    audio_tokenizer: Any = model.processor.audio_tokenizer
+    return {
+        "model": name,
+        "model_revision": checkpoint_revision(model_or_mini(name), model.model.config),
+        "tokenizer_fingerprint": audio_tokenizer.fingerprint(),
+        "decoder_fingerprint": decoder_fingerprint(audio_tokenizer),
+    }
+
+
+def decoder_fingerprint(audio_tokenizer: Any) -> str | None:
+    """The fingerprint of an audio tokenizer's decoder; None if it has none that tells."""
+    decoder = getattr(audio_tokenizer, "decoder", None)
+    own: str | None = None if decoder is None else decoder.fingerprint()
+    return own
 
 
 def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import math
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +20,13 @@ from audiollm.benchmarks.speech.judging import SpeechJudges, SpokenRecording
 from audiollm.benchmarks.speech.mos_predictors import PREDICTORS, load_predictor
 from audiollm.benchmarks.speech.recognizers import RECOGNIZERS, TranscriptionEndpoint, load_recognizer
 from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem, read_meta, scored_lines
+from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech
 from audiollm.data import speakers
 from audiollm.data.audio import load_audio
 from audiollm.data.audio_output import save_audio
 from audiollm.data.speakers import register_speaker_encoder
+from audiollm.mini import mini_folder
+from audiollm.modeling import AudioLLM
 from audiollm.tokenizer.base import AudioTokenizer, Codes
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden" / "seed_tts_wer" / "meta_lines.json"
@@ -259,6 +263,21 @@ def test_another_system_in_the_same_folder_is_refused(reader, config_of):
     other.describe = lambda: {"model": "another"}
     with pytest.raises(ValueError, match=r"begun with another system .*speller.*another"):
         seed_tts.measure(config_of(), other)
+
+
+@pytest.mark.parametrize("changed", ["model", "decoder"])
+def test_a_model_that_was_trained_on_is_another_system(changed, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(mini_folder(), copy)
+    before = AudioLLMSpeech(AudioLLM.from_pretrained(copy), str(copy)).describe()
+    assert before == AudioLLMSpeech(AudioLLM.from_pretrained(copy), str(copy)).describe()
+    weights = {"model": copy, "decoder": copy / "audio_tokenizer" / "decoder"}[changed] / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-2] ^= 1
+    weights.write_bytes(content)
+    after = AudioLLMSpeech(AudioLLM.from_pretrained(copy), str(copy)).describe()
+    key = {"model": "model_revision", "decoder": "decoder_fingerprint"}[changed]
+    assert {name for name in before if before[name] != after[name]} == {key}
 
 
 def test_two_processes_on_one_folder_are_refused(reader, config_of, tmp_path):

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,20 @@ def test_save_keeps_the_safe_form(released: Path, tmp_path: Path, expected: Tens
         decoder = WaveformDecoder.from_pretrained(tmp_path / "saved")
         assert sounds_as(decoder, expected)
     assert json.loads((tmp_path / "saved" / "config.json").read_text())["model_type"] == "waveform_decoder"
+
+
+def test_the_fingerprint_follows_what_decides_the_sound(released: Path, tmp_path: Path) -> None:
+    decoder = WaveformDecoder.from_pretrained(released)
+    fingerprint = decoder.fingerprint()
+    assert fingerprint == WaveformDecoder.from_pretrained(released).fingerprint()
+    config = decoder.config
+    decoder.config = replace(config, flow=replace(config.flow, guidance=config.flow.guidance + 0.5))
+    assert decoder.fingerprint() != fingerprint
+    decoder.config = config
+    assert decoder.fingerprint() == fingerprint
+    with torch.no_grad():
+        next(decoder.vocoder.parameters()).flatten()[0] += 1e-3
+    assert decoder.fingerprint() != fingerprint
 
 
 def test_another_model_is_not_overwritten(tmp_path: Path, make_tokenizer: Callable[..., UniAudioTokenizer]) -> None:
