@@ -88,6 +88,8 @@ def run_data(layout: MiniLayout, config: MiniConfig) -> None:
     mini_data.build_corpora(layout)
     counts = mini_data.write_tokenizer_data(layout)
     mini_data.write_vocoder_data(layout)
+    more = mini_data.write_more_speech(layout)
+    console.print(f"  more sentences for the LM: {more}")
     for split in SPLITS:
         console.print(f"  {split}: " + ", ".join(f"{name} {count}" for name, count in counts[split].items()))
 
@@ -108,9 +110,10 @@ def run_stage2(layout: MiniLayout, config: MiniConfig) -> None:
 def run_codes(layout: MiniLayout, config: MiniConfig) -> None:
     """The codes of all clips."""
     tokenizer = UniAudioTokenizer.from_pretrained(layout.tokenizer, encoder_only=True, decoder=False)
-    for split in SPLITS:
-        report = tokenize_corpus(layout.tokenizer_data(split), tokenizer, layout.codes(split), overwrite=True)
-        console.print(f"  {split}: {report.tokens} codes of {report.records} clips")
+    places = [(split, layout.tokenizer_data(split), layout.codes(split)) for split in SPLITS]
+    for name, source, output in (*places, ("more sentences", layout.more_speech, layout.more_codes)):
+        report = tokenize_corpus(source, tokenizer, output, overwrite=True)
+        console.print(f"  {name}: {report.tokens} codes of {report.records} clips")
 
 
 def run_vocoder(layout: MiniLayout, config: MiniConfig) -> None:
@@ -132,8 +135,8 @@ def run_flow(layout: MiniLayout, config: MiniConfig) -> None:
 def run_conversations(layout: MiniLayout, config: MiniConfig) -> None:
     """What the LM is asked, and the LM before its training."""
     for split in SPLITS:
-        drawn = {"drawn_questions": None} if split == "test" else {}
-        count = write_conversations(layout.codes(split), layout.lm_data(split), **drawn)
+        options: dict[str, Any] = {"test": {"drawn_questions": None}, "train": {"more_speech": layout.more_codes}}
+        count = write_conversations(layout.codes(split), layout.lm_data(split), **options.get(split, {}))
         console.print(f"  {split}: {count} conversations")
     shutil.rmtree(layout.lm_start, ignore_errors=True)
     model = make_lm(layout.tokenizer, layout.lm_data("train"), layout.lm_start, MINI_LM, config.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from audiollm.data.atomic import atomic_write
 from audiollm.data.corpora import Clip, load_manifest
 from audiollm.data.corpora.build import LICENCE_TEXTS
 
-from .mini_data import CORPORA
+from .mini_data import CORPORA, MORE_SPEECH
 from .mini_layout import MiniLayout
 from .mini_package import BYTE_BUDGET, folder_size
 
@@ -83,7 +84,7 @@ def write_card(layout: MiniLayout, figures: Mapping[str, Any], step_seconds: Map
         figures: what `audiollm.training.mini_evaluation.evaluate_mini` found.
         step_seconds: how long the steps of the run took.
     """
-    clips = [clip for name in CORPORA for clip in load_manifest(layout.corpus(name))]
+    corpora = {name: load_manifest(layout.corpus(name)) for name in (*CORPORA, MORE_SPEECH)}
     sections = [
         _HEAD,
         layout.notes.read_text(encoding="utf-8") if layout.notes.exists() else "",
@@ -93,11 +94,11 @@ def write_card(layout: MiniLayout, figures: Mapping[str, Any], step_seconds: Map
         _answering(figures["questions"]),
         _speaking(figures.get("speech"), figures["judge"]),
         _codes(figures["codes"]),
-        _data(clips),
+        _data(corpora),
         _making(step_seconds),
         _LIMITS,
         _LICENCE,
-        _attributions(clips),
+        _attributions(itertools.chain.from_iterable(corpora.values())),
     ]
     with atomic_write(layout.package / "README.md") as file:
         file.write("\n".join(section.rstrip("\n") + "\n" for section in sections if section))
@@ -165,19 +166,19 @@ def _codes(codes: Mapping[str, Any]) -> str:
     )
 
 
-def _data(clips: Sequence[Clip]) -> str:
+def _data(corpora: Mapping[str, Sequence[Clip]]) -> str:
     rows = []
-    for name in CORPORA:
-        own = [clip for clip in clips if clip.id.startswith(f"{name}/")]
-        splits = Counter(clip.split for clip in own)
-        minutes = sum(clip.duration_seconds for clip in own) / 60
-        licences = ", ".join(sorted({clip.licence for clip in own}))
+    for name, clips in corpora.items():
+        splits = Counter(clip.split for clip in clips)
+        minutes = sum(clip.duration_seconds for clip in clips) / 60
+        licences = ", ".join(sorted({clip.licence for clip in clips}))
         counts = " / ".join(str(splits[split]) for split in ("train", "dev", "test"))
         rows.append([name, counts, f"{minutes:.0f}", licences])
     text = (
         "## Data\n\nRecordings that package registries carry under free licences, and sentences read by a free "
         "synthesizer; `docs/corpora.md` describes them. Of `asterisk`, tokenizer and LM learned from the English "
-        "prompts only, the vocoder from all languages. Splits are by prompt, sentence, original sound and track.\n\n"
+        "prompts only, the vocoder from all languages. Only the LM learned from the training clips of "
+        f"`{MORE_SPEECH}`, to transcribe and to speak. Splits are by prompt, sentence, original sound and track.\n\n"
     )
     return text + table(["corpus", "clips: train / dev / test", "minutes", "licence"], rows)
 

@@ -51,7 +51,9 @@ SAP_FIELDS_LEFT_OUT = ("linguistic_content", "age")
 MAX_SPOKEN_SECONDS = 10.0
 
 
-def write_conversations(source: Path, output: Path, *, drawn_questions: int | None = DRAWN_QUESTIONS) -> int:
+def write_conversations(
+    source: Path, output: Path, *, drawn_questions: int | None = DRAWN_QUESTIONS, more_speech: Path | None = None
+) -> int:
     """Writes the conversations about clips, and those that ask for speech.
 
     Args:
@@ -59,12 +61,13 @@ def write_conversations(source: Path, output: Path, *, drawn_questions: int | No
         output: JSONL.
         drawn_questions: how many of the questions about speech each clip gets, while its SAP record is asked about in
             one of two; None: all, each once, for held-out data.
+        more_speech: further clips of speech, each of which is only transcribed and spoken.
 
     Returns:
         How many conversations there are.
     """
-    with source.open(encoding="utf-8") as file:
-        clips = [json.loads(line) for line in file]
+    clips = _read(source)
+    more = [] if more_speech is None else _read(more_speech)
     vocabulary = collect_vocabulary(parse_sap(clip["sap"]) for clip in clips)
     records = [record for clip in clips for record in questions_about(clip, drawn_questions)]
     records += [
@@ -73,7 +76,11 @@ def write_conversations(source: Path, output: Path, *, drawn_questions: int | No
         if drawn_questions is None or clip["sound_type"] != "speech" or draw("asked", clip["id"], 2) == 0
         for question in sap_questions(clip, vocabulary, count=1)
     ]
-    records += requests_to_speak(clips)
+    records += [
+        _record(clip, "transcribe", request_of("transcribe", clip["id"]), answers_of(clip)["transcribe"])
+        for clip in more
+    ]
+    records += requests_to_speak([*clips, *more])
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output) as file:
         for record in records:
@@ -181,6 +188,11 @@ def requests_to_speak(clips: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, 
         if clip["sound_type"] == "speech" and clip["duration_seconds"] <= MAX_SPOKEN_SECONDS
     ]
     return speech_records(spoken, SpeechTaskSettings(measure=False)) if spoken else iter(())
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 def _record(clip: Mapping[str, Any], task: str, request: str, answer: str, number: int = 1) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The data of the model `mini`: free recordings from packages, and sentences read by a synthesizer.
 
-Tokenizer and LM learn from English speech, sounds and music; the vocoder, which knows no words, from all languages.
+Tokenizer and LM learn from English speech, sounds and music; the vocoder, which knows no words, from all languages. The
+LM gets more of the synthesizer's sentences: what it says of texts that it was not trained on depends on their number
+before all else.
 """
 
 from __future__ import annotations
@@ -10,11 +12,16 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from audiollm.data import corpora
 from audiollm.data.atomic import atomic_write
 from audiollm.data.corpora import Clip, build_corpus, load_manifest
+from audiollm.data.corpora.synthetic import NAME as SPEECH
+from audiollm.data.corpora.synthetic import recordings
 from audiollm.data.sap_rules import records_by_rules
 
 from .mini_layout import SPLITS, MiniLayout, Split
@@ -22,6 +29,8 @@ from .mini_layout import SPLITS, MiniLayout, Split
 LANGUAGE = "en"
 CORPORA = ("asterisk", "opensfx", "sonic-pi", "immich-music", "asterisk-moh", "flite-speech")
 # Recordings are few beside synthetic speech; in an epoch of training each is seen so often.
+# Another seed gives other sentences.
+MORE_SPEECH, MORE_SPEECH_CLIPS, MORE_SPEECH_SEED = "flite-speech-more", 8000, 1
 REPEATS = {"asterisk": 3, "opensfx": 6, "sonic-pi": 6, "immich-music": 2, "asterisk-moh": 1, "flite-speech": 1}
 # Clips of no corpus are longer than 30 s; the shortest are clicks that make less than five codes.
 MIN_SECONDS, MAX_SECONDS = 0.2, 30.0
@@ -41,6 +50,10 @@ def build_corpora(layout: MiniLayout) -> None:
         folder = layout.corpus(name)
         if not (folder / "manifest.jsonl").exists():
             build_corpus(name, folder)
+    if not (layout.corpus(MORE_SPEECH) / "manifest.jsonl").exists():
+        read = partial(recordings, MORE_SPEECH_CLIPS, seed=MORE_SPEECH_SEED)
+        more = replace(corpora.CORPORA[SPEECH], recordings=read, num_clips=MORE_SPEECH_CLIPS)
+        build_corpus(more, layout.corpus(MORE_SPEECH))
 
 
 def clips_of(layout: MiniLayout, split: Split) -> list[Clip]:
@@ -62,6 +75,24 @@ def write_tokenizer_data(layout: MiniLayout) -> dict[Split, Counter[str]]:
         counts[split] = Counter(_corpus_of(record["id"]) for record in records)
         logger.info("%s: %s", layout.tokenizer_data(split), dict(counts[split]))
     return counts
+
+
+def write_more_speech(layout: MiniLayout) -> int:
+    """Writes the records of the sentences that only the LM learns from; none of them is read in `SPEECH` too.
+
+    Returns:
+        How many there are.
+    """
+    known = {clip.text for clip in load_manifest(layout.corpus(SPEECH))}
+    clips = {clip.id: clip for clip in load_manifest(layout.corpus(MORE_SPEECH)) if clip.text not in known}
+    records = [
+        record
+        | {"id": record["id"].replace(SPEECH, MORE_SPEECH, 1), "attributes": dict(clips[record["id"]].attributes)}
+        for record in records_by_rules(layout.corpus(MORE_SPEECH), split="train")
+        if record["id"] in clips and MIN_SECONDS <= record["duration_seconds"] <= MAX_SECONDS
+    ]
+    _write(layout.more_speech, records)
+    return len(records)
 
 
 def write_vocoder_data(layout: MiniLayout) -> None:

@@ -36,6 +36,16 @@ class MiniLayout:
         """The tokenizer's clips, with codes."""
         return self.root / "data" / f"codes_{split}.jsonl"
 
+    @property
+    def more_speech(self) -> Path:
+        """Clips of speech that only the LM learns from."""
+        return self.root / "data" / "more_speech.jsonl"
+
+    @property
+    def more_codes(self) -> Path:
+        """The same, with codes."""
+        return self.root / "data" / "more_codes.jsonl"
+
     def lm_data(self, split: Split) -> Path:
         """Conversations, for the LM."""
         return self.root / "data" / f"lm_{split}.jsonl"

@@ -46,6 +46,7 @@ TINY_LM = SmallLLMConfig(
     vocabulary_size=300, hidden_size=16, num_layers=1, num_heads=2, num_key_value_heads=1, feed_forward_size=16,
     context_length=512,
 )  # fmt: skip
+VOICE = {"gender": "male", "age": "adult", "accent": "Scottish", "speed": "fast", "pitch": "medium"}
 LABELS = {"sonic-pi": "drum_snare", "opensfx": "train"}
 
 
@@ -70,9 +71,8 @@ def toy_corpus(layout: MiniLayout, name: str) -> None:
             speaker = "asterisk/en_US_f_Allison"
             clips.append(toy_clip(folder, name, number, split, text=f"Press {number}.", language="en", speaker=speaker))
         elif name == "flite-speech":
-            attributes = {"gender": "male", "age": "adult", "accent": "Scottish", "speed": "fast", "pitch": "medium"}
             text = f"It is {number} o'clock."
-            clips.append(toy_clip(folder, name, number, split, text=text, language="en", attributes=attributes))
+            clips.append(toy_clip(folder, name, number, split, text=text, language="en", attributes=VOICE))
         elif name in LABELS:
             clips.append(toy_clip(folder, name, number, split, task="sound", label=LABELS[name], licence="CC0-1.0"))
         else:
@@ -84,13 +84,32 @@ def toy_corpus(layout: MiniLayout, name: str) -> None:
     save_manifest(clips, folder / "manifest.jsonl")
 
 
+def toy_sentences(layout: MiniLayout) -> None:
+    """More of the synthesizer's sentences: one that is held out, one that is read already, one that is too short."""
+    folder = layout.corpus(mini_data.MORE_SPEECH)
+    facts = [
+        ("train", "Good morning, Ann.", 0.6),
+        ("train", "The cat sleeps.", 0.6),
+        ("test", "The sun rises.", 0.6),
+        ("train", "It is 4 o'clock.", 0.6),  # of the other corpus's test clips
+        ("train", "No.", 0.1),
+    ]
+    clips = [
+        toy_clip(folder, "flite-speech", number, split, text=text, language="en", attributes=VOICE, seconds=seconds)
+        for number, (split, text, seconds) in enumerate(facts)
+    ]
+    save_manifest(clips, folder / "manifest.jsonl")
+
+
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> MiniLayout:
     """A run with data, a tokenizer with a decoder, codes, conversations, an untrained LM and a package."""
     layout = MiniLayout(tmp_path_factory.mktemp("mini"))
     for name in mini_data.CORPORA:
         toy_corpus(layout, name)
+    toy_sentences(layout)
     mini_data.write_tokenizer_data(layout)
+    mini_data.write_more_speech(layout)
     mini_data.write_vocoder_data(layout)
     export_released(UniAudioTokenizer.from_pretrained(assets.audio_tokenizer), layout.tokenizer)
     shrink_tokenizer(layout.tokenizer)
@@ -98,6 +117,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> MiniLayo
     for split in SPLITS:
         tokenize_corpus(layout.tokenizer_data(split), tokenizer, layout.codes(split), progress=False)
         write_conversations(layout.codes(split), layout.lm_data(split))
+    tokenize_corpus(layout.more_speech, tokenizer, layout.more_codes, progress=False)
     torch.manual_seed(0)
     WaveformDecoder(tiny_decoder()).save_pretrained(layout.tokenizer / "decoder")
     make_lm(layout.tokenizer, layout.lm_data("train"), layout.model, TINY_LM, seed=0)
@@ -121,6 +141,18 @@ def test_tokenizer_and_lm_learn_from_english_and_the_vocoder_from_all_languages(
     assert "asterisk/10" not in vocoder  # too short
     for record in read(layout.vocoder_data("test")):
         assert record["codes"] == [0] * 15
+
+
+def test_more_sentences_are_for_training_and_are_none_that_are_read_elsewhere(layout, tmp_path):
+    assert [record["text"] for record in read(layout.more_speech)] == ["Good morning, Ann.", "The cat sleeps."]
+    write_conversations(layout.codes("train"), tmp_path / "train.jsonl", more_speech=layout.more_codes)
+    records = read(tmp_path / "train.jsonl")
+    more = [record for record in records if record["id"].startswith("flite-speech-more/")]
+    assert Counter(record["task"] for record in more) == {"transcribe": 2, "speak": 2}
+    assert [record for record in records if record not in more] == read(layout.lm_data("train"))
+    spoken = next(record["messages"] for record in more if record["task"] == "speak")
+    assert "Scottish" in str(spoken[0]["content"])
+    assert len({record["id"] for record in records}) == len(records)
 
 
 def test_only_training_clips_are_repeated_and_every_repetition_has_its_own_id(layout):
