@@ -10,6 +10,7 @@ import torch
 
 from audiollm.benchmarks import attribute_control
 from audiollm.benchmarks.attribute_control import AttributeControlConfig
+from audiollm.benchmarks.leaderboard.result_files import find_results
 from audiollm.benchmarks.speech.attribute_judges import ChatJudge, median_pitch, read_attributes, speech_seconds
 from audiollm.data.audio_output import save_audio
 from audiollm.data.chat_model import open_chat_model
@@ -110,6 +111,21 @@ def test_all_values_of_a_text_share_a_seed(tmp_path):
 
     attribute_control.measure(config_of(tmp_path), note)
     assert len(set(asked)) == len({text for text, _ in asked}) == len(attribute_control.DEFAULT_TEXTS)
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_what_a_run_keeps_beside_its_result_is_known_to_the_leaderboard(is_loaded, tmp_path, monkeypatch):
+    facts = {"model": "m", "model_revision": "r", "tokenizer_fingerprint": "t", "decoder_fingerprint": "d"}
+    monkeypatch.setattr(attribute_control, "_speaker", lambda config: (obeys, facts))
+    config = config_of(tmp_path, attributes="gender")
+    result = attribute_control.measure(config, None if is_loaded else obeys, Hearing())
+    assert result.get("decoder_fingerprint") == ("d" if is_loaded else None)
+    found = find_results(tmp_path)
+    assert ([one.kind for one in found.results], found.unread) == (["attribute control"], [])
+    if is_loaded:
+        facts["decoder_fingerprint"] = "another"
+        with pytest.raises(ValueError, match=r"begun with another decoder_fingerprint \(d, now another\)"):
+            attribute_control.measure(config, None, Hearing())
 
 
 def test_judged_attributes_need_a_judge(tmp_path):
