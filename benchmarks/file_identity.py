@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
-_BLOCK_BYTES = 1 << 20
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+from audiollm.data.manifest import file_sha256
 
 
 def file_identity(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> dict[str, str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from ..file_identity import file_sha256
+from audiollm.data.manifest import file_sha256
+
 from .result_files import ResultFile
 
 # These are computed from sound; their results hold every single verdict, and no other file is scored.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import logging
@@ -10,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from audiollm.data.manifest import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,7 @@ class PredictionFile:
 
     @property
     def sha256(self) -> str:
-        with open(self.path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+        return file_sha256(self.path)
 
 
 def open_predictions(path: str) -> PredictionFile:
@@ -133,10 +133,3 @@ def _log_lines(predictions: PredictionFile, lines: Iterable[Record]) -> Iterator
             predictions.failed.add(str(line.get("id")))
         elif kind != "run":
             raise ValueError(f"{predictions.path}: a line of the kind {kind!r}: is it the log of another version?")
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from audiollm.data.atomic import atomic_write
 from audiollm.data.audio import load_audio
+from audiollm.data.manifest import file_sha256
 from audiollm.data.speakers import SpeakerEncoder, load_speaker_encoder
 
 from ..metrics.speaker_similarity.speaker_similarity import cosine
@@ -121,7 +122,7 @@ class SpeechJudges:
             AudioError: a recording cannot be read.
         """
         known = self._kept(kept)
-        hashes = {one.id: hashlib.sha256(Path(one.path).read_bytes()).hexdigest() for one in recordings}
+        hashes = {one.id: file_sha256(one.path) for one in recordings}
         new = [one for one in recordings if (one.id, hashes[one.id]) not in known]
         with kept.open("ab") as file:
             for start in range(0, len(new), BATCH_SIZE):
