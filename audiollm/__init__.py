@@ -18,10 +18,10 @@ _HOME_OF = {
     "Codes": "audiollm.tokenizer.base",
     "UniAudioTokenizer": "audiollm.tokenizer.modeling",
     "UniAudioTokenizerConfig": "audiollm.tokenizer.configuration",
-    "WaveformDecoder": "audiollm.tokenizer.waveform_decoder",
+    "WaveformDecoder": "audiollm.tokenizer.decoder.model",
     "extend": "audiollm.vocabulary",
-    "load_audio": "audiollm.data.audio",
-    "load_conversations": "audiollm.data.conversation",
+    "load_audio": "audiollm.data.audio.reading",
+    "load_conversations": "audiollm.data.conversation.loading",
 }
 
 __all__ = ["__version__", *sorted(_HOME_OF)]

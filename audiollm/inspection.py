@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from audiollm.data.conversation import Conversation
+    from audiollm.data.conversation.loading import Conversation
     from audiollm.processing import AudioLLMProcessor
 
 

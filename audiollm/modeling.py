@@ -20,18 +20,18 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-from audiollm.data.conversation import Conversation, Message, TextPart
+from audiollm.data.conversation.loading import Conversation, Message, TextPart
+from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
+from audiollm.generation.grammar import SamplingSettings, check_modalities
+from audiollm.generation.request import AnswerLimits, ContextError, GenerationRequest
+from audiollm.generation.result import FinishReason, GenerationResult
+from audiollm.generation.streaming import AnswerStream
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
-from .decoding import DecodingSettings, SpeechDecoder
-from .generation import SamplingSettings, check_modalities
-from .generation_request import AnswerLimits, ContextError, GenerationRequest
-from .generation_result import FinishReason, GenerationResult
+from .folders import check_folder, load_text_llm
 from .mini import model_or_mini
-from .model_folder import check_folder, load_text_llm
 from .processing import AudioLLMProcessor, AudioSource, Chat, audio_parts
-from .streaming import AnswerStream
 from .vocabulary import AudioVocabulary, extend
 
 __all__ = ["AudioLLM", "ContextError", "FinishReason", "GenerationResult", "load_text_llm"]

@@ -19,15 +19,15 @@ from huggingface_hub import upload_folder
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
+from audiollm.chat.encoded import EncodedConversation, TooLongError
+from audiollm.chat.input import AudioSource, Chat, ChatMessage, audio_parts, is_batch_of_chats, to_conversation
+from audiollm.chat.rendering import ConversationRenderer, Piece, marks_assistant_turns
+from audiollm.chat.segments import AudioSegment, TextSegment, split_segments
 from audiollm.data.collation import IGNORED_LABEL, collate
-from audiollm.data.conversation import AudioPart, Conversation
+from audiollm.data.conversation.loading import AudioPart, Conversation
 from audiollm.tokenizer.base import AudioTokenizer
 
 from .audio_tokenizer_folder import AUDIO_TOKENIZER_FOLDER, Origin, copy_audio_tokenizer, save_audio_tokenizer
-from .chat_input import AudioSource, Chat, ChatMessage, audio_parts, is_batch_of_chats, to_conversation
-from .encoded_conversation import EncodedConversation, TooLongError
-from .rendering import ConversationRenderer, Piece, marks_assistant_turns
-from .segments import AudioSegment, TextSegment, split_segments
 from .vocabulary import AUDIO_END, AUDIO_START, AudioVocabulary
 
 CHAT_TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
@@ -107,7 +107,7 @@ class AudioLLMProcessor(ProcessorMixin):
         """Encodes conversations for training; the audio of all of them goes through the audio tokenizer together.
 
         Args:
-            conversations: typed records, see `audiollm.data.conversation`.
+            conversations: typed records, see `audiollm.data.conversation.loading`.
             max_length: the most tokens one may have; None: the text tokenizer's ``model_max_length``.
             chat_template: Jinja source to use instead of the processor's.
 
@@ -253,7 +253,7 @@ class AudioLLMProcessor(ProcessorMixin):
     def split(self, token_ids: Tensor | Sequence[int]) -> list[TextSegment | AudioSegment]:
         """Cuts ids ``[S]`` into text and audio, in order; broken audio is kept and flagged.
 
-        See `audiollm.segments.split_segments`.
+        See `audiollm.chat.segments.split_segments`.
         """
         return split_segments(token_ids, self.vocabulary, self.decode)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from audiollm.data.voice_instructions import SPEAK, SPEAK_IN_VOICE
-from audiollm.data.wordings import Prompt, draw, numbered
+from audiollm.data.prompts import Prompt, draw, numbered
+from audiollm.data.voices.instructions import SPEAK, SPEAK_IN_VOICE
 
 __all__ = ["TASKS", "Prompt", "choose_prompt", "instruction", "prompt", "prompts"]
 

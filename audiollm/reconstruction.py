@@ -13,12 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiollm.data.audio import AudioError, AudioSource, Mono, load_audio, probe_audio, source_name, stream_audio
-from audiollm.data.audio_output import open_audio_output
-from audiollm.data.speakers import SpeakerEncoder
+from audiollm.data.audio.reading import (
+    AudioError,
+    AudioSource,
+    Mono,
+    load_audio,
+    probe_audio,
+    source_name,
+    stream_audio,
+)
+from audiollm.data.audio.writing import open_audio_output
+from audiollm.data.voices.encoders import SpeakerEncoder
+from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
 from audiollm.tokenizer.base import AudioTokenizer
-
-from .decoding import DecodingSettings, SpeechDecoder
 
 SPEAKER_SECONDS = 60.0  # of the recording that a speaker encoder hears
 

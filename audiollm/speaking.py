@@ -13,14 +13,14 @@ from typing import Any
 
 from torch import Tensor
 
-from audiollm.data.conversation import Conversation, Message, TextPart
-from audiollm.data.voice_instructions import VocalAttributes, describe_voice, speech_request
+from audiollm.chat.input import AudioSource
+from audiollm.data.conversation.loading import Conversation, Message, TextPart
+from audiollm.data.voices.instructions import VocalAttributes, describe_voice, speech_request
+from audiollm.generation.decoding import DecodingSettings
+from audiollm.generation.result import FinishReason
+from audiollm.generation.streaming import AnswerStream
 
-from .chat_input import AudioSource
-from .decoding import DecodingSettings
-from .generation_result import FinishReason
 from .modeling import AudioLLM
-from .streaming import AnswerStream
 
 Voice = str | VocalAttributes
 TASK = "speak"
@@ -162,7 +162,7 @@ def speak_stream(
     """Speaks a text and gives out the samples while they are made; arguments as for `speak`.
 
     Returns:
-        An iterator of `audiollm.streaming.StreamedAudio`.
+        An iterator of `audiollm.generation.streaming.StreamedAudio`.
 
     Raises:
         ValueError: as for `speak`.

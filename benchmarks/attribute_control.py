@@ -23,9 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from audiollm.benchmarks.figures_output import write_figures
-from audiollm.benchmarks.folder_lock import locked_folder
-from audiollm.benchmarks.speech.attribute_judges import (
+from audiollm.benchmarks.harness.figures import write_figures
+from audiollm.benchmarks.speech.judges.attributes import (
     JUDGED,
     AttributeJudge,
     median_pitch,
@@ -34,9 +33,10 @@ from audiollm.benchmarks.speech.attribute_judges import (
     speech_seconds,
 )
 from audiollm.benchmarks.speech.synthesis import check_identity, speaking_model_facts
-from audiollm.data.audio_output import save_audio
-from audiollm.data.voice_attributes import CLOSED_VALUES, VocalAttributes
-from audiollm.data.voice_levels import characters_per_second
+from audiollm.data.audio.writing import save_audio
+from audiollm.data.files.folder_lock import locked_folder
+from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes
+from audiollm.data.voices.levels import characters_per_second
 
 RESULT_NAME = "result.json"
 MEASURED = ("pitch", "speed")
@@ -308,6 +308,6 @@ def show(result: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    from audiollm.cli import main
+    from audiollm.cli.app import main
 
     main(["bench", "attribute-control", *sys.argv[1:]])

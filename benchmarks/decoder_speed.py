@@ -31,12 +31,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from audiollm.benchmarks.plain_flow import PlainFlow
-from audiollm.benchmarks.plain_vocoder import PlainVocoder
+from audiollm.benchmarks.speed.plain_flow import PlainFlow
+from audiollm.benchmarks.speed.plain_vocoder import PlainVocoder
 from audiollm.benchmarks.tokenizer_speed import in_turns
-from audiollm.tokenizer.decoder_configuration import WaveformDecoderConfig
-from audiollm.tokenizer.streaming import StreamingDecoder
-from audiollm.tokenizer.waveform_decoder import DEFAULT_SEED, WaveformDecoder
+from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
+from audiollm.tokenizer.decoder.model import DEFAULT_SEED, WaveformDecoder
+from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
 
 CPU = torch.device("cpu")
 

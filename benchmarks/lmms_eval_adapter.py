@@ -22,11 +22,10 @@ import torch
 from lmms_eval.api.model import lmms  # type: ignore[import-not-found]
 from tqdm import tqdm
 
-from audiollm.data.audio import waveform_from_array
-from audiollm.data.audio_part_parsing import parse_audio_part
-from audiollm.data.chat_model import ChatError
-
-from .models_under_test.audio_chat_model import AnswerSettings, ChatRequest, open_audio_chat_model, own_device
+from audiollm.benchmarks.models.base import AnswerSettings, ChatRequest, open_audio_chat_model, own_device
+from audiollm.data.audio.reading import waveform_from_array
+from audiollm.data.chat.base import ChatError
+from audiollm.data.conversation.audio_parts import parse_audio_part
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from audiollm.benchmarks.questions.grading.letter_reading import letter_of_option
+from audiollm.benchmarks.questions.grading.token_benchmark import TokenBenchmark
 from audiollm.benchmarks.questions.items import OwnQuestion
-from audiollm.benchmarks.questions.letter_reading import letter_of_option
-from audiollm.benchmarks.questions.token_benchmark import TokenBenchmark
 
 
 class Mmar(TokenBenchmark):
@@ -64,6 +64,6 @@ BENCHMARK = Mmar()
 
 
 if __name__ == "__main__":
-    from audiollm.cli import main
+    from audiollm.cli.app import main
 
     main(["bench", "mmar", *sys.argv[1:]])

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from audiollm.benchmarks.questions.grading.letter_reading import letter_among_four
+from audiollm.benchmarks.questions.grading.token_benchmark import TokenBenchmark
 from audiollm.benchmarks.questions.items import OwnQuestion
-from audiollm.benchmarks.questions.letter_reading import letter_among_four
-from audiollm.benchmarks.questions.token_benchmark import TokenBenchmark
 
 
 class Mmau(TokenBenchmark):
@@ -51,6 +51,6 @@ BENCHMARK = Mmau()
 
 
 if __name__ == "__main__":
-    from audiollm.cli import main
+    from audiollm.cli.app import main
 
     main(["bench", "mmau", *sys.argv[1:]])

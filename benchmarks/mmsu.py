@@ -13,8 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from audiollm.benchmarks.questions.answer_extraction import after_thinking, extract_answer
-from audiollm.benchmarks.questions.benchmark import (
+from audiollm.benchmarks.questions.base import (
     MISSING,
     FieldProblem,
     Mode,
@@ -24,9 +23,10 @@ from audiollm.benchmarks.questions.benchmark import (
     Verdict,
     type_name,
 )
+from audiollm.benchmarks.questions.grading.answer_extraction import after_thinking, extract_answer
+from audiollm.benchmarks.questions.grading.letter_reading import letter_at_an_end
+from audiollm.benchmarks.questions.grading.token_matching import names_option, option_words, words_of
 from audiollm.benchmarks.questions.items import OwnQuestion, QuestionItem
-from audiollm.benchmarks.questions.letter_reading import letter_at_an_end
-from audiollm.benchmarks.questions.token_matching import names_option, option_words, words_of
 
 _LETTERS = "ABCD"
 _GROUPS = ("category", "sub-category", "sub-sub-category", "task_name", "linguistics_sub_discipline")
@@ -227,6 +227,6 @@ def _paper_table(tally: Tally) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from audiollm.cli import main
+    from audiollm.cli.app import main
 
     main(["bench", "mmsu", *sys.argv[1:]])

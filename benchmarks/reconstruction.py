@@ -16,20 +16,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from audiollm.benchmarks.figures_output import write_figures
-from audiollm.benchmarks.file_identity import file_identity
-from audiollm.benchmarks.folder_lock import locked_folder
-from audiollm.benchmarks.reconstruction_report import METRICS, waveform_scores
-from audiollm.benchmarks.speech.judging import SpeechJudges, SpokenRecording, mean_and_count, verdict_figures
-from audiollm.benchmarks.speech.recognizers import recognizer_for
+from audiollm.benchmarks.harness.figures import write_figures
+from audiollm.benchmarks.harness.identity import file_identity
+from audiollm.benchmarks.speech.judges.judging import SpeechJudges, SpokenRecording, mean_and_count, verdict_figures
+from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
+from audiollm.benchmarks.speech.reconstruction_report import METRICS, waveform_scores
 from audiollm.benchmarks.speech.synthesis import check_identity, decoder_fingerprint
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
-from audiollm.data.audio import AudioError, load_audio
-from audiollm.data.audio_output import save_audio
-from audiollm.data.corpus_encoding import clip_part
+from audiollm.data.audio.reading import AudioError, load_audio
+from audiollm.data.audio.writing import save_audio
+from audiollm.data.files.folder_lock import locked_folder
 from audiollm.data.manifest import open_manifest
-from audiollm.data.speakers import SpeakerEncoder, load_speaker_encoder
+from audiollm.data.tokenizing.encoding import clip_part
+from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
 from audiollm.reconstruction import reconstruct
 from audiollm.tokenizer.base import AudioTokenizer
 
@@ -282,6 +282,6 @@ def show(result: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    from audiollm.cli import main
+    from audiollm.cli.app import main
 
     main(["bench", "reconstruction", *sys.argv[1:]])

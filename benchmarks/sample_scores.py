@@ -21,12 +21,12 @@ from typing import Any
 
 from jsonargparse import auto_cli, set_parsing_settings
 
-from audiollm.benchmarks.models_under_test.endpoint_model import wav_file
-from audiollm.benchmarks.questions.benchmark import BENCHMARK_NAMES, benchmark_named
+from audiollm.benchmarks.models.endpoint import wav_file
+from audiollm.benchmarks.questions.base import BENCHMARK_NAMES, benchmark_named
 from audiollm.benchmarks.speech.synthesis import check_identity
-from audiollm.cli import main as audiollm
-from audiollm.data.atomic import atomic_write
+from audiollm.cli.app import main as audiollm
 from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER
+from audiollm.data.files.atomic import atomic_write
 
 LANGUAGE = "en"
 

@@ -17,17 +17,17 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from audiollm.benchmarks.figures_output import write_figures
-from audiollm.benchmarks.file_identity import file_identity
-from audiollm.benchmarks.folder_lock import locked_folder
-from audiollm.benchmarks.launched_processes import LaunchedProcesses, launched_processes
+from audiollm.benchmarks.harness.figures import write_figures
+from audiollm.benchmarks.harness.identity import file_identity
+from audiollm.benchmarks.harness.processes import LaunchedProcesses, launched_processes
 from audiollm.benchmarks.metrics.speaker_similarity.speaker_similarity import printed_lines
-from audiollm.benchmarks.speech.judging import NONE, SpeechJudges, SpokenRecording, verdict_figures
-from audiollm.benchmarks.speech.recognizers import recognizer_for
+from audiollm.benchmarks.speech.judges.judging import NONE, SpeechJudges, SpokenRecording, verdict_figures
+from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
 from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem, SpeechList, missing_recordings, read_meta
 from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, check_identity, synthesise
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
+from audiollm.data.files.folder_lock import locked_folder
 
 RESULT_NAME = "result.json"
 VERDICTS_NAME = "verdicts.jsonl"
@@ -264,6 +264,6 @@ def show(result: dict[str, Any], *, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    from audiollm.cli import main
+    from audiollm.cli.app import main
 
     main(["bench", "seed-tts", *sys.argv[1:]])

@@ -18,11 +18,11 @@ import numpy as np
 from jsonargparse import auto_cli, set_parsing_settings
 from numpy.typing import NDArray
 
-from audiollm.benchmarks.clip_views import view_clips
-from audiollm.benchmarks.clustering import Distance, Scale, cluster_codes
-from audiollm.benchmarks.figures_output import show_figures
-from audiollm.benchmarks.labelled_clips import LabelledClip, read_labelled_clips
-from audiollm.benchmarks.probing import ProbeResult, knn_probe, linear_probe, logistic_probe
+from audiollm.benchmarks.codes.clips import LabelledClip, read_labelled_clips
+from audiollm.benchmarks.codes.clustering import Distance, Scale, cluster_codes
+from audiollm.benchmarks.codes.probing import ProbeResult, knn_probe, linear_probe, logistic_probe
+from audiollm.benchmarks.codes.views import view_clips
+from audiollm.benchmarks.harness.figures import show_figures
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 PROBES: dict[str, Callable[..., ProbeResult]] = {"linear": linear_probe, "logistic": logistic_probe, "knn": knn_probe}

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from audiollm.benchmarks.figures_output import write_figures
-from audiollm.benchmarks.token_stability import DEFAULT_CONDITIONS, parse_condition, token_stability
-from audiollm.data.audio_part_parsing import parse_audio_part
+from audiollm.benchmarks.codes.stability import DEFAULT_CONDITIONS, parse_condition, token_stability
+from audiollm.benchmarks.harness.figures import write_figures
+from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from audiollm.cli import COMMANDS
+from audiollm.cli.app import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -1,15 +1,16 @@
 """The audio tokenizer: waveforms to codes, and where the checkpoint can, back."""
 
+from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
+from audiollm.tokenizer.decoder.inputs import VoicePrompt
+from audiollm.tokenizer.decoder.model import WaveformDecoder
+from audiollm.tokenizer.quantizer.codebook import Codebook
+from audiollm.tokenizer.supervision.model import SupervisedOutput, SupervisedTokenizer
+from audiollm.tokenizer.supervision.text import SapText
+from audiollm.tokenizer.supervision.text_decoder import SapDecoder
+
 from .base import AudioTokenizer, Codes
-from .codebook import Codebook
 from .configuration import UniAudioTokenizerConfig
-from .decoder_configuration import WaveformDecoderConfig
-from .decoder_inputs import VoicePrompt
 from .modeling import UniAudioTokenizer, UniAudioTokenizerOutput
-from .sap_decoder import SapDecoder
-from .sap_text import SapText
-from .supervised import SupervisedOutput, SupervisedTokenizer
-from .waveform_decoder import WaveformDecoder
 
 __all__ = [
     "AudioTokenizer",

@@ -23,19 +23,20 @@ from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.models.whisper.modeling_whisper import sinusoids
 from transformers.utils import ModelOutput
 
+from audiollm.tokenizer.decoder.attached import DecoderSlot
+from audiollm.tokenizer.encoder.encoding import encode_chunks, encode_waveforms
+from audiollm.tokenizer.encoder.sae import SemanticAcousticEquilibrium, gate_per_frame, mean_gate, mean_gate_per_clip
+from audiollm.tokenizer.encoder.segments import count_tokens
+from audiollm.tokenizer.encoder.whisper import AudioEncoder
+from audiollm.tokenizer.quantizer.codebook import Codebook, check_codes
+from audiollm.tokenizer.signal.log_mel import LogMelFeatures
+from audiollm.tokenizer.signal.resampling import check_sample_rate
+
 from .base import AudioTokenizer, Codes
-from .codebook import Codebook, check_codes
 from .configuration import CONV_STRIDE, SAMPLE_RATE, UniAudioTokenizerConfig
-from .decoder_slot import DecoderSlot
-from .encoder import AudioEncoder
-from .encoding import encode_chunks, encode_waveforms
-from .features import LogMelFeatures
-from .resampling import check_sample_rate
-from .sae import SemanticAcousticEquilibrium, gate_per_frame, mean_gate, mean_gate_per_clip
-from .segments import count_tokens
 
 if TYPE_CHECKING:
-    from .waveform_decoder import WaveformDecoder
+    from audiollm.tokenizer.decoder.model import WaveformDecoder
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
 
     def fingerprint(self) -> str:
         """Returns a SHA-256 over everything that decides the codes, for cache keys and manifests."""
-        from .fingerprint import fingerprint
+        from audiollm.tokenizer.checkpoints.fingerprint import fingerprint
 
         return fingerprint(self)
 
@@ -345,7 +346,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         Raises:
             ValueError: if it was made for other codes.
         """
-        from .waveform_decoder import WaveformDecoder
+        from audiollm.tokenizer.decoder.model import WaveformDecoder
 
         if isinstance(decoder, str | Path):
             decoder = WaveformDecoder.from_pretrained(decoder, dtype=self.dtype)
@@ -458,7 +459,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             ValueError: if the folder holds no tokenizer, or its weights have missing, unknown or misshapen tensors (the
                 message lists them), or the decoder is refused or made for other codes.
         """
-        from .checkpoints import load_tokenizer
+        from audiollm.tokenizer.checkpoints.tokenizer import load_tokenizer
 
         return load_tokenizer(
             pretrained_model_name_or_path,
@@ -475,8 +476,9 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
     def from_whisper(
         cls, whisper: str | Path | nn.Module, *, quantize_position: int, **settings: Any
     ) -> UniAudioTokenizer:
-        """Starts a tokenizer from a plain Whisper encoder; see :func:`~.warm_start.build_from_whisper`."""
-        from .warm_start import build_from_whisper
+        """Starts a tokenizer from a plain Whisper encoder; see
+        :func:`~audiollm.tokenizer.checkpoints.whisper.build_from_whisper`."""
+        from audiollm.tokenizer.checkpoints.whisper import build_from_whisper
 
         return build_from_whisper(whisper, quantize_position=quantize_position, **settings)
 

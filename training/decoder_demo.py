@@ -25,16 +25,16 @@ from rich.console import Console
 from rich.table import Table
 from transformers import WhisperModel
 
-from audiollm.data.atomic import atomic_write
-from audiollm.data.audio import load_audio
+from audiollm.data.audio.reading import load_audio
 from audiollm.data.corpora import Clip, build_corpus, load_manifest
-from audiollm.data.pretrained import whisper_from_package
-from audiollm.tokenizer.codebook_fit import fit_codebook
+from audiollm.data.files.atomic import atomic_write
+from audiollm.data.pretrained.whisper import whisper_from_package
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.training.decoder_parts import join_decoder
-from audiollm.training.decoder_report import write_report
-from audiollm.training.decoder_validation import ValidationConfig, validate
-from audiollm.training.run_record import check_same_run, write_json
+from audiollm.tokenizer.quantizer.kmeans import fit_codebook
+from audiollm.training.decoder.parts import join_decoder
+from audiollm.training.decoder.validation import ValidationConfig, validate
+from audiollm.training.loop.record import check_same_run, write_json
+from audiollm.training.recipes.decoder_report import write_report
 
 TRAINING = Path(__file__).resolve().parent
 VOICE = "Allison"

@@ -25,20 +25,20 @@ from rich.table import Table
 from torch import Tensor
 from transformers import WhisperModel
 
-from audiollm.data.atomic import atomic_write
-from audiollm.data.audio import load_audio
-from audiollm.data.audio_output import save_audio
+from audiollm.data.audio.reading import load_audio
+from audiollm.data.audio.writing import save_audio
 from audiollm.data.corpora import Clip, load_sample_corpus
-from audiollm.data.corpus import tokenize_corpus
+from audiollm.data.files.atomic import atomic_write
+from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.mini import tokenizer_or_mini
 from audiollm.modeling import AudioLLM
 from audiollm.prompts import instruction, prompts
 from audiollm.speaking import speak
-from audiollm.tokenizer.codebook_fit import fit_codebook
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.training.demo_questions import answer_text, answers_of, records_of, score_table
-from audiollm.training.demo_report import DemoReport, Hearing, write_report
-from audiollm.training.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
+from audiollm.tokenizer.quantizer.kmeans import fit_codebook
+from audiollm.training.audio_llm.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
+from audiollm.training.recipes.demo.questions import answer_text, answers_of, records_of, score_table
+from audiollm.training.recipes.demo.report import DemoReport, Hearing, write_report
 
 TRAINING = Path(__file__).resolve().parent
 SAMPLE_RATE = 16_000

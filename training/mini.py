@@ -20,18 +20,18 @@ from typing import Any, Literal, get_args
 from jsonargparse import auto_cli, set_parsing_settings
 from rich.console import Console
 
-from audiollm.data.corpus import tokenize_corpus
+from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.tokenizer.supervised import SupervisedTokenizer
-from audiollm.training import mini_data
-from audiollm.training.decoder_parts import join_decoder
-from audiollm.training.mini_card import write_card
-from audiollm.training.mini_conversations import write_conversations
-from audiollm.training.mini_evaluation import evaluate_mini
-from audiollm.training.mini_layout import SPLITS, MiniLayout
-from audiollm.training.mini_lm import MINI_LM, make_lm
-from audiollm.training.mini_package import install_package, make_package, shrink_tokenizer
-from audiollm.training.run_record import write_json
+from audiollm.tokenizer.supervision.model import SupervisedTokenizer
+from audiollm.training.decoder.parts import join_decoder
+from audiollm.training.loop.record import write_json
+from audiollm.training.recipes.mini import data as mini_data
+from audiollm.training.recipes.mini.card import write_card
+from audiollm.training.recipes.mini.conversations import write_conversations
+from audiollm.training.recipes.mini.evaluation import evaluate_mini
+from audiollm.training.recipes.mini.layout import SPLITS, MiniLayout
+from audiollm.training.recipes.mini.lm import MINI_LM, make_lm
+from audiollm.training.recipes.mini.package import install_package, make_package, shrink_tokenizer
 
 TRAINING = Path(__file__).resolve().parent
 STEPS_NAME = "steps.json"

@@ -28,12 +28,13 @@ import torch
 from jsonargparse import auto_cli, set_parsing_settings
 from rich.console import Console
 
-from audiollm.training.run_record import check_same_run, git_revision, package_versions, write_json, write_json_lines
-from audiollm.training.sap_sae_data import ExperimentData, build_data, read_data
-from audiollm.training.sap_sae_report import draw_figures, results_tables
-from audiollm.training.tokenizer_start import MODEL_FOLDER
+from audiollm.training.audio_tokenizer.start import MODEL_FOLDER
+from audiollm.training.loop.record import check_same_run, git_revision, package_versions, write_json, write_json_lines
+from audiollm.training.recipes.sap_sae.data import ExperimentData, build_data, read_data
+from audiollm.training.recipes.sap_sae.report import draw_figures, results_tables
 
 TRAINING = Path(__file__).resolve().parent
+EVALUATION = "audiollm.training.recipes.sap_sae.evaluation"
 Variant = Literal["untrained", "asr", "asr+sae", "sap", "sap+sae"]
 
 UNTRAINED: Variant = "untrained"
@@ -185,7 +186,7 @@ def make_run(run: Run, config: SapSaeConfig, data_folder: Path) -> Run:
     commands = [
         *training_commands(run, config, data_folder),
         [
-            str(TRAINING / "sap_sae_evaluation.py"),
+            *("-m", EVALUATION),
             *("--run", str(run.folder), "--data", str(data_folder), "--output", str(run.figures)),
         ],
     ]
@@ -199,7 +200,7 @@ def make_run(run: Run, config: SapSaeConfig, data_folder: Path) -> Run:
 
 
 def run_program(command: Sequence[str], num_threads: int, log: TextIO) -> None:
-    """Runs a script of this folder with its flags, and appends what it says to the log.
+    """Runs a script of this folder, or a module, with its flags, and appends what it says to the log.
 
     Raises:
         subprocess.CalledProcessError: if it fails.

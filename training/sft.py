@@ -19,19 +19,19 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from audiollm.data.collation import collate
-from audiollm.data.conversation import load_conversations
+from audiollm.data.conversation.loading import load_conversations
 from audiollm.modeling import AudioLLM
-from audiollm.training.data_order import DataOrder, share_of_process
-from audiollm.training.encoded_records import DataCheck, EncodedRecord, EncodedRecords, usable_records
-from audiollm.training.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
-from audiollm.training.launch import start_accelerator, whole_weights
-from audiollm.training.model_setup import StartingPoint, load_starting_point, save_trained_model
-from audiollm.training.objective import TargetTokenLoss, num_chunks
-from audiollm.training.optimizer import adamw
-from audiollm.training.run_record import NonFiniteLossError, write_json, write_json_lines
-from audiollm.training.run_start import as_program, claim_folder, running, start_run
-from audiollm.training.schedule import is_due, learning_rate_at
-from audiollm.training.sft_config import SFTConfig, num_updates
+from audiollm.training.audio_llm.config import SFTConfig, num_updates
+from audiollm.training.audio_llm.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
+from audiollm.training.audio_llm.model import StartingPoint, load_starting_point, save_trained_model
+from audiollm.training.audio_llm.objective import TargetTokenLoss, num_chunks
+from audiollm.training.audio_llm.records import DataCheck, EncodedRecord, EncodedRecords, usable_records
+from audiollm.training.loop.batches import DataOrder, share_of_process
+from audiollm.training.loop.launch import start_accelerator, whole_weights
+from audiollm.training.loop.optimizer import adamw
+from audiollm.training.loop.record import NonFiniteLossError, write_json, write_json_lines
+from audiollm.training.loop.run import as_program, claim_folder, running, start_run
+from audiollm.training.loop.schedule import is_due, learning_rate_at
 
 logger = get_logger(__name__)
 

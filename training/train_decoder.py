@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
-from audiollm.training.decoder_config import DecoderTrainingConfig
-from audiollm.training.decoder_data import Column, DecoderItems, prepare_items
-from audiollm.training.decoder_parts import MODEL_FOLDER, load_part
-from audiollm.training.decoder_records import ClipFormat
-from audiollm.training.decoder_run import DecoderRun, DecoderTrainer
-from audiollm.training.launch import start_data_parallel
-from audiollm.training.prefetching import Prefetched
-from audiollm.training.run_start import as_program, claim_folder, running, start_run
-from audiollm.training.schedule import is_due
+from audiollm.training.decoder.base import DecoderRun, DecoderTrainer
+from audiollm.training.decoder.clips import ClipFormat
+from audiollm.training.decoder.config import DecoderTrainingConfig
+from audiollm.training.decoder.parts import MODEL_FOLDER, load_part
+from audiollm.training.decoder.shards import Column, DecoderItems, prepare_items
+from audiollm.training.loop.launch import start_data_parallel
+from audiollm.training.loop.prefetching import Prefetched
+from audiollm.training.loop.run import as_program, claim_folder, running, start_run
+from audiollm.training.loop.schedule import is_due
 
 if TYPE_CHECKING:
     from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -35,7 +35,7 @@ class DecoderTrainingSummary:
         steps: updates of the whole run.
         loss: loss of the last update; None if a resumed run had nothing left to do.
         evaluation: the last line that evaluation wrote to the metrics, if there was one.
-        model_folder: the trained model, for :func:`audiollm.training.decoder_parts.join_decoder`.
+        model_folder: the trained model, for :func:`audiollm.training.decoder.parts.join_decoder`.
         metrics_file: one JSON object per update and evaluation.
     """
 
@@ -114,11 +114,11 @@ def _prepare(accelerator: Accelerator, config: DecoderTrainingConfig) -> tuple[D
     run = DecoderRun(accelerator, config, train_items, eval_items, codebook)
     trainer: DecoderTrainer
     if config.model == "flow":
-        from audiollm.training.flow_training import FlowTrainer
+        from audiollm.training.decoder.flow.trainer import FlowTrainer
 
         trainer = FlowTrainer(run, weights)
     else:
-        from audiollm.training.vocoder_training import VocoderTrainer
+        from audiollm.training.decoder.vocoder.trainer import VocoderTrainer
 
         trainer = VocoderTrainer(run, weights)
     return trainer, run
@@ -146,10 +146,10 @@ def _columns(config: DecoderTrainingConfig) -> list[Column]:
     if config.model == "flow":
         if config.flow.speaker_encoder is None:
             return []
-        from audiollm.training.decoder_speakers import speaker_column
+        from audiollm.training.decoder.columns import speaker_column
 
         return [speaker_column(config.flow.speaker_encoder, config.decoder)]
-    from audiollm.training.vocoder_training import vocoder_columns
+    from audiollm.training.decoder.vocoder.trainer import vocoder_columns
 
     return vocoder_columns(config)
 

@@ -18,19 +18,13 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 
-from audiollm.tokenizer.supervised import SupervisedTokenizer
-from audiollm.training.checkpointing import replacing
-from audiollm.training.launch import start_accumulating
-from audiollm.training.optimizer import adamw_by_part
-from audiollm.training.prefetching import Prefetched
-from audiollm.training.run_start import TrainingRun, as_program, claim_folder, running, start_run
-from audiollm.training.schedule import is_due
-from audiollm.training.tokenizer_config import TokenizerTrainingConfig, passes_per_update
-from audiollm.training.tokenizer_evaluation import evaluate_tokenizer
-from audiollm.training.tokenizer_monitor import TokenizerMonitor
-from audiollm.training.tokenizer_plots import draw_run
-from audiollm.training.tokenizer_records import TokenizerRecords
-from audiollm.training.tokenizer_start import (
+from audiollm.tokenizer.supervision.model import SupervisedTokenizer
+from audiollm.training.audio_tokenizer.config import TokenizerTrainingConfig, passes_per_update
+from audiollm.training.audio_tokenizer.evaluation import evaluate_tokenizer
+from audiollm.training.audio_tokenizer.monitor import TokenizerMonitor
+from audiollm.training.audio_tokenizer.plots import draw_run
+from audiollm.training.audio_tokenizer.records import TokenizerRecords
+from audiollm.training.audio_tokenizer.start import (
     MODEL_FOLDER,
     initialise_codebook,
     learning_rates_of,
@@ -40,7 +34,13 @@ from audiollm.training.tokenizer_start import (
     settings_of,
     start_gently,
 )
-from audiollm.training.tokenizer_training import TokenizerObjective, TokenizerUpdater, UpdateReader
+from audiollm.training.audio_tokenizer.trainer import TokenizerObjective, TokenizerUpdater, UpdateReader
+from audiollm.training.loop.checkpoints import replacing
+from audiollm.training.loop.launch import start_accumulating
+from audiollm.training.loop.optimizer import adamw_by_part
+from audiollm.training.loop.prefetching import Prefetched
+from audiollm.training.loop.run import TrainingRun, as_program, claim_folder, running, start_run
+from audiollm.training.loop.schedule import is_due
 
 logger = get_logger(__name__)
 

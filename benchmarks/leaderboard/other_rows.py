@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from .leaderboard_rows import LeaderboardRow
-from .published_rows import Figure
+from .published import Figure
 from .result_files import ResultFile
+from .rows import LeaderboardRow
 
 
 def other_rows(result: ResultFile) -> list[LeaderboardRow]:

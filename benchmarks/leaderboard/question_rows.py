@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..questions.report import data_version
-from .leaderboard_rows import LeaderboardRow
-from .published_rows import Figure
+from audiollm.benchmarks.questions.report import data_version
+
+from .published import Figure
 from .result_files import ResultFile
+from .rows import LeaderboardRow
 from .traces import PredictionFiles, traces_of
 
 SHOWN_HASH = 12  # digits of a hash in tables

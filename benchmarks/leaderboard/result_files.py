@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..questions.benchmark import BENCHMARK_NAMES
+from audiollm.benchmarks.questions.base import BENCHMARK_NAMES
 
 Content = Mapping[str, Any]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from .leaderboard_rows import LeaderboardRow
-from .published_rows import Figure
+from .published import Figure
 from .result_files import ResultFile
+from .rows import LeaderboardRow
 from .traces import PredictionFiles, traces_of
 
 SHOWN_HASH = 12

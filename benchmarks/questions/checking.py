@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from audiollm.data.audio import AudioError, AudioInfo, probe_audio, stream_audio
+from audiollm.benchmarks.questions.grading.pairing import first_problems
+from audiollm.data.audio.reading import AudioError, AudioInfo, probe_audio, stream_audio
 
-from .benchmark import LoadedQuestions, QuestionBenchmark
+from .base import LoadedQuestions, QuestionBenchmark
 from .data import check_revision
 from .items import QuestionItem
-from .pairing import first_problems
 
 logger = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from audiollm.data.atomic import atomic_write
+from audiollm.benchmarks.questions.grading.pairing import first_problems, without_letters
+from audiollm.data.files.atomic import atomic_write
 
-from .benchmark import OWN_SET, LoadedQuestions, QuestionBenchmark, Revision
+from .base import OWN_SET, LoadedQuestions, QuestionBenchmark, Revision
 from .items import QuestionItem
-from .pairing import first_problems, without_letters
 from .predictions import json_lines
 
 logger = logging.getLogger(__name__)

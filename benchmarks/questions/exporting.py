@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .benchmark import MISSING, QuestionBenchmark
+from audiollm.benchmarks.questions.grading.pairing import PairedQuestion, questions_of_data, without_letters
+
+from .base import MISSING, QuestionBenchmark
 from .data import check_revision, published_rows, write_rows
-from .pairing import PairedQuestion, questions_of_data, without_letters
 from .predictions import open_predictions
 
 

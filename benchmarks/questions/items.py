@@ -17,7 +17,7 @@ class OwnQuestion:
         question: as asked, without options.
         choices: the options, two to four.
         answer: the right one.
-        field: what is asked about, a key of `audiollm.data.sap_question_wordings.QUESTIONS`.
+        field: what is asked about, a key of `audiollm.data.sap.question_wordings.QUESTIONS`.
         sound_type: "speech", "music", "sound" or "mix".
         language: of the speech.
         source: what the clip is from.

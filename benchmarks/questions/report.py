@@ -12,9 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from audiollm.data.atomic import atomic_write
+from audiollm.data.files.atomic import atomic_write
 
-from .benchmark import OWN_SET
+from .base import OWN_SET
 
 
 def write_result(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:

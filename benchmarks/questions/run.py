@@ -6,14 +6,15 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..launched_processes import launched_processes
-from ..models_under_test.audio_chat_model import AnswerSettings, open_audio_chat_model
-from .benchmark import MODES, LoadedQuestions, QuestionBenchmark, benchmark_named
+from audiollm.benchmarks.harness.processes import launched_processes
+from audiollm.benchmarks.models.base import AnswerSettings, open_audio_chat_model
+from audiollm.benchmarks.questions.asking.predicting import PredictingSettings, PredictionReport, predict_questions
+from audiollm.benchmarks.questions.grading.pairing import first_problems
+from audiollm.benchmarks.questions.grading.scoring import score_file
+
+from .base import MODES, LoadedQuestions, QuestionBenchmark, benchmark_named
 from .checking import check_questions, require_usable
-from .pairing import first_problems
-from .predicting import PredictingSettings, PredictionReport, predict_questions
 from .report import show_result, write_facts, write_result
-from .scoring import score_file
 
 logger = logging.getLogger(__name__)
 

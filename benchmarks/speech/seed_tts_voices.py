@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..metrics import load_metric
+from audiollm.benchmarks.metrics import load_metric
 
 
 def score_vector_file(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -12,15 +12,15 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from audiollm.data.atomic import atomic_write
-from audiollm.data.audio import load_audio
-from audiollm.data.audio_output import save_audio
-from audiollm.data.speakers import SpeakerEncoder, load_speaker_encoder
+from audiollm.benchmarks.models.revisions import checkpoint_revision
+from audiollm.data.audio.reading import load_audio
+from audiollm.data.audio.writing import save_audio
+from audiollm.data.files.atomic import atomic_write
+from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
 from audiollm.mini import model_or_mini
 from audiollm.modeling import AudioLLM
 from audiollm.speaking import speak
 
-from ..models_under_test.model_revisions import checkpoint_revision
 from .seed_tts_meta import SpeechItem
 
 logger = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..metrics import load_metric
-from .seed_tts_pairs import TextPair, score_pairs
-from .seed_tts_text import LANGUAGES
+from audiollm.benchmarks.metrics import load_metric
+from audiollm.benchmarks.metrics.seed_tts_wer.pairs import TextPair, score_pairs
+from audiollm.benchmarks.metrics.seed_tts_wer.text import LANGUAGES
 
 PAIRS_NAME = "pairs.jsonl"
 UNSPACED_LANGUAGES = ("zh", "ja", "th", "yue", "lo", "my", "km")  # of these, characters are counted and not words

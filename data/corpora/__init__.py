@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .build import CORPORA, Corpus, build_corpus
-from .manifest import Clip, CorpusError, load_manifest, save_manifest
+from .clips import Clip, CorpusError, load_manifest, save_manifest
 from .sample_corpus import load_sample_corpus
 
 __all__ = [

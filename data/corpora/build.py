@@ -15,20 +15,12 @@ import soundfile
 from torch import Tensor
 from tqdm import tqdm
 
-from ..atomic import atomic_write
-from ..packages import Package, publish_folder
-from . import asterisk, fillets, game_sounds, music, opensfx, sonic_pi, synthetic, tuxpaint
-from .manifest import (
-    MANIFEST_NAME,
-    Clip,
-    ClipFacts,
-    CorpusError,
-    Recording,
-    Split,
-    assign_splits,
-    save_manifest,
-)
+from audiollm.data.files.atomic import atomic_write
+from audiollm.data.packages import Package, publish_folder
+
+from .clips import MANIFEST_NAME, Clip, ClipFacts, CorpusError, Recording, Split, assign_splits, save_manifest
 from .opus import encode_opus
+from .sources import asterisk, fillets, game_sounds, music, opensfx, sonic_pi, synthetic, tuxpaint
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .manifest import CorpusError
+from .clips import CorpusError
 
 SAMPLE_RATE = 16000
 BYTES_PER_SECOND = 8000

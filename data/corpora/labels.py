@@ -11,7 +11,7 @@ import csv
 from functools import cache
 from pathlib import Path
 
-from .manifest import CorpusError
+from .clips import CorpusError
 
 LABELS_PATH = Path(__file__).with_name("sound_labels.tsv")
 _LEFT_OUT = "-"

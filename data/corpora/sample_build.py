@@ -20,12 +20,13 @@ from pathlib import Path
 from jsonargparse import auto_cli
 from torch import Tensor
 
-from ..packages import publish_folder
-from . import asterisk, music, opensfx, sonic_pi
+from audiollm.data.packages import publish_folder
+
 from .build import ATTRIBUTION_NAME, CORPORA, SAMPLE_RATE, list_recordings, write_attribution, write_clips
-from .manifest import MANIFEST_NAME, ClipFacts, CorpusError, Recording, Split, assign_splits, save_manifest
+from .clips import MANIFEST_NAME, ClipFacts, CorpusError, Recording, Split, assign_splits, save_manifest
 from .opus import encode_opus
 from .sample_corpus import SAMPLE_FOLDER
+from .sources import asterisk, music, opensfx, sonic_pi
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .manifest import MANIFEST_NAME, Clip, load_manifest
+from .clips import MANIFEST_NAME, Clip, load_manifest
 
 SAMPLE_FOLDER = Path(__file__).resolve().parent / "sample"
 

@@ -24,10 +24,10 @@ from transformers import (
 
 import audiollm.modeling
 from audiollm.data.collation import collate
-from audiollm.data.conversation import parse_conversation
+from audiollm.data.conversation.loading import parse_conversation
+from audiollm.generation.streaming import SegmentStreamer, StreamedCodes
 from audiollm.modeling import AudioLLM
 from audiollm.processing import AudioLLMProcessor
-from audiollm.streaming import SegmentStreamer, StreamedCodes
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from audiollm.data.speech_tasks import SpeechTaskSettings, speech_records
-from audiollm.data.voice_instructions import VocalAttributes
-from audiollm.decoding import DecodingSettings
+from audiollm.data.voices.instructions import VocalAttributes
+from audiollm.data.voices.speech_records import SpeechTaskSettings, speech_records
+from audiollm.generation.decoding import DecodingSettings
 from audiollm.modeling import AudioLLM
 from audiollm.speaking import speak, speak_many, speak_stream
 

@@ -10,14 +10,14 @@ import torch
 
 from audiollm.modeling import AudioLLM
 from audiollm.speaking import speak, speak_many, speak_stream
-from audiollm.tokenizer.decoder_configuration import (
+from audiollm.tokenizer.decoder.configuration import (
     EstimatorConfig,
     FlowConfig,
     TokenEncoderConfig,
     VocoderConfig,
     WaveformDecoderConfig,
 )
-from audiollm.tokenizer.waveform_decoder import WaveformDecoder
+from audiollm.tokenizer.decoder.model import WaveformDecoder
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from audiollm.benchmarks.decoder_speed import (
     plot_streaming,
     time_stream,
 )
-from audiollm.tokenizer.decoder_configuration import (
+from audiollm.tokenizer.decoder.configuration import (
     EstimatorConfig,
     FlowConfig,
     TokenEncoderConfig,

@@ -11,7 +11,7 @@ import soundfile as sf
 from audiollm.benchmarks import sample_scores
 from audiollm.benchmarks.sample_scores import SampleScoresConfig, measure, score_commands, write_meta
 from audiollm.benchmarks.speech.seed_tts_meta import missing_recordings, read_meta
-from audiollm.cli import bench_call, build_parser, underscored
+from audiollm.cli.app import bench_call, build_parser, underscored
 
 
 def test_each_text_is_to_be_spoken_in_the_voice_of_another_recording(tmp_path: Path) -> None:

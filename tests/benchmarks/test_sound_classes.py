@@ -10,13 +10,13 @@ import pytest
 import soundfile
 import torch
 
-from audiollm.benchmarks.clip_views import relative_error, view_clips
-from audiollm.benchmarks.figures_output import show_figures
-from audiollm.benchmarks.labelled_clips import LabelledClip, read_labelled_clips
+from audiollm.benchmarks.codes.clips import LabelledClip, read_labelled_clips
+from audiollm.benchmarks.codes.views import relative_error, view_clips
+from audiollm.benchmarks.harness.figures import show_figures
 from audiollm.benchmarks.sound_classes import SoundClassesConfig, held_out_parts, measure
-from audiollm.data.conversation_record import AudioPart
+from audiollm.data.conversation.types import AudioPart
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
-from audiollm.tokenizer.codebook_fit import fit_codebook
+from audiollm.tokenizer.quantizer.kmeans import fit_codebook
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from audiollm.benchmarks.codes.stability import DEFAULT_CONDITIONS, KINDS, parse_condition, token_stability
 from audiollm.benchmarks.stability import StabilityConfig, measure, read_clips, show_table
-from audiollm.benchmarks.token_stability import DEFAULT_CONDITIONS, KINDS, parse_condition, token_stability
 from audiollm.data.manifest import RecordError
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
 from audiollm.tokenizer.base import AudioTokenizer, Codes
-from audiollm.tokenizer.codebook_fit import fit_codebook
+from audiollm.tokenizer.quantizer.kmeans import fit_codebook
 
 RATE = 1000  # Hz, of the tokenizer below; 10 codes per second
 

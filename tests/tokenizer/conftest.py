@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
 
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
-from audiollm.tokenizer.codebook_fit import fit_codebook
+from audiollm.tokenizer.quantizer.kmeans import fit_codebook
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 

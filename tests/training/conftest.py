@@ -28,7 +28,7 @@ from transformers import (
 
 from audiollm.modeling import AudioLLM
 from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
-from audiollm.tokenizer.decoder_configuration import (
+from audiollm.tokenizer.decoder.configuration import (
     EstimatorConfig,
     FlowConfig,
     MelConfig,
@@ -37,9 +37,9 @@ from audiollm.tokenizer.decoder_configuration import (
     WaveformDecoderConfig,
 )
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.training.decoder_config import DecoderTrainingConfig
-from audiollm.training.sft_config import SFTConfig
-from audiollm.training.tokenizer_config import TokenizerSettings, TokenizerTrainingConfig
+from audiollm.training.audio_llm.config import SFTConfig
+from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
+from audiollm.training.decoder.config import DecoderTrainingConfig
 
 WORDS = ["red", "green", "blue", "cat", "dog", "bird"]
 CODEBOOK_SIZE = 64

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from audiollm.training.run_record import read_metrics
+from audiollm.training.loop.record import read_metrics
 
 # What depends on the machine and not on the run.
 MACHINE = ("seconds", "tokens_per_second", "mel_frames_per_second", "audio_seconds_per_second", "memory_mb")

@@ -20,8 +20,8 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 
 from audiollm.training import train_tokenizer
-from audiollm.training.tokenizer_config import TokenizerSettings, TokenizerTrainingConfig
-from audiollm.training.tokenizer_start import load_start
+from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
+from audiollm.training.audio_tokenizer.start import load_start
 
 
 def die_at(module: str, function: str, call: int, moment: str) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from audiollm.tokenizer.decoder_configuration import MelConfig
+from audiollm.tokenizer.decoder.configuration import MelConfig
+from audiollm.training.decoder.validation import ValidationClip, write_clips
 from audiollm.training.decoder_demo import DecoderDemoConfig, run_decoder_demo
-from audiollm.training.decoder_report import score_rows, write_report
-from audiollm.training.decoder_validation import ValidationClip, write_clips
-from audiollm.training.run_record import check_same_run
+from audiollm.training.loop.record import check_same_run
+from audiollm.training.recipes.decoder_report import score_rows, write_report
 
 SYSTEMS = {
     "original": {"wer": 0.05, "num_words": 40},

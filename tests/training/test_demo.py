@@ -12,8 +12,8 @@ from transformers import WhisperConfig, WhisperModel
 from audiollm.data.corpora import load_sample_corpus
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training import demo
-from audiollm.training.demo_questions import answer_text, answers_of, records_of, score_table
-from audiollm.training.demo_report import DemoReport, Hearing, write_report
+from audiollm.training.recipes.demo.questions import answer_text, answers_of, records_of, score_table
+from audiollm.training.recipes.demo.report import DemoReport, Hearing, write_report
 
 
 @pytest.fixture

@@ -18,15 +18,19 @@ from torch import Tensor
 
 from audiollm import mini as embedded
 from audiollm.data.corpora import Clip, load_manifest, save_manifest
-from audiollm.data.corpus import tokenize_corpus
-from audiollm.data.voice_attributes import VocalAttributes
+from audiollm.data.tokenizing.corpus import tokenize_corpus
+from audiollm.data.voices.attributes import VocalAttributes
 from audiollm.modeling import AudioLLM
-from audiollm.tokenizer.checkpoints import export_released
+from audiollm.tokenizer.checkpoints.tokenizer import export_released
+from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.tokenizer.waveform_decoder import WaveformDecoder
-from audiollm.training import mini, mini_data, mini_evaluation, mini_package
-from audiollm.training.mini_card import percent, write_card
-from audiollm.training.mini_conversations import (
+from audiollm.training import mini
+from audiollm.training.audio_llm.small_llm import SmallLLMConfig
+from audiollm.training.recipes.mini import data as mini_data
+from audiollm.training.recipes.mini import evaluation as mini_evaluation
+from audiollm.training.recipes.mini import package as mini_package
+from audiollm.training.recipes.mini.card import percent, write_card
+from audiollm.training.recipes.mini.conversations import (
     answers_of,
     request_of,
     requests_to_speak,
@@ -34,11 +38,10 @@ from audiollm.training.mini_conversations import (
     voice_sentence,
     write_conversations,
 )
-from audiollm.training.mini_evaluation import evaluate_mini
-from audiollm.training.mini_layout import SPLITS, MiniLayout
-from audiollm.training.mini_lm import make_lm
-from audiollm.training.mini_package import folder_size, make_package, shrink_tokenizer
-from audiollm.training.small_llm import SmallLLMConfig
+from audiollm.training.recipes.mini.evaluation import evaluate_mini
+from audiollm.training.recipes.mini.layout import SPLITS, MiniLayout
+from audiollm.training.recipes.mini.lm import make_lm
+from audiollm.training.recipes.mini.package import folder_size, make_package, shrink_tokenizer
 
 from .conftest import Assets, tiny_decoder
 

@@ -16,19 +16,15 @@ from jsonargparse import auto_cli
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
 
-from audiollm.tokenizer.supervised import SupervisedTokenizer
-from audiollm.training import sap_sae_evaluation, sap_sae_experiment, train_tokenizer
-from audiollm.training.data_order import spread
-from audiollm.training.run_record import check_same_run
-from audiollm.training.sap_sae_data import evenly_of_each, read_data
-from audiollm.training.sap_sae_evaluation import SapSaeEvaluationConfig, evaluate
-from audiollm.training.sap_sae_experiment import (
-    Run,
-    SapSaeConfig,
-    run_experiment,
-    training_commands,
-)
-from audiollm.training.tokenizer_config import TokenizerTrainingConfig
+from audiollm.tokenizer.supervision.model import SupervisedTokenizer
+from audiollm.training import sap_sae_experiment, train_tokenizer
+from audiollm.training.audio_tokenizer.config import TokenizerTrainingConfig
+from audiollm.training.loop.batches import spread
+from audiollm.training.loop.record import check_same_run
+from audiollm.training.recipes.sap_sae import evaluation as sap_sae_evaluation
+from audiollm.training.recipes.sap_sae.data import evenly_of_each, read_data
+from audiollm.training.recipes.sap_sae.evaluation import SapSaeEvaluationConfig, evaluate
+from audiollm.training.sap_sae_experiment import Run, SapSaeConfig, run_experiment, training_commands
 
 KINDS = (("speech", None), ("music", None), ("sound", "dog"), ("sound", "rain"), ("sound", "bell"))
 YAML = """
@@ -122,8 +118,8 @@ def commands(monkeypatch) -> list[list[str]]:
     called: list[list[str]] = []
 
     def run(command: Sequence[str], num_threads: int, log: TextIO) -> None:
-        script, *flags = command
-        called.append([Path(script).name, *flags])
+        name, *flags = command[1:] if command[0] == "-m" else command
+        called.append([Path(name).name, *flags])
         if called[-1][0] == "train_tokenizer.py":
             train_tokenizer.train(auto_cli(TokenizerTrainingConfig, args=flags, as_positional=False))
         else:
@@ -139,7 +135,7 @@ SMALL = ("--speech_clips", "4", "--sap_clips", "1", "--gate_clips", "3", "--type
 
 def test_the_experiment_runs_resumes_and_grows(make_config: Any, commands: list[list[str]], tmp_path: Path) -> None:
     results = run_experiment(make_config(seeds=(0,), variants=("sap+sae",)))
-    steps = ["train_tokenizer.py", "train_tokenizer.py", "sap_sae_evaluation.py"]
+    steps = ["train_tokenizer.py", "train_tokenizer.py", sap_sae_experiment.EVALUATION]
     assert [command[0] for command in commands] == steps
     figures = results["runs"]["sap+sae"]["0"]
     assert figures["clustering"]["num_classes"] == 3

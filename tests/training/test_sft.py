@@ -16,16 +16,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from audiollm.data.collation import collate
-from audiollm.data.conversation import load_conversations
+from audiollm.data.conversation.loading import load_conversations
 from audiollm.modeling import AudioLLM
 from audiollm.training import sft
-from audiollm.training.checkpointing import ResumeError
-from audiollm.training.encoded_records import DataError, EncodedRecords
-from audiollm.training.objective import TargetTokenLoss
-from audiollm.training.optimizer import adamw
-from audiollm.training.run_record import config_as_json
+from audiollm.training.audio_llm.config import LoRASettings
+from audiollm.training.audio_llm.objective import TargetTokenLoss
+from audiollm.training.audio_llm.records import DataError, EncodedRecords
+from audiollm.training.loop.checkpoints import ResumeError
+from audiollm.training.loop.optimizer import adamw
+from audiollm.training.loop.record import config_as_json
 from audiollm.training.sft import NonFiniteLossError, train
-from audiollm.training.sft_config import LoRASettings
 
 from .finished_runs import assert_same_weights, metrics_of, weights_of
 

@@ -16,19 +16,19 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from audiollm.tokenizer.flow import FlowModel
+from audiollm.tokenizer.decoder.flow.model import FlowModel
+from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.tokenizer.waveform_decoder import WaveformDecoder
 from audiollm.training import train_decoder
-from audiollm.training.checkpointing import ResumeError
-from audiollm.training.decoder_config import FlowSettings
-from audiollm.training.decoder_data import prepare_items
-from audiollm.training.decoder_parts import join_decoder, load_part
-from audiollm.training.decoder_records import ClipFormat
-from audiollm.training.encoded_records import DataError
-from audiollm.training.flow_batches import make_pass
-from audiollm.training.flow_training import embedding_from_codebook
-from audiollm.training.run_record import NonFiniteLossError, config_as_json
+from audiollm.training.audio_llm.records import DataError
+from audiollm.training.decoder.clips import ClipFormat
+from audiollm.training.decoder.config import FlowSettings
+from audiollm.training.decoder.flow.batches import make_pass
+from audiollm.training.decoder.flow.trainer import embedding_from_codebook
+from audiollm.training.decoder.parts import join_decoder, load_part
+from audiollm.training.decoder.shards import prepare_items
+from audiollm.training.loop.checkpoints import ResumeError
+from audiollm.training.loop.record import NonFiniteLossError, config_as_json
 from audiollm.training.train_decoder import train
 
 from . import finished_runs
@@ -142,7 +142,8 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(
     (tmp_path / "config.json").write_text(json.dumps(config_as_json(config)))
     program = (
         "import os, signal\n"
-        "from audiollm.training import flow_training, train_decoder\n"
+        "from audiollm.training import train_decoder\n"
+        "from audiollm.training.decoder.flow import trainer as flow_training\n"
         "update = flow_training.FlowTrainer.update\n"
         "def dies(trainer, step, batch):\n"
         "    if step == 5:\n"

@@ -14,17 +14,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from audiollm.data.augmentation import AugmentationConfig
+from audiollm.data.audio.augmentation import AugmentationConfig
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.tokenizer.supervised import SupervisedTokenizer
+from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training import train_tokenizer
-from audiollm.training.checkpointing import ResumeError
-from audiollm.training.encoded_records import DataError
-from audiollm.training.run_record import NonFiniteLossError, config_as_json
-from audiollm.training.tokenizer_batches import collate_examples
-from audiollm.training.tokenizer_config import TaskWeights, TokenizerSettings
-from audiollm.training.tokenizer_records import TokenizerRecords
-from audiollm.training.tokenizer_start import load_start
+from audiollm.training.audio_llm.records import DataError
+from audiollm.training.audio_tokenizer.batches import collate_examples
+from audiollm.training.audio_tokenizer.config import TaskWeights, TokenizerSettings
+from audiollm.training.audio_tokenizer.records import TokenizerRecords
+from audiollm.training.audio_tokenizer.start import load_start
+from audiollm.training.loop.checkpoints import ResumeError
+from audiollm.training.loop.record import NonFiniteLossError, config_as_json
 from audiollm.training.train_tokenizer import train
 
 from .finished_runs import assert_same_weights, metrics_of, weights_of
@@ -171,7 +171,8 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(make_tokenizer_
     (tmp_path / "config.json").write_text(json.dumps(config_as_json(config)))
     program = (
         "import os, signal\n"
-        "from audiollm.training import tokenizer_training, train_tokenizer\n"
+        "from audiollm.training import train_tokenizer\n"
+        "from audiollm.training.audio_tokenizer import trainer as tokenizer_training\n"
         "update = tokenizer_training.TokenizerUpdater.update\n"
         "def dies(updater, step, batches):\n"
         "    if step == 5:\n"

@@ -25,12 +25,15 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from audiollm.data.augmentation import AugmentationConfig
-from audiollm.training import checkpointing, run_start, tokenizer_training, train_tokenizer
-from audiollm.training.encoded_records import DataError
-from audiollm.training.run_record import NonFiniteLossError, config_as_json
-from audiollm.training.tokenizer_config import TokenizerSettings
-from audiollm.training.tokenizer_records import TokenizerRecords
+from audiollm.data.audio.augmentation import AugmentationConfig
+from audiollm.training import train_tokenizer
+from audiollm.training.audio_llm.records import DataError
+from audiollm.training.audio_tokenizer import trainer as tokenizer_training
+from audiollm.training.audio_tokenizer.config import TokenizerSettings
+from audiollm.training.audio_tokenizer.records import TokenizerRecords
+from audiollm.training.loop import checkpoints as checkpointing
+from audiollm.training.loop import run as run_start
+from audiollm.training.loop.record import NonFiniteLossError, config_as_json
 from audiollm.training.train_tokenizer import flat_numbers, train
 
 from .finished_runs import metrics_of
@@ -320,7 +323,7 @@ def test_a_disk_that_fills_up_anywhere_else_ends_in_a_message_and_the_run_can_go
 # -------------------------------------------------------------------------------------------------------- sudden death
 
 # Where a run is killed: module, function, at which call, and the moment.
-UPDATE = ("audiollm.training.tokenizer_training", "TokenizerUpdater.update")
+UPDATE = ("audiollm.training.audio_tokenizer.trainer", "TokenizerUpdater.update")
 QUICK_DEATHS = [
     (*UPDATE, 3, "after"),
     ("torch", "save", 2, "after"),  # in the middle of a checkpoint's files
@@ -328,16 +331,16 @@ QUICK_DEATHS = [
     ("os", "replace", 7, "after"),  # when `latest` does not name it yet
     ("os", "replace", 12, "after"),  # the same of the second checkpoint
     ("shutil", "rmtree", 1, "before"),  # before the first one is removed
-    ("audiollm.tokenizer.supervised", "SupervisedTokenizer.save_pretrained", 1, "after"),  # at the very end
+    ("audiollm.tokenizer.supervision.model", "SupervisedTokenizer.save_pretrained", 1, "after"),  # at the very end
 ]
 DEATHS = [
     *[(*UPDATE, step, moment) for step in range(1, 5) for moment in ("before", "after")],
     *[("os", "replace", call, "after") for call in range(1, 15)],
     *[("torch", "save", call, "before") for call in range(1, 9)],
-    ("audiollm.training.run_record", "MetricsLog.write", 3, "before"),
+    ("audiollm.training.loop.record", "MetricsLog.write", 3, "before"),
 ]
 EVALUATION_DEATHS = [
-    ("audiollm.training.tokenizer_evaluation", "write_samples", 1, "before"),
+    ("audiollm.training.audio_tokenizer.evaluation", "write_samples", 1, "before"),
     ("audiollm.training.train_tokenizer", "draw_run", 1, "before"),
 ]
 

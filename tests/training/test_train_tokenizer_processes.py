@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from audiollm.training.tokenizer_config import TokenizerSettings, TokenizerTrainingConfig
+from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
 from audiollm.training.train_tokenizer import flat_numbers, train
 
 from .finished_runs import metrics_of, weights_of

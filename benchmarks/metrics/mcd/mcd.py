@@ -15,8 +15,8 @@ from audiollm.benchmarks.metrics.waveform_pairs import (
     waveform_metric_info,
     waveform_pairs,
 )
-from audiollm.tokenizer.decoder_configuration import MelConfig
-from audiollm.tokenizer.mel import MelSpectrogram
+from audiollm.tokenizer.decoder.configuration import MelConfig
+from audiollm.tokenizer.signal.mel import MelSpectrogram
 
 NUM_COEFFICIENTS = 13
 

@@ -7,8 +7,8 @@ from typing import Any
 import datasets
 import evaluate
 
-from audiollm.benchmarks.speech.seed_tts_pairs import TextPair, score_pairs
-from audiollm.benchmarks.speech.seed_tts_text import Language
+from audiollm.benchmarks.metrics.seed_tts_wer.pairs import TextPair, score_pairs
+from audiollm.benchmarks.metrics.seed_tts_wer.text import Language
 
 _DESCRIPTION = """Mean over utterances of each one's word error rate (English) or character error rate (Mandarin), by
 the published rule of seed-tts-eval: Chinese and ASCII punctuation but the straight apostrophe is deleted with nothing

@@ -1,0 +1,195 @@
+"""Conversations rendered by a chat template and cut into pieces that can be tokenized safely.
+
+What a text says can never become structure. Templates are text in, text out, so special tokens that a text spells
+are broken up by a character nobody uses before rendering; every special token found afterwards is the template's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from audiollm.data.conversation.loading import AudioPart, Conversation, Message
+from audiollm.vocabulary import AUDIO_END, AUDIO_START, TURN_START
+
+NO_TURN = "prompt"  # the role of what a template writes outside any turn
+
+_CODE_TOKENS = r"<\|audio_\d+\|>"  # stands for thousands of alternatives
+_GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_PRIVATE_USE = range(0xE000, 0xF900)  # characters without a meaning; one that no text contains breaks up spelt marks
+
+
+@dataclass
+class Piece:
+    """A stretch of a rendered conversation: a special token, an audio segment, or text between them.
+
+    Attributes:
+        text: what it says; empty for an audio segment.
+        is_special: whether it is one special token.
+        is_audio: whether it stands for an audio segment with its marks.
+        by_assistant: whether the template says that the model writes it.
+        role: whose turn it belongs to.
+        token_ids: filled in by the processor.
+    """
+
+    text: str
+    is_special: bool = False
+    is_audio: bool = False
+    by_assistant: bool = False
+    role: str = NO_TURN
+    token_ids: list[int] = field(default_factory=list)
+
+
+class ConversationRenderer:
+    """Renders conversations for one text tokenizer.
+
+    Args:
+        text_tokenizer: its special tokens are structure; templates see their names.
+    """
+
+    def __init__(self, text_tokenizer: PreTrainedTokenizerBase) -> None:
+        self._names: dict[str, Any] = dict(text_tokenizer.special_tokens_map)
+        code = re.compile(_CODE_TOKENS)
+        added = text_tokenizer.added_tokens_decoder.values()
+        names = {token.content for token in added if token.special and not code.fullmatch(token.content)}
+        # The longest first, as the tokenizer itself does.
+        self._special = re.compile("|".join([_CODE_TOKENS, *map(re.escape, sorted(names, key=len, reverse=True))]))
+
+    def pieces(self, conversation: Conversation, template: str, **options: bool) -> list[Piece]:
+        """Renders a conversation and cuts it at its structure: special tokens, and where the assistant speaks.
+
+        Between two cuts, template and users' text stay one string, so its ids are those of the rendered text. The cut
+        in front of what the assistant says makes a training example begin with the very ids of its prompt.
+
+        Args:
+            conversation: the conversation.
+            template: Jinja source.
+            options: ``add_generation_prompt``, ``continue_final_message``.
+
+        Raises:
+            ValueError: if the template does not show every audio part as the bare pair of marks.
+        """
+        messages: Any = [_template_message(message) for message in conversation.messages]
+        tools: Any = conversation.tools
+        separator = self._separator([messages, tools])
+        if separator:
+            messages, tools = (_map_strings(value, self._breaker(separator)) for value in (messages, tools))
+        marks_assistant = marks_assistant_turns(template)
+        rendered, spans = render_jinja_template(
+            conversations=[messages],
+            tools=tools,
+            chat_template=template,
+            return_assistant_tokens_mask=marks_assistant,
+            **options,
+            **self._names,
+        )
+        pieces = self._cut(rendered[0], spans[0] if marks_assistant else [], separator)
+        num_shown, num_parts = sum(piece.is_audio for piece in pieces), len(conversation.audio_parts)
+        if num_shown != num_parts:
+            raise ValueError(
+                f"{conversation.id}: the chat template shows {num_shown} audio parts of {num_parts}: it must render "
+                f"each as {AUDIO_START}{AUDIO_END}"
+            )
+        return pieces
+
+    def text(self, conversation: Conversation, template: str, codes: Iterator[list[int]], **options: bool) -> str:
+        """Renders a conversation as one text, audio spelt out from the next ``codes``; other arguments as `pieces`."""
+        messages = [_template_message(message, codes) for message in conversation.messages]
+        rendered, _ = render_jinja_template(
+            conversations=[messages], tools=conversation.tools, chat_template=template, **options, **self._names
+        )
+        return rendered[0]
+
+    def _separator(self, values: Any) -> str:
+        """A private-use character that no text contains; empty if no text spells a special token."""
+        texts = list(_strings(values))
+        if not any(self._special.search(text) for text in texts):
+            return ""
+        used = set().union(*texts)
+        return next(chr(code) for code in _PRIVATE_USE if chr(code) not in used)
+
+    def _breaker(self, separator: str) -> Callable[[str], str]:
+        """A function that puts ``separator`` into every special token spelt out in a text."""
+
+        def break_up(text: str) -> str:
+            while match := self._special.search(text):
+                middle = match.start() + 1
+                text = f"{text[:middle]}{separator}{text[middle:]}"
+            return text
+
+        return break_up
+
+    def _cut(self, rendered: str, spans: Sequence[tuple[int, int]], separator: str) -> list[Piece]:
+        """Cuts a rendered text at special tokens and at the edges of the assistant's spans."""
+        specials = dict(match.span() for match in self._special.finditer(rendered))
+        edges = {0, len(rendered), *specials.keys(), *specials.values(), *chain.from_iterable(spans)}
+        pieces: list[Piece] = []
+        for start, end in pairwise(sorted(edge for edge in edges if edge <= len(rendered))):
+            piece = Piece(rendered[start:end], start in specials)
+            piece.by_assistant = any(first <= start < last for first, last in spans)
+            if not piece.is_special and separator:
+                piece.text = piece.text.replace(separator, "")
+            if _is(piece, AUDIO_END) and pieces and _is(pieces[-1], AUDIO_START):
+                pieces[-1] = Piece("", is_audio=True, by_assistant=piece.by_assistant)
+            else:
+                pieces.append(piece)
+        _assign_roles(pieces)
+        return pieces
+
+
+def marks_assistant_turns(template: str) -> bool:
+    """Whether a chat template says what the assistant writes (``{% generation %}`` blocks)."""
+    return _GENERATION_BLOCK.search(template) is not None
+
+
+def _is(piece: Piece, special_token: str) -> bool:
+    return piece.is_special and piece.text == special_token
+
+
+def _assign_roles(pieces: Sequence[Piece]) -> None:
+    """A ChatML turn's role is the line behind its opening mark; other templates only tell the assistant's spans."""
+    role = NO_TURN
+    for piece, following in pairwise([*pieces, Piece("")]):
+        if _is(piece, TURN_START):
+            role = following.text.split("\n", 1)[0]
+        piece.role = "assistant" if piece.by_assistant else role
+
+
+def _template_message(message: Message, codes: Iterator[list[int]] | None = None) -> dict[str, Any]:
+    """A message as templates expect it; audio has its codes, or an empty list that shows as a bare pair of marks."""
+    content: list[dict[str, Any]] = []
+    for part in message.content:
+        if isinstance(part, AudioPart):
+            content.append({"type": "audio", "codes": [] if codes is None else next(codes)})
+        elif content and content[-1]["type"] == "text":
+            content[-1]["text"] += part.text  # one text, so that no token can be spelt across two parts
+        else:
+            content.append({"type": "text", "text": part.text})
+    optional = {"name": message.name, "tool_calls": message.tool_calls, "tool_call_id": message.tool_call_id}
+    present = {key: value for key, value in optional.items() if value is not None}
+    return {"role": message.role, "content": content, **present}
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from chain.from_iterable(map(_strings, chain(value.keys(), value.values())))
+    elif isinstance(value, (list, tuple)):
+        yield from chain.from_iterable(map(_strings, value))
+
+
+def _map_strings(value: Any, function: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {function(key): _map_strings(item, function) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_map_strings(item, function) for item in value]
+    return value

@@ -1,0 +1,100 @@
+"""Commands on checkpoints and the installation."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Literal
+
+from .console import Dtype, load_tokenizer, show, show_diagnosis, write_line
+
+
+def extend_llm(  # not `extend`: the parser would look up that public name and so load torch
+    llm: str,
+    output: str,
+    *,
+    audio_tokenizer: str = "mini",
+    init: Literal["text", "codebook"] = "text",
+    dtype: Dtype = "bfloat16",
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Give a text LLM the audio vocabulary and write an Audio-LLM checkpoint, ready for training/sft.py.
+
+    Args:
+        llm: checkpoint folder or Hub id of a causal LM with a fast tokenizer, such as Qwen/Qwen2.5-0.5B.
+        output: the folder to write; must not exist or be empty.
+        audio_tokenizer: checkpoint folder or Hub id of the audio tokenizer, the embedded one if not given; a copy goes
+            into the checkpoint.
+        init: draw the new embedding rows like text rows, or project them from the tokenizer's codebook.
+        dtype: precision of the written weights.
+        seed: seed of the new rows.
+        json: print the summary as JSON.
+    """
+    import torch
+
+    from audiollm.modeling import AudioLLM
+
+    if Path(output).exists() and any(Path(output).iterdir()):
+        raise ValueError(f"{output} is not empty; name a new folder for the Audio-LLM checkpoint")
+    codec = load_tokenizer(audio_tokenizer, "float32", "cpu")
+    model = AudioLLM.create(llm, audio_tokenizer=codec, init=init, seed=seed, dtype=getattr(torch, dtype))
+    model.save_pretrained(output)
+    summary = {
+        "output": output,
+        "codebook_size": model.vocabulary.codebook_size,
+        "first_code_id": model.vocabulary.first_code_id,
+        "embedding_rows": model.model.get_input_embeddings().weight.shape[0],
+        "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
+    }
+    show(summary, as_json=json, title="extended vocabulary")
+
+
+def export_tokenizer(source: str, output: str) -> None:
+    """Write the tokenizer of a training run in the released layout: only what decides the codes.
+
+    The text decoder that supervised it and the layers behind the quantizer stay behind; the codes are the same.
+
+    Args:
+        source: a run of training/train_tokenizer.py, or the folder of a full training checkpoint.
+        output: folder to write; must not exist or be empty.
+    """
+    from audiollm.tokenizer.supervision.model import SupervisedTokenizer
+
+    if Path(output).exists() and any(Path(output).iterdir()):
+        raise ValueError(f"{output} is not empty; name a new folder for the tokenizer")
+    run_model = Path(source) / "model"
+    model = SupervisedTokenizer.from_pretrained(run_model if run_model.is_dir() else source)
+    model.export_tokenizer(output)
+    write_line(f"wrote {output}: {model.tokenizer.codebook_size} codes, {model.tokenizer.frame_rate:g} per second")
+
+
+def convert(source: str, output: str) -> None:
+    """Rewrite a released waveform decoder (config.yaml, flow.pt, hift.pt) as safetensors and JSON.
+
+    No weight changes. What is read is only ever data: an unknown tag of the YAML, or code in a .pt file, is refused.
+
+    Args:
+        source: the decoder's folder or Hub id, or a folder that holds decoder/.
+        output: folder to write.
+    """
+    from audiollm.tokenizer.decoder.checkpoints.files import convert_decoder
+
+    write_line(f"wrote {convert_decoder(source, output)}")
+
+
+def doctor(*, json: bool = False) -> None:
+    """Report versions, devices and optional parts, and how to get what is missing.
+
+    Args:
+        json: print the report as JSON.
+    """
+    from audiollm.environment import diagnose
+
+    report = diagnose()
+    if json:
+        write_line(jsonlib.dumps(report, indent=2))
+    else:
+        show_diagnosis(report)
+    if report["missing"]:
+        raise SystemExit(1)

@@ -1,0 +1,123 @@
+"""Commands on data: turning corpora into codes, and showing what is trained on."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Literal
+
+from .console import Dtype, load_tokenizer, show, show_token_table, write_line
+
+
+def tokenize(
+    source: str,
+    output: str,
+    *,
+    audio_tokenizer: str = "mini",
+    batch_size: int = 16,
+    mono: Literal["first", "mean"] = "first",
+    dtype: Dtype = "float32",
+    device: str | None = None,
+    num_shards: int = 1,
+    shard: int = 0,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Turn a corpus into codes: conversations (JSONL, parquet) or audio files, resumable after any interruption.
+
+    Args:
+        source: a manifest of conversation records, an audio file, or a folder of audio files.
+        output: where the records with codes go (.jsonl or .parquet); appears only once it is complete.
+        audio_tokenizer: checkpoint folder or Hub id of the audio tokenizer; the embedded one if not given.
+        batch_size: 30 s segments encoded at once.
+        mono: which waveform of a multi-channel file is heard; "first" is the reference's rule.
+        dtype: precision of the encoder; bfloat16 changes a few codes (see docs/tokenizer.md).
+        device: torch device; the first GPU when there is one.
+        num_shards: split the corpus into this many parts, one per process or machine.
+        shard: which part this process takes, from 0.
+        skip_bad: list unreadable clips in OUTPUT.rejected.jsonl and go on, instead of stopping at the first.
+        overwrite: replace an output that exists.
+        json: print the report as JSON.
+    """
+    from audiollm.data.tokenizing.corpus import tokenize_corpus
+
+    report = tokenize_corpus(
+        source,
+        load_tokenizer(audio_tokenizer, dtype, device),
+        output,
+        batch_size=batch_size,
+        mono=mono,
+        skip_bad=skip_bad,
+        num_shards=num_shards,
+        shard=shard,
+        overwrite=overwrite,
+    )
+    show(vars(report), as_json=json, title=f"tokenized {source}")
+
+
+def inspect_data(
+    data: str, *, model: str = "mini", index: int = 0, limit: int | None = None, json: bool = False
+) -> None:
+    """Show one training record token by token, exactly as the model is trained on it.
+
+    Args:
+        data: conversation records: JSONL, parquet, a saved `datasets` folder or a Hub id.
+        model: Audio-LLM folder (or Hub id) whose processor encodes the record; the embedded one if not given.
+        index: which record, from 0.
+        limit: print at most this many tokens.
+        json: one JSON object per token instead of a table.
+    """
+    from transformers import AutoConfig
+
+    from audiollm.data.conversation.loading import load_conversations
+    from audiollm.inspection import token_rows
+    from audiollm.mini import model_or_mini
+    from audiollm.processing import AudioLLMProcessor
+
+    model = model_or_mini(model)
+    processor = AudioLLMProcessor.from_pretrained(model)
+    conversations = load_conversations(data, codebook_size=processor.vocabulary.codebook_size)
+    if not 0 <= index < len(conversations):
+        raise ValueError(f"--index {index}: {data} holds records 0 to {len(conversations) - 1}")
+    conversation = conversations[index]
+    rows = token_rows(processor, conversation, max_length=AutoConfig.from_pretrained(model).max_position_embeddings)
+    if json:
+        for row in rows[:limit]:
+            write_line(jsonlib.dumps(vars(row), ensure_ascii=False))
+        return
+    show_token_table(rows[:limit], total=len(rows), record_id=conversation.id)
+
+
+def speech_data(
+    source: str,
+    output: str,
+    *,
+    split: str | None = None,
+    voice_share: float = 0.8,
+    min_seconds: float = 0.3,
+    max_seconds: float = 30.0,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
+    """Turn clips with texts into records that teach a model to speak, in a voice that is asked for in words.
+
+    Args:
+        source: a manifest of clips with a text and codes or audio, such as `audiollm tokenize` writes.
+        output: conversation records for training/sft.py (.jsonl).
+        split: use clips of this split only.
+        voice_share: share of the clips with known vocal attributes whose request describes the voice.
+        min_seconds: shorter clips are left out.
+        max_seconds: longer clips are left out, not cut.
+        seed: changes which clips get which words.
+        json: print the report as JSON.
+    """
+    from audiollm.data.voices.speech_records import SpeechTaskSettings, write_speech_records
+
+    settings = SpeechTaskSettings(
+        split=split, voice_share=voice_share, min_seconds=min_seconds, max_seconds=max_seconds, seed=seed
+    )
+    report = write_speech_records(source, output, settings)
+    if json:
+        write_line(jsonlib.dumps(vars(report), ensure_ascii=False))
+    else:
+        write_line(str(report))

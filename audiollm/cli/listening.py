@@ -1,0 +1,99 @@
+"""Commands that listen to recordings."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Sequence
+
+from .console import Dtype, load_audio_llm, write_line
+
+
+def transcribe(
+    audio: list[str],
+    *,
+    model: str = "mini",
+    prompt: str | None = None,
+    max_new_tokens: int = 256,
+    dtype: Dtype = "float32",
+    device: str | None = None,
+    skip_bad: bool = False,
+    json: bool = False,
+) -> None:
+    """Write down what is said in recordings.
+
+    Args:
+        audio: one or more audio files.
+        model: Audio-LLM folder or Hub id; the small embedded one if not given.
+        prompt: ask this instead of the standard transcription instruction.
+        max_new_tokens: longest answer, in tokens.
+        dtype: precision of the LLM.
+        device: torch device; the first GPU when there is one.
+        skip_bad: report unreadable or too long recordings and go on, instead of stopping at the first.
+        json: one JSON object per recording.
+    """
+    from audiollm.prompts import instruction
+
+    llm = load_audio_llm(model, dtype, device)
+    _ask_about(llm, audio, prompt or instruction("transcribe"), max_new_tokens, skip_bad, json, "transcribed")
+
+
+def describe(
+    audio: list[str],
+    *,
+    question: str | None = None,
+    model: str = "mini",
+    max_new_tokens: int = 256,
+    dtype: Dtype = "float32",
+    device: str | None = None,
+    skip_bad: bool = False,
+    json: bool = False,
+) -> None:
+    """Say what can be heard in recordings, or answer a question about them.
+
+    Args:
+        audio: one or more audio files.
+        question: ask this instead of for a description, such as "Is the speaker a man or a woman?".
+        model: Audio-LLM folder or Hub id; the small embedded one if not given.
+        max_new_tokens: longest answer, in tokens.
+        dtype: precision of the LLM.
+        device: torch device; the first GPU when there is one.
+        skip_bad: report unreadable or too long recordings and go on, instead of stopping at the first.
+        json: one JSON object per recording.
+    """
+    from audiollm.prompts import instruction
+
+    llm = load_audio_llm(model, dtype, device)
+    _ask_about(llm, audio, question or instruction("describe"), max_new_tokens, skip_bad, json, "described")
+
+
+def _ask_about(
+    llm: object, audio: Sequence[str], question: str, max_new_tokens: int, skip_bad: bool, as_json: bool, done: str
+) -> None:
+    """Asks the same of every recording and writes the answers, one line each.
+
+    Raises:
+        AudioError: for an unreadable recording, unless those are skipped.
+        ValueError: for one that is too long, likewise; or if no recording was left.
+    """
+    from rich.progress import track
+
+    from audiollm.data.audio.reading import AudioError
+    from audiollm.modeling import AudioLLM, ContextError
+
+    assert isinstance(llm, AudioLLM)
+    num_bad = 0
+    for path in track(audio, description="listening", disable=as_json or len(audio) == 1, transient=True):
+        try:
+            answer = llm.ask(path, question, max_new_tokens=max_new_tokens)
+        except (AudioError, ContextError) as error:
+            if not skip_bad:
+                raise error if isinstance(error, AudioError) else ValueError(f"{path}: {error}") from error
+            num_bad += 1
+            write_line(jsonlib.dumps({"audio": path, "error": str(error)}) if as_json else f"{path}: skipped: {error}")
+            continue
+        line = {"audio": path, "text": answer}
+        write_line(
+            jsonlib.dumps(line, ensure_ascii=False) if as_json else (f"{path}: {answer}" if audio[1:] else answer)
+        )
+    if num_bad == len(audio):
+        raise ValueError(f"none of the {num_bad} recordings could be {done}")

@@ -1,0 +1,166 @@
+"""Commands that make sound: speaking a text, and a recording that goes through its codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .console import Dtype, find_device, load_audio_llm, load_tokenizer, show
+
+NO_RECOGNIZER = "none"
+
+
+def speak(
+    text: str,
+    *,
+    output: str,
+    model: str = "mini",
+    voice: str | None = None,
+    prompt_audio: str | None = None,
+    speaker_audio: str | None = None,
+    speaker_encoder: str = "resemblyzer",
+    steps: int = 10,
+    guidance: float | None = None,
+    temperature: float | None = None,
+    min_seconds: float | None = None,
+    max_seconds: float | None = None,
+    seed: int = 0,
+    dtype: Dtype = "float32",
+    device: str | None = None,
+    stream: bool = False,
+    json: bool = False,
+) -> None:
+    """Speak a text and write the sound.
+
+    Args:
+        text: what to say.
+        output: file to write, .wav, .flac or .ogg; also -o.
+        model: Audio-LLM folder or Hub id, with a waveform decoder; the small embedded one if not given.
+        voice: who says it and how, in words, such as "an elderly man, slowly".
+        prompt_audio: a recording whose voice the decoder takes over.
+        speaker_audio: a recording that a speaker encoder describes for the decoder.
+        speaker_encoder: which one; its vectors must be what the decoder was trained with.
+        steps: steps of the decoder's flow model; fewer are faster and coarser.
+        guidance: strength of its guidance; the checkpoint's own if not given.
+        temperature: below 1 makes the LLM's choice of codes more cautious.
+        min_seconds: the sound lasts at least so long.
+        max_seconds: and at most so long; 30, or what the model's context holds, if not given.
+        seed: of everything that is drawn.
+        dtype: precision of the LLM.
+        device: torch device; the first GPU when there is one.
+        stream: write the sound while the LLM is still speaking.
+        json: print the summary as JSON.
+    """
+    from audiollm import speaking
+    from audiollm.data.audio.writing import check_output_path, open_audio_output
+    from audiollm.generation.streaming import StreamedAudio
+
+    check_output_path(output)
+    speaker = describe_speaker(speaker_audio, speaker_encoder, device)
+    llm = load_audio_llm(model, dtype, device)
+    options: dict[str, Any] = {
+        "speaker": speaker,
+        "prompt_audio": prompt_audio,
+        "steps": steps,
+        "guidance": guidance,
+        "temperature": temperature,
+        "min_seconds": min_seconds,
+        "max_seconds": max_seconds,
+        "seed": seed,
+    }
+    facts: dict[str, Any] = {"output": output, "text": text, "voice": voice}
+    sample_rate = llm.processor.audio_tokenizer.output_sample_rate
+    with open_audio_output(output, sample_rate) as writer:
+        if stream:
+            with speaking.speak_stream(llm, text, voice, **options) as answer:
+                for piece in answer:
+                    if isinstance(piece, StreamedAudio):  # grammar keeps text out, types do not know
+                        writer.write(piece.waveform)
+        else:
+            writer.write(speaking.speak(llm, text, voice, **options).waveform)
+        if not writer.num_samples:
+            raise ValueError(
+                f"the model said nothing, so {output} was not written; try another --seed or --min-seconds"
+            )
+        facts["seconds"] = writer.num_samples / sample_rate
+    show(facts, as_json=json, title="spoken")
+
+
+def reconstruct(
+    source: str,
+    output: str,
+    *,
+    audio_tokenizer: str = "mini",
+    prompt_audio: str | None = None,
+    speaker_audio: str | None = None,
+    speaker_encoder: str = "resemblyzer",
+    steps: int = 10,
+    guidance: float | None = None,
+    seed: int = 42,
+    dtype: Dtype = "float32",
+    device: str | None = None,
+    text: str | None = None,
+    asr: str = "whisper-tiny.en",
+    language: str | None = None,
+    report: bool = False,
+    stream: bool = False,
+    json: bool = False,
+) -> None:
+    """Turn a recording into codes and back, to hear and measure what the codes keep.
+
+    Args:
+        source: a recording of any format and length.
+        output: file to write, .wav, .flac or .ogg.
+        audio_tokenizer: checkpoint folder or Hub id of an audio tokenizer with a waveform decoder; the embedded one if
+            not given.
+        prompt_audio: a recording whose voice the decoder takes over.
+        speaker_audio: a recording that a speaker encoder describes for the decoder.
+        speaker_encoder: which one; its vectors must be what the decoder was trained with.
+        steps: steps of the decoder's flow model; fewer are faster and coarser.
+        guidance: strength of its guidance; the checkpoint's own if not given.
+        seed: of the decoder's noise.
+        dtype: precision of the encoder and the decoder.
+        device: torch device; the first GPU when there is one.
+        text: what is said in the recording; with --report the words are counted against it.
+        asr: recognizer of the report: folder, Hub id, whisper-tiny.en or whisper-base; "none" counts no words.
+        language: of the speech, such as fr.
+        report: write OUTPUT's name with _report: both sounds, pictures, WER, STOI, PESQ and mel distances.
+        stream: decode while encoding, in constant memory.
+        json: print the summary as JSON.
+    """
+    from audiollm import reconstruction
+
+    result = reconstruction.reconstruct(
+        source,
+        output,
+        load_tokenizer(audio_tokenizer, dtype, device),
+        speaker=describe_speaker(speaker_audio, speaker_encoder, device),
+        prompt=prompt_audio,
+        steps=steps,
+        seed=seed,
+        stream=stream,
+        guidance=guidance,
+    )
+    facts: dict[str, Any] = {
+        "output": str(result.output),
+        "seconds": result.output_seconds,
+        "codes": len(result.codes),
+        "real_time_factor": result.real_time_factor,
+    }
+    if report:
+        from audiollm.benchmarks.speech.reconstruction_report import report_reconstruction
+
+        folder = Path(output).with_name(f"{Path(output).stem}_report")
+        recognizer = None if asr == NO_RECOGNIZER else asr
+        scores = report_reconstruction(result, folder, text=text, asr=recognizer, language=language)
+        facts |= scores.reconstructed | {"report": str(folder / "report.html")}
+    show(facts, as_json=json, title=f"reconstructed {source}")
+
+
+def describe_speaker(recording: str | None, encoder: str, device: str | None) -> Any:
+    """The speaker vector of a recording; None if there is none."""
+    if recording is None:
+        return None
+    from audiollm.data.voices.encoders import embed_recording, load_speaker_encoder
+
+    return embed_recording(load_speaker_encoder(encoder, find_device(device)), recording)

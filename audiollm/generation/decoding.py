@@ -1,0 +1,159 @@
+"""Generated codes to sound: whose voice, and the batch or the stream that the audio tokenizer decodes."""
+# Shapes: B prompts, S size of a speaker vector, T codes of one segment, N samples.
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audiollm.chat.input import AudioSource, audio_parts
+from audiollm.tokenizer.base import AudioTokenizer, Codes
+from audiollm.tokenizer.decoder.inputs import check_settings
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DecodingSettings:
+    """How codes become sound. Without any of it: the decoder's own defaults and its neutral voice.
+
+    Attributes:
+        speaker: a speaker encoder's vector, float, ``[S]`` for all prompts or ``[B, S]``.
+        prompt_audio: a recording whose voice is taken over (zero-shot): path, bytes of a file, or samples.
+        sampling_rate: rate in Hz of ``prompt_audio`` that comes as samples.
+        prompt: the same, prepared by the decoder already, in place of ``prompt_audio``.
+        steps: steps of the flow model.
+        guidance: strength of its classifier-free guidance.
+        seed: of its noise.
+    """
+
+    speaker: Tensor | Sequence[float] | None = None
+    prompt_audio: AudioSource | None = None
+    sampling_rate: int | None = None
+    prompt: Any = None
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompt is not None and self.prompt_audio is not None:
+            raise ValueError("prompt is prompt_audio prepared already: give one of them")
+        if self.sampling_rate is not None and self.prompt_audio is None:
+            raise ValueError(f"sampling_rate={self.sampling_rate} belongs to prompt_audio, which is missing")
+
+
+class SpeechDecoder:
+    """An audio tokenizer's decoder with a voice; all checks, and the work on the prompt, are done when it is made.
+
+    Args:
+        audio_tokenizer: decodes.
+        settings: voice and details; None for defaults.
+        num_prompts: B, how many prompts are answered.
+
+    Raises:
+        ValueError: if the audio tokenizer cannot decode, or cannot take such a voice.
+        AudioError: if the prompt's recording cannot be used.
+    """
+
+    def __init__(
+        self, audio_tokenizer: AudioTokenizer, settings: DecodingSettings | None = None, num_prompts: int = 1
+    ) -> None:
+        if not audio_tokenizer.can_decode:
+            raise ValueError(
+                "this audio tokenizer has no waveform decoder, so the answer can be had as codes but not as sound: "
+                "pass return_waveforms=False, or use an audio tokenizer with a decoder/ folder"
+            )
+        settings = settings or DecodingSettings()
+        check_settings(
+            10 if settings.steps is None else settings.steps,
+            settings.guidance,
+            0 if settings.seed is None else settings.seed,
+        )
+        self._audio_tokenizer: Any = audio_tokenizer
+        self.sample_rate = audio_tokenizer.output_sample_rate
+        speaker_size = getattr(getattr(audio_tokenizer, "decoder", None), "speaker_size", None)
+        self._speaker = _checked_speaker(settings.speaker, num_prompts, speaker_size)
+        prompt = settings.prompt
+        if settings.prompt_audio is not None:
+            prompt = voice_prompt(audio_tokenizer, settings.prompt_audio, settings.sampling_rate)
+        options = {
+            "prompt": prompt,
+            "steps": settings.steps,
+            "guidance": settings.guidance,
+            "seed": settings.seed,
+        }
+        # What is not given is left out: its default is the decoder's, and not every decoder knows all of it.
+        self._options = {name: value for name, value in options.items() if value is not None}
+
+    def decode(self, rows: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """Decodes the audio segments of all answers in one batch.
+
+        Args:
+            rows: int64 codes ``[T]`` of each segment of each answer; as many answers per prompt for all prompts.
+
+        Returns:
+            Waveforms, float32 ``[N]`` each, nested like ``rows``.
+        """
+        clips = [codes for row in rows for codes in row]
+        if not clips:
+            return [[] for _ in rows]
+        voice: dict[str, Tensor] = {}
+        if self._speaker is not None:
+            answers_per_prompt = max(1, len(rows) // len(self._speaker))
+            numbers = [number for number, row in enumerate(rows) for _ in row]
+            which = torch.tensor([min(number // answers_per_prompt, len(self._speaker) - 1) for number in numbers])
+            voice["speaker"] = self._speaker[which]
+        codes = Codes.from_list([clip[None] for clip in clips])
+        decoded = iter(self._audio_tokenizer.decode(codes, **voice, **self._options))
+        return [[next(decoded) for _ in row] for row in rows]
+
+    def decode_stream(self, codes: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Decodes one segment while its codes, int64 ``[T]``, come in; yields samples, float32 ``[N]``."""
+        voice = {} if self._speaker is None else {"speaker": self._speaker[0]}
+        yield from self._audio_tokenizer.decode_stream(codes, **voice, **self._options)
+
+
+def voice_prompt(audio_tokenizer: AudioTokenizer, recording: AudioSource, sampling_rate: int | None = None) -> Any:
+    """Prepares a recording as the prompt of the waveform decoder: its codes, and the decoder's own mel of it.
+
+    Args:
+        audio_tokenizer: encodes it; its ``decoder`` makes the prompt.
+        recording: path, bytes of a file, or samples.
+        sampling_rate: rate in Hz of samples.
+
+    Raises:
+        ValueError: if there is no decoder that takes prompts, or the recording comes as codes or gives none.
+        AudioError: if the recording cannot be used.
+    """
+    decoder: Any = getattr(audio_tokenizer, "decoder", None)
+    if decoder is None:
+        raise ValueError(
+            f"{type(audio_tokenizer).__name__} has no decoder that takes a recording as prompt: give speaker= instead"
+        )
+    parts = audio_parts(recording, sampling_rate)
+    if len(parts) != 1 or parts[0].codes is not None:
+        raise ValueError("prompt_audio must be one recording (a path, bytes or samples), for its mel is needed too")
+    waveform, rate = parts[0].load()
+    codes = audio_tokenizer.encode([waveform], rate)[0]
+    if not codes.shape[-1]:
+        raise ValueError(f"prompt_audio of {len(waveform) / rate:.3f} s gives no codes: use a few seconds of speech")
+    return decoder.prompt(waveform, rate, codes)
+
+
+def _checked_speaker(speaker: Tensor | Sequence[float] | None, num_prompts: int, size: int | None) -> Tensor | None:
+    """The speaker vectors as ``[1, S]`` or ``[B, S]``; ``size`` is the decoder's, where it says so."""
+    if speaker is None:
+        return None
+    vectors = torch.as_tensor(speaker, dtype=torch.float32)
+    fits = vectors.dim() == 1 or (vectors.dim() == 2 and vectors.shape[0] in (1, num_prompts))
+    if not fits or size not in (None, vectors.shape[-1]):
+        number = "size" if size is None else size
+        raise ValueError(
+            f"speaker has shape {list(vectors.shape)}: use [{number}] for all prompts, or [{num_prompts}, {number}] "
+            "with one vector per prompt"
+        )
+    if not bool(vectors.isfinite().all()):
+        raise ValueError("speaker holds NaN or infinite values: was it made from silence?")
+    return vectors.reshape(-1, vectors.shape[-1])

@@ -1,0 +1,258 @@
+"""Generation that keeps to the grammar of text and audio, and sampling that does not get stuck in a sound.
+
+Both parts are logits processors for transformers' ``generate``. They read their state off the token ids they are given,
+so batches, left padding, beam search and assisted decoding need nothing special.
+"""
+# Shapes: B rows, S token ids so far, W logits (at least as many as tokens), K window of recent ids.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from audiollm.vocabulary import AudioVocabulary
+
+Modality = Literal["text", "audio"]
+MODALITIES: tuple[Modality, ...] = ("text", "audio")
+
+
+def check_modalities(modalities: Collection[str]) -> frozenset[str]:
+    """Returns the modalities as a set.
+
+    Raises:
+        ValueError: if there are none, or one is neither "text" nor "audio".
+    """
+    if isinstance(modalities, str):
+        modalities = {modalities}
+    if not modalities or set(modalities) - set(MODALITIES):
+        raise ValueError(f"modalities={modalities!r}: use {{'text'}}, {{'audio'}} or {{'text', 'audio'}}")
+    return frozenset(modalities)
+
+
+def ends_inside_audio(token_ids: Tensor, vocabulary: AudioVocabulary) -> Tensor:
+    """True for rows of ids ``[B, S]`` whose last audio segment is still open; bool ``[B]``."""
+    return _last_place(token_ids, vocabulary.start_id) > _last_place(token_ids, vocabulary.end_id)
+
+
+class AudioSegmentLogitsProcessor(LogitsProcessor):
+    """Allows only tokens that keep to the grammar.
+
+    Inside an audio segment: codes, or ``<|audio_end|>`` once the segment is long enough, and nothing else once it is as
+    long as it may get. Outside: text (the end of the turn included), and ``<|audio_start|>`` if audio may be spoken.
+    With ``{"audio"}`` alone the answer is one segment and the end. With ``{"text"}`` alone no audio token ever comes.
+    Rows of the output head that belong to no token are never allowed.
+
+    Args:
+        vocabulary: where the audio tokens lie.
+        modalities: what may be generated: {"text"}, {"audio"} or both.
+        num_tokens: entries of the text tokenizer (``len(tokenizer)``); ids from there on are padding rows.
+        eos_token_ids: ids that end the answer.
+        prompt_length: ids of the (padded) prompt; for {"audio"}, to tell the answer's segment from the prompt's.
+        min_codes: fewest codes of a segment, at least 1.
+        max_codes: most codes of a segment; None for no limit.
+
+    Raises:
+        ValueError: if the limits contradict each other or the modalities are not known.
+    """
+
+    def __init__(
+        self,
+        vocabulary: AudioVocabulary,
+        modalities: Collection[str],
+        *,
+        num_tokens: int,
+        eos_token_ids: Sequence[int],
+        prompt_length: int = 0,
+        min_codes: int = 1,
+        max_codes: int | None = None,
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.modalities = check_modalities(modalities)
+        if min_codes < 1 or (max_codes is not None and max_codes < min_codes):
+            raise ValueError(f"min_codes={min_codes}, max_codes={max_codes}: use 1 <= min_codes <= max_codes")
+        if self.modalities == {"audio"} and not eos_token_ids:
+            raise ValueError("no end-of-sequence id: without one an answer of audio alone could not end")
+        self.num_tokens = num_tokens
+        self.eos_token_ids = list(eos_token_ids)
+        self.prompt_length = prompt_length
+        self.min_codes = min_codes
+        self.max_codes = max_codes
+        self._masks: dict[tuple[int, torch.device], _Masks] = {}
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Sets the logits ``[B, W]`` of everything that may not follow ``input_ids [B, S]`` to minus infinity."""
+        masks = self._masks_for(scores)
+        if self.modalities == {"text"}:
+            return scores.masked_fill(~masks.text, -torch.inf)
+        start_B = _last_place(input_ids, self.vocabulary.start_id)
+        end_B = _last_place(input_ids, self.vocabulary.end_id)
+        inside_B = start_B > end_B
+        outside_BW = masks.text_or_start[None]
+        if self.modalities == {"audio"}:
+            is_done_B = end_B >= self.prompt_length
+            outside_BW = torch.where(is_done_B[:, None], masks.eos, masks.start)
+        allowed_BW = torch.where(inside_B[:, None], masks.codes, outside_BW)
+        num_codes_B = input_ids.shape[1] - 1 - start_B
+        may_end_B = inside_B & (num_codes_B >= self.min_codes)
+        allowed_BW[:, self.vocabulary.end_id] = may_end_B
+        if self.max_codes is not None:
+            must_end_B = inside_B & (num_codes_B >= self.max_codes)
+            allowed_BW = torch.where(must_end_B[:, None], masks.end, allowed_BW)
+        return scores.masked_fill(~allowed_BW, -torch.inf)
+
+    def _masks_for(self, scores: Tensor) -> _Masks:
+        key = (scores.shape[1], scores.device)
+        if key not in self._masks:
+            if scores.shape[1] < self.num_tokens:
+                raise ValueError(
+                    f"the model has {scores.shape[1]} logits for {self.num_tokens} tokens: extend it first"
+                )
+            self._masks[key] = _Masks(self.vocabulary, self.num_tokens, self.eos_token_ids, *key)
+        return self._masks[key]
+
+
+class _Masks:
+    """Which of W ids belong to each class; bool ``[W]`` each."""
+
+    def __init__(
+        self,
+        vocabulary: AudioVocabulary,
+        num_tokens: int,
+        eos_token_ids: Sequence[int],
+        width: int,
+        device: torch.device,
+    ) -> None:
+        ids = torch.arange(width, device=device)
+        self.codes = vocabulary.is_code(ids)
+        self.text = ~vocabulary.is_audio(ids) & (ids < num_tokens)
+        self.start = ids == vocabulary.start_id
+        self.end = ids == vocabulary.end_id
+        self.text_or_start = self.text | self.start
+        self.eos = torch.isin(ids, torch.tensor(eos_token_ids, device=device, dtype=ids.dtype))
+
+
+def segment_limits(min_seconds: float | None, max_seconds: float | None, frame_rate: float) -> tuple[int, int | None]:
+    """Turns seconds into ``(min_codes, max_codes)`` at ``frame_rate`` codes per second.
+
+    Raises:
+        ValueError: if a limit is negative, leaves no room for a single code, or the minimum is above the maximum.
+    """
+    # Rounded, since 0.28 * 25 is a little more than 7 and 1.16 * 25 a little less than 29.
+    min_codes = 1 if min_seconds is None else max(1, math.ceil(round(min_seconds * frame_rate, 6)))
+    max_codes = None if max_seconds is None else math.floor(round(max_seconds * frame_rate, 6))
+    if (min_seconds is not None and min_seconds < 0) or (max_codes is not None and max_codes < min_codes):
+        raise ValueError(
+            f"min_seconds={min_seconds}, max_seconds={max_seconds}: use 0 <= min_seconds <= max_seconds, and at least "
+            f"{1 / frame_rate:g} s for one code"
+        )
+    return min_codes, max_codes
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How the next token is drawn.
+
+    Attributes:
+        temperature: divides the logits; below 1 sharpens.
+        top_k: draw among this many tokens; 0 for all.
+        top_p: draw among the most likely tokens that hold this share of the probability.
+        repetition_window: how many of the last codes are looked at; 0 switches repetition-aware sampling off.
+        repetition_threshold: share of the window that a code may fill before it is drawn again.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 25
+    top_p: float = 0.8
+    repetition_window: int = 10
+    repetition_threshold: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature}: use a positive value, or do_sample=False for greedy")
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(f"top_k={self.top_k}, top_p={self.top_p}: use top_k >= 0 and 0 < top_p <= 1")
+        if self.repetition_window < 0 or not 0 <= self.repetition_threshold <= 1:
+            raise ValueError(
+                f"repetition_window={self.repetition_window}, repetition_threshold={self.repetition_threshold}: use a "
+                "window of 0 or more codes and a threshold between 0 and 1"
+            )
+
+
+class RepetitionAwareSampler(LogitsProcessor):
+    """Draws the next token itself, with its own random generator.
+
+    A token is drawn after temperature, top-k and top-p. If it is a code that fills at least ``repetition_threshold`` of
+    the last ``repetition_window`` ids, it is drawn again from the whole distribution that the grammar allows (VALL-E 2,
+    Chen et al., 2024, arXiv:2406.05370; window and threshold as in CosyVoice 2, Du et al., 2024, arXiv:2412.10117).
+    Without this, codes of silence or a held vowel feed on themselves.
+
+    The result is one-hot in logits, so ``generate(do_sample=False)`` takes the drawn token: put it last in the list.
+
+    Args:
+        vocabulary: where the codes lie.
+        settings: how to draw.
+        seed: of the generator; None draws from torch's global one.
+        prompt_length: ids of the (padded) prompt, which are no part of the window.
+    """
+
+    def __init__(
+        self,
+        vocabulary: AudioVocabulary,
+        settings: SamplingSettings,
+        *,
+        seed: int | None = None,
+        prompt_length: int = 0,
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.settings = settings
+        self.seed = seed
+        self.prompt_length = prompt_length
+        self._generator: torch.Generator | None = None
+        self._warpers = LogitsProcessorList()
+        if settings.temperature != 1.0:
+            self._warpers.append(TemperatureLogitsWarper(settings.temperature))
+        if settings.top_k:
+            self._warpers.append(TopKLogitsWarper(settings.top_k))
+        if settings.top_p < 1.0:
+            self._warpers.append(TopPLogitsWarper(settings.top_p))
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Leaves one finite logit per row of ``scores [B, W]``: that of the drawn token."""
+        drawn_B = self._draw(self._warpers(input_ids, scores))
+        window = self.settings.repetition_window
+        if window:
+            # Always drawn, so that the numbers a row gets do not depend on what the other rows do.
+            again_B = self._draw(scores)
+            recent_BK = input_ids[:, max(self.prompt_length, input_ids.shape[1] - window) :]
+            num_repeats_B = (recent_BK == drawn_B[:, None]).sum(dim=1)
+            too_often_B = num_repeats_B >= max(1.0, self.settings.repetition_threshold * window)
+            drawn_B = torch.where(self.vocabulary.is_code(drawn_B) & too_often_B, again_B, drawn_B)
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn_B[:, None], 0.0)
+
+    def _draw(self, scores: Tensor) -> Tensor:
+        if self.seed is not None and self._generator is None:
+            self._generator = torch.Generator(scores.device).manual_seed(self.seed)
+        # float32: bf16 probabilities over 160,000 tokens do not sum to one.
+        probabilities_BW = scores.float().softmax(dim=-1)
+        return torch.multinomial(probabilities_BW, 1, generator=self._generator)[:, 0]
+
+
+def _last_place(token_ids: Tensor, token_id: int) -> Tensor:
+    """The last index of an id in each row of ``[B, S]``, int64 ``[B]``; -1 where it does not occur."""
+    num_rows, num_ids = token_ids.shape
+    places = torch.arange(num_ids, device=token_ids.device)
+    if num_ids == 0:
+        return places.new_full((num_rows,), -1)
+    return torch.where(token_ids == token_id, places, -1).amax(dim=1)

@@ -1,0 +1,272 @@
+"""How many codes change when a clip is degraded, shifted, cut differently or encoded in bfloat16.
+
+StableToken (Song et al., 2025, arXiv:2509.22220) found that codes of speech change a lot under noise that no listener
+minds, and measures it as unit edit distance; the share of codes changed is the same without letting codes slip in time.
+``stability.py`` is the script.
+"""
+# Shapes: K codebooks, T frames (T_i of one clip), N samples.
+
+from __future__ import annotations
+
+import copy
+import logging
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import jiwer
+import numpy as np
+from torch import Tensor
+
+from audiollm.data.audio.degradation import (
+    CODECS,
+    NOISE_COLOURS,
+    coloured_noise,
+    crush,
+    mix_at_snr,
+    reverberate,
+    transmit,
+)
+from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+
+logger = logging.getLogger(__name__)
+
+KINDS: dict[str, str] = {
+    **dict.fromkeys(NOISE_COLOURS, "noise at so many dB below the clip"),
+    "crush": "bits per sample",
+    "reverberation": "seconds of decay by 60 dB",
+    "gain": "dB",
+    "shift": "codes by which the clip starts later; a share of one, or several",
+    "chunks": "seconds of pieces that are encoded each on its own",
+    **dict.fromkeys(CODECS, ""),
+    "bfloat16": "",
+}
+"""What can be done to a clip, and what the number after it means; none where that is empty."""
+
+DEFAULT_CONDITIONS = (
+    "white:30", "white:20", "white:10", "pink:20", "brown:20", "crush:8", "reverberation:0.3", "gain:-12",
+    "g711", "gsm", "vorbis", "mp3", "shift:0.25", "shift:0.5", "shift:1", "chunks:5", "chunks:1", "bfloat16",
+)  # fmt: skip
+DIRECT_TO_REVERBERANT_DB = 6.0
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One thing done to all clips.
+
+    Attributes:
+        name: as it is written, ``kind`` or ``kind:amount``.
+        kind: a key of ``KINDS``.
+        amount: the number; 0 where the kind has none.
+    """
+
+    name: str
+    kind: str
+    amount: float
+
+
+@dataclass(frozen=True)
+class StabilityRow:
+    """What one condition did to the codes; None where no clip is long enough for it."""
+
+    condition: str
+    num_clips: int
+    num_codes: int
+    """Codes compared, all codebooks together."""
+    share_changed: float | None
+    """Share of codes that differ from those of the clean clip at the same time."""
+    unit_edit_distance: float | None
+    """Codes to substitute, insert and delete per code of the clean clips."""
+    share_changed_by_type: dict[str, float] = field(default_factory=dict)
+    """The share for each sound type, where the clips have one."""
+
+
+def parse_condition(name: str) -> Condition:
+    """Reads ``white:20``, ``shift:0.5``, ``g711`` and the like.
+
+    Raises:
+        ValueError: for an unknown kind, or a number that is missing, superfluous or makes no sense.
+    """
+    kind, colon, amount = name.partition(":")
+    if kind not in KINDS:
+        raise ValueError(f"condition {name!r}: {kind!r} is unknown; use one of {', '.join(KINDS)}")
+    if not KINDS[kind]:
+        if colon:
+            raise ValueError(f"condition {name!r}: {kind} takes no number")
+        return Condition(name, kind, 0.0)
+    try:
+        value = float(amount)
+    except ValueError:
+        raise ValueError(f"condition {name!r}: write {kind}:<number> ({KINDS[kind]}), such as {kind}:8") from None
+    least = {"crush": 2.0, "reverberation": 0.01, "shift": 0.0, "chunks": 0.01}.get(kind, -100.0)
+    if not least <= value <= 100.0:
+        raise ValueError(f"condition {name!r}: use a number between {least:g} and 100 ({KINDS[kind]})")
+    return Condition(name, kind, value)
+
+
+def token_stability(
+    tokenizer: AudioTokenizer,
+    waveforms: Sequence[Tensor],
+    sample_rate: int,
+    conditions: Sequence[str] = DEFAULT_CONDITIONS,
+    *,
+    sound_types: Sequence[str | None] | None = None,
+    seed: int = 0,
+) -> list[StabilityRow]:
+    """Compares the codes of clips with those of the same clips under each condition.
+
+    Args:
+        tokenizer: any; ``bfloat16`` needs a :class:`UniAudioTokenizer`.
+        waveforms: float32 ``[N_i]`` each, at least one frame long.
+        sample_rate: of all of them, in Hz.
+        conditions: ``kind`` or ``kind:amount``, see ``KINDS``.
+        sound_types: of each clip, to split the figures by; None for one that has none.
+        seed: draws noise and rooms, the same ones for every tokenizer.
+
+    Returns:
+        A row per condition, in order.
+
+    Raises:
+        ValueError: if there are no clips, or a condition makes no sense.
+    """
+    if not waveforms:
+        raise ValueError("no clips: token stability needs at least one")
+    parsed = [parse_condition(name) for name in conditions]
+    types = list(sound_types) if sound_types is not None else [None] * len(waveforms)
+    clean = _encode(tokenizer, waveforms, sample_rate)
+    return [_row(_pairs(tokenizer, waveforms, clean, sample_rate, one, seed), types, one.name) for one in parsed]
+
+
+# Codes [K, T] of a clean clip and of the same stretch of it under a condition; None: too short for the condition.
+_Pair = tuple[np.ndarray, np.ndarray] | None
+
+
+def _encode(tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], sample_rate: int) -> list[np.ndarray]:
+    codes = tokenizer.encode(list(waveforms), sample_rate)
+    return [codes[index].numpy() for index in range(len(codes))]
+
+
+def _pairs(
+    tokenizer: AudioTokenizer,
+    waveforms: Sequence[Tensor],
+    clean: Sequence[np.ndarray],
+    sample_rate: int,
+    condition: Condition,
+    seed: int,
+) -> list[_Pair]:
+    if condition.kind == "bfloat16":
+        return list(zip(clean, _encode(_in_bfloat16(tokenizer), waveforms, sample_rate), strict=True))
+    if condition.kind == "chunks":
+        return _chunked(tokenizer, waveforms, clean, sample_rate, condition.amount)
+    if condition.kind == "shift":
+        return _shifted(tokenizer, waveforms, clean, sample_rate, condition.amount)
+    degraded = [
+        degrade(waveform, sample_rate, condition, np.random.default_rng([seed, zlib.crc32(condition.name.encode()), i]))
+        for i, waveform in enumerate(waveforms)
+    ]
+    return list(zip(clean, _encode(tokenizer, degraded, sample_rate), strict=True))
+
+
+def degrade(waveform: Tensor, sample_rate: int, condition: Condition, generator: np.random.Generator) -> Tensor:
+    """Returns a clip under a condition that changes its samples and not its length, ``[N]``."""
+    kind, amount = condition.kind, condition.amount
+    if kind in NOISE_COLOURS:
+        noise = coloured_noise(len(waveform), sample_rate, kind, generator)
+        return mix_at_snr(waveform, noise, amount)
+    if kind == "crush":
+        return crush(waveform, round(amount))
+    if kind == "gain":
+        return waveform * 10 ** (amount / 20)
+    if kind == "reverberation":
+        return reverberate(
+            waveform, sample_rate, decay_seconds=amount,
+            direct_to_reverberant_db=DIRECT_TO_REVERBERANT_DB, generator=generator,
+        )  # fmt: skip
+    return transmit(waveform, sample_rate, kind)  # type: ignore[arg-type]
+
+
+def _shifted(
+    tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], clean: Sequence[np.ndarray], sample_rate: int, shift: float
+) -> list[_Pair]:
+    """Clips without their beginning, against the codes that start nearest to the new one."""
+    skipped = round(shift * sample_rate / tokenizer.frame_rate)
+    late = round(shift)
+    rests = [w[skipped:] if own.shape[1] > late else w[:0] for w, own in zip(waveforms, clean, strict=True)]
+    pieces = [rest for rest in rests if len(rest)]
+    codes = iter(_encode(tokenizer, pieces, sample_rate) if pieces else [])
+    pairs = [(own[:, late:], next(codes)) if len(rest) else None for own, rest in zip(clean, rests, strict=True)]
+    # What is left of a code at the end may round up to one more: that is no change of any code.
+    return [pair and (pair[0][:, : pair[1].shape[1]], pair[1][:, : pair[0].shape[1]]) for pair in pairs]
+
+
+def _chunked(
+    tokenizer: AudioTokenizer,
+    waveforms: Sequence[Tensor],
+    clean: Sequence[np.ndarray],
+    sample_rate: int,
+    seconds: float,
+) -> list[_Pair]:
+    """Clips cut into pieces of whole codes, against the clip as the tokenizer cuts it itself."""
+    size = round(max(1, round(seconds * tokenizer.frame_rate)) * sample_rate / tokenizer.frame_rate)
+    pieces = [list(waveform.split(size)) if len(waveform) > size else [] for waveform in waveforms]
+    flat = [piece for own in pieces for piece in own]
+    codes = iter(_encode(tokenizer, flat, sample_rate) if flat else [])
+    return [
+        (own, np.concatenate([next(codes) for _ in cut], axis=1)) if cut else None
+        for own, cut in zip(clean, pieces, strict=True)
+    ]
+
+
+def _in_bfloat16(tokenizer: AudioTokenizer) -> AudioTokenizer:
+    if not isinstance(tokenizer, UniAudioTokenizer):
+        raise ValueError(f"condition 'bfloat16' works for a UniAudioTokenizer, not for {type(tokenizer).__name__}")
+    variant = copy.deepcopy(tokenizer)
+    for part in (variant.encoder, variant.sae):  # the codebook searches in float32 whatever the rest computes in
+        if part is not None:
+            part.bfloat16()
+    return variant
+
+
+def _row(pairs: Sequence[_Pair], types: Sequence[str | None], condition: str) -> StabilityRow:
+    counted = [(_count(*pair), own_type) for pair, own_type in zip(pairs, types, strict=True) if pair is not None]
+    if not counted:
+        logger.warning("%s: no clip is long enough for it", condition)
+    names = sorted({own_type for _, own_type in counted if own_type is not None})
+    shares = {name: _share([count for count, own_type in counted if own_type == name]) for name in names}
+    counts = [count for count, _ in counted]
+    num_units = sum(count.num_units for count in counts)
+    return StabilityRow(
+        condition=condition,
+        num_clips=len(counts),
+        num_codes=sum(count.num_codes for count in counts),
+        share_changed=_share(counts),
+        unit_edit_distance=sum(count.num_edits for count in counts) / num_units if num_units else None,
+        share_changed_by_type={name: share for name, share in shares.items() if share is not None},
+    )
+
+
+@dataclass(frozen=True)
+class _Count:
+    num_codes: int
+    num_changed: int
+    num_units: int  # frames of the clean clip
+    num_edits: int
+
+
+def _share(counts: Sequence[_Count]) -> float | None:
+    num_codes = sum(count.num_codes for count in counts)
+    return sum(count.num_changed for count in counts) / num_codes if num_codes else None
+
+
+def _count(clean_KT: np.ndarray, other_KT: np.ndarray) -> _Count:
+    length = min(clean_KT.shape[1], other_KT.shape[1])
+    changed = clean_KT[:, :length] != other_KT[:, :length]
+    reference, hypothesis = (["-".join(map(str, frame)) for frame in codes.T] for codes in (clean_KT, other_KT))
+    edits = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
+    return _Count(
+        num_codes=changed.size,
+        num_changed=int(changed.sum()),
+        num_units=len(reference),
+        num_edits=edits.substitutions + edits.insertions + edits.deletions,
+    )

@@ -1,0 +1,87 @@
+"""What a tokenizer says of whole clips: the codes, and one vector per clip from codes or from the features."""
+# Shapes: C clips, T frames (T_i of one clip), D feature size, V codebook entries.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiollm.benchmarks.codes.clustering import code_histograms
+from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+
+
+@dataclass(frozen=True)
+class ClipViews:
+    """Codes of some clips, and vectors that a probe can learn from."""
+
+    codes: list[NDArray[np.int64]]
+    """``[T_i]`` each, or ``[K, T_i]`` of several codebooks."""
+    codebook_size: int
+    num_codebooks: int
+    vectors: dict[str, NDArray[np.float64]]
+    """``histogram`` ``[C, K * V]`` (shares of codes); of a tokenizer with features also ``entries`` ``[C, D]`` (mean of
+    the codebook entries that stand for the clip) and ``features`` ``[C, D]`` (mean of what the quantizer saw)."""
+    quantization_error: float | None
+    """Squared distance of frames to their entries over the variance of the frames; None without features."""
+
+    @property
+    def usage(self) -> float:
+        """Share of the codebook that occurs, 0 to 1."""
+        return float((self._counts() > 0).mean())
+
+    @property
+    def perplexity(self) -> float:
+        """Exponential of the entropy of the codes: as many equally frequent codes would be as uncertain; 0 if none."""
+        counts = self._counts()
+        shares = counts[counts > 0] / max(1, counts.sum())
+        return float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0
+
+    def _counts(self) -> NDArray[np.float64]:
+        return code_histograms(self.codes, self.codebook_size, num_codebooks=self.num_codebooks, scale="counts").sum(
+            axis=0
+        )
+
+
+def view_clips(tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], sample_rate: int) -> ClipViews:
+    """Encodes clips.
+
+    Args:
+        tokenizer: any; only :class:`UniAudioTokenizer` gives features.
+        waveforms: float ``[N_i]`` in [-1, 1].
+        sample_rate: of all, in Hz.
+    """
+    if not isinstance(tokenizer, UniAudioTokenizer):
+        encoded = tokenizer.encode(list(waveforms), sample_rate)
+        codes = [np.array(own, dtype=np.int64) for own in encoded.tolist()]
+        histogram = code_histograms(codes, tokenizer.codebook_size, num_codebooks=tokenizer.num_codebooks)
+        return ClipViews(codes, tokenizer.codebook_size, tokenizer.num_codebooks, {"histogram": histogram}, None)
+    encoded = tokenizer.encode(list(waveforms), sample_rate, return_features=True)
+    codes = [np.array(own, dtype=np.int64) for own in encoded.tolist()]
+    features = [own.detach().cpu().double().numpy() for own in encoded.features or []]
+    entries_VD = tokenizer.codebook.weight.detach().cpu().double().numpy()
+    return ClipViews(
+        codes=codes,
+        codebook_size=tokenizer.codebook_size,
+        num_codebooks=1,
+        vectors={
+            "histogram": code_histograms(codes, tokenizer.codebook_size),
+            "entries": np.stack([_mean(entries_VD[own]) for own in codes]),
+            "features": np.stack([_mean(own) for own in features]),
+        },
+        quantization_error=relative_error(np.concatenate(features), entries_VD[np.concatenate(codes)]),
+    )
+
+
+def relative_error(features_ND: NDArray[np.float64], quantized_ND: NDArray[np.float64]) -> float:
+    """Squared distance over variance: 0 keeps everything, 1 is as good as one mean for all frames."""
+    variance = features_ND.var(axis=0).sum()
+    return float(((features_ND - quantized_ND) ** 2).sum(axis=1).mean() / variance) if variance > 0 else 0.0
+
+
+def _mean(rows_TD: NDArray[np.float64]) -> NDArray[np.float64]:
+    return rows_TD.mean(axis=0) if len(rows_TD) else np.zeros(rows_TD.shape[1])

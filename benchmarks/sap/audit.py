@@ -1,0 +1,215 @@
+"""Labels before people: a sheet of sampled records to fill in, and what the filled-in sheets say.
+
+``audit.html`` plays each clip beside its labels and gathers the verdicts; ``audit.csv`` holds the same rows for a
+spreadsheet. `summarize_audits` counts the verdicts of any number of people, with an interval of confidence.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audiollm.benchmarks.harness.page import page, player
+from audiollm.data.audio.reading import AudioError
+from audiollm.data.conversation.loading import parse_audio_part
+from audiollm.data.files.atomic import atomic_write
+from audiollm.data.manifest import Manifest, RecordError, open_manifest
+from audiollm.data.sap import SAP_ATTRIBUTES, SapRecord, parse_sap
+
+FIELDS = ("linguistic_content", *SAP_ATTRIBUTES, "summary", "events")
+"""What is judged, one by one."""
+RIGHT, WRONG = "right", "wrong"
+PLAYER_SAMPLE_RATE = 16000  # Hz
+_Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
+
+
+@dataclass(frozen=True)
+class FieldAudit:
+    """How often a field was found right.
+
+    Attributes:
+        right: verdicts "right".
+        judged: verdicts in all.
+        low: lower bound of the 95 % interval (Wilson).
+        high: its upper bound.
+    """
+
+    right: int
+    judged: int
+    low: float
+    high: float
+
+    @property
+    def share(self) -> float:
+        """Right among judged."""
+        return self.right / self.judged
+
+
+def write_audit(labelled: Any, folder: Path, *, num_clips: int = 100, seed: int = 0) -> int:
+    """Writes ``audit.html`` and ``audit.csv`` of sampled records.
+
+    Args:
+        labelled: records with ``sap`` and ``audio``, as ``audiollm label`` writes them.
+        folder: where to; made if it is not there.
+        num_clips: records to sample; all if there are fewer.
+        seed: of the sample.
+
+    Returns:
+        How many there are in the sheets.
+
+    Raises:
+        ValueError: no records, ``num_clips`` not positive, or a bad record.
+    """
+    if num_clips < 1:
+        raise ValueError(f"num_clips={num_clips}: use 1 or more")
+    manifest = open_manifest(labelled)
+    if len(manifest) == 0:
+        raise ValueError(f"{manifest.name} holds no records")
+    chosen = sorted(random.Random(seed).sample(range(len(manifest)), min(num_clips, len(manifest))))
+    rows = [_row(manifest, index) for index in chosen]
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / "audit.csv") as file:
+        writer = csv.DictWriter(file, ["id", "audio", *(f for name in FIELDS for f in (name, f"{name}_verdict"))])
+        writer.writeheader()
+        writer.writerows(row | {f"{name}_verdict": "" for name in FIELDS if row[name]} for row in rows)
+    sections = [_INTRODUCTION, *(_section(manifest, index, row) for index, row in zip(chosen, rows, strict=True))]
+    with atomic_write(folder / "audit.html") as file:
+        file.write(page("Are these labels right?", [*sections, _script()]))
+    return len(rows)
+
+
+def _row(manifest: Manifest, index: int) -> dict[str, str]:
+    record, where = manifest[index], manifest.where(index)
+    if not isinstance(record, Mapping) or "sap" not in record:
+        raise RecordError(where, "has no sap; give what `audiollm label` wrote")
+    part = parse_audio_part(record.get("audio"), where=where, base_dir=manifest.base_dir(index))
+    return {"id": str(record.get("id", where)), "audio": part.path or "", **field_texts(parse_sap(record["sap"]))}
+
+
+def field_texts(record: SapRecord) -> dict[str, str]:
+    """Each of `FIELDS` as text; empty where nothing is said."""
+    given = record.vocal_attributes.given if record.vocal_attributes else {}
+    events = (
+        f"{event.label} ({event.type})" + (f": {event.attributes}" if event.attributes else "")
+        for event in record.auditory_scenes.events
+    )
+    return {
+        "linguistic_content": record.linguistic_content or "",
+        **{name: given.get(name, "") for name in SAP_ATTRIBUTES},
+        "summary": record.auditory_scenes.summary or "",
+        "events": "; ".join(events),
+    }
+
+
+def _section(manifest: Manifest, index: int, row: Mapping[str, str]) -> str:
+    """A clip with a player and a row of buttons for each field that says something."""
+    part = parse_audio_part(manifest[index]["audio"], where=row["id"], base_dir=manifest.base_dir(index))
+    try:
+        waveform, sample_rate = part.load(PLAYER_SAMPLE_RATE, mono="mean")
+        sound = player(waveform, sample_rate)
+    except AudioError as error:
+        sound = f"<p>{html.escape(str(error))}</p>"
+    lines = []
+    for name in FIELDS:
+        if not row[name]:
+            continue
+        key = html.escape(json.dumps([row["id"], name]))
+        buttons = "".join(
+            f'<label><input type="radio" name="{key}" value="{verdict}"> {verdict}</label> '
+            for verdict in (RIGHT, WRONG)
+        )
+        label = html.escape(name.replace("_", " "))
+        lines.append(f"<tr><th>{label}</th><td>{html.escape(row[name])}</td><td>{buttons}</td></tr>")
+    return f"<h2>{html.escape(row['id'])}</h2>{sound}<table>{''.join(lines)}</table>"
+
+
+_INTRODUCTION = (
+    "<p>Listen to each clip and say of every line whether it is right; leave out what you cannot tell. "
+    'The verdicts stay in this browser until you <button id="save">save them as CSV</button>.</p>'
+)
+
+
+def _script() -> str:
+    """Keeps verdicts across visits and saves them as the CSV that `read_verdicts` reads."""
+    return """<script>
+const place = "audit " + location.pathname;
+const verdicts = JSON.parse(localStorage.getItem(place) || "{}");
+for (const button of document.querySelectorAll("input[type=radio]")) {
+  button.checked = verdicts[button.name] === button.value;
+  button.addEventListener("change", () => {
+    verdicts[button.name] = button.value;
+    localStorage.setItem(place, JSON.stringify(verdicts));
+  });
+}
+document.getElementById("save").addEventListener("click", () => {
+  const quoted = (text) => '"' + text.replaceAll('"', '""') + '"';
+  const lines = Object.entries(verdicts).map(([key, verdict]) => [...JSON.parse(key), verdict].map(quoted).join(","));
+  const file = new Blob([["id,field,verdict", ...lines].join("\\n") + "\\n"], {type: "text/csv"});
+  const link = Object.assign(document.createElement("a"), {href: URL.createObjectURL(file), download: "verdicts.csv"});
+  link.click();
+});
+</script>"""
+
+
+def read_verdicts(path: Path) -> list[tuple[str, bool]]:
+    """Reads a filled-in sheet: ``audit.csv`` from a spreadsheet, or what the page saved.
+
+    Returns:
+        Field and whether it is right, for every verdict.
+
+    Raises:
+        ValueError: if it is neither, or a verdict is neither "right" nor "wrong"; the message names the line.
+    """
+    verdicts = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        columns = set(reader.fieldnames or ())
+        if not columns >= {"field", "verdict"} and not any(f"{name}_verdict" in columns for name in FIELDS):
+            raise ValueError(f"{path} is no audit sheet: it has the columns {', '.join(sorted(columns)) or 'none'}")
+        for row in reader:
+            cells = (
+                [(row["field"], row["verdict"])]
+                if "field" in columns
+                else [(name, row.get(f"{name}_verdict") or "") for name in FIELDS]
+            )
+            for name, verdict in cells:
+                said = verdict.strip().lower()
+                if said and said not in (RIGHT, WRONG):
+                    place = f"{path}:{reader.line_num}: {name}_verdict"
+                    raise ValueError(f'{place} is {verdict!r}: write "right" or "wrong", or leave it empty')
+                if said:
+                    verdicts.append((name, said == RIGHT))
+    return verdicts
+
+
+def summarize_audits(sheets: Iterable[Path]) -> dict[str, FieldAudit]:
+    """Counts the verdicts of all sheets, by field.
+
+    Raises:
+        ValueError: if a sheet cannot be read, or there are no verdicts.
+    """
+    verdicts = [verdict for sheet in sheets for verdict in read_verdicts(sheet)]
+    if not verdicts:
+        raise ValueError("the sheets hold no verdicts")
+    counts = {name: [right for judged, right in verdicts if judged == name] for name in FIELDS}
+    return {name: _audit(found) for name, found in counts.items() if found}
+
+
+def _audit(verdicts: Sequence[bool]) -> FieldAudit:
+    low, high = wilson_interval(sum(verdicts), len(verdicts))
+    return FieldAudit(sum(verdicts), len(verdicts), low, high)
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927), which holds near 0 and 1 too."""
+    share, spread = successes / trials, _Z * _Z / trials
+    middle = share + spread / 2
+    half_width = _Z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
+    return max(0.0, (middle - half_width) / (1 + spread)), min(1.0, (middle + half_width) / (1 + spread))

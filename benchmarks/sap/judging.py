@@ -1,0 +1,235 @@
+"""A judge for what words alone cannot score: accent, prosody and timbre (yes or no), and the scene (1 to 5).
+
+The judge is a chat model, asked several times about each pair: the majority of its yes and no counts, and the mean of
+its ratings. Following the validation of the UniAudio-Token release (arXiv:2605.31521). What the judge says that is no
+answer is counted and left out, never read as one; a prediction that says nothing is wrong without asking.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+
+from tqdm import tqdm
+
+from audiollm.data.chat.base import ChatMessage, ChatModel
+from audiollm.data.prompts import Prompt
+from audiollm.data.sap import SapRecord
+
+from .scoring import attribute, read_prediction
+
+JUDGED_FIELDS = ("accent", "prosody", "timbre")
+LOWEST_RATING, HIGHEST_RATING = 1, 5
+FOLDER = Path(__file__).parent.parent / "judge" / "prompts"
+# The whole reply must be the answer: "no doubt, yes" or "3 or 4" is none.
+_VERDICT = re.compile(r"\W*(?:answer\W+)?(yes|no)\W*", re.IGNORECASE)
+_RATING = re.compile(r"\W*(?:(?:answer|rating|score)\W+)?([1-5])(?: ?/ ?5)?\W*", re.IGNORECASE)
+_ANSWER_TOKENS = 512  # a judge may think aloud before it answers
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """How a judge is asked.
+
+    Attributes:
+        votes: so often about each pair; an odd number, so that yes and no cannot be even.
+        temperature: above 0, or else all votes are one.
+        concurrency: questions at a time.
+        seed: of the first vote; the others count on from it.
+    """
+
+    votes: int = 3
+    temperature: float = 0.7
+    concurrency: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.votes < 1 or self.votes % 2 == 0:
+            raise ValueError(f"votes={self.votes}: use an odd number, such as 3")
+        if self.temperature < 0 or self.concurrency < 1:
+            raise ValueError(
+                f"temperature={self.temperature}, concurrency={self.concurrency}: use 0 or more, 1 or more"
+            )
+
+
+@dataclass(frozen=True)
+class Question:
+    """A pair to judge.
+
+    Attributes:
+        item: which prediction.
+        name: of the field, or "scene".
+        text: what the judge reads.
+    """
+
+    item: int
+    name: str
+    text: str
+
+
+@dataclass
+class Judgement:
+    """What the judge said.
+
+    Attributes:
+        scores: ``accent_accuracy`` …, shares in [0, 1]; ``scene_rating``, a mean in [1, 5]; ``num_accent`` …, what they
+            are over; absent where no reference says anything.
+        votes: of each prediction, by field: true or false, or ratings; None for an answer that is none.
+        unreadable: answers that are none.
+        undecided: pairs without a majority of the votes, or a rating, among readable answers; left out of the scores.
+        judge: the model.
+        prompts: hash of each prompt.
+    """
+
+    scores: dict[str, float]
+    votes: list[dict[str, list[int | None]]]
+    unreadable: int
+    undecided: int
+    judge: str
+    prompts: dict[str, str] = field(default_factory=dict)
+
+
+def judge_prompts() -> dict[str, Prompt]:
+    """What a judge is asked, by name."""
+    return {
+        name: Prompt(f"judge/{name}", (FOLDER / f"{name}.md").read_text(encoding="utf-8"))
+        for name in ("attribute", "scene")
+    }
+
+
+def judge_sap(
+    predictions: Sequence[str],
+    references: Sequence[SapRecord],
+    judge: ChatModel,
+    settings: JudgeSettings | None = None,
+    *,
+    progress: bool = False,
+) -> Judgement:
+    """Scores the free texts of predicted records.
+
+    Args:
+        predictions: SAP records as text, as a decoder writes them.
+        references: the true record of each.
+        judge: a chat model.
+        settings: how it is asked.
+        progress: show a progress bar.
+
+    Raises:
+        ChatError: if the judge does not answer.
+        ValueError: if there are not as many predictions as references.
+    """
+    if len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predictions for {len(references)} references: give one for each")
+    settings = settings or JudgeSettings()
+    prompts = judge_prompts()
+    asked: list[Question] = []
+    votes: list[dict[str, list[int | None]]] = [{} for _ in references]
+    for item, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
+        for name, question in _questions(item, read_prediction(prediction).record, reference, prompts).items():
+            if question is None:  # nothing is said: wrong without asking
+                votes[item][name] = [LOWEST_RATING if name == "scene" else 0] * settings.votes
+            else:
+                asked.append(question)
+    for question, answers in zip(asked, _ask_all(asked, judge, settings, progress), strict=True):
+        votes[question.item][question.name] = answers
+    return _judgement(votes, judge.name, {prompt.id: prompt.hash for prompt in prompts.values()})
+
+
+def _questions(
+    item: int, record: SapRecord | None, reference: SapRecord, prompts: dict[str, Prompt]
+) -> dict[str, Question | None]:
+    """What to ask of a prediction, by field, for the fields that the reference has; None where nothing is predicted."""
+    pairs: dict[str, tuple[str | None, str | None]] = {
+        name: (attribute(record, name), attribute(reference, name)) for name in JUDGED_FIELDS
+    }
+    pairs["scene"] = (_scene(record), _scene(reference))
+    questions: dict[str, Question | None] = {}
+    for name, (predicted, true) in pairs.items():
+        if true is None:
+            continue
+        template = Template(prompts["scene" if name == "scene" else "attribute"].text)
+        texts = {"attribute": name, "reference": true, "prediction": predicted}
+        questions[name] = None if predicted is None else Question(item, name, template.substitute(texts).strip())
+    return questions
+
+
+def _scene(record: SapRecord | None) -> str | None:
+    """The scene as JSON; None if nothing is said of it."""
+    if record is None or (record.auditory_scenes.summary is None and not record.auditory_scenes.events):
+        return None
+    return json.dumps(record.auditory_scenes.to_dict(), ensure_ascii=False)
+
+
+def _ask_all(
+    questions: Sequence[Question], judge: ChatModel, settings: JudgeSettings, progress: bool
+) -> list[list[int | None]]:
+    """All votes on each question; an answer that is none is asked for once more, with another seed."""
+
+    def vote(question: Question, number: int) -> int | None:
+        read = _rating if question.name == "scene" else read_verdict
+        for attempt in range(2):
+            seed = settings.seed + number + attempt * settings.votes
+            reply = judge.ask(
+                [ChatMessage("user", question.text)],
+                max_tokens=_ANSWER_TOKENS,
+                temperature=settings.temperature,
+                seed=seed,
+            )
+            answer = read(reply.text)
+            if answer is not None:
+                return answer
+        return None
+
+    with ThreadPoolExecutor(settings.concurrency, thread_name_prefix="judge") as executor:
+        pairs = list(itertools.product(questions, range(settings.votes)))
+        futures = [executor.submit(vote, question, number) for question, number in pairs]
+        try:
+            answers = [future.result() for future in tqdm(futures, unit="vote", disable=not progress)]
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+    return [answers[start : start + settings.votes] for start in range(0, len(answers), settings.votes)]
+
+
+def read_verdict(text: str) -> int | None:
+    """1 for yes, 0 for no, None for anything else."""
+    match = _VERDICT.fullmatch(text)
+    return None if match is None else int(match[1].lower() == "yes")
+
+
+def _rating(text: str) -> int | None:
+    match = _RATING.fullmatch(text)
+    return None if match is None else int(match[1])
+
+
+def majority(votes: Sequence[int | None]) -> float | None:
+    """What more than half of all votes say."""
+    value, count = Counter(votes).most_common(1)[0]
+    return None if value is None or 2 * count <= len(votes) else float(value)
+
+
+def _mean(votes: Sequence[int | None]) -> float | None:
+    readable = [vote for vote in votes if vote is not None]
+    return statistics.fmean(readable) if 2 * len(readable) > len(votes) else None
+
+
+def _judgement(votes: list[dict[str, list[int | None]]], judge: str, prompts: dict[str, str]) -> Judgement:
+    scores: dict[str, float] = {}
+    undecided = 0
+    for name in (*JUDGED_FIELDS, "scene"):
+        decide: Callable[[Sequence[int | None]], float | None] = _mean if name == "scene" else majority
+        decisions = [decide(item[name]) for item in votes if name in item]
+        decided = [decision for decision in decisions if decision is not None]
+        undecided += len(decisions) - len(decided)
+        if decided:
+            scores["scene_rating" if name == "scene" else f"{name}_accuracy"] = statistics.fmean(decided)
+            scores[f"num_{name}"] = float(len(decided))
+    unreadable = sum(vote is None for item in votes for answers in item.values() for vote in answers)
+    return Judgement(scores, votes, unreadable, undecided, judge, prompts)

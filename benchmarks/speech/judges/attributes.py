@@ -1,0 +1,175 @@
+"""Who says what voice a recording has: a predictor of Semantic-Acoustic Primitives, a chat model, or a measurement.
+
+A judge's words are read, never guessed at: what cannot be read, or says nothing of an attribute, is told apart.
+"""
+# Shapes: N samples.
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import soundfile as sf
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from audiollm.benchmarks.sap.scoring import attribute, read_prediction
+from audiollm.data.audio.pitch import load_pyworld
+from audiollm.data.audio.reading import load_audio, resample
+from audiollm.data.chat.base import ChatMessage, ChatModel
+from audiollm.data.voices.attributes import CLOSED_VALUES
+from audiollm.tokenizer.checkpoints.fingerprint import weights_fingerprint
+
+JUDGED = ("gender", "age", "emotion")
+SAMPLE_RATE = 16000  # Hz
+HOP_LENGTH = 160  # samples between mel frames
+PITCH_FRAME_MS = 10.0
+LOWEST_PITCH, HIGHEST_PITCH = 60.0, 600.0  # Hz
+QUIETEST_LEVEL = 10 ** (-40 / 20)  # of the loudest 25 ms; what is below, at either end, is no speech
+LEVEL_FRAME_SECONDS = 0.025
+SAP_PROMPT_ID = "attribute-control-sap-1"
+
+
+class AttributeJudge(Protocol):
+    """Who hears recordings.
+
+    Attributes:
+        name: as it stands beside the figures.
+    """
+
+    name: str
+
+    def hear(self, path: Path) -> str:
+        """What the judge says of a recording: a SAP record as text, as far as the judge keeps to that."""
+
+
+class SapTokenizerJudge:
+    """The text decoder that an audio tokenizer was trained with, which writes SAP records.
+
+    Args:
+        folder: a training checkpoint: tokenizer, text decoder and text tokenizer.
+        max_new_tokens: longest record.
+
+    Raises:
+        ValueError: the checkpoint has no text tokenizer.
+    """
+
+    def __init__(self, folder: str, *, max_new_tokens: int = 320) -> None:
+        from audiollm.tokenizer.supervision.model import SupervisedTokenizer
+
+        self._model = SupervisedTokenizer.from_pretrained(folder).eval()
+        # Checkpoints of different runs have folders of one name.
+        self.name = f"SAP decoder of {folder}, weights {weights_fingerprint(self._model)[:12]}"
+        if self._model.text is None:
+            raise ValueError(f"{folder} has no text tokenizer, so that nothing it writes can be read")
+        self._max_new_tokens = max_new_tokens
+
+    def hear(self, path: Path) -> str:
+        """See :class:`AttributeJudge`; of a long recording, the first segment is heard."""
+        text = self._model.text
+        assert text is not None
+        tokenizer = self._model.tokenizer
+        waveform = resample(*load_audio(path), tokenizer.sample_rate)
+        waveform = waveform[: int(tokenizer.max_segment_seconds * tokenizer.sample_rate)]
+        if not len(waveform):
+            return ""
+        stride = self._model.config.token_stride
+        padded = F.pad(waveform, (0, -len(waveform) % stride))[None]
+        features = tokenizer.log_mel(padded, [padded.shape[1]])
+        mask = (torch.arange(features.shape[-1]) * HOP_LENGTH < len(waveform)).long()[None]
+        [written] = self._model.generate(
+            features,
+            mask,
+            torch.tensor([text.start_id("sap")]),
+            max_new_tokens=self._max_new_tokens,
+            end_id=text.end_id,
+        )
+        return text.decode(written)
+
+
+class ChatJudge:
+    """A chat model that hears, asked for a SAP record of the voice.
+
+    Args:
+        model: the chat model.
+        max_tokens: of its answer.
+    """
+
+    def __init__(self, model: ChatModel, *, max_tokens: int = 200) -> None:
+        self.name = f"{model.name}, {SAP_PROMPT_ID}"
+        self._model = model
+        self._max_tokens = max_tokens
+
+    def hear(self, path: Path) -> str:
+        """See :class:`AttributeJudge`."""
+        waveform = resample(*load_audio(path), SAMPLE_RATE)
+        buffer = io.BytesIO()
+        sf.write(buffer, waveform.numpy(), SAMPLE_RATE, format="WAV", subtype="PCM_16")
+        message = ChatMessage("user", sap_question(), audio=buffer.getvalue())
+        return self._model.ask([message], max_tokens=self._max_tokens).text
+
+
+def sap_question() -> str:
+    """What a chat model is asked: the voice, and nothing of what is said."""
+    fields = ", ".join(f'"{name}": one of {", ".join(CLOSED_VALUES[name])} or null' for name in JUDGED)
+    return (
+        "Listen to how the speaker sounds and pay no attention to what the words mean. Answer with one JSON object and "
+        f'nothing else: {{"linguistic_content": the words you hear, "vocal_attributes": {{{fields}}}}}. Use null for '
+        "what you cannot tell."
+    )
+
+
+def open_judge(source: str) -> AttributeJudge:
+    """Opens a judge.
+
+    Args:
+        source: a training checkpoint of an audio tokenizer; ``http://…/v1#model`` or ``hf:`` and a folder or Hub id for
+            a chat model that hears.
+    """
+    if source.startswith(("http://", "https://", "hf:")):
+        from audiollm.data.chat.base import open_chat_model
+
+        url, _, model = source.partition("#")
+        return ChatJudge(open_chat_model(url, model or None, hears=True))
+    return SapTokenizerJudge(source)
+
+
+def read_attributes(text: str) -> dict[str, str | None] | None:
+    """The closed attributes in a judge's words; None for one that is not told. None if nothing can be read."""
+    record = read_prediction(text).record
+    return None if record is None else {name: attribute(record, name) for name in JUDGED}
+
+
+def median_pitch(path: Path) -> float | None:
+    """Median fundamental frequency of the voiced frames, in Hz; None if none is voiced.
+
+    Raises:
+        ValueError: pyworld is not installed.
+    """
+    pyworld: Any = load_pyworld()
+    samples = resample(*load_audio(path), SAMPLE_RATE).double().numpy()
+    if not len(samples):
+        return None
+    frequency, seconds = pyworld.dio(
+        samples, SAMPLE_RATE, f0_floor=LOWEST_PITCH, f0_ceil=HIGHEST_PITCH, frame_period=PITCH_FRAME_MS
+    )
+    frequency = pyworld.stonemask(samples, frequency, seconds, SAMPLE_RATE)
+    voiced = frequency[frequency > 0]
+    return float(np.median(voiced)) if len(voiced) else None
+
+
+def speech_seconds(path: Path) -> float:
+    """How long a recording speaks: from the first to the last 25 ms that are not silent; 0 for silence."""
+    waveform, sample_rate = load_audio(path)
+    levels = frame_levels(waveform, round(LEVEL_FRAME_SECONDS * sample_rate))
+    loud = (levels > QUIETEST_LEVEL * levels.max()).nonzero() if len(levels) else levels
+    return float(loud[-1] - loud[0] + 1) * LEVEL_FRAME_SECONDS if len(loud) else 0.0
+
+
+def frame_levels(waveform: Tensor, frame_samples: int) -> Tensor:
+    """Root mean square of each whole frame of a recording ``[N]``."""
+    num_frames = len(waveform) // frame_samples
+    return waveform[: num_frames * frame_samples].reshape(num_frames, frame_samples).square().mean(dim=1).sqrt()

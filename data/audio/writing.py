@@ -1,0 +1,194 @@
+"""Audio files that are written: WAV, FLAC or Ogg Vorbis by the name of the file, whole or not at all."""
+# Shapes: N samples.
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import soundfile
+from torch import Tensor
+
+from audiollm.data.files.atomic import atomic_write
+
+from .reading import AudioError
+
+logger = logging.getLogger(__name__)
+
+# Extension -> libsndfile's container and encoding.
+OUTPUT_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+MAX_WAV_BYTES = 2**32 - 2**10  # a WAV header counts bytes with 32 bits
+_BLOCK_SAMPLES = 1 << 16  # libvorbis keeps a whole write on its stack: minutes at once overflow it
+
+
+class _Sink:
+    """The file as libsndfile sees it. Errors cannot pass through C code, so the first one is kept for later."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.error: OSError | None = None
+        self.seek, self.tell = file.seek, file.tell
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            return 0
+
+    def raise_error(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+class AudioWriter:
+    """Takes the blocks of one recording, in order; made by :func:`open_audio_output`."""
+
+    def __init__(self, file: soundfile.SoundFile, sink: _Sink, name: str) -> None:
+        self.num_samples = 0
+        """Samples written so far."""
+        self.num_clipped = 0
+        """Samples among them that were outside [-1, 1]."""
+        self.peak = 0.0
+        """Largest absolute value that was given."""
+        self._file, self._sink, self._name = file, sink, name
+
+    def write(self, waveform: Tensor | np.ndarray) -> None:
+        """Appends samples.
+
+        Args:
+            waveform: floats, ``[n]`` or ``[1, n]``, n >= 0; what is outside [-1, 1] is clipped and counted.
+
+        Raises:
+            AudioError: a sample is NaN or infinite; the file becomes too large for its format.
+            OSError: the disk is full.
+            ValueError: not floats, or not one channel.
+        """
+        samples = _checked_samples(waveform)
+        for start in range(0, len(samples), _BLOCK_SAMPLES):
+            self._write_block(samples[start : start + _BLOCK_SAMPLES].astype(np.float32))
+
+    def _write_block(self, block: np.ndarray) -> None:
+        if not np.isfinite(block).all():
+            first = int(np.argmin(np.isfinite(block)))
+            position = self.num_samples + first
+            raise AudioError(self._name, f"not written: sample {position} is {block[first]}; samples must be finite")
+        if self._file.format == "WAV" and 2 * (self.num_samples + len(block)) > MAX_WAV_BYTES:
+            raise AudioError(self._name, "not written: a WAV file holds at most 4 GiB; name it .flac or .ogg")
+        magnitude = np.abs(block)
+        self.num_clipped += int((magnitude > 1).sum())
+        self.peak = max(self.peak, float(magnitude.max()))
+        if self._file.subtype == "PCM_16":
+            # Readers divide by 32768. Scaling by the same number gives a recording of 16 bits back bit by bit.
+            block = np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16)
+        else:
+            block = np.clip(block, -1.0, 1.0)
+        try:
+            self._file.write(block)
+        except (soundfile.LibsndfileError, AssertionError):  # soundfile asserts that all of the block was taken
+            self._sink.raise_error()
+            raise
+        self._sink.raise_error()
+        self.num_samples += len(block)
+
+
+@contextlib.contextmanager
+def open_audio_output(path: str | os.PathLike[str], sample_rate: int) -> Iterator[AudioWriter]:
+    """Opens a one-channel audio file that takes the place of ``path`` when the block ends well.
+
+    Nothing appears under ``path`` before, and nothing remains if the block raises. Clipped samples are warned of.
+
+    Args:
+        path: ends in ``.wav`` (16 bit), ``.flac`` (16 bit) or ``.ogg`` (Vorbis); its folder must exist.
+        sample_rate: Hz.
+
+    Yields:
+        The writer, for :meth:`AudioWriter.write`.
+
+    Raises:
+        AudioError: another extension, no such folder, a directory, a sample rate that the format cannot hold, or
+            nothing was written.
+        OSError: the folder may not be written to, or the disk is full.
+        ValueError: ``sample_rate`` is no positive whole number.
+    """
+    name = os.fspath(path)
+    container, encoding = _output_format(name)
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate <= 0:
+        raise ValueError(f"sample_rate={sample_rate!r}: give a positive whole number in Hz, such as 22050")
+    if not Path(name).parent.is_dir():
+        raise AudioError(name, f"cannot be written: there is no folder {Path(name).parent}; make it first")
+    if Path(name).is_dir():
+        raise AudioError(name, "is a directory; give the name of a file")
+    with atomic_write(path, "wb") as file:
+        sink = _Sink(file)
+        with _opened(sink, int(sample_rate), container, encoding, name) as sound_file:
+            writer = AudioWriter(sound_file, sink, name)
+            yield writer
+        sink.raise_error()  # closing writes the header and what the encoder still held
+        if writer.num_samples == 0:
+            raise AudioError(name, "not written: there are no samples to write (0 s of audio)")
+    if writer.num_clipped:
+        logger.warning(
+            "%s: clipped %d of %d samples to [-1, 1] (the largest is %.3g)",
+            name, writer.num_clipped, writer.num_samples, writer.peak,
+        )  # fmt: skip
+
+
+def save_audio(path: str | os.PathLike[str], waveform: Tensor | np.ndarray, sample_rate: int) -> None:
+    """Writes one waveform; :func:`open_audio_output` tells about formats, clipping and errors.
+
+    Args:
+        path: ends in ``.wav``, ``.flac`` or ``.ogg``; an older file is replaced in one step.
+        waveform: floats in [-1, 1], ``[N]`` or ``[1, N]``, N >= 1, on any device.
+        sample_rate: Hz.
+
+    Raises:
+        AudioError: see :func:`open_audio_output` and :meth:`AudioWriter.write`.
+        ValueError: not floats, not one channel, or a bad sample rate.
+    """
+    samples = _checked_samples(waveform)
+    with open_audio_output(path, sample_rate) as writer:
+        writer.write(samples)
+
+
+def check_output_path(path: str | os.PathLike[str]) -> None:
+    """Refuses, before any work is done, a path that :func:`save_audio` would refuse for its extension.
+
+    Raises:
+        AudioError: the extension is none of :data:`OUTPUT_FORMATS`.
+    """
+    _output_format(os.fspath(path))
+
+
+def _output_format(name: str) -> tuple[str, str]:
+    extension = Path(name).suffix.lower()
+    if extension not in OUTPUT_FORMATS:
+        raise AudioError(name, f"ends in {extension!r}; name the file {', '.join(OUTPUT_FORMATS)} to choose its format")
+    return OUTPUT_FORMATS[extension]
+
+
+def _opened(sink: _Sink, sample_rate: int, container: str, encoding: str, name: str) -> soundfile.SoundFile:
+    try:
+        return soundfile.SoundFile(sink, "w", sample_rate, 1, subtype=encoding, format=container)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(name, f"cannot be written as {container} at {sample_rate} Hz: {error.error_string}") from error
+
+
+def _checked_samples(waveform: Tensor | np.ndarray) -> np.ndarray:
+    if isinstance(waveform, Tensor):
+        # NumPy knows no bfloat16; integers stay what they are, to be refused below.
+        waveform = waveform.detach().cpu()
+        waveform = (waveform.float() if waveform.is_floating_point() else waveform).numpy()
+    samples = np.asarray(waveform)
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(f"waveform is {samples.dtype}; give floats in [-1, 1]")
+    if samples.ndim == 2 and samples.shape[0] == 1:
+        samples = samples[0]
+    if samples.ndim != 1:
+        raise ValueError(f"waveform has shape {list(samples.shape)}; give one channel, [N] or [1, N]")
+    return samples

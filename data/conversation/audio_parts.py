@@ -1,0 +1,158 @@
+"""Audio parts of a record: every spelling of path, bytes, samples and codes becomes an ``AudioPart``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from audiollm.data.audio.reading import AudioError, waveform_from_array
+
+from .problems import ConversationError, ProblemLog, kind_of
+from .types import AudioPart
+
+AUDIO_KEYS = ("type", "audio", "path", "url", "bytes", "array", "sampling_rate", "codes")
+DATASETS_AUDIO_KEYS = ("array", "bytes", "path", "sampling_rate")  # of a datasets.Audio value
+
+
+def parse_audio_part(value: Any, *, where: str = "", base_dir: str | os.PathLike[str] | None = None) -> AudioPart:
+    """Checks a single audio value, as a manifest of clips holds it.
+
+    Args:
+        value: an audio part without its type, or what stands under its key ``audio``: a path, bytes, a
+            ``datasets.Audio`` value.
+        where: file, line and field, for messages.
+        base_dir: folder that a relative path starts from.
+
+    Raises:
+        ConversationError: names place and field.
+    """
+    part = value if isinstance(value, Mapping) and not set(value) <= set(DATASETS_AUDIO_KEYS) else {"audio": value}
+    log = ProblemLog(where)
+    parser = AudioPartParser(log, base_dir, codebook_size=None)
+    audio = parser.parse({key: item for key, item in part.items() if item is not None}, "audio")
+    if audio is None or log.problems:
+        problem = log.problems[0]
+        raise ConversationError(problem.where, f"{problem.field}: {problem.reason}")
+    return audio
+
+
+class AudioPartParser:
+    """Reads audio parts and notes what is wrong with them; what it returns counts only if nothing is.
+
+    Args:
+        log: takes the problems.
+        base_dir: folder that relative paths start from; ``None`` leaves them as they are.
+        codebook_size: codes must be below this; ``None``: only not negative.
+    """
+
+    def __init__(self, log: ProblemLog, base_dir: str | os.PathLike[str] | None, codebook_size: int | None) -> None:
+        self._log = log
+        self._base_dir = None if base_dir is None else os.path.abspath(base_dir)
+        self._codebook_size = codebook_size
+
+    def parse(self, part: Mapping[str, Any], at: str) -> AudioPart | None:
+        """Reads the part that stands in the field ``at``; its keys hold values, never ``None``."""
+        num_problems = len(self._log.problems)
+        values = self._values(part, at)
+        kinds = [key for key in ("path", "bytes", "array", "codes") if key in values]
+        if len(kinds) != 1:
+            reason = f"holds {' and '.join(kinds)}" if kinds else "holds no audio"
+            if len(self._log.problems) == num_problems or kinds:  # a misspelt key is the better explanation
+                self._log.note(at, f"{reason}; give exactly one of path, bytes, array (with sampling_rate) or codes")
+            return None
+        (kind,) = kinds
+        if kind != "array" and "sampling_rate" in values:
+            self._log.note(f"{at}.sampling_rate", f"goes with array only; {kind} brings its own")
+        where = f"{self._log.where}: {at}" if self._log.where else at
+        if kind == "path":
+            return self._path(values["path"], f"{at}.path", where)
+        if kind == "bytes":
+            return self._bytes(values["bytes"], f"{at}.bytes", where)
+        if kind == "codes":
+            return self._codes(values["codes"], f"{at}.codes", where)
+        return self._array(values["array"], values.get("sampling_rate"), at, where)
+
+    def _values(self, part: Mapping[str, Any], at: str) -> dict[str, Any]:
+        """Finds what the part holds, by kind, wherever it is written."""
+        self._log.note_unknown_keys(part, AUDIO_KEYS, at)
+        values = {key: part[key] for key in AUDIO_KEYS if key in part}
+        values.pop("type", None)
+        audio = values.pop("audio", None)
+        if isinstance(audio, Mapping):
+            inner = {key: item for key, item in audio.items() if item is not None}
+            self._log.note_unknown_keys(inner, DATASETS_AUDIO_KEYS, f"{at}.audio")
+            values |= inner
+        elif isinstance(audio, (str, os.PathLike)):
+            values["path"] = audio
+        elif isinstance(audio, (bytes, bytearray, memoryview)):
+            values["bytes"] = audio
+        elif audio is not None:
+            values["array"] = audio
+        if "url" in values:
+            values.setdefault("path", values.pop("url"))
+        # datasets writes the path beside the bytes or samples it has read from it.
+        if "bytes" in values or "array" in values:
+            values.pop("path", None)
+        return values
+
+    def _path(self, value: Any, at: str, where: str) -> AudioPart | None:
+        if not isinstance(value, (str, os.PathLike)):
+            self._log.note(at, f"must be the path of an audio file, not {kind_of(value)}")
+            return None
+        path = os.fspath(value).removeprefix("file://")
+        if not path:
+            self._log.note(at, "must be the path of an audio file, not empty")
+            return None
+        if "://" in path or path.startswith("data:"):
+            self._log.note(at, f"{path[:80]!r} is a URL; download the file and give its path")
+            return None
+        if self._base_dir is not None:
+            path = os.path.normpath(os.path.join(self._base_dir, path))
+        return AudioPart(path=path, where=where)
+
+    def _bytes(self, value: Any, at: str, where: str) -> AudioPart | None:
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            self._log.note(at, f"must be the bytes of an audio file, not {kind_of(value)}")
+            return None
+        return AudioPart(bytes=bytes(value), where=where)
+
+    def _array(self, value: Any, sampling_rate: Any, at: str, where: str) -> AudioPart | None:
+        if not isinstance(value, (np.ndarray, Tensor, list)):
+            self._log.note(f"{at}.array", f"must hold samples [N] or [C, N], not {kind_of(value)}")
+            return None
+        if isinstance(sampling_rate, bool) or not isinstance(sampling_rate, int) or sampling_rate <= 0:
+            given = "missing" if sampling_rate is None else f"{sampling_rate!r}"
+            self._log.note(f"{at}.sampling_rate", f"{given}; give the array's rate in Hz, such as 16000")
+            return None
+        try:
+            waveform_from_array(value)
+            samples = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        except ValueError as error:  # AudioError, or rows of different lengths
+            self._log.note(f"{at}.array", error.reason if isinstance(error, AudioError) else str(error))
+            return None
+        return AudioPart(array=samples, sampling_rate=sampling_rate, where=where)
+
+    def _codes(self, value: Any, at: str, where: str) -> AudioPart | None:
+        codes = value.tolist() if isinstance(value, (np.ndarray, Tensor)) else value
+        if not isinstance(codes, (list, tuple)):
+            self._log.note(at, f"must be a list of whole numbers, not {kind_of(codes)}")
+            return None
+        if not codes:
+            self._log.note(at, "is empty; leave the audio part out")
+            return None
+        limit = self._codebook_size
+        if all(type(code) is int for code in codes) and min(codes) >= 0 and (limit is None or max(codes) < limit):
+            return AudioPart(codes=list(codes), where=where)
+        for index, code in enumerate(codes):
+            if type(code) is not int:
+                self._log.note(f"{at}[{index}]", f"must be a whole number, not {kind_of(code)}")
+                break
+            if code < 0 or (limit is not None and code >= limit):
+                allowed = "0 or more" if limit is None else f"from 0 to {limit - 1} for this codebook"
+                self._log.note(f"{at}[{index}]", f"{code} is out of range; codes are {allowed}")
+                break
+        return None

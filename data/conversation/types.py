@@ -1,0 +1,184 @@
+"""The typed conversation record: messages of text and audio parts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from audiollm.data.audio.reading import (
+    AudioError,
+    AudioInfo,
+    Mono,
+    load_audio,
+    probe_audio,
+    resample,
+    stream_audio,
+    waveform_from_array,
+)
+
+ROLES = ("system", "user", "assistant", "tool")
+
+_FileBytes = bytes  # AudioPart has a field called bytes
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """A piece of text."""
+
+    text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"type": "text", "text": self.text}
+
+
+@dataclass(frozen=True, eq=False)
+class AudioPart:
+    """A piece of audio: exactly one of path, bytes, array (with its rate) and codes."""
+
+    path: str | None = None
+    bytes: _FileBytes | None = field(default=None, repr=False)  # of an audio file
+    array: np.ndarray | None = field(default=None, repr=False)  # samples [N] or [C, N]
+    sampling_rate: int | None = None  # Hz, of the array
+    codes: list[int] | None = field(default=None, repr=False)  # one codebook's, each >= 0
+    where: str = field(default="", repr=False)  # its place in its file, for messages; not compared
+
+    def __post_init__(self) -> None:
+        kinds = [name for name in ("path", "bytes", "array", "codes") if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"audio holds {' and '.join(kinds) or 'nothing'}; give one of path, bytes, array, codes")
+        if (self.array is None) != (self.sampling_rate is None):
+            raise ValueError("audio: give array and sampling_rate together")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AudioPart):
+            return NotImplemented
+        names = ("path", "bytes", "sampling_rate", "codes")
+        same = all(getattr(self, name) == getattr(other, name) for name in names)
+        if self.array is None or other.array is None:
+            return same and self.array is other.array
+        return same and np.array_equal(self.array, other.array)
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.bytes, self.sampling_rate))
+
+    def load(self, sample_rate: int | None = None, mono: Mono = "first") -> tuple[Tensor, int]:
+        """Decodes the audio.
+
+        The defaults, native rate and first channel, are how an audio tokenizer wants it (it resamples its own way):
+        so codes made while training equal codes made beforehand by
+        :func:`audiollm.data.tokenizing.corpus.tokenize_corpus`.
+
+        Args:
+            sample_rate: Hz to resample to; ``None`` keeps the recording's own.
+            mono: "first" or "mean", as for :func:`audiollm.data.audio.reading.load_audio`.
+
+        Returns:
+            ``(waveform float32 [N], sample_rate)``.
+
+        Raises:
+            AudioError: the recording cannot be used; the message names the record too.
+            ValueError: the part holds codes.
+        """
+        if self.codes is not None:
+            raise ValueError(f"{self.where or 'audio part'}: holds codes already; there is nothing to decode")
+        with self._errors_named():
+            if self.array is None:
+                return load_audio(self.file, sample_rate, mono)
+            waveform = waveform_from_array(self.array, mono)
+            rate = self.sampling_rate
+            assert rate is not None  # __post_init__ pairs them
+            if sample_rate is None or sample_rate == rate:
+                return waveform, rate
+            return resample(waveform, rate, sample_rate), sample_rate
+
+    def stream(self, mono: Mono = "first", block_seconds: float = 30.0) -> Iterator[Tensor]:
+        """Decodes an audio file block by block at its own rate, in flat memory; together the blocks equal :meth:`load`.
+
+        Raises:
+            AudioError: as for :meth:`load`, when the iteration reaches the defect.
+            ValueError: the part holds no file.
+        """
+        with self._errors_named():
+            yield from stream_audio(self.file, None, mono, block_seconds)
+
+    def probe(self) -> AudioInfo:
+        """Reads rate, channels and length of the audio, from the file's header where that tells.
+
+        Raises:
+            AudioError: the recording cannot be used; the message names the record too.
+            ValueError: the part holds codes.
+        """
+        with self._errors_named():
+            if self.array is None:
+                return probe_audio(self.file)
+            num_samples = len(waveform_from_array(self.array, "first"))
+            assert self.sampling_rate is not None  # __post_init__ pairs them
+            num_channels = 1 if self.array.ndim == 1 else len(self.array)
+            return AudioInfo(self.sampling_rate, num_channels, num_samples, f"array {self.array.dtype}")
+
+    @contextlib.contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except AudioError as error:
+            raise AudioError(f"{self.where}: {error.source}" if self.where else error.source, error.reason) from error
+
+    @property
+    def file(self) -> str | _FileBytes:
+        """The path or the bytes of the audio file; for parts that hold one of them."""
+        source = self.path if self.path is not None else self.bytes
+        if source is None:
+            raise ValueError(f"{self.where or 'audio part'}: holds {'codes' if self.codes else 'samples'}, not a file")
+        return source
+
+    def to_dict(self) -> dict[str, Any]:
+        if self.codes is not None:
+            return {"type": "audio", "codes": list(self.codes)}
+        if self.array is not None:
+            return {"type": "audio", "array": self.array, "sampling_rate": self.sampling_rate}
+        return {"type": "audio", "path": self.path} if self.path is not None else {"type": "audio", "bytes": self.bytes}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str  # one of ROLES
+    content: list[TextPart | AudioPart]
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        optional = {"name": self.name, "tool_calls": self.tool_calls, "tool_call_id": self.tool_call_id}
+        present = {key: value for key, value in optional.items() if value is not None}
+        return {"role": self.role, "content": [part.to_dict() for part in self.content], **present}
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One record."""
+
+    id: str  # the record's own, or else its place, such as train.jsonl:7
+    messages: list[Message]
+    task: str | None = None
+    tools: list[dict[str, Any]] | None = None  # JSON schemas of the functions that the assistant may call
+    metadata: dict[str, Any] = field(default_factory=dict)  # every other key of the record
+    where: str = field(default="", compare=False, repr=False)  # file and line, for messages
+
+    @property
+    def audio_parts(self) -> list[AudioPart]:
+        """All audio of the conversation, in order."""
+        return [part for message in self.messages for part in message.content if isinstance(part, AudioPart)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the record; parsing it gives this conversation back."""
+        optional = {"task": self.task, "tools": self.tools}
+        present = {key: value for key, value in optional.items() if value is not None}
+        messages = [message.to_dict() for message in self.messages]
+        return {"id": self.id, "messages": messages, **present, **self.metadata}

@@ -1,0 +1,213 @@
+"""English sentences of our own grammar, read by the four free voices of the speech synthesizer Flite.
+
+Synthetic speech is no substitute for recordings, but its texts, voices, speeds and pitches are known exactly, and
+anyone can make any amount of it. Flite comes as Debian packages; it is run from the folder they are unpacked to.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+
+from torch import Tensor
+
+from audiollm.data.audio.reading import load_audio
+from audiollm.data.corpora.clips import ClipFacts, CorpusError, Recording
+from audiollm.data.packages import Package, cache_folder, publish_folder
+from audiollm.data.prompts import draw
+
+from .sentences import grammar_sentences
+
+NAME = "flite-speech"
+NUM_CLIPS = 4000
+VOICES_PER_SENTENCE = 2
+PACKAGES = (
+    Package("deb", "flite", "2.2-5", "f4ce03470bf9974c2cb9cacd981e6be29339ef4c97cf994dd6fa3f90e6544db9"),
+    Package("deb", "libflite1", "2.2-5", "bfa8c591f1b47730b30b372ec38e02918a1c9795eada67684e1746390ad2f061"),
+    # Flite can also play what it reads, so it wants this one; nothing is played here.
+    Package("deb", "libasound2", "1.2.8-1+b1", "44c77b076a7b11ae99712439022d822245b1994c435da564ebd320bb676faf4c"),
+)
+LICENCE = "MIT-Festival"
+SAMPLE_RATE = 16000
+SYNTHESIS_TIMEOUT_SECONDS = 120
+# Factors of the duration of every sound; most sentences are read at the voice's own speed and pitch.
+SPEEDS = {"fast": 0.85, "moderate": 1.0, "slow": 1.2}
+PITCHES = {"low": 0.88, "medium": 1.0, "high": 1.13}
+# Only to have a duration before the sentence is read; the manifest of a built corpus holds the true one.
+_CHARACTERS_PER_SECOND = 15.0
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One voice of Flite."""
+
+    name: str
+    gender: str
+    accent: str
+    maker: str
+    pitch_hz: float | None
+    """Its own mean fundamental frequency; None for a voice that ignores another one."""
+
+
+VOICES = (
+    Voice("slt", "female", "American", "CMU ARCTIC voice slt", 170.0),
+    Voice("rms", "male", "American", "CMU ARCTIC voice rms", None),
+    Voice("awb", "male", "Scottish", "CMU ARCTIC voice awb, Alan W Black", 132.0),
+    Voice("kal16", "male", "American", "diphone voice kal, Kevin A. Lenzo", 95.0),
+)
+
+
+def recordings(num_clips: int = NUM_CLIPS, texts: Sequence[str] = (), seed: int = 0) -> list[Recording]:
+    """Sentences and who reads them how; they are read when a recording is loaded.
+
+    Every sentence is read by two voices, all pairs of voices in turn; speed and pitch are drawn for each clip. For
+    another number of clips than the corpus has, give `audiollm.data.corpora.build_corpus` a
+    ``dataclasses.replace(CORPORA["flite-speech"], recordings=partial(recordings, 200), num_clips=200)``.
+
+    Args:
+        num_clips: how many clips.
+        texts: read these first; sentences of the grammar follow.
+        seed: another seed, other sentences.
+
+    Returns:
+        Recordings with transcript, voice and its attributes. Their group is the sentence, and ``duration_seconds`` an
+        estimate until they are loaded.
+
+    Raises:
+        ValueError: if there are fewer than one clip, an empty text, or the grammar gives no more sentences.
+        PackageError: if a package cannot be fetched.
+        CorpusError: if the machine cannot run the packages' program.
+    """
+    if num_clips < 1:
+        raise ValueError(f"num_clips={num_clips}: use 1 or more")
+    if not all(text.strip() for text in texts):
+        raise ValueError("a text to read is empty; remove it")
+    num_sentences = -(-num_clips // VOICES_PER_SENTENCE)
+    given = list(dict.fromkeys(" ".join(text.split()) for text in texts))[:num_sentences]
+    drawn = (text for text in grammar_sentences(num_sentences, seed) if text not in given)
+    sentences = [*given, *drawn][:num_sentences]
+    program = flite_program()
+    pairs = list(combinations(VOICES, VOICES_PER_SENTENCE))
+    return [
+        _recording(program, text, number, voice, seed)
+        for number, text in enumerate(sentences)
+        for voice in pairs[number % len(pairs)]
+    ][:num_clips]
+
+
+def flite_program() -> Path:
+    """The synthesizer, with its libraries beside it.
+
+    Raises:
+        PackageError: if a package cannot be fetched.
+        CorpusError: if the machine is of another kind than the packages.
+    """
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise CorpusError(
+            f"{NAME} needs Linux on x86_64, for which its packages are pinned; this is {platform.system()} on "
+            f"{platform.machine()}. Build the corpus on such a machine and copy its folder"
+        )
+    folder = cache_folder() / "flite" / "-".join(package.sha256[:8] for package in PACKAGES)
+    if not folder.is_dir():
+        program, *libraries = PACKAGES
+        with publish_folder(folder, exist_ok=True) as temporary:
+            shutil.copy(program.extract("usr/bin/flite") / "usr/bin/flite", temporary / "flite")
+            (temporary / "flite").chmod(0o755)
+            for package in libraries:
+                for library in package.extract("usr/lib/*/lib*.so.*").rglob("lib*.so.*"):
+                    shutil.copy(library, temporary / _library_name(library.name))
+    return folder / "flite"
+
+
+def synthesize(
+    text: str, voice: str, *, duration_factor: float = 1.0, pitch_hz: float | None = None, program: Path | None = None
+) -> Tensor:
+    """Reads a text.
+
+    Args:
+        text: English; numbers and abbreviations are spelt out as Flite sees fit.
+        voice: name of one of `VOICES`.
+        duration_factor: 2 is half as fast.
+        pitch_hz: mean fundamental frequency; None for the voice's own.
+        program: what `flite_program` returned.
+
+    Returns:
+        float32 ``[N]`` in [-1, 1] at 16 kHz.
+
+    Raises:
+        ValueError: if the voice is unknown.
+        CorpusError: if Flite fails or reads nothing.
+    """
+    names = [known.name for known in VOICES]
+    if voice not in names:  # Flite itself would read on with another voice
+        raise ValueError(f"voice {voice!r}: use one of {', '.join(names)}")
+    program = program or flite_program()
+    settings = ["--setf", f"duration_stretch={duration_factor}"]
+    if pitch_hz is not None:
+        settings += ["--setf", f"int_f0_target_mean={pitch_hz}"]
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(program.parent), "LC_ALL": "C"}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "speech.wav"
+        # A text without a blank would be taken for the name of a file, but for -t.
+        command = [str(program), "-voice", voice, *settings, "-o", str(path), "-t", text]
+        result = subprocess.run(
+            command, env=environment, capture_output=True, text=True, errors="replace", check=False,
+            timeout=SYNTHESIS_TIMEOUT_SECONDS,
+        )  # fmt: skip
+        if result.returncode != 0 or not path.is_file():
+            raise CorpusError(f"flite could not read {text!r} with the voice {voice}: {result.stderr.strip()[-300:]}")
+        waveform, _ = load_audio(path, SAMPLE_RATE)
+    if not len(waveform):
+        raise CorpusError(f"flite said nothing for {text!r}; give English text with letters or digits")
+    return waveform
+
+
+def _recording(program: Path, text: str, number: int, voice: Voice, seed: int) -> Recording:
+    key = f"{seed} {voice.name} {text}"
+    # "moderate" and "medium" stand twice: the plain way of reading is the most common one.
+    speed = ("fast", "moderate", "moderate", "slow")[draw("speed", key, 4)]
+    pitch = ("low", "medium", "medium", "high")[draw("pitch", key, 4)] if voice.pitch_hz else "medium"
+    facts = ClipFacts(
+        id=f"{NAME}/{voice.name}/{number:05d}",
+        task="speech",
+        group=f"{NAME} text {' '.join(re.findall(r'[a-z0-9]+', text.lower()))}",
+        duration_seconds=round(SPEEDS[speed] * (0.5 + len(text) / _CHARACTERS_PER_SECOND), 4),
+        licence=LICENCE,
+        attribution=f"Read by Flite ({voice.maker}), © Carnegie Mellon University",
+        source=f"{PACKAGES[1]}: voice {voice.name}",
+        text=text,
+        language="en",
+        speaker=f"{NAME}/{voice.name}",
+        attributes={
+            "gender": voice.gender,
+            "age": "adult",
+            "accent": voice.accent,
+            "speed": speed,
+            **({"pitch": pitch} if voice.pitch_hz else {}),
+        },
+    )
+    load = partial(
+        synthesize,
+        text,
+        voice.name,
+        duration_factor=SPEEDS[speed],
+        pitch_hz=round(voice.pitch_hz * PITCHES[pitch], 1) if voice.pitch_hz else None,
+        program=program,
+    )
+    return Recording(facts=facts, load=load)
+
+
+def _library_name(file_name: str) -> str:
+    """The name that programs ask for: archives hold it as a link, and links are not unpacked."""
+    if file_name.startswith("libflite"):
+        return re.sub(r"\.so\..*", ".so.1", file_name)  # version 2.2 of the files, version 1 of the interface
+    return re.sub(r"(\.so\.\d+)\..*", r"\1", file_name)

@@ -1,0 +1,220 @@
+"""What the known facts of a clip say as a SAP record: by tables, without a model that listens.
+
+Only what a corpus states is said; what it does not state stays null. Sounds get their class, type and a sentence from
+``sounds.tsv``, music a sentence made of mood, style and tempo, speech its transcript and the voice of its speaker.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from audiollm.data.corpora.clips import TASKS, ClipFacts
+from audiollm.data.corpora.sources import asterisk, fillets, game_sounds, music, opensfx, sonic_pi, synthetic, tuxpaint
+from audiollm.data.sap.record import SAP_ATTRIBUTES, AuditoryScene, EventType, SapError, SapRecord, SoundEvent
+from audiollm.data.voices.attributes import VocalAttributes
+
+SOUNDS_PATH = Path(__file__).parent.parent / "sap" / "sounds.tsv"
+SOUND_TYPES = (*TASKS, "mix")
+
+# Who speaks, as the names of the packages' folders have it (language, region, sex): no more is known of them.
+VOICES: Mapping[str, VocalAttributes] = {
+    f"{asterisk.NAME}/en_US_f_Allison": VocalAttributes(age="adult", gender="female", accent="American"),
+    f"{asterisk.NAME}/es_MX_f_Allison": VocalAttributes(age="adult", gender="female", accent="Mexican"),
+    f"{asterisk.NAME}/fr_CA_f_June": VocalAttributes(age="adult", gender="female", accent="Canadian"),
+    f"{asterisk.NAME}/it_IT_m_Carlo": VocalAttributes(age="adult", gender="male"),
+    f"{asterisk.NAME}/ru_RU_f_IvrvoiceRU": VocalAttributes(age="adult", gender="female"),
+}
+
+MUSIC = "music"
+"""The class of the event that music is."""
+MUSIC_KINDS = frozenset(
+    {"bass", "bass drum", "cymbal", "drone", "drums", "keys", "snare", "strings", "synth", "wind instrument"}
+)
+_SLOW_BPM, _FAST_BPM = 80, 120
+_ASIDE = re.compile(r"^(toyland|tropical|lumber mill): | \(.*\)$", re.IGNORECASE)
+
+
+class NoRuleError(SapError):
+    """Nothing is known of a clip that a record could say; the message is the reason, the same for clips that share it.
+
+    Args:
+        reason: what is missing.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__([reason])
+
+
+@dataclass(frozen=True)
+class SoundClass:
+    """How a label of a sound is put into words.
+
+    Attributes:
+        label: the label, as data sets have it: "dog_wolf".
+        name: the class in words: "dog or wolf".
+        type: of the event.
+        summary: a sentence for the scene.
+        kinds: what sounds of this class may be; two classes that share one may both be right for a sound.
+    """
+
+    label: str
+    name: str
+    type: EventType
+    summary: str
+    kinds: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SapRules:
+    """What the metadata of a corpus mean.
+
+    Attributes:
+        name: of the corpus.
+        details: more of a sound than its class, from the clip's facts; None where there is nothing.
+    """
+
+    name: str
+    details: Callable[[Mapping[str, Any]], str | None] = lambda facts: None
+
+    def record(self, facts: ClipFacts | Mapping[str, Any]) -> SapRecord:
+        """The record of a clip.
+
+        Args:
+            facts: a clip of a corpus, or an object with its keys: ``task`` or ``sound_type`` (speech, sound or music;
+                told by text and label where both are absent), ``text``, ``label``, ``attributes``, ``speaker``.
+
+        Raises:
+            NoRuleError: if nothing is known that a record could say.
+        """
+        values = dataclasses.asdict(facts) if isinstance(facts, ClipFacts) else facts
+        sound_type = sound_type_of(values)
+        if sound_type == "speech":
+            return _speech(values)
+        if sound_type == "music":
+            return SapRecord(auditory_scenes=_music(values))
+        if sound_type == "sound":
+            return SapRecord(auditory_scenes=_sound(values, self.details(values)))
+        raise NoRuleError(f"no rule for clips of type {sound_type}")
+
+
+def _opensfx_details(facts: Mapping[str, Any]) -> str | None:
+    """The caption without the names of the game's climates and numbers of takes."""
+    words = _ASIDE.sub("", _ASIDE.sub("", facts.get("caption") or "")).strip()
+    return words[:1].lower() + words[1:] or None
+
+
+def _caption(facts: Mapping[str, Any]) -> str | None:
+    return facts.get("caption") or None
+
+
+RULES: Mapping[str, SapRules] = {
+    rules.name: rules
+    for rules in (
+        SapRules(name="default", details=_caption),
+        SapRules(name=asterisk.NAME),
+        SapRules(name=opensfx.NAME, details=_opensfx_details),
+        SapRules(name=sonic_pi.NAME),
+        SapRules(name=music.IMMICH),
+        SapRules(name=music.MOH),
+        SapRules(name=game_sounds.NAME),
+        SapRules(name=fillets.NAME),
+        SapRules(name=tuxpaint.NAME),
+        SapRules(name=synthetic.NAME),
+    )
+}
+
+
+def rules_for(corpus: str) -> SapRules:
+    """The rules of a corpus; "default" fits any with the keys of `SapRules.record`.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if corpus not in RULES:
+        raise ValueError(f"there are no rules for {corpus!r}; use one of {', '.join(RULES)}")
+    return RULES[corpus]
+
+
+@cache
+def sound_classes() -> Mapping[str, SoundClass]:
+    """The table of sounds by label."""
+    with SOUNDS_PATH.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
+    return {
+        label: SoundClass(label, name, event_type, summary, frozenset(kinds.split(", ")))  # type: ignore[arg-type]
+        for label, name, event_type, summary, kinds in rows
+    }
+
+
+def sound_type_of(facts: Mapping[str, Any]) -> str:
+    """The type of a clip: as stated, or speech if it has a text, else sound if it has a label.
+
+    Raises:
+        NoRuleError: if it is none of the known types, or cannot be told.
+    """
+    stated = facts.get("sound_type") or facts.get("task")
+    if stated is None:
+        stated = "speech" if facts.get("text") else "sound" if facts.get("label") else None
+    if stated not in SOUND_TYPES:
+        raise NoRuleError("neither text nor label" if stated is None else f"sound_type {stated!r} is unknown")
+    return str(stated)
+
+
+def _speech(facts: Mapping[str, Any]) -> SapRecord:
+    text = facts.get("text")
+    if not isinstance(text, str) or not text.strip():
+        raise NoRuleError("speech without text")
+    voice = VOICES.get(str(facts.get("speaker")), VocalAttributes()).only(frozenset(SAP_ATTRIBUTES))
+    # What a record says itself is stronger than what is known of its speaker.
+    stated, _ = VocalAttributes.from_record(facts.get("attributes") or {})
+    given = _manner(stated) | voice.given | stated.only(frozenset(SAP_ATTRIBUTES)).given
+    return SapRecord(linguistic_content=" ".join(text.split()), vocal_attributes=VocalAttributes(**given))
+
+
+def _manner(stated: VocalAttributes) -> dict[str, str]:
+    """Speed and pitch out of the ordinary, as prosody: SAP has no fields for them."""
+    words = [stated.speed] if stated.speed in ("slow", "fast") else []
+    words += [f"{stated.pitch}-pitched"] if stated.pitch in ("low", "high") else []
+    return {"prosody": ", ".join(words)} if words else {}
+
+
+def _sound(facts: Mapping[str, Any], details: str | None) -> AuditoryScene:
+    label = facts.get("label")
+    sound = sound_classes().get(str(label))
+    if sound is None:
+        reason = "sound without label" if label is None else f"label {label!r} is not in {SOUNDS_PATH.name}"
+        raise NoRuleError(reason)
+    says_more = details is not None and details.casefold() not in (sound.name, sound.label)
+    event = SoundEvent(label=sound.name, type=sound.type, attributes=details if says_more else None)
+    return AuditoryScene(summary=sound.summary, events=(event,))
+
+
+def _music(facts: Mapping[str, Any]) -> AuditoryScene:
+    attributes = facts.get("attributes") or {}
+    mood = _word(facts.get("label") or attributes.get("mood"))
+    style = _word(attributes.get("style") or attributes.get("genre"))
+    words = " ".join(word for word in (mood, style, "music") if word)
+    region = attributes.get("region")
+    summary = f"{words[:1].upper()}{words[1:]}{f' from {str(region).title()}' if region else ''} is playing"
+    tempo = _tempo(attributes.get("bpm"))
+    if tempo:
+        summary += f" at a {tempo} tempo"
+    event = SoundEvent(label=MUSIC, type="persistent", attributes=mood)
+    return AuditoryScene(summary=f"{summary}.", events=(event,))
+
+
+def _word(value: Any) -> str | None:
+    return None if value is None else str(value).replace("_", " ").lower().strip() or None
+
+
+def _tempo(bpm: Any) -> str | None:
+    if not isinstance(bpm, int | float) or isinstance(bpm, bool) or not bpm > 0:
+        return None
+    return "slow" if bpm < _SLOW_BPM else "fast" if bpm >= _FAST_BPM else "moderate"

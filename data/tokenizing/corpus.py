@@ -1,0 +1,131 @@
+"""Corpus tokenization: recordings in, codes out, resumable after any interruption.
+
+Records are read in order (``corpus_source``), decoded ahead by a few threads and encoded in batches
+(``corpus_encoding``), and appended to ``<output>.partial`` (``partial_output``), which becomes ``<output>`` in one
+rename when all is done. A killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from audiollm.data.audio.reading import Mono
+from audiollm.data.resumable_output import PartialOutput
+
+from .encoding import CorpusEncoder
+from .report import CorpusReport
+from .source import AudioFiles, open_corpus
+
+if TYPE_CHECKING:
+    from audiollm.tokenizer.base import AudioTokenizer
+
+__all__ = ["AudioFiles", "CorpusReport", "open_corpus", "shard_path", "tokenize_corpus"]
+
+logger = logging.getLogger(__name__)
+
+
+def tokenize_corpus(
+    source: Any,
+    audio_tokenizer: AudioTokenizer,
+    output: str | os.PathLike[str],
+    *,
+    skip_bad: bool = False,
+    mono: Mono = "first",
+    batch_size: int = 16,
+    num_shards: int = 1,
+    shard: int = 0,
+    base_dir: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> CorpusReport:
+    """Turns the audio of a corpus into codes.
+
+    Each recording goes to the tokenizer at its own rate; one longer than a whole batch is streamed from disk. A
+    conversation record comes out with ``{"type": "audio", "codes": […]}`` in place of its audio and everything else as
+    it was; a clip as ``{"id", "audio", "codes", "num_samples", "sample_rate", "duration_seconds", …}``.
+
+    Args:
+        source: conversation records or clip records (``{"audio": path, …}`` or a bare path per line) in any form that
+            :func:`audiollm.data.manifest.open_manifest` reads; an audio file; a folder of them; a list of paths.
+        audio_tokenizer: anything with ``encode`` and ``fingerprint``; ``encode_stream`` keeps memory flat for long
+            recordings.
+        output: ``.parquet`` or anything else for JSONL. Of several shards, each writes :func:`shard_path` of it.
+        skip_bad: leave out records with bad audio or fields, and list them in ``<output>.rejected.jsonl``, instead of
+            stopping at the first.
+        mono: which waveform of several channels: the first one (as the reference tokenizer does) or their mean.
+        batch_size: segments (30 s for Whisper encoders) encoded at once.
+        num_shards: cut the corpus into this many parts, for as many processes or machines.
+        shard: which part this is, from 0.
+        base_dir: folder that relative audio paths start from; by default that of the file they are written in.
+        split: which split of a data set that has several.
+        overwrite: replace an output that exists.
+        progress: show a progress bar.
+
+    Returns:
+        Counts and speed.
+
+    Raises:
+        AudioError: a bad recording, named with file, line and reason. What is done so far is kept: run again to go on.
+        RecordError: a bad record, named with file, line and field.
+        ValueError: nothing to do, the output exists, or an interrupted run had another corpus, tokenizer or setting.
+    """
+    if not 0 <= shard < num_shards:
+        raise ValueError(f"shard={shard} of num_shards={num_shards}: shards count from 0 to num_shards - 1")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: use 1 or more")
+    if mono not in ("first", "mean"):
+        raise ValueError(f'mono={mono!r}: use "first" or "mean"')
+    manifest = open_corpus(source, base_dir=base_dir, split=split)
+    if len(manifest) == 0:
+        raise ValueError(f"{manifest.name} holds no records")
+    start, stop = (len(manifest) * edge // num_shards for edge in (shard, shard + 1))
+    path = shard_path(output, shard, num_shards)
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists already; delete it, choose another output, or set overwrite")
+    settings = {
+        "corpus": manifest.fingerprint,
+        "audio_tokenizer": audio_tokenizer.fingerprint(),
+        "mono": mono,
+        "shard": f"{shard} of {num_shards}",
+    }
+    started = time.perf_counter()
+    with PartialOutput(path, settings) as partial:
+        report = partial.resume(start, CorpusReport(str(path)))
+        resumed_seconds = report.seconds
+        encoder = CorpusEncoder(manifest, audio_tokenizer, settings["audio_tokenizer"], mono, batch_size, path.parent)
+        items = encoder.run(range(start + report.resumed, stop))
+        with tqdm(items, total=stop - start, initial=report.resumed, unit="record", disable=not progress) as bar:
+            for item in bar:
+                if item.error is None:
+                    partial.append(item.output)
+                    report.add(item.output)
+                elif skip_bad:
+                    report.reject(partial.reject(item.index, item.error))
+                else:
+                    if not report.records and not report.skipped:
+                        partial.discard()  # nothing that a later run could go on with
+                    raise item.error
+        if report.skipped:
+            report.rejected = str(partial.rejected_path)
+            logger.warning("%d records were left out; %s says why", report.skipped, partial.rejected_path)
+        if not report.records and stop > start:
+            partial.discard()
+            raise ValueError(f"all {report.skipped} records are bad; {partial.rejected_path} says why")
+        partial.finish()
+    report.wall_seconds = time.perf_counter() - started
+    report.realtime_speed = (report.seconds - resumed_seconds) / report.wall_seconds
+    report.tokens_per_second = report.tokens / report.seconds if report.seconds else 0.0
+    return report
+
+
+def shard_path(output: str | os.PathLike[str], shard: int, num_shards: int) -> Path:
+    """Returns where a shard is written: ``codes-00000-of-00004.jsonl``; one shard alone keeps the plain name."""
+    path = Path(output)
+    return path if num_shards == 1 else path.with_name(f"{path.stem}-{shard:05d}-of-{num_shards:05d}{path.suffix}")

@@ -1,0 +1,243 @@
+"""Records to records with codes: decoded ahead by a few threads, encoded in batches, given back in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+from array import array
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from audiollm.data.audio.reading import AudioError, Mono
+from audiollm.data.conversation.loading import AudioPart, Conversation, parse_audio_part, parse_conversation
+from audiollm.data.manifest import Manifest, RecordError
+
+if TYPE_CHECKING:
+    from audiollm.tokenizer.base import AudioTokenizer
+
+DEFAULT_SEGMENT_SECONDS = 30.0  # for tokenizers that set no limit
+BATCHES_AHEAD = 4  # audio gathered before encoding, in batches: the tokenizer sorts it by length and pads less
+MAX_GATHERED_RECORDS = 1024
+NUM_DECODERS = 4  # threads; libsndfile works without Python's lock
+
+
+@dataclass
+class Clip:
+    """One recording on its way."""
+
+    part: AudioPart
+    sample_rate: int
+    num_samples: int
+    waveform: Tensor | None  # None: too long to hold, to be streamed
+    codes: Tensor | None = None  # [K, T]
+
+
+@dataclass
+class Item:
+    """One record on its way."""
+
+    index: int
+    record: Any = None
+    conversation: Conversation | None = None  # None: a clip record
+    clips: list[Clip] = field(default_factory=list)
+    error: AudioError | RecordError | None = None
+    output: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def held_seconds(self) -> float:
+        return sum(clip.num_samples / clip.sample_rate for clip in self.clips if clip.waveform is not None)
+
+
+class CorpusEncoder:
+    """Decodes, encodes and rewrites records, in order."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        audio_tokenizer: AudioTokenizer,
+        fingerprint: str,
+        mono: Mono,
+        batch_size: int,
+        output_folder: Path,
+    ) -> None:
+        self._manifest = manifest
+        self._audio_tokenizer = audio_tokenizer
+        self._fingerprint = fingerprint
+        self._mono = mono
+        self._output_folder = os.path.abspath(output_folder)
+        segment_seconds = audio_tokenizer.max_segment_seconds or DEFAULT_SEGMENT_SECONDS
+        self._batch_seconds = batch_size * segment_seconds
+        takes_batch_size = "batch_size" in inspect.signature(audio_tokenizer.encode).parameters
+        self._options = {"batch_size": batch_size} if takes_batch_size else {}
+
+    def run(self, indices: Sequence[int]) -> Iterator[Item]:
+        """Yields each record with its output or its error; nothing is lost before a record with an error."""
+        gathered: list[Item] = []
+        seconds = 0.0
+        for item in self._decoded(indices):
+            gathered.append(item)
+            seconds += item.held_seconds
+            full = seconds >= BATCHES_AHEAD * self._batch_seconds or len(gathered) >= MAX_GATHERED_RECORDS
+            if full or item.error is not None:
+                yield from self._encoded(gathered)
+                gathered, seconds = [], 0.0
+        yield from self._encoded(gathered)
+
+    def _decoded(self, indices: Sequence[int]) -> Iterator[Item]:
+        """Decodes a few records ahead of the one that is yielded."""
+        pending: deque[Future[Item]] = deque()
+        with ThreadPoolExecutor(NUM_DECODERS, thread_name_prefix="decode") as executor:
+            try:
+                for index in indices:
+                    pending.append(executor.submit(self._decode, index))
+                    if len(pending) > 2 * NUM_DECODERS:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                executor.shutdown(wait=False, cancel_futures=True)
+
+    def _decode(self, index: int) -> Item:
+        item = Item(index)
+        where, base_dir = self._manifest.where(index), self._manifest.base_dir(index)
+        try:
+            item.record = self._manifest[index]
+            if isinstance(item.record, Conversation):
+                item.record = item.record.to_dict()
+            if isinstance(item.record, Mapping) and "messages" in item.record:
+                size = self._audio_tokenizer.codebook_size
+                item.conversation = parse_conversation(item.record, where=where, base_dir=base_dir, codebook_size=size)
+                parts = [part for part in item.conversation.audio_parts if part.codes is None]
+            else:
+                parts = [clip_part(item.record, where, base_dir)]
+            item.clips = [self._load(part) for part in parts]
+        except (AudioError, RecordError) as error:
+            item.error = error
+        return item
+
+    def _load(self, part: AudioPart) -> Clip:
+        can_stream = part.array is None and hasattr(self._audio_tokenizer, "encode_stream")
+        if can_stream:
+            info = part.probe()
+            if info.duration_seconds > self._batch_seconds:
+                return Clip(part, info.sample_rate, 0, None)
+        waveform, sample_rate = part.load(mono=self._mono)
+        return Clip(part, sample_rate, len(waveform), waveform)
+
+    def _encoded(self, items: Sequence[Item]) -> Iterator[Item]:
+        self._encode_held([clip for item in items if item.error is None for clip in item.clips])
+        for item in items:
+            if item.error is None:
+                try:
+                    for clip in item.clips:
+                        if clip.codes is None:
+                            self._encode_stream(clip)
+                    item.output = self._output(item)
+                except (AudioError, RecordError) as error:
+                    item.error = error
+            yield item
+            item.clips, item.record = [], None
+
+    def _encode_held(self, clips: Sequence[Clip]) -> None:
+        """Encodes the clips that are in memory; one call of the audio tokenizer per sample rate."""
+        by_rate: dict[int, list[Clip]] = {}
+        for clip in clips:
+            if clip.waveform is not None:
+                by_rate.setdefault(clip.sample_rate, []).append(clip)
+        for sample_rate, held in by_rate.items():
+            waveforms = [clip.waveform for clip in held if clip.waveform is not None]
+            codes = self._audio_tokenizer.encode(waveforms, sample_rate, **self._options)
+            for index, clip in enumerate(held):
+                clip.codes, clip.waveform = codes[index], None
+
+    def _encode_stream(self, clip: Clip) -> None:
+        def blocks() -> Iterator[Tensor]:
+            for block in clip.part.stream(self._mono):
+                clip.num_samples += len(block)
+                yield block
+
+        encode_stream = self._audio_tokenizer.encode_stream
+        # Codes go into one growing block each. Small tensors kept alive between large temporary ones would leave the
+        # heap full of holes, and memory would grow by 100 MB per hour of audio.
+        rows: list[array[int]] = []
+        for piece in encode_stream(blocks(), clip.sample_rate):
+            piece_KT = piece if piece.dim() == 2 else piece[None]
+            rows = rows or [array("q") for _ in piece_KT]
+            for row, codes in zip(rows, piece_KT.tolist(), strict=True):
+                row.extend(codes)
+        clip.codes = torch.tensor([row.tolist() for row in rows], dtype=torch.int64)
+
+    def _output(self, item: Item) -> dict[str, Any]:
+        where = self._manifest.where(item.index)
+        for clip in item.clips:
+            if clip.codes is None or clip.codes.shape[1] == 0:
+                raise AudioError(clip.part.where, "the audio tokenizer gives no codes for it")
+        if item.conversation is None:
+            return self._clip_output(item.record, item.clips[0], os.path.basename(where))
+        if item.clips and item.clips[0].codes is not None and item.clips[0].codes.shape[0] != 1:
+            raise RecordError(where, "conversation records hold one codebook's codes; this tokenizer has several")
+        codes = iter(item.clips)
+        messages = [
+            dataclasses.replace(message, content=[_with_codes(part, codes) for part in message.content])
+            for message in item.conversation.messages
+        ]
+        output = dataclasses.replace(item.conversation, messages=messages).to_dict()
+        if item.clips:
+            seconds = sum(clip.num_samples / clip.sample_rate for clip in item.clips)
+            output |= {"audio_seconds": seconds, "audio_tokenizer": self._fingerprint}
+        return output
+
+    def _clip_output(self, record: Any, clip: Clip, where: str) -> dict[str, Any]:
+        assert clip.codes is not None  # _output checked
+        others = {"id": record} if isinstance(record, str) else {"id": where, **record}
+        path = clip.part.path
+        if path is not None:
+            # Relative paths in a manifest start from its folder: keep them so where the file lies below it.
+            below = os.path.relpath(os.path.abspath(path), self._output_folder)
+            path = os.path.abspath(path) if below.startswith("..") else Path(below).as_posix()
+        for key in ("path", "bytes", "array", "sampling_rate"):
+            others.pop(key, None)
+        return {
+            **others,
+            "audio": path,
+            "codes": clip.codes[0].tolist() if len(clip.codes) == 1 else clip.codes.tolist(),
+            "num_samples": clip.num_samples,
+            "sample_rate": clip.sample_rate,
+            "duration_seconds": clip.num_samples / clip.sample_rate,
+            "audio_tokenizer": self._fingerprint,
+        }
+
+
+def clip_part(record: Any, where: str, base_dir: str | None) -> AudioPart:
+    """Finds the audio of a clip record: ``{"audio": …}``, ``{"path": …}`` or a bare path.
+
+    Raises:
+        RecordError: if it is none; the message names the place.
+    """
+    if isinstance(record, str):
+        value: Any = record
+    elif isinstance(record, Mapping):
+        keys = [key for key in ("audio", "path", "bytes") if record.get(key) is not None]
+        if not keys:
+            found = ", ".join(map(str, list(record)[:10])) or "nothing"
+            raise RecordError(where, f"has neither messages nor audio; it has {found}")
+        value = record["audio"] if "audio" in keys else {key: record[key] for key in keys}
+    else:
+        raise RecordError(where, f"a record is an object or a path, not a {type(record).__name__}")
+    return parse_audio_part(value, where=where, base_dir=base_dir)
+
+
+def _with_codes(part: Any, clips: Iterator[Clip]) -> Any:
+    if not isinstance(part, AudioPart) or part.codes is not None:
+        return part
+    codes = next(clips).codes
+    assert codes is not None  # _output checked
+    return AudioPart(codes=codes[0].tolist())

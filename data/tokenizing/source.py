@@ -1,0 +1,82 @@
+"""What corpora are read from: records in any format, an audio file, a folder or a list of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from audiollm.data.audio.containers import starts_like_audio
+from audiollm.data.manifest import MANIFEST_SUFFIXES, Manifest, RecordError, Records, open_manifest
+
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".w64"),
+    *(".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka", ".amr", ".ac3", ".sph"),
+)
+
+
+def open_corpus(source: Any, *, base_dir: str | os.PathLike[str] | None = None, split: str | None = None) -> Manifest:
+    """Opens a corpus: records from anywhere, or audio files.
+
+    In a folder, a file counts as audio if its first bytes or its suffix say so; others (a README) are left alone.
+
+    Raises:
+        RecordError: no such file, a folder without audio, an unreadable format.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source)
+        if os.path.isfile(path) and _is_audio_file(path):
+            return AudioFiles([(os.path.basename(path), path)], path)
+        if os.path.isdir(path) and not _is_record_folder(path):
+            return _open_audio_folder(path)
+    elif isinstance(source, Sequence) and source and all(isinstance(item, (str, os.PathLike)) for item in source):
+        folder = os.fspath(base_dir or "")
+        return AudioFiles([(os.fspath(item), os.path.join(folder, item)) for item in source], "<list of files>")
+    return open_manifest(source, base_dir=base_dir, split=split, plain_paths=True)
+
+
+class AudioFiles(Records):
+    """Audio files as clip records ``{"id", "audio"}``; the id is the path as given, or relative to the folder.
+
+    Args:
+        files: id and path of each.
+        name: what messages call them.
+    """
+
+    def __init__(self, files: Sequence[tuple[str, str]], name: str) -> None:
+        super().__init__([{"id": identifier, "audio": path} for identifier, path in files], name)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over ids and sizes: enough to notice another corpus, without reading all of it."""
+        digest = hashlib.sha256()
+        for record in self._records:
+            size = os.path.getsize(record["audio"]) if os.path.isfile(record["audio"]) else -1
+            digest.update(json.dumps([record["id"], size]).encode())
+        return digest.hexdigest()
+
+
+def _is_audio_file(path: str) -> bool:
+    with open(path, "rb") as file:
+        return starts_like_audio(file.read(12)) or path.lower().endswith(AUDIO_SUFFIXES)
+
+
+def _is_record_folder(path: str) -> bool:
+    names = os.listdir(path)
+    return any(n in ("dataset_info.json", "dataset_dict.json") or n.endswith(MANIFEST_SUFFIXES) for n in names)
+
+
+def _open_audio_folder(path: str) -> AudioFiles:
+    files = []
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        for name in names:
+            file = os.path.join(folder, name)
+            if not name.startswith(".") and os.path.isfile(file) and _is_audio_file(file):
+                files.append((Path(os.path.relpath(file, path)).as_posix(), file))
+    if not files:
+        raise RecordError(path, "holds neither audio files nor records")
+    return AudioFiles(sorted(files), path)

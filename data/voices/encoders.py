@@ -1,0 +1,116 @@
+"""Speaker encoders: a recording to a vector that says whose voice it is. Others can add theirs under a name.
+
+In code, :func:`register_speaker_encoder`; from an installed package, an entry point, which is found by itself::
+
+    [project.entry-points."audiollm.speaker_encoders"]
+    mine = "my_package.voices:load_encoder"
+"""
+# Shapes: N samples, S size of a speaker vector.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from audiollm.data.audio.reading import load_audio
+
+ENTRY_POINT_GROUP = "audiollm.speaker_encoders"
+DEFAULT_SPEAKER_ENCODER = "resemblyzer"
+
+
+@runtime_checkable
+class SpeakerEncoder(Protocol):
+    """What a speaker encoder offers."""
+
+    @property
+    def embedding_size(self) -> int:
+        """S: the size of its vectors."""
+
+    def embed(self, waveform: Tensor, sample_rate: int) -> Tensor:
+        """Describes the voice of a recording.
+
+        Args:
+            waveform: float in [-1, 1], ``[N]``.
+            sample_rate: Hz; any.
+
+        Returns:
+            float32 ``[S]`` on the CPU, of Euclidean length 1, so that a dot product is the cosine similarity.
+
+        Raises:
+            ValueError: there is no sound to describe.
+        """
+
+
+SpeakerEncoderFactory = Callable[[torch.device], SpeakerEncoder]
+"""Loads an encoder onto a device."""
+
+
+def _load_resemblyzer(device: torch.device) -> SpeakerEncoder:
+    from .resemblyzer import load_resemblyzer  # others need not import it
+
+    return load_resemblyzer(device)
+
+
+_factories: dict[str, SpeakerEncoderFactory] = {DEFAULT_SPEAKER_ENCODER: _load_resemblyzer}
+
+
+def register_speaker_encoder(name: str, factory: SpeakerEncoderFactory, *, replace: bool = False) -> None:
+    """Adds a speaker encoder under a name, for :func:`load_speaker_encoder`.
+
+    Args:
+        name: how users ask for it.
+        factory: called with the device, and only when the encoder is asked for.
+        replace: allow a name that is taken.
+
+    Raises:
+        ValueError: the name is empty, or taken.
+    """
+    if not name:
+        raise ValueError("a speaker encoder needs a name to be asked for")
+    if name in available_speaker_encoders() and not replace:
+        raise ValueError(f"there is a speaker encoder {name!r} already; choose another name, or pass replace=True")
+    _factories[name] = factory
+
+
+def available_speaker_encoders() -> list[str]:
+    """Names that :func:`load_speaker_encoder` knows: ours, registered ones, and those of installed packages."""
+    return sorted({*_factories, *_entry_points()})
+
+
+def load_speaker_encoder(name: str = DEFAULT_SPEAKER_ENCODER, device: torch.device | str = "cpu") -> SpeakerEncoder:
+    """Loads a speaker encoder.
+
+    Args:
+        name: one of :func:`available_speaker_encoders`.
+        device: where it computes.
+
+    Raises:
+        ValueError: no such encoder, or what a package offers under this name is none.
+        PackageError: the weights of the default encoder cannot be fetched.
+    """
+    factory = _factories.get(name)
+    if factory is None:
+        plugin = _entry_points().get(name)
+        if plugin is None:
+            raise ValueError(f"no speaker encoder {name!r}; there are {', '.join(available_speaker_encoders())}")
+        factory = plugin.load()
+    encoder = factory(torch.device(device))
+    if not isinstance(encoder, SpeakerEncoder):
+        raise ValueError(
+            f"the speaker encoder {name!r} is a {type(encoder).__name__} without embedding_size and embed(); see "
+            "SpeakerEncoder"
+        )
+    return encoder
+
+
+def embed_recording(encoder: SpeakerEncoder, source: str) -> Tensor:
+    """The speaker vector of an audio file, float32 ``[S]``. Raises `AudioError` as `load_audio` does."""
+    return encoder.embed(*load_audio(source))
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}

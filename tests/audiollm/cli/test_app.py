@@ -1,0 +1,285 @@
+"""The `audiollm` command: each sub-command on tiny checkpoints, good input and bad."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from safetensors.torch import load_file, save_file
+
+from audiollm.cli.app import COMMANDS, main
+from audiollm.modeling import AudioLLM
+from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.tokenizer.supervision.model import SupervisedTokenizer
+from audiollm.tokenizer.supervision.text_decoder import SapDecoder
+
+CODEBOOK_SIZE = 64
+
+
+def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Runs a command that must fail with status 1 and one line; returns the line."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("audiollm: error: ")
+    return message
+
+
+def test_help_names_every_command_without_loading_torch() -> None:
+    code = "import sys; from audiollm.cli.app import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print('torch' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(command in output for command in COMMANDS)
+    assert output.strip().endswith("False")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_argument_of_every_command_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    described = COMMANDS[command].__doc__ or ""
+    for line in described.split("Args:\n")[1].splitlines():
+        words = line.strip().partition(": ")[2] or line.strip()
+        assert words[:40] in shown
+
+
+@pytest.mark.parametrize("option", ["--jsn", "--js"])
+def test_misspelt_or_shortened_option_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor", option])
+    assert stopped.value.code == 2
+    assert option[2:] in capsys.readouterr().err
+
+
+def test_doctor_reports_every_requirement(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["doctor", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["required"]["torch"] == torch.__version__
+    assert "cpu" in report["devices"]
+    assert report["missing"] == []
+    main(["doctor"])
+    assert "torch" in capsys.readouterr().out
+
+
+def test_doctor_says_how_to_get_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("audiollm.environment.requires", lambda _: ["nosuchpackage>=1", "alsonone; extra == 'serve'"])
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor", "--json"])
+    assert stopped.value.code == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["missing"] == ["nosuchpackage is required: pip install nosuchpackage"]
+    assert report["optional"]["alsonone"] == "not installed: pip install 'audiollm[serve]'"
+
+
+def test_tokenize_writes_the_codes_that_the_library_gives(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = folders / "codes.jsonl"
+    main(["tokenize", str(folders / "clips"), str(output), "--audio-tokenizer", str(folders / "codec"), "--json"])
+    report = json.loads(capsys.readouterr().out)
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    tokenizer = UniAudioTokenizer.from_pretrained(folders / "codec")
+    assert len(records) == 2
+    assert report["tokens"] == sum(len(record["codes"]) for record in records) == 25 + 13
+    for record in records:
+        samples, sample_rate = sf.read(folders / "clips" / Path(record["audio"]).name, dtype="float32")
+        assert record["codes"] == tokenizer.encode([torch.from_numpy(samples)], sample_rate).tolist()[0]
+
+
+def test_tokenize_stops_at_a_bad_file_and_skips_it_on_request(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "clips"
+    source.mkdir()
+    (source / "a.wav").write_bytes((folders / "clips" / "a.wav").read_bytes())
+    (source / "bad.wav").write_bytes((folders / "broken.wav").read_bytes())
+    command = ["tokenize", str(source), str(tmp_path / "out.jsonl"), "--audio_tokenizer", str(folders / "codec")]
+    assert "bad.wav" in fails(command, capsys)
+    assert not (tmp_path / "out.jsonl").exists()
+    main([*command, "--skip-bad"])
+    assert "exists already" in fails([*command, "--skip-bad"], capsys)
+    main([*command, "--skip-bad", "--overwrite"])
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+    assert "bad.wav" in (tmp_path / "out.jsonl.rejected.jsonl").read_text()
+
+
+def test_extend_writes_a_checkpoint_that_loads(audio_llm: Path) -> None:
+    model = AudioLLM.from_pretrained(audio_llm)
+    assert model.vocabulary.codebook_size == CODEBOOK_SIZE
+    assert json.loads((audio_llm / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
+
+
+def test_extend_leaves_a_full_folder_alone(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(path.name for path in (folders / "clips").iterdir())
+    command = [
+        "extend",
+        str(folders / "llm"),
+        str(folders / "clips"),
+        "--audio_tokenizer",
+        str(folders / "codec"),
+    ]
+    assert "is not empty" in fails(command, capsys)
+    assert sorted(path.name for path in (folders / "clips").iterdir()) == before
+
+
+def test_a_folder_without_a_tokenizer_is_named(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["tokenize", str(folders / "clips"), str(tmp_path / "o.jsonl"), "--audio_tokenizer", str(tmp_path)]
+    assert str(tmp_path) in fails(command, capsys)
+
+
+def test_extend_refuses_a_checkpoint_that_is_no_causal_lm(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "llm"
+    shutil.copytree(folders / "llm", broken)
+    weights = load_file(broken / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    command = ["extend", str(broken), str(tmp_path / "out"), "--audio_tokenizer", str(folders / "codec")]
+    message = fails(command, capsys)
+    assert f"{broken} is no causal LM: it lacks 1 weights" in message
+    assert "model.norm.weight" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_inspect_data_refuses_what_training_refuses(
+    audio_llm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data.jsonl"
+    for codes, reason in (([CODEBOOK_SIZE], f"data.jsonl:1: messages[0].content[0].codes[0]: {CODEBOOK_SIZE} is out"),
+                          ([1] * 600, "long: ")):  # fmt: skip
+        messages = [{"role": "user", "content": [{"type": "audio", "codes": codes}]}]
+        messages.append({"role": "assistant", "content": "yes"})
+        data.write_text(json.dumps({"id": "long", "messages": messages}) + "\n")
+        message = fails(["inspect-data", str(data), "--model", str(audio_llm)], capsys)
+        assert reason in message
+    assert "the limit is 512" in message
+
+
+def test_inspect_data_shows_each_token_with_its_role_and_loss(
+    folders: Path, audio_llm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data.jsonl"
+    question = [{"type": "audio", "codes": [5, 6, 63]}, {"type": "text", "text": "Hi?"}]
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "yes"}]
+    data.write_text(json.dumps({"id": "one", "messages": messages}) + "\n")
+    main(["inspect-data", str(data), "--model", str(audio_llm), "--json"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["code"] for row in rows if row["code"] is not None] == [5, 6, 63]
+    assert "".join(row["text"] for row in rows if row["trained"]) == "yes<|im_end|>"
+    assert {row["role"] for row in rows if row["trained"]} == {"assistant"}
+    assert [row["position"] for row in rows] == list(range(len(rows)))
+    main(["inspect-data", str(data), "--model", str(audio_llm)])
+    shown = capsys.readouterr().out
+    assert "code 63" in shown
+    assert "assistant" in shown
+    assert "records 0 to 0" in fails(["inspect-data", str(data), "--model", str(audio_llm), "--index", "1"], capsys)
+
+
+def test_transcribe_answers_for_every_file(folders: Path, audio_llm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = [str(folders / "clips" / name) for name in ("a.wav", "b.wav")]
+    main(["transcribe", *clips, "--model", str(audio_llm), "--max-new-tokens", "3", "--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["audio"] for line in lines] == clips
+    assert all(isinstance(line["text"], str) for line in lines)
+
+
+def test_describe_asks_for_a_description_or_what_is_asked(
+    folders: Path, audio_llm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(AudioLLM, "ask", lambda self, audio, question, **options: asked.append(question) or "A dog.")
+    clip = str(folders / "clips" / "a.wav")
+    main(["describe", clip, "--model", str(audio_llm)])
+    main(["describe", clip, "--model", str(audio_llm), "--question", "Who is speaking?"])
+    assert capsys.readouterr().out == "A dog.\nA dog.\n"
+    assert asked == ["Describe the recording.", "Who is speaking?"]
+
+
+@pytest.mark.parametrize("is_run", [True, False])
+def test_export_tokenizer_leaves_the_codes_as_they_are(
+    is_run: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = UniAudioTokenizerConfig(
+        num_mel_bins=80, d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=32,
+        quantize_position=1, quantize_vocab_size=CODEBOOK_SIZE, pooling_kernel_size=2, decoder_layers=1,
+        decoder_attention_heads=2, decoder_ffn_dim=32, vocab_size=64, max_target_positions=16, pad_token_id=0,
+        bos_token_id=0, eos_token_id=0, decoder_start_token_id=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    trained = SupervisedTokenizer(UniAudioTokenizer(config), SapDecoder(config)).eval()
+    trained.save_pretrained(tmp_path / "run" / "model")
+    source, output = str(tmp_path / "run" if is_run else tmp_path / "run" / "model"), tmp_path / "exported"
+    main(["export-tokenizer", source, str(output)])
+    assert "64 codes, 25 per second" in capsys.readouterr().out
+    waveform = 0.1 * torch.randn(16000)
+    exported = UniAudioTokenizer.from_pretrained(output)
+    assert exported.config.quantize_encoder_only
+    assert torch.equal(exported.encode(waveform, 16000).codes, trained.tokenizer.encode(waveform, 16000).codes)
+    assert "not empty" in fails(["export-tokenizer", source, str(output)], capsys)
+    trained.quantize = False
+    trained.save_pretrained(tmp_path / "continuous")
+    assert "without a quantizer" in fails(
+        ["export-tokenizer", str(tmp_path / "continuous"), str(tmp_path / "other")], capsys
+    )
+
+
+def test_transcribe_and_a_bad_file(folders: Path, audio_llm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = str(folders / "clips" / "a.wav"), str(folders / "broken.wav")
+    common = ["--model", str(audio_llm), "--max_new_tokens", "2"]
+    assert "broken.wav" in fails(["transcribe", bad, good, *common], capsys)
+    main(["transcribe", bad, good, *common, "--json", "--skip-bad"])
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert "broken.wav" in first["error"]
+    assert second["audio"] == good
+    assert "none of the 1 recordings could be transcribed" in fails(["transcribe", bad, *common, "--skip-bad"], capsys)
+
+
+def test_transcribe_names_a_recording_that_is_too_long(
+    folders: Path, audio_llm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, long = str(folders / "clips" / "a.wav"), tmp_path / "long.wav"
+    sf.write(long, np.random.default_rng(0).normal(0, 0.1, 16000 * 25), 16000)
+    common = ["--model", str(audio_llm), "--max_new_tokens", "2"]
+    message = fails(["transcribe", str(long), good, *common], capsys)
+    assert "long.wav: the prompt has" in message
+    main(["transcribe", str(long), good, *common, "--json", "--skip-bad"])
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert "context holds 512" in first["error"]
+    assert second["audio"] == good
+
+
+def test_the_console_script_reports_an_error_in_one_line() -> None:
+    script = Path(sys.executable).with_name("audiollm")
+    done = subprocess.run([script, "transcribe", "a.wav", "--model", "./nowhere"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "nowhere" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bad_first_file_leaves_nothing_behind(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["tokenize", str(folders / "broken.wav"), str(tmp_path / "out" / "codes.jsonl")]
+    assert "broken.wav" in fails([*command, "--audio_tokenizer", str(folders / "codec")], capsys)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["tokenize", str(folders / "clips"), str(tmp_path / "o.jsonl"), "--audio_tokenizer"]
+    assert "--device cuda:0" in fails([*command, str(folders / "codec"), "--device", "cuda:0"], capsys)

@@ -1,0 +1,137 @@
+"""The commands that make sound, on a tiny untrained model with the released decoder layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import soundfile as sf
+import torch
+from safetensors.torch import load_file
+
+from audiollm.cli import main
+
+DECODER = Path(__file__).parents[2] / "fixtures" / "parity_decoder"
+SAMPLES_PER_CODE = 882
+
+
+@pytest.fixture(scope="module")
+def speaking(folders: Path) -> Path:
+    """`codec-out/` with a decoder, and `speaker/`, an Audio-LLM on it."""
+    shutil.copytree(folders / "codec", folders / "codec-out")
+    (folders / "codec-out" / "decoder").mkdir()
+    for name in ("config.yaml", "flow.pt", "hift.pt"):
+        shutil.copy(DECODER / name, folders / "codec-out" / "decoder" / name)
+    main(
+        ["extend", str(folders / "llm"), str(folders / "speaker"), "--audio_tokenizer", str(folders / "codec-out"),
+         "--dtype", "float32"]
+    )  # fmt: skip
+    return folders
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_reconstruct_writes_as_many_samples_as_it_heard(
+    speaking: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / f"out.{suffix}"
+    codec = str(speaking / "codec-out")
+    main(
+        ["reconstruct", str(speaking / "clips" / "a.wav"), str(output), "--audio-tokenizer", codec, "--steps", "2",
+         "--json"]
+    )  # fmt: skip
+    facts = json.loads(capsys.readouterr().out)
+    info = sf.info(output)
+    assert info.samplerate == 22050
+    assert abs(info.frames - 22050) <= SAMPLES_PER_CODE
+    assert info.format == suffix.upper()
+    assert facts["codes"] == 25
+    assert facts["seconds"] == pytest.approx(info.frames / info.samplerate, abs=0.01)
+
+
+def test_reconstruct_reports_scores_and_pictures(
+    speaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pystoi")
+    pytest.importorskip("pesq")
+    main(
+        ["reconstruct", str(speaking / "clips" / "a.wav"), str(tmp_path / "out.wav"), "--audio-tokenizer",
+         str(speaking / "codec-out"), "--steps", "1", "--report", "--asr", "none", "--json"]
+    )  # fmt: skip
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["mel_distance"] > 0
+    folder = tmp_path / "out_report"
+    assert facts["report"] == str(folder / "report.html")
+    assert {"original.wav", "reconstructed.wav", "metrics.json"} <= {path.name for path in folder.iterdir()}
+    assert list(folder.glob("*.png"))
+
+
+def test_speak_obeys_voice_limits_and_seed(speaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def speak(name: str, *options: str) -> torch.Tensor:
+        main(
+            ["speak", "hello there", "--model", str(speaking / "speaker"), "--voice", "an elderly man, slowly",
+             "--min-seconds", "0.4", "--max-seconds", "0.4", "--steps", "2", "-o", str(tmp_path / name), *options]
+        )  # fmt: skip
+        waveform, sample_rate = sf.read(tmp_path / name, dtype="float32")
+        assert sample_rate == 22050
+        assert len(waveform) / sample_rate == pytest.approx(0.4, abs=0.02)
+        return torch.from_numpy(waveform)
+
+    first = speak("first.wav")
+    assert torch.equal(first, speak("again.wav"))
+    assert not torch.equal(first, speak("other.wav", "--seed", "1"))
+    assert len(speak("stream.wav", "--stream", "--json")) == len(first)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["voice"] == "an elderly man, slowly"
+
+
+def test_convert_keeps_every_weight(speaking: Path, tmp_path: Path) -> None:
+    main(["convert", str(DECODER), str(tmp_path / "decoder")])
+    converted = load_file(tmp_path / "decoder" / "model.safetensors")
+    flow = torch.load(DECODER / "flow.pt", weights_only=True)
+    vocoder = torch.load(DECODER / "hift.pt", weights_only=True)
+    assert len(converted) == len(flow) + len(vocoder)
+    assert torch.equal(converted["flow.input_embedding.weight"], flow["input_embedding.weight"])
+
+
+def test_speech_data_makes_records_that_ask_for_the_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = [
+        {"id": "a", "text": "Good morning", "codes": [1] * 30, "duration_seconds": 1.2, "gender": "female"},
+        {"id": "b", "codes": [2] * 30, "duration_seconds": 1.2},
+    ]
+    (tmp_path / "codes.jsonl").write_text("".join(json.dumps(clip) + "\n" for clip in clips))
+    main(["speech-data", str(tmp_path / "codes.jsonl"), str(tmp_path / "speak.jsonl"), "--voice-share", "1", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["records"] == report["with_voice"] == 1
+    assert sum(report["left_out"].values()) == 1
+    (record,) = [json.loads(line) for line in (tmp_path / "speak.jsonl").read_text().splitlines()]
+    request, answer = record["messages"]
+    assert "Good morning" in request["content"][0]["text"]
+    assert answer["content"][0]["codes"] == [1] * 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["reconstruct", "@clips/a.wav", "@out.mp3", "--audio-tokenizer", "@codec-out"], "out.mp3"),
+        (["reconstruct", "@broken.wav", "@out.wav", "--audio-tokenizer", "@codec-out"], "broken.wav"),
+        (["reconstruct", "@clips/a.wav", "@out.wav", "--audio-tokenizer", "@codec"], "no waveform decoder"),
+        (["speak", "hi", "--model", "@audio-llm", "-o", "@out.wav"], "no waveform decoder"),
+        (["speak", "", "--model", "@speaker", "-o", "@out.wav"], "empty"),
+        (["speak", "hi", "--model", "@speaker", "-o", "@out.txt"], "out.txt"),
+        (["speak", "hi", "--model", "@speaker", "-o", "@out.wav", "--prompt-audio", "@broken.wav"], "broken.wav"),
+        (["convert", "@clips", "@converted"], "clips"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_written(
+    speaking: Path, audio_llm: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    placed = [str(speaking / argument[1:]) if argument.startswith("@") else argument for argument in arguments]
+    with pytest.raises(SystemExit) as stopped:
+        main(placed)
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("audiollm: error: ")
+    assert message in error
+    assert not list(speaking.glob("out.*"))
+    assert not (speaking / "converted").exists()

@@ -1,0 +1,62 @@
+"""What a recognizer is asked, with a recognizer in its place that tells what it was given."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from audiollm.benchmarks.speech.judges.transcription import Transcriber
+
+
+class Echo:
+    """Answers with the length and the options of each recording."""
+
+    type = "seq2seq_whisper"
+    model = SimpleNamespace(generation_config=SimpleNamespace(is_multilingual=True))
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[int], dict]] = []
+
+    def __call__(self, inputs, batch_size, **options):
+        assert all(one["sampling_rate"] == 16000 and one["raw"].ndim == 1 for one in inputs)
+        self.calls.append(([len(one["raw"]) for one in inputs], options))
+        return [{"text": f" {len(one['raw'])} "} for one in inputs]
+
+
+@pytest.fixture
+def echo(monkeypatch) -> Echo:
+    echo = Echo()
+    monkeypatch.setattr("transformers.pipeline", lambda task, **options: echo)
+    return echo
+
+
+def test_each_recording_gets_its_own_text_and_the_shortest_none(echo):
+    transcriber = Transcriber("some-recognizer", batch_size=2)
+    lengths = [5000, 100, 3000, 4000]
+    assert transcriber.transcribe([torch.zeros(n) for n in lengths], 16000) == ["5000", "", "3000", "4000"]
+    assert [call[0] for call in echo.calls] == [[3000, 4000], [5000]]
+    assert echo.calls[0][1] == {}
+
+
+def test_recordings_are_brought_to_the_recognizers_rate(echo):
+    assert Transcriber("some-recognizer").transcribe([torch.zeros(22050)], 22050) == ["16000"]
+
+
+def test_a_language_is_named_to_recognizers_of_several_only(echo):
+    Transcriber("some-recognizer", language="en").transcribe([torch.zeros(500)], 16000)
+    assert echo.calls[-1][1] == {"generate_kwargs": {"language": "en", "task": "transcribe"}}
+    echo.model.generation_config.is_multilingual = False
+    Transcriber("some-recognizer", language="en").transcribe([torch.zeros(500)], 16000)
+    assert echo.calls[-1][1] == {}
+    echo.model.generation_config.is_multilingual = True
+
+
+def test_recordings_beyond_a_window_are_recognized_in_full(echo):
+    long = torch.zeros(31 * 16000)
+    Transcriber("some-recognizer").transcribe([long], 16000)
+    assert echo.calls[-1][1] == {"return_timestamps": True}
+    echo.type = "ctc"
+    Transcriber("some-recognizer").transcribe([long], 16000)
+    assert echo.calls[-1][1] == {"chunk_length_s": 30}

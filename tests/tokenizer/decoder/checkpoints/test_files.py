@@ -1,0 +1,410 @@
+"""Decoder checkpoints: both layouts, both sets of names, bad files, and the decoder as a part of the tokenizer."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from audiollm.tokenizer import UniAudioTokenizer
+from audiollm.tokenizer.checkpoints.tokenizer import export_released
+from audiollm.tokenizer.decoder import attached as decoder_slot
+from audiollm.tokenizer.decoder.checkpoints.files import convert_decoder, read_decoder
+from audiollm.tokenizer.decoder.model import WaveformDecoder
+
+FIXTURES = Path(__file__).parents[3] / "fixtures" / "parity_decoder"
+RELEASED_FILES = ("config.yaml", "flow.pt", "hift.pt")
+CODES = torch.tensor([[3, 60, 17, 17, 0, 42]])
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    """A released decoder that a test may spoil."""
+    folder = tmp_path / "release" / "decoder"
+    folder.mkdir(parents=True)
+    for name in RELEASED_FILES:
+        shutil.copy(FIXTURES / name, folder)
+    return folder
+
+
+def tensors_of(name: str) -> dict[str, Tensor]:
+    return dict(torch.load(FIXTURES / name, weights_only=True))
+
+
+def sound(source: WaveformDecoder | UniAudioTokenizer) -> Tensor:
+    (waveform,) = source.decode(CODES, steps=2)
+    return waveform
+
+
+def sounds_as(source: WaveformDecoder | UniAudioTokenizer, expected: Tensor) -> bool:
+    """Up to rounding: where a tensor lies in memory decides how convolutions add up."""
+    return torch.allclose(sound(source), expected, atol=1e-4, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def expected() -> Tensor:
+    return sound(WaveformDecoder.from_pretrained(FIXTURES))
+
+
+# --------------------------------------------------------------------- layouts
+
+
+def test_every_tensor_of_the_release_is_loaded_as_it_is(released: Path) -> None:
+    state = read_decoder(released).state_dict()
+    originals = {f"flow.{name}": tensor for name, tensor in tensors_of("flow.pt").items()}
+    originals |= {f"vocoder.{name}": tensor for name, tensor in tensors_of("hift.pt").items()}
+    assert state.keys() == originals.keys()
+    for name, tensor in originals.items():
+        assert torch.equal(state[name], tensor), name
+
+
+def their_name(name: str) -> str:
+    for ours, theirs in (("source.", "m_source."), ("pre_conv.", "conv_pre."), ("post_conv.", "conv_post.")):
+        if name.startswith(ours):
+            return theirs + name[len(ours) :]
+    return name.replace(".conv1.", ".convs1.").replace(".conv2.", ".convs2.")
+
+
+@pytest.mark.parametrize("prefix", ["", "generator."])
+def test_vocoders_of_other_families_are_loaded(released: Path, expected: Tensor, prefix: str) -> None:
+    renamed = {prefix + their_name(name): tensor for name, tensor in tensors_of("hift.pt").items()}
+    assert renamed.keys() & tensors_of("hift.pt").keys() != tensors_of("hift.pt").keys()
+    torch.save(renamed | {"epoch": 3, "step": 1000}, released / "hift.pt")
+    assert sounds_as(WaveformDecoder.from_pretrained(released), expected)
+
+
+def test_safetensors_in_place_of_pickles(released: Path, expected: Tensor) -> None:
+    for name in ("flow", "hift"):
+        save_file(tensors_of(f"{name}.pt"), released / f"{name}.safetensors")
+        (released / f"{name}.pt").unlink()
+    assert sounds_as(WaveformDecoder.from_pretrained(released), expected)
+
+
+def test_convert_changes_the_files_and_not_the_sound(released: Path, tmp_path: Path, expected: Tensor) -> None:
+    output = convert_decoder(released.parent, tmp_path / "converted")
+    assert sorted(path.name for path in output.iterdir()) == ["config.json", "model.safetensors"]
+    assert sounds_as(WaveformDecoder.from_pretrained(output), expected)
+    written = load_file(output / "model.safetensors")
+    for name, tensor in read_decoder(released).state_dict().items():
+        assert torch.equal(written[name], tensor), name
+    again = convert_decoder(output, tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert (again / name).read_bytes() == (output / name).read_bytes()
+
+
+def test_save_keeps_the_safe_form(released: Path, tmp_path: Path, expected: Tensor) -> None:
+    decoder = WaveformDecoder.from_pretrained(released)
+    for _ in range(2):  # folding and unfolding the weights adds up to nothing
+        decoder.save_pretrained(tmp_path / "saved")
+        decoder = WaveformDecoder.from_pretrained(tmp_path / "saved")
+        assert sounds_as(decoder, expected)
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["model_type"] == "waveform_decoder"
+
+
+def test_the_fingerprint_follows_what_decides_the_sound(released: Path, tmp_path: Path) -> None:
+    decoder = WaveformDecoder.from_pretrained(released)
+    fingerprint = decoder.fingerprint()
+    assert fingerprint == WaveformDecoder.from_pretrained(released).fingerprint()
+    config = decoder.config
+    decoder.config = replace(config, flow=replace(config.flow, guidance=config.flow.guidance + 0.5))
+    assert decoder.fingerprint() != fingerprint
+    decoder.config = config
+    assert decoder.fingerprint() == fingerprint
+    with torch.no_grad():
+        next(decoder.vocoder.parameters()).flatten()[0] += 1e-3
+    assert decoder.fingerprint() != fingerprint
+
+
+def test_another_model_is_not_overwritten(tmp_path: Path, make_tokenizer: Callable[..., UniAudioTokenizer]) -> None:
+    make_tokenizer().save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="another model"):
+        WaveformDecoder.from_pretrained(FIXTURES).save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+# ------------------------------------------------------------------- bad files
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("config.yaml", r"expected config\.yaml, flow\.pt and hift\.pt"),
+        ("flow.pt", r"lacks flow\.pt or flow\.safetensors"),
+        ("hift.pt", r"lacks hift\.pt or hift\.safetensors"),
+    ],
+)
+def test_a_missing_file_is_named(released: Path, name: str, message: str) -> None:
+    (released / name).unlink()
+    with pytest.raises(ValueError, match=message):
+        WaveformDecoder.from_pretrained(released)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0001, 0.5, 0.99, 0.99999])
+def test_a_truncated_file_is_named(released: Path, share: float) -> None:
+    path = released / "flow.pt"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ValueError, match=r"flow\.pt is cut off or damaged"):
+        WaveformDecoder.from_pretrained(released)
+
+
+class Executes:
+    """A pickle of it creates a file when it is loaded without care."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("form", ["torch", "old torch", "pickle", "inside"])
+def test_a_pickle_with_code_is_refused_and_nothing_runs(released: Path, tmp_path: Path, form: str) -> None:
+    target, path = tmp_path / "executed", released / "hift.pt"
+    content: Any = {**tensors_of("hift.pt"), "extra": Executes(target)} if form == "inside" else Executes(target)
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form != "old torch")
+    what = "a pickle of another kind may hold code" if form == "pickle" else r"it holds code.*mkdir"
+    with pytest.raises(ValueError, match=rf"hift\.pt is refused: .*{what}.*none of it was run") as refused:
+        WaveformDecoder.from_pretrained(released)
+    assert not target.exists()
+    assert "weights_only" not in str(refused.value)  # torch's own message explains how to load it all the same
+    # The trap works: careless loading springs it.
+    if form != "pickle":
+        torch.load(path, weights_only=False)
+    else:
+        pickle.loads(path.read_bytes())
+    assert target.exists()
+
+
+def test_yaml_that_runs_code_is_refused_and_nothing_runs(released: Path, tmp_path: Path) -> None:
+    path = released / "config.yaml"
+    path.write_text(f"start: !!python/object/apply:os.mkdir [{tmp_path / 'executed'}]\n{path.read_text()}")
+    for load in (WaveformDecoder.from_pretrained, convert_decoder):
+        with pytest.raises(ValueError, match=r"python/object/apply:os\.mkdir.*nothing was executed"):
+            load(released, *([tmp_path / "output"] if load is convert_decoder else []))  # type: ignore[operator]
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("encoder_proj.bias"), r"missing: flow\.encoder_proj\.bias; unknown: none"),
+        (lambda t: t.update(other=torch.zeros(2)), r"missing: none; unknown: flow\.other"),
+        (
+            lambda t: t.update({"encoder_proj.bias": torch.zeros(79)}),
+            r"flow\.encoder_proj\.bias \[79\] instead of \[80\]",
+        ),
+        (lambda t: t["encoder_proj.bias"].fill_(torch.nan), r"NaN or infinity in encoder_proj\.bias"),
+        (lambda t: t["encoder_proj.bias"].fill_(torch.inf), r"NaN or infinity in encoder_proj\.bias"),
+        (lambda t: t.update({"encoder_proj.bias": torch.zeros(80).long()}), r"encoder_proj\.bias is torch\.int64"),
+        (lambda t: t.update({"encoder_proj.bias": [0.0]}), r"'encoder_proj\.bias' is a list"),
+        (lambda t: t.update({7: torch.zeros(1)}), "7 is a Tensor; only tensors by name"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(
+    released: Path, change: Callable[[dict[Any, Any]], object], message: str
+) -> None:
+    tensors = tensors_of("flow.pt")
+    change(tensors)
+    torch.save(tensors, released / "flow.pt")
+    with pytest.raises(ValueError, match=message):
+        WaveformDecoder.from_pretrained(released)
+
+
+def test_one_tensor_under_two_names_is_refused(released: Path) -> None:
+    tensors = tensors_of("hift.pt")
+    torch.save({**tensors, "conv_pre.bias": tensors["pre_conv.bias"]}, released / "hift.pt")
+    with pytest.raises(ValueError, match=r"pre_conv\.bias twice"):
+        WaveformDecoder.from_pretrained(released)
+
+
+def test_not_even_a_dictionary(released: Path) -> None:
+    torch.save([torch.zeros(3)], released / "flow.pt")
+    with pytest.raises(ValueError, match=r"flow\.pt holds a list"):
+        WaveformDecoder.from_pretrained(released)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["flow"].update(size=3), r"config\.json: decoder config: unknown key flow\.size"),
+        (lambda c: c["flow"].update(codebook_size="many"), r"config\.json: "),
+        (lambda c: c["flow"].update(codebook_size=65), r"flow\.input_embedding\.weight \[64, 48\] instead of \[65"),
+        (lambda c: c.update(model_type="other"), "holds no waveform decoder"),
+    ],
+)
+def test_our_own_settings_are_checked(tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
+    path = convert_decoder(FIXTURES, tmp_path / "own") / "config.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=message):
+        WaveformDecoder.from_pretrained(path.parent)
+    path.write_text("{")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        WaveformDecoder.from_pretrained(path.parent)
+
+
+def test_wrong_places_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no waveform decoder: expected config\.yaml"):
+        WaveformDecoder.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"flow\.pt is a file; pass the folder"):
+        WaveformDecoder.from_pretrained(FIXTURES / "flow.pt")
+    with pytest.raises(ValueError, match="dtype='int8'"):
+        WaveformDecoder.from_pretrained(FIXTURES, dtype="int8")
+
+
+# ---------------------------------------------------------- with the tokenizer
+
+
+@pytest.fixture
+def tokenizer(make_tokenizer: Callable[..., UniAudioTokenizer]) -> UniAudioTokenizer:
+    """Of as many codes as the decoder."""
+    return make_tokenizer(quantize_vocab_size=64)
+
+
+@pytest.fixture
+def release(released: Path, tokenizer: UniAudioTokenizer) -> Path:
+    """``tokenizer/`` and ``decoder/`` side by side, as released."""
+    export_released(tokenizer, released.parent / "tokenizer")
+    return released.parent
+
+
+@pytest.fixture
+def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the decoder's weights were read")
+
+    monkeypatch.setattr(decoder_slot.DecoderSlot, "get", refuse)
+
+
+@pytest.mark.parametrize("place", ["", "tokenizer"])
+def test_a_release_speaks(release: Path, expected: Tensor, place: str) -> None:
+    model = UniAudioTokenizer.from_pretrained(release / place)
+    assert model.can_decode
+    assert model.output_sample_rate == 22050
+    assert sounds_as(model, expected)
+    assert torch.cat(list(model.decode_stream(iter(CODES.T), steps=2))).shape == expected.shape
+    assert isinstance(model.decoder, WaveformDecoder)
+    assert model.decoder is model.decoder
+
+
+@pytest.mark.usefixtures("no_loading")
+def test_encoding_never_reads_the_decoder(release: Path, tokenizer: UniAudioTokenizer) -> None:
+    model = UniAudioTokenizer.from_pretrained(release)
+    assert model.can_decode
+    assert model.fingerprint() == tokenizer.fingerprint()
+    model.encode(torch.rand(9000), 16000)
+    model.double().float().to("cpu")
+
+
+def test_the_decoder_is_no_part_of_the_tokenizers_weights(release: Path) -> None:
+    model = UniAudioTokenizer.from_pretrained(release)
+    names, count = set(model.state_dict()), sum(1 for _ in model.parameters())
+    assert model.decoder is not None
+    assert set(model.state_dict()) == names
+    assert sum(1 for _ in model.parameters()) == count
+    assert not model.train().decoder.training  # type: ignore[union-attr]
+
+
+def test_loading_without_or_with_another_decoder(release: Path, tmp_path: Path, expected: Tensor) -> None:
+    silent = UniAudioTokenizer.from_pretrained(release, decoder=False)
+    assert not silent.can_decode
+    assert silent.decoder is None
+    with pytest.raises(ValueError, match="no waveform decoder"):
+        silent.decode(CODES)
+    with pytest.raises(ValueError, match="no waveform decoder"):
+        silent.decode_stream(iter(CODES))
+    other = convert_decoder(release, tmp_path / "other")
+    assert sounds_as(UniAudioTokenizer.from_pretrained(release, decoder=other), expected)
+    silent.attach_decoder(WaveformDecoder.from_pretrained(other))
+    assert sounds_as(silent, expected)
+
+
+def test_a_decoder_of_other_codes_is_refused(release: Path, make_tokenizer: Callable[..., UniAudioTokenizer]) -> None:
+    export_released(make_tokenizer(quantize_vocab_size=24), release / "tokenizer")
+    with pytest.raises(ValueError, match=r"64 codes at 25.0 Hz, but this tokenizer has 24 at 25.0 Hz"):
+        UniAudioTokenizer.from_pretrained(release)
+    assert not UniAudioTokenizer.from_pretrained(release, decoder=False).can_decode
+
+
+def test_a_refused_decoder_is_named_when_the_tokenizer_is_loaded(release: Path) -> None:
+    path = release / "decoder" / "config.yaml"
+    path.write_text(path.read_text() + "\nextra: !apply:os.system [ls]\n")
+    with pytest.raises(ValueError, match=r"!apply:os\.system"):
+        UniAudioTokenizer.from_pretrained(release)
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_saving_keeps_the_decoder(release: Path, tmp_path: Path, expected: Tensor, is_loaded: bool) -> None:
+    model = UniAudioTokenizer.from_pretrained(release)
+    if is_loaded:
+        assert model.decoder is not None
+    model.save_pretrained(tmp_path / "first")
+    UniAudioTokenizer.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    for name in ("first", "second"):
+        files = {path.relative_to(tmp_path / name).as_posix() for path in (tmp_path / name).rglob("*.*")}
+        assert {"decoder/config.json", "decoder/model.safetensors"} <= files
+        assert not any(file.endswith((".pt", ".yaml")) for file in files)
+        assert sounds_as(UniAudioTokenizer.from_pretrained(tmp_path / name), expected)
+    model.save_pretrained(tmp_path / "third", is_main_process=False)
+    assert not (tmp_path / "third" / "decoder").exists()
+
+
+def test_a_tokenizer_may_be_saved_over_itself(release: Path, tmp_path: Path, expected: Tensor) -> None:
+    folder = tmp_path / "own"
+    UniAudioTokenizer.from_pretrained(release).save_pretrained(folder)
+    UniAudioTokenizer.from_pretrained(folder).save_pretrained(folder)
+    assert sounds_as(copy.deepcopy(UniAudioTokenizer.from_pretrained(folder)), expected)
+
+
+def test_pushing_uploads_the_decoder_too(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(
+        UniAudioTokenizer, "push_to_hub", lambda self, repo_id, **options: uploads.append((repo_id, options))
+    )
+    model = UniAudioTokenizer.from_pretrained(release)
+    model.save_pretrained(tmp_path / "own", push_to_hub=True, repo_id="someone/tokenizer", private=True)
+    assert uploads == [("someone/tokenizer", {"private": True})]
+
+
+def test_on_the_hub_weights_follow_when_they_are_needed(
+    release: Path, tmp_path: Path, expected: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = tmp_path / "cache" / "snapshots" / "0123abc"
+    shutil.copytree(release / "tokenizer", snapshot / "tokenizer")
+    (snapshot / "decoder").mkdir()
+    shutil.copy(release / "decoder" / "config.yaml", snapshot / "decoder")
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def download(repository: str, **options: Any) -> str:
+        asked.append((repository, options))
+        if options["allow_patterns"] == ["decoder/*"]:
+            shutil.copytree(release / "decoder", snapshot / "decoder", dirs_exist_ok=True)
+        return str(snapshot)
+
+    monkeypatch.setattr("audiollm.tokenizer.checkpoints.tokenizer.snapshot_download", download)
+    monkeypatch.setattr("audiollm.tokenizer.decoder.attached.snapshot_download", download)
+    model = UniAudioTokenizer.from_pretrained("someone/tokenizer", revision="main", token="secret")
+    assert model.can_decode
+    assert len(asked) == 1
+    assert sounds_as(model, expected)
+    assert sounds_as(model, expected)
+    assert asked[1:] == [
+        ("someone/tokenizer", {"allow_patterns": ["decoder/*"], "revision": "0123abc", "token": "secret"})
+    ]

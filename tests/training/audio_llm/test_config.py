@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from jsonargparse import auto_cli, set_parsing_settings
+
+from audiollm.training.audio_llm.config import LoRASettings, SFTConfig, accumulation_steps, num_updates
+
+CONFIGS = Path(__file__).parents[3] / "training" / "configs"
+PATHS = {"model": "m", "train_data": "t.jsonl", "output_dir": "o"}
+
+
+def parse(*arguments: str) -> SFTConfig:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    return auto_cli(SFTConfig, as_positional=False, args=[*arguments])
+
+
+def path_flags() -> list[str]:
+    return [part for name, value in PATHS.items() for part in (f"--{name}", value)]
+
+
+@pytest.mark.parametrize("name", ["sft.yaml", "sft_lora.yaml"])
+def test_shipped_configs_parse_and_flags_override_them(name):
+    config = parse("--config", str(CONFIGS / name), *path_flags(), "--learning_rate", "3e-4")
+    assert config.learning_rate == 3e-4
+    assert config.save_every == 500
+    assert (config.lora is not None) == ("lora" in name)
+
+
+def test_a_saved_config_parses_to_itself(tmp_path):
+    config = SFTConfig(
+        **PATHS, lora=LoRASettings(r=4, target_modules=("q_proj",)), max_grad_norm=None, betas=(0.8, 0.9)
+    )
+    (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+    assert parse("--config", str(tmp_path / "config.json")) == config
+
+
+def test_one_lora_flag_switches_adapters_on():
+    assert parse(*path_flags(), "--lora.r", "4").lora == LoRASettings(r=4)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("learning_rat: 1.0e-4", "learning_rat"),
+        ("max_steps: many", "max_steps"),
+        ("lora: {rank: 4}", "rank"),
+        ("mixed_precision: fp16", "mixed_precision"),
+    ],
+)
+def test_a_wrong_yaml_key_or_type_is_refused_by_name(tmp_path, capsys, yaml, message):
+    (tmp_path / "run.yaml").write_text(yaml)
+    with pytest.raises(SystemExit):
+        parse("--config", str(tmp_path / "run.yaml"), *path_flags())
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"global_batch_size": 12, "micro_batch_size": 8}, "global_batch_size=12 is not a multiple"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm=0.0"),
+        ({"warmup_ratio": 1.5}, "warmup_ratio=1.5"),
+        ({"betas": (0.9, 1.0)}, "betas="),
+        ({"max_steps": 0}, "max_steps=0"),
+        ({"eval_every": 5}, "need eval_data"),
+        ({"on_too_long": "skip", "check_data": False}, "needs check_data"),
+        ({"output_dir": ""}, "output_dir is empty"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_with_the_value(change, message):
+    with pytest.raises(ValueError, match=message):
+        SFTConfig(**(PATHS | change))
+
+
+def test_lora_settings_are_checked():
+    for change, message in [
+        ({"r": 0}, "lora.r=0"),
+        ({"alpha": 0.0}, "lora.alpha"),
+        ({"dropout": 1.0}, "lora.dropout=1.0"),
+        ({"target_modules": ()}, "target_modules is empty"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            LoRASettings(**change)
+
+
+def test_accumulation_follows_from_the_batch_sizes():
+    config = SFTConfig(**PATHS, global_batch_size=24, micro_batch_size=4)
+    assert [accumulation_steps(config, processes) for processes in (1, 2, 3, 6)] == [6, 3, 2, 1]
+    with pytest.raises(ValueError, match=r"micro_batch_size=4 × 4 processes = 16"):
+        accumulation_steps(config, 4)
+
+
+def test_updates_follow_from_epochs_unless_given():
+    assert num_updates(SFTConfig(**PATHS, global_batch_size=8, num_epochs=2.5), num_records=10) == 4
+    assert num_updates(SFTConfig(**PATHS, max_steps=7), num_records=10) == 7

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from audiollm.training.loop.checkpoints import (
+    Checkpoints,
+    CheckpointState,
+    ResumeError,
+    differences,
+    find_checkpoint,
+    load,
+    random_state,
+    restore_random_state,
+    run_identity,
+)
+
+
+class OneProcess:
+    """What Checkpoints needs of an accelerator, without a process group."""
+
+    distributed_type = "NO"
+    is_main_process = True
+    process_index = 0
+    device = torch.device("cpu")
+
+    def wait_for_everyone(self) -> None:
+        pass
+
+    def unwrap_model(self, model):
+        return model
+
+
+def save(checkpoints: Checkpoints, step: int) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoints.save(OneProcess(), model, optimizer, CheckpointState(step, {}), {"config.json": {"step": step}})
+
+
+def names(checkpoints: Checkpoints) -> list[str]:
+    return sorted(path.name for path in checkpoints.folder.iterdir())
+
+
+def test_extras_are_saved_and_restored_beside_the_weights(tmp_path):
+    model, other = torch.nn.Linear(2, 2), torch.nn.Linear(3, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    folder = checkpoints.save(OneProcess(), model, optimizer, CheckpointState(1, {}), {}, {"other": other})
+    fresh, restored = torch.nn.Linear(2, 2), torch.nn.Linear(3, 1)
+    load(OneProcess(), fresh, torch.optim.AdamW(fresh.parameters()), folder, {"other": restored})
+    assert torch.equal(fresh.weight, model.weight)
+    assert torch.equal(restored.weight, other.weight)
+
+
+def test_settings_inside_a_section_may_change_by_their_full_name():
+    identity = run_identity({"flow": {"eval_steps": 4, "ema_decay": 0.9}, "eval_steps": 1})
+    assert identity == {"flow.ema_decay": 0.9, "eval_steps": 1}
+    # Checkpoints from before such a setting was let go still resume.
+    assert differences({"flow.eval_steps": 10, "flow.ema_decay": 0.9}, {"flow.ema_decay": 0.9}) == []
+
+
+def test_the_newest_are_kept_and_latest_names_the_last(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    for step in (1, 2, 3):
+        save(checkpoints, step)
+    assert names(checkpoints) == ["latest", "step_000002", "step_000003"]
+    assert checkpoints.latest().name == "step_000003"
+
+
+def test_newest_means_saved_last_not_the_highest_step(tmp_path):
+    """After resuming from step 1, the checkpoints of the abandoned branch go first."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    for step in (1, 8, 9):
+        save(checkpoints, step)
+    save(checkpoints, 2)
+    assert names(checkpoints) == ["latest", "step_000002", "step_000009"]
+    assert checkpoints.latest().name == "step_000002"
+
+
+def test_a_step_saved_twice_is_replaced(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
+    save(checkpoints, 4)
+    (checkpoints.folder / "step_000004" / "old").touch()
+    save(checkpoints, 4)
+    assert names(checkpoints) == ["latest", "step_000004"]
+    assert not (checkpoints.folder / "step_000004" / "old").exists()
+
+
+def test_debris_of_a_killed_save_is_ignored_and_removed(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
+    save(checkpoints, 1)
+    (checkpoints.folder / ".step_000002.tmp").mkdir()
+    assert checkpoints.latest().name == "step_000001"
+    save(checkpoints, 3)
+    assert names(checkpoints) == ["latest", "step_000001", "step_000003"]
+
+
+def test_latest_falls_back_when_its_folder_is_gone(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
+    assert checkpoints.latest() is None
+    save(checkpoints, 1)
+    save(checkpoints, 2)
+    (checkpoints.folder / "step_000002" / "checkpoint.json").unlink()
+    assert checkpoints.latest().name == "step_000001"
+
+
+def test_a_named_checkpoint_must_exist(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    save(checkpoints, 1)
+    named = checkpoints.folder / "step_000001"
+    assert find_checkpoint(str(named), checkpoints) == named
+    assert find_checkpoint(None, checkpoints) is None
+    with pytest.raises(ResumeError, match=r"no checkpoint there"):
+        find_checkpoint(str(checkpoints.folder), checkpoints)
+
+
+def test_identity_flattens_settings_and_leaves_out_what_may_change():
+    config = {"lora": {"r": 4, "target_modules": ["q_proj"]}, "seed": 1, "log_every": 5, "output_dir": "a"}
+    identity = run_identity(config, launch={"mode": "ddp"})
+    assert identity == {"lora.r": 4, "lora.target_modules": ["q_proj"], "seed": 1, "launch.mode": "ddp"}
+
+
+def test_differences_name_what_changed_appeared_and_went():
+    saved, current = {"seed": 1, "lora.r": 4}, {"seed": 2, "lora": None}
+    assert differences(saved, current) == ["seed: 1 → 2", "lora.r: 4 → absent", "lora: absent → None"]
+    assert differences(saved, dict(saved)) == []
+
+
+def test_every_generator_continues_where_it_was(tmp_path):
+    torch.save(random_state(), tmp_path / "state.pt")
+    expected = (random.random(), np.random.rand(), torch.rand(1).item(), random.gauss(0, 1), np.random.randn())
+    restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert (random.random(), np.random.rand(), torch.rand(1).item(), random.gauss(0, 1), np.random.randn()) == expected

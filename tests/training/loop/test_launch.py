@@ -1,0 +1,174 @@
+"""The shipped launch configurations, run for real with two processes, and the launches that must be refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from audiollm.modeling import AudioLLM
+from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
+from audiollm.training.loop.launch import LaunchError, _complete_deepspeed_config, start_accelerator
+from audiollm.training.sft import train
+
+from ..finished_runs import metrics_of, weights_of
+
+ROOT = Path(__file__).resolve().parents[3]
+LAUNCH_CONFIGS = ROOT / "training" / "configs" / "accelerate"
+LAUNCHER_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def launch(name: str, config: SFTConfig, folder: Path, *launcher_flags: str) -> subprocess.CompletedProcess[str]:
+    """Runs training/sft.py under `accelerate launch` with a shipped configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "run.json"
+    path.write_text(json.dumps(dataclasses.asdict(config)))
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(LAUNCH_CONFIGS / f"{name}.yaml"),
+    ]
+    command += ["--main_process_port", "0", *launcher_flags, "training/sft.py", "--config", str(path)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def lines_of(config: SFTConfig, event: str) -> list[dict]:
+    lines = metrics_of(config.output_dir, event)
+    return [{name: value for name, value in line.items() if name != "event"} for line in lines]
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize(
+    ("mode", "lora"),
+    [("single", None), ("ddp", None), ("zero2", LoRASettings(r=2, target_modules=("q_proj",))), ("zero3", None)],
+)
+def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, tmp_path, mode, lora):
+    """Extends the vocabulary, trains, evaluates, generates and saves; then resumes from the middle."""
+    settings = {
+        "model": str(assets.text_llm), "audio_tokenizer": str(assets.audio_tokenizer), "lora": lora,
+        "eval_data": str(assets.dev), "eval_every": 3, "eval_generate_samples": 5, "eval_max_new_tokens": 4,
+        "save_every": 3, "gradient_checkpointing": True, "num_processes": 1 if mode == "single" else 2,
+    }  # fmt: skip
+    alone = make_config(output_dir=str(tmp_path / "alone"), **(settings | {"num_processes": None}))
+    train(alone)
+    straight = make_config(output_dir=str(tmp_path / "straight"), **settings)
+    ended = launch(mode, straight, tmp_path / "first")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+
+    record = json.loads((Path(straight.output_dir) / "run.json").read_text())
+    assert record["launch"] == {"mode": mode, "num_processes": settings["num_processes"]}
+    assert record["num_parameters"] == json.loads((tmp_path / "alone" / "run.json").read_text())["num_parameters"]
+    for event in ("train", "eval"):
+        for line, expected in zip(lines_of(straight, event), lines_of(alone, event), strict=True):
+            for name, value in expected.items():
+                # DeepSpeed clips by a slightly different formula; the rest is the order of sums.
+                same = (
+                    value == line[name]
+                    if not isinstance(value, float)
+                    else line[name] == pytest.approx(value, rel=2e-4)
+                )
+                assert same, (event, line["step"], name, value, line[name])
+    expected_weights = weights_of(alone.output_dir)
+    assert weights_of(straight.output_dir).keys() == expected_weights.keys()
+    for name, tensor in weights_of(straight.output_dir).items():
+        torch.testing.assert_close(
+            tensor, expected_weights[name], rtol=1e-2, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    assert AudioLLM.from_pretrained(Path(straight.output_dir) / "model").vocabulary.codebook_size == 64
+
+    # The same run, killed after its third update.
+    stopped = tmp_path / "stopped"
+    shutil.copytree(straight.output_dir, stopped)
+    shutil.rmtree(stopped / "model")
+    shutil.rmtree(stopped / "checkpoints" / "step_000006")
+    (stopped / "checkpoints" / "latest").write_text("step_000003")
+    resumed = make_config(output_dir=str(stopped), resume="latest", **settings)
+    ended = launch(mode, resumed, tmp_path / "second")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    for event in ("train", "eval"):
+        assert lines_of(resumed, event) == lines_of(straight, event)
+    for name, tensor in weights_of(straight.output_dir).items():
+        assert torch.equal(tensor, weights_of(resumed.output_dir)[name]), name
+
+
+@pytest.mark.multiprocess
+def test_a_launcher_that_starts_one_process_instead_of_two_is_refused(make_config, tmp_path):
+    ended = launch("single", make_config(num_processes=2), tmp_path, "--num_processes", "2", "--cpu")
+    assert ended.returncode != 0
+    assert "accelerate launch was asked for several processes but started one" in ended.stderr
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Sets variables as a launcher would, on a clean slate."""
+    for name in [*LAUNCHER_VARIABLES, *(name for name in os.environ if name.startswith("ACCELERATE_"))]:
+        monkeypatch.delenv(name, raising=False)
+
+    def set_all(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_all
+
+
+def test_a_number_of_processes_in_the_config_is_enforced(make_config, environment):
+    environment()
+    with pytest.raises(LaunchError, match=r"num_processes=2 in the config, but 1 were started.*--num_processes 2"):
+        start_accelerator(make_config(num_processes=2))
+
+
+def test_the_simple_launchers_dropped_processes_are_noticed(make_config, environment):
+    environment(ACCELERATE_MIXED_PRECISION="no", MASTER_PORT="29500", MASTER_ADDR="127.0.0.1")
+    with pytest.raises(LaunchError, match=r"several processes but started one.*ddp\.yaml"):
+        start_accelerator(make_config())
+
+
+def test_processes_that_do_not_see_each_other_are_noticed(make_config, environment, monkeypatch):
+    """What `--multi_gpu` without a GPU gives: accelerate ignores WORLD_SIZE unless LOCAL_RANK is set."""
+    environment(WORLD_SIZE="2", RANK="0")
+    monkeypatch.setattr("audiollm.training.loop.launch.Accelerator", _LonelyAccelerator)
+    with pytest.raises(LaunchError, match=r"2 processes were started but this one sees 1: each would train alone"):
+        start_accelerator(make_config())
+
+
+class _LonelyAccelerator:
+    def __init__(self, **_settings: object) -> None:
+        self.num_processes = 1
+        self.distributed_type = "NO"
+
+
+def test_settings_that_turn_deepspeed_off_are_refused(make_config, environment):
+    environment(ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_USE_CPU="true")
+    with pytest.raises(LaunchError, match="ACCELERATE_USE_CPU turns DeepSpeed off"):
+        start_accelerator(make_config())
+
+
+def test_a_deepspeed_file_that_contradicts_the_config_is_refused_and_auto_is_filled_in(make_config):
+    settings = {"gradient_clipping": "auto", "train_micro_batch_size_per_gpu": 2}
+    plugin = SimpleNamespace(deepspeed_config=settings)
+    accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin), gradient_accumulation_steps=4)
+    _complete_deepspeed_config(accelerator, make_config(max_grad_norm=None))
+    assert settings == {
+        "gradient_clipping": 0.0, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 4
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"sets gradient_clipping=0\.0 but the run's config says 0\.5.*auto"):
+        _complete_deepspeed_config(accelerator, make_config(max_grad_norm=0.5))
+
+
+def test_fsdp_is_refused_by_name(make_config, environment):
+    environment(ACCELERATE_USE_FSDP="true")
+    with pytest.raises(LaunchError, match=r"FSDP is not supported.*zero3\.yaml"):
+        start_accelerator(make_config())

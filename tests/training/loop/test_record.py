@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from audiollm.training.loop.record import MetricsLog, git_revision, package_versions, read_metrics, write_json
+
+
+def test_metrics_after_the_resumed_update_are_dropped_and_written_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, last_step=0)
+    for step in (1, 2, 3):
+        log.write({"step": step, "run": "first"})
+    with path.open("a") as file:
+        file.write('{"step": 4, "ru')  # killed while writing
+    resumed = MetricsLog(path, last_step=2)
+    resumed.write({"step": 3, "run": "second"})
+    assert [(line["step"], line["run"]) for line in read_metrics(path)] == [(1, "first"), (2, "first"), (3, "second")]
+
+
+def test_a_new_run_starts_an_empty_file(tmp_path):
+    MetricsLog(tmp_path / "metrics.jsonl", last_step=0)
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_numbers_that_json_does_not_know_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_versions_of_absent_packages_are_none(monkeypatch):
+    monkeypatch.setattr("audiollm.training.loop.record._RECORDED_PACKAGES", ("numpy", "no-such-package"))
+    versions = package_versions()
+    assert versions["no-such-package"] is None
+    assert versions["numpy"]
+    json.dumps(versions)
+
+
+def test_the_revision_is_a_commit_marked_when_dirty_and_none_outside_a_repository(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_revision(tmp_path) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    (tmp_path / "file").write_text("one")
+    for command in (["init", "-q"], ["add", "file"], ["commit", "-qm", "one"], ["tag", "v1"]):
+        subprocess.run([*git, *command], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert git_revision(tmp_path) == commit
+    (tmp_path / "file").write_text("two")
+    assert git_revision(tmp_path) == f"{commit}-dirty"
+    monkeypatch.setenv("PATH", "")
+    assert git_revision(tmp_path) is None

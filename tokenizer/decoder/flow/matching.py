@@ -1,0 +1,214 @@
+"""Conditional flow matching (Lipman et al., 2023, arXiv:2210.02747) with classifier-free guidance.
+
+Noise z becomes a mel x along x_t = (1 - (1 - sigma) t) z + t x; the estimator learns the velocity x - (1 - sigma) z.
+
+Shapes: B rows, C mel channels, M frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from audiollm.tokenizer.decoder.configuration import FlowConfig
+
+from .estimator import Estimator
+from .masking import FrameMask
+
+MAX_PROMPT_SHARE = 0.8
+"""In training, at most this share of a mel is given as its beginning."""
+
+
+@dataclass(frozen=True)
+class FlowDraws:
+    """The random numbers of one training step."""
+
+    t: Tensor
+    """Uniform in [0, 1), before the schedule warps it, float32 ``[B]``."""
+    z: Tensor
+    """Standard normal ``[B, C, M]``."""
+    keep_condition: Tensor
+    """bool ``[B]``; False trains the row without codes, speaker and prompt, for guidance."""
+    prompt_frames: Tensor
+    """Frames at the beginning of each target that are given, int64 ``[B]``."""
+
+
+class ConditionalFlow(nn.Module):
+    """Carries noise to mel frames with a learned velocity."""
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        self.sigma_min = config.sigma_min
+        self.cosine_schedule = config.cosine_schedule
+        self.guidance = config.guidance
+        self.guidance_dropout = config.training_guidance_dropout
+        self.estimator = Estimator(config.estimator, config.num_mels)
+
+    def warp(self, t: Tensor) -> Tensor:
+        """Maps uniform times to the schedule, which with the cosine takes smaller steps at the start."""
+        return 1 - torch.cos(t * 0.5 * torch.pi) if self.cosine_schedule else t
+
+    @torch.no_grad()
+    def sample(
+        self,
+        noise: Tensor,
+        mask: FrameMask | None,
+        mu: Tensor,
+        speaker: Tensor,
+        condition: Tensor,
+        *,
+        steps: int,
+        guidance: float | None = None,
+    ) -> Tensor:
+        """Integrates from noise to mel by Euler's method.
+
+        Args:
+            noise: float32 ``[B, C, M]``.
+            mask: valid frames; None: all.
+            mu: what the codes say ``[B, C, M]``.
+            speaker: projected speaker vector ``[B, C]``.
+            condition: given mel frames, elsewhere 0, ``[B, C, M]``.
+            steps: Euler steps, at least 1.
+            guidance: strength of classifier-free guidance; None: the configured one; 0 halves the cost.
+
+        Returns:
+            Log-mel ``[B, C, M]``, float32 unless the model is in float64.
+
+        Raises:
+            ValueError: for fewer than one step, or a guidance that is negative or not finite.
+        """
+        x = noise
+        for x in self._states(noise, mask, mu, speaker, condition, steps, guidance, None):  # noqa: B007
+            pass
+        return x
+
+    @torch.no_grad()
+    def trace(
+        self,
+        noise: Tensor,
+        mu: Tensor,
+        speaker: Tensor,
+        condition: Tensor,
+        *,
+        steps: int,
+        guidance: float | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """Integrates as :meth:`sample`, and returns every state on the way from noise to mel.
+
+        Args:
+            noise: float32 ``[B, C, M]``.
+            mu: what the codes say ``[B, C, M]``.
+            speaker: projected speaker vector ``[B, C]``.
+            condition: given mel frames, elsewhere 0, ``[B, C, M]``.
+            steps: Euler steps, at least 1.
+            guidance: strength of classifier-free guidance; None: the configured one.
+            known: states of the first K frames ``[steps + 1, B, C, K]``, from an earlier trace. Those frames repeat the
+                way they went then, and the others see them on it.
+
+        Returns:
+            ``[steps + 1, B, C, M]``; the first state is the noise, the last one the log-mel.
+        """
+        return torch.stack(list(self._states(noise, None, mu, speaker, condition, steps, guidance, known)))
+
+    def _states(
+        self,
+        noise: Tensor,
+        mask: FrameMask | None,
+        mu: Tensor,
+        speaker: Tensor,
+        condition: Tensor,
+        steps: int,
+        guidance: float | None,
+        known: Tensor | None,
+    ) -> Iterator[Tensor]:
+        guidance = self.guidance if guidance is None else guidance
+        if steps < 1:
+            raise ValueError(f"steps={steps}: use at least 1; 10 is the usual number")
+        if not 0 <= guidance < math.inf:
+            raise ValueError(f"guidance={guidance}: use 0 (off) or a positive number, such as 0.7")
+        dtype = mu.dtype
+        if guidance:  # both branches as one batch: rows B.. know nothing
+            mu, speaker, condition = (torch.cat([part, torch.zeros_like(part)]) for part in (mu, speaker, condition))
+            mask = None if mask is None else mask.repeated(2)
+        times = self.warp(torch.linspace(0, 1, steps + 1, device=noise.device))
+        x, t = noise.to(torch.promote_types(dtype, torch.float32)), times[0]  # exact even if the model is in bfloat16
+        for step in range(steps):
+            x = _with_known(x, known, step)
+            yield x
+            dt = times[step + 1] - t
+            point = x.to(dtype)
+            point = torch.cat([point, point]) if guidance else point
+            velocity = self.estimator(point, mask, mu, t[None], speaker, condition).to(x.dtype)
+            if guidance:
+                informed, uninformed = velocity.chunk(2)
+                velocity = (1 + guidance) * informed - guidance * uninformed
+            x = x + dt * velocity
+            t = t + dt
+        yield _with_known(x, known, steps)
+
+    def draw(self, target: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> FlowDraws:
+        """Draws the random numbers of one training step, in the order t, z, keep_condition, prompt_frames.
+
+        Args:
+            target: log-mel ``[B, C, M]``; gives shape and device.
+            lengths: valid frames, int64 ``[B]``.
+            generator: on any device; the draws are moved to that of the target.
+        """
+        rows = len(target)
+        source = target.device if generator is None else generator.device
+
+        def uniform() -> Tensor:
+            return torch.rand(rows, generator=generator, device=source)
+
+        t = uniform()
+        z = torch.randn(target.shape, generator=generator, device=source)
+        keep_condition = uniform() > self.guidance_dropout
+        has_prompt = uniform() < 0.5
+        longest = (lengths.to(source) * MAX_PROMPT_SHARE).long()
+        prompt_frames = (uniform() * (longest + 1)).long() * has_prompt
+        return FlowDraws(*(part.to(target.device) for part in (t, z, keep_condition, prompt_frames)))
+
+    def loss(
+        self, target: Tensor, lengths: Tensor, mask: FrameMask | None, mu: Tensor, speaker: Tensor, draws: FlowDraws
+    ) -> Tensor:
+        """Mean squared error of the velocity over the valid frames.
+
+        Args:
+            target: log-mel ``[B, C, M]``.
+            lengths: its valid frames, int64 ``[B]``.
+            mask: the same as a mask; None: all.
+            mu: what the codes say ``[B, C, M]``.
+            speaker: projected speaker vector ``[B, C]``.
+            draws: from :meth:`draw`.
+
+        Returns:
+            Scalar, float32.
+        """
+        t = self.warp(draws.t.float())
+        frames = torch.arange(target.shape[2], device=target.device)
+        is_given = (frames < draws.prompt_frames[:, None])[:, None]
+        keep = draws.keep_condition[:, None, None].to(mu.dtype)
+        z, target = draws.z.float(), target.float()
+        point = (1 - (1 - self.sigma_min) * t[:, None, None]) * z + t[:, None, None] * target
+        velocity = self.estimator(
+            point.to(mu.dtype),
+            mask,
+            mu * keep,
+            t,
+            speaker * keep[:, :, 0],
+            (target * is_given).to(mu.dtype) * keep,
+        )
+        error = velocity.float() - (target - (1 - self.sigma_min) * z)
+        if mask is not None:
+            error = error * mask.is_valid
+        return error.square().sum() / (lengths.sum() * target.shape[1])
+
+
+def _with_known(x: Tensor, known: Tensor | None, step: int) -> Tensor:
+    """Replaces the first frames by their known state."""
+    return x if known is None else torch.cat([known[step], x[:, :, known.shape[-1] :]], dim=2)

@@ -1,0 +1,365 @@
+"""Codes to sound: the flow model makes a mel spectrogram of the codes, the vocoder a waveform of the mel.
+
+UniAudio-Token, GLM-4-Voice and CosyVoice checkpoints share it. Reading order: :meth:`WaveformDecoder.mel` here,
+``mel_rows.py``, then ``flow.py`` and ``vocoder.py``; ``streaming.py`` decodes codes as they come.
+"""
+# Shapes: B rows, T codes, C mel bins, M mel frames, N samples, S size of a speaker vector.
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from audiollm.tokenizer.base import Codes
+from audiollm.tokenizer.decoder.flow.model import FlowModel
+from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
+from audiollm.tokenizer.signal.mel import MelSpectrogram
+from audiollm.tokenizer.signal.resampling import resample
+
+from .batching import group_rows, make_mels, num_flow_frames, pad_mels
+from .configuration import WaveformDecoderConfig
+from .inputs import VoicePrompt, as_code_rows, as_mel, as_noise, as_prompt, as_source, as_speakers, check_settings
+
+if TYPE_CHECKING:
+    from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
+
+DEFAULT_SEED = 42  # of the published decoder
+
+
+class WaveformDecoder(nn.Module):
+    """Turns codes into waveforms.
+
+    Args:
+        config: the architecture.
+
+    The weights come from :meth:`from_pretrained`; a decoder is always in evaluation mode after loading. For the same
+    seed the result is the same: in any batch, and up to rounding on any device, since all draws are made on the CPU.
+    """
+
+    def __init__(self, config: WaveformDecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.flow = FlowModel(config.flow, config.mel)
+        self.vocoder = HiFTVocoder(config.vocoder)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        **hub_options: Any,
+    ) -> WaveformDecoder:
+        """Loads a decoder in the released layout or in our own.
+
+        Nothing in the files is executed: tags of ``config.yaml`` go through a closed list, and ``flow.pt`` and
+        ``hift.pt`` are read as tensors only.
+
+        Args:
+            source: a folder that holds ``config.yaml``, ``flow.pt`` and ``hift.pt`` (or ``.safetensors``), or what
+                :meth:`save_pretrained` wrote; one with such a folder ``decoder/``; or a Hub id.
+            dtype: of the computation; float32 if None. Pitch and excitation are float32 always.
+            device: where to put it; the CPU if None.
+            hub_options: ``revision``, ``cache_dir``, ``token``, ``local_files_only`` and ``force_download``.
+
+        Raises:
+            ValueError: if there is no decoder, a file is damaged or holds code, or sizes and tensors do not fit; the
+                message names the file and what is wrong in it.
+        """
+        from audiollm.tokenizer.decoder.checkpoints.files import load_decoder
+
+        return load_decoder(source, dtype=dtype, device=device, **hub_options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes ``config.json`` and ``model.safetensors``."""
+        from audiollm.tokenizer.decoder.checkpoints.files import save_decoder
+
+        save_decoder(self, folder)
+
+    def fingerprint(self) -> str:
+        """Returns a SHA-256 over everything that decides the sound of given codes, the seed aside."""
+        from audiollm.tokenizer.checkpoints.fingerprint import decoder_fingerprint
+
+        return decoder_fingerprint(self)
+
+    def prepare(self, dtype: torch.dtype = torch.float32) -> WaveformDecoder:
+        """Makes decoding fast, in place: folds the weight normalization and casts what tolerates it."""
+        self.vocoder.fold_weight_norm().cast_filter(dtype)
+        self.flow.to(dtype)
+        return self
+
+    # ------------------------------------------------------------------ facts
+
+    @property
+    def codebook_size(self) -> int:
+        """V: codes are in [0, V)."""
+        return self.config.flow.codebook_size
+
+    @property
+    def frame_rate(self) -> float:
+        """Codes per second, in Hz."""
+        return self.config.flow.frame_rate
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveforms, in Hz."""
+        return self.config.mel.sample_rate
+
+    @property
+    def speaker_size(self) -> int:
+        """S: length of a speaker vector."""
+        return self.config.flow.speaker_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.flow.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the flow model."""
+        return self.flow.dtype
+
+    def num_samples(self, num_codes: int) -> int:
+        """Counts the samples that a row of codes gives without a prompt."""
+        return self.flow.num_mel_frames(num_codes) * self.config.mel.hop_length
+
+    # --------------------------------------------------------------- decoding
+
+    @torch.no_grad()
+    def decode(
+        self,
+        codes: Codes | Tensor | Sequence[Any],
+        speaker: Tensor | None = None,
+        prompt: VoicePrompt | tuple[Tensor, Tensor] | None = None,
+        steps: int = 10,
+        guidance: float | None = None,
+        seed: int = DEFAULT_SEED,
+    ) -> list[Tensor]:
+        """Turns codes into waveforms; each is what the row would get alone.
+
+        Rows longer than a minute are computed in windows of half a minute, each going on from the last seconds of the
+        one before, so memory and time per second stay bounded.
+
+        Args:
+            codes: as :class:`Codes`, ``[T]``, ``[B, T]``, ``[B, 1, T]``, or a list of ``[T_i]``.
+            speaker: speaker vectors ``[S]`` (for all rows) or ``[B, S]``; None: neutral, as zeros.
+            prompt: a recording to go on from, see :meth:`prompt`.
+            steps: Euler steps of the flow; fewer are faster and coarser.
+            guidance: strength of classifier-free guidance; None: the checkpoint's own.
+            seed: of each row's noise.
+
+        Returns:
+            One float32 waveform ``[N_i]`` at :attr:`sample_rate` per row, on the CPU; empty for a row without codes.
+
+        Raises:
+            ValueError: for codes that are out of range or no integers, a speaker vector of the wrong size or with NaN,
+                a prompt that does not fit, or settings that make no sense.
+        """
+        check_settings(steps, guidance, seed)
+        rows = as_code_rows(codes, None, self.codebook_size)
+        speakers, prompts = as_speakers(speaker, len(rows), self.speaker_size), self._as_prompt(prompt, len(rows))
+        waveforms = [torch.zeros(0)] * len(rows)
+        for group, mels, generators in self._make_mels(rows, speakers, prompts, None, steps, guidance, seed):
+            lengths = [mel.shape[1] for mel in mels]
+            made = self.vocoder(pad_mels(mels), lengths, generator=generators).cpu()
+            for index, waveform, length in zip(group, made, lengths, strict=True):
+                waveforms[index] = waveform[: length * self.config.mel.hop_length].clone()
+        return waveforms
+
+    def decode_stream(
+        self,
+        codes: Iterable[Tensor],
+        speaker: Tensor | None = None,
+        prompt: VoicePrompt | tuple[Tensor, Tensor] | None = None,
+        steps: int = 10,
+        guidance: float | None = None,
+        seed: int = DEFAULT_SEED,
+        **options: Any,
+    ) -> Iterator[Tensor]:
+        """Decodes codes as they come.
+
+        Args:
+            codes: consecutive pieces of one clip, int64 ``[n]`` each, of any lengths; or all of it as one tensor.
+            speaker: one speaker vector ``[S]``.
+            prompt: as for :meth:`decode`.
+            steps: as for :meth:`decode`.
+            guidance: as for :meth:`decode`.
+            seed: as for :meth:`decode`.
+            options: see :class:`~audiollm.tokenizer.decoder.streaming.decoder.StreamingDecoder`.
+
+        Yields:
+            float32 ``[n]`` on the CPU, as soon as enough codes are there; together as long as :meth:`decode` gives.
+
+        Raises:
+            ValueError: as :meth:`decode`; for codes, when the stream comes to the bad piece.
+        """
+        from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
+
+        check_settings(steps, guidance, seed)
+        stream = StreamingDecoder(
+            self, speaker=speaker, prompt=prompt, steps=steps, guidance=guidance, seed=seed, **options
+        )
+        if isinstance(codes, Codes | Tensor):
+            rows = as_code_rows(codes, None, self.codebook_size)
+            if len(rows) != 1:
+                raise ValueError(f"a stream is one clip, but there are {len(rows)}; make one stream for each")
+            codes = rows
+        return self._stream(stream, codes)
+
+    def _stream(self, stream: StreamingDecoder, codes: Iterable[Tensor]) -> Iterator[Tensor]:
+        for piece in codes:
+            values = torch.as_tensor(piece)
+            waveform = stream.push(values.reshape(-1) if values.shape[:-1].numel() == 1 else values)
+            if waveform.numel():
+                yield waveform
+        waveform = stream.finish()
+        if waveform.numel():
+            yield waveform
+
+    @torch.no_grad()
+    def mel(
+        self,
+        codes: Codes | Tensor | Sequence[Any],
+        lengths: Tensor | Sequence[int] | None = None,
+        speaker: Tensor | None = None,
+        prompt: VoicePrompt | tuple[Tensor, Tensor] | None = None,
+        noise: Tensor | None = None,
+        steps: int = 10,
+        guidance: float | None = None,
+        seed: int = DEFAULT_SEED,
+    ) -> Tensor:
+        """Makes the log-mel of codes, the first half of :meth:`decode`.
+
+        Args:
+            codes: as for :meth:`decode`, at least one per row.
+            lengths: valid codes of each row of a tensor; None: all.
+            speaker: as for :meth:`decode`.
+            prompt: as for :meth:`decode`; its frames are not returned.
+            noise: where the flow starts, ``[B, C, M]``, M counting the prompt's frames too; drawn if None.
+            steps: as for :meth:`decode`.
+            guidance: as for :meth:`decode`.
+            seed: of each row's noise.
+
+        Returns:
+            float32 ``[B, C, M]`` on the decoder's device, 0 behind the end of shorter rows.
+
+        Raises:
+            ValueError: as :meth:`decode`, and for a row without codes or noise of another shape.
+        """
+        check_settings(steps, guidance, seed)
+        rows = as_code_rows(codes, lengths, self.codebook_size)
+        if not rows or min(len(row) for row in rows) == 0:
+            raise ValueError("a row without codes has no mel; leave it out")
+        speakers, prompts = as_speakers(speaker, len(rows), self.speaker_size), self._as_prompt(prompt, len(rows))
+        noises = as_noise(noise, len(rows), self.config.mel.num_mels, num_flow_frames(self.flow, rows, prompts))
+        mels: list[Tensor] = [torch.zeros(0)] * len(rows)
+        for group, made, _ in self._make_mels(rows, speakers, prompts, noises, steps, guidance, seed):
+            for index, mel in zip(group, made, strict=True):
+                mels[index] = mel
+        return pad_mels(mels)
+
+    @torch.no_grad()
+    def vocode(
+        self,
+        mel: Tensor,
+        source: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+        seed: int = DEFAULT_SEED,
+    ) -> Tensor:
+        """Makes waveforms of log-mels, the second half of :meth:`decode` (with draws of its own).
+
+        Args:
+            mel: ``[B, C, M]``.
+            source: excitation ``[B, 1, N]`` or ``[B, N]`` in place of the one made from the predicted pitch; a shorter
+                one replaces the first samples only. N is M times the hop length.
+            lengths: valid frames of each row; None: all.
+            seed: of each row's phase and noise.
+
+        Returns:
+            float32 ``[B, N]`` on the decoder's device, 0 behind the end of shorter rows.
+
+        Raises:
+            ValueError: if a shape does not fit, or a value is NaN or infinite.
+        """
+        check_settings(1, None, seed)
+        mel = as_mel(mel, self.config.mel.num_mels).to(self.device)
+        source = as_source(source, len(mel), mel.shape[2] * self.config.mel.hop_length)
+        generators = [torch.Generator().manual_seed(seed) for _ in mel]
+        waveforms: Tensor = self.vocoder(
+            mel, lengths, source=None if source is None else source.to(self.device), generator=generators
+        )
+        return waveforms
+
+    def prompt(self, waveform: Tensor, sample_rate: int, codes: Codes | Tensor) -> VoicePrompt:
+        """Makes a prompt of a recording, for speech in its voice.
+
+        Args:
+            waveform: float ``[N]`` in [-1, 1], some seconds of clean speech.
+            sample_rate: its rate in Hz.
+            codes: what the tokenizer made of the same recording, ``[P]``, ``[1, P]`` or :class:`Codes` of one clip.
+
+        Returns:
+            Codes and log-mel, cut to the same duration.
+
+        Raises:
+            ValueError: if there are no codes, or their duration is not the recording's.
+        """
+        rows = as_code_rows(codes, None, self.codebook_size)
+        if len(rows) != 1 or waveform.dim() != 1 or not waveform.is_floating_point():
+            raise ValueError(
+                f"a prompt is one recording: pass a float waveform [N] (not {list(waveform.shape)}) and its codes "
+                f"(not of {len(rows)} clips)"
+            )
+        resampled = resample(waveform.detach().cpu().float(), sample_rate, self.sample_rate)
+        mel = MelSpectrogram(self.config.mel)(resampled)
+        num_codes = len(rows[0])
+        while num_codes and self.flow.num_mel_frames(num_codes) > mel.shape[1]:
+            num_codes -= 1  # the last code may stand for samples behind the end
+        made = VoicePrompt(rows[0], mel)
+        self._as_prompt(made, 1)
+        return VoicePrompt(rows[0][:num_codes], mel[:, : self.flow.num_mel_frames(num_codes)])
+
+    def _as_prompt(self, prompt: VoicePrompt | tuple[Tensor, Tensor] | None, batch_size: int) -> VoicePrompt | None:
+        return as_prompt(
+            prompt,
+            batch_size,
+            codebook_size=self.codebook_size,
+            num_mels=self.config.mel.num_mels,
+            frames_per_code=self.config.mel.frame_rate / self.frame_rate,
+            frame_rate=self.frame_rate,
+        )
+
+    def _make_mels(
+        self,
+        rows: list[Tensor],
+        speakers: Tensor | None,
+        prompts: VoicePrompt | None,
+        noises: list[Tensor] | None,
+        steps: int,
+        guidance: float | None,
+        seed: int,
+    ) -> Iterator[tuple[list[int], list[Tensor], list[torch.Generator]]]:
+        """Yields indices of rows, their mels ``[C, M_i]``, and their generators for what is drawn next."""
+        frames = num_flow_frames(self.flow, rows, prompts)
+        for group in group_rows(self.flow, rows, prompts):
+            generators = [torch.Generator().manual_seed(seed) for _ in group]
+            drawn = [
+                torch.randn(self.config.mel.num_mels, frames[index], generator=generator)
+                for index, generator in zip(group, generators, strict=True)
+            ]
+            mels = make_mels(
+                self.flow,
+                [rows[index] for index in group],
+                None if speakers is None else speakers[group],
+                None if prompts is None else prompts[group],
+                drawn if noises is None else [noises[index] for index in group],
+                steps=steps,
+                guidance=guidance,
+            )
+            yield group, mels, generators

@@ -1,0 +1,186 @@
+"""Decodes codes to sound while they come.
+
+Blocks of codes go through :class:`~audiollm.tokenizer.decoder.streaming.mel.MelStream` and
+:class:`~audiollm.tokenizer.decoder.streaming.vocoder.VocoderStream`. The first block is small, so that sound begins
+early; each further one is as long as all before it, up to a bound, since longer blocks waste less on looking back. A
+producer that is twice as fast as the sound therefore never lets it stop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from audiollm.tokenizer.decoder.inputs import VoicePrompt, as_prompt, as_speakers, check_settings
+from audiollm.tokenizer.quantizer.codebook import check_codes
+
+from .mel import MelStream
+from .noise import NoiseTape
+from .reference import ReferenceStream
+from .vocoder import VocoderStream
+
+if TYPE_CHECKING:
+    from audiollm.tokenizer.decoder.model import WaveformDecoder
+
+FIRST_BLOCK_SECONDS, BLOCK_SECONDS, HISTORY_SECONDS, OVERLAP_SECONDS = 0.4, 2.0, 2.0, 0.2
+ENCODER_HISTORY_SECONDS = 30.0
+"""The token encoder is cheap: what it looks back on is bounded only to bound its memory."""
+
+
+class StreamingDecoder:
+    """Turns codes into a waveform, block by block.
+
+    The waveform depends on the codes alone, not on how they are cut into pieces, and is as long as
+    ``decoder.decode`` makes it. The cost per second is constant.
+
+    Args:
+        decoder: in evaluation mode.
+        block_codes: codes of a block when the stream is under way, 2 seconds if None.
+        first_block_codes: codes of the first block, 0.4 seconds if None; what overlaps the next one is held back, so
+            the first sound is about half as long.
+        history_codes: codes whose mel frames a block looks back on, 2 seconds if None.
+        overlap_codes: codes whose mel frames are held back until the next block, 0.2 seconds if None.
+        speaker: speaker vector ``[S]``; None: neutral.
+        prompt: a recording to go on from; every block looks back on it, so keep it to a few seconds.
+        steps: Euler steps of the flow.
+        guidance: strength of classifier-free guidance; None: the checkpoint's own.
+        seed: of the noise.
+        reference: decode exactly as published instead, with growing cost and blocks of the encoder's size; see
+            :mod:`~audiollm.tokenizer.decoder.streaming.reference`. The other sizes are then fixed.
+
+    Raises:
+        ValueError: for sizes that are too small, and whatever ``decoder.decode`` refuses.
+    """
+
+    def __init__(
+        self,
+        decoder: WaveformDecoder,
+        *,
+        block_codes: int | None = None,
+        first_block_codes: int | None = None,
+        history_codes: int | None = None,
+        overlap_codes: int | None = None,
+        speaker: Any = None,
+        prompt: VoicePrompt | tuple[Tensor, Tensor] | None = None,
+        steps: int = 10,
+        guidance: float | None = None,
+        seed: int = 42,
+        reference: bool = False,
+    ) -> None:
+        check_settings(steps, guidance, seed)
+        self._codebook_size = decoder.codebook_size
+        self._waiting = torch.zeros(0, dtype=torch.int64)
+        self._is_finished = False
+        self._num_codes = 0  # in finished blocks
+        given = as_prompt(
+            prompt,
+            1,
+            codebook_size=decoder.codebook_size,
+            num_mels=decoder.config.mel.num_mels,
+            frames_per_code=decoder.config.mel.frame_rate / decoder.frame_rate,
+            frame_rate=decoder.frame_rate,
+        )
+        settings: dict[str, Any] = {
+            "speaker": as_speakers(speaker, 1, decoder.speaker_size),
+            "prompt_codes": None if given is None else given.codes,
+            "prompt_mel": None if given is None else given.mel,
+            "steps": steps,
+            "guidance": guidance,
+        }
+        sizes = {
+            "block_codes": (block_codes, BLOCK_SECONDS, 1),
+            "first_block_codes": (first_block_codes, FIRST_BLOCK_SECONDS, 1),
+            "history_codes": (history_codes, HISTORY_SECONDS, 0),
+            "overlap_codes": (overlap_codes, OVERLAP_SECONDS, 0),
+        }
+        self._reference: ReferenceStream | None = None
+        if reference:
+            asked = [name for name, (value, _, _) in sizes.items() if value is not None]
+            if asked:
+                raise ValueError(f"reference=True has fixed sizes; leave out {', '.join(asked)}")
+            self._reference = ReferenceStream(decoder, **settings, seed=seed)
+            self._block_codes = self._first_block_codes = decoder.config.flow.encoder.block_size
+            return
+        counts = {}
+        for name, (value, seconds, least) in sizes.items():
+            counts[name] = math.ceil(seconds * decoder.frame_rate) if value is None else value
+            if counts[name] < least:
+                raise ValueError(f"{name}={value}: use at least {least}")
+        self._block_codes = counts["block_codes"]
+        self._first_block_codes = min(counts["first_block_codes"], self._block_codes)
+        num_mels, num_frames = decoder.config.mel.num_mels, decoder.flow.num_mel_frames
+        # Two generators: how much of one kind of noise is drawn must not change the other kind.
+        self._mels = MelStream(
+            decoder.flow,
+            NoiseTape(num_mels, torch.Generator().manual_seed(seed)),
+            history_frames=num_frames(counts["history_codes"]),
+            overlap_frames=num_frames(counts["overlap_codes"]),
+            max_history_codes=math.ceil(ENCODER_HISTORY_SECONDS * decoder.frame_rate),
+            **settings,
+        )
+        self._waveforms = VocoderStream(decoder.vocoder, torch.Generator().manual_seed(seed + 1))
+
+    @property
+    def num_computed_frames(self) -> int:
+        """Mel frames that the flow has computed so far, over all blocks: what the stream has cost."""
+        return 0 if self._reference is not None else self._mels.num_computed_frames
+
+    def push(self, codes: Tensor | Sequence[int]) -> Tensor:
+        """Takes the next codes.
+
+        Args:
+            codes: int64 ``[n]``, any number.
+
+        Returns:
+            The samples that are ready, float32 ``[N]`` on the CPU, maybe none.
+
+        Raises:
+            ValueError: for codes that are no integers or out of range, or a stream that is finished. The stream then
+                is as before and can go on.
+        """
+        if self._is_finished:
+            raise ValueError("this stream is finished; make a new one for the next clip")
+        codes = torch.as_tensor(codes)
+        codes = codes.to(torch.int64) if codes.numel() == 0 else codes
+        if codes.dim() != 1:
+            raise ValueError(f"codes have shape {list(codes.shape)}; push the next codes of one clip as [n]")
+        check_codes(codes, self._codebook_size)
+        self._waiting = torch.cat([self._waiting, codes.to("cpu", torch.int64)])
+        waveforms = []
+        while self._is_block_ready():
+            size = self._next_size()
+            block, self._waiting = self._waiting[:size], self._waiting[size:]
+            waveforms.append(self._decode(block, is_last=False))
+        return torch.cat(waveforms) if waveforms else torch.zeros(0)
+
+    def finish(self) -> Tensor:
+        """Ends the stream.
+
+        Returns:
+            The rest of the samples, float32 ``[N]`` on the CPU.
+        """
+        if self._is_finished:
+            return torch.zeros(0)
+        self._is_finished = True
+        if self._num_codes + len(self._waiting) == 0:
+            return torch.zeros(0)
+        return self._decode(self._waiting, is_last=True)
+
+    def _next_size(self) -> int:
+        return min(max(self._first_block_codes, self._num_codes), self._block_codes)
+
+    def _is_block_ready(self) -> bool:
+        if self._reference is not None:  # the last block must be known as such
+            return len(self._waiting) > self._block_codes
+        return len(self._waiting) >= self._next_size()
+
+    def _decode(self, codes: Tensor, *, is_last: bool) -> Tensor:
+        self._num_codes += len(codes)
+        if self._reference is not None:
+            return self._reference.decode(codes[None], is_last=is_last)[0][0].float().cpu()
+        mel = self._mels.extend(codes[None], is_last=is_last)
+        return self._waveforms.extend(mel, self._mels.tail)[0].float().cpu()

@@ -1,0 +1,192 @@
+"""From waveforms to codes: check, resample, cut, batch, encode, put together again."""
+# Shapes: B segments, N samples, M mel bins, F mel frames, T tokens, D feature size.
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from audiollm.tokenizer.base import Codes
+from audiollm.tokenizer.configuration import CONV_STRIDE, HOP_LENGTH, SAMPLE_RATE
+from audiollm.tokenizer.signal.resampling import Resampler, check_sample_rate, resample
+
+from .segments import Segment, batches, cut, make_segment, stack
+
+if TYPE_CHECKING:
+    from audiollm.tokenizer.modeling import UniAudioTokenizer
+
+MAX_PADDING = 0.1  # share by which the longest segment of a batch may exceed the others
+CPU_BATCH_TOKENS = 400  # larger batches gain a CPU nothing: the matrices fill its cores, and leave its caches
+
+
+def encode_waveforms(
+    model: UniAudioTokenizer,
+    waveforms: Sequence[Tensor] | Tensor,
+    sample_rate: int,
+    batch_size: int,
+    return_features: bool,
+) -> Codes:
+    """Encodes clips held in memory; see :meth:`UniAudioTokenizer.encode`."""
+    clips = check_waveforms(waveforms)
+    sample_rate = check_sample_rate(sample_rate)
+    check_batch_size(batch_size)
+    config = model.config
+    pieces: list[Segment] = []
+    for index, clip in enumerate(clips):
+        if sample_rate != SAMPLE_RATE:
+            clip = resample(clip.to(model.device), sample_rate, SAMPLE_RATE)
+        pieces += cut(clip, index, config.segment_samples, config.token_stride)
+    codes, features = encode_segments(model, pieces, batch_size, return_features)
+    codes_of_clip: list[list[Tensor]] = [[torch.zeros(0, dtype=torch.int64)] for _ in clips]
+    features_of_clip = [[torch.zeros(0, config.d_model, device=model.device, dtype=model.dtype)] for _ in clips]
+    for piece, piece_codes in zip(pieces, codes, strict=True):
+        codes_of_clip[piece.clip].append(piece_codes)
+    for piece, piece_features in zip(pieces, features, strict=False):
+        features_of_clip[piece.clip].append(piece_features)
+    return Codes.from_list(
+        [torch.cat(parts)[None] for parts in codes_of_clip],
+        [torch.cat(parts) for parts in features_of_clip] if return_features else None,
+        num_codebooks=1,
+    )
+
+
+def encode_chunks(
+    model: UniAudioTokenizer, chunks: Iterable[Tensor], sample_rate: int, batch_size: int
+) -> Iterator[Tensor]:
+    """Encodes a stream segment by segment; see :meth:`UniAudioTokenizer.encode_stream`."""
+    sample_rate = check_sample_rate(sample_rate)
+    check_batch_size(batch_size)
+    pieces: list[Segment] = []
+    for piece in segment_stream(model, chunks, sample_rate):
+        pieces.append(piece)
+        if len(pieces) == batch_size:
+            yield torch.cat(encode_segments(model, pieces, batch_size)[0])
+            pieces = []
+    if pieces:
+        yield torch.cat(encode_segments(model, pieces, batch_size)[0])
+
+
+def segment_stream(model: UniAudioTokenizer, chunks: Iterable[Tensor], sample_rate: int) -> Iterator[Segment]:
+    """Resamples a stream and cuts it, holding at most one segment and one chunk."""
+    length, stride = model.config.segment_samples, model.config.token_stride
+    resampler = Resampler(sample_rate, SAMPLE_RATE)
+    pending, is_first = torch.zeros(0), True
+    for index, chunk in enumerate(chunks):
+        chunk = check_waveform(chunk, f"chunk {index}")
+        if sample_rate != SAMPLE_RATE:
+            chunk = resampler.push(chunk.to(model.device))
+        pending = torch.cat([pending.to(chunk.device), chunk])
+        while len(pending) >= length:
+            yield make_segment(pending[:length], 0, is_first, length, stride)
+            is_first = False
+            pending = pending[length:]
+    pending = torch.cat([pending, resampler.finish().to(pending.device)])
+    for rest in pending.split(length) if len(pending) else ():
+        yield make_segment(rest, 0, is_first, length, stride)
+        is_first = False
+
+
+@torch.no_grad()
+def encode_segments(
+    model: UniAudioTokenizer, pieces: Sequence[Segment], batch_size: int, return_features: bool = False
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Encodes segments in batches of similar length.
+
+    Returns:
+        Codes on the CPU and, if asked for, features, per segment and in the given order.
+    """
+    tokens_at_once = batch_size * -(-model.config.segment_samples // model.config.token_stride)
+    if model.device.type == "cpu":
+        tokens_at_once = min(tokens_at_once, CPU_BATCH_TOKENS)
+    codes: list[Tensor] = [torch.zeros(0, dtype=torch.int64)] * len(pieces)
+    features: list[Tensor] = [torch.zeros(0)] * len(pieces) if return_features else []
+    half_norms_V = model.codebook.half_squared_norms()
+    with evaluating(model):
+        for batch in batches(pieces, tokens_at_once * model.config.token_stride, MAX_PADDING):
+            valid = encode_batch(model, [pieces[index] for index in batch])
+            found_N = model.codebook.encode(torch.cat(valid), half_norms_V)
+            for index, own, own_codes in zip(batch, valid, found_N.split([len(rows) for rows in valid]), strict=True):
+                codes[index] = own_codes
+                if return_features:
+                    features[index] = own
+    lengths = [len(own) for own in codes]
+    joined = torch.cat(codes).cpu() if codes else torch.zeros(0, dtype=torch.int64)  # one transfer, not one per batch
+    return list(joined.split(lengths)) if codes else [], features
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts all modules in evaluation mode, and back into the mode that each had."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def encode_batch(model: UniAudioTokenizer, pieces: Sequence[Segment]) -> list[Tensor]:
+    """Computes what the quantizer sees of each segment, ``[T_i, D]``."""
+    waveforms_BN, num_samples = stack(pieces, model.device)
+    features_BMF = model.log_mel(waveforms_BN, num_samples)
+    mask_BF = frame_mask(model, pieces, features_BMF.shape[-1])
+    hidden_BTD = model.pre_quantizer_features(features_BMF, mask_BF)
+    return [hidden_BTD[row, : piece.num_tokens] for row, piece in enumerate(pieces)]
+
+
+def frame_mask(model: UniAudioTokenizer, pieces: Sequence[Segment], num_frames: int) -> Tensor | None:
+    """Marks mel frames that start inside the clip, ``[B, F]``; None where no layer would see a masked frame."""
+    pooled = model.config.pooling_factor if model.config.pooling_position == 0 else 1
+    stride = HOP_LENGTH * CONV_STRIDE * pooled
+    num_samples = [len(piece.waveform) for piece in pieces]
+    if all(-(-own // stride) * stride == num_frames * HOP_LENGTH for own in num_samples):
+        return None
+    starts_F = torch.arange(num_frames, device=model.device) * HOP_LENGTH
+    return (starts_F < torch.tensor(num_samples, device=model.device)[:, None]).long()
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises ValueError unless ``batch_size`` is positive."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: use at least 1")
+
+
+def check_waveforms(waveforms: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    """Returns a list of float32 vectors.
+
+    Raises:
+        ValueError: naming the first clip that is not a finite float vector.
+    """
+    if isinstance(waveforms, Tensor) and waveforms.dim() == 1:
+        waveforms = [waveforms]
+    elif isinstance(waveforms, Tensor) and waveforms.dim() != 2:
+        raise ValueError(f"waveforms have shape {list(waveforms.shape)}; pass [N], [B, N] or a list of [N]")
+    return [check_waveform(waveform, f"clip {index}") for index, waveform in enumerate(waveforms)]
+
+
+def check_waveform(waveform: Tensor, name: str) -> Tensor:
+    """Returns ``waveform`` as float32 ``[N]``; ``name`` says in an error which one it is.
+
+    Raises:
+        ValueError: if it is not a vector, not floating point, or not finite.
+    """
+    if not isinstance(waveform, Tensor):
+        raise ValueError(f"{name} is a {type(waveform).__name__}; pass a float tensor [N]")
+    if waveform.dim() != 1:
+        raise ValueError(f"{name} has shape {list(waveform.shape)}; mix or select channels first, so that it is [N]")
+    if not waveform.is_floating_point():
+        raise ValueError(
+            f"{name} is {waveform.dtype}; convert to float in [-1, 1], e.g. int16 samples divided by 32768"
+        )
+    if not bool(torch.isfinite(waveform).all()):
+        first = int((~torch.isfinite(waveform)).nonzero()[0])
+        raise ValueError(
+            f"{name} holds NaN or infinity (first at sample {first} of {len(waveform)}); repair or drop it"
+        )
+    return waveform.detach().float()

@@ -1,0 +1,378 @@
+"""Nearest-neighbour codebook with exponential-moving-average training and dead-code restart.
+
+Vector quantization after van den Oord et al., 2017 (arXiv:1711.00937, appendix A.1 for the moving averages) with
+Laplace-smoothed counts (Razavi et al., 2019, arXiv:1906.00446) and restarts of unused rows (Dhariwal et al., 2020,
+arXiv:2005.00341). With a process group, every rank ends each update with identical buffers.
+"""
+# Shapes: B batch, T frames, N frames of a whole batch, D feature size, V codebook entries, M dead rows.
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiollm.tokenizer.linear import linear
+
+from .deferred import CodebookUpdate, PendingUpdate, frame_keys, is_distributed, sum_over_ranks
+
+logger = logging.getLogger(__name__)
+
+COUNT_EPSILON = 1e-5  # Laplace smoothing of the counts
+RECENT_CODES_PER_ENTRY = 4  # usage looks back over the last 4 V codes of each process
+SEARCH_ROWS = 256  # frames searched at once: their [256, 8192] float32 scores stay in the processor's cache
+
+
+@dataclass
+class CodebookOutput:
+    """One pass through the codebook; the statistics are there in training only."""
+
+    quantized: Tensor  # [B, T, D], value of the entries, gradient of the input
+    codes: Tensor  # [B, T] int64
+    loss: Tensor | None = None  # scalar float32
+    perplexity: Tensor | None = None  # scalar: exp(entropy) of the codes of all processes in this batch, 1 to V
+    num_active: Tensor | None = None  # scalar int64: different codes in this batch over all processes
+    num_restarted: int = 0
+    squared_error: Tensor | None = None  # [B, T] float32, detached: mean over D of (feature - entry)^2
+
+
+class Codebook(nn.Module):
+    """Replaces each frame by its nearest row of ``weight`` [V, D]; gradients pass straight through.
+
+    Args:
+        codebook_size: V.
+        dim: feature size D.
+        ema_decay: decay of the moving averages; None makes ``weight`` a parameter trained by its own loss term.
+        restart_interval: updates between restarts of dead rows; None never restarts.
+        commit_coefficient: weight of the commitment term, which pulls the features to their entries.
+        loss_scale: weight of the whole loss.
+
+    Buffers: ``ema_count`` [V] and ``ema_weight`` [V, D] (with EMA only), ``recent_codes`` [4 V] (this process's
+    latest codes, newest last) and ``num_updates`` (so that a resumed run restarts rows at the same steps). A
+    data-parallel wrapper must not copy buffers from rank 0 (``broadcast_buffers=False``): they agree by themselves, but
+    for ``recent_codes``, which is each process's own.
+
+    With ``deferred`` set to True, a pass in training mode only gathers, and :meth:`apply_update` does one update of
+    what was gathered: for updates of many passes, unevenly many per process. All buffers then agree on all processes,
+    and do not depend on how the clips of an update were dealt out to passes and processes (but for rounding).
+
+    Weight and statistics stay float32 when the model around them is cast.
+    """
+
+    deferred = False
+
+    def __init__(
+        self,
+        codebook_size: int,
+        dim: int,
+        *,
+        ema_decay: float | None = None,
+        restart_interval: int | None = None,
+        commit_coefficient: float = 0.25,
+        loss_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.codebook_size = codebook_size
+        self.dim = dim
+        self.ema_decay = ema_decay
+        self.restart_interval = restart_interval
+        self.commit_coefficient = commit_coefficient
+        self.loss_scale = loss_scale
+        self.weight = nn.Parameter(torch.randn(codebook_size, dim) * 0.02, requires_grad=ema_decay is None)
+        if ema_decay is not None:
+            self.register_buffer("ema_count", torch.ones(codebook_size))
+            self.register_buffer("ema_weight", self.weight.detach().clone())
+        self.register_buffer("recent_codes", torch.zeros(RECENT_CODES_PER_ENTRY * codebook_size, dtype=torch.int64))
+        self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
+        self._pending: PendingUpdate | None = None
+
+    ema_count: Tensor
+    ema_weight: Tensor
+    recent_codes: Tensor
+    num_updates: Tensor
+
+    def extra_repr(self) -> str:
+        return f"{self.codebook_size}, {self.dim}, ema_decay={self.ema_decay}, restart={self.restart_interval}"
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Codebook:
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            applied = fn(tensor)
+            # A bf16 moving average would stand still: the change of a step is below its last digit.
+            return applied if applied.dtype == tensor.dtype else tensor.to(applied.device)
+
+        super()._apply(keep_dtype, recurse)
+        return self
+
+    # ------------------------------------------------------------------ search
+
+    def half_squared_norms(self) -> Tensor:
+        """Returns ``|e|²/2`` of every entry, float32 ``[V]``; pass it to :meth:`encode` when calling that often."""
+        return self.weight.detach().float().square().sum(dim=-1) / 2
+
+    @torch.no_grad()
+    def encode(self, features_BTD: Tensor, half_norms_V: Tensor | None = None) -> Tensor:
+        """Finds the nearest entry of each frame; the first one wins a tie.
+
+        Args:
+            features_BTD: encoder output, any float dtype, ``[..., D]``.
+            half_norms_V: :meth:`half_squared_norms` of the present entries, computed here if None.
+
+        Returns:
+            Codes in ``[0, V)``, int64, ``[...]``.
+
+        Raises:
+            ValueError: if the last axis is not D.
+        """
+        if features_BTD.shape[-1] != self.dim:
+            raise ValueError(
+                f"features have {features_BTD.shape[-1]} channels but the codebook holds {self.dim}-d entries; "
+                "d_model of the configuration must be the encoder's output size"
+            )
+        if half_norms_V is None:
+            half_norms_V = self.half_squared_norms()
+        # float32 on purpose, also under autocast: bf16 keeps 8 significant bits, so near ties pick the wrong entry.
+        with torch.autocast(features_BTD.device.type, enabled=False):
+            entries_VD = self.weight.detach().float()
+            features_ND = features_BTD.detach().reshape(-1, self.dim).float()
+            # |x - e|² = |x|² - 2 (x·e - |e|²/2); |x|² is the same for all entries and left out.
+            codes = [
+                linear(rows_ND, entries_VD, -half_norms_V).argmax(dim=-1) for rows_ND in features_ND.split(SEARCH_ROWS)
+            ]
+        return torch.cat(codes).view(features_BTD.shape[:-1])
+
+    def lookup(self, codes_BT: Tensor) -> Tensor:
+        """Returns the entries of codes, ``[B, T, D]``.
+
+        Raises:
+            ValueError: if a code is outside [0, V).
+        """
+        check_codes(codes_BT, self.codebook_size)
+        return F.embedding(codes_BT, self.weight)
+
+    def forward(
+        self,
+        features_BTD: Tensor,
+        mask_BT: Tensor | None = None,
+        codes_BT: Tensor | None = None,
+        example_ids_B: Tensor | None = None,
+    ) -> CodebookOutput:
+        """Quantizes; in training mode also computes the loss and updates the codebook.
+
+        Args:
+            features_BTD: encoder output, any float dtype, ``[B, T, D]``.
+            mask_BT: 1 for valid frames, ``[B, T]``; None if all are. Padded frames get codes too but teach nothing.
+            codes_BT: codes to use in place of the search, ``[B, T]``; they cause neither loss nor update.
+            example_ids_B: place of each clip in the update, int64 ``[B]``, for restarts of a deferred update.
+
+        Raises:
+            ValueError: if an update with restarts is deferred and ``example_ids_B`` is None.
+        """
+        if codes_BT is not None:
+            return CodebookOutput(self.lookup(codes_BT).to(features_BTD.dtype), codes_BT)
+        codes_BT = self.encode(features_BTD)
+        entries_BTD = F.embedding(codes_BT, self.weight)
+        error_BT = (features_BTD.detach().float() - entries_BTD.detach()).square().mean(dim=-1)
+        if not self.training:
+            return CodebookOutput(entries_BTD.to(features_BTD.dtype), codes_BT, squared_error=error_BT)
+        with torch.autocast(features_BTD.device.type, enabled=False):
+            output = self._learn(features_BTD, entries_BTD, codes_BT, mask_BT, example_ids_B)
+        output.squared_error = error_BT
+        return output
+
+    # ---------------------------------------------------------------- training
+
+    def _learn(
+        self,
+        features_BTD: Tensor,
+        entries_BTD: Tensor,
+        codes_BT: Tensor,
+        mask_BT: Tensor | None,
+        example_ids_B: Tensor | None,
+    ) -> CodebookOutput:
+        valid_BT = torch.ones_like(codes_BT, dtype=torch.bool) if mask_BT is None else mask_BT.bool()
+        features_ND, entries_ND = features_BTD[valid_BT].float(), entries_BTD[valid_BT].float()
+        codes_N = codes_BT[valid_BT]
+        loss = self._loss(features_ND, entries_ND)
+        # Straight-through estimator: value of the entry, gradient of the input.
+        quantized_BTD = features_BTD + (entries_BTD.to(features_BTD.dtype) - features_BTD).detach()
+        if self.deferred:
+            self._gather(features_ND.detach(), codes_N, valid_BT, example_ids_B)
+            return CodebookOutput(quantized_BTD, codes_BT, loss)
+        self._remember(codes_N)
+        counts_V = torch.bincount(codes_N, minlength=self.codebook_size).float()
+        sum_over_ranks(counts_V)
+        num_restarted = 0
+        if self.ema_decay is not None:
+            num_restarted = self._update(features_ND.detach(), codes_N, counts_V)
+        perplexity, num_active = perplexity_of(counts_V), (counts_V > 0).sum()
+        return CodebookOutput(quantized_BTD, codes_BT, loss, perplexity, num_active, num_restarted)
+
+    def _loss(self, features_ND: Tensor, entries_ND: Tensor) -> Tensor:
+        if not len(features_ND):
+            return features_ND.sum() * 0  # a batch of padding alone: no frames, no mean
+        loss = self.commit_coefficient * F.mse_loss(features_ND, entries_ND.detach())
+        if self.ema_decay is None:
+            loss = loss + F.mse_loss(entries_ND, features_ND.detach())
+        return self.loss_scale * loss
+
+    @torch.no_grad()
+    def _update(self, features_ND: Tensor, codes_N: Tensor, counts_V: Tensor) -> int:
+        """One update from one pass per process; returns how many rows were restarted."""
+        sums_VD = torch.zeros_like(self.ema_weight).index_add_(0, codes_N, features_ND.to(self.ema_weight.dtype))
+        sum_over_ranks(sums_VD)
+        self._move_entries(counts_V, sums_VD)
+        return self._restart(features_ND)
+
+    def _move_entries(self, counts_V: Tensor, sums_VD: Tensor) -> None:
+        """Moves entries to the running mean of their frames."""
+        assert self.ema_decay is not None
+        self.ema_count.mul_(self.ema_decay).add_(counts_V, alpha=1 - self.ema_decay)
+        total = self.ema_count.sum()
+        # The smoothed count is what is stored, as the released training code does.
+        self.ema_count.add_(COUNT_EPSILON).div_(total + self.codebook_size * COUNT_EPSILON).mul_(total)
+        self.ema_weight.mul_(self.ema_decay).add_(sums_VD, alpha=1 - self.ema_decay)
+        self.weight.copy_(self.ema_weight / self.ema_count.unsqueeze(1))
+        self.num_updates += 1
+
+    def _dead_rows(self) -> Tensor:
+        """Rows hardly used since the last restart, ``[M]``, same on all ranks; none if no restart is due."""
+        if self.ema_decay is None or not self.restart_interval or int(self.num_updates) % self.restart_interval:
+            return self.num_updates.new_zeros(0)
+        return (self.ema_count < self.ema_decay**self.restart_interval).nonzero().squeeze(1)
+
+    def _restart(self, features_ND: Tensor) -> int:
+        """Replaces dead rows by frames of this batch."""
+        dead_M = self._dead_rows()
+        if not len(dead_M):
+            return 0
+        first, last = self._owned_rows()
+        owned_M = (dead_M >= first) & (dead_M < last)
+        # One more column says which rows were found: a rank whose batch is all padding has none to give.
+        proposal_MD1 = features_ND.new_zeros(len(dead_M), self.dim + 1)
+        if len(features_ND):
+            # Python's generator and `choices`, so that a seeded run draws the rows the reference draws.
+            picks = random.choices(range(len(features_ND)), k=int(owned_M.sum()))
+            proposal_MD1[owned_M, :-1] = features_ND[picks]
+            proposal_MD1[owned_M, -1] = 1
+        sum_over_ranks(proposal_MD1)
+        found_M = proposal_MD1[:, -1] > 0
+        return self._replace_rows(dead_M[found_M], proposal_MD1[found_M, :-1])
+
+    def _replace_rows(self, rows_M: Tensor, values_MD: Tensor) -> int:
+        self.ema_count[rows_M] = 1
+        self.ema_weight[rows_M] = values_MD.to(self.ema_weight.dtype)
+        self.weight[rows_M] = values_MD.to(self.weight.dtype)
+        logger.debug("restarted %d of %d codebook rows", len(rows_M), self.codebook_size)
+        return len(rows_M)
+
+    def _owned_rows(self) -> tuple[int, int]:
+        """Range of rows that this process restarts; the last process takes the remainder."""
+        rank, world_size = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
+        share = self.codebook_size // world_size
+        last = self.codebook_size if rank == world_size - 1 else (rank + 1) * share
+        return rank * share, last
+
+    # --------------------------------------------------------- deferred updates
+
+    @torch.no_grad()
+    def _gather(self, features_ND: Tensor, codes_N: Tensor, valid_BT: Tensor, example_ids_B: Tensor | None) -> None:
+        if self._pending is None:
+            self._pending = PendingUpdate(self.codebook_size, self.dim, features_ND.device)
+        keys_N = None
+        number = int(self.num_updates) + 1
+        if self.ema_decay is not None and self.restart_interval and number % self.restart_interval == 0:
+            if example_ids_B is None:
+                raise ValueError(
+                    "a deferred update of the codebook restarts rows by drawing frames; give forward example_ids, the "
+                    "place of each clip in the update"
+                )
+            keys_N = frame_keys(number, example_ids_B.to(codes_N.device), valid_BT.shape[1])[valid_BT]
+        self._pending.add(features_ND, codes_N, keys_N)
+
+    @torch.no_grad()
+    def apply_update(self) -> CodebookUpdate:
+        """Does one update of all that passes gathered since the last, on all processes together, and forgets it.
+
+        Every process must call it once per update, also one that had no clip. With a codebook trained by gradient, only
+        the statistics are made. An update without any frame changes nothing.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            pending = PendingUpdate(self.codebook_size, self.dim, self.weight.device)
+        sum_over_ranks(pending.counts_V)
+        sum_over_ranks(pending.sums_VD)
+        counts_V = pending.counts_V
+        num_frames, num_restarted = int(counts_V.sum()), 0
+        if num_frames == 0:
+            return CodebookUpdate(perplexity=0.0, num_active=0, num_restarted=0)
+        self._remember_counts(counts_V.long())
+        if self.ema_decay is not None:
+            self._move_entries(counts_V, pending.sums_VD)
+            dead_M = self._dead_rows()
+            if len(dead_M):
+                frames_MD = pending.drawn_frames(len(dead_M))
+                num_restarted = self._replace_rows(dead_M[: len(frames_MD)], frames_MD)
+        return CodebookUpdate(float(perplexity_of(counts_V)), int((counts_V > 0).sum()), num_restarted, num_frames)
+
+    def _remember_counts(self, counts_V: Tensor) -> None:
+        """Puts an update's codes into the memory; of a longer update than that holds, each code at least once."""
+        codes_V = torch.arange(self.codebook_size, device=counts_V.device)
+        repeated = codes_V.repeat_interleave((counts_V - 1).clamp(min=0))
+        newest = torch.cat([repeated, codes_V[counts_V > 0]])[-len(self.recent_codes) :]
+        self.recent_codes.copy_(torch.cat([self.recent_codes[len(newest) :], newest]))
+
+    def discard_update(self) -> None:
+        """Forgets what passes gathered since the last update, for a step that is given up."""
+        self._pending = None
+
+    # ------------------------------------------------------------------- usage
+
+    @torch.no_grad()
+    def _remember(self, codes_N: Tensor) -> None:
+        size = len(self.recent_codes)
+        codes_N = codes_N[:size]  # of a longer batch the reference keeps the first, not the latest
+        self.recent_codes.copy_(torch.cat([self.recent_codes[len(codes_N) :], codes_N]))
+
+    @torch.no_grad()
+    def usage(self) -> float:
+        """Share of entries among the recent codes of all processes; with a process group, call it on every rank.
+
+        The memory starts as zeros, so code 0 counts as used until it is full.
+        """
+        seen_V = torch.zeros(self.codebook_size, device=self.recent_codes.device)
+        seen_V[self.recent_codes] = 1
+        sum_over_ranks(seen_V)
+        return int((seen_V > 0).sum()) / self.codebook_size
+
+    @torch.no_grad()
+    def reset_statistics(self) -> None:
+        """Makes the moving averages agree with ``weight``: every entry seen once, nothing remembered."""
+        if self.ema_decay is not None:
+            self.ema_count.fill_(1)
+            self.ema_weight.copy_(self.weight)
+        self.recent_codes.zero_()
+        self.num_updates.zero_()
+
+
+def perplexity_of(counts_V: Tensor) -> Tensor:
+    """Returns exp(entropy) of the codes counted in ``counts_V``: V if all are equally frequent, 1 if one is used."""
+    probabilities_V = counts_V / counts_V.sum().clamp(min=1)
+    return torch.special.entr(probabilities_V).sum().exp()
+
+
+def check_codes(codes: Tensor, codebook_size: int) -> None:
+    """Raises ValueError if ``codes`` is not an integer tensor with values in [0, codebook_size)."""
+    if codes.is_floating_point() or codes.dtype == torch.bool:
+        raise ValueError(f"codes are {codes.dtype}; pass int64 codes")
+    if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= codebook_size):
+        raise ValueError(
+            f"codes range from {int(codes.min())} to {int(codes.max())}, but the codebook has {codebook_size} "
+            f"entries; use codes in [0, {codebook_size})"
+        )

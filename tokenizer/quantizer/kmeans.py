@@ -1,0 +1,97 @@
+"""Places the codebook's entries on real features by k-means, so that codes mean something before any training.
+
+Training with a random codebook starts by pulling all features to a few entries; entries on the data avoid that
+(data-dependent initialisation, as in Łańcucki et al., 2020, arXiv:2005.08520).
+"""
+# Shapes: N frames, D feature size, V codebook entries.
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+
+from .codebook import Codebook
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CodebookFit:
+    """How well the fitted entries cover the features they were fitted on."""
+
+    num_frames: int
+    usage: float
+    """Share of entries that are the nearest one of at least one frame, 0 to 1."""
+    quantization_error: float
+    """Mean squared distance of a frame to its entry over the variance of the frames: 0 is perfect, 1 one mean."""
+
+
+@torch.no_grad()
+def fit_codebook(
+    tokenizer: UniAudioTokenizer,
+    waveforms: Sequence[Tensor],
+    sample_rate: int,
+    *,
+    num_passes: int = 6,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> CodebookFit:
+    """Fits the codebook of ``tokenizer`` in place to what its encoder says of some recordings.
+
+    Args:
+        tokenizer: a tokenizer, for example from :meth:`UniAudioTokenizer.from_whisper`.
+        waveforms: float in [-1, 1], ``[N_i]`` each; all features are held in memory (4 D bytes per 1/25 s).
+        sample_rate: of all waveforms, in Hz.
+        num_passes: k-means iterations.
+        batch_size: 30 s segments encoded at once.
+        seed: decides the frames that entries start on.
+
+    Raises:
+        ValueError: if the recordings give fewer frames than the codebook has entries.
+    """
+    encoded = tokenizer.encode(waveforms, sample_rate, batch_size=batch_size, return_features=True)
+    assert encoded.features is not None
+    return fit_entries(tokenizer.codebook, torch.cat(encoded.features).float(), num_passes=num_passes, seed=seed)
+
+
+@torch.no_grad()
+def fit_entries(codebook: Codebook, features_ND: Tensor, *, num_passes: int = 6, seed: int = 0) -> CodebookFit:
+    """Runs k-means (Lloyd's algorithm) from random frames, on the features' device; entries nobody uses are redrawn.
+
+    Raises:
+        ValueError: if there are fewer frames than entries.
+    """
+    num_frames, num_entries = len(features_ND), codebook.codebook_size
+    if num_frames < num_entries:
+        raise ValueError(
+            f"{num_frames} frames cannot fill a codebook of {num_entries} entries; "
+            f"give at least {num_entries / 25 / 60:.0f} minutes of audio at 25 Hz, or use a smaller codebook_size"
+        )
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(count: int) -> Tensor:
+        return features_ND[torch.randperm(num_frames, generator=generator)[:count].to(features_ND.device)]
+
+    codebook.weight.copy_(draw(num_entries))
+    for number in range(num_passes):
+        codes_N = codebook.encode(features_ND)
+        counts_V = torch.bincount(codes_N, minlength=num_entries)
+        sums_VD = torch.zeros_like(codebook.weight).index_add_(0, codes_N, features_ND)
+        codebook.weight.copy_(sums_VD / counts_V.clamp(min=1).unsqueeze(1))
+        unused_V = counts_V == 0
+        codebook.weight[unused_V] = draw(int(unused_V.sum()))
+        logger.info("k-means pass %d: %d of %d entries unused", number + 1, int(unused_V.sum()), num_entries)
+    codebook.reset_statistics()
+    codes_N = codebook.encode(features_ND)
+    error = (features_ND - codebook.weight[codes_N]).square().sum(dim=1).mean()
+    return CodebookFit(
+        num_frames=num_frames,
+        usage=len(codes_N.unique()) / num_entries,
+        quantization_error=float(error / features_ND.var(dim=0, correction=0).sum()),
+    )

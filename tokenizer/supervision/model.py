@@ -1,0 +1,234 @@
+"""The tokenizer under supervision: a text decoder must write what was heard from the quantized frames alone.
+
+Trained in two stages (UniAudio-Token, arXiv:2605.31521): first with ``quantize`` off, then with the quantizer in place.
+"""
+# Shapes: B clips, M mel bins, F mel frames, T tokens, S text tokens, D feature size.
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
+from audiollm.tokenizer.encoder.whisper import recompute_layers
+from audiollm.tokenizer.modeling import UniAudioTokenizer, UniAudioTokenizerOutput
+
+from .cross_entropy import DEFAULT_CHUNK_SIZE
+from .text import SapText
+from .text_decoder import SapDecoder, shift_right
+
+
+@dataclass
+class SupervisedOutput:
+    """What one pass yields. Sums, not means: divide by the counts of the whole update."""
+
+    text_loss_sum: Tensor  # float32 scalar: cross-entropy summed over targets, in nats
+    num_targets: Tensor  # int64 scalar
+    quantizer_loss_sum: Tensor  # float32 scalar: the quantizer's loss x num_frames; 0 where it does not count
+    num_frames: Tensor  # int64 scalar: valid frames
+    encoder_last_hidden_state: Tensor  # [B, T, D], what the decoder reads
+    frame_mask: Tensor  # [B, T] bool, True for valid frames
+    codes: Tensor | None  # [B, T] int64; None if the quantizer is passed by
+    quantization_error: Tensor  # float32 scalar, detached: sum over valid frames of mean over D of (feature - entry)^2
+    feature_power: Tensor  # float32 scalar, detached: the same of feature^2
+    gate_means: Tensor | None  # [B] float32, detached: mean gate of each clip; None without SAE
+    text_losses: Tensor | None = None  # [B, 2] float32, detached: text loss and number of targets of each clip
+    logits: Tensor | None = None  # [B, S, V], only if asked for
+
+
+class SupervisedTokenizer(nn.Module):
+    """Audio tokenizer and text decoder, trained together.
+
+    Args:
+        tokenizer: the part that is kept after training.
+        decoder: the part that supervises it.
+        text: turns text into the decoder's token ids and back; saved with the model if given.
+    """
+
+    def __init__(self, tokenizer: UniAudioTokenizer, decoder: SapDecoder, text: SapText | None = None) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.decoder = decoder
+        self.text = text
+
+    @property
+    def quantize(self) -> bool:
+        """Whether features are quantized: False in the first stage of training, True in the second; saved."""
+        return not self.config.quantizer_bypassed
+
+    @quantize.setter
+    def quantize(self, value: bool) -> None:
+        self.config.quantizer_bypassed = not value
+
+    @property
+    def config(self) -> UniAudioTokenizerConfig:
+        """The configuration of both parts."""
+        return self.tokenizer.config
+
+    def forward(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None,
+        decoder_input_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        example_ids: Tensor | None = None,
+        return_logits: bool = False,
+        chunk_size: int = DEFAULT_CHUNK_SIZE,
+    ) -> SupervisedOutput:
+        """Hears a batch of clips and computes how well the decoder writes their texts.
+
+        Args:
+            input_features: log-mel features, ``[B, M, F]``.
+            attention_mask: 1 for valid mel frames, ``[B, F]``; None if all are.
+            decoder_input_ids: start token and text, int64 ``[B, S]``, padded on the right; labels shifted right behind
+                ``decoder_start_token_id`` if None.
+            labels: the next token at each position, int64 ``[B, S]``; -100 where nothing is to be learned.
+            example_ids: place of each clip in the update, int64 ``[B]``; needed in training if
+                ``tokenizer.codebook.deferred``.
+            return_logits: also return all logits, which are large.
+            chunk_size: targets whose logits exist at the same time.
+
+        Raises:
+            ValueError: if features, codes or tokens do not fit the model.
+        """
+        heard = self.hear(input_features, attention_mask, example_ids)
+        hidden_BTD = heard.last_hidden_state
+        assert hidden_BTD is not None
+        frame_mask = heard.frame_mask
+        if frame_mask is None:
+            frame_mask = torch.ones(hidden_BTD.shape[:2], dtype=torch.bool, device=hidden_BTD.device)
+        output = self._sums(heard, frame_mask)
+        if decoder_input_ids is None and labels is not None:
+            start_id = self.config.decoder_start_token_id
+            decoder_input_ids = shift_right(labels, start_id, self.config.pad_token_id)
+        if decoder_input_ids is None:
+            return output
+        text_BSD = self.decoder(decoder_input_ids, hidden_BTD, heard.frame_mask)
+        if labels is not None:
+            output.text_loss_sum, output.num_targets, output.text_losses = self.decoder.text_loss(
+                text_BSD, labels, chunk_size=chunk_size
+            )
+        if return_logits:
+            output.logits = self.decoder.logits(text_BSD)
+        return output
+
+    def hear(
+        self, input_features: Tensor, attention_mask: Tensor | None, example_ids: Tensor | None = None
+    ) -> UniAudioTokenizerOutput:
+        """Runs the tokenizer's encoder, with or without its quantizer as the stage demands."""
+        output: UniAudioTokenizerOutput = self.tokenizer(
+            input_features, attention_mask, quantize=self.quantize, example_ids=example_ids
+        )
+        return output
+
+    def _sums(self, heard: UniAudioTokenizerOutput, frame_mask_BT: Tensor) -> SupervisedOutput:
+        features_BTD, hidden_BTD = heard.pre_quantizer_hidden, heard.last_hidden_state
+        assert features_BTD is not None
+        assert hidden_BTD is not None
+        num_frames = frame_mask_BT.sum()
+        zero = hidden_BTD.new_zeros((), dtype=torch.float32)
+        quantizer_loss, error = zero, zero
+        if heard.quantizer_loss is not None and self.config.use_commit_loss:
+            quantizer_loss = heard.quantizer_loss * num_frames
+        if heard.squared_error is not None:
+            error = (heard.squared_error * frame_mask_BT).sum()
+        return SupervisedOutput(
+            text_loss_sum=zero,
+            num_targets=num_frames.new_zeros(()),
+            quantizer_loss_sum=quantizer_loss,
+            num_frames=num_frames,
+            encoder_last_hidden_state=hidden_BTD,
+            frame_mask=frame_mask_BT,
+            codes=heard.codes,
+            quantization_error=error,
+            feature_power=(features_BTD.detach().float().square().mean(dim=-1) * frame_mask_BT).sum(),
+            gate_means=heard.gate_means,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None,
+        start_ids: Tensor,
+        *,
+        max_new_tokens: int,
+        end_id: int | None,
+    ) -> list[list[int]]:
+        """Writes the likeliest text of each clip, token by token; a batch gives what each clip gives alone.
+
+        Call it in evaluation mode: in training mode dropout is active and the codebook learns.
+
+        Args:
+            input_features: log-mel features, ``[B, M, F]``.
+            attention_mask: 1 for valid mel frames, ``[B, F]``; None if all are.
+            start_ids: start token of the task of each clip, int64 ``[B]``.
+            max_new_tokens: stop after so many, or at the decoder's last position.
+            end_id: token that ends a text; None never ends one early.
+
+        Returns:
+            Ids per clip, without the start token and ``end_id``.
+        """
+        heard = self.hear(input_features, attention_mask)
+        assert heard.last_hidden_state is not None
+        return self.decoder.generate(
+            heard.last_hidden_state, heard.frame_mask, start_ids, max_new_tokens=max_new_tokens, end_id=end_id
+        )
+
+    def checkpoint_gradients(self, enabled: bool = True) -> None:
+        """Recomputes each layer in the backward pass instead of keeping what it computed."""
+        recompute_layers(self.tokenizer.encoder.layers, enabled)
+        recompute_layers(self.decoder.layers, enabled)
+
+    # ------------------------------------------------- checkpoints, warm start
+
+    @classmethod
+    def from_whisper(
+        cls,
+        source: str | Path | nn.Module,
+        *,
+        quantize_position: int,
+        text: SapText | None = None,
+        decoder_layers: int | None = None,
+        **settings: Any,
+    ) -> SupervisedTokenizer:
+        """Starts both parts from a Whisper checkpoint; see
+        :func:`~audiollm.tokenizer.supervision.checkpoints.build_from_whisper`."""
+        from .checkpoints import build_from_whisper
+
+        return build_from_whisper(
+            source, quantize_position=quantize_position, text=text, decoder_layers=decoder_layers, **settings
+        )
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> SupervisedTokenizer:
+        """Loads a training checkpoint; see :func:`~audiollm.tokenizer.supervision.checkpoints.load_supervised`."""
+        from .checkpoints import load_supervised
+
+        return load_supervised(source, **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes a training checkpoint in the released layout; see
+        :func:`~audiollm.tokenizer.supervision.checkpoints.save_supervised`."""
+        from .checkpoints import save_supervised
+
+        save_supervised(self, folder)
+
+    def export_tokenizer(self, folder: str | Path) -> None:
+        """Writes the tokenizer alone in the released layout: no decoder, no layers behind the quantizer.
+
+        Raises:
+            ValueError: if the model was trained without its quantizer, so that its codes would mean nothing.
+        """
+        from audiollm.tokenizer.checkpoints.tokenizer import export_released
+
+        if not self.quantize:
+            raise ValueError(
+                "this model was trained without a quantizer (quantized: false); train the quantized stage from it first"
+            )
+        export_released(self.tokenizer, folder)

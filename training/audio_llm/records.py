@@ -1,0 +1,253 @@
+"""Training records as token ids: encoded on demand, checked once, kept in memory within a budget."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import sys
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audiollm.data.collation import IGNORED_LABEL, Example
+
+if TYPE_CHECKING:
+    from audiollm.data.conversation.loading import Conversation, Conversations
+    from audiollm.processing import AudioLLMProcessor
+
+# Records whose audio is tokenized in one batch while the data are checked.
+_CHECK_BATCH = 16
+_LISTED_PROBLEMS = 20
+
+# Lengths are judged here, so that all long records are found and not only the first.
+_NO_LIMIT = sys.maxsize
+
+
+class DataError(ValueError):
+    """Records that cannot be trained on; the message names each of them and the reason."""
+
+
+@dataclass(frozen=True)
+class EncodedRecord:
+    """One conversation in the LLM's vocabulary.
+
+    Attributes:
+        record_id: the conversation's ``id``.
+        where: its file and line.
+        token_ids: int32 ``[S]``.
+        labels: int32 ``[S]``, aligned with ``token_ids``, ``IGNORED_LABEL`` outside assistant turns.
+    """
+
+    record_id: str
+    where: str
+    token_ids: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens that count in the loss; nothing predicts the first token."""
+        return int((self.labels[1:] != IGNORED_LABEL).sum())
+
+    def example(self) -> Example:
+        """The record as ``collate`` takes it."""
+        return {"input_ids": self.token_ids.tolist(), "labels": self.labels.tolist()}
+
+
+@dataclass
+class DataCheck:
+    """What one process found in the records it encoded; parts of several processes are merged with :meth:`merge`.
+
+    Attributes:
+        problems: record number → why it cannot be used.
+        too_long: record number → what a ``skipped.jsonl`` line says about it.
+        digests: record number → SHA-256 of its token ids and labels.
+    """
+
+    problems: dict[int, str] = field(default_factory=dict)
+    too_long: dict[int, dict[str, object]] = field(default_factory=dict)
+    digests: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def merge(cls, parts: Iterable[DataCheck]) -> DataCheck:
+        """Joins the findings of several processes, in the order of the records."""
+        merged = cls()
+        for part in parts:
+            merged.problems |= part.problems
+            merged.too_long |= part.too_long
+            merged.digests |= part.digests
+        return cls(
+            problems=dict(sorted(merged.problems.items())),
+            too_long=dict(sorted(merged.too_long.items())),
+            digests=dict(sorted(merged.digests.items())),
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every record as the model sees it: changes with text, audio, template or audio tokenizer."""
+        return hashlib.sha256("".join(self.digests.values()).encode()).hexdigest()
+
+
+class EncodedRecords:
+    """Map-style access to encoded conversations.
+
+    Args:
+        conversations: the records, parsed when they are indexed.
+        processor: turns conversations into token ids; tokenizes their audio unless they bring codes.
+        max_length: longest usable record, in tokens.
+        cache_tokens: keep encoded records up to this many tokens, the least recently used leaving first.
+    """
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        processor: AudioLLMProcessor,
+        *,
+        max_length: int,
+        cache_tokens: int,
+    ) -> None:
+        self.conversations = conversations
+        self.processor = processor
+        self.max_length = max_length
+        self._cache_tokens = cache_tokens
+        self._cache: OrderedDict[int, EncodedRecord] = OrderedDict()
+        self._cached_tokens = 0
+
+    @property
+    def name(self) -> str:
+        """What messages call the source."""
+        return self.conversations.name
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def encode(self, indexes: Sequence[int]) -> list[EncodedRecord]:
+        """Encodes records, tokenizing the audio of all that are not cached in one batch.
+
+        Args:
+            indexes: record numbers.
+
+        Returns:
+            One encoded record per index, in order.
+
+        Raises:
+            ValueError: naming the first record that cannot be used: unreadable, too long, or nothing to learn from.
+        """
+        missing = [index for index in dict.fromkeys(indexes) if index not in self._cache]
+        fresh = dict(zip(missing, self._encode_batch(missing), strict=True)) if missing else {}
+        records = [fresh[index] if index in fresh else self._cache[index] for index in indexes]
+        for record in records:
+            reason = self._unusable(record)
+            if reason:
+                raise DataError(f"{record.where}: {reason}")
+        for index, record in zip(indexes, records, strict=True):
+            self._keep(index, record)
+        return records
+
+    def check(self, indexes: Sequence[int]) -> DataCheck:
+        """Encodes the given records and reports on all of them, instead of stopping at the first bad one."""
+        found = DataCheck()
+        for start in range(0, len(indexes), _CHECK_BATCH):
+            batch = indexes[start : start + _CHECK_BATCH]
+            try:
+                records = list(zip(batch, self._encode_batch(batch), strict=True))
+            except ValueError:
+                records = []
+                for index in batch:
+                    try:
+                        records.append((index, self._encode_batch([index])[0]))
+                    except ValueError as error:
+                        found.problems[index] = str(error)
+            for index, record in records:
+                found.digests[index] = _digest(record)
+                reason = self._unusable(record)
+                if len(record) > self.max_length:
+                    found.too_long[index] = {
+                        "record": index,
+                        "id": record.record_id,
+                        "where": record.where,
+                        "tokens": len(record),
+                        "reason": reason,
+                    }
+                elif reason:
+                    found.problems[index] = f"{record.where}: {reason}"
+                else:
+                    self._keep(index, record)
+        return found
+
+    def _unusable(self, record: EncodedRecord) -> str | None:
+        if len(record) > self.max_length:
+            return (
+                f"{len(record)} tokens are more than max_length={self.max_length}: "
+                "split the recording, raise max_length or set on_too_long: skip"
+            )
+        if record.num_targets == 0:
+            return "no assistant turn to learn from"
+        return None
+
+    def _encode_batch(self, indexes: Sequence[int]) -> list[EncodedRecord]:
+        """Encodes without looking at length; errors of the data or its audio are raised as they are, with a name."""
+        conversations = [self.conversations[index] for index in indexes]
+        try:
+            encoded = self.processor.encode_conversations(conversations, max_length=_NO_LIMIT)
+        except ValueError as error:
+            if len(indexes) == 1:
+                raise DataError(_named(conversations[0], str(error))) from error
+            # Find out which one it was: a batch's error may not say.
+            return [record for index in indexes for record in self._encode_batch([index])]
+        return [
+            EncodedRecord(
+                record_id=conversation.id,
+                where=conversation.where,
+                token_ids=np.asarray(one.token_ids, dtype=np.int32),
+                labels=np.asarray(one.labels, dtype=np.int32),
+            )
+            for conversation, one in zip(conversations, encoded, strict=True)
+        ]
+
+    def _keep(self, index: int, record: EncodedRecord) -> None:
+        if index in self._cache:
+            self._cache.move_to_end(index)
+            return
+        self._cache[index] = record
+        self._cached_tokens += len(record)
+        while self._cached_tokens > self._cache_tokens and self._cache:
+            self._cached_tokens -= len(self._cache.popitem(last=False)[1])
+
+
+def _named(conversation: Conversation, reason: str) -> str:
+    """The reason with the record's place in front, unless it says the place itself."""
+    return reason if conversation.where in reason else f"{conversation.where}: {reason}"
+
+
+def _digest(record: EncodedRecord) -> str:
+    return hashlib.sha256(record.token_ids.tobytes() + record.labels.tobytes()).hexdigest()
+
+
+def usable_records(check: DataCheck, num_records: int, *, on_too_long: str, source: str) -> list[int]:
+    """Record numbers to train on.
+
+    Args:
+        check: findings about all records.
+        num_records: records in the source.
+        on_too_long: ``skip`` leaves long records out, ``error`` counts them as bad.
+        source: what the records are called in messages.
+
+    Raises:
+        DataError: listing every bad record (the first 20 in full), or if none is left.
+    """
+    bad = dict(check.problems)
+    if on_too_long == "error":
+        bad |= {n: f"{line['where']}: {line['reason']}" for n, line in check.too_long.items()}
+    if bad:
+        lines = [f"  {reason}" for _, reason in itertools.islice(sorted(bad.items()), _LISTED_PROBLEMS)]
+        more = [f"  … and {len(bad) - _LISTED_PROBLEMS} more"] if len(bad) > _LISTED_PROBLEMS else []
+        raise DataError("\n".join([f"{len(bad)} of {num_records} records cannot be trained on:", *lines, *more]))
+    usable = [number for number in range(num_records) if number not in check.too_long]
+    if not usable:
+        raise DataError(f"{source}: no records to train on ({len(check.too_long)} skipped as too long)")
+    return usable

@@ -1,0 +1,150 @@
+"""The clips of a manifest one by one: targets, waveform, digest; decoded clips stay in memory within a budget."""
+# Shapes: N samples at 16 kHz.
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audiollm.data.audio.reading import AudioError, Mono
+from audiollm.data.conversation.audio_parts import parse_audio_part
+from audiollm.data.conversation.types import AudioPart
+from audiollm.data.manifest import Manifest, RecordError, file_sha256
+from audiollm.tokenizer.configuration import SAMPLE_RATE
+from audiollm.training.audio_llm.records import DataError
+
+from .targets import ClipTargets, parse_targets
+
+_STEPS = 32768  # 16-bit integers from zero to full scale
+
+
+class ClipReader:
+    """Reads one record's targets or sound when asked for it; safe to use from several threads.
+
+    Args:
+        manifest: the records.
+        mono: of several channels, their "mean" or the "first".
+        cache_bytes: memory for decoded clips.
+    """
+
+    def __init__(self, manifest: Manifest, *, mono: Mono, cache_bytes: int) -> None:
+        self.manifest = manifest
+        self._mono = mono
+        self._cache = WaveformCache(cache_bytes)
+
+    def record(self, number: int) -> Mapping[str, Any]:
+        """The record as it is written.
+
+        Raises:
+            RecordError: it is not one.
+        """
+        record = self.manifest[number]
+        if not isinstance(record, Mapping):
+            raise RecordError(self.where(number), "a record is an object with `audio` and what to learn of it")
+        return record
+
+    def where(self, number: int) -> str:
+        """File and line."""
+        return self.manifest.where(number)
+
+    def targets(self, number: int, duration_seconds: float | None = None) -> ClipTargets:
+        """What the record says of its clip; see :func:`parse_targets`.
+
+        Raises:
+            RecordError: the record cannot be read.
+            TargetError: fields are wrong.
+        """
+        return parse_targets(
+            self.record(number), number=number, where=self.where(number), duration_seconds=duration_seconds
+        )
+
+    def waveform(self, number: int) -> Tensor:
+        """float32 ``[N]``, the same whether it is in memory or has to be decoded.
+
+        Raises:
+            DataError: the recording cannot be used; the message names record and field.
+        """
+        cached = self._cache.get(number)
+        if cached is not None:
+            return cached
+        try:
+            waveform, _ = self._audio(number).load(SAMPLE_RATE, self._mono)
+        except (AudioError, RecordError) as error:
+            raise DataError(str(error)) from error
+        return self._cache.keep(number, waveform)
+
+    def audio_digest(self, number: int) -> str:
+        """SHA-256 of the recording as it is stored, which unlike decoded samples is the same on every machine.
+
+        Raises:
+            RecordError: the record has no audio.
+            OSError: its file cannot be read.
+        """
+        part = self._audio(number)
+        if part.path is not None:
+            return file_sha256(part.path)
+        if part.bytes is not None:
+            return hashlib.sha256(part.bytes).hexdigest()
+        assert part.array is not None  # the only kind left
+        return hashlib.sha256(np.ascontiguousarray(part.array).tobytes()).hexdigest()
+
+    def _audio(self, number: int) -> AudioPart:
+        record, where = self.record(number), self.where(number)
+        if record.get("audio") is None:
+            raise RecordError(where, "audio: is missing; give a path, bytes, or samples with their sampling_rate")
+        part = parse_audio_part(record["audio"], where=where, base_dir=self.manifest.base_dir(number))
+        if part.codes is not None:
+            raise RecordError(where, "audio: holds codes; a tokenizer learns to make them, so it needs the sound")
+        return part
+
+
+class WaveformCache:
+    """Waveforms as 16-bit integers, each scaled by a power of two: 16-bit recordings at 16 kHz stay exact.
+
+    What is in stays in. Epochs visit every clip in a new order, so evicting the least recently used would evict
+    most clips just before they are wanted.
+
+    Args:
+        max_bytes: no more is kept than this.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+        self._clips: dict[int, tuple[np.ndarray, float]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def get(self, number: int) -> Tensor | None:
+        """float32 ``[N]``, or None if the clip is not in memory."""
+        kept = self._clips.get(number)
+        return None if kept is None else _as_floats(*kept)
+
+    def keep(self, number: int, waveform: Tensor) -> Tensor:
+        """Keeps a clip if there is room; returns it as :meth:`get` would, so that room makes no difference."""
+        samples, scale = _as_integers(waveform)
+        with self._lock:
+            if number not in self._clips and self._num_bytes + samples.nbytes <= self._max_bytes:
+                self._clips[number] = (samples, scale)
+                self._num_bytes += samples.nbytes
+        return _as_floats(samples, scale)
+
+
+def _as_integers(waveform: Tensor) -> tuple[np.ndarray, float]:
+    peak = float(waveform.abs().max())
+    scale = 2.0 ** math.ceil(math.log2(peak)) if peak > 0 else 1.0
+    samples = (waveform.numpy() * np.float32(_STEPS / scale)).round()
+    return samples.clip(-_STEPS, _STEPS - 1).astype(np.int16), scale
+
+
+def _as_floats(samples: np.ndarray, scale: float) -> Tensor:
+    return torch.from_numpy(samples.astype(np.float32) * np.float32(scale / _STEPS))

@@ -1,0 +1,319 @@
+"""What a training run of the tokenizer can be told: one frozen dataclass, read from YAML and flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from audiollm.data.audio.augmentation import AugmentationConfig
+
+_POSITIVE = (
+    "global_batch_size", "micro_batch_size", "log_every", "keep_checkpoints", "max_seconds",
+    "codebook_frames_per_entry", "eval_max_new_tokens",
+)  # fmt: skip
+_POSITIVE_OR_NONE = (
+    "max_steps", "num_epochs", "eval_every", "save_every", "num_processes", "max_grad_norm", "pad_to_seconds",
+    "max_text_tokens", "warmup_steps",
+)  # fmt: skip
+_LEARNING_RATES = ("learning_rate", "encoder_learning_rate", "decoder_learning_rate")
+_NOT_NEGATIVE = ("weight_decay", "seed", "eval_clips", "eval_samples", "cache_megabytes", *_LEARNING_RATES)
+_SHARES = ("warmup_ratio", "min_learning_rate_ratio")
+
+# What a training checkpoint lets one change; everything else of its architecture is its own.
+QUANTIZER_SETTINGS = ("codebook_size", "ema_decay", "restart_interval", "loss_scale", "commit_coefficient")
+
+FreezablePart = Literal["encoder", "conv", "layers_before_quantizer", "sae", "code_positions", "decoder", "embeddings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSettings:
+    """The tokenizer to make of a Whisper model. None: the value in brackets, or a training checkpoint's own."""
+
+    quantize_position: int | None = None
+    """Encoder layer behind which the quantizer sits (half the depth)."""
+
+    codebook_size: int | None = None
+    """Entries of the codebook (8192). With ``initialise_codebook: kmeans`` a checkpoint can be given another one."""
+
+    pooling_kernel_size: int | None = None
+    """Encoder frames merged into one token (2, which makes 25 tokens per second)."""
+
+    pooling_position: int | None = None
+    """Layer behind which they are merged (0: in front of the first)."""
+
+    use_sae: bool | None = None
+    """Bring a shallow layer's features back by the gated residual (yes)."""
+
+    use_adapter: bool | None = None
+    """Pass them through the residual's two-layer adapter (yes)."""
+
+    use_gate: bool | None = None
+    """Weight them by the residual's gate (yes)."""
+
+    sae_source_position: int | None = None
+    """The shallow layer (3, or the layer in front of the quantizer if that comes earlier)."""
+
+    sae_target_position: int | None = None
+    """Layer to whose output they are added (``quantize_position``). Behind the quantizer they do not reach the
+    tokens."""
+
+    encoder_layers: int | None = None
+    """Keep only the first layers of the Whisper encoder (all)."""
+
+    decoder_layers: int | None = None
+    """Keep so many of the Whisper decoder's layers, evenly spaced (all)."""
+
+    ema_decay: float | None = None
+    """Decay of the codebook's moving averages (0.95)."""
+
+    restart_interval: int | None = None
+    """Updates between restarts of dead codes (10)."""
+
+    loss_scale: float | None = None
+    """Weight of the quantizer loss (10)."""
+
+    commit_coefficient: float | None = None
+    """Weight of the commitment inside it (0.25), which pulls features to their entries."""
+
+    dropout: float | None = None
+    """Dropout of all layers (the checkpoint's own: 0 in Whisper, 0.1 in the residual's adapter)."""
+
+    def __post_init__(self) -> None:
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"tokenizer.dropout={self.dropout}: use a probability in [0, 1), such as 0.1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskWeights:
+    """How often each text is the target of a clip that has several of them; 0 leaves a task out."""
+
+    asr: float = 1.0
+    """The transcript, ``text``."""
+
+    sap: float = 1.0
+    """The structured description, ``sap``."""
+
+    caption: float = 1.0
+    """The free description, ``caption``."""
+
+    emotion: float = 1.0
+    """The emotion's name, ``emotion``."""
+
+    def __post_init__(self) -> None:
+        for name, weight in dataclasses.asdict(self).items():
+            if not (weight >= 0 and math.isfinite(weight)):
+                raise ValueError(f"tasks.{name}={weight}: use a finite weight of zero or more")
+        if not any(dataclasses.asdict(self).values()):
+            raise ValueError("all tasks have weight 0: give at least one a positive weight, such as tasks.asr=1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTrainingConfig:
+    """One stage of a tokenizer's training."""
+
+    train_data: str
+    """Clips with texts: JSONL, parquet, a folder saved by ``datasets``, or a Hub id."""
+
+    output_dir: str
+    """Folder of the run: metrics, checkpoints, evaluations, plots and the trained model."""
+
+    start_from: str
+    """A Whisper model (folder, Hub id, or ``whisper-tiny.en`` or ``whisper-base`` from a package index), an earlier
+    run's folder, or a training checkpoint."""
+
+    quantized: bool
+    """False: stage 1, in which the decoder reads continuous features. True: stage 2, with the quantizer."""
+
+    eval_data: str | None = None
+    """Held-out clips, in the same formats. None: no evaluation."""
+
+    tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
+    """The tokenizer to make of a Whisper model."""
+
+    gentle_start: bool = True
+    """Let what Whisper does not have begin softly, so that its decoder understands the features from the first update:
+    positions of codes at a tenth, a residual that adds nothing yet. Only where ``start_from`` is a Whisper model."""
+
+    initialise_codebook: Literal["kmeans", "keep"] = "kmeans"
+    """Where a quantized run's codebook starts: at centres of training frames, or as ``start_from`` has it."""
+
+    codebook_frames_per_entry: int = 20
+    """Training frames per entry that ``kmeans`` looks at, as far as the data go."""
+
+    tasks: TaskWeights = field(default_factory=TaskWeights)
+    """Which texts are trained on."""
+
+    output_vocabulary: Literal["all", "seen"] = "all"
+    """``seen``: the decoder chooses only between tokens that occur in the data, which makes small models much faster to
+    train. What is saved has all tokens either way."""
+
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """How clips are degraded, so that codes learn to stay the same. By default none is."""
+
+    global_batch_size: int = 64
+    """Clips per update, over all processes."""
+
+    micro_batch_size: int = 8
+    """Most clips per process in one forward pass: changes memory and speed, not the update."""
+
+    num_epochs: float | None = 1.0
+    """Passes over the training data, when ``max_steps`` is not given."""
+
+    max_steps: int | None = None
+    """Number of updates; takes the place of ``num_epochs``."""
+
+    learning_rate: float = 2e-4
+    """Peak learning rate of what Whisper does not have: the residual (SAE) and the positions added to codes."""
+
+    encoder_learning_rate: float = 1e-5
+    """Peak learning rate of the encoder."""
+
+    decoder_learning_rate: float = 6e-4
+    """Peak learning rate of the text decoder."""
+
+    freeze: tuple[FreezablePart, ...] = ()
+    """Parts that keep their weights; ``conv`` and ``layers_before_quantizer`` are parts of the encoder, and
+    ``embeddings`` (which are also the output matrix) one of the decoder."""
+
+    warmup_steps: int | None = None
+    """Updates over which the learning rates rise linearly. None: ``warmup_ratio`` of all."""
+
+    warmup_ratio: float = 0.03
+    """The same as a share of all updates."""
+
+    min_learning_rate_ratio: float = 0.1
+    """The cosine ends at this share of the peak."""
+
+    weight_decay: float = 0.01
+    """Decoupled weight decay (AdamW); not applied to norms and biases."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of AdamW's two moments."""
+
+    max_grad_norm: float | None = 1.0
+    """Gradients are clipped to this global L2 norm. None: no clipping."""
+
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """bf16 computes in bfloat16 and keeps float32 weights; the quantizer always computes in float32."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    max_seconds: float = 30.0
+    """Longer clips are refused, not cut: their texts would no longer be right."""
+
+    pad_to_seconds: float | None = None
+    """Pad every clip to this length, as the published training does with 30. None: to the longest of a forward
+    pass, which is much faster and hides the padding all the same."""
+
+    max_text_tokens: int | None = None
+    """Longer texts are refused. None: what the decoder has positions for."""
+
+    mono: Literal["mean", "first"] = "mean"
+    """What a clip of several channels becomes."""
+
+    on_bad: Literal["error", "skip"] = "error"
+    """What happens to records that cannot be used. Either way they are listed."""
+
+    cache_megabytes: int = 512
+    """Decoded clips are kept in memory up to this size (1.9 MB per minute), so that small data are decoded once."""
+
+    seed: int = 0
+    """Decides new weights, the data order, tasks, augmentation, dropout and restarts of codes."""
+
+    eval_every: int | None = None
+    """Updates between evaluations. None: only after the last update."""
+
+    eval_clips: int = 256
+    """Held-out clips that evaluations look at; 0 for all."""
+
+    eval_samples: int = 8
+    """Of these, clips whose texts are generated at each evaluation; 0 for the losses alone."""
+
+    eval_max_new_tokens: int = 200
+    """Longest generated text, in tokens."""
+
+    save_every: int | None = None
+    """Updates between checkpoints. None: only after the last update."""
+
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep."""
+
+    resume: str | None = None
+    """``latest``, or a checkpoint folder, to go on from. ``latest`` in a fresh folder starts from the beginning."""
+
+    log_every: int = 1
+    """Updates between lines of metrics.jsonl. A line describes its own update, not an average."""
+
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where the numbers go beside metrics.jsonl."""
+
+    num_processes: int | None = None
+    """Refuse to start on any other number of processes."""
+
+    def __post_init__(self) -> None:
+        for name in ("train_data", "output_dir", "start_from"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty: give a path")
+        for name in _POSITIVE + _POSITIVE_OR_NONE:
+            value = getattr(self, name)
+            if value is None and name in _POSITIVE_OR_NONE:
+                continue
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name}={value}: use a positive, finite number")
+        for name in _NOT_NEGATIVE:
+            value = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                raise ValueError(f"{name}={value}: use a finite number of zero or more")
+        for name in _SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: use a share between 0 and 1")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas={self.betas}: use two numbers in [0, 1), such as 0.9 and 0.999")
+        if self.num_epochs is None and self.max_steps is None:
+            raise ValueError("neither num_epochs nor max_steps is given: say how long to train")
+        if self.eval_data is None and self.eval_every is not None:
+            raise ValueError("eval_every needs eval_data: name a file of held-out clips")
+        if self.max_seconds > 30:
+            raise ValueError(f"max_seconds={self.max_seconds}: Whisper encoders take at most 30 seconds")
+        if self.pad_to_seconds is not None and self.pad_to_seconds < self.max_seconds:
+            raise ValueError(
+                f"pad_to_seconds={self.pad_to_seconds} is below max_seconds={self.max_seconds}: use "
+                f"{self.max_seconds} or more, up to 30, or null"
+            )
+        if self.pad_to_seconds is not None and self.pad_to_seconds > 30:
+            raise ValueError(f"pad_to_seconds={self.pad_to_seconds}: Whisper encoders take at most 30 seconds")
+
+
+# Functions, not methods: jsonargparse takes the public methods of a class for sub-commands.
+
+
+def passes_per_update(config: TokenizerTrainingConfig, num_processes: int) -> int:
+    """Forward passes that every process makes for an update; some may have less in them than others, or nothing."""
+    clips = math.ceil(config.global_batch_size / num_processes)
+    return math.ceil(clips / config.micro_batch_size)
+
+
+def num_updates(config: TokenizerTrainingConfig, num_records: int) -> int:
+    """Updates of the whole run over ``num_records`` training clips.
+
+    Raises:
+        ValueError: if the run would end before its warm-up does.
+    """
+    if config.max_steps is not None:
+        updates = config.max_steps
+    else:
+        assert config.num_epochs is not None
+        updates = max(1, math.ceil(config.num_epochs * num_records / config.global_batch_size))
+    if config.warmup_steps is not None and config.warmup_steps >= updates > 1:
+        raise ValueError(
+            f"warmup_steps={config.warmup_steps}, but the run has only {updates} updates: lower it, or train longer"
+        )
+    return updates
+
+
+def settings_given(settings: TokenizerSettings) -> dict[str, Any]:
+    """The fields that are not None."""
+    return {name: value for name, value in dataclasses.asdict(settings).items() if value is not None}

@@ -1,0 +1,320 @@
+"""The model that a tokenizer's training starts from: made of a Whisper, or taken from an earlier stage."""
+# Shapes: D feature size, V codebook entries.
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+from transformers import WhisperConfig
+
+from audiollm.tokenizer.configuration import SAMPLE_RATE
+from audiollm.tokenizer.quantizer.codebook import Codebook
+from audiollm.tokenizer.quantizer.kmeans import fit_codebook
+from audiollm.tokenizer.supervision.model import SupervisedTokenizer
+
+from .config import QUANTIZER_SETTINGS, TokenizerSettings, TokenizerTrainingConfig, settings_given
+from .records import TokenizerRecords
+from .warm_start import ease_start
+
+logger = get_logger(__name__)
+
+MODEL_FOLDER = "model"
+START_CLIPS = 48  # that the norm of a fresh SAE is fitted on
+WHISPER_PACKAGES = ("whisper-tiny.en", "whisper-base")
+# Settings whose names are those of SupervisedTokenizer.from_whisper.
+_SAME_NAMES = (
+    "codebook_size", "pooling_kernel_size", "pooling_position", "use_sae", "use_adapter", "use_gate",
+    "sae_source_position", "loss_scale", "encoder_layers", "decoder_layers",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from.
+
+    Attributes:
+        model: on the CPU.
+        is_fresh: whether the tokenizer was just made of a Whisper model.
+    """
+
+    model: SupervisedTokenizer
+    is_fresh: bool
+
+
+def load_start(config: TokenizerTrainingConfig) -> Start:
+    """Loads or makes the model that a run starts from, on the CPU.
+
+    Args:
+        config: the run.
+
+    Raises:
+        ValueError: if nothing usable is at ``start_from``, or the settings do not fit it.
+    """
+    source = find_start(config.start_from)
+    values, _ = WhisperConfig.get_config_dict(str(source))
+    is_fresh = "quantize_position" not in values
+    if not is_fresh:
+        model = SupervisedTokenizer.from_pretrained(source)
+        _change_quantizer(model, config)
+    else:
+        num_layers = config.tokenizer.encoder_layers or WhisperConfig.from_dict(values).encoder_layers
+        model = _from_whisper(source, config, num_layers)
+    if model.text is None:
+        raise ValueError(f"{source} has no text tokenizer beside its weights: copy that of the Whisper it comes from")
+    if config.tokenizer.dropout is not None:
+        set_dropout(model, config.tokenizer.dropout)
+    return Start(model, is_fresh)
+
+
+def find_start(start_from: str) -> Path | str:
+    """Turns the setting ``start_from`` into a folder or a Hub id.
+
+    Raises:
+        ValueError: if it is a run that has not ended, or one of its checkpoints.
+    """
+    if start_from in WHISPER_PACKAGES and not Path(start_from).exists():
+        from audiollm.data.pretrained.whisper import whisper_from_package
+
+        return whisper_from_package(start_from.removeprefix("whisper-"))
+    path = Path(start_from)
+    if (path / MODEL_FOLDER / "config.json").exists():
+        return path / MODEL_FOLDER
+    if (path / "checkpoint.json").exists():
+        raise ValueError(
+            f"start_from={start_from} is a checkpoint to resume its own run from; let that run end, and name its folder"
+        )
+    if (path / "metrics.jsonl").exists():
+        raise ValueError(
+            f"start_from={start_from} is a run that has not ended, so it has no {MODEL_FOLDER} folder yet; go on with "
+            "it by --resume latest first"
+        )
+    return path if path.exists() else start_from
+
+
+def _from_whisper(source: Path | str, config: TokenizerTrainingConfig, num_layers: int) -> SupervisedTokenizer:
+    given = settings_given(config.tokenizer)
+    settings = {name: given[name] for name in _SAME_NAMES if name in given}
+    if "ema_decay" in given:
+        settings["ema_decay"] = given["ema_decay"] or None
+    if "restart_interval" in given:
+        settings["restart_interval"] = given["restart_interval"] or None
+    if "commit_coefficient" in given:
+        settings["quantize_commit_coefficient"] = given["commit_coefficient"]
+    if "sae_target_position" in given:
+        if given.get("use_sae") is False:
+            raise ValueError("tokenizer.sae_target_position has no effect with use_sae: false; remove it")
+        settings["encoder_residual_target_position"] = given["sae_target_position"]
+    return SupervisedTokenizer.from_whisper(
+        source,
+        quantize_position=given.get("quantize_position") or max(1, num_layers // 2),
+        seed=config.seed,
+        **settings,
+    )
+
+
+def _change_quantizer(model: SupervisedTokenizer, config: TokenizerTrainingConfig) -> None:
+    """Gives a checkpoint's quantizer the settings of this run; anything else of it cannot be changed."""
+    given = settings_given(config.tokenizer)
+    fixed = [f"tokenizer.{name}={given[name]}" for name in given if name not in (*QUANTIZER_SETTINGS, "dropout")]
+    if fixed:
+        raise ValueError(
+            f"{', '.join(fixed)}: {config.start_from} is a training checkpoint, which brings its own; remove them, or "
+            "start from a Whisper model"
+        )
+    tokenizer, values = model.tokenizer, model.tokenizer.config
+    size = given.get("codebook_size", values.quantize_vocab_size)
+    if size != values.quantize_vocab_size and config.initialise_codebook != "kmeans":
+        raise ValueError(
+            f"tokenizer.codebook_size={size}, but {config.start_from} has {values.quantize_vocab_size} entries; remove "
+            "it, or set initialise_codebook: kmeans"
+        )
+    values.quantize_vocab_size = size
+    if "ema_decay" in given:
+        values.quantize_ema_decay = given["ema_decay"] or None
+    if "restart_interval" in given:
+        values.quantize_restart_interval = given["restart_interval"] or None
+    values.quantize_loss_scale = given.get("loss_scale", values.quantize_loss_scale)
+    values.quantize_commit_coefficient = given.get("commit_coefficient", values.quantize_commit_coefficient)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        codebook = Codebook(
+            size,
+            values.d_model,
+            ema_decay=values.quantize_ema_decay,
+            restart_interval=values.quantize_restart_interval,
+            commit_coefficient=values.quantize_commit_coefficient,
+            loss_scale=values.quantize_loss_scale,
+        )
+    before = tokenizer.codebook.state_dict()
+    fresh = codebook.state_dict()
+    kept = {name: old for name, old in before.items() if name in fresh and fresh[name].shape == old.shape}
+    codebook.load_state_dict(kept, strict=False)
+    if codebook.ema_decay is not None and "ema_weight" not in kept:
+        codebook.reset_statistics()
+    tokenizer.codebook = codebook
+
+
+def set_dropout(model: nn.Module, probability: float) -> None:
+    """Sets every dropout of a model; attention, activations and residuals alike."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+        for name in ("dropout", "activation_dropout", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float | int):
+                setattr(module, name, probability)
+            if hasattr(module, "config") and isinstance(getattr(module.config, name, None), float | int):
+                setattr(module.config, name, probability)
+
+
+def make_ready(model: SupervisedTokenizer, config: TokenizerTrainingConfig, token_ids: Iterable[int]) -> None:
+    """Sets the stage, and what of the model is trained; the optimizer can be built afterwards.
+
+    Args:
+        model: from :func:`load_start`, on the device that it is trained on.
+        config: the run.
+        token_ids: all tokens in targets, held-out ones included.
+
+    Raises:
+        ValueError: if nothing is left to train.
+    """
+    model.quantize = config.quantized
+    model.tokenizer.codebook.deferred = True
+    model.decoder.restrict_output(token_ids if config.output_vocabulary == "seen" else None)
+    if config.gradient_checkpointing:
+        model.checkpoint_gradients()
+    for module in _without_effect(model):
+        module.requires_grad_(False)
+    for part in config.freeze:
+        for module in modules_of(model, part):
+            module.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"freeze={', '.join(config.freeze)} leaves nothing to train: remove a part")
+
+
+def modules_of(model: SupervisedTokenizer, part: str) -> list[nn.Module]:
+    """The modules that a name in ``freeze`` stands for."""
+    tokenizer, encoder = model.tokenizer, model.tokenizer.encoder
+    conv: list[nn.Module] = [encoder.conv1, encoder.conv2]
+    found: dict[str, list[nn.Module]] = {
+        "encoder": [encoder],
+        "conv": conv,
+        "layers_before_quantizer": [*encoder.layers[: tokenizer.config.quantize_position]],
+        "sae": [] if tokenizer.sae is None else [tokenizer.sae],
+        "code_positions": [tokenizer.code_positions],
+        "decoder": [model.decoder],
+        "embeddings": [model.decoder.embed_tokens],
+    }
+    return found[part]
+
+
+def _without_effect(model: SupervisedTokenizer) -> list[nn.Module]:
+    """Modules with weights that no output depends on; data parallelism would wait for their gradients."""
+    idle: list[nn.Module] = [] if model.quantize else [model.tokenizer.codebook]
+    sae = model.tokenizer.sae
+    if sae is not None and not sae.use_adapter:
+        idle.append(sae.adapter)
+    if sae is not None and not sae.use_gate:
+        idle.append(sae.gate)
+    return idle
+
+
+def parts_of(model: SupervisedTokenizer) -> dict[str, list[nn.Parameter]]:
+    """Parameters by the learning rate that they get. By module: the decoder's cross-attention is the decoder's."""
+    parts = {
+        "encoder": list(model.tokenizer.encoder.parameters()),
+        "decoder": list(model.decoder.parameters()),
+    }
+    taken = {id(parameter) for parameters in parts.values() for parameter in parameters}
+    return parts | {"rest": [parameter for parameter in model.parameters() if id(parameter) not in taken]}
+
+
+def learning_rates_of(config: TokenizerTrainingConfig) -> dict[str, float]:
+    """Peak learning rate of each part."""
+    return {
+        "encoder": config.encoder_learning_rate,
+        "decoder": config.decoder_learning_rate,
+        "rest": config.learning_rate,
+    }
+
+
+def start_gently(model: SupervisedTokenizer, records: TokenizerRecords, seed: int) -> None:
+    """Eases what is new in a tokenizer made of Whisper, see :func:`ease_start`; all processes do the same.
+
+    Args:
+        model: from :func:`load_start`.
+        records: training clips, some of which show what features are like.
+        seed: chooses them.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(records))[:START_CLIPS].tolist()
+    ease_start(model, [records.waveform(index) for index in chosen])
+
+
+@torch.no_grad()
+def initialise_codebook(
+    accelerator: Accelerator, model: SupervisedTokenizer, records: TokenizerRecords, config: TokenizerTrainingConfig
+) -> None:
+    """Puts the codebook's entries at centres of the frames of some training clips; all processes must call it.
+
+    One process fits and the others copy: on GPUs, two would not find the same entries to the last bit.
+
+    Raises:
+        ValueError: if the data have fewer frames than the codebook has entries.
+    """
+    codebook = model.tokenizer.codebook
+    num_frames = sum(model.tokenizer.num_tokens(records.num_samples(n), SAMPLE_RATE) for n in range(len(records)))
+    if num_frames < codebook.codebook_size:  # on every process, so that none waits for the fit
+        raise ValueError(
+            f"{records.name} has {num_frames} frames, too few for k-means with {codebook.codebook_size} entries: use a "
+            "smaller tokenizer.codebook_size, more data, or initialise_codebook: keep"
+        )
+    if accelerator.is_main_process:
+        fit = fit_codebook(model.tokenizer, _sample(records, model, config), SAMPLE_RATE, seed=config.seed)
+        logger.info(
+            "codebook fitted to %d frames: %.1f%% of %d entries used, relative error %.3f",
+            fit.num_frames, 100 * fit.usage, codebook.codebook_size, fit.quantization_error,
+        )  # fmt: skip
+    codebook.weight.copy_(broadcast(codebook.weight.detach().clone()))
+    codebook.reset_statistics()
+
+
+def _sample(records: TokenizerRecords, model: SupervisedTokenizer, config: TokenizerTrainingConfig) -> list[Tensor]:
+    """Clips drawn at random until they have the frames that k-means shall look at, or all."""
+    wanted = config.codebook_frames_per_entry * model.tokenizer.codebook_size
+    clips: list[Tensor] = []
+    num_frames = 0
+    for index in np.random.default_rng(config.seed).permutation(len(records)).tolist():
+        if num_frames >= wanted:
+            break
+        clips.append(records.waveform(index))
+        num_frames += model.tokenizer.num_tokens(len(clips[-1]), SAMPLE_RATE)
+    return clips
+
+
+def settings_of(model: SupervisedTokenizer) -> TokenizerSettings:
+    """The settings that a model has, however it came by them; for the run's record."""
+    values = model.tokenizer.config
+    return TokenizerSettings(
+        quantize_position=values.quantize_position,
+        codebook_size=values.quantize_vocab_size,
+        pooling_kernel_size=values.pooling_kernel_size,
+        pooling_position=values.pooling_position,
+        use_sae=values.has_sae,
+        use_adapter=values.use_residual_adapter,
+        use_gate=values.use_residual_gate,
+        sae_source_position=values.encoder_residual_source_position,
+        sae_target_position=values.encoder_residual_target_position,
+        encoder_layers=values.encoder_layers,
+        decoder_layers=values.decoder_layers,
+        ema_decay=values.quantize_ema_decay,
+        restart_interval=values.quantize_restart_interval,
+        loss_scale=values.quantize_loss_scale,
+        commit_coefficient=values.quantize_commit_coefficient,
+    )

@@ -1,0 +1,174 @@
+"""What a clip of the tokenizer's training data teaches: its sound type, and the text that each task asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from audiollm.data.conversation.problems import Problem, ProblemLog, kind_of
+from audiollm.data.sap import SapError, SapRecord, parse_sap, render_sap, validate_sap
+
+TASKS = ("asr", "sap", "caption", "emotion")
+SOUND_TYPES = ("speech", "sound", "music", "mix")
+_WORDLESS = ("sound", "music")  # sound types whose transcript may be empty
+
+
+@dataclass(frozen=True)
+class ClipTargets:
+    """What is known of one clip.
+
+    Attributes:
+        id: the record's own, or its number.
+        sound_type: one of ``SOUND_TYPES``.
+        texts: task → the text to learn, in the order of ``TASKS``; only tasks that the record has something for.
+        sap: the parsed SAP record, if there is one.
+    """
+
+    id: str
+    sound_type: str
+    texts: dict[str, str] = field(default_factory=dict)
+    sap: SapRecord | None = None
+
+
+class TargetError(ValueError):
+    """A record that cannot be learnt from.
+
+    Args:
+        problems: everything that is wrong with it, each with place, field and reason.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = list(problems)
+
+
+def parse_targets(record: Any, *, number: int, where: str, duration_seconds: float | None = None) -> ClipTargets:
+    """Reads what a training record says about its clip.
+
+    A record without ``sound_type`` is speech if it has words, and a sound otherwise. One without ``text`` takes the
+    transcript from its SAP record. An empty transcript is a target only of clips that are known to have no speech:
+    elsewhere it would teach the model not to listen.
+
+    Args:
+        record: the record; keys that are null count as missing, unknown ones are left alone.
+        number: its number, which is the id of a record without one.
+        where: file and line, for messages.
+        duration_seconds: length of the clip; with it, the SAP record must be plausible for so long a clip.
+
+    Raises:
+        TargetError: naming every field that is wrong.
+    """
+    log = ProblemLog(where)
+    if not isinstance(record, Mapping):
+        log.note("", f"a record is an object with `audio` and what to learn of it, not {kind_of(record)}")
+        raise TargetError(log.problems)
+    fields = {key: value for key, value in record.items() if value is not None}
+    text = _string(fields, "text", log)
+    sap = _sap(fields, log, duration_seconds)
+    sound_type = _sound_type(fields, text, sap, log)
+    texts: dict[str, str] = {}
+    if text is not None:
+        if text or sound_type in _WORDLESS:
+            texts["asr"] = text
+        else:
+            log.note("text", "is empty; write what is said, leave it out, or set sound_type to sound or music")
+    elif sap is not None and sap.linguistic_content:
+        texts["asr"] = sap.linguistic_content
+    if sap is not None:
+        texts["sap"] = render_sap(sap)
+    for task in ("caption", "emotion"):
+        described = _string(fields, task, log)
+        if described == "":
+            log.note(task, "is empty; leave it out")
+        elif described is not None:
+            texts[task] = described
+    if log.problems:
+        raise TargetError(log.problems)
+    return ClipTargets(str(fields.get("id", number)), sound_type, texts, sap)
+
+
+def choose_task(weights: Mapping[str, float], tasks: Sequence[str], *, seed: int, epoch: int, clip_id: str) -> str:
+    """Picks one of a clip's tasks by weight; the same one whenever seed, epoch and clip are the same.
+
+    Args:
+        weights: weight of each task; they need not sum to 1.
+        tasks: what the clip has, each with a positive weight.
+        seed: of the run.
+        epoch: pass over the data, so that a clip's tasks take turns.
+        clip_id: id of the clip.
+    """
+    total = sum(weights[task] for task in tasks)
+    place = share_of(seed, epoch, clip_id, "task") * total
+    for task in tasks[:-1]:
+        place -= weights[task]
+        if place < 0:
+            return task
+    return tasks[-1]
+
+
+def share_of(*parts: object) -> float:
+    """A number in [0, 1) that depends on the parts alone, and looks random."""
+    return seed_of(*parts) / 2.0**64
+
+
+def seed_of(*parts: object) -> int:
+    """A whole number in [0, 2^64) that depends on the parts alone, on every machine."""
+    return int.from_bytes(hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()[:8], "big")
+
+
+def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    """Returns the tasks that have a weight, in the order of ``TASKS``.
+
+    Raises:
+        ValueError: for an unknown task, a weight that is negative or no number, or no weight at all.
+    """
+    for task, weight in weights.items():
+        if task not in TASKS:
+            raise ValueError(f"tasks: {task!r} is not a task; choose among {', '.join(TASKS)}")
+        if not math.isfinite(weight) or weight < 0:
+            raise ValueError(f"tasks: {task}={weight}: use a weight of 0 or more, such as 1")
+    chosen = {task: float(weights[task]) for task in TASKS if weights.get(task)}
+    if not chosen:
+        raise ValueError(f"tasks: all weights are 0; give at least one of {', '.join(TASKS)} a weight, such as 1")
+    return chosen
+
+
+def _string(fields: Mapping[str, Any], key: str, log: ProblemLog) -> str | None:
+    value = fields.get(key)
+    if value is None or isinstance(value, str):
+        return None if value is None else value.strip()
+    log.note(key, f"must be text, not {kind_of(value)}")
+    return None
+
+
+def _sap(fields: Mapping[str, Any], log: ProblemLog, duration_seconds: float | None) -> SapRecord | None:
+    value = fields.get("sap")
+    if value is None:
+        return None
+    if not isinstance(value, (str, Mapping)):
+        log.note("sap", f"must be an object or JSON text, not {kind_of(value)}")
+        return None
+    try:
+        sap = parse_sap(value)
+    except SapError as error:
+        log.note("sap", "; ".join(str(error).splitlines()))
+        return None
+    # Whoever made the labels has judged whether they are complete.
+    for problem in validate_sap(sap, duration_seconds=duration_seconds, complete=False):
+        log.note("sap", problem)
+    return sap
+
+
+def _sound_type(fields: Mapping[str, Any], text: str | None, sap: SapRecord | None, log: ProblemLog) -> str:
+    sound_type = fields.get("sound_type")
+    if sound_type is None:
+        has_words = bool(text) or (sap is not None and bool(sap.linguistic_content))
+        # An empty transcript alone says nothing of the sound: it is judged as speech, and refused.
+        return "speech" if has_words or text == "" else "sound"
+    if sound_type not in SOUND_TYPES:
+        log.note("sound_type", f"{sound_type!r} is unknown; use one of {', '.join(SOUND_TYPES)}")
+        return "sound"
+    return str(sound_type)

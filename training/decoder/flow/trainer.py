@@ -1,0 +1,259 @@
+"""Training of the flow model: codes to mel, by conditional flow matching (Lipman et al., 2022, arXiv:2210.02747)."""
+# Shapes: B clips, T codes, M mel frames, S speaker size.
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiollm.tokenizer.decoder.flow.masking import Padding
+from audiollm.tokenizer.decoder.flow.matching import FlowDraws
+from audiollm.tokenizer.decoder.flow.model import FlowModel
+from audiollm.training.decoder.base import DecoderRun, clip_gradients, set_learning_rate
+from audiollm.training.decoder.parts import save_part
+from audiollm.training.decoder.shards import DecoderItems
+from audiollm.training.loop.batches import share_of_process
+from audiollm.training.loop.checkpoints import Stateful
+from audiollm.training.loop.ema import ExponentialMovingAverage
+from audiollm.training.loop.frame_batches import FrameBatches, cut_by_frames
+from audiollm.training.loop.non_finite import stop_unless_finite
+from audiollm.training.loop.optimizer import adamw
+
+from .batches import FlowPass, make_pass
+from .evaluation import FlowEvaluation, held_out_loss
+
+MEAN_CLIPS = 256
+EVALUATION_STEP = 0  # seeds of held-out clips: those of no update
+
+
+@dataclass(frozen=True)
+class FlowBatch:
+    """One process's part of an update."""
+
+    passes: list[FlowPass]
+    total_frames: int  # without padding, over all processes
+
+
+class FlowObjective(nn.Module):
+    """The loss as a forward pass, which is what data parallelism and mixed precision wrap."""
+
+    def __init__(self, flow: FlowModel, padding: Padding) -> None:
+        super().__init__()
+        self.flow = flow
+        self._padding = padding
+
+    def forward(
+        self,
+        codes: Tensor,
+        code_lengths: Tensor,
+        mel: Tensor,
+        mel_lengths: Tensor,
+        speaker: Tensor,
+        draws: FlowDraws,
+    ) -> Tensor:
+        """Returns the mean squared error of the velocity over valid frames, a scalar."""
+        return self.flow.loss(codes, code_lengths, mel, mel_lengths, speaker, draws=draws, padding=self._padding)
+
+
+class FlowTrainer:
+    """Trains a flow model; see :class:`~audiollm.training.decoder.base.DecoderTrainer`.
+
+    Args:
+        run: its surroundings.
+        weights: ``state_dict`` to start from; random weights if None.
+
+    Raises:
+        ValueError: if a clip does not fit into an update.
+    """
+
+    def __init__(self, run: DecoderRun, weights: dict[str, Tensor] | None = None) -> None:
+        self._run = run
+        config = run.config
+        device = run.accelerator.device
+        self._flow = build_flow(run, weights).to(device)
+        self._objective = objective = FlowObjective(self._flow, config.flow.padding)
+        self._ema = ExponentialMovingAverage(objective, config.flow.ema_decay)
+        self._model, self._optimizer = run.accelerator.prepare(objective, adamw(objective, config, device))
+        self._model.train()
+        self._evaluation = FlowEvaluation(run)
+        clip_format = run.train_items.clip_format
+        self._max_codes = max(1, int(config.max_seconds * clip_format.frame_rate))
+        self._lengths = self._frames_of(run.train_items)
+        self._batches = FrameBatches(self._lengths, config.frames_per_update, config.seed)
+        self._total_steps = config.max_steps or self._batches.num_updates(config.num_epochs or 1.0)
+
+    @property
+    def model(self) -> nn.Module:
+        return self._model
+
+    @property
+    def optimizer(self) -> Any:
+        return self._optimizer
+
+    @property
+    def extras(self) -> Mapping[str, Stateful]:
+        return {"ema": self._ema}
+
+    @property
+    def total_steps(self) -> int:
+        return self._total_steps
+
+    def epoch(self, step: int) -> float:
+        return self._batches.epoch(step)
+
+    # ------------------------------------------------------------------- data
+
+    def _frames_of(self, items: DecoderItems) -> list[int]:
+        """Mel frames of each clip, longer ones cut to ``max_seconds``."""
+        num_mel_frames = items.clip_format.num_mel_frames
+        longest = num_mel_frames(self._max_codes)
+        return [min(items.num_frames(index), longest) for index in range(len(items))]
+
+    def batch(self, step: int) -> FlowBatch:
+        """Reads this process's clips of an update."""
+        accelerator = self._run.accelerator
+        clips = self._batches.batch(step)
+        places = list(range(len(clips)))
+        mine = share_of_process(places, accelerator.process_index, accelerator.num_processes)
+        lengths = [self._lengths[clip] for clip in clips]
+        passes = [
+            self._pass_of(
+                self._run.train_items, [clips[place] for place in group], group, (self._run.config.seed, step)
+            )
+            for group in cut_by_frames(mine, lengths, self._run.config.frames_per_pass)
+        ]
+        return FlowBatch(passes, sum(lengths))
+
+    # ----------------------------------------------------------------- update
+
+    def update(self, step: int, batch: FlowBatch) -> dict[str, Any]:
+        """Makes an update; returns its loss, learning rate, gradient norm and size."""
+        run, accelerator = self._run, self._run.accelerator
+        learning_rate = set_learning_rate([self._optimizer], step, self._total_steps, run.config)
+        losses: list[Tensor] = []
+        shares = [one.num_frames / batch.total_frames for one in batch.passes]
+        passes = batch.passes
+        if not passes:  # fewer clips than processes: take part in the exchange of gradients with nothing to add
+            passes, shares = self._stand_in(step), [0.0]
+        for number, (one, share) in enumerate(zip(passes, shares, strict=True), start=1):
+            is_last = number == len(passes)
+            with nullcontext() if is_last else accelerator.no_sync(self._model):
+                loss = self._model(**one.inputs(accelerator.device))
+                losses.append(loss.detach())
+                # The gradients are averaged over the processes.
+                accelerator.backward(loss * (share * accelerator.num_processes))
+        weighted = torch.stack(losses) @ torch.tensor(shares, device=accelerator.device)
+        mean_loss = float(accelerator.reduce(weighted, "sum"))
+        by_pass = [(one.ids, float(loss)) for one, loss in zip(passes, losses, strict=True)]
+        stop_unless_finite(run, step, "loss", mean_loss, by_pass)
+        grad_norm = clip_gradients(accelerator, self._model, run.config)
+        stop_unless_finite(run, step, "gradient norm", grad_norm, by_pass)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._ema.update()
+        return {
+            "loss": mean_loss,
+            "learning_rate": learning_rate,
+            "grad_norm": grad_norm,
+            "mel_frames": batch.total_frames,
+        }
+
+    def _stand_in(self, step: int) -> list[FlowPass]:
+        clip = self._batches.batch(step)[0]
+        return [self._pass_of(self._run.train_items, [clip], [0], (self._run.config.seed, step))]
+
+    # ------------------------------------------------------------- evaluation
+
+    def evaluate(self, step: int, folder: Path) -> dict[str, Any]:
+        """Measures the averaged weights on held-out clips; see :class:`~audiollm.training.decoder.flow.evaluation`."""
+        items = self._run.eval_items
+        assert items is not None
+        accelerator, config = self._run.accelerator, self._run.config
+        mine = share_of_process(list(range(len(items))), accelerator.process_index, accelerator.num_processes)
+        passes = [
+            self._pass_of(items, clips, clips, (0, EVALUATION_STEP))
+            for clips in cut_by_frames(mine, self._frames_of(items), config.frames_per_pass)
+        ]
+        self._ema.exchange()
+        self._flow.eval()
+        try:
+            with torch.no_grad(), accelerator.autocast():
+                line = {"loss": held_out_loss(accelerator, self._objective, passes)}
+                made = self._evaluation.synthesize(self._flow, [clip for clip in mine if clip < config.eval_clips])
+        finally:
+            self._flow.train()
+            self._ema.exchange()
+        return line | self._evaluation.judge(made, folder / f"step_{step:06d}")
+
+    def _pass_of(
+        self, items: DecoderItems, clips: Sequence[int], places: Sequence[int], seeds: tuple[int, int]
+    ) -> FlowPass:
+        return make_pass(
+            items,
+            clips,
+            places,
+            seeds=seeds,
+            max_codes=self._max_codes,
+            guidance_dropout=self._flow.config.training_guidance_dropout,
+            speaker_size=self._flow.config.speaker_size,
+        )
+
+    # ----------------------------------------------------------------- result
+
+    def save(self, folder: Path) -> None:
+        """Writes the averaged weights; see :func:`~audiollm.training.decoder.parts.save_part`."""
+        if self._run.accelerator.is_main_process:
+            weights = {name.removeprefix("flow."): value for name, value in self._ema.averages().items()}
+            state = self._flow.state_dict() | weights
+            save_part(folder, "flow", self._run.config.decoder, state)
+        self._run.accelerator.wait_for_everyone()
+
+
+def build_flow(run: DecoderRun, weights: dict[str, Tensor] | None) -> FlowModel:
+    """Makes the flow model that a run starts from."""
+    sizes = run.config.decoder
+    flow = FlowModel(sizes.flow, sizes.mel)
+    if weights is not None:
+        flow.load_state_dict(weights)
+        return flow
+    with torch.no_grad():
+        # The velocity is mel minus noise, so its mean is the mel's; from zero the first hundreds of updates go there.
+        bias = flow.decoder.estimator.final_proj.bias
+        assert bias is not None
+        bias.copy_(mean_mel(run.train_items))
+        if run.codebook is not None and run.config.flow.initialise_embedding:
+            flow.input_embedding.weight.copy_(embedding_from_codebook(run.codebook, sizes.flow.embedding_size))
+    return flow
+
+
+def mean_mel(items: DecoderItems) -> Tensor:
+    """Mean log-mel ``[num_mels]`` of the first clips."""
+    mels = [items.mel(clip) for clip in range(min(len(items), MEAN_CLIPS))]
+    return torch.cat(mels, dim=1).mean(dim=1)
+
+
+def embedding_from_codebook(codebook: Tensor, embedding_size: int) -> Tensor:
+    """Projects codebook entries onto their main directions, so that codes that sound alike get embeddings alike.
+
+    Args:
+        codebook: entries, float ``[V, D]``.
+        embedding_size: E.
+
+    Returns:
+        float32 ``[V, E]``, zero in the mean and 1 in the mean square, like the random start that it replaces. Where D
+        is below E the last columns are zero.
+    """
+    centred = codebook.detach().double().cpu()
+    centred = centred - centred.mean(dim=0)
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    main = vectors.flip(1)[:, :embedding_size]  # eigenvalues ascend
+    projected = centred @ main
+    projected = F.pad(projected, (0, embedding_size - projected.shape[1]))
+    return (projected / projected.square().mean().sqrt().clamp(min=1e-12)).float()

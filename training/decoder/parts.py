@@ -1,0 +1,139 @@
+"""What training runs of the two models leave, and one waveform decoder made of it.
+
+A run's ``model`` folder holds ``config.json`` (sizes of the whole decoder) and ``flow.safetensors`` or
+``vocoder.safetensors``. Two of them are joined by
+
+    python -m audiollm.training.decoder.parts --flow runs/flow --vocoder runs/vocoder --output decoder
+
+A part of a finished decoder can take the place of either.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse import auto_cli
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
+from audiollm.training.loop.checkpoints import replacing
+from audiollm.training.loop.record import write_json
+
+if TYPE_CHECKING:
+    from audiollm.tokenizer.decoder.model import WaveformDecoder
+
+Part = Literal["flow", "vocoder"]
+
+MODEL_FOLDER = "model"
+
+
+def save_part(folder: Path, part: Part, config: WaveformDecoderConfig, state: dict[str, Tensor]) -> None:
+    """Writes one trained model, complete or not at all.
+
+    Args:
+        folder: replaced if it exists.
+        part: which of the two.
+        config: sizes of the whole decoder; those of the other part are carried along.
+        state: its ``state_dict``.
+    """
+    with replacing(folder) as temporary:
+        write_json(temporary / "config.json", config.to_dict())
+        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        save_file(tensors, temporary / _file_name(part))
+
+
+def load_part(source: str | os.PathLike[str], part: Part) -> tuple[WaveformDecoderConfig, dict[str, Tensor]]:
+    """Reads one model of a decoder.
+
+    Args:
+        source: a run's folder, its ``model`` folder, or anything that ``WaveformDecoder.from_pretrained`` loads.
+        part: which of the two.
+
+    Returns:
+        Sizes of the whole decoder, and the model's ``state_dict``.
+
+    Raises:
+        ValueError: if nothing of the kind is there.
+    """
+    path = Path(source)
+    for folder in (path / MODEL_FOLDER, path):
+        if (folder / _file_name(part)).exists() and (folder / "config.json").exists():
+            sizes = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            return WaveformDecoderConfig.from_dict(sizes), load_file(folder / _file_name(part))
+    other: Part = "vocoder" if part == "flow" else "flow"
+    if any((folder / _file_name(other)).exists() for folder in (path / MODEL_FOLDER, path)):
+        raise ValueError(f"{source} is a training run of the {other}, not of the {part}: give the other folder")
+    if (path / "checkpoints").exists():
+        raise ValueError(f"{source} is a run that has not saved its {MODEL_FOLDER} folder yet: wait for a checkpoint")
+    from audiollm.tokenizer.decoder.model import WaveformDecoder
+
+    decoder = WaveformDecoder.from_pretrained(os.fspath(source))
+    return decoder.config, getattr(decoder, part).state_dict()
+
+
+def join_decoder(
+    flow: str | os.PathLike[str], vocoder: str | os.PathLike[str], output: str | os.PathLike[str]
+) -> WaveformDecoder:
+    """Makes one decoder of a flow model and a vocoder, and saves it.
+
+    Args:
+        flow: run or decoder to take the flow model from (averaged weights, as runs save them).
+        vocoder: run or decoder to take the vocoder from.
+        output: folder to write, for ``WaveformDecoder.from_pretrained``.
+
+    Returns:
+        The decoder.
+
+    Raises:
+        ValueError: if the two were made for different mel spectrograms, or a folder holds no such model.
+    """
+    flow_config, flow_state = load_part(flow, "flow")
+    vocoder_config, vocoder_state = load_part(vocoder, "vocoder")
+    if flow_config.mel != vocoder_config.mel:
+        raise ValueError(
+            f"{flow} and {vocoder} were made for different mel spectrograms: {flow_config.mel} and "
+            f"{vocoder_config.mel}; train one of them again"
+        )
+    from audiollm.tokenizer.decoder.model import WaveformDecoder
+
+    config = WaveformDecoderConfig(flow=flow_config.flow, vocoder=vocoder_config.vocoder, mel=flow_config.mel)
+    decoder = WaveformDecoder(config)
+    decoder.flow.load_state_dict(flow_state)
+    decoder.vocoder.load_state_dict(vocoder_state)
+    decoder.eval()
+    decoder.save_pretrained(Path(output))
+    return decoder
+
+
+def _file_name(part: Part) -> str:
+    return f"{part}.safetensors"
+
+
+def _join(flow: str, vocoder: str, output: str) -> None:
+    """Joins a trained flow model and a trained vocoder to one decoder.
+
+    Args:
+        flow: run or decoder to take the flow model from.
+        vocoder: run or decoder to take the vocoder from.
+        output: folder to write.
+    """
+    join_decoder(flow, vocoder, output)
+
+
+def main() -> None:
+    """Joins two runs; user errors end in one message and exit status 1."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        auto_cli(_join, as_positional=False, allow_abbrev=False)
+    except (ValueError, OSError) as error:
+        sys.exit(f"decoder_parts: {error}")
+
+
+if __name__ == "__main__":
+    main()

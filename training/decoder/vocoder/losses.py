@@ -1,0 +1,90 @@
+"""Losses of the vocoder: distance of spectrograms, fundamental frequency, and the game against discriminators."""
+# Shapes: B segments, N samples, M mel frames, F frequency bins, T spectrogram frames.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from audiollm.tokenizer.signal.mel import slaney_mel_filters
+
+from .discriminators import Judgement
+
+MAGNITUDE_FLOOR = 1e-5
+POWER_OFFSET = 1e-9  # keeps the gradient of the square root finite in silence
+
+
+class SpectralDistance(nn.Module):
+    """Mean distance of log-mel spectrograms of several resolutions, each reaching up to half the sample rate.
+
+    Multi-resolution STFT losses, Yamamoto et al., 2020 (arXiv:1910.11480), on mel bands: as many of them as the window
+    can tell apart, so that short windows see when something happens and long ones at what pitch.
+
+    Args:
+        sample_rate: Hz.
+        resolutions: window lengths in samples; the hop is a quarter of each.
+        convergence: weight of the distance of the linear magnitudes, in which loud parts count most.
+    """
+
+    def __init__(self, sample_rate: int, resolutions: Sequence[int], convergence: float = 0.0) -> None:
+        super().__init__()
+        self.resolutions = tuple(resolutions)
+        self.convergence = convergence
+        for n_fft in self.resolutions:
+            num_mels = max(8, n_fft * 80 // 1024)
+            filters_MF = slaney_mel_filters(n_fft, num_mels, sample_rate, 0.0, sample_rate / 2)
+            self.register_buffer(f"filters_{n_fft}", filters_MF, persistent=False)
+            self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
+
+    def forward(self, made_BN: Tensor, recorded_BN: Tensor) -> Tensor:
+        """Compares waveforms ``[B, N]``; returns a scalar, in nats per mel band."""
+        total = made_BN.new_zeros(())
+        both = torch.cat([made_BN, recorded_BN]).float()
+        for n_fft in self.resolutions:
+            filters_MF = self.get_buffer(f"filters_{n_fft}")
+            window = self.get_buffer(f"window_{n_fft}")
+            spectrum = torch.view_as_real(torch.stft(both, n_fft, n_fft // 4, window=window, return_complex=True))
+            magnitude = (spectrum.square().sum(dim=-1) + POWER_OFFSET).sqrt()
+            bands = torch.matmul(filters_MF, magnitude)
+            made_BMT, recorded_BMT = bands.clamp(min=MAGNITUDE_FLOOR).log().chunk(2)
+            total = total + (made_BMT - recorded_BMT).abs().mean()
+            if self.convergence:
+                made_BFT, recorded_BFT = magnitude.chunk(2)
+                distance_B = torch.linalg.vector_norm(made_BFT - recorded_BFT, dim=(1, 2))
+                size_B = torch.linalg.vector_norm(recorded_BFT, dim=(1, 2)).clamp(min=1e-3)
+                total = total + self.convergence * (distance_B / size_B).mean()
+        return total / len(self.resolutions)
+
+
+def f0_loss(predicted_BM: Tensor, target_BM: Tensor) -> Tensor:
+    """Mean absolute error of the fundamental frequency, in Hz; unvoiced frames have a target of 0."""
+    return (predicted_BM - target_BM).abs().mean()
+
+
+def discriminator_loss(recorded: Sequence[Judgement], made: Sequence[Judgement]) -> Tensor:
+    """Least squares (Mao et al., 2017, arXiv:1611.04076): 1 for recordings, 0 for what was made; mean over all."""
+    losses = [
+        (1 - real.score.float()).square().mean() + fake.score.float().square().mean()
+        for real, fake in zip(recorded, made, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def adversarial_loss(made: Sequence[Judgement]) -> Tensor:
+    """What the vocoder gets for sounding made: distance of the scores from 1."""
+    return torch.stack([(1 - fake.score.float()).square().mean() for fake in made]).mean()
+
+
+def feature_matching_loss(recorded: Sequence[Judgement], made: Sequence[Judgement]) -> Tensor:
+    """Distance of the discriminators' hidden features, relative to their size; no gradient to the recordings' side.
+
+    Relative within each segment, so that the mean over segments does not depend on how they are batched.
+    """
+    losses = [
+        ((real - fake).abs().flatten(1).mean(1) / real.abs().flatten(1).mean(1).clamp(min=1e-5)).mean()
+        for one, other in zip(recorded, made, strict=True)
+        for real, fake in zip((feature.detach() for feature in one.features), other.features, strict=True)
+    ]
+    return torch.stack(losses).mean()

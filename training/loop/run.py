@@ -1,0 +1,278 @@
+"""What every trainer does around its updates: claims its folder, resumes, writes records, metrics and checkpoints.
+
+In the order of use: :func:`as_program` (flags to config), :func:`running` (processes), :func:`claim_folder` (before
+anything slow), :func:`start_run` (when model, optimizer and data are ready), then the methods of :class:`TrainingRun`.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.utils import set_seed
+from jsonargparse import auto_cli, set_parsing_settings
+from torch import nn
+from tqdm.auto import tqdm
+
+from .checkpoints import (
+    Checkpoints,
+    CheckpointState,
+    Stateful,
+    check_identity,
+    find_checkpoint,
+    load,
+    read_state,
+    run_identity,
+)
+from .launch import LaunchError, mode_name, stop_accelerator
+from .record import MetricsLog, NonFiniteLossError, config_as_json, git_revision, package_versions, write_json
+from .schedule import is_due
+
+logger = get_logger(__name__)
+
+Config = TypeVar("Config")
+Item = TypeVar("Item")
+
+
+class RunSettings(Protocol):
+    """What every trainer's config says of its run."""
+
+    @property
+    def output_dir(self) -> str:
+        """Folder of the run."""
+
+    @property
+    def resume(self) -> str | None:
+        """``latest``, a checkpoint folder, or None."""
+
+    @property
+    def keep_checkpoints(self) -> int:
+        """Newest checkpoints to keep."""
+
+    @property
+    def save_every(self) -> int | None:
+        """Updates between checkpoints."""
+
+    @property
+    def log_every(self) -> int:
+        """Updates between lines of metrics.jsonl."""
+
+    @property
+    def seed(self) -> int:
+        """Of everything random."""
+
+
+def as_program(name: str, config_class: type[Config], train: Callable[[Config], object]) -> None:
+    """Reads a config from flags and YAML and trains; user errors end in one message and exit status 1.
+
+    Args:
+        name: of the program, for the message.
+        config_class: what is read.
+        train: what is done with it.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    try:
+        train(auto_cli(config_class, as_positional=False, allow_abbrev=False))
+    except (ValueError, OSError, LaunchError, NonFiniteLossError) as error:
+        logging.getLogger(__name__).debug("traceback of the error", exc_info=True)
+        sys.exit(f"{name}: {error}")
+
+
+@contextmanager
+def running(accelerator: Accelerator) -> Iterator[Accelerator]:
+    """Leaves the process group at the end, after everything that the run held has been freed."""
+    try:
+        yield accelerator
+    finally:
+        gc.collect()
+        stop_accelerator(accelerator)
+
+
+@dataclass(frozen=True)
+class ClaimedFolder:
+    """A run's folder.
+
+    Attributes:
+        path: the folder; it exists.
+        checkpoints: those in it.
+        checkpoint: the one to go on from, or None to start from the beginning.
+    """
+
+    path: Path
+    checkpoints: Checkpoints
+    checkpoint: Path | None
+
+
+def claim_folder(accelerator: Accelerator, config: RunSettings) -> ClaimedFolder:
+    """Makes the run's folder and seeds what the model will be initialised with.
+
+    Raises:
+        ResumeError: if the checkpoint to resume is not there.
+        ValueError: if another run is in the folder.
+    """
+    folder = Path(config.output_dir)
+    checkpoints = Checkpoints(folder / "checkpoints", keep=config.keep_checkpoints)
+    checkpoint = find_checkpoint(config.resume, checkpoints)
+    if config.resume is None and (folder / "metrics.jsonl").exists():
+        raise ValueError(f"{folder} already holds a run: choose another output_dir, or go on with --resume latest")
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+    set_seed(config.seed)
+    return ClaimedFolder(folder, checkpoints, checkpoint)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run between its first and its last update.
+
+    Attributes:
+        accelerator: its processes.
+        config: its settings.
+        folder: where it writes.
+        model: the prepared model.
+        optimizer: the prepared optimizer.
+        extras: what its checkpoints hold beside them.
+        first_step: the next update.
+        total_steps: updates of the whole run.
+        identity: what a resumed run must share with it.
+        documents: JSON files that lie in its folder and beside every checkpoint.
+        metrics: on the main process, ``metrics.jsonl``.
+    """
+
+    accelerator: Accelerator
+    config: RunSettings
+    folder: ClaimedFolder
+    model: nn.Module
+    optimizer: Any
+    extras: Mapping[str, Stateful]
+    first_step: int
+    total_steps: int
+    identity: dict[str, Any]
+    documents: dict[str, Any]
+    metrics: MetricsLog | None
+
+    @property
+    def steps(self) -> range:
+        """Updates to make."""
+        return range(self.first_step, self.total_steps + 1)
+
+    def with_progress(self, items: Iterable[Item]) -> tqdm[Item]:
+        """Shows the progress of a loop with one item per update; on the main process only."""
+        return tqdm(
+            items,
+            total=self.total_steps,
+            initial=self.first_step - 1,
+            disable=not self.accelerator.is_main_process,
+            unit="update",
+        )
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Appends a line to the metrics."""
+        if self.metrics is not None:
+            self.metrics.write(line)
+
+    def write_update(self, line: dict[str, Any]) -> None:
+        """Appends an update's line, if it is one to be logged."""
+        step = line["step"]
+        if step % self.config.log_every == 0 or step == self.total_steps:
+            self.write(line)
+
+    def save_if_due(self, step: int) -> None:
+        """Saves a checkpoint after an update, if one is due; all processes call it."""
+        if is_due(self.config.save_every, step, self.total_steps):
+            state = CheckpointState(step, self.identity)
+            self.folder.checkpoints.save(
+                self.accelerator, self.model, self.optimizer, state, self.documents, self.extras
+            )
+
+
+def start_run(
+    accelerator: Accelerator,
+    config: RunSettings,
+    folder: ClaimedFolder,
+    *,
+    model: nn.Module,
+    optimizer: Any,
+    total_steps: int,
+    data_facts: dict[str, Any],
+    run_facts: Mapping[str, Any] = MappingProxyType({}),
+    extras: Mapping[str, Stateful] = MappingProxyType({}),
+) -> TrainingRun:
+    """Restores the checkpoint to resume, if any, and writes down what the run is.
+
+    Args:
+        accelerator: the run's accelerator.
+        config: its settings, a dataclass.
+        folder: what :func:`claim_folder` returned.
+        model: the prepared model.
+        optimizer: the prepared optimizer.
+        total_steps: updates of the whole run.
+        data_facts: fingerprints and sizes of the data; they must not change.
+        run_facts: more for ``run.json``.
+        extras: what checkpoints hold beside model and optimizer, the same on every process.
+
+    Raises:
+        ResumeError: if the checkpoint belongs to a different run.
+    """
+    launch = {"mode": mode_name(accelerator), "num_processes": accelerator.num_processes}
+    identity = run_identity(config_as_json(config), data=data_facts, total_steps=total_steps, launch=launch)
+    first_step = 1
+    # Different dropout on every process; a checkpoint's random state takes its place on resuming.
+    set_seed(config.seed, device_specific=True)
+    if folder.checkpoint is not None:
+        state = read_state(folder.checkpoint)
+        check_identity(folder.checkpoint, state, identity)
+        load(accelerator, model, optimizer, folder.checkpoint, extras)
+        first_step = state.step + 1
+        logger.info("resumed %s after update %d of %d", folder.checkpoint, state.step, total_steps)
+    facts = {
+        "versions": package_versions(),
+        "git_revision": git_revision(Path(__file__).resolve().parent),
+        "launch": launch,
+        "device": str(accelerator.device),
+        "num_threads": torch.get_num_threads(),
+        "data": data_facts,
+        "num_updates": total_steps,
+        **parameter_counts(accelerator.unwrap_model(model)),
+        **run_facts,
+    }
+    documents = {"config.json": config_as_json(config), "run.json": facts}
+    metrics = None
+    if accelerator.is_main_process:
+        for name, value in documents.items():
+            write_json(folder.path / name, value)
+        metrics = MetricsLog(folder.path / "metrics.jsonl", last_step=first_step - 1)
+    return TrainingRun(
+        accelerator=accelerator,
+        config=config,
+        folder=folder,
+        model=model,
+        optimizer=optimizer,
+        extras=extras,
+        first_step=first_step,
+        total_steps=total_steps,
+        identity=identity,
+        documents=documents,
+        metrics=metrics,
+    )
+
+
+def parameter_counts(model: nn.Module) -> dict[str, int]:
+    """Weights of a model, all and trainable ones."""
+    # Under ZeRO-3 a parameter is empty here and `ds_numel` is its size.
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    return {
+        "num_parameters": sum(size for size, _ in sizes),
+        "num_trainable_parameters": sum(size for size, trainable in sizes if trainable),
+    }

