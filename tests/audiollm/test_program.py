@@ -77,7 +77,7 @@ def test_field_docs_are_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "One run." in shown
 
 
-class Diverged(ProgramError):
+class DivergedError(ProgramError):
     """A failure of a run that is no ValueError."""
 
 
@@ -87,7 +87,7 @@ class Diverged(ProgramError):
         (ValueError("size=3: use 4"), "size=3: use 4"),
         (FileNotFoundError("no such folder: x"), "no such folder: x"),
         (ImportError("pip install 'audiollm[bench]'"), "pip install 'audiollm[bench]'"),
-        (Diverged("the loss is NaN"), "the loss is NaN"),
+        (DivergedError("the loss is NaN"), "the loss is NaN"),
         (
             subprocess.CalledProcessError(3, ["accelerate", "launch", Path("sft.py")]),
             "`accelerate launch sft.py` failed with exit status 3; its own message is above",
