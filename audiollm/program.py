@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import json
 import logging
 import os
 import subprocess
@@ -9,7 +12,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import auto_cli, set_parsing_settings
 
@@ -32,7 +36,9 @@ def run_program(
     """Runs a function, or ``run`` with a config, as flags and YAML files say.
 
     Every parameter or field is a flag, ``--config FILE`` reads several from YAML or JSON; docstrings are the help.
-    A flag that does not exist, or does not fit its type, ends with argparse's exit status 2.
+    ``--num-clips`` is ``--num_clips``, a bool is a switch (``--quiet``, ``--quiet false``), and a tuple takes its
+    values as ``--seeds 0 1``, ``--seeds 0,1`` or ``--seeds [0,1]``. A flag that does not exist, or does not fit its
+    type, ends with argparse's exit status 2.
 
     Args:
         component: the function to call, or the config class to make.
@@ -53,11 +59,65 @@ def run_program(
     with errors_as_one_line(name or Path(sys.argv[0]).stem):
         made = auto_cli(
             component,
-            args=None if arguments is None else list(arguments),
+            args=spelt_out(sys.argv[1:] if arguments is None else arguments, component),
             as_positional=False,
+            return_instance=inspect.isclass(component),  # or else a config's properties become sub-commands
             allow_abbrev=False,
         )
         return made if run is None else run(made)
+
+
+def spelt_out(arguments: Sequence[str], component: Callable[..., Any]) -> list[str]:
+    """The command line in the one spelling that jsonargparse reads.
+
+    Args:
+        arguments: the command line; what is no option of ``component`` keeps its place.
+        component: the function or config class that is to be made of it.
+    """
+    types = _option_types(component)
+    result: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            result.append(argument)
+            continue
+        option, equals, value = argument.partition("=")
+        option = "--" + option[2:].replace("-", "_")
+        annotation = types.get(option[2:])
+        values = [value] if equals else []
+        if annotation is bool and not equals:
+            values = [rest.pop(0)] if rest and rest[0].lower() in ("true", "false") else ["true"]
+        elif get_origin(annotation) in (tuple, list):
+            while not equals and rest and not rest[0].startswith("--"):
+                values.append(rest.pop(0))
+            values = [_as_list(values, get_args(annotation)[0])] if values else []
+        result.append("=".join([option, *values]))
+    return result
+
+
+def _option_types(component: Callable[..., Any]) -> dict[str, Any]:
+    """Option (dotted where configs nest) → its type, without None."""
+    hints = get_type_hints(component)
+    if dataclasses.is_dataclass(component):
+        hints = {field.name: hints[field.name] for field in dataclasses.fields(component)}
+    types: dict[str, Any] = {}
+    for name, annotation in hints.items():
+        choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+        kinds = [choice for choice in choices if choice is not type(None)]
+        types[name] = kinds[0] if len(kinds) == 1 else annotation
+        if dataclasses.is_dataclass(types[name]):
+            types |= {f"{name}.{inner}": kind for inner, kind in _option_types(types[name]).items()}
+    return types
+
+
+def _as_list(values: Sequence[str], item_type: Any) -> str:
+    """Values of a tuple as one JSON list; a list, or null, stays what it is."""
+    if len(values) == 1:
+        if values[0] == "null" or values[0].startswith("["):
+            return values[0]
+        values = [value for value in values[0].split(",") if value]
+    return f"[{','.join(values if item_type in (int, float) else map(json.dumps, values))}]"
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,39 @@ class Config:
     def __post_init__(self) -> None:
         if self.num_clips < 1:
             raise ValueError(f"num_clips={self.num_clips}: use 1 or more")
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How replies are judged."""
+
+    votes: tuple[int, ...] = (1,)
+    """Seeds of the votes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Config):
+    """Every kind of option."""
+
+    seeds: tuple[int, ...] = (0,)
+    """One run each."""
+
+    metrics: tuple[str, ...] | None = None
+    """Which; all if None."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Of Adam."""
+
+    quiet: bool = False
+    """Says nothing."""
+
+    judging: Judging = field(default_factory=Judging)
+    """By a model."""
+
+    @property
+    def file_name(self) -> str:
+        """No option, and no sub-command."""
+        return f"{self.source}.json"
 
 
 def add(first: int, second: int = 1) -> int:
@@ -60,6 +94,36 @@ def test_flags_win_over_the_yaml_file(tmp_path: Path) -> None:
 def test_a_function_is_a_program_without_a_config_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["add.py", "--first", "2"])
     assert run_program(add) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "changed"),
+    [
+        ("--num-clips=5", {"num_clips": 5}),
+        ("--seeds 3 -1 --num-clips 5", {"seeds": (3, -1), "num_clips": 5}),
+        ("--seeds 3,4", {"seeds": (3, 4)}),
+        ("--seeds=[3,4]", {"seeds": (3, 4)}),
+        ("--seeds 3", {"seeds": (3,)}),
+        ("--metrics white:20,mp3", {"metrics": ("white:20", "mp3")}),
+        ("--metrics 1 a,b", {"metrics": ("1", "a,b")}),
+        ("--metrics null", {"metrics": None}),
+        ("--betas 0.8 0.99", {"betas": (0.8, 0.99)}),
+        ("--quiet", {"quiet": True}),
+        ("--quiet --seeds 3", {"quiet": True, "seeds": (3,)}),
+        ("--quiet true", {"quiet": True}),
+        ("--quiet=false", {"quiet": False}),
+        ("--judging.votes 1 2", {"judging": Judging((1, 2))}),
+    ],
+)
+def test_flags_are_written_as_people_write_them(flags: str, changed: dict[str, Any]) -> None:
+    assert run_program(Options, arguments=["--source", "a", *flags.split()]) == Options(source="a", **changed)
+
+
+@pytest.mark.parametrize("flags", ["--seeds", "--seeds x", "--seeds 1 x", "--betas 1 2 3", "--quiet maybe"])
+def test_values_that_fit_no_option_are_refused(flags: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run_program(Options, arguments=["--source", "a", *flags.split()])
+    assert stopped.value.code == 2
 
 
 @pytest.mark.parametrize("flags", [["--sorce", "a"], ["--sour", "a"], ["--source", "a", "--num_clips", "many"]])
