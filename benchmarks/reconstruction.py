@@ -26,7 +26,7 @@ from audiollm.benchmarks.speech.table import show_speech_table, without_recordin
 from audiollm.benchmarks.speech.words import word_figures
 from audiollm.data.audio.reading import AudioError, load_audio
 from audiollm.data.audio.writing import save_audio
-from audiollm.data.files.folder_lock import locked_folder
+from audiollm.data.files.lock import locked_folder
 from audiollm.data.manifest import open_manifest
 from audiollm.data.tokenizing.encoding import clip_part
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder

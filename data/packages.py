@@ -27,6 +27,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
+from .files.hashing import stream_sha256
+
 logger = logging.getLogger(__name__)
 
 Registry = Literal["wheel", "deb", "npm"]
@@ -204,20 +206,13 @@ def _only_file(folder: Path, package: str) -> Path:
 
 def _check_hash(path: Path, expected: str, package: str) -> None:
     with path.open("rb") as file:
-        actual = _sha256(file)
+        actual = stream_sha256(file)
     if actual != expected:
         raise PackageError(
             f"{package}: {path.name} has SHA-256 {actual}, expected {expected}: the registry serves another file than "
             "the one this version of audiollm was tested with. Nothing was kept. Check the registry or mirror, or "
             "upgrade audiollm"
         )
-
-
-def _sha256(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 # --- the clients ------------------------------------------------------------------------------------------------------

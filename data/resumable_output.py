@@ -11,7 +11,7 @@ from typing import IO, Any, Protocol, TypeVar
 
 from audiollm.data.audio.reading import AudioError
 from audiollm.data.files.atomic import atomic_write, sync_folder
-from audiollm.data.files.lock import lock_file
+from audiollm.data.files.lock import locked_file
 from audiollm.data.files.parquet import write_parquet
 
 from .manifest import RecordError
@@ -56,9 +56,10 @@ class PartialOutput:
 
     def __enter__(self) -> PartialOutput:
         self._output.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._stack.enter_context(open(self._path, "a+b"))
         try:
-            lock_file(self._file, otherwise="give each process its own shard (num_shards, shard)")
+            alternative = "give each process its own shard (num_shards, shard)"
+            self._stack.enter_context(locked_file(self._path, otherwise=alternative))
+            self._file = self._stack.enter_context(open(self._path, "a+b"))
             self._check_settings()
         except BaseException:
             self._stack.close()

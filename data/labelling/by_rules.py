@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.problems import ConversationError
-from audiollm.data.files.atomic import atomic_write
 from audiollm.data.manifest import open_manifest
-from audiollm.data.records import RecordReport
+from audiollm.data.records import RecordReport, write_records
 from audiollm.data.sap.record import SapRecord
 from audiollm.data.sap.validation import validate_sap
 
@@ -56,17 +53,9 @@ def label_by_rules(
         RecordError: if the source cannot be read.
     """
     report = RecordReport()
-    folder = Path(os.path.abspath(output)).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(output) as file:
-        for record in records_by_rules(source, rules=rules, split=split, report=report):
-            path = Path(record["audio"])
-            if path.is_relative_to(folder):
-                record["audio"] = path.relative_to(folder).as_posix()
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        if not report.records:
-            of_split = f" of split {split!r}" if split else ""
-            raise ValueError(f"no clip{of_split} has labels that rules know\n{report}")
+    records = records_by_rules(source, rules=rules, split=split, report=report)
+    of_split = f" of split {split!r}" if split else ""
+    write_records(records, output, report, if_none=f"no clip{of_split} has labels that rules know")
     return report
 
 

@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from typing import Literal, get_args
 
 from audiollm.data.labelling.rules import MUSIC, MUSIC_KINDS, sound_classes
-from audiollm.data.prompts import draw
+from audiollm.data.sampling import draw
 from audiollm.data.voices.attributes import CLOSED_VALUES
 
 from .question_wordings import CHOICES, CLAIMS, JUDGEMENTS, NOTHING_SAID, QUESTIONS, QUESTIONS_WITH_CHOICES

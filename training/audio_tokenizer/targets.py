@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from audiollm.data.conversation.problems import Problem, ProblemLog, kind_of
+from audiollm.data.sampling import share_of
 from audiollm.data.sap import SapError, SapRecord, parse_sap, render_sap, validate_sap
 
 TASKS = ("asr", "sap", "caption", "emotion")
@@ -107,16 +107,6 @@ def choose_task(weights: Mapping[str, float], tasks: Sequence[str], *, seed: int
         if place < 0:
             return task
     return tasks[-1]
-
-
-def share_of(*parts: object) -> float:
-    """A number in [0, 1) that depends on the parts alone, and looks random."""
-    return seed_of(*parts) / 2.0**64
-
-
-def seed_of(*parts: object) -> int:
-    """A whole number in [0, 2^64) that depends on the parts alone, on every machine."""
-    return int.from_bytes(hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()[:8], "big")
 
 
 def check_weights(weights: Mapping[str, float]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from audiollm.data.audio.reading import load_audio, probe_audio
 from audiollm.data.corpora.clips import ClipFacts, CorpusError, Recording
 from audiollm.data.corpora.labels import sound_labels
-from audiollm.data.manifest import file_sha256
+from audiollm.data.files.hashing import file_sha256
 from audiollm.data.packages import Package
 
 NAME = "game-sounds"

@@ -23,7 +23,7 @@ from torch import Tensor
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.corpora.clips import ClipFacts, CorpusError, Recording
 from audiollm.data.packages import Package, cache_folder, publish_folder
-from audiollm.data.prompts import draw
+from audiollm.data.sampling import draw
 
 from .sentences import grammar_sentences
 

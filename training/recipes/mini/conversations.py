@@ -13,7 +13,7 @@ from typing import Any
 
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.labelling.by_rules import sound_classes
-from audiollm.data.prompts import choose, draw
+from audiollm.data.sampling import choose, draw
 from audiollm.data.sap import SapRecord, parse_sap
 from audiollm.data.sap.questions import (
     QUESTION_KINDS,

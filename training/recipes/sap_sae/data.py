@@ -13,7 +13,7 @@ from typing import Any
 from audiollm.data.corpora import CORPORA, build_corpus
 from audiollm.data.labelling.by_rules import records_by_rules
 from audiollm.data.manifest import open_manifest
-from audiollm.training.loop.batches import spread
+from audiollm.data.sampling import spread
 from audiollm.training.loop.record import write_json_lines
 
 logger = logging.getLogger(__name__)
