@@ -1,4 +1,4 @@
-"""Records made of clips: written as JSON lines, with a report of what was made and what was left out, and why."""
+"""Records of clips: the words they use everywhere, and how records made of others are written and reported."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from .files.json_lines import write_json_lines
+
+SOUND_TYPES = ("speech", "sound", "music", "mix")
+"""What ``sound_type`` says is heard; mix is speech over music."""
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+TEXT_KEYS = ("text", "transcript", "transcription", "linguistic_content")
+"""Where the words spoken may stand, the first that is there counts."""
 
 
 @dataclass

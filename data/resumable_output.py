@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
-from audiollm.data.audio.reading import AudioError
+from audiollm.data.audio.opening import AudioError
 from audiollm.data.files.atomic import atomic_write, sync_folder
 from audiollm.data.files.lock import locked_file
 from audiollm.data.files.parquet import write_parquet

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from audiollm.benchmarks.harness.page import page, player
-from audiollm.data.audio.reading import AudioError
+from audiollm.data.audio.opening import AudioError
 from audiollm.data.conversation.loading import parse_audio_part
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.manifest import Manifest, RecordError, open_manifest

@@ -97,9 +97,10 @@ def _outcomes(
                 if in_order:
                     yield pending.popleft().result()
                     continue
-                done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                pending = deque(future for future in pending if future not in done)
-                for future in done:
+                done, not_done = wait(pending, return_when=FIRST_COMPLETED)
+                finished = [future for future in pending if future in done]  # a set has no order
+                pending = deque(future for future in pending if future in not_done)
+                for future in finished:
                     yield future.result()
         finally:
             executor.shutdown(wait=False, cancel_futures=True)

@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.packages import Package, publish_folder
+from audiollm.data.records import Split
 
-from .clips import MANIFEST_NAME, Clip, ClipFacts, CorpusError, Recording, Split, assign_splits, save_manifest
+from .clips import MANIFEST_NAME, Clip, ClipFacts, CorpusError, Recording, assign_splits, save_manifest
 from .opus import encode_opus
 from .sources import asterisk, fillets, game_sounds, music, opensfx, sonic_pi, synthetic, tuxpaint
 
@@ -222,7 +223,7 @@ def write_attribution(clips: Iterable[Clip], path: Path, title: str) -> None:
 
 def _encode(waveform: Tensor, facts: ClipFacts, audio_format: AudioFormat) -> tuple[bytes, str]:
     if audio_format == "opus":
-        return encode_opus(waveform, _OPUS_BITRATE_BPS[facts.task], facts.id), "opus"
+        return encode_opus(waveform, _OPUS_BITRATE_BPS[facts.sound_type], facts.id), "opus"
     file = io.BytesIO()
     soundfile.write(file, waveform.clamp(-1, 1).numpy(), SAMPLE_RATE, format=audio_format.upper(), subtype="PCM_16")
     return file.getvalue(), audio_format

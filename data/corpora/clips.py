@@ -15,20 +15,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from audiollm.data.files.atomic import atomic_write
+from audiollm.data.records import SOUND_TYPES, SPLITS, Split
 
 MANIFEST_NAME = "manifest.jsonl"
-TASKS = ("speech", "sound", "music")
-SPLITS = ("train", "dev", "test")
 TEST_PERCENT = 10
 DEV_PERCENT = 10
 STRATIFIED_TEST_PERCENT = 20
-
-Split = Literal["train", "dev", "test"]
 
 
 class CorpusError(ValueError):
@@ -41,7 +38,7 @@ class ClipFacts:
 
     id: str
     """Unique in its corpus; also the path of the audio file without its suffix."""
-    task: str
+    sound_type: str
     """``speech`` (has `text`), ``sound`` (has `label`) or ``music``."""
     group: str
     """Clips of one group (one prompt in all languages, one original recording, one track) are never in two splits."""
@@ -68,8 +65,8 @@ class ClipFacts:
     """Further facts, such as bpm, key and style of music."""
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise CorpusError(f"{self.id}: task is {self.task!r}; use one of {', '.join(TASKS)}")
+        if self.sound_type not in SOUND_TYPES:
+            raise CorpusError(f"{self.id}: sound_type is {self.sound_type!r}; use one of {', '.join(SOUND_TYPES)}")
         if (
             PurePosixPath(self.id).is_absolute()
             or not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", self.id)
@@ -83,9 +80,9 @@ class ClipFacts:
         for name in ("group", "licence", "attribution", "source"):
             if not getattr(self, name):
                 raise CorpusError(f"{self.id}: {name} is empty; every clip says where it comes from")
-        if self.task == "speech" and not (self.text and self.language):
+        if self.sound_type == "speech" and not (self.text and self.language):
             raise CorpusError(f"{self.id}: speech needs text and language")
-        if self.task == "sound" and not self.label:
+        if self.sound_type == "sound" and not self.label:
             raise CorpusError(f"{self.id}: a sound event needs a label")
 
 

@@ -21,9 +21,10 @@ from jsonargparse import auto_cli
 from torch import Tensor
 
 from audiollm.data.packages import publish_folder
+from audiollm.data.records import Split
 
 from .build import ATTRIBUTION_NAME, CORPORA, SAMPLE_RATE, list_recordings, write_attribution, write_clips
-from .clips import MANIFEST_NAME, ClipFacts, CorpusError, Recording, Split, assign_splits, save_manifest
+from .clips import MANIFEST_NAME, ClipFacts, CorpusError, Recording, assign_splits, save_manifest
 from .opus import encode_opus
 from .sample_corpus import SAMPLE_FOLDER
 from .sources import asterisk, music, opensfx, sonic_pi
@@ -117,25 +118,25 @@ def _spread_windows(recordings: list[Recording], splits: dict[str, Split]) -> li
 def _frequent_classes(recordings: Iterable[Recording]) -> list[Recording]:
     """Drops sounds of classes with too few clips."""
     recordings = list(recordings)
-    counts = Counter(recording.facts.label for recording in recordings if recording.facts.task == "sound")
+    counts = Counter(recording.facts.label for recording in recordings if recording.facts.sound_type == "sound")
     return [
         recording
         for recording in recordings
-        if recording.facts.task != "sound" or counts[recording.facts.label] >= MIN_CLASS_CLIPS
+        if recording.facts.sound_type != "sound" or counts[recording.facts.label] >= MIN_CLASS_CLIPS
     ]
 
 
 def _shortened(recording: Recording) -> Recording:
     """Keeps the first seconds of sounds and music."""
     limits = {"sound": MAX_SOUND_SECONDS, "music": MUSIC_SECONDS}
-    seconds = min(recording.facts.duration_seconds, limits.get(recording.facts.task, MAX_SPEECH_SECONDS))
+    seconds = min(recording.facts.duration_seconds, limits.get(recording.facts.sound_type, MAX_SPEECH_SECONDS))
     facts = dataclasses.replace(recording.facts, duration_seconds=seconds)
     num_samples = round(seconds * SAMPLE_RATE)
     return dataclasses.replace(recording, facts=facts, load=lambda: recording.load()[:num_samples])
 
 
 def _encode(waveform: Tensor, facts: ClipFacts) -> tuple[bytes, str]:
-    return encode_opus(waveform, BITRATES_BPS[facts.task], facts.id), "opus"
+    return encode_opus(waveform, BITRATES_BPS[facts.sound_type], facts.id), "opus"
 
 
 if __name__ == "__main__":

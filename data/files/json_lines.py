@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .atomic import atomic_write
+from .json_document import write_json
 from .lock import locked_file
 
 logger = logging.getLogger(__name__)
@@ -244,8 +245,7 @@ def check_same_run(
         refuse_other_run(output or path, found, identity, may_differ=may_differ, otherwise=otherwise)
         return True
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        file.write(json.dumps(identity, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, identity)
     return False
 
 

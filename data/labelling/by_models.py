@@ -22,7 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from audiollm.data.audio.reading import AudioError
+from audiollm.data.audio.opening import AudioError
 from audiollm.data.chat.base import ChatError
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.manifest import Manifest, RecordError

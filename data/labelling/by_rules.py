@@ -1,4 +1,4 @@
-"""Training records with SAP for clips whose labels are known: the rules of ``sap_facts.py`` over a whole manifest."""
+"""Training records with SAP for clips whose labels are known: the rules of ``rules.py`` over a whole manifest."""
 
 from __future__ import annotations
 
@@ -11,24 +11,10 @@ from audiollm.data.conversation.problems import ConversationError
 from audiollm.data.manifest import open_manifest
 from audiollm.data.records import RecordReport, write_records
 from audiollm.data.sap.record import SapRecord
+from audiollm.data.sap.sounds import NoRuleError, sound_type_of
 from audiollm.data.sap.validation import validate_sap
 
-from .rules import RULES, SOUND_TYPES, NoRuleError, SapRules, SoundClass, rules_for, sound_classes, sound_type_of
-
-__all__ = [
-    "RULES",
-    "SOUND_TYPES",
-    "NoRuleError",
-    "RecordReport",
-    "SapRules",
-    "SoundClass",
-    "label_by_rules",
-    "records_by_rules",
-    "rules_for",
-    "sound_classes",
-    "sound_type_of",
-    "training_record",
-]
+from .rules import RULES, SapRules, rules_for
 
 _KEPT_KEYS = ("duration_seconds", "split", "group", "language", "label", "speaker", "licence", "attribution", "source")
 
@@ -91,7 +77,7 @@ def training_record(facts: Mapping[str, Any], sap: SapRecord, *, audio: Any, sou
         facts: the clip; its id, duration, split, language, label and origin are kept.
         sap: the record.
         audio: what stands under ``audio``.
-        sound_type: one of `SOUND_TYPES`.
+        sound_type: one of `audiollm.data.records.SOUND_TYPES`.
     """
     record: dict[str, Any] = {"audio": audio, "text": sap.linguistic_content or "", "sap": sap.to_dict()}
     if facts.get("id") is not None:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiollm.data.audio.reading import AudioError, Mono
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.reading import Mono
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.files.hashing import file_sha256

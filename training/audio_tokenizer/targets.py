@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audiollm.data.conversation.problems import Problem, ProblemLog, kind_of
+from audiollm.data.records import SOUND_TYPES
 from audiollm.data.sampling import share_of
 from audiollm.data.sap import SapError, SapRecord, parse_sap, render_sap, validate_sap
 
 TASKS = ("asr", "sap", "caption", "emotion")
-SOUND_TYPES = ("speech", "sound", "music", "mix")
 _WORDLESS = ("sound", "music")  # sound types whose transcript may be empty
 
 
@@ -22,7 +22,7 @@ class ClipTargets:
 
     Attributes:
         id: the record's own, or its number.
-        sound_type: one of ``SOUND_TYPES``.
+        sound_type: one of ``audiollm.data.records.SOUND_TYPES``.
         texts: task → the text to learn, in the order of ``TASKS``; only tasks that the record has something for.
         sap: the parsed SAP record, if there is one.
     """

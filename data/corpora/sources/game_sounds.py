@@ -135,7 +135,7 @@ def _recording(source: Source, name: str, path: Path, seconds: float) -> Recordi
     facts = ClipFacts(
         # With the suffix: Wesnoth has both a mace.ogg and a mace.wav.
         id=f"{NAME}/{source.name}/{re.sub(r'[^A-Za-z0-9_/-]', '-', name)}",
-        task="sound",
+        sound_type="sound",
         group=f"{source.name} {take_group(stem)}",
         duration_seconds=seconds,
         licence=source.licence,

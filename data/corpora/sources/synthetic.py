@@ -178,7 +178,7 @@ def _recording(program: Path, text: str, number: int, voice: Voice, seed: int) -
     pitch = ("low", "medium", "medium", "high")[draw("pitch", key, 4)] if voice.pitch_hz else "medium"
     facts = ClipFacts(
         id=f"{NAME}/{voice.name}/{number:05d}",
-        task="speech",
+        sound_type="speech",
         group=f"{NAME} text {' '.join(re.findall(r'[a-z0-9]+', text.lower()))}",
         duration_seconds=round(SPEEDS[speed] * (0.5 + len(text) / _CHARACTERS_PER_SECOND), 4),
         licence=LICENCE,

@@ -38,7 +38,7 @@ def test_without_order_nobody_waits_for_a_slow_one():
 
     outcomes = [outcome.item for outcome in ask_all(range(10), ask, concurrency=2)]
     assert sorted(outcomes) == list(range(10))
-    assert outcomes[-1] == 0 or outcomes.index(0) >= 8
+    assert outcomes.index(0) >= 6  # four are in the works at most when the last one is taken
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
