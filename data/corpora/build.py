@@ -15,8 +15,8 @@ import soundfile
 from torch import Tensor
 from tqdm import tqdm
 
-from audiollm.data.files.atomic import atomic_write
-from audiollm.data.packages import Package, publish_folder
+from audiollm.data.files.atomic import atomic_folder, atomic_write
+from audiollm.data.packages import Package
 from audiollm.data.records import Split
 
 from .clips import MANIFEST_NAME, Clip, ClipFacts, CorpusError, Recording, assign_splits, save_manifest
@@ -143,7 +143,7 @@ def build_corpus(corpus: str | Corpus, output_dir: str | Path, *, audio_format: 
     if audio_format not in ("flac", "wav", "opus"):
         raise ValueError(f"audio_format={audio_format!r}: use flac, wav or opus")
     folder = Path(output_dir)
-    with publish_folder(folder) as temporary:
+    with atomic_folder(folder, existing="refuse") as temporary:
         recordings = list_recordings(corpus)
         splits = assign_splits(recordings)
         clips = write_clips(recordings, splits, temporary, partial(_encode, audio_format=audio_format))

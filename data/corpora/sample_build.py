@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import logging
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 from jsonargparse import auto_cli
 from torch import Tensor
 
-from audiollm.data.packages import publish_folder
+from audiollm.data.files.atomic import atomic_folder
 from audiollm.data.records import Split
 
 from .build import ATTRIBUTION_NAME, CORPORA, SAMPLE_RATE, list_recordings, write_attribution, write_clips
@@ -69,16 +68,13 @@ def build_sample(output_dir: str = str(SAMPLE_FOLDER)) -> None:
     refused = sorted({recording.facts.licence for recording in chosen} - LICENCES)
     if refused:
         raise CorpusError(f"recordings under {', '.join(refused)} may not ship with the project")
-    temporary = folder.with_name(f".{folder.name}.new")
-    with publish_folder(temporary) as building:
+    with atomic_folder(folder) as building:
         clips = write_clips(chosen, splits, building, _encode)
         save_manifest(clips, building / MANIFEST_NAME)
         write_attribution(clips, building / ATTRIBUTION_NAME, "Sample corpus of audiollm")
         size = sum(path.stat().st_size for path in building.rglob("*") if path.is_file())
         if size >= MAX_BYTES:
             raise CorpusError(f"the sample takes {size} bytes; it must stay below {MAX_BYTES}")
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
     logger.info("%d clips, %.1f min, %d bytes", len(clips), sum(clip.duration_seconds for clip in clips) / 60, size)
 
 
