@@ -26,7 +26,7 @@ from audiollm.benchmarks.questions.predictions import RECORDING_CUT, REPLY_CUT
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import probe_audio
 from audiollm.data.chat.base import ChatError
-from audiollm.installed_versions import installed_versions
+from audiollm.environment import installed_versions
 
 from .asking import AskedQuestion, Outcome, outcomes_of
 from .prediction_log import LoggedAnswers, PredictionLog
