@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import re
 from collections import Counter
@@ -19,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_lines import read_numbered_lines, write_json_lines
 from audiollm.data.records import SOUND_TYPES, SPLITS, Split
 
 MANIFEST_NAME = "manifest.jsonl"
@@ -231,9 +230,7 @@ def save_manifest(clips: Iterable[Clip], path: Path) -> None:
     """
     ordered = sorted(clips, key=lambda clip: clip.id)
     check_clips(ordered, path)
-    with atomic_write(path) as file:
-        for clip in ordered:
-            file.write(json.dumps(_to_record(clip, path.parent), ensure_ascii=False) + "\n")
+    write_json_lines(path, (_to_record(clip, path.parent) for clip in ordered))
 
 
 def load_manifest(path: Path) -> list[Clip]:
@@ -252,11 +249,17 @@ def load_manifest(path: Path) -> list[Clip]:
     """
     path = path / MANIFEST_NAME if path.is_dir() else path
     clips = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            clips.append(_from_record(json.loads(line), path.parent.resolve()))
-        except (json.JSONDecodeError, CorpusError, TypeError) as error:
-            raise CorpusError(f"{path}:{number}: {error}") from error
+    folder = path.parent.resolve()
+    try:
+        for number, record in read_numbered_lines(path):
+            try:
+                clips.append(_from_record(record, folder))
+            except (CorpusError, TypeError) as error:
+                raise CorpusError(f"{path}:{number}: {error}") from error
+    except CorpusError:
+        raise
+    except ValueError as error:  # no JSON
+        raise CorpusError(str(error)) from error
     check_clips(clips, path)
     return clips
 
@@ -285,9 +288,7 @@ def _to_record(clip: Clip, folder: Path) -> dict[str, Any]:
 _STRING_FIELDS = {item.name for item in dataclasses.fields(Clip)} - {"duration_seconds", "attributes"}
 
 
-def _from_record(record: Any, folder: Path) -> Clip:
-    if not isinstance(record, dict):
-        raise CorpusError(f"expected a JSON object, found {type(record).__name__}")
+def _from_record(record: dict[str, Any], folder: Path) -> Clip:
     for name, value in record.items():
         if name in _STRING_FIELDS and not isinstance(value, str):
             raise CorpusError(f"{name} is {value!r}; give a string")

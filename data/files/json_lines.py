@@ -81,6 +81,13 @@ def read_json_lines(path: str | os.PathLike[str], *, problems: list[str] | None 
         ValueError: a line is not a JSON object; its number is named.
         OSError: the file cannot be read.
     """
+    return (record for _, record in read_numbered_lines(path, problems=problems))
+
+
+def read_numbered_lines(
+    path: str | os.PathLike[str], *, problems: list[str] | None = None
+) -> Iterator[tuple[int, Record]]:
+    """Does what `read_json_lines` does, and yields the number of each line too, from 1, for messages about it."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if number == 1:
@@ -98,7 +105,7 @@ def read_json_lines(path: str | os.PathLike[str], *, problems: list[str] | None 
                 raise ValueError(f"{path}: line {number} is not JSON ({error}); mend or remove it") from error
             if not isinstance(record, dict):
                 raise ValueError(f"{path}: line {number} is a JSON {type(record).__name__}, not an object")
-            yield record
+            yield number, record
 
 
 def read_finished_lines(file: IO[bytes]) -> Iterator[tuple[int, Any]]:
@@ -222,7 +229,7 @@ def check_same_run(
     *,
     output: str | os.PathLike[str] | None = None,
     may_differ: Sequence[str] = (),
-    otherwise: str = "Choose another output, or delete it to start afresh",
+    otherwise: str = "choose another output, or delete it to start afresh",
 ) -> bool:
     """Writes down what run an output is of, or refuses to go on with the output of another one.
 
@@ -255,7 +262,7 @@ def refuse_other_run(
     identity: Mapping[str, Any],
     *,
     may_differ: Sequence[str] = (),
-    otherwise: str = "Choose another output, or delete it to start afresh",
+    otherwise: str = "choose another output, or delete it to start afresh",
 ) -> None:
     """Compares what an output was begun with; see `check_same_run`.
 
@@ -265,7 +272,7 @@ def refuse_other_run(
     identity = json.loads(json.dumps(identity))  # as `found` was read: tuples are lists there
     changed = list(_differences(found, identity, may_differ))
     if changed:
-        raise ValueError(f"{output} was begun with another {'; '.join(changed)}. {otherwise}")
+        raise ValueError(f"{output} was begun with another {'; '.join(changed)}; {otherwise}")
 
 
 def _differences(

@@ -223,7 +223,7 @@ def test_a_bad_line_is_named(tmp_path, change, message):
 
 def test_a_broken_line_is_named(tmp_path):
     (tmp_path / "manifest.jsonl").write_text('{"id": ')
-    with pytest.raises(CorpusError, match=r"manifest\.jsonl:1: "):
+    with pytest.raises(CorpusError, match=r"manifest\.jsonl: line 1 is not JSON"):
         load_manifest(tmp_path)
 
 

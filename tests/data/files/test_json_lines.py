@@ -75,7 +75,7 @@ def test_a_log_goes_on_where_a_killed_process_left_it(tmp_path):
         log.append({"kind": "answer", "id": 2})
     assert path.read_bytes() == before.removesuffix(b'{"kind": "ans') + b'{"kind": "answer", "id": 2}\n'
     assert [entry.name for entry in path.parent.iterdir()] == ["log.jsonl"]
-    with pytest.raises(ValueError, match=r"begun with another model\.name \(a, now b\)\. Choose"):
+    with pytest.raises(ValueError, match=r"begun with another model\.name \(a, now b\); choose"):
         _log(path, model={"name": "b"}, seeds=(1, 2)).__enter__()
     path.write_text('{"kind": "run", "n": 1}\n{"kind": "other"}\n')
     with pytest.raises(ValueError, match=r"log\.jsonl:2 is no line of ours \(answer\)"):
@@ -89,8 +89,8 @@ def test_an_output_belongs_to_one_run(tmp_path):
     assert not check_same_run(path, identity)
     assert json.loads(path.read_text()) == {"model": "a", "seeds": [1, 2], "at": "noon"}
     assert check_same_run(path, identity | {"at": "night"}, may_differ=["at"])
-    with pytest.raises(ValueError, match=r"out was begun with another model \(a, now None\); x \(None, now 1\)\. Stop"):
-        check_same_run(path, {"seeds": [1, 2], "at": "noon", "x": 1}, output="out", otherwise="Stop")
+    with pytest.raises(ValueError, match=r"out was begun with another model \(a, now None\); x \(None, now 1\); stop"):
+        check_same_run(path, {"seeds": [1, 2], "at": "noon", "x": 1}, output="out", otherwise="stop")
 
 
 def test_a_line_holds_what_json_cannot_by_way_of_a_default():
