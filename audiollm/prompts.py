@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from audiollm.data.prompts import Prompt, draw, numbered
+from audiollm.data.prompts import Prompt, numbered
+from audiollm.data.sampling import draw
 from audiollm.data.voices.instructions import SPEAK, SPEAK_IN_VOICE
 
 __all__ = ["TASKS", "Prompt", "choose_prompt", "instruction", "prompt", "prompts"]

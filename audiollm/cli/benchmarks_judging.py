@@ -59,7 +59,8 @@ def judging_actions(benchmark: str) -> dict[str, Callable[..., None]]:
         from audiollm.benchmarks.questions.base import benchmark_named
         from audiollm.benchmarks.questions.grading.judging import judge_predictions
         from audiollm.benchmarks.sap.judging import JudgeSettings
-        from audiollm.data.chat.base import EndpointSettings, open_chat_model
+        from audiollm.data.chat.base import EndpointSettings
+        from audiollm.data.chat.opening import open_chat_model
 
         endpoint = EndpointSettings(max_retries=max_retries, timeout_seconds=timeout_seconds)
         settings = JudgeSettings(votes=votes, temperature=temperature, concurrency=concurrency, seed=seed)

@@ -77,7 +77,7 @@ def _ask_about(
     """
     from rich.progress import track
 
-    from audiollm.data.audio.reading import AudioError
+    from audiollm.data.audio.opening import AudioError
     from audiollm.modeling import AudioLLM, ContextError
 
     assert isinstance(llm, AudioLLM)

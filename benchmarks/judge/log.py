@@ -13,8 +13,8 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from audiollm.data.chat.base import ChatError
-from audiollm.data.files.append_only_log import cut_unfinished_line, read_log_lines
-from audiollm.data.files.folder_lock import locked_folder
+from audiollm.data.files.json_lines import cut_unfinished_line, read_log_lines
+from audiollm.data.files.lock import locked_folder
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from audiollm.data.chat.base import LOCAL_PREFIX, ChatError, EndpointSettings
+from audiollm.data.chat.base import ChatError, EndpointSettings
+from audiollm.data.chat.opening import LOCAL_PREFIX
 from audiollm.environment import find_device
 
 from .revisions import is_audio_llm

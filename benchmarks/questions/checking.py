@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from audiollm.benchmarks.questions.grading.pairing import first_problems
-from audiollm.data.audio.reading import AudioError, AudioInfo, probe_audio, stream_audio
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.reading import AudioInfo, probe_audio, stream_audio
 
 from .base import LoadedQuestions, QuestionBenchmark
 from .data import check_revision

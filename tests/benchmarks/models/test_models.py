@@ -31,7 +31,7 @@ from audiollm.benchmarks.models.base import (
     open_audio_chat_model,
 )
 from audiollm.benchmarks.models.endpoint import wav_file
-from audiollm.data.audio.reading import AudioError
+from audiollm.data.audio.opening import AudioError
 from audiollm.data.chat import endpoint as chat_endpoint
 from audiollm.data.chat.base import ChatError, EndpointSettings
 

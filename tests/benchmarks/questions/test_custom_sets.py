@@ -16,7 +16,7 @@ from audiollm.benchmarks.questions.custom_sets import write_question_set
 from audiollm.benchmarks.questions.data import check_revision
 from audiollm.benchmarks.questions.grading.scoring import score_file
 from audiollm.cli import main
-from audiollm.data.audio.reading import AudioError
+from audiollm.data.audio.opening import AudioError
 
 
 def speech(text: str, gender: str) -> dict[str, Any]:
