@@ -26,8 +26,10 @@ from audiollm.chat.segments import AudioSegment, TextSegment, split_segments
 from audiollm.data.collation import IGNORED_LABEL, collate
 from audiollm.data.conversation.loading import AudioPart, Conversation
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 
-from .audio_tokenizer_folder import AUDIO_TOKENIZER_FOLDER, Origin, copy_audio_tokenizer, save_audio_tokenizer
+from .folders import Origin, copy_audio_tokenizer, save_audio_tokenizer
+from .mini import AUDIO_TOKENIZER_FOLDER
 from .vocabulary import AUDIO_END, AUDIO_START, AudioVocabulary
 
 CHAT_TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
@@ -313,8 +315,6 @@ class AudioLLMProcessor(ProcessorMixin):
         Raises:
             ValueError: if this processor knows no audio tokenizer.
         """
-        from audiollm.tokenizer.modeling import UniAudioTokenizer
-
         if self.codec_path is None:
             raise ValueError(
                 "this processor has no audio tokenizer, so it takes codes but no recordings: pass audio_tokenizer= or "
