@@ -20,20 +20,19 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
+from audiollm.chat.input import AudioSource, Chat, audio_parts
 from audiollm.data.conversation.loading import Conversation, Message, TextPart
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
-from audiollm.generation.request import ContextError, GenerationRequest, GenerationSettings
-from audiollm.generation.result import FinishReason, GenerationResult
+from audiollm.generation.request import GenerationRequest, GenerationSettings
+from audiollm.generation.result import GenerationResult
 from audiollm.generation.streaming import AnswerStream
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .folders import check_folder, load_text_llm
 from .mini import model_or_mini
-from .processing import AudioLLMProcessor, AudioSource, Chat, audio_parts
+from .processing import AudioLLMProcessor
 from .vocabulary import AudioVocabulary, extend
-
-__all__ = ["AudioLLM", "ContextError", "FinishReason", "GenerationResult", "load_text_llm"]
 
 
 class AudioLLM:
@@ -199,7 +198,7 @@ class AudioLLM:
         audio: AudioSource | Sequence[AudioSource],
         question: str,
         *,
-        sampling_rate: int | None = None,
+        sample_rate: int | None = None,
         **generation: Any,
     ) -> str:
         """Asks something about a recording (or several) and returns the answer's text.
@@ -207,10 +206,10 @@ class AudioLLM:
         Args:
             audio: path, bytes of a file, samples or codes; a list of them for several recordings.
             question: the request.
-            sampling_rate: rate in Hz of samples.
+            sample_rate: rate in Hz of samples.
             generation: as for `generate`.
         """
-        user = Message("user", [*audio_parts(audio, sampling_rate), TextPart(question)])
+        user = Message("user", [*audio_parts(audio, sample_rate), TextPart(question)])
         return self.chat(Conversation("question", [user]), **generation).texts[0]
 
     def chat(

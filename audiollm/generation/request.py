@@ -212,12 +212,12 @@ class GenerationRequest:
 
     def _generation_config(self, options: dict[str, Any], is_drawn: bool) -> GenerationConfig:
         """A config in which our processors alone decide how to draw; takes its own settings out of the options."""
-        own = self._model.generation_config
+        stored = self._model.generation_config
         settings: dict[str, Any] = {
             "max_new_tokens": self._max_new_tokens,
             "eos_token_id": self._eos_token_ids or None,
-            "pad_token_id": own.pad_token_id if own.pad_token_id is not None else self._processor.pad_token_id,
-            "bos_token_id": own.bos_token_id,
+            "pad_token_id": stored.pad_token_id if stored.pad_token_id is not None else self._processor.pad_token_id,
+            "bos_token_id": stored.bos_token_id,
             # Written out, for what is left open is taken from the checkpoint's own settings.
             "do_sample": False,
             "temperature": 1.0,
@@ -243,9 +243,11 @@ class GenerationRequest:
         result = GenerationResult([], [], [], [], [])
         eos = torch.tensor(self._eos_token_ids, dtype=torch.long)
         for row_S, starts_inside in zip(new_ids_BS, is_inside, strict=True):
+            # A row that ended before the others has been filled up behind its end.
             ends = torch.isin(row_S, eos).nonzero()
             token_ids = row_S[: int(ends[0]) + 1] if len(ends) else row_S
             is_cut = not len(ends) and len(row_S) >= self._max_new_tokens
+            # A segment that the prompt opened would look unopened without its mark.
             opening = [self._processor.vocabulary.start_id] if starts_inside else []
             segments = self._processor.split([*opening, *token_ids.tolist()])
             result.token_ids.append(token_ids)

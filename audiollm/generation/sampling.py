@@ -80,7 +80,7 @@ class RepetitionAwareSampler(LogitsProcessor):
         self.settings = settings
         self.seed = seed
         self.prompt_length = prompt_length
-        self._generator: torch.Generator | None = None
+        self._generator: torch.Generator | None = None  # made at the first draw, when the device is known
         self._warpers = LogitsProcessorList()
         if settings.temperature != 1.0:
             self._warpers.append(TemperatureLogitsWarper(settings.temperature))
@@ -98,6 +98,7 @@ class RepetitionAwareSampler(LogitsProcessor):
             again_B = self._draw(scores)
             recent_BK = input_ids[:, max(self.prompt_length, input_ids.shape[1] - window) :]
             num_repeats_B = (recent_BK == drawn_B[:, None]).sum(dim=1)
+            # At least one: a threshold of 0 must not draw again what has not been said.
             too_often_B = num_repeats_B >= max(1.0, self.settings.repetition_threshold * window)
             drawn_B = torch.where(self.vocabulary.is_code(drawn_B) & too_often_B, again_B, drawn_B)
         return torch.full_like(scores, -torch.inf).scatter(1, drawn_B[:, None], 0.0)
