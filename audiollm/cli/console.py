@@ -14,6 +14,7 @@ def load_tokenizer(path_or_id: str, dtype: str, device: str | None) -> Any:
     """The audio tokenizer, with only the layers that decide the codes; "mini" is the embedded one."""
     import torch
 
+    from audiollm.environment import find_device
     from audiollm.mini import tokenizer_or_mini
     from audiollm.tokenizer.modeling import UniAudioTokenizer
 
@@ -26,25 +27,10 @@ def load_audio_llm(path_or_id: str, dtype: str, device: str | None) -> Any:
     """The Audio-LLM; not annotated as one, because the parser would import what annotations name."""
     import torch
 
+    from audiollm.environment import find_device
     from audiollm.modeling import AudioLLM
 
     return AudioLLM.from_pretrained(path_or_id, dtype=getattr(torch, dtype), device=find_device(device))
-
-
-def find_device(wanted: str | None) -> str:
-    """The device asked for, else the first GPU, else the CPU.
-
-    Raises:
-        ValueError: if a GPU is asked for where there is none.
-    """
-    import torch
-
-    has_gpu = torch.cuda.is_available()
-    if wanted is not None and wanted.startswith("cuda") and not has_gpu:
-        raise ValueError(
-            f"--device {wanted}: this torch ({torch.__version__}) sees no CUDA device; see `audiollm doctor`"
-        )
-    return wanted or ("cuda" if has_gpu else "cpu")
 
 
 def write_line(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .console import Dtype, find_device, load_audio_llm, load_tokenizer, show
+from .console import Dtype, load_audio_llm, load_tokenizer, show
 
 NO_RECOGNIZER = "none"
 
@@ -162,5 +162,6 @@ def describe_speaker(recording: str | None, encoder: str, device: str | None) ->
     if recording is None:
         return None
     from audiollm.data.voices.encoders import embed_recording, load_speaker_encoder
+    from audiollm.environment import find_device
 
     return embed_recording(load_speaker_encoder(encoder, find_device(device)), recording)

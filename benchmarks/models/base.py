@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from audiollm.data.chat.base import LOCAL_PREFIX, ChatError, EndpointSettings
+from audiollm.environment import find_device
 
 from .revisions import is_audio_llm
 
@@ -154,17 +155,8 @@ def open_audio_chat_model(
     if not name.startswith(LOCAL_PREFIX) and is_audio_llm(name):
         from .audio_llm import OwnModel
 
-        return OwnModel(name, settings=settings, device=device or own_device(), dtype=dtype)
+        return OwnModel(name, settings=settings, device=find_device(device), dtype=dtype)
     from .hf_model import TransformersModel
 
     folder_or_id = name.removeprefix(LOCAL_PREFIX)
-    return TransformersModel(folder_or_id, settings=settings, device=device or own_device(), dtype=dtype)
-
-
-def own_device() -> str:
-    """The GPU of this process: the first one, or its own of several processes; the CPU where there is none."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return TransformersModel(folder_or_id, settings=settings, device=find_device(device), dtype=dtype)

@@ -25,7 +25,7 @@ from audiollm.benchmarks.questions.items import QuestionItem
 from audiollm.benchmarks.questions.predictions import RECORDING_CUT, REPLY_CUT
 from audiollm.data.audio.reading import AudioError, probe_audio
 from audiollm.data.chat.base import ChatError
-from audiollm.installed_versions import installed_versions
+from audiollm.environment import installed_versions
 
 from .asking import AskedQuestion, Outcome, outcomes_of
 from .prediction_log import LoggedAnswers, PredictionLog
