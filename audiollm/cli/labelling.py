@@ -192,8 +192,8 @@ def score_sap(
         device: torch device of a local judge; the first GPU when there is one.
         json: print the scores as JSON.
     """
+    from audiollm.benchmarks.judge.asking import JudgeSettings
     from audiollm.benchmarks.sap import report as sap_report
-    from audiollm.benchmarks.sap.judging import JudgeSettings
     from audiollm.data.chat.opening import open_chat_model
 
     settings = JudgeSettings(votes=votes, temperature=temperature, concurrency=concurrency)

@@ -17,7 +17,7 @@ from .base import AnswerSettings, ChatAnswer, ChatRequest
 from .revisions import checkpoint_revision, folder_revision
 
 
-class OwnModel:
+class AudioLLMUnderTest:
     """An Audio-LLM, asked in batches; texts only.
 
     Args:
