@@ -31,12 +31,12 @@ from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
 from audiollm.tokenizer.decoder.configuration import (
     EstimatorConfig,
     FlowConfig,
-    MelConfig,
     TokenEncoderConfig,
     VocoderConfig,
     WaveformDecoderConfig,
 )
 from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.tokenizer.signal.mel import MelConfig
 from audiollm.training.audio_llm.config import SFTConfig
 from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
 from audiollm.training.decoder.config import DecoderTrainingConfig
