@@ -1,4 +1,4 @@
-"""Commands that listen to recordings."""
+"""Commands that listen to recordings: transcribing, describing, answering."""
 
 from __future__ import annotations
 
