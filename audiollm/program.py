@@ -43,7 +43,7 @@ def run_program(
     Args:
         component: the function to call, or the config class to make.
         run: what is done with the config; None returns what ``component`` returns.
-        name: of the program, in messages of errors; the script's name if None.
+        name: of the program, in its help and in messages of errors; the script's name if None.
         level: of what is logged to stderr.
         arguments: the command line; that of the process if None.
 
@@ -63,6 +63,7 @@ def run_program(
             as_positional=False,
             return_instance=inspect.isclass(component),  # or else a config's properties become sub-commands
             allow_abbrev=False,
+            prog=name,
         )
         return made if run is None else run(made)
 
