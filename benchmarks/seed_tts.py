@@ -29,7 +29,7 @@ from audiollm.benchmarks.speech.seed_tts_voices import score_vector_file
 from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, check_identity, synthesise
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
-from audiollm.data.files.folder_lock import locked_folder
+from audiollm.data.files.lock import locked_folder
 from audiollm.environment import find_device
 from audiollm.modeling import AudioLLM
 

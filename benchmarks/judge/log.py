@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from audiollm.data.files.append_only_log import cut_unfinished_line, read_log_lines
-from audiollm.data.files.folder_lock import locked_folder
+from audiollm.data.files.json_lines import cut_unfinished_line, read_log_lines
+from audiollm.data.files.lock import locked_folder
 
 HEADER, VERDICT, FAILURE = "judging", "verdict", "failure"
 

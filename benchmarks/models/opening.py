@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from audiollm.data.chat.base import LOCAL_PREFIX, EndpointSettings
+from audiollm.data.chat.base import EndpointSettings
+from audiollm.data.chat.opening import LOCAL_PREFIX
 from audiollm.environment import find_device
 
 from .audio_llm import AudioLLMUnderTest

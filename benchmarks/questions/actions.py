@@ -9,7 +9,8 @@ from functools import partial
 from audiollm.benchmarks.harness.actions import Actions
 from audiollm.benchmarks.harness.figures import print_json, show_facts
 from audiollm.benchmarks.judge.asking import JudgeSettings
-from audiollm.data.chat.base import EndpointSettings, open_chat_model
+from audiollm.data.chat.base import EndpointSettings
+from audiollm.data.chat.opening import open_chat_model
 
 from .base import Mode, QuestionBenchmark
 from .checking import check_questions, require_usable

@@ -16,7 +16,7 @@ from audiollm.benchmarks.questions.data import check_revision, load_questions
 from audiollm.benchmarks.questions.grading.scoring import score_file
 from audiollm.benchmarks.questions.registry import BENCHMARKS, benchmark_named
 from audiollm.cli import main
-from audiollm.data.audio.reading import AudioError
+from audiollm.data.audio.opening import AudioError
 
 
 def speech(text: str, gender: str) -> dict[str, Any]:
