@@ -18,7 +18,7 @@ from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, RecordError, file_sha256
 from audiollm.tokenizer.configuration import SAMPLE_RATE
-from audiollm.training.audio_llm.records import DataError
+from audiollm.training.loop.errors import DataError
 
 from .targets import ClipTargets, parse_targets
 
