@@ -15,7 +15,7 @@ from huggingface_hub import snapshot_download
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 
 from audiollm.tokenizer.base import AudioTokenizer
-from audiollm.tokenizer.decoder.attached import copy_decoder_beside
+from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder_beside
 
 AUDIO_TOKENIZER_FOLDER = "audio_tokenizer"
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from audiollm.chat.input import AudioSource, audio_parts
 from audiollm.tokenizer.base import AudioTokenizer, Codes
-from audiollm.tokenizer.decoder.inputs import check_settings
+from audiollm.tokenizer.decoder.inputs import FlowSettings
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,7 +66,7 @@ class SpeechDecoder:
                 "pass return_waveforms=False, or use an audio tokenizer with a decoder/ folder"
             )
         settings = settings or DecodingSettings()
-        check_settings(
+        FlowSettings(  # refuses what makes no sense
             10 if settings.steps is None else settings.steps,
             settings.guidance,
             0 if settings.seed is None else settings.seed,

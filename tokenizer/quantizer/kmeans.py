@@ -8,13 +8,10 @@ Training with a random codebook starts by pulling all features to a few entries;
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .codebook import Codebook
 
@@ -30,34 +27,6 @@ class CodebookFit:
     """Share of entries that are the nearest one of at least one frame, 0 to 1."""
     quantization_error: float
     """Mean squared distance of a frame to its entry over the variance of the frames: 0 is perfect, 1 one mean."""
-
-
-@torch.no_grad()
-def fit_codebook(
-    tokenizer: UniAudioTokenizer,
-    waveforms: Sequence[Tensor],
-    sample_rate: int,
-    *,
-    num_passes: int = 6,
-    batch_size: int = 16,
-    seed: int = 0,
-) -> CodebookFit:
-    """Fits the codebook of ``tokenizer`` in place to what its encoder says of some recordings.
-
-    Args:
-        tokenizer: a tokenizer, for example from :meth:`UniAudioTokenizer.from_whisper`.
-        waveforms: float in [-1, 1], ``[N_i]`` each; all features are held in memory (4 D bytes per 1/25 s).
-        sample_rate: of all waveforms, in Hz.
-        num_passes: k-means iterations.
-        batch_size: 30 s segments encoded at once.
-        seed: decides the frames that entries start on.
-
-    Raises:
-        ValueError: if the recordings give fewer frames than the codebook has entries.
-    """
-    encoded = tokenizer.encode(waveforms, sample_rate, batch_size=batch_size, return_features=True)
-    assert encoded.features is not None
-    return fit_entries(tokenizer.codebook, torch.cat(encoded.features).float(), num_passes=num_passes, seed=seed)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ PIECE_FRAMES = 64
 """Frames drawn at a time."""
 
 
-class NoiseTape:
+class NoiseBuffer:
     """Standard normal noise ``[1, channels, frames * scale]``, drawn as it is asked for and forgotten behind that.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 
-from .noise import NoiseTape
+from .noise import NoiseBuffer
 
 
 class VocoderStream:
@@ -31,7 +31,7 @@ class VocoderStream:
         self._hop_length = config.hop_length
         self._context_frames = max(vocoder.reach, vocoder.f0_predictor.reach)
         self._phase = vocoder.source.draw_phase(1, generator)
-        self._noise = NoiseTape(vocoder.source.num_harmonics, generator, config.hop_length)
+        self._noise = NoiseBuffer(vocoder.source.num_harmonics, generator, config.hop_length)
         device = next(vocoder.parameters()).device
         self._left_mel = torch.zeros(1, config.num_mels, 0, device=device)
         self._left_source = torch.zeros(1, 1, 0, device=device)
