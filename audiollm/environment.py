@@ -1,4 +1,4 @@
-"""What this machine can run: versions, devices, optional parts, and how to get what is missing (`audiollm doctor`)."""
+"""Versions and devices of this machine: the report of `audiollm doctor`, records of runs, where models go."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
@@ -17,6 +18,33 @@ TOOLS = {
     "c++": "DeepSpeed compiles a small operator at its first start; install g++ or clang",
     "git": "run records name the revision; install git",
 }
+
+
+def find_device(device: str | None = None) -> str:
+    """The torch device asked for, else this process's GPU, else the CPU.
+
+    Args:
+        device: such as "cuda:1" or "cpu"; None: the first GPU, or its own where a launcher started several processes.
+
+    Raises:
+        ValueError: if a GPU is asked for where there is none.
+    """
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if device is None:
+        # torchrun and accelerate number a machine's processes; all on one GPU would share its memory.
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if has_gpu else "cpu"
+    if device.startswith("cuda") and not has_gpu:
+        raise ValueError(
+            f"--device {device}: this torch ({torch.__version__}) sees no CUDA device; see `audiollm doctor`"
+        )
+    return device
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """Python's version, and those of packages, for the records that runs leave behind; None where one is absent."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
 
 
 def diagnose() -> dict[str, Any]:

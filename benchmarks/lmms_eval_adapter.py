@@ -22,10 +22,12 @@ import torch
 from lmms_eval.api.model import lmms  # type: ignore[import-not-found]
 from tqdm import tqdm
 
-from audiollm.benchmarks.models.base import AnswerSettings, ChatRequest, open_audio_chat_model, own_device
+from audiollm.benchmarks.models.base import AnswerSettings, ChatRequest
+from audiollm.benchmarks.models.opening import open_audio_chat_model
 from audiollm.data.audio.reading import waveform_from_array
 from audiollm.data.chat.base import ChatError
 from audiollm.data.conversation.audio_parts import parse_audio_part
+from audiollm.environment import find_device
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +90,7 @@ class LmmsEvalModel(lmms):
         if given:  # the command adds options of its own, such as max_batch_size
             logger.warning("model options without effect here: %s", ", ".join(sorted(given)))
         self._batch_size = int(batch_size)
-        self._device = device or own_device()
+        self._device = find_device(device)
         self._model = open_audio_chat_model(
             model, device=self._device, dtype=dtype, endpoint_model=endpoint_model, key_variable=key_variable
         )

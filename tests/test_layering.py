@@ -1,12 +1,15 @@
-"""The folders' import arrows, script names, import cost and the built wheel keep the promises of the architecture."""
+"""The house keeps its plan: import arrows, no circles, small rooms, free script names, import cost, the built wheel."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -20,71 +23,225 @@ MAY_IMPORT: dict[str, set[str]] = {
     "benchmarks": {"tokenizer", "data", "audiollm"},
     "training": {"tokenizer", "data", "audiollm", "benchmarks"},
 }
-# The commands sit on top of everything and import inside their functions.
-ABOVE_ALL = ROOT / "audiollm" / "cli"
+# The command line sits on top of everything; it alone imports inside its functions, so that --help answers at once.
+COMMAND_LINE = "audiollm.cli"
+SHIPPED = {".py", ".json", ".jsonl", ".jinja", ".yaml", ".tsv", ".opus", ".md", ".safetensors", ".txt"}
+MAX_MODULES = 15
+MAX_SHARED_PREFIX = 2
+
+Graph = dict[str, set[str]]
 
 
-def python_files(folder: str) -> list[Path]:
+# --- the imports ------------------------------------------------------------------------------------------------------
+
+
+def own_files(folder: str, pattern: str = "*.py") -> list[Path]:
     """The folder's own files: `audiollm/data` and its sisters are links to other folders."""
-    files = (ROOT / folder).rglob("*.py")
-    return [path for path in files if not any(parent.is_symlink() for parent in path.parents)]
+    files = (ROOT / folder).rglob(pattern)
+    return sorted(path for path in files if not any(parent.is_symlink() for parent in path.parents))
 
 
-def folder_of(module: str) -> str:
-    """The folder that holds an absolute `audiollm…` module name."""
+def installed_path(path: Path) -> str:
+    """Where a file lies once it is installed: every top-level folder is a subpackage of `audiollm`."""
+    parts = path.relative_to(ROOT).parts
+    return "/".join(parts if parts[0] == "audiollm" else ("audiollm", *parts))
+
+
+def module_name(path: Path) -> str:
+    """The dotted name of a file, such as ``audiollm.tokenizer.base``; a package's is that of its ``__init__``."""
+    return installed_path(path.with_suffix("")).replace("/", ".").removesuffix(".__init__")
+
+
+MODULES: dict[str, Path] = {module_name(path): path for folder in MAY_IMPORT for path in own_files(folder)}
+FACES = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+
+
+def imported_names(nodes: Iterable[ast.AST], package: str) -> Iterator[str]:
+    """Everything that is imported, as absolute dotted names: in functions and for type checkers too.
+
+    Args:
+        nodes: of a syntax tree.
+        package: in which relative imports are resolved.
+    """
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func) and node.args:
+            yield dynamic_target(node.args[0], package)
+
+
+def dynamic_target(argument: ast.expr, package: str) -> str:
+    """What ``import_module(argument)`` reaches: an f-string counts up to its first gap, other expressions not."""
+    if isinstance(argument, ast.JoinedStr) and argument.values and isinstance(argument.values[0], ast.Constant):
+        argument = argument.values[0]
+    text = argument.value if isinstance(argument, ast.Constant) else ""
+    return package + text if isinstance(text, str) and text.startswith(".") else str(text)
+
+
+def module_of(name: str, modules: Mapping[str, object]) -> str | None:
+    """The module that holds a dotted name: itself, or the longest part of it that is one."""
+    while name:
+        if name in modules:
+            return name
+        name = name.rpartition(".")[0]
+    return None
+
+
+def import_graph() -> Graph:
+    """Which of our modules each of them imports, faces left out: a sub-module's import runs them anyway."""
+    graph: Graph = {}
+    for name, path in MODULES.items():
+        package = name if name in FACES else name.rpartition(".")[0]
+        found = imported_names(ast.walk(ast.parse(path.read_text(encoding="utf-8"))), package)
+        graph[name] = {module for target in found if (module := module_of(target, MODULES))} - {name}
+    return graph
+
+
+GRAPH = import_graph()
+
+
+def circles(graph: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """The groups of nodes that reach each other: an arrow whose target reaches its source is part of one."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            new = [node for node in graph.get(waiting.pop(), ()) if node not in seen]
+            seen.update(new)
+            waiting += new
+        reached[start] = seen
+    found = {tuple(sorted(n for n in graph if n in reached[m] and m in reached[n])) for m in graph if m in reached[m]}
+    return [list(group) for group in sorted(found)]
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circles({name: GRAPH[name] - FACES for name in GRAPH.keys() - FACES}) == []
+
+
+@pytest.mark.parametrize("package", sorted(FACES))
+def test_no_circle_among_the_rooms_of_a_folder(package: str) -> None:
+    """Each sub-folder is one node: what it holds may know what another holds, but not the other way round as well."""
+    inside = f"{package}."
+    graph: Graph = {}
+    for name in GRAPH.keys() - FACES:
+        if name.startswith(inside):
+            node = name.removeprefix(inside).split(".")[0]
+            targets = {t.removeprefix(inside).split(".")[0] for t in GRAPH[name] - FACES if t.startswith(inside)}
+            graph.setdefault(node, set()).update(targets - {node})
+    if package == "audiollm":  # its links are folders of their own, whose arrows the test of the layers keeps
+        graph = {node: targets - MAY_IMPORT.keys() for node, targets in graph.items() if node not in MAY_IMPORT}
+    assert circles(graph) == []
+
+
+def test_the_graph_sees_every_spelling_of_an_import() -> None:
+    def names(source: str) -> set[str]:
+        return set(imported_names(ast.walk(ast.parse(source)), "audiollm.data.audio"))
+
+    assert names("import audiollm.training.sft") == {"audiollm.training.sft"}
+    assert names("from audiollm import data") == {"audiollm.data"}
+    assert names("def f():\n    from audiollm.benchmarks import metrics") == {"audiollm.benchmarks.metrics"}
+    assert names("if TYPE_CHECKING:\n    from .reading import load_audio") == {"audiollm.data.audio.reading.load_audio"}
+    assert names("from ..files import atomic") == {"audiollm.data.files.atomic"}
+    assert names("import_module('audiollm.benchmarks.mmau')") == {"audiollm.benchmarks.mmau"}
+    assert names("importlib.import_module(f'audiollm.benchmarks.{name}')") == {"audiollm.benchmarks."}
+    assert names("import_module(f'.{name}')") == {"audiollm.data.audio."}
+
+
+def test_circles_are_found_and_chains_are_none() -> None:
+    assert circles({"a": ["b"], "b": ["c"], "c": []}) == []
+    assert circles({"a": ["b"], "b": ["c"], "c": ["a"], "d": ["a"]}) == [["a", "b", "c"]]
+
+
+# --- the arrows -------------------------------------------------------------------------------------------------------
+
+
+def layer(module: str) -> str:
+    """The top-level folder that holds a module."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in MAY_IMPORT else "audiollm"
 
 
-def imported_folders(source: str) -> set[str]:
-    """Which of our folders a file's absolute imports reach."""
-    folders = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module == "audiollm":
-            names = [f"audiollm.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names = [node.module or ""]
-        else:
-            continue
-        folders |= {folder_of(name) for name in names if name.split(".")[0] == "audiollm"}
-    return folders
-
-
-def bare_imports(source: str) -> set[str]:
-    """Absolute imports of `tokenizer`, `data` and so on by their bare folder name."""
-    nodes = list(ast.walk(ast.parse(source)))
-    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0}
-    return {name for name in names if name.split(".")[0] in MAY_IMPORT.keys() - {"audiollm"}}
-
-
 @pytest.mark.parametrize("folder", MAY_IMPORT)
 def test_imports_follow_the_layering(folder: str) -> None:
-    forbidden = MAY_IMPORT.keys() - MAY_IMPORT[folder] - {folder}
-    assert python_files(folder)
-    for path in python_files(folder):
-        if path.parent == ABOVE_ALL:
+    allowed = MAY_IMPORT[folder] | {folder}
+    ours = [name for name in MODULES if layer(name) == folder and not name.startswith(COMMAND_LINE)]
+    assert ours
+    assert [(name, target) for name in ours for target in GRAPH[name] if layer(target) not in allowed] == []
+
+
+def test_nothing_imports_the_command_line() -> None:
+    above = [name for name in MODULES if not name.startswith(COMMAND_LINE)]
+    assert [(n, target) for n in above for target in GRAPH[n] if target.startswith(COMMAND_LINE)] == []
+
+
+def test_no_folder_is_imported_by_its_bare_name() -> None:
+    for name, path in MODULES.items():
+        found = imported_names(ast.walk(ast.parse(path.read_text(encoding="utf-8"))), name)
+        assert not {target.split(".")[0] for target in found} & (MAY_IMPORT.keys() - {"audiollm"}), path
+
+
+def test_only_commands_import_ours_inside_functions() -> None:
+    """There and under TYPE_CHECKING an import hides from readers what a module knows."""
+    hidden = []
+    for name, path in MODULES.items():
+        if name.startswith(COMMAND_LINE):
             continue
-        assert not imported_folders(path.read_text()) & forbidden, f"{path} breaks the layering"
-        assert not bare_imports(path.read_text()), f"{path} imports a folder by its bare name"
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        deep = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        deep += [node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+        found = {target for part in deep for target in imported_names(ast.walk(part), name.rpartition(".")[0])}
+        hidden += [(name, target) for target in sorted(found) if target.startswith("audiollm.")]
+    assert hidden == []
 
 
-def test_the_layering_check_sees_every_spelling_of_an_import() -> None:
-    assert imported_folders("import audiollm.training.sft") == {"training"}
-    assert imported_folders("from audiollm import data") == {"data"}
-    assert imported_folders("def f():\n    from audiollm.benchmarks.metrics import wer") == {"benchmarks"}
-    assert imported_folders("from audiollm.vocabulary import extend") == {"audiollm"}
-    assert imported_folders("from .codebook import Codebook") == set()
-    assert bare_imports("from tokenizer.codebook import Codebook") == {"tokenizer.codebook"}
+# --- the rooms --------------------------------------------------------------------------------------------------------
+
+
+def test_no_room_is_crowded() -> None:
+    sizes = Counter(path.parent for name, path in MODULES.items() if name not in FACES)
+    assert {str(folder): size for folder, size in sizes.items() if size > MAX_MODULES} == {}
+
+
+def test_no_prefix_does_the_work_of_a_folder() -> None:
+    prefixes = Counter(
+        (path.parent, path.stem.split("_")[0]) for path in MODULES.values() if "_" in path.stem.strip("_")
+    )
+    assert [key for key, count in prefixes.items() if count > MAX_SHARED_PREFIX] == []
+
+
+def test_every_folder_of_modules_has_a_face_that_says_what_it_is() -> None:
+    assert {path.parent for path in MODULES.values()} == {MODULES[name].parent for name in FACES}
+    for name in FACES:
+        docstring = ast.get_docstring(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+        assert docstring, f"{name} doesn't say what it holds"
 
 
 @pytest.mark.parametrize("folder", ["training", "benchmarks"])
-def test_scripts_shadow_no_dependency(folder: str) -> None:
-    optional = {"datasets", "deepspeed", "evaluate", "wandb"}  # absent on a bare machine
+def test_names_beside_scripts_shadow_no_dependency(folder: str) -> None:
+    """Launching a script puts its folder first on the import path: files and folders there hide others' packages."""
+    optional = {"datasets", "deepspeed", "evaluate", "wandb", "ray", "vllm", "trl"}  # absent on a bare machine
     taken = sys.stdlib_module_names | packages_distributions().keys() | MAY_IMPORT.keys() | optional
-    assert not {path.stem for path in (ROOT / folder).glob("*.py")} & taken
+    names = {path.stem for path in (ROOT / folder).iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert not (names - {"__init__", "__pycache__"}) & taken
+
+
+@pytest.mark.parametrize("folder", ["training", "benchmarks"])
+def test_scripts_are_programs_and_only_recipes_and_commands_import_them(folder: str) -> None:
+    scripts = {module_name(path) for path in (ROOT / folder).glob("*.py") if path.name != "__init__.py"}
+    adapters = {"audiollm.benchmarks.lmms_eval_adapter"}  # an entry point of another program
+    for name in scripts - adapters:
+        assert 'if __name__ == "__main__":' in MODULES[name].read_text(encoding="utf-8"), name
+    libraries = GRAPH.keys() - scripts - {name for name in GRAPH if name.startswith(COMMAND_LINE)}
+    found = [(name, target) for name in libraries for target in GRAPH[name] & scripts]
+    assert [pair for pair in found if not pair[0].startswith("audiollm.training.recipes.")] == []
+
+
+# --- what importing costs ---------------------------------------------------------------------------------------------
 
 
 def modules_after(statement: str) -> set[str]:
@@ -110,11 +267,39 @@ def test_unknown_public_name_lists_the_known_ones() -> None:
         _ = audiollm.Tokenizer
 
 
-def test_every_public_name_resolves() -> None:
-    import audiollm
+@pytest.mark.parametrize("package", sorted(FACES))
+def test_every_public_name_of_a_face_resolves(package: str) -> None:
+    face = __import__(package, fromlist=["__all__"])
+    for name in getattr(face, "__all__", ()):
+        assert getattr(face, name) is not None
 
-    for name in audiollm.__all__:
-        assert getattr(audiollm, name) is not None
+
+def import_alone(module: str) -> None:
+    """Imports a module as the first of ours: what leans on another having been imported before it fails."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "audiollm"]:
+        del sys.modules[name]
+    importlib.import_module(module)
+
+
+@pytest.fixture
+def fresh_modules() -> Iterator[None]:
+    """Puts our modules back as they were: other tests hold objects of theirs."""
+    before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "audiollm"}
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "audiollm"]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+@pytest.mark.parametrize("package", sorted(FACES))
+def test_each_face_can_be_imported_first(package: str, fresh_modules: None) -> None:
+    import_alone(package)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - FACES - {"audiollm.benchmarks.lmms_eval_adapter"}))
+def test_each_module_can_be_imported_first(module: str, fresh_modules: None) -> None:
+    import_alone(module)
 
 
 @pytest.mark.multiprocess
@@ -129,11 +314,11 @@ def test_a_built_wheel_holds_every_folder_and_imports_on_its_own(tmp_path: Path)
     (wheel,) = tmp_path.glob("audiollm-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"audiollm"}
-    assert "audiollm/tokenizer/quantizer/codebook.py" in names
-    assert "audiollm/training/configs/sft.yaml" in names
-    assert "audiollm/chat_template.jinja" in names
-    assert "audiollm/data/corpora/sample/manifest.jsonl" in names
-    assert sum(name.endswith(".opus") for name in names) == len(list((ROOT / "data/corpora/sample").rglob("*.opus")))
+    expected = {
+        installed_path(path) for folder in MAY_IMPORT for path in own_files(folder, "*") if path.suffix in SHIPPED
+    }
+    assert {".py", ".opus", ".yaml"} <= {Path(name).suffix for name in expected}
+    assert expected - set(names) == set()
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     code = "import audiollm.tokenizer.quantizer.codebook as m; print(m.__file__)"

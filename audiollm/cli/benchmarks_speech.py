@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from .console import find_device, show
+from audiollm.environment import find_device
+
+from .console import show
 
 
 def score_seed_tts_pairs(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import html
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from audiollm.benchmarks.harness.page import page
+from audiollm.benchmarks.harness.page import markdown_text, render
 from audiollm.data.files.atomic import atomic_write
 
 from .board import Leaderboard
@@ -35,6 +34,13 @@ class Cell:
     text: str
     link: str | None = None
 
+    @property
+    def markdown(self) -> str:
+        """The cell as Markdown; a space before the text stays, so that it can follow another cell."""
+        lead = " " if self.text.startswith(" ") else ""
+        shown = markdown_text(self.text)
+        return lead + (shown if self.link is None else f"[{shown}]({self.link})")
+
 
 def write_pages(board: Leaderboard, output: str | os.PathLike[str]) -> list[Path]:
     """Writes ``<output>.md`` and ``<output>.html``; links are relative to their folder.
@@ -45,7 +51,7 @@ def write_pages(board: Leaderboard, output: str | os.PathLike[str]) -> list[Path
     """
     base = Path(re.sub(r"\.(md|html?)$", "", os.fspath(output)))
     base.parent.mkdir(parents=True, exist_ok=True)
-    texts = {".md": markdown_page(board, base.parent), ".html": html_leaderboard(board, base.parent)}
+    texts = {".md": markdown_page(board, base.parent), ".html": html_page(board, base.parent)}
     paths = []
     for ending, text in texts.items():
         path = base.with_name(base.name + ending)
@@ -62,34 +68,29 @@ def markdown_page(board: Leaderboard, folder: Path) -> str:
         board: what to show.
         folder: where the page will be, which links are relative to.
     """
-    parts = [f"# {TITLE}", INTRODUCTION]
-    for table in board.tables:
-        parts.append(f"## {_markdown(table.title)}")
-        parts += [_markdown(text) for text in _remarks(table)]
-        parts.append(_markdown_table(_cells(table, folder)))
-        parts.append("\n".join(f"- {_markdown(line)}" for line in legend(table)))
-        notes = _trace_lines(table, folder)
-        if notes:
-            parts.append("Where our figures come from:")
-            parts.append("\n".join(f"- {''.join(map(_markdown_cell, line))}" for line in notes))
-    parts.append("## Files")
-    parts.append("\n".join(f"- {_markdown(line)}" for line in _file_lines(board)))
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return render(Path(__file__).with_name("page.md.jinja"), **_values(board, folder))
 
 
-def html_leaderboard(board: Leaderboard, folder: Path) -> str:
+def html_page(board: Leaderboard, folder: Path) -> str:
     """The page as one HTML file; arguments as for :func:`markdown_page`."""
-    sections = [f"<p>{html.escape(INTRODUCTION)}</p>"]
-    for table in board.tables:
-        sections.append(f"<h2>{html.escape(table.title)}</h2>")
-        sections += [f"<p>{html.escape(text)}</p>" for text in _remarks(table)]
-        sections.append(_html_table(_cells(table, folder)))
-        sections.append(_html_list([[Cell(line)] for line in legend(table)]))
-        notes = _trace_lines(table, folder)
-        if notes:
-            sections.append("<p>Where our figures come from:</p>" + _html_list(notes))
-    sections.append("<h2>Files</h2>" + _html_list([[Cell(line)] for line in _file_lines(board)]))
-    return page(TITLE, sections)
+    return render(Path(__file__).with_name("page.html.jinja"), **_values(board, folder))
+
+
+def _values(board: Leaderboard, folder: Path) -> dict[str, Any]:
+    """What both templates show."""
+    tables = [
+        {
+            "title": table.title,
+            "remarks": [text for text in (table.unit and f"Figures: {table.unit}.", table.note) if text],
+            "head": head,
+            "rows": rows,
+            "legend": legend(table),
+            "traces": _trace_lines(table, folder),
+        }
+        for table in board.tables
+        for head, rows in [_head_and_rows(table, folder)]
+    ]
+    return {"title": TITLE, "introduction": INTRODUCTION, "tables": tables, "files": _file_lines(board)}
 
 
 def legend(table: LeaderboardTable) -> list[str]:
@@ -111,12 +112,8 @@ def figure_text(value: Figure) -> str:
     return f"{rounded:g}" if abs(rounded) < 100_000 else f"{rounded:.0f}"
 
 
-def _remarks(table: LeaderboardTable) -> list[str]:
-    return [text for text in (table.unit and f"Figures: {table.unit}.", table.note) if text]
-
-
-def _cells(table: LeaderboardTable, folder: Path) -> list[list[Cell]]:
-    """Head and rows; columns of facts that no row has are left out."""
+def _head_and_rows(table: LeaderboardTable, folder: Path) -> tuple[list[str], list[list[Cell]]]:
+    """Names of the columns and the cells; columns of facts that no row has are left out."""
     facts = list(dict.fromkeys(name for row in table.rows for name in row.facts if row.facts[name]))
     shown_conditions = [
         name
@@ -125,7 +122,7 @@ def _cells(table: LeaderboardTable, folder: Path) -> list[list[Cell]]:
     ]
     head = ["model", "whose", *table.columns, *facts, *shown_conditions, "source", "note"]
     marks = marks_of(table.rows)
-    lines = [[Cell(name) for name in head]]
+    lines = []
     for row in table.rows:
         mark = marks[conditions_key(row)]
         lines.append(
@@ -139,7 +136,7 @@ def _cells(table: LeaderboardTable, folder: Path) -> list[list[Cell]]:
                 Cell("; ".join(text for text in (_problems(row), row.note) if text)),
             ]
         )
-    return lines
+    return head, lines
 
 
 def _marked(value: Figure, mark: str) -> str:
@@ -189,33 +186,3 @@ def _file_lines(board: Leaderboard) -> list[str]:
 
 def _below(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path != root and path.is_relative_to(root) else path.name
-
-
-def _markdown(text: str) -> str:
-    """Plain text as Markdown: one line, nothing in it read as markup."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", " ".join(text.split()))
-
-
-def _markdown_cell(cell: Cell) -> str:
-    lead = " " if cell.text.startswith(" ") else ""
-    return lead + (f"[{_markdown(cell.text)}]({cell.link})" if cell.link is not None else _markdown(cell.text))
-
-
-def _markdown_table(lines: Sequence[Sequence[Cell]]) -> str:
-    rows = ["| " + " | ".join(map(_markdown_cell, line)) + " |" for line in lines]
-    return "\n".join([rows[0], "|" + " --- |" * len(lines[0]), *rows[1:]])
-
-
-def _html_cell(cell: Cell) -> str:
-    text = html.escape(cell.text)
-    return text if cell.link is None else f'<a href="{html.escape(cell.link)}">{text}</a>'
-
-
-def _html_table(lines: Sequence[Sequence[Cell]]) -> str:
-    head = "".join(f"<th>{_html_cell(cell)}</th>" for cell in lines[0])
-    rows = "".join("<tr>" + "".join(f"<td>{_html_cell(cell)}</td>" for cell in line) + "</tr>" for line in lines[1:])
-    return f'<div style="overflow-x: auto"><table><tr>{head}</tr>{rows}</table></div>'
-
-
-def _html_list(lines: Sequence[Sequence[Cell]]) -> str:
-    return "<ul>" + "".join(f"<li>{''.join(map(_html_cell, line))}</li>" for line in lines) + "</ul>"

@@ -7,7 +7,6 @@ spreadsheet. `summarize_audits` counts the verdicts of any number of people, wit
 from __future__ import annotations
 
 import csv
-import html
 import json
 import math
 import random
@@ -16,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audiollm.benchmarks.harness.page import page, player
-from audiollm.data.audio.reading import AudioError
+from audiollm.benchmarks.harness.page import render, sound_address
+from audiollm.data.audio.opening import AudioError
 from audiollm.data.conversation.loading import parse_audio_part
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
@@ -79,9 +78,9 @@ def write_audit(labelled: Any, folder: Path, *, num_clips: int = 100, seed: int 
         writer = csv.DictWriter(file, ["id", "audio", *(f for name in FIELDS for f in (name, f"{name}_verdict"))])
         writer.writeheader()
         writer.writerows(row | {f"{name}_verdict": "" for name in FIELDS if row[name]} for row in rows)
-    sections = [_INTRODUCTION, *(_section(manifest, index, row) for index, row in zip(chosen, rows, strict=True))]
+    clips = [_clip(manifest, index, row) for index, row in zip(chosen, rows, strict=True)]
     with atomic_write(folder / "audit.html") as file:
-        file.write(page("Are these labels right?", [*sections, _script()]))
+        file.write(render(Path(__file__).with_name("audit.html.jinja"), clips=clips, verdicts=(RIGHT, WRONG)))
     return len(rows)
 
 
@@ -108,54 +107,17 @@ def field_texts(record: SapRecord) -> dict[str, str]:
     }
 
 
-def _section(manifest: Manifest, index: int, row: Mapping[str, str]) -> str:
-    """A clip with a player and a row of buttons for each field that says something."""
+def _clip(manifest: Manifest, index: int, row: Mapping[str, str]) -> dict[str, Any]:
+    """What the page shows of a clip: its sound, or why it cannot be played, and the fields that say something."""
     part = parse_audio_part(manifest[index]["audio"], where=row["id"], base_dir=manifest.base_dir(index))
+    sound, problem = None, None
     try:
-        waveform, sample_rate = part.load(PLAYER_SAMPLE_RATE, mono="mean")
-        sound = player(waveform, sample_rate)
+        sound = sound_address(*part.load(PLAYER_SAMPLE_RATE, mono="mean"))
     except AudioError as error:
-        sound = f"<p>{html.escape(str(error))}</p>"
-    lines = []
-    for name in FIELDS:
-        if not row[name]:
-            continue
-        key = html.escape(json.dumps([row["id"], name]))
-        buttons = "".join(
-            f'<label><input type="radio" name="{key}" value="{verdict}"> {verdict}</label> '
-            for verdict in (RIGHT, WRONG)
-        )
-        label = html.escape(name.replace("_", " "))
-        lines.append(f"<tr><th>{label}</th><td>{html.escape(row[name])}</td><td>{buttons}</td></tr>")
-    return f"<h2>{html.escape(row['id'])}</h2>{sound}<table>{''.join(lines)}</table>"
-
-
-_INTRODUCTION = (
-    "<p>Listen to each clip and say of every line whether it is right; leave out what you cannot tell. "
-    'The verdicts stay in this browser until you <button id="save">save them as CSV</button>.</p>'
-)
-
-
-def _script() -> str:
-    """Keeps verdicts across visits and saves them as the CSV that `read_verdicts` reads."""
-    return """<script>
-const place = "audit " + location.pathname;
-const verdicts = JSON.parse(localStorage.getItem(place) || "{}");
-for (const button of document.querySelectorAll("input[type=radio]")) {
-  button.checked = verdicts[button.name] === button.value;
-  button.addEventListener("change", () => {
-    verdicts[button.name] = button.value;
-    localStorage.setItem(place, JSON.stringify(verdicts));
-  });
-}
-document.getElementById("save").addEventListener("click", () => {
-  const quoted = (text) => '"' + text.replaceAll('"', '""') + '"';
-  const lines = Object.entries(verdicts).map(([key, verdict]) => [...JSON.parse(key), verdict].map(quoted).join(","));
-  const file = new Blob([["id,field,verdict", ...lines].join("\\n") + "\\n"], {type: "text/csv"});
-  const link = Object.assign(document.createElement("a"), {href: URL.createObjectURL(file), download: "verdicts.csv"});
-  link.click();
-});
-</script>"""
+        problem = str(error)
+    # The name of a field's buttons is what the page saves of them, as the script reads it.
+    fields = [(name, json.dumps([row["id"], name]), row[name]) for name in FIELDS if row[name]]
+    return {"id": row["id"], "sound": sound, "problem": problem, "fields": fields}
 
 
 def read_verdicts(path: Path) -> list[tuple[str, bool]]:

@@ -18,12 +18,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from audiollm.benchmarks.harness.page import page, table
+from audiollm.benchmarks.harness.page import render
 from audiollm.benchmarks.harness.pictures import draw_clip
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.metrics.waveform_pairs import bench_library
 from audiollm.benchmarks.speech.judges.transcription import Transcriber
-from audiollm.data.audio.reading import load_audio, resample, source_name
+from audiollm.data.audio.opening import source_name
+from audiollm.data.audio.reading import load_audio, resample
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.files.atomic import atomic_write
 from audiollm.reconstruction import ReconstructionResult
@@ -217,29 +218,19 @@ def _facts(result: ReconstructionResult) -> dict[str, Any]:
 
 
 def _write_pages(report: ReconstructionReport, facts: dict[str, Any]) -> None:
-    rows = [
-        {"": name, **{HEADINGS[metric]: _shown(metric, score) for metric, score in scores.items()}}
-        for name, scores in (("original", report.original), ("reconstructed", report.reconstructed))
-    ]
-    sentences = _explanation(report)
-    fact_rows = [{"": name, " ": value} for name, value in facts.items()]
-    heard = [{"": name, "heard": transcript} for name, transcript in report.transcripts.items()]
+    transcripts = dict(report.transcripts)
     if report.reference_text is not None and not report.reference_is_transcript:
-        heard.insert(0, {"": "text", "heard": report.reference_text})
-    sections = [
-        '<p>Original <audio controls src="original.wav"></audio></p>',
-        '<p>Reconstructed <audio controls src="reconstructed.wav"></audio></p>',
-        table(rows),
-        *(f"<p>{sentence}</p>" for sentence in sentences),
-        '<img alt="waveform and mel spectrogram of both" src="comparison.png">',
-        *([table(heard)] if heard else []),
-        table(fact_rows),
-    ]
-    lines = ["# Reconstruction", "", *_markdown_table(rows), "", *sentences, ""]
-    lines += ["![waveform and mel spectrogram of both](comparison.png)", ""]
-    lines += ["[original.wav](original.wav), [reconstructed.wav](reconstructed.wav)", ""]
-    lines += [*_markdown_table(heard), ""] if heard else []
-    lines += _markdown_table(fact_rows)
+        transcripts = {"text": report.reference_text, **transcripts}
+    values = {
+        "head": ["", *(HEADINGS[metric] for metric in report.original)],
+        "scores": [
+            [name, *(_shown(metric, score) for metric, score in scores.items())]
+            for name, scores in (("original", report.original), ("reconstructed", report.reconstructed))
+        ],
+        "sentences": _explanation(report),
+        "transcripts": transcripts,
+        "facts": facts,
+    }
     machine_readable = {
         "original": report.original,
         "reconstructed": report.reconstructed,
@@ -249,8 +240,8 @@ def _write_pages(report: ReconstructionReport, facts: dict[str, Any]) -> None:
         "facts": facts,
     }
     files = {
-        "report.md": "\n".join(lines) + "\n",
-        "report.html": page("Reconstruction", sections),
+        "report.md": render(Path(__file__).with_name("reconstruction.md.jinja"), **values),
+        "report.html": render(Path(__file__).with_name("reconstruction.html.jinja"), **values),
         "metrics.json": json.dumps(machine_readable, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
     }
     for name, content in files.items():
@@ -274,10 +265,3 @@ def _shown(metric: str, score: float | None) -> str:
     if score is None:
         return MISSING
     return f"{score:.1%}" if metric == "wer" else f"{score:.3f}"
-
-
-def _markdown_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    def line(cells: Sequence[Any]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    return [line(list(rows[0])), line(["---"] * len(rows[0])), *(line(list(row.values())) for row in rows)]

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from audiollm.data.audio.reading import AudioError, Mono, resample
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.reading import Mono, resample
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, RecordError

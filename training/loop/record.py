@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from audiollm.data.files.atomic import atomic_write
-from audiollm.installed_versions import installed_versions
+from audiollm.environment import installed_versions
 
 _RECORDED_PACKAGES = (
     "audiollm", "torch", "transformers", "accelerate", "peft", "deepspeed", "datasets", "safetensors", "tokenizers",

@@ -12,7 +12,7 @@ import pytest
 
 from audiollm.benchmarks.harness.identity import file_identity
 from audiollm.benchmarks.leaderboard.board import Leaderboard, build_leaderboard
-from audiollm.benchmarks.leaderboard.page import html_leaderboard, legend, markdown_page, write_pages
+from audiollm.benchmarks.leaderboard.page import html_page, legend, markdown_page, write_pages
 from audiollm.benchmarks.leaderboard.published import published_tables
 from audiollm.benchmarks.leaderboard.result_files import find_results
 from audiollm.benchmarks.leaderboard.rows import LeaderboardRow, conditions_key, marks_of
@@ -262,7 +262,7 @@ def test_predictions_that_changed_or_are_gone_are_marked(results: Path, capsys: 
     predictions.unlink()
     board = build_leaderboard(results)
     assert all("is missing" in str(row.traces[0].problem) for row in ours(board))
-    for page in (markdown_page(board, results), html_leaderboard(board, results)):
+    for page in (markdown_page(board, results), html_page(board, results)):
         assert page.count("NOT TRACEABLE") >= 2
     main(["report", str(results)])
     with pytest.raises(SystemExit):
@@ -375,7 +375,7 @@ def test_names_cannot_become_markup(results: Path) -> None:
     name = "<script>alert(1)</script> | [x](y)"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model": {"name": name}}))
     board = build_leaderboard(results)
-    assert "<script>" not in html_leaderboard(board, results)
+    assert "<script>" not in html_page(board, results)
     lines = [line for line in markdown_page(board, results).splitlines() if "alert" in line]
     head = next(line for line in markdown_page(board, results).splitlines() if line.startswith("| model"))
     assert len(re.findall(r"(?<!\\)\|", lines[0])) == len(re.findall(r"(?<!\\)\|", head))

@@ -1,5 +1,6 @@
 """The conversation record and where it is read from."""
 
+import functools
 import io
 import json
 import pickle
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiollm.data.audio.reading import AudioError
+from audiollm.data.audio.opening import AudioError
 from audiollm.data.conversation.loading import (
     AudioPart,
     Conversation,
@@ -28,6 +29,7 @@ QUESTION = {"type": "text", "text": "What is said?"}
 ANSWER = {"role": "assistant", "content": [{"type": "text", "text": "Hello."}]}
 
 
+@functools.cache  # a float WAV holds the second of its writing (PEAK chunk): the same samples have other bytes later
 def wav(num_samples: int = 800, sample_rate: int = 16_000, num_channels: int = 1) -> bytes:
     file = io.BytesIO()
     samples = np.random.default_rng(num_samples).uniform(-0.5, 0.5, (num_samples, num_channels))

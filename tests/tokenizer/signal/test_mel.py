@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,16 @@ def recording() -> dict[str, Tensor]:
 
 
 def test_equals_the_reference(recording: dict[str, Tensor]) -> None:
-    log_mel = MelSpectrogram(MelConfig())(recording["waveform"])
-    torch.testing.assert_close(log_mel, recording["log_mel"], atol=1e-5, rtol=0)
+    """Each of a transform's log2(n) stages rounds sums as large as the loudest band, on every processor another way.
+
+    So energies are compared, against the loudest of their frame: a quiet band is a small difference of large sums, and
+    its logarithm has no bound that float32 keeps.
+    """
+    config = MelConfig()
+    energies = MelSpectrogram(config)(recording["waveform"]).exp()
+    expected = recording["log_mel"].exp()
+    rounding = 2 * math.log2(config.n_fft) * torch.finfo(torch.float32).eps
+    assert ((energies - expected).abs() <= rounding * expected.amax(dim=1, keepdim=True)).all()
 
 
 def test_one_waveform_needs_no_batch_and_a_cast_model_changes_nothing(recording: dict[str, Tensor]) -> None:

@@ -1,0 +1,145 @@
+"""Programs: a function or a config class as a command, whose user errors are one line and exit status 1."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from jsonargparse import auto_cli, set_parsing_settings
+
+
+class ProgramError(RuntimeError):
+    """A failure that ends a program with its message; derive from it where none of `USER_ERRORS` says what it is."""
+
+
+USER_ERRORS = (ValueError, OSError, ImportError, subprocess.CalledProcessError, ProgramError)
+"""What a user can cause and mend: a wrong value, a file, a missing extra, a program of ours that failed."""
+
+
+def run_program(
+    component: Callable[..., Any],
+    run: Callable[[Any], Any] | None = None,
+    *,
+    name: str | None = None,
+    level: int = logging.INFO,
+    arguments: Sequence[str] | None = None,
+) -> Any:
+    """Runs a function, or ``run`` with a config, as flags and YAML files say.
+
+    Every parameter or field is a flag, ``--config FILE`` reads several from YAML or JSON; docstrings are the help.
+    ``--num-clips`` is ``--num_clips``, a bool is a switch (``--quiet``, ``--quiet false``), and a tuple takes its
+    values as ``--seeds 0 1``, ``--seeds 0,1`` or ``--seeds [0,1]``. A flag that does not exist, or does not fit its
+    type, ends with argparse's exit status 2.
+
+    Args:
+        component: the function to call, or the config class to make.
+        run: what is done with the config; None returns what ``component`` returns.
+        name: of the program, in its help and its errors; the script's name if None.
+        level: of what is logged to stderr.
+        arguments: the command line; that of the process if None.
+
+    Returns:
+        What ``run``, or ``component``, returns.
+
+    Raises:
+        SystemExit: with status 1 and one line on stderr after an error that users can mend.
+    """
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # Not at import: the setting holds for the process, and this module is imported by what is no program, too.
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    with errors_as_one_line(name or Path(sys.argv[0]).stem):
+        made = auto_cli(
+            component,
+            args=spelt_out(sys.argv[1:] if arguments is None else arguments, component),
+            as_positional=False,
+            return_instance=inspect.isclass(component),  # or else a config's properties become sub-commands
+            prog=name,
+            allow_abbrev=False,
+        )
+        return made if run is None else run(made)
+
+
+def spelt_out(arguments: Sequence[str], component: Callable[..., Any]) -> list[str]:
+    """The command line in the one spelling that jsonargparse reads.
+
+    Args:
+        arguments: the command line; what is no option of ``component`` keeps its place.
+        component: the function or config class that is to be made of it.
+    """
+    types = _option_types(component)
+    result: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            result.append(argument)
+            continue
+        option, equals, value = argument.partition("=")
+        option = "--" + option[2:].replace("-", "_")
+        annotation = types.get(option[2:])
+        values = [value] if equals else []
+        if annotation is bool and not equals:
+            values = [rest.pop(0)] if rest and rest[0].lower() in ("true", "false") else ["true"]
+        elif get_origin(annotation) in (tuple, list):
+            while not equals and rest and not rest[0].startswith("--"):
+                values.append(rest.pop(0))
+            values = [_as_list(values, get_args(annotation)[0])] if values else []
+        result.append("=".join([option, *values]))
+    return result
+
+
+def _option_types(component: Callable[..., Any]) -> dict[str, Any]:
+    """Option (dotted where configs nest) → its type, without None."""
+    hints = get_type_hints(component)
+    if dataclasses.is_dataclass(component):
+        hints = {field.name: hints[field.name] for field in dataclasses.fields(component)}
+    types: dict[str, Any] = {}
+    for name, annotation in hints.items():
+        choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+        kinds = [choice for choice in choices if choice is not type(None)]
+        types[name] = kinds[0] if len(kinds) == 1 else annotation
+        if dataclasses.is_dataclass(types[name]):
+            types |= {f"{name}.{inner}": kind for inner, kind in _option_types(types[name]).items()}
+    return types
+
+
+def _as_list(values: Sequence[str], item_type: Any) -> str:
+    """Values of a tuple as one JSON list; a list, or null, stays what it is."""
+    if len(values) == 1:
+        if values[0] == "null" or values[0].startswith("["):
+            return values[0]
+        values = [value for value in values[0].split(",") if value]
+    return f"[{','.join(values if item_type in (int, float) else map(json.dumps, values))}]"
+
+
+@contextmanager
+def errors_as_one_line(name: str) -> Iterator[None]:
+    """Ends the process with ``name: error: …`` on stderr and status 1 where users can mend what went wrong.
+
+    ``AUDIOLLM_TRACEBACK=1`` lets the error through, to see where it came from. Other errors are ours: they keep their
+    traceback.
+    """
+    try:
+        yield
+    except USER_ERRORS as error:
+        if os.environ.get("AUDIOLLM_TRACEBACK") == "1":
+            raise
+        sys.stderr.write(f"{name}: error: {_message(error)}\n")
+        raise SystemExit(1) from error
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        command = error.cmd if isinstance(error.cmd, str) else " ".join(map(str, error.cmd))
+        return f"`{command}` failed with exit status {error.returncode}; its own message is above"
+    return str(error)

@@ -1,0 +1,194 @@
+"""Programs: flags and YAML become a config, and errors that users can mend become one line."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audiollm.program import ProgramError, errors_as_one_line, run_program
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run."""
+
+    source: str
+    """Where the recordings lie."""
+
+    num_clips: int = 3
+    """How many of them."""
+
+    def __post_init__(self) -> None:
+        if self.num_clips < 1:
+            raise ValueError(f"num_clips={self.num_clips}: use 1 or more")
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How replies are judged."""
+
+    votes: tuple[int, ...] = (1,)
+    """Seeds of the votes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Config):
+    """Every kind of option."""
+
+    seeds: tuple[int, ...] = (0,)
+    """One run each."""
+
+    metrics: tuple[str, ...] | None = None
+    """Which; all if None."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Of Adam."""
+
+    quiet: bool = False
+    """Says nothing."""
+
+    judging: Judging = field(default_factory=Judging)
+    """By a model."""
+
+    @property
+    def file_name(self) -> str:
+        """No option, and no sub-command."""
+        return f"{self.source}.json"
+
+
+def add(first: int, second: int = 1) -> int:
+    """Adds two numbers.
+
+    Args:
+        first: one number.
+        second: the other.
+    """
+    return first + second
+
+
+@pytest.fixture(autouse=True)
+def _logging_of_tests() -> Iterator[None]:
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:], logging.root.level = handlers, level
+
+
+def test_a_config_is_made_from_flags_and_handed_to_the_function() -> None:
+    config = run_program(Config, lambda config: config, arguments=["--source", "a", "--num_clips", "5"])
+    assert config == Config(source="a", num_clips=5)
+
+
+def test_flags_win_over_the_yaml_file(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("source: b\nnum_clips: 7\n")
+    flags = ["--config", str(tmp_path / "run.yaml"), "--num_clips", "8"]
+    assert run_program(Config, arguments=flags) == Config(source="b", num_clips=8)
+
+
+def test_a_function_is_a_program_without_a_config_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["add.py", "--first", "2"])
+    assert run_program(add) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "changed"),
+    [
+        ("--num-clips=5", {"num_clips": 5}),
+        ("--seeds 3 -1 --num-clips 5", {"seeds": (3, -1), "num_clips": 5}),
+        ("--seeds 3,4", {"seeds": (3, 4)}),
+        ("--seeds=[3,4]", {"seeds": (3, 4)}),
+        ("--seeds 3", {"seeds": (3,)}),
+        ("--metrics white:20,mp3", {"metrics": ("white:20", "mp3")}),
+        ("--metrics 1 a,b", {"metrics": ("1", "a,b")}),
+        ("--metrics null", {"metrics": None}),
+        ("--betas 0.8 0.99", {"betas": (0.8, 0.99)}),
+        ("--quiet", {"quiet": True}),
+        ("--quiet --seeds 3", {"quiet": True, "seeds": (3,)}),
+        ("--quiet true", {"quiet": True}),
+        ("--quiet=false", {"quiet": False}),
+        ("--judging.votes 1 2", {"judging": Judging((1, 2))}),
+    ],
+)
+def test_flags_are_written_as_people_write_them(flags: str, changed: dict[str, Any]) -> None:
+    assert run_program(Options, arguments=["--source", "a", *flags.split()]) == Options(source="a", **changed)
+
+
+@pytest.mark.parametrize("flags", ["--seeds", "--seeds x", "--seeds 1 x", "--betas 1 2 3", "--quiet maybe"])
+def test_values_that_fit_no_option_are_refused(flags: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run_program(Options, arguments=["--source", "a", *flags.split()])
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("flags", [["--sorce", "a"], ["--sour", "a"], ["--source", "a", "--num_clips", "many"]])
+def test_misspelt_shortened_and_wrongly_typed_flags_are_refused(flags: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run_program(Config, arguments=flags)
+    assert stopped.value.code == 2
+
+
+def test_field_docs_are_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_program(Config, arguments=["--help"])
+    shown = capsys.readouterr().out
+    assert "Where the recordings lie." in shown
+    assert "One run." in shown
+
+
+class DivergedError(ProgramError):
+    """A failure of a run that is no ValueError."""
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("size=3: use 4"), "size=3: use 4"),
+        (FileNotFoundError("no such folder: x"), "no such folder: x"),
+        (ImportError("pip install 'audiollm[bench]'"), "pip install 'audiollm[bench]'"),
+        (DivergedError("the loss is NaN"), "the loss is NaN"),
+        (
+            subprocess.CalledProcessError(3, ["accelerate", "launch", Path("sft.py")]),
+            "`accelerate launch sft.py` failed with exit status 3; its own message is above",
+        ),
+    ],
+)
+def test_user_errors_are_one_line_and_status_1(
+    error: Exception, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AUDIOLLM_TRACEBACK", raising=False)
+
+    def fail(config: Config) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        run_program(Config, fail, name="sft", arguments=["--source", "a"])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == f"sft: error: {message}\n"
+
+
+def test_a_refused_config_is_a_user_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run_program(Config, name="sft", arguments=["--source", "a", "--num_clips", "0"])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "sft: error: num_clips=0: use 1 or more\n"
+
+
+def test_the_script_names_the_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["training/sft.py", "--source", "a", "--num_clips", "0"])
+    with pytest.raises(SystemExit):
+        run_program(Config)
+    assert capsys.readouterr().err.startswith("sft: error: ")
+
+
+def test_our_own_errors_and_all_errors_on_demand_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyError), errors_as_one_line("sft"):
+        raise KeyError("weight")
+    monkeypatch.setenv("AUDIOLLM_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="size=3"), errors_as_one_line("sft"):
+        raise ValueError("size=3")
