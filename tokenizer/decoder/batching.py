@@ -112,6 +112,7 @@ def _make_long_mel(flow: FlowModel, inputs: DecoderInputs, noise_CM: Tensor, set
     while done < len(codes_T):
         start = _window_start(flow, max(0, done - context), block_size)
         stop = min(len(codes_T), start + (done - start + window) // block_size * block_size)
+        # Frames behind ``stop`` are computed and dropped: they have not seen the codes that follow them.
         end = min(len(codes_T), stop + lookahead)
         first, last = flow.num_mel_frames(start), flow.num_mel_frames(end)
         mu, mask = flow.condition(

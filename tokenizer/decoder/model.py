@@ -178,6 +178,7 @@ class WaveformDecoder(nn.Module):
             lengths = [mel.shape[1] for mel in mels]
             made = self.vocoder(pad_mels(mels), lengths, generator=generators).cpu()
             for index, waveform, length in zip(indices, made, lengths, strict=True):
+                # A copy: a view of a short row would keep its whole batch in memory.
                 waveforms[index] = waveform[: length * self.config.mel.hop_length].clone()
         return waveforms
 
@@ -219,8 +220,8 @@ class WaveformDecoder(nn.Module):
         return self._stream(stream, codes)
 
     def _stream(self, stream: StreamingDecoder, codes: Iterable[Tensor]) -> Iterator[Tensor]:
-        for piece in codes:
-            values = torch.as_tensor(piece)
+        for part in codes:
+            values = torch.as_tensor(part)
             waveform = stream.push(values.reshape(-1) if values.shape[:-1].numel() == 1 else values)
             if waveform.numel():
                 yield waveform

@@ -1,4 +1,4 @@
-"""From waveforms to codes: check, resample, cut, batch, encode, put together again."""
+"""Waveforms to codes, around a model: check, resample, cut, batch, encode, put together again."""
 # Shapes: B segments, N samples, M mel bins, F mel frames, T tokens, D feature size.
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def encode_segments(
         tokens_at_once = min(tokens_at_once, CPU_BATCH_TOKENS)
     codes: list[Tensor] = [torch.zeros(0, dtype=torch.int64)] * len(segments)
     features: list[Tensor] = [torch.zeros(0)] * len(segments) if return_features else []
-    half_norms_V = model.codebook.half_squared_norms()
+    half_norms_V = model.codebook.half_squared_norms()  # once for all batches
     with evaluating(model):
         for batch in batches(segments, tokens_at_once * model.config.token_stride, MAX_PADDING):
             valid = encode_batch(model, [segments[index] for index in batch])

@@ -1,4 +1,4 @@
-"""Places the codebook's entries on real features by k-means, so that codes mean something before any training.
+"""A start for the codebook: entries placed on real features by k-means, so that codes mean something before training.
 
 Training with a random codebook starts by pulling all features to a few entries; entries on the data avoid that
 (data-dependent initialisation, as in Łańcucki et al., 2020, arXiv:2005.08520).
@@ -42,9 +42,10 @@ def fit_entries(codebook: Codebook, features_ND: Tensor, *, num_passes: int = 6,
             f"{num_frames} frames cannot fill a codebook of {num_entries} entries; "
             f"give at least {num_entries / 25 / 60:.0f} minutes of audio at 25 Hz, or use a smaller codebook_size"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # of the CPU: the same frames on every device
 
     def draw(count: int) -> Tensor:
+        # Without repetition: of two entries on one frame the first would win every tie, and the other stay unused.
         return features_ND[torch.randperm(num_frames, generator=generator)[:count].to(features_ND.device)]
 
     codebook.weight.copy_(draw(num_entries))
@@ -52,7 +53,7 @@ def fit_entries(codebook: Codebook, features_ND: Tensor, *, num_passes: int = 6,
         codes_N = codebook.encode(features_ND)
         counts_V = torch.bincount(codes_N, minlength=num_entries)
         sums_VD = torch.zeros_like(codebook.weight).index_add_(0, codes_N, features_ND)
-        codebook.weight.copy_(sums_VD / counts_V.clamp(min=1).unsqueeze(1))
+        codebook.weight.copy_(sums_VD / counts_V.clamp(min=1).unsqueeze(1))  # unused ones are drawn anew below
         unused_V = counts_V == 0
         codebook.weight[unused_V] = draw(int(unused_V.sum()))
         logger.info("k-means pass %d: %d of %d entries unused", number + 1, int(unused_V.sum()), num_entries)

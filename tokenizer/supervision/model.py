@@ -138,6 +138,7 @@ class SupervisedTokenizer(nn.Module):
         zero = hidden_BTD.new_zeros((), dtype=torch.float32)
         quantizer_loss, error = zero, zero
         if encoded.quantizer_loss is not None and self.config.use_commit_loss:
+            # A mean over this pass's frames: a sum again, so that passes of any sizes add up to their update's mean.
             quantizer_loss = encoded.quantizer_loss * num_frames
         if encoded.squared_error is not None:
             error = (encoded.squared_error * frame_mask_BT).sum()

@@ -1,4 +1,4 @@
-"""Decodes codes to sound while they come.
+"""The streaming decoder: codes to sound while they come.
 
 Blocks of codes go through :class:`~audiollm.tokenizer.decoder.streaming.mel.MelStream` and
 :class:`~audiollm.tokenizer.decoder.streaming.vocoder.VocoderStream`. The first block is small, so that sound begins
@@ -108,7 +108,7 @@ class StreamingDecoder:
                 raise ValueError(f"{name}={value}: use at least {least}")
         self._block_codes = counts["block_codes"]
         self._first_block_codes = min(counts["first_block_codes"], self._block_codes)
-        # Two generators: how much of one kind of noise is drawn must not change the other kind.
+        # Two generators, with different seeds: how much of one kind of noise is drawn must not change the other kind.
         self._mels = MelStream(
             flow,
             NoiseBuffer(config.mel.num_mels, torch.Generator().manual_seed(seed)),

@@ -61,14 +61,14 @@ class EncodedCodes:
             return
         if self._first == 0:
             self._prompt = self._kept[:, : self._num_prompt_codes].clone()
-        self._kept = self._kept[:, code - self._first :].clone()
+        self._kept = self._kept[:, code - self._first :].clone()  # a view would keep all of the old memory
         self._first = code
 
     def at(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Returns kept outputs ``[1, K, C]`` and where in them the given codes (int64, any shape) lie."""
         skipped = self._first - self._prompt.shape[1]
-        places = torch.where(codes >= self._first, codes - skipped, codes)
-        return torch.cat([self._prompt, self._kept, self._ending], dim=1), places
+        indices = torch.where(codes >= self._first, codes - skipped, codes)
+        return torch.cat([self._prompt, self._kept, self._ending], dim=1), indices
 
     def _encode(self, codes: Tensor, cache: TokenEncoderCache) -> Tensor:
         encoded, _ = self._flow.encoder.forward_block(self._flow.input_embedding(codes), cache)
@@ -169,13 +169,13 @@ class MelStream:
         frames = torch.cat([torch.arange(num_given), torch.arange(start, stop)])
         # Not as many frames as the whole row's count says, which is unknown: at most one frame is said differently.
         codes = (frames.double() * self._codes_per_frame).long().clamp(max=self._encoded.num_codes - 1)
-        encoded, places = self._encoded.at(codes.to(flow.device))
-        mu = flow.length_regulator(encoded, places[None], None)
+        encoded, indices = self._encoded.at(codes.to(flow.device))
+        mu = flow.length_regulator(encoded, indices[None], None)
         is_first = self._prompt is None
         num_known = 0 if is_first else num_given + self._history.shape[-1]
         noise = self._noise.take(0 if is_first else self._next, stop).to(flow.device)
         states = flow.decoder.trace(
-            F.pad(noise, (num_known, 0)),
+            F.pad(noise, (num_known, 0)),  # known frames start from their own noise, which is among their states
             mu,
             self._speaker,
             F.pad(self._given.to(mu), (0, len(frames) - num_given)),
@@ -196,5 +196,6 @@ class MelStream:
 def _blend(before: Tensor, now: Tensor) -> Tensor:
     """Fades from what the frames were in the window before to what they are now, over all frames of the former."""
     num_frames = before.shape[-1]
+    # Never quite 0 or 1: both ends join frames that are all of one window or all of the other.
     weight = torch.arange(1, num_frames + 1, device=now.device) / (num_frames + 1)
     return torch.cat([torch.lerp(before, now[..., :num_frames], weight.to(now)), now[..., num_frames:]], dim=3)

@@ -14,8 +14,8 @@ from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.decoder.inputs import FlowSettings, VoicePrompt
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 
-OVERLAP_CODES = 5
-CACHED_MEL_FRAMES = 1
+OVERLAP_CODES = 5  # held back of every block, decoded again with the next and faded
+CACHED_MEL_FRAMES = 1  # of the block before, in front of the vocoder's input
 
 
 class ReferenceStream:
@@ -53,6 +53,7 @@ class ReferenceStream:
             prompt = VoicePrompt(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, flow.config.num_mels, 0))
         self._codes, self._mel = prompt.codes, prompt.mel.to(flow.device)
         self._num_overlap_frames = flow.num_mel_frames(OVERLAP_CODES)
+        # The published window is numpy's: symmetric, and computed in float64.
         window = torch.hamming_window(2 * self._num_overlap_frames, periodic=False, dtype=torch.float64)
         self._fade_in, self._fade_out = window.to(self._mel).chunk(2)
         self._hop_length = flow.mel_config.hop_length
@@ -71,6 +72,7 @@ class ReferenceStream:
         Returns:
             ``(samples [1, N], mel [1, C, M])``, the mel as the published decoder gives it, cached frame and all.
         """
+        # Anew for every block: the published program reseeds, so all blocks start from the same noise.
         generator = torch.Generator().manual_seed(self._settings.seed)
         mel, _ = self._flow.mel(
             codes,

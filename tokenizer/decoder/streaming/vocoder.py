@@ -29,6 +29,7 @@ class VocoderStream:
         config = vocoder.config
         self._vocoder = vocoder
         self._hop_length = config.hop_length
+        # Filter and pitch both look at the mel on the left; the excitation there is carried over and needs no more.
         self._context_frames = max(vocoder.reach, vocoder.f0_predictor.reach)
         self._phase = vocoder.source.draw_phase(1, generator)
         self._noise = NoiseBuffer(vocoder.source.num_harmonics, generator, config.hop_length)
@@ -73,6 +74,7 @@ class VocoderStream:
         begin = max(0, end - self._context_frames)
         self._left_mel = whole[:, :, begin:end]
         self._left_source = source[:, :, begin * hop_length : end * hop_length]
+        # The next call fades from these samples of the preview to the final ones.
         self._ahead = waveform[:, num_samples : num_samples + hop_length]
         return waveform[:, :num_samples]
 
