@@ -192,8 +192,8 @@ def score_sap(
         device: torch device of a local judge; the first GPU when there is one.
         json: print the scores as JSON.
     """
+    from audiollm.benchmarks.judge.asking import JudgeSettings
     from audiollm.benchmarks.sap import report as sap_report
-    from audiollm.benchmarks.sap.judging import JudgeSettings
     from audiollm.data.chat.opening import open_chat_model
 
     settings = JudgeSettings(votes=votes, temperature=temperature, concurrency=concurrency)
@@ -209,9 +209,9 @@ def score_sap(
     )
     if output is not None:
         sap_report.write_scores(result, output)
-    facts = {name: round(value, 4) for name, value in result["scores"].items()} | {"missing": result["missing"]}
+    summary = {name: round(value, 4) for name, value in result["scores"].items()} | {"missing": result["missing"]}
     if json:
-        write_line(jsonlib.dumps(facts | {"judge": result.get("judge")}))
+        write_line(jsonlib.dumps(summary | {"judge": result.get("judge")}))
         return
-    shown = {name: f"{value:g}" for name, value in facts.items()}
+    shown = {name: f"{value:g}" for name, value in summary.items()}
     show(shown, as_json=False, title=f"{predictions} against {references}")

@@ -1,4 +1,4 @@
-"""Commands that listen to recordings."""
+"""Commands that listen to recordings: transcribing, describing, answering."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def _ask_about(
     from rich.progress import track
 
     from audiollm.data.audio.opening import AudioError
-    from audiollm.modeling import AudioLLM, ContextError
+    from audiollm.generation.request import ContextError
+    from audiollm.modeling import AudioLLM
 
     assert isinstance(llm, AudioLLM)
     num_bad = 0

@@ -12,20 +12,18 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Queue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from audiollm.processing import AudioLLMProcessor
+
+from .decoding import SpeechDecoder
 from .grammar import ends_inside_audio
-
-if TYPE_CHECKING:
-    from audiollm.processing import AudioLLMProcessor
-
-    from .decoding import SpeechDecoder
-    from .result import GenerationResult
+from .result import GenerationResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,12 +217,12 @@ def _answer(
                     continue
                 if decoder is None:
                     raise RuntimeError("the model speaks, but this stream was opened for text alone")
-                pieces = []
+                chunks = []
                 for waveform in decoder.decode_stream(_codes_of_segment(event, events, future)):
                     if len(waveform):
-                        pieces.append(waveform)
+                        chunks.append(waveform)
                         yield StreamedAudio(waveform, decoder.sample_rate, len(waveforms))
-                waveforms.append(torch.cat(pieces) if pieces else torch.zeros(0))
+                waveforms.append(torch.cat(chunks) if chunks else torch.zeros(0))
             result = future.result()
         finally:
             stop.set()

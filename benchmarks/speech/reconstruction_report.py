@@ -28,7 +28,7 @@ from audiollm.data.audio.reading import load_audio, resample
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.files.atomic import atomic_write
 from audiollm.reconstruction import ReconstructionResult
-from audiollm.tokenizer.decoder.configuration import MelConfig
+from audiollm.tokenizer.signal.mel import MelConfig
 
 from .words import UNSPACED_LANGUAGES
 

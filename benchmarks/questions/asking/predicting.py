@@ -100,7 +100,7 @@ def predict_questions(
     Args:
         benchmark: its name.
         loaded: its questions.
-        model: see `models_under_test.audio_chat_model.open_audio_chat_model`.
+        model: see `audiollm.benchmarks.models.opening.open_audio_chat_model`.
         output: folder of the predictions.
         settings: how questions are asked.
 

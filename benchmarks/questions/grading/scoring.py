@@ -19,14 +19,15 @@ from audiollm.benchmarks.questions.base import (
     QuestionBenchmark,
     Tally,
     Verdict,
+    first_problems,
     type_name,
 )
-from audiollm.benchmarks.questions.data import check_revision
+from audiollm.benchmarks.questions.data import check_revision, load_questions
 from audiollm.benchmarks.questions.items import QuestionItem
 from audiollm.benchmarks.questions.predictions import RECORDING_CUT, REPLY_CUT, PredictionFile, open_predictions
 
 from .bootstrap import share_interval
-from .pairing import PairedQuestion, first_problems, questions_of_data, questions_of_file
+from .pairing import PairedQuestion, questions_of_data, questions_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -65,20 +66,33 @@ def score_file(
     if mode not in MODES:
         raise ValueError(f"mode={mode!r}: use one of {', '.join(MODES)}")
     source = open_predictions(predictions)
-    loaded = None if data is None else benchmark.load(data, with_audio=False)
+    loaded = None if data is None else load_questions(benchmark, data, with_audio=False)
     if loaded is not None:
         check_revision(benchmark, loaded, require_known_data=require_known_data)
     elif require_known_data:
         raise ValueError("--require-known-data needs --data: a file of predictions does not tell its version")
     if source.header is not None and loaded is None:
         raise ValueError(f"{predictions} is a log, which does not hold the questions: give them with --data")
+    return score_loaded(benchmark, loaded, source, mode, prediction_key=prediction_key, seed=seed)
+
+
+def score_loaded(
+    benchmark: QuestionBenchmark,
+    loaded: LoadedQuestions | None,
+    predictions: PredictionFile,
+    mode: Mode,
+    *,
+    prediction_key: str | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Scores replies to questions that have been read; arguments, result and errors as for :func:`score_file`."""
     key = prediction_key or benchmark.prediction_key
     if loaded is None:
-        questions = questions_of_file(benchmark, source, key)
+        questions = questions_of_file(benchmark, predictions, key)
     else:
-        questions = questions_of_data(benchmark, source, loaded, key)
-    score = score_questions(benchmark, questions, mode, source=predictions, key=key)
-    return _result(benchmark, mode, source, loaded, score, seed)
+        questions = questions_of_data(benchmark, predictions, loaded, key)
+    score = score_questions(benchmark, questions, mode, source=str(predictions.path), key=key)
+    return _result(benchmark, mode, predictions, loaded, score, seed)
 
 
 @dataclass

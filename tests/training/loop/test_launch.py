@@ -16,32 +16,14 @@ import torch
 
 from audiollm.modeling import AudioLLM
 from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
-from audiollm.training.loop.launch import LaunchError, _complete_deepspeed_config, start_accelerator
+from audiollm.training.loop.errors import LaunchError
+from audiollm.training.loop.launch import _complete_deepspeed_config, start_accumulating
 from audiollm.training.sft import train
 
 from ..finished_runs import metrics_of, weights_of
+from ..launched_jobs import LAUNCH_CONFIGS, ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
-LAUNCH_CONFIGS = ROOT / "training" / "configs" / "accelerate"
 LAUNCHER_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
-def launch(name: str, config: SFTConfig, folder: Path, *launcher_flags: str) -> subprocess.CompletedProcess[str]:
-    """Runs training/sft.py under `accelerate launch` with a shipped configuration."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "run.json"
-    path.write_text(json.dumps(dataclasses.asdict(config)))
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(LAUNCH_CONFIGS / f"{name}.yaml"),
-    ]
-    command += ["--main_process_port", "0", *launcher_flags, "training/sft.py", "--config", str(path)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def lines_of(config: SFTConfig, event: str) -> list[dict]:
@@ -54,7 +36,7 @@ def lines_of(config: SFTConfig, event: str) -> list[dict]:
     ("mode", "lora"),
     [("single", None), ("ddp", None), ("zero2", LoRASettings(r=2, target_modules=("q_proj",))), ("zero3", None)],
 )
-def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, tmp_path, mode, lora):
+def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, launches, tmp_path, mode, lora):
     """Extends the vocabulary, trains, evaluates, generates and saves; then resumes from the middle."""
     settings = {
         "model": str(assets.text_llm), "audio_tokenizer": str(assets.audio_tokenizer), "lora": lora,
@@ -64,7 +46,7 @@ def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, 
     alone = make_config(output_dir=str(tmp_path / "alone"), **(settings | {"num_processes": None}))
     train(alone)
     straight = make_config(output_dir=str(tmp_path / "straight"), **settings)
-    ended = launch(mode, straight, tmp_path / "first")
+    ended = launches.run(mode, "training/sft.py", straight)
     assert ended.returncode == 0, ended.stderr[-3000:]
 
     record = json.loads((Path(straight.output_dir) / "run.json").read_text())
@@ -95,7 +77,7 @@ def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, 
     shutil.rmtree(stopped / "checkpoints" / "step_000006")
     (stopped / "checkpoints" / "latest").write_text("step_000003")
     resumed = make_config(output_dir=str(stopped), resume="latest", **settings)
-    ended = launch(mode, resumed, tmp_path / "second")
+    ended = launches.run(mode, "training/sft.py", resumed)
     assert ended.returncode == 0, ended.stderr[-3000:]
     for event in ("train", "eval"):
         assert lines_of(resumed, event) == lines_of(straight, event)
@@ -105,7 +87,17 @@ def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, 
 
 @pytest.mark.multiprocess
 def test_a_launcher_that_starts_one_process_instead_of_two_is_refused(make_config, tmp_path):
-    ended = launch("single", make_config(num_processes=2), tmp_path, "--num_processes", "2", "--cpu")
+    """``accelerate launch --cpu --num_processes 2`` starts one process and says nothing."""
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(dataclasses.asdict(make_config(num_processes=2))))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    command += ["--config_file", str(LAUNCH_CONFIGS / "single.yaml"), "--num_processes", "2", "--cpu"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "hf")}
+    ended = subprocess.run(
+        [*command, "training/sft.py", "--config", str(path)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert ended.returncode != 0
     assert "accelerate launch was asked for several processes but started one" in ended.stderr
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
@@ -124,16 +116,20 @@ def environment(monkeypatch):
     return set_all
 
 
+def start_alone(config: SFTConfig) -> None:
+    start_accumulating(config, lambda _: 1, micro_batch_size=config.micro_batch_size, mixed_precision="no")
+
+
 def test_a_number_of_processes_in_the_config_is_enforced(make_config, environment):
     environment()
     with pytest.raises(LaunchError, match=r"num_processes=2 in the config, but 1 were started.*--num_processes 2"):
-        start_accelerator(make_config(num_processes=2))
+        start_alone(make_config(num_processes=2))
 
 
 def test_the_simple_launchers_dropped_processes_are_noticed(make_config, environment):
     environment(ACCELERATE_MIXED_PRECISION="no", MASTER_PORT="29500", MASTER_ADDR="127.0.0.1")
     with pytest.raises(LaunchError, match=r"several processes but started one.*ddp\.yaml"):
-        start_accelerator(make_config())
+        start_alone(make_config())
 
 
 def test_processes_that_do_not_see_each_other_are_noticed(make_config, environment, monkeypatch):
@@ -141,7 +137,7 @@ def test_processes_that_do_not_see_each_other_are_noticed(make_config, environme
     environment(WORLD_SIZE="2", RANK="0")
     monkeypatch.setattr("audiollm.training.loop.launch.Accelerator", _LonelyAccelerator)
     with pytest.raises(LaunchError, match=r"2 processes were started but this one sees 1: each would train alone"):
-        start_accelerator(make_config())
+        start_alone(make_config())
 
 
 class _LonelyAccelerator:
@@ -153,22 +149,22 @@ class _LonelyAccelerator:
 def test_settings_that_turn_deepspeed_off_are_refused(make_config, environment):
     environment(ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_USE_CPU="true")
     with pytest.raises(LaunchError, match="ACCELERATE_USE_CPU turns DeepSpeed off"):
-        start_accelerator(make_config())
+        start_alone(make_config())
 
 
-def test_a_deepspeed_file_that_contradicts_the_config_is_refused_and_auto_is_filled_in(make_config):
+def test_a_deepspeed_file_that_contradicts_the_config_is_refused_and_auto_is_filled_in():
     settings = {"gradient_clipping": "auto", "train_micro_batch_size_per_gpu": 2}
     plugin = SimpleNamespace(deepspeed_config=settings)
     accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin), gradient_accumulation_steps=4)
-    _complete_deepspeed_config(accelerator, make_config(max_grad_norm=None))
+    _complete_deepspeed_config(accelerator, micro_batch_size=2, max_grad_norm=None)
     assert settings == {
         "gradient_clipping": 0.0, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 4
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"sets gradient_clipping=0\.0 but the run's config says 0\.5.*auto"):
-        _complete_deepspeed_config(accelerator, make_config(max_grad_norm=0.5))
+        _complete_deepspeed_config(accelerator, micro_batch_size=2, max_grad_norm=0.5)
 
 
 def test_fsdp_is_refused_by_name(make_config, environment):
     environment(ACCELERATE_USE_FSDP="true")
     with pytest.raises(LaunchError, match=r"FSDP is not supported.*zero3\.yaml"):
-        start_accelerator(make_config())
+        start_alone(make_config())
