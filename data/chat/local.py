@@ -95,7 +95,7 @@ class LocalCheckpoint:
         # Answers start where the prompts of a batch end.
         (self._processor.tokenizer if hears else self._processor).padding_side = "left"
         self._hears = hears
-        self.sample_rate: int = extractor.sampling_rate if hears else 0
+        self.sample_rate: int = 0 if extractor is None else extractor.sampling_rate
         self.max_samples: int | None = getattr(extractor, "n_samples", None)
         model: Any = (AutoModelForMultimodalLM if hears else AutoModelForCausalLM).from_pretrained(source, dtype=dtype)
         self.config: Any = model.config

@@ -14,8 +14,9 @@ from typing import Any
 
 from audiollm.data.chat.base import ChatModel, ChatReply
 from audiollm.data.manifest import RecordError
-from audiollm.data.sap import SapRecord, repair_sap, validate_sap
-from audiollm.data.sap.validation import letters
+from audiollm.data.sap.record import SapRecord
+from audiollm.data.sap.repair import repair_sap
+from audiollm.data.sap.validation import letters, validate_sap
 
 from .clips import LabelClip
 from .messages import LabellingMessages

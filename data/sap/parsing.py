@@ -37,7 +37,7 @@ def parse_sap(value: str | Mapping[str, Any], *, where: str = "") -> SapRecord:
 
     Closed attributes are understood in other spellings ("Woman", "angry"). A key that is absent counts as null, except
     ``linguistic_content``, and class and type of an event. For the output of a language model, see
-    `audiollm.data.sap.repair_sap`.
+    `audiollm.data.sap.repair.repair_sap`.
 
     Args:
         value: an object or its JSON, also in a Markdown fence; in the paper's spelling or the release's

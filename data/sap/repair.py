@@ -51,7 +51,7 @@ def repair_sap(
 
     Fences, prose around the object, other quotes, trailing commas, missing brackets, other spellings of keys and
     values are understood; what is missing, in no closed set or broken off becomes null. Nothing is made up. The result
-    is a record, not a good one: check it with `audiollm.data.sap.validate_sap`.
+    is a record, not a good one: check it with `audiollm.data.sap.validation.validate_sap`.
 
     Args:
         value: the answer, or an object.

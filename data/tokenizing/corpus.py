@@ -20,12 +20,10 @@ from audiollm.data.resumable_output import PartialOutput
 
 from .encoding import CorpusEncoder
 from .report import CorpusReport
-from .source import AudioFiles, open_corpus
+from .source import open_corpus
 
 if TYPE_CHECKING:
     from audiollm.tokenizer.base import AudioTokenizer
-
-__all__ = ["AudioFiles", "CorpusReport", "open_corpus", "shard_path", "tokenize_corpus"]
 
 logger = logging.getLogger(__name__)
 

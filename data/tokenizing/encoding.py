@@ -18,7 +18,9 @@ from torch import Tensor
 
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import Mono
-from audiollm.data.conversation.loading import AudioPart, Conversation, parse_audio_part, parse_conversation
+from audiollm.data.conversation.audio_parts import parse_audio_part
+from audiollm.data.conversation.parsing import parse_conversation
+from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.data.manifest import Manifest, RecordError
 
 if TYPE_CHECKING:

@@ -71,7 +71,7 @@ def recordings(num_clips: int = NUM_CLIPS, texts: Sequence[str] = (), seed: int 
     """Sentences and who reads them how; they are read when a recording is loaded.
 
     Every sentence is read by two voices, all pairs of voices in turn; speed and pitch are drawn for each clip. For
-    another number of clips than the corpus has, give `audiollm.data.corpora.build_corpus` a
+    another number of clips than the corpus has, give `audiollm.data.corpora.build.build_corpus` a
     ``dataclasses.replace(CORPORA["flite-speech"], recordings=partial(recordings, 200), num_clips=200)``.
 
     Args:

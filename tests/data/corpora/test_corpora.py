@@ -18,29 +18,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiollm.data.audio.reading import load_audio
-from audiollm.data.corpora import (
-    CORPORA,
-    Clip,
-    CorpusError,
-    build,
-    build_corpus,
-    g722,
-    load_manifest,
-    load_sample_corpus,
-    save_manifest,
-)
+from audiollm.data.corpora import build, g722
+from audiollm.data.corpora.build import CORPORA, build_corpus
 from audiollm.data.corpora.clips import (
+    Clip,
     ClipFacts,
+    CorpusError,
     Recording,
     assign_splits,
     connected_groups,
     hash_split,
+    load_manifest,
+    save_manifest,
     stratified_splits,
 )
 from audiollm.data.corpora.labels import check_reviewed, sound_labels
 from audiollm.data.corpora.opus import encode_opus
 from audiollm.data.corpora.sample_build import LICENCES, is_sentence
-from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER
+from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER, load_sample_corpus
 from audiollm.data.corpora.sources import asterisk, fillets, game_sounds, music, opensfx, sonic_pi, tuxpaint
 from audiollm.data.packages import PackageError
 

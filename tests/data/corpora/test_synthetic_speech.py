@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from audiollm.data.corpora import CORPORA, CorpusError, build_corpus, load_manifest
-from audiollm.data.corpora.clips import assign_splits
+from audiollm.data.corpora.build import CORPORA, build_corpus
+from audiollm.data.corpora.clips import CorpusError, assign_splits, load_manifest
 from audiollm.data.corpora.sources import synthetic
 from audiollm.data.corpora.sources.sentences import ALTERNATIVES, SENTENCES, grammar_sentences
 from audiollm.data.packages import PackageError

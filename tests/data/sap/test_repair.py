@@ -8,8 +8,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from audiollm.data.sap import SapRecord, parse_sap, render_sap, repair_sap, validate_sap
-from audiollm.data.sap.record import SAYS_NOTHING
+from audiollm.data.sap.parsing import parse_sap
+from audiollm.data.sap.record import SAYS_NOTHING, SapRecord, render_sap
+from audiollm.data.sap.repair import repair_sap
+from audiollm.data.sap.validation import validate_sap
 
 from .test_sap import FULL, RECORDS
 
