@@ -161,7 +161,7 @@ def validate_conversations(
 def _audio_problems(conversation: Conversation) -> list[Problem]:
     problems = []
     for number, message in enumerate(conversation.messages):
-        for place, part in enumerate(message.content):
+        for index, part in enumerate(message.content):
             if not isinstance(part, AudioPart) or part.codes is not None:
                 continue
             try:
@@ -170,5 +170,5 @@ def _audio_problems(conversation: Conversation) -> list[Problem]:
                 # The part's own place is in the error's source already; here it is the field.
                 source = error.source.removeprefix(f"{part.where}: ")
                 reason = str(AudioError(source, error.reason))
-                problems.append(Problem(conversation.where, f"messages[{number}].content[{place}]", reason))
+                problems.append(Problem(conversation.where, f"messages[{number}].content[{index}]", reason))
     return problems

@@ -149,13 +149,13 @@ def _renamed(
         return None
     content: dict[str, Any] = {}
     for key, item in value.items():
-        own = other_names.get(key, key)
-        if own not in allowed:
+        our_key = other_names.get(key, key)
+        if our_key not in allowed:
             problems.append(f"{name} has the unknown key {key!r}: use {', '.join(allowed)}")
-        elif own in content:
-            problems.append(f"{name} gives {own} twice, in two spellings")
+        elif our_key in content:
+            problems.append(f"{name} gives {our_key} twice, in two spellings")
         else:
-            content[own] = item
+            content[our_key] = item
     return content
 
 

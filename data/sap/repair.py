@@ -254,17 +254,17 @@ def _named(
     value: Mapping[str, Any], name: str, other_names: Mapping[str, str], allowed: tuple[str, ...], repairs: list[str]
 ) -> dict[str, Any]:
     """An object with its keys as they should be; others are dropped, of two that mean the same the first is kept."""
-    known = {_plain(key): key for key in allowed} | {_plain(key): own for key, own in other_names.items()}
+    known = {_plain(key): key for key in allowed} | {_plain(key): ours for key, ours in other_names.items()}
     content: dict[str, Any] = {}
     for key, item in value.items():
-        place = f"{name}.{key}" if name else str(key)
-        own = known.get(_plain(key))
-        if own is None or own in content:
-            repairs.append(f"dropped {place}, which is {'unknown' if own is None else 'given twice'}")
+        field = f"{name}.{key}" if name else str(key)
+        our_key = known.get(_plain(key))
+        if our_key is None or our_key in content:
+            repairs.append(f"dropped {field}, which is {'unknown' if our_key is None else 'given twice'}")
             continue
-        if key != own and key not in other_names:
-            repairs.append(f"{place} was taken as {own}")
-        content[own] = item
+        if key != our_key and key not in other_names:
+            repairs.append(f"{field} was taken as {our_key}")
+        content[our_key] = item
     return content
 
 

@@ -1,8 +1,8 @@
 """Corpus tokenization: recordings in, codes out, resumable after any interruption.
 
-Records are read in order (``corpus_source``), decoded ahead by a few threads and encoded in batches
-(``corpus_encoding``), and appended to ``<output>.partial`` (``partial_output``), which becomes ``<output>`` in one
-rename when all is done. A killed run goes on where it stopped.
+Records are read in order (``source.py``), decoded ahead by a few threads and encoded in batches (``encoding.py``), and
+appended to ``<output>.partial`` (``data/resumable_output.py``), which becomes ``<output>`` in one rename when all is
+done. A killed run goes on where it stopped.
 """
 
 from __future__ import annotations
