@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.generation.streamers import BaseStreamer
 
 from audiollm.chat.input import AudioSource, Chat, audio_parts
-from audiollm.data.conversation.loading import Conversation, Message, TextPart
+from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
 from audiollm.generation.request import GenerationRequest, GenerationSettings
 from audiollm.generation.result import GenerationResult

@@ -26,7 +26,8 @@ from rich.table import Table
 from transformers import WhisperModel
 
 from audiollm.data.audio.reading import load_audio
-from audiollm.data.corpora import Clip, build_corpus, load_manifest
+from audiollm.data.corpora.build import build_corpus
+from audiollm.data.corpora.clips import Clip, load_manifest
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.pretrained.whisper import whisper_from_package
 from audiollm.data.records import SPLITS, Split

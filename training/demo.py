@@ -27,7 +27,8 @@ from transformers import WhisperModel
 
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
-from audiollm.data.corpora import Clip, load_sample_corpus
+from audiollm.data.corpora.clips import Clip
+from audiollm.data.corpora.sample_corpus import load_sample_corpus
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.mini import tokenizer_or_mini

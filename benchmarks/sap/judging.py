@@ -21,7 +21,7 @@ from tqdm import tqdm
 from audiollm.benchmarks.judge.asking import JudgeSettings, ask_judge, judge_prompt, majority, read_verdict
 from audiollm.data.chat.base import ChatModel
 from audiollm.data.prompts import Prompt
-from audiollm.data.sap import SapRecord
+from audiollm.data.sap.record import SapRecord
 
 from .scoring import attribute, read_prediction
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperModel
 
-from audiollm.data.corpora import load_sample_corpus
+from audiollm.data.corpora.sample_corpus import load_sample_corpus
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training import demo
 from audiollm.training.recipes.demo.questions import answer_text, answers_of, records_of, score_table

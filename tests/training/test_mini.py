@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from audiollm import mini as embedded
-from audiollm.data.corpora import Clip, load_manifest, save_manifest
+from audiollm.data.corpora.clips import Clip, load_manifest, save_manifest
 from audiollm.data.records import SPLITS
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.data.voices.attributes import VocalAttributes
