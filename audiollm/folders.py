@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.tokenizer.base import AudioTokenizer
-from audiollm.tokenizer.decoder.attached import copy_decoder_beside
+from audiollm.tokenizer.checkpoints.folders import find_folder
+from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder_beside
 
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -85,11 +85,12 @@ class Origin:
         return cls(os.fspath(path_or_hub_id), hub)
 
     def subfolder(self, name: str) -> Path | None:
-        """The folder inside it, downloaded if need be; None if there is none."""
-        root = Path(self.name)
-        if not root.is_dir():
-            root = Path(snapshot_download(self.name, allow_patterns=[f"{name}/*"], **self.hub))
-        folder = root / name
+        """The folder inside it, downloaded if need be; None if there is none.
+
+        Raises:
+            ValueError: if it is neither here nor on the Hub.
+        """
+        folder = find_folder(self.name, needed=[f"{name}/*"], **self.hub) / name
         return folder if folder.is_dir() else None
 
 

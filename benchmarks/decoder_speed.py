@@ -35,7 +35,8 @@ from audiollm.benchmarks.speed.plain_flow import PlainFlow
 from audiollm.benchmarks.speed.plain_vocoder import PlainVocoder
 from audiollm.benchmarks.tokenizer_speed import in_turns
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
-from audiollm.tokenizer.decoder.model import DEFAULT_SEED, WaveformDecoder
+from audiollm.tokenizer.decoder.inputs import DEFAULT_SEED
+from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
 
 CPU = torch.device("cpu")

@@ -22,7 +22,6 @@ from audiollm.data.records import SPLITS
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.data.voices.attributes import VocalAttributes
 from audiollm.modeling import AudioLLM
-from audiollm.tokenizer.checkpoints.tokenizer import export_released
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training import mini
@@ -116,7 +115,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> MiniLayo
     mini_data.write_tokenizer_data(layout)
     mini_data.write_more_speech(layout)
     mini_data.write_vocoder_data(layout)
-    export_released(UniAudioTokenizer.from_pretrained(assets.audio_tokenizer), layout.tokenizer)
+    UniAudioTokenizer.from_pretrained(assets.audio_tokenizer).export_released(layout.tokenizer)
     shrink_tokenizer(layout.tokenizer)
     tokenizer = UniAudioTokenizer.from_pretrained(layout.tokenizer)
     for split in SPLITS:
