@@ -31,7 +31,7 @@ from audiollm.data.corpora.clips import Clip
 from audiollm.data.corpora.sample_corpus import load_sample_corpus
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.tokenizing.corpus import tokenize_corpus
-from audiollm.mini import tokenizer_or_mini
+from audiollm.mini import audio_tokenizer_or_mini
 from audiollm.modeling import AudioLLM
 from audiollm.prompts import instruction, prompts
 from audiollm.speaking import speak
@@ -89,7 +89,7 @@ class TokenizerSource:
 def find_tokenizer(config: DemoConfig, clips: Sequence[Clip]) -> TokenizerSource:
     """The tokenizer of mini; or one on the Whisper encoder asked for, its codebook fitted to the clips by k-means."""
     if config.encoder is None:
-        tokenizer = UniAudioTokenizer.from_pretrained(tokenizer_or_mini(None))
+        tokenizer = UniAudioTokenizer.from_pretrained(audio_tokenizer_or_mini(None))
         return TokenizerSource(
             tokenizer, {"audio tokenizer": f"mini's, {tokenizer.codebook_size} codes; it was trained with SAP and SAE"}
         )

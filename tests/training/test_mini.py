@@ -288,7 +288,7 @@ def test_installing_replaces_the_embedded_model(layout, tmp_path, monkeypatch):
     monkeypatch.setattr(embedded, "_FOLDER", target)
     assert embedded.mini_folder() == target
     assert AudioLLM.from_pretrained().vocabulary == AudioLLM.from_pretrained("mini").vocabulary
-    assert Path(embedded.tokenizer_or_mini(None)).is_dir()
+    assert Path(embedded.audio_tokenizer_or_mini(None)).is_dir()
 
 
 def test_without_the_embedded_model_the_message_says_what_to_do(tmp_path, monkeypatch):
@@ -296,7 +296,7 @@ def test_without_the_embedded_model_the_message_says_what_to_do(tmp_path, monkey
     with pytest.raises(ValueError, match=r"lacks the embedded model.*make mini"):
         AudioLLM.from_pretrained()
     assert embedded.model_or_mini("my/model") == "my/model"
-    assert embedded.tokenizer_or_mini("folder") == "folder"
+    assert embedded.audio_tokenizer_or_mini("folder") == "folder"
 
 
 # ----------------------------------------------------------- figures and card
