@@ -25,6 +25,7 @@ from torch import Tensor
 from audiollm import speaking
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
+from audiollm.benchmarks.harness.identity import check_identity
 from audiollm.benchmarks.speech.judges.attributes import (
     JUDGED,
     AttributeJudge,
@@ -33,7 +34,7 @@ from audiollm.benchmarks.speech.judges.attributes import (
     read_attributes,
     speech_seconds,
 )
-from audiollm.benchmarks.speech.synthesis import check_identity, speaking_model_facts
+from audiollm.benchmarks.speech.synthesis import speaking_model_facts
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.files.lock import locked_folder
 from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes

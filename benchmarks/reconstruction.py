@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
-from audiollm.benchmarks.harness.identity import file_identity
+from audiollm.benchmarks.harness.identity import check_identity, file_identity
 from audiollm.benchmarks.speech.judges.judging import SpeechJudges, SpokenRecording, mean_and_count, verdict_figures
 from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
 from audiollm.benchmarks.speech.reconstruction_report import METRICS, waveform_scores
-from audiollm.benchmarks.speech.synthesis import check_identity, decoder_fingerprint
+from audiollm.benchmarks.speech.synthesis import decoder_fingerprint
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
 from audiollm.data.audio.opening import AudioError

@@ -17,7 +17,7 @@ from typing import Any
 
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, show_facts, write_figures
-from audiollm.benchmarks.harness.identity import file_identity
+from audiollm.benchmarks.harness.identity import check_identity, file_identity
 from audiollm.benchmarks.harness.processes import LaunchedProcesses, launched_processes
 from audiollm.benchmarks.metrics.seed_tts_wer.pairs import read_pairs, score_pairs
 from audiollm.benchmarks.metrics.seed_tts_wer.text import Language
@@ -26,7 +26,7 @@ from audiollm.benchmarks.speech.judges.judging import NONE, SpeechJudges, Spoken
 from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
 from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem, SpeechList, missing_recordings, read_meta
 from audiollm.benchmarks.speech.seed_tts_voices import score_vector_file
-from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, check_identity, synthesise
+from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, synthesise
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
 from audiollm.data.files.lock import locked_folder

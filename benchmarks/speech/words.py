@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.metrics.seed_tts_wer.pairs import TextPair, score_pairs
 from audiollm.benchmarks.metrics.seed_tts_wer.text import LANGUAGES
+from audiollm.data.files.json_lines import write_json_lines
 
 PAIRS_NAME = "pairs.jsonl"
 UNSPACED_LANGUAGES = ("zh", "ja", "th", "yue", "lo", "my", "km")  # of these, characters are counted and not words
@@ -31,11 +32,7 @@ def word_figures(texts: Mapping[str, str], heard: Mapping[str, str], language: s
         are known or were asked for.
     """
     pairs = [TextPair(name, heard[name], text) for name, text in texts.items() if name in heard]
-    lines = [
-        json.dumps({"id": pair.id, "hypothesis": pair.hypothesis, "reference": pair.reference}, ensure_ascii=False)
-        for pair in pairs
-    ]
-    (folder / PAIRS_NAME).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    write_json_lines(folder / PAIRS_NAME, map(asdict, pairs))
     figures: dict[str, Any] = {"wer": None, "wer_missing_as_wrong": None, "wer_over_words": None, "wer_rule": None}
     if not pairs:
         return figures | ({"wer_missing_as_wrong": 1.0} if texts else {})
