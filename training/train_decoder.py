@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
+from audiollm.program import run_program
 from audiollm.training.decoder.base import DecoderRun, DecoderTrainer
 from audiollm.training.decoder.clips import ClipFormat
 from audiollm.training.decoder.config import DecoderTrainingConfig
@@ -20,33 +20,14 @@ from audiollm.training.decoder.parts import MODEL_FOLDER, load_part
 from audiollm.training.decoder.shards import Column, DecoderItems, prepare_items
 from audiollm.training.loop.launch import start_data_parallel
 from audiollm.training.loop.prefetching import Prefetched
-from audiollm.training.loop.run import as_program, claim_folder, running, start_run
+from audiollm.training.loop.run import RunSummary, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due
 
 if TYPE_CHECKING:
     from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 
-@dataclass(frozen=True)
-class DecoderTrainingSummary:
-    """How a run ended.
-
-    Attributes:
-        steps: updates of the whole run.
-        loss: loss of the last update; None if a resumed run had nothing left to do.
-        evaluation: the last line that evaluation wrote to the metrics, if there was one.
-        model_folder: the trained model, for :func:`audiollm.training.decoder.parts.join_decoder`.
-        metrics_file: one JSON object per update and evaluation.
-    """
-
-    steps: int
-    loss: float | None
-    evaluation: dict[str, Any] | None
-    model_folder: Path
-    metrics_file: Path
-
-
-def train(config: DecoderTrainingConfig) -> DecoderTrainingSummary:
+def train(config: DecoderTrainingConfig) -> RunSummary:
     """Runs a training from its config to the saved model; every process of a launch calls it.
 
     Args:
@@ -66,20 +47,20 @@ def train(config: DecoderTrainingConfig) -> DecoderTrainingSummary:
         return _train(accelerator, config)
 
 
-def _train(accelerator: Accelerator, config: DecoderTrainingConfig) -> DecoderTrainingSummary:
-    claimed = claim_folder(accelerator, config)
+def _train(accelerator: Accelerator, config: DecoderTrainingConfig) -> RunSummary:
+    run_folder = open_run_folder(accelerator, config)
     trainer, decoder_run = _prepare(accelerator, config)
     run = start_run(
         accelerator,
         config,
-        claimed,
+        run_folder,
         model=trainer.model,
         optimizer=trainer.optimizer,
         extras=trainer.extras,
         total_steps=trainer.total_steps,
         data_facts=_data_facts(decoder_run),
     )
-    folder = claimed.path
+    folder = run_folder.path
     loss, evaluation = None, None
     started = time.perf_counter()
     for step, batch in run.with_progress(Prefetched(trainer.batch, run.steps)):
@@ -95,7 +76,7 @@ def _train(accelerator: Accelerator, config: DecoderTrainingConfig) -> DecoderTr
             trainer.save(folder / MODEL_FOLDER)
         run.save_if_due(step)
         started = time.perf_counter()
-    return DecoderTrainingSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / "metrics.jsonl")
+    return RunSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / "metrics.jsonl")
 
 
 def _prepare(accelerator: Accelerator, config: DecoderTrainingConfig) -> tuple[DecoderTrainer, DecoderRun]:
@@ -183,7 +164,7 @@ def _data_facts(run: DecoderRun) -> dict[str, Any]:
 
 def main() -> None:
     """Reads the config and trains; user errors end in one message and exit status 1."""
-    as_program("train_decoder", DecoderTrainingConfig, train)
+    run_program(DecoderTrainingConfig, train, name="train_decoder")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""The ``audiollm`` command. A sub-command is a function of ``cli/``: its signature is the interface, its docstring
-the help.
+"""The ``audiollm`` command: its parser and ``main``.
+
+A sub-command is a function of ``cli/``: its signature is the interface, its docstring the help.
 
 Heavy libraries are imported inside those functions, so that ``audiollm --help`` answers at once.
 """

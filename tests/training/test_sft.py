@@ -21,11 +21,11 @@ from audiollm.modeling import AudioLLM
 from audiollm.training import sft
 from audiollm.training.audio_llm.config import LoRASettings
 from audiollm.training.audio_llm.objective import TargetTokenLoss
-from audiollm.training.audio_llm.records import DataError, EncodedRecords
-from audiollm.training.loop.checkpoints import ResumeError
+from audiollm.training.audio_llm.records import EncodedRecords
+from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
 from audiollm.training.loop.optimizer import adamw
 from audiollm.training.loop.record import config_as_json
-from audiollm.training.sft import NonFiniteLossError, train
+from audiollm.training.sft import train
 
 from .finished_runs import assert_same_weights, metrics_of, weights_of
 
@@ -157,8 +157,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_records(make_confi
         train(make_config(learning_rate=1e30, max_grad_norm=None, max_steps=20, save_every=1))
     [report] = (tmp_path / "run").glob("non_finite_step_*.json")
     content = json.loads(report.read_text())
-    assert sum(len(batch["records"]) for batch in content["micro_batches"]) == 8
-    assert all(record.startswith("record-") for batch in content["micro_batches"] for record in batch["records"])
+    assert sum(len(one["records"]) for one in content["passes"]) == 8
+    assert all(record.startswith("record-") for one in content["passes"] for record in one["records"])
     latest = load_file(tmp_path / "run" / "checkpoints" / f"step_{content['step'] - 1:06d}" / "weights.safetensors")
     assert content["step"] > 1
     assert latest

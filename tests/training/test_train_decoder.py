@@ -20,15 +20,14 @@ from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training import train_decoder
-from audiollm.training.audio_llm.records import DataError
 from audiollm.training.decoder.clips import ClipFormat
 from audiollm.training.decoder.config import FlowSettings
 from audiollm.training.decoder.flow.batches import make_pass
 from audiollm.training.decoder.flow.trainer import embedding_from_codebook
 from audiollm.training.decoder.parts import join_decoder, load_part
 from audiollm.training.decoder.shards import prepare_items
-from audiollm.training.loop.checkpoints import ResumeError
-from audiollm.training.loop.record import NonFiniteLossError, config_as_json
+from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
+from audiollm.training.loop.record import config_as_json
 from audiollm.training.train_decoder import train
 
 from . import finished_runs

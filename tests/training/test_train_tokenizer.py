@@ -18,13 +18,12 @@ from audiollm.data.audio.augmentation import AugmentationConfig
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training import train_tokenizer
-from audiollm.training.audio_llm.records import DataError
 from audiollm.training.audio_tokenizer.batches import collate_examples
 from audiollm.training.audio_tokenizer.config import TaskWeights, TokenizerSettings
 from audiollm.training.audio_tokenizer.records import TokenizerRecords
 from audiollm.training.audio_tokenizer.start import load_start
-from audiollm.training.loop.checkpoints import ResumeError
-from audiollm.training.loop.record import NonFiniteLossError, config_as_json
+from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
+from audiollm.training.loop.record import config_as_json
 from audiollm.training.train_tokenizer import train
 
 from .finished_runs import assert_same_weights, metrics_of, weights_of

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audiollm.data.collation import IGNORED_LABEL, Example
+from audiollm.training.loop.errors import DataError
 
 if TYPE_CHECKING:
     from audiollm.data.conversation.loading import Conversation, Conversations
@@ -24,10 +25,6 @@ _LISTED_PROBLEMS = 20
 
 # Lengths are judged here, so that all long records are found and not only the first.
 _NO_LIMIT = sys.maxsize
-
-
-class DataError(ValueError):
-    """Records that cannot be trained on; the message names each of them and the reason."""
 
 
 @dataclass(frozen=True)

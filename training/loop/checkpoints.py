@@ -24,6 +24,7 @@ from torch import nn
 
 from audiollm.data.files.atomic import atomic_write
 
+from .errors import ResumeError
 from .record import write_json
 
 logger = logging.getLogger(__name__)
@@ -52,10 +53,6 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
         """Takes back what :meth:`state_dict` returned, with all tensors on the CPU."""
-
-
-class ResumeError(ValueError):
-    """The checkpoint does not belong to this run; the message lists what differs."""
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,6 @@ _RECORDED_PACKAGES = (
 )  # fmt: skip
 
 
-class NonFiniteLossError(RuntimeError):
-    """The loss or the gradient is NaN or infinite; the records of the update have been written down."""
-
-
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically; NaN and infinity are refused, as no other program reads them."""
     with atomic_write(path) as file:

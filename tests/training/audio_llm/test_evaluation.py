@@ -14,7 +14,8 @@ from audiollm.training.audio_llm.evaluation import (
     reference_answer,
     score_samples,
 )
-from audiollm.training.audio_llm.records import DataError, EncodedRecord, EncodedRecords
+from audiollm.training.audio_llm.records import EncodedRecord, EncodedRecords
+from audiollm.training.loop.errors import DataError
 
 
 def test_the_prompt_ends_where_the_last_answer_starts(assets):

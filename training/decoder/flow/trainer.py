@@ -152,9 +152,9 @@ class FlowTrainer:
         weighted = torch.stack(losses) @ torch.tensor(shares, device=accelerator.device)
         mean_loss = float(accelerator.reduce(weighted, "sum"))
         by_pass = [(one.ids, float(loss)) for one, loss in zip(passes, losses, strict=True)]
-        stop_unless_finite(run, step, "loss", mean_loss, by_pass)
+        stop_unless_finite(accelerator, run.config, step, "loss", mean_loss, by_pass)
         grad_norm = clip_gradients(accelerator, self._model, run.config)
-        stop_unless_finite(run, step, "gradient norm", grad_norm, by_pass)
+        stop_unless_finite(accelerator, run.config, step, "gradient norm", grad_norm, by_pass)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._ema.update()

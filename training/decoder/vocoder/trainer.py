@@ -171,10 +171,10 @@ class VocoderTrainer:
         line: dict[str, Any] = dict(zip(names, accelerator.reduce(means, "sum").tolist(), strict=True))
         by_pass = [(one.ids, float(parts["loss"])) for one, parts in zip(batch, measured, strict=True)]
         for name, value in line.items():
-            stop_unless_finite(self._run, step, name, value, by_pass)
+            stop_unless_finite(accelerator, config, step, name, value, by_pass)
         line["learning_rate"] = learning_rate
         line["grad_norm"] = clip_gradients(accelerator, self._model, config)
-        stop_unless_finite(self._run, step, "gradient norm", line["grad_norm"], by_pass)
+        stop_unless_finite(accelerator, config, step, "gradient norm", line["grad_norm"], by_pass)
         self._optimizer.step()
         self._optimizer.zero_grad()
         if has_started:
