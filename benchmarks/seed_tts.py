@@ -196,11 +196,11 @@ def _judge_all(
     )
     runs = []
     for seed in config.seeds if config.wavs is None else (0,):
-        place = folder / f"seed{seed}" if config.wavs is None else folder
-        wavs = place / "wavs" if config.wavs is None else Path(config.wavs)
+        run_folder = folder / f"seed{seed}" if config.wavs is None else folder
+        wavs = run_folder / "wavs" if config.wavs is None else Path(config.wavs)
         paths = {item.id: str(wavs / item.file_name) for item in items}
-        run = _judge_recordings(judges, items, paths, place, config.language)
-        runs.append({"seed": seed, "predictions": file_identity(place / VERDICTS_NAME, folder)} | run)
+        run = _judge_recordings(judges, items, paths, run_folder, config.language)
+        runs.append({"seed": seed, "predictions": file_identity(run_folder / VERDICTS_NAME, folder)} | run)
     truths = {item.id: item.truth for item in items if item.truth is not None}
     truth = None
     if truths:
@@ -245,9 +245,10 @@ def _judge_recordings(
     similarity = figures["similarity"]
     if similarity["n"]:
         similarity["printed"] = printed_lines(similarity["mean"], similarity["variance"])
-    heard = {verdict.id: verdict.hypothesis for verdict in verdicts if verdict.hypothesis is not None}
-    asked = {item.id: item.text for item in items} if heard or not there else {}  # nobody listened: no words to score
-    return figures | word_figures(asked, heard, language, folder)
+    transcripts = {verdict.id: verdict.hypothesis for verdict in verdicts if verdict.hypothesis is not None}
+    # Where nobody listened there are no words to score.
+    texts = {item.id: item.text for item in items} if transcripts or not there else {}
+    return figures | word_figures(texts, transcripts, language, folder)
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

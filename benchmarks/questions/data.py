@@ -13,14 +13,14 @@ from pathlib import Path, PurePosixPath
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.files.json_lines import Record, read_json_lines, write_json_lines
 
-from .base import OWN_SET, LoadedQuestions, QuestionBenchmark, Revision, first_problems
+from .base import CUSTOM_SET, LoadedQuestions, QuestionBenchmark, Revision, first_problems
 from .items import QuestionItem, without_letters
 
 logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _AUDIO_COLUMNS = ("audio", "context")
-OWN_SET_KEY = "own_set"  # says of a question that it is none of the benchmark's
+CUSTOM_SET_KEY = "own_set"  # says of a question that it is none of the benchmark's
 _NESTED_COLUMN = "other_attributes"  # some parquet copies keep the published fields in it
 
 
@@ -67,10 +67,10 @@ def check_revision(benchmark: QuestionBenchmark, loaded: LoadedQuestions, *, req
         ValueError: if a known version is required.
     """
     revision = loaded.revision
-    if revision.name is not None or (revision.is_own_set and not require_known_data):
+    if revision.name is not None or (revision.is_custom_set and not require_known_data):
         return
     known = ", ".join(f"{start}… ({name})" for start, name in benchmark.known_revisions.items()) or "none"
-    what = OWN_SET if revision.is_own_set else "not a known version"
+    what = CUSTOM_SET if revision.is_custom_set else "not a known version"
     message = (
         f"{benchmark.title}: the questions (sha256 {revision.sha256}) are {what} (known: {known}); figures of other "
         "versions do not compare"
@@ -167,9 +167,9 @@ def _from_json(benchmark: QuestionBenchmark, path: Path, root: Path) -> LoadedQu
             names[place].add(item.id)
             names[PurePosixPath(place).stem].add(item.id)
     aliases = {name: next(iter(ids)) for name, ids in names.items() if len(ids) == 1 and name not in ids}
-    is_own_set = any(row.get(OWN_SET_KEY) for row in rows)
+    is_custom_set = any(row.get(CUSTOM_SET_KEY) for row in rows)
     return _loaded(
-        benchmark, path, items, hashlib.sha256(content).hexdigest(), problems, aliases, is_own_set=is_own_set
+        benchmark, path, items, hashlib.sha256(content).hexdigest(), problems, aliases, is_custom_set=is_custom_set
     )
 
 
@@ -238,12 +238,12 @@ def _loaded(
     problems: list[str],
     aliases: dict[str, str],
     *,
-    is_own_set: bool = False,
+    is_custom_set: bool = False,
 ) -> LoadedQuestions:
     if not items:
         raise ValueError(f"{path} holds no questions")
     known = next((name for start, name in benchmark.known_revisions.items() if sha256.startswith(start)), None)
-    return LoadedQuestions(items, Revision(sha256, known, is_own_set), problems, aliases)
+    return LoadedQuestions(items, Revision(sha256, known, is_custom_set), problems, aliases)
 
 
 class _Recordings:

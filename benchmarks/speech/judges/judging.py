@@ -142,20 +142,19 @@ class SpeechJudges:
                 mos=None if self._predictor is None else self._predictor.predict(waveform, rate),
                 seconds=len(waveform) / rate,
             )
-            for one, (waveform, rate), hypothesis in zip(recordings, sounds, self._heard(sounds), strict=True)
+            for one, (waveform, rate), hypothesis in zip(recordings, sounds, self._transcripts(sounds), strict=True)
         ]
 
-    def _heard(self, sounds: Sequence[tuple[Tensor, int]]) -> list[str | None]:
+    def _transcripts(self, sounds: Sequence[tuple[Tensor, int]]) -> list[str | None]:
         if self._recognizer is None:
             return [None] * len(sounds)
-        rates = {rate for _, rate in sounds}
-        texts: list[str | None] = [None] * len(sounds)
-        for wanted in rates:
-            places = [place for place, (_, rate) in enumerate(sounds) if rate == wanted]
-            heard = self._recognizer.transcribe([sounds[place][0] for place in places], wanted)
-            for place, text in zip(places, heard, strict=True):
-                texts[place] = text
-        return texts
+        transcripts: list[str | None] = [None] * len(sounds)
+        for sample_rate in {rate for _, rate in sounds}:  # a recognizer takes recordings of one rate at a time
+            indices = [index for index, (_, rate) in enumerate(sounds) if rate == sample_rate]
+            found = self._recognizer.transcribe([sounds[index][0] for index in indices], sample_rate)
+            for index, transcript in zip(indices, found, strict=True):
+                transcripts[index] = transcript
+        return transcripts
 
     def _similarity(self, one: SpokenRecording, waveform: Tensor, sample_rate: int) -> float | None:
         if self._encoder is None or one.voice is None:
