@@ -46,8 +46,8 @@ class Mmar(TokenBenchmark):
             return None
         layer = "Semantic Layer" if custom.field == "linguistic_content" else "Perception Layer"
         return {
-            "id": custom.id, "audio_path": custom.audio, "question": custom.question, **self.choice_fields(custom.choices),
-            "answer": custom.answer, "modality": custom.sound_type, "category": layer, "sub-category": custom.field,
+            "id": custom.id, "audio_path": custom.audio, "question": custom.question,
+            **self.choice_fields(custom.choices), "answer": custom.answer, "modality": custom.sound_type, "category": layer, "sub-category": custom.field,
             "language": custom.language, "source": custom.source, "url": "", "timestamp": "",
         }  # fmt: skip
 
