@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from audiollm.benchmarks import attribute_control, mmar, mmau, mmsu, reconstruction, seed_tts, sound_classes, stability
 from audiollm.benchmarks.codes import files
@@ -40,7 +40,7 @@ from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.environment import find_device
 from audiollm.program import run_program
 
-LANGUAGE = "en"
+LANGUAGE: Final = "en"
 QUESTION_ACTIONS = {"mmau": mmau.ACTIONS, "mmar": mmar.ACTIONS, "mmsu": mmsu.ACTIONS}
 
 logger = logging.getLogger(__name__)

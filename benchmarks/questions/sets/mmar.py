@@ -47,7 +47,8 @@ class Mmar(TokenBenchmark):
         layer = "Semantic Layer" if custom.field == "linguistic_content" else "Perception Layer"
         return {
             "id": custom.id, "audio_path": custom.audio, "question": custom.question,
-            **self.choice_fields(custom.choices), "answer": custom.answer, "modality": custom.sound_type, "category": layer, "sub-category": custom.field,
+            **self.choice_fields(custom.choices), "answer": custom.answer,
+            "modality": custom.sound_type, "category": layer, "sub-category": custom.field,
             "language": custom.language, "source": custom.source, "url": "", "timestamp": "",
         }  # fmt: skip
 

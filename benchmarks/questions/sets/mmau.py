@@ -34,7 +34,8 @@ class Mmau(TokenBenchmark):
         difficulty = {2: "easy", 3: "medium", 4: "hard"}[len(custom.choices)]
         return {
             "id": custom.id, "audio_id": custom.audio, "question": custom.question,
-            **self.choice_fields(custom.choices), "answer": custom.answer, "dataset": custom.source, "task": custom.sound_type, "split": "test-mini",
+            **self.choice_fields(custom.choices), "answer": custom.answer,
+            "dataset": custom.source, "task": custom.sound_type, "split": "test-mini",
             "category": "Information Extraction", "sub-category": custom.field, "difficulty": difficulty,
         }  # fmt: skip
 
