@@ -42,7 +42,7 @@ class AttributeJudge(Protocol):
 
     name: str
 
-    def hear(self, path: Path) -> str:
+    def describe(self, path: Path) -> str:
         """What the judge says of a recording: a SAP record as text, as far as the judge keeps to that."""
 
 
@@ -67,7 +67,7 @@ class SapTokenizerJudge:
             raise ValueError(f"{folder} has no text tokenizer, so that nothing it writes can be read")
         self._max_new_tokens = max_new_tokens
 
-    def hear(self, path: Path) -> str:
+    def describe(self, path: Path) -> str:
         """See :class:`AttributeJudge`; of a long recording, the first segment is heard."""
         text = self._model.text
         assert text is not None
@@ -103,7 +103,7 @@ class ChatJudge:
         self._model = model
         self._max_tokens = max_tokens
 
-    def hear(self, path: Path) -> str:
+    def describe(self, path: Path) -> str:
         """See :class:`AttributeJudge`."""
         waveform = resample(*load_audio(path), SAMPLE_RATE)
         buffer = io.BytesIO()

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from audiollm.benchmarks.metrics import load_metric
-from audiollm.benchmarks.speech.judges.transcription import Transcriber
+from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
 from audiollm.data.sampling import spread
@@ -53,7 +53,7 @@ def evaluate_mini(
     Args:
         folder: the Audio-LLM, with its tokenizer and decoder.
         layout: where the test clips are.
-        judge: the recognizer, see `audiollm.benchmarks.speech.judges.transcription`.
+        judge: the recognizer, see `audiollm.benchmarks.speech.judges.recognizers`.
         clips_per_corpus: so many test clips of each corpus at most, evenly spread; None: all.
         spoken_clips: how many of the clips' texts are spoken.
 
