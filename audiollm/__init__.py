@@ -1,5 +1,9 @@
 """audiollm: turn a text LLM into one that listens and speaks.
 
+Reading order: ``vocabulary`` (codes and token ids) → ``processing`` with ``chat/`` (messages to ids and back) →
+``modeling`` with ``generation/`` (ids to answers) → ``speaking`` and ``reconstruction`` (sound) → ``cli/``.
+``tokenizer``, ``data``, ``training`` and ``benchmarks`` are the top-level folders of these names.
+
 Public names are imported on first use (PEP 562), so that ``import audiollm`` is instant and
 ``import audiollm.tokenizer`` never pulls in the LLM stack.
 """

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from audiollm.data.conversation.loading import Conversation
-    from audiollm.processing import AudioLLMProcessor
+from audiollm.data.collation import IGNORED_LABEL
+from audiollm.data.conversation.loading import Conversation
+
+from .processing import AudioLLMProcessor
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def token_rows(
                 token_id=token_id,
                 text=processor.tokenizer.decode([token_id]),
                 code=code if 0 <= code < vocabulary.codebook_size else None,
-                trained=encoded.labels[position] != -100,
+                trained=encoded.labels[position] != IGNORED_LABEL,
                 ends_role=next_role != encoded.roles[position],
             )
         )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 MINI = "mini"
 """The name that stands for the embedded model wherever a folder or Hub id is asked for."""
+AUDIO_TOKENIZER_FOLDER = "audio_tokenizer"
+"""Where the audio tokenizer lies in the folder of any Audio-LLM."""
 _FOLDER = Path(__file__).resolve().parent / "embedded" / MINI
-_AUDIO_TOKENIZER = "audio_tokenizer"
 
 
 def mini_folder() -> Path:
@@ -40,4 +41,4 @@ def tokenizer_or_mini(name: str | os.PathLike[str] | None) -> str:
     Raises:
         ValueError: if the embedded model is asked for and absent.
     """
-    return str(mini_folder() / _AUDIO_TOKENIZER) if name is None or name == MINI else os.fspath(name)
+    return str(mini_folder() / AUDIO_TOKENIZER_FOLDER) if name is None or name == MINI else os.fspath(name)

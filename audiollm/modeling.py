@@ -20,21 +20,19 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
+from audiollm.chat.input import AudioSource, Chat, audio_parts
 from audiollm.data.conversation.loading import Conversation, Message, TextPart
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
-from audiollm.generation.grammar import SamplingSettings, check_modalities
-from audiollm.generation.request import AnswerLimits, ContextError, GenerationRequest
-from audiollm.generation.result import FinishReason, GenerationResult
+from audiollm.generation.request import GenerationRequest, GenerationSettings
+from audiollm.generation.result import GenerationResult
 from audiollm.generation.streaming import AnswerStream
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .folders import check_folder, load_text_llm
 from .mini import model_or_mini
-from .processing import AudioLLMProcessor, AudioSource, Chat, audio_parts
+from .processing import AudioLLMProcessor
 from .vocabulary import AudioVocabulary, extend
-
-__all__ = ["AudioLLM", "ContextError", "FinishReason", "GenerationResult", "load_text_llm"]
 
 
 class AudioLLM:
@@ -200,7 +198,7 @@ class AudioLLM:
         audio: AudioSource | Sequence[AudioSource],
         question: str,
         *,
-        sampling_rate: int | None = None,
+        sample_rate: int | None = None,
         **generation: Any,
     ) -> str:
         """Asks something about a recording (or several) and returns the answer's text.
@@ -208,10 +206,10 @@ class AudioLLM:
         Args:
             audio: path, bytes of a file, samples or codes; a list of them for several recordings.
             question: the request.
-            sampling_rate: rate in Hz of samples.
+            sample_rate: rate in Hz of samples.
             generation: as for `generate`.
         """
-        user = Message("user", [*audio_parts(audio, sampling_rate), TextPart(question)])
+        user = Message("user", [*audio_parts(audio, sample_rate), TextPart(question)])
         return self.chat(Conversation("question", [user]), **generation).texts[0]
 
     def chat(
@@ -290,9 +288,7 @@ class AudioLLM:
                 decoder.
             ContextError: a ValueError; the context is too short.
         """
-        request = self._prepare(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
+        settings = GenerationSettings(
             modalities=modalities,
             max_new_tokens=max_new_tokens,
             min_seconds=min_seconds,
@@ -304,8 +300,9 @@ class AudioLLM:
             repetition_window=repetition_window,
             repetition_threshold=repetition_threshold,
             seed=seed,
-            **generate_kwargs,
+            transformers=generate_kwargs,
         )
+        request = self._request(input_ids, attention_mask, settings)
         decoder = self._speech_decoder(request, return_waveforms, decoding)
         result = request.run(streamer)
         if decoder is not None:
@@ -313,7 +310,13 @@ class AudioLLM:
         return result
 
     def stream(
-        self, *, decoding: DecodingSettings | None = None, chunk_codes: int = 1, **generation: Any
+        self,
+        *,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        decoding: DecodingSettings | None = None,
+        chunk_codes: int = 1,
+        **generation: Any,
     ) -> AnswerStream:
         """Generates one answer and gives it out while it comes: text in whole characters, audio as samples.
 
@@ -321,6 +324,8 @@ class AudioLLM:
         not depend on how its codes arrive, but may differ a little from what `generate` decodes in one piece.
 
         Args:
+            input_ids: one prompt, int64 ``[1, S]``.
+            attention_mask: as for `generate`.
             decoding: whose voice it is, and details of the waveform decoder.
             chunk_codes: codes to collect before the decoder gets them.
             generation: as for `generate`, but for ``return_waveforms`` and ``streamer``.
@@ -332,53 +337,17 @@ class AudioLLM:
         Raises:
             ValueError: as for `generate`; or if there is more than one prompt, or audio that nothing could decode.
         """
-        request = self._prepare(**generation)
+        request = self._request(input_ids, attention_mask, GenerationSettings.of(generation))
         if request.num_answers != 1:
             raise ValueError(f"a stream follows one answer, not {request.num_answers}: generate rows one by one")
         decoder = self._speech_decoder(request, "audio" in request.modalities, decoding)
         return AnswerStream(request.run, self.processor, decoder, chunk_codes)
 
-    def _prepare(
-        self,
-        *,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        modalities: Collection[str] = ("text",),
-        max_new_tokens: int | None = None,
-        min_seconds: float | None = None,
-        max_seconds: float | None = None,
-        do_sample: bool | None = None,
-        seed: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        repetition_window: int | None = None,
-        repetition_threshold: float | None = None,
-        **generate_kwargs: Any,
+    def _request(
+        self, input_ids: Tensor, attention_mask: Tensor | None, settings: GenerationSettings
     ) -> GenerationRequest:
-        """Checks the arguments of `generate`."""
-        given = {
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "repetition_window": repetition_window,
-            "repetition_threshold": repetition_threshold,
-        }
-        settings = {name: value for name, value in given.items() if value is not None}
         return GenerationRequest(
-            self.model,
-            self.processor,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            limits=AnswerLimits(
-                modalities=modalities,
-                max_new_tokens=max_new_tokens,
-                min_seconds=min_seconds,
-                max_seconds=max_seconds,
-            ),
-            sampling=_sampling(do_sample, settings, check_modalities(modalities)),
-            seed=seed,
-            generate_kwargs=generate_kwargs,
+            self.model, self.processor, input_ids=input_ids, attention_mask=attention_mask, settings=settings
         )
 
     def _speech_decoder(
@@ -397,12 +366,3 @@ class AudioLLM:
                 )
             return None
         return SpeechDecoder(self.processor.audio_tokenizer, settings, request.num_prompts)
-
-
-def _sampling(do_sample: bool | None, given: dict[str, Any], modalities: Collection[str]) -> SamplingSettings | None:
-    """How to draw; None for greedy."""
-    if do_sample is None:
-        do_sample = bool(given) or "audio" in modalities
-    if not do_sample and given:
-        raise ValueError(f"do_sample=False takes the most likely token, so leave out {', '.join(given)}")
-    return SamplingSettings(**given) if do_sample else None

@@ -1,8 +1,8 @@
-"""Chat messages with audio to token ids of an extended LLM, and token ids back to text and codes.
+"""The processor: chat messages with audio to token ids of an extended LLM, and token ids back to text and codes.
 
 Reading order: `AudioLLMProcessor.encode_conversations` (the one path from messages to ids), then
-`AudioLLMProcessor.split` (back). The records on the way have modules of their own: `chat_input` (what callers pass),
-`encoded_conversation` (ids and labels), `segments` (text and codes).
+`AudioLLMProcessor.split` (back). What lies on the way is in ``chat/``: ``input`` (what callers pass), ``rendering``
+(the template's text, cut into pieces), ``encoded`` (ids and labels), ``segments`` (text and codes).
 """
 # Shapes: B conversations, S token ids of the longest, T codes of one clip, N samples.
 
@@ -20,31 +20,20 @@ from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 
 from audiollm.chat.encoded import EncodedConversation, TooLongError
-from audiollm.chat.input import AudioSource, Chat, ChatMessage, audio_parts, is_batch_of_chats, to_conversation
+from audiollm.chat.input import AudioSource, Chat, audio_parts, is_batch_of_chats, to_conversation
 from audiollm.chat.rendering import ConversationRenderer, Piece, marks_assistant_turns
 from audiollm.chat.segments import AudioSegment, TextSegment, split_segments
 from audiollm.data.collation import IGNORED_LABEL, collate
 from audiollm.data.conversation.loading import AudioPart, Conversation
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 
-from .audio_tokenizer_folder import AUDIO_TOKENIZER_FOLDER, Origin, copy_audio_tokenizer, save_audio_tokenizer
+from .folders import Origin, copy_audio_tokenizer, save_audio_tokenizer
+from .mini import AUDIO_TOKENIZER_FOLDER
 from .vocabulary import AUDIO_END, AUDIO_START, AudioVocabulary
 
 CHAT_TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
 _UNLIMITED = 10**9  # transformers writes 1e30 where a tokenizer names no limit
-
-__all__ = [
-    "AUDIO_TOKENIZER_FOLDER",
-    "AudioLLMProcessor",
-    "AudioSegment",
-    "AudioSource",
-    "Chat",
-    "ChatMessage",
-    "EncodedConversation",
-    "TextSegment",
-    "TooLongError",
-    "audio_parts",
-]
 
 
 class AudioLLMProcessor(ProcessorMixin):
@@ -313,8 +302,6 @@ class AudioLLMProcessor(ProcessorMixin):
         Raises:
             ValueError: if this processor knows no audio tokenizer.
         """
-        from audiollm.tokenizer.modeling import UniAudioTokenizer
-
         if self.codec_path is None:
             raise ValueError(
                 "this processor has no audio tokenizer, so it takes codes but no recordings: pass audio_tokenizer= or "
@@ -419,6 +406,7 @@ class AudioLLMProcessor(ProcessorMixin):
                 waveform, sample_rate = part.load()
                 waveforms.setdefault(sample_rate, []).append((index, waveform))
         for sample_rate, clips in waveforms.items():
+            # All at once: the audio tokenizer sorts by length and pads little, which a call per clip could not.
             encoded = self.audio_tokenizer.encode([waveform for _, waveform in clips], sample_rate).tolist()
             codes.update(zip((index for index, _ in clips), encoded, strict=True))
         for index, part in enumerate(parts):

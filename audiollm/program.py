@@ -17,12 +17,13 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import auto_cli, set_parsing_settings
 
-USER_ERRORS: tuple[type[Exception], ...] = (ValueError, OSError, ImportError, subprocess.CalledProcessError)
-"""What a user can cause and mend: a wrong value, a file, a missing extra, a program started by ours that failed."""
-
 
 class ProgramError(RuntimeError):
-    """A failure that ends a program with its message; derive from it where none of ``USER_ERRORS`` says what it is."""
+    """A failure that ends a program with its message; derive from it where none of `USER_ERRORS` says what it is."""
+
+
+USER_ERRORS = (ValueError, OSError, ImportError, subprocess.CalledProcessError, ProgramError)
+"""What a user can cause and mend: a wrong value, a file, a missing extra, a program of ours that failed."""
 
 
 def run_program(
@@ -43,7 +44,7 @@ def run_program(
     Args:
         component: the function to call, or the config class to make.
         run: what is done with the config; None returns what ``component`` returns.
-        name: of the program, in messages of errors; the script's name if None.
+        name: of the program, in its help and its errors; the script's name if None.
         level: of what is logged to stderr.
         arguments: the command line; that of the process if None.
 
@@ -62,6 +63,7 @@ def run_program(
             args=spelt_out(sys.argv[1:] if arguments is None else arguments, component),
             as_positional=False,
             return_instance=inspect.isclass(component),  # or else a config's properties become sub-commands
+            prog=name,
             allow_abbrev=False,
         )
         return made if run is None else run(made)
@@ -129,7 +131,7 @@ def errors_as_one_line(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except (*USER_ERRORS, ProgramError) as error:
+    except USER_ERRORS as error:
         if os.environ.get("AUDIOLLM_TRACEBACK") == "1":
             raise
         sys.stderr.write(f"{name}: error: {_message(error)}\n")

@@ -1,4 +1,4 @@
-"""What a user asks of a recording, in several wordings per task, each with an id and a hash that runs can record.
+"""Instructions: what a user asks of a recording, in several wordings per task, each with an id and a hash.
 
 Training varies the wording so that the model follows the request and not one string; scoring names the wording it used,
 because wording moves scores.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 
-from audiollm.data.prompts import Prompt, draw, numbered
+from audiollm.data.prompts import Prompt, numbered
+from audiollm.data.sampling import draw
 from audiollm.data.voices.instructions import SPEAK, SPEAK_IN_VOICE
 
-__all__ = ["TASKS", "Prompt", "choose_prompt", "instruction", "prompt", "prompts"]
+__all__ = ["INSTRUCTIONS", "choose_prompt", "instruction", "prompt", "prompts"]
 
-TASKS: dict[str, tuple[str, ...]] = {
+# Task → its wordings. Runs record them by number, so new ones go to the end.
+INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     "transcribe": (
         "Transcribe the recording.",
         "Write down what is said.",
@@ -105,9 +107,9 @@ def prompts(task: str) -> tuple[Prompt, ...]:
     Raises:
         ValueError: if the task is not known.
     """
-    if task not in TASKS:
-        raise ValueError(f"task {task!r} has no instructions; use one of {', '.join(TASKS)}")
-    return numbered(task, TASKS[task])
+    if task not in INSTRUCTIONS:
+        raise ValueError(f"task {task!r} has no instructions; use one of {', '.join(INSTRUCTIONS)}")
+    return numbered(task, INSTRUCTIONS[task])
 
 
 def prompt(prompt_id: str) -> Prompt:
@@ -133,7 +135,7 @@ def instruction(task: str, key: str | None = None, *, question: str | None = Non
     """The text of a request.
 
     Args:
-        task: one of `TASKS`.
+        task: one of `INSTRUCTIONS`.
         key: chooses the wording, see `choose_prompt`; None: the standard one.
         question: what is asked, for the task "question" and only for it.
         voice: who speaks and how, in words, for the task "speak_in_voice" and only for it.

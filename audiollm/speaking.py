@@ -61,7 +61,7 @@ def speak(
     *,
     speaker: Tensor | Sequence[float] | None = None,
     prompt_audio: AudioSource | None = None,
-    sampling_rate: int | None = None,
+    sample_rate: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     key: str | None = None,
@@ -75,7 +75,7 @@ def speak(
         voice: who says it and how: words, which the model gets as they are, or attributes, which are put into words.
         speaker: a speaker encoder's vector for the decoder, ``[S]``.
         prompt_audio: a recording whose voice the decoder takes over: path, bytes of a file, or samples.
-        sampling_rate: rate in Hz of ``prompt_audio`` that comes as samples.
+        sample_rate: rate in Hz of ``prompt_audio`` that comes as samples.
         steps: steps of the decoder's flow model; None: its default.
         guidance: strength of its guidance; None: its default.
         key: varies the wording of request and attributes; None: the standard ones.
@@ -86,7 +86,14 @@ def speak(
         ValueError: if the text or the voice is empty, or the model cannot speak.
         AudioError: if the recording cannot be used.
     """
-    decoding = _decoding(speaker, prompt_audio, sampling_rate, steps, guidance, generation)
+    decoding = DecodingSettings(
+        speaker=speaker,
+        prompt_audio=prompt_audio,
+        sample_rate=sample_rate,
+        steps=steps,
+        guidance=guidance,
+        seed=generation.get("seed"),
+    )
     return speak_many(model, [text], [voice], decoding=decoding, key=key, **generation)[0]
 
 
@@ -153,7 +160,7 @@ def speak_stream(
     *,
     speaker: Tensor | Sequence[float] | None = None,
     prompt_audio: AudioSource | None = None,
-    sampling_rate: int | None = None,
+    sample_rate: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     key: str | None = None,
@@ -168,7 +175,14 @@ def speak_stream(
         ValueError: as for `speak`.
         AudioError: as for `speak`.
     """
-    decoding = _decoding(speaker, prompt_audio, sampling_rate, steps, guidance, generation)
+    decoding = DecodingSettings(
+        speaker=speaker,
+        prompt_audio=prompt_audio,
+        sample_rate=sample_rate,
+        steps=steps,
+        guidance=guidance,
+        seed=generation.get("seed"),
+    )
     request = _SpeechRequest.of(text, voice, key)
     return model.stream_chat(request.conversation, modalities={"audio"}, decoding=decoding, **generation)
 
@@ -187,21 +201,3 @@ class _SpeechRequest:
         words = describe_voice(voice, key).text if isinstance(voice, VocalAttributes) else voice
         message, prompt_id = speech_request(text, words, key)
         return cls(text, words, prompt_id, Conversation(TASK, [Message("user", [TextPart(message)])], TASK))
-
-
-def _decoding(
-    speaker: Tensor | Sequence[float] | None,
-    prompt_audio: AudioSource | None,
-    sampling_rate: int | None,
-    steps: int | None,
-    guidance: float | None,
-    generation: dict[str, Any],
-) -> DecodingSettings:
-    return DecodingSettings(
-        speaker=speaker,
-        prompt_audio=prompt_audio,
-        sampling_rate=sampling_rate,
-        steps=steps,
-        guidance=guidance,
-        seed=generation.get("seed"),
-    )

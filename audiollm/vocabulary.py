@@ -219,7 +219,7 @@ def extend(
             )
         start_id = len(text_tokenizer) + len(missing_turns)
         vocabulary = AudioVocabulary(codebook_size, start_id + 2, start_id, start_id + 1)
-        num_text_tokens = len(text_tokenizer)
+        num_text_tokens = len(text_tokenizer)  # not the rows: Qwen's spare rows behind it were never trained
         new_tokens = [*missing_turns, *vocabulary.tokens]
     else:
         vocabulary = AudioVocabulary.from_text_tokenizer(text_tokenizer, codebook_size)
@@ -236,6 +236,7 @@ def extend(
         )
     if new_tokens:
         # special=True: text decoding can skip them and text from users can be kept from spelling them.
+        # normalized=False: they are found as they are written, whatever the tokenizer's normaliser makes of a text.
         text_tokenizer.add_tokens(
             [AddedToken(token, special=True, normalized=False) for token in new_tokens], special_tokens=True
         )
@@ -352,6 +353,8 @@ def _initialise_rows(
         first = vocabulary.first_code_id - first_new_row
         positions_RH[first : first + vocabulary.codebook_size] = _project(codebook, hidden_size, generator)
     for table_RH in tables:
+        # The spread of text rows, not transformers' 0.02: rows that are much shorter or longer than the others' would
+        # get logits far below or above those of text before anything is learnt.
         mean_H, spread_H = _row_statistics(table_RH[:first_new_row])
         positions = positions_RH.to(table_RH.device)
         if table_RH.shape[1] != hidden_size:
@@ -365,15 +368,19 @@ def _initialise_rows(
 
 def _project(codebook_VD: Tensor, hidden_size: int, generator: torch.Generator) -> Tensor:
     """Projects entries to ``[V, H]`` with zero mean and unit variance per column: affine, so neighbours stay near."""
+    # On the CPU, where the generator is: the rows are the same whatever device holds the codebook.
     centred_VD = codebook_VD.detach().float().cpu()
     centred_VD = centred_VD - centred_VD.mean(dim=0)
     projection_DH = torch.randn(codebook_VD.shape[1], hidden_size, generator=generator)
     positions_VH = centred_VD @ projection_DH
+    # Entries that are all equal have no spread; clamped, they all lie at the mean instead of at NaN.
     return positions_VH / positions_VH.std(dim=0, correction=0).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _row_statistics(rows_RH: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per dimension, each float32 ``[H]``; two passes, so bf16 tables lose nothing."""
+    """Mean and standard deviation per dimension, each float32 ``[H]``."""
+    # Two passes in float64: the shortcut E[x²] - E[x]² subtracts nearly equal numbers where the spread is small beside
+    # the mean. In chunks, for a whole float64 table of Qwen2.5-7B would take 4 GiB.
     chunks = rows_RH.split(_STATISTICS_ROWS)
     num_rows = rows_RH.shape[0]
     mean_H = sum((chunk.double().sum(dim=0) for chunk in chunks), start=rows_RH.new_zeros((), dtype=torch.float64))

@@ -34,7 +34,7 @@ from audiollm.benchmarks.speech.judges.attributes import (
 )
 from audiollm.benchmarks.speech.synthesis import check_identity, speaking_model_facts
 from audiollm.data.audio.writing import save_audio
-from audiollm.data.files.folder_lock import locked_folder
+from audiollm.data.files.lock import locked_folder
 from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes
 from audiollm.data.voices.levels import characters_per_second
 

@@ -22,7 +22,8 @@ import torch
 from lmms_eval.api.model import lmms  # type: ignore[import-not-found]
 from tqdm import tqdm
 
-from audiollm.benchmarks.models.base import AnswerSettings, ChatRequest, open_audio_chat_model
+from audiollm.benchmarks.models.base import AnswerSettings, ChatRequest
+from audiollm.benchmarks.models.opening import open_audio_chat_model
 from audiollm.data.audio.reading import waveform_from_array
 from audiollm.data.chat.base import ChatError
 from audiollm.data.conversation.audio_parts import parse_audio_part

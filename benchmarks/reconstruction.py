@@ -24,10 +24,12 @@ from audiollm.benchmarks.speech.reconstruction_report import METRICS, waveform_s
 from audiollm.benchmarks.speech.synthesis import check_identity, decoder_fingerprint
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
-from audiollm.data.audio.reading import AudioError, load_audio
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
-from audiollm.data.files.folder_lock import locked_folder
+from audiollm.data.files.lock import locked_folder
 from audiollm.data.manifest import open_manifest
+from audiollm.data.records import TEXT_KEYS
 from audiollm.data.tokenizing.encoding import clip_part
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
 from audiollm.reconstruction import reconstruct
@@ -36,7 +38,6 @@ from audiollm.tokenizer.base import AudioTokenizer
 RESULT_NAME = "result.json"
 VERDICTS_NAME = "verdicts.jsonl"
 TRUTH = "ground truth"
-TEXT_KEYS = ("text", "transcript", "transcription")
 
 
 @dataclass(frozen=True, kw_only=True)

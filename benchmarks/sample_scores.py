@@ -22,7 +22,7 @@ from typing import Any
 from jsonargparse import auto_cli, set_parsing_settings
 
 from audiollm.benchmarks.models.endpoint import wav_file
-from audiollm.benchmarks.questions.base import BENCHMARK_NAMES, benchmark_named
+from audiollm.benchmarks.questions.registry import BENCHMARKS
 from audiollm.benchmarks.speech.synthesis import check_identity
 from audiollm.cli.app import main as audiollm
 from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER
@@ -79,8 +79,8 @@ def data_commands(output: Path, tokenizer: str) -> Iterator[list[str]]:
     labels, codes = data / "labels.jsonl", output / "results" / "codes.jsonl"  # beside the figures made of them
     if not labels.exists():
         yield ["label", str(SAMPLE_FOLDER), str(labels)]
-    for name in BENCHMARK_NAMES:
-        if not (data / name / benchmark_named(name).file_names[0]).exists():
+    for name, benchmark in BENCHMARKS.items():
+        if not (data / name / benchmark.file_names[0]).exists():
             yield ["bench", name, "make", "--data", str(labels), "--split", "test", "--output", str(data / name)]
     tested = [record for record in _read(labels) if record["split"] == "test"]
     sounds, speech = data / "sounds.jsonl", data / "speech.jsonl"
@@ -114,7 +114,7 @@ def score_commands(output: Path, config: SampleScoresConfig) -> Iterator[list[st
     """Every harness, and the leaderboard of what they wrote."""
     data, results = output / "data", output / "results"
     limit = [] if config.limit is None else ["--limit", str(config.limit)]
-    for name in BENCHMARK_NAMES:
+    for name in BENCHMARKS:
         yield [
             "bench", name, "--model", config.model, "--data", str(data / name), "--prompt", config.prompt,
             "--output", str(results / name), *limit,

@@ -27,7 +27,7 @@ from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem, SpeechList, mis
 from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, check_identity, synthesise
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
-from audiollm.data.files.folder_lock import locked_folder
+from audiollm.data.files.lock import locked_folder
 
 RESULT_NAME = "result.json"
 VERDICTS_NAME = "verdicts.jsonl"

@@ -73,7 +73,7 @@ def read_clips(config: StabilityConfig, sample_rate: int) -> tuple[list[Tensor],
         record = _record(manifest, number)
         part = parse_audio_part(record.get("audio"), where=manifest.where(number), base_dir=manifest.base_dir(number))
         waveforms.append(part.load(sample_rate)[0])
-        types.append(record.get("sound_type") or record.get("task"))
+        types.append(record.get("sound_type"))
     return waveforms, types
 
 

@@ -19,11 +19,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from .files.hashing import file_sha256
+
 PARQUET_MAGIC = b"PAR1"
 GZIP_MAGIC = b"\x1f\x8b"
 MANIFEST_SUFFIXES = (".jsonl", ".ndjson", ".parquet")
 FINGERPRINT_ROWS = 1000  # rows hashed at a time
-HASH_BLOCK_BYTES = 1 << 20
 
 
 class RecordError(ValueError):
@@ -78,15 +79,6 @@ def checked_index(sequence: Sequence[Any], index: int) -> int:
     if not -length <= index < length:
         raise IndexError(f"record {index} of {length}")
     return index % length
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Hashes a file's bytes without holding them; returns hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class JsonLines(Manifest):

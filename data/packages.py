@@ -8,7 +8,6 @@ both succeed, and one that is killed leaves nothing that looks finished.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import json
@@ -19,13 +18,15 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
+
+from .files.atomic import atomic_folder
+from .files.hashing import stream_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -45,38 +46,6 @@ class PackageError(OSError):
 def cache_folder() -> Path:
     """Where fetched and converted files are kept: ``$AUDIOLLM_CACHE``, else ``~/.cache/audiollm``."""
     return Path(os.environ.get("AUDIOLLM_CACHE") or Path.home() / ".cache" / "audiollm").expanduser()
-
-
-@contextlib.contextmanager
-def publish_folder(folder: Path, *, exist_ok: bool = False) -> Iterator[Path]:
-    """Yields an empty folder that becomes ``folder`` in one step when the block ends well.
-
-    If another process published ``folder`` meanwhile, its result stays and ours is dropped.
-
-    Args:
-        folder: the folder to create; its parents are made.
-        exist_ok: for caches, where a ``folder`` that is there already is as good.
-
-    Raises:
-        FileExistsError: if ``folder`` is there before the block begins, unless ``exist_ok``.
-    """
-    if folder.exists() and not exist_ok:
-        raise FileExistsError(f"{folder} exists already; remove it to build it again")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        temporary.chmod(0o755)  # mkdtemp's 0o700 would shut out the other users of a shared cache
-        yield temporary
-        for path in temporary.rglob("*"):
-            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-            logger.info("%s was made by another process meanwhile; using that one", folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -159,7 +128,7 @@ def extract(archive: Path, patterns: Sequence[str] = ("*",)) -> Path:
     if folder.is_dir():
         return folder
     unmatched = set(patterns)
-    with publish_folder(folder, exist_ok=True) as temporary:
+    with atomic_folder(folder, existing="keep") as temporary:
         for member, stream in _members(archive):
             matching = {pattern for pattern in patterns if fnmatchcase(member, pattern)}
             if not matching:
@@ -186,7 +155,7 @@ def _fetch(registry: str, name: str, version: str, sha256: str, download: Callab
     folder = cache_folder() / "packages" / registry / name.replace("/", "+") / f"{version}-{sha256[:12]}"
     if not folder.is_dir():
         logger.info("fetching %s %s (%s)", name, version, registry)
-        with publish_folder(folder, exist_ok=True) as temporary:
+        with atomic_folder(folder, existing="keep") as temporary:
             download(name, version, temporary)
             _check_hash(_only_file(temporary, f"{name} {version}"), sha256, f"{name} {version}")
     return _only_file(folder, f"{name} {version}")
@@ -204,20 +173,13 @@ def _only_file(folder: Path, package: str) -> Path:
 
 def _check_hash(path: Path, expected: str, package: str) -> None:
     with path.open("rb") as file:
-        actual = _sha256(file)
+        actual = stream_sha256(file)
     if actual != expected:
         raise PackageError(
             f"{package}: {path.name} has SHA-256 {actual}, expected {expected}: the registry serves another file than "
             "the one this version of audiollm was tested with. Nothing was kept. Check the registry or mirror, or "
             "upgrade audiollm"
         )
-
-
-def _sha256(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 # --- the clients ------------------------------------------------------------------------------------------------------
@@ -285,7 +247,7 @@ def _download_deb(name: str, version: str, folder: Path) -> None:
     lists = cache_folder() / "apt" / datetime.date.today().isoformat()
     update_output = ""
     if not lists.is_dir():
-        with publish_folder(lists, exist_ok=True) as temporary:
+        with atomic_folder(lists, existing="keep") as temporary:
             (temporary / "partial").mkdir()
             update_output = _run([apt_get, *_apt_options(temporary), "-q", "update"], folder).stderr
     options = _apt_options(lists)

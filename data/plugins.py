@@ -1,4 +1,4 @@
-"""Parts of a benchmark that are chosen by name: ours, registered ones, and those that installed packages offer."""
+"""Parts that are chosen by name: ours, registered ones, and those that installed packages offer by entry point."""
 
 from __future__ import annotations
 

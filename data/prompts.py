@@ -1,4 +1,4 @@
-"""Wordings of one and the same request: ids that runs can record, and a choice that follows from a key alone."""
+"""Wordings of one and the same request, with ids and hashes that runs can record."""
 
 from __future__ import annotations
 
@@ -28,14 +28,3 @@ class Prompt:
 def numbered(name: str, texts: Sequence[str]) -> tuple[Prompt, ...]:
     """Gives wordings their ids, ``<name>/0`` and so on; the first is the standard one."""
     return tuple(Prompt(f"{name}/{number}", text) for number, text in enumerate(texts))
-
-
-def draw(name: str, key: str, num_choices: int) -> int:
-    """A number in [0, num_choices) that follows from the arguments: the same in every run, spread evenly over keys."""
-    digest = hashlib.sha256(f"{name}\n{key}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") % num_choices
-
-
-def choose(name: str, texts: Sequence[str], key: str | None) -> Prompt:
-    """The wording that follows from a key, such as a record's id; None: the standard one."""
-    return numbered(name, texts)[0 if key is None else draw(name, key, len(texts))]

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
-from audiollm.data.audio.reading import AudioError
-from audiollm.data.files.atomic import atomic_write, sync_folder
-from audiollm.data.files.lock import lock_file
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.files.atomic import sync_folder
+from audiollm.data.files.json_document import write_json
+from audiollm.data.files.json_lines import json_line, read_finished_lines, refuse_other_run
+from audiollm.data.files.lock import locked_file
 from audiollm.data.files.parquet import write_parquet
 
 from .manifest import RecordError
@@ -56,9 +58,10 @@ class PartialOutput:
 
     def __enter__(self) -> PartialOutput:
         self._output.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._stack.enter_context(open(self._path, "a+b"))
         try:
-            lock_file(self._file, otherwise="give each process its own shard (num_shards, shard)")
+            alternative = "give each process its own shard (num_shards, shard)"
+            self._stack.enter_context(locked_file(self._path, otherwise=alternative))
+            self._file = self._stack.enter_context(open(self._path, "a+b"))
             self._check_settings()
         except BaseException:
             self._stack.close()
@@ -76,16 +79,12 @@ class PartialOutput:
             earlier = json.loads(self._settings_path.read_text(encoding="utf-8"))
         if is_empty and (earlier != self._settings or self._output.exists()):
             self.rejected_path.unlink(missing_ok=True)
-            with atomic_write(self._settings_path) as file:
-                json.dump(self._settings, file, indent=2)
+            write_json(self._settings_path, self._settings)
             return
-        for name, value in self._settings.items():
-            if earlier is None or earlier.get(name) != value:
-                before = "unknown" if earlier is None else earlier.get(name)
-                raise ValueError(
-                    f"{self._path} was begun with another {name} ({before}, now {value}); "
-                    "delete it to start afresh, or choose another output"
-                )
+        found = dict.fromkeys(self._settings, "unknown") if earlier is None else earlier
+        refuse_other_run(
+            self._path, found, self._settings, otherwise="delete it to start afresh, or choose another output"
+        )
 
     def resume(self, start: int, report: _ReportT) -> _ReportT:
         """Drops what was half written and counts what is done from index ``start`` on."""
@@ -164,7 +163,7 @@ class PartialOutput:
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, ensure_ascii=False, default=_plain).encode() + b"\n"
+    return json_line(record, default=_plain).encode()
 
 
 def _plain(value: Any) -> Any:
@@ -177,16 +176,8 @@ def _plain(value: Any) -> Any:
 
 def _complete_lines(file: IO[bytes]) -> Iterator[Any]:
     """Yields the records of a file, then cuts off the half line that a killed process may have left."""
-    file.seek(0)
-    position = 0
-    for line in file:
-        try:
-            if not line.endswith(b"\n"):
-                raise ValueError("half a line")
-            record = json.loads(line)
-        except ValueError:
-            break
+    end = 0
+    for end, record in read_finished_lines(file):  # noqa: B007  # the last end is where to cut
         yield record
-        position += len(line)
-    file.seek(position)
+    file.seek(end)
     file.truncate()

@@ -177,3 +177,10 @@ class UniAudioTokenizerConfig(WhisperConfig):
         """Whether the SAE reaches the codes, that is, sits in front of the quantizer."""
         target = self.encoder_residual_target_position
         return target is not None and target <= self.quantize_position
+
+
+def require_positive(config: Any, *names: str) -> None:
+    """Raises ValueError naming the first of these fields that is not above zero."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name}={getattr(config, name)}: use a positive number")

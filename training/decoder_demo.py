@@ -29,6 +29,7 @@ from audiollm.data.audio.reading import load_audio
 from audiollm.data.corpora import Clip, build_corpus, load_manifest
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.pretrained.whisper import whisper_from_package
+from audiollm.data.records import SPLITS, Split
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.quantizer.kmeans import fit_codebook
 from audiollm.training.decoder.parts import join_decoder
@@ -40,8 +41,6 @@ TRAINING = Path(__file__).resolve().parent
 VOICE = "Allison"
 TEST_LANGUAGE = "en"
 PACKAGED_ENCODER, PACKAGED_JUDGE = "base", "tiny.en"
-Split = Literal["train", "dev", "test"]
-SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 logger = logging.getLogger(__name__)
 console = Console(markup=False, highlight=False)

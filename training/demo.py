@@ -171,7 +171,7 @@ def listen(model: AudioLLM, tokenizer: UniAudioTokenizer, clip: Clip) -> Hearing
     codes = tokenizer.encode(waveform, sample_rate)[0][0]
     hook.remove()
     padded = torch.nn.functional.pad(waveform, (0, -len(waveform) % tokenizer.config.token_stride))
-    task = "language" if clip.task == "speech" else "kind"
+    task = "language" if clip.sound_type == "speech" else "kind"
     question = instruction(task)
     return Hearing(
         title=f"{clip.id}: {clip.text or clip.caption or clip.label}",
@@ -195,8 +195,8 @@ def ask_mini(clips: Sequence[Clip], speech_file: Path) -> list[dict[str, str]]:
         speech_file: where the sentence goes that it speaks.
     """
     mini = AudioLLM.from_pretrained()
-    english = next(clip for clip in clips if clip.task == "speech" and clip.language == "en")
-    others = [next(clip for clip in clips if clip.task == task) for task in ("sound", "music")]
+    english = next(clip for clip in clips if clip.sound_type == "speech" and clip.language == "en")
+    others = [next(clip for clip in clips if clip.sound_type == name) for name in ("sound", "music")]
     asked = [(english, "transcribe", english.text or ""), *((clip, "describe", clip.label or "") for clip in others)]
     rows = []
     for clip, task, truth in asked:
@@ -297,7 +297,7 @@ def run_demo(config: DemoConfig) -> DemoReport:
         console.print(f"  {name}: {value}")
     show_rows("accuracy on held-out clips", scores)
     trained = AudioLLM.from_pretrained(folder / "sft" / "model")
-    hearing = listen(trained, tokenizer, next(clip for clip in held_out_clips if clip.task == "speech"))
+    hearing = listen(trained, tokenizer, next(clip for clip in held_out_clips if clip.sound_type == "speech"))
     console.print(f"  {hearing.title}\n  Q: {hearing.question}\n  A: {hearing.answer} (truth: {hearing.truth})")
 
     facts["wall time"] = f"{time.perf_counter() - started:.0f} s without the installation"

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 from jsonargparse import auto_cli, set_parsing_settings
 from rich.console import Console
 
+from audiollm.data.records import SPLITS
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
@@ -29,7 +30,7 @@ from audiollm.training.recipes.mini import data as mini_data
 from audiollm.training.recipes.mini.card import write_card
 from audiollm.training.recipes.mini.conversations import write_conversations
 from audiollm.training.recipes.mini.evaluation import evaluate_mini
-from audiollm.training.recipes.mini.layout import SPLITS, MiniLayout
+from audiollm.training.recipes.mini.layout import MiniLayout
 from audiollm.training.recipes.mini.lm import MINI_LM, make_lm
 from audiollm.training.recipes.mini.package import install_package, make_package, shrink_tokenizer
 

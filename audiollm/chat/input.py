@@ -32,16 +32,14 @@ def is_batch_of_chats(conversation: Any) -> bool:
     return not conversation or not isinstance(conversation[0], (Mapping, Message))
 
 
-def to_conversation(
-    chat: Any, name: str, tools: list[dict[str, Any]] | None, sampling_rate: int | None
-) -> Conversation:
+def to_conversation(chat: Any, name: str, tools: list[dict[str, Any]] | None, sample_rate: int | None) -> Conversation:
     """Turns one chat into a checked conversation.
 
     Args:
         chat: a list of messages or a `Conversation`.
         name: what messages call it.
         tools: JSON schemas of functions; None keeps those that a `Conversation` brings.
-        sampling_rate: rate in Hz of arrays that come without one.
+        sample_rate: rate in Hz of arrays that come without one.
 
     Raises:
         ConversationError: if a message is malformed; the field is named.
@@ -53,43 +51,43 @@ def to_conversation(
         return Conversation(chat.id, chat.messages, chat.task, tools, chat.metadata, chat.where)
     if not isinstance(chat, Sequence) or isinstance(chat, (str, bytes)):
         raise ValueError(f"{name} must be a list of messages or a Conversation, not {type(chat).__name__}")
-    messages = [_message_record(message, sampling_rate) for message in chat]
+    messages = [_message_record(message, sample_rate) for message in chat]
     record = {"id": name, "messages": messages, "tools": tools}
     return parse_conversation(record, where=name)
 
 
-def _message_record(message: Any, sampling_rate: int | None) -> Any:
+def _message_record(message: Any, sample_rate: int | None) -> Any:
     """A message as a record; arrays without a rate get the given one."""
     if isinstance(message, Message):
         return message.to_dict()
-    if sampling_rate is None or not isinstance(message, Mapping) or not isinstance(message.get("content"), list):
+    if sample_rate is None or not isinstance(message, Mapping) or not isinstance(message.get("content"), list):
         return message
-    return {**message, "content": [_with_rate(part, sampling_rate) for part in message["content"]]}
+    return {**message, "content": [_with_rate(part, sample_rate) for part in message["content"]]}
 
 
-def _with_rate(part: Any, sampling_rate: int) -> Any:
+def _with_rate(part: Any, sample_rate: int) -> Any:
     if not isinstance(part, Mapping) or part.get("type") != "audio" or part.get("sampling_rate") is not None:
         return part
     is_array = any(isinstance(part.get(key), (np.ndarray, Tensor, list)) for key in ("audio", "array"))
-    return {**part, "sampling_rate": sampling_rate} if is_array else part
+    return {**part, "sampling_rate": sample_rate} if is_array else part
 
 
-def audio_parts(audio: AudioSource | Sequence[AudioSource], sampling_rate: int | None = None) -> list[AudioPart]:
+def audio_parts(audio: AudioSource | Sequence[AudioSource], sample_rate: int | None = None) -> list[AudioPart]:
     """One recording or several as parts of a message.
 
     Args:
         audio: a path, the bytes of a file, samples ``[N]`` or codes (a flat list of ints), or a list of those.
-        sampling_rate: rate in Hz of samples.
+        sample_rate: rate in Hz of samples.
 
     Raises:
         ValueError: if samples come without a rate, or the type is none of these.
     """
     is_several = isinstance(audio, (list, tuple)) and not (audio and all(isinstance(code, int) for code in audio))
     sources: Any = audio if is_several else [audio]
-    return [_audio_part(source, sampling_rate) for source in sources]
+    return [_audio_part(source, sample_rate) for source in sources]
 
 
-def _audio_part(source: Any, sampling_rate: int | None) -> AudioPart:
+def _audio_part(source: Any, sample_rate: int | None) -> AudioPart:
     if isinstance(source, AudioPart):
         return source
     if isinstance(source, (str, os.PathLike)):
@@ -99,8 +97,10 @@ def _audio_part(source: Any, sampling_rate: int | None) -> AudioPart:
     if isinstance(source, (list, tuple)):
         return AudioPart(codes=list(source))
     if isinstance(source, (np.ndarray, Tensor)):
-        if sampling_rate is None:
-            raise ValueError("audio comes as samples: give their rate in Hz as sampling_rate=")
+        if sample_rate is None:
+            raise ValueError(
+                "audio comes as samples: give their rate in Hz as sample_rate= (processors call it sampling_rate=)"
+            )
         samples = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
-        return AudioPart(array=samples, sampling_rate=sampling_rate)
+        return AudioPart(array=samples, sampling_rate=sample_rate)
     raise ValueError(f"audio of type {type(source).__name__}: give a path, bytes, samples or codes")

@@ -130,6 +130,7 @@ class ConversationRenderer:
         specials = dict(match.span() for match in self._special.finditer(rendered))
         edges = {0, len(rendered), *specials.keys(), *specials.values(), *chain.from_iterable(spans)}
         pieces: list[Piece] = []
+        # continue_final_message cuts the end of the text off, and the last span may reach behind it.
         for start, end in pairwise(sorted(edge for edge in edges if edge <= len(rendered))):
             piece = Piece(rendered[start:end], start in specials)
             piece.by_assistant = any(first <= start < last for first, last in spans)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -16,6 +15,8 @@ from typing import Any
 
 import docstring_parser
 from jsonargparse import ArgumentParser
+
+from audiollm.program import errors_as_one_line
 
 from .bench import BENCHMARKS, Actions
 from .checkpoints import convert, doctor, export_tokenizer, extend_llm
@@ -136,10 +137,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         parsed = build_parser().parse_args(given)
         command, values = COMMANDS[parsed.subcommand], parsed[parsed.subcommand]
-    try:
+    with errors_as_one_line("audiollm"):
         command(**values)
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("AUDIOLLM_TRACEBACK") == "1":
-            raise
-        sys.stderr.write(f"audiollm: error: {error}\n")
-        raise SystemExit(1) from error

@@ -56,10 +56,11 @@ def judging_actions(benchmark: str) -> dict[str, Callable[..., None]]:
             device: torch device of a local judge; the first GPU when there is one.
             json: print the result without its items as JSON.
         """
-        from audiollm.benchmarks.questions.base import benchmark_named
+        from audiollm.benchmarks.judge.asking import JudgeSettings
         from audiollm.benchmarks.questions.grading.judging import judge_predictions
-        from audiollm.benchmarks.sap.judging import JudgeSettings
-        from audiollm.data.chat.base import EndpointSettings, open_chat_model
+        from audiollm.benchmarks.questions.registry import benchmark_named
+        from audiollm.data.chat.base import EndpointSettings
+        from audiollm.data.chat.opening import open_chat_model
 
         endpoint = EndpointSettings(max_retries=max_retries, timeout_seconds=timeout_seconds)
         settings = JudgeSettings(votes=votes, temperature=temperature, concurrency=concurrency, seed=seed)

@@ -34,12 +34,13 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
             require_known_data: refuse questions that are not a known version.
             json: print the report as JSON.
         """
-        from audiollm.benchmarks.questions.base import benchmark_named
         from audiollm.benchmarks.questions.checking import check_questions, require_usable
+        from audiollm.benchmarks.questions.data import load_questions
+        from audiollm.benchmarks.questions.registry import benchmark_named
         from audiollm.benchmarks.questions.report import write_facts
 
         questions = benchmark_named(benchmark)
-        loaded = questions.load(data)
+        loaded = load_questions(questions, data)
         report = check_questions(questions, loaded, limit=limit)
         if output is not None:
             write_facts(report, output)
@@ -66,8 +67,8 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
             per_clip: most questions about a clip; all that can be asked, if not given.
             seed: of wordings, options and their order.
         """
-        from audiollm.benchmarks.questions.base import benchmark_named
         from audiollm.benchmarks.questions.custom_sets import write_question_set
+        from audiollm.benchmarks.questions.registry import benchmark_named
 
         questions = benchmark_named(benchmark)
         write_line(str(write_question_set(questions, data, output, split=split, per_clip=per_clip, seed=seed)))
@@ -81,8 +82,8 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
             output: file, .json or .jsonl.
             prediction_key: field of the replies, if it is not the official one.
         """
-        from audiollm.benchmarks.questions.base import benchmark_named
         from audiollm.benchmarks.questions.exporting import export_replies
+        from audiollm.benchmarks.questions.registry import benchmark_named
 
         questions = benchmark_named(benchmark)
         count, replied = export_replies(questions, predictions, data, output, prediction_key=prediction_key)
@@ -112,8 +113,8 @@ def question_actions(benchmark: str) -> dict[str, Callable[..., None]]:
             seed: of the bootstrap interval.
             json: print the result without its items as JSON.
         """
-        from audiollm.benchmarks.questions.base import benchmark_named
         from audiollm.benchmarks.questions.grading.scoring import score_file
+        from audiollm.benchmarks.questions.registry import benchmark_named
         from audiollm.benchmarks.questions.report import show_result
 
         result = score_file(

@@ -1,4 +1,4 @@
-"""Commands on checkpoints and the installation."""
+"""Commands on checkpoints (extending, exporting, converting) and on the installation (`audiollm doctor`)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json as jsonlib
 from pathlib import Path
 from typing import Literal
 
-from .console import Dtype, load_tokenizer, show, show_diagnosis, write_line
+from .console import Dtype, load_audio_tokenizer, show, show_diagnosis, write_line
 
 
 def extend_llm(  # not `extend`: the parser would look up that public name and so load torch
     llm: str,
-    output: str,
+    output_dir: str,
     *,
     audio_tokenizer: str = "mini",
     init: Literal["text", "codebook"] = "text",
@@ -23,7 +23,7 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
 
     Args:
         llm: checkpoint folder or Hub id of a causal LM with a fast tokenizer, such as Qwen/Qwen2.5-0.5B.
-        output: the folder to write; must not exist or be empty.
+        output_dir: the folder to write; must not exist or be empty.
         audio_tokenizer: checkpoint folder or Hub id of the audio tokenizer, the embedded one if not given; a copy goes
             into the checkpoint.
         init: draw the new embedding rows like text rows, or project them from the tokenizer's codebook.
@@ -35,13 +35,13 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
 
     from audiollm.modeling import AudioLLM
 
-    if Path(output).exists() and any(Path(output).iterdir()):
-        raise ValueError(f"{output} is not empty; name a new folder for the Audio-LLM checkpoint")
-    codec = load_tokenizer(audio_tokenizer, "float32", "cpu")
-    model = AudioLLM.create(llm, audio_tokenizer=codec, init=init, seed=seed, dtype=getattr(torch, dtype))
-    model.save_pretrained(output)
+    _refuse_filled(output_dir, "the Audio-LLM checkpoint")
+    # float32 whatever the LLM's dtype is: its entries may decide the new rows, and lower precision changes codes.
+    loaded = load_audio_tokenizer(audio_tokenizer, "float32", "cpu")
+    model = AudioLLM.create(llm, audio_tokenizer=loaded, init=init, seed=seed, dtype=getattr(torch, dtype))
+    model.save_pretrained(output_dir)
     summary = {
-        "output": output,
+        "output": output_dir,
         "codebook_size": model.vocabulary.codebook_size,
         "first_code_id": model.vocabulary.first_code_id,
         "embedding_rows": model.model.get_input_embeddings().weight.shape[0],
@@ -50,37 +50,41 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     show(summary, as_json=json, title="extended vocabulary")
 
 
-def export_tokenizer(source: str, output: str) -> None:
+def export_tokenizer(source: str, output_dir: str) -> None:
     """Write the tokenizer of a training run in the released layout: only what decides the codes.
 
     The text decoder that supervised it and the layers behind the quantizer stay behind; the codes are the same.
 
     Args:
         source: a run of training/train_tokenizer.py, or the folder of a full training checkpoint.
-        output: folder to write; must not exist or be empty.
+        output_dir: folder to write; must not exist or be empty.
     """
     from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 
-    if Path(output).exists() and any(Path(output).iterdir()):
-        raise ValueError(f"{output} is not empty; name a new folder for the tokenizer")
+    _refuse_filled(output_dir, "the tokenizer")
     run_model = Path(source) / "model"
     model = SupervisedTokenizer.from_pretrained(run_model if run_model.is_dir() else source)
-    model.export_tokenizer(output)
-    write_line(f"wrote {output}: {model.tokenizer.codebook_size} codes, {model.tokenizer.frame_rate:g} per second")
+    model.export_tokenizer(output_dir)
+    write_line(f"wrote {output_dir}: {model.tokenizer.codebook_size} codes, {model.tokenizer.frame_rate:g} per second")
 
 
-def convert(source: str, output: str) -> None:
+def convert(source: str, output_dir: str) -> None:
     """Rewrite a released waveform decoder (config.yaml, flow.pt, hift.pt) as safetensors and JSON.
 
     No weight changes. What is read is only ever data: an unknown tag of the YAML, or code in a .pt file, is refused.
 
     Args:
         source: the decoder's folder or Hub id, or a folder that holds decoder/.
-        output: folder to write.
+        output_dir: folder to write.
     """
     from audiollm.tokenizer.decoder.checkpoints.files import convert_decoder
 
-    write_line(f"wrote {convert_decoder(source, output)}")
+    write_line(f"wrote {convert_decoder(source, output_dir)}")
+
+
+def _refuse_filled(folder: str, purpose: str) -> None:
+    if Path(folder).exists() and any(Path(folder).iterdir()):
+        raise ValueError(f"{folder} is not empty; name a new folder for {purpose}")
 
 
 def doctor(*, json: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What commands print, and where their models go: tables for people, one JSON object per line for scripts."""
+"""What commands share: loading models, and printing tables for people or one JSON object per line for scripts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-def load_tokenizer(path_or_id: str, dtype: str, device: str | None) -> Any:
+def load_audio_tokenizer(path_or_id: str, dtype: str, device: str | None) -> Any:
     """The audio tokenizer, with only the layers that decide the codes; "mini" is the embedded one."""
     import torch
 
@@ -37,16 +37,16 @@ def write_line(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def show(facts: dict[str, Any], *, as_json: bool, title: str) -> None:
+def show(summary: dict[str, Any], *, as_json: bool, title: str) -> None:
     """A two-column table for people, one JSON object for scripts."""
     if as_json:
-        write_line(jsonlib.dumps(facts, default=str))
+        write_line(jsonlib.dumps(summary, default=str))
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, show_header=False)
-    for name, value in facts.items():
+    for name, value in summary.items():
         shown = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
         table.add_row(name.replace("_", " "), shown)
     Console(markup=False).print(table)

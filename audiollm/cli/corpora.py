@@ -1,11 +1,11 @@
-"""Commands on data: turning corpora into codes, and showing what is trained on."""
+"""Commands on corpora: turning them into codes or speech tasks, and showing what is trained on."""
 
 from __future__ import annotations
 
 import json as jsonlib
 from typing import Literal
 
-from .console import Dtype, load_tokenizer, show, show_token_table, write_line
+from .console import Dtype, load_audio_tokenizer, show, show_token_table, write_line
 
 
 def tokenize(
@@ -43,7 +43,7 @@ def tokenize(
 
     report = tokenize_corpus(
         source,
-        load_tokenizer(audio_tokenizer, dtype, device),
+        load_audio_tokenizer(audio_tokenizer, dtype, device),
         output,
         batch_size=batch_size,
         mono=mono,

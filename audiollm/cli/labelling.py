@@ -78,7 +78,8 @@ def label(
         path = Path(output)
         report: Any = _label_by_rules(source, path, rules, split, overwrite)
     else:
-        from audiollm.data.chat.base import EndpointSettings, open_chat_model
+        from audiollm.data.chat.base import EndpointSettings
+        from audiollm.data.chat.opening import open_chat_model
         from audiollm.data.labelling.by_models import label_corpus
         from audiollm.data.labelling.models import ModelLabeller, ModelLabelling
         from audiollm.data.labelling.report import Prices
@@ -191,9 +192,9 @@ def score_sap(
         device: torch device of a local judge; the first GPU when there is one.
         json: print the scores as JSON.
     """
+    from audiollm.benchmarks.judge.asking import JudgeSettings
     from audiollm.benchmarks.sap import report as sap_report
-    from audiollm.benchmarks.sap.judging import JudgeSettings
-    from audiollm.data.chat.base import open_chat_model
+    from audiollm.data.chat.opening import open_chat_model
 
     settings = JudgeSettings(votes=votes, temperature=temperature, concurrency=concurrency)
     model = judge and open_chat_model(judge, judge_model, key_variable=judge_key, device=device)

@@ -1,4 +1,4 @@
-"""Commands that listen to recordings."""
+"""Commands that listen to recordings: transcribing, describing, answering."""
 
 from __future__ import annotations
 
@@ -77,8 +77,9 @@ def _ask_about(
     """
     from rich.progress import track
 
-    from audiollm.data.audio.reading import AudioError
-    from audiollm.modeling import AudioLLM, ContextError
+    from audiollm.data.audio.opening import AudioError
+    from audiollm.generation.request import ContextError
+    from audiollm.modeling import AudioLLM
 
     assert isinstance(llm, AudioLLM)
     num_bad = 0

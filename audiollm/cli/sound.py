@@ -1,11 +1,11 @@
-"""Commands that make sound: speaking a text, and a recording that goes through its codes."""
+"""Commands that make sound: speaking a text, and putting a recording through its codes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from .console import Dtype, load_audio_llm, load_tokenizer, show
+from .console import Dtype, load_audio_llm, load_audio_tokenizer, show
 
 NO_RECOGNIZER = "none"
 
@@ -68,22 +68,22 @@ def speak(
         "max_seconds": max_seconds,
         "seed": seed,
     }
-    facts: dict[str, Any] = {"output": output, "text": text, "voice": voice}
+    summary: dict[str, Any] = {"output": output, "text": text, "voice": voice}
     sample_rate = llm.processor.audio_tokenizer.output_sample_rate
     with open_audio_output(output, sample_rate) as writer:
         if stream:
             with speaking.speak_stream(llm, text, voice, **options) as answer:
-                for piece in answer:
-                    if isinstance(piece, StreamedAudio):  # grammar keeps text out, types do not know
-                        writer.write(piece.waveform)
+                for event in answer:
+                    if isinstance(event, StreamedAudio):  # grammar keeps text out, types do not know
+                        writer.write(event.waveform)
         else:
             writer.write(speaking.speak(llm, text, voice, **options).waveform)
         if not writer.num_samples:
             raise ValueError(
                 f"the model said nothing, so {output} was not written; try another --seed or --min-seconds"
             )
-        facts["seconds"] = writer.num_samples / sample_rate
-    show(facts, as_json=json, title="spoken")
+        summary["seconds"] = writer.num_samples / sample_rate
+    show(summary, as_json=json, title="spoken")
 
 
 def reconstruct(
@@ -133,7 +133,7 @@ def reconstruct(
     result = reconstruction.reconstruct(
         source,
         output,
-        load_tokenizer(audio_tokenizer, dtype, device),
+        load_audio_tokenizer(audio_tokenizer, dtype, device),
         speaker=describe_speaker(speaker_audio, speaker_encoder, device),
         prompt=prompt_audio,
         steps=steps,
@@ -141,7 +141,7 @@ def reconstruct(
         stream=stream,
         guidance=guidance,
     )
-    facts: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "output": str(result.output),
         "seconds": result.output_seconds,
         "codes": len(result.codes),
@@ -153,8 +153,8 @@ def reconstruct(
         folder = Path(output).with_name(f"{Path(output).stem}_report")
         recognizer = None if asr == NO_RECOGNIZER else asr
         scores = report_reconstruction(result, folder, text=text, asr=recognizer, language=language)
-        facts |= scores.reconstructed | {"report": str(folder / "report.html")}
-    show(facts, as_json=json, title=f"reconstructed {source}")
+        summary |= scores.reconstructed | {"report": str(folder / "report.html")}
+    show(summary, as_json=json, title=f"reconstructed {source}")
 
 
 def describe_speaker(recording: str | None, encoder: str, device: str | None) -> Any:

@@ -1,0 +1,28 @@
+"""Generation of text and audio by a plain causal LM.
+
+Reading order: ``request`` (settings, checked; one call of transformers' ``generate``) → ``grammar`` (which tokens may
+follow) → ``sampling`` (which of them is drawn) → ``result`` → ``decoding`` (codes to sound) → ``streaming`` (all of it
+while it is generated). `AudioLLM` in ``audiollm/modeling.py`` is the way in.
+"""
+
+from .decoding import DecodingSettings, SpeechDecoder, voice_prompt
+from .request import ContextError, GenerationSettings
+from .result import FinishReason, GenerationResult
+from .sampling import SamplingSettings
+from .streaming import AnswerStream, SegmentStreamer, StreamedAudio, StreamedCodes, StreamedText
+
+__all__ = [
+    "AnswerStream",
+    "ContextError",
+    "DecodingSettings",
+    "FinishReason",
+    "GenerationResult",
+    "GenerationSettings",
+    "SamplingSettings",
+    "SegmentStreamer",
+    "SpeechDecoder",
+    "StreamedAudio",
+    "StreamedCodes",
+    "StreamedText",
+    "voice_prompt",
+]

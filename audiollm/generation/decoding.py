@@ -22,7 +22,7 @@ class DecodingSettings:
     Attributes:
         speaker: a speaker encoder's vector, float, ``[S]`` for all prompts or ``[B, S]``.
         prompt_audio: a recording whose voice is taken over (zero-shot): path, bytes of a file, or samples.
-        sampling_rate: rate in Hz of ``prompt_audio`` that comes as samples.
+        sample_rate: rate in Hz of ``prompt_audio`` that comes as samples.
         prompt: the same, prepared by the decoder already, in place of ``prompt_audio``.
         steps: steps of the flow model.
         guidance: strength of its classifier-free guidance.
@@ -31,7 +31,7 @@ class DecodingSettings:
 
     speaker: Tensor | Sequence[float] | None = None
     prompt_audio: AudioSource | None = None
-    sampling_rate: int | None = None
+    sample_rate: int | None = None
     prompt: Any = None
     steps: int | None = None
     guidance: float | None = None
@@ -40,8 +40,8 @@ class DecodingSettings:
     def __post_init__(self) -> None:
         if self.prompt is not None and self.prompt_audio is not None:
             raise ValueError("prompt is prompt_audio prepared already: give one of them")
-        if self.sampling_rate is not None and self.prompt_audio is None:
-            raise ValueError(f"sampling_rate={self.sampling_rate} belongs to prompt_audio, which is missing")
+        if self.sample_rate is not None and self.prompt_audio is None:
+            raise ValueError(f"sample_rate={self.sample_rate} belongs to prompt_audio, which is missing")
 
 
 class SpeechDecoder:
@@ -66,6 +66,8 @@ class SpeechDecoder:
                 "pass return_waveforms=False, or use an audio tokenizer with a decoder/ folder"
             )
         settings = settings or DecodingSettings()
+        # Before the LLM generates anything, not when its codes are decoded. What is not given is the decoder's default;
+        # any valid number stands for it here.
         check_settings(
             10 if settings.steps is None else settings.steps,
             settings.guidance,
@@ -77,7 +79,7 @@ class SpeechDecoder:
         self._speaker = _checked_speaker(settings.speaker, num_prompts, speaker_size)
         prompt = settings.prompt
         if settings.prompt_audio is not None:
-            prompt = voice_prompt(audio_tokenizer, settings.prompt_audio, settings.sampling_rate)
+            prompt = voice_prompt(audio_tokenizer, settings.prompt_audio, settings.sample_rate)
         options = {
             "prompt": prompt,
             "steps": settings.steps,
@@ -102,9 +104,10 @@ class SpeechDecoder:
         voice: dict[str, Tensor] = {}
         if self._speaker is not None:
             answers_per_prompt = max(1, len(rows) // len(self._speaker))
-            numbers = [number for number, row in enumerate(rows) for _ in row]
-            which = torch.tensor([min(number // answers_per_prompt, len(self._speaker) - 1) for number in numbers])
-            voice["speaker"] = self._speaker[which]
+            answers = [answer for answer, row in enumerate(rows) for _ in row]  # of each clip
+            # The minimum is for one vector for all prompts: then there is only index 0.
+            indices = torch.tensor([min(answer // answers_per_prompt, len(self._speaker) - 1) for answer in answers])
+            voice["speaker"] = self._speaker[indices]
         codes = Codes.from_list([clip[None] for clip in clips])
         decoded = iter(self._audio_tokenizer.decode(codes, **voice, **self._options))
         return [[next(decoded) for _ in row] for row in rows]
@@ -115,13 +118,13 @@ class SpeechDecoder:
         yield from self._audio_tokenizer.decode_stream(codes, **voice, **self._options)
 
 
-def voice_prompt(audio_tokenizer: AudioTokenizer, recording: AudioSource, sampling_rate: int | None = None) -> Any:
+def voice_prompt(audio_tokenizer: AudioTokenizer, recording: AudioSource, sample_rate: int | None = None) -> Any:
     """Prepares a recording as the prompt of the waveform decoder: its codes, and the decoder's own mel of it.
 
     Args:
         audio_tokenizer: encodes it; its ``decoder`` makes the prompt.
         recording: path, bytes of a file, or samples.
-        sampling_rate: rate in Hz of samples.
+        sample_rate: rate in Hz of samples.
 
     Raises:
         ValueError: if there is no decoder that takes prompts, or the recording comes as codes or gives none.
@@ -132,7 +135,7 @@ def voice_prompt(audio_tokenizer: AudioTokenizer, recording: AudioSource, sampli
         raise ValueError(
             f"{type(audio_tokenizer).__name__} has no decoder that takes a recording as prompt: give speaker= instead"
         )
-    parts = audio_parts(recording, sampling_rate)
+    parts = audio_parts(recording, sample_rate)
     if len(parts) != 1 or parts[0].codes is not None:
         raise ValueError("prompt_audio must be one recording (a path, bytes or samples), for its mel is needed too")
     waveform, rate = parts[0].load()

@@ -1,26 +1,19 @@
-"""Generation that keeps to the grammar of text and audio, and sampling that does not get stuck in a sound.
+"""The grammar of an answer: which tokens may follow, so that text and audio segments are always well formed.
 
-Both parts are logits processors for transformers' ``generate``. They read their state off the token ids they are given,
-so batches, left padding, beam search and assisted decoding need nothing special.
+A logits processor for transformers' ``generate``. It reads its state off the token ids it is given, so batches, left
+padding, beam search and assisted decoding need nothing special.
 """
-# Shapes: B rows, S token ids so far, W logits (at least as many as tokens), K window of recent ids.
+# Shapes: B rows, S token ids so far, W logits (at least as many as tokens).
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers import (
-    LogitsProcessor,
-    LogitsProcessorList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import LogitsProcessor
 
 from audiollm.vocabulary import AudioVocabulary
 
@@ -43,7 +36,7 @@ def check_modalities(modalities: Collection[str]) -> frozenset[str]:
 
 def ends_inside_audio(token_ids: Tensor, vocabulary: AudioVocabulary) -> Tensor:
     """True for rows of ids ``[B, S]`` whose last audio segment is still open; bool ``[B]``."""
-    return _last_place(token_ids, vocabulary.start_id) > _last_place(token_ids, vocabulary.end_id)
+    return _last_index(token_ids, vocabulary.start_id) > _last_index(token_ids, vocabulary.end_id)
 
 
 class AudioSegmentLogitsProcessor(LogitsProcessor):
@@ -95,24 +88,29 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
         """Sets the logits ``[B, W]`` of everything that may not follow ``input_ids [B, S]`` to minus infinity."""
         masks = self._masks_for(scores)
         if self.modalities == {"text"}:
+            # The places of marks are not needed: a prompt that ends inside a segment is refused before.
             return scores.masked_fill(~masks.text, -torch.inf)
-        start_B = _last_place(input_ids, self.vocabulary.start_id)
-        end_B = _last_place(input_ids, self.vocabulary.end_id)
+        start_B = _last_index(input_ids, self.vocabulary.start_id)
+        end_B = _last_index(input_ids, self.vocabulary.end_id)
         inside_B = start_B > end_B
         outside_BW = masks.text_or_start[None]
         if self.modalities == {"audio"}:
+            # An end mark of the prompt closes a recording that was heard; only one behind it ends the answer.
             is_done_B = end_B >= self.prompt_length
             outside_BW = torch.where(is_done_B[:, None], masks.eos, masks.start)
         allowed_BW = torch.where(inside_B[:, None], masks.codes, outside_BW)
+        # Of the open segment; where none is open the number means nothing, and `inside_B` keeps it out.
         num_codes_B = input_ids.shape[1] - 1 - start_B
         may_end_B = inside_B & (num_codes_B >= self.min_codes)
         allowed_BW[:, self.vocabulary.end_id] = may_end_B
         if self.max_codes is not None:
             must_end_B = inside_B & (num_codes_B >= self.max_codes)
             allowed_BW = torch.where(must_end_B[:, None], masks.end, allowed_BW)
+        # Out of place: with output_logits, transformers hands the scores that it passed in to the caller.
         return scores.masked_fill(~allowed_BW, -torch.inf)
 
     def _masks_for(self, scores: Tensor) -> _Masks:
+        # Once per width and device, not per token: five comparisons of 160,000 ids each would be made at every step.
         key = (scores.shape[1], scores.device)
         if key not in self._masks:
             if scores.shape[1] < self.num_tokens:
@@ -160,99 +158,10 @@ def segment_limits(min_seconds: float | None, max_seconds: float | None, frame_r
     return min_codes, max_codes
 
 
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How the next token is drawn.
-
-    Attributes:
-        temperature: divides the logits; below 1 sharpens.
-        top_k: draw among this many tokens; 0 for all.
-        top_p: draw among the most likely tokens that hold this share of the probability.
-        repetition_window: how many of the last codes are looked at; 0 switches repetition-aware sampling off.
-        repetition_threshold: share of the window that a code may fill before it is drawn again.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 25
-    top_p: float = 0.8
-    repetition_window: int = 10
-    repetition_threshold: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature={self.temperature}: use a positive value, or do_sample=False for greedy")
-        if self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(f"top_k={self.top_k}, top_p={self.top_p}: use top_k >= 0 and 0 < top_p <= 1")
-        if self.repetition_window < 0 or not 0 <= self.repetition_threshold <= 1:
-            raise ValueError(
-                f"repetition_window={self.repetition_window}, repetition_threshold={self.repetition_threshold}: use a "
-                "window of 0 or more codes and a threshold between 0 and 1"
-            )
-
-
-class RepetitionAwareSampler(LogitsProcessor):
-    """Draws the next token itself, with its own random generator.
-
-    A token is drawn after temperature, top-k and top-p. If it is a code that fills at least ``repetition_threshold`` of
-    the last ``repetition_window`` ids, it is drawn again from the whole distribution that the grammar allows (VALL-E 2,
-    Chen et al., 2024, arXiv:2406.05370; window and threshold as in CosyVoice 2, Du et al., 2024, arXiv:2412.10117).
-    Without this, codes of silence or a held vowel feed on themselves.
-
-    The result is one-hot in logits, so ``generate(do_sample=False)`` takes the drawn token: put it last in the list.
-
-    Args:
-        vocabulary: where the codes lie.
-        settings: how to draw.
-        seed: of the generator; None draws from torch's global one.
-        prompt_length: ids of the (padded) prompt, which are no part of the window.
-    """
-
-    def __init__(
-        self,
-        vocabulary: AudioVocabulary,
-        settings: SamplingSettings,
-        *,
-        seed: int | None = None,
-        prompt_length: int = 0,
-    ) -> None:
-        self.vocabulary = vocabulary
-        self.settings = settings
-        self.seed = seed
-        self.prompt_length = prompt_length
-        self._generator: torch.Generator | None = None
-        self._warpers = LogitsProcessorList()
-        if settings.temperature != 1.0:
-            self._warpers.append(TemperatureLogitsWarper(settings.temperature))
-        if settings.top_k:
-            self._warpers.append(TopKLogitsWarper(settings.top_k))
-        if settings.top_p < 1.0:
-            self._warpers.append(TopPLogitsWarper(settings.top_p))
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Leaves one finite logit per row of ``scores [B, W]``: that of the drawn token."""
-        drawn_B = self._draw(self._warpers(input_ids, scores))
-        window = self.settings.repetition_window
-        if window:
-            # Always drawn, so that the numbers a row gets do not depend on what the other rows do.
-            again_B = self._draw(scores)
-            recent_BK = input_ids[:, max(self.prompt_length, input_ids.shape[1] - window) :]
-            num_repeats_B = (recent_BK == drawn_B[:, None]).sum(dim=1)
-            too_often_B = num_repeats_B >= max(1.0, self.settings.repetition_threshold * window)
-            drawn_B = torch.where(self.vocabulary.is_code(drawn_B) & too_often_B, again_B, drawn_B)
-        return torch.full_like(scores, -torch.inf).scatter(1, drawn_B[:, None], 0.0)
-
-    def _draw(self, scores: Tensor) -> Tensor:
-        if self.seed is not None and self._generator is None:
-            self._generator = torch.Generator(scores.device).manual_seed(self.seed)
-        # float32: bf16 probabilities over 160,000 tokens do not sum to one.
-        probabilities_BW = scores.float().softmax(dim=-1)
-        return torch.multinomial(probabilities_BW, 1, generator=self._generator)[:, 0]
-
-
-def _last_place(token_ids: Tensor, token_id: int) -> Tensor:
+def _last_index(token_ids: Tensor, token_id: int) -> Tensor:
     """The last index of an id in each row of ``[B, S]``, int64 ``[B]``; -1 where it does not occur."""
     num_rows, num_ids = token_ids.shape
-    places = torch.arange(num_ids, device=token_ids.device)
-    if num_ids == 0:
-        return places.new_full((num_rows,), -1)
-    return torch.where(token_ids == token_id, places, -1).amax(dim=1)
+    indices = torch.arange(num_ids, device=token_ids.device)
+    if num_ids == 0:  # amax refuses an empty axis
+        return indices.new_full((num_rows,), -1)
+    return torch.where(token_ids == token_id, indices, -1).amax(dim=1)

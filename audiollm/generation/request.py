@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -22,15 +22,9 @@ from transformers.generation.streamers import BaseStreamer
 from audiollm.chat.segments import AudioSegment
 from audiollm.processing import AudioLLMProcessor
 
-from .grammar import (
-    AudioSegmentLogitsProcessor,
-    RepetitionAwareSampler,
-    SamplingSettings,
-    check_modalities,
-    ends_inside_audio,
-    segment_limits,
-)
+from .grammar import AudioSegmentLogitsProcessor, check_modalities, ends_inside_audio, segment_limits
 from .result import GenerationResult
+from .sampling import RepetitionAwareSampler, SamplingSettings
 
 TEXT_TOKENS = 256  # room for text where nothing else is said
 AUDIO_TOKENS = 768  # room for audio: 30 s at 25 codes per second, and the marks
@@ -42,20 +36,62 @@ class ContextError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerLimits:
-    """What may be generated, and how much of it.
+class GenerationSettings:
+    """What may be generated, how much of it, and how it is drawn; `AudioLLM.generate` says what each setting does.
 
     Attributes:
         modalities: {"text"}, {"audio"} (one segment) or {"text", "audio"}.
         max_new_tokens: longest answer; None: 256 for text, and room for ``max_seconds`` (30 s if not given) of audio.
         min_seconds: shortest audio segment.
         max_seconds: longest audio segment.
+        do_sample: draw, or take the most likely token; None: draw for audio, and if one of the next five is given.
+        temperature: see `SamplingSettings`, as the next four; None: its default.
+        top_k: among how many tokens to draw.
+        top_p: share of the probability to draw from.
+        repetition_window: how many codes repetition-aware sampling looks back.
+        repetition_threshold: share of them that a code may fill.
+        seed: of the draws; None: torch's global state.
+        transformers: what is passed on to transformers' ``generate``, which refuses what it doesn't know.
+
+    Raises:
+        ValueError: if settings contradict each other.
     """
 
     modalities: Collection[str] = ("text",)
     max_new_tokens: int | None = None
     min_seconds: float | None = None
     max_seconds: float | None = None
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_window: int | None = None
+    repetition_threshold: float | None = None
+    seed: int | None = None
+    transformers: Mapping[str, Any] = field(default_factory=dict)
+    sampling: SamplingSettings | None = field(init=False)
+    """How to draw; None for greedy."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modalities", check_modalities(self.modalities))
+        object.__setattr__(self, "sampling", self._sampling())
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> GenerationSettings:
+        """Sorts the arguments of ``generate``: ours, and those of transformers."""
+        ours = {one.name for one in fields(cls) if one.init} - {"transformers"}
+        settings = {name: value for name, value in arguments.items() if name in ours}
+        rest = {name: value for name, value in arguments.items() if name not in ours}
+        return cls(**settings, transformers=rest)
+
+    def _sampling(self) -> SamplingSettings | None:
+        names = [one.name for one in fields(SamplingSettings)]
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        # Greedy codes fall into a loop of silence or of one held sound; greedy text is what evaluation wants.
+        do_sample = self.do_sample if self.do_sample is not None else bool(given) or "audio" in self.modalities
+        if not do_sample and given:
+            raise ValueError(f"do_sample=False takes the most likely token, so leave out {', '.join(given)}")
+        return SamplingSettings(**given) if do_sample else None
 
 
 class GenerationRequest:
@@ -66,13 +102,10 @@ class GenerationRequest:
         processor: its processor.
         input_ids: prompts padded on the left, int64 ``[B, S]``.
         attention_mask: 1 for real tokens, ``[B, S]``; None if all are.
-        limits: what may be generated, and how much.
-        sampling: how to draw; None for the most likely tokens.
-        seed: of the draws.
-        generate_kwargs: passed on to transformers' ``generate``.
+        settings: what may be generated, how much, and how it is drawn.
 
     Raises:
-        ValueError: if settings contradict each other, or the prompt ends where nothing allowed can follow.
+        ValueError: if settings do not fit each other, or the prompt ends where nothing allowed can follow.
         ContextError: if prompt and answer do not fit the context.
     """
 
@@ -83,16 +116,14 @@ class GenerationRequest:
         *,
         input_ids: Tensor,
         attention_mask: Tensor | None,
-        limits: AnswerLimits,
-        sampling: SamplingSettings | None,
-        seed: int | None,
-        generate_kwargs: dict[str, Any],
+        settings: GenerationSettings,
     ) -> None:
         self._model = model
         self._processor = processor
-        self.modalities = check_modalities(limits.modalities)
+        self.modalities = settings.modalities
         self.num_prompts = input_ids.shape[0]
-        options = dict(generate_kwargs)
+        options = dict(settings.transformers)
+        sampling = settings.sampling
         num_answers = options.get("num_return_sequences", 1)
         if sampling is not None:  # to transformers the search is greedy, which gives one answer per row
             options.pop("num_return_sequences", None)
@@ -106,15 +137,16 @@ class GenerationRequest:
         if self.modalities == {"text"} and bool(self._is_inside.any()):
             raise ValueError("the prompt ends inside an audio segment, where no text can follow: allow 'audio' too")
         min_codes, max_codes = 1, None
-        if (limits.min_seconds, limits.max_seconds) != (None, None):
+        if (settings.min_seconds, settings.max_seconds) != (None, None):
             frame_rate = processor.audio_tokenizer.frame_rate
-            min_codes, max_codes = segment_limits(limits.min_seconds, limits.max_seconds, frame_rate)
-        self._max_new_tokens = self._answer_length(limits, min_codes, max_codes)
+            min_codes, max_codes = segment_limits(settings.min_seconds, settings.max_seconds, frame_rate)
+        self._max_new_tokens = self._answer_length(settings, min_codes, max_codes)
         self._logits_processors = [*options.pop("logits_processor", []), self._grammar(min_codes, max_codes)]
-        if sampling is not None:  # last, for it decides
+        if sampling is not None:  # last, for it leaves one token to choose from
             prompt_length = input_ids.shape[1]
-            sampler = RepetitionAwareSampler(processor.vocabulary, sampling, seed=seed, prompt_length=prompt_length)
-            self._logits_processors.append(sampler)
+            self._logits_processors.append(
+                RepetitionAwareSampler(processor.vocabulary, sampling, seed=settings.seed, prompt_length=prompt_length)
+            )
         self._stopping_criteria = [*options.pop("stopping_criteria", [])]
         self._config = self._generation_config(options, is_drawn=sampling is not None)
         self._options = options
@@ -137,21 +169,24 @@ class GenerationRequest:
             **self._options,
         )
         sequences = output if isinstance(output, Tensor) else output.sequences
+        # A search may return several sequences for each row that went in (num_return_sequences of beams).
         is_inside = self._is_inside.repeat_interleave(sequences.shape[0] // self._input_ids.shape[0])
         return self._read(sequences[:, self._input_ids.shape[1] :].cpu(), is_inside.tolist())
 
-    def _answer_length(self, limits: AnswerLimits, min_codes: int, max_codes: int | None) -> int:
+    def _answer_length(self, settings: GenerationSettings, min_codes: int, max_codes: int | None) -> int:
         """The longest answer in tokens: as asked for, or what the limits need and, for audio, as much as there is."""
         context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         prompt_length = self._input_ids.shape[1]
         room = math.inf if context is None else context - prompt_length
         speaks = "audio" in self.modalities
-        if limits.max_new_tokens is not None:
-            needed = wanted = limits.max_new_tokens
-            if speaks and limits.min_seconds is not None and min_codes + _MARKS > wanted and not self._is_inside.any():
+        wanted, min_seconds = settings.max_new_tokens, settings.min_seconds
+        if wanted is not None:
+            needed = wanted
+            shortest = min_codes + _MARKS
+            if speaks and min_seconds is not None and shortest > wanted and not self._is_inside.any():
                 raise ValueError(
-                    f"min_seconds={limits.min_seconds} takes {min_codes + _MARKS} tokens, but max_new_tokens={wanted}: "
-                    "raise it, or leave it out"
+                    f"min_seconds={min_seconds} takes {shortest} tokens, but max_new_tokens={wanted}: raise it, or "
+                    "leave it out"
                 )
         else:
             text_tokens = TEXT_TOKENS if "text" in self.modalities else 0
@@ -177,12 +212,12 @@ class GenerationRequest:
 
     def _generation_config(self, options: dict[str, Any], is_drawn: bool) -> GenerationConfig:
         """A config in which our processors alone decide how to draw; takes its own settings out of the options."""
-        own = self._model.generation_config
+        stored = self._model.generation_config
         settings: dict[str, Any] = {
             "max_new_tokens": self._max_new_tokens,
             "eos_token_id": self._eos_token_ids or None,
-            "pad_token_id": own.pad_token_id if own.pad_token_id is not None else self._processor.pad_token_id,
-            "bos_token_id": own.bos_token_id,
+            "pad_token_id": stored.pad_token_id if stored.pad_token_id is not None else self._processor.pad_token_id,
+            "bos_token_id": stored.bos_token_id,
             # Written out, for what is left open is taken from the checkpoint's own settings.
             "do_sample": False,
             "temperature": 1.0,
@@ -208,9 +243,11 @@ class GenerationRequest:
         result = GenerationResult([], [], [], [], [])
         eos = torch.tensor(self._eos_token_ids, dtype=torch.long)
         for row_S, starts_inside in zip(new_ids_BS, is_inside, strict=True):
+            # A row that ended before the others has been filled up behind its end.
             ends = torch.isin(row_S, eos).nonzero()
             token_ids = row_S[: int(ends[0]) + 1] if len(ends) else row_S
             is_cut = not len(ends) and len(row_S) >= self._max_new_tokens
+            # A segment that the prompt opened would look unopened without its mark.
             opening = [self._processor.vocabulary.start_id] if starts_inside else []
             segments = self._processor.split([*opening, *token_ids.tolist()])
             result.token_ids.append(token_ids)

@@ -12,20 +12,18 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Queue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from audiollm.processing import AudioLLMProcessor
+
+from .decoding import SpeechDecoder
 from .grammar import ends_inside_audio
-
-if TYPE_CHECKING:
-    from audiollm.processing import AudioLLMProcessor
-
-    from .decoding import SpeechDecoder
-    from .result import GenerationResult
+from .result import GenerationResult
 
 
 @dataclass(frozen=True, eq=False)

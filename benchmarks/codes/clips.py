@@ -121,7 +121,7 @@ def _read_records(manifest: Manifest, label_key: str) -> list[LabelledClip]:
                 audio=audio,
                 split=record.get("split"),
                 fold=_text_or_none(record.get("fold")),
-                sound_type=record.get("sound_type") or record.get("task"),
+                sound_type=record.get("sound_type"),
             )
         )
     return clips

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from audiollm.data.manifest import file_sha256
+from audiollm.data.files.hashing import file_sha256
 
 
 def file_identity(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> dict[str, str]:

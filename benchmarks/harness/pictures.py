@@ -12,8 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from audiollm.tokenizer.decoder.configuration import MelConfig
-from audiollm.tokenizer.signal.mel import MelSpectrogram
+from audiollm.tokenizer.signal.mel import MelConfig, MelSpectrogram
 
 QUIETEST_LOG_MEL, LOUDEST_LOG_MEL = -10.0, 2.0
 

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from tqdm import tqdm
-
-from audiollm.data.chat.base import ChatError
-from audiollm.data.files.append_only_log import cut_unfinished_line, read_log_lines
-from audiollm.data.files.folder_lock import locked_folder
-
-logger = logging.getLogger(__name__)
+from audiollm.data.files.json_lines import cut_unfinished_line, read_log_lines
+from audiollm.data.files.lock import locked_folder
 
 HEADER, VERDICT, FAILURE = "judging", "verdict", "failure"
 
@@ -85,45 +78,3 @@ def open_verdicts(path: Path, header: Mapping[str, Any]) -> Iterator[VerdictLog]
         for line in lines:
             log.take(line)
         yield log
-
-
-def judge_items(
-    items: Sequence[str],
-    judge: Callable[[str, int], Line],
-    log: VerdictLog,
-    *,
-    concurrency: int,
-    max_failures: int = 10,
-    progress: bool = False,
-) -> None:
-    """Judges the items that have no verdict yet, several at a time.
-
-    Args:
-        items: ids of all items.
-        judge: gives the verdict on an item, from its id and the number of attempts before: what goes into the file
-            beside ``kind`` and ``id``. It raises ChatError where there is none.
-        log: where verdicts go.
-        concurrency: items at a time.
-        max_failures: stop when so many in a row get no verdict.
-        progress: show a progress bar.
-
-    Raises:
-        ChatError: if the judge cannot answer at all, or fails too often in a row.
-    """
-    left = [item for item in items if item not in log.verdicts]
-    in_a_row = 0
-    with ThreadPoolExecutor(concurrency, thread_name_prefix="judge") as executor:
-        futures = {executor.submit(judge, item, log.attempts.get(item, 0)): item for item in left}
-        try:
-            for future in tqdm(as_completed(futures), total=len(left), unit="item", disable=not progress):
-                item = futures[future]
-                try:
-                    log.write({"kind": VERDICT, "id": item, **future.result()})
-                    in_a_row = 0
-                except ChatError as error:
-                    log.write({"kind": FAILURE, "id": item, "error": str(error)})
-                    in_a_row += 1
-                    if error.fatal or in_a_row >= max_failures:
-                        raise ChatError(f"the judge gave up ({error}); run again to go on", fatal=True) from error
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from audiollm.benchmarks.questions.base import BENCHMARK_NAMES
+from audiollm.benchmarks.questions.registry import BENCHMARKS
 
 Content = Mapping[str, Any]
 
@@ -72,7 +72,7 @@ _KINDS: Mapping[str, tuple[Callable[[Content], bool], tuple[str, ...]]] = {
         ("benchmark", "n_evaluated", "n_not_evaluated", "predictions", "items"),
     ),
     "questions": (
-        lambda content: content.get("benchmark") in BENCHMARK_NAMES and "mode" in content,
+        lambda content: content.get("benchmark") in BENCHMARKS and "mode" in content,
         ("accuracy", "table", "items", "n_items", "n_counted", "n_correct", "n_missing", "n_unreadable", "predictions"),
     ),
     "seed-tts": (_is_of("seed-tts", "runs"), ("summary", "meta", "language", "judges", "system", "n_items")),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from audiollm.data.manifest import file_sha256
+from audiollm.data.files.hashing import file_sha256
 
 from .result_files import ResultFile
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
+from audiollm.chat.input import audio_parts
 from audiollm.data.conversation.loading import Conversation, Message, TextPart
 from audiollm.mini import model_or_mini
 from audiollm.modeling import AudioLLM
-from audiollm.processing import audio_parts
 
 from .base import AnswerSettings, ChatAnswer, ChatRequest
 from .revisions import checkpoint_revision, folder_revision
 
 
-class OwnModel:
+class AudioLLMUnderTest:
     """An Audio-LLM, asked in batches; texts only.
 
     Args:

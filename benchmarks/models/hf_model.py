@@ -17,7 +17,7 @@ from .revisions import checkpoint_revision
 logger = logging.getLogger(__name__)
 
 
-class TransformersModel:
+class TransformersUnderTest:
     """A model that hears and answers, asked in batches: recording first, then the question, no system prompt.
 
     Args:

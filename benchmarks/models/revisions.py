@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from audiollm.data.manifest import file_sha256
+from audiollm.data.files.hashing import file_sha256
 from audiollm.mini import MINI
 
 _HASHED_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".safetensors", ".bin", ".pt")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from .items import OwnQuestion, QuestionItem
 
 OWN_SET = "a set of one's own"
-BENCHMARK_NAMES = ("mmau", "mmar", "mmsu")
 
 Mode = Literal["official", "strict", "extract"]
 MODES: tuple[Mode, ...] = ("official", "strict", "extract")
@@ -205,35 +203,15 @@ class QuestionBenchmark(ABC):
             ``table`` and ``printed``, and whatever else its papers show.
         """
 
-    def load(self, data: str, *, with_audio: bool = True) -> LoadedQuestions:
-        """Reads the questions of a local file or folder, or of a Hub data set.
-
-        Args:
-            data: the file, the folder, or ``owner/name``.
-            with_audio: whether the recordings are needed.
-
-        Raises:
-            ValueError: if there are no questions of this benchmark there.
-            OSError: if a file is missing or the Hub cannot be reached.
-        """
-        from .data import load_questions
-
-        return load_questions(self, data, with_audio=with_audio)
-
-
-def benchmark_named(name: str) -> QuestionBenchmark:
-    """The benchmark of a name.
-
-    Raises:
-        ValueError: if there is none of that name.
-    """
-    if name not in BENCHMARK_NAMES:
-        raise ValueError(f"benchmark={name!r}: use one of {', '.join(BENCHMARK_NAMES)}")
-    benchmark: QuestionBenchmark = importlib.import_module(f"audiollm.benchmarks.{name}").BENCHMARK
-    return benchmark
-
 
 def type_name(value: object) -> str:
     """What JSON calls the type of a value."""
     names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
     return "null" if value is None else names.get(type(value), type(value).__name__)
+
+
+def first_problems(problems: Iterable[str], limit: int = 5) -> str:
+    """The first of some sentences, and how many more there are."""
+    all_of_them = list(problems)
+    more = len(all_of_them) - limit
+    return "; ".join(all_of_them[:limit]) + (f"; and {more} more" if more > 0 else "")

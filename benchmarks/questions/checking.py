@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from audiollm.benchmarks.questions.grading.pairing import first_problems
-from audiollm.data.audio.reading import AudioError, AudioInfo, probe_audio, stream_audio
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.reading import AudioInfo, probe_audio, stream_audio
 
-from .base import LoadedQuestions, QuestionBenchmark
+from .base import LoadedQuestions, QuestionBenchmark, first_problems
 from .data import check_revision
 from .items import QuestionItem
 

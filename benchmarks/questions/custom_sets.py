@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from audiollm.benchmarks.models.endpoint import wav_file
-from audiollm.data.labelling.rules import NoRuleError, sound_type_of
 from audiollm.data.records import RecordReport
 from audiollm.data.sap.question_records import ClipQuestion, clip_questions
+from audiollm.data.sap.sounds import NoRuleError, sound_type_of
 
 from .base import QuestionBenchmark
 from .data import OWN_SET_KEY, write_rows

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from audiollm.benchmarks.questions.grading.pairing import first_problems, without_letters
 from audiollm.data.files.atomic import atomic_write
 
-from .base import OWN_SET, LoadedQuestions, QuestionBenchmark, Revision
-from .items import QuestionItem
+from .base import OWN_SET, LoadedQuestions, QuestionBenchmark, Revision, first_problems
+from .items import QuestionItem, without_letters
 from .predictions import json_lines
 
 logger = logging.getLogger(__name__)

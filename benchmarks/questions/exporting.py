@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from audiollm.benchmarks.questions.grading.pairing import PairedQuestion, questions_of_data, without_letters
+from audiollm.benchmarks.questions.grading.pairing import PairedQuestion, questions_of_data
 
 from .base import MISSING, QuestionBenchmark
-from .data import check_revision, published_rows, write_rows
+from .data import check_revision, load_questions, published_rows, write_rows
+from .items import without_letters
 from .predictions import open_predictions
 
 
@@ -42,7 +43,7 @@ def export_replies(
     path = Path(output)
     if path.suffix not in (".json", ".jsonl"):
         raise ValueError(f"{path}: end the name in .json or .jsonl")
-    loaded = benchmark.load(data, with_audio=False)
+    loaded = load_questions(benchmark, data, with_audio=False)
     check_revision(benchmark, loaded)
     key = prediction_key or benchmark.prediction_key
     asked = questions_of_data(benchmark, open_predictions(predictions), loaded, key)

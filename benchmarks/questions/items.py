@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,12 @@ class QuestionItem:
         return tuple(
             letter for letter, choice in zip(string.ascii_uppercase, self.choices, strict=False) if choice is not None
         )
+
+
+def without_letters(choices: Sequence[Any]) -> list[Any]:
+    """Options without ``(A) ``, ``(B) ``, … before them, if all of them have it."""
+    marks = [f"({chr(ord('A') + position)}) " for position in range(len(choices))]
+    marked = list(zip(choices, marks, strict=True))
+    if all(isinstance(choice, str) and choice.startswith(mark) for choice, mark in marked):
+        return [choice[len(mark) :] for choice, mark in marked]
+    return list(choices)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from audiollm.data.manifest import file_sha256
+from audiollm.data.files.hashing import file_sha256
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from audiollm.benchmarks.harness.processes import launched_processes
-from audiollm.benchmarks.models.base import AnswerSettings, open_audio_chat_model
+from audiollm.benchmarks.models.base import AnswerSettings
+from audiollm.benchmarks.models.opening import open_audio_chat_model
 from audiollm.benchmarks.questions.asking.predicting import PredictingSettings, PredictionReport, predict_questions
-from audiollm.benchmarks.questions.grading.pairing import first_problems
 from audiollm.benchmarks.questions.grading.scoring import score_file
 
-from .base import MODES, LoadedQuestions, QuestionBenchmark, benchmark_named
+from .base import MODES, LoadedQuestions, QuestionBenchmark, first_problems
 from .checking import check_questions, require_usable
+from .data import load_questions
+from .registry import benchmark_named
 from .report import show_result, write_facts, write_result
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ def run_questions(benchmark: str, data: str, model: str | None, run: QuestionRun
     Args:
         benchmark: its name.
         data: see `data.load_questions`.
-        model: see `models_under_test.audio_chat_model.open_audio_chat_model`.
+        model: see `audiollm.benchmarks.models.opening.open_audio_chat_model`.
         run: how.
         scores: whether replies are scored, too.
 
@@ -63,7 +65,7 @@ def run_questions(benchmark: str, data: str, model: str | None, run: QuestionRun
         OSError: if a file is missing.
     """
     questions = benchmark_named(benchmark)
-    loaded = questions.load(data)
+    loaded = load_questions(questions, data)
     launched_processes().from_main(lambda: _check(questions, loaded, run))
     report = _predict(questions, loaded, model, run)
     if scores and report.is_main:

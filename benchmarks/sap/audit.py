@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from audiollm.benchmarks.harness.page import render, sound_address
-from audiollm.data.audio.reading import AudioError
+from audiollm.data.audio.opening import AudioError
 from audiollm.data.conversation.loading import parse_audio_part
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.manifest import Manifest, RecordError, open_manifest

@@ -11,16 +11,15 @@ import itertools
 import json
 import re
 import statistics
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from string import Template
 
 from tqdm import tqdm
 
-from audiollm.data.chat.base import ChatMessage, ChatModel
+from audiollm.benchmarks.judge.asking import JudgeSettings, ask_judge, judge_prompt, majority, read_verdict
+from audiollm.data.chat.base import ChatModel
 from audiollm.data.prompts import Prompt
 from audiollm.data.sap import SapRecord
 
@@ -28,36 +27,8 @@ from .scoring import attribute, read_prediction
 
 JUDGED_FIELDS = ("accent", "prosody", "timbre")
 LOWEST_RATING, HIGHEST_RATING = 1, 5
-FOLDER = Path(__file__).parent.parent / "judge" / "prompts"
-# The whole reply must be the answer: "no doubt, yes" or "3 or 4" is none.
-_VERDICT = re.compile(r"\W*(?:answer\W+)?(yes|no)\W*", re.IGNORECASE)
+# The whole reply must be the answer: "3 or 4" is none.
 _RATING = re.compile(r"\W*(?:(?:answer|rating|score)\W+)?([1-5])(?: ?/ ?5)?\W*", re.IGNORECASE)
-_ANSWER_TOKENS = 512  # a judge may think aloud before it answers
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeSettings:
-    """How a judge is asked.
-
-    Attributes:
-        votes: so often about each pair; an odd number, so that yes and no cannot be even.
-        temperature: above 0, or else all votes are one.
-        concurrency: questions at a time.
-        seed: of the first vote; the others count on from it.
-    """
-
-    votes: int = 3
-    temperature: float = 0.7
-    concurrency: int = 8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.votes < 1 or self.votes % 2 == 0:
-            raise ValueError(f"votes={self.votes}: use an odd number, such as 3")
-        if self.temperature < 0 or self.concurrency < 1:
-            raise ValueError(
-                f"temperature={self.temperature}, concurrency={self.concurrency}: use 0 or more, 1 or more"
-            )
 
 
 @dataclass(frozen=True)
@@ -97,14 +68,6 @@ class Judgement:
     prompts: dict[str, str] = field(default_factory=dict)
 
 
-def judge_prompts() -> dict[str, Prompt]:
-    """What a judge is asked, by name."""
-    return {
-        name: Prompt(f"judge/{name}", (FOLDER / f"{name}.md").read_text(encoding="utf-8"))
-        for name in ("attribute", "scene")
-    }
-
-
 def judge_sap(
     predictions: Sequence[str],
     references: Sequence[SapRecord],
@@ -129,7 +92,7 @@ def judge_sap(
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references: give one for each")
     settings = settings or JudgeSettings()
-    prompts = judge_prompts()
+    prompts = {name: judge_prompt(name) for name in ("attribute", "scene")}
     asked: list[Question] = []
     votes: list[dict[str, list[int | None]]] = [{} for _ in references]
     for item, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
@@ -174,19 +137,7 @@ def _ask_all(
     """All votes on each question; an answer that is none is asked for once more, with another seed."""
 
     def vote(question: Question, number: int) -> int | None:
-        read = _rating if question.name == "scene" else read_verdict
-        for attempt in range(2):
-            seed = settings.seed + number + attempt * settings.votes
-            reply = judge.ask(
-                [ChatMessage("user", question.text)],
-                max_tokens=_ANSWER_TOKENS,
-                temperature=settings.temperature,
-                seed=seed,
-            )
-            answer = read(reply.text)
-            if answer is not None:
-                return answer
-        return None
+        return ask_judge(judge, question.text, settings, number, _rating if question.name == "scene" else read_verdict)
 
     with ThreadPoolExecutor(settings.concurrency, thread_name_prefix="judge") as executor:
         pairs = list(itertools.product(questions, range(settings.votes)))
@@ -198,21 +149,9 @@ def _ask_all(
     return [answers[start : start + settings.votes] for start in range(0, len(answers), settings.votes)]
 
 
-def read_verdict(text: str) -> int | None:
-    """1 for yes, 0 for no, None for anything else."""
-    match = _VERDICT.fullmatch(text)
-    return None if match is None else int(match[1].lower() == "yes")
-
-
 def _rating(text: str) -> int | None:
     match = _RATING.fullmatch(text)
     return None if match is None else int(match[1])
-
-
-def majority(votes: Sequence[int | None]) -> float | None:
-    """What more than half of all votes say."""
-    value, count = Counter(votes).most_common(1)[0]
-    return None if value is None or 2 * count <= len(votes) else float(value)
 
 
 def _mean(votes: Sequence[int | None]) -> float | None:

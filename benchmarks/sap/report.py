@@ -8,12 +8,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from audiollm.benchmarks.judge.asking import JudgeSettings
 from audiollm.data.chat.base import ChatModel
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
 from audiollm.data.sap import SapError, SapRecord, parse_sap
 
-from .judging import JudgeSettings, judge_sap
+from .judging import judge_sap
 from .scoring import read_prediction, score_closed
 
 PREDICTION_KEYS = ("prediction", "sap")

@@ -23,11 +23,12 @@ from audiollm.benchmarks.harness.pictures import draw_clip
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.metrics.waveform_pairs import bench_library
 from audiollm.benchmarks.speech.judges.transcription import Transcriber
-from audiollm.data.audio.reading import load_audio, resample, source_name
+from audiollm.data.audio.opening import source_name
+from audiollm.data.audio.reading import load_audio, resample
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.files.atomic import atomic_write
 from audiollm.reconstruction import ReconstructionResult
-from audiollm.tokenizer.decoder.configuration import MelConfig
+from audiollm.tokenizer.signal.mel import MelConfig
 
 from .words import UNSPACED_LANGUAGES
 

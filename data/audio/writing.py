@@ -16,7 +16,7 @@ from torch import Tensor
 
 from audiollm.data.files.atomic import atomic_write
 
-from .reading import AudioError
+from .opening import AudioError
 
 logger = logging.getLogger(__name__)
 

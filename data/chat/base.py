@@ -1,4 +1,4 @@
-"""Chat models, wherever they run: an OpenAI-compatible endpoint or a checkpoint on this machine."""
+"""What a chat model is, wherever it runs: its messages, its replies and its errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-LOCAL_PREFIX = "hf:"
 # Models that think aloud may put it into the reply.
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 
@@ -107,44 +106,3 @@ class EndpointSettings:
             raise ValueError(f"timeout_seconds={self.timeout_seconds}: use a positive duration, such as 120")
         if self.max_retries < 0:
             raise ValueError(f"max_retries={self.max_retries}: use 0 or more")
-
-
-def open_chat_model(
-    source: str,
-    model: str | None = None,
-    *,
-    key_variable: str | None = None,
-    hears: bool = False,
-    device: str | None = None,
-    settings: EndpointSettings | None = None,
-) -> ChatModel:
-    """Opens a chat model.
-
-    Args:
-        source: base URL of an OpenAI-compatible server, such as ``http://localhost:8000/v1``; or ``hf:`` and a folder
-            or Hub id of a checkpoint that transformers runs here.
-        model: name of the model at the endpoint; None: the only one it has.
-        key_variable: environment variable that holds the endpoint's key. None: no key is sent, except to OpenAI itself
-            (``OPENAI_API_KEY``).
-        hears: whether messages will hold audio.
-        device: torch device of a local model; the first GPU if there is one.
-        settings: how the endpoint is called.
-
-    Raises:
-        ChatError: if the endpoint cannot be reached, refuses the key or does not have the model.
-        ImportError: if the client library is missing.
-        ValueError: if the source is neither, or an option does not belong to it.
-    """
-    if source.startswith(LOCAL_PREFIX):
-        given = {"model": model, "key_variable": key_variable}
-        misplaced = [name for name, value in given.items() if value is not None]
-        if misplaced:
-            raise ValueError(f"{source} runs here: leave out {', '.join(misplaced)}, which belong to an endpoint")
-        from .local import open_local_model
-
-        return open_local_model(source.removeprefix(LOCAL_PREFIX), hears=hears, device=device)
-    if not source.startswith(("http://", "https://")):
-        raise ValueError(f"{source!r} is no chat model: give the URL of an endpoint, or hf: and a folder or Hub id")
-    from .endpoint import EndpointModel
-
-    return EndpointModel(source, model, key_variable=key_variable, settings=settings)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from audiollm.data.audio.reading import AudioError, waveform_from_array
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.reading import waveform_from_array
 
 from .problems import ConversationError, ProblemLog, kind_of
 from .types import AudioPart

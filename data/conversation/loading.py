@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from audiollm.data.audio.reading import AudioError
+from audiollm.data.audio.opening import AudioError
 from audiollm.data.manifest import Manifest, RecordError, checked_index, open_manifest
 
 from .audio_parts import parse_audio_part

@@ -14,7 +14,7 @@ from .types import ROLES, AudioPart, Conversation, Message, TextPart
 
 RECORD_KEYS = ("id", "messages", "task", "tools", "audios")
 MESSAGE_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id")
-TEXT_KEYS = ("type", "text")
+TEXT_PART_KEYS = ("type", "text")
 AUDIO_PLACEHOLDER = "<audio>"  # marks the place of the next entry of "audios" in a record's text
 
 
@@ -173,7 +173,7 @@ class _RecordParser:
         part = {key: item for key, item in value.items() if item is not None}
         kind = part.get("type")
         if kind == "text":
-            self._log.note_unknown_keys(part, TEXT_KEYS, at)
+            self._log.note_unknown_keys(part, TEXT_PART_KEYS, at)
             text = part.get("text")
             if isinstance(text, str):
                 return self._text_with_placeholders(text, f"{at}.text", placeholders)

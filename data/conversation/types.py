@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import (
-    AudioError,
     AudioInfo,
     Mono,
     load_audio,

@@ -15,10 +15,11 @@ import soundfile
 from torch import Tensor
 from tqdm import tqdm
 
-from audiollm.data.files.atomic import atomic_write
-from audiollm.data.packages import Package, publish_folder
+from audiollm.data.files.atomic import atomic_folder, atomic_write
+from audiollm.data.packages import Package
+from audiollm.data.records import Split
 
-from .clips import MANIFEST_NAME, Clip, ClipFacts, CorpusError, Recording, Split, assign_splits, save_manifest
+from .clips import MANIFEST_NAME, Clip, ClipFacts, CorpusError, Recording, assign_splits, save_manifest
 from .opus import encode_opus
 from .sources import asterisk, fillets, game_sounds, music, opensfx, sonic_pi, synthetic, tuxpaint
 
@@ -142,7 +143,7 @@ def build_corpus(corpus: str | Corpus, output_dir: str | Path, *, audio_format: 
     if audio_format not in ("flac", "wav", "opus"):
         raise ValueError(f"audio_format={audio_format!r}: use flac, wav or opus")
     folder = Path(output_dir)
-    with publish_folder(folder) as temporary:
+    with atomic_folder(folder, existing="refuse") as temporary:
         recordings = list_recordings(corpus)
         splits = assign_splits(recordings)
         clips = write_clips(recordings, splits, temporary, partial(_encode, audio_format=audio_format))
@@ -222,7 +223,7 @@ def write_attribution(clips: Iterable[Clip], path: Path, title: str) -> None:
 
 def _encode(waveform: Tensor, facts: ClipFacts, audio_format: AudioFormat) -> tuple[bytes, str]:
     if audio_format == "opus":
-        return encode_opus(waveform, _OPUS_BITRATE_BPS[facts.task], facts.id), "opus"
+        return encode_opus(waveform, _OPUS_BITRATE_BPS[facts.sound_type], facts.id), "opus"
     file = io.BytesIO()
     soundfile.write(file, waveform.clamp(-1, 1).numpy(), SAMPLE_RATE, format=audio_format.upper(), subtype="PCM_16")
     return file.getvalue(), audio_format

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_lines import read_numbered_lines, write_json_lines
+from audiollm.data.records import SOUND_TYPES, SPLITS, Split
 
 MANIFEST_NAME = "manifest.jsonl"
-TASKS = ("speech", "sound", "music")
-SPLITS = ("train", "dev", "test")
 TEST_PERCENT = 10
 DEV_PERCENT = 10
 STRATIFIED_TEST_PERCENT = 20
-
-Split = Literal["train", "dev", "test"]
 
 
 class CorpusError(ValueError):
@@ -41,7 +37,7 @@ class ClipFacts:
 
     id: str
     """Unique in its corpus; also the path of the audio file without its suffix."""
-    task: str
+    sound_type: str
     """``speech`` (has `text`), ``sound`` (has `label`) or ``music``."""
     group: str
     """Clips of one group (one prompt in all languages, one original recording, one track) are never in two splits."""
@@ -68,8 +64,8 @@ class ClipFacts:
     """Further facts, such as bpm, key and style of music."""
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise CorpusError(f"{self.id}: task is {self.task!r}; use one of {', '.join(TASKS)}")
+        if self.sound_type not in SOUND_TYPES:
+            raise CorpusError(f"{self.id}: sound_type is {self.sound_type!r}; use one of {', '.join(SOUND_TYPES)}")
         if (
             PurePosixPath(self.id).is_absolute()
             or not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", self.id)
@@ -83,9 +79,9 @@ class ClipFacts:
         for name in ("group", "licence", "attribution", "source"):
             if not getattr(self, name):
                 raise CorpusError(f"{self.id}: {name} is empty; every clip says where it comes from")
-        if self.task == "speech" and not (self.text and self.language):
+        if self.sound_type == "speech" and not (self.text and self.language):
             raise CorpusError(f"{self.id}: speech needs text and language")
-        if self.task == "sound" and not self.label:
+        if self.sound_type == "sound" and not self.label:
             raise CorpusError(f"{self.id}: a sound event needs a label")
 
 
@@ -234,9 +230,7 @@ def save_manifest(clips: Iterable[Clip], path: Path) -> None:
     """
     ordered = sorted(clips, key=lambda clip: clip.id)
     check_clips(ordered, path)
-    with atomic_write(path) as file:
-        for clip in ordered:
-            file.write(json.dumps(_to_record(clip, path.parent), ensure_ascii=False) + "\n")
+    write_json_lines(path, (_to_record(clip, path.parent) for clip in ordered))
 
 
 def load_manifest(path: Path) -> list[Clip]:
@@ -255,11 +249,17 @@ def load_manifest(path: Path) -> list[Clip]:
     """
     path = path / MANIFEST_NAME if path.is_dir() else path
     clips = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            clips.append(_from_record(json.loads(line), path.parent.resolve()))
-        except (json.JSONDecodeError, CorpusError, TypeError) as error:
-            raise CorpusError(f"{path}:{number}: {error}") from error
+    folder = path.parent.resolve()
+    try:
+        for number, record in read_numbered_lines(path):
+            try:
+                clips.append(_from_record(record, folder))
+            except (CorpusError, TypeError) as error:
+                raise CorpusError(f"{path}:{number}: {error}") from error
+    except CorpusError:
+        raise
+    except ValueError as error:  # no JSON
+        raise CorpusError(str(error)) from error
     check_clips(clips, path)
     return clips
 
@@ -288,9 +288,7 @@ def _to_record(clip: Clip, folder: Path) -> dict[str, Any]:
 _STRING_FIELDS = {item.name for item in dataclasses.fields(Clip)} - {"duration_seconds", "attributes"}
 
 
-def _from_record(record: Any, folder: Path) -> Clip:
-    if not isinstance(record, dict):
-        raise CorpusError(f"expected a JSON object, found {type(record).__name__}")
+def _from_record(record: dict[str, Any], folder: Path) -> Clip:
     for name, value in record.items():
         if name in _STRING_FIELDS and not isinstance(value, str):
             raise CorpusError(f"{name} is {value!r}; give a string")

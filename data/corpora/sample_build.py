@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import logging
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,10 +19,11 @@ from pathlib import Path
 from jsonargparse import auto_cli
 from torch import Tensor
 
-from audiollm.data.packages import publish_folder
+from audiollm.data.files.atomic import atomic_folder
+from audiollm.data.records import Split
 
 from .build import ATTRIBUTION_NAME, CORPORA, SAMPLE_RATE, list_recordings, write_attribution, write_clips
-from .clips import MANIFEST_NAME, ClipFacts, CorpusError, Recording, Split, assign_splits, save_manifest
+from .clips import MANIFEST_NAME, ClipFacts, CorpusError, Recording, assign_splits, save_manifest
 from .opus import encode_opus
 from .sample_corpus import SAMPLE_FOLDER
 from .sources import asterisk, music, opensfx, sonic_pi
@@ -68,16 +68,13 @@ def build_sample(output_dir: str = str(SAMPLE_FOLDER)) -> None:
     refused = sorted({recording.facts.licence for recording in chosen} - LICENCES)
     if refused:
         raise CorpusError(f"recordings under {', '.join(refused)} may not ship with the project")
-    temporary = folder.with_name(f".{folder.name}.new")
-    with publish_folder(temporary) as building:
+    with atomic_folder(folder) as building:
         clips = write_clips(chosen, splits, building, _encode)
         save_manifest(clips, building / MANIFEST_NAME)
         write_attribution(clips, building / ATTRIBUTION_NAME, "Sample corpus of audiollm")
         size = sum(path.stat().st_size for path in building.rglob("*") if path.is_file())
         if size >= MAX_BYTES:
             raise CorpusError(f"the sample takes {size} bytes; it must stay below {MAX_BYTES}")
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
     logger.info("%d clips, %.1f min, %d bytes", len(clips), sum(clip.duration_seconds for clip in clips) / 60, size)
 
 
@@ -117,25 +114,25 @@ def _spread_windows(recordings: list[Recording], splits: dict[str, Split]) -> li
 def _frequent_classes(recordings: Iterable[Recording]) -> list[Recording]:
     """Drops sounds of classes with too few clips."""
     recordings = list(recordings)
-    counts = Counter(recording.facts.label for recording in recordings if recording.facts.task == "sound")
+    counts = Counter(recording.facts.label for recording in recordings if recording.facts.sound_type == "sound")
     return [
         recording
         for recording in recordings
-        if recording.facts.task != "sound" or counts[recording.facts.label] >= MIN_CLASS_CLIPS
+        if recording.facts.sound_type != "sound" or counts[recording.facts.label] >= MIN_CLASS_CLIPS
     ]
 
 
 def _shortened(recording: Recording) -> Recording:
     """Keeps the first seconds of sounds and music."""
     limits = {"sound": MAX_SOUND_SECONDS, "music": MUSIC_SECONDS}
-    seconds = min(recording.facts.duration_seconds, limits.get(recording.facts.task, MAX_SPEECH_SECONDS))
+    seconds = min(recording.facts.duration_seconds, limits.get(recording.facts.sound_type, MAX_SPEECH_SECONDS))
     facts = dataclasses.replace(recording.facts, duration_seconds=seconds)
     num_samples = round(seconds * SAMPLE_RATE)
     return dataclasses.replace(recording, facts=facts, load=lambda: recording.load()[:num_samples])
 
 
 def _encode(waveform: Tensor, facts: ClipFacts) -> tuple[bytes, str]:
-    return encode_opus(waveform, BITRATES_BPS[facts.task], facts.id), "opus"
+    return encode_opus(waveform, BITRATES_BPS[facts.sound_type], facts.id), "opus"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,20 @@
-"""Files that are either the old one or the new one, never half of each."""
+"""Files and folders that are either the old one or the new one, never half of each."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
+
+from safetensors import SafetensorError
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -51,3 +58,141 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_folder(
+    target: str | os.PathLike[str], *, existing: Literal["replace", "keep", "refuse"] = "replace"
+) -> Iterator[Path]:
+    """Yields an empty folder that takes the place of ``target`` in one step when the block ends well.
+
+    What the block writes is flushed to the disk first, and may be read by whoever may read the folder (libraries write
+    weights for their owner alone). If the block raises or the process is killed, ``target`` stays as it was; a killed
+    process leaves its hidden folder, ``.<name>.<random>.tmp``, behind.
+
+    Args:
+        target: the folder to make; its parents are made. A link is followed.
+        existing: what happens to a folder that is there: it is replaced, it is kept and ours is dropped (for caches,
+            where another process's result is as good), or none may be there when the block begins. With the last two,
+            a folder that another process puts there meanwhile stays, and ours is dropped.
+
+    Raises:
+        FileExistsError: the folder is there and is to be refused; or there is a file of that name.
+        OSError: the system cannot write, which the message says together with ``target``.
+    """
+    place = Path(os.path.realpath(target))
+    if existing == "refuse" and place.exists():
+        raise FileExistsError(f"{target} exists already; remove it to build it again")
+    if place.exists() and not place.is_dir():
+        raise FileExistsError(f"{target} is a file; a folder is to be written there: move the file away")
+    staging = _hidden_sibling(place, "tmp")
+    with _named_errors(target):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+    try:
+        with _named_errors(target):
+            yield staging
+            _open_and_flush(staging)
+            _put_in_place(staging, place, may_replace=existing == "replace")
+            sync_folder(place.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def atomic_entries(folder: str | os.PathLike[str], *, outdated: Sequence[str] = ()) -> Iterator[Path]:
+    """Yields an empty folder whose files and folders go into ``folder`` when the block ends well, each in one step.
+
+    Entries of the same names are replaced, all others stay, so that a folder may hold more than what is written.
+
+    Args:
+        folder: where the entries go; made if it is not there.
+        outdated: patterns of entries that go when the new ones are in place and none of them has that name, such as the
+            parts of weights that are now one file.
+
+    Raises:
+        OSError: the system cannot write, which the message says together with ``folder``. If that happens while the
+            block runs, ``folder`` is as it was.
+    """
+    place = Path(os.path.realpath(folder))
+    if not place.exists():
+        with atomic_folder(place) as staging:
+            yield staging
+        return
+    staging = place / f".{secrets.token_hex(4)}.tmp"  # inside, hence on the same disk even if the folder is a mount
+    with _named_errors(folder):
+        staging.mkdir()
+    try:
+        with _named_errors(folder):
+            yield staging
+            _open_and_flush(staging)
+            names = sorted(entry.name for entry in staging.iterdir())
+            for name in names:
+                _put_in_place(staging / name, place / name, may_replace=True)
+            for pattern in outdated:
+                for entry in place.glob(pattern):
+                    if entry.name not in names:
+                        _remove(entry)
+            sync_folder(place)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _named_errors(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Says what could not be written; errors that speak for themselves, such as a package's, pass."""
+    try:
+        yield
+    except SafetensorError as error:  # what a full disk is to safetensors
+        raise OSError(f"{target} could not be written: {error}") from error
+    except OSError as error:
+        if error.errno is None:  # not the system's: raised with a message of its own
+            raise
+        raise OSError(f"{target} could not be written: {error}") from error
+
+
+def _put_in_place(new: Path, place: Path, *, may_replace: bool) -> None:
+    """Renames a file or folder; what was there is moved aside first and moved back if that fails."""
+    if not place.is_dir() or place.is_symlink():
+        if may_replace or not place.exists():
+            os.replace(new, place)  # over a file, in one step
+        return
+    if not may_replace:
+        logger.info("%s was made by another process meanwhile; using that one", place)
+        return
+    # A rename does not replace a folder that holds something: between the two renames there is none, for a moment.
+    old = _hidden_sibling(place, "old.tmp")
+    os.replace(place, old)
+    try:
+        os.replace(new, place)
+    except BaseException:
+        os.replace(old, place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _hidden_sibling(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{ending}")
+
+
+def _open_and_flush(folder: Path) -> None:
+    """Gives all below a folder the folder's own rights of reading, and waits until it is on the disk."""
+    rights = stat.S_IMODE(folder.stat().st_mode)
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            continue
+        if path.is_dir():
+            path.chmod(path.stat().st_mode | rights)
+            sync_folder(path)
+        else:
+            path.chmod(path.stat().st_mode | rights & 0o444)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()

@@ -1,30 +1,28 @@
 """Clips in, Semantic-Acoustic Primitives out: labelled by models, resumable after any interruption.
 
-Clips are labelled by a few threads at a time (``labelling_models``), in order, and appended to ``<output>.partial``
-(``partial_output``), which becomes ``<output>`` in one rename when all is done. A killed run goes on where it stopped,
-and so does one that stopped because a model no longer answered. Clips without labels that hold are kept apart, with the
-reason and the reply. For corpora whose labels are known, ``sap_rules`` needs no model.
+Clips are labelled by a few threads at a time (``models.py``), in order, and appended to ``<output>.partial``
+(``data/resumable_output.py``), which becomes ``<output>`` in one rename when all is done. A killed run goes on where it
+stopped, and so does one that stopped because a model no longer answered. Clips without labels that hold are kept apart,
+with the reason and the reply. For corpora whose labels are known, ``by_rules.py`` needs no model.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
-from collections import deque
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from audiollm.data.audio.reading import AudioError
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.chat.asking import Outcome, ask_all
 from audiollm.data.chat.base import ChatError
-from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_document import write_json
 from audiollm.data.manifest import Manifest, RecordError
 from audiollm.data.resumable_output import PartialOutput
 from audiollm.data.tokenizing.corpus import shard_path
@@ -38,13 +36,11 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Outcome:
-    """What became of a clip: a record or an error."""
+class LabelledClip:
+    """What became of a clip that was asked about: a record, or what is wrong with it."""
 
-    index: int
-    where: str
     record: dict[str, Any] | None = None
-    error: AudioError | RecordError | ChatError | None = None
+    error: AudioError | RecordError | None = None
 
 
 def label_corpus(
@@ -112,15 +108,22 @@ def label_corpus(
     with PartialOutput(path, settings) as partial:
         report = partial.resume(start, LabellingReport(str(path), labeller.facts, dict(prices or {})))
         indices = range(start + report.resumed, stop)
-        writer = _Writer(partial, report, max_failures)
+        label = _labelling(manifest, labeller, path)
+        outcomes = ask_all(
+            indices, label, concurrency=concurrency, max_failures=max_failures, in_order=True, name="label"
+        )
+        writer = _Writer(partial, report, manifest)
         with (
-            closing(_outcomes(manifest, labeller, indices, path, concurrency)) as outcomes,
+            closing(outcomes),
             tqdm(total=stop - start, initial=report.resumed, unit="clip", disable=not progress) as bar,
         ):
-            for outcome in outcomes:
-                writer.take(outcome)
-                bar.update()
-                bar.set_postfix(report.progress, refresh=False)
+            try:
+                for outcome in outcomes:
+                    writer.take(outcome)
+                    bar.update()
+                    bar.set_postfix(report.progress, refresh=False)
+            except ChatError as error:
+                writer.stop(error)
             writer.settle()
         if report.rejected:
             logger.warning("%d clips were refused; %s says why", report.rejected, partial.rejected_path)
@@ -129,8 +132,7 @@ def label_corpus(
             raise ValueError(f"all {report.rejected} clips were refused; {partial.rejected_path} says why")
         partial.finish()
     report.wall_seconds = time.perf_counter() - started
-    with atomic_write(report_path(path)) as file:
-        json.dump(report.to_dict(), file, indent=2, ensure_ascii=False)
+    write_json(report_path(path), report.to_dict())
     return report
 
 
@@ -142,43 +144,36 @@ def report_path(output: str | os.PathLike[str]) -> Path:
 class _Writer:
     """Writes outcomes, in order. Clips that got no answer wait until it is clear whose fault that is."""
 
-    def __init__(self, partial: PartialOutput, report: LabellingReport, max_failures: int) -> None:
-        self._partial, self._report, self._max_failures = partial, report, max_failures
-        self._unanswered: list[Outcome] = []
+    def __init__(self, partial: PartialOutput, report: LabellingReport, manifest: Manifest) -> None:
+        self._partial, self._report, self._manifest = partial, report, manifest
+        self._unanswered: list[tuple[int, ChatError]] = []
 
-    def take(self, outcome: Outcome) -> None:
-        """Writes an outcome, or keeps it for later.
-
-        Raises:
-            ChatError: if the model is to blame.
-        """
-        if isinstance(outcome.error, ChatError):
-            self._unanswered.append(outcome)
-            if outcome.error.fatal or len(self._unanswered) >= self._max_failures:
-                self._stop(outcome.error)
+    def take(self, outcome: Outcome[int, LabelledClip]) -> None:
+        """Writes an outcome, or keeps it for later if there was no answer."""
+        if outcome.answer is None:
+            assert outcome.error is not None  # no answer, hence an error
+            self._unanswered.append((outcome.item, outcome.error))
             return
         self.settle()
-        if outcome.record is None:
-            self._reject(outcome)
+        if outcome.answer.record is None:
+            assert outcome.answer.error is not None  # no record, hence an error
+            self._reject(outcome.item, outcome.answer.error)
         else:
-            self._partial.append(outcome.record)
-            self._report.add(outcome.record)
+            self._partial.append(outcome.answer.record)
+            self._report.add(outcome.answer.record)
 
     def settle(self) -> None:
         """Counts the clips that wait as refused: others were answered after them, or there are no others."""
-        for outcome in self._unanswered:
-            self._reject(outcome)
+        for index, error in self._unanswered:
+            self._reject(index, RecordError(self._manifest.where(index), str(error)))
         self._unanswered.clear()
 
-    def _reject(self, outcome: Outcome) -> None:
-        error = outcome.error
-        if isinstance(error, ChatError):
-            error = RecordError(outcome.where, str(error))
-        assert error is not None  # no record, hence an error
-        details = error.details if isinstance(error, RejectedClipError) else None
-        self._report.reject(self._partial.reject(outcome.index, error, details))
+    def stop(self, error: ChatError) -> NoReturn:
+        """Gives up, as the model is to blame; the clips that wait are asked about again by the next run.
 
-    def _stop(self, error: ChatError) -> None:
+        Raises:
+            ChatError: always; it says what is kept.
+        """
         done = self._report.records + self._report.rejected
         if done:
             kept = f"{done} clips are done and kept: run the same command again to go on"
@@ -186,33 +181,24 @@ class _Writer:
         self._partial.discard()
         raise error
 
+    def _reject(self, index: int, error: AudioError | RecordError) -> None:
+        details = error.details if isinstance(error, RejectedClipError) else None
+        self._report.reject(self._partial.reject(index, error, details))
 
-def _outcomes(
-    manifest: Manifest, labeller: ModelLabeller, indices: Sequence[int], path: Path, concurrency: int
-) -> Generator[Outcome]:
-    """Labels clips, a few at a time, and yields what became of them in order."""
+
+def _labelling(manifest: Manifest, labeller: ModelLabeller, path: Path) -> Callable[[int], LabelledClip]:
+    """Returns what labels the clip of an index."""
     audio_folder = path.with_name(f"{path.stem}_audio")
 
-    def label(index: int) -> Outcome:
-        where = manifest.where(index)
+    def label(index: int) -> LabelledClip:
         try:
-            clip = read_label_clip(index, manifest[index], where, manifest.base_dir(index))
+            clip = read_label_clip(index, manifest[index], manifest.where(index), manifest.base_dir(index))
             labels = labeller.label(clip)
             record = labelled_record(
                 clip, labels.sap, labels.caption, labels.duration_seconds, path.parent, audio_folder
             )
-        except (AudioError, RecordError, ChatError) as error:
-            return Outcome(index, where, error=error)
-        return Outcome(index, where, record=record | labels.provenance)
+        except (AudioError, RecordError) as error:
+            return LabelledClip(error=error)
+        return LabelledClip(record | labels.provenance)
 
-    pending: deque[Future[Outcome]] = deque()
-    with ThreadPoolExecutor(concurrency, thread_name_prefix="label") as executor:
-        try:
-            for index in indices:
-                pending.append(executor.submit(label, index))
-                if len(pending) >= 2 * concurrency:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+    return label

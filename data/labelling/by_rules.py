@@ -1,37 +1,20 @@
-"""Training records with SAP for clips whose labels are known: the rules of ``sap_facts.py`` over a whole manifest."""
+"""Training records with SAP for clips whose labels are known: the rules of ``rules.py`` over a whole manifest."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.problems import ConversationError
-from audiollm.data.files.atomic import atomic_write
 from audiollm.data.manifest import open_manifest
-from audiollm.data.records import RecordReport
+from audiollm.data.records import RecordReport, write_records
 from audiollm.data.sap.record import SapRecord
+from audiollm.data.sap.sounds import NoRuleError, sound_type_of
 from audiollm.data.sap.validation import validate_sap
 
-from .rules import RULES, SOUND_TYPES, NoRuleError, SapRules, SoundClass, rules_for, sound_classes, sound_type_of
-
-__all__ = [
-    "RULES",
-    "SOUND_TYPES",
-    "NoRuleError",
-    "RecordReport",
-    "SapRules",
-    "SoundClass",
-    "label_by_rules",
-    "records_by_rules",
-    "rules_for",
-    "sound_classes",
-    "sound_type_of",
-    "training_record",
-]
+from .rules import RULES, SapRules, rules_for
 
 _KEPT_KEYS = ("duration_seconds", "split", "group", "language", "label", "speaker", "licence", "attribution", "source")
 
@@ -56,17 +39,9 @@ def label_by_rules(
         RecordError: if the source cannot be read.
     """
     report = RecordReport()
-    folder = Path(os.path.abspath(output)).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(output) as file:
-        for record in records_by_rules(source, rules=rules, split=split, report=report):
-            path = Path(record["audio"])
-            if path.is_relative_to(folder):
-                record["audio"] = path.relative_to(folder).as_posix()
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        if not report.records:
-            of_split = f" of split {split!r}" if split else ""
-            raise ValueError(f"no clip{of_split} has labels that rules know\n{report}")
+    records = records_by_rules(source, rules=rules, split=split, report=report)
+    of_split = f" of split {split!r}" if split else ""
+    write_records(records, output, report, if_none=f"no clip{of_split} has labels that rules know")
     return report
 
 
@@ -102,7 +77,7 @@ def training_record(facts: Mapping[str, Any], sap: SapRecord, *, audio: Any, sou
         facts: the clip; its id, duration, split, language, label and origin are kept.
         sap: the record.
         audio: what stands under ``audio``.
-        sound_type: one of `SOUND_TYPES`.
+        sound_type: one of `audiollm.data.records.SOUND_TYPES`.
     """
     record: dict[str, Any] = {"audio": audio, "text": sap.linguistic_content or "", "sap": sap.to_dict()}
     if facts.get("id") is not None:

@@ -15,12 +15,12 @@ import soundfile as sf
 from audiollm.data.audio.writing import open_audio_output
 from audiollm.data.conversation.loading import AudioPart
 from audiollm.data.manifest import Manifest, RecordError
+from audiollm.data.records import SOUND_TYPES, TEXT_KEYS
 from audiollm.data.sap import SapRecord
 from audiollm.data.tokenizing.encoding import clip_part
 from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes
-from audiollm.data.voices.clips import TEXT_KEYS
 
-from .by_rules import SOUND_TYPES, training_record
+from .by_rules import training_record
 
 SAMPLE_RATE = 16000  # Hz, what models of sound take
 LABEL_KEYS = ("label", "language", "translation", "caption", "attributes", "vocal_attributes", "paralinguistics")
@@ -172,7 +172,7 @@ def _audio_file(clip: LabelClip, audio_folder: Path) -> str | Path:
 
 def sound_type(facts: Mapping[str, Any], sap: SapRecord) -> str:
     """What kind of sound a clip is: as its corpus says, or else by its labels."""
-    stated = facts.get("sound_type") or facts.get("task")
+    stated = facts.get("sound_type")
     if stated in SOUND_TYPES:
         return str(stated)
     has_music = any(_MUSIC.search(event.label) for event in sap.auditory_scenes.events)

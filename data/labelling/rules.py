@@ -6,22 +6,17 @@ Only what a corpus states is said; what it does not state stays null. Sounds get
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from audiollm.data.corpora.clips import TASKS, ClipFacts
+from audiollm.data.corpora.clips import ClipFacts
 from audiollm.data.corpora.sources import asterisk, fillets, game_sounds, music, opensfx, sonic_pi, synthetic, tuxpaint
-from audiollm.data.sap.record import SAP_ATTRIBUTES, AuditoryScene, EventType, SapError, SapRecord, SoundEvent
+from audiollm.data.sap.record import SAP_ATTRIBUTES, AuditoryScene, SapRecord, SoundEvent
+from audiollm.data.sap.sounds import MUSIC, SOUNDS_PATH, NoRuleError, sound_classes, sound_type_of
 from audiollm.data.voices.attributes import VocalAttributes
-
-SOUNDS_PATH = Path(__file__).parent.parent / "sap" / "sounds.tsv"
-SOUND_TYPES = (*TASKS, "mix")
 
 # Who speaks, as the names of the packages' folders have it (language, region, sex): no more is known of them.
 VOICES: Mapping[str, VocalAttributes] = {
@@ -32,43 +27,8 @@ VOICES: Mapping[str, VocalAttributes] = {
     f"{asterisk.NAME}/ru_RU_f_IvrvoiceRU": VocalAttributes(age="adult", gender="female"),
 }
 
-MUSIC = "music"
-"""The class of the event that music is."""
-MUSIC_KINDS = frozenset(
-    {"bass", "bass drum", "cymbal", "drone", "drums", "keys", "snare", "strings", "synth", "wind instrument"}
-)
 _SLOW_BPM, _FAST_BPM = 80, 120
 _ASIDE = re.compile(r"^(toyland|tropical|lumber mill): | \(.*\)$", re.IGNORECASE)
-
-
-class NoRuleError(SapError):
-    """Nothing is known of a clip that a record could say; the message is the reason, the same for clips that share it.
-
-    Args:
-        reason: what is missing.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__([reason])
-
-
-@dataclass(frozen=True)
-class SoundClass:
-    """How a label of a sound is put into words.
-
-    Attributes:
-        label: the label, as data sets have it: "dog_wolf".
-        name: the class in words: "dog or wolf".
-        type: of the event.
-        summary: a sentence for the scene.
-        kinds: what sounds of this class may be; two classes that share one may both be right for a sound.
-    """
-
-    label: str
-    name: str
-    type: EventType
-    summary: str
-    kinds: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +47,8 @@ class SapRules:
         """The record of a clip.
 
         Args:
-            facts: a clip of a corpus, or an object with its keys: ``task`` or ``sound_type`` (speech, sound or music;
-                told by text and label where both are absent), ``text``, ``label``, ``attributes``, ``speaker``.
+            facts: a clip of a corpus, or an object with its keys: ``sound_type`` (speech, sound or music; told by
+                text and label where it is absent), ``text``, ``label``, ``attributes``, ``speaker``.
 
         Raises:
             NoRuleError: if nothing is known that a record could say.
@@ -140,31 +100,6 @@ def rules_for(corpus: str) -> SapRules:
     if corpus not in RULES:
         raise ValueError(f"there are no rules for {corpus!r}; use one of {', '.join(RULES)}")
     return RULES[corpus]
-
-
-@cache
-def sound_classes() -> Mapping[str, SoundClass]:
-    """The table of sounds by label."""
-    with SOUNDS_PATH.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
-    return {
-        label: SoundClass(label, name, event_type, summary, frozenset(kinds.split(", ")))  # type: ignore[arg-type]
-        for label, name, event_type, summary, kinds in rows
-    }
-
-
-def sound_type_of(facts: Mapping[str, Any]) -> str:
-    """The type of a clip: as stated, or speech if it has a text, else sound if it has a label.
-
-    Raises:
-        NoRuleError: if it is none of the known types, or cannot be told.
-    """
-    stated = facts.get("sound_type") or facts.get("task")
-    if stated is None:
-        stated = "speech" if facts.get("text") else "sound" if facts.get("label") else None
-    if stated not in SOUND_TYPES:
-        raise NoRuleError("neither text nor label" if stated is None else f"sound_type {stated!r} is unknown")
-    return str(stated)
 
 
 def _speech(facts: Mapping[str, Any]) -> SapRecord:

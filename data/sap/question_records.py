@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.problems import ConversationError
 from audiollm.data.conversation.types import AudioPart
-from audiollm.data.files.atomic import atomic_write
 from audiollm.data.manifest import Manifest, open_manifest
-from audiollm.data.prompts import draw
-from audiollm.data.records import RecordReport
+from audiollm.data.records import RecordReport, write_records
+from audiollm.data.sampling import draw
 
 from .parsing import parse_sap
 from .questions import QUESTION_KINDS, Question, QuestionKind, Vocabulary, collect_vocabulary, questions
@@ -54,19 +51,10 @@ def write_question_records(
         RecordError: if the source cannot be read.
     """
     report = RecordReport()
-    folder = Path(os.path.abspath(output)).parent
-    folder.mkdir(parents=True, exist_ok=True)
     records = question_records(
         source, seed=seed, kinds=kinds, per_clip=per_clip, split=split, vocabulary=vocabulary, report=report
     )
-    with atomic_write(output) as file:
-        for record in records:
-            audio = record["messages"][0]["content"][0]
-            if "path" in audio and Path(audio["path"]).is_relative_to(folder):
-                audio["path"] = Path(audio["path"]).relative_to(folder).as_posix()
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        if not report.records:
-            raise ValueError(f"nothing can be asked about any of the clips\n{report}")
+    write_records(records, output, report, if_none="nothing can be asked about any of the clips")
     return report
 
 

@@ -12,17 +12,18 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Literal, get_args
 
-from audiollm.data.labelling.rules import MUSIC, MUSIC_KINDS, sound_classes
-from audiollm.data.prompts import draw
+from audiollm.data.sampling import draw
 from audiollm.data.voices.attributes import CLOSED_VALUES
 
 from .question_wordings import CHOICES, CLAIMS, JUDGEMENTS, NOTHING_SAID, QUESTIONS, QUESTIONS_WITH_CHOICES
 from .record import EVENT_TYPES, SAP_ATTRIBUTES, SapRecord, SoundEvent
+from .sounds import MUSIC, MUSIC_KINDS, sound_classes
 from .validation import letters
 
 QuestionKind = Literal["direct", "multiple_choice", "true_false"]
 QUESTION_KINDS: tuple[QuestionKind, ...] = get_args(QuestionKind)
-SOUND_TYPES = ("speech", "music", "sound")
+# What one answers to "what is this?"; a mix is all of them. The order decides how the choices come to lie.
+_TYPE_ANSWERS = ("speech", "music", "sound")
 MAX_CHOICES = 4
 _MAX_VALUES = 1000  # of a vocabulary, per field
 _MAX_ATTRIBUTE_WORDS = 3  # longer ones are descriptions: of two, both may be right
@@ -165,9 +166,9 @@ def _type_fact(record: SapRecord) -> Iterator[_Fact]:
     """Speech, music or sound, where it is only one of them."""
     events = {event.label.casefold() for event in record.auditory_scenes.events}
     is_there = {"speech": record.is_speech, "music": MUSIC in events, "sound": bool(events - {MUSIC})}
-    found = [name for name in SOUND_TYPES if is_there[name]]
+    found = [name for name in _TYPE_ANSWERS if is_there[name]]
     if len(found) == 1:
-        yield _Fact("sound_type", found[0], SOUND_TYPES)
+        yield _Fact("sound_type", found[0], _TYPE_ANSWERS)
 
 
 def _event_facts(events: Sequence[SoundEvent], vocabulary: Vocabulary, key: str) -> Iterator[_Fact]:

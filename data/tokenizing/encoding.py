@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from audiollm.data.audio.reading import AudioError, Mono
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.reading import Mono
 from audiollm.data.conversation.loading import AudioPart, Conversation, parse_audio_part, parse_conversation
 from audiollm.data.manifest import Manifest, RecordError
 

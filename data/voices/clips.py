@@ -9,11 +9,11 @@ from typing import Any
 
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.problems import ConversationError
+from audiollm.data.records import TEXT_KEYS
 
 from .attributes import FIELDS, VocalAttributes
 from .levels import characters_per_second
 
-TEXT_KEYS = ("text", "transcript", "transcription", "linguistic_content")
 # Where labels may stand, the weakest first: the record itself says it best.
 ATTRIBUTE_KEYS = ("attributes", "paralinguistics", "vocal_attributes")
 KEPT_KEYS = ("language", "speaker", "split", "group", "licence", "attribution")

@@ -10,13 +10,13 @@ In code, :func:`register_speaker_encoder`; from an installed package, an entry p
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from audiollm.data.audio.reading import load_audio
+from audiollm.data.plugins import PluginNames
 
 ENTRY_POINT_GROUP = "audiollm.speaker_encoders"
 DEFAULT_SPEAKER_ENCODER = "resemblyzer"
@@ -55,7 +55,8 @@ def _load_resemblyzer(device: torch.device) -> SpeakerEncoder:
     return load_resemblyzer(device)
 
 
-_factories: dict[str, SpeakerEncoderFactory] = {DEFAULT_SPEAKER_ENCODER: _load_resemblyzer}
+_encoders: PluginNames[SpeakerEncoder] = PluginNames("speaker encoder", ENTRY_POINT_GROUP)
+_encoders.register(DEFAULT_SPEAKER_ENCODER, _load_resemblyzer)
 
 
 def register_speaker_encoder(name: str, factory: SpeakerEncoderFactory, *, replace: bool = False) -> None:
@@ -69,16 +70,12 @@ def register_speaker_encoder(name: str, factory: SpeakerEncoderFactory, *, repla
     Raises:
         ValueError: the name is empty, or taken.
     """
-    if not name:
-        raise ValueError("a speaker encoder needs a name to be asked for")
-    if name in available_speaker_encoders() and not replace:
-        raise ValueError(f"there is a speaker encoder {name!r} already; choose another name, or pass replace=True")
-    _factories[name] = factory
+    _encoders.register(name, factory, replace=replace)
 
 
 def available_speaker_encoders() -> list[str]:
     """Names that :func:`load_speaker_encoder` knows: ours, registered ones, and those of installed packages."""
-    return sorted({*_factories, *_entry_points()})
+    return _encoders.available()
 
 
 def load_speaker_encoder(name: str = DEFAULT_SPEAKER_ENCODER, device: torch.device | str = "cpu") -> SpeakerEncoder:
@@ -92,13 +89,7 @@ def load_speaker_encoder(name: str = DEFAULT_SPEAKER_ENCODER, device: torch.devi
         ValueError: no such encoder, or what a package offers under this name is none.
         PackageError: the weights of the default encoder cannot be fetched.
     """
-    factory = _factories.get(name)
-    if factory is None:
-        plugin = _entry_points().get(name)
-        if plugin is None:
-            raise ValueError(f"no speaker encoder {name!r}; there are {', '.join(available_speaker_encoders())}")
-        factory = plugin.load()
-    encoder = factory(torch.device(device))
+    encoder = _encoders.make(name, torch.device(device))
     if not isinstance(encoder, SpeakerEncoder):
         raise ValueError(
             f"the speaker encoder {name!r} is a {type(encoder).__name__} without embedding_size and embed(); see "
@@ -110,7 +101,3 @@ def load_speaker_encoder(name: str = DEFAULT_SPEAKER_ENCODER, device: torch.devi
 def embed_recording(encoder: SpeakerEncoder, source: str) -> Tensor:
     """The speaker vector of an audio file, float32 ``[S]``. Raises `AudioError` as `load_audio` does."""
     return encoder.embed(*load_audio(source))
-
-
-def _entry_points() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from audiollm.data.prompts import Prompt, choose, draw
+from audiollm.data.prompts import Prompt
+from audiollm.data.sampling import choose, draw
 
 from .attributes import CLOSED_VALUES, FIELDS, VocalAttributes
 

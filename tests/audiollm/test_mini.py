@@ -42,10 +42,10 @@ def test_it_is_small_has_a_card_and_the_whole_architecture() -> None:
 def test_it_tells_speech_sounds_and_music_apart(held_out: list[Clip]) -> None:
     model = AudioLLM.from_pretrained()
     clips = [clip for clip in held_out if clip.language in (None, "en")]
-    chosen = [clip for task in ("speech", "sound", "music") for clip in [c for c in clips if c.task == task][:6]]
+    chosen = [clip for name in ("speech", "sound", "music") for clip in [c for c in clips if c.sound_type == name][:6]]
     answers = [model.ask(str(clip.audio), instruction("kind"), max_new_tokens=8) for clip in chosen]
-    right = sum(answer == clip.task for answer, clip in zip(answers, chosen, strict=True))
-    assert right >= 0.7 * len(chosen), list(zip(answers, (clip.task for clip in chosen), strict=True))
+    right = sum(answer == clip.sound_type for answer, clip in zip(answers, chosen, strict=True))
+    assert right >= 0.7 * len(chosen), list(zip(answers, (clip.sound_type for clip in chosen), strict=True))
 
 
 def test_commands_listen_with_it(english: str, capsys: pytest.CaptureFixture[str]) -> None:

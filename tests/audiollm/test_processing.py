@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoProcessor, AutoTokenizer
 
-from audiollm.data.audio.reading import AudioError
+from audiollm.chat import AudioSegment, TextSegment, TooLongError
+from audiollm.data.audio.opening import AudioError
 from audiollm.data.conversation.loading import ConversationError, parse_conversation
-from audiollm.processing import AudioLLMProcessor, AudioSegment, TextSegment, TooLongError
+from audiollm.processing import AudioLLMProcessor
 from audiollm.vocabulary import AudioVocabulary, extend
 
 DEFAULT_SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"

@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from audiollm.prompts import TASKS, choose_prompt, instruction, prompt, prompts
+from audiollm.prompts import INSTRUCTIONS, choose_prompt, instruction, prompt, prompts
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", INSTRUCTIONS)
 def test_ids_name_their_wording_and_no_two_wordings_agree(task):
     wordings = prompts(task)
     assert len(wordings) >= 3
@@ -26,14 +26,14 @@ def test_recorded_hashes_still_hold():
 def test_the_key_alone_chooses_and_keys_spread_over_all_wordings():
     assert choose_prompt("transcribe", "clip-1") == choose_prompt("transcribe", "clip-1")
     counts = Counter(choose_prompt("transcribe", f"clip-{index}").id for index in range(800))
-    assert len(counts) == len(TASKS["transcribe"])
+    assert len(counts) == len(INSTRUCTIONS["transcribe"])
     assert min(counts.values()) > 60
 
 
 def test_a_question_is_put_in_whatever_it_holds():
     assert instruction("question", question="Why {question}?") == "Why {question}?"
     assert all("Who?" in instruction("question", f"key {n}", question="Who?") for n in range(20))
-    assert instruction("transcribe") == TASKS["transcribe"][0]
+    assert instruction("transcribe") == INSTRUCTIONS["transcribe"][0]
 
 
 @pytest.mark.parametrize(

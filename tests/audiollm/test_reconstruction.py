@@ -6,7 +6,8 @@ import os
 import pytest
 import torch
 
-from audiollm.data.audio.reading import AudioError, load_audio, probe_audio
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.reading import load_audio, probe_audio
 from audiollm.data.audio.writing import save_audio
 from audiollm.reconstruction import reconstruct
 from audiollm.tokenizer.base import AudioTokenizer, Codes

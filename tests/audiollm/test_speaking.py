@@ -73,7 +73,7 @@ def test_a_batch_says_what_each_text_gets_with_its_own_voice(speaking_llm, speak
 
 
 def test_a_stream_speaks_the_same(speaking_llm):
-    voice = {"speaker": [0.5, 0.5], "prompt_audio": np.full(8000, 0.1, np.float32), "sampling_rate": 16000, "steps": 4}
+    voice = {"speaker": [0.5, 0.5], "prompt_audio": np.full(8000, 0.1, np.float32), "sample_rate": 16000, "steps": 4}
     whole = speak(speaking_llm, "Hello", "a woman", **voice, **SHORT)
     with speak_stream(speaking_llm, "Hello", "a woman", **voice, **SHORT) as stream:
         sound = torch.cat([event.waveform for event in stream])

@@ -83,7 +83,7 @@ def test_the_voice_of_a_speaker_and_of_a_recording_is_heard(speaking_folder, tin
     neutral = speak(model, "Hello", **limits)
     speaker = torch.randn(tiny_decoder.speaker_size, generator=torch.Generator().manual_seed(0))
     samples = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
-    recording = {"prompt_audio": samples, "sampling_rate": 16000}
+    recording = {"prompt_audio": samples, "sample_rate": 16000}
     codes = model.processor.audio_tokenizer.encode([torch.from_numpy(samples)], 16000)[0]
     prompt = tiny_decoder.prompt(torch.from_numpy(samples), 16000, codes)
     assert codes.shape == (1, 25)

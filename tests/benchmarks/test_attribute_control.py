@@ -13,7 +13,7 @@ from audiollm.benchmarks.attribute_control import AttributeControlConfig
 from audiollm.benchmarks.leaderboard.result_files import find_results
 from audiollm.benchmarks.speech.judges.attributes import ChatJudge, median_pitch, read_attributes, speech_seconds
 from audiollm.data.audio.writing import save_audio
-from audiollm.data.chat.base import open_chat_model
+from audiollm.data.chat.opening import open_chat_model
 
 pytestmark = pytest.mark.skipif(find_spec("pyworld") is None, reason="pyworld is not installed")
 RATE = 16000

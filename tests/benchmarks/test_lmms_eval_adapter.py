@@ -18,7 +18,8 @@ from lmms_eval.models import get_model
 
 from audiollm.benchmarks import lmms_eval_adapter
 from audiollm.benchmarks.lmms_eval_adapter import MODEL_ID, LmmsEvalModel, register
-from audiollm.benchmarks.models.base import AnswerSettings, ChatAnswer, ChatRequest, open_audio_chat_model
+from audiollm.benchmarks.models.base import AnswerSettings, ChatAnswer, ChatRequest
+from audiollm.benchmarks.models.opening import open_audio_chat_model
 
 GREEDY = {"max_new_tokens": 6, "temperature": 0.0, "do_sample": False, "until": []}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from audiollm.data import packages
-from audiollm.data.packages import Package, PackageError, extract, fetch_deb, fetch_npm, fetch_wheel, publish_folder
+from audiollm.data.packages import Package, PackageError, extract, fetch_deb, fetch_npm, fetch_wheel
 
 WHEEL = "toy_assets-1.0-py3-none-any.whl"
 METADATA = "toy_assets-1.0.dist-info"
@@ -239,29 +239,3 @@ def test_two_at_once_both_get_the_file(wheel, cache):
     assert [result.returncode for result in results] == [0, 0], results[0].stderr + results[1].stderr
     assert fetch_wheel("toy-assets", "1.0", digest).read_bytes() == wheel.read_bytes()
     assert not leftovers(cache)
-
-
-def test_the_loser_of_a_race_takes_the_winners_folder(tmp_path):
-    folder = tmp_path / "made"
-    with publish_folder(folder) as ours:
-        (ours / "file").write_text("ours")
-        folder.mkdir()
-        (folder / "file").write_text("theirs")
-    assert (folder / "file").read_text() == "theirs"
-    assert [path.name for path in tmp_path.iterdir()] == ["made"]
-
-
-def test_a_failure_publishes_nothing(tmp_path):
-    def fail() -> None:
-        with publish_folder(tmp_path / "made") as folder:
-            (folder / "half").write_text("x")
-            raise RuntimeError("stopped")
-
-    with pytest.raises(RuntimeError, match="stopped"):
-        fail()
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_existing_folder_is_never_overwritten(tmp_path):
-    with pytest.raises(FileExistsError, match="exists already"), publish_folder(tmp_path):
-        pass

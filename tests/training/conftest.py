@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,15 +31,17 @@ from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
 from audiollm.tokenizer.decoder.configuration import (
     EstimatorConfig,
     FlowConfig,
-    MelConfig,
     TokenEncoderConfig,
     VocoderConfig,
     WaveformDecoderConfig,
 )
 from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.tokenizer.signal.mel import MelConfig
 from audiollm.training.audio_llm.config import SFTConfig
 from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
 from audiollm.training.decoder.config import DecoderTrainingConfig
+
+from .launched_jobs import Launches
 
 WORDS = ["red", "green", "blue", "cat", "dog", "bird"]
 CODEBOOK_SIZE = 64
@@ -314,3 +316,11 @@ def _metric_modules_in_a_temporary_folder(tmp_path_factory, monkeypatch):
     cache = tmp_path_factory.mktemp("metrics")
     monkeypatch.setattr("evaluate.config.HF_MODULES_CACHE", str(cache / "modules"))
     monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", cache / "metrics")
+
+
+@pytest.fixture(scope="session")
+def launches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launches]:
+    """Runs training programs under the shipped configurations, each of which is launched once."""
+    launches = Launches(tmp_path_factory.mktemp("launches"))
+    yield launches
+    launches.stop()

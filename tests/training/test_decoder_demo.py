@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from audiollm.tokenizer.decoder.configuration import MelConfig
+from audiollm.tokenizer.signal.mel import MelConfig
 from audiollm.training.decoder.validation import ValidationClip, write_clips
 from audiollm.training.decoder_demo import DecoderDemoConfig, run_decoder_demo
 from audiollm.training.loop.record import check_same_run

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from audiollm import mini as embedded
 from audiollm.data.corpora import Clip, load_manifest, save_manifest
+from audiollm.data.records import SPLITS
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.data.voices.attributes import VocalAttributes
 from audiollm.modeling import AudioLLM
@@ -39,7 +40,7 @@ from audiollm.training.recipes.mini.conversations import (
     write_conversations,
 )
 from audiollm.training.recipes.mini.evaluation import evaluate_mini
-from audiollm.training.recipes.mini.layout import SPLITS, MiniLayout
+from audiollm.training.recipes.mini.layout import MiniLayout
 from audiollm.training.recipes.mini.lm import make_lm
 from audiollm.training.recipes.mini.package import folder_size, make_package, shrink_tokenizer
 
@@ -62,7 +63,7 @@ def toy_clip(folder: Path, corpus: str, number: int, split: str, **facts: Any) -
     return Clip(
         id=f"{corpus}/{number}", group=f"{corpus} {number}", duration_seconds=seconds, split=split, audio=path,
         sha256="0" * 64, attribution=f"Ann of {corpus}", source=f"{corpus} 1.0: {number}",
-        **{"task": "speech", "licence": "MIT", **facts},
+        **{"sound_type": "speech", "licence": "MIT", **facts},
     )  # fmt: skip
 
 
@@ -77,10 +78,11 @@ def toy_corpus(layout: MiniLayout, name: str) -> None:
             text = f"It is {number} o'clock."
             clips.append(toy_clip(folder, name, number, split, text=text, language="en", attributes=VOICE))
         elif name in LABELS:
-            clips.append(toy_clip(folder, name, number, split, task="sound", label=LABELS[name], licence="CC0-1.0"))
+            sound = {"sound_type": "sound", "label": LABELS[name], "licence": "CC0-1.0"}
+            clips.append(toy_clip(folder, name, number, split, **sound))
         else:
             mood = {"label": "calm", "attributes": {"style": "acoustic", "bpm": 70}} if name == "immich-music" else {}
-            clips.append(toy_clip(folder, name, number, split, task="music", **mood))
+            clips.append(toy_clip(folder, name, number, split, sound_type="music", **mood))
     if name == "asterisk":
         clips.append(toy_clip(folder, name, 9, "train", text="Premi uno.", language="it", licence="CC-BY-3.0"))
         clips.append(toy_clip(folder, name, 10, "train", text="Wait.", language="en", seconds=0.1))

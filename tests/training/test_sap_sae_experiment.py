@@ -16,10 +16,10 @@ from jsonargparse import auto_cli
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
 
+from audiollm.data.sampling import spread
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training import sap_sae_experiment, train_tokenizer
 from audiollm.training.audio_tokenizer.config import TokenizerTrainingConfig
-from audiollm.training.loop.batches import spread
 from audiollm.training.loop.record import check_same_run
 from audiollm.training.recipes.sap_sae import evaluation as sap_sae_evaluation
 from audiollm.training.recipes.sap_sae.data import evenly_of_each, read_data

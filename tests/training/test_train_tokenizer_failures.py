@@ -447,7 +447,7 @@ def test_half_a_line_of_metrics_is_forgotten(make_tokenizer_config: Any, tmp_pat
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("num_clips", [1, 3])
 def test_processes_with_less_to_do_than_others_or_nothing_at_all(
-    make_tokenizer_config: Any, tokenizer_corpus: Any, tmp_path: Path, num_clips: int
+    make_tokenizer_config: Any, tokenizer_corpus: Any, launches: Any, tmp_path: Path, num_clips: int
 ) -> None:
     """One or three clips, in the data, in every update and held out: the second process has one less, or none."""
     few = tokenizer_corpus.folder / f"few_{num_clips}.jsonl"
@@ -459,22 +459,9 @@ def test_processes_with_less_to_do_than_others_or_nothing_at_all(
     }  # fmt: skip
     train(make_tokenizer_config(output_dir=str(tmp_path / "alone"), **settings))
     config = make_tokenizer_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
-    launch(config, tmp_path)
+    ended = launches.run("ddp", "training/train_tokenizer.py", config)
+    assert ended.returncode == 0, ended.stderr[-3000:]
     alone, both = metrics_of(tmp_path / "alone", None), metrics_of(tmp_path / "both", None)
     assert [line["event"] for line in both] == [line["event"] for line in alone]
     for line, expected in zip(both, alone, strict=True):
         assert flat_numbers(line) == pytest.approx(flat_numbers(expected), rel=2e-3, abs=1e-5)
-
-
-def launch(config: Any, folder: Path) -> None:
-    path = folder / "launched.json"
-    path.write_text(json.dumps(config_as_json(config)))
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
-    command = [*accelerate, "--config_file", str(ROOT / "training" / "configs" / "accelerate" / "ddp.yaml")]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
-    ended = subprocess.run(
-        [*command, "training/train_tokenizer.py", "--config", str(path)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr[-3000:]

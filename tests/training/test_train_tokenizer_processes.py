@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,22 +14,7 @@ from audiollm.training.train_tokenizer import flat_numbers, train
 
 from .finished_runs import metrics_of, weights_of
 
-ROOT = Path(__file__).resolve().parents[2]
-LAUNCH_CONFIGS = ROOT / "training" / "configs" / "accelerate"
-
-
-def launch(mode: str, config: TokenizerTrainingConfig, folder: Path) -> subprocess.CompletedProcess[str]:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "run.json"
-    path.write_text(json.dumps(dataclasses.asdict(config)))
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
-    command = [*accelerate, "--config_file", str(LAUNCH_CONFIGS / f"{mode}.yaml")]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
-    return subprocess.run(
-        [*command, "training/train_tokenizer.py", "--config", str(path)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500,
-    )  # fmt: skip
+SCRIPT = "training/train_tokenizer.py"
 
 
 def lines_of(config: TokenizerTrainingConfig, event: str = "train") -> list[dict]:
@@ -43,7 +24,7 @@ def lines_of(config: TokenizerTrainingConfig, event: str = "train") -> list[dict
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("mode", ["ddp", "zero1", "zero2"])
-def test_two_processes_equal_one_and_resume(make_tokenizer_config, tokenizer_corpus, tmp_path, mode):
+def test_two_processes_equal_one_and_resume(make_tokenizer_config, tokenizer_corpus, launches, tmp_path, mode):
     """Five clips per update: three on one process, in two passes; two on the other, in one pass and an empty one."""
     settings = {
         "tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0),
@@ -54,7 +35,7 @@ def test_two_processes_equal_one_and_resume(make_tokenizer_config, tokenizer_cor
     alone = make_tokenizer_config(output_dir=str(tmp_path / "alone"), **settings)
     train(alone)
     both = make_tokenizer_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
-    ended = launch(mode, both, tmp_path / "first")
+    ended = launches.run(mode, SCRIPT, both)
     assert ended.returncode == 0, ended.stderr[-3000:]
     record = json.loads((Path(both.output_dir) / "run.json").read_text())
     assert record["launch"] == {"mode": mode, "num_processes": 2}
@@ -78,7 +59,7 @@ def test_two_processes_equal_one_and_resume(make_tokenizer_config, tokenizer_cor
     shutil.rmtree(stopped / "checkpoints" / "step_000006")
     (stopped / "checkpoints" / "latest").write_text("step_000003")
     resumed = make_tokenizer_config(output_dir=str(stopped), resume="latest", num_processes=2, **settings)
-    ended = launch(mode, resumed, tmp_path / "second")
+    ended = launches.run(mode, SCRIPT, resumed)
     assert ended.returncode == 0, ended.stderr[-3000:]
     for event in ("train", "eval"):
         assert lines_of(resumed, event) == lines_of(both, event)
@@ -87,7 +68,7 @@ def test_two_processes_equal_one_and_resume(make_tokenizer_config, tokenizer_cor
 
 
 @pytest.mark.multiprocess
-def test_a_process_without_a_clip_takes_part(make_tokenizer_config, tmp_path):
+def test_a_process_without_a_clip_takes_part(make_tokenizer_config, launches, tmp_path):
     settings = {
         "tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0),
         "global_batch_size": 1, "micro_batch_size": 1, "max_steps": 4,
@@ -95,15 +76,15 @@ def test_a_process_without_a_clip_takes_part(make_tokenizer_config, tmp_path):
     alone = make_tokenizer_config(output_dir=str(tmp_path / "alone"), **settings)
     train(alone)
     both = make_tokenizer_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
-    ended = launch("ddp", both, tmp_path / "first")
+    ended = launches.run("ddp", SCRIPT, both)
     assert ended.returncode == 0, ended.stderr[-3000:]
     for line, expected in zip(lines_of(both), lines_of(alone), strict=True):
         assert line == pytest.approx(expected, rel=2e-3, abs=1e-6)
 
 
 @pytest.mark.multiprocess
-def test_what_shards_the_weights_is_refused(make_tokenizer_config, tmp_path):
-    ended = launch("zero3", make_tokenizer_config(), tmp_path / "first")
+def test_what_shards_the_weights_is_refused(make_tokenizer_config, launches, tmp_path):
+    ended = launches.run("zero3", SCRIPT, make_tokenizer_config())
     assert ended.returncode != 0
     assert "ZeRO-3 is not supported here" in ended.stderr
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -10,36 +10,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-
-@dataclass(frozen=True, kw_only=True)
-class MelConfig:
-    """The mel spectrogram between the two models: log of a Slaney mel of the magnitude spectrum."""
-
-    sample_rate: int = 22050
-    """Hz."""
-    n_fft: int = 1024
-    window_length: int = 1024
-    """Samples."""
-    hop_length: int = 256
-    """Samples from one frame to the next."""
-    num_mels: int = 80
-    min_frequency: float = 0.0
-    """Hz."""
-    max_frequency: float = 8000.0
-    """Hz."""
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "sample_rate", "n_fft", "window_length", "hop_length", "num_mels")
-        if not 0 <= self.min_frequency < self.max_frequency <= self.sample_rate / 2:
-            raise ValueError(
-                f"mel bands from {self.min_frequency} to {self.max_frequency} Hz do not fit into 0 to "
-                f"{self.sample_rate / 2} Hz, half the sample rate"
-            )
-
-    @property
-    def frame_rate(self) -> float:
-        """Mel frames per second, in Hz."""
-        return self.sample_rate / self.hop_length
+from audiollm.tokenizer.configuration import require_positive
+from audiollm.tokenizer.signal.mel import MelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +29,7 @@ class TokenEncoderConfig:
     attention_dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        _require_positive(self, "size", "num_heads", "feed_forward_size", "num_blocks", "block_size")
+        require_positive(self, "size", "num_heads", "feed_forward_size", "num_blocks", "block_size")
         if self.size % self.num_heads:
             raise ValueError(f"size={self.size} is not a multiple of num_heads={self.num_heads}")
 
@@ -76,7 +48,7 @@ class EstimatorConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_positive(self, "num_heads", "head_dim")
+        require_positive(self, "num_heads", "head_dim")
         if not self.channels or any(width < 1 or width % 8 for width in self.channels):
             raise ValueError(f"channels={list(self.channels)}: every width must be a positive multiple of 8")
 
@@ -106,7 +78,7 @@ class FlowConfig:
     """Strength of classifier-free guidance when decoding."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "codebook_size", "frame_rate", "embedding_size", "num_mels", "speaker_size")
+        require_positive(self, "codebook_size", "frame_rate", "embedding_size", "num_mels", "speaker_size")
         if not 0 <= self.training_guidance_dropout < 1:
             raise ValueError(f"training_guidance_dropout={self.training_guidance_dropout}: use a share in [0, 1)")
 
@@ -139,7 +111,7 @@ class VocoderConfig:
     f0_channels: int = 512
 
     def __post_init__(self) -> None:
-        _require_positive(self, "num_mels", "sample_rate", "base_channels", "istft_n_fft", "istft_hop_length")
+        require_positive(self, "num_mels", "sample_rate", "base_channels", "istft_n_fft", "istft_hop_length")
         stages = len(self.upsample_rates)
         for name in ("upsample_kernel_sizes", "source_resblock_kernel_sizes", "source_resblock_dilations"):
             if len(getattr(self, name)) != stages:
@@ -225,9 +197,3 @@ def _from_dict(cls: type, values: dict[str, Any], path: str) -> Any:
 
 def _as_tuple(value: Any) -> Any:
     return tuple(_as_tuple(entry) for entry in value) if isinstance(value, list | tuple) else value
-
-
-def _require_positive(config: Any, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name}={getattr(config, name)}: use a positive number")

@@ -3,15 +3,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
-from audiollm.tokenizer.decoder.configuration import MelConfig
+from audiollm.tokenizer.configuration import require_positive
 
 POWER_OFFSET = 1e-9  # keeps the gradient of the square root finite in silence
 MEL_FLOOR = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelConfig:
+    """The mel spectrogram between the two models: log of a Slaney mel of the magnitude spectrum."""
+
+    sample_rate: int = 22050
+    """Hz."""
+    n_fft: int = 1024
+    window_length: int = 1024
+    """Samples."""
+    hop_length: int = 256
+    """Samples from one frame to the next."""
+    num_mels: int = 80
+    min_frequency: float = 0.0
+    """Hz."""
+    max_frequency: float = 8000.0
+    """Hz."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "sample_rate", "n_fft", "window_length", "hop_length", "num_mels")
+        if not 0 <= self.min_frequency < self.max_frequency <= self.sample_rate / 2:
+            raise ValueError(
+                f"mel bands from {self.min_frequency} to {self.max_frequency} Hz do not fit into 0 to "
+                f"{self.sample_rate / 2} Hz, half the sample rate"
+            )
+
+    @property
+    def frame_rate(self) -> float:
+        """Mel frames per second, in Hz."""
+        return self.sample_rate / self.hop_length
 
 
 class MelSpectrogram(nn.Module):

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiollm.data.audio.reading import AudioError, Mono
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.reading import Mono
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.types import AudioPart
-from audiollm.data.manifest import Manifest, RecordError, file_sha256
+from audiollm.data.files.hashing import file_sha256
+from audiollm.data.manifest import Manifest, RecordError
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.training.loop.errors import DataError
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.sap.scoring import score_closed
 from audiollm.data.files.atomic import atomic_write
+from audiollm.data.records import SOUND_TYPES
 from audiollm.data.sap import SapRecord
 from audiollm.tokenizer.encoder.encoding import evaluating
 from audiollm.tokenizer.quantizer.codebook import perplexity_of
@@ -29,7 +30,7 @@ from .batches import TokenizerBatch, collate_examples
 from .monitor import gate_means_by_type, gate_sums_by_type
 from .plots import draw_code_usage
 from .records import TokenizerRecords
-from .targets import SOUND_TYPES, TASKS
+from .targets import TASKS
 
 if TYPE_CHECKING:
     from audiollm.tokenizer.supervision.model import SupervisedOutput, SupervisedTokenizer

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .targets import SOUND_TYPES
+from audiollm.data.records import SOUND_TYPES
 
 RECOVERED = 0.9  # an alarm that is on goes off below this share of its threshold, so that it does not flicker
 

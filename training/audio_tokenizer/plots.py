@@ -13,9 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from audiollm.data.records import SOUND_TYPES
 from audiollm.training.loop.record import read_metrics
-
-from .targets import SOUND_TYPES
 
 PLOTS_FOLDER = "plots"
 SOUND_TYPE_COLOURS = dict(zip(SOUND_TYPES, ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=True))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from audiollm.data.conversation.problems import Problem, ProblemLog, kind_of
+from audiollm.data.records import SOUND_TYPES
+from audiollm.data.sampling import share_of
 from audiollm.data.sap import SapError, SapRecord, parse_sap, render_sap, validate_sap
 
 TASKS = ("asr", "sap", "caption", "emotion")
-SOUND_TYPES = ("speech", "sound", "music", "mix")
 _WORDLESS = ("sound", "music")  # sound types whose transcript may be empty
 
 
@@ -22,7 +22,7 @@ class ClipTargets:
 
     Attributes:
         id: the record's own, or its number.
-        sound_type: one of ``SOUND_TYPES``.
+        sound_type: one of ``audiollm.data.records.SOUND_TYPES``.
         texts: task → the text to learn, in the order of ``TASKS``; only tasks that the record has something for.
         sap: the parsed SAP record, if there is one.
     """
@@ -107,16 +107,6 @@ def choose_task(weights: Mapping[str, float], tasks: Sequence[str], *, seed: int
         if place < 0:
             return task
     return tasks[-1]
-
-
-def share_of(*parts: object) -> float:
-    """A number in [0, 1) that depends on the parts alone, and looks random."""
-    return seed_of(*parts) / 2.0**64
-
-
-def seed_of(*parts: object) -> int:
-    """A whole number in [0, 2^64) that depends on the parts alone, on every machine."""
-    return int.from_bytes(hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()[:8], "big")
 
 
 def check_weights(weights: Mapping[str, float]) -> dict[str, float]:

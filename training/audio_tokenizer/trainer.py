@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from audiollm.data.audio.augmentation import augment
 from audiollm.data.collation import IGNORED_LABEL
+from audiollm.data.records import SOUND_TYPES
+from audiollm.data.sampling import seed_of
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.signal.log_mel import LogMelFeatures
 from audiollm.tokenizer.supervision.model import SupervisedOutput, SupervisedTokenizer
@@ -34,7 +36,7 @@ from .config import TokenizerTrainingConfig, num_updates, passes_per_update
 from .monitor import gate_means_by_type, gate_sums_by_type
 from .records import TokenizerExample, TokenizerRecords
 from .start import learning_rates_of
-from .targets import SOUND_TYPES, TASKS, seed_of
+from .targets import TASKS
 
 _BACKGROUNDS = ("sound", "music")  # sound types of clips that may be put behind others
 _NUM_SUMS = 4  # of UpdateSums: text loss, quantizer loss, quantization error, power

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from audiollm.data.audio.reading import AudioError, Mono, resample
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.reading import Mono, resample
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, RecordError
-from audiollm.tokenizer.decoder.configuration import MelConfig
-from audiollm.tokenizer.signal.mel import MelSpectrogram
+from audiollm.tokenizer.signal.mel import MelConfig, MelSpectrogram
 
 if TYPE_CHECKING:
     from audiollm.tokenizer.base import AudioTokenizer

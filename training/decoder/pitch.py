@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from audiollm.data.audio.pitch import load_pyworld
-from audiollm.tokenizer.decoder.configuration import MelConfig
+from audiollm.tokenizer.signal.mel import MelConfig
 
 from .shards import Column, DecoderItem
 

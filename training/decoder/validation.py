@@ -26,8 +26,9 @@ from audiollm.benchmarks.harness.pictures import draw_clip
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.speech.judges.transcription import Transcriber
 from audiollm.data.audio.writing import save_audio
-from audiollm.tokenizer.decoder.configuration import MelConfig, WaveformDecoderConfig
+from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
+from audiollm.tokenizer.signal.mel import MelConfig
 from audiollm.training.decoder.base import clip_generator
 from audiollm.training.decoder.clips import ClipFormat
 from audiollm.training.decoder.columns import speaker_column

@@ -1,14 +1,10 @@
-"""Which records are used when: those of update ``s`` by a pure function of the seed, those of an evaluation evenly."""
+"""Which records are used when: those of update ``s``, by a pure function of the seed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
-
-Item = TypeVar("Item")
 
 
 class DataOrder:
@@ -52,10 +48,3 @@ class DataOrder:
 def share_of_process(batch: list[int], process_index: int, num_processes: int) -> list[int]:
     """The part of a global batch that one process computes; the parts are disjoint and cover the batch."""
     return batch[process_index::num_processes]
-
-
-def spread(records: Sequence[Item], num_items: int) -> list[Item]:
-    """``num_items`` of them at even distances, or all."""
-    if len(records) <= num_items:
-        return list(records)
-    return [records[index * len(records) // num_items] for index in range(num_items)]

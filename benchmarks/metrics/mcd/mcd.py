@@ -15,8 +15,7 @@ from audiollm.benchmarks.metrics.waveform_pairs import (
     waveform_metric_info,
     waveform_pairs,
 )
-from audiollm.tokenizer.decoder.configuration import MelConfig
-from audiollm.tokenizer.signal.mel import MelSpectrogram
+from audiollm.tokenizer.signal.mel import MelConfig, MelSpectrogram
 
 NUM_COEFFICIENTS = 13
 

@@ -14,8 +14,7 @@ from audiollm.benchmarks.metrics.waveform_pairs import (
     waveform_metric_info,
     waveform_pairs,
 )
-from audiollm.tokenizer.decoder.configuration import MelConfig
-from audiollm.tokenizer.signal.mel import MelSpectrogram
+from audiollm.tokenizer.signal.mel import MelConfig, MelSpectrogram
 
 _DESCRIPTION = """Mean absolute difference of two natural-log mel spectrograms at 22.05 kHz (80 Slaney bands up to 8
 kHz, hop 256, magnitudes below 1e-5 taken as 1e-5): the distance that vocoders are trained on. 0 is equal, and 0.69 is

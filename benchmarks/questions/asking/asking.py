@@ -12,7 +12,7 @@ from typing import Any
 
 from audiollm.benchmarks.models.base import AudioChatModel, ChatAnswer, ChatRequest
 from audiollm.benchmarks.questions.items import QuestionItem
-from audiollm.data.audio.reading import AudioError
+from audiollm.data.audio.opening import AudioError
 from audiollm.data.chat.base import ChatError
 
 logger = logging.getLogger(__name__)

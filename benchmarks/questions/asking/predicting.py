@@ -23,7 +23,8 @@ from audiollm.benchmarks.models.base import AudioChatModel, ChatRequest
 from audiollm.benchmarks.questions.base import LoadedQuestions
 from audiollm.benchmarks.questions.items import QuestionItem
 from audiollm.benchmarks.questions.predictions import RECORDING_CUT, REPLY_CUT
-from audiollm.data.audio.reading import AudioError, probe_audio
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.reading import probe_audio
 from audiollm.data.chat.base import ChatError
 from audiollm.environment import installed_versions
 
@@ -99,7 +100,7 @@ def predict_questions(
     Args:
         benchmark: its name.
         loaded: its questions.
-        model: see `models_under_test.audio_chat_model.open_audio_chat_model`.
+        model: see `audiollm.benchmarks.models.opening.open_audio_chat_model`.
         output: folder of the predictions.
         settings: how questions are asked.
 

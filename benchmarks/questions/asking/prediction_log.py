@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from audiollm.data.files.append_only_log import cut_unfinished_line, read_log_lines
 from audiollm.data.files.atomic import atomic_write
-from audiollm.data.files.lock import lock_file
+from audiollm.data.files.json_lines import cut_unfinished_line, read_log_lines
+from audiollm.data.files.lock import locked_file
 
 logger = logging.getLogger(__name__)
 
@@ -159,8 +159,7 @@ class PredictionLog:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[IO[bytes]]:
     """Opens a log that nobody else writes, and cuts off what a killed process left half written."""
-    with open(path, "a+b") as file:
-        lock_file(file, otherwise="choose another output")
+    with locked_file(path), open(path, "a+b") as file:
         cut_unfinished_line(file)
         yield file
 

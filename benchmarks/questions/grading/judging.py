@@ -17,12 +17,20 @@ from string import Template
 from typing import Any
 
 from audiollm.benchmarks.harness.identity import file_identity
-from audiollm.benchmarks.judge.log import Line, VerdictLog, judge_items, open_verdicts
+from audiollm.benchmarks.judge.asking import (
+    JudgeSettings,
+    ask_judge,
+    judge_items,
+    judge_prompt,
+    majority,
+    read_verdict,
+)
+from audiollm.benchmarks.judge.log import Line, VerdictLog, open_verdicts
 from audiollm.benchmarks.questions.base import QuestionBenchmark
+from audiollm.benchmarks.questions.data import load_questions
 from audiollm.benchmarks.questions.predictions import open_predictions
 from audiollm.benchmarks.questions.report import write_result
-from audiollm.benchmarks.sap.judging import FOLDER, JudgeSettings, majority, read_verdict
-from audiollm.data.chat.base import ChatError, ChatMessage, ChatModel
+from audiollm.data.chat.base import ChatError, ChatModel
 from audiollm.data.prompts import Prompt
 
 from .answer_extraction import after_thinking
@@ -31,8 +39,6 @@ from .pairing import PairedQuestion, questions_of_data, questions_of_file
 from .scoring import MAX_PROBLEMS_SHOWN
 
 logger = logging.getLogger(__name__)
-
-_ANSWER_TOKENS = 512  # a judge may think aloud before it answers
 
 
 @dataclass(frozen=True)
@@ -46,11 +52,6 @@ class JudgedFile:
 
     questions: Mapping[str, PairedQuestion]
     facts: Mapping[str, Any]
-
-
-def judge_prompt() -> Prompt:
-    """What the judge is asked."""
-    return Prompt("judge/question", (FOLDER / "question.md").read_text(encoding="utf-8"))
 
 
 def judge_predictions(
@@ -86,14 +87,14 @@ def judge_predictions(
         ValueError: if predictions and data do not fit, or the verdicts there are of another judging.
         OSError: if a file cannot be read.
     """
-    settings = settings or JudgeSettings()
+    settings, prompt = settings or JudgeSettings(), judge_prompt("question")
     judged = read_judged(benchmark, predictions, data, prediction_key)
-    identity = {"model": judge.name, **_settings_facts(settings, judge_prompt())}
+    identity = {"model": judge.name, **_settings_facts(settings, prompt)}
     path = verdicts_path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {"benchmark": benchmark.name, "predictions": judged.facts["predictions"]["sha256"], "judge": identity}
     asked = {key: question for key, question in judged.questions.items() if is_reply(question.reply)}
-    template = Template(judge_prompt().text)
+    template = Template(prompt.text)
 
     def verdict(key: str, num_attempts: int) -> Line:
         return _vote(template.substitute(_places(asked[key])).strip(), judge, settings, num_attempts)
@@ -125,7 +126,7 @@ def read_judged(
 ) -> JudgedFile:
     """Reads predictions and the questions that they answer; arguments and errors as for :func:`judge_predictions`."""
     source = open_predictions(predictions)
-    loaded = None if data is None else benchmark.load(data, with_audio=False)
+    loaded = None if data is None else load_questions(benchmark, data, with_audio=False)
     if loaded is None and source.header is not None:
         raise ValueError(f"{predictions} is a log, which does not hold the questions: give them with --data")
     key = prediction_key or benchmark.prediction_key
@@ -166,22 +167,11 @@ def _places(question: PairedQuestion) -> dict[str, str]:
 
 
 def _vote(text: str, judge: ChatModel, settings: JudgeSettings, num_attempts: int) -> Line:
-    """Asks as often as there are votes, each with a seed of its own; an answer that is none is asked for once more."""
-    votes: list[int | None] = []
-    for number in range(settings.votes):
-        answer = None
-        for again in range(2):
-            seed = settings.seed + number + settings.votes * (2 * num_attempts + again)
-            reply = judge.ask(
-                [ChatMessage("user", text)],
-                max_tokens=_ANSWER_TOKENS,
-                temperature=settings.temperature,
-                seed=seed,
-            )
-            answer = read_verdict(reply.text)
-            if answer is not None:
-                break
-        votes.append(answer)
+    """Asks as often as there are votes, each with a seed of its own."""
+    votes = [
+        ask_judge(judge, text, settings, number, read_verdict, num_attempts=num_attempts)
+        for number in range(settings.votes)
+    ]
     decided = majority(votes)
     if decided is None:
         raise ChatError(f"no majority of {settings.votes} votes: {json.dumps(votes)}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
 from audiollm.benchmarks.questions.base import MISSING, FieldProblem, LoadedQuestions, QuestionBenchmark
-from audiollm.benchmarks.questions.items import QuestionItem
+from audiollm.benchmarks.questions.items import QuestionItem, without_letters
 from audiollm.benchmarks.questions.predictions import PredictionFile, Record
 
 # Fields in which replies are found elsewhere; named when the right one is nowhere in a file.
@@ -141,19 +141,3 @@ def _as_asked(predictions: PredictionFile, item: QuestionItem, asked: Sequence[s
             f"{predictions.path}: item {item.id} was asked with the options {asked}, not those of the data"
         )
     return replace(item, choices=tuple(asked))
-
-
-def without_letters(choices: Sequence[Any]) -> list[Any]:
-    """Options without ``(A) ``, ``(B) ``, … before them, if all of them have it."""
-    marks = [f"({chr(ord('A') + position)}) " for position in range(len(choices))]
-    marked = list(zip(choices, marks, strict=True))
-    if all(isinstance(choice, str) and choice.startswith(mark) for choice, mark in marked):
-        return [choice[len(mark) :] for choice, mark in marked]
-    return list(choices)
-
-
-def first_problems(problems: Iterable[str], limit: int = 5) -> str:
-    """The first of some sentences, and how many more there are."""
-    all_of_them = list(problems)
-    more = len(all_of_them) - limit
-    return "; ".join(all_of_them[:limit]) + (f"; and {more} more" if more > 0 else "")

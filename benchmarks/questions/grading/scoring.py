@@ -19,14 +19,15 @@ from audiollm.benchmarks.questions.base import (
     QuestionBenchmark,
     Tally,
     Verdict,
+    first_problems,
     type_name,
 )
-from audiollm.benchmarks.questions.data import check_revision
+from audiollm.benchmarks.questions.data import check_revision, load_questions
 from audiollm.benchmarks.questions.items import QuestionItem
 from audiollm.benchmarks.questions.predictions import RECORDING_CUT, REPLY_CUT, PredictionFile, open_predictions
 
 from .bootstrap import share_interval
-from .pairing import PairedQuestion, first_problems, questions_of_data, questions_of_file
+from .pairing import PairedQuestion, questions_of_data, questions_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def score_file(
     if mode not in MODES:
         raise ValueError(f"mode={mode!r}: use one of {', '.join(MODES)}")
     source = open_predictions(predictions)
-    loaded = None if data is None else benchmark.load(data, with_audio=False)
+    loaded = None if data is None else load_questions(benchmark, data, with_audio=False)
     if loaded is not None:
         check_revision(benchmark, loaded, require_known_data=require_known_data)
     elif require_known_data:

@@ -130,7 +130,7 @@ def open_judge(source: str) -> AttributeJudge:
             a chat model that hears.
     """
     if source.startswith(("http://", "https://", "hf:")):
-        from audiollm.data.chat.base import open_chat_model
+        from audiollm.data.chat.opening import open_chat_model
 
         url, _, model = source.partition("#")
         return ChatJudge(open_chat_model(url, model or None, hears=True))

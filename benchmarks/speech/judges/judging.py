@@ -20,7 +20,7 @@ from torch import Tensor
 from audiollm.benchmarks.metrics.speaker_similarity.speaker_similarity import cosine
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.files.atomic import atomic_write
-from audiollm.data.manifest import file_sha256
+from audiollm.data.files.hashing import file_sha256
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
 
 from .mos import MosPredictor, load_predictor

@@ -137,7 +137,7 @@ def _plain(text: str) -> str:
 def _recording(voice: _Voice, key: str, text: str, path: Path, group: str) -> Recording:
     facts = ClipFacts(
         id=f"{NAME}/{voice.language}/{key.replace('/', '.').replace(' ', '_')}",
-        task="speech",
+        sound_type="speech",
         group=f"{NAME} {group}",
         duration_seconds=duration_seconds(path),
         licence=voice.licence,

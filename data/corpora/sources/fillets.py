@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from audiollm.data.audio.reading import AudioError, load_audio, probe_audio
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.reading import load_audio, probe_audio
 from audiollm.data.corpora.clips import ClipFacts, CorpusError, Recording
 from audiollm.data.packages import Package
 
@@ -121,7 +122,7 @@ def _dub_recordings(dub: _Dub) -> list[Recording]:
 def _recording(dub: _Dub, level: str, path: Path, line: Line, seconds: float) -> Recording:
     facts = ClipFacts(
         id=f"{NAME}/{dub.language}/{level}.{re.sub(r'[^A-Za-z0-9_-]', '_', path.stem)}",
-        task="speech",
+        sound_type="speech",
         group=f"{NAME} {level}",
         duration_seconds=seconds,
         licence="GPL-2.0-only",

@@ -13,7 +13,7 @@ from torch import Tensor
 from audiollm.data.audio.reading import load_audio, probe_audio
 from audiollm.data.corpora.clips import ClipFacts, CorpusError, Recording
 from audiollm.data.corpora.labels import sound_labels
-from audiollm.data.manifest import file_sha256
+from audiollm.data.files.hashing import file_sha256
 from audiollm.data.packages import Package
 
 NAME = "game-sounds"
@@ -135,7 +135,7 @@ def _recording(source: Source, name: str, path: Path, seconds: float) -> Recordi
     facts = ClipFacts(
         # With the suffix: Wesnoth has both a mace.ogg and a mace.wav.
         id=f"{NAME}/{source.name}/{re.sub(r'[^A-Za-z0-9_/-]', '-', name)}",
-        task="sound",
+        sound_type="sound",
         group=f"{source.name} {take_group(stem)}",
         duration_seconds=seconds,
         licence=source.licence,

@@ -56,7 +56,7 @@ def immich_recordings() -> list[Recording]:
         mood = path.parent.name
         track = ClipFacts(
             id=f"{IMMICH}/{path.stem}",
-            task="music",
+            sound_type="music",
             group=f"{IMMICH} {path.stem}",
             duration_seconds=probe_audio(path).duration_seconds,
             licence="MIT",
@@ -87,7 +87,7 @@ def moh_recordings() -> list[Recording]:
         artist, _, title = path.stem.partition("-")
         track = ClipFacts(
             id=f"{MOH}/{path.stem}",
-            task="music",
+            sound_type="music",
             group=f"{MOH} {path.stem}",
             duration_seconds=duration_seconds(path),
             licence="CC-BY-SA-3.0",

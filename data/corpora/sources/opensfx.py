@@ -104,7 +104,7 @@ def recordings() -> list[Recording]:
         label = labels[entry.caption]
         facts = ClipFacts(
             id=f"{NAME}/{entry.index:02d}-{re.sub(r'[^a-z0-9]+', '-', entry.caption.lower()).strip('-')}",
-            task="sound",
+            sound_type="sound",
             group=f"{NAME} {group}",
             duration_seconds=probe_audio(entry.wav).duration_seconds,
             licence=entry.licence,

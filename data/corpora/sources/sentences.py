@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from audiollm.data.prompts import draw
+from audiollm.data.sampling import draw
 
 # A name in braces stands for one of the alternatives of that name; names may nest. Every family is equally likely.
 SENTENCES: Mapping[str, Sequence[str]] = {

@@ -48,7 +48,7 @@ def recordings() -> list[Recording]:
         label = labels[path.stem]
         facts = ClipFacts(
             id=f"{NAME}/{path.stem}",
-            task="sound",
+            sound_type="sound",
             group=f"{NAME} {instrument(path.stem)}",
             duration_seconds=seconds,
             licence="CC0-1.0",

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.corpora.clips import ClipFacts, CorpusError, Recording
-from audiollm.data.packages import Package, cache_folder, publish_folder
-from audiollm.data.prompts import draw
+from audiollm.data.files.atomic import atomic_folder
+from audiollm.data.packages import Package, cache_folder
+from audiollm.data.sampling import draw
 
 from .sentences import grammar_sentences
 
@@ -119,7 +120,7 @@ def flite_program() -> Path:
     folder = cache_folder() / "flite" / "-".join(package.sha256[:8] for package in PACKAGES)
     if not folder.is_dir():
         program, *libraries = PACKAGES
-        with publish_folder(folder, exist_ok=True) as temporary:
+        with atomic_folder(folder, existing="keep") as temporary:
             shutil.copy(program.extract("usr/bin/flite") / "usr/bin/flite", temporary / "flite")
             (temporary / "flite").chmod(0o755)
             for package in libraries:
@@ -178,7 +179,7 @@ def _recording(program: Path, text: str, number: int, voice: Voice, seed: int) -
     pitch = ("low", "medium", "medium", "high")[draw("pitch", key, 4)] if voice.pitch_hz else "medium"
     facts = ClipFacts(
         id=f"{NAME}/{voice.name}/{number:05d}",
-        task="speech",
+        sound_type="speech",
         group=f"{NAME} text {' '.join(re.findall(r'[a-z0-9]+', text.lower()))}",
         duration_seconds=round(SPEEDS[speed] * (0.5 + len(text) / _CHARACTERS_PER_SECOND), 4),
         licence=LICENCE,

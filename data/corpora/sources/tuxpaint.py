@@ -79,7 +79,7 @@ def _recording(path: Path, relative: Path, language: str, texts: dict[str, str])
         return None
     facts = ClipFacts(
         id=f"{NAME}/{language}/{re.sub(r'[^A-Za-z0-9_-]+', '.', relative.with_suffix('').as_posix())}",
-        task="speech",
+        sound_type="speech",
         group=f"{NAME} {english}",
         duration_seconds=seconds,
         licence="GPL-2.0-or-later",

@@ -7,8 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from audiollm.generation.decoding import DecodingSettings, SpeechDecoder, voice_prompt
-from audiollm.modeling import ContextError
+from audiollm.generation import ContextError, DecodingSettings, SpeechDecoder, voice_prompt
 
 CHATS = [[{"role": "user", "content": text}] for text in ("Speak.", "Say something longer, please.", "Hm?")]
 AUDIO = {"modalities": {"audio"}, "seed": 0}
@@ -111,9 +110,9 @@ def test_a_recording_becomes_a_prompt_of_codes_and_sound(speaking_llm, speaking_
         ({"steps": 0}, "steps=0"),
         ({"guidance": -1.0}, r"guidance=-1\.0"),
         ({"prompt_audio": [1, 2, 3]}, "one recording"),
-        ({"prompt_audio": np.zeros(100, np.float32)}, "sampling_rate="),
+        ({"prompt_audio": np.zeros(100, np.float32)}, "sample_rate="),
         ({"prompt_audio": "a.wav", "prompt": "ready"}, "give one of them"),
-        ({"sampling_rate": 8000}, "prompt_audio, which is missing"),
+        ({"sample_rate": 8000}, "prompt_audio, which is missing"),
         ({"prompt_audio": "missing.wav"}, "missing.wav"),
     ],
 )

@@ -11,8 +11,7 @@ import torch
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.data.audio.reading import load_audio, resample
 from audiollm.data.corpora import load_sample_corpus
-from audiollm.tokenizer.decoder.configuration import MelConfig
-from audiollm.tokenizer.signal.mel import MelSpectrogram
+from audiollm.tokenizer.signal.mel import MelConfig, MelSpectrogram
 
 NAMES = ("mel_distance", "mcd", "stoi", "pesq")
 BEST = {"mel_distance": 0.0, "mcd": 0.0, "stoi": 1.0, "pesq": 4.64}

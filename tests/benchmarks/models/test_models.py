@@ -23,15 +23,10 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from audiollm.benchmarks.models.base import (
-    AnswerSettings,
-    AudioChatModel,
-    ChatAnswer,
-    ChatRequest,
-    open_audio_chat_model,
-)
+from audiollm.benchmarks.models.base import AnswerSettings, AudioChatModel, ChatAnswer, ChatRequest
 from audiollm.benchmarks.models.endpoint import wav_file
-from audiollm.data.audio.reading import AudioError
+from audiollm.benchmarks.models.opening import open_audio_chat_model
+from audiollm.data.audio.opening import AudioError
 from audiollm.data.chat import endpoint as chat_endpoint
 from audiollm.data.chat.base import ChatError, EndpointSettings
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from audiollm.benchmarks.questions.base import BENCHMARK_NAMES, benchmark_named
 from audiollm.benchmarks.questions.checking import check_questions
 from audiollm.benchmarks.questions.custom_sets import write_question_set
-from audiollm.benchmarks.questions.data import check_revision
+from audiollm.benchmarks.questions.data import check_revision, load_questions
 from audiollm.benchmarks.questions.grading.scoring import score_file
+from audiollm.benchmarks.questions.registry import BENCHMARKS, benchmark_named
 from audiollm.cli import main
-from audiollm.data.audio.reading import AudioError
+from audiollm.data.audio.opening import AudioError
 
 
 def speech(text: str, gender: str) -> dict[str, Any]:
@@ -47,11 +47,11 @@ def clips(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", BENCHMARK_NAMES)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_set_is_usable_and_its_answers_are_right(name: str, clips: Path, tmp_path: Path) -> None:
     benchmark = benchmark_named(name)
     report = write_question_set(benchmark, clips, tmp_path / "set")
-    loaded = benchmark.load(str(tmp_path / "set"))
+    loaded = load_questions(benchmark, str(tmp_path / "set"))
     checked = check_questions(benchmark, loaded)
     assert (checked["n_audio_problems"], loaded.problems) == (0, [])
     assert len(loaded.items) == sum(report.records.values())
@@ -80,7 +80,7 @@ def test_a_set_is_usable_and_its_answers_are_right(name: str, clips: Path, tmp_p
 def test_a_recording_asked_about_twice_does_not_name_a_question(clips: Path, tmp_path: Path) -> None:
     benchmark = benchmark_named("mmar")
     write_question_set(benchmark, clips, tmp_path / "set")
-    assert benchmark.load(str(tmp_path / "set")).aliases == {}
+    assert load_questions(benchmark, str(tmp_path / "set")).aliases == {}
 
 
 def test_questions_follow_the_seed_and_are_those_of_a_split(clips: Path, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_questions_follow_the_seed_and_are_those_of_a_split(clips: Path, tmp_pat
     first, again, other = ((tmp_path / folder / benchmark.file_names[0]).read_bytes() for folder in "abc")
     assert first == again != other
     main(["bench", "mmau", "make", "--data", str(clips), "--output", str(tmp_path / "d"), "--split", "test"])
-    asked = {item.id.partition("/")[0] for item in benchmark.load(str(tmp_path / "d")).items}
+    asked = {item.id.partition("/")[0] for item in load_questions(benchmark, str(tmp_path / "d")).items}
     assert asked == {"ann"}
 
 

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from audiollm.benchmarks.questions.base import MODES, LoadedQuestions, benchmark_named
+from audiollm.benchmarks.questions.base import MODES, LoadedQuestions
 from audiollm.benchmarks.questions.checking import check_questions, require_usable
+from audiollm.benchmarks.questions.data import load_questions
 from audiollm.benchmarks.questions.exporting import export_replies
 from audiollm.benchmarks.questions.grading.scoring import score_file
+from audiollm.benchmarks.questions.registry import benchmark_named
 from audiollm.cli import main
 
 pa = pytest.importorskip("pyarrow")
@@ -71,16 +73,16 @@ def facts(loaded: LoadedQuestions) -> list[tuple[Any, ...]]:
 def test_questions_are_read_from_their_folder_their_file_or_parquet(name: str, tmp_path: Path) -> None:
     benchmark = benchmark_named(name)
     folder = data_folder(name, tmp_path / "local")
-    loaded = benchmark.load(str(folder))
+    loaded = load_questions(benchmark, str(folder))
     records = questions(name)
     assert [item.id for item in loaded.items] == [record["id"] for record in records]
     assert all(Path(str(item.audio)).is_absolute() and Path(str(item.audio)).is_file() for item in loaded.items)
     file = next(path for path in folder.iterdir() if path.is_file())
-    assert facts(benchmark.load(str(file))) == facts(loaded)
-    packed = benchmark.load(str(parquet_folder(name, tmp_path / "packed", records)))
+    assert facts(load_questions(benchmark, str(file))) == facts(loaded)
+    packed = load_questions(benchmark, str(parquet_folder(name, tmp_path / "packed", records)))
     assert sorted(facts(packed), key=str) == sorted(facts(loaded), key=str)
     assert all(item.audio == wav_bytes() for item in packed.items)
-    silent = benchmark.load(str(tmp_path / "packed"), with_audio=False)
+    silent = load_questions(benchmark, str(tmp_path / "packed"), with_audio=False)
     assert silent.revision == packed.revision
     assert all(item.audio == b"" for item in silent.items)
 
@@ -89,18 +91,18 @@ def test_parquet_files_of_mmsu_go_before_its_folder_of_recordings(tmp_path: Path
     records = questions("mmsu")
     data_folder("mmsu", tmp_path, records[:2])
     parquet_folder("mmsu", tmp_path / "data", records)
-    assert len(benchmark_named("mmsu").load(str(tmp_path)).items) == len(records)
+    assert len(load_questions(benchmark_named("mmsu"), str(tmp_path)).items) == len(records)
     parquet_folder("mmau", tmp_path / "data", questions("mmau"))
     data_folder("mmau", tmp_path, questions("mmau", 2))
-    assert len(benchmark_named("mmau").load(str(tmp_path)).items) == 2
+    assert len(load_questions(benchmark_named("mmau"), str(tmp_path)).items) == 2
 
 
 def test_both_names_of_the_mmar_file_are_read(tmp_path: Path) -> None:
     folder = data_folder("mmar", tmp_path)
-    loaded = benchmark_named("mmar").load(str(folder))
+    loaded = load_questions(benchmark_named("mmar"), str(folder))
     (folder / "MMAR-meta.jsonl").unlink()
     (folder / "MMAR-meta.json").write_text(json.dumps(questions("mmar")))
-    assert facts(benchmark_named("mmar").load(str(folder))) == facts(loaded)
+    assert facts(load_questions(benchmark_named("mmar"), str(folder))) == facts(loaded)
 
 
 def test_letters_before_options_are_cut_where_all_have_them(tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_letters_before_options_are_cut_where_all_have_them(tmp_path: Path) -> N
         record["choices"] = [f"({'ABCD'[place]}) {choice}" for place, choice in enumerate(record["choices"])]
     records[0]["answer"] = records[0]["choices"][position]
     records[1]["choices"][0] = plain[1][0]
-    loaded = benchmark_named("mmau").load(str(data_folder("mmau", tmp_path, records)))
+    loaded = load_questions(benchmark_named("mmau"), str(data_folder("mmau", tmp_path, records)))
     assert loaded.items[0].choices == tuple(plain[0])
     assert loaded.items[0].answer == answer
     assert loaded.items[1].choices == tuple(records[1]["choices"])
@@ -121,7 +123,7 @@ def test_letters_before_options_are_cut_where_all_have_them(tmp_path: Path) -> N
 def test_missing_mmsu_options_keep_their_letters_and_the_text_none_is_an_option(tmp_path: Path) -> None:
     records = questions("mmsu", 2)
     records[0] |= {"choice_a": None, "choice_b": "yes", "choice_c": None, "choice_d": "None", "answer_gt": "None"}
-    item = benchmark_named("mmsu").load(str(data_folder("mmsu", tmp_path, records))).items[0]
+    item = load_questions(benchmark_named("mmsu"), str(data_folder("mmsu", tmp_path, records))).items[0]
     assert item.choices == (None, "yes", None, "None")
     assert item.letters == ("B", "D")
 
@@ -131,7 +133,7 @@ def test_a_known_version_is_recognised_and_another_one_warned_of_or_refused(
 ) -> None:
     benchmark = benchmark_named("mmau")
     folder = str(data_folder("mmau", tmp_path))
-    loaded = benchmark.load(folder)
+    loaded = load_questions(benchmark, folder)
     report = check_questions(benchmark, loaded)
     with caplog.at_level(logging.WARNING):
         require_usable(benchmark, loaded, report)
@@ -140,7 +142,7 @@ def test_a_known_version_is_recognised_and_another_one_warned_of_or_refused(
     with pytest.raises(ValueError, match="not a known version"):
         require_usable(benchmark, loaded, report, require_known_data=True)
     monkeypatch.setattr(type(benchmark), "known_revisions", {loaded.revision.sha256[:16]: "ours"})
-    known = benchmark.load(folder)
+    known = load_questions(benchmark, folder)
     assert known.revision.name == "ours"
     require_usable(benchmark, known, report, require_known_data=True)
 
@@ -155,7 +157,7 @@ def test_checking_names_every_recording_that_cannot_be_used(tmp_path: Path) -> N
     paths[2].write_bytes(b"not audio at all")
     paths[3].write_bytes(wav_bytes(seconds=0.0))
     paths[4].write_bytes(wav_bytes(seconds=31.0, channels=2))
-    loaded = benchmark.load(str(folder))
+    loaded = load_questions(benchmark, str(folder))
     report = check_questions(benchmark, loaded)
     assert set(report["audio_problems"]) == {record["id"] for record in records[:4]}
     assert report["durations"]["n_above_30_s"] == 1
@@ -173,7 +175,7 @@ def test_checking_names_every_recording_that_cannot_be_used(tmp_path: Path) -> N
 def test_recordings_in_another_folder_are_found_by_name(tmp_path: Path) -> None:
     folder = data_folder("mmau", tmp_path)
     (folder / "audio").rename(folder / "test-mini-audios")
-    loaded = benchmark_named("mmau").load(str(folder))
+    loaded = load_questions(benchmark_named("mmau"), str(folder))
     assert all(Path(str(item.audio)).is_file() for item in loaded.items)
 
 
@@ -185,14 +187,14 @@ def test_a_question_that_cannot_be_asked_is_named(field: str, value: Any, messag
     records = questions("mmau", 3)
     records[1][field] = value
     with pytest.raises(ValueError, match=rf"{records[1]['id']}.*{message}"):
-        benchmark_named("mmau").load(str(data_folder("mmau", tmp_path, records)))
+        load_questions(benchmark_named("mmau"), str(data_folder("mmau", tmp_path, records)))
 
 
 def test_data_that_are_not_there_say_what_should_be(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mmau-test-mini\.json"):
-        benchmark_named("mmau").load(str(tmp_path))
+        load_questions(benchmark_named("mmau"), str(tmp_path))
     with pytest.raises(OSError, match="no such file or folder"):
-        benchmark_named("mmau").load(str(tmp_path / "nowhere"))
+        load_questions(benchmark_named("mmau"), str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="benchmark='mmlu': use one of mmau"):
         benchmark_named("mmlu")
 
@@ -210,7 +212,11 @@ def reply(record: Record, text: Any, **more: Any) -> Record:
 def test_a_log_is_scored_against_its_data(mode: str, tmp_path: Path) -> None:
     benchmark = benchmark_named("mmau")
     folder, records = str(data_folder("mmau", tmp_path / "data")), questions("mmau")
-    header = {"benchmark": "mmau", "data_sha256": benchmark.load(folder).revision.sha256, "prompt": {"id": "p-1"}}
+    header = {
+        "benchmark": "mmau",
+        "data_sha256": load_questions(benchmark, folder).revision.sha256,
+        "prompt": {"id": "p-1"},
+    }
     lines = [reply(record, record["answer"] + " indeed", reply_cut=True) for record in reversed(records[:2])]
     lines.append(reply(records[2], records[2]["answer"], recording_cut=True))
     failures = [{"kind": "failure", "id": records[3]["id"], "error": "no answer", "attempt": 3}]
@@ -232,7 +238,11 @@ def test_letters_are_read_as_the_options_were_asked(tmp_path: Path) -> None:
     benchmark = benchmark_named("mmsu")
     records = questions("mmsu", 1)
     folder = str(data_folder("mmsu", tmp_path / "data", records))
-    header = {"benchmark": "mmsu", "data_sha256": benchmark.load(folder).revision.sha256, "shuffle_options": 1}
+    header = {
+        "benchmark": "mmsu",
+        "data_sha256": load_questions(benchmark, folder).revision.sha256,
+        "shuffle_options": 1,
+    }
     options = [records[0][f"choice_{letter}"] for letter in "abcd"]
     asked = [options[2], options[0], options[3], options[1]]
     letter = "ABCD"[asked.index(records[0]["answer_gt"])]
@@ -254,7 +264,7 @@ def test_letters_are_read_as_the_options_were_asked(tmp_path: Path) -> None:
 def test_a_log_of_other_data_is_refused(change: Record, message: str, tmp_path: Path) -> None:
     benchmark = benchmark_named("mmau")
     folder, records = str(data_folder("mmau", tmp_path / "data")), questions("mmau")
-    header = {"benchmark": "mmau", "data_sha256": benchmark.load(folder).revision.sha256}
+    header = {"benchmark": "mmau", "data_sha256": load_questions(benchmark, folder).revision.sha256}
     path = write_log(tmp_path / "log.jsonl", header | change, [reply(records[0], "x")])
     with pytest.raises(ValueError, match=message):
         score_file(benchmark, path, data=folder)
@@ -263,7 +273,7 @@ def test_a_log_of_other_data_is_refused(change: Record, message: str, tmp_path: 
 def test_unknown_and_repeated_ids_of_a_log_are_named(tmp_path: Path) -> None:
     benchmark = benchmark_named("mmau")
     folder, records = str(data_folder("mmau", tmp_path / "data")), questions("mmau")
-    header = {"benchmark": "mmau", "data_sha256": benchmark.load(folder).revision.sha256}
+    header = {"benchmark": "mmau", "data_sha256": load_questions(benchmark, folder).revision.sha256}
     unknown = {"kind": "prediction", "id": "stranger", "prediction": "x"}
     with pytest.raises(ValueError, match="stranger is not in the data"):
         score_file(benchmark, write_log(tmp_path / "a.jsonl", header, [unknown]), data=folder)
@@ -312,7 +322,7 @@ def test_exported_replies_are_scored_as_the_log_is(name: str, packed: bool, tmp_
     benchmark = benchmark_named(name)
     records = questions(name)
     folder = parquet_folder(name, tmp_path / "data", records) if packed else data_folder(name, tmp_path / "data")
-    loaded = benchmark.load(str(folder))
+    loaded = load_questions(benchmark, str(folder))
     header = {"benchmark": name, "data_sha256": loaded.revision.sha256, "limit": 5}
     lines = []
     for number, item in enumerate(loaded.items[:4]):

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from audiollm.benchmarks.sap.judging import JudgeSettings, judge_sap
+from audiollm.benchmarks.judge.asking import JudgeSettings
+from audiollm.benchmarks.sap.judging import judge_sap
 from audiollm.benchmarks.sap.report import score_sap, write_scores
 from audiollm.data.chat.base import ChatError, ChatMessage, ChatReply
 from audiollm.data.chat.endpoint import EndpointModel

@@ -22,7 +22,7 @@ from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem, read_meta, scor
 from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
-from audiollm.data.files.folder_lock import locked_folder
+from audiollm.data.files.lock import locked_folder
 from audiollm.data.voices import encoders as speakers
 from audiollm.data.voices.encoders import register_speaker_encoder
 from audiollm.mini import mini_folder
@@ -91,7 +91,7 @@ def register(reader: Reader) -> None:
 
 @pytest.fixture
 def reader(monkeypatch):
-    monkeypatch.setattr(speakers, "_factories", dict(speakers._factories))
+    monkeypatch.setattr(speakers._encoders, "_factories", dict(speakers._encoders._factories))
     reader = Reader()
     register(reader)
     return reader

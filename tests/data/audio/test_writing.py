@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from audiollm.data.audio.reading import AudioError, load_audio, probe_audio
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.reading import load_audio, probe_audio
 from audiollm.data.audio.writing import open_audio_output, save_audio
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from audiollm.data.chat import endpoint as chat_endpoint
-from audiollm.data.chat.base import ChatError, ChatMessage, EndpointSettings, open_chat_model
+from audiollm.data.chat.base import ChatError, ChatMessage, EndpointSettings
 from audiollm.data.chat.endpoint import EndpointModel
+from audiollm.data.chat.opening import open_chat_model
 
 QUESTION = [ChatMessage("system", "Be brief."), ChatMessage("user", "Is it?")]
 

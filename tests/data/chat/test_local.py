@@ -23,8 +23,9 @@ from transformers import (
     WhisperTokenizerFast,
 )
 
-from audiollm.data.chat.base import ChatError, ChatMessage, open_chat_model
+from audiollm.data.chat.base import ChatError, ChatMessage
 from audiollm.data.chat.local import LocalCaptioner, LocalModel
+from audiollm.data.chat.opening import open_chat_model
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
 TEMPLATE = (

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiollm.data.audio.reading import AudioError
+from audiollm.data.audio.opening import AudioError
 from audiollm.data.conversation.loading import (
     AudioPart,
     Conversation,

@@ -89,9 +89,9 @@ def test_every_clip_may_be_redistributed_and_names_its_author(sample):
 def test_no_prompt_recording_or_track_is_in_two_splits(sample):
     for keys in (
         lambda clip: [clip.group],
-        lambda clip: [clip.attributes["prompt"]] if clip.task == "speech" else [],
+        lambda clip: [clip.attributes["prompt"]] if clip.sound_type == "speech" else [],
         lambda clip: [(clip.language, clip.text.lower())] if clip.text else [],
-        lambda clip: [clip.id.rpartition(".")[0]] if clip.task == "music" else [],
+        lambda clip: [clip.id.rpartition(".")[0]] if clip.sound_type == "music" else [],
         lambda clip: [clip.sha256],
     ):
         splits = defaultdict(set)
@@ -103,7 +103,7 @@ def test_no_prompt_recording_or_track_is_in_two_splits(sample):
 
 
 def test_the_sample_is_balanced(sample):
-    speech = Counter((clip.language, clip.split) for clip in sample if clip.task == "speech")
+    speech = Counter((clip.language, clip.split) for clip in sample if clip.sound_type == "speech")
     for split, count in (("train", 40), ("dev", 8), ("test", 10)):
         assert {speech[language, split] for language in LANGUAGES} == {count}
     moods = Counter((clip.label, clip.split) for clip in sample if clip.id.startswith("immich"))
@@ -111,7 +111,7 @@ def test_the_sample_is_balanced(sample):
     assert all(moods[mood, "test"] >= 6 and moods[mood, "train"] >= 9 for mood, _ in moods)
     styles = Counter((clip.attributes["style"], clip.split) for clip in sample if "style" in clip.attributes)
     assert styles["acoustic", "test"] == styles["electronic", "test"] > 0
-    sounds = Counter((clip.label, clip.split) for clip in sample if clip.task == "sound")
+    sounds = Counter((clip.label, clip.split) for clip in sample if clip.sound_type == "sound")
     classes = {label for label, _ in sounds}
     assert len(classes) >= 15
     assert all(sounds[label, "test"] >= 1 and sounds[label, "train"] >= 2 for label in classes)
@@ -119,7 +119,7 @@ def test_the_sample_is_balanced(sample):
 
 def test_transcripts_are_whole_spoken_sentences(sample):
     for clip in sample:
-        if clip.task == "speech":
+        if clip.sound_type == "speech":
             assert is_sentence(clip.text), clip.text
             assert asterisk.is_spoken(clip.attributes["prompt"], clip.text)
             assert 1 <= clip.duration_seconds <= 8
@@ -166,7 +166,7 @@ def test_shared_keys_make_one_group_however_long_the_chain():
 
 def clip(folder: Path, **changes) -> Clip:
     facts = {
-        "id": "toy/one", "task": "speech", "group": "toy one", "duration_seconds": 1.5, "licence": "CC0-1.0",
+        "id": "toy/one", "sound_type": "speech", "group": "toy one", "duration_seconds": 1.5, "licence": "CC0-1.0",
         "attribution": "Ann", "source": "toy 1.0: one.wav", "text": "Grüße", "language": "de", "split": "train",
         "audio": folder / "toy/one.wav", "sha256": "0" * 64, "attributes": {"bpm": 90, "key": "C"},
     }  # fmt: skip
@@ -174,7 +174,7 @@ def clip(folder: Path, **changes) -> Clip:
 
 
 def test_a_manifest_comes_back_as_it_was(tmp_path):
-    clips = [clip(tmp_path), clip(tmp_path, id="toy/a", task="sound", text=None, language=None, label="bell")]
+    clips = [clip(tmp_path), clip(tmp_path, id="toy/a", sound_type="sound", text=None, language=None, label="bell")]
     save_manifest(clips, tmp_path / "manifest.jsonl")
     assert load_manifest(tmp_path) == sorted(clips, key=lambda item: item.id)
     assert load_manifest(tmp_path / "manifest.jsonl") == load_manifest(tmp_path)
@@ -183,13 +183,13 @@ def test_a_manifest_comes_back_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "noise"}, "task is 'noise'; use one of speech, sound, music"),
+        ({"sound_type": "noise"}, "sound_type is 'noise'; use one of speech, sound, music"),
         ({"split": "eval"}, "split is 'eval'"),
         ({"licence": ""}, "licence is empty"),
         ({"duration_seconds": 0}, "at least one sample"),
         ({"duration_seconds": float("nan")}, "seconds as a number"),
         ({"text": None}, "speech needs text and language"),
-        ({"task": "sound"}, "needs a label"),
+        ({"sound_type": "sound"}, "needs a label"),
         ({"id": "../x"}, "cannot name a file"),
         ({"id": "/x"}, "cannot name a file"),
         ({"sha256": "abc"}, "64 lower-case hex digits"),
@@ -223,7 +223,7 @@ def test_a_bad_line_is_named(tmp_path, change, message):
 
 def test_a_broken_line_is_named(tmp_path):
     (tmp_path / "manifest.jsonl").write_text('{"id": ')
-    with pytest.raises(CorpusError, match=r"manifest\.jsonl:1: "):
+    with pytest.raises(CorpusError, match=r"manifest\.jsonl: line 1 is not JSON"):
         load_manifest(tmp_path)
 
 
@@ -243,7 +243,7 @@ def test_doubled_ids_and_leaking_groups_are_refused(tmp_path):
 
 def toy_recording(number: int) -> Recording:
     facts = ClipFacts(
-        id=f"toy/{number}", task="music", group=f"toy {number}", duration_seconds=0.5, licence="CC-BY-3.0",
+        id=f"toy/{number}", sound_type="music", group=f"toy {number}", duration_seconds=0.5, licence="CC-BY-3.0",
         attribution="Ann", source="toy 1.0: music",
     )  # fmt: skip
     generator = torch.Generator().manual_seed(number)
@@ -428,7 +428,7 @@ def test_music_lists_and_windows():
     listed = music.read_track_list("calm/\n  a_1.opus    68 bpm  C major   seed 101  [acoustic]\nother line\n")
     assert listed == {"a_1.opus": {"bpm": 68, "key": "C major", "style": "acoustic"}}
     track = ClipFacts(
-        id="toy/a", task="music", group="toy a", duration_seconds=24.0, licence="MIT", attribution="A", source="s"
+        id="toy/a", sound_type="music", group="toy a", duration_seconds=24.0, licence="MIT", attribution="A", source="s"
     )
     waveform = torch.arange(24 * 16000).float()
     found = music.windows(track, lambda: waveform)

@@ -1,10 +1,12 @@
-"""Files replaced whole or not at all."""
+"""Files and folders replaced whole or not at all."""
 
+import errno
 import os
 
 import pytest
+from safetensors import SafetensorError
 
-from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.atomic import atomic_entries, atomic_folder, atomic_write
 
 
 def test_the_new_file_appears_only_when_the_block_ends(tmp_path):
@@ -54,3 +56,141 @@ def test_a_missing_folder_and_a_wrong_mode_are_errors(tmp_path):
         pass
     with pytest.raises(ValueError, match=r"mode='a'"), atomic_write(tmp_path / "a", "a"):
         pass
+
+
+def _tree(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_text() if path.is_file() else None for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("existing", ["replace", "keep", "refuse"])
+def test_a_folder_appears_when_the_block_ends_and_with_the_usual_permissions(tmp_path, existing):
+    (tmp_path / "plain").mkdir()
+    target = tmp_path / "parents" / "are" / "made"
+    with atomic_folder(target, existing=existing) as folder:
+        assert not list(folder.iterdir())
+        (folder / "inner").mkdir(mode=0o700)
+        (folder / "inner" / "a").write_text("new")
+        (folder / "inner" / "a").chmod(0o600)  # as libraries write weights
+        assert not target.exists()
+    assert _tree(target) == {"inner": None, "inner/a": "new"}
+    assert target.stat().st_mode == (tmp_path / "plain").stat().st_mode == (target / "inner").stat().st_mode
+    (tmp_path / "file").write_text("")
+    assert (target / "inner" / "a").stat().st_mode == (tmp_path / "file").stat().st_mode
+    assert os.listdir(target.parent) == ["made"]
+
+
+def test_a_folder_is_replaced_whole_also_behind_a_link(tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.mkdir()
+    (target / "old").write_text("old")
+    link.symlink_to(target)
+    with atomic_folder(link) as folder:
+        (folder / "new").write_text("new")
+        assert _tree(target) == {"old": "old"}
+    assert link.is_symlink()
+    assert _tree(target) == {"new": "new"}
+    assert sorted(os.listdir(tmp_path)) == ["link", "target"]
+
+
+@pytest.mark.parametrize("make", [atomic_folder, atomic_entries])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failed_block_leaves_the_old_folder_and_nothing_else(tmp_path, make, error):
+    target = tmp_path / "target"
+
+    def write_half():
+        with make(target) as folder:
+            (folder / "a").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert not list(tmp_path.iterdir())
+    target.mkdir()
+    (target / "a").write_text("old")
+    with pytest.raises(error):
+        write_half()
+    assert _tree(tmp_path) == {"target": None, "target/a": "old"}
+
+
+@pytest.mark.parametrize("make", [atomic_folder, atomic_entries])
+def test_a_full_disk_is_told_with_the_target_and_others_errors_as_they_are(tmp_path, make):
+    class OwnError(OSError):
+        pass
+
+    def fail(error):
+        with make(tmp_path / "target"):
+            raise error
+
+    for error in (OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left on device")):
+        with pytest.raises(OSError, match=r"target could not be written: .*No space left") as raised:
+            fail(error)
+        assert raised.value.__cause__ is error
+    with pytest.raises(OwnError, match=r"^speaks for itself$"):
+        fail(OwnError("speaks for itself"))
+
+
+@pytest.mark.parametrize("make", [atomic_folder, atomic_entries])
+def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, make, monkeypatch):
+    target = tmp_path / "target" if make is atomic_folder else tmp_path / "target" / "part"
+    target.mkdir(parents=True)
+    (target / "a").write_text("old")
+    before = _tree(tmp_path)
+    rename = os.replace
+
+    def failing(source, place):
+        if os.fspath(place) == str(target) and not os.fspath(source).endswith(".old.tmp"):
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, place)
+
+    def write():
+        with make(tmp_path / "target") as folder:
+            inner = folder if make is atomic_folder else folder / "part"
+            inner.mkdir(exist_ok=True)
+            (inner / "a").write_text("new")
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        write()
+    assert _tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("existing", ["keep", "refuse"])
+def test_the_loser_of_a_race_takes_the_winners_folder(tmp_path, existing):
+    target = tmp_path / "made"
+    with atomic_folder(target, existing=existing) as ours:
+        (ours / "file").write_text("ours")
+        target.mkdir()
+        (target / "file").write_text("theirs")
+    assert _tree(tmp_path) == {"made": None, "made/file": "theirs"}
+
+
+def test_what_is_there_may_be_kept_or_refused(tmp_path):
+    target = tmp_path / "made"
+    target.mkdir()
+    (target / "a").write_text("old")
+    with atomic_folder(target, existing="keep") as folder:
+        (folder / "a").write_text("new")
+    assert _tree(target) == {"a": "old"}
+    with pytest.raises(FileExistsError, match="made exists already"), atomic_folder(target, existing="refuse"):
+        pass
+    with pytest.raises(FileExistsError, match="a is a file"), atomic_folder(target / "a"):
+        pass
+    assert _tree(target) == {"a": "old"}
+
+
+def test_entries_replace_their_namesakes_and_leave_the_rest(tmp_path):
+    target = tmp_path / "model"
+    with atomic_entries(target) as folder:
+        (folder / "model-00001.safetensors").write_text("part")
+        (folder / "inner").mkdir()
+        (folder / "inner" / "old").write_text("old")
+    (target / "README.md").write_text("mine")
+    with atomic_entries(target, outdated=["model*.safetensors"]) as folder:
+        (folder / "model.safetensors").write_text("whole")
+        (folder / "inner").mkdir()
+        (folder / "inner" / "new").write_text("new")
+        assert "model-00001.safetensors" in os.listdir(target)
+    assert _tree(target) == {"README.md": "mine", "model.safetensors": "whole", "inner": None, "inner/new": "new"}
+    assert os.listdir(tmp_path) == ["model"]

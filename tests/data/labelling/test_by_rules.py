@@ -11,17 +11,11 @@ from audiollm.data.corpora import load_sample_corpus
 from audiollm.data.corpora.build import CORPORA
 from audiollm.data.corpora.labels import LABELS_PATH
 from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER
-from audiollm.data.labelling.by_rules import (
-    RULES,
-    SOUND_TYPES,
-    NoRuleError,
-    label_by_rules,
-    records_by_rules,
-    rules_for,
-    sound_classes,
-)
-from audiollm.data.labelling.rules import VOICES
+from audiollm.data.labelling.by_rules import label_by_rules, records_by_rules
+from audiollm.data.labelling.rules import RULES, VOICES, rules_for
+from audiollm.data.records import SOUND_TYPES
 from audiollm.data.sap import EVENT_TYPES, parse_sap, render_sap, validate_sap
+from audiollm.data.sap.sounds import NoRuleError, sound_classes
 from audiollm.data.voices.attributes import VocalAttributes
 
 DEFAULT = rules_for("default")
@@ -60,15 +54,15 @@ def test_every_clip_of_the_sample_becomes_a_valid_record(records):
         clip = clips[record["id"]]
         sap = parse_sap(record["sap"])
         assert render_sap(sap)
-        assert record["sound_type"] == clip.task
+        assert record["sound_type"] == clip.sound_type
         assert record["text"] == " ".join((clip.text or "").split())
-        assert sap.is_speech == (clip.task == "speech")
+        assert sap.is_speech == (clip.sound_type == "speech")
         assert (
             validate_sap(sap, duration_seconds=clip.duration_seconds, transcript=clip.text or "", complete=False) == []
         )
         assert record.get("label") == clip.label
         assert (record["split"], record["group"], record["licence"]) == (clip.split, clip.group, clip.licence)
-        assert ("caption" in record) == (clip.task != "speech")
+        assert ("caption" in record) == (clip.sound_type != "speech")
 
 
 def test_a_speaker_is_what_the_name_of_the_voice_says():
@@ -93,13 +87,13 @@ def test_what_a_clip_states_of_its_voice_is_stronger_than_its_speaker():
 
 
 def test_music_is_put_into_the_words_of_its_labels():
-    facts = {"task": "music", "label": "calm", "attributes": {"style": "acoustic", "bpm": 68}}
+    facts = {"sound_type": "music", "label": "calm", "attributes": {"style": "acoustic", "bpm": 68}}
     scene = DEFAULT.record(facts).auditory_scenes
     assert scene.summary == "Calm acoustic music is playing at a slow tempo."
     assert [event.to_dict() for event in scene.events] == [
         {"class": "music", "type": "persistent", "attributes": "calm"}
     ]
-    assert DEFAULT.record({"task": "music"}).auditory_scenes.summary == "Music is playing."
+    assert DEFAULT.record({"sound_type": "music"}).auditory_scenes.summary == "Music is playing."
     facts = {"sound_type": "music", "attributes": {"genre": "Metal", "region": "asia", "bpm": 140}}
     assert DEFAULT.record(facts).auditory_scenes.summary == "Metal music from Asia is playing at a fast tempo."
 
@@ -116,8 +110,8 @@ def test_captions_add_to_a_class_what_it_does_not_say():
     [
         ({}, "neither text nor label"),
         ({"label": "unicorn"}, "label 'unicorn' is not in sounds.tsv"),
-        ({"task": "sound"}, "sound without label"),
-        ({"task": "speech", "text": " "}, "speech without text"),
+        ({"sound_type": "sound"}, "sound without label"),
+        ({"sound_type": "speech", "text": " "}, "speech without text"),
         ({"sound_type": "silence"}, "sound_type 'silence' is unknown"),
         ({"sound_type": "mix", "text": "a"}, "no rule for clips of type mix"),
     ],

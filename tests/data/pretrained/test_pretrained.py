@@ -17,16 +17,10 @@ from whisper_normalizer.english import EnglishTextNormalizer
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.corpora import load_sample_corpus
 from audiollm.data.packages import PackageError
+from audiollm.data.pretrained import qwen
 from audiollm.data.pretrained import whisper as pretrained
-from audiollm.data.pretrained.whisper import (
-    WhisperFiles,
-    convert_whisper,
-    merges_from_ranks,
-    qwen_tokenizer,
-    qwen_tokenizer_from_package,
-    read_ranks,
-    whisper_from_package,
-)
+from audiollm.data.pretrained.qwen import merges_from_ranks, qwen_tokenizer, qwen_tokenizer_from_package, read_ranks
+from audiollm.data.pretrained.whisper import WhisperFiles, convert_whisper, whisper_from_package
 
 TEXTS = [
     "the cat sat on the mat",
@@ -41,7 +35,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def trained() -> tuple[dict[bytes, int], list[tuple[bytes, bytes]]]:
     """Ranks and merges of a byte-pair tokenizer trained here: the merges are what must be found again."""
-    letters = pretrained._byte_letters()
+    letters = qwen._byte_letters()
     bytes_of = {letter: bytes([byte]) for byte, letter in enumerate(letters)}
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -86,7 +80,7 @@ def test_words_get_the_ids_of_the_definition(trained):
     text_tokenizer = qwen_tokenizer(ranks)
     for text in [*TEXTS, "thethethe", "…", "🎵"]:
         words = [word for word, _ in text_tokenizer.pre_tokenizer.pre_tokenize_str(text)]
-        letters = pretrained._byte_letters()
+        letters = qwen._byte_letters()
         expected = [token for word in words for token in greedy(bytes(letters.index(letter) for letter in word), ranks)]
         assert text_tokenizer.encode(text).ids == expected
         assert text_tokenizer.decode(expected) == text

@@ -13,7 +13,8 @@ import pytest
 import soundfile
 import torch
 
-from audiollm.data.audio.reading import AudioError, load_audio
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.reading import load_audio
 from audiollm.data.conversation.loading import load_conversations, validate_conversations
 from audiollm.data.files import parquet as parquet_output
 from audiollm.data.manifest import RecordError

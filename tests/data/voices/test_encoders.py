@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from audiollm.data import plugins
 from audiollm.data.audio.reading import load_audio, resample
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.corpora import load_sample_corpus
@@ -37,7 +38,7 @@ class Loudness:
 
 @pytest.fixture(autouse=True)
 def _registry_as_it_was(monkeypatch):
-    monkeypatch.setattr(speakers, "_factories", dict(speakers._factories))
+    monkeypatch.setattr(speakers._encoders, "_factories", dict(speakers._encoders._factories))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_a_registered_encoder_is_loaded_by_name_with_the_device(tmp_path):
 def test_an_installed_package_adds_an_encoder(monkeypatch):
     entry = EntryPoint("theirs", f"{__name__}:Loudness", speakers.ENTRY_POINT_GROUP)
     monkeypatch.setattr(EntryPoint, "load", lambda self: Loudness)
-    monkeypatch.setattr(speakers, "entry_points", lambda group: [entry] if group == "audiollm.speaker_encoders" else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry] if group == "audiollm.speaker_encoders" else [])
     assert available_speaker_encoders() == ["resemblyzer", "theirs"]
     assert isinstance(load_speaker_encoder("theirs"), Loudness)
 

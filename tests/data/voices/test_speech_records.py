@@ -57,7 +57,7 @@ def test_what_is_said_of_the_voice_is_what_is_known_of_it():
         assert VocalAttributes.from_text(request.partition(": ")[2]).given == voice
         assert record["prompt"].split("/")[0] == ("speak_in_voice" if voice else "speak")
         num_named.append(len(voice))
-    assert report.records == 300
+    assert report.num_records == 300
     assert report.with_voice == sum(map(bool, num_named))
     assert report.with_voice == pytest.approx(240, abs=25)  # voice_share
     assert num_named.count(5) == pytest.approx(240 * (0.5 + 0.5 / 5), abs=30)  # all, or a drawn number that is all
@@ -128,7 +128,7 @@ def test_written_records_load_again_from_wherever_the_folder_moves(tmp_path):
     (folder / "clips" / "a.wav").write_bytes(b"-")
     (folder / "clips.jsonl").write_text(json.dumps(clip(1, codes=None, audio="clips/a.wav")) + "\n")
     report = write_speech_records(folder / "clips.jsonl", folder / "speak.jsonl")
-    assert report.records == 1
+    assert report.num_records == 1
     folder.rename(tmp_path / "moved")
     (conversation,) = load_conversations(tmp_path / "moved" / "speak.jsonl")
     assert conversation.audio_parts[0].path == str(tmp_path / "moved" / "clips" / "a.wav")

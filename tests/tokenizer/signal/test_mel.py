@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from audiollm.tokenizer.decoder.configuration import MelConfig
-from audiollm.tokenizer.signal.mel import MelSpectrogram, slaney_mel_filters
+from audiollm.tokenizer.signal.mel import MelConfig, MelSpectrogram, slaney_mel_filters
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "parity_decoder"
 

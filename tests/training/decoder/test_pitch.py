@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiollm.tokenizer.decoder.configuration import MelConfig
+from audiollm.tokenizer.signal.mel import MelConfig
 from audiollm.training.decoder import pitch
 from audiollm.training.decoder.pitch import fundamental_frequency, mean_pitch_errors, pitch_column, pitch_errors
 

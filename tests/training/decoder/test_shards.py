@@ -9,9 +9,8 @@ import pytest
 import soundfile
 import torch
 
-from audiollm.tokenizer.decoder.configuration import MelConfig
 from audiollm.tokenizer.decoder.flow.model import FlowModel
-from audiollm.tokenizer.signal.mel import MelSpectrogram
+from audiollm.tokenizer.signal.mel import MelConfig, MelSpectrogram
 from audiollm.training.decoder import shards as decoder_data
 from audiollm.training.decoder.clips import ClipFormat
 from audiollm.training.decoder.shards import Column, prepare_items

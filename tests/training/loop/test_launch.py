@@ -21,28 +21,9 @@ from audiollm.training.loop.launch import _complete_deepspeed_config, start_accu
 from audiollm.training.sft import train
 
 from ..finished_runs import metrics_of, weights_of
+from ..launched_jobs import LAUNCH_CONFIGS, ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
-LAUNCH_CONFIGS = ROOT / "training" / "configs" / "accelerate"
 LAUNCHER_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
-def launch(name: str, config: SFTConfig, folder: Path, *launcher_flags: str) -> subprocess.CompletedProcess[str]:
-    """Runs training/sft.py under `accelerate launch` with a shipped configuration."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "run.json"
-    path.write_text(json.dumps(dataclasses.asdict(config)))
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(LAUNCH_CONFIGS / f"{name}.yaml"),
-    ]
-    command += ["--main_process_port", "0", *launcher_flags, "training/sft.py", "--config", str(path)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def lines_of(config: SFTConfig, event: str) -> list[dict]:
@@ -55,7 +36,7 @@ def lines_of(config: SFTConfig, event: str) -> list[dict]:
     ("mode", "lora"),
     [("single", None), ("ddp", None), ("zero2", LoRASettings(r=2, target_modules=("q_proj",))), ("zero3", None)],
 )
-def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, tmp_path, mode, lora):
+def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, launches, tmp_path, mode, lora):
     """Extends the vocabulary, trains, evaluates, generates and saves; then resumes from the middle."""
     settings = {
         "model": str(assets.text_llm), "audio_tokenizer": str(assets.audio_tokenizer), "lora": lora,
@@ -65,7 +46,7 @@ def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, 
     alone = make_config(output_dir=str(tmp_path / "alone"), **(settings | {"num_processes": None}))
     train(alone)
     straight = make_config(output_dir=str(tmp_path / "straight"), **settings)
-    ended = launch(mode, straight, tmp_path / "first")
+    ended = launches.run(mode, "training/sft.py", straight)
     assert ended.returncode == 0, ended.stderr[-3000:]
 
     record = json.loads((Path(straight.output_dir) / "run.json").read_text())
@@ -96,7 +77,7 @@ def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, 
     shutil.rmtree(stopped / "checkpoints" / "step_000006")
     (stopped / "checkpoints" / "latest").write_text("step_000003")
     resumed = make_config(output_dir=str(stopped), resume="latest", **settings)
-    ended = launch(mode, resumed, tmp_path / "second")
+    ended = launches.run(mode, "training/sft.py", resumed)
     assert ended.returncode == 0, ended.stderr[-3000:]
     for event in ("train", "eval"):
         assert lines_of(resumed, event) == lines_of(straight, event)
@@ -106,7 +87,17 @@ def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, 
 
 @pytest.mark.multiprocess
 def test_a_launcher_that_starts_one_process_instead_of_two_is_refused(make_config, tmp_path):
-    ended = launch("single", make_config(num_processes=2), tmp_path, "--num_processes", "2", "--cpu")
+    """``accelerate launch --cpu --num_processes 2`` starts one process and says nothing."""
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(dataclasses.asdict(make_config(num_processes=2))))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    command += ["--config_file", str(LAUNCH_CONFIGS / "single.yaml"), "--num_processes", "2", "--cpu"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "hf")}
+    ended = subprocess.run(
+        [*command, "training/sft.py", "--config", str(path)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert ended.returncode != 0
     assert "accelerate launch was asked for several processes but started one" in ended.stderr
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -11,11 +11,11 @@ from pathlib import Path
 from audiollm.tokenizer.decoder.configuration import (
     EstimatorConfig,
     FlowConfig,
-    MelConfig,
     TokenEncoderConfig,
     VocoderConfig,
     WaveformDecoderConfig,
 )
+from audiollm.tokenizer.signal.mel import MelConfig
 
 from .hyperpyyaml import Section, read_yaml
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiollm.tokenizer.decoder.configuration import FlowConfig, MelConfig
+from audiollm.tokenizer.decoder.configuration import FlowConfig
+from audiollm.tokenizer.signal.mel import MelConfig
 
 from .length_regulator import LengthRegulator, nearest_codes
 from .masking import FrameMask, Padding

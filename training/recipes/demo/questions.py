@@ -14,9 +14,9 @@ LANGUAGES = {"en": "English", "es": "Spanish", "fr": "French", "it": "Italian", 
 
 def answers_of(clip: Clip) -> dict[str, str]:
     """What the clip's labels answer: task of `audiollm.prompts` → answer; only tasks that apply to the clip."""
-    if clip.task == "speech":
+    if clip.sound_type == "speech":
         return {"kind": "speech", "language": LANGUAGES[clip.language or ""]}
-    if clip.task == "music":
+    if clip.sound_type == "music":
         return {"kind": "music"}
     return {"kind": "sound", "sound": (clip.label or "").replace("_", " ")}
 

@@ -23,8 +23,9 @@ from audiollm.data.corpora.sources.synthetic import NAME as SPEECH
 from audiollm.data.corpora.sources.synthetic import recordings
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.labelling.by_rules import records_by_rules
+from audiollm.data.records import SPLITS, Split
 
-from .layout import SPLITS, MiniLayout, Split
+from .layout import MiniLayout
 
 LANGUAGE = "en"
 CORPORA = ("asterisk", "opensfx", "sonic-pi", "immich-music", "asterisk-moh", "flite-speech")

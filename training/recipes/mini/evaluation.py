@@ -21,11 +21,11 @@ from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.speech.judges.transcription import Transcriber
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.conversation.loading import AudioPart, Conversation, Message, TextPart
+from audiollm.data.sampling import spread
 from audiollm.data.sap import parse_sap
 from audiollm.data.sap.questions import collect_vocabulary
 from audiollm.modeling import AudioLLM
 from audiollm.speaking import speak_many
-from audiollm.training.loop.batches import spread
 
 from .conversations import MAX_SPOKEN_SECONDS, answers_of, request_of, sap_questions, voice_of
 from .layout import MiniLayout

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from audiollm.modeling import AudioLLM
-from audiollm.prompts import TASKS
+from audiollm.prompts import INSTRUCTIONS
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.audio_llm.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
 
@@ -51,5 +51,5 @@ def texts_of(conversations: Path) -> Iterator[str]:
                 content = message["content"]
                 parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
                 yield from (part["text"] for part in parts if part["type"] == "text")
-    for wordings in TASKS.values():
+    for wordings in INSTRUCTIONS.values():
         yield from wordings

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import audiollm
-from audiollm.audio_tokenizer_folder import AUDIO_TOKENIZER_FOLDER
+from audiollm.mini import AUDIO_TOKENIZER_FOLDER
 
 BYTE_BUDGET = 30_000_000
 # Training statistics of the codebook, and positions that Whisper never trains: loading makes them up.

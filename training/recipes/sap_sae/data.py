@@ -13,14 +13,13 @@ from typing import Any
 from audiollm.data.corpora import CORPORA, build_corpus
 from audiollm.data.labelling.by_rules import records_by_rules
 from audiollm.data.manifest import open_manifest
-from audiollm.training.loop.batches import spread
+from audiollm.data.records import SOUND_TYPES, SPLITS
+from audiollm.data.sampling import spread
 from audiollm.training.loop.record import write_json_lines
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "dev", "test")
 HELD_OUT_SPLITS = ("dev", "test")
-SOUND_TYPES = ("speech", "sound", "music")
 NEEDED_KEYS = ("audio", "text", "sap", "sound_type")
 PACKAGED_CORPORA = ("asterisk", "flite-speech", "game-sounds", "opensfx", "sonic-pi", "immich-music", "asterisk-moh")
 # Of synthetic speech there is plenty. So much keeps decoders from learning transcripts by heart; more would crowd out

@@ -20,9 +20,11 @@ from typing import Any
 
 import torch
 
-from audiollm.benchmarks.models.base import AnswerSettings, open_audio_chat_model
+from audiollm.benchmarks.models.base import AnswerSettings
+from audiollm.benchmarks.models.opening import open_audio_chat_model
 from audiollm.benchmarks.questions.asking.predicting import PredictingSettings, predict_questions
-from audiollm.benchmarks.questions.base import benchmark_named
+from audiollm.benchmarks.questions.data import load_questions
+from audiollm.benchmarks.questions.registry import benchmark_named
 
 
 def predict(data: str, model: str, output: str) -> None:
@@ -30,7 +32,7 @@ def predict(data: str, model: str, output: str) -> None:
     torch.set_num_threads(1)
     under_test = open_audio_chat_model(model, settings=AnswerSettings(max_new_tokens=6), device="cpu")
     settings = PredictingSettings(batch_size=3, max_failures=100, progress=False)
-    predict_questions("mmau", benchmark_named("mmau").load(data), under_test, output, settings)
+    predict_questions("mmau", load_questions(benchmark_named("mmau"), data), under_test, output, settings)
 
 
 def run(job: dict[str, Any], data: str, model: str) -> list[int]:

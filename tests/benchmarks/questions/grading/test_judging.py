@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from audiollm.benchmarks.questions.base import benchmark_named
+from audiollm.benchmarks.judge.asking import JudgeSettings
 from audiollm.benchmarks.questions.grading.judging import judge_predictions, verdicts_path
-from audiollm.benchmarks.sap.judging import JudgeSettings
+from audiollm.benchmarks.questions.registry import benchmark_named
 from audiollm.cli import main
 from audiollm.data.chat.base import ChatError, ChatMessage, ChatReply
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from audiollm.benchmarks.questions.base import MODES, benchmark_named
+from audiollm.benchmarks.questions.base import MODES
 from audiollm.benchmarks.questions.grading.scoring import score_file
+from audiollm.benchmarks.questions.registry import benchmark_named
 from audiollm.benchmarks.questions.report import write_result
 
 GOLDEN = Path(__file__).parents[3] / "fixtures" / "golden"

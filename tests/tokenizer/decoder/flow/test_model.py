@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiollm.tokenizer.decoder.checkpoints.released import read_released_config
-from audiollm.tokenizer.decoder.configuration import EstimatorConfig, FlowConfig, MelConfig, TokenEncoderConfig
+from audiollm.tokenizer.decoder.configuration import EstimatorConfig, FlowConfig, TokenEncoderConfig
 from audiollm.tokenizer.decoder.flow.length_regulator import nearest_codes
 from audiollm.tokenizer.decoder.flow.masking import FrameMask
 from audiollm.tokenizer.decoder.flow.matching import FlowDraws
 from audiollm.tokenizer.decoder.flow.model import FlowModel
+from audiollm.tokenizer.signal.mel import MelConfig
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "parity_decoder"
 FOLDER = Path(os.environ.get("AUDIOLLM_PARITY_DECODER", FIXTURES))  # or another folder of the same layout

@@ -14,7 +14,6 @@ from torch import Tensor
 from audiollm.tokenizer.decoder.configuration import (
     EstimatorConfig,
     FlowConfig,
-    MelConfig,
     TokenEncoderConfig,
     VocoderConfig,
     WaveformDecoderConfig,
@@ -25,6 +24,7 @@ from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
 from audiollm.tokenizer.decoder.streaming.mel import EncodedCodes, MelStream
 from audiollm.tokenizer.decoder.streaming.noise import NoiseTape
 from audiollm.tokenizer.decoder.streaming.vocoder import VocoderStream
+from audiollm.tokenizer.signal.mel import MelConfig
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "parity_decoder"
 FOLDER = Path(os.environ.get("AUDIOLLM_PARITY_DECODER", FIXTURES))  # or another folder of the same layout

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
-import subprocess
-import sys
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
@@ -266,34 +262,22 @@ def test_written_sounds_are_the_vocoders(make_vocoder_config, decoder_corpus, tm
 
 
 @pytest.mark.multiprocess
-def test_two_processes_equal_one_and_resume(make_vocoder_config, decoder_corpus, tmp_path):
+def test_two_processes_equal_one_and_resume(make_vocoder_config, decoder_corpus, launches, tmp_path):
     settings = {
         "max_steps": 4, "save_every": 2, "discriminator_start": 2, "eval_data": str(decoder_corpus.dev),
         "eval_every": 4, "eval_clips": 3, "cache_dir": str(tmp_path / "cache"),
     }  # fmt: skip
     train(make_vocoder_config(output_dir=str(tmp_path / "alone"), **settings))
     config = make_vocoder_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
-    launch(config, tmp_path)
+    ended = launches.run("ddp", "training/train_decoder.py", config)
+    assert ended.returncode == 0, ended.stderr[-3000:]
     assert_near(tmp_path / "alone", tmp_path / "both")
     [one], [two] = metrics_of(tmp_path / "alone", "eval"), metrics_of(tmp_path / "both", "eval")
     assert two["mel_distance"] == pytest.approx(one["mel_distance"], rel=1e-2)
 
     straight, weights = metrics_of(tmp_path / "both"), checkpoint_of(tmp_path / "both", 4)
     middle = str(tmp_path / "both" / "checkpoints" / "step_000002")
-    launch(dataclasses.replace(config, resume=middle), tmp_path)
+    ended = launches.run("ddp", "training/train_decoder.py", dataclasses.replace(config, resume=middle))
+    assert ended.returncode == 0, ended.stderr[-3000:]
     assert metrics_of(tmp_path / "both") == straight
     assert_equal(checkpoint_of(tmp_path / "both", 4), weights)
-
-
-def launch(config, folder: Path) -> None:
-    path = folder / "launch.json"
-    path.write_text(json.dumps(dataclasses.asdict(config)))
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
-    command = [*accelerate, "--config_file", str(ROOT / "training" / "configs" / "accelerate" / "ddp.yaml")]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
-    ended = subprocess.run(
-        [*command, "training/train_decoder.py", "--config", str(path)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr[-3000:]

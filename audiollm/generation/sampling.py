@@ -1,0 +1,111 @@
+"""Sampling that does not get stuck in a sound: temperature, top-k, top-p, and codes that repeat are drawn again.
+
+A logits processor for transformers' ``generate``, as the grammar is; it comes last, for it decides.
+"""
+# Shapes: B rows, S token ids so far, W logits (at least as many as tokens), K window of recent ids.
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from audiollm.vocabulary import AudioVocabulary
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How the next token is drawn.
+
+    Attributes:
+        temperature: divides the logits; below 1 sharpens.
+        top_k: draw among this many tokens; 0 for all.
+        top_p: draw among the most likely tokens that hold this share of the probability.
+        repetition_window: how many of the last codes are looked at; 0 switches repetition-aware sampling off.
+        repetition_threshold: share of the window that a code may fill before it is drawn again.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 25
+    top_p: float = 0.8
+    repetition_window: int = 10
+    repetition_threshold: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature}: use a positive value, or do_sample=False for greedy")
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(f"top_k={self.top_k}, top_p={self.top_p}: use top_k >= 0 and 0 < top_p <= 1")
+        if self.repetition_window < 0 or not 0 <= self.repetition_threshold <= 1:
+            raise ValueError(
+                f"repetition_window={self.repetition_window}, repetition_threshold={self.repetition_threshold}: use a "
+                "window of 0 or more codes and a threshold between 0 and 1"
+            )
+
+
+class RepetitionAwareSampler(LogitsProcessor):
+    """Draws the next token itself, with its own random generator.
+
+    A token is drawn after temperature, top-k and top-p. If it is a code that fills at least ``repetition_threshold`` of
+    the last ``repetition_window`` ids, it is drawn again from the whole distribution that the grammar allows (VALL-E 2,
+    Chen et al., 2024, arXiv:2406.05370; window and threshold as in CosyVoice 2, Du et al., 2024, arXiv:2412.10117).
+    Without this, codes of silence or a held vowel feed on themselves.
+
+    The result is one-hot in logits, so ``generate(do_sample=False)`` takes the drawn token: put it last in the list.
+
+    Args:
+        vocabulary: where the codes lie.
+        settings: how to draw.
+        seed: of the generator; None draws from torch's global one.
+        prompt_length: ids of the (padded) prompt, which are no part of the window.
+    """
+
+    def __init__(
+        self,
+        vocabulary: AudioVocabulary,
+        settings: SamplingSettings,
+        *,
+        seed: int | None = None,
+        prompt_length: int = 0,
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.settings = settings
+        self.seed = seed
+        self.prompt_length = prompt_length
+        self._generator: torch.Generator | None = None  # made at the first draw, when the device is known
+        self._warpers = LogitsProcessorList()
+        if settings.temperature != 1.0:
+            self._warpers.append(TemperatureLogitsWarper(settings.temperature))
+        if settings.top_k:
+            self._warpers.append(TopKLogitsWarper(settings.top_k))
+        if settings.top_p < 1.0:
+            self._warpers.append(TopPLogitsWarper(settings.top_p))
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Leaves one finite logit per row of ``scores [B, W]``: that of the drawn token."""
+        drawn_B = self._draw(self._warpers(input_ids, scores))
+        window = self.settings.repetition_window
+        if window:
+            # Always drawn, so that the numbers a row gets do not depend on what the other rows do.
+            again_B = self._draw(scores)
+            recent_BK = input_ids[:, max(self.prompt_length, input_ids.shape[1] - window) :]
+            num_repeats_B = (recent_BK == drawn_B[:, None]).sum(dim=1)
+            # At least one: a threshold of 0 must not draw again what has not been said.
+            too_often_B = num_repeats_B >= max(1.0, self.settings.repetition_threshold * window)
+            drawn_B = torch.where(self.vocabulary.is_code(drawn_B) & too_often_B, again_B, drawn_B)
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn_B[:, None], 0.0)
+
+    def _draw(self, scores: Tensor) -> Tensor:
+        if self.seed is not None and self._generator is None:
+            self._generator = torch.Generator(scores.device).manual_seed(self.seed)
+        # float32: bf16 probabilities over 160,000 tokens do not sum to one.
+        probabilities_BW = scores.float().softmax(dim=-1)
+        return torch.multinomial(probabilities_BW, 1, generator=self._generator)[:, 0]

@@ -1,0 +1,140 @@
+"""A chat model as a judge: asked several times about each item, several items at a time, and how its words are read."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from audiollm.data.chat.base import ChatError, ChatMessage, ChatModel
+from audiollm.data.prompts import Prompt
+
+from .log import FAILURE, VERDICT, Line, VerdictLog
+
+_PROMPTS = Path(__file__).parent / "prompts"
+# The whole reply must be the answer: "no doubt, yes" is none.
+_VERDICT = re.compile(r"\W*(?:answer\W+)?(yes|no)\W*", re.IGNORECASE)
+_ANSWER_TOKENS = 512  # a judge may think aloud before it answers
+_TRIES = 2  # of one vote: an answer that is none is asked for once more, with another seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """How a judge is asked.
+
+    Attributes:
+        votes: so often about each pair; an odd number, so that yes and no cannot be even.
+        temperature: above 0, or else all votes are one.
+        concurrency: questions at a time.
+        seed: of the first vote; the others count on from it.
+    """
+
+    votes: int = 3
+    temperature: float = 0.7
+    concurrency: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.votes < 1 or self.votes % 2 == 0:
+            raise ValueError(f"votes={self.votes}: use an odd number, such as 3")
+        if self.temperature < 0 or self.concurrency < 1:
+            raise ValueError(
+                f"temperature={self.temperature}, concurrency={self.concurrency}: use 0 or more, 1 or more"
+            )
+
+
+def judge_prompt(name: str) -> Prompt:
+    """What a judge is asked: ``attribute``, ``scene`` or ``question``."""
+    return Prompt(f"judge/{name}", (_PROMPTS / f"{name}.md").read_text(encoding="utf-8"))
+
+
+def ask_judge(
+    judge: ChatModel,
+    text: str,
+    settings: JudgeSettings,
+    vote: int,
+    read: Callable[[str], int | None],
+    *,
+    num_attempts: int = 0,
+) -> int | None:
+    """One vote.
+
+    Args:
+        judge: a chat model.
+        text: what it reads.
+        settings: how it is asked.
+        vote: number of the vote, from 0.
+        read: what an answer says; None if it says nothing.
+        num_attempts: how often all votes on the item were cast before, so that none is cast with the same seed again.
+
+    Raises:
+        ChatError: if the judge does not answer.
+    """
+    for again in range(_TRIES):
+        seed = settings.seed + vote + settings.votes * (_TRIES * num_attempts + again)
+        reply = judge.ask(
+            [ChatMessage("user", text)], max_tokens=_ANSWER_TOKENS, temperature=settings.temperature, seed=seed
+        )
+        answer = read(reply.text)
+        if answer is not None:
+            return answer
+    return None
+
+
+def read_verdict(text: str) -> int | None:
+    """1 for yes, 0 for no, None for anything else."""
+    match = _VERDICT.fullmatch(text)
+    return None if match is None else int(match[1].lower() == "yes")
+
+
+def majority(votes: Sequence[int | None]) -> float | None:
+    """What more than half of all votes say."""
+    value, count = Counter(votes).most_common(1)[0]
+    return None if value is None or 2 * count <= len(votes) else float(value)
+
+
+def judge_items(
+    items: Sequence[str],
+    judge: Callable[[str, int], Line],
+    log: VerdictLog,
+    *,
+    concurrency: int,
+    max_failures: int = 10,
+    progress: bool = False,
+) -> None:
+    """Judges the items that have no verdict yet, several at a time.
+
+    Args:
+        items: ids of all items.
+        judge: gives the verdict on an item, from its id and the number of attempts before: what goes into the file
+            beside ``kind`` and ``id``. It raises ChatError where there is none.
+        log: where verdicts go.
+        concurrency: items at a time.
+        max_failures: stop when so many in a row get no verdict.
+        progress: show a progress bar.
+
+    Raises:
+        ChatError: if the judge cannot answer at all, or fails too often in a row.
+    """
+    left = [item for item in items if item not in log.verdicts]
+    in_a_row = 0
+    with ThreadPoolExecutor(concurrency, thread_name_prefix="judge") as executor:
+        futures = {executor.submit(judge, item, log.attempts.get(item, 0)): item for item in left}
+        try:
+            for future in tqdm(as_completed(futures), total=len(left), unit="item", disable=not progress):
+                item = futures[future]
+                try:
+                    log.write({"kind": VERDICT, "id": item, **future.result()})
+                    in_a_row = 0
+                except ChatError as error:
+                    log.write({"kind": FAILURE, "id": item, "error": str(error)})
+                    in_a_row += 1
+                    if error.fatal or in_a_row >= max_failures:
+                        raise ChatError(f"the judge gave up ({error}); run again to go on", fatal=True) from error
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,1 @@
+"""The multiple-choice benchmarks: layout and rule of each."""

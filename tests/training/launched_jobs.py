@@ -1,0 +1,186 @@
+"""Training programs under ``accelerate launch``, many of them in one launch: importing takes longer than a tiny run.
+
+:class:`Launch` starts this file as users start a script, with a shipped configuration. Its processes import everything
+once, then wait for jobs; of each job, every process runs the script in a child of its own, so that nothing of one run
+is left for the next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import runpy
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch.distributed import PrefixStore
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH_CONFIGS = ROOT / "training" / "configs" / "accelerate"
+POLL_SECONDS = 0.01
+GRACE_SECONDS = 20  # for the other processes when one has failed: they may wait for it without end
+
+
+class Launch:
+    """Processes that a shipped configuration starts, waiting for jobs; leaving the context stops them.
+
+    Args:
+        mode: name of a file of ``training/configs/accelerate``.
+        folder: where jobs and what they say are kept.
+        num_processes: how many the configuration starts.
+    """
+
+    def __init__(self, mode: str, folder: Path, num_processes: int) -> None:
+        folder.mkdir(parents=True)
+        self._mode, self._folder, self._num_processes = mode, folder, num_processes
+        self._num_jobs = 0
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
+        environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+        self._log = (folder / "launch.log").open("wb")
+        self._process = subprocess.Popen(
+            [*launcher, "--config_file", str(LAUNCH_CONFIGS / f"{mode}.yaml"), __file__, str(folder), str(os.getpid())],
+            cwd=ROOT, env=environment, stdout=self._log, stderr=self._log,
+        )  # fmt: skip
+
+    def __enter__(self) -> Launch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        (self._folder / "stop").touch()
+        try:
+            self._process.wait(timeout=GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._log.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it takes further jobs."""
+        return self._process.poll() is None
+
+    def run(self, script: str, config: Any, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Runs a script on all processes.
+
+        Args:
+            script: its path in the repository.
+            config: the dataclass that ``--config`` reads.
+            timeout: seconds until the launch counts as stuck.
+
+        Returns:
+            The first exit status that is not zero, and what all processes wrote to stderr.
+        """
+        number, self._num_jobs = self._num_jobs, self._num_jobs + 1
+        settings = self._folder / f"{number}.config.json"
+        settings.write_text(json.dumps(dataclasses.asdict(config)))
+        _put(self._folder / f"{number}.job", json.dumps([script, "--config", str(settings)]))
+        reports = [self._folder / f"{number}.{rank}.status" for rank in range(self._num_processes)]
+        deadline = time.monotonic() + timeout
+        while not all(report.exists() for report in reports):
+            failed = any(report.exists() and int(report.read_text()) for report in reports)
+            deadline = min(deadline, time.monotonic() + GRACE_SECONDS) if failed else deadline
+            if time.monotonic() > deadline or not self.is_alive:
+                self._process.kill()
+                break
+            time.sleep(POLL_SECONDS)
+        statuses = [int(report.read_text()) if report.exists() else -9 for report in reports]
+        said = [path.read_text() for path in sorted(self._folder.glob(f"{number}.*.stderr"))]
+        log = "" if self.is_alive else (self._folder / "launch.log").read_text()
+        return subprocess.CompletedProcess(
+            [self._mode, script], next((status for status in statuses if status), 0), stderr=log + "\n".join(said)
+        )
+
+
+class Launches:
+    """One :class:`Launch` per configuration, started when first used."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count()
+        self._running: dict[str, Launch] = {}
+
+    def run(self, mode: str, script: str, config: Any) -> subprocess.CompletedProcess[str]:
+        """Runs a script under a shipped configuration; see :meth:`Launch.run`."""
+        if mode not in self._running or not self._running[mode].is_alive:
+            folder = self._folder / f"{mode}-{next(self._numbers)}"
+            self._running[mode] = Launch(mode, folder, 1 if mode == "single" else 2)
+        return self._running[mode].run(script, config)
+
+    def stop(self) -> None:
+        for launch in self._running.values():
+            with launch:
+                pass
+
+
+def _put(path: Path, text: str) -> None:
+    """Writes a file that appears whole."""
+    path.with_suffix(".tmp").write_text(text)
+    path.with_suffix(".tmp").rename(path)
+
+
+# --- what is launched -------------------------------------------------------------------------------------------------
+
+
+def wait_for(path: Path, stop: Path, driver: int) -> bool:
+    """Waits for a job; False if there will be none, also because the tests were killed."""
+    while not path.exists():
+        if stop.exists() or not Path(f"/proc/{driver}").exists():
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def run_child(folder: Path, number: int, rank: str, arguments: list[str]) -> None:
+    """Becomes the program; never returns."""
+    torch.set_num_threads(1)  # replaces the thread pool that fork left broken
+    # Processes find each other through the launcher's store, which still holds the addresses of earlier jobs.
+    rendezvous: Any = sys.modules["torch.distributed.rendezvous"]  # the package hides it behind a function of its name
+    create = rendezvous._create_c10d_store
+    rendezvous._create_c10d_store = lambda *args, **kwargs: PrefixStore(f"job_{number}", create(*args, **kwargs))
+    with (folder / f"{number}.{rank}.stderr").open("wb") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+        os.dup2(file.fileno(), sys.stdout.fileno())
+    sys.argv = arguments
+    sys.path[0] = str(ROOT / Path(arguments[0]).parent)  # as for a script that Python starts
+    status = 0
+    try:
+        runpy.run_path(str(ROOT / arguments[0]), run_name="__main__")
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            sys.stderr.write(f"{error.code}\n")
+    except BaseException:
+        status = 1
+        sys.excepthook(*sys.exc_info())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def main() -> None:
+    folder, driver, rank = Path(sys.argv[1]), int(sys.argv[2]), os.environ.get("RANK", "0")
+    import audiollm.training.sft
+    import audiollm.training.train_decoder
+    import audiollm.training.train_tokenizer  # noqa: F401  # for the children, which need not import it again
+
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        import deepspeed  # noqa: F401
+    for number in itertools.count():
+        job = folder / f"{number}.job"
+        if not wait_for(job, folder / "stop", driver):
+            return
+        child = os.fork()
+        if child == 0:
+            run_child(folder, number, rank, json.loads(job.read_text()))
+        _put(folder / f"{number}.{rank}.status", str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+
+
+if __name__ == "__main__":
+    main()
