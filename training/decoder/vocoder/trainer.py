@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from audiollm.benchmarks.speech.judges.transcription import Transcriber
+from audiollm.data.files.json_document import write_json
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.training.decoder.base import DecoderRun, clip_gradients, set_learning_rate
 from audiollm.training.decoder.columns import pitch_column
@@ -38,7 +39,6 @@ from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.checkpoints import Stateful
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import adamw
-from audiollm.training.loop.record import write_json
 
 from .discriminators import Discriminators, Judgement
 from .evaluation import PitchErrors, mean_pitch_errors, pitch_errors

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import auto_cli, set_parsing_settings
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from audiollm.data.files.atomic import atomic_write
-from audiollm.training.loop.record import write_json
+from audiollm.data.files.json_document import write_json
+from audiollm.program import run_program
 from audiollm.training.recipes.sap_sae.summary import (
     CLASS_PROBE,
     CODE_METRICS,
@@ -252,14 +251,5 @@ def _gates(runs: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def main() -> None:
-    """Reads the flags and writes; user errors end in one message and exit status 1."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    try:
-        write_page(auto_cli(SapSaeReportConfig, as_positional=False))
-    except (ValueError, OSError) as error:
-        sys.exit(f"sap_sae_report: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    run_program(SapSaeReportConfig, write_page, name="sap_sae.report")
