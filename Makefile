@@ -9,10 +9,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A worker per core; each file's tests stay together, launches first. `make unit PARALLEL=` runs them in one process.
+PARALLEL ?= -n auto --dist loadgroup --no-loadscope-reorder
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo decoder mini evidence scores test lint types unit slow clean
+.PHONY: demo decoder mini evidence scores test lint types unit shuffled slow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python training/demo.py --output runs/demo $(DEMO_FLAGS)
@@ -42,7 +44,11 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/pytest $(PYTEST_FLAGS)
+	$(BIN)/pytest $(PARALLEL) $(PYTEST_FLAGS)
+
+# In another order at every run; the seed that is printed repeats it (PYTEST_FLAGS="-p randomly --randomly-seed=N").
+shuffled: $(VENV)/.installed-dev
+	$(BIN)/pytest -p randomly $(PARALLEL) $(PYTEST_FLAGS)
 
 # Whole journeys that take minutes each (the demo itself, downloads from package registries).
 slow: $(VENV)/.installed-dev

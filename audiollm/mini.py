@@ -1,4 +1,4 @@
-"""The embedded default model, `mini`: small enough to be part of the package, so that every command works offline."""
+"""The embedded default model, `mini`: where it lies; small enough that every command works offline."""
 
 from __future__ import annotations
 

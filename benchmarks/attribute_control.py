@@ -10,7 +10,6 @@ of the same text. Example::
 from __future__ import annotations
 
 import json
-import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from audiollm.benchmarks.harness.figures import write_figures
+from audiollm import speaking
+from audiollm.benchmarks.harness.actions import Actions, run_action
+from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
 from audiollm.benchmarks.speech.judges.attributes import (
     JUDGED,
     AttributeJudge,
@@ -37,6 +38,8 @@ from audiollm.data.audio.writing import save_audio
 from audiollm.data.files.lock import locked_folder
 from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes
 from audiollm.data.voices.levels import characters_per_second
+from audiollm.environment import find_device
+from audiollm.modeling import AudioLLM
 
 RESULT_NAME = "result.json"
 MEASURED = ("pitch", "speed")
@@ -63,21 +66,23 @@ class AttributeControlConfig:
     judge: str | None = None
     """Who hears gender, age and emotion: a training checkpoint of an audio tokenizer with its SAP decoder, or
     http://…/v1#model or hf:folder for a chat model that hears. Without one, only pitch and speed are measured."""
-    attributes: str = "gender,age,emotion,pitch,speed"
-    """Which, with commas between."""
+    attributes: tuple[str, ...] = (*JUDGED, *MEASURED)
+    """Which."""
     texts: str | None = None
     """File with a text on each line; a few neutral sentences if not given."""
     seed: int = 0
     """Of what is drawn."""
     max_seconds: float | None = None
     """Of one utterance."""
-    device: str = "cpu"
-    """Where the model computes."""
+    device: str | None = None
+    """Torch device; the first GPU when there is one."""
+    json: bool = False
+    """Print the result without single recordings as JSON."""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.attributes.split(",") if name not in (*JUDGED, *MEASURED)]
-        if unknown:
-            raise ValueError(f"attributes={self.attributes!r}: there are {', '.join((*JUDGED, *MEASURED))}")
+        for name in self.attributes:
+            if name not in (*JUDGED, *MEASURED):
+                raise ValueError(f"attributes: no attribute {name!r}; there are {', '.join((*JUDGED, *MEASURED))}")
 
 
 @dataclass(frozen=True)
@@ -123,9 +128,9 @@ def measure(
     """
     folder, texts = Path(config.output), read_texts(config.texts)
     judge = judge or (open_judge(config.judge) if config.judge is not None else None)
-    wanted = [name for name in config.attributes.split(",") if judge is not None or name in MEASURED]
+    wanted = [name for name in config.attributes if judge is not None or name in MEASURED]
     if not wanted:
-        raise ValueError(f"attributes {config.attributes} need a judge: name one with --judge")
+        raise ValueError(f"attributes {','.join(config.attributes)} need a judge: name one with --judge")
     requests = requests_of(texts, wanted)
     with locked_folder(folder):
         model: dict[str, str | None] = {"model": config.model}
@@ -148,7 +153,7 @@ def measure(
                 {**asdict(request), "file": request.file_name, **one}
                 for request, one in zip(requests, heard, strict=True)
             ],
-            "config": asdict(config),
+            "config": recorded_config(config, device=find_device(config.device)),
         }
         write_figures(result, str(folder / RESULT_NAME))
         return result
@@ -170,14 +175,11 @@ def read_texts(path: str | None) -> list[str]:
 
 def _speaker(config: AttributeControlConfig) -> tuple[Speak, dict[str, str | None]]:
     """What speaks, and which model it is."""
-    from audiollm.modeling import AudioLLM
-    from audiollm.speaking import speak
-
-    model = AudioLLM.from_pretrained(config.model, device=config.device)
+    model = AudioLLM.from_pretrained(config.model, device=find_device(config.device))
     limit: dict[str, Any] = {} if config.max_seconds is None else {"max_seconds": config.max_seconds}
 
     def say(text: str, voice: VocalAttributes, seed: int) -> tuple[Tensor, int]:
-        result = speak(model, text, voice, seed=seed, **limit)
+        result = speaking.speak(model, text, voice, seed=seed, **limit)
         return result.waveform, result.sample_rate
 
     return say, speaking_model_facts(model, config.model)
@@ -288,12 +290,17 @@ def _medians(own: Sequence[tuple[Request, Mapping[str, Any]]], measure_name: str
     return {value: median(found) if found else None for value, found in by_value.items()}
 
 
-def show(result: Mapping[str, Any], *, as_json: bool) -> None:
-    """Prints a table of confusions for each attribute, or all but single recordings as JSON."""
-    if as_json:
-        shown = {key: value for key, value in result.items() if key != "recordings"}
-        sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
-        return
+def run(config: AttributeControlConfig) -> None:
+    """Whether a model speaks with the gender, age, emotion, pitch and speed that it is asked for."""
+    result = measure(config)
+    if config.json:
+        print_json(result, "recordings")
+    else:
+        show_confusions(result)
+
+
+def show_confusions(result: Mapping[str, Any]) -> None:
+    """Prints a table of confusions for each attribute."""
     console = Console(markup=False)
     for name, figures in result["attributes"].items():
         by = result["judge"] if name in JUDGED else "measured, by place among recordings of the same text"
@@ -307,7 +314,7 @@ def show(result: Mapping[str, Any], *, as_json: bool) -> None:
         console.print(table)
 
 
-if __name__ == "__main__":
-    from audiollm.cli.app import main
+ACTIONS: Actions = {"run": run}
 
-    main(["bench", "attribute-control", *sys.argv[1:]])
+if __name__ == "__main__":
+    run_action(ACTIONS, name="attribute_control")

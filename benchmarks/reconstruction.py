@@ -8,15 +8,14 @@ Each tokenizer has a row, and so have the recordings themselves: without that ro
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from audiollm.benchmarks.harness.figures import write_figures
+from audiollm.benchmarks.harness.actions import Actions, run_action
+from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
 from audiollm.benchmarks.harness.identity import file_identity
 from audiollm.benchmarks.speech.judges.judging import SpeechJudges, SpokenRecording, mean_and_count, verdict_figures
 from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
@@ -32,8 +31,11 @@ from audiollm.data.manifest import open_manifest
 from audiollm.data.records import TEXT_KEYS
 from audiollm.data.tokenizing.encoding import clip_part
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
+from audiollm.environment import find_device
+from audiollm.mini import tokenizer_or_mini
 from audiollm.reconstruction import reconstruct
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 RESULT_NAME = "result.json"
 VERDICTS_NAME = "verdicts.jsonl"
@@ -44,9 +46,9 @@ TRUTH = "ground truth"
 class ReconstructionConfig:
     """Audio tokenizers on one set of recordings."""
 
-    tokenizers: str
-    """Audio tokenizers with waveform decoders, with commas between: folders, Hub ids or mini, each as name=folder if it
-    is to have another name."""
+    tokenizers: tuple[str, ...]
+    """Audio tokenizers with waveform decoders: folders, Hub ids or mini, each as name=folder if it is to have another
+    name."""
     data: str
     """Recordings: records with audio and text (JSONL, parquet, …). Those without text have no word error rate."""
     output: str
@@ -57,8 +59,8 @@ class ReconstructionConfig:
     """Only the first so many."""
     language: str = "en"
     """Of the speech."""
-    metrics: str = "stoi,mel_distance"
-    """Distances to the original, with commas between: stoi, pesq, mel_distance, mcd."""
+    metrics: tuple[str, ...] = ("stoi", "mel_distance")
+    """Distances to the original: stoi, pesq, mel_distance, mcd."""
     voice: Literal["auto", "speaker", "none"] = "auto"
     """Whether a speaker encoder describes the original for the decoder; auto: where its vectors fit."""
     speaker_encoder: str = "resemblyzer"
@@ -73,13 +75,15 @@ class ReconstructionConfig:
     """Speaker encoder that measures likeness, or none."""
     mos: str = "dnsmos"
     """Predictor of opinion, or none."""
-    device: str = "cpu"
-    """Where models compute."""
+    device: str | None = None
+    """Torch device; the first GPU when there is one."""
+    json: bool = False
+    """Print the result without single recordings as JSON."""
 
     def __post_init__(self) -> None:
-        for metric in metric_names(self.metrics):
+        for metric in self.metrics:
             if metric not in METRICS:
-                raise ValueError(f"metrics={self.metrics!r}: there are {', '.join(METRICS)}")
+                raise ValueError(f"metrics: no metric {metric!r}; there are {', '.join(METRICS)}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit={self.limit}: use 1 or more")
 
@@ -93,24 +97,19 @@ class Original:
     text: str | None
 
 
-def metric_names(metrics: str) -> list[str]:
-    """Reads ``stoi,mel_distance``."""
-    return [name for name in metrics.split(",") if name]
-
-
-def tokenizer_names(tokenizers: str) -> dict[str, str]:
-    """Reads ``mini,other=folder`` as sources by name.
+def tokenizer_names(tokenizers: Sequence[str]) -> dict[str, str]:
+    """Reads ``mini`` and ``other=folder`` as sources by name.
 
     Raises:
         ValueError: a name is there twice, or is none.
     """
     found: dict[str, str] = {}
-    for entry in tokenizers.split(","):
+    for entry in tokenizers:
         name, equals, source = entry.partition("=")
         source = source if equals else entry
         name = name if equals else Path(entry).name
         if not name or not source or name in found or name == TRUTH or name != Path(name).name:
-            raise ValueError(f"tokenizers={tokenizers!r}: {entry!r} needs a name of its own; write name=folder")
+            raise ValueError(f"tokenizers={','.join(tokenizers)}: {entry!r} needs a name of its own; write name=folder")
         found[name] = source
     return found
 
@@ -130,7 +129,7 @@ def measure(config: ReconstructionConfig, tokenizers: Mapping[str, AudioTokenize
         AudioError: a recording of the data cannot be used.
         OSError: a model cannot be had.
     """
-    folder = Path(config.output)
+    folder, device = Path(config.output), find_device(config.device)
     with locked_folder(folder):
         originals = _write_originals(config, folder)
         judges = SpeechJudges(
@@ -138,16 +137,18 @@ def measure(config: ReconstructionConfig, tokenizers: Mapping[str, AudioTokenize
             config.similarity,
             config.mos,
             language=config.language,
-            device=config.device,
+            device=device,
         )
         truth_paths = {original.id: original.path for original in originals}
         rows = {TRUTH: _judge(config, judges, originals, truth_paths, folder / "ground_truth")}
         for name, source in tokenizer_names(config.tokenizers).items() if tokenizers is None else tokenizers.items():
-            tokenizer = _load(source, config.device) if isinstance(source, str) else source
+            tokenizer = _load(source, device) if isinstance(source, str) else source
             place = folder / name
             facts = _facts(tokenizer, config)
             check_identity(place, facts)
-            paths, failures = _reconstruct_all(config, tokenizer, originals, place / "wavs", facts["speaker_encoder"])
+            paths, failures = _reconstruct_all(
+                config, tokenizer, originals, place / "wavs", facts["speaker_encoder"], device
+            )
             row = _judge(config, judges, originals, paths, place)
             rows[name] = row | {"tokenizer": facts, "bitrate_bps": facts["bitrate_bps"], "failures": failures}
         result = {
@@ -156,16 +157,13 @@ def measure(config: ReconstructionConfig, tokenizers: Mapping[str, AudioTokenize
             "n_items": len(originals),
             "judges": judges.names,
             "rows": rows,
-            "config": asdict(config),
+            "config": recorded_config(config, device=device),
         }
         write_figures(result, str(folder / RESULT_NAME))
         return result
 
 
 def _load(source: str, device: str) -> AudioTokenizer:
-    from audiollm.mini import tokenizer_or_mini
-    from audiollm.tokenizer.modeling import UniAudioTokenizer
-
     return UniAudioTokenizer.from_pretrained(tokenizer_or_mini(source), encoder_only=True, device=device).eval()
 
 
@@ -221,10 +219,11 @@ def _reconstruct_all(
     originals: Sequence[Original],
     folder: Path,
     encoder_name: str | None,
+    device: str,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Makes what is not there yet; returns the paths, and the error of each recording that cannot be made."""
     folder.mkdir(parents=True, exist_ok=True)
-    speaker: SpeakerEncoder | None = None if encoder_name is None else load_speaker_encoder(encoder_name, config.device)
+    speaker: SpeakerEncoder | None = None if encoder_name is None else load_speaker_encoder(encoder_name, device)
     failures = {}
     for original in originals:
         path = folder / f"{original.id}.wav"
@@ -260,29 +259,26 @@ def _judge(
         "missing": sorted({original.id for original in originals} - {original.id for original in there}),
         "num_without_text": len(originals) - len(with_text),
         **verdict_figures(verdicts),
-        **{
-            metric: mean_and_count([own[metric] for own in distances])["mean"]
-            for metric in metric_names(config.metrics)
-        },
+        **{metric: mean_and_count([own[metric] for own in distances])["mean"] for metric in config.metrics},
         "distances": [{"id": original.id, **own} for original, own in zip(there, distances, strict=True)],
         **word_figures(asked, heard, config.language, folder),
     }
 
 
 def _distances(config: ReconstructionConfig, made: str, original: str) -> dict[str, float | None]:
-    return waveform_scores(metric_names(config.metrics), load_audio(made), load_audio(original))
+    return waveform_scores(config.metrics, load_audio(made), load_audio(original))
 
 
-def show(result: Mapping[str, Any], *, as_json: bool) -> None:
-    """Prints a row for each tokenizer and the ground truth, or all but single recordings as JSON."""
-    if as_json:
-        rows = {name: without_recordings(row) for name, row in result["rows"].items()}
-        sys.stdout.write(json.dumps({**result, "rows": rows}, ensure_ascii=False) + "\n")
+def run(config: ReconstructionConfig) -> None:
+    """What recordings keep when they go through the codes of audio tokenizers, beside the recordings themselves."""
+    result = measure(config)
+    if config.json:
+        print_json(result | {"rows": {name: without_recordings(row) for name, row in result["rows"].items()}})
     else:
         show_speech_table(result["rows"], result["judges"])
 
 
-if __name__ == "__main__":
-    from audiollm.cli.app import main
+ACTIONS: Actions = {"run": run}
 
-    main(["bench", "reconstruction", *sys.argv[1:]])
+if __name__ == "__main__":
+    run_action(ACTIONS, name="reconstruction")

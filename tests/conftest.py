@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections import deque
@@ -11,6 +12,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker per core: more threads, also of what tests start, only wait
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch and numpy are imported
 
 import numpy as np
 import pytest
@@ -167,3 +171,14 @@ def chat_server() -> Iterator[ChatServer]:
     server = ChatServer()
     yield server
     server.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Plans for several workers: a file's tests stay together, and so do, first of all, those that share a launch.
+
+    Only with ``--dist loadgroup`` of pytest-xdist. Launches come first since they take longest.
+    """
+    for item in items:
+        shares_a_launch = "launches" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("launches" if shares_a_launch else item.nodeid.split("::")[0]))
+    items.sort(key=lambda item: "launches" not in getattr(item, "fixturenames", ()))

@@ -21,7 +21,7 @@ REPLY_CUT, RECORDING_CUT = "reply_cut", "recording_cut"
 
 @dataclass
 class PredictionFile:
-    """A file of predictions, to be read once.
+    """A file of predictions; its records can be gone through once, or as often as wanted after :meth:`read`.
 
     Attributes:
         path: the file.
@@ -39,6 +39,11 @@ class PredictionFile:
     problems: list[str] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
     cut: dict[str, set[str]] = field(default_factory=lambda: {REPLY_CUT: set(), RECORDING_CUT: set()})
+
+    def read(self) -> PredictionFile:
+        """Reads all records, so that they can be gone through more than once."""
+        self.records = list(self.records)
+        return self
 
     @property
     def sha256(self) -> str:

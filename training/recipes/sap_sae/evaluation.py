@@ -22,8 +22,8 @@ import numpy as np
 from torch import Tensor
 
 from audiollm.benchmarks.codes.clustering import cluster_codes
-from audiollm.benchmarks.codes.views import ClipViews, view_clips
-from audiollm.benchmarks.sound_classes import probe_view
+from audiollm.benchmarks.codes.features import ClipFeatures, encode_clips
+from audiollm.benchmarks.codes.probing import probe_by_parts
 from audiollm.data.audio.degradation import coloured_noise
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.files.json_document import write_json
@@ -141,7 +141,7 @@ def figures_of_codes(tokenizer: UniAudioTokenizer, data: ExperimentData, type_cl
 class _Probed:
     """Held-out clips as a tokenizer sees them, and the accuracies of probes by view."""
 
-    test: ClipViews
+    test: ClipFeatures
     probes: dict[str, dict[str, float]]
 
 
@@ -152,14 +152,16 @@ def _probed(
     labels: Sequence[str],
 ) -> _Probed:
     views = {
-        name: view_clips(tokenizer, [load_clip(record) for record in records], SAMPLE_RATE)
+        name: encode_clips(tokenizer, [load_clip(record) for record in records], SAMPLE_RATE)
         for name, records in (("train", train), ("test", test))
     }
     parts = [(np.arange(len(train)), np.arange(len(train), len(train) + len(test)))]
     return _Probed(
         views["test"],
         {
-            view: probe_view(np.concatenate([views["train"].vectors[view], views["test"].vectors[view]]), labels, parts)
+            view: probe_by_parts(
+                np.concatenate([views["train"].vectors[view], views["test"].vectors[view]]), labels, parts
+            )
             for view in views["test"].vectors
         },
     )
