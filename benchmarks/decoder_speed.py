@@ -34,7 +34,6 @@ from audiollm.benchmarks.speed.plain.decoder import PlainDecoder
 from audiollm.benchmarks.speed.timing import in_turns, path_figures
 from audiollm.program import run_program
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
-from audiollm.tokenizer.decoder.inputs import DEFAULT_SEED
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
 
