@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer
 
-from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
-from audiollm.tokenizer.configuration import SAMPLE_RATE
+from audiollm.tokenizer.configuration import SAMPLE_RATE, UniAudioTokenizerConfig
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
