@@ -6,12 +6,10 @@ An Audio-LLM's folder is that of its causal LM and its text tokenizer, with ``pr
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 
+from audiollm.data.files.atomic import atomic_folder
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.checkpoints.folders import find_folder
 from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder_beside
@@ -102,8 +101,8 @@ def copy_audio_tokenizer(source: Path, target: Path) -> None:
     """
     if target.exists() and source.resolve() == target.resolve():
         return
-    with _replaced(target) as new:
-        shutil.copytree(source, new)
+    with atomic_folder(target) as new:
+        shutil.copytree(source, new, dirs_exist_ok=True)
         copy_decoder_beside(source, new)
 
 
@@ -118,17 +117,5 @@ def save_audio_tokenizer(audio_tokenizer: AudioTokenizer, target: Path) -> None:
             f"{type(audio_tokenizer).__name__} cannot be saved (it is no PreTrainedAudioTokenizerBase): "
             "give the processor codec_path= instead"
         )
-    with _replaced(target) as new:
+    with atomic_folder(target) as new:
         audio_tokenizer.save_pretrained(new)
-
-
-@contextlib.contextmanager
-def _replaced(target: Path) -> Iterator[Path]:
-    """Gives a place to write a folder, which then takes the place of ``target``; an error leaves that as it was."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as staging:
-        new = Path(staging) / target.name
-        yield new
-        if target.exists():
-            target.rename(Path(staging) / "old")
-        new.rename(target)

@@ -1,4 +1,4 @@
-"""The embedded default model, `mini`: small enough to be part of the package, so that every command works offline."""
+"""The embedded default model, `mini`: where it lies; small enough that every command works offline."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def model_or_mini(name: str | os.PathLike[str] | None) -> str:
     return str(mini_folder()) if name is None or name == MINI else os.fspath(name)
 
 
-def tokenizer_or_mini(name: str | os.PathLike[str] | None) -> str:
+def audio_tokenizer_or_mini(name: str | os.PathLike[str] | None) -> str:
     """The same for an audio tokenizer.
 
     Raises:

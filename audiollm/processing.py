@@ -24,7 +24,7 @@ from audiollm.chat.input import AudioSource, Chat, audio_parts, is_batch_of_chat
 from audiollm.chat.rendering import ConversationRenderer, Piece, marks_assistant_turns
 from audiollm.chat.segments import AudioSegment, TextSegment, split_segments
 from audiollm.data.collation import IGNORED_LABEL, collate
-from audiollm.data.conversation.loading import AudioPart, Conversation
+from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
@@ -176,7 +176,7 @@ class AudioLLMProcessor(ProcessorMixin):
         template = chat_template or self.chat_template
         options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
         if not tokenize:
-            codes = iter(self._codes_of([part for one in conversations for part in one.audio_parts]))
+            codes = iter(self._codes_of([part for conversation in conversations for part in conversation.audio_parts]))
             texts = [self._renderer.text(one, template, codes, **options) for one in conversations]
             return texts if is_batch else texts[0]
         encoded = self._encode(conversations, template, max_length, **options)
@@ -382,7 +382,7 @@ class AudioLLMProcessor(ProcessorMixin):
         max_length: int | None,
         **options: bool,
     ) -> list[EncodedConversation]:
-        codes = iter(self._codes_of([part for one in conversations for part in one.audio_parts]))
+        codes = iter(self._codes_of([part for conversation in conversations for part in conversation.audio_parts]))
         pieces_of = [self._renderer.pieces(one, template, **options) for one in conversations]
         for piece in chain.from_iterable(pieces_of):
             if piece.is_audio:

@@ -122,7 +122,7 @@ def reconstruct(
         source=source,
         output=output,
         mono=mono,
-        codes=torch.cat(recorder.pieces),
+        codes=torch.cat(recorder.codes),
         source_sample_rate=info.sample_rate,
         source_seconds=info.duration_seconds,
         sample_rate=decoder.sample_rate,
@@ -154,19 +154,19 @@ class _Recorder:
     """Passes codes ``[n]`` on, and keeps them."""
 
     def __init__(self, codes: Iterator[Tensor]) -> None:
-        self.pieces: list[Tensor] = []
-        self._codes = codes
+        self.codes: list[Tensor] = []
+        self._source = codes
 
     def __iter__(self) -> Iterator[Tensor]:
-        for piece in self._codes:
-            if piece.numel():
-                self.pieces.append(piece)
-                yield piece
+        for chunk in self._source:
+            if chunk.numel():
+                self.codes.append(chunk)
+                yield chunk
 
 
 def _decode_whole(decoder: SpeechDecoder, codes: _Recorder) -> list[Tensor]:
-    pieces = list(codes)
-    return decoder.decode([[torch.cat(pieces)]])[0] if pieces else []
+    chunks = list(codes)
+    return decoder.decode([[torch.cat(chunks)]])[0] if chunks else []
 
 
 def _prompt_setting(prompt: Any) -> dict[str, Any]:

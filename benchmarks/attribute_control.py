@@ -10,7 +10,6 @@ of the same text. Example::
 from __future__ import annotations
 
 import json
-import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from audiollm.benchmarks.harness.figures import write_figures
+from audiollm import speaking
+from audiollm.benchmarks.harness.actions import Actions, run_action
+from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
+from audiollm.benchmarks.harness.identity import check_identity
 from audiollm.benchmarks.speech.judges.attributes import (
     JUDGED,
     AttributeJudge,
@@ -32,11 +34,13 @@ from audiollm.benchmarks.speech.judges.attributes import (
     read_attributes,
     speech_seconds,
 )
-from audiollm.benchmarks.speech.synthesis import check_identity, speaking_model_facts
+from audiollm.benchmarks.speech.synthesis import speaking_model_facts
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.files.lock import locked_folder
 from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes
 from audiollm.data.voices.levels import characters_per_second
+from audiollm.environment import find_device
+from audiollm.modeling import AudioLLM
 
 RESULT_NAME = "result.json"
 MEASURED = ("pitch", "speed")
@@ -63,21 +67,23 @@ class AttributeControlConfig:
     judge: str | None = None
     """Who hears gender, age and emotion: a training checkpoint of an audio tokenizer with its SAP decoder, or
     http://…/v1#model or hf:folder for a chat model that hears. Without one, only pitch and speed are measured."""
-    attributes: str = "gender,age,emotion,pitch,speed"
-    """Which, with commas between."""
+    attributes: tuple[str, ...] = (*JUDGED, *MEASURED)
+    """Which."""
     texts: str | None = None
     """File with a text on each line; a few neutral sentences if not given."""
     seed: int = 0
     """Of what is drawn."""
     max_seconds: float | None = None
     """Of one utterance."""
-    device: str = "cpu"
-    """Where the model computes."""
+    device: str | None = None
+    """Torch device; the first GPU when there is one."""
+    json: bool = False
+    """Print the result without single recordings as JSON."""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.attributes.split(",") if name not in (*JUDGED, *MEASURED)]
-        if unknown:
-            raise ValueError(f"attributes={self.attributes!r}: there are {', '.join((*JUDGED, *MEASURED))}")
+        for name in self.attributes:
+            if name not in (*JUDGED, *MEASURED):
+                raise ValueError(f"attributes: no attribute {name!r}; there are {', '.join((*JUDGED, *MEASURED))}")
 
 
 @dataclass(frozen=True)
@@ -123,9 +129,9 @@ def measure(
     """
     folder, texts = Path(config.output), read_texts(config.texts)
     judge = judge or (open_judge(config.judge) if config.judge is not None else None)
-    wanted = [name for name in config.attributes.split(",") if judge is not None or name in MEASURED]
+    wanted = [name for name in config.attributes if judge is not None or name in MEASURED]
     if not wanted:
-        raise ValueError(f"attributes {config.attributes} need a judge: name one with --judge")
+        raise ValueError(f"attributes {','.join(config.attributes)} need a judge: name one with --judge")
     requests = requests_of(texts, wanted)
     with locked_folder(folder):
         model: dict[str, str | None] = {"model": config.model}
@@ -134,21 +140,21 @@ def measure(
         identity = model | {"texts": texts, "seed": config.seed, "max_seconds": config.max_seconds}
         check_identity(folder, identity)
         failures = _speak_all(speak, requests, folder / "wavs", config.seed)
-        words = _hear_all(judge, requests, folder) if judge is not None else {}
-        heard = [_heard(request, folder / "wavs", words) for request in requests]
-        _add_levels(requests, heard)
+        words = _ask_judge(judge, requests, folder) if judge is not None else {}
+        observations = [_observation(request, folder / "wavs", words) for request in requests]
+        _add_levels(requests, observations)
         result = {
             "benchmark": "attribute-control",
             **model,
             "judge": None if judge is None else judge.name,
             "num_texts": len(texts),
-            "attributes": {name: _figures(name, requests, heard) for name in wanted},
+            "attributes": {name: _figures(name, requests, observations) for name in wanted},
             "failures": failures,
             "recordings": [
                 {**asdict(request), "file": request.file_name, **one}
-                for request, one in zip(requests, heard, strict=True)
+                for request, one in zip(requests, observations, strict=True)
             ],
-            "config": asdict(config),
+            "config": recorded_config(config, device=find_device(config.device)),
         }
         write_figures(result, str(folder / RESULT_NAME))
         return result
@@ -170,14 +176,11 @@ def read_texts(path: str | None) -> list[str]:
 
 def _speaker(config: AttributeControlConfig) -> tuple[Speak, dict[str, str | None]]:
     """What speaks, and which model it is."""
-    from audiollm.modeling import AudioLLM
-    from audiollm.speaking import speak
-
-    model = AudioLLM.from_pretrained(config.model, device=config.device)
+    model = AudioLLM.from_pretrained(config.model, device=find_device(config.device))
     limit: dict[str, Any] = {} if config.max_seconds is None else {"max_seconds": config.max_seconds}
 
     def say(text: str, voice: VocalAttributes, seed: int) -> tuple[Tensor, int]:
-        result = speak(model, text, voice, seed=seed, **limit)
+        result = speaking.speak(model, text, voice, seed=seed, **limit)
         return result.waveform, result.sample_rate
 
     return say, speaking_model_facts(model, config.model)
@@ -203,20 +206,20 @@ def _speak_all(speak: Speak, requests: Sequence[Request], folder: Path, seed: in
     return failures
 
 
-def _hear_all(judge: AttributeJudge, requests: Sequence[Request], folder: Path) -> dict[str, str]:
+def _ask_judge(judge: AttributeJudge, requests: Sequence[Request], folder: Path) -> dict[str, str]:
     """The judge's words on each recording of a judged attribute; kept, so that a stopped run goes on."""
-    place = folder / "judge.json"
-    kept = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    path = folder / "judge.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     words: dict[str, str] = kept.get("words", {}) if kept.get("judge") == judge.name else {}
     for request in requests:
         name = request.file_name
         if request.attribute in JUDGED and name not in words and (folder / "wavs" / name).is_file():
-            words[name] = judge.hear(folder / "wavs" / name)
-            write_figures({"judge": judge.name, "words": words}, str(place))
+            words[name] = judge.describe(folder / "wavs" / name)
+            write_figures({"judge": judge.name, "words": words}, str(path))
     return words
 
 
-def _heard(request: Request, folder: Path, words: Mapping[str, str]) -> dict[str, Any]:
+def _observation(request: Request, folder: Path, words: Mapping[str, str]) -> dict[str, Any]:
     """What is known of a recording; ``heard`` is the value of its attribute, or why there is none."""
     path = folder / request.file_name
     if not path.is_file():
@@ -234,14 +237,14 @@ def _heard(request: Request, folder: Path, words: Mapping[str, str]) -> dict[str
     return facts
 
 
-def _add_levels(requests: Sequence[Request], heard: Sequence[dict[str, Any]]) -> None:
+def _add_levels(requests: Sequence[Request], observations: Sequence[dict[str, Any]]) -> None:
     """Gives measured attributes their level: the place of a recording among those of the same text.
 
     A text of which one recording cannot be measured has no places: its others are unreadable.
     """
     measured = {"pitch": "pitch_hz", "speed": "characters_per_second"}
     groups: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
-    for request, one in zip(requests, heard, strict=True):
+    for request, one in zip(requests, observations, strict=True):
         if request.attribute in MEASURED:
             groups[request.attribute, request.text_number].append(one)
     for (name, _), group in groups.items():
@@ -249,13 +252,13 @@ def _add_levels(requests: Sequence[Request], heard: Sequence[dict[str, Any]]) ->
         is_ranked = None not in values and len(set(values)) == len(values)
         for one in group:
             if one["heard"] != MISSING:
-                place = sorted(values).index(one[measured[name]]) if is_ranked else None
-                one["heard"] = UNREADABLE if place is None else CLOSED_VALUES[name][place]
+                rank = sorted(values).index(one[measured[name]]) if is_ranked else None
+                one["heard"] = UNREADABLE if rank is None else CLOSED_VALUES[name][rank]
 
 
-def _figures(name: str, requests: Sequence[Request], heard: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _figures(name: str, requests: Sequence[Request], observations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts of one attribute."""
-    own = [(request, one) for request, one in zip(requests, heard, strict=True) if request.attribute == name]
+    own = [(request, one) for request, one in zip(requests, observations, strict=True) if request.attribute == name]
     values = CLOSED_VALUES[name]
     columns = (*values, UNSAID, UNREADABLE, MISSING)
     confusion = {value: dict.fromkeys(columns, 0) for value in values}
@@ -288,12 +291,17 @@ def _medians(own: Sequence[tuple[Request, Mapping[str, Any]]], measure_name: str
     return {value: median(found) if found else None for value, found in by_value.items()}
 
 
-def show(result: Mapping[str, Any], *, as_json: bool) -> None:
-    """Prints a table of confusions for each attribute, or all but single recordings as JSON."""
-    if as_json:
-        shown = {key: value for key, value in result.items() if key != "recordings"}
-        sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
-        return
+def run(config: AttributeControlConfig) -> None:
+    """Whether a model speaks with the gender, age, emotion, pitch and speed that it is asked for."""
+    result = measure(config)
+    if config.json:
+        print_json(result, "recordings")
+    else:
+        show_confusions(result)
+
+
+def show_confusions(result: Mapping[str, Any]) -> None:
+    """Prints a table of confusions for each attribute."""
     console = Console(markup=False)
     for name, figures in result["attributes"].items():
         by = result["judge"] if name in JUDGED else "measured, by place among recordings of the same text"
@@ -307,7 +315,7 @@ def show(result: Mapping[str, Any], *, as_json: bool) -> None:
         console.print(table)
 
 
-if __name__ == "__main__":
-    from audiollm.cli.app import main
+ACTIONS: Actions = {"run": run}
 
-    main(["bench", "attribute-control", *sys.argv[1:]])
+if __name__ == "__main__":
+    run_action(ACTIONS, name="attribute_control")

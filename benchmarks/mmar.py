@@ -1,10 +1,18 @@
-"""MMAR: ``python benchmarks/mmar.py --model … --data …`` is ``audiollm bench mmar --model … --data …``."""
+"""MMAR: asks a model its questions and scores the replies; see ``questions/sets/mmar.py``.
+
+Other actions are ``check``, ``make``, ``predict``, ``export``, ``score`` and ``judge``. Examples::
+
+    python benchmarks/mmar.py --model mini --data MMAR --output results/mmar
+    accelerate launch benchmarks/mmar.py --model ours/checkpoint --data MMAR --output results/mmar
+    python benchmarks/mmar.py score --predictions theirs.json --mode strict --data MMAR
+"""
 
 from __future__ import annotations
 
-import sys
+from audiollm.benchmarks.harness.actions import run_action
+from audiollm.benchmarks.questions.actions import question_actions
+
+ACTIONS = question_actions("mmar")
 
 if __name__ == "__main__":
-    from audiollm.cli.app import main
-
-    main(["bench", "mmar", *sys.argv[1:]])
+    run_action(ACTIONS, name="mmar")

@@ -1,10 +1,18 @@
-"""MMAU: ``python benchmarks/mmau.py --model … --data …`` is ``audiollm bench mmau --model … --data …``."""
+"""MMAU: asks a model its questions and scores the replies; see ``questions/sets/mmau.py``.
+
+Other actions are ``check``, ``make``, ``predict``, ``export``, ``score`` and ``judge``. Examples::
+
+    python benchmarks/mmau.py --model mini --data MMAU --output results/mmau
+    accelerate launch benchmarks/mmau.py --model ours/checkpoint --data MMAU --output results/mmau
+    python benchmarks/mmau.py score --predictions theirs.json --mode strict --data MMAU
+"""
 
 from __future__ import annotations
 
-import sys
+from audiollm.benchmarks.harness.actions import run_action
+from audiollm.benchmarks.questions.actions import question_actions
+
+ACTIONS = question_actions("mmau")
 
 if __name__ == "__main__":
-    from audiollm.cli.app import main
-
-    main(["bench", "mmau", *sys.argv[1:]])
+    run_action(ACTIONS, name="mmau")

@@ -1,10 +1,18 @@
-"""MMSU: ``python benchmarks/mmsu.py --model … --data …`` is ``audiollm bench mmsu --model … --data …``."""
+"""MMSU: asks a model its questions and scores the replies; see ``questions/sets/mmsu.py``.
+
+Other actions are ``check``, ``make``, ``predict``, ``export``, ``score`` and ``judge``. Examples::
+
+    python benchmarks/mmsu.py --model mini --data MMSU --output results/mmsu
+    accelerate launch benchmarks/mmsu.py --model ours/checkpoint --data MMSU --output results/mmsu
+    python benchmarks/mmsu.py score --predictions theirs.json --mode strict --data MMSU
+"""
 
 from __future__ import annotations
 
-import sys
+from audiollm.benchmarks.harness.actions import run_action
+from audiollm.benchmarks.questions.actions import question_actions
+
+ACTIONS = question_actions("mmsu")
 
 if __name__ == "__main__":
-    from audiollm.cli.app import main
-
-    main(["bench", "mmsu", *sys.argv[1:]])
+    run_action(ACTIONS, name="mmsu")

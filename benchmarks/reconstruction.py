@@ -8,20 +8,19 @@ Each tokenizer has a row, and so have the recordings themselves: without that ro
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from audiollm.benchmarks.harness.figures import write_figures
-from audiollm.benchmarks.harness.identity import file_identity
+from audiollm.benchmarks.harness.actions import Actions, run_action
+from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
+from audiollm.benchmarks.harness.identity import check_identity, file_identity
 from audiollm.benchmarks.speech.judges.judging import SpeechJudges, SpokenRecording, mean_and_count, verdict_figures
 from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
 from audiollm.benchmarks.speech.reconstruction_report import METRICS, waveform_scores
-from audiollm.benchmarks.speech.synthesis import check_identity, decoder_fingerprint
+from audiollm.benchmarks.speech.synthesis import decoder_fingerprint
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
 from audiollm.data.audio.opening import AudioError
@@ -32,8 +31,11 @@ from audiollm.data.manifest import open_manifest
 from audiollm.data.records import TEXT_KEYS
 from audiollm.data.tokenizing.encoding import clip_part
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
+from audiollm.environment import find_device
+from audiollm.mini import audio_tokenizer_or_mini
 from audiollm.reconstruction import reconstruct
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 RESULT_NAME = "result.json"
 VERDICTS_NAME = "verdicts.jsonl"
@@ -44,9 +46,9 @@ TRUTH = "ground truth"
 class ReconstructionConfig:
     """Audio tokenizers on one set of recordings."""
 
-    tokenizers: str
-    """Audio tokenizers with waveform decoders, with commas between: folders, Hub ids or mini, each as name=folder if it
-    is to have another name."""
+    tokenizers: tuple[str, ...]
+    """Audio tokenizers with waveform decoders: folders, Hub ids or mini, each as name=folder if it is to have another
+    name."""
     data: str
     """Recordings: records with audio and text (JSONL, parquet, …). Those without text have no word error rate."""
     output: str
@@ -57,8 +59,8 @@ class ReconstructionConfig:
     """Only the first so many."""
     language: str = "en"
     """Of the speech."""
-    metrics: str = "stoi,mel_distance"
-    """Distances to the original, with commas between: stoi, pesq, mel_distance, mcd."""
+    metrics: tuple[str, ...] = ("stoi", "mel_distance")
+    """Distances to the original: stoi, pesq, mel_distance, mcd."""
     voice: Literal["auto", "speaker", "none"] = "auto"
     """Whether a speaker encoder describes the original for the decoder; auto: where its vectors fit."""
     speaker_encoder: str = "resemblyzer"
@@ -73,13 +75,15 @@ class ReconstructionConfig:
     """Speaker encoder that measures likeness, or none."""
     mos: str = "dnsmos"
     """Predictor of opinion, or none."""
-    device: str = "cpu"
-    """Where models compute."""
+    device: str | None = None
+    """Torch device; the first GPU when there is one."""
+    json: bool = False
+    """Print the result without single recordings as JSON."""
 
     def __post_init__(self) -> None:
-        for metric in metric_names(self.metrics):
+        for metric in self.metrics:
             if metric not in METRICS:
-                raise ValueError(f"metrics={self.metrics!r}: there are {', '.join(METRICS)}")
+                raise ValueError(f"metrics: no metric {metric!r}; there are {', '.join(METRICS)}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit={self.limit}: use 1 or more")
 
@@ -93,24 +97,19 @@ class Original:
     text: str | None
 
 
-def metric_names(metrics: str) -> list[str]:
-    """Reads ``stoi,mel_distance``."""
-    return [name for name in metrics.split(",") if name]
-
-
-def tokenizer_names(tokenizers: str) -> dict[str, str]:
-    """Reads ``mini,other=folder`` as sources by name.
+def tokenizer_names(tokenizers: Sequence[str]) -> dict[str, str]:
+    """Reads ``mini`` and ``other=folder`` as sources by name.
 
     Raises:
         ValueError: a name is there twice, or is none.
     """
     found: dict[str, str] = {}
-    for entry in tokenizers.split(","):
+    for entry in tokenizers:
         name, equals, source = entry.partition("=")
         source = source if equals else entry
         name = name if equals else Path(entry).name
         if not name or not source or name in found or name == TRUTH or name != Path(name).name:
-            raise ValueError(f"tokenizers={tokenizers!r}: {entry!r} needs a name of its own; write name=folder")
+            raise ValueError(f"tokenizers={','.join(tokenizers)}: {entry!r} needs a name of its own; write name=folder")
         found[name] = source
     return found
 
@@ -130,7 +129,7 @@ def measure(config: ReconstructionConfig, tokenizers: Mapping[str, AudioTokenize
         AudioError: a recording of the data cannot be used.
         OSError: a model cannot be had.
     """
-    folder = Path(config.output)
+    folder, device = Path(config.output), find_device(config.device)
     with locked_folder(folder):
         originals = _write_originals(config, folder)
         judges = SpeechJudges(
@@ -138,38 +137,37 @@ def measure(config: ReconstructionConfig, tokenizers: Mapping[str, AudioTokenize
             config.similarity,
             config.mos,
             language=config.language,
-            device=config.device,
+            device=device,
         )
         truth_paths = {original.id: original.path for original in originals}
         rows = {TRUTH: _judge(config, judges, originals, truth_paths, folder / "ground_truth")}
         for name, source in tokenizer_names(config.tokenizers).items() if tokenizers is None else tokenizers.items():
-            tokenizer = _load(source, config.device) if isinstance(source, str) else source
-            place = folder / name
-            facts = _facts(tokenizer, config)
-            check_identity(place, facts)
-            paths, failures = _reconstruct_all(config, tokenizer, originals, place / "wavs", facts["speaker_encoder"])
-            row = _judge(config, judges, originals, paths, place)
-            rows[name] = row | {"tokenizer": facts, "bitrate_bps": facts["bitrate_bps"], "failures": failures}
+            tokenizer = _load(source, device) if isinstance(source, str) else source
+            row_folder = folder / name
+            identity = _identity(tokenizer, config)
+            check_identity(row_folder, identity)
+            paths, failures = _reconstruct_all(
+                config, tokenizer, originals, row_folder / "wavs", identity["speaker_encoder"], device
+            )
+            row = _judge(config, judges, originals, paths, row_folder)
+            rows[name] = row | {"tokenizer": identity, "bitrate_bps": identity["bitrate_bps"], "failures": failures}
         result = {
             "benchmark": "reconstruction",
             "data": {"file": Path(config.data).name, "sha256": open_manifest(config.data).fingerprint},
             "n_items": len(originals),
             "judges": judges.names,
             "rows": rows,
-            "config": asdict(config),
+            "config": recorded_config(config, device=device),
         }
         write_figures(result, str(folder / RESULT_NAME))
         return result
 
 
 def _load(source: str, device: str) -> AudioTokenizer:
-    from audiollm.mini import tokenizer_or_mini
-    from audiollm.tokenizer.modeling import UniAudioTokenizer
-
-    return UniAudioTokenizer.from_pretrained(tokenizer_or_mini(source), encoder_only=True, device=device).eval()
+    return UniAudioTokenizer.from_pretrained(audio_tokenizer_or_mini(source), encoder_only=True, device=device).eval()
 
 
-def _facts(tokenizer: Any, config: ReconstructionConfig) -> dict[str, Any]:
+def _identity(tokenizer: Any, config: ReconstructionConfig) -> dict[str, Any]:
     """What decides the sound, and how many bits it takes."""
     encoder = None
     size = getattr(getattr(tokenizer, "decoder", None), "speaker_size", None)
@@ -197,8 +195,8 @@ def _write_originals(config: ReconstructionConfig, folder: Path) -> list[Origina
     originals: list[Original] = []
     for index in range(len(manifest)):
         record = manifest[index]
-        facts = record if isinstance(record, Mapping) else {}
-        if config.split is not None and facts.get("split") != config.split:
+        metadata = record if isinstance(record, Mapping) else {}
+        if config.split is not None and metadata.get("split") != config.split:
             continue
         if config.limit is not None and len(originals) == config.limit:
             break
@@ -208,7 +206,7 @@ def _write_originals(config: ReconstructionConfig, folder: Path) -> list[Origina
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             save_audio(path, waveform, sample_rate)
-        text = next((facts[key] for key in TEXT_KEYS if isinstance(facts.get(key), str)), None)
+        text = next((metadata[key] for key in TEXT_KEYS if isinstance(metadata.get(key), str)), None)
         originals.append(Original(f"{len(originals):06d}", str(path), text))
     if not originals:
         raise ValueError(f"{config.data} holds no recordings" + (f" of split {config.split!r}" if config.split else ""))
@@ -221,10 +219,11 @@ def _reconstruct_all(
     originals: Sequence[Original],
     folder: Path,
     encoder_name: str | None,
+    device: str,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Makes what is not there yet; returns the paths, and the error of each recording that cannot be made."""
     folder.mkdir(parents=True, exist_ok=True)
-    speaker: SpeakerEncoder | None = None if encoder_name is None else load_speaker_encoder(encoder_name, config.device)
+    speaker: SpeakerEncoder | None = None if encoder_name is None else load_speaker_encoder(encoder_name, device)
     failures = {}
     for original in originals:
         path = folder / f"{original.id}.wav"
@@ -252,37 +251,35 @@ def _judge(
     )
     distances = [_distances(config, paths[original.id], original.path) for original in there]
     with_text = {original.id: original.text for original in originals if original.text is not None}
-    heard = {one.id: one.hypothesis for one in verdicts if one.hypothesis is not None and one.id in with_text}
-    asked = with_text if heard or not there else {}
+    transcripts = {one.id: one.hypothesis for one in verdicts if one.hypothesis is not None and one.id in with_text}
+    # Where nobody listened there are no words to score.
+    texts = with_text if transcripts or not there else {}
     return {
         "n_items": len(originals),
         "predictions": file_identity(folder / VERDICTS_NAME, config.output),
         "missing": sorted({original.id for original in originals} - {original.id for original in there}),
         "num_without_text": len(originals) - len(with_text),
         **verdict_figures(verdicts),
-        **{
-            metric: mean_and_count([own[metric] for own in distances])["mean"]
-            for metric in metric_names(config.metrics)
-        },
+        **{metric: mean_and_count([own[metric] for own in distances])["mean"] for metric in config.metrics},
         "distances": [{"id": original.id, **own} for original, own in zip(there, distances, strict=True)],
-        **word_figures(asked, heard, config.language, folder),
+        **word_figures(texts, transcripts, config.language, folder),
     }
 
 
 def _distances(config: ReconstructionConfig, made: str, original: str) -> dict[str, float | None]:
-    return waveform_scores(metric_names(config.metrics), load_audio(made), load_audio(original))
+    return waveform_scores(config.metrics, load_audio(made), load_audio(original))
 
 
-def show(result: Mapping[str, Any], *, as_json: bool) -> None:
-    """Prints a row for each tokenizer and the ground truth, or all but single recordings as JSON."""
-    if as_json:
-        rows = {name: without_recordings(row) for name, row in result["rows"].items()}
-        sys.stdout.write(json.dumps({**result, "rows": rows}, ensure_ascii=False) + "\n")
+def run(config: ReconstructionConfig) -> None:
+    """What recordings keep when they go through the codes of audio tokenizers, beside the recordings themselves."""
+    result = measure(config)
+    if config.json:
+        print_json(result | {"rows": {name: without_recordings(row) for name, row in result["rows"].items()}})
     else:
         show_speech_table(result["rows"], result["judges"])
 
 
-if __name__ == "__main__":
-    from audiollm.cli.app import main
+ACTIONS: Actions = {"run": run}
 
-    main(["bench", "reconstruction", *sys.argv[1:]])
+if __name__ == "__main__":
+    run_action(ACTIONS, name="reconstruction")

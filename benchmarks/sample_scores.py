@@ -1,6 +1,6 @@
 """Every harness once, on the recordings that ship: from clips to a leaderboard, offline, in minutes on a CPU.
 
-Everything is a command that a user types as well; each is printed before it runs. What is complete is not made again::
+Every step is a command that a user types as well; each is printed before it runs. What is complete is not made again::
 
     python benchmarks/sample_scores.py --output runs/scores
     python benchmarks/sample_scores.py --model runs/first/model --tokenizer my-tokenizer --output runs/scores
@@ -10,27 +10,40 @@ The clips are few: the figures show that a model works and where it fails, and d
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import json
+import logging
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from jsonargparse import auto_cli, set_parsing_settings
-
+from audiollm.benchmarks import attribute_control, mmar, mmau, mmsu, reconstruction, seed_tts, sound_classes, stability
+from audiollm.benchmarks.codes import files
+from audiollm.benchmarks.codes.features import load_encoder
+from audiollm.benchmarks.harness.actions import Actions
+from audiollm.benchmarks.harness.identity import check_identity
+from audiollm.benchmarks.leaderboard.board import build_leaderboard
+from audiollm.benchmarks.leaderboard.page import write_pages
 from audiollm.benchmarks.models.endpoint import wav_file
+from audiollm.benchmarks.questions.actions import CustomSetConfig
 from audiollm.benchmarks.questions.registry import BENCHMARKS
-from audiollm.benchmarks.speech.synthesis import check_identity
-from audiollm.cli.app import main as audiollm
+from audiollm.benchmarks.questions.run import QuestionRun
 from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER
 from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_lines import Record, read_json_lines, write_json_lines
+from audiollm.data.labelling.by_rules import label_by_rules
+from audiollm.data.tokenizing.corpus import tokenize_corpus
+from audiollm.environment import find_device
+from audiollm.program import run_program
 
-LANGUAGE = "en"
+LANGUAGE: Final = "en"
+QUESTION_ACTIONS = {"mmau": mmau.ACTIONS, "mmar": mmar.ACTIONS, "mmsu": mmsu.ACTIONS}
 
-Record = Mapping[str, Any]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +62,32 @@ class SampleScoresConfig:
     """How questions are asked."""
     limit: int | None = None
     """Only so many questions of each set, and so many clips of speech."""
-    seeds: str = "0,1,2"
+    seeds: tuple[int, ...] = (0, 1, 2)
     """Of the spoken texts."""
 
 
-def measure(config: SampleScoresConfig) -> None:
+@dataclass(frozen=True)
+class Step:
+    """One command."""
+
+    command: list[str]
+    """As it is typed after ``audiollm``."""
+    run: Callable[[], object]
+
+
+def bench_step(benchmark: str, actions: Actions, config: Any, action: str = "run") -> Step:
+    """Does something with a benchmark; the command names what the config does not leave at its default."""
+    flags = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value != field.default:
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            flags += [f"--{field.name.replace('_', '-')}", shown]
+    named = [] if action == "run" else [action]
+    return Step(["bench", benchmark, *named, *flags], partial(actions[action], config))
+
+
+def run_all(config: SampleScoresConfig) -> None:
     """Makes the data, runs the harnesses and builds the leaderboard.
 
     Args:
@@ -65,30 +99,35 @@ def measure(config: SampleScoresConfig) -> None:
     """
     output = Path(config.output)
     check_identity(output, {name: value for name, value in asdict(config).items() if name != "output"})
-    for command in itertools.chain(data_commands(output, config.tokenizer), score_commands(output, config)):
-        sys.stdout.write(f"\n$ audiollm {shlex.join(command)}\n")
+    for step in itertools.chain(data_steps(output, config.tokenizer), score_steps(output, config)):
+        sys.stdout.write(f"\n$ audiollm {shlex.join(step.command)}\n")
         sys.stdout.flush()
-        audiollm(command)
+        step.run()
 
 
-def data_commands(output: Path, tokenizer: str) -> Iterator[list[str]]:
-    """What makes the data that are not there yet: labels, questions, a list of texts to speak, codes."""
+def data_steps(output: Path, tokenizer: str) -> Iterator[Step]:
+    """What makes the data that are not there yet: labels, questions, a list of texts to speak, codes.
+
+    A step may read what the one before has made, so each is to be run before the next one is asked for.
+    """
     data = output / "data"
     for folder in (data, output / "results"):
         folder.mkdir(parents=True, exist_ok=True)
     labels, codes = data / "labels.jsonl", output / "results" / "codes.jsonl"  # beside the figures made of them
     if not labels.exists():
-        yield ["label", str(SAMPLE_FOLDER), str(labels)]
+        yield Step(["label", str(SAMPLE_FOLDER), str(labels)], partial(label_by_rules, SAMPLE_FOLDER, labels))
     for name, benchmark in BENCHMARKS.items():
         if not (data / name / benchmark.file_names[0]).exists():
-            yield ["bench", name, "make", "--data", str(labels), "--split", "test", "--output", str(data / name)]
-    tested = [record for record in _read(labels) if record["split"] == "test"]
+            made = CustomSetConfig(data=str(labels), split="test", output=str(data / name))
+            yield bench_step(name, QUESTION_ACTIONS[name], made, "make")
+    tested = [record for record in read_json_lines(labels) if record["split"] == "test"]
     sounds, speech = data / "sounds.jsonl", data / "speech.jsonl"
-    _write(sounds, [record for record in tested if record["sound_type"] == "sound"])
-    _write(speech, [record for record in tested if record.get("language") == LANGUAGE])
-    write_meta(_read(speech), data / "seed-tts")
+    write_json_lines(sounds, [record for record in tested if record["sound_type"] == "sound"])
+    write_json_lines(speech, [record for record in tested if record.get("language") == LANGUAGE])
+    write_meta(list(read_json_lines(speech)), data / "seed-tts")
     if not codes.exists():
-        yield ["tokenize", str(sounds), str(codes), "--audio-tokenizer", tokenizer]
+        command = ["tokenize", str(sounds), str(codes), "--audio-tokenizer", tokenizer]
+        yield Step(command, lambda: tokenize_corpus(sounds, load_encoder(tokenizer, find_device()), codes))
 
 
 def write_meta(records: Sequence[Record], folder: Path) -> None:
@@ -110,55 +149,64 @@ def write_meta(records: Sequence[Record], folder: Path) -> None:
         file.write("".join(line + "\n" for line in lines))
 
 
-def score_commands(output: Path, config: SampleScoresConfig) -> Iterator[list[str]]:
+def score_steps(output: Path, config: SampleScoresConfig) -> Iterator[Step]:
     """Every harness, and the leaderboard of what they wrote."""
     data, results = output / "data", output / "results"
-    limit = [] if config.limit is None else ["--limit", str(config.limit)]
-    for name in BENCHMARKS:
-        yield [
-            "bench", name, "--model", config.model, "--data", str(data / name), "--prompt", config.prompt,
-            "--output", str(results / name), *limit,
-        ]  # fmt: skip
-    yield [
-        "bench", "seed-tts", "--model", config.model, "--meta", str(data / "seed-tts" / "meta.lst"),
-        "--language", LANGUAGE, "--seeds", config.seeds, "--output", str(results / "seed-tts"), *limit,
-    ]  # fmt: skip
-    judge = [] if config.judge is None else ["--judge", config.judge]
-    yield [
-        "bench",
-        "attribute-control",
-        "--model",
-        config.model,
-        "--output",
-        str(results / "attribute-control"),
-        *judge,
-    ]
-    yield [
-        "bench", "reconstruction", "--tokenizers", config.tokenizer, "--data", str(data / "speech.jsonl"),
-        "--output", str(results / "reconstruction"), *limit,
-    ]  # fmt: skip
-    yield ["bench", "clustering", "--codes", str(results / "codes.jsonl"), "--output", str(results / "clustering.json")]
-    records = ["--data", str(data / "labels.jsonl"), "--tokenizer", config.tokenizer]
-    yield ["bench", "probing", *records, "--sound-type", "sound", "--output", str(results / "probing.json")]
-    yield ["bench", "stability", *records, "--split", "test", "--output", str(results / "stability.json")]
-    yield ["report", str(results)]
+    for name, actions in QUESTION_ACTIONS.items():
+        asked = QuestionRun(
+            model=config.model,
+            data=str(data / name),
+            prompt=config.prompt,
+            output=str(results / name),
+            limit=config.limit,
+        )
+        yield bench_step(name, actions, asked)
+    spoken = seed_tts.SeedTTSConfig(
+        model=config.model,
+        meta=str(data / "seed-tts" / "meta.lst"),
+        language=LANGUAGE,
+        seeds=config.seeds,
+        output=str(results / "seed-tts"),
+        limit=config.limit,
+    )
+    yield bench_step("seed-tts", seed_tts.ACTIONS, spoken)
+    controlled = attribute_control.AttributeControlConfig(
+        model=config.model, output=str(results / "attribute-control"), judge=config.judge
+    )
+    yield bench_step("attribute-control", attribute_control.ACTIONS, controlled)
+    kept = reconstruction.ReconstructionConfig(
+        tokenizers=(config.tokenizer,),
+        data=str(data / "speech.jsonl"),
+        output=str(results / "reconstruction"),
+        limit=config.limit,
+    )
+    yield bench_step("reconstruction", reconstruction.ACTIONS, kept)
+    clustered = files.ClusteringConfig(codes=str(results / "codes.jsonl"), output=str(results / "clustering.json"))
+    yield bench_step("clustering", files.ACTIONS, clustered)
+    labels = str(data / "labels.jsonl")
+    probed = sound_classes.SoundClassesConfig(
+        data=labels, tokenizer=config.tokenizer, sound_type="sound", output=str(results / "probing.json")
+    )
+    yield bench_step("probing", sound_classes.ACTIONS, probed)
+    stable = stability.StabilityConfig(
+        data=labels, tokenizer=config.tokenizer, split="test", output=str(results / "stability.json")
+    )
+    yield bench_step("stability", stability.ACTIONS, stable)
+    yield Step(["report", str(results)], partial(report, results))
 
 
-def _read(path: Path) -> list[Record]:
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-def _write(path: Path, records: Sequence[Record]) -> None:
-    with atomic_write(path) as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-
-def main() -> None:
-    """Command line."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    measure(auto_cli(SampleScoresConfig, as_positional=False))
+def report(results: Path) -> None:
+    """Writes the leaderboard of the results, and warns of what it could not read or trace."""
+    board = build_leaderboard(results)
+    for path in write_pages(board, results / "leaderboard"):
+        sys.stdout.write(f"{path}\n")
+    for file in board.unread:
+        logger.warning("not read: %s: %s", file.path, file.reason)
+    for row in board.untraceable:
+        for trace in row.traces:
+            if trace.problem is not None:
+                logger.warning("not traceable: %s, %s: %s", row.source, row.model, trace.problem)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(SampleScoresConfig, run_all, level=logging.WARNING)

@@ -9,25 +9,29 @@ Every recording, transcript and verdict is kept; a run that was stopped goes on.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Literal
+from typing import Any
 
-from audiollm.benchmarks.harness.figures import write_figures
-from audiollm.benchmarks.harness.identity import file_identity
+from audiollm.benchmarks.harness.actions import Actions, run_action
+from audiollm.benchmarks.harness.figures import print_json, recorded_config, show_facts, write_figures
+from audiollm.benchmarks.harness.identity import check_identity, file_identity
 from audiollm.benchmarks.harness.processes import LaunchedProcesses, launched_processes
+from audiollm.benchmarks.metrics.seed_tts_wer.pairs import read_pairs, score_pairs
+from audiollm.benchmarks.metrics.seed_tts_wer.text import Language
 from audiollm.benchmarks.metrics.speaker_similarity.speaker_similarity import printed_lines
 from audiollm.benchmarks.speech.judges.judging import NONE, SpeechJudges, SpokenRecording, verdict_figures
 from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
 from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem, SpeechList, missing_recordings, read_meta
-from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, check_identity, synthesise
+from audiollm.benchmarks.speech.seed_tts_voices import score_vector_file
+from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, synthesise
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
 from audiollm.data.files.lock import locked_folder
+from audiollm.environment import find_device
+from audiollm.modeling import AudioLLM
 
 RESULT_NAME = "result.json"
 VERDICTS_NAME = "verdicts.jsonl"
@@ -40,7 +44,7 @@ class SeedTTSConfig:
 
     meta: str
     """The list, such as en/meta.lst of the data set; paths in it are relative to it."""
-    language: Literal["en", "zh"]
+    language: Language
     """Of the texts."""
     output: str
     """Folder for recordings, transcripts and result.json."""
@@ -48,7 +52,7 @@ class SeedTTSConfig:
     """Audio-LLM folder or Hub id, with a waveform decoder; the embedded one if not given."""
     wavs: str | None = None
     """Judge the recordings <id>.wav of this folder; no model is used."""
-    seeds: str = "0"
+    seeds: tuple[int, ...] = (0,)
     """One run for each, such as 0,1,2; mean and spread are reported."""
     limit: int | None = None
     """Only the first so many lines."""
@@ -71,30 +75,44 @@ class SeedTTSConfig:
     """Of the decoder's flow model."""
     attempts: int = 2
     """How often an utterance is tried that fails."""
-    device: str = "cpu"
-    """Where models compute."""
+    device: str | None = None
+    """Torch device; the first GPU when there is one."""
+    json: bool = False
+    """Print the result without its utterances as JSON."""
 
     def __post_init__(self) -> None:
-        seed_numbers(self.seeds)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds={list(self.seeds)}: give one or more, each once, such as 0,1,2")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit={self.limit}: use 1 or more")
         if self.attempts < 1:
             raise ValueError(f"attempts={self.attempts}: use 1 or more")
 
 
-def seed_numbers(seeds: str) -> list[int]:
-    """Reads ``0,1,2``.
+@dataclass(frozen=True, kw_only=True)
+class TextPairsConfig:
+    """Transcripts that are there already."""
 
-    Raises:
-        ValueError: there is anything but whole numbers, or one twice.
-    """
-    try:
-        numbers = [int(seed) for seed in seeds.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or len(set(numbers)) < len(numbers):
-        raise ValueError(f"seeds={seeds!r}: give whole numbers, each once, such as 0,1,2")
-    return numbers
+    pairs: str
+    """JSONL or JSON list of objects with id, hypothesis (what was heard) and reference (what was to be said)."""
+    language: Language
+    """Of the texts."""
+    output: str | None = None
+    """File for the result as JSON."""
+    json: bool = False
+    """Print the result without its utterances as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoicePairsConfig:
+    """Speaker vectors that are there already."""
+
+    pairs: str
+    """JSON with pairs (a list, or one under "pairs") of objects with the vectors synthesised and prompt."""
+    output: str | None = None
+    """File for the result as JSON."""
+    json: bool = False
+    """Print the result without its pairs as JSON."""
 
 
 def measure(config: SeedTTSConfig, system: SpeechSystem | None = None) -> dict[str, Any] | None:
@@ -144,7 +162,7 @@ def _speak_all(
     # What is spoken; how it is judged may change from run to run.
     identity = {"benchmark": "seed-tts", "meta_sha256": listed.sha256, "language": config.language, "system": described}
     processes.from_main(lambda: check_identity(folder, identity))
-    for seed in seed_numbers(config.seeds):
+    for seed in config.seeds:
         share = items[processes.rank :: processes.world_size]
         synthesise(
             system, share, folder / f"seed{seed}" / "wavs", seed=seed, attempts=config.attempts, rank=processes.rank
@@ -154,9 +172,7 @@ def _speak_all(
 
 
 def _load_system(config: SeedTTSConfig) -> SpeechSystem:
-    from audiollm.modeling import AudioLLM
-
-    model = AudioLLM.from_pretrained(config.model, device=config.device)
+    model = AudioLLM.from_pretrained(config.model, device=find_device(config.device))
     generation = {"max_seconds": config.max_seconds, "temperature": config.temperature, "steps": config.steps}
     return AudioLLMSpeech(
         model, config.model, voice=config.voice, speaker_encoder=config.speaker_encoder, generation=generation
@@ -170,20 +186,21 @@ def _judge_all(
     folder: Path,
     described: dict[str, Any],
 ) -> dict[str, Any]:
+    device = find_device(config.device)
     judges = SpeechJudges(
         recognizer_for(config.language, config.asr),
         config.similarity,
         config.mos,
         language=config.language,
-        device=config.device,
+        device=device,
     )
     runs = []
-    for seed in seed_numbers(config.seeds) if config.wavs is None else [0]:
-        place = folder / f"seed{seed}" if config.wavs is None else folder
-        wavs = place / "wavs" if config.wavs is None else Path(config.wavs)
+    for seed in config.seeds if config.wavs is None else (0,):
+        run_folder = folder / f"seed{seed}" if config.wavs is None else folder
+        wavs = run_folder / "wavs" if config.wavs is None else Path(config.wavs)
         paths = {item.id: str(wavs / item.file_name) for item in items}
-        run = _judge_recordings(judges, items, paths, place, config.language)
-        runs.append({"seed": seed, "predictions": file_identity(place / VERDICTS_NAME, folder)} | run)
+        run = _judge_recordings(judges, items, paths, run_folder, config.language)
+        runs.append({"seed": seed, "predictions": file_identity(run_folder / VERDICTS_NAME, folder)} | run)
     truths = {item.id: item.truth for item in items if item.truth is not None}
     truth = None
     if truths:
@@ -201,14 +218,14 @@ def _judge_all(
         "summary": summarise(runs),
         "runs": runs,
         "ground_truth": truth,
-        "config": asdict(config),
+        "config": recorded_config(config, device=device),
     }
     write_figures(result, str(folder / RESULT_NAME))
     return result
 
 
 def _judge_recordings(
-    judges: SpeechJudges, items: Sequence[SpeechItem], paths: dict[str, str], folder: Path, language: Any
+    judges: SpeechJudges, items: Sequence[SpeechItem], paths: dict[str, str], folder: Path, language: Language
 ) -> dict[str, Any]:
     """Figures of one set of recordings; transcripts and verdicts go to the folder.
 
@@ -228,9 +245,10 @@ def _judge_recordings(
     similarity = figures["similarity"]
     if similarity["n"]:
         similarity["printed"] = printed_lines(similarity["mean"], similarity["variance"])
-    heard = {verdict.id: verdict.hypothesis for verdict in verdicts if verdict.hypothesis is not None}
-    asked = {item.id: item.text for item in items} if heard or not there else {}  # nobody listened: no words to score
-    return figures | word_figures(asked, heard, language, folder)
+    transcripts = {verdict.id: verdict.hypothesis for verdict in verdicts if verdict.hypothesis is not None}
+    # Where nobody listened there are no words to score.
+    texts = {item.id: item.text for item in items} if transcripts or not there else {}
+    return figures | word_figures(texts, transcripts, language, folder)
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -252,18 +270,45 @@ def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-def show(result: dict[str, Any], *, as_json: bool) -> None:
-    """Prints a row for each run and one for the ground truth, or all but the utterances as JSON."""
-    if as_json:
-        runs = [without_recordings(run) for run in result["runs"]]
-        truth = result["ground_truth"] and without_recordings(result["ground_truth"])
-        sys.stdout.write(json.dumps(result | {"runs": runs, "ground_truth": truth}, ensure_ascii=False) + "\n")
+def run(config: SeedTTSConfig) -> None:
+    """Speak the texts of a list in the voices of its prompts, and judge what came of it."""
+    result = measure(config)
+    if result is None:  # another process judges
         return
-    rows = {f"seed {run['seed']}" if result["config"]["wavs"] is None else "recordings": run for run in result["runs"]}
-    show_speech_table(rows | ({TRUTH: result["ground_truth"]} if result["ground_truth"] else {}), result["judges"])
+    truth = result["ground_truth"]
+    if config.json:
+        runs = [without_recordings(run) for run in result["runs"]]
+        print_json(result | {"runs": runs, "ground_truth": truth and without_recordings(truth)})
+        return
+    rows = {f"seed {run['seed']}" if config.wavs is None else "recordings": run for run in result["runs"]}
+    show_speech_table(rows | ({TRUTH: truth} if truth else {}), result["judges"])
 
+
+def score_texts(config: TextPairsConfig) -> None:
+    """Word (Mandarin: character) error rate of transcripts, exactly as seed-tts-eval computes it."""
+    result = score_pairs(read_pairs(config.pairs), config.language) | {"predictions": file_identity(config.pairs)}
+    write_figures(result, config.output)
+    facts = {
+        "utterances": result["n_items"],
+        "references without words": result["num_empty_references"],
+        "published figure": result["averaged"]["printed"],
+        "left out of it": len(result["averaged"]["left_out"]),
+        "mean of all": result["wer_of_all"],
+        "errors over words": result["corpus_level"]["wer"],
+        "mean without apostrophes": result["apostrophes_removed_too"],
+    }
+    show_facts(facts, title=f"seed-tts-eval, {config.language}", as_json=config.json)
+
+
+def score_voices(config: VoicePairsConfig) -> None:
+    """Speaker similarity of pairs of speaker vectors, as seed-tts-eval reports it."""
+    result = score_vector_file(config.pairs) | {"predictions": file_identity(config.pairs)}
+    write_figures(result, config.output)
+    facts = {name: value for name, value in result.items() if name not in ("scores", "benchmark", "predictions")}
+    show_facts(facts, title="speaker similarity", as_json=config.json)
+
+
+ACTIONS: Actions = {"run": run, "wer": score_texts, "sim": score_voices}
 
 if __name__ == "__main__":
-    from audiollm.cli.app import main
-
-    main(["bench", "seed-tts", *sys.argv[1:]])
+    run_action(ACTIONS, name="seed_tts")

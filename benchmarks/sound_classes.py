@@ -9,23 +9,21 @@ or from a folder of ESC-50 (each of its five folds is held out once). Examples::
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jsonargparse import auto_cli, set_parsing_settings
 from numpy.typing import NDArray
 
 from audiollm.benchmarks.codes.clips import LabelledClip, read_labelled_clips
 from audiollm.benchmarks.codes.clustering import Distance, Scale, cluster_codes
-from audiollm.benchmarks.codes.probing import ProbeResult, knn_probe, linear_probe, logistic_probe
-from audiollm.benchmarks.codes.views import view_clips
-from audiollm.benchmarks.harness.figures import show_figures
-from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.benchmarks.codes.features import encode_clips, load_encoder
+from audiollm.benchmarks.codes.probing import probe_by_parts
+from audiollm.benchmarks.harness.actions import Actions, run_action
+from audiollm.benchmarks.harness.figures import recorded_config, show_figures
+from audiollm.environment import find_device
 
-PROBES: dict[str, Callable[..., ProbeResult]] = {"linear": linear_probe, "logistic": logistic_probe, "knn": knn_probe}
 TRAINING_SPLIT = "train"
 
 
@@ -33,10 +31,10 @@ TRAINING_SPLIT = "train"
 class SoundClassesConfig:
     """One tokenizer on one set of labelled clips."""
 
-    tokenizer: str
-    """Tokenizer: folder or Hub id."""
     data: str
-    """Clips with a class: records with ``audio`` (JSONL, parquet, …), or a folder of ESC-50."""
+    """Clips with a class: records with ``audio``, a class and ``split`` (JSONL, parquet, …), or a folder of ESC-50."""
+    tokenizer: str = "mini"
+    """Audio tokenizer folder or Hub id; the embedded one if not given."""
     label_key: str = "label"
     """Key of the class in the records."""
     sound_type: str | None = None
@@ -53,12 +51,12 @@ class SoundClassesConfig:
     """Starts of k-means, of which the tightest counts."""
     num_seeds: int = 10
     """Runs of k-means, to show the spread."""
-    device: str = "cpu"
-    """Where to encode."""
+    device: str | None = None
+    """Torch device; the first GPU when there is one."""
     output: str | None = None
     """File for the figures as JSON."""
     json: bool = False
-    """Write the figures to standard output as JSON instead of tables."""
+    """Print the figures as JSON."""
 
 
 def measure(config: SoundClassesConfig) -> dict[str, Any]:
@@ -74,34 +72,34 @@ def measure(config: SoundClassesConfig) -> dict[str, Any]:
         min_clips_per_class=config.min_clips_per_class,
         esc10=config.esc10,
     )
-    tokenizer = UniAudioTokenizer.from_pretrained(config.tokenizer, encoder_only=True, decoder=False).eval()
-    tokenizer.to(config.device)
-    views = view_clips(tokenizer, [clip.load(tokenizer.sample_rate) for clip in clips], tokenizer.sample_rate)
+    device = find_device(config.device)
+    tokenizer = load_encoder(config.tokenizer, device)
+    features = encode_clips(tokenizer, [clip.load(tokenizer.sample_rate) for clip in clips], tokenizer.sample_rate)
     labels = [clip.label for clip in clips]
     parts = held_out_parts(clips)
     clustered = sorted({int(clip) for _, held_out in parts for clip in held_out}) or list(range(len(clips)))
     clustering = cluster_codes(
-        [views.codes[clip] for clip in clustered],
+        [features.codes[clip] for clip in clustered],
         [labels[clip] for clip in clustered],
-        views.codebook_size,
-        num_codebooks=views.num_codebooks,
+        features.codebook_size,
+        num_codebooks=features.num_codebooks,
         scale=config.scale,
         distance=config.distance,
         num_restarts=config.num_restarts,
         seeds=range(config.num_seeds),
     )
     results = {
-        "config": asdict(config) | {"tokenizer_fingerprint": tokenizer.fingerprint()},
+        "config": recorded_config(config, device=device, tokenizer_fingerprint=tokenizer.fingerprint()),
         "clustering": asdict(clustering),
         "codes": {
-            "codebook_size": views.codebook_size,
-            "usage": views.usage,
-            "perplexity": views.perplexity,
-            "quantization_error": views.quantization_error,
+            "codebook_size": features.codebook_size,
+            "usage": features.usage,
+            "perplexity": features.perplexity,
+            "quantization_error": features.quantization_error,
         },
     }
-    for view in views.vectors if parts else ():
-        results[f"probes on {view}"] = probe_view(views.vectors[view], labels, parts)
+    for name in features.vectors if parts else ():
+        results[f"probes on {name}"] = probe_by_parts(features.vectors[name], labels, parts)
     return results
 
 
@@ -117,39 +115,15 @@ def held_out_parts(clips: Sequence[LabelledClip]) -> list[tuple[NDArray[np.int64
     return [(np.flatnonzero(~held_out), np.flatnonzero(held_out)) for held_out in inside]
 
 
-def probe_view(
-    vectors_CD: NDArray[np.float64],
-    labels: Sequence[str],
-    parts: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
-) -> dict[str, float]:
-    """Accuracy of every probe, as the mean over the parts, beside that of the commonest class.
+def run(config: SoundClassesConfig) -> None:
+    """What simple readers tell from a tokenizer's codes, entries and features: linear, logistic and nearest neighbours.
 
-    Args:
-        vectors_CD: one vector per clip, ``[C, D]``.
-        labels: class of each clip.
-        parts: positions to learn from and to be judged on.
+    Histograms of codes are clustered too.
     """
-    figures: dict[str, list[float]] = {}
-    for train, held_out in parts:
-        given = vectors_CD[train], [labels[clip] for clip in train], vectors_CD[held_out], [labels[c] for c in held_out]
-        for name, probe in PROBES.items():
-            result = probe(*given)
-            figures.setdefault(f"{name}_accuracy", []).append(result.accuracy)
-            figures.setdefault(f"{name}_balanced_accuracy", []).append(result.balanced_accuracy)
-        figures.setdefault("majority_accuracy", []).append(result.majority_accuracy)
-    return {name: float(np.mean(values)) for name, values in figures.items()}
+    show_figures(measure(config), config.output, as_json=config.json)
 
 
-def main() -> None:
-    """Reads the flags and runs; user errors end in one message and exit status 1."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    config = auto_cli(SoundClassesConfig, as_positional=False)
-    try:
-        results: Mapping[str, Any] = measure(config)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"sound_classes: {error}")
-    show_figures(results, config.output, as_json=config.json)
-
+ACTIONS: Actions = {"run": run}
 
 if __name__ == "__main__":
-    main()
+    run_action(ACTIONS, name="sound_classes")

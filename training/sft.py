@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,39 +19,23 @@ from torch import nn
 
 from audiollm.data.collation import collate
 from audiollm.data.conversation.loading import load_conversations
+from audiollm.data.files.json_lines import write_json_lines
 from audiollm.modeling import AudioLLM
-from audiollm.training.audio_llm.config import SFTConfig, num_updates
+from audiollm.program import run_program
+from audiollm.training.audio_llm.config import SFTConfig, accumulation_steps, num_updates
 from audiollm.training.audio_llm.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
 from audiollm.training.audio_llm.model import StartingPoint, load_starting_point, save_trained_model
 from audiollm.training.audio_llm.objective import TargetTokenLoss, num_chunks
 from audiollm.training.audio_llm.records import DataCheck, EncodedRecord, EncodedRecords, usable_records
 from audiollm.training.loop.batches import DataOrder, share_of_process
-from audiollm.training.loop.launch import start_accelerator, whole_weights
+from audiollm.training.loop.launch import start_accumulating, whole_weights
+from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import adamw
-from audiollm.training.loop.record import NonFiniteLossError, write_json, write_json_lines
-from audiollm.training.loop.run import as_program, claim_folder, running, start_run
+from audiollm.training.loop.prefetching import Prefetched
+from audiollm.training.loop.run import RunSummary, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due, learning_rate_at
 
 logger = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingSummary:
-    """How a run ended.
-
-    Attributes:
-        steps: updates of the whole run.
-        loss: loss of the last update, nats per target token; None if a resumed run had nothing left to do.
-        evaluation: the last line that evaluation wrote to the metrics, if there was one.
-        model_folder: the trained Audio-LLM, for ``AudioLLM.from_pretrained``.
-        metrics_file: one JSON object per update and evaluation.
-    """
-
-    steps: int
-    loss: float | None
-    evaluation: dict[str, Any] | None
-    model_folder: Path
-    metrics_file: Path
 
 
 @dataclass
@@ -88,7 +71,7 @@ class _Parts:
         return [records[start : start + size] for start in range(0, len(records), size)]
 
 
-def train(config: SFTConfig) -> TrainingSummary:
+def train(config: SFTConfig) -> RunSummary:
     """Runs a fine-tuning from its config to the saved model; every process of a launch calls it.
 
     Args:
@@ -104,19 +87,25 @@ def train(config: SFTConfig) -> TrainingSummary:
         NonFiniteLossError: if the loss or the gradient stops being a number.
         ValueError: for other settings that cannot work.
     """
-    with running(start_accelerator(config)) as accelerator:
+    accelerator = start_accumulating(
+        config,
+        lambda num_processes: accumulation_steps(config, num_processes),
+        micro_batch_size=config.micro_batch_size,
+        mixed_precision=config.mixed_precision,
+    )
+    with running(accelerator):
         return _train(accelerator, config)
 
 
-def _train(accelerator: Accelerator, config: SFTConfig) -> TrainingSummary:
-    claimed = claim_folder(accelerator, config)
+def _train(accelerator: Accelerator, config: SFTConfig) -> RunSummary:
+    folder = open_run_folder(accelerator, config)
     with whole_weights(accelerator):
         start = load_starting_point(accelerator, config)
     parts, data_facts = _prepare(accelerator, config, start)
     run = start_run(
         accelerator,
         config,
-        claimed,
+        folder,
         model=parts.model,
         optimizer=parts.optimizer,
         total_steps=parts.total_steps,
@@ -124,28 +113,25 @@ def _train(accelerator: Accelerator, config: SFTConfig) -> TrainingSummary:
         run_facts={"num_records": len(parts.usable)},
     )
     loss, evaluation = None, None
-    progress = run.with_progress(run.steps)
-    with ThreadPoolExecutor(max_workers=1) as encoder:
-        upcoming = encoder.submit(parts.micro_batches, min(run.first_step, run.total_steps))
-        for step in progress:
-            started = time.perf_counter()
-            micro_batches = upcoming.result()
-            # The next update's audio and text are encoded while this one computes.
-            upcoming = encoder.submit(parts.micro_batches, min(step + 1, run.total_steps))
-            line = _update(parts, step, micro_batches)
-            line["seconds"] = time.perf_counter() - started
-            line["tokens_per_second"] = line["tokens"] / line["seconds"]
-            loss = line["loss"]
-            progress.set_postfix(loss=f"{loss:.4f}")
-            run.write_update(line)
-            wait([upcoming])  # a fast text tokenizer must not be used from two threads at once
-            if parts.eval_records is not None and is_due(config.eval_every, step, run.total_steps):
-                evaluation = _evaluate(parts, step, claimed.path / "samples")
-                run.write(evaluation)
-            run.save_if_due(step)
+    updates = Prefetched(parts.micro_batches, run.steps)
+    progress = run.with_progress(updates)
+    started = time.perf_counter()
+    for step, micro_batches in progress:
+        line = _update(parts, step, micro_batches)
+        line["seconds"] = time.perf_counter() - started
+        line["tokens_per_second"] = line["tokens"] / line["seconds"]
+        loss = line["loss"]
+        progress.set_postfix(loss=f"{loss:.4f}")
+        run.write_update(line)
+        if parts.eval_records is not None and is_due(config.eval_every, step, run.total_steps):
+            updates.settle()  # a fast text tokenizer must not be used from two threads at once
+            evaluation = _evaluate(parts, step, folder.path / "samples")
+            run.write(evaluation)
+        run.save_if_due(step)
+        started = time.perf_counter()
     with whole_weights(accelerator):
         model_folder = save_trained_model(accelerator, parts.model, start, config)
-    return TrainingSummary(run.total_steps, loss, evaluation, model_folder, claimed.path / "metrics.jsonl")
+    return RunSummary(run.total_steps, loss, evaluation, model_folder, folder.path / "metrics.jsonl")
 
 
 def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) -> tuple[_Parts, dict[str, Any]]:
@@ -226,25 +212,24 @@ def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) 
     most_targets = counts[:, :, 0].amax(dim=0).tolist()
     # accelerate (or DeepSpeed) divides by the accumulated batches, and the gradients are averaged over the processes.
     scale = len(micro_batches) * accelerator.num_processes / target_tokens
-    losses: list[torch.Tensor] = []
+    by_pass: list[tuple[list[str], torch.Tensor]] = []  # ids of its records, loss
     for batch, num_targets in zip(micro_batches, most_targets, strict=True):
         with accelerator.accumulate(parts.model):
             inputs = collate([record.example() for record in batch], pad_token_id=parts.pad_token_id)
             inputs = {name: value.to(accelerator.device) for name, value in inputs.items()}
             loss_sum = parts.model(**inputs, num_chunks=num_chunks(num_targets, parts.vocabulary_size))
-            losses.append(loss_sum.detach())
+            by_pass.append(([record.record_id for record in batch], loss_sum.detach()))
             if accelerator.sync_gradients:
                 # Before the last backward pass, in which DeepSpeed already makes the update.
-                loss = float(accelerator.reduce(torch.stack(losses).sum(), "sum")) / target_tokens
-                if not math.isfinite(loss):
-                    _stop_on_non_finite(parts, step, micro_batches, losses, f"loss is {loss}")
+                total = torch.stack([loss_of_pass for _, loss_of_pass in by_pass]).sum()
+                loss = float(accelerator.reduce(total, "sum")) / target_tokens
+                stop_unless_finite(accelerator, config, step, "loss", loss, by_pass, unit="records")
             accelerator.backward(loss_sum * scale)
             if accelerator.sync_gradients:
                 # max_norm=inf measures without clipping; DeepSpeed clips by itself and returns the norm.
                 norm = accelerator.clip_grad_norm_(parts.model.parameters(), config.max_grad_norm or math.inf)
                 grad_norm = float(norm)
-                if not math.isfinite(grad_norm):
-                    _stop_on_non_finite(parts, step, micro_batches, losses, f"gradient norm is {grad_norm}")
+                stop_unless_finite(accelerator, config, step, "gradient norm", grad_norm, by_pass, unit="records")
             parts.optimizer.step()
             parts.optimizer.zero_grad()
     return {
@@ -257,28 +242,6 @@ def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) 
         "target_tokens": target_tokens,
         "tokens": tokens,
     }
-
-
-def _stop_on_non_finite(
-    parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]], losses: list[torch.Tensor], what: str
-) -> None:
-    """Writes down which records the update was made of, then stops every process."""
-    mine = [
-        {
-            "process": parts.accelerator.process_index,
-            "records": [r.record_id for r in batch],
-            "loss_sum": str(float(loss)),
-        }
-        for batch, loss in zip(micro_batches, losses, strict=True)
-    ]
-    everyone = gather_object(mine)
-    path = Path(parts.config.output_dir) / f"non_finite_step_{step:06d}.json"
-    if parts.accelerator.is_main_process:
-        write_json(path, {"step": step, "reason": what, "micro_batches": everyone})
-    raise NonFiniteLossError(
-        f"update {step}: {what}; its records are listed in {path}. Look at them, lower learning_rate, or set "
-        "max_grad_norm; the last checkpoint is from before this update"
-    )
 
 
 def _evaluate(parts: _Parts, step: int, samples_folder: Path) -> dict[str, Any]:
@@ -314,10 +277,5 @@ def _evaluate(parts: _Parts, step: int, samples_folder: Path) -> dict[str, Any]:
     return line
 
 
-def main() -> None:
-    """Reads the config and trains; user errors end in one message and exit status 1."""
-    as_program("sft", SFTConfig, train)
-
-
 if __name__ == "__main__":
-    main()
+    run_program(SFTConfig, train, name="sft")

@@ -7,46 +7,28 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelerate import Accelerator
 
+from audiollm.program import run_program
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.decoder.base import DecoderRun, DecoderTrainer
 from audiollm.training.decoder.clips import ClipFormat
+from audiollm.training.decoder.columns import speaker_column
 from audiollm.training.decoder.config import DecoderTrainingConfig
+from audiollm.training.decoder.flow.trainer import FlowTrainer
 from audiollm.training.decoder.parts import MODEL_FOLDER, load_part
 from audiollm.training.decoder.shards import Column, DecoderItems, prepare_items
+from audiollm.training.decoder.vocoder.trainer import VocoderTrainer, vocoder_columns
 from audiollm.training.loop.launch import start_data_parallel
 from audiollm.training.loop.prefetching import Prefetched
-from audiollm.training.loop.run import as_program, claim_folder, running, start_run
+from audiollm.training.loop.run import RunSummary, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due
 
-if TYPE_CHECKING:
-    from audiollm.tokenizer.modeling import UniAudioTokenizer
 
-
-@dataclass(frozen=True)
-class DecoderTrainingSummary:
-    """How a run ended.
-
-    Attributes:
-        steps: updates of the whole run.
-        loss: loss of the last update; None if a resumed run had nothing left to do.
-        evaluation: the last line that evaluation wrote to the metrics, if there was one.
-        model_folder: the trained model, for :func:`audiollm.training.decoder.parts.join_decoder`.
-        metrics_file: one JSON object per update and evaluation.
-    """
-
-    steps: int
-    loss: float | None
-    evaluation: dict[str, Any] | None
-    model_folder: Path
-    metrics_file: Path
-
-
-def train(config: DecoderTrainingConfig) -> DecoderTrainingSummary:
+def train(config: DecoderTrainingConfig) -> RunSummary:
     """Runs a training from its config to the saved model; every process of a launch calls it.
 
     Args:
@@ -66,20 +48,20 @@ def train(config: DecoderTrainingConfig) -> DecoderTrainingSummary:
         return _train(accelerator, config)
 
 
-def _train(accelerator: Accelerator, config: DecoderTrainingConfig) -> DecoderTrainingSummary:
-    claimed = claim_folder(accelerator, config)
+def _train(accelerator: Accelerator, config: DecoderTrainingConfig) -> RunSummary:
+    run_folder = open_run_folder(accelerator, config)
     trainer, decoder_run = _prepare(accelerator, config)
     run = start_run(
         accelerator,
         config,
-        claimed,
+        run_folder,
         model=trainer.model,
         optimizer=trainer.optimizer,
         extras=trainer.extras,
         total_steps=trainer.total_steps,
         data_facts=_data_facts(decoder_run),
     )
-    folder = claimed.path
+    folder = run_folder.path
     loss, evaluation = None, None
     started = time.perf_counter()
     for step, batch in run.with_progress(Prefetched(trainer.batch, run.steps)):
@@ -95,7 +77,7 @@ def _train(accelerator: Accelerator, config: DecoderTrainingConfig) -> DecoderTr
             trainer.save(folder / MODEL_FOLDER)
         run.save_if_due(step)
         started = time.perf_counter()
-    return DecoderTrainingSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / "metrics.jsonl")
+    return RunSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / "metrics.jsonl")
 
 
 def _prepare(accelerator: Accelerator, config: DecoderTrainingConfig) -> tuple[DecoderTrainer, DecoderRun]:
@@ -112,15 +94,7 @@ def _prepare(accelerator: Accelerator, config: DecoderTrainingConfig) -> tuple[D
         eval_items = _prepare_items(accelerator, config, config.eval_data, audio_tokenizer, columns)
     codebook = None if audio_tokenizer is None else audio_tokenizer.codebook.weight.detach().float()
     run = DecoderRun(accelerator, config, train_items, eval_items, codebook)
-    trainer: DecoderTrainer
-    if config.model == "flow":
-        from audiollm.training.decoder.flow.trainer import FlowTrainer
-
-        trainer = FlowTrainer(run, weights)
-    else:
-        from audiollm.training.decoder.vocoder.trainer import VocoderTrainer
-
-        trainer = VocoderTrainer(run, weights)
+    trainer: DecoderTrainer = FlowTrainer(run, weights) if config.model == "flow" else VocoderTrainer(run, weights)
     return trainer, run
 
 
@@ -128,8 +102,6 @@ def _load_audio_tokenizer(config: DecoderTrainingConfig) -> UniAudioTokenizer | 
     """Loads the tokenizer that the clips are encoded with, and checks that the decoder is made for it."""
     if config.audio_tokenizer is None:
         return None
-    from audiollm.tokenizer.modeling import UniAudioTokenizer
-
     audio_tokenizer = UniAudioTokenizer.from_pretrained(config.audio_tokenizer, encoder_only=True).eval()
     flow = config.decoder.flow
     for name in ("codebook_size", "frame_rate"):
@@ -146,11 +118,7 @@ def _columns(config: DecoderTrainingConfig) -> list[Column]:
     if config.model == "flow":
         if config.flow.speaker_encoder is None:
             return []
-        from audiollm.training.decoder.columns import speaker_column
-
         return [speaker_column(config.flow.speaker_encoder, config.decoder)]
-    from audiollm.training.decoder.vocoder.trainer import vocoder_columns
-
     return vocoder_columns(config)
 
 
@@ -181,10 +149,5 @@ def _data_facts(run: DecoderRun) -> dict[str, Any]:
     return {"prepared": items.fingerprint, "num_clips": len(items)}
 
 
-def main() -> None:
-    """Reads the config and trains; user errors end in one message and exit status 1."""
-    as_program("train_decoder", DecoderTrainingConfig, train)
-
-
 if __name__ == "__main__":
-    main()
+    run_program(DecoderTrainingConfig, train, name="train_decoder")

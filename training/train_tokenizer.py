@@ -10,7 +10,6 @@ import hashlib
 import importlib.util
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 
+from audiollm.data.files.atomic import atomic_folder
+from audiollm.program import run_program
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training.audio_tokenizer.config import TokenizerTrainingConfig, passes_per_update
 from audiollm.training.audio_tokenizer.evaluation import evaluate_tokenizer
@@ -35,11 +36,10 @@ from audiollm.training.audio_tokenizer.start import (
     start_gently,
 )
 from audiollm.training.audio_tokenizer.trainer import TokenizerObjective, TokenizerUpdater, UpdateReader
-from audiollm.training.loop.checkpoints import replacing
 from audiollm.training.loop.launch import start_accumulating
 from audiollm.training.loop.optimizer import adamw_by_part
 from audiollm.training.loop.prefetching import Prefetched
-from audiollm.training.loop.run import TrainingRun, as_program, claim_folder, running, start_run
+from audiollm.training.loop.run import RunSummary, TrainingRun, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due
 
 logger = get_logger(__name__)
@@ -47,27 +47,7 @@ logger = get_logger(__name__)
 TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
-@dataclass(frozen=True)
-class TokenizerTrainingSummary:
-    """How a run ended.
-
-    Attributes:
-        steps: updates of the whole run.
-        loss: loss of the last update; None if a resumed run had nothing left to do.
-        evaluation: the last line that evaluation wrote to the metrics, if there was one. Scores of generated texts are
-            in it on the main process only.
-        model_folder: the trained model, for ``SupervisedTokenizer.from_pretrained`` and as a later stage's start.
-        metrics_file: one JSON object per update, evaluation and alarm.
-    """
-
-    steps: int
-    loss: float | None
-    evaluation: dict[str, Any] | None
-    model_folder: Path
-    metrics_file: Path
-
-
-def train(config: TokenizerTrainingConfig) -> TokenizerTrainingSummary:
+def train(config: TokenizerTrainingConfig) -> RunSummary:
     """Runs a training from its config to the saved model; every process of a launch calls it.
 
     Args:
@@ -87,6 +67,7 @@ def train(config: TokenizerTrainingConfig) -> TokenizerTrainingSummary:
     accelerator = start_accumulating(
         config,
         lambda num_processes: passes_per_update(config, num_processes),
+        micro_batch_size=config.micro_batch_size,
         mixed_precision="no",  # the objective chooses
         max_zero_stage=2,
         broadcast_buffers=False,  # the codebook's agree by themselves
@@ -97,9 +78,9 @@ def train(config: TokenizerTrainingConfig) -> TokenizerTrainingSummary:
         return _train(accelerator, config)
 
 
-def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> TokenizerTrainingSummary:
-    claimed = claim_folder(accelerator, config)
-    folder = claimed.path
+def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> RunSummary:
+    run_folder = open_run_folder(accelerator, config)
+    folder = run_folder.path
     start = load_start(config)
     model = start.model.to(accelerator.device)
     records, eval_records = _read_data(accelerator, config, model)
@@ -107,7 +88,7 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> Tokeniz
         start_gently(model, records, config.seed)
     seen = set(records.token_ids) | set(eval_records.token_ids if eval_records is not None else ())
     make_ready(model, config, seen)
-    if config.quantized and config.initialise_codebook == "kmeans" and claimed.checkpoint is None:
+    if config.quantized and config.initialise_codebook == "kmeans" and run_folder.checkpoint is None:
         initialise_codebook(accelerator, model, records, config)
     objective = TokenizerObjective(model, config.mixed_precision)
     prepared, optimizer = accelerator.prepare(
@@ -124,7 +105,7 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> Tokeniz
     run = start_run(
         accelerator,
         config,
-        claimed,
+        run_folder,
         model=prepared,
         optimizer=optimizer,
         extras={"codebook": codebook, "monitor": monitor} if config.quantized else {"monitor": monitor},
@@ -161,7 +142,7 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> Tokeniz
         run.save_if_due(step)
         started = time.perf_counter()
     _save_model(accelerator, run, model)
-    return TokenizerTrainingSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / "metrics.jsonl")
+    return RunSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / "metrics.jsonl")
 
 
 def _read_data(
@@ -234,7 +215,7 @@ def _evaluate(
 def _save_model(accelerator: Accelerator, run: TrainingRun, model: SupervisedTokenizer) -> None:
     """Writes the trained model; all processes hold it whole, one writes."""
     if accelerator.is_main_process:
-        with replacing(run.folder.path / MODEL_FOLDER) as folder:
+        with atomic_folder(run.folder.path / MODEL_FOLDER) as folder:
             model.save_pretrained(folder)
     accelerator.wait_for_everyone()
 
@@ -261,10 +242,5 @@ def flat_numbers(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return numbers
 
 
-def main() -> None:
-    """Reads the config and trains; user errors end in one message and exit status 1."""
-    as_program("train_tokenizer", TokenizerTrainingConfig, train)
-
-
 if __name__ == "__main__":
-    main()
+    run_program(TokenizerTrainingConfig, train, name="train_tokenizer")

@@ -1,5 +1,6 @@
-"""The ``audiollm`` command. A sub-command is a function of ``cli/``: its signature is the interface, its docstring
-the help.
+"""The ``audiollm`` command: its parser and ``main``.
+
+A sub-command is a function of ``cli/``: its signature is the interface, its docstring the help.
 
 Heavy libraries are imported inside those functions, so that ``audiollm --help`` answers at once.
 """
@@ -11,14 +12,13 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any
 
 import docstring_parser
 from jsonargparse import ArgumentParser
 
 from audiollm.program import errors_as_one_line
 
-from .bench import BENCHMARKS, Actions
+from .bench import run_bench
 from .checkpoints import convert, doctor, export_tokenizer, extend_llm
 from .corpora import inspect_data, speech_data, tokenize
 from .labelling import audit_labels, audit_verdicts, label, score_sap
@@ -50,13 +50,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 BENCH_HELP = "Score a model, or predictions, on a benchmark: audiollm bench --help lists them."
 
 
-def command_parser(function: Callable[..., None], *, positional: bool = True) -> ArgumentParser:
-    """Derives a sub-command's arguments from a function: switches for booleans, repeated positionals for lists.
-
-    Args:
-        function: the command.
-        positional: whether parameters without a default are positionals; else they are options that must be given.
-    """
+def command_parser(function: Callable[..., None]) -> ArgumentParser:
+    """Derives a sub-command's arguments from a function: switches for booleans, repeated positionals for lists."""
     described = docstring_parser.parse(function.__doc__ or "")
     helps = {parameter.arg_name: parameter.description for parameter in described.params}
     annotations = {name: parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
@@ -65,7 +60,7 @@ def command_parser(function: Callable[..., None], *, positional: bool = True) ->
     parser = ArgumentParser(description=described.short_description, allow_abbrev=False)
     for name in repeated:
         parser.add_argument(name, nargs="+", help=helps[name])
-    parser.add_function_arguments(function, skip={*switches, *repeated}, as_group=False, as_positional=positional)
+    parser.add_function_arguments(function, skip={*switches, *repeated}, as_group=False, as_positional=True)
     for name in switches:
         parser.add_argument(f"--{name}", action="store_true", help=helps[name])
     return parser
@@ -84,33 +79,6 @@ def build_parser() -> ArgumentParser:
         commands.add_subcommand(name, command, help=command.description)
     commands.add_subcommand("bench", ArgumentParser(description=BENCH_HELP), help=BENCH_HELP)
     return parser
-
-
-def bench_parser(benchmark: str, actions: Actions) -> ArgumentParser:
-    """The parser of ``audiollm bench NAME``: a sub-command for each action."""
-    parser = ArgumentParser(prog=f"audiollm bench {benchmark}", allow_abbrev=False)
-    commands = parser.add_subcommands()
-    for name, function in actions.items():
-        command = command_parser(function, positional=False)
-        commands.add_subcommand(name, command, help=command.description)
-    return parser
-
-
-def bench_call(arguments: Sequence[str]) -> tuple[Callable[..., None], dict[str, Any]]:
-    """Which function ``audiollm bench …`` calls, and what with.
-
-    Args:
-        arguments: what follows ``bench``; without an action behind the name of the benchmark it is ``run``.
-    """
-    parser = ArgumentParser(prog="audiollm bench", description="Score a model, or predictions, on a benchmark.")
-    parser.add_argument("benchmark", choices=tuple(BENCHMARKS), help="which; NAME --help tells more")
-    benchmark = parser.parse_args(list(arguments[:1])).benchmark
-    actions, rest = BENCHMARKS[benchmark], list(arguments[1:])
-    wants_help = not rest or (rest[0] in ("--help", "-h") and len(actions) > 1)
-    if "run" in actions and not wants_help and rest[0] not in actions:
-        rest.insert(0, "run")
-    parsed = bench_parser(benchmark, actions).parse_args(rest)
-    return actions[parsed.subcommand], parsed[parsed.subcommand]
 
 
 def underscored(arguments: Sequence[str]) -> list[str]:
@@ -133,9 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
     given = underscored(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["bench"]:
-        command, values = bench_call(given[1:])
-    else:
-        parsed = build_parser().parse_args(given)
-        command, values = COMMANDS[parsed.subcommand], parsed[parsed.subcommand]
+        run_bench(given[1:])
+        return
+    parsed = build_parser().parse_args(given)
+    command, values = COMMANDS[parsed.subcommand], parsed[parsed.subcommand]
     with errors_as_one_line("audiollm"):
         command(**values)

@@ -1,32 +1,45 @@
-"""``audiollm bench``: the benchmarks by name, and what can be done with each.
+"""``audiollm bench``: the benchmarks by name, and where what can be done with each is written.
 
-``BENCHMARKS`` is the registry. Each entry maps an action to a function, whose signature is the interface and whose
-docstring is the help, as with the other commands; every parameter is an option (``--data FILE``). The action ``run`` is
-what ``audiollm bench NAME --option …`` does; other actions are named: ``audiollm bench mmau score --option …``.
+The modules named here hold ``ACTIONS``, see ``audiollm.benchmarks.harness.actions``. The action ``run`` is what
+``audiollm bench NAME --option …`` does; other actions are named: ``audiollm bench mmau score --option …``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 
-from . import benchmarks_speech as speech
-from .benchmarks_judging import judging_actions
-from .benchmarks_questions import question_actions
-
-Actions = dict[str, Callable[..., None]]
-
-BENCHMARKS: dict[str, Actions] = {
-    "mmau": question_actions("mmau") | judging_actions("mmau"),
-    "mmar": question_actions("mmar") | judging_actions("mmar"),
-    "mmsu": question_actions("mmsu") | judging_actions("mmsu"),
-    "seed-tts": {
-        "run": speech.run_seed_tts,
-        "wer": speech.score_seed_tts_pairs,
-        "sim": speech.score_seed_tts_voices,
-    },
-    "reconstruction": {"run": speech.run_reconstruction},
-    "attribute-control": {"run": speech.run_attribute_control},
-    "clustering": {"run": speech.cluster},
-    "probing": {"run": speech.run_probing},
-    "stability": {"run": speech.run_stability},
+BENCHMARKS = {
+    "mmau": "audiollm.benchmarks.mmau",
+    "mmar": "audiollm.benchmarks.mmar",
+    "mmsu": "audiollm.benchmarks.mmsu",
+    "seed-tts": "audiollm.benchmarks.seed_tts",
+    "reconstruction": "audiollm.benchmarks.reconstruction",
+    "attribute-control": "audiollm.benchmarks.attribute_control",
+    "clustering": "audiollm.benchmarks.codes.files",
+    "probing": "audiollm.benchmarks.sound_classes",
+    "stability": "audiollm.benchmarks.stability",
 }
+
+
+def benchmark_actions(benchmark: str) -> Mapping[str, Callable[..., None]]:
+    """What can be done with a benchmark, by name; its module is imported when it is asked for."""
+    actions: Mapping[str, Callable[..., None]] = import_module(BENCHMARKS[benchmark]).ACTIONS
+    return actions
+
+
+def run_bench(arguments: Sequence[str]) -> None:
+    """Runs what ``audiollm bench …`` says.
+
+    Args:
+        arguments: what follows ``bench``.
+    """
+    parser = argparse.ArgumentParser(
+        prog="audiollm bench", description="Score a model, or predictions, on a benchmark.", allow_abbrev=False
+    )
+    parser.add_argument("benchmark", choices=tuple(BENCHMARKS), help="which; NAME --help tells more")
+    benchmark = parser.parse_args(list(arguments[:1])).benchmark
+    from audiollm.benchmarks.harness.actions import run_action
+
+    run_action(benchmark_actions(benchmark), name=f"audiollm bench {benchmark}", arguments=arguments[1:])

@@ -36,7 +36,7 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     from audiollm.modeling import AudioLLM
 
     _refuse_filled(output_dir, "the Audio-LLM checkpoint")
-    # float32 whatever the LLM's dtype is: its entries may decide the new rows, and lower precision changes codes.
+    # float32 whatever the LLM's dtype is: the checkpoint keeps these weights, and lower precision changes some codes.
     loaded = load_audio_tokenizer(audio_tokenizer, "float32", "cpu")
     model = AudioLLM.create(llm, audio_tokenizer=loaded, init=init, seed=seed, dtype=getattr(torch, dtype))
     model.save_pretrained(output_dir)

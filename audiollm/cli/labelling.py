@@ -209,9 +209,9 @@ def score_sap(
     )
     if output is not None:
         sap_report.write_scores(result, output)
-    facts = {name: round(value, 4) for name, value in result["scores"].items()} | {"missing": result["missing"]}
+    summary = {name: round(value, 4) for name, value in result["scores"].items()} | {"missing": result["missing"]}
     if json:
-        write_line(jsonlib.dumps(facts | {"judge": result.get("judge")}))
+        write_line(jsonlib.dumps(summary | {"judge": result.get("judge")}))
         return
-    shown = {name: f"{value:g}" for name, value in facts.items()}
+    shown = {name: f"{value:g}" for name, value in summary.items()}
     show(shown, as_json=False, title=f"{predictions} against {references}")

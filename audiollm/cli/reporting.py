@@ -32,11 +32,11 @@ def report(results: str, *, output: str | None = None, strict: bool = False, jso
         if trace.problem is not None
     ]
     unread = [f"{file.path}: {file.reason}" for file in board.unread]
-    facts = {"pages": [str(path) for path in pages], "results": board.num_results}
+    summary = {"pages": [str(path) for path in pages], "results": board.num_results}
     if json:
-        write_line(jsonlib.dumps(facts | {"not_read": unread, "not_traceable": untraceable}))
+        write_line(jsonlib.dumps(summary | {"not_read": unread, "not_traceable": untraceable}))
     else:
-        shown = facts | {
+        shown = summary | {
             "pages": ", ".join(map(str, pages)),
             "not read": len(unread),
             "not traceable": len(untraceable),
@@ -90,8 +90,14 @@ def compare_results(
         for figure in one.falls_below(fail_below or 0.0, beyond_chance=beyond_chance)
     ]
     refused = [comparison for comparison in sets.comparisons if comparison.is_refused]
-    facts = asdict(sets) | {"old": old, "new": new, "fail_below": fail_below, "fallen": fallen, "n_failed": len(fallen)}
-    text = write_figures(facts, output)
+    summary = asdict(sets) | {
+        "old": old,
+        "new": new,
+        "fail_below": fail_below,
+        "fallen": fallen,
+        "n_failed": len(fallen),
+    }
+    text = write_figures(summary, output)
     if json:
         write_line(text)
     else:

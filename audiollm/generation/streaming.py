@@ -217,12 +217,12 @@ def _answer(
                     continue
                 if decoder is None:
                     raise RuntimeError("the model speaks, but this stream was opened for text alone")
-                pieces = []
+                chunks = []
                 for waveform in decoder.decode_stream(_codes_of_segment(event, events, future)):
                     if len(waveform):
-                        pieces.append(waveform)
+                        chunks.append(waveform)
                         yield StreamedAudio(waveform, decoder.sample_rate, len(waveforms))
-                waveforms.append(torch.cat(pieces) if pieces else torch.zeros(0))
+                waveforms.append(torch.cat(chunks) if chunks else torch.zeros(0))
             result = future.result()
         finally:
             stop.set()

@@ -1,15 +1,14 @@
 """What can be read off a tokenizer with a simple reader: linear probe and nearest neighbours on clip vectors.
 
 The recipe is that of X-ARES (LayerNorm and a linear layer on the mean over frames; k nearest neighbours by similarity),
-applied to three views of a clip: histogram of its codes, mean of the codebook entries, mean of what the quantizer saw.
-A second linear reader, logistic regression trained to its optimum, depends on no learning rate. The script is
-``sound_classes.py``.
+applied to three vectors of a clip: histogram of its codes, mean of the codebook entries, mean of what the quantizer
+saw. A second linear reader, logistic regression trained to its optimum, depends on no learning rate.
 """
 # Shapes: C clips, D size of a clip's vector, T frames, L classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -297,3 +296,29 @@ def _number_classes(
         )
     classes = sorted(set(train_labels), key=str)
     return classes, np.array([classes.index(label) for label in train_labels], dtype=np.int64)
+
+
+PROBES: dict[str, Callable[..., ProbeResult]] = {"linear": linear_probe, "logistic": logistic_probe, "knn": knn_probe}
+
+
+def probe_by_parts(
+    vectors_CD: NDArray[np.float64],
+    labels: Sequence[str],
+    parts: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+) -> dict[str, float]:
+    """Accuracy of every probe, as the mean over the parts, beside that of the commonest class.
+
+    Args:
+        vectors_CD: one vector per clip, ``[C, D]``.
+        labels: class of each clip.
+        parts: positions to learn from and to be judged on.
+    """
+    figures: dict[str, list[float]] = {}
+    for train, held_out in parts:
+        given = vectors_CD[train], [labels[clip] for clip in train], vectors_CD[held_out], [labels[c] for c in held_out]
+        for name, probe in PROBES.items():
+            result = probe(*given)
+            figures.setdefault(f"{name}_accuracy", []).append(result.accuracy)
+            figures.setdefault(f"{name}_balanced_accuracy", []).append(result.balanced_accuracy)
+        figures.setdefault("majority_accuracy", []).append(result.majority_accuracy)
+    return {name: float(np.mean(values)) for name, values in figures.items()}

@@ -1,7 +1,8 @@
-"""Where the figures of a benchmark script go: a JSON file, and standard output as JSON or tables."""
+"""Where the figures of a benchmark go: a JSON file, and standard output as JSON or tables."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,41 @@ def write_figures(results: Mapping[str, Any], output: str | None) -> str:
         with atomic_write(output) as file:
             file.write(text + "\n")
     return text
+
+
+def recorded_config(config: Any, **settled: object) -> dict[str, Any]:
+    """What a result tells of the config it was made with.
+
+    Args:
+        config: a dataclass. How the result is printed (``json``) is no part of it.
+        settled: fields that the run decided, such as the device.
+    """
+    told = dataclasses.asdict(config) | settled
+    told.pop("json", None)
+    return told
+
+
+def print_json(result: Mapping[str, Any], *without: str) -> None:
+    """Prints a result on one line of standard output, without some of its fields."""
+    shown = {name: value for name, value in result.items() if name not in without}
+    sys.stdout.write(json.dumps(shown, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def show_facts(facts: Mapping[str, Any], *, title: str, as_json: bool = False) -> None:
+    """Prints names and values as a table, or as JSON."""
+    if as_json:
+        print_json(facts)
+        return
+    table = Table(title=title, show_header=False)
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), _shown(value))
+    Console(markup=False).print(table)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5f}"  # shares: the digits that tell them apart
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def show_figures(results: Mapping[str, Any], output: str | None, *, as_json: bool) -> None:

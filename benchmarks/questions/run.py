@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from audiollm.benchmarks.harness.processes import launched_processes
 from audiollm.benchmarks.models.base import AnswerSettings
 from audiollm.benchmarks.models.opening import open_audio_chat_model
 from audiollm.benchmarks.questions.asking.predicting import PredictingSettings, PredictionReport, predict_questions
-from audiollm.benchmarks.questions.grading.scoring import score_file
+from audiollm.benchmarks.questions.grading.scoring import score_loaded
 
 from .base import MODES, LoadedQuestions, QuestionBenchmark, first_problems
 from .checking import check_questions, require_usable
 from .data import load_questions
-from .registry import benchmark_named
+from .predictions import open_predictions
 from .report import show_result, write_facts, write_result
 
 logger = logging.getLogger(__name__)
@@ -23,90 +23,107 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionRun:
-    """How a benchmark is run.
+    """One model and one set of questions.
 
-    Attributes:
-        output: folder of the predictions and results.
-        predicting: what is asked, and how often.
-        answering: how answers are generated.
-        device: torch device of a model that runs here; None: the first GPU there is.
-        dtype: of its weights.
-        endpoint_model: name of the model at an endpoint.
-        endpoint_key: environment variable with the endpoint's key.
-        concurrency: requests to an endpoint at a time.
-        require_known_data: refuse questions that are not a known version.
-        keep_going: ask what can be asked although recordings cannot be used.
+    The output gets check.json, predictions.jsonl and, where replies are scored, a result for each mode. Run again to go
+    on where a run stopped. With accelerate launch, processes share the questions.
     """
 
-    output: str
-    predicting: PredictingSettings = field(default_factory=PredictingSettings)
-    answering: AnswerSettings = field(default_factory=AnswerSettings)
+    data: str
+    """The published file of questions, the folder it is in, or the id of a data set on the Hub."""
+    model: str | None = None
+    """Folder or Hub id of an Audio-LLM, of ours or of transformers, or the URL of an OpenAI-compatible endpoint; the
+    embedded model if not given."""
+    output: str | None = None
+    """Folder; results/ and the name of the benchmark, if not given."""
+    limit: int | None = None
+    """Ask only so many questions, the first ones."""
+    shuffle_options: int | None = None
+    """Seed of the order of options; as in the data, if not given."""
+    prompt: str | None = None
+    """Id of a prompt, or a JSON file of one; the benchmark's own, if not given."""
+    batch_size: int = PredictingSettings.batch_size
+    """Questions that a model on this machine answers at a time."""
+    max_new_tokens: int = AnswerSettings.max_new_tokens
+    """The longest reply."""
+    temperature: float = AnswerSettings.temperature
+    """0 for the likeliest reply."""
     device: str | None = None
+    """Torch device of a model on this machine; the first GPU when there is one."""
     dtype: str = "auto"
+    """Of its weights: float32, bfloat16 or float16; as stored, if auto."""
     endpoint_model: str | None = None
+    """Name of the model at the endpoint; the only one there is, if not given."""
     endpoint_key: str | None = None
+    """Environment variable with the key for the endpoint."""
     concurrency: int = 8
+    """Requests to the endpoint at a time."""
     require_known_data: bool = False
+    """Refuse questions that are not a known version."""
     keep_going: bool = False
+    """Ask what can be asked although recordings cannot be used; these count as not answered."""
 
 
-def run_questions(benchmark: str, data: str, model: str | None, run: QuestionRun, *, scores: bool = True) -> None:
+def run_questions(benchmark: QuestionBenchmark, config: QuestionRun, *, scores: bool = True) -> None:
     """Checks, predicts and scores; of several processes the main one checks and scores.
 
     Args:
-        benchmark: its name.
-        data: see `data.load_questions`.
-        model: see `audiollm.benchmarks.models.opening.open_audio_chat_model`.
-        run: how.
+        benchmark: what is asked.
+        config: whom and how.
         scores: whether replies are scored, too.
 
     Raises:
         ValueError: if data, model or an earlier run in the output do not fit; see `predict_questions`.
         OSError: if a file is missing.
     """
-    questions = benchmark_named(benchmark)
-    loaded = load_questions(questions, data)
-    launched_processes().from_main(lambda: _check(questions, loaded, run))
-    report = _predict(questions, loaded, model, run)
+    output = Path(config.output or f"results/{benchmark.name}")
+    loaded = load_questions(benchmark, config.data)
+    launched_processes().from_main(lambda: _check(benchmark, loaded, config, output))
+    report = _predict(benchmark, loaded, config, output)
     if scores and report.is_main:
-        _score(questions, loaded, data, report, run)
+        _score(benchmark, loaded, report.path, output)
 
 
-def _check(questions: QuestionBenchmark, loaded: LoadedQuestions, run: QuestionRun) -> None:
-    report = check_questions(questions, loaded, limit=run.predicting.limit)
-    write_facts(report, Path(run.output) / "check.json")
-    if run.keep_going and report["audio_problems"]:
+def _check(benchmark: QuestionBenchmark, loaded: LoadedQuestions, config: QuestionRun, output: Path) -> None:
+    report = check_questions(benchmark, loaded, limit=config.limit)
+    write_facts(report, output / "check.json")
+    if config.keep_going and report["audio_problems"]:
         logger.warning("%d recordings cannot be used and count as not answered", report["n_audio_problems"])
         report = {**report, "audio_problems": {}}
-    require_usable(questions, loaded, report, require_known_data=run.require_known_data)
+    require_usable(benchmark, loaded, report, require_known_data=config.require_known_data)
 
 
 def _predict(
-    questions: QuestionBenchmark, loaded: LoadedQuestions, model: str | None, run: QuestionRun
+    benchmark: QuestionBenchmark, loaded: LoadedQuestions, config: QuestionRun, output: Path
 ) -> PredictionReport:
-    under_test = open_audio_chat_model(
-        model,
-        settings=run.answering,
-        device=run.device,
-        dtype=run.dtype,
-        endpoint_model=run.endpoint_model,
-        key_variable=run.endpoint_key,
-        concurrency=run.concurrency,
+    model = open_audio_chat_model(
+        config.model,
+        settings=AnswerSettings(max_new_tokens=config.max_new_tokens, temperature=config.temperature),
+        device=config.device,
+        dtype=config.dtype,
+        endpoint_model=config.endpoint_model,
+        key_variable=config.endpoint_key,
+        concurrency=config.concurrency,
     )
-    report = predict_questions(questions.name, loaded, under_test, run.output, run.predicting)
+    settings = PredictingSettings(
+        prompt=config.prompt,
+        shuffle_options=config.shuffle_options,
+        limit=config.limit,
+        batch_size=config.batch_size,
+    )
+    report = predict_questions(benchmark.name, loaded, model, output, settings)
     if report.failures and report.is_main:
         shown = first_problems((f"{name}: {error}" for name, error in report.failures.items()), limit=3)
         logger.warning("%d of %d questions have no reply: %s", len(report.failures), report.asked, shown)
     return report
 
 
-def _score(
-    questions: QuestionBenchmark, loaded: LoadedQuestions, data: str, report: PredictionReport, run: QuestionRun
-) -> None:
+def _score(benchmark: QuestionBenchmark, loaded: LoadedQuestions, replies: Path, output: Path) -> None:
     if not any(item.answer for item in loaded.items):
-        logger.warning("the answers are withheld, so nothing is scored; the replies are in %s", report.path)
+        logger.warning("the answers are withheld, so nothing is scored; the replies are in %s", replies)
         return
+    predictions = open_predictions(str(replies)).read()
     for mode in MODES:
-        result = score_file(questions, str(report.path), data=data, mode=mode)
-        write_result(result, Path(run.output) / f"{mode}.json")
+        result = score_loaded(benchmark, loaded, predictions, mode)
+        write_result(result, output / f"{mode}.json")
         show_result(result, None)

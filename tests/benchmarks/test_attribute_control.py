@@ -41,7 +41,7 @@ class Hearing:
         self.odd = odd
         self.num_heard = 0
 
-    def hear(self, path):
+    def describe(self, path):
         self.num_heard += 1
         _, name, value = path.stem.split("_")
         if value in self.odd:
@@ -65,7 +65,7 @@ def test_pitch_and_speed_are_measured_against_recordings_of_the_same_text(tmp_pa
 
 def test_a_model_that_does_not_listen_is_no_better_than_unreadable(tmp_path):
     result = attribute_control.measure(
-        config_of(tmp_path, attributes="pitch"), lambda text, voice, seed: (tone(120.0, 1.0), RATE)
+        config_of(tmp_path, attributes=("pitch",)), lambda text, voice, seed: (tone(120.0, 1.0), RATE)
     )
     figures = result["attributes"]["pitch"]
     assert (figures["n_right"], figures["unreadable"]) == (0, figures["n_asked"])
@@ -76,7 +76,7 @@ def test_what_a_judge_cannot_say_is_counted_apart(tmp_path):
     silent = json.dumps({"linguistic_content": "words", "vocal_attributes": {"age": "adult"}})
     judge = Hearing(female="no idea", male=silent)
     (tmp_path / "texts.txt").write_text("one two\n\nthree\n", encoding="utf-8")
-    config = config_of(tmp_path, attributes="gender,age", texts=str(tmp_path / "texts.txt"))
+    config = config_of(tmp_path, attributes=("gender", "age"), texts=str(tmp_path / "texts.txt"))
     result = attribute_control.measure(config, obeys, judge)
     gender, age = result["attributes"]["gender"], result["attributes"]["age"]
     assert gender["confusion"]["female"]["unreadable"] == 2
@@ -95,7 +95,7 @@ def test_what_was_not_spoken_is_missing_and_the_rest_is_kept(tmp_path):
             raise RuntimeError("out of memory")
         return obeys(text, voice, seed)
 
-    result = attribute_control.measure(config_of(tmp_path, attributes="gender"), breaks, Hearing())
+    result = attribute_control.measure(config_of(tmp_path, attributes=("gender",)), breaks, Hearing())
     figures = result["attributes"]["gender"]
     assert figures["missing"] == figures["n_asked"] / 2
     assert figures["accuracy"] == 0.5
@@ -117,7 +117,7 @@ def test_all_values_of_a_text_share_a_seed(tmp_path):
 def test_what_a_run_keeps_beside_its_result_is_known_to_the_leaderboard(is_loaded, tmp_path, monkeypatch):
     facts = {"model": "m", "model_revision": "r", "tokenizer_fingerprint": "t", "decoder_fingerprint": "d"}
     monkeypatch.setattr(attribute_control, "_speaker", lambda config: (obeys, facts))
-    config = config_of(tmp_path, attributes="gender")
+    config = config_of(tmp_path, attributes=("gender",))
     result = attribute_control.measure(config, None if is_loaded else obeys, Hearing())
     assert result.get("decoder_fingerprint") == ("d" if is_loaded else None)
     found = find_results(tmp_path)
@@ -130,9 +130,9 @@ def test_what_a_run_keeps_beside_its_result_is_known_to_the_leaderboard(is_loade
 
 def test_judged_attributes_need_a_judge(tmp_path):
     with pytest.raises(ValueError, match="need a judge"):
-        attribute_control.measure(config_of(tmp_path, attributes="gender"), obeys)
+        attribute_control.measure(config_of(tmp_path, attributes=("gender",)), obeys)
     with pytest.raises(ValueError, match="'accent'"):
-        config_of(tmp_path, attributes="accent")
+        config_of(tmp_path, attributes=("accent",))
 
 
 def test_a_chat_model_that_hears_is_asked_of_the_voice(tmp_path, chat_server):
@@ -142,7 +142,7 @@ def test_a_chat_model_that_hears_is_asked_of_the_voice(tmp_path, chat_server):
     )
     save_audio(tmp_path / "a.wav", tone(100.0, 1.0), RATE)
     judge = ChatJudge(open_chat_model(chat_server.url, "tiny", hears=True))
-    assert read_attributes(judge.hear(tmp_path / "a.wav")) == {"gender": "male", "age": None, "emotion": None}
+    assert read_attributes(judge.describe(tmp_path / "a.wav")) == {"gender": "male", "age": None, "emotion": None}
     [message] = chat_server.requests[0]["messages"]
     assert [part["type"] for part in message["content"]] == ["input_audio", "text"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import soundfile as sf
 
 from audiollm.benchmarks import sample_scores
-from audiollm.benchmarks.sample_scores import SampleScoresConfig, measure, score_commands, write_meta
+from audiollm.benchmarks.sample_scores import SampleScoresConfig, Step, run_all, score_steps, write_meta
 from audiollm.benchmarks.speech.seed_tts_meta import missing_recordings, read_meta
-from audiollm.cli.app import bench_call, build_parser, underscored
+from audiollm.cli.app import build_parser
+from audiollm.cli.bench import benchmark_actions
+from audiollm.program import run_program
 
 
 def test_each_text_is_to_be_spoken_in_the_voice_of_another_recording(tmp_path: Path) -> None:
@@ -30,35 +33,39 @@ def test_each_text_is_to_be_spoken_in_the_voice_of_another_recording(tmp_path: P
 
 @pytest.mark.parametrize("more", [{}, {"limit": 3, "judge": "folder"}])
 def test_every_command_is_one_that_a_user_can_type(more: dict[str, object], tmp_path: Path) -> None:
-    config = SampleScoresConfig(model="m", tokenizer="t", **more)  # type: ignore[arg-type]
-    commands = list(score_commands(tmp_path, config))
-    for command in commands:
-        if command[0] == "bench":
-            bench_call(underscored(command[1:]))
+    steps = list(score_steps(tmp_path, SampleScoresConfig(model="m", tokenizer="t", **more)))  # type: ignore[arg-type]
+    assert len(steps) == 10
+    for step in steps:
+        if step.command[0] == "bench":
+            config = step.run.args[-1]  # type: ignore[attr-defined]
+            assert run_program(type(config), arguments=step.command[2:]) == config
+            expected = partial(benchmark_actions(step.command[1])["run"], config)
+            assert (step.run.func, step.run.args) == (expected.func, expected.args)  # type: ignore[attr-defined]
         else:
-            build_parser().parse_args(command)
-    assert len(commands) == 10
+            build_parser().parse_args(step.command)
 
 
 def test_a_folder_holds_the_scores_of_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands: list[list[str]] = []
-    monkeypatch.setattr(sample_scores, "audiollm", commands.append)
-    monkeypatch.setattr(sample_scores, "data_commands", lambda output, tokenizer: [])
-    measure(SampleScoresConfig(output=str(tmp_path)))
-    assert commands[-1] == ["report", str(tmp_path / "results")]
-    measure(SampleScoresConfig(output=str(tmp_path)))
+    ran: list[str] = []
+    monkeypatch.setattr(sample_scores, "data_steps", lambda output, tokenizer: [])
+    monkeypatch.setattr(
+        sample_scores, "score_steps", lambda output, config: [Step(["report", "x"], lambda: ran.append(config.model))]
+    )
+    run_all(SampleScoresConfig(output=str(tmp_path)))
+    run_all(SampleScoresConfig(output=str(tmp_path)))
+    assert ran == ["mini", "mini"]
     with pytest.raises(ValueError, match=r"begun with another tokenizer \(mini, now other\)"):
-        measure(SampleScoresConfig(output=str(tmp_path), tokenizer="other"))
+        run_all(SampleScoresConfig(output=str(tmp_path), tokenizer="other"))
 
 
 @pytest.mark.slow
 def test_mini_goes_through_all_of_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    config = SampleScoresConfig(output=str(tmp_path), limit=3, seeds="0")
-    measure(config)
+    config = SampleScoresConfig(output=str(tmp_path), limit=3, seeds=(0,))
+    run_all(config)
     board = (tmp_path / "results" / "leaderboard.md").read_text(encoding="utf-8")
     for part in ("MMAU", "MMAR", "MMSU", "mini"):
         assert part in board
     assert "not traceable: " not in capfd.readouterr().err
     before = {path: path.read_bytes() for path in (tmp_path / "results").rglob("predictions.jsonl")}
-    measure(config)
+    run_all(config)
     assert {path: path.read_bytes() for path in before} == before

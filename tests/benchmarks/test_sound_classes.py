@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from audiollm.benchmarks.codes.clips import LabelledClip, read_labelled_clips
-from audiollm.benchmarks.codes.views import relative_error, view_clips
+from audiollm.benchmarks.codes.features import encode_clips, relative_error
 from audiollm.benchmarks.harness.figures import show_figures
 from audiollm.benchmarks.sound_classes import SoundClassesConfig, held_out_parts, measure
 from audiollm.data.conversation.types import AudioPart
@@ -109,7 +109,7 @@ def test_each_fold_is_held_out_once_and_clips_without_parts_cannot_be_probed() -
 
 def test_views_of_clips_agree_with_the_codes(records: Path, tokenizer: UniAudioTokenizer) -> None:
     waveforms = [clip.load(16000) for clip in read_labelled_clips(records, sound_type="sound")[:3]]
-    views = view_clips(tokenizer, waveforms, 16000)
+    views = encode_clips(tokenizer, waveforms, 16000)
     entries = tokenizer.codebook.weight.detach().double().numpy()
     np.testing.assert_allclose(views.vectors["entries"], views.vectors["histogram"] @ entries, atol=1e-9)
     distinct, counts = np.unique(np.concatenate(views.codes), return_counts=True)

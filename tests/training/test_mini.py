@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from audiollm import mini as embedded
-from audiollm.data.corpora import Clip, load_manifest, save_manifest
+from audiollm.data.corpora.clips import Clip, load_manifest, save_manifest
 from audiollm.data.records import SPLITS
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.data.voices.attributes import VocalAttributes
@@ -288,7 +288,7 @@ def test_installing_replaces_the_embedded_model(layout, tmp_path, monkeypatch):
     monkeypatch.setattr(embedded, "_FOLDER", target)
     assert embedded.mini_folder() == target
     assert AudioLLM.from_pretrained().vocabulary == AudioLLM.from_pretrained("mini").vocabulary
-    assert Path(embedded.tokenizer_or_mini(None)).is_dir()
+    assert Path(embedded.audio_tokenizer_or_mini(None)).is_dir()
 
 
 def test_without_the_embedded_model_the_message_says_what_to_do(tmp_path, monkeypatch):
@@ -296,7 +296,7 @@ def test_without_the_embedded_model_the_message_says_what_to_do(tmp_path, monkey
     with pytest.raises(ValueError, match=r"lacks the embedded model.*make mini"):
         AudioLLM.from_pretrained()
     assert embedded.model_or_mini("my/model") == "my/model"
-    assert embedded.tokenizer_or_mini("folder") == "folder"
+    assert embedded.audio_tokenizer_or_mini("folder") == "folder"
 
 
 # ----------------------------------------------------------- figures and card
@@ -405,7 +405,9 @@ def test_a_failed_step_is_not_complete(tmp_path, recorded_steps, monkeypatch):
 
 def test_trainers_get_their_configs_data_and_lengths(tmp_path, monkeypatch):
     commands: list[list[str]] = []
-    monkeypatch.setattr(mini.subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.setattr(
+        "audiollm.training.recipes.launching.subprocess.run", lambda command, check: commands.append(command)
+    )
     monkeypatch.setattr(mini, "join_decoder", lambda *parts: None)
     layout = MiniLayout(tmp_path)
     config = mini.MiniConfig(output=str(tmp_path), steps={"vocoder": 7})

@@ -18,14 +18,14 @@ from safetensors.torch import load_file, save_file
 from audiollm.data.collation import collate
 from audiollm.data.conversation.loading import load_conversations
 from audiollm.modeling import AudioLLM
-from audiollm.training import sft
-from audiollm.training.audio_llm.config import LoRASettings
+from audiollm.program import run_program
+from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
 from audiollm.training.audio_llm.objective import TargetTokenLoss
-from audiollm.training.audio_llm.records import DataError, EncodedRecords
-from audiollm.training.loop.checkpoints import ResumeError
+from audiollm.training.audio_llm.records import EncodedRecords
+from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
 from audiollm.training.loop.optimizer import adamw
 from audiollm.training.loop.record import config_as_json
-from audiollm.training.sft import NonFiniteLossError, train
+from audiollm.training.sft import train
 
 from .finished_runs import assert_same_weights, metrics_of, weights_of
 
@@ -113,7 +113,8 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(make_config, as
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return update(run, step, batches)\n"
         "sft._update = dies\n"
-        "sft.main()\n"
+        "from audiollm.program import run_program\n"
+        "run_program(sft.SFTConfig, sft.train)\n"
     )
     command = [sys.executable, "-c", program, "--config", str(tmp_path / "config.json")]
     assert subprocess.run(command, capture_output=True).returncode == -9
@@ -157,8 +158,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_records(make_confi
         train(make_config(learning_rate=1e30, max_grad_norm=None, max_steps=20, save_every=1))
     [report] = (tmp_path / "run").glob("non_finite_step_*.json")
     content = json.loads(report.read_text())
-    assert sum(len(batch["records"]) for batch in content["micro_batches"]) == 8
-    assert all(record.startswith("record-") for batch in content["micro_batches"] for record in batch["records"])
+    assert sum(len(one["records"]) for one in content["passes"]) == 8
+    assert all(record.startswith("record-") for one in content["passes"] for record in one["records"])
     latest = load_file(tmp_path / "run" / "checkpoints" / f"step_{content['step'] - 1:06d}" / "weights.safetensors")
     assert content["step"] > 1
     assert latest
@@ -330,11 +331,12 @@ def test_a_context_longer_than_the_models_is_refused(make_config):
 @pytest.mark.parametrize(
     ("extra", "message"), [([], "none.jsonl"), (["--learning_rate", "-1"], "learning_rate=-1.0: use a positive")]
 )
-def test_user_errors_end_in_one_message_and_no_traceback(assets, tmp_path, monkeypatch, extra, message):
+def test_user_errors_end_in_one_message_and_no_traceback(assets, tmp_path, capfd, extra, message):
     paths = {"model": assets.audio_llm, "train_data": tmp_path / "none.jsonl", "output_dir": tmp_path / "run"}
     flags = [str(part) for name, path in paths.items() for part in (f"--{name}", path)]
-    monkeypatch.setattr(sys, "argv", ["sft.py", *flags, *extra])
     with pytest.raises(SystemExit) as ended:
-        sft.main()
-    assert str(ended.value.code).startswith("sft: ")
-    assert message in str(ended.value.code)
+        run_program(SFTConfig, train, name="sft", arguments=[*flags, *extra])
+    assert ended.value.code == 1
+    last_line = capfd.readouterr().err.splitlines()[-1]
+    assert last_line.startswith("sft: error: ")
+    assert message in last_line

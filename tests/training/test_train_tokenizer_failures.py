@@ -27,13 +27,13 @@ from safetensors.torch import load_file
 
 from audiollm.data.audio.augmentation import AugmentationConfig
 from audiollm.training import train_tokenizer
-from audiollm.training.audio_llm.records import DataError
 from audiollm.training.audio_tokenizer import trainer as tokenizer_training
 from audiollm.training.audio_tokenizer.config import TokenizerSettings
 from audiollm.training.audio_tokenizer.records import TokenizerRecords
 from audiollm.training.loop import checkpoints as checkpointing
 from audiollm.training.loop import run as run_start
-from audiollm.training.loop.record import NonFiniteLossError, config_as_json
+from audiollm.training.loop.errors import DataError, NonFiniteLossError
+from audiollm.training.loop.record import config_as_json
 from audiollm.training.train_tokenizer import flat_numbers, train
 
 from .finished_runs import metrics_of

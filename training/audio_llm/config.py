@@ -6,8 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-_POSITIVE = ("global_batch_size", "micro_batch_size", "log_every", "keep_checkpoints", "eval_max_new_tokens")
-_POSITIVE_OR_NONE = ("max_steps", "max_length", "eval_every", "save_every", "num_processes")
+from audiollm.training.loop.config import (
+    RunConfig,
+    require_eval_data,
+    require_given,
+    require_not_negative,
+    require_positive,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +46,7 @@ class LoRASettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTConfig:
+class SFTConfig(RunConfig):
     """One supervised fine-tuning run."""
 
     model: str
@@ -66,28 +71,8 @@ class SFTConfig:
     """Records per process in one forward pass: changes memory and speed, not the update."""
 
     num_epochs: float = 1.0
-    """Passes over the training data, when ``max_steps`` is not given."""
-
-    max_steps: int | None = None
-    """Number of updates; takes the place of ``num_epochs``."""
-
     learning_rate: float = 2e-5
-    """Peak learning rate, reached at the end of the warm-up."""
-
-    warmup_ratio: float = 0.03
-    """Share of the updates over which the learning rate rises linearly."""
-
-    min_learning_rate_ratio: float = 0.1
-    """The cosine ends at this share of the peak."""
-
-    weight_decay: float = 0.01
-    """Decoupled weight decay (AdamW); not applied to norms and biases."""
-
     betas: tuple[float, float] = (0.9, 0.95)
-    """Decay rates of AdamW's two moments."""
-
-    max_grad_norm: float | None = 1.0
-    """Gradients are clipped to this global L2 norm. None: no clipping."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type that the weights are held and updated in."""
@@ -119,9 +104,6 @@ class SFTConfig:
     cache_tokens: int = 50_000_000
     """Encoded records are kept in memory up to this many tokens (8 bytes each), so that audio is tokenized once."""
 
-    eval_every: int | None = None
-    """Updates between evaluations. None: only after the last update."""
-
     eval_generate_samples: int = 0
     """Held-out records to answer at each evaluation, for word error rate and accuracy."""
 
@@ -131,55 +113,21 @@ class SFTConfig:
     wer_tasks: tuple[str, ...] = ("transcribe", "transcription", "asr")
     """Records with one of these ``task`` values are scored by word error rate, all others by exact match."""
 
-    save_every: int | None = None
-    """Updates between checkpoints. None: only after the last update."""
-
-    keep_checkpoints: int = 2
-    """Newest checkpoints to keep."""
-
-    resume: str | None = None
-    """``latest``, or a checkpoint folder, to go on from. ``latest`` in a fresh folder starts from the beginning."""
-
-    log_every: int = 1
-    """Updates between lines of metrics.jsonl. A line describes its own update, not an average."""
-
-    num_processes: int | None = None
-    """Refuse to start on any other number of processes."""
-
     def __post_init__(self) -> None:
-        for name in ("model", "train_data", "output_dir"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} is empty: give a path")
-        for name in _POSITIVE + _POSITIVE_OR_NONE:
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name}={value}: use a positive number")
+        super().__post_init__()
+        require_given(self, "model")
+        require_positive(
+            self, "learning_rate", "global_batch_size", "micro_batch_size", "max_length", "eval_max_new_tokens"
+        )
+        require_not_negative(self, "cache_tokens", "eval_generate_samples")
+        require_eval_data(self, "eval_generate_samples")
         if self.global_batch_size % self.micro_batch_size:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} is not a multiple of "
                 f"micro_batch_size={self.micro_batch_size}: change one of them"
             )
-        for name in ("num_epochs", "learning_rate", "max_grad_norm"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name}={value}: use a positive, finite number")
-        for name in ("warmup_ratio", "min_learning_rate_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: use a share between 0 and 1")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas={self.betas}: use two numbers in [0, 1), such as 0.9 and 0.95")
-        for name in ("weight_decay", "seed", "cache_tokens", "eval_generate_samples"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: use zero or more")
-        if self.eval_data is None and (self.eval_every is not None or self.eval_generate_samples):
-            raise ValueError(
-                "eval_every and eval_generate_samples need eval_data: name a file of held-out conversations"
-            )
         if self.on_too_long == "skip" and not self.check_data:
             raise ValueError("on_too_long=skip needs check_data=true: lengths are known only once records are encoded")
-
-
-# Functions, not methods: jsonargparse takes the public methods of a class for sub-commands.
 
 
 def accumulation_steps(config: SFTConfig, num_processes: int) -> int:

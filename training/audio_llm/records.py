@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audiollm.data.collation import IGNORED_LABEL, Example
+from audiollm.training.loop.errors import DataError
 
 if TYPE_CHECKING:
-    from audiollm.data.conversation.loading import Conversation, Conversations
+    from audiollm.data.conversation.loading import Conversations
+    from audiollm.data.conversation.types import Conversation
     from audiollm.processing import AudioLLMProcessor
 
 # Records whose audio is tokenized in one batch while the data are checked.
@@ -24,10 +26,6 @@ _LISTED_PROBLEMS = 20
 
 # Lengths are judged here, so that all long records are found and not only the first.
 _NO_LIMIT = sys.maxsize
-
-
-class DataError(ValueError):
-    """Records that cannot be trained on; the message names each of them and the reason."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from audiollm.data.manifest import RecordError
 from audiollm.tokenizer.configuration import SAMPLE_RATE
-from audiollm.training.audio_llm.records import DataError
+from audiollm.training.loop.errors import DataError
 
 from .clips import ClipReader
 from .targets import ClipTargets, TargetError

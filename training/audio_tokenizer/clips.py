@@ -20,7 +20,7 @@ from audiollm.data.conversation.types import AudioPart
 from audiollm.data.files.hashing import file_sha256
 from audiollm.data.manifest import Manifest, RecordError
 from audiollm.tokenizer.configuration import SAMPLE_RATE
-from audiollm.training.audio_llm.records import DataError
+from audiollm.training.loop.errors import DataError
 
 from .targets import ClipTargets, parse_targets
 

@@ -8,18 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from audiollm.data.audio.augmentation import AugmentationConfig
-
-_POSITIVE = (
-    "global_batch_size", "micro_batch_size", "log_every", "keep_checkpoints", "max_seconds",
-    "codebook_frames_per_entry", "eval_max_new_tokens",
-)  # fmt: skip
-_POSITIVE_OR_NONE = (
-    "max_steps", "num_epochs", "eval_every", "save_every", "num_processes", "max_grad_norm", "pad_to_seconds",
-    "max_text_tokens", "warmup_steps",
-)  # fmt: skip
-_LEARNING_RATES = ("learning_rate", "encoder_learning_rate", "decoder_learning_rate")
-_NOT_NEGATIVE = ("weight_decay", "seed", "eval_clips", "eval_samples", "cache_megabytes", *_LEARNING_RATES)
-_SHARES = ("warmup_ratio", "min_learning_rate_ratio")
+from audiollm.training.loop.config import RunConfig, require_given, require_not_negative, require_positive
 
 # What a training checkpoint lets one change; everything else of its architecture is its own.
 QUANTIZER_SETTINGS = ("codebook_size", "ema_decay", "restart_interval", "loss_scale", "commit_coefficient")
@@ -110,7 +99,7 @@ class TaskWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerTrainingConfig:
+class TokenizerTrainingConfig(RunConfig):
     """One stage of a tokenizer's training."""
 
     train_data: str
@@ -125,9 +114,6 @@ class TokenizerTrainingConfig:
 
     quantized: bool
     """False: stage 1, in which the decoder reads continuous features. True: stage 2, with the quantizer."""
-
-    eval_data: str | None = None
-    """Held-out clips, in the same formats. None: no evaluation."""
 
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
     """The tokenizer to make of a Whisper model."""
@@ -158,12 +144,6 @@ class TokenizerTrainingConfig:
     micro_batch_size: int = 8
     """Most clips per process in one forward pass: changes memory and speed, not the update."""
 
-    num_epochs: float | None = 1.0
-    """Passes over the training data, when ``max_steps`` is not given."""
-
-    max_steps: int | None = None
-    """Number of updates; takes the place of ``num_epochs``."""
-
     learning_rate: float = 2e-4
     """Peak learning rate of what Whisper does not have: the residual (SAE) and the positions added to codes."""
 
@@ -182,18 +162,6 @@ class TokenizerTrainingConfig:
 
     warmup_ratio: float = 0.03
     """The same as a share of all updates."""
-
-    min_learning_rate_ratio: float = 0.1
-    """The cosine ends at this share of the peak."""
-
-    weight_decay: float = 0.01
-    """Decoupled weight decay (AdamW); not applied to norms and biases."""
-
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of AdamW's two moments."""
-
-    max_grad_norm: float | None = 1.0
-    """Gradients are clipped to this global L2 norm. None: no clipping."""
 
     mixed_precision: Literal["no", "bf16"] = "no"
     """bf16 computes in bfloat16 and keeps float32 weights; the quantizer always computes in float32."""
@@ -223,9 +191,6 @@ class TokenizerTrainingConfig:
     seed: int = 0
     """Decides new weights, the data order, tasks, augmentation, dropout and restarts of codes."""
 
-    eval_every: int | None = None
-    """Updates between evaluations. None: only after the last update."""
-
     eval_clips: int = 256
     """Held-out clips that evaluations look at; 0 for all."""
 
@@ -235,47 +200,21 @@ class TokenizerTrainingConfig:
     eval_max_new_tokens: int = 200
     """Longest generated text, in tokens."""
 
-    save_every: int | None = None
-    """Updates between checkpoints. None: only after the last update."""
-
-    keep_checkpoints: int = 2
-    """Newest checkpoints to keep."""
-
-    resume: str | None = None
-    """``latest``, or a checkpoint folder, to go on from. ``latest`` in a fresh folder starts from the beginning."""
-
-    log_every: int = 1
-    """Updates between lines of metrics.jsonl. A line describes its own update, not an average."""
-
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where the numbers go beside metrics.jsonl."""
 
-    num_processes: int | None = None
-    """Refuse to start on any other number of processes."""
-
     def __post_init__(self) -> None:
-        for name in ("train_data", "output_dir", "start_from"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} is empty: give a path")
-        for name in _POSITIVE + _POSITIVE_OR_NONE:
-            value = getattr(self, name)
-            if value is None and name in _POSITIVE_OR_NONE:
-                continue
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name}={value}: use a positive, finite number")
-        for name in _NOT_NEGATIVE:
-            value = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)):
-                raise ValueError(f"{name}={value}: use a finite number of zero or more")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: use a share between 0 and 1")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas={self.betas}: use two numbers in [0, 1), such as 0.9 and 0.999")
-        if self.num_epochs is None and self.max_steps is None:
-            raise ValueError("neither num_epochs nor max_steps is given: say how long to train")
-        if self.eval_data is None and self.eval_every is not None:
-            raise ValueError("eval_every needs eval_data: name a file of held-out clips")
+        super().__post_init__()
+        require_given(self, "start_from")
+        require_positive(
+            self, "global_batch_size", "micro_batch_size", "max_seconds", "codebook_frames_per_entry",
+            "eval_max_new_tokens", "pad_to_seconds", "max_text_tokens", "warmup_steps",
+        )  # fmt: skip
+        # A part whose learning rate is zero keeps its weights.
+        require_not_negative(
+            self, "learning_rate", "encoder_learning_rate", "decoder_learning_rate", "eval_clips", "eval_samples",
+            "cache_megabytes",
+        )  # fmt: skip
         if self.max_seconds > 30:
             raise ValueError(f"max_seconds={self.max_seconds}: Whisper encoders take at most 30 seconds")
         if self.pad_to_seconds is not None and self.pad_to_seconds < self.max_seconds:
@@ -285,9 +224,6 @@ class TokenizerTrainingConfig:
             )
         if self.pad_to_seconds is not None and self.pad_to_seconds > 30:
             raise ValueError(f"pad_to_seconds={self.pad_to_seconds}: Whisper encoders take at most 30 seconds")
-
-
-# Functions, not methods: jsonargparse takes the public methods of a class for sub-commands.
 
 
 def passes_per_update(config: TokenizerTrainingConfig, num_processes: int) -> int:

@@ -283,14 +283,14 @@ class TokenizerUpdater:
                     # Before the last backward pass, in which DeepSpeed already makes the update.
                     sums = sums.over_processes(accelerator)
                     line = self._losses(sums, counts)
-                    self._stop_unless_finite(step, "loss", line["loss"], by_pass)
+                    stop_unless_finite(accelerator, self.config, step, "loss", line["loss"], by_pass)
                 accelerator.backward(loss * scale)
                 if accelerator.sync_gradients:
                     # max_norm=inf measures without clipping; DeepSpeed clips by itself and returns the norm.
                     norm = accelerator.clip_grad_norm_(
                         self.objective.parameters(), self.config.max_grad_norm or math.inf
                     )
-                    self._stop_unless_finite(step, "gradient norm", float(norm), by_pass)
+                    stop_unless_finite(accelerator, self.config, step, "gradient norm", float(norm), by_pass)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         return {
@@ -348,12 +348,6 @@ class TokenizerUpdater:
             "num_dead_codes": round((1 - usage) * codebook.codebook_size),
             "num_restarted": done.num_restarted,
         }
-
-    def _stop_unless_finite(
-        self, step: int, what: str, value: float, by_pass: Sequence[tuple[list[str], Tensor]]
-    ) -> None:
-        if not math.isfinite(value):
-            stop_unless_finite(self, step, what, value, [(ids, float(loss)) for ids, loss in by_pass])
 
 
 def peak_memory(device: torch.device) -> int:

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
 from audiollm.tokenizer.decoder.flow.masking import Padding
-
-from .vocoder_settings import VocoderSettings
-
-_POSITIVE = ("frames_per_update", "frames_per_pass", "log_every", "keep_checkpoints", "learning_rate", "max_seconds")
-_POSITIVE_OR_NONE = ("max_steps", "eval_every", "save_every", "num_processes", "max_grad_norm", "num_epochs")
-_NOT_NEGATIVE = ("weight_decay", "seed", "eval_clips", "min_seconds")
+from audiollm.training.loop.config import RunConfig, require_eval_data, require_not_negative, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +45,93 @@ class FlowSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderTrainingConfig:
+class VocoderSettings:
+    """Settings of the vocoder's training alone."""
+
+    segment_frames: int = 32
+    """Mel frames of each segment that is cut out of a clip at random; an update has ``frames_per_update`` over this
+    many of them."""
+
+    pitch_method: Literal["dio", "harvest"] = "dio"
+    """Estimator of the fundamental frequency. harvest takes some twenty times as long and finds more voiced frames."""
+
+    min_pitch: float = 60.0
+    """Lowest fundamental frequency that is looked for, in Hz."""
+
+    max_pitch: float = 600.0
+    """Highest fundamental frequency that is looked for, in Hz."""
+
+    resolutions: tuple[int, ...] = (256, 512, 1024, 2048)
+    """Window lengths of the spectrograms that are compared, in samples."""
+
+    spectral_weight: float = 1.0
+    """Weight of the distance of the spectrograms, in nats. All losses are means, so that the weights need not change
+    with the number of resolutions or discriminators; at their defaults the discriminators give about a third of the
+    gradient of the last layer."""
+
+    convergence_weight: float = 0.0
+    """Weight, within that distance, of the relative error of the linear magnitudes."""
+
+    f0_weight: float = 0.01
+    """Weight of the error of the predicted fundamental frequency, in Hz. Nothing else reaches its predictor, so this
+    matters only to the gradient norm."""
+
+    adversarial_weight: float = 1.0
+    """Weight of the discriminators' verdict."""
+
+    feature_weight: float = 2.0
+    """Weight of the distance of the discriminators' features."""
+
+    discriminator_start: int | None = 1
+    """First update with discriminators. Without them an update takes a fraction of the time, and a fresh vocoder has
+    little to learn from them. None: never."""
+
+    discriminator_learning_rate: float | None = None
+    """Peak learning rate of the discriminators. None: the vocoder's."""
+
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    """Periods of the period discriminators, in samples."""
+
+    period_channels: int = 32
+    """Width of the first layer of each."""
+
+    spectrogram_resolutions: tuple[int, ...] = (512, 1024, 2048)
+    """Window lengths of the spectrogram discriminators, in samples."""
+
+    spectrogram_channels: int = 32
+    """Width of the layers of each."""
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self, "segment_frames", "period_channels", "spectrogram_channels", "min_pitch",
+            "discriminator_learning_rate", prefix="vocoder.",
+        )  # fmt: skip
+        require_not_negative(
+            self, "spectral_weight", "convergence_weight", "f0_weight", "adversarial_weight", "feature_weight",
+            prefix="vocoder.",
+        )  # fmt: skip
+        if self.max_pitch <= self.min_pitch:
+            raise ValueError(f"vocoder.max_pitch={self.max_pitch} must be above vocoder.min_pitch={self.min_pitch}")
+        if not self.resolutions:
+            raise ValueError("vocoder.resolutions is empty: name at least one window length, such as 1024")
+        for name in ("resolutions", "spectrogram_resolutions"):
+            for n_fft in getattr(self, name):
+                if n_fft < 64 or n_fft % 4:
+                    raise ValueError(f"vocoder.{name} has {n_fft}: use multiples of 4 from 64 on, such as 1024")
+        if any(period < 1 for period in self.periods):
+            raise ValueError(f"vocoder.periods={list(self.periods)}: use positive numbers")
+        if self.discriminator_start is not None:
+            if self.discriminator_start < 1:
+                raise ValueError(f"vocoder.discriminator_start={self.discriminator_start}: updates count from 1")
+            if not self.periods and not self.spectrogram_resolutions:
+                raise ValueError(
+                    "vocoder.periods and vocoder.spectrogram_resolutions are empty: name at least one discriminator, "
+                    "or set vocoder.discriminator_start to null"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderTrainingConfig(RunConfig):
     """One training run of a decoder's flow model or vocoder."""
 
     model: Literal["flow", "vocoder"]
@@ -59,12 +139,6 @@ class DecoderTrainingConfig:
 
     train_data: str
     """Clips to train on: JSONL or parquet with ``audio`` and ``codes``, as ``audiollm tokenize`` writes them."""
-
-    output_dir: str
-    """Folder of the run: metrics, checkpoints, evaluations and the trained model."""
-
-    eval_data: str | None = None
-    """Held-out clips, in the same formats. None: no evaluation."""
 
     audio_tokenizer: str | None = None
     """Audio tokenizer (folder or Hub id) that encodes clips without codes, and whose codebook the flow model's
@@ -97,38 +171,8 @@ class DecoderTrainingConfig:
     on_bad: Literal["error", "skip"] = "error"
     """What happens to clips that cannot be used. Either way they are listed."""
 
-    num_epochs: float | None = 1.0
-    """Passes over the training data, when ``max_steps`` is not given."""
-
-    max_steps: int | None = None
-    """Number of updates; takes the place of ``num_epochs``."""
-
-    learning_rate: float = 1e-3
-    """Peak learning rate, reached at the end of the warm-up."""
-
-    warmup_ratio: float = 0.03
-    """Share of the updates over which the learning rate rises linearly."""
-
     min_learning_rate_ratio: float = 0.05
-    """The cosine ends at this share of the peak."""
-
-    weight_decay: float = 0.01
-    """Decoupled weight decay (AdamW); not applied to norms and biases."""
-
     betas: tuple[float, float] = (0.9, 0.98)
-    """Decay rates of AdamW's two moments."""
-
-    max_grad_norm: float | None = 1.0
-    """Gradients are clipped to this global L2 norm. None: no clipping."""
-
-    mixed_precision: Literal["no", "bf16"] = "no"
-    """bf16 computes in bfloat16 and keeps float32 weights."""
-
-    seed: int = 0
-    """Decides the initial weights, the data order, dropout and everything drawn at random."""
-
-    eval_every: int | None = None
-    """Updates between evaluations. None: only after the last update."""
 
     eval_clips: int = 16
     """Held-out clips that are decoded at each evaluation; 0 for the loss alone."""
@@ -137,21 +181,6 @@ class DecoderTrainingConfig:
     """Speech recognizer that reads the made clips at each evaluation: a folder, a Hub id, or ``whisper-tiny.en`` or
     ``whisper-base`` from a package index. None: no word error rate."""
 
-    save_every: int | None = None
-    """Updates between checkpoints. None: only after the last update."""
-
-    keep_checkpoints: int = 2
-    """Newest checkpoints to keep."""
-
-    resume: str | None = None
-    """``latest``, or a checkpoint folder, to go on from. ``latest`` in a fresh folder starts from the beginning."""
-
-    log_every: int = 1
-    """Updates between lines of metrics.jsonl. A line describes its own update, not an average."""
-
-    num_processes: int | None = None
-    """Refuse to start on any other number of processes."""
-
     flow: FlowSettings = field(default_factory=FlowSettings)
     """Only with ``model: flow``."""
 
@@ -159,31 +188,12 @@ class DecoderTrainingConfig:
     """Only with ``model: vocoder``."""
 
     def __post_init__(self) -> None:
-        for name in ("train_data", "output_dir"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} is empty: give a path")
-        for name in _POSITIVE + _POSITIVE_OR_NONE:
-            value = getattr(self, name)
-            if value is None and name in _POSITIVE_OR_NONE:
-                continue
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name}={value}: use a positive, finite number")
-        for name in _NOT_NEGATIVE:
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)}: use zero or more")
-        for name in ("warmup_ratio", "min_learning_rate_ratio"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: use a share between 0 and 1")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas={self.betas}: use two numbers in [0, 1), such as 0.9 and 0.98")
-        if self.num_epochs is None and self.max_steps is None:
-            raise ValueError("neither num_epochs nor max_steps is given: say how long to train")
+        super().__post_init__()
+        require_positive(self, "learning_rate", "frames_per_update", "frames_per_pass", "max_seconds")
+        require_not_negative(self, "eval_clips", "min_seconds")
+        require_eval_data(self, "flow.eval_vocoder")
         if self.min_seconds > self.max_seconds:
             raise ValueError(f"min_seconds={self.min_seconds} is above max_seconds={self.max_seconds}: swap them")
-        if self.eval_data is None and self.eval_every is not None:
-            raise ValueError("eval_every needs eval_data: name a file of held-out clips")
-        if self.eval_data is None and self.flow.eval_vocoder is not None:
-            raise ValueError("flow.eval_vocoder needs eval_data: name a file of held-out clips")
         self._refuse_the_other_models_settings()
 
     def _refuse_the_other_models_settings(self) -> None:

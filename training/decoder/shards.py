@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from audiollm.data.files.atomic import sync_folder
 from audiollm.data.tokenizing.source import open_corpus
-from audiollm.training.audio_llm.records import DataError
+from audiollm.training.loop.errors import DataError
 
 from .clips import ClipFormat, PreparedClip, prepare_clips
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -23,44 +23,17 @@ from accelerate.utils import (
 )
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
-from audiollm.training.audio_llm.config import SFTConfig, accumulation_steps
+from .config import RunConfig
+from .errors import LaunchError
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.DEEPSPEED)
-
-
-class LaunchError(RuntimeError):
-    """The processes that were asked for are not the ones that were started."""
-
-
-class LaunchSettings(Protocol):
-    """What a launch needs to know of a run's config."""
-
-    @property
-    def num_processes(self) -> int | None:
-        """Refuse to start on any other number of processes."""
-
-    @property
-    def mixed_precision(self) -> str:
-        """``no`` or ``bf16``."""
-
-
-class UpdateSettings(LaunchSettings, Protocol):
-    """What DeepSpeed needs to know beside that."""
-
-    @property
-    def micro_batch_size(self) -> int:
-        """Examples per process in one forward pass."""
-
-    @property
-    def max_grad_norm(self) -> float | None:
-        """Gradients are clipped to this norm."""
 
 
 def _is_set(name: str) -> bool:
     return os.environ.get(name, "false").lower() in ("true", "1", "yes", "on")
 
 
-def _world_size_asked_for(config: LaunchSettings) -> int:
+def _world_size_asked_for(config: RunConfig) -> int:
     """Number of processes that the launcher or the config asks for.
 
     Raises:
@@ -82,22 +55,11 @@ def _world_size_asked_for(config: LaunchSettings) -> int:
     return world_size
 
 
-def start_accelerator(config: SFTConfig) -> Accelerator:
-    """Creates the process group of a fine-tuning run; see :func:`start_accumulating`.
-
-    Raises:
-        LaunchError: see there.
-        ValueError: also if the global batch does not split over the processes.
-    """
-    return start_accumulating(
-        config, lambda num_processes: accumulation_steps(config, num_processes), mixed_precision=config.mixed_precision
-    )
-
-
 def start_accumulating(
-    config: UpdateSettings,
+    config: RunConfig,
     passes_per_update: Callable[[int], int],
     *,
+    micro_batch_size: int,
     mixed_precision: str,
     max_zero_stage: int = 3,
     broadcast_buffers: bool = True,
@@ -107,8 +69,9 @@ def start_accumulating(
     """Creates the process group and checks that it is the one that was asked for.
 
     Args:
-        config: the run; its batch size and clipping are handed to accelerate and DeepSpeed.
+        config: the run; its clipping is handed to DeepSpeed.
         passes_per_update: from the number of processes to the forward passes that each makes for an update.
+        micro_batch_size: examples per process in one forward pass, for DeepSpeed.
         mixed_precision: ``no`` or ``bf16``, as accelerate and DeepSpeed understand it.
         max_zero_stage: of DeepSpeed; 2 for a model that every process must hold whole.
         broadcast_buffers: whether plain data parallelism copies buffers from the first process at every pass.
@@ -154,11 +117,11 @@ def start_accumulating(
             f"training/configs/accelerate/zero{max_zero_stage}.yaml"
         )
     if mode == DistributedType.DEEPSPEED:
-        _complete_deepspeed_config(accelerator, config)
+        _complete_deepspeed_config(accelerator, micro_batch_size, config.max_grad_norm)
     return accelerator
 
 
-def start_data_parallel(config: LaunchSettings) -> Accelerator:
+def start_data_parallel(config: RunConfig) -> Accelerator:
     """Creates the process group of a run whose model fits every device: one process, or plain data parallelism.
 
     The run accumulates gradients itself, in as many passes as each process needs.
@@ -193,13 +156,13 @@ def _check_num_processes(accelerator: Accelerator, world_size: int) -> None:
         )
 
 
-def _complete_deepspeed_config(accelerator: Accelerator, config: UpdateSettings) -> None:
+def _complete_deepspeed_config(accelerator: Accelerator, micro_batch_size: int, max_grad_norm: float | None) -> None:
     settings = accelerator.state.deepspeed_plugin.deepspeed_config
     wanted = {
-        "train_micro_batch_size_per_gpu": config.micro_batch_size,
+        "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
         # DeepSpeed clips at 1.0 unless told otherwise; 0 is its word for "don't".
-        "gradient_clipping": config.max_grad_norm or 0.0,
+        "gradient_clipping": max_grad_norm or 0.0,
     }
     for name, value in wanted.items():
         if settings.get(name, "auto") not in ("auto", value):

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 import torch
 from torch import nn
 
-
-class AdamWSettings(Protocol):
-    """What a run's config says of it."""
-
-    @property
-    def learning_rate(self) -> float:
-        """Peak learning rate."""
-
-    @property
-    def weight_decay(self) -> float:
-        """Decoupled weight decay."""
-
-    @property
-    def betas(self) -> tuple[float, float]:
-        """Decay rates of the two moments."""
+from .config import RunConfig
 
 
-def adamw(module: nn.Module, config: AdamWSettings, device: torch.device) -> torch.optim.AdamW:
+def adamw(module: nn.Module, config: RunConfig, device: torch.device) -> torch.optim.AdamW:
     """AdamW over the trainable weights; vectors (norms and biases) are not decayed."""
     return adamw_by_part({"all": module.parameters()}, {"all": config.learning_rate}, config, device)
 
@@ -33,7 +18,7 @@ def adamw(module: nn.Module, config: AdamWSettings, device: torch.device) -> tor
 def adamw_by_part(
     parts: Mapping[str, Iterable[nn.Parameter]],
     learning_rates: Mapping[str, float],
-    config: AdamWSettings,
+    config: RunConfig,
     device: torch.device,
 ) -> torch.optim.AdamW:
     """AdamW with a learning rate for each part of a model.

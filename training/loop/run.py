@@ -1,28 +1,27 @@
-"""What every trainer does around its updates: claims its folder, resumes, writes records, metrics and checkpoints.
+"""A run around its updates, for every trainer: its folder, resuming, records, metrics, checkpoints and summary.
 
-In the order of use: :func:`as_program` (flags to config), :func:`running` (processes), :func:`claim_folder` (before
-anything slow), :func:`start_run` (when model, optimizer and data are ready), then the methods of :class:`TrainingRun`.
+In the order of use: :func:`running` (processes), :func:`open_run_folder` (before anything slow), :func:`start_run`
+(when model, optimizer and data are ready), the methods of :class:`TrainingRun`, and :class:`RunSummary`.
 """
 
 from __future__ import annotations
 
 import gc
-import logging
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import set_seed
-from jsonargparse import auto_cli, set_parsing_settings
 from torch import nn
 from tqdm.auto import tqdm
+
+from audiollm.data.files.json_document import write_json
 
 from .checkpoints import (
     Checkpoints,
@@ -34,59 +33,14 @@ from .checkpoints import (
     read_state,
     run_identity,
 )
-from .launch import LaunchError, mode_name, stop_accelerator
-from .record import MetricsLog, NonFiniteLossError, config_as_json, git_revision, package_versions, write_json
+from .config import RunConfig
+from .launch import mode_name, stop_accelerator
+from .record import MetricsLog, config_as_json, git_revision, package_versions
 from .schedule import is_due
 
 logger = get_logger(__name__)
 
-Config = TypeVar("Config")
 Item = TypeVar("Item")
-
-
-class RunSettings(Protocol):
-    """What every trainer's config says of its run."""
-
-    @property
-    def output_dir(self) -> str:
-        """Folder of the run."""
-
-    @property
-    def resume(self) -> str | None:
-        """``latest``, a checkpoint folder, or None."""
-
-    @property
-    def keep_checkpoints(self) -> int:
-        """Newest checkpoints to keep."""
-
-    @property
-    def save_every(self) -> int | None:
-        """Updates between checkpoints."""
-
-    @property
-    def log_every(self) -> int:
-        """Updates between lines of metrics.jsonl."""
-
-    @property
-    def seed(self) -> int:
-        """Of everything random."""
-
-
-def as_program(name: str, config_class: type[Config], train: Callable[[Config], object]) -> None:
-    """Reads a config from flags and YAML and trains; user errors end in one message and exit status 1.
-
-    Args:
-        name: of the program, for the message.
-        config_class: what is read.
-        train: what is done with it.
-    """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    try:
-        train(auto_cli(config_class, as_positional=False, allow_abbrev=False))
-    except (ValueError, OSError, LaunchError, NonFiniteLossError) as error:
-        logging.getLogger(__name__).debug("traceback of the error", exc_info=True)
-        sys.exit(f"{name}: {error}")
 
 
 @contextmanager
@@ -100,7 +54,7 @@ def running(accelerator: Accelerator) -> Iterator[Accelerator]:
 
 
 @dataclass(frozen=True)
-class ClaimedFolder:
+class RunFolder:
     """A run's folder.
 
     Attributes:
@@ -114,7 +68,7 @@ class ClaimedFolder:
     checkpoint: Path | None
 
 
-def claim_folder(accelerator: Accelerator, config: RunSettings) -> ClaimedFolder:
+def open_run_folder(accelerator: Accelerator, config: RunConfig) -> RunFolder:
     """Makes the run's folder and seeds what the model will be initialised with.
 
     Raises:
@@ -129,7 +83,7 @@ def claim_folder(accelerator: Accelerator, config: RunSettings) -> ClaimedFolder
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
     set_seed(config.seed)
-    return ClaimedFolder(folder, checkpoints, checkpoint)
+    return RunFolder(folder, checkpoints, checkpoint)
 
 
 @dataclass(frozen=True)
@@ -151,8 +105,8 @@ class TrainingRun:
     """
 
     accelerator: Accelerator
-    config: RunSettings
-    folder: ClaimedFolder
+    config: RunConfig
+    folder: RunFolder
     model: nn.Module
     optimizer: Any
     extras: Mapping[str, Stateful]
@@ -199,8 +153,8 @@ class TrainingRun:
 
 def start_run(
     accelerator: Accelerator,
-    config: RunSettings,
-    folder: ClaimedFolder,
+    config: RunConfig,
+    folder: RunFolder,
     *,
     model: nn.Module,
     optimizer: Any,
@@ -213,8 +167,8 @@ def start_run(
 
     Args:
         accelerator: the run's accelerator.
-        config: its settings, a dataclass.
-        folder: what :func:`claim_folder` returned.
+        config: its settings.
+        folder: what :func:`open_run_folder` returned.
         model: the prepared model.
         optimizer: the prepared optimizer.
         total_steps: updates of the whole run.
@@ -266,6 +220,26 @@ def start_run(
         documents=documents,
         metrics=metrics,
     )
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run ended.
+
+    Attributes:
+        steps: updates of the whole run.
+        loss: loss of the last update; None if a resumed run had nothing left to do.
+        evaluation: the last line that evaluation wrote to the metrics, if there was one. What only the main process
+            scores, such as generated texts, is in it there alone.
+        model_folder: the trained model.
+        metrics_file: one JSON object per update and evaluation.
+    """
+
+    steps: int
+    loss: float | None
+    evaluation: dict[str, Any] | None
+    model_folder: Path
+    metrics_file: Path
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:

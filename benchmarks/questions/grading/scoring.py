@@ -73,13 +73,26 @@ def score_file(
         raise ValueError("--require-known-data needs --data: a file of predictions does not tell its version")
     if source.header is not None and loaded is None:
         raise ValueError(f"{predictions} is a log, which does not hold the questions: give them with --data")
+    return score_loaded(benchmark, loaded, source, mode, prediction_key=prediction_key, seed=seed)
+
+
+def score_loaded(
+    benchmark: QuestionBenchmark,
+    loaded: LoadedQuestions | None,
+    predictions: PredictionFile,
+    mode: Mode,
+    *,
+    prediction_key: str | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Scores replies to questions that have been read; arguments, result and errors as for :func:`score_file`."""
     key = prediction_key or benchmark.prediction_key
     if loaded is None:
-        questions = questions_of_file(benchmark, source, key)
+        questions = questions_of_file(benchmark, predictions, key)
     else:
-        questions = questions_of_data(benchmark, source, loaded, key)
-    score = score_questions(benchmark, questions, mode, source=predictions, key=key)
-    return _result(benchmark, mode, source, loaded, score, seed)
+        questions = questions_of_data(benchmark, predictions, loaded, key)
+    score = score_questions(benchmark, questions, mode, source=str(predictions.path), key=key)
+    return _result(benchmark, mode, predictions, loaded, score, seed)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from audiollm.benchmarks.codes.files import cluster_file, measure_codes, read_labelled_codes
+from audiollm.benchmarks.codes.files import ClusteringConfig, cluster_file, measure_codes, read_labelled_codes
 
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "golden" / "esc_clustering" / "cases.json"
 CASES = json.loads(GOLDEN.read_text(encoding="utf-8"))["cases"]
@@ -43,7 +43,9 @@ def test_one_case_and_one_clip_a_line_give_the_same_figures(tmp_path):
         for codes, label in zip(case["tokens"], case["labels"], strict=True)
     ]
     (tmp_path / "clips.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    whole, by_line = (cluster_file(tmp_path / name, num_seeds=2) for name in ("case.json", "clips.jsonl"))
+    whole, by_line = (
+        cluster_file(ClusteringConfig(codes=str(tmp_path / name), num_seeds=2)) for name in ("case.json", "clips.jsonl")
+    )
     assert whole["silhouette"] == pytest.approx(case["silhouette_with_class_labels"]["l1/euclidean"], abs=TOLERANCE)
     for name in ("silhouette", "purity", "nmi"):
         assert by_line[name] == pytest.approx(whole[name], abs=TOLERANCE), name
@@ -87,4 +89,4 @@ def test_codes_beyond_the_codebook_are_refused(tmp_path):
     path = tmp_path / "clips.json"
     path.write_text('{"tokens": [[1], [9], [1]], "labels": [0, 1, 1]}', encoding="utf-8")
     with pytest.raises(ValueError, match="codes from 9 to 9; a codebook of 5"):
-        cluster_file(path, codebook_size=5)
+        cluster_file(ClusteringConfig(codes=str(path), codebook_size=5))

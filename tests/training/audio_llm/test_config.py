@@ -67,7 +67,7 @@ def test_a_wrong_yaml_key_or_type_is_refused_by_name(tmp_path, capsys, yaml, mes
         ({"warmup_ratio": 1.5}, "warmup_ratio=1.5"),
         ({"betas": (0.9, 1.0)}, "betas="),
         ({"max_steps": 0}, "max_steps=0"),
-        ({"eval_every": 5}, "need eval_data"),
+        ({"eval_every": 5}, "eval_every needs eval_data"),
         ({"on_too_long": "skip", "check_data": False}, "needs check_data"),
         ({"output_dir": ""}, "output_dir is empty"),
         ({"weight_decay": -0.1}, "weight_decay=-0.1"),

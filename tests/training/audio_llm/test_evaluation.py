@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from audiollm.data.conversation.loading import load_conversations, parse_conversation
+from audiollm.data.conversation.loading import load_conversations
+from audiollm.data.conversation.parsing import parse_conversation
 from audiollm.modeling import AudioLLM
 from audiollm.training.audio_llm.evaluation import (
     GeneratedSample,
@@ -14,7 +15,8 @@ from audiollm.training.audio_llm.evaluation import (
     reference_answer,
     score_samples,
 )
-from audiollm.training.audio_llm.records import DataError, EncodedRecord, EncodedRecords
+from audiollm.training.audio_llm.records import EncodedRecord, EncodedRecords
+from audiollm.training.loop.errors import DataError
 
 
 def test_the_prompt_ends_where_the_last_answer_starts(assets):

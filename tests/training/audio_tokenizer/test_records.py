@@ -12,11 +12,11 @@ import pytest
 import soundfile
 import torch
 
-from audiollm.training.audio_llm.records import DataError
 from audiollm.training.audio_tokenizer.check import RecordsCheck
 from audiollm.training.audio_tokenizer.clips import WaveformCache
 from audiollm.training.audio_tokenizer.records import TokenizerRecords
 from audiollm.training.audio_tokenizer.targets import TargetError, check_weights, choose_task, parse_targets
+from audiollm.training.loop.errors import DataError
 from audiollm.training.loop.record import read_metrics
 
 TASKS = {"asr": 1.0, "sap": 1.0, "caption": 1.0, "emotion": 1.0}

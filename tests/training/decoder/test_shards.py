@@ -11,10 +11,10 @@ import torch
 
 from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.signal.mel import MelConfig, MelSpectrogram
-from audiollm.training.audio_llm.records import DataError
 from audiollm.training.decoder import shards as decoder_data
 from audiollm.training.decoder.clips import ClipFormat
 from audiollm.training.decoder.shards import Column, prepare_items
+from audiollm.training.loop.errors import DataError
 
 MEL = MelConfig(num_mels=20)
 FORMAT = ClipFormat(MEL, frame_rate=25.0, codebook_size=64)

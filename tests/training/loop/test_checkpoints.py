@@ -9,7 +9,6 @@ import torch
 from audiollm.training.loop.checkpoints import (
     Checkpoints,
     CheckpointState,
-    ResumeError,
     differences,
     find_checkpoint,
     load,
@@ -17,6 +16,7 @@ from audiollm.training.loop.checkpoints import (
     restore_random_state,
     run_identity,
 )
+from audiollm.training.loop.errors import ResumeError
 
 
 class OneProcess:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,31 +10,29 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from audiollm.training.loop.checkpoints import ResumeError
+from audiollm.program import run_program
+from audiollm.training.loop.config import RunConfig
+from audiollm.training.loop.errors import DataError, LaunchError, NonFiniteLossError, ResumeError
 from audiollm.training.loop.record import read_metrics
-from audiollm.training.loop.run import TrainingRun, as_program, claim_folder, parameter_counts, running, start_run
+from audiollm.training.loop.run import TrainingRun, open_run_folder, parameter_counts, running, start_run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """A run with nothing but what every run has."""
+class Settings(RunConfig):
+    """A run with one setting of its own."""
 
-    output_dir: str
-    """Folder."""
-    resume: str | None = None
-    keep_checkpoints: int = 2
+    train_data: str = "clips.jsonl"
     save_every: int | None = 2
     log_every: int = 2
-    seed: int = 0
     size: float = 1.0
 
 
 def start(config: Settings) -> TrainingRun:
     accelerator = Accelerator(cpu=True)
-    claimed = claim_folder(accelerator, config)
+    folder = open_run_folder(accelerator, config)
     model = torch.nn.Linear(2, 2)
     return start_run(
-        accelerator, config, claimed,
+        accelerator, config, folder,
         model=model, optimizer=torch.optim.AdamW(model.parameters()), total_steps=5, data_facts={"clips": 3},
     )  # fmt: skip
 
@@ -95,11 +92,12 @@ def test_the_process_group_is_left_also_after_an_error():
     assert ended == [True]
 
 
-def test_user_errors_end_in_one_message(monkeypatch, tmp_path: Path):
+@pytest.mark.parametrize("error", [LaunchError, DataError, ResumeError, NonFiniteLossError])
+def test_user_errors_end_in_one_message(tmp_path: Path, capsys, error):
     def refuse(config: Settings) -> None:
-        raise ValueError(f"size={config.size}: use another")
+        raise error(f"size={config.size}: use another")
 
-    monkeypatch.setattr(sys, "argv", ["x.py", "--output_dir", str(tmp_path), "--size", "3"])
     with pytest.raises(SystemExit) as ended:
-        as_program("x", Settings, refuse)
-    assert ended.value.code == "x: size=3.0: use another"
+        run_program(Settings, refuse, name="x", arguments=["--output_dir", str(tmp_path), "--size", "3"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "x: error: size=3.0: use another\n"

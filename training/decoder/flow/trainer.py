@@ -19,10 +19,9 @@ from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.training.decoder.base import DecoderRun, clip_gradients, set_learning_rate
 from audiollm.training.decoder.parts import save_part
 from audiollm.training.decoder.shards import DecoderItems
-from audiollm.training.loop.batches import share_of_process
+from audiollm.training.loop.batches import FrameBatches, cut_by_frames, share_of_process
 from audiollm.training.loop.checkpoints import Stateful
 from audiollm.training.loop.ema import ExponentialMovingAverage
-from audiollm.training.loop.frame_batches import FrameBatches, cut_by_frames
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import adamw
 
@@ -152,9 +151,9 @@ class FlowTrainer:
         weighted = torch.stack(losses) @ torch.tensor(shares, device=accelerator.device)
         mean_loss = float(accelerator.reduce(weighted, "sum"))
         by_pass = [(one.ids, float(loss)) for one, loss in zip(passes, losses, strict=True)]
-        stop_unless_finite(run, step, "loss", mean_loss, by_pass)
+        stop_unless_finite(accelerator, run.config, step, "loss", mean_loss, by_pass)
         grad_norm = clip_gradients(accelerator, self._model, run.config)
-        stop_unless_finite(run, step, "gradient norm", grad_norm, by_pass)
+        stop_unless_finite(accelerator, run.config, step, "gradient norm", grad_norm, by_pass)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._ema.update()

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from audiollm.benchmarks.speed.plain_vocoder import PlainVocoder
+from audiollm.benchmarks.speed.plain.vocoder import PlainVocoder
 from audiollm.tokenizer.decoder.configuration import VocoderConfig
 from audiollm.tokenizer.decoder.vocoder import chunking
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder

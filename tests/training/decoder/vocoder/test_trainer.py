@@ -19,10 +19,10 @@ from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.tokenizer.decoder.vocoder.source import HarmonicSource
 from audiollm.training.decoder.base import DecoderRun
 from audiollm.training.decoder.clips import ClipFormat
+from audiollm.training.decoder.config import VocoderSettings
 from audiollm.training.decoder.parts import load_part
 from audiollm.training.decoder.vocoder.segments import SegmentOrder, cut_segment, make_pass
 from audiollm.training.decoder.vocoder.trainer import VocoderTrainer
-from audiollm.training.decoder.vocoder_settings import VocoderSettings
 from audiollm.training.train_decoder import train
 
 from ...finished_runs import metrics_of

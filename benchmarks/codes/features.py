@@ -1,4 +1,4 @@
-"""What a tokenizer says of whole clips: the codes, and one vector per clip from codes or from the features."""
+"""Features of whole clips as a tokenizer gives them: the codes, and one vector per clip from codes or features."""
 # Shapes: C clips, T frames (T_i of one clip), D feature size, V codebook entries.
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiollm.benchmarks.codes.clustering import code_histograms
+from audiollm.mini import audio_tokenizer_or_mini
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 
 @dataclass(frozen=True)
-class ClipViews:
+class ClipFeatures:
     """Codes of some clips, and vectors that a probe can learn from."""
 
     codes: list[NDArray[np.int64]]
@@ -47,7 +48,17 @@ class ClipViews:
         )
 
 
-def view_clips(tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], sample_rate: int) -> ClipViews:
+def load_encoder(path_or_id: str, device: str) -> UniAudioTokenizer:
+    """The part of an audio tokenizer that gives codes; "mini" is the embedded one.
+
+    Raises:
+        OSError: there is no such checkpoint.
+    """
+    tokenizer = UniAudioTokenizer.from_pretrained(audio_tokenizer_or_mini(path_or_id), encoder_only=True, decoder=False)
+    return tokenizer.eval().to(device)
+
+
+def encode_clips(tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], sample_rate: int) -> ClipFeatures:
     """Encodes clips.
 
     Args:
@@ -59,12 +70,12 @@ def view_clips(tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], sample_ra
         encoded = tokenizer.encode(list(waveforms), sample_rate)
         codes = [np.array(own, dtype=np.int64) for own in encoded.tolist()]
         histogram = code_histograms(codes, tokenizer.codebook_size, num_codebooks=tokenizer.num_codebooks)
-        return ClipViews(codes, tokenizer.codebook_size, tokenizer.num_codebooks, {"histogram": histogram}, None)
+        return ClipFeatures(codes, tokenizer.codebook_size, tokenizer.num_codebooks, {"histogram": histogram}, None)
     encoded = tokenizer.encode(list(waveforms), sample_rate, return_features=True)
     codes = [np.array(own, dtype=np.int64) for own in encoded.tolist()]
     features = [own.detach().cpu().double().numpy() for own in encoded.features or []]
     entries_VD = tokenizer.codebook.weight.detach().cpu().double().numpy()
-    return ClipViews(
+    return ClipFeatures(
         codes=codes,
         codebook_size=tokenizer.codebook_size,
         num_codebooks=1,

@@ -1,0 +1,148 @@
+"""Settings that every trainer has, with their checks; each trainer's config class adds its own and changes defaults."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run."""
+
+    train_data: str
+    """Records to train on: a JSONL or parquet file, a folder saved by ``datasets``, or a Hub id."""
+
+    output_dir: str
+    """Folder of the run: metrics, checkpoints, evaluations and the trained model."""
+
+    eval_data: str | None = None
+    """Held-out clips, in the same formats. None: no evaluation."""
+
+    num_epochs: float | None = 1.0
+    """Passes over the training data, when ``max_steps`` is not given."""
+
+    max_steps: int | None = None
+    """Number of updates; takes the place of ``num_epochs``."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate, reached at the end of the warm-up."""
+
+    warmup_ratio: float = 0.03
+    """Share of the updates over which the learning rate rises linearly."""
+
+    min_learning_rate_ratio: float = 0.1
+    """The cosine ends at this share of the peak."""
+
+    weight_decay: float = 0.01
+    """Decoupled weight decay (AdamW); not applied to norms and biases."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of AdamW's two moments."""
+
+    max_grad_norm: float | None = 1.0
+    """Gradients are clipped to this global L2 norm. None: no clipping."""
+
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """bf16 computes in bfloat16 and keeps float32 weights."""
+
+    seed: int = 0
+    """Decides the initial weights, the data order, dropout and everything drawn at random."""
+
+    eval_every: int | None = None
+    """Updates between evaluations. None: only after the last update."""
+
+    save_every: int | None = None
+    """Updates between checkpoints. None: only after the last update."""
+
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep."""
+
+    resume: str | None = None
+    """``latest``, or a checkpoint folder, to go on from. ``latest`` in a fresh folder starts from the beginning."""
+
+    log_every: int = 1
+    """Updates between lines of metrics.jsonl. A line describes its own update, not an average."""
+
+    num_processes: int | None = None
+    """Refuse to start on any other number of processes."""
+
+    def __post_init__(self) -> None:
+        require_given(self, "train_data", "output_dir")
+        require_positive(
+            self, "num_epochs", "max_steps", "max_grad_norm", "eval_every", "save_every", "keep_checkpoints",
+            "log_every", "num_processes",
+        )  # fmt: skip
+        # Not the learning rate, which may be zero where a trainer has several.
+        require_not_negative(self, "weight_decay", "seed")
+        for name in ("warmup_ratio", "min_learning_rate_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: use a share between 0 and 1")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            first, second = type(self).betas
+            raise ValueError(f"betas={self.betas}: use two numbers in [0, 1), such as {first} and {second}")
+        if self.num_epochs is None and self.max_steps is None:
+            raise ValueError("neither num_epochs nor max_steps is given: say how long to train")
+        require_eval_data(self, "eval_every")
+
+
+def require_given(config: object, *names: str) -> None:
+    """Refuses an empty path.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    for name in names:
+        if not getattr(config, name):
+            raise ValueError(f"{name} is empty: give a path")
+
+
+def require_positive(config: object, *names: str, prefix: str = "") -> None:
+    """Refuses zero, negative numbers, NaN and infinity; None passes.
+
+    Args:
+        config: what has the fields.
+        names: the fields.
+        prefix: what stands before their names in flags, such as ``vocoder.``.
+
+    Raises:
+        ValueError: naming the field and its value.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{prefix}{name}={value}: use a {'positive' if value <= 0 else 'finite'} number")
+
+
+def require_not_negative(config: object, *names: str, prefix: str = "") -> None:
+    """Refuses negative numbers, NaN and infinity; see :func:`require_positive`.
+
+    Args:
+        config: what has the fields.
+        names: the fields.
+        prefix: what stands before their names in flags.
+
+    Raises:
+        ValueError: naming the field and its value.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"{prefix}{name}={value}: use {'zero or more' if value < 0 else 'a finite number'}")
+
+
+def require_eval_data(config: RunConfig, *names: str) -> None:
+    """Refuses settings of evaluations that have nothing to evaluate on.
+
+    Args:
+        config: the run.
+        names: its fields, those of inner settings dotted.
+
+    Raises:
+        ValueError: naming the field that needs ``eval_data``.
+    """
+    for name in names:
+        if config.eval_data is None and attrgetter(name)(config):
+            raise ValueError(f"{name} needs eval_data: name a file of held-out records")
