@@ -12,40 +12,38 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from audiollm.benchmarks import attribute_control, mmar, mmau, mmsu, reconstruction, seed_tts, sound_classes, stability
 from audiollm.benchmarks.codes import files
 from audiollm.benchmarks.codes.features import load_encoder
 from audiollm.benchmarks.harness.actions import Actions
+from audiollm.benchmarks.harness.identity import check_identity
 from audiollm.benchmarks.leaderboard.board import build_leaderboard
 from audiollm.benchmarks.leaderboard.page import write_pages
 from audiollm.benchmarks.models.endpoint import wav_file
 from audiollm.benchmarks.questions.actions import CustomSetConfig
 from audiollm.benchmarks.questions.registry import BENCHMARKS
 from audiollm.benchmarks.questions.run import QuestionRun
-from audiollm.benchmarks.speech.synthesis import check_identity
 from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER
 from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_lines import Record, read_json_lines, write_json_lines
 from audiollm.data.labelling.by_rules import label_by_rules
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.environment import find_device
 from audiollm.program import run_program
 
-LANGUAGE = "en"
+LANGUAGE: Final = "en"
 QUESTION_ACTIONS = {"mmau": mmau.ACTIONS, "mmar": mmar.ACTIONS, "mmsu": mmsu.ACTIONS}
 
 logger = logging.getLogger(__name__)
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +120,11 @@ def data_steps(output: Path, tokenizer: str) -> Iterator[Step]:
         if not (data / name / benchmark.file_names[0]).exists():
             made = CustomSetConfig(data=str(labels), split="test", output=str(data / name))
             yield bench_step(name, QUESTION_ACTIONS[name], made, "make")
-    tested = [record for record in _read(labels) if record["split"] == "test"]
+    tested = [record for record in read_json_lines(labels) if record["split"] == "test"]
     sounds, speech = data / "sounds.jsonl", data / "speech.jsonl"
-    _write(sounds, [record for record in tested if record["sound_type"] == "sound"])
-    _write(speech, [record for record in tested if record.get("language") == LANGUAGE])
-    write_meta(_read(speech), data / "seed-tts")
+    write_json_lines(sounds, [record for record in tested if record["sound_type"] == "sound"])
+    write_json_lines(speech, [record for record in tested if record.get("language") == LANGUAGE])
+    write_meta(list(read_json_lines(speech)), data / "seed-tts")
     if not codes.exists():
         command = ["tokenize", str(sounds), str(codes), "--audio-tokenizer", tokenizer]
         yield Step(command, lambda: tokenize_corpus(sounds, load_encoder(tokenizer, find_device()), codes))
@@ -208,16 +206,6 @@ def report(results: Path) -> None:
         for trace in row.traces:
             if trace.problem is not None:
                 logger.warning("not traceable: %s, %s: %s", row.source, row.model, trace.problem)
-
-
-def _read(path: Path) -> list[Record]:
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-def _write(path: Path, records: Sequence[Record]) -> None:
-    with atomic_write(path) as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 if __name__ == "__main__":

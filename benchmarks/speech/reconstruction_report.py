@@ -22,7 +22,7 @@ from audiollm.benchmarks.harness.page import render
 from audiollm.benchmarks.harness.pictures import draw_clip
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.metrics.waveform_pairs import bench_library
-from audiollm.benchmarks.speech.judges.transcription import Transcriber
+from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.audio.opening import source_name
 from audiollm.data.audio.reading import load_audio, resample
 from audiollm.data.audio.writing import save_audio

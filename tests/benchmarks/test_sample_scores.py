@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +33,14 @@ def test_each_text_is_to_be_spoken_in_the_voice_of_another_recording(tmp_path: P
 
 @pytest.mark.parametrize("more", [{}, {"limit": 3, "judge": "folder"}])
 def test_every_command_is_one_that_a_user_can_type(more: dict[str, object], tmp_path: Path) -> None:
-    config = SampleScoresConfig(model="m", tokenizer="t", **more)  # type: ignore[arg-type]
-    steps = list(score_steps(tmp_path, config))
+    steps = list(score_steps(tmp_path, SampleScoresConfig(model="m", tokenizer="t", **more)))  # type: ignore[arg-type]
     assert len(steps) == 10
     for step in steps:
         if step.command[0] == "bench":
-            (run_with,) = step.run.args  # type: ignore[attr-defined]
-            assert run_program(type(run_with), arguments=step.command[2:]) == run_with
-            assert step.run.func == benchmark_actions(step.command[1])["run"]  # type: ignore[attr-defined]
+            config = step.run.args[-1]  # type: ignore[attr-defined]
+            assert run_program(type(config), arguments=step.command[2:]) == config
+            expected = partial(benchmark_actions(step.command[1])["run"], config)
+            assert (step.run.func, step.run.args) == (expected.func, expected.args)  # type: ignore[attr-defined]
         else:
             build_parser().parse_args(step.command)
 

@@ -22,7 +22,6 @@ from audiollm.data.records import SPLITS
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.data.voices.attributes import VocalAttributes
 from audiollm.modeling import AudioLLM
-from audiollm.tokenizer.checkpoints.tokenizer import export_released
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training import mini
@@ -116,7 +115,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> MiniLayo
     mini_data.write_tokenizer_data(layout)
     mini_data.write_more_speech(layout)
     mini_data.write_vocoder_data(layout)
-    export_released(UniAudioTokenizer.from_pretrained(assets.audio_tokenizer), layout.tokenizer)
+    UniAudioTokenizer.from_pretrained(assets.audio_tokenizer).export_released(layout.tokenizer)
     shrink_tokenizer(layout.tokenizer)
     tokenizer = UniAudioTokenizer.from_pretrained(layout.tokenizer)
     for split in SPLITS:
@@ -289,7 +288,7 @@ def test_installing_replaces_the_embedded_model(layout, tmp_path, monkeypatch):
     monkeypatch.setattr(embedded, "_FOLDER", target)
     assert embedded.mini_folder() == target
     assert AudioLLM.from_pretrained().vocabulary == AudioLLM.from_pretrained("mini").vocabulary
-    assert Path(embedded.tokenizer_or_mini(None)).is_dir()
+    assert Path(embedded.audio_tokenizer_or_mini(None)).is_dir()
 
 
 def test_without_the_embedded_model_the_message_says_what_to_do(tmp_path, monkeypatch):
@@ -297,7 +296,7 @@ def test_without_the_embedded_model_the_message_says_what_to_do(tmp_path, monkey
     with pytest.raises(ValueError, match=r"lacks the embedded model.*make mini"):
         AudioLLM.from_pretrained()
     assert embedded.model_or_mini("my/model") == "my/model"
-    assert embedded.tokenizer_or_mini("folder") == "folder"
+    assert embedded.audio_tokenizer_or_mini("folder") == "folder"
 
 
 # ----------------------------------------------------------- figures and card
@@ -406,7 +405,9 @@ def test_a_failed_step_is_not_complete(tmp_path, recorded_steps, monkeypatch):
 
 def test_trainers_get_their_configs_data_and_lengths(tmp_path, monkeypatch):
     commands: list[list[str]] = []
-    monkeypatch.setattr(mini.subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.setattr(
+        "audiollm.training.recipes.launching.subprocess.run", lambda command, check: commands.append(command)
+    )
     monkeypatch.setattr(mini, "join_decoder", lambda *parts: None)
     layout = MiniLayout(tmp_path)
     config = mini.MiniConfig(output=str(tmp_path), steps={"vocoder": 7})

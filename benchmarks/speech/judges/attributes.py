@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import soundfile as sf
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiollm.benchmarks.sap.scoring import attribute, read_prediction
-from audiollm.data.audio.pitch import load_pyworld
+from audiollm.data.audio.pitch import fundamental_frequency
 from audiollm.data.audio.reading import load_audio, resample
 from audiollm.data.chat.base import ChatMessage, ChatModel
 from audiollm.data.voices.attributes import CLOSED_VALUES
@@ -42,7 +42,7 @@ class AttributeJudge(Protocol):
 
     name: str
 
-    def hear(self, path: Path) -> str:
+    def describe(self, path: Path) -> str:
         """What the judge says of a recording: a SAP record as text, as far as the judge keeps to that."""
 
 
@@ -62,12 +62,12 @@ class SapTokenizerJudge:
 
         self._model = SupervisedTokenizer.from_pretrained(folder).eval()
         # Checkpoints of different runs have folders of one name.
-        self.name = f"SAP decoder of {folder}, weights {weights_fingerprint(self._model)[:12]}"
+        self.name = f"SAP decoder of {folder}, weights {weights_fingerprint(self._model.state_dict())[:12]}"
         if self._model.text is None:
             raise ValueError(f"{folder} has no text tokenizer, so that nothing it writes can be read")
         self._max_new_tokens = max_new_tokens
 
-    def hear(self, path: Path) -> str:
+    def describe(self, path: Path) -> str:
         """See :class:`AttributeJudge`; of a long recording, the first segment is heard."""
         text = self._model.text
         assert text is not None
@@ -103,7 +103,7 @@ class ChatJudge:
         self._model = model
         self._max_tokens = max_tokens
 
-    def hear(self, path: Path) -> str:
+    def describe(self, path: Path) -> str:
         """See :class:`AttributeJudge`."""
         waveform = resample(*load_audio(path), SAMPLE_RATE)
         buffer = io.BytesIO()
@@ -149,14 +149,12 @@ def median_pitch(path: Path) -> float | None:
     Raises:
         ValueError: pyworld is not installed.
     """
-    pyworld: Any = load_pyworld()
-    samples = resample(*load_audio(path), SAMPLE_RATE).double().numpy()
-    if not len(samples):
+    waveform = resample(*load_audio(path), SAMPLE_RATE)
+    if not len(waveform):
         return None
-    frequency, seconds = pyworld.dio(
-        samples, SAMPLE_RATE, f0_floor=LOWEST_PITCH, f0_ceil=HIGHEST_PITCH, frame_period=PITCH_FRAME_MS
-    )
-    frequency = pyworld.stonemask(samples, frequency, seconds, SAMPLE_RATE)
+    frequency = fundamental_frequency(
+        waveform, SAMPLE_RATE, frame_ms=PITCH_FRAME_MS, min_frequency=LOWEST_PITCH, max_frequency=HIGHEST_PITCH
+    ).numpy()
     voiced = frequency[frequency > 0]
     return float(np.median(voiced)) if len(voiced) else None
 

@@ -55,7 +55,7 @@ def test_a_set_is_usable_and_its_answers_are_right(name: str, clips: Path, tmp_p
     checked = check_questions(benchmark, loaded)
     assert (checked["n_audio_problems"], loaded.problems) == (0, [])
     assert len(loaded.items) == sum(report.records.values())
-    assert loaded.revision.is_own_set
+    assert loaded.revision.is_custom_set
     assert (checked["known_as"], checked["own_set"], checked["problems"]) == (None, True, [])
     with pytest.raises(ValueError, match="a set of one's own"):
         check_revision(benchmark, loaded, require_known_data=True)
