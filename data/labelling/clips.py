@@ -13,11 +13,11 @@ from typing import Any
 import soundfile as sf
 
 from audiollm.data.audio.writing import open_audio_output
+from audiollm.data.conversation.audio_parts import clip_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, RecordError
 from audiollm.data.records import SOUND_TYPES, TEXT_KEYS
 from audiollm.data.sap.record import SapRecord
-from audiollm.data.tokenizing.encoding import clip_part
 from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes
 
 from .by_rules import training_record
