@@ -1,4 +1,4 @@
-"""Whether a model speaks with the voice it is asked for: gender, age, emotion, pitch and speed.
+"""Control of the voice: whether a model speaks with the gender, age, emotion, pitch and speed it is asked for.
 
 Every text is spoken once with every value of an attribute and the same seed. Gender, age and emotion are what a judge
 hears (see ``attribute_judges``); pitch and speed are measured, and their level is the place of a recording among those

@@ -1,4 +1,4 @@
-"""What recordings keep when they go through the codes of audio tokenizers: words, voice, quality, waveform.
+"""Reconstruction: what recordings keep of words, voice, quality and waveform in the codes of audio tokenizers.
 
 Each tokenizer has a row, and so have the recordings themselves: without that row the others mean little. Example::
 

@@ -28,10 +28,10 @@ from audiollm.benchmarks.harness.actions import Actions
 from audiollm.benchmarks.harness.identity import check_identity
 from audiollm.benchmarks.leaderboard.board import build_leaderboard
 from audiollm.benchmarks.leaderboard.page import write_pages
-from audiollm.benchmarks.models.endpoint import wav_file
 from audiollm.benchmarks.questions.actions import CustomSetConfig
 from audiollm.benchmarks.questions.registry import BENCHMARKS
 from audiollm.benchmarks.questions.run import QuestionRun
+from audiollm.data.audio.writing import wav_file
 from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.files.json_lines import Record, read_json_lines, write_json_lines

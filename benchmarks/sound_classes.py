@@ -1,4 +1,4 @@
-"""Whether a tokenizer's codes tell kinds of sound apart: clustering and probing of labelled clips, encoded once.
+"""Clustering and probing of labelled clips, encoded once: whether a tokenizer's codes tell kinds of sound apart.
 
 Clips come from records with ``audio``, a class and ``split`` (probes learn from ``train`` and are judged on the rest),
 or from a folder of ESC-50 (each of its five folds is held out once). Examples::

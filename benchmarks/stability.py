@@ -1,4 +1,4 @@
-"""How stable a tokenizer's codes are: encodes clips clean and under many conditions, and counts what changes.
+"""Stability of a tokenizer's codes: encodes clips clean and under many conditions, and counts what changes.
 
 Example::
 

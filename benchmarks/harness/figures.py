@@ -1,4 +1,4 @@
-"""Where the figures of a benchmark go: a JSON file, and standard output as JSON or tables."""
+"""Output of figures: a JSON file, and standard output as JSON or tables."""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ from transformers import (
 )
 
 from audiollm.benchmarks.models.base import AnswerSettings, AudioChatModel, ChatAnswer, ChatRequest
-from audiollm.benchmarks.models.endpoint import wav_file
 from audiollm.benchmarks.models.opening import open_audio_chat_model
 from audiollm.data.audio.opening import AudioError
+from audiollm.data.audio.writing import wav_file
 from audiollm.data.chat import endpoint as chat_endpoint
 from audiollm.data.chat.base import ChatError, EndpointSettings
 
