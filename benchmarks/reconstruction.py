@@ -32,7 +32,7 @@ from audiollm.data.records import TEXT_KEYS
 from audiollm.data.tokenizing.encoding import clip_part
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
 from audiollm.environment import find_device
-from audiollm.mini import tokenizer_or_mini
+from audiollm.mini import audio_tokenizer_or_mini
 from audiollm.reconstruction import reconstruct
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -164,7 +164,7 @@ def measure(config: ReconstructionConfig, tokenizers: Mapping[str, AudioTokenize
 
 
 def _load(source: str, device: str) -> AudioTokenizer:
-    return UniAudioTokenizer.from_pretrained(tokenizer_or_mini(source), encoder_only=True, device=device).eval()
+    return UniAudioTokenizer.from_pretrained(audio_tokenizer_or_mini(source), encoder_only=True, device=device).eval()
 
 
 def _identity(tokenizer: Any, config: ReconstructionConfig) -> dict[str, Any]:

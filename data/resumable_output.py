@@ -136,6 +136,7 @@ class PartialOutput:
         entry = {"index": index, "source": source, "reason": reason, **(details or {})}
         with open(self.rejected_path, "ab") as file:
             file.write(_line(entry))
+            # On the disk before any record that follows: `resume` counts on the order, also after a power cut.
             file.flush()
             os.fsync(file.fileno())
         return entry

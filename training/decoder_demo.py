@@ -26,12 +26,12 @@ from rich.table import Table
 from transformers import WhisperModel
 
 from audiollm.data.audio.reading import load_audio
-from audiollm.data.corpora import Clip, build_corpus, load_manifest
+from audiollm.data.corpora.build import build_corpus
+from audiollm.data.corpora.clips import Clip, load_manifest
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.pretrained.whisper import whisper_from_package
 from audiollm.data.records import SPLITS, Split
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.tokenizer.quantizer.kmeans import fit_codebook
 from audiollm.training.decoder.parts import join_decoder
 from audiollm.training.decoder.validation import ValidationConfig, validate
 from audiollm.training.loop.record import check_same_run, write_json
@@ -110,8 +110,7 @@ def make_tokenizer(folder: Path, clips: Sequence[Clip], encoder: str, config: De
         encoder_only=True,
         seed=config.seed,
     )
-    fit = fit_codebook(
-        tokenizer,
+    fit = tokenizer.fit_codebook(
         [load_audio(clip.audio, sample_rate=tokenizer.sample_rate)[0] for clip in clips],
         tokenizer.sample_rate,
     )

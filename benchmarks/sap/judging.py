@@ -22,7 +22,7 @@ from audiollm.benchmarks.judge.asking import JudgeSettings, ask_judge, judge_pro
 from audiollm.data.chat.asking import ask_all
 from audiollm.data.chat.base import ChatModel
 from audiollm.data.prompts import Prompt
-from audiollm.data.sap import SapRecord
+from audiollm.data.sap.record import SapRecord
 
 from .scoring import attribute, read_prediction
 

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 # Extension -> libsndfile's container and encoding.
 OUTPUT_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 _PLAIN_WAV = ("WAV PCM_16", "WAV PCM_24", "WAV PCM_32")  # what every reader of WAV files knows
-MAX_WAV_BYTES = 2**32 - 2**10  # a WAV header counts bytes with 32 bits
+MAX_WAV_BYTES = 2**32 - 2**10  # a WAV header counts bytes with 32 bits, its own and those of other chunks too
 _BLOCK_SAMPLES = 1 << 16  # libvorbis keeps a whole write on its stack: minutes at once overflow it
 
 
@@ -87,7 +87,8 @@ class AudioWriter:
         self.num_clipped += int((magnitude > 1).sum())
         self.peak = max(self.peak, float(magnitude.max()))
         if self._file.subtype == "PCM_16":
-            # Readers divide by 32768. Scaling by the same number gives a recording of 16 bits back bit by bit.
+            # Readers divide by 32768. Scaling by the same number gives a recording of 16 bits back bit by bit; hence
+            # no dither, and +1.0, which has no such integer, loses one step without being counted as clipped.
             block = np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16)
         else:
             block = np.clip(block, -1.0, 1.0)

@@ -1,8 +1,8 @@
 """Corpus tokenization: recordings in, codes out, resumable after any interruption.
 
-Records are read in order (``corpus_source``), decoded ahead by a few threads and encoded in batches
-(``corpus_encoding``), and appended to ``<output>.partial`` (``partial_output``), which becomes ``<output>`` in one
-rename when all is done. A killed run goes on where it stopped.
+Records are read in order (``source.py``), decoded ahead by a few threads and encoded in batches (``encoding.py``), and
+appended to ``<output>.partial`` (``data/resumable_output.py``), which becomes ``<output>`` in one rename when all is
+done. A killed run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ from audiollm.data.resumable_output import PartialOutput
 
 from .encoding import CorpusEncoder
 from .report import CorpusReport
-from .source import AudioFiles, open_corpus
+from .source import open_corpus
 
 if TYPE_CHECKING:
     from audiollm.tokenizer.base import AudioTokenizer
-
-__all__ = ["AudioFiles", "CorpusReport", "open_corpus", "shard_path", "tokenize_corpus"]
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import Mono
-from audiollm.data.conversation.loading import AudioPart, Conversation, parse_audio_part, parse_conversation
+from audiollm.data.conversation.audio_parts import parse_audio_part
+from audiollm.data.conversation.parsing import parse_conversation
+from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.data.manifest import Manifest, RecordError
 
 if TYPE_CHECKING:
@@ -169,10 +171,10 @@ class CorpusEncoder:
         # Codes go into one growing block each. Small tensors kept alive between large temporary ones would leave the
         # heap full of holes, and memory would grow by 100 MB per hour of audio.
         rows: list[array[int]] = []
-        for piece in encode_stream(blocks(), clip.sample_rate):
-            piece_KT = piece if piece.dim() == 2 else piece[None]
-            rows = rows or [array("q") for _ in piece_KT]
-            for row, codes in zip(rows, piece_KT.tolist(), strict=True):
+        for block in encode_stream(blocks(), clip.sample_rate):
+            codes_KT = block if block.dim() == 2 else block[None]
+            rows = rows or [array("q") for _ in codes_KT]
+            for row, codes in zip(rows, codes_KT.tolist(), strict=True):
                 row.extend(codes)
         clip.codes = torch.tensor([row.tolist() for row in rows], dtype=torch.int64)
 

@@ -16,7 +16,6 @@ from audiollm.benchmarks.harness.figures import show_figures
 from audiollm.benchmarks.sound_classes import SoundClassesConfig, held_out_parts, measure
 from audiollm.data.conversation.types import AudioPart
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
-from audiollm.tokenizer.quantizer.kmeans import fit_codebook
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def tokenizer() -> UniAudioTokenizer:
     )  # fmt: skip
     tokenizer = UniAudioTokenizer(config).eval()
     waveforms = [tone(pitch_hz) for pitch_hz in (200, 600, 1500, 3000)]
-    fit_codebook(tokenizer, waveforms, 16000)
+    tokenizer.fit_codebook(waveforms, 16000)
     return tokenizer
 
 

@@ -18,7 +18,6 @@ from audiollm.benchmarks.stability import StabilityConfig, measure, read_clips, 
 from audiollm.data.manifest import RecordError
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
 from audiollm.tokenizer.base import AudioTokenizer, Codes
-from audiollm.tokenizer.quantizer.kmeans import fit_codebook
 
 RATE = 1000  # Hz, of the tokenizer below; 10 codes per second
 
@@ -182,7 +181,7 @@ def clips_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = UniAudioTokenizer(config).eval()
     clips = [torch.randn(16_000 + 4000 * n) * torch.linspace(0, 0.3, 16_000 + 4000 * n) for n in range(4)]
-    fit_codebook(model, clips, 16_000)
+    model.fit_codebook(clips, 16_000)
     model.save_pretrained(folder / "tokenizer")
     records = []
     for number, clip in enumerate(clips):

@@ -22,7 +22,7 @@ from .objective import num_chunks
 from .records import EncodedRecord, EncodedRecords
 
 if TYPE_CHECKING:
-    from audiollm.data.conversation.loading import Conversation
+    from audiollm.data.conversation.types import Conversation
     from audiollm.modeling import AudioLLM
 
 

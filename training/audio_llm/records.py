@@ -16,7 +16,8 @@ from audiollm.data.collation import IGNORED_LABEL, Example
 from audiollm.training.loop.errors import DataError
 
 if TYPE_CHECKING:
-    from audiollm.data.conversation.loading import Conversation, Conversations
+    from audiollm.data.conversation.loading import Conversations
+    from audiollm.data.conversation.types import Conversation
     from audiollm.processing import AudioLLMProcessor
 
 # Records whose audio is tokenized in one batch while the data are checked.

@@ -61,7 +61,7 @@ class SapTokenizerJudge:
 
         self._model = SupervisedTokenizer.from_pretrained(folder).eval()
         # Checkpoints of different runs have folders of one name.
-        self.name = f"SAP decoder of {folder}, weights {weights_fingerprint(self._model)[:12]}"
+        self.name = f"SAP decoder of {folder}, weights {weights_fingerprint(self._model.state_dict())[:12]}"
         if self._model.text is None:
             raise ValueError(f"{folder} has no text tokenizer, so that nothing it writes can be read")
         self._max_new_tokens = max_new_tokens

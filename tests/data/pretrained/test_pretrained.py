@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, WhisperConfig, WhisperForConditionalGene
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from audiollm.data.audio.reading import load_audio
-from audiollm.data.corpora import load_sample_corpus
+from audiollm.data.corpora.sample_corpus import load_sample_corpus
 from audiollm.data.packages import PackageError
 from audiollm.data.pretrained import qwen
 from audiollm.data.pretrained import whisper as pretrained

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiollm.data.corpora import Clip, load_manifest
 from audiollm.data.corpora.build import LICENCE_TEXTS
+from audiollm.data.corpora.clips import Clip, load_manifest
 from audiollm.data.files.atomic import atomic_write
 
 from .data import CORPORA, MORE_SPEECH

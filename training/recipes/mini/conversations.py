@@ -13,7 +13,7 @@ from typing import Any
 
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.sampling import choose, draw
-from audiollm.data.sap import SapRecord, parse_sap
+from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.questions import (
     QUESTION_KINDS,
     Question,
@@ -22,6 +22,7 @@ from audiollm.data.sap.questions import (
     collect_vocabulary,
     questions,
 )
+from audiollm.data.sap.record import SapRecord
 from audiollm.data.sap.sounds import sound_classes
 from audiollm.data.voices.attributes import VocalAttributes
 from audiollm.data.voices.speech_records import SpeechTaskSettings, speech_records

@@ -20,9 +20,9 @@ from torch import Tensor
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.audio.reading import load_audio
-from audiollm.data.conversation.loading import AudioPart, Conversation, Message, TextPart
+from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
 from audiollm.data.sampling import spread
-from audiollm.data.sap import parse_sap
+from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.questions import collect_vocabulary
 from audiollm.modeling import AudioLLM
 from audiollm.speaking import speak_many
