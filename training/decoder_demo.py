@@ -8,11 +8,8 @@ copy-synthesis (the vocoder alone), which bounds what better codes or a better f
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,30 +17,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import auto_cli, set_parsing_settings
-from rich.console import Console
 from rich.table import Table
 from transformers import WhisperModel
 
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.corpora.build import build_corpus
 from audiollm.data.corpora.clips import Clip, load_manifest
-from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_document import write_json
+from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.pretrained.whisper import whisper_from_package
 from audiollm.data.records import SPLITS, Split
+from audiollm.program import run_program
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.decoder.parts import join_decoder
-from audiollm.training.decoder.validation import ValidationConfig, validate
-from audiollm.training.loop.record import check_same_run, write_json
 from audiollm.training.recipes.decoder_report import write_report
+from audiollm.training.recipes.launching import console, launch_trainer, open_recipe_folder
+from audiollm.training.validate_decoder import ValidationConfig, validate
 
-TRAINING = Path(__file__).resolve().parent
 VOICE = "Allison"
 TEST_LANGUAGE = "en"
 PACKAGED_ENCODER, PACKAGED_JUDGE = "base", "tiny.en"
-
-logger = logging.getLogger(__name__)
-console = Console(markup=False, highlight=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,37 +121,36 @@ def write_codes(clips: Sequence[Clip], tokenizer: UniAudioTokenizer, path: Path)
         return
     waveforms = [load_audio(clip.audio, sample_rate=tokenizer.sample_rate)[0] for clip in clips]
     codes = tokenizer.encode(waveforms, tokenizer.sample_rate).tolist()
-    with atomic_write(path) as file:
-        for clip, row in zip(clips, codes, strict=True):
-            record = {"id": clip.id, "audio": str(clip.audio), "text": clip.text, "codes": row}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    write_json_lines(
+        path,
+        (
+            {"id": clip.id, "audio": str(clip.audio), "text": clip.text, "codes": row}
+            for clip, row in zip(clips, codes, strict=True)
+        ),
+    )
 
 
 def launch_training(model: Literal["flow", "vocoder"], folder: Path, config: DecoderDemoConfig) -> Path:
     """Runs training/train_decoder.py as a user would, from where an earlier run stopped; returns its folder."""
     run = folder / model
     steps = config.flow_steps if model == "flow" else config.vocoder_steps
-    command = [
-        *(sys.executable, "-m", "accelerate.commands.launch"),
-        *("--config_file", str(TRAINING / "configs/accelerate/single.yaml"), str(TRAINING / "train_decoder.py")),
-        *("--config", str(TRAINING / f"configs/decoder_demo_{model}.yaml")),
+    launch_trainer(
+        "train_decoder.py",
+        f"decoder_demo_{model}.yaml",
         *("--train_data", str(folder / "train.jsonl"), "--eval_data", str(folder / "dev.jsonl")),
         *("--audio_tokenizer", str(folder / "tokenizer"), "--cache_dir", str(folder / "prepared")),
         *("--output_dir", str(run), "--resume", "latest"),
         *("--max_steps", str(steps), "--seed", str(config.seed)),
         *("--decoder.flow.codebook_size", str(config.codebook_size)),
-    ]
-    console.print("  " + " ".join(["accelerate launch", *command[3:]]))
-    subprocess.run(command, check=True)
+    )
     return run
 
 
 def run_decoder_demo(config: DecoderDemoConfig) -> dict[str, Any]:
     """Runs all steps and writes ``report.html`` and ``results.json``; returns what the latter holds."""
     started = time.perf_counter()
-    folder = Path(config.output)
     settings = {name: value for name, value in vars(config).items() if name != "output"}
-    check_same_run(folder / "demo.json", settings)
+    folder = open_recipe_folder(Path(config.output) / "demo.json", settings)
 
     console.rule("1. recordings")
     clips = find_recordings(folder / "asterisk")
@@ -213,17 +205,5 @@ def show_systems(systems: dict[str, dict[str, float | None]]) -> None:
     console.print(table)
 
 
-def main() -> None:
-    """Reads the flags and runs; user errors end in one message and exit status 1."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    try:
-        run_decoder_demo(auto_cli(DecoderDemoConfig, as_positional=False))
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"decoder_demo: {error}")
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"decoder_demo: training failed with exit status {error.returncode}; its message is above")
-
-
 if __name__ == "__main__":
-    main()
+    run_program(DecoderDemoConfig, run_decoder_demo, name="decoder_demo", level=logging.WARNING)

@@ -7,11 +7,8 @@ nothing is faked.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import auto_cli, set_parsing_settings
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from transformers import WhisperModel
@@ -29,23 +24,23 @@ from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.corpora.clips import Clip
 from audiollm.data.corpora.sample_corpus import load_sample_corpus
-from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_document import write_json
+from audiollm.data.files.json_lines import read_json_lines, write_json_lines
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.mini import audio_tokenizer_or_mini
 from audiollm.modeling import AudioLLM
+from audiollm.program import ProgramError, run_program
 from audiollm.prompts import instruction, prompts
 from audiollm.speaking import speak
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.audio_llm.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
+from audiollm.training.loop.record import read_metrics
 from audiollm.training.recipes.demo.questions import answer_text, answers_of, records_of, score_table
 from audiollm.training.recipes.demo.report import DemoReport, Hearing, write_report
+from audiollm.training.recipes.launching import console, launch_trainer
 
-TRAINING = Path(__file__).resolve().parent
 SAMPLE_RATE = 16_000
 SPOKEN_BY_MINI = "The kettle is on the table."
-
-logger = logging.getLogger(__name__)
-console = Console(markup=False, highlight=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,29 +129,17 @@ def build_llm(tokenizer: UniAudioTokenizer, texts: Sequence[str], config: DemoCo
     return AudioLLM.create(llm, text_tokenizer, tokenizer, init="codebook", seed=config.seed)
 
 
-def write_records(records: Sequence[dict[str, Any]], path: Path) -> None:
-    with atomic_write(path) as file:
-        file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def launch_training(folder: Path, config: DemoConfig) -> list[dict[str, Any]]:
     """Runs training/sft.py as a user would; returns the lines of its metrics."""
-    command = [
-        *(sys.executable, "-m", "accelerate.commands.launch"),
-        *("--config_file", str(TRAINING / "configs/accelerate/single.yaml"), str(TRAINING / "sft.py")),
-        *("--config", str(TRAINING / "configs/demo.yaml")),
+    launch_trainer(
+        "sft.py",
+        "demo.yaml",
         *("--model", str(folder / "extended")),
         *("--train_data", str(folder / "train.jsonl"), "--eval_data", str(folder / "held_out.jsonl")),
         *("--output_dir", str(folder / "sft"), "--seed", str(config.seed)),
         *("--max_steps", str(config.max_steps), "--learning_rate", str(config.learning_rate)),
-    ]
-    console.print("  " + " ".join(["accelerate launch", *command[3:]]))
-    subprocess.run(command, check=True)
-    return read_json_lines(folder / "sft" / "metrics.jsonl")
+    )
+    return read_metrics(folder / "sft" / "metrics.jsonl")
 
 
 # ------------------------------------------------------------------ the report
@@ -213,7 +196,7 @@ def ask_mini(clips: Sequence[Clip], speech_file: Path) -> list[dict[str, str]]:
 
 def read_samples(folder: Path, records: Sequence[dict[str, Any]], count: int) -> list[dict[str, str]]:
     """Some of the last evaluation's answers, spread over the held-out records."""
-    samples = read_json_lines(max((folder / "sft" / "samples").glob("step_*.jsonl")))
+    samples = list(read_json_lines(max((folder / "sft" / "samples").glob("step_*.jsonl"))))
     questions = {record["id"]: record["messages"][0]["content"][1]["text"] for record in records}
     return [
         {
@@ -243,7 +226,7 @@ def run_demo(config: DemoConfig) -> DemoReport:
         raise ValueError(f"{folder} holds something that is not a demo; name another --output")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (folder / "demo.json").write_text(json.dumps(vars(config), indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "demo.json", vars(config))
 
     clips = load_sample_corpus()
     train_clips = [clip for clip in clips if clip.split == "train"]
@@ -267,8 +250,8 @@ def run_demo(config: DemoConfig) -> DemoReport:
     console.print(f"  {report.tokens} audio tokens, {report.realtime_speed:.0f} times faster than real time")
     codes = {line["audio"]: line["codes"] for line in read_json_lines(folder / "codes.jsonl")}
     train_records, held_out_records = records_of(train_clips, codes), records_of(held_out_clips, codes)
-    write_records(train_records, folder / "train.jsonl")
-    write_records(held_out_records, folder / "held_out.jsonl")
+    write_json_lines(folder / "train.jsonl", train_records)
+    write_json_lines(folder / "held_out.jsonl", held_out_records)
 
     console.rule("3. Audio-LLM")
     texts = [answer_text(record) for record in train_records]
@@ -313,25 +296,18 @@ def run_demo(config: DemoConfig) -> DemoReport:
         attribution="Licence and author of every clip: data/corpora/sample/ATTRIBUTION.md",
     )
     write_report(demo_report, folder / "report.html")
-    (folder / "results.json").write_text(json.dumps({"facts": facts, "scores": scores}, indent=2) + "\n")
+    write_json(folder / "results.json", {"facts": facts, "scores": scores})
     console.print(f"  report: {folder / 'report.html'} ({facts['wall time']})")
     return demo_report
 
 
-def main() -> None:
-    """Reads the flags and runs; exits with status 1 where the model has not learnt to listen."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    try:
-        report = run_demo(auto_cli(DemoConfig, as_positional=False))
-    except (ValueError, OSError) as error:
-        sys.exit(f"demo: {error}")
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"demo: training failed with exit status {error.returncode}; its message is above")
+def check_demo(config: DemoConfig) -> None:
+    """Runs the demo; ends with status 1 where the model has not learnt to listen."""
+    report = run_demo(config)
     weak = [row["task"] for row in report.scores if row["accuracy %"] <= row["majority %"]]
     if weak:
-        sys.exit(f"demo: no better than the majority answer on: {', '.join(weak)}")
+        raise ProgramError(f"no better than the majority answer on: {', '.join(weak)}")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(DemoConfig, check_demo, name="demo", level=logging.WARNING)

@@ -9,23 +9,20 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from jsonargparse import auto_cli, set_parsing_settings
-from rich.console import Console
-
+from audiollm.data.files.json_document import write_json
 from audiollm.data.records import SPLITS
 from audiollm.data.tokenizing.corpus import tokenize_corpus
+from audiollm.program import run_program
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training.decoder.parts import join_decoder
-from audiollm.training.loop.record import write_json
+from audiollm.training.recipes.launching import console, launch_trainer
 from audiollm.training.recipes.mini import data as mini_data
 from audiollm.training.recipes.mini.card import write_card
 from audiollm.training.recipes.mini.conversations import write_conversations
@@ -34,16 +31,12 @@ from audiollm.training.recipes.mini.layout import MiniLayout
 from audiollm.training.recipes.mini.lm import MINI_LM, make_lm
 from audiollm.training.recipes.mini.package import install_package, make_package, shrink_tokenizer
 
-TRAINING = Path(__file__).resolve().parent
 STEPS_NAME = "steps.json"
 
 Step = Literal[
     "data", "stage1", "stage2", "codes", "vocoder", "flow", "conversations", "lm", "package", "evaluation", "card"
 ]
 STEPS: tuple[Step, ...] = get_args(Step)
-
-logger = logging.getLogger(__name__)
-console = Console(markup=False, highlight=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,30 +242,11 @@ def _train_tokenizer(layout: MiniLayout, config: MiniConfig, stage: int, *flags:
 
 def _launch(script: str, settings: str, run: Path, config: MiniConfig, step: str, *flags: str) -> None:
     """Runs a trainer as a user would, from where an earlier call stopped."""
-    command = [
-        *(sys.executable, "-m", "accelerate.commands.launch"),
-        *("--config_file", str(TRAINING / "configs/accelerate/single.yaml"), str(TRAINING / script)),
-        *("--config", str(TRAINING / "configs" / settings), *flags),
-        *("--output_dir", str(run), "--resume", "latest", "--seed", str(config.seed)),
-    ]
-    if config.steps and step in config.steps:
-        command += ["--max_steps", str(config.steps[step])]
-    console.print("  " + " ".join(["accelerate launch", *command[3:]]))
-    subprocess.run(command, check=True)
-
-
-def main() -> None:
-    """Reads the flags and runs; user errors end in one message and exit status 1."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    config: Any = auto_cli(MiniConfig, as_positional=False)
-    try:
-        run_mini(config)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"mini: {error}")
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"mini: training failed with exit status {error.returncode}; its message is above")
+    more = ("--max_steps", str(config.steps[step])) if config.steps and step in config.steps else ()
+    launch_trainer(
+        script, settings, *flags, "--output_dir", str(run), "--resume", "latest", "--seed", str(config.seed), *more
+    )
 
 
 if __name__ == "__main__":
-    main()
+    run_program(MiniConfig, run_mini, name="mini", level=logging.WARNING)

@@ -12,28 +12,27 @@ What is complete in the output folder is not made again, so that a stopped run c
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import torch
-from jsonargparse import auto_cli, set_parsing_settings
-from rich.console import Console
 
+from audiollm.data.files.json_document import write_json
+from audiollm.data.files.json_lines import write_json_lines
+from audiollm.program import ProgramError, run_program
 from audiollm.training.audio_tokenizer.start import MODEL_FOLDER
-from audiollm.training.loop.record import check_same_run, git_revision, package_versions, write_json, write_json_lines
+from audiollm.training.loop.record import git_revision, package_versions
+from audiollm.training.recipes.launching import TRAINING, console, open_recipe_folder, run_logged
 from audiollm.training.recipes.sap_sae.data import ExperimentData, build_data, read_data
 from audiollm.training.recipes.sap_sae.report import draw_figures, results_tables
 
-TRAINING = Path(__file__).resolve().parent
 EVALUATION = "audiollm.training.recipes.sap_sae.evaluation"
 Variant = Literal["untrained", "asr", "asr+sae", "sap", "sap+sae"]
 
@@ -41,9 +40,6 @@ UNTRAINED: Variant = "untrained"
 VARIANTS: tuple[Variant, ...] = (UNTRAINED, "asr", "asr+sae", "sap", "sap+sae")
 # What changes nothing of what comes out, or only adds to it.
 FREE_SETTINGS = ("output", "variants", "seeds", "num_parallel", "num_threads")
-
-logger = logging.getLogger(__name__)
-console = Console(markup=False, highlight=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,12 +130,11 @@ def run_experiment(config: SapSaeConfig) -> dict[str, Any]:
 
     Raises:
         ValueError: if the output folder belongs to an experiment with other settings, or the data are not as needed.
-        subprocess.CalledProcessError: if a training fails.
+        ProgramError: if a training fails.
     """
     started = time.perf_counter()
-    folder = Path(config.output)
     settings = {name: _readable(value) for name, value in asdict(config).items() if name not in FREE_SETTINGS}
-    check_same_run(folder / "experiment.json", settings)
+    folder = open_recipe_folder(Path(config.output) / "experiment.json", settings)
     data_folder = Path(config.data) if config.data is not None else folder / "data"
     if config.data is None:
         build_data(data_folder, folder / "corpora")
@@ -180,7 +175,7 @@ def make_run(run: Run, config: SapSaeConfig, data_folder: Path) -> Run:
     Of the weights only the trained model is kept.
 
     Raises:
-        subprocess.CalledProcessError: if a step fails; what was said is in the log.
+        ProgramError: if a step fails; what was said is in the log.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     commands = [
@@ -193,22 +188,16 @@ def make_run(run: Run, config: SapSaeConfig, data_folder: Path) -> Run:
     threads = config.num_threads or max(1, (os.cpu_count() or 1) // config.num_parallel)
     with (run.folder / "log.txt").open("a", encoding="utf-8") as log:
         for command in commands:
-            run_program(command, threads, log)
+            try:
+                run_logged(command, threads, log)
+            except subprocess.CalledProcessError as error:
+                raise ProgramError(
+                    f"`{' '.join(command)}` failed with exit status {error.returncode}; its message is at the end of "
+                    f"{log.name}"
+                ) from error
     for left_over in (run.folder / "stage1" / MODEL_FOLDER, *run.folder.glob("stage*/checkpoints")):
         shutil.rmtree(left_over, ignore_errors=True)
     return run
-
-
-def run_program(command: Sequence[str], num_threads: int, log: TextIO) -> None:
-    """Runs a script of this folder, or a module, with its flags, and appends what it says to the log.
-
-    Raises:
-        subprocess.CalledProcessError: if it fails.
-    """
-    log.write(" ".join(["python", *command]) + "\n")
-    log.flush()
-    environment = {**os.environ, "OMP_NUM_THREADS": str(num_threads), "TOKENIZERS_PARALLELISM": "false"}
-    subprocess.run([sys.executable, *command], check=True, env=environment, stdout=log, stderr=log)
 
 
 def training_commands(run: Run, config: SapSaeConfig, data_folder: Path) -> list[list[str]]:
@@ -303,20 +292,5 @@ def processor_name() -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
-def main() -> None:
-    """Reads the flags and runs; user errors end in one message and exit status 1."""
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    try:
-        run_experiment(auto_cli(SapSaeConfig, as_positional=False))
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"sap_sae_experiment: {error}")
-    except subprocess.CalledProcessError as error:
-        sys.exit(
-            f"sap_sae_experiment: `{' '.join(error.cmd[1:])}` failed with exit status {error.returncode}; its message "
-            "is at the end of the run's log.txt"
-        )
-
-
 if __name__ == "__main__":
-    main()
+    run_program(SapSaeConfig, run_experiment, name="sap_sae_experiment")

@@ -19,6 +19,7 @@ from torch import nn
 
 from audiollm.data.collation import collate
 from audiollm.data.conversation.loading import load_conversations
+from audiollm.data.files.json_lines import write_json_lines
 from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
 from audiollm.training.audio_llm.config import SFTConfig, accumulation_steps, num_updates
@@ -31,7 +32,6 @@ from audiollm.training.loop.launch import start_accumulating, whole_weights
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import adamw
 from audiollm.training.loop.prefetching import Prefetched
-from audiollm.training.loop.record import write_json_lines
 from audiollm.training.loop.run import RunSummary, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due, learning_rate_at
 
@@ -277,10 +277,5 @@ def _evaluate(parts: _Parts, step: int, samples_folder: Path) -> dict[str, Any]:
     return line
 
 
-def main() -> None:
-    """Reads the config and trains; user errors end in one message and exit status 1."""
-    run_program(SFTConfig, train, name="sft")
-
-
 if __name__ == "__main__":
-    main()
+    run_program(SFTConfig, train, name="sft")

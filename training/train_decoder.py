@@ -8,23 +8,24 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelerate import Accelerator
 
 from audiollm.program import run_program
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.decoder.base import DecoderRun, DecoderTrainer
 from audiollm.training.decoder.clips import ClipFormat
+from audiollm.training.decoder.columns import speaker_column
 from audiollm.training.decoder.config import DecoderTrainingConfig
+from audiollm.training.decoder.flow.trainer import FlowTrainer
 from audiollm.training.decoder.parts import MODEL_FOLDER, load_part
 from audiollm.training.decoder.shards import Column, DecoderItems, prepare_items
+from audiollm.training.decoder.vocoder.trainer import VocoderTrainer, vocoder_columns
 from audiollm.training.loop.launch import start_data_parallel
 from audiollm.training.loop.prefetching import Prefetched
 from audiollm.training.loop.run import RunSummary, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due
-
-if TYPE_CHECKING:
-    from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 
 def train(config: DecoderTrainingConfig) -> RunSummary:
@@ -93,15 +94,7 @@ def _prepare(accelerator: Accelerator, config: DecoderTrainingConfig) -> tuple[D
         eval_items = _prepare_items(accelerator, config, config.eval_data, audio_tokenizer, columns)
     codebook = None if audio_tokenizer is None else audio_tokenizer.codebook.weight.detach().float()
     run = DecoderRun(accelerator, config, train_items, eval_items, codebook)
-    trainer: DecoderTrainer
-    if config.model == "flow":
-        from audiollm.training.decoder.flow.trainer import FlowTrainer
-
-        trainer = FlowTrainer(run, weights)
-    else:
-        from audiollm.training.decoder.vocoder.trainer import VocoderTrainer
-
-        trainer = VocoderTrainer(run, weights)
+    trainer: DecoderTrainer = FlowTrainer(run, weights) if config.model == "flow" else VocoderTrainer(run, weights)
     return trainer, run
 
 
@@ -109,8 +102,6 @@ def _load_audio_tokenizer(config: DecoderTrainingConfig) -> UniAudioTokenizer | 
     """Loads the tokenizer that the clips are encoded with, and checks that the decoder is made for it."""
     if config.audio_tokenizer is None:
         return None
-    from audiollm.tokenizer.modeling import UniAudioTokenizer
-
     audio_tokenizer = UniAudioTokenizer.from_pretrained(config.audio_tokenizer, encoder_only=True).eval()
     flow = config.decoder.flow
     for name in ("codebook_size", "frame_rate"):
@@ -127,11 +118,7 @@ def _columns(config: DecoderTrainingConfig) -> list[Column]:
     if config.model == "flow":
         if config.flow.speaker_encoder is None:
             return []
-        from audiollm.training.decoder.columns import speaker_column
-
         return [speaker_column(config.flow.speaker_encoder, config.decoder)]
-    from audiollm.training.decoder.vocoder.trainer import vocoder_columns
-
     return vocoder_columns(config)
 
 
@@ -162,10 +149,5 @@ def _data_facts(run: DecoderRun) -> dict[str, Any]:
     return {"prepared": items.fingerprint, "num_clips": len(items)}
 
 
-def main() -> None:
-    """Reads the config and trains; user errors end in one message and exit status 1."""
-    run_program(DecoderTrainingConfig, train, name="train_decoder")
-
-
 if __name__ == "__main__":
-    main()
+    run_program(DecoderTrainingConfig, train, name="train_decoder")

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 
+from audiollm.data.files.atomic import atomic_folder
 from audiollm.program import run_program
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training.audio_tokenizer.config import TokenizerTrainingConfig, passes_per_update
@@ -35,7 +36,6 @@ from audiollm.training.audio_tokenizer.start import (
     start_gently,
 )
 from audiollm.training.audio_tokenizer.trainer import TokenizerObjective, TokenizerUpdater, UpdateReader
-from audiollm.training.loop.checkpoints import replacing
 from audiollm.training.loop.launch import start_accumulating
 from audiollm.training.loop.optimizer import adamw_by_part
 from audiollm.training.loop.prefetching import Prefetched
@@ -215,7 +215,7 @@ def _evaluate(
 def _save_model(accelerator: Accelerator, run: TrainingRun, model: SupervisedTokenizer) -> None:
     """Writes the trained model; all processes hold it whole, one writes."""
     if accelerator.is_main_process:
-        with replacing(run.folder.path / MODEL_FOLDER) as folder:
+        with atomic_folder(run.folder.path / MODEL_FOLDER) as folder:
             model.save_pretrained(folder)
     accelerator.wait_for_everyone()
 
@@ -242,10 +242,5 @@ def flat_numbers(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return numbers
 
 
-def main() -> None:
-    """Reads the config and trains; user errors end in one message and exit status 1."""
-    run_program(TokenizerTrainingConfig, train, name="train_tokenizer")
-
-
 if __name__ == "__main__":
-    main()
+    run_program(TokenizerTrainingConfig, train, name="train_tokenizer")

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from accelerate.utils import extract_model_from_parallel
 
+from audiollm.program import run_program
 from audiollm.training import train_tokenizer
 from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
 from audiollm.training.audio_tokenizer.start import load_start
@@ -54,11 +55,11 @@ def run(job: dict[str, Any]) -> int:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         if job.get("kill"):
             die_at(*job["kill"])
-        sys.argv = ["train_tokenizer.py", "--config", job["config"]]
         try:
-            train_tokenizer.main()
-        except SystemExit as error:
-            sys.stderr.write(f"{error.code}\n")
+            run_program(
+                train_tokenizer.TokenizerTrainingConfig, train_tokenizer.train, arguments=["--config", job["config"]]
+            )
+        except SystemExit:
             os._exit(1)
         os._exit(0)
     if job.get("after"):

@@ -12,8 +12,8 @@ import torch
 from audiollm.tokenizer.signal.mel import MelConfig
 from audiollm.training.decoder.validation import ValidationClip, write_clips
 from audiollm.training.decoder_demo import DecoderDemoConfig, run_decoder_demo
-from audiollm.training.loop.record import check_same_run
 from audiollm.training.recipes.decoder_report import score_rows, write_report
+from audiollm.training.recipes.launching import open_recipe_folder
 
 SYSTEMS = {
     "original": {"wer": 0.05, "num_words": 40},
@@ -24,14 +24,14 @@ SYSTEMS = {
 
 def test_a_run_is_taken_up_with_the_same_settings_only(tmp_path: Path) -> None:
     settings = {"codebook_size": 64, "seed": 0}
-    check_same_run(tmp_path / "run" / "demo.json", settings)
-    check_same_run(tmp_path / "run" / "demo.json", settings)
+    open_recipe_folder(tmp_path / "run" / "demo.json", settings)
+    open_recipe_folder(tmp_path / "run" / "demo.json", settings)
     with pytest.raises(ValueError, match=r"another seed.*name another --output"):
-        check_same_run(tmp_path / "run" / "demo.json", settings | {"seed": 1})
+        open_recipe_folder(tmp_path / "run" / "demo.json", settings | {"seed": 1})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(ValueError, match="not a run of this script"):
-        check_same_run(tmp_path / "other" / "demo.json", settings)
+        open_recipe_folder(tmp_path / "other" / "demo.json", settings)
     assert not (tmp_path / "other" / "demo.json").exists()
 
 

@@ -405,7 +405,9 @@ def test_a_failed_step_is_not_complete(tmp_path, recorded_steps, monkeypatch):
 
 def test_trainers_get_their_configs_data_and_lengths(tmp_path, monkeypatch):
     commands: list[list[str]] = []
-    monkeypatch.setattr(mini.subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.setattr(
+        "audiollm.training.recipes.launching.subprocess.run", lambda command, check: commands.append(command)
+    )
     monkeypatch.setattr(mini, "join_decoder", lambda *parts: None)
     layout = MiniLayout(tmp_path)
     config = mini.MiniConfig(output=str(tmp_path), steps={"vocoder": 7})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,10 +16,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
 
 from audiollm.data.sampling import spread
+from audiollm.program import ProgramError
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training import sap_sae_experiment, train_tokenizer
 from audiollm.training.audio_tokenizer.config import TokenizerTrainingConfig
-from audiollm.training.loop.record import check_same_run
+from audiollm.training.recipes.launching import open_recipe_folder
 from audiollm.training.recipes.sap_sae import evaluation as sap_sae_evaluation
 from audiollm.training.recipes.sap_sae.data import evenly_of_each, read_data
 from audiollm.training.recipes.sap_sae.evaluation import SapSaeEvaluationConfig, evaluate
@@ -125,7 +125,7 @@ def commands(monkeypatch) -> list[list[str]]:
         else:
             evaluate(auto_cli(SapSaeEvaluationConfig, args=[*flags, *SMALL], as_positional=False))
 
-    monkeypatch.setattr(sap_sae_experiment, "run_program", run)
+    monkeypatch.setattr(sap_sae_experiment, "run_logged", run)
     monkeypatch.setattr(sap_sae_evaluation, "MAX_NEW_TOKENS", {"asr": 4, "sap": 8})
     return called
 
@@ -186,19 +186,19 @@ def test_variants_differ_in_nothing_but_what_they_are_about(make_config: Any) ->
 
 
 def test_the_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
-    check_same_run(tmp_path / "run" / "experiment.json", {"codebook_size": 64})
-    check_same_run(tmp_path / "run" / "experiment.json", {"codebook_size": 64})
+    open_recipe_folder(tmp_path / "run" / "experiment.json", {"codebook_size": 64})
+    open_recipe_folder(tmp_path / "run" / "experiment.json", {"codebook_size": 64})
     with pytest.raises(ValueError, match=r"another codebook_size.*name another --output"):
-        check_same_run(tmp_path / "run" / "experiment.json", {"codebook_size": 128})
+        open_recipe_folder(tmp_path / "run" / "experiment.json", {"codebook_size": 128})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(ValueError, match="not a run of this script"):
-        check_same_run(tmp_path / "other" / "experiment.json", {})
+        open_recipe_folder(tmp_path / "other" / "experiment.json", {})
 
 
 def test_a_failed_training_ends_the_experiment_and_leaves_no_figures(make_config: Any, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(sap_sae_experiment, "TRAINING", tmp_path)  # where no script is
-    with pytest.raises(subprocess.CalledProcessError):
+    with pytest.raises(ProgramError, match=r"train_tokenizer\.py .* failed with exit status 2.*runs/asr/0/log\.txt"):
         run_experiment(make_config(variants=("asr",)))
     assert not list((tmp_path / "experiment").rglob("figures.json"))
     log = (tmp_path / "experiment" / "runs" / "asr" / "0" / "log.txt").read_text()

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from audiollm.data.collation import collate
 from audiollm.data.conversation.loading import load_conversations
 from audiollm.modeling import AudioLLM
-from audiollm.training import sft
-from audiollm.training.audio_llm.config import LoRASettings
+from audiollm.program import run_program
+from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
 from audiollm.training.audio_llm.objective import TargetTokenLoss
 from audiollm.training.audio_llm.records import EncodedRecords
 from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
@@ -113,7 +113,8 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(make_config, as
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return update(run, step, batches)\n"
         "sft._update = dies\n"
-        "sft.main()\n"
+        "from audiollm.program import run_program\n"
+        "run_program(sft.SFTConfig, sft.train)\n"
     )
     command = [sys.executable, "-c", program, "--config", str(tmp_path / "config.json")]
     assert subprocess.run(command, capture_output=True).returncode == -9
@@ -330,11 +331,12 @@ def test_a_context_longer_than_the_models_is_refused(make_config):
 @pytest.mark.parametrize(
     ("extra", "message"), [([], "none.jsonl"), (["--learning_rate", "-1"], "learning_rate=-1.0: use a positive")]
 )
-def test_user_errors_end_in_one_message_and_no_traceback(assets, tmp_path, monkeypatch, extra, message):
+def test_user_errors_end_in_one_message_and_no_traceback(assets, tmp_path, capfd, extra, message):
     paths = {"model": assets.audio_llm, "train_data": tmp_path / "none.jsonl", "output_dir": tmp_path / "run"}
     flags = [str(part) for name, path in paths.items() for part in (f"--{name}", path)]
-    monkeypatch.setattr(sys, "argv", ["sft.py", *flags, *extra])
     with pytest.raises(SystemExit) as ended:
-        sft.main()
-    assert str(ended.value.code).startswith("sft: ")
-    assert message in str(ended.value.code)
+        run_program(SFTConfig, train, name="sft", arguments=[*flags, *extra])
+    assert ended.value.code == 1
+    last_line = capfd.readouterr().err.splitlines()[-1]
+    assert last_line.startswith("sft: error: ")
+    assert message in last_line

@@ -16,12 +16,12 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
+from audiollm.program import run_program
 from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.training import train_decoder
 from audiollm.training.decoder.clips import ClipFormat
-from audiollm.training.decoder.config import FlowSettings
+from audiollm.training.decoder.config import DecoderTrainingConfig, FlowSettings
 from audiollm.training.decoder.flow.batches import make_pass
 from audiollm.training.decoder.flow.trainer import embedding_from_codebook
 from audiollm.training.decoder.parts import join_decoder, load_part
@@ -149,7 +149,8 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return update(trainer, step, batch)\n"
         "flow_training.FlowTrainer.update = dies\n"
-        "train_decoder.main()\n"
+        "from audiollm.program import run_program\n"
+        "run_program(train_decoder.DecoderTrainingConfig, train_decoder.train)\n"
     )
     command = [sys.executable, "-c", program, "--config", str(tmp_path / "config.json")]
     threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -300,9 +301,8 @@ def test_settings_that_cannot_work_are_refused(make_decoder_config, changes, mes
 
 
 @pytest.mark.parametrize("name", ["decoder_flow", "decoder_vocoder"])
-def test_shipped_configs_are_read(monkeypatch, tmp_path, name):
+def test_shipped_configs_are_read(tmp_path, name):
     seen = []
-    monkeypatch.setattr(train_decoder, "train", seen.append)
     path = ROOT / "training" / "configs" / f"{name}.yaml"
     flags = [
         "--config",
@@ -314,20 +314,20 @@ def test_shipped_configs_are_read(monkeypatch, tmp_path, name):
         "--decoder.flow.guidance",
         "0.5",
     ]
-    monkeypatch.setattr(sys, "argv", ["train_decoder.py", *flags])
-    train_decoder.main()
+    run_program(DecoderTrainingConfig, seen.append, arguments=flags)
     [config] = seen
     assert f"decoder_{config.model}" == name
     assert config.decoder.flow.guidance == 0.5
 
 
-def test_user_errors_end_in_one_message_and_no_traceback(monkeypatch, tmp_path):
+def test_user_errors_end_in_one_message_and_no_traceback(capfd, tmp_path):
     flags = ["--model", "flow", "--train_data", str(tmp_path / "none.jsonl"), "--output_dir", str(tmp_path / "run")]
-    monkeypatch.setattr(sys, "argv", ["train_decoder.py", *flags])
     with pytest.raises(SystemExit) as ended:
-        train_decoder.main()
-    assert str(ended.value.code).startswith("train_decoder: ")
-    assert "none.jsonl" in str(ended.value.code)
+        run_program(DecoderTrainingConfig, train, name="train_decoder", arguments=flags)
+    assert ended.value.code == 1
+    last_line = capfd.readouterr().err.splitlines()[-1]
+    assert last_line.startswith("train_decoder: error: ")
+    assert "none.jsonl" in last_line
 
 
 @pytest.mark.multiprocess

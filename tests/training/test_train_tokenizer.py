@@ -15,16 +15,16 @@ import torch
 from safetensors.torch import save_file
 
 from audiollm.data.audio.augmentation import AugmentationConfig
+from audiollm.program import run_program
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
-from audiollm.training import train_tokenizer
 from audiollm.training.audio_tokenizer.batches import collate_examples
-from audiollm.training.audio_tokenizer.config import TaskWeights, TokenizerSettings
+from audiollm.training.audio_tokenizer.config import TaskWeights, TokenizerSettings, TokenizerTrainingConfig
 from audiollm.training.audio_tokenizer.records import TokenizerRecords
 from audiollm.training.audio_tokenizer.start import load_start
 from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
 from audiollm.training.loop.record import config_as_json
-from audiollm.training.train_tokenizer import train
+from audiollm.training.train_tokenizer import flat_numbers, train
 
 from .finished_runs import assert_same_weights, metrics_of, weights_of
 
@@ -47,7 +47,7 @@ def assert_near(first: Path, second: Path) -> None:
 
 
 def flat(line: dict) -> dict:
-    return train_tokenizer.flat_numbers({name: value for name, value in line.items() if name != "event"})
+    return flat_numbers({name: value for name, value in line.items() if name != "event"})
 
 
 def test_a_run_of_both_stages_learns_and_leaves_a_complete_record(make_tokenizer_config, tokenizer_corpus, tmp_path):
@@ -178,7 +178,8 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(make_tokenizer_
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return update(updater, step, batches)\n"
         "tokenizer_training.TokenizerUpdater.update = dies\n"
-        "train_tokenizer.main()\n"
+        "from audiollm.program import run_program\n"
+        "run_program(train_tokenizer.TokenizerTrainingConfig, train_tokenizer.train)\n"
     )
     command = [sys.executable, "-c", program, "--config", str(tmp_path / "config.json")]
     threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -353,23 +354,23 @@ def test_settings_that_cannot_work_with_these_data_are_refused(make_tokenizer_co
 
 
 @pytest.mark.parametrize("name", ["tokenizer_stage1", "tokenizer_stage2"])
-def test_shipped_configs_are_read(monkeypatch, tmp_path, name):
+def test_shipped_configs_are_read(tmp_path, name):
     seen = []
-    monkeypatch.setattr(train_tokenizer, "train", seen.append)
     path = ROOT / "training" / "configs" / f"{name}.yaml"
     flags = ["--config", str(path), "--train_data", "x.jsonl", "--output_dir", str(tmp_path), "--start_from", "w"]
-    monkeypatch.setattr(sys, "argv", ["train_tokenizer.py", *flags, "--augmentation.probability", "0.4"])
-    train_tokenizer.main()
+    run_program(TokenizerTrainingConfig, seen.append, arguments=[*flags, "--augmentation.probability", "0.4"])
     [config] = seen
     assert config.quantized is (name == "tokenizer_stage2")
     assert config.augmentation.probability == 0.4
     assert dataclasses.replace(config) == config
 
 
-def test_user_errors_end_in_one_message_and_no_traceback(monkeypatch, tmp_path, tokenizer_corpus):
+def test_user_errors_end_in_one_message_and_no_traceback(capfd, tmp_path, tokenizer_corpus):
     flags = ["--train_data", str(tmp_path / "none.jsonl"), "--output_dir", str(tmp_path / "run"), "--quantized", "true"]
-    monkeypatch.setattr(sys, "argv", ["train_tokenizer.py", *flags, "--start_from", str(tokenizer_corpus.whisper)])
+    flags += ["--start_from", str(tokenizer_corpus.whisper)]
     with pytest.raises(SystemExit) as ended:
-        train_tokenizer.main()
-    assert str(ended.value.code).startswith("train_tokenizer: ")
-    assert "none.jsonl" in str(ended.value.code)
+        run_program(TokenizerTrainingConfig, train, name="train_tokenizer", arguments=flags)
+    assert ended.value.code == 1
+    last_line = capfd.readouterr().err.splitlines()[-1]
+    assert last_line.startswith("train_tokenizer: error: ")
+    assert "none.jsonl" in last_line

@@ -10,8 +10,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from audiollm.data.files.atomic import atomic_folder
 from audiollm.modeling import AudioLLM
-from audiollm.training.loop.checkpoints import replacing
 
 from .config import LoRASettings, SFTConfig
 
@@ -150,7 +150,7 @@ def _recompute_activations(model: Any) -> None:
 
 def _replace_folder(folder: Path, saved: Any, state_dict: dict[str, torch.Tensor] | None = None) -> None:
     """Saves into a temporary folder that takes the place of ``folder`` when it is complete."""
-    with replacing(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         if state_dict is None:
             saved.save_pretrained(temporary)
         else:

@@ -19,12 +19,12 @@ from torch import Tensor
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.sap.scoring import score_closed
 from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.records import SOUND_TYPES
 from audiollm.data.sap.record import SapRecord
 from audiollm.tokenizer.encoder.encoding import evaluating
 from audiollm.tokenizer.quantizer.codebook import perplexity_of
 from audiollm.training.loop.batches import share_of_process
-from audiollm.training.loop.record import write_json_lines
 
 from .batches import TokenizerBatch, collate_examples
 from .monitor import gate_means_by_type, gate_sums_by_type

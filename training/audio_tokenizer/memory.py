@@ -1,4 +1,4 @@
-"""How much memory one clip of a tokenizer's training takes between its forward and its backward pass.
+"""Activation memory of a tokenizer's training: what one clip keeps between its forward and its backward pass.
 
 python -m audiollm.training.audio_tokenizer.memory --seconds 30 --tokens 200 --mixed_precision bf16
 
@@ -9,15 +9,14 @@ weight for copies of it. What is left of a device's memory, divided by what this
 from __future__ import annotations
 
 import logging
-import sys
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jsonargparse import auto_cli, set_parsing_settings
 from torch import Tensor
 from transformers import WhisperConfig, WhisperModel
 
+from audiollm.program import run_program
 from audiollm.tokenizer.configuration import HOP_LENGTH, SAMPLE_RATE
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 
@@ -149,7 +148,7 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _measure(
+def measure(
     size: ModelSize | None = None,
     seconds: float = 30.0,
     tokens: int = 200,
@@ -174,15 +173,5 @@ def _measure(
         logger.info("gradient_checkpointing %s: %.0f MB per clip", str(checkpointing).lower(), kept / 1e6)
 
 
-def main() -> None:
-    """Measures; user errors end in one message and exit status 1."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    try:
-        auto_cli(_measure, as_positional=False, allow_abbrev=False)
-    except ValueError as error:
-        sys.exit(f"activation_memory: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    run_program(measure, name="memory")

@@ -12,11 +12,11 @@ from typing import Any, Literal
 from torch import Tensor
 
 from audiollm.data.audio.reading import Mono
+from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.manifest import open_manifest
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.errors import DataError
-from audiollm.training.loop.record import write_json_lines
 
 from .check import Limits, RecordsCheck, TargetEncoder, check_records, report_problems
 from .clips import ClipReader

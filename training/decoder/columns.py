@@ -1,17 +1,24 @@
-"""Speaker vectors of the training clips, by a speaker encoder, computed once and stored beside them."""
+"""What is computed once of every training clip and stored beside it: speaker vectors, fundamental frequency."""
+# Shapes: N samples, M mel frames.
 
 from __future__ import annotations
 
 import logging
 
 from torch import Tensor
+from torch.nn import functional as F
 
+from audiollm.data.audio.pitch import PitchMethod, fundamental_frequency, load_pyworld
 from audiollm.data.voices.encoders import load_speaker_encoder
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
+from audiollm.tokenizer.signal.mel import MelConfig
 
 from .shards import Column, DecoderItem
 
 logger = logging.getLogger(__name__)
+
+# Raise when the same settings give other fundamentals, so that stored ones are not taken for them.
+_PITCH_VERSION = 1
 
 
 def speaker_column(name: str, decoder: WaveformDecoderConfig) -> Column:
@@ -40,3 +47,59 @@ def speaker_column(name: str, decoder: WaveformDecoderConfig) -> Column:
             return item.waveform.new_zeros(encoder.embedding_size)
 
     return Column("speaker", {"encoder": name, "size": encoder.embedding_size}, compute)
+
+
+def pitch_of_frames(
+    waveform: Tensor,
+    mel: MelConfig,
+    *,
+    method: PitchMethod = "dio",
+    min_frequency: float = 60.0,
+    max_frequency: float = 600.0,
+) -> Tensor:
+    """Estimates the fundamental frequency at the middle of every mel frame: what a vocoder's F0 predictor learns.
+
+    Args:
+        waveform: samples in [-1, 1] at the mel's sample rate, ``[N]``.
+        mel: gives the sample rate and the hop between frames.
+        method: see :func:`audiollm.data.audio.pitch.fundamental_frequency`.
+        min_frequency: lowest frequency looked for, in Hz.
+        max_frequency: highest frequency looked for, in Hz.
+
+    Returns:
+        Hz, 0 where unvoiced, float32 ``[N // hop_length]``.
+
+    Raises:
+        ValueError: if pyworld is not installed or the range of frequencies is empty.
+    """
+    num_frames = waveform.shape[-1] // mel.hop_length
+    found = fundamental_frequency(
+        # The estimators' frame m is at m hops; the spectrogram's is half a hop later.
+        waveform[mel.hop_length // 2 :],
+        mel.sample_rate,
+        frame_ms=1000 * mel.hop_length / mel.sample_rate,
+        method=method,
+        min_frequency=min_frequency,
+        max_frequency=max_frequency,
+    ).float()
+    # The half hop that is cut off can cost the last frame its estimate.
+    return F.pad(found[:num_frames], (0, max(0, num_frames - len(found))))
+
+
+def pitch_column(mel: MelConfig, method: PitchMethod, min_frequency: float, max_frequency: float) -> Column:
+    """The fundamental frequency as something that is computed once of every prepared clip, and stored beside it.
+
+    Raises:
+        ValueError: if pyworld is not installed.
+    """
+    load_pyworld()  # fails here, before hours of preparing
+
+    def compute(item: DecoderItem) -> Tensor:
+        return pitch_of_frames(
+            item.waveform, mel, method=method, min_frequency=min_frequency, max_frequency=max_frequency
+        )
+
+    settings = {
+        "version": _PITCH_VERSION, "method": method, "min_frequency": min_frequency, "max_frequency": max_frequency,
+    }  # fmt: skip
+    return Column(name="f0", settings=settings, compute=compute)

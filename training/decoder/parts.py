@@ -1,32 +1,23 @@
-"""What training runs of the two models leave, and one waveform decoder made of it.
+"""One model of a decoder as its training run leaves it, flow model or vocoder, and a decoder made of both.
 
 A run's ``model`` folder holds ``config.json`` (sizes of the whole decoder) and ``flow.safetensors`` or
-``vocoder.safetensors``. Two of them are joined by
-
-    python -m audiollm.training.decoder.parts --flow runs/flow --vocoder runs/vocoder --output decoder
-
-A part of a finished decoder can take the place of either.
+``vocoder.safetensors``; a part of a finished decoder can take the place of either.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from jsonargparse import auto_cli
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from audiollm.data.files.atomic import atomic_folder
+from audiollm.data.files.json_document import write_json
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
-from audiollm.training.loop.checkpoints import replacing
-from audiollm.training.loop.record import write_json
-
-if TYPE_CHECKING:
-    from audiollm.tokenizer.decoder.model import WaveformDecoder
+from audiollm.tokenizer.decoder.model import WaveformDecoder
 
 Part = Literal["flow", "vocoder"]
 
@@ -42,7 +33,7 @@ def save_part(folder: Path, part: Part, config: WaveformDecoderConfig, state: di
         config: sizes of the whole decoder; those of the other part are carried along.
         state: its ``state_dict``.
     """
-    with replacing(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         write_json(temporary / "config.json", config.to_dict())
         tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
         save_file(tensors, temporary / _file_name(part))
@@ -71,8 +62,6 @@ def load_part(source: str | os.PathLike[str], part: Part) -> tuple[WaveformDecod
         raise ValueError(f"{source} is a training run of the {other}, not of the {part}: give the other folder")
     if (path / "checkpoints").exists():
         raise ValueError(f"{source} is a run that has not saved its {MODEL_FOLDER} folder yet: wait for a checkpoint")
-    from audiollm.tokenizer.decoder.model import WaveformDecoder
-
     decoder = WaveformDecoder.from_pretrained(os.fspath(source))
     return decoder.config, getattr(decoder, part).state_dict()
 
@@ -100,8 +89,6 @@ def join_decoder(
             f"{flow} and {vocoder} were made for different mel spectrograms: {flow_config.mel} and "
             f"{vocoder_config.mel}; train one of them again"
         )
-    from audiollm.tokenizer.decoder.model import WaveformDecoder
-
     config = WaveformDecoderConfig(flow=flow_config.flow, vocoder=vocoder_config.vocoder, mel=flow_config.mel)
     decoder = WaveformDecoder(config)
     decoder.flow.load_state_dict(flow_state)
@@ -113,27 +100,3 @@ def join_decoder(
 
 def _file_name(part: Part) -> str:
     return f"{part}.safetensors"
-
-
-def _join(flow: str, vocoder: str, output: str) -> None:
-    """Joins a trained flow model and a trained vocoder to one decoder.
-
-    Args:
-        flow: run or decoder to take the flow model from.
-        vocoder: run or decoder to take the vocoder from.
-        output: folder to write.
-    """
-    join_decoder(flow, vocoder, output)
-
-
-def main() -> None:
-    """Joins two runs; user errors end in one message and exit status 1."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    try:
-        auto_cli(_join, as_positional=False, allow_abbrev=False)
-    except (ValueError, OSError) as error:
-        sys.exit(f"decoder_parts: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,17 +1,21 @@
-"""Which records are used when: those of update ``s``, by a pure function of the seed."""
+"""Batches by a pure function of the seed: which records make up update ``s``, by their number or by their frames.
+
+The position in the data is the number of the update, so that a resumed run replays no loader. Batches know nothing of
+processes: each takes its share (:func:`share_of_process`), so that runs on other numbers of processes see the same.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
+LENGTH_JITTER = 0.1  # how far clips move in the order of lengths, so that neighbours change from epoch to epoch
+
 
 class DataOrder:
     """An endless sequence of shuffled epochs, cut into global batches.
-
-    The order knows nothing of processes: each takes its share of a global batch with :func:`share_of_process`, so
-    a run on another number of processes sees the same batches, and a resumed one replays no loader.
 
     Args:
         num_records: records in the training set.
@@ -43,6 +47,94 @@ class DataOrder:
     def epoch(self, step: int) -> float:
         """Passes over the data that are complete after update ``step``."""
         return step * self.global_batch_size / self.num_records
+
+
+class FrameBatches:
+    """An endless sequence of epochs; in each, every clip comes once, beside others of about its length.
+
+    Args:
+        lengths: frames of each clip.
+        frames_per_batch: most frames of a batch, padding to its longest clip included.
+        seed: with the epoch's number, decides the batches.
+
+    Raises:
+        ValueError: if there are no clips, or one alone is too long.
+    """
+
+    def __init__(self, lengths: Sequence[int], frames_per_batch: int, seed: int) -> None:
+        if not lengths:
+            raise ValueError("the training data holds no clips")
+        if max(lengths) > frames_per_batch:
+            raise ValueError(
+                f"a clip of {max(lengths)} mel frames does not fit into batches of {frames_per_batch}: raise "
+                "frames_per_update, or lower max_seconds"
+            )
+        self._lengths = np.asarray(lengths)
+        self._frames_per_batch = frames_per_batch
+        self._seed = seed
+        self._epoch = lru_cache(maxsize=2)(self._make_epoch)  # the next one is prepared while one ends
+        self._ends: list[int] = []  # updates made by the end of each epoch
+
+    def _make_epoch(self, epoch: int) -> list[list[int]]:
+        generator = np.random.default_rng([self._seed, epoch])
+        jitter = generator.uniform(1 - LENGTH_JITTER, 1 + LENGTH_JITTER, len(self._lengths))
+        batches: list[list[int]] = []
+        batch: list[int] = []
+        longest = 0
+        for index in np.argsort(self._lengths * jitter, kind="stable").tolist():
+            longest = max(longest, int(self._lengths[index]))
+            if batch and longest * (len(batch) + 1) > self._frames_per_batch:
+                batches.append(batch)
+                batch, longest = [], int(self._lengths[index])
+            batch.append(index)
+        batches.append(batch)
+        return [batches[position] for position in generator.permutation(len(batches))]
+
+    def _place(self, step: int) -> tuple[int, int]:
+        """Epoch of an update, and its position in there."""
+        while not self._ends or self._ends[-1] < step:
+            before = self._ends[-1] if self._ends else 0
+            self._ends.append(before + len(self._epoch(len(self._ends))))
+        epoch = int(np.searchsorted(self._ends, step))
+        return epoch, step - 1 - (self._ends[epoch - 1] if epoch else 0)
+
+    def batch(self, step: int) -> list[int]:
+        """Indexes of the clips of update ``step`` (1, 2, …)."""
+        epoch, position = self._place(step)
+        return list(self._epoch(epoch)[position])
+
+    def epoch(self, step: int) -> float:
+        """Passes over the data that are complete after update ``step``."""
+        epoch, position = self._place(step)
+        return epoch + (position + 1) / len(self._epoch(epoch))
+
+    def num_updates(self, num_epochs: float) -> int:
+        """Updates of a number of epochs, at least 1."""
+        whole = int(num_epochs)
+        updates = sum(len(self._epoch(epoch)) for epoch in range(whole))
+        if num_epochs > whole:
+            updates += round((num_epochs - whole) * len(self._epoch(whole)))
+        return max(1, updates)
+
+
+def cut_by_frames(clips: Sequence[int], lengths: Sequence[int], frames_per_pass: int) -> list[list[int]]:
+    """Cuts a batch into passes of similar length.
+
+    Args:
+        clips: positions in ``lengths``.
+        lengths: frames of each clip.
+        frames_per_pass: most frames of a pass, padding included; a longer clip is a pass of its own.
+
+    Returns:
+        The passes, shortest clips first.
+    """
+    passes: list[list[int]] = []
+    for clip in sorted(clips, key=lambda position: lengths[position]):
+        if passes and lengths[clip] * (len(passes[-1]) + 1) <= frames_per_pass:
+            passes[-1].append(clip)
+        else:
+            passes.append([clip])
+    return passes
 
 
 def share_of_process(batch: list[int], process_index: int, num_processes: int) -> list[int]:

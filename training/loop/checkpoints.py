@@ -7,8 +7,7 @@ import logging
 import os
 import random
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,9 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_document import write_json
 
 from .errors import ResumeError
-from .record import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -274,26 +273,6 @@ def load(
     for name, part in extras.items():
         part.load_state_dict(torch.load(checkpoint / f"{name}.pt", map_location="cpu", weights_only=True))
     restore_random_state(torch.load(checkpoint / f"random_{accelerator.process_index:05d}.pt", weights_only=True))
-
-
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder that takes the place of ``folder`` when the block ends well.
-
-    Raises:
-        OSError: if the block cannot write; ``folder`` stays as it was.
-    """
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        _flush(temporary)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise OSError(f"{folder} could not be written: {error}") from error
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
 
 
 def random_state() -> dict[str, Any]:

@@ -10,9 +10,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from audiollm.data.files.json_document import write_json
+
 from .config import RunConfig
 from .errors import NonFiniteLossError
-from .record import write_json
 
 
 def stop_unless_finite(

@@ -21,6 +21,8 @@ from accelerate.utils import set_seed
 from torch import nn
 from tqdm.auto import tqdm
 
+from audiollm.data.files.json_document import write_json
+
 from .checkpoints import (
     Checkpoints,
     CheckpointState,
@@ -33,7 +35,7 @@ from .checkpoints import (
 )
 from .config import RunConfig
 from .launch import mode_name, stop_accelerator
-from .record import MetricsLog, config_as_json, git_revision, package_versions, write_json
+from .record import MetricsLog, config_as_json, git_revision, package_versions
 from .schedule import is_due
 
 logger = get_logger(__name__)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import json
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from audiollm.benchmarks.harness.page import image, page, player, png, table
+from audiollm.benchmarks.harness.page import picture_address, png, render, sound_address
 from audiollm.data.audio.reading import load_audio
 from audiollm.training.decoder.validation import COPY_SYNTHESIS, DECODED, ORIGINAL, STREAMED
+from audiollm.training.loop.record import read_metrics
 
 SYSTEMS = {
     ORIGINAL: "original",
@@ -25,19 +25,16 @@ SHOWN_CLIPS = 8
 def write_report(folder: Path) -> None:
     """Writes ``report.html`` of a run's ``results.json``, ``validation/clips`` and ``*/metrics.jsonl``, and figures."""
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    figure = png(training_figure(folder))
-    (folder / "training.png").write_bytes(figure)
-    body = [
-        table([{"": name, " ": value} for name, value in results["facts"].items()]),
-        f"<h2>{results['num_clips']} held-out sentences, {results['seconds']:.0f} s</h2>",
-        table(score_rows(results["systems"])),
-        "<h2>Training</h2>",
-        image(figure, "losses"),
-        "<h2>Clips it never heard</h2>",
-        *(clip_section(folder, number, clip) for number, clip in enumerate(results["clips"][:SHOWN_CLIPS])),
-        "<p>Recorded by Allison Smith for Asterisk (CC-BY-SA-3.0); see asterisk/ATTRIBUTION.md.</p>",
-    ]
-    (folder / "report.html").write_text(page("A waveform decoder from real recordings", body), encoding="utf-8")
+    losses = png(training_figure(folder))
+    (folder / "training.png").write_bytes(losses)
+    page = render(
+        Path(__file__).with_name("decoder_report.html.jinja"),
+        results=results,
+        scores=score_rows(results["systems"]),
+        losses=picture_address(losses),
+        clips=[shown_clip(folder, number, clip) for number, clip in enumerate(results["clips"][:SHOWN_CLIPS])],
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def score_rows(systems: dict[str, dict[str, float | None]]) -> list[dict[str, Any]]:
@@ -58,8 +55,7 @@ def training_figure(folder: Path) -> Figure:
     figure = Figure(figsize=(9, 3), layout="constrained")
     axes = figure.subplots(1, 2)
     for axis, (model, key) in zip(axes, (("vocoder", "spectral"), ("flow", "loss")), strict=True):
-        lines = [json.loads(line) for line in (folder / model / "metrics.jsonl").read_text("utf-8").splitlines()]
-        train = [line for line in lines if line["event"] == "train"]
+        train = [line for line in read_metrics(folder / model / "metrics.jsonl") if line["event"] == "train"]
         axis.plot([line["step"] for line in train], [line[key] for line in train], linewidth=0.6)
         axis.set_title(f"{model}: {key}")
         axis.set_xlabel("update")
@@ -67,12 +63,16 @@ def training_figure(folder: Path) -> Figure:
     return figure
 
 
-def clip_section(folder: Path, number: int, clip: dict[str, Any]) -> str:
-    """A clip's picture, players and transcripts."""
+def shown_clip(folder: Path, number: int, clip: dict[str, Any]) -> dict[str, Any]:
+    """A clip's title, picture, sounds and transcripts, as the template names them."""
     (picture,) = (folder / "validation" / "clips").glob(f"{number:03d}_*.png")
-    parts = [f"<h3>{html.escape(clip['text'] or clip['id'])}</h3>", image(picture.read_bytes(), clip["id"])]
-    for name, facts in clip["systems"].items():
-        waveform, sample_rate = load_audio(picture.with_name(f"{picture.stem}.{name}.wav"))
-        heard = html.escape(facts.get("transcript") or "")
-        parts.append(f"<p>{SYSTEMS[name]}: {player(waveform, sample_rate)} heard as “{heard}”</p>")
-    return "".join(parts)
+    systems = [
+        {
+            "name": SYSTEMS[name],
+            "sound": sound_address(*load_audio(picture.with_name(f"{picture.stem}.{name}.wav"))),
+            "transcript": scores.get("transcript") or "",
+        }
+        for name, scores in clip["systems"].items()
+    ]
+    address = picture_address(picture.read_bytes())
+    return {"id": clip["id"], "title": clip["text"] or clip["id"], "picture": address, "systems": systems}

@@ -7,7 +7,7 @@ A judge's words are read, never guessed at: what cannot be read, or says nothing
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiollm.benchmarks.sap.scoring import attribute, read_prediction
-from audiollm.data.audio.pitch import load_pyworld
+from audiollm.data.audio.pitch import fundamental_frequency
 from audiollm.data.audio.reading import load_audio, resample
 from audiollm.data.audio.writing import wav_bytes
 from audiollm.data.chat.base import ChatMessage, ChatModel
@@ -146,14 +146,12 @@ def median_pitch(path: Path) -> float | None:
     Raises:
         ValueError: pyworld is not installed.
     """
-    pyworld: Any = load_pyworld()
-    samples = resample(*load_audio(path), SAMPLE_RATE).double().numpy()
-    if not len(samples):
+    waveform = resample(*load_audio(path), SAMPLE_RATE)
+    if not len(waveform):
         return None
-    frequency, seconds = pyworld.dio(
-        samples, SAMPLE_RATE, f0_floor=LOWEST_PITCH, f0_ceil=HIGHEST_PITCH, frame_period=PITCH_FRAME_MS
-    )
-    frequency = pyworld.stonemask(samples, frequency, seconds, SAMPLE_RATE)
+    frequency = fundamental_frequency(
+        waveform, SAMPLE_RATE, frame_ms=PITCH_FRAME_MS, min_frequency=LOWEST_PITCH, max_frequency=HIGHEST_PITCH
+    ).numpy()
     voiced = frequency[frequency > 0]
     return float(np.median(voiced)) if len(voiced) else None
 

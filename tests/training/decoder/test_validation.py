@@ -8,16 +8,12 @@ import pytest
 import soundfile
 import torch
 
-from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.training.decoder import validation as decoder_validation
-from audiollm.training.decoder.parts import save_part
 from audiollm.training.decoder.validation import (
     QUICK_METRICS,
     ValidationClip,
-    ValidationConfig,
     measure,
-    validate,
     write_clips,
 )
 
@@ -85,41 +81,6 @@ def test_names_of_files_are_safe_and_differ_where_ids_look_alike(decoder_parts, 
     assert torch.allclose(torch.from_numpy(waveform), clips()[0].waveforms["original"], atol=1e-4)
 
 
-@pytest.fixture
-def decoder(decoder_parts) -> WaveformDecoder:
-    torch.manual_seed(0)
-    return WaveformDecoder(decoder_parts.tiny_decoder()).eval()
-
-
-def test_a_decoder_is_validated_whole_and_in_parts(decoder, decoder_corpus, tmp_path, monkeypatch):
-    decoder.save_pretrained(tmp_path / "decoder")
-    monkeypatch.setattr(decoder_validation, "Transcriber", Listener)
-    settings = {
-        "data": str(decoder_corpus.dev), "metrics": QUICK_METRICS, "max_clips": 2, "write_clips": 1,
-        "cache_dir": str(tmp_path / "cache"),
-    }  # fmt: skip
-    whole = validate(
-        ValidationConfig(
-            decoder=str(tmp_path / "decoder"), output_dir=str(tmp_path / "a"), asr="listener", stream=True, **settings
-        )
-    )
-    lengths = {len(soundfile.read(path)[0]) for path in (tmp_path / "a" / "clips").glob("*.wav")}
-    assert len(lengths) == 1  # a stream is as long as the clip decoded at once
-    assert whole["systems"]["streamed"]["mel_distance"] != whole["systems"]["decoded"]["mel_distance"]
-    assert whole["num_clips"] == 2
-    assert {*whole["systems"]["decoded"]} == {"mel_distance", "mcd", "wer", "num_words"}
-    assert whole["systems"]["decoded"]["mel_distance"] > 0
-    assert json.loads((tmp_path / "a" / "metrics.json").read_text()) == whole
-    assert len(list((tmp_path / "a" / "clips").iterdir())) == 5
-
-    save_part(tmp_path / "vocoder", "vocoder", decoder.config, decoder.vocoder.state_dict())
-    alone = validate(ValidationConfig(vocoder=str(tmp_path / "vocoder"), output_dir=str(tmp_path / "b"), **settings))
-    assert {*alone["systems"]} == {"original", "copy_synthesis"}
-    for metric in QUICK_METRICS:
-        score = whole["systems"]["copy_synthesis"][metric]
-        assert alone["systems"]["copy_synthesis"][metric] == pytest.approx(score, rel=1e-3)
-
-
 def test_copy_synthesis_is_the_vocoder_on_the_true_mel(decoder_parts):
     torch.manual_seed(0)
     sizes = decoder_parts.tiny_decoder()
@@ -136,15 +97,3 @@ def test_copy_synthesis_is_the_vocoder_on_the_true_mel(decoder_parts):
     assert not first.requires_grad
     assert torch.equal(first, synthesize(Clips(), 0))
     assert not torch.equal(first, decoder_validation.copy_synthesis(vocoder, seed=4)(Clips(), 0))
-
-
-def test_settings_that_cannot_work_are_refused():
-    for wrong, message in (
-        ({}, "either decoder or vocoder"),
-        ({"decoder": "a", "vocoder": "b"}, "either decoder or vocoder"),
-        ({"decoder": "a", "max_clips": 0}, "max_clips=0"),
-        ({"vocoder": "a", "stream": True}, "no codes to stream"),
-        ({"decoder": "a", "steps": 0}, "steps=0"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            ValidationConfig(data="x", output_dir="y", **wrong)

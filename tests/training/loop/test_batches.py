@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiollm.training.loop.batches import DataOrder, share_of_process
+from audiollm.training.loop.batches import DataOrder, FrameBatches, cut_by_frames, share_of_process
 
 SIZES = {"num_records": st.integers(1, 30), "batch_size": st.integers(1, 17), "seed": st.integers(0, 5)}
 
@@ -46,3 +46,62 @@ def test_epochs_are_counted_in_records():
 def test_nothing_to_order_is_refused():
     with pytest.raises(ValueError, match="holds no records"):
         DataOrder(0, 1, seed=0)
+
+
+LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=40)
+
+
+@given(lengths=LENGTHS, frames=st.integers(50, 200), seed=st.integers(0, 3))
+def test_every_epoch_visits_every_clip_once_in_batches_that_fit(lengths, frames, seed):
+    batches = FrameBatches(lengths, frames, seed)
+    step = 0
+    for _ in range(3):
+        seen: list[int] = []
+        while len(seen) < len(lengths):
+            step += 1
+            batch = batches.batch(step)
+            assert max(lengths[clip] for clip in batch) * len(batch) <= frames
+            seen += batch
+        assert sorted(seen) == list(range(len(lengths)))
+        assert batches.epoch(step) == pytest.approx(round(batches.epoch(step)))
+    assert batches.num_updates(3) == step
+
+
+@given(lengths=LENGTHS, step=st.integers(1, 60), seed=st.integers(0, 3))
+def test_a_batch_of_frames_depends_on_its_step_alone(lengths, step, seed):
+    walked = FrameBatches(lengths, 60, seed)
+    for earlier in range(1, step):
+        walked.batch(earlier)
+    fresh = FrameBatches(lengths, 60, seed)
+    assert fresh.batch(step) == walked.batch(step)
+    assert walked.batch(1) == FrameBatches(lengths, 60, seed).batch(1)
+
+
+def test_epochs_and_seeds_differ():
+    lengths = [10] * 40
+    first = [FrameBatches(lengths, 100, 0).batch(step) for step in range(1, 5)]
+    assert first != [FrameBatches(lengths, 100, 1).batch(step) for step in range(1, 5)]
+    assert first != [FrameBatches(lengths, 100, 0).batch(step) for step in range(5, 9)]
+
+
+def test_clips_of_similar_length_share_a_batch():
+    lengths = [10 + 90 * (clip % 2) for clip in range(200)]
+    batches = FrameBatches(lengths, 1000, seed=0)
+    steps = range(1, batches.num_updates(1) + 1)
+    padded = sum(max(lengths[c] for c in batches.batch(step)) * len(batches.batch(step)) for step in steps)
+    assert padded < 1.1 * sum(lengths)
+
+
+def test_a_clip_that_never_fits_is_refused_with_the_settings_to_change():
+    with pytest.raises(ValueError, match=r"clip of 70 mel frames.*batches of 60.*frames_per_update.*max_seconds"):
+        FrameBatches([20, 70], 60, 0)
+    with pytest.raises(ValueError, match="no clips"):
+        FrameBatches([], 60, 0)
+
+
+@given(lengths=LENGTHS, frames=st.integers(1, 200))
+def test_passes_cover_a_batch_and_fit_unless_one_clip_alone_does_not(lengths, frames):
+    passes = cut_by_frames(range(len(lengths)), lengths, frames)
+    assert sorted(clip for one in passes for clip in one) == list(range(len(lengths)))
+    for one in passes:
+        assert len(one) == 1 or max(lengths[clip] for clip in one) * len(one) <= frames

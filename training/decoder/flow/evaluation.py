@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
 from audiollm.benchmarks.speech.judges.recognizers import Transcriber
+from audiollm.data.files.json_document import write_json
 from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.training.decoder.base import DecoderRun, clip_generator
@@ -28,7 +29,6 @@ from audiollm.training.decoder.validation import (
     measure,
     write_clips,
 )
-from audiollm.training.loop.record import write_json
 
 from .batches import FlowPass
 

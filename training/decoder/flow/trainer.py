@@ -19,10 +19,9 @@ from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.training.decoder.base import DecoderRun, clip_gradients, set_learning_rate
 from audiollm.training.decoder.parts import save_part
 from audiollm.training.decoder.shards import DecoderItems
-from audiollm.training.loop.batches import share_of_process
+from audiollm.training.loop.batches import FrameBatches, cut_by_frames, share_of_process
 from audiollm.training.loop.checkpoints import Stateful
 from audiollm.training.loop.ema import ExponentialMovingAverage
-from audiollm.training.loop.frame_batches import FrameBatches, cut_by_frames
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import adamw
 

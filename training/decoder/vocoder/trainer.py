@@ -18,11 +18,12 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from audiollm.benchmarks.speech.judges.recognizers import Transcriber
+from audiollm.data.files.json_document import write_json
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.training.decoder.base import DecoderRun, clip_gradients, set_learning_rate
+from audiollm.training.decoder.columns import pitch_column
 from audiollm.training.decoder.config import DecoderTrainingConfig
 from audiollm.training.decoder.parts import save_part
-from audiollm.training.decoder.pitch import PitchErrors, mean_pitch_errors, pitch_column, pitch_errors
 from audiollm.training.decoder.shards import Column, DecoderItems
 from audiollm.training.decoder.validation import (
     COPY_SYNTHESIS,
@@ -38,9 +39,9 @@ from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.checkpoints import Stateful
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import adamw
-from audiollm.training.loop.record import write_json
 
 from .discriminators import Discriminators, Judgement
+from .evaluation import PitchErrors, mean_pitch_errors, pitch_errors
 from .losses import SpectralDistance, adversarial_loss, discriminator_loss, f0_loss, feature_matching_loss
 from .segments import SegmentOrder, VocoderPass, make_pass
 
@@ -73,7 +74,7 @@ class VocoderTrainer:
 
     Args:
         run: its surroundings; the clips need their fundamental frequency, see
-            :func:`~audiollm.training.decoder.pitch.pitch_column`.
+            :func:`~audiollm.training.decoder.columns.pitch_column`.
         weights: ``state_dict`` of a vocoder to start from. None: random weights.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from audiollm.benchmarks.harness.page import image, page, player, png, table
+from audiollm.benchmarks.harness.page import picture_address, png, render, sound_address
 
 
 @dataclass
@@ -52,31 +51,16 @@ def write_report(report: DemoReport, path: Path) -> None:
         "What the tokenizer hears": hearing_figure(report.hearing),
         "Loss": loss_figure(report.train_losses, report.held_out_losses),
     }
-    sections = []
-    for name, figure in figures.items():
-        picture = png(figure)
+    pictures = {name: png(figure) for name, figure in figures.items()}
+    for name, picture in pictures.items():
         (path.parent / f"{name.lower().replace(' ', '_')}.png").write_bytes(picture)
-        sections.append(f"<h2>{html.escape(name)}</h2>{image(picture, name)}")
-    hearing = report.hearing
-    question = (
-        f"<h2>A question about a recording it never heard</h2><p><b>{html.escape(hearing.title)}</b></p>"
-        f"{player(hearing.waveform, hearing.sample_rate)}"
-        f"<p>Question: {html.escape(hearing.question)}<br>Answer: <b>{html.escape(hearing.answer)}</b>"
-        f"<br>Truth: {html.escape(hearing.truth)}</p>"
+    page = render(
+        Path(__file__).with_name("demo.html.jinja"),
+        report=report,
+        sound=sound_address(report.hearing.waveform, report.hearing.sample_rate),
+        pictures={name: picture_address(picture) for name, picture in pictures.items()},
     )
-    facts = [{"": name, " ": value} for name, value in report.facts.items()]
-    body = [
-        table(facts),
-        *(["<h2>The embedded model, as it is</h2>", table(report.mini_samples)] if report.mini_samples else []),
-        "<h2>Accuracy on held-out clips</h2>",
-        table(report.scores),
-        question,
-        *sections,
-        "<h2>Some held-out answers</h2>",
-        table(report.samples),
-        f"<h2>Recordings</h2><p>{html.escape(report.attribution)}</p>",
-    ]
-    path.write_text(page(report.title, body), encoding="utf-8")
+    path.write_text(page, encoding="utf-8")
 
 
 def hearing_figure(hearing: Hearing) -> Figure:

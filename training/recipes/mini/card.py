@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from audiollm.benchmarks.harness.page import render
 from audiollm.data.corpora.build import LICENCE_TEXTS
 from audiollm.data.corpora.clips import Clip, load_manifest
 from audiollm.data.files.atomic import atomic_write
+from audiollm.data.records import SPLITS
 
 from .data import CORPORA, MORE_SPEECH
 from .layout import MiniLayout
@@ -26,54 +28,18 @@ TASK_NAMES = {
     "describe": "description (whole sentence)",
     "choice": "questions with choices, true or false",
 }
+ANSWER_FIGURES = ("accuracy", "majority", "balanced_accuracy", "guessing")
+SPEECH_SYSTEMS = {
+    "original": "original recordings",
+    "reconstructed": "recordings through codes and decoder",
+    "spoken": "spoken by mini from the text",
+}
 PARTS = {
     "audio tokenizer": "audio_tokenizer/model.safetensors",
     "waveform decoder": "audio_tokenizer/decoder/model.safetensors",
     "LM": "model.safetensors",
     "text tokenizer": "tokenizer.json",
 }
-
-_HEAD = """---
-license: cc-by-sa-3.0
-language: en
-library_name: audiollm
-tags: [audio-llm, audio-tokenizer, speech]
----
-
-# mini
-
-The default model of audiollm: an Audio-LLM with the full architecture at the smallest useful size, so that every
-command works offline. It transcribes English speech, describes sounds and music, answers simple questions about a
-recording and speaks short English sentences. **It is for trying things out and for tests, not for work.**
-
-```python
-from audiollm import AudioLLM
-
-model = AudioLLM.from_pretrained()          # or from_pretrained("mini")
-print(model.ask("recording.wav", "Transcribe the recording."))
-```
-"""
-
-_LICENCE = """## Licence
-
-The weights are offered under CC-BY-SA-3.0 (https://creativecommons.org/licenses/by-sa/3.0/), the licence of those
-recordings among their training data that ask for the same. The tokenizer's encoder starts from Whisper tiny.en
-(© OpenAI, MIT licence). Everyone whose work went into it:
-"""
-
-_LIMITS = """## Limits
-
-- English only. The speech it learned from is one telephone voice and four synthetic voices that read a small grammar of
-  everyday sentences: it knows few words, and other voices, rooms, noise and topics are beyond it.
-- Sounds are short single events of a few dozen classes with few examples each; music is described by mood and tempo at
-  best, much of it from machine-made examples.
-- Figures on `flite-speech` are for sentences of the grammar that were not trained on, in voices that were: they say
-  nothing about other speech. Those on `asterisk` are for prompts that were not trained on, of a voice that was.
-- It makes things up rather than say that it does not know. It has no sense of time, of several speakers, or of long
-  audio.
-- What it speaks is recognisably synthetic, and often cannot be understood: see the word error rates above, which may be
-  above 100 % where the recognizer hears words that are not there.
-"""
 
 
 def write_card(layout: MiniLayout, figures: Mapping[str, Any], step_seconds: Mapping[str, float]) -> None:
@@ -85,130 +51,64 @@ def write_card(layout: MiniLayout, figures: Mapping[str, Any], step_seconds: Map
         step_seconds: how long the steps of the run took.
     """
     corpora = {name: load_manifest(layout.corpus(name)) for name in (*CORPORA, MORE_SPEECH)}
-    sections = [
-        _HEAD,
-        layout.notes.read_text(encoding="utf-8") if layout.notes.exists() else "",
-        _sizes(layout.package),
-        "## What it can do, on held-out clips\n",
-        _listening(figures["transcribe"], figures["judge"]),
-        _answering(figures["questions"]),
-        _speaking(figures.get("speech"), figures["judge"]),
-        _codes(figures["codes"]),
-        _data(corpora),
-        _making(step_seconds),
-        _LIMITS,
-        _LICENCE,
-        _attributions(itertools.chain.from_iterable(corpora.values())),
-    ]
+    card = render(
+        Path(__file__).with_name("card.md.jinja"),
+        notes=layout.notes.read_text(encoding="utf-8").rstrip("\n") if layout.notes.exists() else "",
+        sizes=_sizes(layout.package),
+        judge=figures["judge"],
+        transcripts=[
+            [corpus, found["clips"], percent(found["wer"]), percent(found["judge_wer"])]
+            for corpus, found in figures["transcribe"].items()
+        ],
+        answers=[
+            [TASK_NAMES.get(task, task), found["clips"], *(percent(found[name]) for name in ANSWER_FIGURES)]
+            for task, found in figures["questions"].items()
+        ],
+        speech=figures.get("speech"),
+        speech_systems=SPEECH_SYSTEMS,
+        codes=figures["codes"],
+        more_speech=MORE_SPEECH,
+        corpora=[_corpus(name, clips) for name, clips in corpora.items()],
+        making=_making(step_seconds),
+        authors_by_licence=_authors(itertools.chain.from_iterable(corpora.values())),
+        licence_texts=LICENCE_TEXTS,
+        percent=percent,
+    )
     with atomic_write(layout.package / "README.md") as file:
-        file.write("\n".join(section.rstrip("\n") + "\n" for section in sections if section))
+        file.write(card)
 
 
-def _sizes(package: Path) -> str:
+def _sizes(package: Path) -> list[list[str]]:
     rows = [
         [name, f"{(package / path).stat().st_size / 1e6:.2f} MB"]
         for name, path in PARTS.items()
         if (package / path).is_file()
     ]
     total = folder_size(package)
-    rows.append(["all files", f"{total / 1e6:.2f} MB of {BYTE_BUDGET / 1e6:.0f} MB allowed"])
-    return "Weights are stored in float16 and computed with in float32.\n\n" + table(["part", "size"], rows)
+    return [*rows, ["all files", f"{total / 1e6:.2f} MB of {BYTE_BUDGET / 1e6:.0f} MB allowed"]]
 
 
-def _listening(transcripts: Mapping[str, Any], judge: str) -> str:
-    rows = [
-        [corpus, str(found["clips"]), percent(found["wer"]), percent(found["judge_wer"])]
-        for corpus, found in transcripts.items()
-    ]
-    text = "**Transcribing**, word error rate (%, lower is better), beside a recognizer of 38 M parameters:\n\n"
-    return text + table(["test clips of", "clips", "mini", judge], rows)
-
-
-def _answering(questions: Mapping[str, Any]) -> str:
-    rows = [
-        [
-            TASK_NAMES.get(task, task),
-            str(found["clips"]),
-            percent(found["accuracy"]),
-            percent(found["majority"]),
-            percent(found["balanced_accuracy"]),
-            percent(found["guessing"]),
-        ]
-        for task, found in questions.items()
-    ]
-    text = (
-        "**Answering**, exact answers in %. *Commonest*: always giving the commonest answer of the training clips. "
-        "*Balanced*: the mean over the true answers, which no constant answer lifts above *guessing*'s level:\n\n"
-    )
-    return text + table(["question", "clips", "mini", "commonest", "balanced", "guessing"], rows)
-
-
-def _speaking(speech: Mapping[str, Any] | None, judge: str) -> str:
-    if speech is None:
-        return ""
-    rows = [
-        [name, percent(speech["wer"][key])]
-        for key, name in (
-            ("original", "original recordings"),
-            ("reconstructed", "recordings through codes and decoder"),
-            ("spoken", "spoken by mini from the text"),
-        )
-    ]
-    text = f"**Speaking**, word error rate (%) of what {judge} hears, {speech['clips']} sentences:\n\n"
-    ended = f"\n{percent(speech['ended_by_itself'])} % of the spoken sentences ended by themselves within the limit.\n"
-    return text + table(["", "WER"], rows) + ended
-
-
-def _codes(codes: Mapping[str, Any]) -> str:
-    return (
-        f"**Codes**: {codes['different']:,} of {codes['codebook_size']:,} entries occur among the {codes['total']:,} "
-        "codes of the test clips.\n"
-    )
-
-
-def _data(corpora: Mapping[str, Sequence[Clip]]) -> str:
-    rows = []
-    for name, clips in corpora.items():
-        splits = Counter(clip.split for clip in clips)
-        minutes = sum(clip.duration_seconds for clip in clips) / 60
-        licences = ", ".join(sorted({clip.licence for clip in clips}))
-        counts = " / ".join(str(splits[split]) for split in ("train", "dev", "test"))
-        rows.append([name, counts, f"{minutes:.0f}", licences])
-    text = (
-        "## Data\n\nRecordings that package registries carry under free licences, and sentences read by a free "
-        "synthesizer; `docs/corpora.md` describes them. Of `asterisk`, tokenizer and LM learned from the English "
-        "prompts only, the vocoder from all languages. Only the LM learned from the training clips of "
-        f"`{MORE_SPEECH}`, to transcribe and to speak. Splits are by prompt, sentence, original sound and track.\n\n"
-    )
-    return text + table(["corpus", "clips: train / dev / test", "minutes", "licence"], rows)
+def _corpus(name: str, clips: Sequence[Clip]) -> list[str]:
+    splits = Counter(clip.split for clip in clips)
+    minutes = sum(clip.duration_seconds for clip in clips) / 60
+    licences = ", ".join(sorted({clip.licence for clip in clips}))
+    return [name, " / ".join(str(splits[split]) for split in SPLITS), f"{minutes:.0f}", licences]
 
 
 def _making(step_seconds: Mapping[str, float]) -> str:
+    if not step_seconds:
+        return ""
     hours = sum(step_seconds.values()) / 3600
     steps = ", ".join(f"{name} {seconds / 60:.0f} min" for name, seconds in step_seconds.items())
-    text = "## How it was made\n\n```sh\nmake mini          # python training/mini.py --output runs/mini\n```\n\n"
-    if not step_seconds:
-        return text
-    return text + f"{hours:.1f} h in all: {steps}. An interrupted step counts from where it was taken up.\n"
+    return f"{hours:.1f} h in all: {steps}. An interrupted step counts from where it was taken up."
 
 
-def _attributions(clips: Iterable[Clip]) -> str:
+def _authors(clips: Iterable[Clip]) -> dict[str, dict[str, int]]:
+    """Licence → author → number of clips, all in alphabetical order."""
     authors: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for clip in clips:
         authors[clip.licence][clip.attribution] += 1
-    lines = []
-    for licence in sorted(authors):
-        lines.append(f"\n{licence}:\n")
-        lines += [f"- {name} ({count} clip{'s' * (count > 1)})" for name, count in sorted(authors[licence].items())]
-    lines.append("\nThe licences:\n")
-    lines += [f"- {licence}: {LICENCE_TEXTS[licence]}" for licence in sorted(authors)]
-    return "\n".join(lines) + "\n"
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [list(headings), ["---"] * len(headings), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return {licence: dict(sorted(authors[licence].items())) for licence in sorted(authors)}
 
 
 def percent(share: float | None) -> str:

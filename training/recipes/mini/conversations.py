@@ -6,12 +6,11 @@ gets few, drawn by its id, so that short answers do not crowd out the long ones 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_lines import read_json_lines, write_json_lines
 from audiollm.data.sampling import choose, draw
 from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.questions import (
@@ -67,8 +66,8 @@ def write_conversations(
     Returns:
         How many conversations there are.
     """
-    clips = _read(source)
-    more = [] if more_speech is None else _read(more_speech)
+    clips = list(read_json_lines(source))
+    more = [] if more_speech is None else list(read_json_lines(more_speech))
     vocabulary = collect_vocabulary(parse_sap(clip["sap"]) for clip in clips)
     records = [record for clip in clips for record in questions_about(clip, drawn_questions)]
     records += [
@@ -82,10 +81,7 @@ def write_conversations(
         for clip in more
     ]
     records += requests_to_speak([*clips, *more])
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(output) as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    write_json_lines(output, records)
     return len(records)
 
 
@@ -189,11 +185,6 @@ def requests_to_speak(clips: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, 
         if clip["sound_type"] == "speech" and clip["duration_seconds"] <= MAX_SPOKEN_SECONDS
     ]
     return speech_records(spoken, SpeechTaskSettings(measure=False)) if spoken else iter(())
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def _record(clip: Mapping[str, Any], task: str, request: str, answer: str, number: int = 1) -> dict[str, Any]:

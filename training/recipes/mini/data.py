@@ -7,14 +7,12 @@ before all else.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from audiollm.data import corpora
@@ -22,7 +20,7 @@ from audiollm.data.corpora.build import build_corpus
 from audiollm.data.corpora.clips import Clip, load_manifest
 from audiollm.data.corpora.sources.synthetic import NAME as SPEECH
 from audiollm.data.corpora.sources.synthetic import recordings
-from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.labelling.by_rules import records_by_rules
 from audiollm.data.records import SPLITS, Split
 
@@ -73,7 +71,7 @@ def write_tokenizer_data(layout: MiniLayout) -> dict[Split, Counter[str]]:
     counts = {}
     for split in SPLITS:
         records = list(_tokenizer_records(layout, split))
-        _write(layout.tokenizer_data(split), records)
+        write_json_lines(layout.tokenizer_data(split), records)
         counts[split] = Counter(_corpus_of(record["id"]) for record in records)
         logger.info("%s: %s", layout.tokenizer_data(split), dict(counts[split]))
     return counts
@@ -93,7 +91,7 @@ def write_more_speech(layout: MiniLayout) -> int:
         for record in records_by_rules(layout.corpus(MORE_SPEECH), split="train")
         if record["id"] in clips and MIN_SECONDS <= record["duration_seconds"] <= MAX_SECONDS
     ]
-    _write(layout.more_speech, records)
+    write_json_lines(layout.more_speech, records)
     return len(records)
 
 
@@ -113,7 +111,7 @@ def write_vocoder_data(layout: MiniLayout) -> None:
             }
             for clip in clips_of(layout, split)
         ]
-        _write(layout.vocoder_data(split), records)
+        write_json_lines(layout.vocoder_data(split), records)
 
 
 def _tokenizer_records(layout: MiniLayout, split: Split) -> Iterator[dict[str, Any]]:
@@ -131,10 +129,3 @@ def _tokenizer_records(layout: MiniLayout, split: Split) -> Iterator[dict[str, A
 
 def _corpus_of(record_id: str) -> str:
     return record_id.partition("/")[0]
-
-
-def _write(path: Path, records: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -7,7 +7,6 @@ spoken sentences beside the original recordings and beside recordings that only 
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import Counter, defaultdict
@@ -21,6 +20,7 @@ from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
+from audiollm.data.files.json_lines import read_json_lines
 from audiollm.data.sampling import spread
 from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.questions import collect_vocabulary
@@ -62,7 +62,7 @@ def evaluate_mini(
     """
     started = time.perf_counter()
     model = AudioLLM.from_pretrained(folder)
-    clips = _evenly(_read(layout.tokenizer_data("test")), clips_per_corpus)
+    clips = _evenly(list(read_json_lines(layout.tokenizer_data("test"))), clips_per_corpus)
     waveforms = [load_audio(clip["audio"], SAMPLE_RATE)[0] for clip in clips]
     encoded = model.processor.audio_tokenizer.encode(waveforms, SAMPLE_RATE)
     codes = [encoded[number][0] for number in range(len(clips))]
@@ -73,7 +73,7 @@ def evaluate_mini(
         "clips": dict(Counter(clip["sound_type"] for clip in clips)),
         "codes": _usage(codes, model.vocabulary.codebook_size),
         "transcribe": _transcripts(model, clips, codes, waveforms, speech, transcriber),
-        "questions": _questions(model, clips, codes, _read(layout.lm_data("train"))),
+        "questions": _questions(model, clips, codes, list(read_json_lines(layout.lm_data("train")))),
     }
     short = [number for number in speech if clips[number]["duration_seconds"] <= MAX_SPOKEN_SECONDS]
     chosen = short[:: max(1, len(short) // spoken_clips)][:spoken_clips]
@@ -256,8 +256,3 @@ def _batches(codes: Sequence[Tensor]) -> Iterator[list[int]]:
     order = sorted(range(len(codes)), key=lambda number: len(codes[number]))
     for start in range(0, len(order), BATCH_SIZE):
         yield order[start : start + BATCH_SIZE]
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from audiollm.data.files.json_lines import read_json_lines
 from audiollm.modeling import AudioLLM
 from audiollm.prompts import INSTRUCTIONS
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -45,11 +45,10 @@ def make_lm(audio_tokenizer: Path, conversations: Path, output: Path, config: Sm
 
 def texts_of(conversations: Path) -> Iterator[str]:
     """The texts that the LM reads and writes: those of the records, and every wording of a request."""
-    with conversations.open(encoding="utf-8") as file:
-        for line in file:
-            for message in json.loads(line)["messages"]:
-                content = message["content"]
-                parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-                yield from (part["text"] for part in parts if part["type"] == "text")
+    for record in read_json_lines(conversations):
+        for message in record["messages"]:
+            content = message["content"]
+            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            yield from (part["text"] for part in parts if part["type"] == "text")
     for wordings in INSTRUCTIONS.values():
         yield from wordings

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from audiollm.data.corpora.build import CORPORA, build_corpus
+from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.labelling.by_rules import records_by_rules
 from audiollm.data.manifest import open_manifest
 from audiollm.data.records import SOUND_TYPES, SPLITS
 from audiollm.data.sampling import spread
-from audiollm.training.loop.record import write_json_lines
 
 logger = logging.getLogger(__name__)
 

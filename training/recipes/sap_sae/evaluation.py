@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jsonargparse import auto_cli, set_parsing_settings
 from torch import Tensor
 
 from audiollm.benchmarks.codes.clustering import cluster_codes
@@ -28,6 +26,8 @@ from audiollm.benchmarks.codes.features import ClipFeatures, encode_clips
 from audiollm.benchmarks.codes.probing import probe_by_parts
 from audiollm.data.audio.degradation import coloured_noise
 from audiollm.data.conversation.audio_parts import parse_audio_part
+from audiollm.data.files.json_document import write_json
+from audiollm.program import run_program
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
@@ -35,7 +35,7 @@ from audiollm.training.audio_tokenizer.evaluation import evaluate_tokenizer
 from audiollm.training.audio_tokenizer.records import TokenizerRecords
 from audiollm.training.audio_tokenizer.start import MODEL_FOLDER
 from audiollm.training.audio_tokenizer.targets import parse_targets
-from audiollm.training.loop.record import read_metrics, write_json
+from audiollm.training.loop.record import read_metrics
 from audiollm.training.recipes.gates import has_gate, mean_gate_of_clips, mean_gate_of_mixes
 from audiollm.training.recipes.sap_sae.data import (
     ExperimentData,
@@ -255,16 +255,5 @@ def summary_of_training(stage: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Reads the flags and evaluates; user errors end in one message and exit status 1."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    config = auto_cli(SapSaeEvaluationConfig, as_positional=False)
-    try:
-        evaluate(config)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"sap_sae_evaluation: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    run_program(SapSaeEvaluationConfig, evaluate, name="sap_sae.evaluation", level=logging.WARNING)

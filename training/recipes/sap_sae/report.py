@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import auto_cli, set_parsing_settings
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from audiollm.benchmarks.harness.page import markdown_table
 from audiollm.data.files.atomic import atomic_write
-from audiollm.training.loop.record import write_json
+from audiollm.data.files.json_document import write_json
+from audiollm.program import run_program
 from audiollm.training.recipes.sap_sae.summary import (
     CLASS_PROBE,
     CODE_METRICS,
@@ -103,7 +103,7 @@ def results_tables(results: Mapping[str, Any]) -> str:
         facts(results),
         "**What the codes tell, and what they keep of the words** (mean ± standard deviation over seeds)",
     ]
-    parts += [_table(runs, MAIN_METRICS) + _chance_row(runs), chance_note()]
+    parts += [_table(runs, MAIN_METRICS, [_chance_row(runs)]), chance_note()]
     parts += ["**Claims of the paper**", claims_table(runs)]
     parts += ["**Use of the codebook**, on held-out clips of all kinds", _table(runs, CODE_METRICS)]
     if with_gate:
@@ -154,12 +154,12 @@ def facts(results: Mapping[str, Any]) -> str:
 
 def claims_table(runs: Mapping[str, Any]) -> str:
     """One row for each claim: what was measured of it, and whether it shows."""
-    lines = ["| claim | difference | seeds that agree | here |", "|---|---|---|---|"]
+    rows = []
     for claim in find_claims(runs):
         agreeing = f"{claim.num_agreeing} of {claim.effect.num_seeds}" if claim.expected else "–"
         difference = show_spread(claim.metric, claim.effect, signed=True)
-        lines.append(f"| {claim.text} | {difference} | {agreeing} | {claim.verdict} |")
-    return "\n".join(lines)
+        rows.append([claim.text, difference, agreeing, claim.verdict])
+    return markdown_table(["claim", "difference", "seeds that agree", "here"], rows)
 
 
 def chance_note() -> str:
@@ -170,7 +170,7 @@ def chance_note() -> str:
     )
 
 
-def _chance_row(runs: Mapping[str, Any]) -> str:
+def _chance_row(runs: Mapping[str, Any]) -> list[str]:
     everything = {f"{variant}/{seed}": figures for variant, own in runs.items() for seed, figures in own.items()}
     chances = {
         PURITY: Metric("", ("clustering", "purity_of_chance")),
@@ -182,17 +182,17 @@ def _chance_row(runs: Mapping[str, Any]) -> str:
         spread = None if chance is None else spread_of(chance, everything)
         cells.append("–" if chance is None or spread is None else chance.show(spread.mean))
     cells[[metric.title for metric in MAIN_METRICS].index("type probe")] = "33.3 %"
-    return f"\n| chance | {' | '.join(cells)} |"
+    return ["chance", *cells]
 
 
-def _table(runs: Mapping[str, Any], metrics: Sequence[Metric]) -> str:
+def _table(runs: Mapping[str, Any], metrics: Sequence[Metric], more_rows: Sequence[Sequence[str]] = ()) -> str:
     arrows = {True: " ↑", False: " ↓", None: ""}
-    lines = ["| | " + " | ".join(metric.title + arrows[metric.higher_is_better] for metric in metrics) + " |"]
-    lines.append("|---" * (len(metrics) + 1) + "|")
-    for variant, own in runs.items():
-        cells = (show_spread(metric, spread_of(metric, own)) for metric in metrics)
-        lines.append(f"| {variant} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    head = ["", *(metric.title + arrows[metric.higher_is_better] for metric in metrics)]
+    rows = [
+        [variant, *(show_spread(metric, spread_of(metric, seeds)) for metric in metrics)]
+        for variant, seeds in runs.items()
+    ]
+    return markdown_table(head, [*rows, *more_rows])
 
 
 def _keys_of(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -252,14 +252,5 @@ def _gates(runs: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def main() -> None:
-    """Reads the flags and writes; user errors end in one message and exit status 1."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    try:
-        write_page(auto_cli(SapSaeReportConfig, as_positional=False))
-    except (ValueError, OSError) as error:
-        sys.exit(f"sap_sae_report: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    run_program(SapSaeReportConfig, write_page, name="sap_sae.report")

@@ -1,0 +1,24 @@
+"""Joins a trained flow model and a trained vocoder to one waveform decoder.
+
+python training/join_decoder.py --flow runs/flow --vocoder runs/vocoder --output decoder
+"""
+
+from __future__ import annotations
+
+from audiollm.program import run_program
+from audiollm.training.decoder.parts import join_decoder
+
+
+def join(flow: str, vocoder: str, output: str) -> None:
+    """Joins a trained flow model and a trained vocoder to one decoder.
+
+    Args:
+        flow: run or decoder to take the flow model from.
+        vocoder: run or decoder to take the vocoder from.
+        output: folder to write.
+    """
+    join_decoder(flow, vocoder, output)
+
+
+if __name__ == "__main__":
+    run_program(join, name="join_decoder")

@@ -1,0 +1,76 @@
+"""Programs that a recipe starts, each in a process of its own, and the folder that a recipe works in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+
+from audiollm.data.files.json_lines import check_same_run
+
+TRAINING = Path(__file__).resolve().parents[1]
+
+console = Console(markup=False, highlight=False)
+
+
+def launch_trainer(script: str, settings: str, *flags: str) -> None:
+    """Runs a trainer as a user would: ``accelerate launch training/<script> --config training/configs/<settings> …``.
+
+    Args:
+        script: file of ``training/``.
+        settings: file of ``training/configs/``.
+        flags: what goes before the file's settings.
+
+    Raises:
+        subprocess.CalledProcessError: if it fails; it has said why.
+    """
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--config_file", str(TRAINING / "configs/accelerate/single.yaml"), str(TRAINING / script)),
+        *("--config", str(TRAINING / "configs" / settings), *flags),
+    ]
+    console.print("  " + " ".join(["accelerate launch", *command[3:]]))
+    subprocess.run(command, check=True)
+
+
+def run_logged(command: Sequence[str], num_threads: int, log: TextIO) -> None:
+    """Runs a script, or a module behind ``-m``, and appends what it says to a log.
+
+    Args:
+        command: what Python is to run, and its flags.
+        num_threads: CPU threads that it may use.
+        log: an open file.
+
+    Raises:
+        subprocess.CalledProcessError: if it fails; why is in the log.
+    """
+    log.write(" ".join(["python", *command]) + "\n")
+    log.flush()  # before the program writes to the same file
+    # Without "false", text tokenizers warn of forks in every loader.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(num_threads), "TOKENIZERS_PARALLELISM": "false"}
+    subprocess.run([sys.executable, *command], check=True, env=environment, stdout=log, stderr=log)
+
+
+def open_recipe_folder(settings_file: Path, settings: Mapping[str, Any]) -> Path:
+    """Makes the folder of a run of several steps, or finds that it belongs to one of the same settings.
+
+    Args:
+        settings_file: file in the folder that holds the settings.
+        settings: what must be equal for finished steps to be kept.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: if the folder holds something else.
+    """
+    folder = settings_file.parent
+    if not settings_file.exists() and folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds something that is not a run of this script; name another --output")
+    check_same_run(settings_file, settings, output=folder, otherwise="name another --output")
+    return folder
