@@ -33,7 +33,7 @@ from audiollm.training.audio_tokenizer.start import (
     make_ready,
     parts_of,
     settings_of,
-    start_gently,
+    warm_start_on,
 )
 from audiollm.training.audio_tokenizer.trainer import TokenizerObjective, TokenizerUpdater, UpdateReader
 from audiollm.training.loop.launch import start_accumulating
@@ -84,8 +84,8 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> RunSumm
     start = load_start(config)
     model = start.model.to(accelerator.device)
     records, eval_records = _read_data(accelerator, config, model)
-    if config.gentle_start and start.is_fresh:  # on resuming too: checkpoints lack frozen weights
-        start_gently(model, records, config.seed)
+    if config.warm_start and start.is_fresh:  # on resuming too: checkpoints lack frozen weights
+        warm_start_on(model, records, config.seed)
     seen = set(records.token_ids) | set(eval_records.token_ids if eval_records is not None else ())
     make_ready(model, config, seen)
     if config.quantized and config.initialise_codebook == "kmeans" and run_folder.checkpoint is None:

@@ -8,16 +8,13 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audiollm.data.collation import IGNORED_LABEL, Example
+from audiollm.data.conversation.loading import Conversation, Conversations
+from audiollm.processing import AudioLLMProcessor
 from audiollm.training.loop.errors import DataError
-
-if TYPE_CHECKING:
-    from audiollm.data.conversation.loading import Conversation, Conversations
-    from audiollm.processing import AudioLLMProcessor
 
 # Records whose audio is tokenized in one batch while the data are checked.
 _CHECK_BATCH = 16

@@ -15,6 +15,7 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 from transformers import WhisperConfig
 
+from audiollm.data.pretrained.whisper import whisper_from_package
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.quantizer.codebook import Codebook
 from audiollm.tokenizer.quantizer.kmeans import fit_codebook
@@ -22,7 +23,7 @@ from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 
 from .config import QUANTIZER_SETTINGS, TokenizerSettings, TokenizerTrainingConfig, settings_given
 from .records import TokenizerRecords
-from .warm_start import ease_start
+from .warm_start import warm_start
 
 logger = get_logger(__name__)
 
@@ -81,8 +82,6 @@ def find_start(start_from: str) -> Path | str:
         ValueError: if it is a run that has not ended, or one of its checkpoints.
     """
     if start_from in WHISPER_PACKAGES and not Path(start_from).exists():
-        from audiollm.data.pretrained.whisper import whisper_from_package
-
         return whisper_from_package(start_from.removeprefix("whisper-"))
     path = Path(start_from)
     if (path / MODEL_FOLDER / "config.json").exists():
@@ -245,8 +244,8 @@ def learning_rates_of(config: TokenizerTrainingConfig) -> dict[str, float]:
     }
 
 
-def start_gently(model: SupervisedTokenizer, records: TokenizerRecords, seed: int) -> None:
-    """Eases what is new in a tokenizer made of Whisper, see :func:`ease_start`; all processes do the same.
+def warm_start_on(model: SupervisedTokenizer, records: TokenizerRecords, seed: int) -> None:
+    """Lets a tokenizer just made of Whisper begin as Whisper, see :func:`warm_start`; all processes do the same.
 
     Args:
         model: from :func:`load_start`.
@@ -254,7 +253,7 @@ def start_gently(model: SupervisedTokenizer, records: TokenizerRecords, seed: in
         seed: chooses them.
     """
     chosen = np.random.default_rng(seed).permutation(len(records))[:START_CLIPS].tolist()
-    ease_start(model, [records.waveform(index) for index in chosen])
+    warm_start(model, [records.waveform(index) for index in chosen])
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +20,8 @@ from audiollm.data.audio.reading import Mono, resample
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, RecordError
+from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.signal.mel import MelConfig, MelSpectrogram
-
-if TYPE_CHECKING:
-    from audiollm.tokenizer.base import AudioTokenizer
 
 NUM_LOADERS = 2  # threads; decoding and resampling work without Python's lock
 MAX_CLIP_SECONDS = 600.0  # a shard of such clips still fits into memory

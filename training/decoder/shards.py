@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import Any, Literal, cast, overload
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -23,14 +23,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from audiollm.data.files.atomic import sync_folder
+from audiollm.data.manifest import Manifest
 from audiollm.data.tokenizing.source import open_corpus
+from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.training.loop.errors import DataError
 
 from .clips import ClipFormat, PreparedClip, prepare_clips
-
-if TYPE_CHECKING:
-    from audiollm.data.manifest import Manifest
-    from audiollm.tokenizer.base import AudioTokenizer
 
 logger = logging.getLogger(__name__)
 
