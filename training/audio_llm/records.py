@@ -214,7 +214,7 @@ class EncodedRecords:
 
 
 def _named(conversation: Conversation, reason: str) -> str:
-    """The reason with the record's place in front, unless it says the place itself."""
+    """The reason with the record's file and line in front, unless it says them itself."""
     return reason if conversation.where in reason else f"{conversation.where}: {reason}"
 
 

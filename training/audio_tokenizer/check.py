@@ -198,6 +198,6 @@ def _check_targets(text: TargetEncoder, clip: Clip, limits: Limits, token_ids: s
     if too_long:
         return too_long
     token_ids.update(*encoded.values())
-    facts = [clip.targets.id, clip.targets.sound_type, encoded, clip.audio_digest]
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    content = [clip.targets.id, clip.targets.sound_type, encoded, clip.audio_digest]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     return Entry(clip.number, clip.targets.id, clip.targets.sound_type, tasks, clip.num_samples, digest)

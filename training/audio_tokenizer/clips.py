@@ -175,6 +175,7 @@ def _as_integers(waveform: Tensor) -> tuple[np.ndarray, float]:
     peak = float(waveform.abs().max())
     scale = 2.0 ** math.ceil(math.log2(peak)) if peak > 0 else 1.0
     samples = (waveform.numpy() * np.float32(_STEPS / scale)).round()
+    # A peak of exactly full scale would wrap around to the negative end.
     return samples.clip(-_STEPS, _STEPS - 1).astype(np.int16), scale
 
 

@@ -1,4 +1,4 @@
-"""What a training run of the tokenizer can be told: one frozen dataclass, read from YAML and flags."""
+"""Settings of one stage of a tokenizer's training: one frozen dataclass, read from YAML and flags."""
 
 from __future__ import annotations
 

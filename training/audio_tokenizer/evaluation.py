@@ -1,4 +1,4 @@
-"""What a tokenizer in training is worth on held-out clips: losses, use of the codes, and the texts that it writes."""
+"""Evaluation of a tokenizer in training on held-out clips: losses, use of the codes, and the texts that it writes."""
 # Shapes: B clips, T frames, V codebook entries.
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ def evaluate_tokenizer(
           clips without speech for which words were written), ``emotion_accuracy``, and ``sap``, see
           :func:`audiollm.benchmarks.sap.scoring.score_closed`; ``num_samples``. On the main process only.
     """
+    # A generator of its own: evaluating must not move the run's random state.
     drawn = np.random.default_rng(seed).permutation(len(records))[: num_clips or None].tolist()
     totals = _Totals(model.tokenizer.codebook_size, next(model.parameters()).device)
     autocast = nullcontext() if accelerator is None else accelerator.autocast()

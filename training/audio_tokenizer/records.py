@@ -106,13 +106,13 @@ class TokenizerRecords:
         ]
         self.token_ids = sorted(check.token_ids)
 
-    # ------------------------------------------------------------------ facts
+    # --------------------------------------------------------------- metadata
 
     token_ids: list[int]
     """All tokens that occur in targets, ascending: what a restricted output vocabulary needs to hold."""
 
     skipped: list[dict[str, Any]]
-    """Records that were left out: number, place and reason."""
+    """Records that were left out: number, file and line, reason."""
 
     @property
     def name(self) -> str:
@@ -218,10 +218,10 @@ def choose_task(weights: Mapping[str, float], tasks: Sequence[str], *, seed: int
         clip_id: id of the clip.
     """
     total = sum(weights[task] for task in tasks)
-    place = share_of(seed, epoch, clip_id, "task") * total
+    threshold = share_of(seed, epoch, clip_id, "task") * total
     for task in tasks[:-1]:
-        place -= weights[task]
-        if place < 0:
+        threshold -= weights[task]
+        if threshold < 0:
             return task
     return tasks[-1]
 

@@ -1,4 +1,4 @@
-"""The model that a tokenizer's training starts from: made of a Whisper, or taken from an earlier stage."""
+"""Starting model of a tokenizer's training, made of a Whisper or taken from an earlier stage, and what of it trains."""
 # Shapes: D feature size, V codebook entries.
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _change_quantizer(model: SupervisedTokenizer, config: TokenizerTrainingConfi
         values.quantize_restart_interval = given["restart_interval"] or None
     values.quantize_loss_scale = given.get("loss_scale", values.quantize_loss_scale)
     values.quantize_commit_coefficient = given.get("commit_coefficient", values.quantize_commit_coefficient)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the same entries everywhere, and the run's random state as it was
         torch.manual_seed(config.seed)
         codebook = Codebook(
             size,
@@ -231,6 +231,7 @@ def parts_of(model: SupervisedTokenizer) -> dict[str, list[nn.Parameter]]:
         "encoder": list(model.tokenizer.encoder.parameters()),
         "decoder": list(model.decoder.parameters()),
     }
+    # By identity: names do not tell which weights are shared.
     taken = {id(parameter) for parameters in parts.values() for parameter in parameters}
     return parts | {"rest": [parameter for parameter in model.parameters() if id(parameter) not in taken]}
 

@@ -68,6 +68,7 @@ def fit_norm(norm: nn.LayerNorm, features_TD: Tensor) -> None:
     normalized_TD = F.layer_norm(features_TD, norm.normalized_shape, eps=norm.eps)
     means_D, normalized_means_D = features_TD.mean(dim=0), normalized_TD.mean(dim=0)
     covariance_D = ((features_TD - means_D) * (normalized_TD - normalized_means_D)).mean(dim=0)
+    # Channel by channel the least squares fit; one that never varies gets weight zero instead of 0 / 0.
     weight_D = covariance_D / normalized_TD.var(dim=0, correction=0).clamp(min=1e-12)
     norm.weight.copy_(weight_D)
     norm.bias.copy_(means_D - weight_D * normalized_means_D)

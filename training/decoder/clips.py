@@ -1,4 +1,4 @@
-"""A manifest's clips as what decoders are trained on: codes and the waveform and mel that belong to them, aligned."""
+"""Clips of a decoder's training, made of a manifest: codes, and the waveform and mel that belong to them, aligned."""
 # Shapes: T codes, M mel frames, N samples at the mel's rate (always M times the hop length).
 
 from __future__ import annotations
@@ -222,6 +222,7 @@ def _align(clip: _Clip, clip_format: ClipFormat, spectrogram: MelSpectrogram) ->
     if num_frames * mel.hop_length <= mel.n_fft:
         raise RecordError(clip.where, f"has only {len(clip.codes)} codes, less than one window of the mel spectrogram")
     waveform = resample(clip.waveform, clip.sample_rate, mel.sample_rate)
+    # Pads, or cuts where the number is negative.
     waveform = F.pad(waveform, (0, num_frames * mel.hop_length - len(waveform)))
     with torch.no_grad():
         log_mel = spectrogram(waveform[None])[0]

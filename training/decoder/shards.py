@@ -1,4 +1,4 @@
-"""Training data of decoders: clips prepared once, kept in shards of safetensors, read from there piece by piece.
+"""Shards of a decoder's training data: clips prepared once, kept in safetensors, read from there one by one.
 
 Both trainers read the same shards. A run that is killed while preparing goes on behind the last complete shard.
 """
@@ -272,8 +272,8 @@ def _prepare_shard(
     clips = prepare_clips(manifest, indices, clip_format, audio_tokenizer, fingerprint)
     for index, clip in zip(indices, clips, strict=True):
         if not isinstance(clip, PreparedClip):
-            place = manifest.where(index)
-            problems.append(str(clip) if str(clip).startswith(place) else f"{place}: {clip}")
+            source = manifest.where(index)
+            problems.append(str(clip) if str(clip).startswith(source) else f"{source}: {clip}")
             continue
         number = len(entries)
         tensors |= {f"{number}.codes": clip.codes, f"{number}.waveform": clip.waveform, f"{number}.mel": clip.mel}
