@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 import torch
 from torch import Tensor
 
-IGNORED_LABEL = -100  # the target that cross entropy leaves out
+IGNORED_LABEL = -100  # what PyTorch's cross-entropy leaves out unless told otherwise
 
 
 class _TokenIds(TypedDict):
