@@ -1,10 +1,10 @@
-"""Whether a model speaks with the voice it is asked for: gender, age, emotion, pitch and speed.
+"""Control of the voice: whether a model speaks with the gender, age, emotion, pitch and speed it is asked for.
 
 Every text is spoken once with every value of an attribute and the same seed. Gender, age and emotion are what a judge
 hears (see ``attribute_judges``); pitch and speed are measured, and their level is the place of a recording among those
 of the same text. Example::
 
-    python benchmarks/attribute_control.py --model mini --judge tokenizer/stage2/model --output results/voices
+    python benchmarks/attribute_control.py --model mini --judge tokenizer/stage2/model --output-dir results/voices
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ Speak = Callable[[str, VocalAttributes, int], tuple[Tensor, int]]
 class AttributeControlConfig:
     """One model and one judge."""
 
-    output: str
+    output_dir: str
     """Folder for recordings, the judge's words and result.json."""
     model: str = "mini"
     """Audio-LLM folder or Hub id, with a waveform decoder."""
@@ -127,7 +127,7 @@ def measure(
         ValueError: a setting is wrong, the folder holds another run, or another process is at work on it.
         OSError: a model cannot be had, or the texts cannot be read.
     """
-    folder, texts = Path(config.output), read_texts(config.texts)
+    folder, texts = Path(config.output_dir), read_texts(config.texts)
     judge = judge or (open_judge(config.judge) if config.judge is not None else None)
     wanted = [name for name in config.attributes if judge is not None or name in MEASURED]
     if not wanted:

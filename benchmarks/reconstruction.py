@@ -1,8 +1,8 @@
-"""What recordings keep when they go through the codes of audio tokenizers: words, voice, quality, waveform.
+"""Reconstruction: what recordings keep of words, voice, quality and waveform in the codes of audio tokenizers.
 
 Each tokenizer has a row, and so have the recordings themselves: without that row the others mean little. Example::
 
-    python benchmarks/reconstruction.py --tokenizers mini --data clips.jsonl --split test --output results/kept
+    python benchmarks/reconstruction.py --audio-tokenizers mini,b=folder --data clips.jsonl --output-dir results/kept
 """
 # Shapes: N samples.
 
@@ -46,12 +46,12 @@ TRUTH = "ground truth"
 class ReconstructionConfig:
     """Audio tokenizers on one set of recordings."""
 
-    tokenizers: tuple[str, ...]
+    audio_tokenizers: tuple[str, ...]
     """Audio tokenizers with waveform decoders: folders, Hub ids or mini, each as name=folder if it is to have another
     name."""
     data: str
     """Recordings: records with audio and text (JSONL, parquet, …). Those without text have no word error rate."""
-    output: str
+    output_dir: str
     """Folder for recordings, transcripts and result.json."""
     split: str | None = None
     """Only records whose split is this."""
@@ -109,7 +109,8 @@ def tokenizer_names(tokenizers: Sequence[str]) -> dict[str, str]:
         source = source if equals else entry
         name = name if equals else Path(entry).name
         if not name or not source or name in found or name == TRUTH or name != Path(name).name:
-            raise ValueError(f"tokenizers={','.join(tokenizers)}: {entry!r} needs a name of its own; write name=folder")
+            given = ",".join(tokenizers)
+            raise ValueError(f"audio_tokenizers={given}: {entry!r} needs a name of its own; write name=folder")
         found[name] = source
     return found
 
@@ -129,7 +130,7 @@ def measure(config: ReconstructionConfig, tokenizers: Mapping[str, AudioTokenize
         AudioError: a recording of the data cannot be used.
         OSError: a model cannot be had.
     """
-    folder, device = Path(config.output), find_device(config.device)
+    folder, device = Path(config.output_dir), find_device(config.device)
     with locked_folder(folder):
         originals = _write_originals(config, folder)
         judges = SpeechJudges(
@@ -141,7 +142,8 @@ def measure(config: ReconstructionConfig, tokenizers: Mapping[str, AudioTokenize
         )
         truth_paths = {original.id: original.path for original in originals}
         rows = {TRUTH: _judge(config, judges, originals, truth_paths, folder / "ground_truth")}
-        for name, source in tokenizer_names(config.tokenizers).items() if tokenizers is None else tokenizers.items():
+        sources = tokenizer_names(config.audio_tokenizers) if tokenizers is None else tokenizers
+        for name, source in sources.items():
             tokenizer = _load(source, device) if isinstance(source, str) else source
             row_folder = folder / name
             identity = _identity(tokenizer, config)
@@ -256,7 +258,7 @@ def _judge(
     texts = with_text if transcripts or not there else {}
     return {
         "n_items": len(originals),
-        "predictions": file_identity(folder / VERDICTS_NAME, config.output),
+        "predictions": file_identity(folder / VERDICTS_NAME, config.output_dir),
         "missing": sorted({original.id for original in originals} - {original.id for original in there}),
         "num_without_text": len(originals) - len(with_text),
         **verdict_figures(verdicts),

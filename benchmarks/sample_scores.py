@@ -2,8 +2,8 @@
 
 Every step is a command that a user types as well; each is printed before it runs. What is complete is not made again::
 
-    python benchmarks/sample_scores.py --output runs/scores
-    python benchmarks/sample_scores.py --model runs/first/model --tokenizer my-tokenizer --output runs/scores
+    python benchmarks/sample_scores.py --output-dir runs/scores
+    python benchmarks/sample_scores.py --model runs/first/model --audio-tokenizer my-tokenizer --output-dir runs/scores
 
 The clips are few: the figures show that a model works and where it fails, and do not rank models.
 """
@@ -28,10 +28,10 @@ from audiollm.benchmarks.harness.actions import Actions
 from audiollm.benchmarks.harness.identity import check_identity
 from audiollm.benchmarks.leaderboard.board import build_leaderboard
 from audiollm.benchmarks.leaderboard.page import write_pages
-from audiollm.benchmarks.models.endpoint import wav_file
 from audiollm.benchmarks.questions.actions import CustomSetConfig
 from audiollm.benchmarks.questions.registry import BENCHMARKS
 from audiollm.benchmarks.questions.run import QuestionRun
+from audiollm.data.audio.writing import wav_file
 from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.files.json_lines import Record, read_json_lines, write_json_lines
@@ -50,11 +50,11 @@ logger = logging.getLogger(__name__)
 class SampleScoresConfig:
     """What is scored."""
 
-    output: str = "runs/scores"
+    output_dir: str = "runs/scores"
     """Folder for data and results; the leaderboard is ``results/leaderboard.md`` in it."""
     model: str = "mini"
     """Audio-LLM folder or Hub id."""
-    tokenizer: str = "mini"
+    audio_tokenizer: str = "mini"
     """Audio tokenizer folder or Hub id, for reconstruction, clustering, probing and stability."""
     judge: str | None = None
     """Who hears gender, age and emotion, see ``audiollm bench attribute-control``; pitch and speed are measured."""
@@ -97,9 +97,9 @@ def run_all(config: SampleScoresConfig) -> None:
         ValueError: if the folder holds the scores of another model or setting.
         OSError: if a checkpoint or a file is missing.
     """
-    output = Path(config.output)
-    check_identity(output, {name: value for name, value in asdict(config).items() if name != "output"})
-    for step in itertools.chain(data_steps(output, config.tokenizer), score_steps(output, config)):
+    output = Path(config.output_dir)
+    check_identity(output, {name: value for name, value in asdict(config).items() if name != "output_dir"})
+    for step in itertools.chain(data_steps(output, config.audio_tokenizer), score_steps(output, config)):
         sys.stdout.write(f"\n$ audiollm {shlex.join(step.command)}\n")
         sys.stdout.flush()
         step.run()
@@ -118,7 +118,7 @@ def data_steps(output: Path, tokenizer: str) -> Iterator[Step]:
         yield Step(["label", str(SAMPLE_FOLDER), str(labels)], partial(label_by_rules, SAMPLE_FOLDER, labels))
     for name, benchmark in BENCHMARKS.items():
         if not (data / name / benchmark.file_names[0]).exists():
-            made = CustomSetConfig(data=str(labels), split="test", output=str(data / name))
+            made = CustomSetConfig(data=str(labels), split="test", output_dir=str(data / name))
             yield bench_step(name, QUESTION_ACTIONS[name], made, "make")
     tested = [record for record in read_json_lines(labels) if record["split"] == "test"]
     sounds, speech = data / "sounds.jsonl", data / "speech.jsonl"
@@ -157,7 +157,7 @@ def score_steps(output: Path, config: SampleScoresConfig) -> Iterator[Step]:
             model=config.model,
             data=str(data / name),
             prompt=config.prompt,
-            output=str(results / name),
+            output_dir=str(results / name),
             limit=config.limit,
         )
         yield bench_step(name, actions, asked)
@@ -166,18 +166,18 @@ def score_steps(output: Path, config: SampleScoresConfig) -> Iterator[Step]:
         meta=str(data / "seed-tts" / "meta.lst"),
         language=LANGUAGE,
         seeds=config.seeds,
-        output=str(results / "seed-tts"),
+        output_dir=str(results / "seed-tts"),
         limit=config.limit,
     )
     yield bench_step("seed-tts", seed_tts.ACTIONS, spoken)
     controlled = attribute_control.AttributeControlConfig(
-        model=config.model, output=str(results / "attribute-control"), judge=config.judge
+        model=config.model, output_dir=str(results / "attribute-control"), judge=config.judge
     )
     yield bench_step("attribute-control", attribute_control.ACTIONS, controlled)
     kept = reconstruction.ReconstructionConfig(
-        tokenizers=(config.tokenizer,),
+        audio_tokenizers=(config.audio_tokenizer,),
         data=str(data / "speech.jsonl"),
-        output=str(results / "reconstruction"),
+        output_dir=str(results / "reconstruction"),
         limit=config.limit,
     )
     yield bench_step("reconstruction", reconstruction.ACTIONS, kept)
@@ -185,11 +185,11 @@ def score_steps(output: Path, config: SampleScoresConfig) -> Iterator[Step]:
     yield bench_step("clustering", files.ACTIONS, clustered)
     labels = str(data / "labels.jsonl")
     probed = sound_classes.SoundClassesConfig(
-        data=labels, tokenizer=config.tokenizer, sound_type="sound", output=str(results / "probing.json")
+        data=labels, audio_tokenizer=config.audio_tokenizer, sound_type="sound", output=str(results / "probing.json")
     )
     yield bench_step("probing", sound_classes.ACTIONS, probed)
     stable = stability.StabilityConfig(
-        data=labels, tokenizer=config.tokenizer, split="test", output=str(results / "stability.json")
+        data=labels, audio_tokenizer=config.audio_tokenizer, split="test", output=str(results / "stability.json")
     )
     yield bench_step("stability", stability.ACTIONS, stable)
     yield Step(["report", str(results)], partial(report, results))

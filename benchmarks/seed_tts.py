@@ -2,9 +2,9 @@
 
 Every recording, transcript and verdict is kept; a run that was stopped goes on. Examples::
 
-    python benchmarks/seed_tts.py --meta en/meta.lst --language en --model mini --output results/seed-tts-en
-    python benchmarks/seed_tts.py --meta zh/meta.lst --language zh --wavs their_wavs --output results/theirs
-    accelerate launch benchmarks/seed_tts.py --meta en/meta.lst --language en --seeds 0,1,2 --output results/three
+    python benchmarks/seed_tts.py --meta en/meta.lst --language en --model mini --output-dir results/seed-tts-en
+    python benchmarks/seed_tts.py --meta zh/meta.lst --language zh --wavs their_wavs --output-dir results/theirs
+    accelerate launch benchmarks/seed_tts.py --meta en/meta.lst --language en --seeds 0,1,2 --output-dir results/three
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class SeedTTSConfig:
     """The list, such as en/meta.lst of the data set; paths in it are relative to it."""
     language: Language
     """Of the texts."""
-    output: str
+    output_dir: str
     """Folder for recordings, transcripts and result.json."""
     model: str = "mini"
     """Audio-LLM folder or Hub id, with a waveform decoder; the embedded one if not given."""
@@ -137,7 +137,7 @@ def measure(config: SeedTTSConfig, system: SpeechSystem | None = None) -> dict[s
     missing = missing_recordings(items)
     if missing:
         raise OSError(f"{len(missing)} recordings of {config.meta} are missing, such as {missing[0]}")
-    folder = Path(config.output)
+    folder = Path(config.output_dir)
     if not processes.is_main:
         _speak_all(config, system, listed, items, folder, processes)
         return None

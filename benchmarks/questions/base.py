@@ -1,4 +1,4 @@
-"""What a multiple-choice benchmark of audio understanding is: how its files are read and its replies graded."""
+"""QuestionBenchmark: how a multiple-choice benchmark's files are read, its replies graded and its tables made."""
 
 from __future__ import annotations
 

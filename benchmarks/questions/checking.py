@@ -1,4 +1,4 @@
-"""Looks at the data of a benchmark before a model spends time on them: version, questions, recordings."""
+"""Checks of a benchmark's data before a model spends time on them: version, questions, recordings."""
 
 from __future__ import annotations
 

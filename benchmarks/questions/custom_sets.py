@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from audiollm.benchmarks.models.endpoint import wav_file
+from audiollm.data.audio.writing import wav_file
 from audiollm.data.records import RecordReport
 from audiollm.data.sap.question_records import ClipQuestion, clip_questions
 from audiollm.data.sap.sounds import NoRuleError, sound_type_of

@@ -1,4 +1,4 @@
-"""The questions of a benchmark from where they are published: a JSON file beside its recordings, or parquet files."""
+"""Readers of published questions: a JSON file beside its recordings, or parquet files, here or on the Hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a scored benchmark goes: a JSON file with one line an item, and tables on the screen."""
+"""Results of a scored benchmark: a JSON file with one line an item, and tables on the screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reconstruction is worth: a folder with both sounds, a picture, and a page of scores beside the original's own.
+"""Reports on one reconstruction: both sounds, a picture, and a page of scores beside the original's own.
 
 Nothing is scored alone: the original goes through the same recognizer and the same metrics, so that the best that can
 be had is on the page.

@@ -105,7 +105,13 @@ class LocalCheckpoint:
         self._end_ids = torch.tensor(ends if ends is not None else [], dtype=torch.long).reshape(-1)
 
     def generate(
-        self, chats: Sequence[Chat], *, max_new_tokens: int, temperature: float = 0.0, seed: int | None = None
+        self,
+        chats: Sequence[Chat],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        pads_one: bool = False,
     ) -> list[Generated]:
         """Answers conversations, all in one batch.
 
@@ -115,8 +121,11 @@ class LocalCheckpoint:
             max_new_tokens: answers are cut off there.
             temperature: 0 for the likeliest answer.
             seed: of what is drawn.
+            pads_one: treat one conversation as several are, whose recordings are padded to the longest of them and not
+                to an extractor's window.
         """
-        padding: dict[str, Any] = {"padding": True} if len(chats) > 1 else {}  # not every text tokenizer can pad
+        # Not every text tokenizer can pad.
+        padding: dict[str, Any] = {"padding": True} if pads_one or len(chats) > 1 else {}
         inputs = self._processor.apply_chat_template(
             list(chats),
             add_generation_prompt=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Mapping
@@ -10,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import soundfile as sf
-
-from audiollm.data.audio.writing import open_audio_output
+from audiollm.data.audio.writing import open_audio_output, wav_bytes
 from audiollm.data.conversation.audio_parts import clip_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, RecordError
@@ -116,9 +113,7 @@ class LabelClip:
         seconds = len(waveform) / SAMPLE_RATE
         if seconds > max_seconds:
             raise RecordError(self.where, f"lasts {seconds:.1f} s, but max_seconds is {max_seconds:g}; cut it first")
-        buffer = io.BytesIO()
-        sf.write(buffer, waveform.numpy(), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-        return buffer.getvalue(), seconds
+        return wav_bytes(waveform, SAMPLE_RATE), seconds
 
 
 def read_label_clip(index: int, record: Any, where: str, base_dir: str | None) -> LabelClip:

@@ -50,7 +50,7 @@ class Hearing:
 
 
 def config_of(folder, **changes):
-    return AttributeControlConfig(output=str(folder / "out"), **changes)
+    return AttributeControlConfig(output_dir=str(folder / "out"), **changes)
 
 
 def test_pitch_and_speed_are_measured_against_recordings_of_the_same_text(tmp_path):

@@ -193,7 +193,7 @@ def clips_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_script_reports_every_condition_of_a_real_tokenizer(clips_folder: Path) -> None:
-    config = StabilityConfig(tokenizer=str(clips_folder / "tokenizer"), data=str(clips_folder / "clips.jsonl"))
+    config = StabilityConfig(audio_tokenizer=str(clips_folder / "tokenizer"), data=str(clips_folder / "clips.jsonl"))
     results = measure(config)
     assert [row["condition"] for row in results["rows"]] == list(DEFAULT_CONDITIONS)
     assert results["num_clips"] == 4
@@ -210,7 +210,7 @@ def test_the_script_reports_every_condition_of_a_real_tokenizer(clips_folder: Pa
 
 def test_clips_are_chosen_by_split_and_spread_over_the_records(clips_folder: Path) -> None:
     def lengths(**options: Any) -> list[int]:
-        config = StabilityConfig(tokenizer="", data=str(clips_folder / "clips.jsonl"), **options)
+        config = StabilityConfig(audio_tokenizer="", data=str(clips_folder / "clips.jsonl"), **options)
         return [len(waveform) for waveform in read_clips(config, 16_000)[0]]
 
     assert lengths() == [16_000, 20_000, 24_000, 28_000]

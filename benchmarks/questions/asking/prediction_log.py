@@ -1,4 +1,4 @@
-"""What a model answered, question by question: logs that only grow, and the one file that is made of them.
+"""Logs of a model's answers, which only grow, and the one file of predictions that is made of them.
 
 Each process of a run appends to its own log, ``predictions.rank<n>.jsonl``: a line that says what run it is, then a
 line for each question, written whole. A killed process loses at most the line it was writing. The next run, on any

@@ -1,4 +1,4 @@
-"""Who says what voice a recording has: a predictor of Semantic-Acoustic Primitives, a chat model, or a measurement.
+"""Judges of whose voice it is: a predictor of Semantic-Acoustic Primitives, a chat model, or a measurement.
 
 A judge's words are read, never guessed at: what cannot be read, or says nothing of an attribute, is told apart.
 """
@@ -6,12 +6,10 @@ A judge's words are read, never guessed at: what cannot be read, or says nothing
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import soundfile as sf
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +17,7 @@ from torch import Tensor
 from audiollm.benchmarks.sap.scoring import attribute, read_prediction
 from audiollm.data.audio.pitch import fundamental_frequency
 from audiollm.data.audio.reading import load_audio, resample
+from audiollm.data.audio.writing import wav_bytes
 from audiollm.data.chat.base import ChatMessage, ChatModel
 from audiollm.data.voices.attributes import CLOSED_VALUES
 from audiollm.tokenizer.checkpoints.fingerprint import weights_fingerprint
@@ -106,9 +105,7 @@ class ChatJudge:
     def describe(self, path: Path) -> str:
         """See :class:`AttributeJudge`."""
         waveform = resample(*load_audio(path), SAMPLE_RATE)
-        buffer = io.BytesIO()
-        sf.write(buffer, waveform.numpy(), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-        message = ChatMessage("user", sap_question(), audio=buffer.getvalue())
+        message = ChatMessage("user", sap_question(), audio=wav_bytes(waveform, SAMPLE_RATE))
         return self._model.ask([message], max_tokens=self._max_tokens).text
 
 

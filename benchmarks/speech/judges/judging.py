@@ -1,4 +1,4 @@
-"""What is said of spoken recordings: the words heard, the likeness of the voice, and a predicted opinion.
+"""Judges of spoken recordings: their words, the likeness of the voice, and a predicted opinion, kept in a file.
 
 Judging is slow, so every verdict is kept in a file: a later run judges what is new or was changed. Verdicts of other
 judges are not mixed with these.

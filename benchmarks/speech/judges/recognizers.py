@@ -11,18 +11,17 @@ a folder or Hub id that transformers loads. Packages offer theirs as entry point
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Protocol
 from urllib.parse import urldefrag
 
-import soundfile as sf
 import torch
 from torch import Tensor
 
 from audiollm.data.audio.reading import resample
+from audiollm.data.audio.writing import wav_bytes
 from audiollm.data.chat.endpoint import endpoint_key
 from audiollm.data.plugins import PluginNames
 from audiollm.data.pretrained.whisper import whisper_from_package
@@ -217,12 +216,13 @@ class TranscriptionEndpoint:
 
         if len(speech) < MIN_SAMPLES:
             return ""
-        buffer = io.BytesIO()
-        sf.write(buffer, speech.numpy(), SAMPLE_RATE, format="WAV", subtype="PCM_16")
         options = {} if self._language is None else {"language": self._language}
         try:
             reply = self._client.audio.transcriptions.create(
-                model=self._model, file=("speech.wav", buffer.getvalue(), "audio/wav"), temperature=0, **options
+                model=self._model,
+                file=("speech.wav", wav_bytes(speech, SAMPLE_RATE), "audio/wav"),
+                temperature=0,
+                **options,
             )
         except openai.OpenAIError as error:
             raise OSError(f"{self.source}: {error}") from error

@@ -6,7 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from audiollm.tokenizer.decoder.model import DEFAULT_SEED, WaveformDecoder
+from audiollm.tokenizer.decoder.inputs import DEFAULT_SEED
+from audiollm.tokenizer.decoder.model import WaveformDecoder
 
 from .flow import PlainFlow
 from .vocoder import PlainVocoder

@@ -89,7 +89,7 @@ def test_questions_follow_the_seed_and_are_those_of_a_split(clips: Path, tmp_pat
         write_question_set(benchmark, clips, tmp_path / folder, seed=seed)
     first, again, other = ((tmp_path / folder / benchmark.file_names[0]).read_bytes() for folder in "abc")
     assert first == again != other
-    main(["bench", "mmau", "make", "--data", str(clips), "--output", str(tmp_path / "d"), "--split", "test"])
+    main(["bench", "mmau", "make", "--data", str(clips), "--output-dir", str(tmp_path / "d"), "--split", "test"])
     asked = {item.id.partition("/")[0] for item in load_questions(benchmark, str(tmp_path / "d")).items}
     assert asked == {"ann"}
 
