@@ -7,10 +7,9 @@ reports extend; pictures and sound become part of the page as data addresses.
 from __future__ import annotations
 
 import base64
-import html
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,44 +91,3 @@ def markdown_table(head: Iterable[Any], rows: Iterable[Iterable[Any] | Mapping[s
     names = list(head)
     cells = (row.values() if isinstance(row, Mapping) else row for row in rows)
     return "\n".join([line(names), line(["---"] * len(names)), *map(line, cells)])
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>@title</title><style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0 } td, th { border-bottom: 1px solid #ddd; padding: .3rem .8rem;
-text-align: left; vertical-align: top } img { max-width: 100% } audio { width: 100% }
-</style></head><body>
-@body
-</body></html>
-"""
-
-
-def page(title: str, sections: Sequence[str]) -> str:
-    """The whole file; ``sections`` are HTML, the title is plain text and becomes the heading too."""
-    heading = html.escape(title)
-    body = "\n".join([f"<h1>{heading}</h1>", *sections])
-    return _PAGE.replace("@title", heading).replace("@body", body)
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table with the first row's keys as its head; cells are plain values."""
-    if not rows:
-        return "<p>nothing to show</p>"
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
-    lines = ["".join(f"<td>{html.escape(str(value))}</td>" for value in row.values()) for row in rows]
-    return f"<table><tr>{head}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def image(png_file: bytes, description: str) -> str:
-    """A picture."""
-    encoded = base64.b64encode(png_file).decode()
-    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{encoded}">'
-
-
-def player(waveform: Tensor, sample_rate: int) -> str:
-    """A player of a waveform ``[N]``, as Ogg Vorbis, which browsers play."""
-    buffer = io.BytesIO()
-    sf.write(buffer, waveform.numpy(), sample_rate, format="OGG", subtype="VORBIS")
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    return f'<audio controls src="data:audio/ogg;base64,{encoded}"></audio>'
