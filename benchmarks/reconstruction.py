@@ -26,10 +26,10 @@ from audiollm.benchmarks.speech.words import word_figures
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
+from audiollm.data.conversation.audio_parts import clip_part
 from audiollm.data.files.lock import locked_folder
 from audiollm.data.manifest import open_manifest
 from audiollm.data.records import TEXT_KEYS
-from audiollm.data.tokenizing.encoding import clip_part
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
 from audiollm.environment import find_device
 from audiollm.mini import audio_tokenizer_or_mini

@@ -28,8 +28,8 @@ from audiollm.benchmarks.speed.plain.encoder import PlainEncoder
 from audiollm.benchmarks.speed.timing import PartTimer, in_turns, now, path_figures
 from audiollm.environment import find_device
 from audiollm.program import run_program
-from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
-from audiollm.tokenizer.configuration import SAMPLE_RATE
+from audiollm.tokenizer.configuration import SAMPLE_RATE, UniAudioTokenizerConfig
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

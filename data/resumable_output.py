@@ -163,6 +163,12 @@ class PartialOutput:
         self._settings_path.unlink()
 
 
+def shard_path(output: str | os.PathLike[str], shard: int, num_shards: int) -> Path:
+    """Returns where a shard is written: ``codes-00000-of-00004.jsonl``; one shard alone keeps the plain name."""
+    path = Path(output)
+    return path if num_shards == 1 else path.with_name(f"{path.stem}-{shard:05d}-of-{num_shards:05d}{path.suffix}")
+
+
 def _line(record: Mapping[str, Any]) -> bytes:
     return json_line(record, default=_plain).encode()
 

@@ -104,8 +104,8 @@ def run_stage2(layout: MiniLayout, config: MiniConfig) -> None:
 def run_codes(layout: MiniLayout, config: MiniConfig) -> None:
     """The codes of all clips."""
     tokenizer = UniAudioTokenizer.from_pretrained(layout.tokenizer, encoder_only=True, decoder=False)
-    places = [(split, layout.tokenizer_data(split), layout.codes(split)) for split in SPLITS]
-    for name, source, output in (*places, ("more sentences", layout.more_speech, layout.more_codes)):
+    sources = [(split, layout.tokenizer_data(split), layout.codes(split)) for split in SPLITS]
+    for name, source, output in (*sources, ("more sentences", layout.more_speech, layout.more_codes)):
         report = tokenize_corpus(source, tokenizer, output, overwrite=True)
         console.print(f"  {name}: {report.tokens} codes of {report.records} clips")
 

@@ -66,7 +66,7 @@ class _Parts:
         """
         batch = [self.usable[n] for n in self.order.batch(step)]
         mine = share_of_process(batch, self.accelerator.process_index, self.accelerator.num_processes)
-        records = sorted(self.train_records.encode(mine), key=len)
+        records = sorted(self.train_records.encode(mine), key=len)  # stable: equal lengths keep the update's order
         size = self.config.micro_batch_size
         return [records[start : start + size] for start in range(0, len(records), size)]
 
@@ -101,7 +101,7 @@ def _train(accelerator: Accelerator, config: SFTConfig) -> RunSummary:
     folder = open_run_folder(accelerator, config)
     with whole_weights(accelerator):
         start = load_starting_point(accelerator, config)
-    parts, data_facts = _prepare(accelerator, config, start)
+    parts, data_metadata = _prepare(accelerator, config, start)
     run = start_run(
         accelerator,
         config,
@@ -109,8 +109,8 @@ def _train(accelerator: Accelerator, config: SFTConfig) -> RunSummary:
         model=parts.model,
         optimizer=parts.optimizer,
         total_steps=parts.total_steps,
-        data_facts=data_facts,
-        run_facts={"num_records": len(parts.usable)},
+        data_metadata=data_metadata,
+        run_metadata={"num_records": len(parts.usable)},
     )
     loss, evaluation = None, None
     updates = Prefetched(parts.micro_batches, run.steps)
@@ -150,7 +150,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         )
 
     train_records = read(config.train_data)
-    usable, facts = _check_data(accelerator, config, train_records, "train")
+    usable, metadata = _check_data(accelerator, config, train_records, "train")
     eval_records: EncodedRecords | None = None
     usable_eval: list[int] = []
     if config.eval_data is not None:
@@ -171,16 +171,16 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         usable_eval=usable_eval,
         total_steps=num_updates(config, len(usable)),
     )
-    return parts, facts
+    return parts, metadata
 
 
 def _check_data(
     accelerator: Accelerator, config: SFTConfig, records: EncodedRecords, role: str
 ) -> tuple[list[int], dict[str, Any]]:
     """Encodes every record once, each process its share; returns usable record numbers and fingerprints."""
-    facts: dict[str, Any] = {"records": records.conversations.fingerprint, "num_records": len(records)}
+    metadata: dict[str, Any] = {"records": records.conversations.fingerprint, "num_records": len(records)}
     if not config.check_data:
-        return list(range(len(records))), facts
+        return list(range(len(records))), metadata
     mine = share_of_process(list(range(len(records))), accelerator.process_index, accelerator.num_processes)
     check = DataCheck.merge(gather_object([records.check(mine)]))
     usable = usable_records(check, len(records), on_too_long=config.on_too_long, source=records.name)
@@ -188,7 +188,7 @@ def _check_data(
         logger.warning("%s: %d of %d records skipped as too long", records.name, len(check.too_long), len(records))
         if accelerator.is_main_process:
             write_json_lines(Path(config.output_dir) / f"skipped_{role}.jsonl", list(check.too_long.values()))
-    return usable, facts | {"encoded": check.fingerprint(), "num_skipped": len(check.too_long)}
+    return usable, metadata | {"encoded": check.fingerprint(), "num_skipped": len(check.too_long)}
 
 
 def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) -> dict[str, Any]:
@@ -207,10 +207,14 @@ def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) 
         [[sum(r.num_targets for r in batch), sum(len(r) for r in batch)] for batch in micro_batches],
         device=accelerator.device,
     )
+    # Known before the first pass, as its gradients are already divided by it.
     counts = accelerator.gather(counts[None])  # [processes, micro-batches, 2]
     target_tokens, tokens = counts.sum(dim=(0, 1)).tolist()
+    # ZeRO-3 gathers the output layer once per chunk of logits, so all processes must make equally many.
     most_targets = counts[:, :, 0].amax(dim=0).tolist()
-    # accelerate (or DeepSpeed) divides by the accumulated batches, and the gradients are averaged over the processes.
+    # Every target token of the update weighs the same, wherever it is: a mean of the batches' means would count the
+    # tokens of short answers more, and change with the number of processes. Undone here is that accelerate (or
+    # DeepSpeed) divides by the accumulated batches, and that gradients are averaged over the processes.
     scale = len(micro_batches) * accelerator.num_processes / target_tokens
     by_pass: list[tuple[list[str], torch.Tensor]] = []  # ids of its records, loss
     for batch, num_targets in zip(micro_batches, most_targets, strict=True):

@@ -59,7 +59,7 @@ def _train(accelerator: Accelerator, config: DecoderTrainingConfig) -> RunSummar
         optimizer=trainer.optimizer,
         extras=trainer.extras,
         total_steps=trainer.total_steps,
-        data_facts=_data_facts(decoder_run),
+        data_metadata=_data_metadata(decoder_run),
     )
     folder = run_folder.path
     loss, evaluation = None, None
@@ -144,7 +144,7 @@ def _prepare_items(
     )
 
 
-def _data_facts(run: DecoderRun) -> dict[str, Any]:
+def _data_metadata(run: DecoderRun) -> dict[str, Any]:
     items = run.train_items
     return {"prepared": items.fingerprint, "num_clips": len(items)}
 

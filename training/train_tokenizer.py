@@ -33,7 +33,7 @@ from audiollm.training.audio_tokenizer.start import (
     make_ready,
     parts_of,
     settings_of,
-    start_gently,
+    warm_start_on,
 )
 from audiollm.training.audio_tokenizer.trainer import TokenizerObjective, TokenizerUpdater, UpdateReader
 from audiollm.training.loop.launch import start_accumulating
@@ -84,8 +84,8 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> RunSumm
     start = load_start(config)
     model = start.model.to(accelerator.device)
     records, eval_records = _read_data(accelerator, config, model)
-    if config.gentle_start and start.is_fresh:  # on resuming too: checkpoints lack frozen weights
-        start_gently(model, records, config.seed)
+    if config.warm_start and start.is_fresh:  # on resuming too: checkpoints lack frozen weights
+        warm_start_on(model, records, config.seed)
     seen = set(records.token_ids) | set(eval_records.token_ids if eval_records is not None else ())
     make_ready(model, config, seen)
     if config.quantized and config.initialise_codebook == "kmeans" and run_folder.checkpoint is None:
@@ -110,8 +110,8 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> RunSumm
         optimizer=optimizer,
         extras={"codebook": codebook, "monitor": monitor} if config.quantized else {"monitor": monitor},
         total_steps=read.total_steps,
-        data_facts=_data_facts(records, model),
-        run_facts={"tokenizer": dataclasses.asdict(settings_of(model))},
+        data_metadata=_data_metadata(records, model),
+        run_metadata={"tokenizer": dataclasses.asdict(settings_of(model))},
     )
     if config.trackers:
         accelerator.init_trackers(folder.name, config=run.identity)
@@ -172,8 +172,8 @@ def _read_data(
     return train_records, None if config.eval_data is None else read(config.eval_data, "eval")
 
 
-def _data_facts(records: TokenizerRecords, model: SupervisedTokenizer) -> dict[str, Any]:
-    facts = {
+def _data_metadata(records: TokenizerRecords, model: SupervisedTokenizer) -> dict[str, Any]:
+    metadata = {
         "records": records.fingerprint,
         "num_clips": len(records),
         "num_skipped": len(records.skipped),
@@ -181,11 +181,11 @@ def _data_facts(records: TokenizerRecords, model: SupervisedTokenizer) -> dict[s
     }
     output_ids = model.decoder.output_ids  # they decide the shape of the trained weights
     if output_ids is not None:
-        facts |= {
+        metadata |= {
             "num_output_tokens": len(output_ids),
             "output_tokens": hashlib.sha256(json.dumps(output_ids).encode()).hexdigest(),
         }
-    return facts
+    return metadata
 
 
 def _evaluate(

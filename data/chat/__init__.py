@@ -1,8 +1,8 @@
 """Chat models that label and judge, behind an endpoint or on this machine.
 
 Reading order: ``base`` (messages, replies, errors) → ``opening`` (from a URL or ``hf:…`` to a model) → ``endpoint``,
-``local`` → ``asking`` (many things, a few at a time). Names are imported on first use:
-errors and messages cost no torch.
+``local`` → ``asking`` (many things, a few at a time). Names are imported on first use: errors and messages
+cost no torch.
 """
 
 from __future__ import annotations

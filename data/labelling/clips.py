@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from audiollm.data.audio.writing import open_audio_output, wav_bytes
+from audiollm.data.conversation.audio_parts import clip_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, RecordError
 from audiollm.data.records import SOUND_TYPES, TEXT_KEYS
 from audiollm.data.sap.record import SapRecord
-from audiollm.data.tokenizing.encoding import clip_part
 from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes
 
 from .by_rules import training_record

@@ -11,20 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import Mono
-from audiollm.data.conversation.audio_parts import parse_audio_part
+from audiollm.data.conversation.audio_parts import clip_part
 from audiollm.data.conversation.parsing import parse_conversation
 from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.data.manifest import Manifest, RecordError
-
-if TYPE_CHECKING:
-    from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.base import AudioTokenizer
 
 DEFAULT_SEGMENT_SECONDS = 30.0  # for tokenizers that set no limit
 BATCHES_AHEAD = 4  # audio gathered before encoding, in batches: the tokenizer sorts it by length and pads less
@@ -217,25 +215,6 @@ class CorpusEncoder:
             "duration_seconds": clip.num_samples / clip.sample_rate,
             "audio_tokenizer": self._fingerprint,
         }
-
-
-def clip_part(record: Any, where: str, base_dir: str | None) -> AudioPart:
-    """Finds the audio of a clip record: ``{"audio": …}``, ``{"path": …}`` or a bare path.
-
-    Raises:
-        RecordError: if it is none; the message names the place.
-    """
-    if isinstance(record, str):
-        value: Any = record
-    elif isinstance(record, Mapping):
-        keys = [key for key in ("audio", "path", "bytes") if record.get(key) is not None]
-        if not keys:
-            found = ", ".join(map(str, list(record)[:10])) or "nothing"
-            raise RecordError(where, f"has neither messages nor audio; it has {found}")
-        value = record["audio"] if "audio" in keys else {key: record[key] for key in keys}
-    else:
-        raise RecordError(where, f"a record is an object or a path, not a {type(record).__name__}")
-    return parse_audio_part(value, where=where, base_dir=base_dir)
 
 
 def _with_codes(part: Any, clips: Iterator[Clip]) -> Any:

@@ -110,7 +110,7 @@ def test_passes_of_one_clip_equal_one_pass_of_all(make_tokenizer_config, tmp_pat
 def test_the_loss_is_that_of_the_reference_formula(make_tokenizer_config, tokenizer_corpus, tmp_path):
     """One update of all clips at once: mean over target tokens, and over frames."""
     config = make_tokenizer_config(
-        max_steps=1, global_batch_size=20, initialise_codebook="keep", output_vocabulary="seen", gentle_start=False,
+        max_steps=1, global_batch_size=20, initialise_codebook="keep", output_vocabulary="seen", warm_start=False,
         tokenizer=TokenizerSettings(codebook_size=32, dropout=0.0),
     )  # fmt: skip
     train(config)
@@ -143,8 +143,8 @@ def test_the_loss_is_that_of_the_reference_formula(make_tokenizer_config, tokeni
 def test_what_is_new_begins_softly_where_a_run_starts_from_whisper(make_tokenizer_config, tmp_path):
     still = {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "decoder_learning_rate": 0.0, "max_steps": 1}
     starts = {}
-    for name, gentle in (("plain", False), ("soft", True)):
-        train(make_tokenizer_config(output_dir=str(tmp_path / name), quantized=False, gentle_start=gentle, **still))
+    for name, is_warm in (("plain", False), ("soft", True)):
+        train(make_tokenizer_config(output_dir=str(tmp_path / name), quantized=False, warm_start=is_warm, **still))
         starts[name] = SupervisedTokenizer.from_pretrained(tmp_path / name / "model").tokenizer
     torch.testing.assert_close(
         starts["soft"].code_positions.weight, 0.1 * starts["plain"].code_positions.weight, atol=1e-6, rtol=0

@@ -229,7 +229,7 @@ def test_the_clip_that_made_the_loss_no_number_is_named_first(
         "micro_batch_size": 1,
         "save_every": 1,
         "initialise_codebook": "keep",
-        "gentle_start": False,
+        "warm_start": False,
     }
     monkeypatch.setattr(TokenizerRecords, "waveform", overflows)
     with pytest.raises(NonFiniteLossError, match=r"update \d: loss is nan; its clips are clip-11 \("):

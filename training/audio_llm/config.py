@@ -1,4 +1,4 @@
-"""What a supervised fine-tuning run can be told: one frozen dataclass, read from YAML and flags."""
+"""Settings of a supervised fine-tuning run: one frozen dataclass, read from YAML and flags."""
 
 from __future__ import annotations
 

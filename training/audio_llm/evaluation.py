@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,15 +15,13 @@ from torch import nn
 
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.data.collation import IGNORED_LABEL, Example, collate
+from audiollm.data.conversation.types import Conversation
+from audiollm.modeling import AudioLLM
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.launch import zero_stage
 
 from .objective import num_chunks
 from .records import EncodedRecord, EncodedRecords
-
-if TYPE_CHECKING:
-    from audiollm.data.conversation.types import Conversation
-    from audiollm.modeling import AudioLLM
 
 
 @dataclass(frozen=True)

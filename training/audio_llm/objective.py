@@ -83,10 +83,11 @@ class TargetTokenLoss(nn.Module):
         labels_N = labels[:, 1:][is_target_BS]
         lm_head = causal_lm.get_output_embeddings()
         total = hidden_ND.new_zeros((), dtype=torch.float32)
+        # tensor_split, not chunk: it makes exactly so many pieces, empty ones too, as ZeRO-3 needs of every process.
         for chunk_ND, chunk_labels_N in zip(
             hidden_ND.tensor_split(num_chunks), labels_N.tensor_split(num_chunks), strict=True
         ):
-            if num_chunks > 1 and torch.is_grad_enabled():
+            if num_chunks > 1 and torch.is_grad_enabled():  # one chunk alone needs no second forward pass
                 total = total + checkpoint(
                     _summed_cross_entropy, lm_head, chunk_ND, chunk_labels_N, use_reentrant=False
                 )

@@ -8,17 +8,14 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from audiollm.data.collation import IGNORED_LABEL, Example
+from audiollm.data.conversation.loading import Conversations
+from audiollm.data.conversation.types import Conversation
+from audiollm.processing import AudioLLMProcessor
 from audiollm.training.loop.errors import DataError
-
-if TYPE_CHECKING:
-    from audiollm.data.conversation.loading import Conversations
-    from audiollm.data.conversation.types import Conversation
-    from audiollm.processing import AudioLLMProcessor
 
 # Records whose audio is tokenized in one batch while the data are checked.
 _CHECK_BATCH = 16
@@ -218,7 +215,7 @@ class EncodedRecords:
 
 
 def _named(conversation: Conversation, reason: str) -> str:
-    """The reason with the record's place in front, unless it says the place itself."""
+    """The reason with the record's file and line in front, unless it says them itself."""
     return reason if conversation.where in reason else f"{conversation.where}: {reason}"
 
 

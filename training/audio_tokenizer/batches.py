@@ -27,7 +27,7 @@ class TokenizerBatch:
     attention_mask: Tensor  # [B, F] int64, 1 for mel frames that start inside the clip
     decoder_input_ids: Tensor  # [B, S] int64
     labels: Tensor  # [B, S] int64, -100 behind the end of a target
-    example_ids: Tensor  # [B] int64, place of each clip in the whole update
+    example_ids: Tensor  # [B] int64, position of each clip in the whole update
     num_codes: Tensor  # [B] int64, codes that belong to the clip and not to its padding
     ids: list[str]
     wheres: list[str]  # file and line
@@ -67,7 +67,7 @@ def collate_examples(
     token_stride: int,
     pad_id: int,
     pad_to_seconds: float | None = None,
-    places: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
 ) -> TokenizerBatch:
     """Computes features and pads.
 
@@ -81,7 +81,7 @@ def collate_examples(
         token_stride: samples per code, ``config.token_stride``.
         pad_id: fills up ``decoder_input_ids``; nothing learns from it.
         pad_to_seconds: length of all clips; None for the longest of the batch.
-        places: place of each clip in the update, which must not depend on how the update is cut into passes;
+        positions: position of each clip in the update, which must not depend on how the update is cut into passes;
             0, 1, … if None.
 
     Raises:
@@ -100,7 +100,7 @@ def collate_examples(
         attention_mask=(starts_F < torch.tensor(num_samples)[:, None]).long(),
         decoder_input_ids=_padded([ids[:-1] for ids in token_ids], pad_id),
         labels=_padded([ids[1:] for ids in token_ids], IGNORED_LABEL),
-        example_ids=torch.arange(len(examples)) if places is None else torch.tensor(list(places)),
+        example_ids=torch.arange(len(examples)) if positions is None else torch.tensor(list(positions)),
         num_codes=torch.tensor([piece.num_tokens for piece in pieces]),
         ids=[example.id for example in examples],
         wheres=[example.where for example in examples],

@@ -1,4 +1,4 @@
-"""Looks at every record of the tokenizer's training data once, before the training starts."""
+"""Check of all records of the tokenizer's training data, made once before the training starts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from typing import Protocol
 from tqdm.auto import tqdm
 
 from audiollm.data.manifest import RecordError
-from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.training.loop.errors import DataError
 
-from .clips import ClipReader
-from .targets import ClipTargets, TargetError
+from .clips import Clip, ClipReader
+from .targets import TargetError
 
 logger = logging.getLogger(__name__)
 
@@ -153,19 +152,8 @@ def report_problems(check: RecordsCheck, name: str, *, on_bad: str, split: str |
         logger.warning("%s and are left out:\n%s", summary, "\n".join(listed))
 
 
-@dataclass(frozen=True)
-class _Clip:
-    """A record whose recording and fields are in order."""
-
-    number: int
-    where: str
-    targets: ClipTargets
-    num_samples: int
-    audio_digest: str
-
-
 # Of one record: None if it belongs to another split, what is wrong with it, or the clip.
-_Outcome = _Clip | list[str] | None
+_Outcome = Clip | list[str] | None
 
 
 def _in_threads(reader: ClipReader, numbers: Sequence[int], limits: Limits) -> Iterator[tuple[int, _Outcome]]:
@@ -181,19 +169,17 @@ def _check_clip(reader: ClipReader, number: int, limits: Limits) -> _Outcome:
     try:
         if limits.split is not None and reader.record(number).get("split") != limits.split:
             return None
-        num_samples = len(reader.waveform(number))
-        seconds = num_samples / SAMPLE_RATE
-        targets = reader.targets(number, seconds)
-        if limits.max_seconds is not None and seconds > limits.max_seconds:
-            return [f"{where}: audio: lasts {seconds:.2f} s, longer than max_seconds={limits.max_seconds:g}; cut it"]
-        return _Clip(number, where, targets, num_samples, reader.audio_digest(number))
+        clip = reader.clip(number)
     except TargetError as error:
         return [str(problem) for problem in error.problems]
     except (DataError, RecordError, OSError) as error:
         return [str(error) if str(error).startswith(where) else f"{where}: audio: {error}"]
+    if limits.max_seconds is not None and clip.seconds > limits.max_seconds:
+        return [f"{where}: audio: lasts {clip.seconds:.2f} s, longer than max_seconds={limits.max_seconds:g}; cut it"]
+    return clip
 
 
-def _check_targets(text: TargetEncoder, clip: _Clip, limits: Limits, token_ids: set[int]) -> Entry | list[str]:
+def _check_targets(text: TargetEncoder, clip: Clip, limits: Limits, token_ids: set[int]) -> Entry | list[str]:
     """Encodes what the record has for the tasks; adds the tokens to ``token_ids``."""
     texts = clip.targets.texts
     tasks = tuple(task for task in limits.tasks if task in texts)
@@ -212,6 +198,6 @@ def _check_targets(text: TargetEncoder, clip: _Clip, limits: Limits, token_ids: 
     if too_long:
         return too_long
     token_ids.update(*encoded.values())
-    facts = [clip.targets.id, clip.targets.sound_type, encoded, clip.audio_digest]
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    content = [clip.targets.id, clip.targets.sound_type, encoded, clip.audio_digest]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     return Entry(clip.number, clip.targets.id, clip.targets.sound_type, tasks, clip.num_samples, digest)

@@ -1,4 +1,4 @@
-"""The clips of a manifest one by one: targets, waveform, digest; decoded clips stay in memory within a budget."""
+"""Clips of a manifest one by one: waveform, digest and targets; decoded clips stay in memory within a budget."""
 # Shapes: N samples at 16 kHz.
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ import hashlib
 import math
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,22 @@ from audiollm.training.loop.errors import DataError
 from .targets import ClipTargets, parse_targets
 
 _STEPS = 32768  # 16-bit integers from zero to full scale
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A record whose recording and fields are in order; its waveform stays with the reader."""
+
+    number: int  # in the manifest
+    where: str  # file and line
+    targets: ClipTargets
+    num_samples: int
+    audio_digest: str  # SHA-256 of the recording as it is stored
+
+    @property
+    def seconds(self) -> float:
+        """Its duration."""
+        return self.num_samples / SAMPLE_RATE
 
 
 class ClipReader:
@@ -55,6 +72,19 @@ class ClipReader:
     def where(self, number: int) -> str:
         """File and line."""
         return self.manifest.where(number)
+
+    def clip(self, number: int) -> Clip:
+        """Reads all of a record: decodes its recording, parses its targets for so long a clip, and hashes it.
+
+        Raises:
+            DataError: the recording cannot be used.
+            RecordError: the record cannot be read.
+            TargetError: fields are wrong.
+            OSError: the recording's file cannot be read.
+        """
+        num_samples = len(self.waveform(number))
+        targets = self.targets(number, num_samples / SAMPLE_RATE)
+        return Clip(number, self.where(number), targets, num_samples, self.audio_digest(number))
 
     def targets(self, number: int, duration_seconds: float | None = None) -> ClipTargets:
         """What the record says of its clip; see :func:`parse_targets`.
@@ -145,6 +175,7 @@ def _as_integers(waveform: Tensor) -> tuple[np.ndarray, float]:
     peak = float(waveform.abs().max())
     scale = 2.0 ** math.ceil(math.log2(peak)) if peak > 0 else 1.0
     samples = (waveform.numpy() * np.float32(_STEPS / scale)).round()
+    # A peak of exactly full scale would wrap around to the negative end.
     return samples.clip(-_STEPS, _STEPS - 1).astype(np.int16), scale
 
 

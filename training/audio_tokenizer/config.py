@@ -1,4 +1,4 @@
-"""What a training run of the tokenizer can be told: one frozen dataclass, read from YAML and flags."""
+"""Settings of one stage of a tokenizer's training: one frozen dataclass, read from YAML and flags."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class TokenizerTrainingConfig(RunConfig):
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
     """The tokenizer to make of a Whisper model."""
 
-    gentle_start: bool = True
+    warm_start: bool = True
     """Let what Whisper does not have begin softly, so that its decoder understands the features from the first update:
     positions of codes at a tenth, a residual that adds nothing yet. Only where ``start_from`` is a Whisper model."""
 

@@ -1,4 +1,4 @@
-"""What a tokenizer in training is worth on held-out clips: losses, use of the codes, and the texts that it writes."""
+"""Evaluation of a tokenizer in training on held-out clips: losses, use of the codes, and the texts that it writes."""
 # Shapes: B clips, T frames, V codebook entries.
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from audiollm.data.records import SOUND_TYPES
 from audiollm.data.sap.record import SapRecord
 from audiollm.tokenizer.encoder.encoding import evaluating
 from audiollm.tokenizer.quantizer.codebook import perplexity_of
+from audiollm.tokenizer.supervision.model import SupervisedOutput, SupervisedTokenizer
+from audiollm.tokenizer.supervision.text import SapText
 from audiollm.training.loop.batches import share_of_process
 
 from .batches import TokenizerBatch, collate_examples
@@ -31,10 +33,6 @@ from .monitor import gate_means_by_type, gate_sums_by_type
 from .plots import draw_code_usage
 from .records import TokenizerRecords
 from .targets import TASKS
-
-if TYPE_CHECKING:
-    from audiollm.tokenizer.supervision.model import SupervisedOutput, SupervisedTokenizer
-    from audiollm.tokenizer.supervision.text import SapText
 
 DEFAULT_BATCH_SIZE = 16
 MAX_NEW_TOKENS = 200
@@ -103,6 +101,7 @@ def evaluate_tokenizer(
           clips without speech for which words were written), ``emotion_accuracy``, and ``sap``, see
           :func:`audiollm.benchmarks.sap.scoring.score_closed`; ``num_samples``. On the main process only.
     """
+    # A generator of its own: evaluating must not move the run's random state.
     drawn = np.random.default_rng(seed).permutation(len(records))[: num_clips or None].tolist()
     totals = _Totals(model.tokenizer.codebook_size, next(model.parameters()).device)
     autocast = nullcontext() if accelerator is None else accelerator.autocast()

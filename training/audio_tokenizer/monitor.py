@@ -1,4 +1,4 @@
-"""Watches the training of a tokenizer: the gate's means per sound type, and alarms with advice before it is too late.
+"""Monitor of a tokenizer's training: the gate's means per sound type, and alarms with advice before it is too late.
 
 A codebook collapses slowly, then all at once, while the loss looks fine; the advice names the settings that help.
 """

@@ -1,10 +1,11 @@
-"""The tokenizer's training data: for every clip a waveform, and the tokens of one task's text."""
+"""Training records of the audio tokenizer: for every clip a waveform, and the tokens of one task's text."""
 # Shapes: N samples at 16 kHz.
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +15,14 @@ from torch import Tensor
 from audiollm.data.audio.reading import Mono
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.manifest import open_manifest
+from audiollm.data.sampling import share_of
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.errors import DataError
 
 from .check import Limits, RecordsCheck, TargetEncoder, check_records, report_problems
 from .clips import ClipReader
-from .targets import ClipTargets, check_weights, choose_task
+from .targets import TASKS, ClipTargets
 
 CACHE_BYTES = 1 << 30  # nine hours of audio
 
@@ -104,13 +106,13 @@ class TokenizerRecords:
         ]
         self.token_ids = sorted(check.token_ids)
 
-    # ------------------------------------------------------------------ facts
+    # --------------------------------------------------------------- metadata
 
     token_ids: list[int]
     """All tokens that occur in targets, ascending: what a restricted output vocabulary needs to hold."""
 
     skipped: list[dict[str, Any]]
-    """Records that were left out: number, place and reason."""
+    """Records that were left out: number, file and line, reason."""
 
     @property
     def name(self) -> str:
@@ -203,3 +205,39 @@ class TokenizerRecords:
         path = folder / f"skipped_{role}.jsonl"
         write_json_lines(path, self.skipped)
         return path
+
+
+def choose_task(weights: Mapping[str, float], tasks: Sequence[str], *, seed: int, epoch: int, clip_id: str) -> str:
+    """Picks one of a clip's tasks by weight; the same one whenever seed, epoch and clip are the same.
+
+    Args:
+        weights: weight of each task; they need not sum to 1.
+        tasks: what the clip has, each with a positive weight.
+        seed: of the run.
+        epoch: pass over the data, so that a clip's tasks take turns.
+        clip_id: id of the clip.
+    """
+    total = sum(weights[task] for task in tasks)
+    threshold = share_of(seed, epoch, clip_id, "task") * total
+    for task in tasks[:-1]:
+        threshold -= weights[task]
+        if threshold < 0:
+            return task
+    return tasks[-1]
+
+
+def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
+    """Returns the tasks that have a weight, in the order of ``TASKS``.
+
+    Raises:
+        ValueError: for an unknown task, a weight that is negative or no number, or no weight at all.
+    """
+    for task, weight in weights.items():
+        if task not in TASKS:
+            raise ValueError(f"tasks: {task!r} is not a task; choose among {', '.join(TASKS)}")
+        if not math.isfinite(weight) or weight < 0:
+            raise ValueError(f"tasks: {task}={weight}: use a weight of 0 or more, such as 1")
+    chosen = {task: float(weights[task]) for task in TASKS if weights.get(task)}
+    if not chosen:
+        raise ValueError(f"tasks: all weights are 0; give at least one of {', '.join(TASKS)} a weight, such as 1")
+    return chosen

@@ -1,4 +1,4 @@
-"""The model that a tokenizer's training starts from: made of a Whisper, or taken from an earlier stage."""
+"""Starting model of a tokenizer's training, made of a Whisper or taken from an earlier stage, and what of it trains."""
 # Shapes: D feature size, V codebook entries.
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 from transformers import WhisperConfig
 
+from audiollm.data.pretrained.whisper import whisper_from_package
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.quantizer.codebook import Codebook
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 
 from .config import QUANTIZER_SETTINGS, TokenizerSettings, TokenizerTrainingConfig, settings_given
 from .records import TokenizerRecords
-from .warm_start import ease_start
+from .warm_start import warm_start
 
 logger = get_logger(__name__)
 
@@ -80,8 +81,6 @@ def find_start(start_from: str) -> Path | str:
         ValueError: if it is a run that has not ended, or one of its checkpoints.
     """
     if start_from in WHISPER_PACKAGES and not Path(start_from).exists():
-        from audiollm.data.pretrained.whisper import whisper_from_package
-
         return whisper_from_package(start_from.removeprefix("whisper-"))
     path = Path(start_from)
     if (path / MODEL_FOLDER / "config.json").exists():
@@ -142,7 +141,7 @@ def _change_quantizer(model: SupervisedTokenizer, config: TokenizerTrainingConfi
         values.quantize_restart_interval = given["restart_interval"] or None
     values.quantize_loss_scale = given.get("loss_scale", values.quantize_loss_scale)
     values.quantize_commit_coefficient = given.get("commit_coefficient", values.quantize_commit_coefficient)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the same entries everywhere, and the run's random state as it was
         torch.manual_seed(config.seed)
         codebook = Codebook(
             size,
@@ -231,6 +230,7 @@ def parts_of(model: SupervisedTokenizer) -> dict[str, list[nn.Parameter]]:
         "encoder": list(model.tokenizer.encoder.parameters()),
         "decoder": list(model.decoder.parameters()),
     }
+    # By identity: names do not tell which weights are shared.
     taken = {id(parameter) for parameters in parts.values() for parameter in parameters}
     return parts | {"rest": [parameter for parameter in model.parameters() if id(parameter) not in taken]}
 
@@ -244,8 +244,8 @@ def learning_rates_of(config: TokenizerTrainingConfig) -> dict[str, float]:
     }
 
 
-def start_gently(model: SupervisedTokenizer, records: TokenizerRecords, seed: int) -> None:
-    """Eases what is new in a tokenizer made of Whisper, see :func:`ease_start`; all processes do the same.
+def warm_start_on(model: SupervisedTokenizer, records: TokenizerRecords, seed: int) -> None:
+    """Lets a tokenizer just made of Whisper begin as Whisper, see :func:`warm_start`; all processes do the same.
 
     Args:
         model: from :func:`load_start`.
@@ -253,7 +253,7 @@ def start_gently(model: SupervisedTokenizer, records: TokenizerRecords, seed: in
         seed: chooses them.
     """
     chosen = np.random.default_rng(seed).permutation(len(records))[:START_CLIPS].tolist()
-    ease_start(model, [records.waveform(index) for index in chosen])
+    warm_start(model, [records.waveform(index) for index in chosen])
 
 
 @torch.no_grad()

@@ -1,15 +1,13 @@
-"""What a clip of the tokenizer's training data teaches: its sound type, and the text that each task asks for."""
+"""Training targets of a clip: its sound type, and the text that each task asks for."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from audiollm.data.conversation.problems import Problem, ProblemLog, kind_of
 from audiollm.data.records import SOUND_TYPES
-from audiollm.data.sampling import share_of
 from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.record import SapError, SapRecord, render_sap
 from audiollm.data.sap.validation import validate_sap
@@ -90,42 +88,6 @@ def parse_targets(record: Any, *, number: int, where: str, duration_seconds: flo
     if log.problems:
         raise TargetError(log.problems)
     return ClipTargets(str(fields.get("id", number)), sound_type, texts, sap)
-
-
-def choose_task(weights: Mapping[str, float], tasks: Sequence[str], *, seed: int, epoch: int, clip_id: str) -> str:
-    """Picks one of a clip's tasks by weight; the same one whenever seed, epoch and clip are the same.
-
-    Args:
-        weights: weight of each task; they need not sum to 1.
-        tasks: what the clip has, each with a positive weight.
-        seed: of the run.
-        epoch: pass over the data, so that a clip's tasks take turns.
-        clip_id: id of the clip.
-    """
-    total = sum(weights[task] for task in tasks)
-    place = share_of(seed, epoch, clip_id, "task") * total
-    for task in tasks[:-1]:
-        place -= weights[task]
-        if place < 0:
-            return task
-    return tasks[-1]
-
-
-def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
-    """Returns the tasks that have a weight, in the order of ``TASKS``.
-
-    Raises:
-        ValueError: for an unknown task, a weight that is negative or no number, or no weight at all.
-    """
-    for task, weight in weights.items():
-        if task not in TASKS:
-            raise ValueError(f"tasks: {task!r} is not a task; choose among {', '.join(TASKS)}")
-        if not math.isfinite(weight) or weight < 0:
-            raise ValueError(f"tasks: {task}={weight}: use a weight of 0 or more, such as 1")
-    chosen = {task: float(weights[task]) for task in TASKS if weights.get(task)}
-    if not chosen:
-        raise ValueError(f"tasks: all weights are 0; give at least one of {', '.join(TASKS)} a weight, such as 1")
-    return chosen
 
 
 def _string(fields: Mapping[str, Any], key: str, log: ProblemLog) -> str | None:

@@ -1,4 +1,4 @@
-"""The single update of a tokenizer's training: what it reads, what it computes, what it says of itself.
+"""One update of a tokenizer's training: reading its clips, losses and gradients, the codebook, its line of metrics.
 
 The loss belongs to the whole update: cross-entropy over all its target tokens plus quantizer loss over all its frames.
 So neither the number of processes nor the size of a pass changes it.
@@ -123,8 +123,8 @@ class UpdateReader:
         """
         config, accelerator = self._config, self._accelerator
         clips = self._order.batch(step)
-        places = share_of_process(list(range(len(clips))), accelerator.process_index, accelerator.num_processes)
-        examples = [(self._example(step, place, clips[place]), place) for place in places]
+        positions = share_of_process(list(range(len(clips))), accelerator.process_index, accelerator.num_processes)
+        examples = [(self._example(step, position, clips[position]), position) for position in positions]
         examples.sort(key=lambda pair: len(pair[0].waveform))
         size = config.micro_batch_size
         passes = [self._collate(examples[start : start + size]) for start in range(0, len(examples), size)]
@@ -134,10 +134,10 @@ class UpdateReader:
             passes += [without_content(self._collate([shortest]))] * missing
         return passes
 
-    def _example(self, step: int, place: int, clip: int) -> TokenizerExample:
+    def _example(self, step: int, position: int, clip: int) -> TokenizerExample:
         """One clip; how it is degraded depends on seed, epoch and clip alone."""
         config = self._config
-        epoch = ((step - 1) * config.global_batch_size + place) // len(self._records)
+        epoch = ((step - 1) * config.global_batch_size + position) // len(self._records)
         example = self._records.example(clip, epoch=epoch, seed=config.seed)
         if not config.augmentation.probability:
             return example
@@ -155,7 +155,7 @@ class UpdateReader:
             token_stride=self._token_stride,
             pad_id=self._pad_id,
             pad_to_seconds=self._config.pad_to_seconds,
-            places=[place for _, place in examples],
+            positions=[position for _, position in examples],
         )
 
 
@@ -181,6 +181,7 @@ class UpdateSums:
     @classmethod
     def zeros(cls, device: torch.device) -> UpdateSums:
         """Nothing summed yet."""
+        # float64: sums over an update must not depend on how it is cut into passes and processes.
         shapes = ((_NUM_SUMS,), (len(SOUND_TYPES), 2), (len(TASKS), 2))
         return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
 
@@ -274,6 +275,7 @@ class TokenizerUpdater:
                     batch.labels,
                     batch.example_ids,
                 )
+                # Over targets and frames of the whole update: a mean of the passes' means would change with their size.
                 loss = output.text_loss_sum / max(counts.num_targets, 1)
                 if self.model.quantize:
                     loss = loss + output.quantizer_loss_sum / max(counts.num_frames, 1)

@@ -1,4 +1,4 @@
-"""Eases what is new in a tokenizer made of Whisper, so that its decoder understands the features from the first update.
+"""Warm start of a tokenizer made of Whisper: what is new begins softly, so that its decoder understands it at once.
 
 Two new parts shout over Whisper's own features when they begin. The positions that are added behind the quantizer are
 sinusoids of amplitude 1, while the features there deviate by a quarter of that: with them, Whisper tiny.en's loss on
@@ -22,7 +22,7 @@ POSITION_SCALE = 0.1
 
 
 @torch.no_grad()
-def ease_start(
+def warm_start(
     model: SupervisedTokenizer, waveforms: Sequence[Tensor], *, position_scale: float = POSITION_SCALE
 ) -> None:
     """Lets a model that was just made of Whisper begin as Whisper, in place.
@@ -68,6 +68,7 @@ def fit_norm(norm: nn.LayerNorm, features_TD: Tensor) -> None:
     normalized_TD = F.layer_norm(features_TD, norm.normalized_shape, eps=norm.eps)
     means_D, normalized_means_D = features_TD.mean(dim=0), normalized_TD.mean(dim=0)
     covariance_D = ((features_TD - means_D) * (normalized_TD - normalized_means_D)).mean(dim=0)
+    # Channel by channel the least squares fit; one that never varies gets weight zero instead of 0 / 0.
     weight_D = covariance_D / normalized_TD.var(dim=0, correction=0).clamp(min=1e-12)
     norm.weight.copy_(weight_D)
     norm.bias.copy_(means_D - weight_D * normalized_means_D)

@@ -1,0 +1,11 @@
+"""Training of a waveform decoder's two models, the parts of ``training/train_decoder.py``.
+
+Read ``config``, ``clips``, ``columns`` and ``shards`` (the data, prepared and stored), ``base`` (what both trainers
+share), ``flow`` and ``vocoder`` (one trainer each), ``parts`` (what runs leave, and the decoder made of both),
+``validation`` (what its sound is worth).
+"""
+
+from .config import DecoderTrainingConfig, FlowSettings, VocoderSettings
+from .parts import join_decoder
+
+__all__ = ["DecoderTrainingConfig", "FlowSettings", "VocoderSettings", "join_decoder"]

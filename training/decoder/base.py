@@ -1,4 +1,4 @@
-"""What the training of the flow model and that of the vocoder share: their surroundings and their single updates."""
+"""Parts that the trainers of flow model and vocoder share: surroundings, interface, learning rate, clipping, seeds."""
 
 from __future__ import annotations
 
@@ -100,6 +100,7 @@ def clip_gradients(accelerator: Accelerator, module: nn.Module, config: DecoderT
 def clip_generator(*seeds: int) -> torch.Generator:
     """A generator of its own for one clip of one update, so that draws depend neither on processes nor on resuming."""
     mixed = 0
+    # 2^64 over the golden ratio spreads neighbouring seeds (Knuth's multiplicative hashing); + 1, so that zeros count.
     for seed in seeds:
         mixed = (mixed * 0x9E3779B97F4A7C15 + seed + 1) % 2**63
     return torch.Generator().manual_seed(mixed)

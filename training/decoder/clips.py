@@ -1,4 +1,4 @@
-"""A manifest's clips as what decoders are trained on: codes and the waveform and mel that belong to them, aligned."""
+"""Clips of a decoder's training, made of a manifest: codes, and the waveform and mel that belong to them, aligned."""
 # Shapes: T codes, M mel frames, N samples at the mel's rate (always M times the hop length).
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +20,8 @@ from audiollm.data.audio.reading import Mono, resample
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, RecordError
+from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.signal.mel import MelConfig, MelSpectrogram
-
-if TYPE_CHECKING:
-    from audiollm.tokenizer.base import AudioTokenizer
 
 NUM_LOADERS = 2  # threads; decoding and resampling work without Python's lock
 MAX_CLIP_SECONDS = 600.0  # a shard of such clips still fits into memory
@@ -224,6 +222,7 @@ def _align(clip: _Clip, clip_format: ClipFormat, spectrogram: MelSpectrogram) ->
     if num_frames * mel.hop_length <= mel.n_fft:
         raise RecordError(clip.where, f"has only {len(clip.codes)} codes, less than one window of the mel spectrogram")
     waveform = resample(clip.waveform, clip.sample_rate, mel.sample_rate)
+    # Pads, or cuts where the number is negative.
     waveform = F.pad(waveform, (0, num_frames * mel.hop_length - len(waveform)))
     with torch.no_grad():
         log_mel = spectrogram(waveform[None])[0]

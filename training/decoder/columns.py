@@ -1,4 +1,4 @@
-"""What is computed once of every training clip and stored beside it: speaker vectors, fundamental frequency."""
+"""Columns computed once of every training clip and stored beside it: speaker vectors, fundamental frequency."""
 # Shapes: N samples, M mel frames.
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a decoder's training run can be told: one frozen dataclass for both models, read from YAML and flags."""
+"""Settings of a decoder's training run: one frozen dataclass for both models, read from YAML and flags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training data of decoders: clips prepared once, kept in shards of safetensors, read from there piece by piece.
+"""Shards of a decoder's training data: clips prepared once, kept in safetensors, read from there one by one.
 
 Both trainers read the same shards. A run that is killed while preparing goes on behind the last complete shard.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import Any, Literal, cast, overload
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -23,14 +23,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from audiollm.data.files.atomic import sync_folder
+from audiollm.data.manifest import Manifest
 from audiollm.data.tokenizing.source import open_corpus
+from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.training.loop.errors import DataError
 
 from .clips import ClipFormat, PreparedClip, prepare_clips
-
-if TYPE_CHECKING:
-    from audiollm.data.manifest import Manifest
-    from audiollm.tokenizer.base import AudioTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -274,8 +272,8 @@ def _prepare_shard(
     clips = prepare_clips(manifest, indices, clip_format, audio_tokenizer, fingerprint)
     for index, clip in zip(indices, clips, strict=True):
         if not isinstance(clip, PreparedClip):
-            place = manifest.where(index)
-            problems.append(str(clip) if str(clip).startswith(place) else f"{place}: {clip}")
+            source = manifest.where(index)
+            problems.append(str(clip) if str(clip).startswith(source) else f"{source}: {clip}")
             continue
         number = len(entries)
         tensors |= {f"{number}.codes": clip.codes, f"{number}.waveform": clip.waveform, f"{number}.mel": clip.mel}

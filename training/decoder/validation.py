@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +21,11 @@ from audiollm.benchmarks.harness.pictures import draw_clip
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.audio.writing import save_audio
+from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.tokenizer.signal.mel import MelConfig
 from audiollm.training.decoder.base import clip_generator
 from audiollm.training.decoder.shards import DecoderItems
-
-if TYPE_CHECKING:
-    from audiollm.tokenizer.decoder.model import WaveformDecoder
 
 logger = logging.getLogger(__name__)
 

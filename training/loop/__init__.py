@@ -1,0 +1,6 @@
+"""What every trainer shares, and nothing that knows what is trained.
+
+In the order of use: ``config`` (settings of every run), ``launch`` (processes), ``run`` (folder, resuming, records);
+``batches``, ``prefetching``, ``schedule``, ``optimizer``, ``non_finite`` and ``ema`` for its updates; ``checkpoints``
+and ``record`` for what it leaves; ``errors`` for how it fails.
+"""

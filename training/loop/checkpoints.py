@@ -67,12 +67,12 @@ class CheckpointState:
     identity: dict[str, Any]
 
 
-def run_identity(config: dict[str, Any], **facts: Any) -> dict[str, Any]:
+def run_identity(config: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Flattens what decides the run's numbers into ``{"lora.r": 16, …}``.
 
     Args:
         config: the resolved config as JSON.
-        **facts: more that must not change, such as the data fingerprint and the number of updates.
+        **more: more that must not change, such as the data fingerprint and the number of updates.
     """
     flat: dict[str, Any] = {}
 
@@ -85,7 +85,7 @@ def run_identity(config: dict[str, Any], **facts: Any) -> dict[str, Any]:
         else:
             flat[prefix] = value
 
-    for name, value in (config | facts).items():
+    for name, value in (config | more).items():
         add(name, value)
     return flat
 
@@ -134,6 +134,8 @@ class Checkpoints:
         folder: Path,
     ) -> None:
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
+            # Its optimizer is split over the processes, so each writes its part. Frozen weights come from where the run
+            # started, and what is the latest is for our own file to say, when all of the folder is there.
             model.save_checkpoint(  # type: ignore[operator]  # a DeepSpeed engine
                 str(folder), tag=_DEEPSPEED_TAG, save_latest=False, exclude_frozen_parameters=True
             )
@@ -145,7 +147,7 @@ class Checkpoints:
             for name, part in extras.items():
                 torch.save(part.state_dict(), folder / f"{name}.pt")
         torch.save(random_state(), folder / f"random_{accelerator.process_index:05d}.pt")
-        if accelerator.is_main_process:
+        if accelerator.is_main_process:  # last: a folder with this file is complete
             write_json(folder / _STATE_FILE, {"step": state.step, "identity": state.identity})
 
     def save(
@@ -256,6 +258,7 @@ def load(
         ResumeError: if the checkpoint's weights are not the model's.
     """
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # Not strict, as frozen weights were left out; learning rates are a function of the update, with no scheduler.
         model.load_checkpoint(  # type: ignore[operator]  # a DeepSpeed engine
             str(checkpoint), tag=_DEEPSPEED_TAG, load_module_strict=False, load_lr_scheduler_states=False
         )
@@ -270,8 +273,10 @@ def load(
                 parameter.copy_(weights[name])
         # Read to the CPU; loading moves each tensor to its weight.
         optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
+    # weights_only: a checkpoint holds tensors and plain values, and must not run code.
     for name, part in extras.items():
         part.load_state_dict(torch.load(checkpoint / f"{name}.pt", map_location="cpu", weights_only=True))
+    # Last: whatever is drawn while loading must not count.
     restore_random_state(torch.load(checkpoint / f"random_{accelerator.process_index:05d}.pt", weights_only=True))
 
 
@@ -280,6 +285,7 @@ def random_state() -> dict[str, Any]:
     numpy_state: Any = np.random.get_state()
     return {
         "python": random.getstate(),
+        # A list: weights_only reads no NumPy arrays.
         "numpy": [numpy_state[0], numpy_state[1].tolist(), *numpy_state[2:]],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,

@@ -30,6 +30,7 @@ class ExponentialMovingAverage:
         self.num_updates = 0
         self._weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+        # float32 whatever the weights are: late updates change an average by a thousandth, which bfloat16 rounds away.
         self._averages = [weight.detach().float().clone() for weight in self._weights]
 
     def decay_at(self, update: int) -> float:
@@ -53,6 +54,7 @@ class ExponentialMovingAverage:
         """Swaps weights and averages: a second call swaps them back. In between the module evaluates as averaged."""
         with torch.no_grad():
             for weight, average in zip(self._weights, self._averages, strict=True):
+                # In place: optimizer and data-parallel wrapper hold on to these very tensors.
                 kept = weight.detach().clone()
                 weight.copy_(average)
                 average.copy_(kept)

@@ -93,11 +93,15 @@ def start_accumulating(
     has_device = torch.accelerator.is_available()
     handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=broadcast_buffers)]
     if wants_deepspeed and not has_device:
+        # DeepSpeed would ask for NCCL, which needs GPUs.
         handlers.append(InitProcessGroupKwargs(backend="gloo"))
     accelerator = Accelerator(
         # sync_with_dataloader=False: the end of an epoch must not cut an update short.
         gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=passes_per_update(world_size), adjust_scheduler=False, sync_with_dataloader=False
+            # adjust_scheduler=False: there is no scheduler; learning rates are a function of the update.
+            num_steps=passes_per_update(world_size),
+            adjust_scheduler=False,
+            sync_with_dataloader=False,
         ),
         mixed_precision=mixed_precision,
         cpu=not has_device and not wants_deepspeed,

@@ -43,6 +43,7 @@ def stop_unless_finite(
     if math.isfinite(value):
         return
     index = accelerator.process_index
+    # As text: JSON knows neither NaN nor infinity.
     mine = [{"process": index, unit: list(ids), "loss": str(float(loss))} for ids, loss in passes]
     everyone = gather_object(mine)
     path = Path(config.output_dir) / f"non_finite_step_{step:06d}.json"

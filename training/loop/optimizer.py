@@ -35,6 +35,7 @@ def adamw_by_part(
     groups = []
     for part, parameters in parts.items():
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        # Decay keeps matrices small; a norm's gain or a bias has no reason to go to zero.
         matrices, vectors = [p for p in trainable if p.ndim >= 2], [p for p in trainable if p.ndim < 2]
         for chosen, weight_decay in ((matrices, config.weight_decay), (vectors, 0.0)):
             if chosen:
@@ -44,5 +45,6 @@ def adamw_by_part(
         groups,
         lr=config.learning_rate,
         betas=config.betas,
+        # One kernel for all weights; torch has it for these devices and refuses it on others.
         fused=device.type in ("cpu", "cuda", "xpu", "mps"),
     )

@@ -23,6 +23,7 @@ class Prefetched(Generic[Batch]):
         self._upcoming: Future[Batch] | None = None
 
     def __iter__(self) -> Iterator[tuple[int, Batch]]:
+        # One thread, one batch ahead: more would hold more audio in memory, and readers are not safe among each other.
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch") as reader:
             waiting: tuple[int, Future[Batch]] | None = None
             for step in self._steps:

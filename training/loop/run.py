@@ -49,7 +49,7 @@ def running(accelerator: Accelerator) -> Iterator[Accelerator]:
     try:
         yield accelerator
     finally:
-        gc.collect()
+        gc.collect()  # frames of an error may still hold tensors in circles, which stopping needs to be gone
         stop_accelerator(accelerator)
 
 
@@ -82,7 +82,7 @@ def open_run_folder(accelerator: Accelerator, config: RunConfig) -> RunFolder:
         raise ValueError(f"{folder} already holds a run: choose another output_dir, or go on with --resume latest")
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-    set_seed(config.seed)
+    set_seed(config.seed)  # the same on every process: all of them make the same new weights
     return RunFolder(folder, checkpoints, checkpoint)
 
 
@@ -159,8 +159,8 @@ def start_run(
     model: nn.Module,
     optimizer: Any,
     total_steps: int,
-    data_facts: dict[str, Any],
-    run_facts: Mapping[str, Any] = MappingProxyType({}),
+    data_metadata: dict[str, Any],
+    run_metadata: Mapping[str, Any] = MappingProxyType({}),
     extras: Mapping[str, Stateful] = MappingProxyType({}),
 ) -> TrainingRun:
     """Restores the checkpoint to resume, if any, and writes down what the run is.
@@ -172,15 +172,15 @@ def start_run(
         model: the prepared model.
         optimizer: the prepared optimizer.
         total_steps: updates of the whole run.
-        data_facts: fingerprints and sizes of the data; they must not change.
-        run_facts: more for ``run.json``.
+        data_metadata: fingerprints and sizes of the data; they must not change.
+        run_metadata: more for ``run.json``.
         extras: what checkpoints hold beside model and optimizer, the same on every process.
 
     Raises:
         ResumeError: if the checkpoint belongs to a different run.
     """
     launch = {"mode": mode_name(accelerator), "num_processes": accelerator.num_processes}
-    identity = run_identity(config_as_json(config), data=data_facts, total_steps=total_steps, launch=launch)
+    identity = run_identity(config_as_json(config), data=data_metadata, total_steps=total_steps, launch=launch)
     first_step = 1
     # Different dropout on every process; a checkpoint's random state takes its place on resuming.
     set_seed(config.seed, device_specific=True)
@@ -190,18 +190,18 @@ def start_run(
         load(accelerator, model, optimizer, folder.checkpoint, extras)
         first_step = state.step + 1
         logger.info("resumed %s after update %d of %d", folder.checkpoint, state.step, total_steps)
-    facts = {
+    metadata = {
         "versions": package_versions(),
         "git_revision": git_revision(Path(__file__).resolve().parent),
         "launch": launch,
         "device": str(accelerator.device),
         "num_threads": torch.get_num_threads(),
-        "data": data_facts,
+        "data": data_metadata,
         "num_updates": total_steps,
         **parameter_counts(accelerator.unwrap_model(model)),
-        **run_facts,
+        **run_metadata,
     }
-    documents = {"config.json": config_as_json(config), "run.json": facts}
+    documents = {"config.json": config_as_json(config), "run.json": metadata}
     metrics = None
     if accelerator.is_main_process:
         for name, value in documents.items():

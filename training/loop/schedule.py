@@ -1,4 +1,4 @@
-"""What a run does at an update, by its number alone; the learning rate is a closed form of it, with nothing to save.
+"""Learning-rate schedule, and when something is due: pure functions of the update's number, with nothing to save.
 
 A scheduler object that ``accelerate`` has prepared advances once per *process* at each update; a pure function
 of the update cannot be stepped too often, and a resumed run needs only the number.

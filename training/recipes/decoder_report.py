@@ -1,4 +1,4 @@
-"""The page of `make decoder`: one HTML file with the scores, the course of training, and clips to hear and see."""
+"""Report of `make decoder`: one HTML file with the scores, the course of training, and clips to hear and see."""
 
 from __future__ import annotations
 

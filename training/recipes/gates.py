@@ -1,4 +1,4 @@
-"""How far a tokenizer's gate opens: on kinds of sound, on noise, and on speech that music drowns little by little.
+"""Means of a tokenizer's gate: on kinds of sound, on noise, and on speech that music drowns little by little.
 
 The gate of the SAE decides how much of a shallow layer's features returns. UniAudio-Token (arXiv:2605.31521) reports
 that it is low on speech, high on music, and rises as music gets louder in a mix of both.

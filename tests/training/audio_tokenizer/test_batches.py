@@ -102,7 +102,7 @@ def test_inputs_and_labels_are_the_target_shifted_by_one() -> None:
 def test_places_are_those_of_the_update() -> None:
     examples = make_examples([640, 640])
     assert collate(examples).example_ids.tolist() == [0, 1]
-    placed = collate_examples(examples, LogMelFeatures(80), token_stride=640, pad_id=7, places=[5, 3])
+    placed = collate_examples(examples, LogMelFeatures(80), token_stride=640, pad_id=7, positions=[5, 3])
     assert placed.example_ids.tolist() == [5, 3]
     moved = placed.to("meta")
     assert moved.input_features.device.type == moved.labels.device.type == "meta"

@@ -14,8 +14,8 @@ import torch
 
 from audiollm.training.audio_tokenizer.check import RecordsCheck
 from audiollm.training.audio_tokenizer.clips import WaveformCache
-from audiollm.training.audio_tokenizer.records import TokenizerRecords
-from audiollm.training.audio_tokenizer.targets import TargetError, check_weights, choose_task, parse_targets
+from audiollm.training.audio_tokenizer.records import TokenizerRecords, check_weights, choose_task
+from audiollm.training.audio_tokenizer.targets import TargetError, parse_targets
 from audiollm.training.loop.errors import DataError
 from audiollm.training.loop.record import read_metrics
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import WhisperConfig, WhisperModel
 
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
-from audiollm.training.audio_tokenizer.warm_start import ease_start, fit_norm
+from audiollm.training.audio_tokenizer.warm_start import fit_norm, warm_start
 
 
 def make_model(**settings: Any) -> SupervisedTokenizer:
@@ -37,7 +37,7 @@ def test_an_eased_residual_hardly_changes_what_goes_in() -> None:
     plain = features_of(make_model(use_sae=False))
     model = make_model(sae_source_position=1)
     before = (features_of(model) - plain).square().mean()
-    ease_start(model, CLIPS)
+    warm_start(model, CLIPS)
     after = (features_of(model) - plain).square().mean()
     assert after < 0.15 * plain.var(dim=0).mean()
     assert after < 0.2 * before
@@ -45,7 +45,7 @@ def test_an_eased_residual_hardly_changes_what_goes_in() -> None:
 
 def test_an_eased_residual_can_still_learn() -> None:
     model = make_model(sae_source_position=1)
-    ease_start(model, CLIPS)
+    warm_start(model, CLIPS)
     sae = model.tokenizer.sae
     assert sae is not None
     deep, shallow = torch.randn(2, 1, 9, 32)
@@ -58,7 +58,7 @@ def test_an_eased_residual_can_still_learn() -> None:
 def test_positions_are_scaled_and_nothing_else_without_a_residual() -> None:
     model = make_model(use_sae=False)
     before = copy.deepcopy(model.state_dict())
-    ease_start(model, [], position_scale=0.25)
+    warm_start(model, [], position_scale=0.25)
     for name, tensor in model.state_dict().items():
         scale = 0.25 if name == "tokenizer.code_positions.weight" else 1.0
         assert torch.equal(tensor, before[name] * scale if tensor.is_floating_point() else before[name]), name
@@ -66,7 +66,7 @@ def test_positions_are_scaled_and_nothing_else_without_a_residual() -> None:
 
 def test_a_residual_needs_clips() -> None:
     with pytest.raises(ValueError, match="give some training clips"):
-        ease_start(make_model(sae_source_position=1), [torch.zeros(0)])
+        warm_start(make_model(sae_source_position=1), [torch.zeros(0)])
 
 
 def test_a_fitted_norm_is_the_best_affine_one() -> None:

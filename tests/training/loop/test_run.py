@@ -33,7 +33,7 @@ def start(config: Settings) -> TrainingRun:
     model = torch.nn.Linear(2, 2)
     return start_run(
         accelerator, config, folder,
-        model=model, optimizer=torch.optim.AdamW(model.parameters()), total_steps=5, data_facts={"clips": 3},
+        model=model, optimizer=torch.optim.AdamW(model.parameters()), total_steps=5, data_metadata={"clips": 3},
     )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Training of the flow model, codes to mel: ``batches`` (noise and padding), ``trainer``, ``evaluation``."""

@@ -1,4 +1,4 @@
-"""The clips of one pass of the flow model's training: read, cut, padded, and everything random drawn.
+"""Batches of the flow model's training: clips of one pass, read, cut, padded, and everything random drawn.
 
 Everything random of a clip (time, noise, prompt, whether its condition is dropped) comes from a generator of its own.
 So an update does not depend on how many processes share it, how it is cut into passes, or where a run was interrupted.
@@ -49,7 +49,7 @@ class FlowPass:
 def make_pass(
     items: DecoderItems,
     clips: Sequence[int],
-    places: Sequence[int],
+    positions: Sequence[int],
     *,
     seeds: tuple[int, int],
     max_codes: int,
@@ -61,7 +61,7 @@ def make_pass(
     Args:
         items: the clips' source.
         clips: which ones.
-        places: place of each clip in the update, over which times are spread evenly (as in Kingma et al., 2021,
+        positions: position of each clip in the update, over which times are spread evenly (as in Kingma et al., 2021,
             arXiv:2107.00630): that makes the loss less noisy.
         seeds: of the run, and the update.
         max_codes: of longer clips a random piece of so many codes is taken.
@@ -74,15 +74,17 @@ def make_pass(
     codes, mels, speakers = [], [], []
     times, noises, keeps, prompts = [], [], [], []
     first_time = torch.rand((), generator=clip_generator(*seeds)).item()
-    for clip, place in zip(clips, places, strict=True):
-        generator = clip_generator(*seeds, place)
+    for clip, position in zip(clips, positions, strict=True):
+        generator = clip_generator(*seeds, position)
         clip_codes, mel = _cut(items, clip, max_codes, generator)
         codes.append(clip_codes)
         mels.append(mel)
         speakers.append(_speaker(items, clip, speaker_size))
         num_frames = mel.shape[1]
-        times.append((first_time + place * GOLDEN_RATIO) % 1.0)
+        # Multiples of the golden ratio are evenly spread in [0, 1) however many there are.
+        times.append((first_time + position * GOLDEN_RATIO) % 1.0)
         noises.append(torch.randn(mel.shape, generator=generator))
+        # All three are drawn, used or not, so that a setting changes none of the other draws.
         keep, prompt, length = torch.rand(3, generator=generator).tolist()
         keeps.append(keep >= guidance_dropout)
         prompts.append(int(length * MAX_PROMPT_SHARE * num_frames) if prompt < 0.5 else 0)

@@ -1,4 +1,4 @@
-"""What a flow model in training is worth: its held-out loss, its mels, and with a vocoder its sound."""
+"""Evaluation of a flow model in training: its held-out loss, its mels, and with a vocoder its sound."""
 # Shapes: T codes, C mel bins, M mel frames, N samples.
 
 from __future__ import annotations

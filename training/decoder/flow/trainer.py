@@ -78,6 +78,7 @@ class FlowTrainer:
         device = run.accelerator.device
         self._flow = build_flow(run, weights).to(device)
         self._objective = objective = FlowObjective(self._flow, config.flow.padding)
+        # Of the module itself, before it is wrapped: the averages' names are those of the saved weights.
         self._ema = ExponentialMovingAverage(objective, config.flow.ema_decay)
         self._model, self._optimizer = run.accelerator.prepare(objective, adamw(objective, config, device))
         self._model.train()
@@ -119,12 +120,12 @@ class FlowTrainer:
         """Reads this process's clips of an update."""
         accelerator = self._run.accelerator
         clips = self._batches.batch(step)
-        places = list(range(len(clips)))
-        mine = share_of_process(places, accelerator.process_index, accelerator.num_processes)
+        positions = list(range(len(clips)))
+        mine = share_of_process(positions, accelerator.process_index, accelerator.num_processes)
         lengths = [self._lengths[clip] for clip in clips]
         passes = [
             self._pass_of(
-                self._run.train_items, [clips[place] for place in group], group, (self._run.config.seed, step)
+                self._run.train_items, [clips[position] for position in group], group, (self._run.config.seed, step)
             )
             for group in cut_by_frames(mine, lengths, self._run.config.frames_per_pass)
         ]
@@ -146,7 +147,7 @@ class FlowTrainer:
             with nullcontext() if is_last else accelerator.no_sync(self._model):
                 loss = self._model(**one.inputs(accelerator.device))
                 losses.append(loss.detach())
-                # The gradients are averaged over the processes.
+                # A pass counts as much as it has frames; the gradients are averaged over the processes.
                 accelerator.backward(loss * (share * accelerator.num_processes))
         weighted = torch.stack(losses) @ torch.tensor(shares, device=accelerator.device)
         mean_loss = float(accelerator.reduce(weighted, "sum"))
@@ -192,12 +193,12 @@ class FlowTrainer:
         return line | self._evaluation.judge(made, folder / f"step_{step:06d}")
 
     def _pass_of(
-        self, items: DecoderItems, clips: Sequence[int], places: Sequence[int], seeds: tuple[int, int]
+        self, items: DecoderItems, clips: Sequence[int], positions: Sequence[int], seeds: tuple[int, int]
     ) -> FlowPass:
         return make_pass(
             items,
             clips,
-            places,
+            positions,
             seeds=seeds,
             max_codes=self._max_codes,
             guidance_dropout=self._flow.config.training_guidance_dropout,
@@ -249,6 +250,7 @@ def embedding_from_codebook(codebook: Tensor, embedding_size: int) -> Tensor:
         float32 ``[V, E]``, zero in the mean and 1 in the mean square, like the random start that it replaces. Where D
         is below E the last columns are zero.
     """
+    # float64 on the CPU: rounding must not decide between directions of close eigenvalues.
     centred = codebook.detach().double().cpu()
     centred = centred - centred.mean(dim=0)
     _, vectors = torch.linalg.eigh(centred.T @ centred)

@@ -1,4 +1,4 @@
-"""Discriminators of the vocoder: what tells recordings from what the vocoder makes.
+"""Discriminators of the vocoder, on periods and on spectrograms: what tells recordings from what the vocoder makes.
 
 Periods as in HiFi-GAN (Kong et al., 2020, arXiv:2010.05646), spectrograms of several resolutions as in UnivNet (Jang
 et al., 2021, arXiv:2106.07889). Both see waveforms alone, so they are small and know nothing of the mel spectrogram.
@@ -63,6 +63,7 @@ class PeriodDiscriminator(nn.Module):
     def forward(self, waveform_BN: Tensor) -> Judgement:
         """Judges segments ``[B, N]``."""
         missing = -waveform_BN.shape[1] % self.period
+        # Mirrored, not zeros: a step at the end would tell more about the padding than about the sound.
         padded_BN = F.pad(waveform_BN[:, None], (0, missing), mode="reflect")
         return _judge(padded_BN.unflatten(2, (-1, self.period)), self.layers, self.output)
 

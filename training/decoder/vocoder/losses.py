@@ -12,7 +12,7 @@ from audiollm.tokenizer.signal.mel import slaney_mel_filters
 
 from .discriminators import Judgement
 
-MAGNITUDE_FLOOR = 1e-5
+MAGNITUDE_FLOOR = 1e-5  # below what 16-bit recordings hold: differences in silence do not count
 POWER_OFFSET = 1e-9  # keeps the gradient of the square root finite in silence
 
 
@@ -41,6 +41,7 @@ class SpectralDistance(nn.Module):
     def forward(self, made_BN: Tensor, recorded_BN: Tensor) -> Tensor:
         """Compares waveforms ``[B, N]``; returns a scalar, in nats per mel band."""
         total = made_BN.new_zeros(())
+        # float32: half precision has neither an FFT on every device nor the range of squared magnitudes.
         both = torch.cat([made_BN, recorded_BN]).float()
         for n_fft in self.resolutions:
             filters_MF = self.get_buffer(f"filters_{n_fft}")
@@ -53,6 +54,7 @@ class SpectralDistance(nn.Module):
             if self.convergence:
                 made_BFT, recorded_BFT = magnitude.chunk(2)
                 distance_B = torch.linalg.vector_norm(made_BFT - recorded_BFT, dim=(1, 2))
+                # A silent segment has no size to be relative to.
                 size_B = torch.linalg.vector_norm(recorded_BFT, dim=(1, 2)).clamp(min=1e-3)
                 total = total + self.convergence * (distance_B / size_B).mean()
         return total / len(self.resolutions)
@@ -65,6 +67,7 @@ def f0_loss(predicted_BM: Tensor, target_BM: Tensor) -> Tensor:
 
 def discriminator_loss(recorded: Sequence[Judgement], made: Sequence[Judgement]) -> Tensor:
     """Least squares (Mao et al., 2017, arXiv:1611.04076): 1 for recordings, 0 for what was made; mean over all."""
+    # float32: near 1, bfloat16 tells scores apart by hundredths only.
     losses = [
         (1 - real.score.float()).square().mean() + fake.score.float().square().mean()
         for real, fake in zip(recorded, made, strict=True)

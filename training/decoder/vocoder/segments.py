@@ -35,7 +35,7 @@ class VocoderPass:
 
 
 class SegmentOrder:
-    """Where the segments of an update are cut out: a pure function of seed, update and place in it.
+    """Where the segments of an update are cut out: a pure function of seed, update and position in it.
 
     Every frame of the data is as likely as any other, so long clips give more segments.
 
@@ -58,9 +58,9 @@ class SegmentOrder:
         self._ends = np.cumsum(lengths)
         self._seed = seed
 
-    def segment(self, step: int, place: int) -> tuple[int, int, torch.Generator]:
+    def segment(self, step: int, position: int) -> tuple[int, int, torch.Generator]:
         """Clip and first frame of a segment, and a generator for whatever else is random of it."""
-        generator = clip_generator(self._seed, step, place)
+        generator = clip_generator(self._seed, step, position)
         frame = int(torch.randint(int(self._ends[-1]), (), generator=generator))
         clip = int(np.searchsorted(self._ends, frame, side="right"))
         latest = max(0, self._lengths[clip] - self.segment_frames)
@@ -76,7 +76,7 @@ class SegmentOrder:
 
 
 def make_pass(
-    items: DecoderItems, order: SegmentOrder, step: int, places: list[int], source: HarmonicSource
+    items: DecoderItems, order: SegmentOrder, step: int, positions: list[int], source: HarmonicSource
 ) -> VocoderPass:
     """Cuts segments of an update out of the clips and draws the random part of their excitation.
 
@@ -84,10 +84,10 @@ def make_pass(
         items: the clips, with their fundamental frequency.
         order: where the segments are.
         step: the update.
-        places: which segments of it.
+        positions: which segments of it.
         source: knows what an excitation needs.
     """
-    segments = [order.segment(step, place) for place in places]
+    segments = [order.segment(step, position) for position in positions]
     cut = [cut_segment(items, clip, first, order.segment_frames) for clip, first, _ in segments]
     mels, f0s, waveforms = zip(*cut, strict=True)
     generators = [generator for _, _, generator in segments]
@@ -108,6 +108,7 @@ def cut_segment(items: DecoderItems, clip: int, first: int, num_frames: int) -> 
     f0 = items.f0(clip)[first : first + num_frames]
     waveform = items.waveform(clip, first * hop_length, (first + mel.shape[1]) * hop_length)
     missing = num_frames - mel.shape[1]
+    # Silence as the mel of silence is: a log-mel of zero would be loud.
     return (
         F.pad(mel, (0, missing), value=math.log(MEL_FLOOR)),
         F.pad(f0, (0, missing)),

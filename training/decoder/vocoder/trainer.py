@@ -146,8 +146,8 @@ class VocoderTrainer:
     def batch(self, step: int) -> list[VocoderPass]:
         """Cuts this process's segments of an update out of the clips."""
         accelerator = self._run.accelerator
-        places = list(range(self._order.segments_per_update))
-        mine = share_of_process(places, accelerator.process_index, accelerator.num_processes)
+        positions = list(range(self._order.segments_per_update))
+        mine = share_of_process(positions, accelerator.process_index, accelerator.num_processes)
         size = self._run.config.frames_per_pass // self._settings.segment_frames
         return [
             make_pass(self._run.train_items, self._order, step, mine[start : start + size], self._vocoder.source)
@@ -179,6 +179,7 @@ class VocoderTrainer:
         self._optimizer.step()
         self._optimizer.zero_grad()
         if has_started:
+            # After the vocoder: both have learnt from what the other was in this update.
             line |= self._update_discriminators(step)
         line["mel_frames"] = self._order.segments_per_update * self._settings.segment_frames
         return line
@@ -192,9 +193,11 @@ class VocoderTrainer:
             loss = settings.spectral_weight * parts["spectral"] + settings.f0_weight * parts["f0"]
             if has_started:
                 assert self._discriminators is not None
+                # Detached: the discriminators' loss must not teach the vocoder to be caught.
                 parts["discriminator"], recorded = self._accumulate_discriminators(
                     one.waveform, made_BN.detach(), scale, is_last
                 )
+                # Past the data-parallel wrapper, which would wait for gradients that are not to be.
                 with _frozen(self._discriminators), accelerator.autocast():
                     made = self._discriminators(made_BN)
                 parts["adversarial"] = adversarial_loss(made)
@@ -210,6 +213,7 @@ class VocoderTrainer:
         """Adds a pass's gradients to the discriminators; returns their loss, and what they say of the recordings."""
         accelerator = self._run.accelerator
         with nullcontext() if is_last else accelerator.no_sync(self._judge):
+            # Both in one forward pass: the wrapper expects one for each backward pass.
             pairs = [judgement.halves() for judgement in self._judge(torch.cat([recorded_BN, made_BN]))]
             recorded, made = [one for one, _ in pairs], [other for _, other in pairs]
             loss = discriminator_loss(recorded, made)

@@ -1,4 +1,4 @@
-"""What the LM of `mini` is asked: requests about recordings whose answers their labels give, and texts to speak.
+"""Conversations that mini's LM learns from: requests about recordings that their labels answer, and texts to speak.
 
 A clip with codes becomes a few conversations. Speech is transcribed and spoken again; of the other questions each clip
 gets few, drawn by its id, so that short answers do not crowd out the long ones that are hard to learn.
@@ -132,8 +132,8 @@ def request_of(task: str, key: str | None = None) -> str:
         task: one of those of `answers_of`.
         key: chooses the wording; None: the standard one.
     """
-    own = {"gender": GENDER_QUESTIONS, "accent": ACCENT_QUESTIONS}.get(task)
-    return instruction(task, key) if own is None else choose(task, own, key).text
+    wordings = {"gender": GENDER_QUESTIONS, "accent": ACCENT_QUESTIONS}.get(task)
+    return instruction(task, key) if wordings is None else choose(task, wordings, key).text
 
 
 def answers_of(clip: Mapping[str, Any]) -> dict[str, str]:

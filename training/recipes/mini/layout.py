@@ -1,4 +1,4 @@
-"""Where everything of a run of training/mini.py lies."""
+"""Paths of everything in the folder of a run of training/mini.py."""
 
 from __future__ import annotations
 

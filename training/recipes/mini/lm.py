@@ -1,4 +1,4 @@
-"""The LM of `mini` before its training: a small text tokenizer of the training texts, and random weights."""
+"""LM of `mini` before its training: a small text tokenizer of the training texts, and random weights."""
 
 from __future__ import annotations
 

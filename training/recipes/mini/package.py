@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
 import audiollm
+from audiollm.data.files.atomic import atomic_folder
 from audiollm.mini import AUDIO_TOKENIZER_FOLDER
 
 BYTE_BUDGET = 30_000_000
@@ -73,10 +73,7 @@ def make_package(model: Path, tokenizer: Path, package: Path) -> int:
     Raises:
         ValueError: if it is larger than `BYTE_BUDGET`; nothing is written then.
     """
-    package.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{package.name}-", dir=package.parent) as staging:
-        folder = Path(staging) / package.name
-        folder.mkdir()
+    with atomic_folder(package) as folder:
         for name in (*LLM_FILES, WEIGHTS):
             shutil.copy(model / name, folder / name)
         shrink_weights(folder)
@@ -87,13 +84,9 @@ def make_package(model: Path, tokenizer: Path, package: Path) -> int:
         shutil.copytree(tokenizer, folder / AUDIO_TOKENIZER_FOLDER)
         _set_value(folder / AUDIO_TOKENIZER_FOLDER / "config.json", "licence_note", LICENCE_NOTE)
         shrink_weights(folder / AUDIO_TOKENIZER_FOLDER / "decoder")
-        for path in folder.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)  # libraries write weights for their owner alone
         size = folder_size(folder)
         if size > BYTE_BUDGET:
             raise ValueError(f"the package takes {size:,} bytes, more than {BYTE_BUDGET:,}:\n{_largest(folder)}")
-        shutil.rmtree(package, ignore_errors=True)
-        folder.rename(package)
     return size
 
 
@@ -107,12 +100,8 @@ def install_package(package: Path) -> Path:
     if size > BYTE_BUDGET:
         raise ValueError(f"{package} takes {size:,} bytes, more than {BYTE_BUDGET:,}:\n{_largest(package)}")
     target = Path(audiollm.__file__).resolve().parent / "embedded" / "mini"
-    target.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".mini-", dir=target.parent) as staging:
-        shutil.copytree(package, Path(staging) / "new")
-        if target.exists():
-            target.rename(Path(staging) / "old")
-        (Path(staging) / "new").rename(target)
+    with atomic_folder(target) as folder:
+        shutil.copytree(package, folder, dirs_exist_ok=True)
     return target
 
 

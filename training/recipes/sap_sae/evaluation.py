@@ -1,4 +1,4 @@
-"""What a trained variant of the experiment is worth on held-out clips: its codes, its gate, and the words it keeps.
+"""Evaluation of one trained variant of the experiment on held-out clips: codes, gate, and the words it keeps.
 
 A program of its own, so that variants can be evaluated beside each other::
 
@@ -132,7 +132,7 @@ def figures_of_codes(tokenizer: UniAudioTokenizer, data: ExperimentData, type_cl
             "usage": types.test.usage,
             "perplexity": types.test.perplexity,
             "quantization_error": types.test.quantization_error,
-            "num_codes": sum(len(own) for own in types.test.codes),
+            "num_codes": sum(len(codes) for codes in types.test.codes),
         },
     }
 
@@ -189,7 +189,7 @@ def figures_of_gates(
     mixes = mean_gate_of_mixes(tokenizer, clips.get("speech", [])[:num_mixes], clips.get("music", [])[:num_mixes])
     clips |= {f"{colour} noise": _noises(colour, config.seed) for colour in ("white", "pink")}
     return {
-        "by_kind": {kind: mean_gate_of_clips(tokenizer, own) for kind, own in clips.items()},
+        "by_kind": {kind: mean_gate_of_clips(tokenizer, waveforms) for kind, waveforms in clips.items()},
         "by_snr_db": {f"{snr_db:g}": mean for snr_db, mean in mixes.items()},
     }
 
@@ -224,7 +224,7 @@ def _written(
 ) -> dict[str, Any]:
     text = model.text
     assert text is not None
-    targets = (parse_targets(own, number=0, where="").texts.get(task) for own in (*data.train, *data.held_out))
+    targets = (parse_targets(record, number=0, where="").texts.get(task) for record in (*data.train, *data.held_out))
     token_ids = {token_id for target in targets if target is not None for token_id in text.encode(task, target)}
     model.decoder.restrict_output(sorted(token_ids))
     held_out = TokenizerRecords(list(records), text, tasks={task: 1.0})

@@ -97,19 +97,25 @@ def fill_page(page: str, results: Mapping[str, Any], *, stem: str = "sap_sae") -
 def results_tables(results: Mapping[str, Any]) -> str:
     """All tables as Markdown."""
     runs = results["runs"]
-    with_gate = {variant: own for variant, own in runs.items() if any(figures.get("gates") for figures in own.values())}
-    with_sap = {variant: own for variant, own in runs.items() if any(figures.get("sap") for figures in own.values())}
+    with_gate = {
+        variant: by_seed
+        for variant, by_seed in runs.items()
+        if any(figures.get("gates") for figures in by_seed.values())
+    }
+    with_sap = {
+        variant: by_seed for variant, by_seed in runs.items() if any(figures.get("sap") for figures in by_seed.values())
+    }
     parts = [
-        facts(results),
+        circumstances(results),
         "**What the codes tell, and what they keep of the words** (mean ± standard deviation over seeds)",
     ]
     parts += [_table(runs, MAIN_METRICS, [_chance_row(runs)]), chance_note()]
     parts += ["**Claims of the paper**", claims_table(runs)]
     parts += ["**Use of the codebook**, on held-out clips of all kinds", _table(runs, CODE_METRICS)]
     if with_gate:
-        kinds = _keys_of(figures["gates"]["by_kind"] for own in with_gate.values() for figures in own.values())
+        kinds = _keys_of(figures["gates"]["by_kind"] for by_seed in with_gate.values() for figures in by_seed.values())
         parts += ["**Mean gate** by kind of sound", _table(with_gate, [gate_metric(kind) for kind in kinds])]
-        snrs = next((snrs_of(figures) for own in with_gate.values() for figures in own.values()), [])
+        snrs = next((snrs_of(figures) for by_seed in with_gate.values() for figures in by_seed.values()), [])
         parts += ["and on speech with music in it, by level of the speech above the music"]
         parts += [_table(with_gate, [mix_metric(snr) for snr in snrs])]
     if with_sap:
@@ -127,14 +133,14 @@ def results_tables(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def facts(results: Mapping[str, Any]) -> str:
+def circumstances(results: Mapping[str, Any]) -> str:
     """When, where and on what."""
     settings, machine, data = results["settings"], results["machine"], results["data"]
-    seeds = sorted({seed for own in results["runs"].values() for seed in own}, key=int)
+    seeds = sorted({seed for by_seed in results["runs"].values() for seed in by_seed}, key=int)
     seconds = [
         sum(stage["seconds"] for stage in figures["training"].values())
-        for variant, own in results["runs"].items()
-        for figures in own.values()
+        for variant, by_seed in results["runs"].items()
+        for figures in by_seed.values()
         if variant != "untrained"
     ]
     clips = "; ".join(
@@ -171,7 +177,9 @@ def chance_note() -> str:
 
 
 def _chance_row(runs: Mapping[str, Any]) -> list[str]:
-    everything = {f"{variant}/{seed}": figures for variant, own in runs.items() for seed, figures in own.items()}
+    everything = {
+        f"{variant}/{seed}": figures for variant, by_seed in runs.items() for seed, figures in by_seed.items()
+    }
     chances = {
         PURITY: Metric("", ("clustering", "purity_of_chance")),
         CLASS_PROBE: Metric("", ("sound_class_probes", "entries", "majority_accuracy"), is_share=True),
@@ -195,6 +203,11 @@ def _table(runs: Mapping[str, Any], metrics: Sequence[Metric], more_rows: Sequen
     return markdown_table(head, [*rows, *more_rows])
 
 
+def _variants_with(key: str, runs: Mapping[str, Any]) -> dict[str, Any]:
+    """The variants of which any run has such figures."""
+    return {name: by_seed for name, by_seed in runs.items() if any(figures.get(key) for figures in by_seed.values())}
+
+
 def _keys_of(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for mapping in mappings for key in mapping))
 
@@ -215,12 +228,12 @@ def _bars(runs: Mapping[str, Any]) -> Figure:
     metrics = (SILHOUETTE, PURITY, CLASS_PROBE, WER)
     figure = Figure(figsize=(3 * len(metrics), 3.2), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
-        for place, (variant, own) in enumerate(runs.items()):
-            spread = spread_of(metric, own)
+        for position, (variant, by_seed) in enumerate(runs.items()):
+            spread = spread_of(metric, by_seed)
             if spread is not None:
-                axes.bar(place, spread.mean, color=COLOURS[variant], yerr=spread.deviation or 0, capsize=4)
-            values = [value for figures in own.values() if (value := metric.of(figures)) is not None]
-            axes.plot([place] * len(values), values, ".", color="black", markersize=4)
+                axes.bar(position, spread.mean, color=COLOURS[variant], yerr=spread.deviation or 0, capsize=4)
+            values = [value for figures in by_seed.values() if (value := metric.of(figures)) is not None]
+            axes.plot([position] * len(values), values, ".", color="black", markersize=4)
         axes.set_xticks(range(len(runs)), list(runs), rotation=30, ha="right")
         axes.set_title(f"{metric.title} ({'higher' if metric.higher_is_better else 'lower'} is better)", fontsize=10)
     return figure
@@ -229,18 +242,22 @@ def _bars(runs: Mapping[str, Any]) -> Figure:
 def _gates(runs: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     kinds_axes, mixes_axes = figure.subplots(1, 2)
-    gated = {variant: own for variant, own in runs.items() if any(figures.get("gates") for figures in own.values())}
-    for number, (variant, own) in enumerate(gated.items()):
-        kinds = _keys_of(figures["gates"]["by_kind"] for figures in own.values())
-        found = {kind: spread for kind in kinds if (spread := spread_of(gate_metric(kind), own)) is not None}
+    gated = {
+        variant: by_seed
+        for variant, by_seed in runs.items()
+        if any(figures.get("gates") for figures in by_seed.values())
+    }
+    for number, (variant, by_seed) in enumerate(gated.items()):
+        kinds = _keys_of(figures["gates"]["by_kind"] for figures in by_seed.values())
+        found = {kind: spread for kind in kinds if (spread := spread_of(gate_metric(kind), by_seed)) is not None}
         style = {"color": COLOURS[variant], "label": variant, "capsize": 4}
         kinds_axes.bar(
-            [place + 0.4 * number for place in range(len(found))], [spread.mean for spread in found.values()],
+            [position + 0.4 * number for position in range(len(found))], [spread.mean for spread in found.values()],
             width=0.38, yerr=[spread.deviation or 0 for spread in found.values()], **style,
         )  # fmt: skip
-        kinds_axes.set_xticks([place + 0.2 for place in range(len(found))], list(found), rotation=20, ha="right")
-        snrs = snrs_of(next(iter(own.values())))
-        spreads = [spread for snr in snrs if (spread := spread_of(mix_metric(snr), own)) is not None]
+        kinds_axes.set_xticks([position + 0.2 for position in range(len(found))], list(found), rotation=20, ha="right")
+        snrs = snrs_of(next(iter(by_seed.values())))
+        spreads = [spread for snr in snrs if (spread := spread_of(mix_metric(snr), by_seed)) is not None]
         mixes_axes.errorbar(
             [float(snr) for snr in snrs], [spread.mean for spread in spreads], marker="o",
             yerr=[spread.deviation or 0 for spread in spreads], **style,

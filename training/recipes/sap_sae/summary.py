@@ -180,9 +180,9 @@ def find_claims(runs: Runs) -> list[Claim]:
     for variant in ("asr+sae", "sap+sae"):
         seeds = list(runs.get(variant, {}).values())
         music, speech = gate_metric("music"), gate_metric("speech")
-        differences = _differences([(music.of(own), speech.of(own)) for own in seeds])
+        differences = _differences([(music.of(figures), speech.of(figures)) for figures in seeds])
         claims.append(_claim(f"The gate opens more on music than on speech ({variant})", music, differences, 1))
-        differences = _differences([_ends_of_mixes(own) for own in seeds])
+        differences = _differences([_ends_of_mixes(figures) for figures in seeds])
         claims.append(_claim(f"The gate opens as music drowns speech ({variant})", music, differences, 1))
     return [claim for claim in claims if claim is not None]
 

@@ -129,15 +129,15 @@ def test_spreads_are_shown_with_their_units(results: dict[str, Any]) -> None:
 
 def test_tables_show_every_variant_and_leave_open_what_there_is_not(results: dict[str, Any]) -> None:
     text = results_tables(results)
-    main = next(part for part in text.split("\n\n") if part.startswith("| | silhouette"))
+    main = next(part for part in text.split("\n\n") if part.startswith("|  | silhouette"))
     rows = {line.split("|")[1].strip(): line for line in main.splitlines()[2:]}
     assert list(rows) == ["untrained", *PURITIES, "chance"]
     assert rows["untrained"].count("–") == 2  # no word error rates
     assert "| 0.200 |" in rows["chance"]
     assert "100 + 120 updates, 4.0 min of training for each" in text
     assert "10 clips, 1.5 min (6 sound, 4 speech)" in text
-    assert "| | -10 dB | 5 dB | 20 dB |" in text
-    gates = next(part for part in text.split("\n\n") if part.startswith("| | speech | music"))
+    assert "|  | -10 dB | 5 dB | 20 dB |" in text
+    gates = next(part for part in text.split("\n\n") if part.startswith("|  | speech | music"))
     assert [line.split("|")[1].strip() for line in gates.splitlines()[2:]] == ["asr+sae", "sap+sae"]
 
 
