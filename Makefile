@@ -32,7 +32,7 @@ evidence: $(VENV)/.installed-dev
 	$(BIN)/python training/sap_sae_experiment.py --output_dir runs/sap_sae $(EVIDENCE_FLAGS)
 
 scores: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/sample_scores.py --output runs/scores $(SCORES_FLAGS)
+	$(BIN)/python benchmarks/sample_scores.py --output-dir runs/scores $(SCORES_FLAGS)
 
 test: lint types unit
 

@@ -6,23 +6,22 @@ An Audio-LLM's folder is that of its causal LM and its text tokenizer, with ``pr
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 
+from audiollm.data.files.atomic import atomic_folder
 from audiollm.tokenizer.base import AudioTokenizer
-from audiollm.tokenizer.decoder.attached import copy_decoder_beside
+from audiollm.tokenizer.checkpoints.folders import find_folder
+from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder_beside
 
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -86,11 +85,12 @@ class Origin:
         return cls(os.fspath(path_or_hub_id), hub)
 
     def subfolder(self, name: str) -> Path | None:
-        """The folder inside it, downloaded if need be; None if there is none."""
-        root = Path(self.name)
-        if not root.is_dir():
-            root = Path(snapshot_download(self.name, allow_patterns=[f"{name}/*"], **self.hub))
-        folder = root / name
+        """The folder inside it, downloaded if need be; None if there is none.
+
+        Raises:
+            ValueError: if it is neither here nor on the Hub.
+        """
+        folder = find_folder(self.name, needed=[f"{name}/*"], **self.hub) / name
         return folder if folder.is_dir() else None
 
 
@@ -101,8 +101,8 @@ def copy_audio_tokenizer(source: Path, target: Path) -> None:
     """
     if target.exists() and source.resolve() == target.resolve():
         return
-    with _replaced(target) as new:
-        shutil.copytree(source, new)
+    with atomic_folder(target) as new:
+        shutil.copytree(source, new, dirs_exist_ok=True)
         copy_decoder_beside(source, new)
 
 
@@ -117,17 +117,5 @@ def save_audio_tokenizer(audio_tokenizer: AudioTokenizer, target: Path) -> None:
             f"{type(audio_tokenizer).__name__} cannot be saved (it is no PreTrainedAudioTokenizerBase): "
             "give the processor codec_path= instead"
         )
-    with _replaced(target) as new:
+    with atomic_folder(target) as new:
         audio_tokenizer.save_pretrained(new)
-
-
-@contextlib.contextmanager
-def _replaced(target: Path) -> Iterator[Path]:
-    """Gives a place to write a folder, which then takes the place of ``target``; an error leaves that as it was."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as staging:
-        new = Path(staging) / target.name
-        yield new
-        if target.exists():
-            target.rename(Path(staging) / "old")
-        new.rename(target)

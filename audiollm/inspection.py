@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from audiollm.data.collation import IGNORED_LABEL
-from audiollm.data.conversation.loading import Conversation
+from audiollm.data.conversation.types import Conversation
 
 from .processing import AudioLLMProcessor
 

@@ -35,7 +35,7 @@ def model_or_mini(name: str | os.PathLike[str] | None) -> str:
     return str(mini_folder()) if name is None or name == MINI else os.fspath(name)
 
 
-def tokenizer_or_mini(name: str | os.PathLike[str] | None) -> str:
+def audio_tokenizer_or_mini(name: str | os.PathLike[str] | None) -> str:
     """The same for an audio tokenizer.
 
     Raises:

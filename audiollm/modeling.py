@@ -8,7 +8,6 @@ know nothing of audio load it too.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.generation.streamers import BaseStreamer
 
 from audiollm.chat.input import AudioSource, Chat, audio_parts
-from audiollm.data.conversation.loading import Conversation, Message, TextPart
+from audiollm.data.conversation.types import Conversation, Message, TextPart
+from audiollm.data.files.atomic import atomic_entries
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
 from audiollm.generation.request import GenerationRequest, GenerationSettings
 from audiollm.generation.result import GenerationResult
@@ -149,21 +149,13 @@ class AudioLLM:
             folder: where to; files of an older model in it are replaced.
             state_dict: weights to write in place of the model's own (such as those gathered from shards).
         """
-        target = Path(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as staging:
+        # Other files stay, such as a model card; parts of older weights would be found before the new single file.
+        with atomic_entries(folder, outdated=["model*.safetensors*"]) as staging:
             if state_dict is None:
                 self.model.save_pretrained(staging)
             else:
                 self.model.save_pretrained(staging, state_dict=dict(state_dict))
             self.processor.save_pretrained(staging)
-            target.mkdir(exist_ok=True)
-            for stale in target.glob("model*.safetensors*"):
-                stale.unlink()
-            for entry in Path(staging).iterdir():
-                if entry.is_dir() and (target / entry.name).exists():
-                    shutil.rmtree(target / entry.name)
-                os.replace(entry, target / entry.name)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, commit_message: str = "Upload") -> None:
         """Uploads the folder that `save_pretrained` writes to the Hub repository ``repo_id``."""

@@ -24,7 +24,7 @@ from audiollm.chat.input import AudioSource, Chat, audio_parts, is_batch_of_chat
 from audiollm.chat.rendering import ConversationRenderer, Piece, marks_assistant_turns
 from audiollm.chat.segments import AudioSegment, TextSegment, split_segments
 from audiollm.data.collation import IGNORED_LABEL, collate
-from audiollm.data.conversation.loading import AudioPart, Conversation
+from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 

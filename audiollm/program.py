@@ -89,7 +89,7 @@ def spelt_out(arguments: Sequence[str], component: Callable[..., Any]) -> list[s
         annotation = types.get(option[2:])
         values = [value] if equals else []
         if annotation is bool and not equals:
-            values = [rest.pop(0)] if rest and rest[0].lower() in ("true", "false") else ["true"]
+            values = [rest.pop(0)] if rest and rest[0].lower() in ("true", "false", "null") else ["true"]
         elif get_origin(annotation) in (tuple, list):
             while not equals and rest and not rest[0].startswith("--"):
                 values.append(rest.pop(0))

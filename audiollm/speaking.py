@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from audiollm.chat.input import AudioSource
-from audiollm.data.conversation.loading import Conversation, Message, TextPart
+from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.data.voices.instructions import VocalAttributes, describe_voice, speech_request
 from audiollm.generation.decoding import DecodingSettings
 from audiollm.generation.result import FinishReason

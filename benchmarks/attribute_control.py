@@ -1,10 +1,10 @@
-"""Whether a model speaks with the voice it is asked for: gender, age, emotion, pitch and speed.
+"""Control of the voice: whether a model speaks with the gender, age, emotion, pitch and speed it is asked for.
 
 Every text is spoken once with every value of an attribute and the same seed. Gender, age and emotion are what a judge
 hears (see ``attribute_judges``); pitch and speed are measured, and their level is the place of a recording among those
 of the same text. Example::
 
-    python benchmarks/attribute_control.py --model mini --judge tokenizer/stage2/model --output results/voices
+    python benchmarks/attribute_control.py --model mini --judge tokenizer/stage2/model --output-dir results/voices
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 from audiollm import speaking
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
+from audiollm.benchmarks.harness.identity import check_identity
 from audiollm.benchmarks.speech.judges.attributes import (
     JUDGED,
     AttributeJudge,
@@ -33,7 +34,7 @@ from audiollm.benchmarks.speech.judges.attributes import (
     read_attributes,
     speech_seconds,
 )
-from audiollm.benchmarks.speech.synthesis import check_identity, speaking_model_facts
+from audiollm.benchmarks.speech.synthesis import speaking_model_facts
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.files.lock import locked_folder
 from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes
@@ -59,7 +60,7 @@ Speak = Callable[[str, VocalAttributes, int], tuple[Tensor, int]]
 class AttributeControlConfig:
     """One model and one judge."""
 
-    output: str
+    output_dir: str
     """Folder for recordings, the judge's words and result.json."""
     model: str = "mini"
     """Audio-LLM folder or Hub id, with a waveform decoder."""
@@ -126,7 +127,7 @@ def measure(
         ValueError: a setting is wrong, the folder holds another run, or another process is at work on it.
         OSError: a model cannot be had, or the texts cannot be read.
     """
-    folder, texts = Path(config.output), read_texts(config.texts)
+    folder, texts = Path(config.output_dir), read_texts(config.texts)
     judge = judge or (open_judge(config.judge) if config.judge is not None else None)
     wanted = [name for name in config.attributes if judge is not None or name in MEASURED]
     if not wanted:
@@ -139,19 +140,19 @@ def measure(
         identity = model | {"texts": texts, "seed": config.seed, "max_seconds": config.max_seconds}
         check_identity(folder, identity)
         failures = _speak_all(speak, requests, folder / "wavs", config.seed)
-        words = _hear_all(judge, requests, folder) if judge is not None else {}
-        heard = [_heard(request, folder / "wavs", words) for request in requests]
-        _add_levels(requests, heard)
+        words = _ask_judge(judge, requests, folder) if judge is not None else {}
+        observations = [_observation(request, folder / "wavs", words) for request in requests]
+        _add_levels(requests, observations)
         result = {
             "benchmark": "attribute-control",
             **model,
             "judge": None if judge is None else judge.name,
             "num_texts": len(texts),
-            "attributes": {name: _figures(name, requests, heard) for name in wanted},
+            "attributes": {name: _figures(name, requests, observations) for name in wanted},
             "failures": failures,
             "recordings": [
                 {**asdict(request), "file": request.file_name, **one}
-                for request, one in zip(requests, heard, strict=True)
+                for request, one in zip(requests, observations, strict=True)
             ],
             "config": recorded_config(config, device=find_device(config.device)),
         }
@@ -205,20 +206,20 @@ def _speak_all(speak: Speak, requests: Sequence[Request], folder: Path, seed: in
     return failures
 
 
-def _hear_all(judge: AttributeJudge, requests: Sequence[Request], folder: Path) -> dict[str, str]:
+def _ask_judge(judge: AttributeJudge, requests: Sequence[Request], folder: Path) -> dict[str, str]:
     """The judge's words on each recording of a judged attribute; kept, so that a stopped run goes on."""
-    place = folder / "judge.json"
-    kept = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    path = folder / "judge.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     words: dict[str, str] = kept.get("words", {}) if kept.get("judge") == judge.name else {}
     for request in requests:
         name = request.file_name
         if request.attribute in JUDGED and name not in words and (folder / "wavs" / name).is_file():
-            words[name] = judge.hear(folder / "wavs" / name)
-            write_figures({"judge": judge.name, "words": words}, str(place))
+            words[name] = judge.describe(folder / "wavs" / name)
+            write_figures({"judge": judge.name, "words": words}, str(path))
     return words
 
 
-def _heard(request: Request, folder: Path, words: Mapping[str, str]) -> dict[str, Any]:
+def _observation(request: Request, folder: Path, words: Mapping[str, str]) -> dict[str, Any]:
     """What is known of a recording; ``heard`` is the value of its attribute, or why there is none."""
     path = folder / request.file_name
     if not path.is_file():
@@ -236,14 +237,14 @@ def _heard(request: Request, folder: Path, words: Mapping[str, str]) -> dict[str
     return facts
 
 
-def _add_levels(requests: Sequence[Request], heard: Sequence[dict[str, Any]]) -> None:
+def _add_levels(requests: Sequence[Request], observations: Sequence[dict[str, Any]]) -> None:
     """Gives measured attributes their level: the place of a recording among those of the same text.
 
     A text of which one recording cannot be measured has no places: its others are unreadable.
     """
     measured = {"pitch": "pitch_hz", "speed": "characters_per_second"}
     groups: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
-    for request, one in zip(requests, heard, strict=True):
+    for request, one in zip(requests, observations, strict=True):
         if request.attribute in MEASURED:
             groups[request.attribute, request.text_number].append(one)
     for (name, _), group in groups.items():
@@ -251,13 +252,13 @@ def _add_levels(requests: Sequence[Request], heard: Sequence[dict[str, Any]]) ->
         is_ranked = None not in values and len(set(values)) == len(values)
         for one in group:
             if one["heard"] != MISSING:
-                place = sorted(values).index(one[measured[name]]) if is_ranked else None
-                one["heard"] = UNREADABLE if place is None else CLOSED_VALUES[name][place]
+                rank = sorted(values).index(one[measured[name]]) if is_ranked else None
+                one["heard"] = UNREADABLE if rank is None else CLOSED_VALUES[name][rank]
 
 
-def _figures(name: str, requests: Sequence[Request], heard: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _figures(name: str, requests: Sequence[Request], observations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts of one attribute."""
-    own = [(request, one) for request, one in zip(requests, heard, strict=True) if request.attribute == name]
+    own = [(request, one) for request, one in zip(requests, observations, strict=True) if request.attribute == name]
     values = CLOSED_VALUES[name]
     columns = (*values, UNSAID, UNREADABLE, MISSING)
     confusion = {value: dict.fromkeys(columns, 0) for value in values}

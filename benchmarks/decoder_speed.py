@@ -1,7 +1,7 @@
 """Times the waveform decoder against a plain path: two passes per step, one row at a time, history computed anew.
 
 Both run in one process on the same random weights, codes and noise, in turns; the plain path spells out the published
-decoder (``plain_flow.py``, ``plain_vocoder.py``). Measured are whole clips, the real-time factor by number of steps,
+decoder (``speed/plain/``). Measured are whole clips, the real-time factor by number of steps,
 the cost of a stream by its length, and the time to the first sound. Example::
 
     python benchmarks/decoder_speed.py --rounds 3 --output decoder_speed.json --plot decoder_streaming.png
@@ -11,31 +11,30 @@ the cost of a stream by its length, and the time to the first sound. Example::
 from __future__ import annotations
 
 import copy
-import json
+import logging
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import auto_cli, set_parsing_settings
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from audiollm.benchmarks.speed.plain_flow import PlainFlow
-from audiollm.benchmarks.speed.plain_vocoder import PlainVocoder
-from audiollm.benchmarks.tokenizer_speed import in_turns
+from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
+from audiollm.benchmarks.speed.plain.decoder import PlainDecoder
+from audiollm.benchmarks.speed.timing import in_turns, path_figures
+from audiollm.program import run_program
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
-from audiollm.tokenizer.decoder.model import DEFAULT_SEED, WaveformDecoder
+from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
 
 CPU = torch.device("cpu")
@@ -70,40 +69,7 @@ class DecoderSpeedConfig:
     plot: str | None = None
     """PNG file for the cost of streaming."""
     json: bool = False
-    """Write the figures to standard output as JSON instead of tables."""
-
-
-class PlainDecoder:
-    """Codes to waveform without any care for speed, on copies of a decoder's weights."""
-
-    def __init__(self, decoder: WaveformDecoder) -> None:
-        self.config = decoder.config
-        self.num_frames = decoder.flow.num_mel_frames
-        self.flow = PlainFlow(decoder.flow)
-        self.vocoder = PlainVocoder(decoder.vocoder)
-
-    def decode(self, codes_T: Tensor, steps: int, seed: int = DEFAULT_SEED) -> Tensor:
-        """Decodes one clip, ``[N]``; the same draws as :meth:`WaveformDecoder.decode`."""
-        generator = torch.Generator().manual_seed(seed)
-        noise_CM = torch.randn(self.config.mel.num_mels, self.num_frames(len(codes_T)), generator=generator)
-        guidance = self.config.flow.guidance
-        return self.vocode(self.flow.mel(codes_T, noise_CM, steps=steps, guidance=guidance), generator)
-
-    def vocode(self, mel_CM: Tensor, generator: torch.Generator) -> Tensor:
-        """Vocodes one mel, ``[N]``."""
-        harmonics = self.config.vocoder.num_harmonics + 1
-        phase_H = torch.rand(harmonics, generator=generator) * (2 * torch.pi) - torch.pi
-        phase_H[0] = 0
-        noise_HN = torch.randn(harmonics, mel_CM.shape[1] * self.config.vocoder.hop_length, generator=generator)
-        return self.vocoder(mel_CM, phase_H, noise_HN)
-
-    def decode_block(self, history_T: Tensor, mel_CQ: Tensor, block_T: Tensor, steps: int) -> Tensor:
-        """Decodes the next block of a stream as published: all history is the prompt, and is computed anew."""
-        codes_T = torch.cat([history_T, block_T])
-        generator = torch.Generator().manual_seed(DEFAULT_SEED)
-        noise_CM = torch.randn(self.config.mel.num_mels, self.num_frames(len(codes_T)), generator=generator)
-        made = self.flow.mel(codes_T, noise_CM, mel_CQ, steps=steps, guidance=self.config.flow.guidance)
-        return self.vocode(made, generator)
+    """Print the figures as JSON instead of tables."""
 
 
 def build_decoder(config: DecoderSpeedConfig) -> WaveformDecoder:
@@ -137,16 +103,7 @@ def compare(decoder: WaveformDecoder, clips: list[Tensor], config: DecoderSpeedC
         "audio_seconds": audio_seconds,
         "largest_difference_from_plain": (made - expected).abs().max().item(),
         "loudest_sample": expected.abs().max().item(),
-        "paths": {
-            name: {
-                "min_seconds": min(own),
-                "median_seconds": statistics.median(own),
-                "real_time_factor": statistics.median(own) / audio_seconds,
-                "speedup_min": min(seconds["plain"]) / min(own),
-                "speedup_median": statistics.median(seconds["plain"]) / statistics.median(own),
-            }
-            for name, own in seconds.items()
-        },
+        "paths": path_figures(seconds, audio_seconds),
     }
 
 
@@ -243,7 +200,7 @@ def measure(config: DecoderSpeedConfig) -> dict[str, Any]:
     stream = time_stream(decoder, draw_codes(decoder, config.stream_seconds, seed=4), config.steps[-1])
     by_steps = {str(steps): time_stream(decoder, draw_codes(decoder, 1.0, seed=4), steps)[0] for steps in config.steps}
     return {
-        "config": asdict(config),
+        "config": recorded_config(config),
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
@@ -322,20 +279,17 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
     console.print(results["machine"])
 
 
-def main() -> None:
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    config = auto_cli(DecoderSpeedConfig, as_positional=False)
+def run(config: DecoderSpeedConfig) -> None:
+    """Times all paths, writes the figures down and shows them."""
     results = measure(config)
-    text = json.dumps(results, indent=2)
-    if config.output is not None:
-        Path(config.output).write_text(text + "\n", encoding="utf-8")
+    write_figures(results, config.output)
     if config.plot is not None:
         plot_streaming(results, Path(config.plot))
     if config.json:
-        sys.stdout.write(text + "\n")
+        print_json(results)
     else:
         print_tables(results, Console())
 
 
 if __name__ == "__main__":
-    main()
+    run_program(DecoderSpeedConfig, run, level=logging.WARNING)

@@ -2,8 +2,8 @@
 
 Other actions are ``check``, ``make``, ``predict``, ``export``, ``score`` and ``judge``. Examples::
 
-    python benchmarks/mmar.py --model mini --data MMAR --output results/mmar
-    accelerate launch benchmarks/mmar.py --model ours/checkpoint --data MMAR --output results/mmar
+    python benchmarks/mmar.py --model mini --data MMAR --output-dir results/mmar
+    accelerate launch benchmarks/mmar.py --model ours/checkpoint --data MMAR --output-dir results/mmar
     python benchmarks/mmar.py score --predictions theirs.json --mode strict --data MMAR
 """
 

@@ -2,8 +2,8 @@
 
 Other actions are ``check``, ``make``, ``predict``, ``export``, ``score`` and ``judge``. Examples::
 
-    python benchmarks/mmau.py --model mini --data MMAU --output results/mmau
-    accelerate launch benchmarks/mmau.py --model ours/checkpoint --data MMAU --output results/mmau
+    python benchmarks/mmau.py --model mini --data MMAU --output-dir results/mmau
+    accelerate launch benchmarks/mmau.py --model ours/checkpoint --data MMAU --output-dir results/mmau
     python benchmarks/mmau.py score --predictions theirs.json --mode strict --data MMAU
 """
 

@@ -2,8 +2,8 @@
 
 Other actions are ``check``, ``make``, ``predict``, ``export``, ``score`` and ``judge``. Examples::
 
-    python benchmarks/mmsu.py --model mini --data MMSU --output results/mmsu
-    accelerate launch benchmarks/mmsu.py --model ours/checkpoint --data MMSU --output results/mmsu
+    python benchmarks/mmsu.py --model mini --data MMSU --output-dir results/mmsu
+    accelerate launch benchmarks/mmsu.py --model ours/checkpoint --data MMSU --output-dir results/mmsu
     python benchmarks/mmsu.py score --predictions theirs.json --mode strict --data MMSU
 """
 

@@ -1,8 +1,8 @@
-"""What recordings keep when they go through the codes of audio tokenizers: words, voice, quality, waveform.
+"""Reconstruction: what recordings keep of words, voice, quality and waveform in the codes of audio tokenizers.
 
 Each tokenizer has a row, and so have the recordings themselves: without that row the others mean little. Example::
 
-    python benchmarks/reconstruction.py --tokenizers mini --data clips.jsonl --split test --output results/kept
+    python benchmarks/reconstruction.py --audio-tokenizers mini,b=folder --data clips.jsonl --output-dir results/kept
 """
 # Shapes: N samples.
 
@@ -16,23 +16,23 @@ from typing import Any, Literal
 
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
-from audiollm.benchmarks.harness.identity import file_identity
+from audiollm.benchmarks.harness.identity import check_identity, file_identity
 from audiollm.benchmarks.speech.judges.judging import SpeechJudges, SpokenRecording, mean_and_count, verdict_figures
 from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
 from audiollm.benchmarks.speech.reconstruction_report import METRICS, waveform_scores
-from audiollm.benchmarks.speech.synthesis import check_identity, decoder_fingerprint
+from audiollm.benchmarks.speech.synthesis import decoder_fingerprint
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
+from audiollm.data.conversation.audio_parts import clip_part
 from audiollm.data.files.lock import locked_folder
 from audiollm.data.manifest import open_manifest
 from audiollm.data.records import TEXT_KEYS
-from audiollm.data.tokenizing.encoding import clip_part
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
 from audiollm.environment import find_device
-from audiollm.mini import tokenizer_or_mini
+from audiollm.mini import audio_tokenizer_or_mini
 from audiollm.reconstruction import reconstruct
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -46,12 +46,12 @@ TRUTH = "ground truth"
 class ReconstructionConfig:
     """Audio tokenizers on one set of recordings."""
 
-    tokenizers: tuple[str, ...]
+    audio_tokenizers: tuple[str, ...]
     """Audio tokenizers with waveform decoders: folders, Hub ids or mini, each as name=folder if it is to have another
     name."""
     data: str
     """Recordings: records with audio and text (JSONL, parquet, …). Those without text have no word error rate."""
-    output: str
+    output_dir: str
     """Folder for recordings, transcripts and result.json."""
     split: str | None = None
     """Only records whose split is this."""
@@ -109,7 +109,8 @@ def tokenizer_names(tokenizers: Sequence[str]) -> dict[str, str]:
         source = source if equals else entry
         name = name if equals else Path(entry).name
         if not name or not source or name in found or name == TRUTH or name != Path(name).name:
-            raise ValueError(f"tokenizers={','.join(tokenizers)}: {entry!r} needs a name of its own; write name=folder")
+            given = ",".join(tokenizers)
+            raise ValueError(f"audio_tokenizers={given}: {entry!r} needs a name of its own; write name=folder")
         found[name] = source
     return found
 
@@ -129,7 +130,7 @@ def measure(config: ReconstructionConfig, tokenizers: Mapping[str, AudioTokenize
         AudioError: a recording of the data cannot be used.
         OSError: a model cannot be had.
     """
-    folder, device = Path(config.output), find_device(config.device)
+    folder, device = Path(config.output_dir), find_device(config.device)
     with locked_folder(folder):
         originals = _write_originals(config, folder)
         judges = SpeechJudges(
@@ -141,16 +142,17 @@ def measure(config: ReconstructionConfig, tokenizers: Mapping[str, AudioTokenize
         )
         truth_paths = {original.id: original.path for original in originals}
         rows = {TRUTH: _judge(config, judges, originals, truth_paths, folder / "ground_truth")}
-        for name, source in tokenizer_names(config.tokenizers).items() if tokenizers is None else tokenizers.items():
+        sources = tokenizer_names(config.audio_tokenizers) if tokenizers is None else tokenizers
+        for name, source in sources.items():
             tokenizer = _load(source, device) if isinstance(source, str) else source
-            place = folder / name
-            facts = _facts(tokenizer, config)
-            check_identity(place, facts)
+            row_folder = folder / name
+            identity = _identity(tokenizer, config)
+            check_identity(row_folder, identity)
             paths, failures = _reconstruct_all(
-                config, tokenizer, originals, place / "wavs", facts["speaker_encoder"], device
+                config, tokenizer, originals, row_folder / "wavs", identity["speaker_encoder"], device
             )
-            row = _judge(config, judges, originals, paths, place)
-            rows[name] = row | {"tokenizer": facts, "bitrate_bps": facts["bitrate_bps"], "failures": failures}
+            row = _judge(config, judges, originals, paths, row_folder)
+            rows[name] = row | {"tokenizer": identity, "bitrate_bps": identity["bitrate_bps"], "failures": failures}
         result = {
             "benchmark": "reconstruction",
             "data": {"file": Path(config.data).name, "sha256": open_manifest(config.data).fingerprint},
@@ -164,10 +166,10 @@ def measure(config: ReconstructionConfig, tokenizers: Mapping[str, AudioTokenize
 
 
 def _load(source: str, device: str) -> AudioTokenizer:
-    return UniAudioTokenizer.from_pretrained(tokenizer_or_mini(source), encoder_only=True, device=device).eval()
+    return UniAudioTokenizer.from_pretrained(audio_tokenizer_or_mini(source), encoder_only=True, device=device).eval()
 
 
-def _facts(tokenizer: Any, config: ReconstructionConfig) -> dict[str, Any]:
+def _identity(tokenizer: Any, config: ReconstructionConfig) -> dict[str, Any]:
     """What decides the sound, and how many bits it takes."""
     encoder = None
     size = getattr(getattr(tokenizer, "decoder", None), "speaker_size", None)
@@ -195,8 +197,8 @@ def _write_originals(config: ReconstructionConfig, folder: Path) -> list[Origina
     originals: list[Original] = []
     for index in range(len(manifest)):
         record = manifest[index]
-        facts = record if isinstance(record, Mapping) else {}
-        if config.split is not None and facts.get("split") != config.split:
+        metadata = record if isinstance(record, Mapping) else {}
+        if config.split is not None and metadata.get("split") != config.split:
             continue
         if config.limit is not None and len(originals) == config.limit:
             break
@@ -206,7 +208,7 @@ def _write_originals(config: ReconstructionConfig, folder: Path) -> list[Origina
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             save_audio(path, waveform, sample_rate)
-        text = next((facts[key] for key in TEXT_KEYS if isinstance(facts.get(key), str)), None)
+        text = next((metadata[key] for key in TEXT_KEYS if isinstance(metadata.get(key), str)), None)
         originals.append(Original(f"{len(originals):06d}", str(path), text))
     if not originals:
         raise ValueError(f"{config.data} holds no recordings" + (f" of split {config.split!r}" if config.split else ""))
@@ -251,17 +253,18 @@ def _judge(
     )
     distances = [_distances(config, paths[original.id], original.path) for original in there]
     with_text = {original.id: original.text for original in originals if original.text is not None}
-    heard = {one.id: one.hypothesis for one in verdicts if one.hypothesis is not None and one.id in with_text}
-    asked = with_text if heard or not there else {}
+    transcripts = {one.id: one.hypothesis for one in verdicts if one.hypothesis is not None and one.id in with_text}
+    # Where nobody listened there are no words to score.
+    texts = with_text if transcripts or not there else {}
     return {
         "n_items": len(originals),
-        "predictions": file_identity(folder / VERDICTS_NAME, config.output),
+        "predictions": file_identity(folder / VERDICTS_NAME, config.output_dir),
         "missing": sorted({original.id for original in originals} - {original.id for original in there}),
         "num_without_text": len(originals) - len(with_text),
         **verdict_figures(verdicts),
         **{metric: mean_and_count([own[metric] for own in distances])["mean"] for metric in config.metrics},
         "distances": [{"id": original.id, **own} for original, own in zip(there, distances, strict=True)],
-        **word_figures(asked, heard, config.language, folder),
+        **word_figures(texts, transcripts, config.language, folder),
     }
 
 

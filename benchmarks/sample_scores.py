@@ -2,8 +2,8 @@
 
 Every step is a command that a user types as well; each is printed before it runs. What is complete is not made again::
 
-    python benchmarks/sample_scores.py --output runs/scores
-    python benchmarks/sample_scores.py --model runs/first/model --tokenizer my-tokenizer --output runs/scores
+    python benchmarks/sample_scores.py --output-dir runs/scores
+    python benchmarks/sample_scores.py --model runs/first/model --audio-tokenizer my-tokenizer --output-dir runs/scores
 
 The clips are few: the figures show that a model works and where it fails, and do not rank models.
 """
@@ -12,51 +12,49 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from audiollm.benchmarks import attribute_control, mmar, mmau, mmsu, reconstruction, seed_tts, sound_classes, stability
 from audiollm.benchmarks.codes import files
 from audiollm.benchmarks.codes.features import load_encoder
 from audiollm.benchmarks.harness.actions import Actions
+from audiollm.benchmarks.harness.identity import check_identity
 from audiollm.benchmarks.leaderboard.board import build_leaderboard
 from audiollm.benchmarks.leaderboard.page import write_pages
-from audiollm.benchmarks.models.endpoint import wav_file
 from audiollm.benchmarks.questions.actions import CustomSetConfig
 from audiollm.benchmarks.questions.registry import BENCHMARKS
 from audiollm.benchmarks.questions.run import QuestionRun
-from audiollm.benchmarks.speech.synthesis import check_identity
+from audiollm.data.audio.writing import wav_file
 from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER
 from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_lines import Record, read_json_lines, write_json_lines
 from audiollm.data.labelling.by_rules import label_by_rules
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.environment import find_device
 from audiollm.program import run_program
 
-LANGUAGE = "en"
+LANGUAGE: Final = "en"
 QUESTION_ACTIONS = {"mmau": mmau.ACTIONS, "mmar": mmar.ACTIONS, "mmsu": mmsu.ACTIONS}
 
 logger = logging.getLogger(__name__)
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleScoresConfig:
     """What is scored."""
 
-    output: str = "runs/scores"
+    output_dir: str = "runs/scores"
     """Folder for data and results; the leaderboard is ``results/leaderboard.md`` in it."""
     model: str = "mini"
     """Audio-LLM folder or Hub id."""
-    tokenizer: str = "mini"
+    audio_tokenizer: str = "mini"
     """Audio tokenizer folder or Hub id, for reconstruction, clustering, probing and stability."""
     judge: str | None = None
     """Who hears gender, age and emotion, see ``audiollm bench attribute-control``; pitch and speed are measured."""
@@ -99,9 +97,9 @@ def run_all(config: SampleScoresConfig) -> None:
         ValueError: if the folder holds the scores of another model or setting.
         OSError: if a checkpoint or a file is missing.
     """
-    output = Path(config.output)
-    check_identity(output, {name: value for name, value in asdict(config).items() if name != "output"})
-    for step in itertools.chain(data_steps(output, config.tokenizer), score_steps(output, config)):
+    output = Path(config.output_dir)
+    check_identity(output, {name: value for name, value in asdict(config).items() if name != "output_dir"})
+    for step in itertools.chain(data_steps(output, config.audio_tokenizer), score_steps(output, config)):
         sys.stdout.write(f"\n$ audiollm {shlex.join(step.command)}\n")
         sys.stdout.flush()
         step.run()
@@ -120,13 +118,13 @@ def data_steps(output: Path, tokenizer: str) -> Iterator[Step]:
         yield Step(["label", str(SAMPLE_FOLDER), str(labels)], partial(label_by_rules, SAMPLE_FOLDER, labels))
     for name, benchmark in BENCHMARKS.items():
         if not (data / name / benchmark.file_names[0]).exists():
-            made = CustomSetConfig(data=str(labels), split="test", output=str(data / name))
+            made = CustomSetConfig(data=str(labels), split="test", output_dir=str(data / name))
             yield bench_step(name, QUESTION_ACTIONS[name], made, "make")
-    tested = [record for record in _read(labels) if record["split"] == "test"]
+    tested = [record for record in read_json_lines(labels) if record["split"] == "test"]
     sounds, speech = data / "sounds.jsonl", data / "speech.jsonl"
-    _write(sounds, [record for record in tested if record["sound_type"] == "sound"])
-    _write(speech, [record for record in tested if record.get("language") == LANGUAGE])
-    write_meta(_read(speech), data / "seed-tts")
+    write_json_lines(sounds, [record for record in tested if record["sound_type"] == "sound"])
+    write_json_lines(speech, [record for record in tested if record.get("language") == LANGUAGE])
+    write_meta(list(read_json_lines(speech)), data / "seed-tts")
     if not codes.exists():
         command = ["tokenize", str(sounds), str(codes), "--audio-tokenizer", tokenizer]
         yield Step(command, lambda: tokenize_corpus(sounds, load_encoder(tokenizer, find_device()), codes))
@@ -159,7 +157,7 @@ def score_steps(output: Path, config: SampleScoresConfig) -> Iterator[Step]:
             model=config.model,
             data=str(data / name),
             prompt=config.prompt,
-            output=str(results / name),
+            output_dir=str(results / name),
             limit=config.limit,
         )
         yield bench_step(name, actions, asked)
@@ -168,18 +166,18 @@ def score_steps(output: Path, config: SampleScoresConfig) -> Iterator[Step]:
         meta=str(data / "seed-tts" / "meta.lst"),
         language=LANGUAGE,
         seeds=config.seeds,
-        output=str(results / "seed-tts"),
+        output_dir=str(results / "seed-tts"),
         limit=config.limit,
     )
     yield bench_step("seed-tts", seed_tts.ACTIONS, spoken)
     controlled = attribute_control.AttributeControlConfig(
-        model=config.model, output=str(results / "attribute-control"), judge=config.judge
+        model=config.model, output_dir=str(results / "attribute-control"), judge=config.judge
     )
     yield bench_step("attribute-control", attribute_control.ACTIONS, controlled)
     kept = reconstruction.ReconstructionConfig(
-        tokenizers=(config.tokenizer,),
+        audio_tokenizers=(config.audio_tokenizer,),
         data=str(data / "speech.jsonl"),
-        output=str(results / "reconstruction"),
+        output_dir=str(results / "reconstruction"),
         limit=config.limit,
     )
     yield bench_step("reconstruction", reconstruction.ACTIONS, kept)
@@ -187,11 +185,11 @@ def score_steps(output: Path, config: SampleScoresConfig) -> Iterator[Step]:
     yield bench_step("clustering", files.ACTIONS, clustered)
     labels = str(data / "labels.jsonl")
     probed = sound_classes.SoundClassesConfig(
-        data=labels, tokenizer=config.tokenizer, sound_type="sound", output=str(results / "probing.json")
+        data=labels, audio_tokenizer=config.audio_tokenizer, sound_type="sound", output=str(results / "probing.json")
     )
     yield bench_step("probing", sound_classes.ACTIONS, probed)
     stable = stability.StabilityConfig(
-        data=labels, tokenizer=config.tokenizer, split="test", output=str(results / "stability.json")
+        data=labels, audio_tokenizer=config.audio_tokenizer, split="test", output=str(results / "stability.json")
     )
     yield bench_step("stability", stability.ACTIONS, stable)
     yield Step(["report", str(results)], partial(report, results))
@@ -208,16 +206,6 @@ def report(results: Path) -> None:
         for trace in row.traces:
             if trace.problem is not None:
                 logger.warning("not traceable: %s, %s: %s", row.source, row.model, trace.problem)
-
-
-def _read(path: Path) -> list[Record]:
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-def _write(path: Path, records: Sequence[Record]) -> None:
-    with atomic_write(path) as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 Every recording, transcript and verdict is kept; a run that was stopped goes on. Examples::
 
-    python benchmarks/seed_tts.py --meta en/meta.lst --language en --model mini --output results/seed-tts-en
-    python benchmarks/seed_tts.py --meta zh/meta.lst --language zh --wavs their_wavs --output results/theirs
-    accelerate launch benchmarks/seed_tts.py --meta en/meta.lst --language en --seeds 0,1,2 --output results/three
+    python benchmarks/seed_tts.py --meta en/meta.lst --language en --model mini --output-dir results/seed-tts-en
+    python benchmarks/seed_tts.py --meta zh/meta.lst --language zh --wavs their_wavs --output-dir results/theirs
+    accelerate launch benchmarks/seed_tts.py --meta en/meta.lst --language en --seeds 0,1,2 --output-dir results/three
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, show_facts, write_figures
-from audiollm.benchmarks.harness.identity import file_identity
+from audiollm.benchmarks.harness.identity import check_identity, file_identity
 from audiollm.benchmarks.harness.processes import LaunchedProcesses, launched_processes
 from audiollm.benchmarks.metrics.seed_tts_wer.pairs import read_pairs, score_pairs
 from audiollm.benchmarks.metrics.seed_tts_wer.text import Language
@@ -26,7 +26,7 @@ from audiollm.benchmarks.speech.judges.judging import NONE, SpeechJudges, Spoken
 from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
 from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem, SpeechList, missing_recordings, read_meta
 from audiollm.benchmarks.speech.seed_tts_voices import score_vector_file
-from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, check_identity, synthesise
+from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, synthesise
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
 from audiollm.data.files.lock import locked_folder
@@ -46,7 +46,7 @@ class SeedTTSConfig:
     """The list, such as en/meta.lst of the data set; paths in it are relative to it."""
     language: Language
     """Of the texts."""
-    output: str
+    output_dir: str
     """Folder for recordings, transcripts and result.json."""
     model: str = "mini"
     """Audio-LLM folder or Hub id, with a waveform decoder; the embedded one if not given."""
@@ -137,7 +137,7 @@ def measure(config: SeedTTSConfig, system: SpeechSystem | None = None) -> dict[s
     missing = missing_recordings(items)
     if missing:
         raise OSError(f"{len(missing)} recordings of {config.meta} are missing, such as {missing[0]}")
-    folder = Path(config.output)
+    folder = Path(config.output_dir)
     if not processes.is_main:
         _speak_all(config, system, listed, items, folder, processes)
         return None
@@ -196,11 +196,11 @@ def _judge_all(
     )
     runs = []
     for seed in config.seeds if config.wavs is None else (0,):
-        place = folder / f"seed{seed}" if config.wavs is None else folder
-        wavs = place / "wavs" if config.wavs is None else Path(config.wavs)
+        run_folder = folder / f"seed{seed}" if config.wavs is None else folder
+        wavs = run_folder / "wavs" if config.wavs is None else Path(config.wavs)
         paths = {item.id: str(wavs / item.file_name) for item in items}
-        run = _judge_recordings(judges, items, paths, place, config.language)
-        runs.append({"seed": seed, "predictions": file_identity(place / VERDICTS_NAME, folder)} | run)
+        run = _judge_recordings(judges, items, paths, run_folder, config.language)
+        runs.append({"seed": seed, "predictions": file_identity(run_folder / VERDICTS_NAME, folder)} | run)
     truths = {item.id: item.truth for item in items if item.truth is not None}
     truth = None
     if truths:
@@ -245,9 +245,10 @@ def _judge_recordings(
     similarity = figures["similarity"]
     if similarity["n"]:
         similarity["printed"] = printed_lines(similarity["mean"], similarity["variance"])
-    heard = {verdict.id: verdict.hypothesis for verdict in verdicts if verdict.hypothesis is not None}
-    asked = {item.id: item.text for item in items} if heard or not there else {}  # nobody listened: no words to score
-    return figures | word_figures(asked, heard, language, folder)
+    transcripts = {verdict.id: verdict.hypothesis for verdict in verdicts if verdict.hypothesis is not None}
+    # Where nobody listened there are no words to score.
+    texts = {item.id: item.text for item in items} if transcripts or not there else {}
+    return figures | word_figures(texts, transcripts, language, folder)
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Whether a tokenizer's codes tell kinds of sound apart: clustering and probing of labelled clips, encoded once.
+"""Clustering and probing of labelled clips, encoded once: whether a tokenizer's codes tell kinds of sound apart.
 
 Clips come from records with ``audio``, a class and ``split`` (probes learn from ``train`` and are judged on the rest),
 or from a folder of ESC-50 (each of its five folds is held out once). Examples::
 
-    python benchmarks/sound_classes.py --tokenizer tokenizer --data clips.jsonl --sound_type sound --output classes.json
-    python benchmarks/sound_classes.py --tokenizer tokenizer --data ESC-50-master --esc10 true
+    python benchmarks/sound_classes.py --audio-tokenizer folder --data clips.jsonl --sound-type sound --output all.json
+    python benchmarks/sound_classes.py --audio-tokenizer folder --data ESC-50-master --esc10
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SoundClassesConfig:
 
     data: str
     """Clips with a class: records with ``audio``, a class and ``split`` (JSONL, parquet, …), or a folder of ESC-50."""
-    tokenizer: str = "mini"
+    audio_tokenizer: str = "mini"
     """Audio tokenizer folder or Hub id; the embedded one if not given."""
     label_key: str = "label"
     """Key of the class in the records."""
@@ -73,7 +73,7 @@ def measure(config: SoundClassesConfig) -> dict[str, Any]:
         esc10=config.esc10,
     )
     device = find_device(config.device)
-    tokenizer = load_encoder(config.tokenizer, device)
+    tokenizer = load_encoder(config.audio_tokenizer, device)
     features = encode_clips(tokenizer, [clip.load(tokenizer.sample_rate) for clip in clips], tokenizer.sample_rate)
     labels = [clip.label for clip in clips]
     parts = held_out_parts(clips)

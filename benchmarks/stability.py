@@ -1,9 +1,9 @@
-"""How stable a tokenizer's codes are: encodes clips clean and under many conditions, and counts what changes.
+"""Stability of a tokenizer's codes: encodes clips clean and under many conditions, and counts what changes.
 
 Example::
 
-    python benchmarks/stability.py --tokenizer tokenizer --data clips.jsonl --split test --output stability.json
-    python benchmarks/stability.py --tokenizer tokenizer --data clips.jsonl --conditions "[white:20, shift:0.5, mp3]"
+    python benchmarks/stability.py --audio-tokenizer tokenizer --data clips.jsonl --split test --output stability.json
+    python benchmarks/stability.py --audio-tokenizer tokenizer --data clips.jsonl --conditions white:20,shift:0.5,mp3
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class StabilityConfig:
 
     data: str
     """Clips: records with ``audio`` (JSONL, parquet, …)."""
-    tokenizer: str = "mini"
+    audio_tokenizer: str = "mini"
     """Audio tokenizer folder or Hub id; the embedded one if not given."""
     split: str | None = None
     """Only records whose ``split`` is this."""
@@ -88,7 +88,7 @@ def _record(manifest: Manifest, number: int) -> Mapping[str, Any]:
 def measure(config: StabilityConfig) -> dict[str, Any]:
     """Loads tokenizer and clips; returns all figures."""
     device = find_device(config.device)
-    tokenizer = load_encoder(config.tokenizer, device)
+    tokenizer = load_encoder(config.audio_tokenizer, device)
     waveforms, types = read_clips(config, tokenizer.sample_rate)
     rows = token_stability(
         tokenizer, waveforms, tokenizer.sample_rate, config.conditions, sound_types=types, seed=config.seed

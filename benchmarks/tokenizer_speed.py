@@ -11,30 +11,25 @@ distances with the entries' norms anew. Example::
 from __future__ import annotations
 
 import copy
-import json
+import logging
 import os
 import platform
-import statistics
-import sys
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jsonargparse import auto_cli, set_parsing_settings
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from transformers import WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import WhisperEncoderLayer
+from torch import Tensor
 
-from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
-from audiollm.tokenizer.configuration import SAMPLE_RATE
+from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
+from audiollm.benchmarks.speed.plain.encoder import PlainEncoder
+from audiollm.benchmarks.speed.timing import PartTimer, in_turns, now, path_figures
+from audiollm.environment import find_device
+from audiollm.program import run_program
+from audiollm.tokenizer.configuration import SAMPLE_RATE, UniAudioTokenizerConfig
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,121 +60,14 @@ class TokenizerSpeedConfig:
     """Also time encode() in these forms: bfloat16, compiled."""
     num_threads: int | None = None
     """Threads of torch; its own choice if not given."""
-    device: str = "cpu"
-    """Where to run."""
+    device: str | None = None
+    """Torch device; the first GPU when there is one."""
     seed: int = 0
     """For weights and noise."""
     output: str | None = None
     """File for the figures as JSON."""
     json: bool = False
-    """Write the figures to standard output as JSON instead of tables."""
-
-
-class PartTimer:
-    """Adds up the seconds spent in named parts."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.device = device
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        start = now(self.device)
-        yield
-        self.seconds[name] += now(self.device) - start
-
-    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*arguments: Any, **options: Any) -> Any:
-            with self.part(name):
-                return function(*arguments, **options)
-
-        return timed
-
-
-class PlainPath(nn.Module):
-    """The same arithmetic without any care for speed, on copies of a tokenizer's weights."""
-
-    def __init__(self, model: UniAudioTokenizer) -> None:
-        super().__init__()
-        config = model.config
-        self.config = config
-        self.extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
-        self.layers = nn.ModuleList(WhisperEncoderLayer(config) for _ in range(config.encoder_layers))
-        self.layers.load_state_dict(model.encoder.layers.state_dict())
-        self.conv1, self.conv2 = copy.deepcopy(model.encoder.conv1), copy.deepcopy(model.encoder.conv2)
-        self.layer_norm = nn.LayerNorm(config.d_model)
-        self.positions, self.code_positions = model.encoder.embed_positions, model.code_positions
-        self.entries_VD = model.codebook.weight.detach()
-        self.sae = plain_linears(copy.deepcopy(model.sae)) if model.sae is not None else None
-        self.timer = PartTimer(model.device)
-
-    @torch.no_grad()
-    def encode(self, waveforms: list[Tensor], batch_size: int) -> list[list[int]]:
-        """Encodes 16 kHz clips; segments are batched in the given order."""
-        length, stride = self.config.segment_samples, self.config.token_stride
-        pieces = [(index, piece) for index, clip in enumerate(waveforms) for piece in clip.split(length)]
-        codes: list[list[int]] = [[] for _ in waveforms]
-        for first in range(0, len(pieces), batch_size):
-            batch = pieces[first : first + batch_size]
-            with self.timer.part("log-mel"):
-                inputs = self.extractor(
-                    [piece.numpy() for _, piece in batch],
-                    sampling_rate=SAMPLE_RATE,
-                    padding="longest",
-                    pad_to_multiple_of=stride,
-                    truncation=False,
-                    return_attention_mask=True,
-                    return_tensors="pt",
-                )
-            codes_BT = self.run(inputs.input_features.to(self.entries_VD), inputs.attention_mask)
-            for (index, piece), row in zip(batch, codes_BT.tolist(), strict=True):
-                codes[index] += row[: -(-len(piece) // stride)]
-        return codes
-
-    def run(self, features_BMF: Tensor, mask_BF: Tensor) -> Tensor:
-        """Runs all layers, those behind the quantizer too; returns codes ``[B, T]``."""
-        config = self.config
-        with self.timer.part("convolutions"):
-            hidden = F.gelu(self.conv2(F.gelu(self.conv1(features_BMF)))).transpose(1, 2)
-            hidden = hidden + self.positions.weight[: hidden.shape[1]]
-            hidden = F.avg_pool1d(hidden.transpose(1, 2), config.pooling_factor).transpose(1, 2)
-        mask_BT = mask_BF[:, :: 2 * config.pooling_factor].to(hidden)
-        bias = (1 - mask_BT)[:, None, None, :] * torch.finfo(hidden.dtype).min
-        codes, shallow = torch.zeros(0), hidden
-        for position, layer in enumerate(self.layers, start=1):
-            part = "layers up to the quantizer" if position <= config.quantize_position else "layers behind it"
-            with self.timer.part(part):
-                hidden = layer(hidden, bias)
-            if position == config.encoder_residual_source_position:
-                shallow = hidden
-            if self.sae is not None and position == config.encoder_residual_target_position:
-                with self.timer.part("SAE"):
-                    hidden, _ = self.sae(hidden, shallow)
-            if position == config.quantize_position:
-                with self.timer.part("quantizer"):
-                    codes = self.quantize(hidden)
-                    hidden = F.embedding(codes, self.entries_VD) + self.code_positions.weight[: hidden.shape[1]]
-        with self.timer.part("layers behind it"):
-            self.layer_norm(hidden)
-        return codes
-
-    def quantize(self, hidden_BTD: Tensor) -> Tensor:
-        """Spells out |x|² + |e|² - 2 x·e for all entries."""
-        rows_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
-        distances_NV = (
-            rows_ND.square().sum(dim=1, keepdim=True)
-            + self.entries_VD.square().sum(dim=1)
-            - 2 * rows_ND @ self.entries_VD.t()
-        )
-        return distances_NV.argmin(dim=1).view(hidden_BTD.shape[:2])
-
-
-def plain_linears(module: nn.Module) -> nn.Module:
-    """Turns this package's linear layers into torch's own, in place."""
-    for child in module.modules():
-        if isinstance(child, nn.Linear):
-            child.__class__ = nn.Linear
-    return module
+    """Print the figures as JSON instead of tables."""
 
 
 def build_model(config: TokenizerSpeedConfig) -> UniAudioTokenizer:
@@ -211,7 +99,7 @@ def build_model(config: TokenizerSpeedConfig) -> UniAudioTokenizer:
         model.codebook.weight.copy_(
             rows_ND[drawn_V] + 0.3 * spread_D * torch.randn(config.codebook_size, len(spread_D))
         )
-    return model.to(config.device)
+    return model
 
 
 def make_clips(seconds: list[float], seed: int) -> list[Tensor]:
@@ -224,25 +112,6 @@ def make_clips(seconds: list[float], seed: int) -> list[Tensor]:
         waveform = waveform * (0.1 + 0.09 * torch.sin(places * 7)) + 0.2 * torch.sin(places**1.5 * 600)
         clips.append(waveform)
     return clips
-
-
-def now(device: torch.device) -> float:
-    """Returns a wall clock in seconds, after all queued work of a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def in_turns(paths: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Times each path ``rounds`` times, alternating, after one run of each that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in paths}
-    for number in range(rounds + 1):
-        for name, run in paths.items():
-            start = now(device)
-            run()
-            if number:
-                seconds[name].append(now(device) - start)
-    return seconds
 
 
 def parts_of_encode(model: UniAudioTokenizer, clips: list[Tensor]) -> dict[str, float]:
@@ -292,7 +161,7 @@ def make_variant(model: UniAudioTokenizer, name: str) -> UniAudioTokenizer:
 
 def compare(model: UniAudioTokenizer, clips: list[Tensor], config: TokenizerSpeedConfig) -> dict[str, Any]:
     """Times all paths on one set of clips."""
-    plain = PlainPath(model).to(model.device).eval()
+    plain = PlainEncoder(model).to(model.device).eval()
     paths: dict[str, Callable[[], list[list[int]]]] = {
         "plain": lambda: plain.encode(clips, config.plain_batch_size),
         "encode": lambda: model.encode(clips, SAMPLE_RATE).tolist(),
@@ -308,15 +177,8 @@ def compare(model: UniAudioTokenizer, clips: list[Tensor], config: TokenizerSpee
     return {
         "audio_seconds": audio_seconds,
         "paths": {
-            name: {
-                "min_seconds": min(own),
-                "median_seconds": statistics.median(own),
-                "real_time_factor": statistics.median(own) / audio_seconds,
-                "speedup_min": min(seconds["plain"]) / min(own),
-                "speedup_median": statistics.median(seconds["plain"]) / statistics.median(own),
-                "share_of_codes_changed_from_encode": share_changed(codes["encode"], codes[name]),
-            }
-            for name, own in seconds.items()
+            name: figures | {"share_of_codes_changed_from_encode": share_changed(codes["encode"], codes[name])}
+            for name, figures in path_figures(seconds, audio_seconds).items()
         },
         "parts_seconds": {"plain": dict(plain.timer.seconds), "encode": parts_of_encode(model, clips)},
         "distinct_codes": len({code for row in codes["encode"] for code in row}),
@@ -327,17 +189,18 @@ def measure(config: TokenizerSpeedConfig) -> dict[str, Any]:
     """Runs the comparison on one long file and on many of different lengths."""
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    model = build_model(config)
+    device = find_device(config.device)
+    model = build_model(config).to(device)
     generator = torch.Generator().manual_seed(config.seed)
     lengths = (1 + 29 * torch.rand(config.num_files, generator=generator)).tolist()
     return {
-        "config": asdict(config),
+        "config": recorded_config(config, device=device),
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "load_average": os.getloadavg(),
-            "device": torch.cuda.get_device_name(config.device) if config.device.startswith("cuda") else "cpu",
+            "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
             "torch": torch.__version__,
         },
         f"one file of {config.long_seconds:g} s": compare(model, make_clips([config.long_seconds], seed=2), config),
@@ -369,18 +232,15 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
     console.print(results["machine"])
 
 
-def main() -> None:
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    config = auto_cli(TokenizerSpeedConfig, as_positional=False)
+def run(config: TokenizerSpeedConfig) -> None:
+    """Times all paths, writes the figures down and shows them."""
     results = measure(config)
-    text = json.dumps(results, indent=2)
-    if config.output is not None:
-        Path(config.output).write_text(text + "\n", encoding="utf-8")
+    write_figures(results, config.output)
     if config.json:
-        sys.stdout.write(text + "\n")
+        print_json(results)
     else:
         print_tables(results, Console())
 
 
 if __name__ == "__main__":
-    main()
+    run_program(TokenizerSpeedConfig, run, level=logging.WARNING)

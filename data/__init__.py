@@ -1,9 +1,10 @@
-"""Data: audio files, conversation records, batches, and corpora turned into codes.
+"""Data: audio files, conversation records, batches, corpora turned into codes, and descriptions of what is heard.
 
-Reading order: ``audio`` (any file to a waveform) → ``conversation_record`` (the training record) →
-``conversation_parsing`` (its checks) → ``conversation`` (files and data sets of records) → ``corpus`` (recordings to
-codes) → ``collation`` (examples to a batch). ``manifest`` opens the files that records lie in.
+Reading order: ``manifest`` (records from wherever they lie) → ``audio/`` (any file to a waveform) → ``conversation/``
+(the training record) → ``tokenizing/`` (recordings to codes) → ``collation`` (examples to a batch).
 
-Descriptions of clips: ``sap`` (the record) → ``sap_rules`` (from labels) → ``labelling`` (from models that listen)
-→ ``sap_questions`` and ``sap_conversations`` (what can be asked of them).
+Descriptions of clips: ``sap/`` (the record) → ``labelling/`` (from known labels, or from models that listen) →
+``sap/question_records`` (what can be asked of them). Speech in a voice: ``voices/``. Recordings to start with:
+``corpora/``; models to start from: ``pretrained/``; both come in packages (``packages``). Models that label and judge:
+``chat/``. Ground for all: ``files/``, ``records``, ``prompts``, ``sampling``, ``plugins``, ``resumable_output``.
 """

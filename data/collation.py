@@ -62,11 +62,11 @@ def collate(
     if with_labels:
         batch["labels"] = torch.full(size, IGNORED_LABEL)
     for row, (example, length) in enumerate(zip(examples, lengths, strict=True)):
-        place = slice(0, length) if padding_side == "right" else slice(padded_length - length, padded_length)
-        batch["input_ids"][row, place] = torch.as_tensor(example["input_ids"], dtype=torch.int64)
-        batch["attention_mask"][row, place] = 1
+        columns = slice(0, length) if padding_side == "right" else slice(padded_length - length, padded_length)
+        batch["input_ids"][row, columns] = torch.as_tensor(example["input_ids"], dtype=torch.int64)
+        batch["attention_mask"][row, columns] = 1
         if with_labels:
-            batch["labels"][row, place] = torch.as_tensor(example["labels"], dtype=torch.int64)
+            batch["labels"][row, columns] = torch.as_tensor(example["labels"], dtype=torch.int64)
     return batch
 
 

@@ -99,6 +99,7 @@ class JsonLines(Manifest):
         self._blank_lines = array("q")  # numbers of records that come before each blank line
         digest = hashlib.sha256()
         position = 0
+        # Bytes on purpose: offsets count them, and lines of text also end at characters inside JSON texts (U+2028).
         with open(self._path, "rb") as file:
             for line in file:
                 digest.update(line)
@@ -128,7 +129,7 @@ class JsonLines(Manifest):
             file.seek(self._offsets[index])
             line = file.readline()
         try:
-            text = line.decode("utf-8-sig").strip()
+            text = line.decode("utf-8-sig").strip()  # -sig: editors of Windows put a byte order mark before UTF-8
             if self._plain_paths and not text.startswith(("{", "[", '"')):
                 return text
             return json.loads(text)
@@ -216,6 +217,7 @@ class Rows(Manifest):
         digest = hashlib.sha256()
         for table in self._rows.iter(batch_size=FINGERPRINT_ROWS):
             digest.update(repr(table.schema.remove_metadata()).encode())
+            # How rows lie in chunks, and what metadata say of them, is not their content.
             for batch in table.combine_chunks().to_batches():
                 digest.update(batch.serialize())
         return digest.hexdigest()
@@ -240,25 +242,25 @@ class Joined(Manifest):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def _place(self, index: int) -> tuple[Manifest, int]:
+    def _locate(self, index: int) -> tuple[Manifest, int]:
         number = bisect_right(self._ends, index)
         return self._parts[number], index - (self._ends[number - 1] if number else 0)
 
     def where(self, index: int) -> str:
-        part, place = self._place(index)
-        return part.where(place)
+        part, inner_index = self._locate(index)
+        return part.where(inner_index)
 
     def base_dir(self, index: int) -> str | None:
-        part, place = self._place(index)
-        return part.base_dir(place)
+        part, inner_index = self._locate(index)
+        return part.base_dir(inner_index)
 
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256("\n".join(part.fingerprint for part in self._parts).encode()).hexdigest()
 
     def _record(self, index: int) -> Any:
-        part, place = self._place(index)
-        return part[place]
+        part, inner_index = self._locate(index)
+        return part[inner_index]
 
 
 def open_manifest(

@@ -136,6 +136,7 @@ class PartialOutput:
         entry = {"index": index, "source": source, "reason": reason, **(details or {})}
         with open(self.rejected_path, "ab") as file:
             file.write(_line(entry))
+            # On the disk before any record that follows: `resume` counts on the order, also after a power cut.
             file.flush()
             os.fsync(file.fileno())
         return entry
@@ -160,6 +161,12 @@ class PartialOutput:
             os.replace(self._path, self._output)
         sync_folder(self._output.parent)
         self._settings_path.unlink()
+
+
+def shard_path(output: str | os.PathLike[str], shard: int, num_shards: int) -> Path:
+    """Returns where a shard is written: ``codes-00000-of-00004.jsonl``; one shard alone keeps the plain name."""
+    path = Path(output)
+    return path if num_shards == 1 else path.with_name(f"{path.stem}-{shard:05d}-of-{num_shards:05d}{path.suffix}")
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -1,24 +1,54 @@
-"""What the pages say can be done: links lead somewhere, code parses, imports and commands exist."""
+"""What the pages say can be done: links lead somewhere, code imports, every command is understood, cheap ones run."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import inspect
+import json
 import re
+import runpy
+import shlex
+import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import jsonargparse
 import pytest
+import soundfile as sf
 
-from audiollm.cli.app import COMMANDS
+from audiollm import program
+from audiollm.cli import app, main
+from audiollm.mini import mini_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FOLDERS = "tokenizer|data|audiollm|benchmarks|training|docs|tests"
+OTHERS = {"lmms_eval", "sha256sum"}  # programs that are not ours, and not part of the installation
 
 
 def code_blocks(page: Path, language: str) -> list[str]:
     return [body for found, body in FENCE.findall(page.read_text(encoding="utf-8")) if found == language]
+
+
+def documented_commands() -> dict[str, list[str]]:
+    """Every command of every page, as it stands there → its words, without variables, comments and ellipses."""
+    commands = {}
+    for page in PAGES:
+        for block in code_blocks(page, "bash"):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = [word for word in shlex.split(line, comments=True) if word != "…"]
+                while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                    words.pop(0)
+                if words:
+                    commands[" ".join(line.split())] = words
+    return commands
+
+
+COMMANDS = documented_commands()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -30,8 +60,29 @@ def test_links_lead_to_files(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_are_named_exist(page: Path) -> None:
-    named = re.findall(rf"`((?:{FOLDERS})/[\w/.-]+\.\w+)`", page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(rf"`((?:{FOLDERS})/[\w/.-]+\.\w+)`", text)
     assert [name for name in named if not (ROOT / name).exists()] == []
+    modules = set(re.findall(r"`(audiollm(?:\.\w+)+)`", text)) - entry_point_groups()
+    assert [name for name in modules if resolve(name) is None] == []
+
+
+@functools.cache
+def entry_point_groups() -> set[str]:
+    """What plug-ins are found under, which looks like the name of a module."""
+    sources = [
+        path.read_text(encoding="utf-8") for name in ("data", "benchmarks") for path in (ROOT / name).rglob("*.py")
+    ]
+    return {group for source in sources for group in re.findall(r"\"(audiollm\.\w+)\"", source)}
+
+
+def resolve(dotted: str) -> Any:
+    """What a dotted name stands for, a module or something in one; None if there is no such thing."""
+    try:
+        return import_module(dotted)
+    except ModuleNotFoundError:
+        module, _, name = dotted.rpartition(".")
+        return getattr(resolve(module), name, None) if module else None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -44,13 +95,181 @@ def test_python_parses_and_its_imports_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_exist(page: Path) -> None:
+def test_commands_named_in_prose_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    commands = re.findall(r"^audiollm ([\w-]+)", "\n".join(code_blocks(page, "bash")), re.MULTILINE)
-    commands += re.findall(r"`audiollm ([\w-]+)", text)
-    assert set(commands) <= {*COMMANDS, "bench"}
+    assert set(re.findall(r"`audiollm ([\w-]+)", text)) <= {*app.COMMANDS, "bench"}
     scripts = re.findall(rf"(?:python|launch[^\n]*?) ((?:{FOLDERS})/\w+\.py)", text)
     assert [script for script in scripts if not (ROOT / script).exists()] == []
-    targets = re.findall(r"^(?:make|`make) (\w+)", text, re.MULTILINE) + re.findall(r"`make (\w+)", text)
-    makefile = (ROOT / "Makefile").read_text()
-    assert [target for target in targets if f"\n{target}:" not in makefile] == []
+    goals = re.findall(r"`make (\w+)", text)
+    assert [goal for goal in goals if goal not in make_goals()] == []
+
+
+# --- every command is understood --------------------------------------------------------------------------------------
+
+
+@functools.cache
+def make_goals() -> set[str]:
+    return set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@functools.cache
+def extras() -> set[str]:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = text.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    return set(re.findall(r"^([\w-]+) = ", section, re.MULTILINE))
+
+
+class Understood(Exception):  # noqa: N818  # no error: it is what should happen
+    """Raised in place of what a command does, once its words have become a call."""
+
+
+def stand_in(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the same interface that does nothing but say that it was called."""
+
+    @functools.wraps(function)
+    def understood(*_: Any, **__: Any) -> None:
+        raise Understood
+
+    return understood
+
+
+@pytest.fixture
+def understand(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str]], None]:
+    """Reads a command as it would be run, up to the call that it is."""
+
+    auto_cli = jsonargparse.auto_cli
+
+    def call(component: Callable[..., Any], **settings: Any) -> None:
+        if inspect.isclass(component):
+            auto_cli(component, **settings)
+            raise Understood
+        auto_cli(stand_in(component), **settings)
+
+    monkeypatch.setattr(program, "auto_cli", call)
+    monkeypatch.setattr(jsonargparse, "auto_cli", call)
+    monkeypatch.setattr(app, "COMMANDS", {name: stand_in(function) for name, function in app.COMMANDS.items()})
+    monkeypatch.chdir(ROOT)
+
+    def read(words: Sequence[str]) -> None:
+        program_name, *rest = words
+        if program_name == "make":
+            assert set(rest) <= make_goals(), f"make knows no {rest}"
+        elif program_name == "pip":
+            assert {extra for word in rest for extra in re.findall(r"[\w-]+", word.partition("[")[2])} <= extras()
+        elif program_name == "audiollm":
+            with pytest.raises(Understood):
+                main(rest)
+        elif program_name in ("python", "accelerate"):
+            script, arguments = script_of(words)
+            monkeypatch.setattr(sys, "argv", [script, *arguments])
+            with pytest.raises(Understood):
+                start(script)
+        else:
+            assert program_name in OTHERS
+
+    return read
+
+
+def start(script: str) -> None:
+    """Runs a script of the repository, or a module, as Python does."""
+    if script.endswith(".py"):
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    else:
+        runpy.run_module(script, run_name="__main__")
+
+
+def script_of(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The script or module that ``python`` or ``accelerate launch`` starts, and its arguments."""
+    position = next(n for n, word in enumerate(words) if word.endswith(".py") or word == "-m")
+    position += words[position] == "-m"
+    return words[position], list(words[position + 1 :])
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_is_understood(line: str, understand: Callable[[Sequence[str]], None]) -> None:
+    """Its flags exist and its values fit them; where a page shows a configuration file, the file is read as well."""
+    words = COMMANDS[line]
+    if "--config" in words and not (ROOT / words[words.index("--config") + 1]).exists():
+        position = words.index("--config")  # the reader's own file: what it holds, the page says elsewhere
+        words = words[:position] + words[position + 2 :] + required_by(script_of(words)[0])
+    understand(words)
+
+
+def required_by(script: str) -> list[str]:
+    """What a script needs that a page leaves to the reader's configuration file."""
+    assert script == "training/sft.py"
+    return ["--model", "m", "--train_data", "t.jsonl", "--output_dir", "o"]
+
+
+def test_a_command_that_is_not_understood_is_noticed(understand: Callable[[Sequence[str]], None]) -> None:
+    for line in (
+        "audiollm speak",
+        "python benchmarks/stability.py --dat x",
+        "audiollm bench stability --data 1 --no 2",
+    ):
+        with pytest.raises(SystemExit):
+            understand(shlex.split(line))
+    with pytest.raises(AssertionError):
+        understand(["make", "tea"])
+
+
+PROGRAMS = sorted({script_of(words)[0] for words in COMMANDS.values() if words[0] in ("python", "accelerate")})
+
+
+@pytest.mark.parametrize("script", PROGRAMS)
+def test_every_program_has_help(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        start(script)
+    assert ended.value.code in (0, None)
+    assert "usage:" in capsys.readouterr().out
+
+
+# --- cheap ones run, as they stand on the page ------------------------------------------------------------------------
+
+
+CHEAP = [
+    ["audiollm transcribe recording.wav"],
+    ["audiollm describe recording.wav"],
+    ['audiollm speak "The kettle is on."'],
+    ["audiollm reconstruct meeting.mp3"],
+    ["audiollm reconstruct in.wav"],
+    ["audiollm tokenize corpus/train.jsonl"],
+    ["audiollm label clips.jsonl labels.jsonl --rules", "audiollm audit-labels", "audiollm bench mmau make"],
+    ["audiollm bench stability"],
+]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that holds what the pages name: recordings, a tokenizer, and clips with their labels."""
+    sample = ROOT / "data" / "corpora" / "sample"
+    records = [json.loads(line) for line in (sample / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+    clips = [
+        next(record for record in records if record["sound_type"] == kind) for kind in ("speech", "sound", "music")
+    ]
+    waveform, sample_rate = sf.read(sample / clips[0]["audio"])
+    for name in ("recording.wav", "in.wav", "meeting.mp3", "meeting.flac"):
+        sf.write(tmp_path / name, waveform, sample_rate)
+    lines = [json.dumps(record | {"audio": str(sample / record["audio"])}) + "\n" for record in clips]
+    (tmp_path / "corpus").mkdir()
+    for name in ("clips.jsonl", "corpus/train.jsonl"):
+        (tmp_path / name).write_text("".join(lines), encoding="utf-8")
+    for name in ("my-tokenizer", "TOKENIZER"):
+        (tmp_path / name).symlink_to(mini_folder() / "audio_tokenizer")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("beginnings", CHEAP, ids=lambda beginnings: beginnings[0].split('"')[0])
+def test_cheap_commands_do_what_the_pages_promise(
+    beginnings: list[str], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for beginning in beginnings:
+        [line, *_] = [line for line in COMMANDS if line.startswith(beginning)]
+        before = set(workplace.rglob("*"))
+        main(COMMANDS[line][1:])
+        assert set(workplace.rglob("*")) > before or capsys.readouterr().out.strip(), line

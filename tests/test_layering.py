@@ -194,7 +194,8 @@ def test_only_commands_import_ours_inside_functions() -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         deep = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
         deep += [node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
-        found = {target for part in deep for target in imported_names(ast.walk(part), name.rpartition(".")[0])}
+        nodes = [node for part in deep for node in ast.walk(part) if isinstance(node, ast.Import | ast.ImportFrom)]
+        found = set(imported_names(nodes, name if name in FACES else name.rpartition(".")[0]))
         hidden += [(name, target) for target in sorted(found) if target.startswith("audiollm.")]
     assert hidden == []
 

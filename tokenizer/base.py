@@ -70,7 +70,7 @@ class Codes:
 
 
 class AudioTokenizer(ABC):
-    """What a tokenizer promises to the rest of the package; facts are properties, read from its own config."""
+    """What a tokenizer promises to the rest of the package; sizes and rates are properties, read from its config."""
 
     @property
     @abstractmethod

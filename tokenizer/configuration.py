@@ -161,6 +161,7 @@ class UniAudioTokenizerConfig(WhisperConfig):
     @property
     def segment_samples(self) -> int:
         """Longest piece encoded at once, in samples: 30 s, or less where the position table is shorter."""
+        # A segment is padded to a whole token, and that must not run past the last position.
         limit = min(MAX_SEGMENT_SAMPLES, self.max_source_positions * HOP_LENGTH * CONV_STRIDE)
         padded = math.ceil(limit / self.token_stride) * self.token_stride
         if padded <= self.max_source_positions * HOP_LENGTH * CONV_STRIDE:

@@ -54,7 +54,7 @@ def _suits_onednn(tensor: Tensor) -> bool:
 
 
 def _multiply(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    # The operator that torch.compile itself emits for linear layers; it has no derivative.
+    # The operator that torch.compile itself emits for linear layers; it has no derivative. It computes a @ b.T.
     return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
 
 
@@ -74,6 +74,7 @@ class _OneDNNLinear(torch.autograd.Function):
         grad_input = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_input = _multiply(grad_rows, weight.t()).view(input.shape)
+        # For a plain product a @ b, the second factor goes in transposed.
         if ctx.needs_input_grad[1]:
             grad_weight = _multiply(grad_rows.t(), input.reshape(-1, input.shape[-1]).t())
         if ctx.needs_input_grad[2]:

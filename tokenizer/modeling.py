@@ -1,7 +1,7 @@
 """UniAudio-Token: a Whisper encoder with a vector quantizer in its middle, 25 codes of 13 bits per second.
 
-Reading order: :meth:`UniAudioTokenizer.forward` here (features to codes), ``encoding.py`` (waveforms to codes),
-``checkpoints.py`` (where the weights come from).
+Reading order: :meth:`UniAudioTokenizer.forward` here (features to codes), ``encoder/`` and ``quantizer/`` (its parts),
+``encoder/encoding.py`` (waveforms to codes), ``checkpoints/`` (where the weights come from).
 """
 # Shapes: B clips, M mel bins, F mel frames, T tokens (F / 2 before pooling), D feature size.
 
@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,23 +23,33 @@ from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.models.whisper.modeling_whisper import sinusoids
 from transformers.utils import ModelOutput
 
-from audiollm.tokenizer.decoder.attached import DecoderSlot
+from audiollm.tokenizer.checkpoints.fingerprint import tokenizer_fingerprint
+from audiollm.tokenizer.checkpoints.tensors import check_complete, check_finite, torch_dtype
+from audiollm.tokenizer.checkpoints.tokenizer import (
+    default_tensors,
+    find_tokenizer,
+    read_config,
+    read_tensors,
+    write_released,
+)
+from audiollm.tokenizer.checkpoints.whisper import load_whisper, settings_of_whisper, tensors_of_whisper
+from audiollm.tokenizer.decoder.attached import AttachedDecoder
+from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.encoder.encoding import encode_chunks, encode_waveforms
 from audiollm.tokenizer.encoder.sae import SemanticAcousticEquilibrium, gate_per_frame, mean_gate, mean_gate_per_clip
 from audiollm.tokenizer.encoder.segments import count_tokens
 from audiollm.tokenizer.encoder.whisper import AudioEncoder
 from audiollm.tokenizer.quantizer.codebook import Codebook, check_codes
+from audiollm.tokenizer.quantizer.kmeans import CodebookFit, fit_entries
 from audiollm.tokenizer.signal.log_mel import LogMelFeatures
 from audiollm.tokenizer.signal.resampling import check_sample_rate
 
 from .base import AudioTokenizer, Codes
 from .configuration import CONV_STRIDE, SAMPLE_RATE, UniAudioTokenizerConfig
 
-if TYPE_CHECKING:
-    from audiollm.tokenizer.decoder.model import WaveformDecoder
-
 logger = logging.getLogger(__name__)
 
+DEFAULT_SAE_SOURCE_POSITION = 3  # the released tokenizer's
 OUTPUT_SAMPLE_RATE = 22050  # Hz, of the released waveform decoders
 HUB_ARGUMENTS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr", "tags")
 
@@ -99,7 +109,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         self.code_positions = nn.Embedding(config.num_code_positions, config.d_model)
         self.log_mel = LogMelFeatures(config.num_mel_bins)
         self._compiled: Callable[..., UniAudioTokenizerOutput] | None = None
-        self._decoder_slot: DecoderSlot | None = None
+        self._attached_decoder: AttachedDecoder | None = None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -118,7 +128,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
 
     @property
     def output_sample_rate(self) -> int:
-        return OUTPUT_SAMPLE_RATE if self._decoder_slot is None else self._decoder_slot.config.mel.sample_rate
+        return OUTPUT_SAMPLE_RATE if self._attached_decoder is None else self._attached_decoder.config.mel.sample_rate
 
     @property
     def frame_rate(self) -> float:
@@ -138,7 +148,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
 
     @property
     def can_decode(self) -> bool:
-        return self._decoder_slot is not None
+        return self._attached_decoder is not None
 
     @property
     def licence_note(self) -> str:
@@ -161,9 +171,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
 
     def fingerprint(self) -> str:
         """Returns a SHA-256 over everything that decides the codes, for cache keys and manifests."""
-        from audiollm.tokenizer.checkpoints.fingerprint import fingerprint
-
-        return fingerprint(self)
+        return tokenizer_fingerprint(self.config, self.state_dict())
 
     # ---------------------------------------------------------------- forward
 
@@ -335,9 +343,9 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
     @property
     def decoder(self) -> WaveformDecoder | None:
         """The waveform decoder, on this model's device; loaded when first asked for. None if there is none."""
-        return None if self._decoder_slot is None else self._decoder_slot.get(self.device)
+        return None if self._attached_decoder is None else self._attached_decoder.get(self.device)
 
-    def attach_decoder(self, decoder: WaveformDecoder | DecoderSlot | str | Path | None) -> None:
+    def attach_decoder(self, decoder: WaveformDecoder | AttachedDecoder | str | Path | None) -> None:
         """Gives this tokenizer another waveform decoder, or none.
 
         Args:
@@ -346,20 +354,18 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         Raises:
             ValueError: if it was made for other codes.
         """
-        from audiollm.tokenizer.decoder.model import WaveformDecoder
-
         if isinstance(decoder, str | Path):
             decoder = WaveformDecoder.from_pretrained(decoder, dtype=self.dtype)
-        slot = DecoderSlot.from_decoder(decoder) if isinstance(decoder, WaveformDecoder) else decoder
-        if slot is not None:
-            flow = slot.config.flow
+        attached = AttachedDecoder.from_decoder(decoder) if isinstance(decoder, WaveformDecoder) else decoder
+        if attached is not None:
+            flow = attached.config.flow
             if (flow.codebook_size, flow.frame_rate) != (self.codebook_size, self.frame_rate):
                 raise ValueError(
-                    f"the waveform decoder{f' in {slot.folder}' if slot.folder else ''} was made for "
+                    f"the waveform decoder{f' in {attached.folder}' if attached.folder else ''} was made for "
                     f"{flow.codebook_size} codes at {flow.frame_rate} Hz, but this tokenizer has {self.codebook_size} "
                     f"at {self.frame_rate} Hz; use the decoder of this tokenizer, or load with decoder=False"
                 )
-        self._decoder_slot = slot
+        self._attached_decoder = attached
 
     def decode(
         self,
@@ -398,8 +404,8 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> UniAudioTokenizer:
         super()._apply(fn, recurse)
-        if self._decoder_slot is not None:
-            self._decoder_slot.move(self.device)
+        if self._attached_decoder is not None:
+            self._attached_decoder.move(self.device)
         return self
 
     def save_pretrained(
@@ -421,10 +427,18 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if not is_main_process:
             return
-        if self._decoder_slot is not None:
-            self._decoder_slot.save(Path(save_directory) / "decoder")
+        if self._attached_decoder is not None:
+            self._attached_decoder.save(Path(save_directory) / "decoder")
         if push_to_hub:  # not by transformers' save, which would leave out the decoder
             self.push_to_hub(upload.pop("repo_id", Path(save_directory).name), **upload)
+
+    def export_released(self, folder: str | Path) -> None:
+        """Writes the encoder-only checkpoint in the released layout: config, weights and feature extractor settings.
+
+        Layers behind the quantizer, the final norm and the waveform decoder are left out, as in a release's
+        ``tokenizer/``.
+        """
+        write_released(self.config, self.state_dict(), folder, self.dtype)
 
     # ----------------------------------------------------------- construction
 
@@ -459,28 +473,151 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             ValueError: if the folder holds no tokenizer, or its weights have missing, unknown or misshapen tensors (the
                 message lists them), or the decoder is refused or made for other codes.
         """
-        from audiollm.tokenizer.checkpoints.tokenizer import load_tokenizer
-
-        return load_tokenizer(
-            pretrained_model_name_or_path,
-            encoder_only=encoder_only,
-            dtype=dtype,
-            device=device,
-            revision=revision,
-            config=config,
-            decoder=decoder,
-            **kwargs,
-        )
+        hub_options = {"revision": revision, **kwargs}
+        folder = find_tokenizer(pretrained_model_name_or_path, **hub_options)
+        config = copy.deepcopy(config) if config is not None else read_config(folder)
+        if encoder_only:
+            config.quantize_encoder_only = True
+        with torch.device("meta"):  # no memory and no random initialisation for weights about to be replaced
+            model = cls(config)
+        expected = model.state_dict()
+        tensors = read_tensors(folder, config)
+        tensors |= default_tensors(config, expected, tensors)
+        check_complete(expected, tensors, folder)
+        # The published trainer leaves chance values in its running sums; codes do not depend on those.
+        check_finite({name: tensor for name, tensor in tensors.items() if not name.startswith("codebook.ema_")}, folder)
+        target = torch_dtype(dtype)
+        model.load_state_dict({name: _cast(name, tensor, target) for name, tensor in tensors.items()}, assign=True)
+        model.config.dtype = model.dtype
+        model.name_or_path = str(pretrained_model_name_or_path)
+        model = model.to(device or "cpu").eval()
+        if decoder is True:
+            found = AttachedDecoder.beside(pretrained_model_name_or_path, folder, hub_options, dtype=target)
+            model.attach_decoder(found)
+        elif decoder is not False:
+            model.attach_decoder(decoder)
+        return model
 
     @classmethod
     def from_whisper(
-        cls, whisper: str | Path | nn.Module, *, quantize_position: int, **settings: Any
+        cls,
+        whisper: str | Path | nn.Module,
+        *,
+        quantize_position: int,
+        codebook_size: int = 8192,
+        pooling_kernel_size: int | None = 2,
+        pooling_type: str = "avg",
+        pooling_position: int = 0,
+        use_sae: bool = True,
+        sae_source_position: int | None = None,
+        use_adapter: bool = True,
+        use_gate: bool = True,
+        ema_decay: float | None = 0.95,
+        restart_interval: int | None = 10,
+        loss_scale: float = 10.0,
+        encoder_only: bool = False,
+        seed: int = 0,
+        **config_values: Any,
     ) -> UniAudioTokenizer:
-        """Starts a tokenizer from a plain Whisper encoder; see
-        :func:`~audiollm.tokenizer.checkpoints.whisper.build_from_whisper`."""
-        from audiollm.tokenizer.checkpoints.whisper import build_from_whisper
+        """Puts the encoder of a Whisper model into a fresh tokenizer, ready for training.
 
-        return build_from_whisper(whisper, quantize_position=quantize_position, **settings)
+        Convolutions, positions, layers and final norm are Whisper's. New are the SAE (normal weights, zero biases, so
+        that the gate starts at one half), the codebook (normal, with statistics that agree with it; see
+        :meth:`fit_codebook` for a better start) and the positions added to codes (sinusoids).
+
+        Args:
+            whisper: a folder or Hub id of any Whisper model in transformers' layout, or the loaded model.
+            quantize_position: layer behind which the quantizer sits; half the depth is usual.
+            codebook_size: V.
+            pooling_kernel_size: encoder frames per code (2: 25 codes per second); None for no pooling.
+            pooling_type: ``"avg"`` or ``"max"``.
+            pooling_position: 0 pools in front of the first layer, as the release does (cheapest);
+                ``quantize_position`` pools right at the quantizer, so that the pretrained layers see what they were
+                trained on.
+            use_sae: add the SAE, fused in front of the quantizer.
+            sae_source_position: its shallow layer; 3, or the layer before the quantizer if that comes earlier.
+            use_adapter: see the configuration.
+            use_gate: see the configuration.
+            ema_decay: of the codebook; None trains it by gradient.
+            restart_interval: updates between restarts of dead codes.
+            loss_scale: weight of the quantizer loss.
+            encoder_only: leave out the layers behind the quantizer.
+            seed: for the new weights; the global generator is left alone.
+            config_values: further keys of :class:`UniAudioTokenizerConfig`.
+
+        Raises:
+            ValueError: if ``whisper`` is no Whisper model or the positions do not fit its depth.
+        """
+        source = load_whisper(whisper)
+        if use_sae and sae_source_position is None:
+            sae_source_position = max(1, min(DEFAULT_SAE_SOURCE_POSITION, quantize_position - 1))
+        config = UniAudioTokenizerConfig(
+            **settings_of_whisper(source.config)
+            | {
+                "pooling_kernel_size": pooling_kernel_size,
+                "pooling_type": pooling_type,
+                "pooling_position": pooling_position,
+                "quantize_vocab_size": codebook_size,
+                "quantize_position": quantize_position,
+                "quantize_ema_decay": ema_decay,
+                "quantize_restart_interval": restart_interval,
+                "quantize_loss_scale": loss_scale,
+                "quantize_encoder_only": encoder_only,
+                "encoder_residual_source_position": sae_source_position if use_sae else None,
+                "encoder_residual_target_position": quantize_position if use_sae else None,
+                "use_residual_adapter": use_sae and use_adapter,
+                "use_residual_gate": use_sae and use_gate,
+                "licence_note": "encoder weights start from OpenAI Whisper (MIT licence)",
+            }
+            | config_values
+        )
+        with torch.random.fork_rng(devices=[]):  # so that the caller's own draws do not depend on this one
+            torch.manual_seed(seed)
+            model = cls(config)
+        weights = source.state_dict()
+        encoder_tensors = tensors_of_whisper(weights, "encoder") or weights  # of an encoder alone, all are
+        expected = model.encoder.state_dict()
+        missing = sorted(expected.keys() - encoder_tensors.keys())
+        if missing:
+            raise ValueError(f"the Whisper model lacks encoder weights: {', '.join(missing)}")
+        # By name: layers that the tokenizer does without are left out.
+        model.encoder.load_state_dict({name: encoder_tensors[name] for name in expected})
+        return model.eval()
+
+    @torch.no_grad()
+    def fit_codebook(
+        self,
+        waveforms: Sequence[Tensor],
+        sample_rate: int,
+        *,
+        num_passes: int = 6,
+        batch_size: int = 16,
+        seed: int = 0,
+    ) -> CodebookFit:
+        """Fits the codebook in place to what the encoder says of some recordings, by k-means.
+
+        Args:
+            waveforms: float in [-1, 1], ``[N_i]`` each; all features are held in memory (4 D bytes per 1/25 s).
+            sample_rate: of all waveforms, in Hz.
+            num_passes: k-means iterations.
+            batch_size: 30 s segments encoded at once.
+            seed: decides the frames that entries start on.
+
+        Raises:
+            ValueError: if the recordings give fewer frames than the codebook has entries.
+        """
+        encoded = self.encode(waveforms, sample_rate, batch_size=batch_size, return_features=True)
+        assert encoded.features is not None
+        return fit_entries(self.codebook, torch.cat(encoded.features).float(), num_passes=num_passes, seed=seed)
+
+
+def _cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Casts a weight; the codebook stays float32, and integers what they are. None keeps the checkpoint's own dtype."""
+    if not tensor.is_floating_point():
+        return tensor
+    if name.startswith("codebook."):
+        return tensor.to(torch.float32)
+    return tensor if dtype is None else tensor.to(dtype)
 
 
 AutoConfig.register(UniAudioTokenizerConfig.model_type, UniAudioTokenizerConfig)

@@ -21,14 +21,14 @@ from rich.table import Table
 from transformers import WhisperModel
 
 from audiollm.data.audio.reading import load_audio
-from audiollm.data.corpora import Clip, build_corpus, load_manifest
+from audiollm.data.corpora.build import build_corpus
+from audiollm.data.corpora.clips import Clip, load_manifest
 from audiollm.data.files.json_document import write_json
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.pretrained.whisper import whisper_from_package
 from audiollm.data.records import SPLITS, Split
 from audiollm.program import run_program
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.tokenizer.quantizer.kmeans import fit_codebook
 from audiollm.training.decoder.parts import join_decoder
 from audiollm.training.recipes.decoder_report import write_report
 from audiollm.training.recipes.launching import console, launch_trainer, open_recipe_folder
@@ -103,8 +103,7 @@ def make_tokenizer(folder: Path, clips: Sequence[Clip], encoder: str, config: De
         encoder_only=True,
         seed=config.seed,
     )
-    fit = fit_codebook(
-        tokenizer,
+    fit = tokenizer.fit_codebook(
         [load_audio(clip.audio, sample_rate=tokenizer.sample_rate)[0] for clip in clips],
         tokenizer.sample_rate,
     )

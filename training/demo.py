@@ -22,17 +22,17 @@ from transformers import WhisperModel
 
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
-from audiollm.data.corpora import Clip, load_sample_corpus
+from audiollm.data.corpora.clips import Clip
+from audiollm.data.corpora.sample_corpus import load_sample_corpus
 from audiollm.data.files.json_document import write_json
 from audiollm.data.files.json_lines import read_json_lines, write_json_lines
 from audiollm.data.tokenizing.corpus import tokenize_corpus
-from audiollm.mini import tokenizer_or_mini
+from audiollm.mini import audio_tokenizer_or_mini
 from audiollm.modeling import AudioLLM
 from audiollm.program import ProgramError, run_program
 from audiollm.prompts import instruction, prompts
 from audiollm.speaking import speak
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.tokenizer.quantizer.kmeans import fit_codebook
 from audiollm.training.audio_llm.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
 from audiollm.training.loop.record import read_metrics
 from audiollm.training.recipes.demo.questions import answer_text, answers_of, records_of, score_table
@@ -84,12 +84,12 @@ class TokenizerSource:
 def find_tokenizer(config: DemoConfig, clips: Sequence[Clip]) -> TokenizerSource:
     """The tokenizer of mini; or one on the Whisper encoder asked for, its codebook fitted to the clips by k-means."""
     if config.encoder is None:
-        tokenizer = UniAudioTokenizer.from_pretrained(tokenizer_or_mini(None))
+        tokenizer = UniAudioTokenizer.from_pretrained(audio_tokenizer_or_mini(None))
         return TokenizerSource(
             tokenizer, {"audio tokenizer": f"mini's, {tokenizer.codebook_size} codes; it was trained with SAP and SAE"}
         )
     tokenizer = build_tokenizer(WhisperModel.from_pretrained(config.encoder, dtype=torch.float32), config)
-    fit = fit_codebook(tokenizer, [load_audio(clip.audio, SAMPLE_RATE)[0] for clip in clips], SAMPLE_RATE)
+    fit = tokenizer.fit_codebook([load_audio(clip.audio, SAMPLE_RATE)[0] for clip in clips], SAMPLE_RATE)
     facts = {
         "audio tokenizer": f"{config.encoder}, with {config.codebook_size} codes fitted to {fit.num_frames} frames: "
         f"{100 * fit.usage:.1f} % in use, {100 * fit.quantization_error:.1f} % of the variance lost",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audiollm.benchmarks.speech.judges.transcription import Transcriber
+from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.files.json_document import write_json
 from audiollm.program import run_program
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig

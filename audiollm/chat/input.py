@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from audiollm.data.conversation.loading import AudioPart, Conversation, Message, parse_conversation
+from audiollm.data.conversation.parsing import parse_conversation
+from audiollm.data.conversation.types import AudioPart, Conversation, Message
 
 ChatMessage = Mapping[str, Any] | Message
 Chat = Conversation | Sequence[ChatMessage]

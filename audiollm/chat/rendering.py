@@ -15,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from audiollm.data.conversation.loading import AudioPart, Conversation, Message
+from audiollm.data.conversation.types import AudioPart, Conversation, Message
 from audiollm.vocabulary import AUDIO_END, AUDIO_START, TURN_START
 
 NO_TURN = "prompt"  # the role of what a template writes outside any turn

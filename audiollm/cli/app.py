@@ -60,7 +60,7 @@ def command_parser(function: Callable[..., None]) -> ArgumentParser:
     parser = ArgumentParser(description=described.short_description, allow_abbrev=False)
     for name in repeated:
         parser.add_argument(name, nargs="+", help=helps[name])
-    parser.add_function_arguments(function, skip={*switches, *repeated}, as_group=False)
+    parser.add_function_arguments(function, skip={*switches, *repeated}, as_group=False, as_positional=True)
     for name in switches:
         parser.add_argument(f"--{name}", action="store_true", help=helps[name])
     return parser

@@ -77,7 +77,7 @@ def convert(source: str, output_dir: str) -> None:
         source: the decoder's folder or Hub id, or a folder that holds decoder/.
         output_dir: folder to write.
     """
-    from audiollm.tokenizer.decoder.checkpoints.files import convert_decoder
+    from audiollm.tokenizer.decoder.model import convert_decoder
 
     write_line(f"wrote {convert_decoder(source, output_dir)}")
 

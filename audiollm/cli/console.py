@@ -15,11 +15,11 @@ def load_audio_tokenizer(path_or_id: str, dtype: str, device: str | None) -> Any
     import torch
 
     from audiollm.environment import find_device
-    from audiollm.mini import tokenizer_or_mini
+    from audiollm.mini import audio_tokenizer_or_mini
     from audiollm.tokenizer.modeling import UniAudioTokenizer
 
     return UniAudioTokenizer.from_pretrained(
-        tokenizer_or_mini(path_or_id), encoder_only=True, dtype=getattr(torch, dtype), device=find_device(device)
+        audio_tokenizer_or_mini(path_or_id), encoder_only=True, dtype=getattr(torch, dtype), device=find_device(device)
     )
 
 

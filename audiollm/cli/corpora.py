@@ -118,6 +118,7 @@ def speech_data(
     )
     report = write_speech_records(source, output, settings)
     if json:
-        write_line(jsonlib.dumps(vars(report), ensure_ascii=False))
+        counts = {"records": report.num_records, "with_voice": report.with_voice}
+        write_line(jsonlib.dumps(vars(report) | counts, ensure_ascii=False))
     else:
         write_line(str(report))

@@ -67,7 +67,7 @@ def label(
         overwrite: replace an output that exists.
         json: print the report as JSON.
     """
-    from audiollm.data.tokenizing.corpus import shard_path
+    from audiollm.data.resumable_output import shard_path
 
     if structurer is None:
         for name, value in (("captioner", captioner), ("structurer_model", structurer_model)):

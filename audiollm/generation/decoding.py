@@ -12,7 +12,7 @@ from torch import Tensor
 
 from audiollm.chat.input import AudioSource, audio_parts
 from audiollm.tokenizer.base import AudioTokenizer, Codes
-from audiollm.tokenizer.decoder.inputs import check_settings
+from audiollm.tokenizer.decoder.inputs import FlowSettings
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -68,7 +68,7 @@ class SpeechDecoder:
         settings = settings or DecodingSettings()
         # Before the LLM generates anything, not when its codes are decoded. What is not given is the decoder's default;
         # any valid number stands for it here.
-        check_settings(
+        FlowSettings(
             10 if settings.steps is None else settings.steps,
             settings.guidance,
             0 if settings.seed is None else settings.seed,

@@ -1,0 +1,5 @@
+"""What a tokenizer's codes hold.
+
+Reading order: ``clips`` (recordings with a class) → ``features`` (codes and vectors of whole clips) → ``clustering``
+and ``files`` (histograms of codes) → ``probing`` (simple readers) → ``stability`` (codes under noise).
+"""

@@ -1,4 +1,4 @@
-"""How well the codes of a clip tell what kind of sound it is: ESC-style clustering of token histograms.
+"""ESC-style clustering of token histograms: how well the codes of a clip tell what kind of sound it is.
 
 A clip becomes the histogram of its codes. The silhouette (Rousseeuw, 1987) says how much nearer clips of one class are
 to each other than to the next class; the purity says how well k-means, which knows no classes, finds them. These are

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiollm.benchmarks.codes.clustering import code_histograms
-from audiollm.mini import tokenizer_or_mini
+from audiollm.mini import audio_tokenizer_or_mini
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
@@ -54,7 +54,7 @@ def load_encoder(path_or_id: str, device: str) -> UniAudioTokenizer:
     Raises:
         OSError: there is no such checkpoint.
     """
-    tokenizer = UniAudioTokenizer.from_pretrained(tokenizer_or_mini(path_or_id), encoder_only=True, decoder=False)
+    tokenizer = UniAudioTokenizer.from_pretrained(audio_tokenizer_or_mini(path_or_id), encoder_only=True, decoder=False)
     return tokenizer.eval().to(device)
 
 

@@ -1,4 +1,4 @@
-"""What can be read off a tokenizer with a simple reader: linear probe and nearest neighbours on clip vectors.
+"""Linear probes and nearest neighbours on vectors of clips: what a simple reader can tell from a tokenizer.
 
 The recipe is that of X-ARES (LayerNorm and a linear layer on the mean over frames; k nearest neighbours by similarity),
 applied to three vectors of a clip: histogram of its codes, mean of the codebook entries, mean of what the quantizer

@@ -1,4 +1,4 @@
-"""How many codes change when a clip is degraded, shifted, cut differently or encoded in bfloat16.
+"""Stability under conditions: how many codes change when a clip is degraded, shifted, cut or encoded in bfloat16.
 
 StableToken (Song et al., 2025, arXiv:2509.22220) found that codes of speech change a lot under noise that no listener
 minds, and measures it as unit edit distance; the share of codes changed is the same without letting codes slip in time.

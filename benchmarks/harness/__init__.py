@@ -1,0 +1,5 @@
+"""What the programs share.
+
+Reading order: ``actions`` (sub-commands from configs) → ``processes`` (``accelerate launch``) → ``identity`` (files and
+runs told apart) → ``figures`` (JSON and tables) → ``page`` (HTML and Markdown from templates) → ``pictures``.
+"""

@@ -1,4 +1,4 @@
-"""Where the figures of a benchmark go: a JSON file, and standard output as JSON or tables."""
+"""Output of figures: a JSON file, and standard output as JSON or tables."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ def write_figures(results: Mapping[str, Any], output: str | None) -> str:
     return text
 
 
+# Fields under which results tell them, whatever the flag is called: result files keep their format.
+_NAMES_IN_RESULTS = {"audio_tokenizer": "tokenizer", "audio_tokenizers": "tokenizers", "output_dir": "output"}
+
+
 def recorded_config(config: Any, **settled: object) -> dict[str, Any]:
     """What a result tells of the config it was made with.
 
@@ -34,7 +38,7 @@ def recorded_config(config: Any, **settled: object) -> dict[str, Any]:
     """
     told = dataclasses.asdict(config) | settled
     told.pop("json", None)
-    return told
+    return {_NAMES_IN_RESULTS.get(name, name): value for name, value in told.items()}
 
 
 def print_json(result: Mapping[str, Any], *without: str) -> None:

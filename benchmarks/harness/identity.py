@@ -1,11 +1,16 @@
-"""Which file figures were computed from, as results say it: its name and the hash of its bytes."""
+"""Identities: which file figures were computed from, and which run a folder holds."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from audiollm.data.files.hashing import file_sha256
+from audiollm.data.files.json_lines import check_same_run
+
+RUN_NAME = "run.json"
 
 
 def file_identity(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> dict[str, str]:
@@ -17,3 +22,17 @@ def file_identity(path: str | os.PathLike[str], folder: str | os.PathLike[str] |
     """
     name = Path(path).name if folder is None else Path(path).relative_to(folder).as_posix()
     return {"file": name, "sha256": file_sha256(path)}
+
+
+def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Writes down what run a folder holds, or refuses to go on with another one.
+
+    Raises:
+        ValueError: the folder holds another run, naming what is different.
+    """
+    check_same_run(
+        folder / RUN_NAME,
+        identity,
+        output=folder,
+        otherwise="choose another output, or delete the folder to start afresh",
+    )

@@ -1,0 +1,1 @@
+"""Chat models as judges. Reading order: ``asking`` (votes, majorities) → ``log`` (verdicts kept); ``prompts/``."""

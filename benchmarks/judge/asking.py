@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from audiollm.data.chat.asking import ask_all
 from audiollm.data.chat.base import ChatError, ChatMessage, ChatModel
+from audiollm.data.files.json_lines import Record
 from audiollm.data.prompts import Prompt
 
-from .log import FAILURE, VERDICT, Line, VerdictLog
+from .log import VerdictLog
 
 _PROMPTS = Path(__file__).parent / "prompts"
 # The whole reply must be the answer: "no doubt, yes" is none.
@@ -100,7 +102,7 @@ def majority(votes: Sequence[int | None]) -> float | None:
 
 def judge_items(
     items: Sequence[str],
-    judge: Callable[[str, int], Line],
+    judge: Callable[[str, int], Record],
     log: VerdictLog,
     *,
     concurrency: int,
@@ -111,8 +113,8 @@ def judge_items(
 
     Args:
         items: ids of all items.
-        judge: gives the verdict on an item, from its id and the number of attempts before: what goes into the file
-            beside ``kind`` and ``id``. It raises ChatError where there is none.
+        judge: gives the verdict on an item, from its id and the number of attempts before. It raises ChatError where
+            there is none.
         log: where verdicts go.
         concurrency: items at a time.
         max_failures: stop when so many in a row get no verdict.
@@ -122,19 +124,19 @@ def judge_items(
         ChatError: if the judge cannot answer at all, or fails too often in a row.
     """
     left = [item for item in items if item not in log.verdicts]
-    in_a_row = 0
-    with ThreadPoolExecutor(concurrency, thread_name_prefix="judge") as executor:
-        futures = {executor.submit(judge, item, log.attempts.get(item, 0)): item for item in left}
-        try:
-            for future in tqdm(as_completed(futures), total=len(left), unit="item", disable=not progress):
-                item = futures[future]
-                try:
-                    log.write({"kind": VERDICT, "id": item, **future.result()})
-                    in_a_row = 0
-                except ChatError as error:
-                    log.write({"kind": FAILURE, "id": item, "error": str(error)})
-                    in_a_row += 1
-                    if error.fatal or in_a_row >= max_failures:
-                        raise ChatError(f"the judge gave up ({error}); run again to go on", fatal=True) from error
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+    asked = ask_all(
+        left,
+        lambda item: judge(item, log.attempts.get(item, 0)),
+        concurrency=concurrency,
+        max_failures=max_failures,
+        name="judge",
+    )
+    try:
+        with closing(asked) as outcomes:
+            for outcome in tqdm(outcomes, total=len(left), unit="item", disable=not progress):
+                if outcome.answer is not None:
+                    log.add_verdict(outcome.item, outcome.answer)
+                else:
+                    log.add_failure(outcome.item, str(outcome.error))
+    except ChatError as error:
+        raise ChatError(f"the judge gave up ({error}); run again to go on", fatal=True) from error

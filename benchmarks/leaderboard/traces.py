@@ -1,4 +1,4 @@
-"""Where a figure comes from: the file of predictions that a result names, found again and compared by its hash."""
+"""Traces of figures: the file of predictions that a result names, found again and compared by its hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the metrics of sound share: bringing a waveform and its reference side by side, and averaging over clips.
+"""Pairs of waveforms for the metrics of sound: brought side by side, and averaged over clips.
 
 Alignment is by the clock: both start together, the longer one is cut to the shorter, and both are resampled to the
 metric's rate. No shift is searched for: a reconstruction has the timing of its original, or that is a defect to be

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from audiollm.chat.input import audio_parts
-from audiollm.data.conversation.loading import Conversation, Message, TextPart
+from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.mini import model_or_mini
 from audiollm.modeling import AudioLLM
 

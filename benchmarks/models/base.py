@@ -1,4 +1,4 @@
-"""Models that are benchmarked: they hear a recording, read a question and answer in text."""
+"""AudioChatModel, a model under test: it hears a recording, reads a question and answers in text."""
 
 from __future__ import annotations
 

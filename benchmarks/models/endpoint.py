@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import soundfile as sf
-
-from audiollm.data.audio.reading import load_audio, probe_audio
+from audiollm.data.audio.writing import wav_file
 from audiollm.data.chat.base import ChatError, ChatMessage, EndpointSettings
 from audiollm.data.chat.endpoint import EndpointModel
 
 from .base import AnswerSettings, ChatAnswer, ChatRequest
-
-_PLAIN_WAV = ("WAV PCM_16", "WAV PCM_24", "WAV PCM_32")
 
 
 class EndpointUnderTest:
@@ -79,20 +72,3 @@ class EndpointUnderTest:
         except ChatError as error:
             return error
         return ChatAnswer(reply.text, is_cut=reply.is_cut)
-
-
-def wav_file(audio: str | bytes | os.PathLike[str]) -> bytes:
-    """A recording as a WAV file: as it is if it is a plain one, with all its channels; else mono, 16 bit, at its rate.
-
-    Args:
-        audio: path, or the bytes of an audio file of any format.
-
-    Raises:
-        AudioError: if it cannot be decoded.
-    """
-    if probe_audio(audio).format in _PLAIN_WAV:
-        return audio if isinstance(audio, bytes) else Path(audio).read_bytes()
-    waveform, sample_rate = load_audio(audio)
-    buffer = io.BytesIO()
-    sf.write(buffer, waveform.numpy(), sample_rate, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()

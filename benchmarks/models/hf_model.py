@@ -6,10 +6,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from audiollm.data.audio.reading import load_audio
+from audiollm.data.chat.local import LocalCheckpoint
 
 from .base import AnswerSettings, ChatAnswer, ChatRequest
 from .revisions import checkpoint_revision
@@ -34,29 +34,14 @@ class TransformersUnderTest:
     concurrency = 1
 
     def __init__(self, source: str, *, settings: AnswerSettings, device: str, dtype: str = "auto") -> None:
-        from transformers import AutoModelForMultimodalLM, AutoProcessor
-
         self._source, self.settings = source, settings
-        self._processor: Any = AutoProcessor.from_pretrained(source)
-        extractor = getattr(self._processor, "feature_extractor", None)
-        if extractor is None or getattr(self._processor, "chat_template", None) is None:
-            missing = "feature extractor for audio" if extractor is None else "chat template"
-            raise ValueError(f"{source} has no {missing}: use an instruction-tuned model that hears")
-        self._processor.tokenizer.padding_side = "left"  # answers start where the prompts of a batch end
-        self._sample_rate: int = extractor.sampling_rate
-        # Extractors of the Whisper kind cut what is longer than their window without a word.
-        self._max_samples: int | None = getattr(extractor, "n_samples", None)
-        model: Any = AutoModelForMultimodalLM.from_pretrained(source, dtype=dtype)
-        self._revision = checkpoint_revision(source, model.config)
-        # Models that also speak hold the part that writes as their `thinker`.
-        self._model = getattr(model, "thinker", model).to(device).eval()
-        ends = self._model.generation_config.eos_token_id
-        self._end_ids = torch.tensor(ends if ends is not None else [], dtype=torch.long).reshape(-1)
+        self._checkpoint = LocalCheckpoint(source, device, hears=True, dtype=dtype)
+        self._revision = checkpoint_revision(source, self._checkpoint.config)
 
     @property
     def decoding(self) -> dict[str, Any]:
         """See `AudioChatModel`."""
-        return {**self.settings.to_dict(), "dtype": str(self._model.dtype).removeprefix("torch.")}
+        return {**self.settings.to_dict(), "dtype": str(self._checkpoint.model.dtype).removeprefix("torch.")}
 
     def describe(self) -> dict[str, str | None]:
         """See `AudioChatModel`; text tokenizer and feature extractor are part of the revision."""
@@ -65,38 +50,29 @@ class TransformersUnderTest:
     def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
         """See `AudioChatModel`."""
         recordings = [self._recording(request) for request in requests]
-        inputs = self._processor.apply_chat_template(
+        answers = self._checkpoint.generate(
             [_chat(waveform, request.text) for (waveform, _), request in zip(recordings, requests, strict=True)],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True},
-        ).to(self._model.device, self._model.dtype)
-        draws: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if self.settings.temperature:
-            torch.manual_seed(self.settings.seed)
-            draws = {"do_sample": True, "temperature": self.settings.temperature}
-        with torch.inference_mode():
-            token_ids = self._model.generate(**inputs, max_new_tokens=self.settings.max_new_tokens, **draws)
-        answers = token_ids[:, inputs["input_ids"].shape[1] :]
-        texts: list[str] = self._processor.batch_decode(answers, skip_special_tokens=True)
-        has_ended = torch.isin(answers, self._end_ids.to(answers.device)).any(1).tolist()
+            max_new_tokens=self.settings.max_new_tokens,
+            temperature=self.settings.temperature,
+            seed=self.settings.seed,
+            pads_one=True,  # what is answered must not depend on how many are asked at a time
+        )
         return [
-            ChatAnswer(text, is_cut=not ended, is_recording_cut=is_cut)
-            for text, ended, (_, is_cut) in zip(texts, has_ended, recordings, strict=True)
+            ChatAnswer(answer.text, is_cut=answer.is_cut, is_recording_cut=is_cut)
+            for answer, (_, is_cut) in zip(answers, recordings, strict=True)
         ]
 
     def _recording(self, request: ChatRequest) -> tuple[Tensor, bool]:
         """The waveform of a request, and whether the model hears only its beginning."""
-        waveform, _ = load_audio(request.audio, self._sample_rate)
-        if self._max_samples is None or len(waveform) <= self._max_samples:
+        waveform, _ = load_audio(request.audio, self._checkpoint.sample_rate)
+        max_samples = self._checkpoint.max_samples
+        if max_samples is None or len(waveform) <= max_samples:
             return waveform, False
         logger.warning(
             "%s hears only the first %g s of a recording of %.1f s",
             self._source,
-            self._max_samples / self._sample_rate,
-            len(waveform) / self._sample_rate,
+            max_samples / self._checkpoint.sample_rate,
+            len(waveform) / self._checkpoint.sample_rate,
         )
         return waveform, True
 

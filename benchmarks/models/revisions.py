@@ -1,4 +1,4 @@
-"""Which checkpoint is benchmarked: the commit on the Hub, or a hash of what lies in a folder."""
+"""Revisions of checkpoints under test: the commit on the Hub, or a hash of what lies in a folder."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class CustomSetConfig:
 
     data: str
     """Clips with SAP records, as audiollm label writes them."""
-    output: str
+    output_dir: str
     """Folder; gets the file of questions and the recordings."""
     split: str | None = None
     """Clips of this split only."""
@@ -157,7 +157,7 @@ def check(benchmark: QuestionBenchmark, config: CheckConfig) -> None:
 def make(benchmark: QuestionBenchmark, config: CustomSetConfig) -> None:
     """Make a set of questions of your own in this benchmark's layout, from clips with SAP records."""
     report = write_question_set(
-        benchmark, config.data, config.output, split=config.split, per_clip=config.per_clip, seed=config.seed
+        benchmark, config.data, config.output_dir, split=config.split, per_clip=config.per_clip, seed=config.seed
     )
     sys.stdout.write(f"{report}\n")
 

@@ -1,4 +1,4 @@
-"""What a multiple-choice benchmark of audio understanding is: how its files are read and its replies graded."""
+"""QuestionBenchmark: how a multiple-choice benchmark's files are read, its replies graded and its tables made."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
-from .items import OwnQuestion, QuestionItem
+from .items import CustomQuestion, QuestionItem
 
-OWN_SET = "a set of one's own"
+CUSTOM_SET = "a set of one's own"
 
 Mode = Literal["official", "strict", "extract"]
 MODES: tuple[Mode, ...] = ("official", "strict", "extract")
@@ -111,17 +111,17 @@ class Revision:
     Attributes:
         sha256: of the question file's bytes; of the questions' canonical JSON where they are in parquet files.
         name: what the version is known as; None if it is not a known one.
-        is_own_set: whether they are none of the benchmark's, but questions of one's own in its layout (`own_sets`).
+        is_custom_set: whether they are not the benchmark's, but questions of one's own in its layout (`custom_sets`).
     """
 
     sha256: str
     name: str | None = None
-    is_own_set: bool = False
+    is_custom_set: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As results tell it."""
-        own = {"own_set": True} if self.is_own_set else {}
-        return {"sha256": self.sha256, "known_as": self.name} | own
+        custom = {"own_set": True} if self.is_custom_set else {}
+        return {"sha256": self.sha256, "known_as": self.name} | custom
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class QuestionBenchmark(ABC):
         """
 
     @abstractmethod
-    def record_of(self, own: OwnQuestion) -> dict[str, Any] | None:
+    def record_of(self, custom: CustomQuestion) -> dict[str, Any] | None:
         """A question of one's own in the published layout; None if the benchmark has no questions of that kind."""
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Looks at the data of a benchmark before a model spends time on them: version, questions, recordings."""
+"""Checks of a benchmark's data before a model spends time on them: version, questions, recordings."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _version_problems(
     benchmark: QuestionBenchmark, loaded: LoadedQuestions, census: dict[str, dict[str, int]]
 ) -> list[str]:
     problems: list[str] = []
-    if loaded.revision.is_own_set:
+    if loaded.revision.is_custom_set:
         return problems
     for heading, published in benchmark.published_census.items():
         found = {name: census.get(heading, {}).get(name, 0) for name in published}

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from audiollm.benchmarks.models.endpoint import wav_file
+from audiollm.data.audio.writing import wav_file
 from audiollm.data.records import RecordReport
 from audiollm.data.sap.question_records import ClipQuestion, clip_questions
 from audiollm.data.sap.sounds import NoRuleError, sound_type_of
 
 from .base import QuestionBenchmark
-from .data import OWN_SET_KEY, write_rows
-from .items import OwnQuestion
+from .data import CUSTOM_SET_KEY, write_rows
+from .items import CustomQuestion
 
 
 def write_question_set(
@@ -70,7 +70,7 @@ def _records(
     for asked in clip_questions(source, kinds=("multiple_choice",), report=made, **options):
         place = places.get(asked.clip_id, f"./{benchmark.audio_folder}/{len(places):05d}.wav")
         try:
-            record = benchmark.record_of(_own_question(asked, place))
+            record = benchmark.record_of(_custom_question(asked, place))
         except NoRuleError as error:
             report.leave_out(str(error), asked.clip_id)
             continue
@@ -84,14 +84,14 @@ def _records(
             (folder / place).write_bytes(wav_file(asked.audio.path))
             places[asked.clip_id] = place
         report.records[asked.question.field] += 1
-        yield record | {OWN_SET_KEY: True}
+        yield record | {CUSTOM_SET_KEY: True}
     report.left_out.update(made.left_out)
     report.examples.update(made.examples)
 
 
-def _own_question(asked: ClipQuestion, place: str) -> OwnQuestion:
+def _custom_question(asked: ClipQuestion, place: str) -> CustomQuestion:
     question = asked.question
-    return OwnQuestion(
+    return CustomQuestion(
         id=f"{asked.clip_id}/{question.field}",
         audio=place,
         question=question.question,

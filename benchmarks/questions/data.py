@@ -1,4 +1,4 @@
-"""The questions of a benchmark from where they are published: a JSON file beside its recordings, or parquet files."""
+"""Readers of published questions: a JSON file beside its recordings, or parquet files, here or on the Hub."""
 
 from __future__ import annotations
 
@@ -9,22 +9,19 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_lines import Record, read_json_lines, write_json_lines
 
-from .base import OWN_SET, LoadedQuestions, QuestionBenchmark, Revision, first_problems
+from .base import CUSTOM_SET, LoadedQuestions, QuestionBenchmark, Revision, first_problems
 from .items import QuestionItem, without_letters
-from .predictions import json_lines
 
 logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _AUDIO_COLUMNS = ("audio", "context")
-OWN_SET_KEY = "own_set"  # says of a question that it is none of the benchmark's
+CUSTOM_SET_KEY = "own_set"  # says of a question that it is none of the benchmark's
 _NESTED_COLUMN = "other_attributes"  # some parquet copies keep the published fields in it
-
-Row = dict[str, Any]
 
 
 def load_questions(benchmark: QuestionBenchmark, data: str, *, with_audio: bool = True) -> LoadedQuestions:
@@ -50,17 +47,17 @@ def load_questions(benchmark: QuestionBenchmark, data: str, *, with_audio: bool 
     return _from_json(benchmark, files[0], root if root.is_dir() else root.parent)
 
 
-def write_rows(rows: Sequence[Row], path: Path) -> None:
+def write_rows(rows: Sequence[Record], path: Path) -> None:
     """Writes questions: one object a line if the name ends in .jsonl, else a list; the file appears whole or not.
 
     Characters beyond ASCII are escaped: replies may hold halves of characters, which UTF-8 cannot.
     """
+    if path.suffix == ".jsonl":
+        write_json_lines(path, rows, ensure_ascii=True)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
-        if path.suffix == ".jsonl":
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        else:
-            file.write(json.dumps(rows, indent=1) + "\n")
+        file.write(json.dumps(rows, indent=1) + "\n")
 
 
 def check_revision(benchmark: QuestionBenchmark, loaded: LoadedQuestions, *, require_known_data: bool = False) -> None:
@@ -70,10 +67,10 @@ def check_revision(benchmark: QuestionBenchmark, loaded: LoadedQuestions, *, req
         ValueError: if a known version is required.
     """
     revision = loaded.revision
-    if revision.name is not None or (revision.is_own_set and not require_known_data):
+    if revision.name is not None or (revision.is_custom_set and not require_known_data):
         return
     known = ", ".join(f"{start}… ({name})" for start, name in benchmark.known_revisions.items()) or "none"
-    what = OWN_SET if revision.is_own_set else "not a known version"
+    what = CUSTOM_SET if revision.is_custom_set else "not a known version"
     message = (
         f"{benchmark.title}: the questions (sha256 {revision.sha256}) are {what} (known: {known}); figures of other "
         "versions do not compare"
@@ -123,7 +120,7 @@ def _question_files(benchmark: QuestionBenchmark, root: Path) -> list[Path]:
     )
 
 
-def published_rows(benchmark: QuestionBenchmark, data: str) -> list[Row]:
+def published_rows(benchmark: QuestionBenchmark, data: str) -> list[Record]:
     """The questions with all their published fields, but without recordings; in the order of `load_questions`.
 
     Args:
@@ -140,12 +137,12 @@ def published_rows(benchmark: QuestionBenchmark, data: str) -> list[Row]:
     return _json_rows(files[0], files[0].read_bytes(), [])
 
 
-def _json_rows(path: Path, content: bytes, problems: list[str]) -> list[Row]:
+def _json_rows(path: Path, content: bytes, problems: list[str]) -> list[Record]:
     """The questions of a file."""
     if content.lstrip()[:1] != b"[":
-        return list(json_lines(str(path), problems))
+        return list(read_json_lines(path, problems=problems))
     try:
-        rows: list[Row] = json.loads(content)
+        rows: list[Record] = json.loads(content)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error})") from error
     return rows
@@ -170,9 +167,9 @@ def _from_json(benchmark: QuestionBenchmark, path: Path, root: Path) -> LoadedQu
             names[place].add(item.id)
             names[PurePosixPath(place).stem].add(item.id)
     aliases = {name: next(iter(ids)) for name, ids in names.items() if len(ids) == 1 and name not in ids}
-    is_own_set = any(row.get(OWN_SET_KEY) for row in rows)
+    is_custom_set = any(row.get(CUSTOM_SET_KEY) for row in rows)
     return _loaded(
-        benchmark, path, items, hashlib.sha256(content).hexdigest(), problems, aliases, is_own_set=is_own_set
+        benchmark, path, items, hashlib.sha256(content).hexdigest(), problems, aliases, is_custom_set=is_custom_set
     )
 
 
@@ -187,7 +184,7 @@ def _from_parquet(benchmark: QuestionBenchmark, files: list[Path], with_audio: b
     return _loaded(benchmark, files[0].parent, items, digest.hexdigest(), problems, {})
 
 
-def _parquet_rows(files: list[Path], with_audio: bool) -> Iterator[tuple[Row, bytes]]:
+def _parquet_rows(files: list[Path], with_audio: bool) -> Iterator[tuple[Record, bytes]]:
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     for path in files:
@@ -207,7 +204,7 @@ def _parquet_rows(files: list[Path], with_audio: bool) -> Iterator[tuple[Row, by
 
 
 def _question(
-    benchmark: QuestionBenchmark, row: Row, audio: str | bytes, where: str, problems: list[str]
+    benchmark: QuestionBenchmark, row: Record, audio: str | bytes, where: str, problems: list[str]
 ) -> QuestionItem:
     """Reads a question; its options lose the letters that some copies put before them."""
     choices = row.get("choices")
@@ -241,12 +238,12 @@ def _loaded(
     problems: list[str],
     aliases: dict[str, str],
     *,
-    is_own_set: bool = False,
+    is_custom_set: bool = False,
 ) -> LoadedQuestions:
     if not items:
         raise ValueError(f"{path} holds no questions")
     known = next((name for start, name in benchmark.known_revisions.items() if sha256.startswith(start)), None)
-    return LoadedQuestions(items, Revision(sha256, known, is_own_set), problems, aliases)
+    return LoadedQuestions(items, Revision(sha256, known, is_custom_set), problems, aliases)
 
 
 class _Recordings:

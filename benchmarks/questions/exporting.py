@@ -1,4 +1,4 @@
-"""Replies in the layout that the published scorers and upload pages take: the questions' own fields, and the reply."""
+"""Export of replies in the layout that published scorers take: the questions' own fields, and the reply."""
 
 from __future__ import annotations
 

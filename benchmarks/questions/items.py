@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class OwnQuestion:
+class CustomQuestion:
     """A question about a clip of one's own, to be written in the layout of a benchmark.
 
     Attributes:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from audiollm.data.files.hashing import file_sha256
+from audiollm.data.files.json_lines import Record, read_json_lines
 
-logger = logging.getLogger(__name__)
-
-Record = dict[str, Any]
 LOG_KINDS = ("run", "prediction", "failure")
 REPLY_CUT, RECORDING_CUT = "reply_cut", "recording_cut"
 
@@ -66,7 +62,7 @@ def open_predictions(path: str) -> PredictionFile:
     if start[:1] == b"[":
         return PredictionFile(Path(path), None, _list_of_objects(path))
     problems: list[str] = []
-    lines = json_lines(path, problems)
+    lines = read_json_lines(path, problems=problems)
     first = next(lines, None)
     if first is None:
         return PredictionFile(Path(path), None, [], problems)
@@ -77,41 +73,6 @@ def open_predictions(path: str) -> PredictionFile:
         predictions.header = first
         predictions.records = _log_lines(predictions, lines)
     return predictions
-
-
-def json_lines(path: str, problems: list[str]) -> Iterator[Record]:
-    """One JSON object a line; blank lines and an unfinished last line are left out.
-
-    Args:
-        path: the file.
-        problems: gets a sentence about what is left out.
-
-    Raises:
-        ValueError: if another line is not a JSON object.
-    """
-    # Bytes on purpose: lines of text also end at characters that JSON texts may hold, such as U+2028.
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if not line.strip():
-                _note(problems, f"{path}: line {number} is blank and left out")
-                continue
-            try:
-                record = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                if not line.endswith(b"\n"):
-                    _note(problems, f"{path}: line {number}, the last, is unfinished and left out")
-                    return
-                raise ValueError(f"{path}: line {number} is not JSON ({error}); mend or remove it") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"{path}: line {number} is a JSON {type(record).__name__}, not an object")
-            yield record
-
-
-def _note(problems: list[str], problem: str) -> None:
-    logger.warning("%s", problem)
-    problems.append(problem)
 
 
 def _list_of_objects(path: str) -> list[Record]:

@@ -34,7 +34,7 @@ class QuestionRun:
     model: str | None = None
     """Folder or Hub id of an Audio-LLM, of ours or of transformers, or the URL of an OpenAI-compatible endpoint; the
     embedded model if not given."""
-    output: str | None = None
+    output_dir: str | None = None
     """Folder; results/ and the name of the benchmark, if not given."""
     limit: int | None = None
     """Ask only so many questions, the first ones."""
@@ -76,7 +76,7 @@ def run_questions(benchmark: QuestionBenchmark, config: QuestionRun, *, scores: 
         ValueError: if data, model or an earlier run in the output do not fit; see `predict_questions`.
         OSError: if a file is missing.
     """
-    output = Path(config.output or f"results/{benchmark.name}")
+    output = Path(config.output_dir or f"results/{benchmark.name}")
     loaded = load_questions(benchmark, config.data)
     launched_processes().from_main(lambda: _check(benchmark, loaded, config, output))
     report = _predict(benchmark, loaded, config, output)

@@ -17,10 +17,11 @@ from typing import Any
 
 from audiollm.benchmarks.harness.page import render, sound_address
 from audiollm.data.audio.opening import AudioError
-from audiollm.data.conversation.loading import parse_audio_part
+from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
-from audiollm.data.sap import SAP_ATTRIBUTES, SapRecord, parse_sap
+from audiollm.data.sap.parsing import parse_sap
+from audiollm.data.sap.record import SAP_ATTRIBUTES, SapRecord
 
 FIELDS = ("linguistic_content", *SAP_ATTRIBUTES, "summary", "events")
 """What is judged, one by one."""

@@ -12,16 +12,17 @@ import json
 import re
 import statistics
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from string import Template
 
 from tqdm import tqdm
 
 from audiollm.benchmarks.judge.asking import JudgeSettings, ask_judge, judge_prompt, majority, read_verdict
+from audiollm.data.chat.asking import ask_all
 from audiollm.data.chat.base import ChatModel
 from audiollm.data.prompts import Prompt
-from audiollm.data.sap import SapRecord
+from audiollm.data.sap.record import SapRecord
 
 from .scoring import attribute, read_prediction
 
@@ -139,13 +140,12 @@ def _ask_all(
     def vote(question: Question, number: int) -> int | None:
         return ask_judge(judge, question.text, settings, number, _rating if question.name == "scene" else read_verdict)
 
-    with ThreadPoolExecutor(settings.concurrency, thread_name_prefix="judge") as executor:
-        pairs = list(itertools.product(questions, range(settings.votes)))
-        futures = [executor.submit(vote, question, number) for question, number in pairs]
-        try:
-            answers = [future.result() for future in tqdm(futures, unit="vote", disable=not progress)]
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+    pairs = list(itertools.product(questions, range(settings.votes)))
+    asked = ask_all(
+        pairs, lambda pair: vote(*pair), concurrency=settings.concurrency, max_failures=1, in_order=True, name="judge"
+    )
+    with closing(asked) as outcomes:
+        answers = [outcome.answer for outcome in tqdm(outcomes, total=len(pairs), unit="vote", disable=not progress)]
     return [answers[start : start + settings.votes] for start in range(0, len(answers), settings.votes)]
 
 

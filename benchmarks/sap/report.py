@@ -12,7 +12,8 @@ from audiollm.benchmarks.judge.asking import JudgeSettings
 from audiollm.data.chat.base import ChatModel
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
-from audiollm.data.sap import SapError, SapRecord, parse_sap
+from audiollm.data.sap.parsing import parse_sap
+from audiollm.data.sap.record import SapError, SapRecord
 
 from .judging import judge_sap
 from .scoring import read_prediction, score_closed

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from audiollm.benchmarks.metrics import load_metric
-from audiollm.data.sap import SapError, SapRecord, parse_sap, repair_sap
+from audiollm.data.sap.parsing import parse_sap
+from audiollm.data.sap.record import SapError, SapRecord
+from audiollm.data.sap.repair import repair_sap
 
 CLOSED_FIELDS = ("age", "gender", "emotion")
 

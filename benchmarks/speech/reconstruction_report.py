@@ -1,4 +1,4 @@
-"""What a reconstruction is worth: a folder with both sounds, a picture, and a page of scores beside the original's own.
+"""Reports on one reconstruction: both sounds, a picture, and a page of scores beside the original's own.
 
 Nothing is scored alone: the original goes through the same recognizer and the same metrics, so that the best that can
 be had is on the page.
@@ -22,7 +22,7 @@ from audiollm.benchmarks.harness.page import render
 from audiollm.benchmarks.harness.pictures import draw_clip
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.metrics.waveform_pairs import bench_library
-from audiollm.benchmarks.speech.judges.transcription import Transcriber
+from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.audio.opening import source_name
 from audiollm.data.audio.reading import load_audio, resample
 from audiollm.data.audio.writing import save_audio

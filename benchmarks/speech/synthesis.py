@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from torch import Tensor
 from audiollm.benchmarks.models.revisions import checkpoint_revision
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
-from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
 from audiollm.mini import model_or_mini
 from audiollm.modeling import AudioLLM
@@ -26,7 +25,6 @@ from .seed_tts_meta import SpeechItem
 logger = logging.getLogger(__name__)
 
 VoiceMode = Literal["auto", "prompt", "speaker", "both", "none"]
-IDENTITY_NAME = "run.json"
 FAILURES_NAME = "failures.jsonl"
 
 
@@ -120,27 +118,6 @@ def decoder_fingerprint(audio_tokenizer: Any) -> str | None:
     return own
 
 
-def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Writes down what run a folder holds, or refuses to go on with another one.
-
-    Raises:
-        ValueError: the folder holds another run, naming what is different.
-    """
-    path = folder / IDENTITY_NAME
-    # As it will be read again: tuples become lists.
-    identity = json.loads(json.dumps(identity))
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name in sorted({*found, *identity}) if found.get(name) != identity.get(name)]
-        if changed:
-            told = "; ".join(f"{name} ({found.get(name)}, now {identity.get(name)})" for name in changed)
-            raise ValueError(f"{folder} was begun with another {told}. Choose another output, or delete the folder")
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        file.write(json.dumps(identity, indent=2, ensure_ascii=False) + "\n")
-
-
 def synthesise(
     system: SpeechSystem, items: Sequence[SpeechItem], folder: Path, *, seed: int, attempts: int = 2, rank: int = 0
 ) -> int:
@@ -179,6 +156,5 @@ def synthesise(
         else:
             logger.warning("%s could not be spoken: %s", item.id, errors[-1])
             failures.append({"id": item.id, "errors": errors})
-    with atomic_write(folder.parent / f"{folder.name}.rank{rank}.{FAILURES_NAME}") as file:
-        file.write("".join(json.dumps(failure, ensure_ascii=False) + "\n" for failure in failures))
+    write_json_lines(folder.parent / f"{folder.name}.rank{rank}.{FAILURES_NAME}", failures)
     return len(failures)

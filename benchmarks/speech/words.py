@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.metrics.seed_tts_wer.pairs import TextPair, score_pairs
 from audiollm.benchmarks.metrics.seed_tts_wer.text import LANGUAGES
+from audiollm.data.files.json_lines import write_json_lines
 
 PAIRS_NAME = "pairs.jsonl"
 UNSPACED_LANGUAGES = ("zh", "ja", "th", "yue", "lo", "my", "km")  # of these, characters are counted and not words
 
 
-def word_figures(texts: Mapping[str, str], heard: Mapping[str, str], language: str, folder: Path) -> dict[str, Any]:
+def word_figures(
+    texts: Mapping[str, str], transcripts: Mapping[str, str], language: str, folder: Path
+) -> dict[str, Any]:
     """Scores what was heard, and keeps the pairs as a file that can be scored again.
 
     Args:
         texts: what was to be said, by utterance.
-        heard: what was heard; utterances whose recording is missing are not in it.
+        transcripts: what was heard; utterances whose recording is missing are not in it.
         language: of the texts. English and Mandarin are scored by the rule of seed-tts-eval, the mean over utterances;
             others have only the rate over all words.
         folder: for ``pairs.jsonl``.
@@ -30,12 +33,8 @@ def word_figures(texts: Mapping[str, str], heard: Mapping[str, str], language: s
         missing; ``wer_over_words`` after Whisper's text normalization; details of the first. None where no words
         are known or were asked for.
     """
-    pairs = [TextPair(name, heard[name], text) for name, text in texts.items() if name in heard]
-    lines = [
-        json.dumps({"id": pair.id, "hypothesis": pair.hypothesis, "reference": pair.reference}, ensure_ascii=False)
-        for pair in pairs
-    ]
-    (folder / PAIRS_NAME).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    pairs = [TextPair(name, transcripts[name], text) for name, text in texts.items() if name in transcripts]
+    write_json_lines(folder / PAIRS_NAME, map(asdict, pairs))
     figures: dict[str, Any] = {"wer": None, "wer_missing_as_wrong": None, "wer_over_words": None, "wer_rule": None}
     if not pairs:
         return figures | ({"wer_missing_as_wrong": 1.0} if texts else {})
@@ -48,7 +47,7 @@ def word_figures(texts: Mapping[str, str], heard: Mapping[str, str], language: s
     if language not in LANGUAGES:
         return figures | {"wer": over_words, "wer_over_words": over_words, "wer_rule": "errors over words"}
     scored = score_pairs(pairs, language)
-    everything = [TextPair(name, heard.get(name, ""), text) for name, text in texts.items()]
+    everything = [TextPair(name, transcripts.get(name, ""), text) for name, text in texts.items()]
     strict = score_pairs(everything, language)
     return {
         "wer": scored["wer_of_all"],

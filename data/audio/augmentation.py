@@ -95,6 +95,7 @@ def augment(
     way = str(generator.choice(config.ways))
     degraded = _degrade(waveform, sample_rate, config, way, generator, other)
     if config.gain_db is not None:
+        # Drawn last: a clip without a change of level meets the same noise, room or codec.
         degraded = degraded * 10 ** (generator.uniform(*config.gain_db) / 20)
     return degraded
 

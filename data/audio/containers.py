@@ -1,4 +1,4 @@
-"""What the bytes of an audio file promise, so that a cut file is noticed.
+"""Sizes that audio files announce inside them, so that a cut file is noticed.
 
 libsndfile trusts the size of the file over the sizes written inside it: of a WAV cut in the middle it returns the
 first half and reports success. The functions here read the few header fields that tell a whole file from a cut one.

@@ -1,4 +1,4 @@
-"""What happens to recordings on their way: noise, other sounds, rooms, coarse samples, codecs.
+"""Degradations of recordings: noise, other sounds, rooms, coarse samples, codecs.
 
 Every function leaves its input as it is and returns as many samples as it got, in step with them.
 """
@@ -24,7 +24,7 @@ CODECS: tuple[Codec, ...] = get_args(Codec)
 
 LOWEST_HZ = 20.0  # coloured noise is flat below: nobody hears it, but it would hold most of brown noise's power
 _SLOPES = {"white": 0.0, "pink": 0.5, "brown": 1.0}  # exponent of 1 / frequency, in amplitude
-_DELAY_SECONDS = 0.003  # of the first reflection
+_DELAY_SECONDS = 0.003  # of the first reflection: a wall half a metre away
 _DECAY = 6.907755  # ln(1000): 60 dB in amplitude
 # Rate that a codec is defined for (None: the recording's own), container, encoding, compression level.
 _CODECS: dict[str, tuple[int | None, str, str, float | None]] = {
@@ -121,6 +121,8 @@ def reverberate(
     tail = generator.standard_normal(length) * np.exp(-_DECAY * np.arange(length) / length)
     tail *= 10 ** (-direct_to_reverberant_db / 20) / np.sqrt(np.sum(tail**2))
     room = np.concatenate([[1.0], np.zeros(delay), tail])
+    # float64: a second of room adds up 16,000 products for each sample. Padded to the length of the whole convolution:
+    # else the transform wraps the end around to the beginning.
     samples = waveform.double().numpy()
     padded = 1 << (len(samples) + len(room)).bit_length()
     spectrum = np.fft.rfft(samples, padded) * np.fft.rfft(room, padded)
@@ -142,7 +144,7 @@ def crush(waveform: Tensor, bits: int) -> Tensor:
     if bits < 2:
         raise ValueError(f"bits={bits}: use 2 or more")
     peak = waveform.abs().max()
-    steps = 2 ** (bits - 1) - 1
+    steps = 2 ** (bits - 1) - 1  # on either side of zero, so that silence stays silence
     return waveform if peak == 0 else (waveform / peak * steps).round() / steps * peak
 
 
@@ -178,4 +180,5 @@ def transmit(waveform: Tensor, sample_rate: int, codec: Codec) -> Tensor:
 
 
 def _power(waveform: Tensor) -> float:
+    # float64: squares of quiet samples vanish beside those of loud ones in a float32 sum over minutes.
     return float(waveform.double().square().mean())

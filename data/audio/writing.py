@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 from collections.abc import Iterator
@@ -17,12 +18,14 @@ from torch import Tensor
 from audiollm.data.files.atomic import atomic_write
 
 from .opening import AudioError
+from .reading import load_audio, probe_audio
 
 logger = logging.getLogger(__name__)
 
 # Extension -> libsndfile's container and encoding.
 OUTPUT_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
-MAX_WAV_BYTES = 2**32 - 2**10  # a WAV header counts bytes with 32 bits
+_PLAIN_WAV = ("WAV PCM_16", "WAV PCM_24", "WAV PCM_32")  # what every reader of WAV files knows
+MAX_WAV_BYTES = 2**32 - 2**10  # a WAV header counts bytes with 32 bits, its own and those of other chunks too
 _BLOCK_SAMPLES = 1 << 16  # libvorbis keeps a whole write on its stack: minutes at once overflow it
 
 
@@ -84,7 +87,8 @@ class AudioWriter:
         self.num_clipped += int((magnitude > 1).sum())
         self.peak = max(self.peak, float(magnitude.max()))
         if self._file.subtype == "PCM_16":
-            # Readers divide by 32768. Scaling by the same number gives a recording of 16 bits back bit by bit.
+            # Readers divide by 32768. Scaling by the same number gives a recording of 16 bits back bit by bit; hence
+            # no dither, and +1.0, which has no such integer, loses one step without being counted as clipped.
             block = np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16)
         else:
             block = np.clip(block, -1.0, 1.0)
@@ -192,3 +196,25 @@ def _checked_samples(waveform: Tensor | np.ndarray) -> np.ndarray:
     if samples.ndim != 1:
         raise ValueError(f"waveform has shape {list(samples.shape)}; give one channel, [N] or [1, N]")
     return samples
+
+
+def wav_bytes(waveform: Tensor, sample_rate: int) -> bytes:
+    """A waveform, float ``[N]`` in [-1, 1], as the bytes of a WAV file of 16 bit."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform.numpy(), sample_rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def wav_file(audio: str | bytes | os.PathLike[str]) -> bytes:
+    """A recording as a WAV file: as it is if it is a plain one, with all its channels; else mono, 16 bit, at its rate.
+
+    Args:
+        audio: path, or the bytes of an audio file of any format.
+
+    Raises:
+        AudioError: if it cannot be decoded.
+    """
+    if probe_audio(audio).format in _PLAIN_WAV:
+        return audio if isinstance(audio, bytes) else Path(audio).read_bytes()
+    waveform, sample_rate = load_audio(audio)
+    return wav_bytes(waveform, sample_rate)

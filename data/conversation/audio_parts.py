@@ -11,6 +11,7 @@ from torch import Tensor
 
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import waveform_from_array
+from audiollm.data.manifest import RecordError
 
 from .problems import ConversationError, ProblemLog, kind_of
 from .types import AudioPart
@@ -39,6 +40,25 @@ def parse_audio_part(value: Any, *, where: str = "", base_dir: str | os.PathLike
         problem = log.problems[0]
         raise ConversationError(problem.where, f"{problem.field}: {problem.reason}")
     return audio
+
+
+def clip_part(record: Any, where: str, base_dir: str | None) -> AudioPart:
+    """Finds the audio of a clip record: ``{"audio": …}``, ``{"path": …}`` or a bare path.
+
+    Raises:
+        RecordError: if it is none; the message names the place.
+    """
+    if isinstance(record, str):
+        value: Any = record
+    elif isinstance(record, Mapping):
+        keys = [key for key in ("audio", "path", "bytes") if record.get(key) is not None]
+        if not keys:
+            found = ", ".join(map(str, list(record)[:10])) or "nothing"
+            raise RecordError(where, f"has neither messages nor audio; it has {found}")
+        value = record["audio"] if "audio" in keys else {key: record[key] for key in keys}
+    else:
+        raise RecordError(where, f"a record is an object or a path, not a {type(record).__name__}")
+    return parse_audio_part(value, where=where, base_dir=base_dir)
 
 
 class AudioPartParser:

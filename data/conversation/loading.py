@@ -1,10 +1,4 @@
-"""The conversation record: what an Audio-LLM is trained on and asked.
-
-One record is ``{"id", "messages": [{"role", "content"}], "task", "tools", …}``. Content is a string or a list of parts,
-``{"type": "text", "text"}`` or ``{"type": "audio", …}`` with exactly one of a path, the bytes of a file, samples, or
-ready codes. This module opens files and data sets of them; ``conversation_record`` holds the types,
-``conversation_parsing`` the checks that name file, line and field. All public names can be imported from here.
-"""
+"""Opens files and data sets of conversation records, and checks whole ones of them at once."""
 
 from __future__ import annotations
 
@@ -15,26 +9,9 @@ from typing import Any
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.manifest import Manifest, RecordError, checked_index, open_manifest
 
-from .audio_parts import parse_audio_part
 from .parsing import check_conversation, parse_conversation
 from .problems import ConversationError, Problem
-from .types import ROLES, AudioPart, Conversation, Message, TextPart
-
-__all__ = [
-    "ROLES",
-    "AudioPart",
-    "Conversation",
-    "ConversationError",
-    "Conversations",
-    "Message",
-    "Problem",
-    "TextPart",
-    "check_conversation",
-    "load_conversations",
-    "parse_audio_part",
-    "parse_conversation",
-    "validate_conversations",
-]
+from .types import AudioPart, Conversation
 
 MAX_PROBLEMS = 100
 
@@ -184,7 +161,7 @@ def validate_conversations(
 def _audio_problems(conversation: Conversation) -> list[Problem]:
     problems = []
     for number, message in enumerate(conversation.messages):
-        for place, part in enumerate(message.content):
+        for index, part in enumerate(message.content):
             if not isinstance(part, AudioPart) or part.codes is not None:
                 continue
             try:
@@ -193,5 +170,5 @@ def _audio_problems(conversation: Conversation) -> list[Problem]:
                 # The part's own place is in the error's source already; here it is the field.
                 source = error.source.removeprefix(f"{part.where}: ")
                 reason = str(AudioError(source, error.reason))
-                problems.append(Problem(conversation.where, f"messages[{number}].content[{place}]", reason))
+                problems.append(Problem(conversation.where, f"messages[{number}].content[{index}]", reason))
     return problems

@@ -195,13 +195,13 @@ class _RecordParser:
         first, *others = text.split(AUDIO_PLACEHOLDER)
         if first or not others:
             parts.append(TextPart(first))
-        for piece in others:
+        for text_between in others:
             if placeholders:
                 parts.append(placeholders.pop(0))
             else:
                 self._log.note(at, f"has more {AUDIO_PLACEHOLDER} than the record has audios")
-            if piece:
-                parts.append(TextPart(piece))
+            if text_between:
+                parts.append(TextPart(text_between))
         return parts
 
     def _dicts(self, value: Any, at: str) -> list[dict[str, Any]] | None:

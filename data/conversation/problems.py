@@ -1,4 +1,4 @@
-"""What can be wrong with a conversation record, and how that is said: place, field, reason."""
+"""Problems of a conversation record: file and line, field, reason."""
 
 from __future__ import annotations
 

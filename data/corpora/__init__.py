@@ -1,4 +1,8 @@
-"""Real corpora from packages that registries carry, and the small sample that ships with the project."""
+"""Real corpora from packages that registries carry, and the small sample that ships with the project.
+
+Reading order: ``clips`` (a recording and its licence; the manifest) → ``build`` (a corpus folder) → ``sources/`` (what
+the packages hold). ``sample_corpus`` is what ships; ``sample_build`` makes it anew.
+"""
 
 from __future__ import annotations
 

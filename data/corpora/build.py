@@ -19,7 +19,7 @@ from audiollm.data.files.atomic import atomic_folder, atomic_write
 from audiollm.data.packages import Package
 from audiollm.data.records import Split
 
-from .clips import MANIFEST_NAME, Clip, ClipFacts, CorpusError, Recording, assign_splits, save_manifest
+from .clips import MANIFEST_NAME, Clip, ClipMetadata, CorpusError, Recording, assign_splits, save_manifest
 from .opus import encode_opus
 from .sources import asterisk, fillets, game_sounds, music, opensfx, sonic_pi, synthetic, tuxpaint
 
@@ -169,7 +169,7 @@ def write_clips(
     recordings: Sequence[Recording],
     splits: Mapping[str, Split],
     folder: Path,
-    encode: Callable[[Tensor, ClipFacts], tuple[bytes, str]],
+    encode: Callable[[Tensor, ClipMetadata], tuple[bytes, str]],
 ) -> list[Clip]:
     """Decodes recordings and writes them as audio files.
 
@@ -177,7 +177,7 @@ def write_clips(
         recordings: what to write.
         splits: group → split.
         folder: existing folder; files go to ``<folder>/<id>.<suffix>``.
-        encode: waveform and facts → content and suffix of the file.
+        encode: waveform and metadata → content and suffix of the file.
 
     Returns:
         One clip per recording; `duration_seconds` is that of the samples written.
@@ -185,15 +185,15 @@ def write_clips(
     clips = []
     for recording in tqdm(recordings, desc="decoding", unit="clip", disable=None):
         waveform = recording.load()
-        facts = recording.facts
-        content, suffix = encode(waveform, facts)
-        path = folder / f"{facts.id}.{suffix}"
+        metadata = recording.metadata
+        content, suffix = encode(waveform, metadata)
+        path = folder / f"{metadata.id}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-        values = {item.name: getattr(facts, item.name) for item in fields(ClipFacts)}
+        values = {item.name: getattr(metadata, item.name) for item in fields(ClipMetadata)}
         values["duration_seconds"] = round(len(waveform) / SAMPLE_RATE, 4)
         digest = hashlib.sha256(content).hexdigest()
-        clips.append(Clip(**values, split=splits[facts.group], audio=path, sha256=digest))
+        clips.append(Clip(**values, split=splits[metadata.group], audio=path, sha256=digest))
     return clips
 
 
@@ -221,9 +221,10 @@ def write_attribution(clips: Iterable[Clip], path: Path, title: str) -> None:
             file.write(f"- {licence}: {LICENCE_TEXTS[licence]}\n")
 
 
-def _encode(waveform: Tensor, facts: ClipFacts, audio_format: AudioFormat) -> tuple[bytes, str]:
+def _encode(waveform: Tensor, metadata: ClipMetadata, audio_format: AudioFormat) -> tuple[bytes, str]:
     if audio_format == "opus":
-        return encode_opus(waveform, _OPUS_BITRATE_BPS[facts.sound_type], facts.id), "opus"
+        return encode_opus(waveform, _OPUS_BITRATE_BPS[metadata.sound_type], metadata.id), "opus"
     file = io.BytesIO()
+    # Clipped rather than wrapped: resampling may overshoot full scale by a little.
     soundfile.write(file, waveform.clamp(-1, 1).numpy(), SAMPLE_RATE, format=audio_format.upper(), subtype="PCM_16")
     return file.getvalue(), audio_format

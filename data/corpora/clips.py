@@ -1,7 +1,7 @@
 """One line per recording: what it is, what is said or heard in it, who made it, and under which licence.
 
 A corpus is a folder with audio files and ``manifest.jsonl``. Each line is a JSON object with the fields of `Clip`;
-``audio`` is relative to the folder, absent facts are left out.
+``audio`` is relative to the folder, absent metadata are left out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class CorpusError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipFacts:
+class ClipMetadata:
     """What is known of a recording, wherever its samples are."""
 
     id: str
@@ -61,7 +61,7 @@ class ClipFacts:
     caption: str | None = None
     """The source's own words for what is heard."""
     attributes: Mapping[str, str | int | float] = field(default_factory=dict)
-    """Further facts, such as bpm, key and style of music."""
+    """Further metadata, such as bpm, key and style of music."""
 
     def __post_init__(self) -> None:
         if self.sound_type not in SOUND_TYPES:
@@ -89,7 +89,7 @@ class ClipFacts:
 class Recording:
     """A recording of a source package, decoded when asked for."""
 
-    facts: ClipFacts
+    metadata: ClipMetadata
     load: Callable[[], Tensor]
     """Returns the waveform: float32 ``[N]`` in [-1, 1] at 16 kHz."""
     stratum: str | None = None
@@ -97,7 +97,7 @@ class Recording:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip(ClipFacts):
+class Clip(ClipMetadata):
     """A recording of a built corpus."""
 
     split: Split
@@ -127,6 +127,7 @@ def hash_split(group: str) -> Split:
     Returns:
         ``test`` for one group in ten, ``dev`` for one in ten, else ``train``.
     """
+    # 32 bits of a hash, not a generator: the split of a group must not change when others come or the order changes.
     bucket = int(_hash(group)[:8], 16) % 100
     if bucket < TEST_PERCENT:
         return "test"
@@ -183,10 +184,10 @@ def assign_splits(recordings: Sequence[Recording]) -> dict[str, Split]:
     strata: dict[str, list[str]] = {}
     for recording in recordings:
         if recording.stratum is not None:
-            strata.setdefault(recording.stratum, []).append(recording.facts.group)
+            strata.setdefault(recording.stratum, []).append(recording.metadata.group)
     splits = stratified_splits(strata)
     for recording in recordings:
-        splits.setdefault(recording.facts.group, hash_split(recording.facts.group))
+        splits.setdefault(recording.metadata.group, hash_split(recording.metadata.group))
     return splits
 
 

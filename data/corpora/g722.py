@@ -18,7 +18,7 @@ from torch import Tensor
 from .clips import CorpusError
 
 SAMPLE_RATE = 16000
-BYTES_PER_SECOND = 8000
+BYTES_PER_SECOND = 8000  # two samples per byte
 
 
 def duration_seconds(path: Path) -> float:
@@ -42,6 +42,7 @@ def decode_g722(path: Path) -> Tensor:
     samples = _with_ffmpeg(ffmpeg, path) if ffmpeg else _with_pyav(path)
     if not len(samples):
         raise CorpusError(f"{path} holds no G.722 audio")
+    # As libsndfile scales 16 bits, so that recordings of all formats are on one scale.
     return torch.from_numpy(samples.astype(np.float32) / 32768.0)
 
 

@@ -23,7 +23,7 @@ from audiollm.data.files.atomic import atomic_folder
 from audiollm.data.records import Split
 
 from .build import ATTRIBUTION_NAME, CORPORA, SAMPLE_RATE, list_recordings, write_attribution, write_clips
-from .clips import MANIFEST_NAME, ClipFacts, CorpusError, Recording, assign_splits, save_manifest
+from .clips import MANIFEST_NAME, ClipMetadata, CorpusError, Recording, assign_splits, save_manifest
 from .opus import encode_opus
 from .sample_corpus import SAMPLE_FOLDER
 from .sources import asterisk, music, opensfx, sonic_pi
@@ -65,7 +65,7 @@ def build_sample(output_dir: str = str(SAMPLE_FOLDER)) -> None:
         chosen += select(recordings, corpus_splits)
         splits |= corpus_splits
     chosen = [_shortened(recording) for recording in _frequent_classes(chosen)]
-    refused = sorted({recording.facts.licence for recording in chosen} - LICENCES)
+    refused = sorted({recording.metadata.licence for recording in chosen} - LICENCES)
     if refused:
         raise CorpusError(f"recordings under {', '.join(refused)} may not ship with the project")
     with atomic_folder(folder) as building:
@@ -82,14 +82,14 @@ def _prompts(recordings: list[Recording], splits: dict[str, Split]) -> list[Reco
     """Sentences that all five languages have, a fixed number per split, in the order of their hash."""
     prompts: dict[str, dict[str, Recording]] = {}
     for recording in recordings:
-        facts = recording.facts
-        if is_sentence(facts.text or "") and MIN_SPEECH_SECONDS <= facts.duration_seconds <= MAX_SPEECH_SECONDS:
-            prompts.setdefault(str(facts.attributes["prompt"]), {})[str(facts.language)] = recording
+        metadata = recording.metadata
+        if is_sentence(metadata.text or "") and MIN_SPEECH_SECONDS <= metadata.duration_seconds <= MAX_SPEECH_SECONDS:
+            prompts.setdefault(str(metadata.attributes["prompt"]), {})[str(metadata.language)] = recording
     parallel = [key for key, languages in prompts.items() if len(languages) == len(LANGUAGES)]
     taken: Counter[str] = Counter()
     found: list[Recording] = []
     for key in sorted(parallel, key=lambda name: hashlib.sha256(name.encode()).hexdigest()):
-        split = splits[prompts[key]["en"].facts.group]
+        split = splits[prompts[key]["en"].metadata.group]
         if taken[split] < NUM_PROMPTS[split]:
             taken[split] += 1
             found += prompts[key].values()
@@ -108,31 +108,31 @@ def _all(recordings: list[Recording], splits: dict[str, Split]) -> list[Recordin
 
 
 def _spread_windows(recordings: list[Recording], splits: dict[str, Split]) -> list[Recording]:
-    return [recording for recording in recordings if recording.facts.attributes["window"] in MOH_WINDOWS]
+    return [recording for recording in recordings if recording.metadata.attributes["window"] in MOH_WINDOWS]
 
 
 def _frequent_classes(recordings: Iterable[Recording]) -> list[Recording]:
     """Drops sounds of classes with too few clips."""
     recordings = list(recordings)
-    counts = Counter(recording.facts.label for recording in recordings if recording.facts.sound_type == "sound")
+    counts = Counter(recording.metadata.label for recording in recordings if recording.metadata.sound_type == "sound")
     return [
         recording
         for recording in recordings
-        if recording.facts.sound_type != "sound" or counts[recording.facts.label] >= MIN_CLASS_CLIPS
+        if recording.metadata.sound_type != "sound" or counts[recording.metadata.label] >= MIN_CLASS_CLIPS
     ]
 
 
 def _shortened(recording: Recording) -> Recording:
     """Keeps the first seconds of sounds and music."""
     limits = {"sound": MAX_SOUND_SECONDS, "music": MUSIC_SECONDS}
-    seconds = min(recording.facts.duration_seconds, limits.get(recording.facts.sound_type, MAX_SPEECH_SECONDS))
-    facts = dataclasses.replace(recording.facts, duration_seconds=seconds)
+    seconds = min(recording.metadata.duration_seconds, limits.get(recording.metadata.sound_type, MAX_SPEECH_SECONDS))
+    metadata = dataclasses.replace(recording.metadata, duration_seconds=seconds)
     num_samples = round(seconds * SAMPLE_RATE)
-    return dataclasses.replace(recording, facts=facts, load=lambda: recording.load()[:num_samples])
+    return dataclasses.replace(recording, metadata=metadata, load=lambda: recording.load()[:num_samples])
 
 
-def _encode(waveform: Tensor, facts: ClipFacts) -> tuple[bytes, str]:
-    return encode_opus(waveform, BITRATES_BPS[facts.sound_type], facts.id), "opus"
+def _encode(waveform: Tensor, metadata: ClipMetadata) -> tuple[bytes, str]:
+    return encode_opus(waveform, BITRATES_BPS[metadata.sound_type], metadata.id), "opus"
 
 
 if __name__ == "__main__":

@@ -80,21 +80,21 @@ def atomic_folder(
         FileExistsError: the folder is there and is to be refused; or there is a file of that name.
         OSError: the system cannot write, which the message says together with ``target``.
     """
-    place = Path(os.path.realpath(target))
-    if existing == "refuse" and place.exists():
+    final = Path(os.path.realpath(target))
+    if existing == "refuse" and final.exists():
         raise FileExistsError(f"{target} exists already; remove it to build it again")
-    if place.exists() and not place.is_dir():
+    if final.exists() and not final.is_dir():
         raise FileExistsError(f"{target} is a file; a folder is to be written there: move the file away")
-    staging = _hidden_sibling(place, "tmp")
+    staging = _hidden_sibling(final, "tmp")
     with _named_errors(target):
-        place.parent.mkdir(parents=True, exist_ok=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
     try:
         with _named_errors(target):
             yield staging
             _open_and_flush(staging)
-            _put_in_place(staging, place, may_replace=existing == "replace")
-            sync_folder(place.parent)
+            _put_in_place(staging, final, may_replace=existing == "replace")
+            sync_folder(final.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -114,12 +114,12 @@ def atomic_entries(folder: str | os.PathLike[str], *, outdated: Sequence[str] = 
         OSError: the system cannot write, which the message says together with ``folder``. If that happens while the
             block runs, ``folder`` is as it was.
     """
-    place = Path(os.path.realpath(folder))
-    if not place.exists():
-        with atomic_folder(place) as staging:
+    final = Path(os.path.realpath(folder))
+    if not final.exists():
+        with atomic_folder(final) as staging:
             yield staging
         return
-    staging = place / f".{secrets.token_hex(4)}.tmp"  # inside, hence on the same disk even if the folder is a mount
+    staging = final / f".{secrets.token_hex(4)}.tmp"  # inside, hence on the same disk even if the folder is a mount
     with _named_errors(folder):
         staging.mkdir()
     try:
@@ -128,12 +128,12 @@ def atomic_entries(folder: str | os.PathLike[str], *, outdated: Sequence[str] = 
             _open_and_flush(staging)
             names = sorted(entry.name for entry in staging.iterdir())
             for name in names:
-                _put_in_place(staging / name, place / name, may_replace=True)
+                _put_in_place(staging / name, final / name, may_replace=True)
             for pattern in outdated:
-                for entry in place.glob(pattern):
+                for entry in final.glob(pattern):
                     if entry.name not in names:
                         _remove(entry)
-            sync_folder(place)
+            sync_folder(final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -151,22 +151,22 @@ def _named_errors(target: str | os.PathLike[str]) -> Iterator[None]:
         raise OSError(f"{target} could not be written: {error}") from error
 
 
-def _put_in_place(new: Path, place: Path, *, may_replace: bool) -> None:
+def _put_in_place(new: Path, final: Path, *, may_replace: bool) -> None:
     """Renames a file or folder; what was there is moved aside first and moved back if that fails."""
-    if not place.is_dir() or place.is_symlink():
-        if may_replace or not place.exists():
-            os.replace(new, place)  # over a file, in one step
+    if not final.is_dir() or final.is_symlink():
+        if may_replace or not final.exists():
+            os.replace(new, final)  # over a file, in one step
         return
     if not may_replace:
-        logger.info("%s was made by another process meanwhile; using that one", place)
+        logger.info("%s was made by another process meanwhile; using that one", final)
         return
     # A rename does not replace a folder that holds something: between the two renames there is none, for a moment.
-    old = _hidden_sibling(place, "old.tmp")
-    os.replace(place, old)
+    old = _hidden_sibling(final, "old.tmp")
+    os.replace(final, old)
     try:
-        os.replace(new, place)
+        os.replace(new, final)
     except BaseException:
-        os.replace(old, place)
+        os.replace(old, final)
         raise
     shutil.rmtree(old, ignore_errors=True)
 

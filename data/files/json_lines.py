@@ -278,7 +278,9 @@ def refuse_other_run(
 def _differences(
     found: Mapping[str, Any], identity: Mapping[str, Any], may_differ: Sequence[str], prefix: str = ""
 ) -> Iterator[str]:
-    for key in sorted({*found, *identity} - {*may_differ}):
+    for key in dict.fromkeys([*identity, *found]):
+        if key in may_differ:
+            continue
         before, now = found.get(key), identity.get(key)
         if before == now:
             continue

@@ -24,8 +24,7 @@ from audiollm.data.chat.asking import Outcome, ask_all
 from audiollm.data.chat.base import ChatError
 from audiollm.data.files.json_document import write_json
 from audiollm.data.manifest import Manifest, RecordError
-from audiollm.data.resumable_output import PartialOutput
-from audiollm.data.tokenizing.corpus import shard_path
+from audiollm.data.resumable_output import PartialOutput, shard_path
 from audiollm.data.tokenizing.source import open_corpus
 
 from .clips import ClipsOfSplit, labelled_record, read_label_clip
@@ -67,7 +66,7 @@ def label_corpus(
     Args:
         source: clips in any form that :func:`audiollm.data.tokenizing.source.open_corpus` opens.
         output: ``.parquet`` or anything else for JSONL. Of several shards, each writes
-            :func:`audiollm.data.tokenizing.corpus.shard_path` of it. ``<output>.rejected.jsonl`` lists what was
+            :func:`audiollm.data.resumable_output.shard_path` of it. ``<output>.rejected.jsonl`` lists what was
             refused, ``<output>.report.json`` holds the report.
         labeller: the models.
         concurrency: clips labelled at a time.

@@ -58,11 +58,11 @@ def records_by_rules(
     report = RecordReport() if report is None else report
     manifest = open_manifest(os.path.join(source, "manifest.jsonl") if _is_corpus(source) else source)
     for index in range(len(manifest)):
-        facts, where = manifest[index], manifest.where(index)
-        if split is not None and (not isinstance(facts, Mapping) or facts.get("split") != split):
+        metadata, where = manifest[index], manifest.where(index)
+        if split is not None and (not isinstance(metadata, Mapping) or metadata.get("split") != split):
             continue
         try:
-            record = _training_record(facts, chosen or _rules_of(facts), where, manifest.base_dir(index))
+            record = _training_record(metadata, chosen or _rules_of(metadata), where, manifest.base_dir(index))
         except NoRuleError as error:
             report.leave_out(str(error), where)
             continue
@@ -70,45 +70,45 @@ def records_by_rules(
         yield record
 
 
-def training_record(facts: Mapping[str, Any], sap: SapRecord, *, audio: Any, sound_type: str) -> dict[str, Any]:
-    """A record for training a tokenizer: the clip's own facts and what its SAP record says.
+def training_record(metadata: Mapping[str, Any], sap: SapRecord, *, audio: Any, sound_type: str) -> dict[str, Any]:
+    """A record for training a tokenizer: the clip's own metadata and what its SAP record says.
 
     Args:
-        facts: the clip; its id, duration, split, language, label and origin are kept.
+        metadata: the clip; its id, duration, split, language, label and origin are kept.
         sap: the record.
         audio: what stands under ``audio``.
         sound_type: one of `audiollm.data.records.SOUND_TYPES`.
     """
     record: dict[str, Any] = {"audio": audio, "text": sap.linguistic_content or "", "sap": sap.to_dict()}
-    if facts.get("id") is not None:
-        record = {"id": facts["id"]} | record
+    if metadata.get("id") is not None:
+        record = {"id": metadata["id"]} | record
     if sap.auditory_scenes.summary is not None:
         record["caption"] = sap.auditory_scenes.summary
     if sap.vocal_attributes is not None and sap.vocal_attributes.emotion is not None:
         record["emotion"] = sap.vocal_attributes.emotion
     record["sound_type"] = sound_type
-    return record | {key: facts[key] for key in _KEPT_KEYS if facts.get(key) is not None}
+    return record | {key: metadata[key] for key in _KEPT_KEYS if metadata.get(key) is not None}
 
 
-def _rules_of(facts: Any) -> SapRules:
-    name = str(facts.get("id")).partition("/")[0] if isinstance(facts, Mapping) else ""
+def _rules_of(metadata: Any) -> SapRules:
+    name = str(metadata.get("id")).partition("/")[0] if isinstance(metadata, Mapping) else ""
     return RULES.get(name, RULES["default"])
 
 
-def _training_record(facts: Any, rules: SapRules, where: str, base_dir: str | None) -> dict[str, Any]:
-    if not isinstance(facts, Mapping):
+def _training_record(metadata: Any, rules: SapRules, where: str, base_dir: str | None) -> dict[str, Any]:
+    if not isinstance(metadata, Mapping):
         raise NoRuleError("not an object")
-    sap = rules.record(facts)
-    problems = validate_sap(sap, duration_seconds=facts.get("duration_seconds"), complete=False)
+    sap = rules.record(metadata)
+    problems = validate_sap(sap, duration_seconds=metadata.get("duration_seconds"), complete=False)
     if problems:
         raise NoRuleError(problems[0].partition(":")[0])
     try:
-        audio = parse_audio_part(facts.get("audio"), where=where, base_dir=base_dir)
+        audio = parse_audio_part(metadata.get("audio"), where=where, base_dir=base_dir)
     except ConversationError as error:
         raise NoRuleError("no audio") from error
     if audio.path is None:
         raise NoRuleError("audio lies inside the record: write it to a file first")
-    record = training_record(facts, sap, audio=os.path.abspath(audio.path), sound_type=sound_type_of(facts))
+    record = training_record(metadata, sap, audio=os.path.abspath(audio.path), sound_type=sound_type_of(metadata))
     return {"id": where} | record
 
 

@@ -1,8 +1,7 @@
-"""Clips that are to be labelled: what is known of them, their sound, and the record that comes of it."""
+"""Clips that are to be labelled: their metadata, their sound, and the record that comes of it."""
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Mapping
@@ -10,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import soundfile as sf
-
-from audiollm.data.audio.writing import open_audio_output
-from audiollm.data.conversation.loading import AudioPart
+from audiollm.data.audio.writing import open_audio_output, wav_bytes
+from audiollm.data.conversation.audio_parts import clip_part
+from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, RecordError
 from audiollm.data.records import SOUND_TYPES, TEXT_KEYS
-from audiollm.data.sap import SapRecord
-from audiollm.data.tokenizing.encoding import clip_part
+from audiollm.data.sap.record import SapRecord
 from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes
 
 from .by_rules import training_record
@@ -77,14 +74,14 @@ class LabelClip:
     Attributes:
         index: place in the corpus.
         where: file and line.
-        facts: the record, without its audio.
+        metadata: the record, without its audio.
         part: its audio.
         transcript: the words spoken, on one line; empty if there are none or they are not known.
     """
 
     index: int
     where: str
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     part: AudioPart
     transcript: str
 
@@ -92,16 +89,16 @@ class LabelClip:
     def labels(self) -> dict[str, Any]:
         """What the corpus says beside the transcript."""
         names = (*LABEL_KEYS, *_CLOSED_FIELDS)
-        return {name: self.facts[name] for name in names if self.facts.get(name)}
+        return {name: self.metadata[name] for name in names if self.metadata.get(name)}
 
     @property
     def known_voice(self) -> dict[str, str]:
         """The closed vocal attributes that the corpus knows, by name."""
         values: dict[str, Any] = {}
         for key in VOICE_KEYS:
-            if isinstance(self.facts.get(key), Mapping):
-                values |= self.facts[key]
-        values |= {name: self.facts[name] for name in CLOSED_VALUES if self.facts.get(name) is not None}
+            if isinstance(self.metadata.get(key), Mapping):
+                values |= self.metadata[key]
+        values |= {name: self.metadata[name] for name in CLOSED_VALUES if self.metadata.get(name) is not None}
         given = VocalAttributes.from_record(values)[0].given
         return {name: value for name, value in given.items() if name in _CLOSED_FIELDS}
 
@@ -116,9 +113,7 @@ class LabelClip:
         seconds = len(waveform) / SAMPLE_RATE
         if seconds > max_seconds:
             raise RecordError(self.where, f"lasts {seconds:.1f} s, but max_seconds is {max_seconds:g}; cut it first")
-        buffer = io.BytesIO()
-        sf.write(buffer, waveform.numpy(), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-        return buffer.getvalue(), seconds
+        return wav_bytes(waveform, SAMPLE_RATE), seconds
 
 
 def read_label_clip(index: int, record: Any, where: str, base_dir: str | None) -> LabelClip:
@@ -130,12 +125,12 @@ def read_label_clip(index: int, record: Any, where: str, base_dir: str | None) -
     if isinstance(record, Mapping) and "messages" in record:
         raise RecordError(where, "is a conversation; give clips, {audio, text}")
     part = clip_part(record, where, base_dir)
-    facts = {"id": record} if isinstance(record, str) else {"id": os.path.basename(where), **record}
-    text = next((facts[key] for key in TEXT_KEYS if facts.get(key) is not None), "")
+    metadata = {"id": record} if isinstance(record, str) else {"id": os.path.basename(where), **record}
+    text = next((metadata[key] for key in TEXT_KEYS if metadata.get(key) is not None), "")
     if not isinstance(text, str):
         raise RecordError(where, f"text is {text!r:.60}: give the words spoken as text, or leave it out")
-    facts = {key: value for key, value in facts.items() if key not in _AUDIO_KEYS and value is not None}
-    return LabelClip(index, where, facts, part, " ".join(text.split()))
+    metadata = {key: value for key, value in metadata.items() if key not in _AUDIO_KEYS and value is not None}
+    return LabelClip(index, where, metadata, part, " ".join(text.split()))
 
 
 def labelled_record(
@@ -154,8 +149,8 @@ def labelled_record(
     path = Path(os.path.abspath(_audio_file(clip, audio_folder)))
     folder = Path(os.path.abspath(folder))
     audio = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
-    facts = clip.facts | {"duration_seconds": round(duration_seconds, 3)}
-    record = training_record(facts, sap, audio=audio, sound_type=sound_type(clip.facts, sap))
+    metadata = clip.metadata | {"duration_seconds": round(duration_seconds, 3)}
+    record = training_record(metadata, sap, audio=audio, sound_type=sound_type(clip.metadata, sap))
     return record | {"caption": caption}
 
 
@@ -170,9 +165,9 @@ def _audio_file(clip: LabelClip, audio_folder: Path) -> str | Path:
     return path
 
 
-def sound_type(facts: Mapping[str, Any], sap: SapRecord) -> str:
+def sound_type(metadata: Mapping[str, Any], sap: SapRecord) -> str:
     """What kind of sound a clip is: as its corpus says, or else by its labels."""
-    stated = facts.get("sound_type")
+    stated = metadata.get("sound_type")
     if stated in SOUND_TYPES:
         return str(stated)
     has_music = any(_MUSIC.search(event.label) for event in sap.auditory_scenes.events)

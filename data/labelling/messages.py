@@ -1,4 +1,4 @@
-"""What captioners and structurers are told, from the Markdown files of ``prompts/``."""
+"""Messages to captioners and structurers, made from the Markdown files of ``prompts/``."""
 
 from __future__ import annotations
 

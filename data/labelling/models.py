@@ -14,8 +14,9 @@ from typing import Any
 
 from audiollm.data.chat.base import ChatModel, ChatReply
 from audiollm.data.manifest import RecordError
-from audiollm.data.sap import SapRecord, repair_sap, validate_sap
-from audiollm.data.sap.validation import letters
+from audiollm.data.sap.record import SapRecord
+from audiollm.data.sap.repair import repair_sap
+from audiollm.data.sap.validation import letters, validate_sap
 
 from .clips import LabelClip
 from .messages import LabellingMessages
@@ -151,7 +152,7 @@ class ModelLabeller:
             reply = self._captioner.ask(self._messages.caption(wav), max_tokens=self._settings.caption_tokens)
             usage.add(reply)
             return _whole_sentences(reply.text) if reply.is_cut else reply.text
-        caption = clip.facts.get("caption")
+        caption = clip.metadata.get("caption")
         if not caption and not clip.labels:
             raise RejectedClipError(clip.where, "has neither a caption nor labels, and no captioner hears it")
         return str(caption or "")

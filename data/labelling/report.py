@@ -1,4 +1,4 @@
-"""What labelling made of a corpus, and what it took."""
+"""Report of a labelled corpus: clips, refusals, tokens and cost."""
 
 from __future__ import annotations
 

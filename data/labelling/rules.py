@@ -1,4 +1,4 @@
-"""What the known facts of a clip say as a SAP record: by tables, without a model that listens.
+"""Rules that make a SAP record of the metadata of a clip: by tables, without a model that listens.
 
 Only what a corpus states is said; what it does not state stays null. Sounds get their class, type and a sentence from
 ``sounds.tsv``, music a sentence made of mood, style and tempo, speech its transcript and the voice of its speaker.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from audiollm.data.corpora.clips import ClipFacts
+from audiollm.data.corpora.clips import ClipMetadata
 from audiollm.data.corpora.sources import asterisk, fillets, game_sounds, music, opensfx, sonic_pi, synthetic, tuxpaint
 from audiollm.data.sap.record import SAP_ATTRIBUTES, AuditoryScene, SapRecord, SoundEvent
 from audiollm.data.sap.sounds import MUSIC, SOUNDS_PATH, NoRuleError, sound_classes, sound_type_of
@@ -37,23 +37,23 @@ class SapRules:
 
     Attributes:
         name: of the corpus.
-        details: more of a sound than its class, from the clip's facts; None where there is nothing.
+        details: more of a sound than its class, from the clip's metadata; None where there is nothing.
     """
 
     name: str
-    details: Callable[[Mapping[str, Any]], str | None] = lambda facts: None
+    details: Callable[[Mapping[str, Any]], str | None] = lambda metadata: None
 
-    def record(self, facts: ClipFacts | Mapping[str, Any]) -> SapRecord:
+    def record(self, metadata: ClipMetadata | Mapping[str, Any]) -> SapRecord:
         """The record of a clip.
 
         Args:
-            facts: a clip of a corpus, or an object with its keys: ``sound_type`` (speech, sound or music; told by
+            metadata: a clip of a corpus, or an object with its keys: ``sound_type`` (speech, sound or music; told by
                 text and label where it is absent), ``text``, ``label``, ``attributes``, ``speaker``.
 
         Raises:
             NoRuleError: if nothing is known that a record could say.
         """
-        values = dataclasses.asdict(facts) if isinstance(facts, ClipFacts) else facts
+        values = dataclasses.asdict(metadata) if isinstance(metadata, ClipMetadata) else metadata
         sound_type = sound_type_of(values)
         if sound_type == "speech":
             return _speech(values)
@@ -64,14 +64,14 @@ class SapRules:
         raise NoRuleError(f"no rule for clips of type {sound_type}")
 
 
-def _opensfx_details(facts: Mapping[str, Any]) -> str | None:
+def _opensfx_details(metadata: Mapping[str, Any]) -> str | None:
     """The caption without the names of the game's climates and numbers of takes."""
-    words = _ASIDE.sub("", _ASIDE.sub("", facts.get("caption") or "")).strip()
+    words = _ASIDE.sub("", _ASIDE.sub("", metadata.get("caption") or "")).strip()
     return words[:1].lower() + words[1:] or None
 
 
-def _caption(facts: Mapping[str, Any]) -> str | None:
-    return facts.get("caption") or None
+def _caption(metadata: Mapping[str, Any]) -> str | None:
+    return metadata.get("caption") or None
 
 
 RULES: Mapping[str, SapRules] = {
@@ -102,13 +102,13 @@ def rules_for(corpus: str) -> SapRules:
     return RULES[corpus]
 
 
-def _speech(facts: Mapping[str, Any]) -> SapRecord:
-    text = facts.get("text")
+def _speech(metadata: Mapping[str, Any]) -> SapRecord:
+    text = metadata.get("text")
     if not isinstance(text, str) or not text.strip():
         raise NoRuleError("speech without text")
-    voice = VOICES.get(str(facts.get("speaker")), VocalAttributes()).only(frozenset(SAP_ATTRIBUTES))
+    voice = VOICES.get(str(metadata.get("speaker")), VocalAttributes()).only(frozenset(SAP_ATTRIBUTES))
     # What a record says itself is stronger than what is known of its speaker.
-    stated, _ = VocalAttributes.from_record(facts.get("attributes") or {})
+    stated, _ = VocalAttributes.from_record(metadata.get("attributes") or {})
     given = _manner(stated) | voice.given | stated.only(frozenset(SAP_ATTRIBUTES)).given
     return SapRecord(linguistic_content=" ".join(text.split()), vocal_attributes=VocalAttributes(**given))
 
@@ -120,8 +120,8 @@ def _manner(stated: VocalAttributes) -> dict[str, str]:
     return {"prosody": ", ".join(words)} if words else {}
 
 
-def _sound(facts: Mapping[str, Any], details: str | None) -> AuditoryScene:
-    label = facts.get("label")
+def _sound(metadata: Mapping[str, Any], details: str | None) -> AuditoryScene:
+    label = metadata.get("label")
     sound = sound_classes().get(str(label))
     if sound is None:
         reason = "sound without label" if label is None else f"label {label!r} is not in {SOUNDS_PATH.name}"
@@ -131,9 +131,9 @@ def _sound(facts: Mapping[str, Any], details: str | None) -> AuditoryScene:
     return AuditoryScene(summary=sound.summary, events=(event,))
 
 
-def _music(facts: Mapping[str, Any]) -> AuditoryScene:
-    attributes = facts.get("attributes") or {}
-    mood = _word(facts.get("label") or attributes.get("mood"))
+def _music(metadata: Mapping[str, Any]) -> AuditoryScene:
+    attributes = metadata.get("attributes") or {}
+    mood = _word(metadata.get("label") or attributes.get("mood"))
     style = _word(attributes.get("style") or attributes.get("genre"))
     words = " ".join(word for word in (mood, style, "music") if word)
     region = attributes.get("region")

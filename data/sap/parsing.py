@@ -37,7 +37,7 @@ def parse_sap(value: str | Mapping[str, Any], *, where: str = "") -> SapRecord:
 
     Closed attributes are understood in other spellings ("Woman", "angry"). A key that is absent counts as null, except
     ``linguistic_content``, and class and type of an event. For the output of a language model, see
-    `audiollm.data.sap.repair_sap`.
+    `audiollm.data.sap.repair.repair_sap`.
 
     Args:
         value: an object or its JSON, also in a Markdown fence; in the paper's spelling or the release's
@@ -149,13 +149,13 @@ def _renamed(
         return None
     content: dict[str, Any] = {}
     for key, item in value.items():
-        own = other_names.get(key, key)
-        if own not in allowed:
+        our_key = other_names.get(key, key)
+        if our_key not in allowed:
             problems.append(f"{name} has the unknown key {key!r}: use {', '.join(allowed)}")
-        elif own in content:
-            problems.append(f"{name} gives {own} twice, in two spellings")
+        elif our_key in content:
+            problems.append(f"{name} gives {our_key} twice, in two spellings")
         else:
-            content[own] = item
+            content[our_key] = item
     return content
 
 

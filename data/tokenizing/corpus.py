@@ -1,8 +1,8 @@
 """Corpus tokenization: recordings in, codes out, resumable after any interruption.
 
-Records are read in order (``corpus_source``), decoded ahead by a few threads and encoded in batches
-(``corpus_encoding``), and appended to ``<output>.partial`` (``partial_output``), which becomes ``<output>`` in one
-rename when all is done. A killed run goes on where it stopped.
+Records are read in order (``source.py``), decoded ahead by a few threads and encoded in batches (``encoding.py``), and
+appended to ``<output>.partial`` (``data/resumable_output.py``), which becomes ``<output>`` in one rename when all is
+done. A killed run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -10,22 +10,17 @@ from __future__ import annotations
 import logging
 import os
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
 from audiollm.data.audio.reading import Mono
-from audiollm.data.resumable_output import PartialOutput
+from audiollm.data.resumable_output import PartialOutput, shard_path
+from audiollm.tokenizer.base import AudioTokenizer
 
 from .encoding import CorpusEncoder
 from .report import CorpusReport
-from .source import AudioFiles, open_corpus
-
-if TYPE_CHECKING:
-    from audiollm.tokenizer.base import AudioTokenizer
-
-__all__ = ["AudioFiles", "CorpusReport", "open_corpus", "shard_path", "tokenize_corpus"]
+from .source import open_corpus
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +51,8 @@ def tokenize_corpus(
             :func:`audiollm.data.manifest.open_manifest` reads; an audio file; a folder of them; a list of paths.
         audio_tokenizer: anything with ``encode`` and ``fingerprint``; ``encode_stream`` keeps memory flat for long
             recordings.
-        output: ``.parquet`` or anything else for JSONL. Of several shards, each writes :func:`shard_path` of it.
+        output: ``.parquet`` or anything else for JSONL. Of several shards, each writes
+            :func:`audiollm.data.resumable_output.shard_path` of it.
         skip_bad: leave out records with bad audio or fields, and list them in ``<output>.rejected.jsonl``, instead of
             stopping at the first.
         mono: which waveform of several channels: the first one (as the reference tokenizer does) or their mean.
@@ -123,9 +119,3 @@ def tokenize_corpus(
     report.realtime_speed = (report.seconds - resumed_seconds) / report.wall_seconds
     report.tokens_per_second = report.tokens / report.seconds if report.seconds else 0.0
     return report
-
-
-def shard_path(output: str | os.PathLike[str], shard: int, num_shards: int) -> Path:
-    """Returns where a shard is written: ``codes-00000-of-00004.jsonl``; one shard alone keeps the plain name."""
-    path = Path(output)
-    return path if num_shards == 1 else path.with_name(f"{path.stem}-{shard:05d}-of-{num_shards:05d}{path.suffix}")

@@ -11,18 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import Mono
-from audiollm.data.conversation.loading import AudioPart, Conversation, parse_audio_part, parse_conversation
+from audiollm.data.conversation.audio_parts import clip_part
+from audiollm.data.conversation.parsing import parse_conversation
+from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.data.manifest import Manifest, RecordError
-
-if TYPE_CHECKING:
-    from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.base import AudioTokenizer
 
 DEFAULT_SEGMENT_SECONDS = 30.0  # for tokenizers that set no limit
 BATCHES_AHEAD = 4  # audio gathered before encoding, in batches: the tokenizer sorts it by length and pads less
@@ -169,10 +169,10 @@ class CorpusEncoder:
         # Codes go into one growing block each. Small tensors kept alive between large temporary ones would leave the
         # heap full of holes, and memory would grow by 100 MB per hour of audio.
         rows: list[array[int]] = []
-        for piece in encode_stream(blocks(), clip.sample_rate):
-            piece_KT = piece if piece.dim() == 2 else piece[None]
-            rows = rows or [array("q") for _ in piece_KT]
-            for row, codes in zip(rows, piece_KT.tolist(), strict=True):
+        for block in encode_stream(blocks(), clip.sample_rate):
+            codes_KT = block if block.dim() == 2 else block[None]
+            rows = rows or [array("q") for _ in codes_KT]
+            for row, codes in zip(rows, codes_KT.tolist(), strict=True):
                 row.extend(codes)
         clip.codes = torch.tensor([row.tolist() for row in rows], dtype=torch.int64)
 
@@ -215,25 +215,6 @@ class CorpusEncoder:
             "duration_seconds": clip.num_samples / clip.sample_rate,
             "audio_tokenizer": self._fingerprint,
         }
-
-
-def clip_part(record: Any, where: str, base_dir: str | None) -> AudioPart:
-    """Finds the audio of a clip record: ``{"audio": …}``, ``{"path": …}`` or a bare path.
-
-    Raises:
-        RecordError: if it is none; the message names the place.
-    """
-    if isinstance(record, str):
-        value: Any = record
-    elif isinstance(record, Mapping):
-        keys = [key for key in ("audio", "path", "bytes") if record.get(key) is not None]
-        if not keys:
-            found = ", ".join(map(str, list(record)[:10])) or "nothing"
-            raise RecordError(where, f"has neither messages nor audio; it has {found}")
-        value = record["audio"] if "audio" in keys else {key: record[key] for key in keys}
-    else:
-        raise RecordError(where, f"a record is an object or a path, not a {type(record).__name__}")
-    return parse_audio_part(value, where=where, base_dir=base_dir)
 
 
 def _with_codes(part: Any, clips: Iterator[Clip]) -> Any:

@@ -1,4 +1,4 @@
-"""What corpora are read from: records in any format, an audio file, a folder or a list of them."""
+"""Opens a corpus: records in any format, an audio file, a folder of them or a list."""
 
 from __future__ import annotations
 

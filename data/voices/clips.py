@@ -99,11 +99,11 @@ def _labels(holders: list[Mapping[str, Any]]) -> dict[str, Any]:
     """The labels of a voice, the strongest last; null says nothing."""
     labels: dict[str, Any] = {}
     for holder in holders:
-        places = [holder.get(key) for key in ATTRIBUTE_KEYS]
-        places.append({name: holder.get(name) for name in FIELDS})
-        for place in places:
-            if isinstance(place, Mapping):
-                labels |= {name: value for name, value in place.items() if name in FIELDS and value is not None}
+        labelled = [holder.get(key) for key in ATTRIBUTE_KEYS]
+        labelled.append({name: holder.get(name) for name in FIELDS})
+        for values in labelled:
+            if isinstance(values, Mapping):
+                labels |= {name: value for name, value in values.items() if name in FIELDS and value is not None}
     return labels
 
 

@@ -18,6 +18,8 @@ from torch import Tensor
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.plugins import PluginNames
 
+from .resemblyzer import load_resemblyzer
+
 ENTRY_POINT_GROUP = "audiollm.speaker_encoders"
 DEFAULT_SPEAKER_ENCODER = "resemblyzer"
 
@@ -49,14 +51,8 @@ SpeakerEncoderFactory = Callable[[torch.device], SpeakerEncoder]
 """Loads an encoder onto a device."""
 
 
-def _load_resemblyzer(device: torch.device) -> SpeakerEncoder:
-    from .resemblyzer import load_resemblyzer  # others need not import it
-
-    return load_resemblyzer(device)
-
-
 _encoders: PluginNames[SpeakerEncoder] = PluginNames("speaker encoder", ENTRY_POINT_GROUP)
-_encoders.register(DEFAULT_SPEAKER_ENCODER, _load_resemblyzer)
+_encoders.register(DEFAULT_SPEAKER_ENCODER, load_resemblyzer)
 
 
 def register_speaker_encoder(name: str, factory: SpeakerEncoderFactory, *, replace: bool = False) -> None:

@@ -65,7 +65,7 @@ def levels(
     for indices in members.values():
         measured = np.array([values[index] for index in indices], dtype=np.float64)
         low, high = np.quantile(measured, [edge_share, 1 - edge_share])
-        if len(indices) < fewest_clips or low == high:
+        if len(indices) < fewest_clips or low == high:  # all alike: nobody is slow among equals
             continue
         for index, value in zip(indices, measured, strict=True):
             result[index] = lowest if value <= low else highest if value >= high else middle

@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerFast
 import audiollm.processing
 from audiollm import AudioLLM, AudioLLMProcessor
 from audiollm.tokenizer import UniAudioTokenizer
-from audiollm.tokenizer.checkpoints.tokenizer import export_released
 
 DECODER = Path(__file__).parents[1] / "fixtures" / "parity_decoder"
 CODES = torch.tensor([[3, 60, 17]])
@@ -23,7 +22,7 @@ OWN = {"decoder/config.json", "decoder/model.safetensors"}
 @pytest.fixture
 def release(codec: UniAudioTokenizer, tmp_path: Path) -> Path:
     """``tokenizer/`` and ``decoder/`` side by side, as released."""
-    export_released(codec, tmp_path / "release" / "tokenizer")
+    codec.export_released(tmp_path / "release" / "tokenizer")
     (tmp_path / "release" / "decoder").mkdir()
     for name in ("config.yaml", "flow.pt", "hift.pt"):
         shutil.copy(DECODER / name, tmp_path / "release" / "decoder")

@@ -9,7 +9,8 @@ import pytest
 import soundfile as sf
 
 from audiollm.cli import main
-from audiollm.data.corpora import Clip, load_sample_corpus
+from audiollm.data.corpora.clips import Clip
+from audiollm.data.corpora.sample_corpus import load_sample_corpus
 from audiollm.mini import mini_folder
 from audiollm.modeling import AudioLLM
 from audiollm.prompts import instruction

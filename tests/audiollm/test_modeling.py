@@ -24,7 +24,7 @@ from transformers import (
 
 import audiollm.modeling
 from audiollm.data.collation import collate
-from audiollm.data.conversation.loading import parse_conversation
+from audiollm.data.conversation.parsing import parse_conversation
 from audiollm.generation.streaming import SegmentStreamer, StreamedCodes
 from audiollm.modeling import AudioLLM
 from audiollm.processing import AudioLLMProcessor

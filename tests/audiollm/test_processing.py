@@ -16,7 +16,8 @@ from transformers import AutoProcessor, AutoTokenizer
 
 from audiollm.chat import AudioSegment, TextSegment, TooLongError
 from audiollm.data.audio.opening import AudioError
-from audiollm.data.conversation.loading import ConversationError, parse_conversation
+from audiollm.data.conversation.parsing import parse_conversation
+from audiollm.data.conversation.problems import ConversationError
 from audiollm.processing import AudioLLMProcessor
 from audiollm.vocabulary import AudioVocabulary, extend
 

@@ -41,7 +41,7 @@ class Hearing:
         self.odd = odd
         self.num_heard = 0
 
-    def hear(self, path):
+    def describe(self, path):
         self.num_heard += 1
         _, name, value = path.stem.split("_")
         if value in self.odd:
@@ -50,7 +50,7 @@ class Hearing:
 
 
 def config_of(folder, **changes):
-    return AttributeControlConfig(output=str(folder / "out"), **changes)
+    return AttributeControlConfig(output_dir=str(folder / "out"), **changes)
 
 
 def test_pitch_and_speed_are_measured_against_recordings_of_the_same_text(tmp_path):
@@ -142,7 +142,7 @@ def test_a_chat_model_that_hears_is_asked_of_the_voice(tmp_path, chat_server):
     )
     save_audio(tmp_path / "a.wav", tone(100.0, 1.0), RATE)
     judge = ChatJudge(open_chat_model(chat_server.url, "tiny", hears=True))
-    assert read_attributes(judge.hear(tmp_path / "a.wav")) == {"gender": "male", "age": None, "emotion": None}
+    assert read_attributes(judge.describe(tmp_path / "a.wav")) == {"gender": "male", "age": None, "emotion": None}
     [message] = chat_server.requests[0]["messages"]
     assert [part["type"] for part in message["content"]] == ["input_audio", "text"]
 

@@ -10,13 +10,13 @@ import torch
 
 from audiollm.benchmarks.decoder_speed import (
     DecoderSpeedConfig,
-    PlainDecoder,
     build_decoder,
     draw_codes,
     measure,
     plot_streaming,
     time_stream,
 )
+from audiollm.benchmarks.speed.plain.decoder import PlainDecoder
 from audiollm.tokenizer.decoder.configuration import (
     EstimatorConfig,
     FlowConfig,

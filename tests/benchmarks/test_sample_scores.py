@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,14 +33,14 @@ def test_each_text_is_to_be_spoken_in_the_voice_of_another_recording(tmp_path: P
 
 @pytest.mark.parametrize("more", [{}, {"limit": 3, "judge": "folder"}])
 def test_every_command_is_one_that_a_user_can_type(more: dict[str, object], tmp_path: Path) -> None:
-    config = SampleScoresConfig(model="m", tokenizer="t", **more)  # type: ignore[arg-type]
-    steps = list(score_steps(tmp_path, config))
+    steps = list(score_steps(tmp_path, SampleScoresConfig(model="m", audio_tokenizer="t", **more)))  # type: ignore[arg-type]
     assert len(steps) == 10
     for step in steps:
         if step.command[0] == "bench":
-            (run_with,) = step.run.args  # type: ignore[attr-defined]
-            assert run_program(type(run_with), arguments=step.command[2:]) == run_with
-            assert step.run.func == benchmark_actions(step.command[1])["run"]  # type: ignore[attr-defined]
+            config = step.run.args[-1]  # type: ignore[attr-defined]
+            assert run_program(type(config), arguments=step.command[2:]) == config
+            expected = partial(benchmark_actions(step.command[1])["run"], config)
+            assert (step.run.func, step.run.args) == (expected.func, expected.args)  # type: ignore[attr-defined]
         else:
             build_parser().parse_args(step.command)
 
@@ -50,16 +51,16 @@ def test_a_folder_holds_the_scores_of_one_model(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(
         sample_scores, "score_steps", lambda output, config: [Step(["report", "x"], lambda: ran.append(config.model))]
     )
-    run_all(SampleScoresConfig(output=str(tmp_path)))
-    run_all(SampleScoresConfig(output=str(tmp_path)))
+    run_all(SampleScoresConfig(output_dir=str(tmp_path)))
+    run_all(SampleScoresConfig(output_dir=str(tmp_path)))
     assert ran == ["mini", "mini"]
-    with pytest.raises(ValueError, match=r"begun with another tokenizer \(mini, now other\)"):
-        run_all(SampleScoresConfig(output=str(tmp_path), tokenizer="other"))
+    with pytest.raises(ValueError, match=r"begun with another audio_tokenizer \(mini, now other\)"):
+        run_all(SampleScoresConfig(output_dir=str(tmp_path), audio_tokenizer="other"))
 
 
 @pytest.mark.slow
 def test_mini_goes_through_all_of_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    config = SampleScoresConfig(output=str(tmp_path), limit=3, seeds=(0,))
+    config = SampleScoresConfig(output_dir=str(tmp_path), limit=3, seeds=(0,))
     run_all(config)
     board = (tmp_path / "results" / "leaderboard.md").read_text(encoding="utf-8")
     for part in ("MMAU", "MMAR", "MMSU", "mini"):

@@ -16,7 +16,6 @@ from audiollm.benchmarks.harness.figures import show_figures
 from audiollm.benchmarks.sound_classes import SoundClassesConfig, held_out_parts, measure
 from audiollm.data.conversation.types import AudioPart
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
-from audiollm.tokenizer.quantizer.kmeans import fit_codebook
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def tokenizer() -> UniAudioTokenizer:
     )  # fmt: skip
     tokenizer = UniAudioTokenizer(config).eval()
     waveforms = [tone(pitch_hz) for pitch_hz in (200, 600, 1500, 3000)]
-    fit_codebook(tokenizer, waveforms, 16000)
+    tokenizer.fit_codebook(waveforms, 16000)
     return tokenizer
 
 
@@ -84,7 +83,7 @@ def test_a_folder_of_esc50_is_known_by_its_table(tmp_path: Path) -> None:
 def test_the_script_measures_a_tokenizer(records: Path, tokenizer: UniAudioTokenizer, tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     output = tmp_path / "out" / "classes.json"
-    results = measure(SoundClassesConfig(tokenizer=str(tmp_path / "tokenizer"), data=str(records), num_seeds=2))
+    results = measure(SoundClassesConfig(audio_tokenizer=str(tmp_path / "tokenizer"), data=str(records), num_seeds=2))
     show_figures(results, str(output), as_json=False)
     assert json.loads(output.read_text())["codes"]["codebook_size"] == 32
     assert results["clustering"]["num_clips"] == 4  # those that are not for training

@@ -18,7 +18,6 @@ from audiollm.benchmarks.stability import StabilityConfig, measure, read_clips, 
 from audiollm.data.manifest import RecordError
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
 from audiollm.tokenizer.base import AudioTokenizer, Codes
-from audiollm.tokenizer.quantizer.kmeans import fit_codebook
 
 RATE = 1000  # Hz, of the tokenizer below; 10 codes per second
 
@@ -182,7 +181,7 @@ def clips_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = UniAudioTokenizer(config).eval()
     clips = [torch.randn(16_000 + 4000 * n) * torch.linspace(0, 0.3, 16_000 + 4000 * n) for n in range(4)]
-    fit_codebook(model, clips, 16_000)
+    model.fit_codebook(clips, 16_000)
     model.save_pretrained(folder / "tokenizer")
     records = []
     for number, clip in enumerate(clips):
@@ -194,7 +193,7 @@ def clips_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_script_reports_every_condition_of_a_real_tokenizer(clips_folder: Path) -> None:
-    config = StabilityConfig(tokenizer=str(clips_folder / "tokenizer"), data=str(clips_folder / "clips.jsonl"))
+    config = StabilityConfig(audio_tokenizer=str(clips_folder / "tokenizer"), data=str(clips_folder / "clips.jsonl"))
     results = measure(config)
     assert [row["condition"] for row in results["rows"]] == list(DEFAULT_CONDITIONS)
     assert results["num_clips"] == 4
@@ -211,7 +210,7 @@ def test_the_script_reports_every_condition_of_a_real_tokenizer(clips_folder: Pa
 
 def test_clips_are_chosen_by_split_and_spread_over_the_records(clips_folder: Path) -> None:
     def lengths(**options: Any) -> list[int]:
-        config = StabilityConfig(tokenizer="", data=str(clips_folder / "clips.jsonl"), **options)
+        config = StabilityConfig(audio_tokenizer="", data=str(clips_folder / "clips.jsonl"), **options)
         return [len(waveform) for waveform in read_clips(config, 16_000)[0]]
 
     assert lengths() == [16_000, 20_000, 24_000, 28_000]

@@ -18,7 +18,6 @@ from torch import Tensor
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
 
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
-from audiollm.tokenizer.quantizer.kmeans import fit_codebook
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 
@@ -80,7 +79,7 @@ def make_tokenizer(tiny_config: Callable[..., UniAudioTokenizerConfig]) -> Calla
         torch.manual_seed(7)
         model = UniAudioTokenizer(tiny_config(**{"init_std": 0.3, **overrides})).eval()
         swelling = torch.randn(80_000) * torch.linspace(0, 1, 80_000)
-        fit_codebook(model, [swelling, swelling.flip(0)], 16000, num_passes=3)
+        model.fit_codebook([swelling, swelling.flip(0)], 16000, num_passes=3)
         return model
 
     return make

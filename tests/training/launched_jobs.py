@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -55,11 +56,15 @@ class Launch:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         (self._folder / "stop").touch()
+        self._end()
+        self._log.close()
+
+    def _end(self) -> None:
         try:
             self._process.wait(timeout=GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._log.close()
+            self._process.terminate()  # not kill: the launcher must take its processes with it
+            self._process.wait(timeout=60)
 
     @property
     def is_alive(self) -> bool:
@@ -87,7 +92,8 @@ class Launch:
             failed = any(report.exists() and int(report.read_text()) for report in reports)
             deadline = min(deadline, time.monotonic() + GRACE_SECONDS) if failed else deadline
             if time.monotonic() > deadline or not self.is_alive:
-                self._process.kill()
+                (self._folder / "stop").touch()
+                self._end()
                 break
             time.sleep(POLL_SECONDS)
         statuses = [int(report.read_text()) if report.exists() else -9 for report in reports]
@@ -128,13 +134,20 @@ def _put(path: Path, text: str) -> None:
 # --- what is launched -------------------------------------------------------------------------------------------------
 
 
-def wait_for(path: Path, stop: Path, driver: int) -> bool:
-    """Waits for a job; False if there will be none, also because the tests were killed."""
-    while not path.exists():
-        if stop.exists() or not Path(f"/proc/{driver}").exists():
-            return False
+def is_over(folder: Path, driver: int) -> bool:
+    """Whether there will be no further job, also because the tests were killed."""
+    return (folder / "stop").exists() or not Path(f"/proc/{driver}").exists()
+
+
+def wait_for_end(child: int, folder: Path, driver: int) -> int:
+    """The exit status of a child, which is killed if nobody waits for it any more."""
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if is_over(folder, driver):
+            os.kill(child, signal.SIGKILL)
         time.sleep(POLL_SECONDS)
-    return True
 
 
 def run_child(folder: Path, number: int, rank: str, arguments: list[str]) -> None:
@@ -174,12 +187,14 @@ def main() -> None:
         import deepspeed  # noqa: F401
     for number in itertools.count():
         job = folder / f"{number}.job"
-        if not wait_for(job, folder / "stop", driver):
-            return
+        while not job.exists():
+            if is_over(folder, driver):
+                return
+            time.sleep(POLL_SECONDS)
         child = os.fork()
         if child == 0:
             run_child(folder, number, rank, json.loads(job.read_text()))
-        _put(folder / f"{number}.{rank}.status", str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+        _put(folder / f"{number}.{rank}.status", str(wait_for_end(child, folder, driver)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperModel
 
-from audiollm.data.corpora import load_sample_corpus
+from audiollm.data.corpora.sample_corpus import load_sample_corpus
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training import demo
 from audiollm.training.recipes.demo.questions import answer_text, answers_of, records_of, score_table
@@ -32,7 +32,7 @@ def test_without_an_encoder_the_trained_tokenizer_of_mini_is_taken(
 ) -> None:
     trained = UniAudioTokenizer.from_whisper(whisper_folder, quantize_position=1, codebook_size=32)
     trained.save_pretrained(tmp_path / "mini")
-    monkeypatch.setattr(demo, "tokenizer_or_mini", lambda name: str(tmp_path / "mini"))
+    monkeypatch.setattr(demo, "audio_tokenizer_or_mini", lambda name: str(tmp_path / "mini"))
     found = demo.find_tokenizer(demo.DemoConfig(), [])
     assert torch.equal(found.tokenizer.codebook.weight, trained.codebook.weight)
     assert "32 codes" in found.facts["audio tokenizer"]

@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from audiollm import mini as embedded
-from audiollm.data.corpora import Clip, load_manifest, save_manifest
+from audiollm.data.corpora.clips import Clip, load_manifest, save_manifest
 from audiollm.data.records import SPLITS
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.data.voices.attributes import VocalAttributes
 from audiollm.modeling import AudioLLM
-from audiollm.tokenizer.checkpoints.tokenizer import export_released
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training import mini
@@ -116,7 +115,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> MiniLayo
     mini_data.write_tokenizer_data(layout)
     mini_data.write_more_speech(layout)
     mini_data.write_vocoder_data(layout)
-    export_released(UniAudioTokenizer.from_pretrained(assets.audio_tokenizer), layout.tokenizer)
+    UniAudioTokenizer.from_pretrained(assets.audio_tokenizer).export_released(layout.tokenizer)
     shrink_tokenizer(layout.tokenizer)
     tokenizer = UniAudioTokenizer.from_pretrained(layout.tokenizer)
     for split in SPLITS:
@@ -289,7 +288,7 @@ def test_installing_replaces_the_embedded_model(layout, tmp_path, monkeypatch):
     monkeypatch.setattr(embedded, "_FOLDER", target)
     assert embedded.mini_folder() == target
     assert AudioLLM.from_pretrained().vocabulary == AudioLLM.from_pretrained("mini").vocabulary
-    assert Path(embedded.tokenizer_or_mini(None)).is_dir()
+    assert Path(embedded.audio_tokenizer_or_mini(None)).is_dir()
 
 
 def test_without_the_embedded_model_the_message_says_what_to_do(tmp_path, monkeypatch):
@@ -297,7 +296,7 @@ def test_without_the_embedded_model_the_message_says_what_to_do(tmp_path, monkey
     with pytest.raises(ValueError, match=r"lacks the embedded model.*make mini"):
         AudioLLM.from_pretrained()
     assert embedded.model_or_mini("my/model") == "my/model"
-    assert embedded.tokenizer_or_mini("folder") == "folder"
+    assert embedded.audio_tokenizer_or_mini("folder") == "folder"
 
 
 # ----------------------------------------------------------- figures and card

@@ -6,17 +6,14 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
+
+from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
 
 from .names import is_left_out
-
-if TYPE_CHECKING:
-    from audiollm.tokenizer.decoder.model import WaveformDecoder
-    from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 # Config keys that decide the codes, beside the weights; sizes follow from the weights' shapes.
 CODE_DECIDING_KEYS = (
@@ -39,35 +36,42 @@ SAE_KEYS = (
 )
 
 
-def fingerprint(model: UniAudioTokenizer) -> str:
-    """Returns a SHA-256 (hex) over the config keys and weights that decide the codes, independent of the device."""
-    config = copy.deepcopy(model.config)
+def tokenizer_fingerprint(config: UniAudioTokenizerConfig, weights: Mapping[str, Tensor]) -> str:
+    """Returns a SHA-256 (hex) over the config keys and weights that decide the codes, independent of the device.
+
+    Args:
+        config: of the tokenizer.
+        weights: under our names, as its ``state_dict()`` gives them.
+    """
+    # Layers behind the quantizer do not reach the codes: a tokenizer with them is the same as one without.
+    config = copy.deepcopy(config)
     config.quantize_encoder_only = True
     keys = CODE_DECIDING_KEYS + (SAE_KEYS if config.sae_is_active else ())
     digest = hashlib.sha256(json.dumps({key: getattr(config, key) for key in keys}).encode())
     parts = ("encoder.", "sae.", "codebook.weight") if config.sae_is_active else ("encoder.", "codebook.weight")
-    weights = model.state_dict().items()
-    _add_weights(
-        digest, {name: own for name, own in weights if name.startswith(parts) and not is_left_out(name, config)}
-    )
+    decisive = {
+        name: tensor for name, tensor in weights.items() if name.startswith(parts) and not is_left_out(name, config)
+    }
+    _add_weights(digest, decisive)
     return digest.hexdigest()
 
 
-def decoder_fingerprint(decoder: WaveformDecoder) -> str:
-    """Returns a SHA-256 (hex) over the config and weights of a waveform decoder, independent of the device."""
-    digest = hashlib.sha256(json.dumps(asdict(decoder.config), default=str).encode())
-    _add_weights(digest, decoder.state_dict())
+def decoder_fingerprint(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """Returns a SHA-256 (hex) over the settings and weights of a waveform decoder, independent of the device."""
+    digest = hashlib.sha256(json.dumps(settings, default=str).encode())
+    _add_weights(digest, weights)
     return digest.hexdigest()
 
 
-def weights_fingerprint(module: nn.Module) -> str:
-    """Returns a SHA-256 (hex) over all weights of a module, independent of the device."""
+def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """Returns a SHA-256 (hex) over named weights, independent of the device."""
     digest = hashlib.sha256()
-    _add_weights(digest, module.state_dict())
+    _add_weights(digest, weights)
     return digest.hexdigest()
 
 
-def _add_weights(digest: hashlib._Hash, weights: Mapping[str, torch.Tensor]) -> None:
+def _add_weights(digest: hashlib._Hash, weights: Mapping[str, Tensor]) -> None:
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        # As bytes, because numpy knows no bfloat16.
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -1,4 +1,4 @@
-"""Reads files of named tensors, whoever made them: safetensors, or pickles without letting them run anything."""
+"""Files of named tensors: read without letting them run anything, and checked for completeness, NaN and dtype."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 # What torch raises for a pickle that is cut off or altered; which one depends on the byte.
 DAMAGED = (
@@ -69,25 +69,45 @@ def check_finite(tensors: Mapping[str, Tensor], source: Path) -> None:
         raise ValueError(f"{source} holds NaN or infinity in {', '.join(sorted(wrong))}; its training failed")
 
 
-def check_complete(model: nn.Module, tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Refuses tensors that are not exactly the model's.
+def check_complete(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Refuses tensors that are not exactly those of a model.
+
+    Args:
+        expected: the model's ``state_dict()``, of which only names and shapes matter.
+        tensors: what was read.
+        source: where from.
 
     Raises:
         ValueError: listing every missing, unknown and misshapen one.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     missing = sorted(expected.keys() - tensors.keys())
     unknown = sorted(tensors.keys() - expected.keys())
     misshapen = [
-        f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
-        for name, shape in sorted(expected.items())
-        if name in tensors and tuple(tensors[name].shape) != shape
+        f"{name} {list(tensors[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in sorted(expected.items())
+        if name in tensors and tensors[name].shape != tensor.shape
     ]
     if missing or unknown or misshapen:
         raise ValueError(
             f"the weights in {source} do not fit its configuration; missing: {', '.join(missing) or 'none'}; "
             f"unknown: {', '.join(unknown) or 'none'}; wrong shape: {', '.join(misshapen) or 'none'}"
         )
+
+
+def torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Returns the dtype meant by a dtype, its name, or None (float32); None stands for the checkpoint's own.
+
+    Raises:
+        ValueError: if it is the name of no floating-point dtype.
+    """
+    if dtype == "auto":
+        return None
+    if isinstance(dtype, str):
+        found = getattr(torch, dtype.removeprefix("torch."), None)
+        if not isinstance(found, torch.dtype) or not found.is_floating_point:
+            raise ValueError(f"dtype={dtype!r}: use 'float32', 'bfloat16', 'float16' or 'auto'")
+        return found
+    return dtype or torch.float32
 
 
 def _read_safetensors(path: Path) -> object:

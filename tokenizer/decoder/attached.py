@@ -1,21 +1,18 @@
-"""The waveform decoder beside a tokenizer: its sizes are read at once, its weights when it is first used."""
+"""The waveform decoder attached to a tokenizer: its sizes are read at once, its weights when it is first used."""
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+
+from audiollm.tokenizer.checkpoints.folders import find_folder
+from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder, decoder_beside, is_own, read_decoder_config
 
 from .configuration import WaveformDecoderConfig
-
-if TYPE_CHECKING:
-    from .model import WaveformDecoder
-
-TOKENIZER_FOLDER = "tokenizer"
+from .model import WaveformDecoder, convert_decoder
 
 
 @dataclass(frozen=True)
@@ -27,12 +24,16 @@ class HubFolder:
     options: dict[str, Any]
 
     def fetch(self) -> None:
-        """Downloads all of it to where its configuration lies."""
-        snapshot_download(self.repository, allow_patterns=[f"{self.folder}/*"], **self.options)
+        """Downloads all of it to where its configuration lies.
+
+        Raises:
+            ValueError: if the Hub does not give it.
+        """
+        find_folder(self.repository, needed=[f"{self.folder}/*"], kind="decoder", **self.options)
 
 
 @dataclass
-class DecoderSlot:
+class AttachedDecoder:
     """Where a tokenizer's decoder comes from, and the decoder itself once it is loaded.
 
     Deliberately no module: the tokenizer's own weights, their names and their hash stay what they are without it.
@@ -45,33 +46,54 @@ class DecoderSlot:
     _loaded: WaveformDecoder | None = field(default=None, repr=False)
 
     @classmethod
-    def from_decoder(cls, decoder: WaveformDecoder) -> DecoderSlot:
+    def from_decoder(cls, decoder: WaveformDecoder) -> AttachedDecoder:
         """Holds a decoder that is in memory."""
         return cls(decoder.config, _loaded=decoder)
 
     @classmethod
     def from_folder(
         cls, folder: Path, *, hub: HubFolder | None = None, dtype: torch.dtype | None = None
-    ) -> DecoderSlot:
+    ) -> AttachedDecoder:
         """Reads the configuration of a decoder's folder, and nothing else yet.
 
         Raises:
             ValueError: if the configuration is refused.
         """
-        from audiollm.tokenizer.decoder.checkpoints.files import read_decoder_config
-
         return cls(read_decoder_config(folder), folder, hub, dtype)
 
-    @property
-    def is_loaded(self) -> bool:
-        """Whether the weights are in memory."""
-        return self._loaded is not None
+    @classmethod
+    def beside(
+        cls, source: str | Path, tokenizer: Path, hub_options: dict[str, Any], *, dtype: torch.dtype | None = None
+    ) -> AttachedDecoder | None:
+        """Finds the waveform decoder that came with a tokenizer.
+
+        Args:
+            source: what was asked for, a folder or Hub id.
+            tokenizer: the folder in which the tokenizer was found.
+            hub_options: as they were given.
+            dtype: for the decoder.
+
+        Returns:
+            Its configuration and where its weights are; None if there is none.
+
+        Raises:
+            ValueError: if its configuration is refused.
+        """
+        folder = decoder_beside(tokenizer)
+        if folder is None:
+            return None
+        hub = None
+        snapshot = next((parent for parent in folder.parents if parent.parent.name == "snapshots"), None)
+        if not Path(source).is_dir() and snapshot is not None:
+            names = ("cache_dir", "token", "local_files_only")
+            # The commit of the configuration, whatever the branch points at when the weights are needed.
+            options = {"revision": snapshot.name} | {name: hub_options[name] for name in names if name in hub_options}
+            hub = HubFolder(str(source), folder.relative_to(snapshot).as_posix(), options)
+        return cls.from_folder(folder, hub=hub, dtype=dtype)
 
     def get(self, device: torch.device) -> WaveformDecoder:
         """Returns the decoder on a device; loads it the first time."""
         if self._loaded is None:
-            from .model import WaveformDecoder
-
             assert self.folder is not None
             self._fetch()
             self._loaded = WaveformDecoder.from_pretrained(self.folder, dtype=self.dtype)
@@ -84,8 +106,6 @@ class DecoderSlot:
 
     def save(self, target: Path) -> None:
         """Writes the decoder in our own layout: what is in memory, or else what the folder holds, unchanged."""
-        from audiollm.tokenizer.decoder.checkpoints.files import convert_decoder, copy_decoder, is_own
-
         if self._loaded is not None:
             self._loaded.save_pretrained(target)
             return
@@ -100,22 +120,3 @@ class DecoderSlot:
         if self.hub is not None:
             self.hub.fetch()
             self.hub = None
-
-
-def decoder_beside(tokenizer: Path) -> Path | None:
-    """Finds the decoder that belongs to a tokenizer's folder: in ``decoder/`` inside it, or beside ``tokenizer/``."""
-    from audiollm.tokenizer.decoder.checkpoints.files import DECODER_FOLDER, holds_decoder
-
-    candidates = [tokenizer / DECODER_FOLDER]
-    if tokenizer.name == TOKENIZER_FOLDER:
-        candidates.append(tokenizer.parent / DECODER_FOLDER)
-    return next((folder for folder in candidates if holds_decoder(folder)), None)
-
-
-def copy_decoder_beside(source: Path, target: Path) -> None:
-    """Copies the decoder that lies beside a tokenizer's folder into a copy of that folder."""
-    from audiollm.tokenizer.decoder.checkpoints.files import DECODER_FOLDER
-
-    beside = decoder_beside(source)
-    if beside is not None and decoder_beside(target) is None and (target / "config.json").is_file():
-        shutil.copytree(beside, target / DECODER_FOLDER)

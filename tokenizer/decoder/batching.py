@@ -1,4 +1,4 @@
-"""Runs the flow model over rows of any number and length: in batches of bounded size, and in windows over long rows."""
+"""Batches for the flow model: rows of any number and length in groups of bounded size, long rows in windows."""
 # Shapes: B rows, T codes, P prompt codes, C mel bins, M mel frames of a row, S size of a speaker vector.
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from audiollm.tokenizer.decoder.flow.model import FlowModel
 
-from .inputs import VoicePrompt
+from .inputs import DecoderInputs, FlowSettings
 
 MAX_BATCH_FRAMES = 16_384
 """Mel frames computed together, padding included; bounds the memory of large batches."""
@@ -22,26 +22,51 @@ WINDOW_SECONDS, CONTEXT_SECONDS, LOOKAHEAD_SECONDS = 30, 6, 1
 """New sound of a window; sound before it, already made and given as a prompt; codes behind it, heard but not kept."""
 
 
-def num_flow_frames(flow: FlowModel, rows: list[Tensor], prompt: VoicePrompt | None) -> list[int]:
+def make_mels(
+    flow: FlowModel, inputs: DecoderInputs, settings: FlowSettings, noises: list[Tensor] | None = None
+) -> Iterator[tuple[list[int], list[Tensor], list[torch.Generator]]]:
+    """Makes the mels of all rows that have codes, a group of rows at a time.
+
+    Args:
+        flow: the model.
+        inputs: rows, with their speakers and prompts.
+        settings: of the flow. Each row has a generator of its own with this seed, so that it draws what it draws alone.
+        noises: where the flow of each row starts, ``[C, M_i]``, M_i with the prompt's frames; drawn if None.
+
+    Yields:
+        Indices of the group's rows; their mels, float32 ``[C, M_i]`` without the prompt, on the model's device; and
+        their generators, for what is drawn next.
+    """
+    frames = num_flow_frames(flow, inputs)
+    for indices in group_rows(flow, inputs):
+        generators = [torch.Generator().manual_seed(settings.seed) for _ in indices]
+        starts = [
+            torch.randn(flow.config.num_mels, frames[index], generator=generator) if noises is None else noises[index]
+            for index, generator in zip(indices, generators, strict=True)
+        ]
+        yield indices, _make_group(flow, inputs[indices], starts, settings), generators
+
+
+def num_flow_frames(flow: FlowModel, inputs: DecoderInputs) -> list[int]:
     """Counts the mel frames that each row's flow runs over, its prompt's included."""
-    return [flow.num_mel_frames(len(row) + _num_prompt_codes(prompt)) for row in rows]
+    return [flow.num_mel_frames(len(row) + inputs.num_prompt_codes) for row in inputs.rows]
 
 
-def group_rows(flow: FlowModel, rows: list[Tensor], prompt: VoicePrompt | None) -> Iterator[list[int]]:
+def group_rows(flow: FlowModel, inputs: DecoderInputs) -> Iterator[list[int]]:
     """Groups rows of similar length into batches of bounded size; long rows are alone, empty ones left out.
 
     Args:
         flow: counts the frames.
-        rows: codes ``[T_i]``.
-        prompt: ``[B, P]`` codes in front of the rows, if any.
+        inputs: rows of any length.
 
     Yields:
-        Indices into ``rows``.
+        Indices into the rows.
     """
-    frames = num_flow_frames(flow, rows, prompt)
+    rows, frames = inputs.rows, num_flow_frames(flow, inputs)
     group: list[int] = []
     for index in sorted((index for index, row in enumerate(rows) if len(row)), key=lambda index: len(rows[index])):
-        is_alone = _is_long(flow, rows[index], prompt) or frames[index] * (len(group) + 1) > MAX_BATCH_FRAMES
+        # Shortest first: this row is the longest of the group so far, so all would be padded to its length.
+        is_alone = _is_long(flow, inputs, index) or frames[index] * (len(group) + 1) > MAX_BATCH_FRAMES
         if group and is_alone:
             yield group
             group = []
@@ -50,41 +75,18 @@ def group_rows(flow: FlowModel, rows: list[Tensor], prompt: VoicePrompt | None) 
         yield group
 
 
-def make_mels(
-    flow: FlowModel,
-    rows: list[Tensor],
-    speaker: Tensor | None,
-    prompt: VoicePrompt | None,
-    noises: list[Tensor],
-    *,
-    steps: int,
-    guidance: float | None,
-) -> list[Tensor]:
-    """Makes the mels of one group.
-
-    Args:
-        flow: the model.
-        rows: codes ``[T_i]``, none empty.
-        speaker: ``[B, S]``; None: neutral.
-        prompt: codes ``[B, P]`` and their mel; None: none.
-        noises: where the flow of each row starts, ``[C, M_i]``, M_i with the prompt's frames.
-        steps: Euler steps.
-        guidance: strength of classifier-free guidance; None: the checkpoint's own.
-
-    Returns:
-        float32 ``[C, M_i]`` per row, without the prompt, on the model's device.
-    """
-    if _is_long(flow, rows[0], prompt):
-        return [_make_long_mel(flow, rows[0], speaker, prompt, noises[0], steps, guidance)]
+def _make_group(flow: FlowModel, inputs: DecoderInputs, noises: list[Tensor], settings: FlowSettings) -> list[Tensor]:
+    if _is_long(flow, inputs, 0):
+        return [_make_long_mel(flow, inputs, noises[0], settings)]
     mel, lengths = flow.mel(
-        pad_sequence(rows, batch_first=True),
-        torch.tensor([len(row) for row in rows]),
-        speaker=speaker,
-        prompt_codes=None if prompt is None else prompt.codes,
-        prompt_mel=None if prompt is None else prompt.mel,
+        pad_sequence(inputs.rows, batch_first=True),
+        torch.tensor([len(row) for row in inputs.rows]),
+        speaker=inputs.speakers,
+        prompt_codes=None if inputs.prompts is None else inputs.prompts.codes,
+        prompt_mel=None if inputs.prompts is None else inputs.prompts.mel,
         noise=pad_mels(noises),
-        steps=steps,
-        guidance=guidance,
+        steps=settings.steps,
+        guidance=settings.guidance,
     )
     return [row[:, :length] for row, length in zip(mel, lengths.tolist(), strict=True)]
 
@@ -94,29 +96,23 @@ def pad_mels(mels: list[Tensor]) -> Tensor:
     return pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2).contiguous()
 
 
-def _make_long_mel(
-    flow: FlowModel,
-    codes_T: Tensor,
-    speaker: Tensor | None,
-    prompt: VoicePrompt | None,
-    noise_CM: Tensor,
-    steps: int,
-    guidance: float | None,
-) -> Tensor:
-    """Makes the mel of a long row window by window, each frame at the place that it has in the whole row."""
+def _make_long_mel(flow: FlowModel, inputs: DecoderInputs, noise_CM: Tensor, settings: FlowSettings) -> Tensor:
+    """Makes the mel of one long row window by window, each frame at the place that it has in the whole row."""
     window, context, lookahead = (
         int(seconds * flow.config.frame_rate) for seconds in (WINDOW_SECONDS, CONTEXT_SECONDS, LOOKAHEAD_SECONDS)
     )
     # Windows that start with a block have the same blocks as the whole row; an encoder without blocks does not care.
     block_size = flow.config.encoder.block_size if flow.config.encoder.block_size <= context else 1
-    mel_CM = torch.zeros(flow.config.num_mels, 0, device=flow.device)
-    if prompt is not None:
-        codes_T, mel_CM = torch.cat([prompt.codes[0].to(codes_T), codes_T]), prompt.mel[0].to(flow.device)
+    codes_T, mel_CM = inputs.rows[0], torch.zeros(flow.config.num_mels, 0, device=flow.device)
+    if inputs.prompts is not None:
+        codes_T, mel_CM = torch.cat([inputs.prompts.codes[0].to(codes_T), codes_T]), inputs.prompts.mel[0]
+        mel_CM = mel_CM.to(flow.device)
     num_given = mel_CM.shape[1]
-    done = _num_prompt_codes(prompt)
+    done = inputs.num_prompt_codes
     while done < len(codes_T):
         start = _window_start(flow, max(0, done - context), block_size)
         stop = min(len(codes_T), start + (done - start + window) // block_size * block_size)
+        # Frames behind ``stop`` are computed and dropped: they have not seen the codes that follow them.
         end = min(len(codes_T), stop + lookahead)
         first, last = flow.num_mel_frames(start), flow.num_mel_frames(end)
         mu, mask = flow.condition(
@@ -125,11 +121,11 @@ def _make_long_mel(
         made = flow.integrate(
             mu,
             mask,
-            flow.project_speaker(speaker, 1),
+            flow.project_speaker(inputs.speakers, 1),
             mel_CM[None, :, first:],
             noise_CM[None, :, first:last],
-            steps=steps,
-            guidance=guidance,
+            steps=settings.steps,
+            guidance=settings.guidance,
         )
         mel_CM = torch.cat([mel_CM, made[0, :, : flow.num_mel_frames(stop) - mel_CM.shape[1]]], dim=1)
         done = stop
@@ -149,9 +145,6 @@ def _window_start(flow: FlowModel, latest: int, block_size: int) -> int:
     return start
 
 
-def _is_long(flow: FlowModel, row: Tensor, prompt: VoicePrompt | None) -> bool:
-    return len(row) + _num_prompt_codes(prompt) > MAX_WHOLE_SECONDS * flow.config.frame_rate
-
-
-def _num_prompt_codes(prompt: VoicePrompt | None) -> int:
-    return 0 if prompt is None else prompt.codes.shape[-1]
+def _is_long(flow: FlowModel, inputs: DecoderInputs, index: int) -> bool:
+    num_codes = len(inputs.rows[index]) + inputs.num_prompt_codes
+    return num_codes > MAX_WHOLE_SECONDS * flow.config.frame_rate

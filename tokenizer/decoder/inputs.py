@@ -1,4 +1,4 @@
-"""What a waveform decoder accepts, brought into one form and refused with a reason where it does not fit."""
+"""What a waveform decoder takes: codes, speakers, prompts, noise, settings; checked and brought into one form."""
 # Shapes: B rows, T codes, S size of a speaker vector, P prompt codes, Q prompt mel frames, C mel bins.
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from torch import Tensor
 from audiollm.tokenizer.base import Codes
 from audiollm.tokenizer.quantizer.codebook import check_codes
 
+from .configuration import WaveformDecoderConfig
+
+DEFAULT_SEED = 42  # of the published decoder
 MAX_PROMPT_MISFIT_SECONDS = 0.5
 """By how much the durations of a prompt's codes and mel may differ; streams that hold frames back differ a little."""
 
@@ -33,6 +36,84 @@ class VoicePrompt:
     def __getitem__(self, rows: list[int]) -> VoicePrompt:
         """The prompts of some rows."""
         return VoicePrompt(self.codes[rows], self.mel[rows])
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """How the flow model computes.
+
+    Args:
+        steps: Euler steps; fewer are faster and coarser.
+        guidance: strength of classifier-free guidance; None: the checkpoint's own.
+        seed: of each row's noise.
+
+    Raises:
+        ValueError: for settings that make no sense.
+    """
+
+    steps: int = 10
+    guidance: float | None = None
+    seed: int = DEFAULT_SEED
+
+    def __post_init__(self) -> None:
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(f"steps={self.steps}: use a whole number of at least 1, such as 10")
+        if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise ValueError(f"guidance={self.guidance}: use a number of at least 0, such as 0.7")
+        check_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class DecoderInputs:
+    """What a batch of rows is decoded from.
+
+    Args:
+        rows: codes of each row, int64 ``[T_i]`` on the CPU, each maybe empty.
+        speakers: speaker vectors, float32 ``[B, S]``; None: neutral.
+        prompts: a recording to go on from per row, with codes ``[B, P]`` and mel ``[B, C, Q]``; None: none.
+    """
+
+    rows: list[Tensor]
+    speakers: Tensor | None = None
+    prompts: VoicePrompt | None = None
+
+    @classmethod
+    def from_arguments(
+        cls,
+        config: WaveformDecoderConfig,
+        codes: Codes | Tensor | Sequence[Any],
+        lengths: Tensor | Sequence[int] | None = None,
+        speaker: Tensor | None = None,
+        prompt: VoicePrompt | tuple[Tensor, Tensor] | None = None,
+    ) -> DecoderInputs:
+        """Checks what a caller gave; see :func:`as_code_rows`, :func:`as_speakers` and :func:`as_prompt`.
+
+        Args:
+            config: of the decoder.
+            codes: in any of the accepted forms.
+            lengths: valid codes of each row of a tensor; None: all.
+            speaker: one vector for all rows, or one per row.
+            prompt: one recording for all rows, or one per row.
+
+        Raises:
+            ValueError: as those.
+        """
+        rows = as_code_rows(codes, lengths, config.flow.codebook_size)
+        speakers = as_speakers(speaker, len(rows), config.flow.speaker_size)
+        return cls(rows, speakers, as_prompt(prompt, len(rows), config))
+
+    def __getitem__(self, indices: list[int]) -> DecoderInputs:
+        """The inputs of some rows."""
+        return DecoderInputs(
+            [self.rows[index] for index in indices],
+            None if self.speakers is None else self.speakers[indices],
+            None if self.prompts is None else self.prompts[indices],
+        )
+
+    @property
+    def num_prompt_codes(self) -> int:
+        """P: codes of the prompt in front of each row."""
+        return 0 if self.prompts is None else self.prompts.codes.shape[-1]
 
 
 def as_code_rows(
@@ -127,23 +208,14 @@ def as_speakers(speaker: Any, batch_size: int, size: int) -> Tensor | None:
 
 
 def as_prompt(
-    prompt: VoicePrompt | tuple[Tensor, Tensor] | None,
-    batch_size: int,
-    *,
-    codebook_size: int,
-    num_mels: int,
-    frames_per_code: float,
-    frame_rate: float,
+    prompt: VoicePrompt | tuple[Tensor, Tensor] | None, batch_size: int, config: WaveformDecoderConfig
 ) -> VoicePrompt | None:
     """Checks a prompt; one recording is taken for all rows.
 
     Args:
         prompt: a :class:`VoicePrompt` or the pair of its codes and mel, the latter also as ``[1, Q, C]``.
         batch_size: B.
-        codebook_size: of the decoder.
-        num_mels: C.
-        frames_per_code: mel frames that a code lasts.
-        frame_rate: codes per second, for the message.
+        config: of the decoder.
 
     Returns:
         With codes ``[B, P]`` and mel ``[B, C, Q]`` in float32; None if there is no prompt or it is empty.
@@ -151,6 +223,7 @@ def as_prompt(
     Raises:
         ValueError: if codes and mel do not fit each other, the rows, or the decoder.
     """
+    num_mels, frame_rate = config.mel.num_mels, config.flow.frame_rate
     if prompt is None:
         return None
     if isinstance(prompt, tuple) and len(prompt) == 2:
@@ -168,9 +241,10 @@ def as_prompt(
         raise ValueError(f"prompt has {len(codes)} rows of codes and {len(mel)} of mel for {batch_size} rows")
     if codes.numel() == 0 and mel.numel() == 0:
         return None
-    check_codes(codes, codebook_size)
+    check_codes(codes, config.flow.codebook_size)
     if not bool(torch.isfinite(mel).all()):
         raise ValueError("prompt mel holds NaN or infinity")
+    frames_per_code = config.mel.frame_rate / frame_rate
     misfit_codes = abs(mel.shape[2] / frames_per_code - codes.shape[1])
     if codes.shape[1] == 0 or mel.shape[2] == 0 or misfit_codes > MAX_PROMPT_MISFIT_SECONDS * frame_rate:
         raise ValueError(
@@ -224,11 +298,7 @@ def as_source(source: Tensor | None, batch_size: int, num_samples: int) -> Tenso
     return rows.detach().float()
 
 
-def check_settings(steps: int, guidance: float | None, seed: int) -> None:
-    """Raises ValueError for settings that make no sense."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps={steps}: use a whole number of at least 1, such as 10")
-    if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
-        raise ValueError(f"guidance={guidance}: use a number of at least 0, such as 0.7")
+def check_seed(seed: int) -> None:
+    """Raises ValueError unless the seed is a whole number."""
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ValueError(f"seed={seed!r}: use a whole number")

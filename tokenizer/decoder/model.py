@@ -1,7 +1,7 @@
 """Codes to sound: the flow model makes a mel spectrogram of the codes, the vocoder a waveform of the mel.
 
 UniAudio-Token, GLM-4-Voice and CosyVoice checkpoints share it. Reading order: :meth:`WaveformDecoder.mel` here,
-``mel_rows.py``, then ``flow.py`` and ``vocoder.py``; ``streaming.py`` decodes codes as they come.
+``batching.py``, then ``flow/`` and ``vocoder/``; ``streaming/`` decodes codes as they come.
 """
 # Shapes: B rows, T codes, C mel bins, M mel frames, N samples, S size of a speaker vector.
 
@@ -9,25 +9,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from audiollm.tokenizer.base import Codes
+from audiollm.tokenizer.checkpoints.fingerprint import decoder_fingerprint
+from audiollm.tokenizer.checkpoints.tensors import check_complete, torch_dtype
+from audiollm.tokenizer.decoder.checkpoints.files import (
+    find_decoder,
+    read_decoder_config,
+    read_decoder_tensors,
+    write_decoder,
+)
 from audiollm.tokenizer.decoder.flow.model import FlowModel
+from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.tokenizer.signal.mel import MelSpectrogram
 from audiollm.tokenizer.signal.resampling import resample
 
-from .batching import group_rows, make_mels, num_flow_frames, pad_mels
+from .batching import make_mels, num_flow_frames, pad_mels
 from .configuration import WaveformDecoderConfig
-from .inputs import VoicePrompt, as_code_rows, as_mel, as_noise, as_prompt, as_source, as_speakers, check_settings
-
-if TYPE_CHECKING:
-    from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
-
-DEFAULT_SEED = 42  # of the published decoder
+from .inputs import (
+    DEFAULT_SEED,
+    DecoderInputs,
+    FlowSettings,
+    VoicePrompt,
+    as_code_rows,
+    as_mel,
+    as_noise,
+    as_prompt,
+    as_source,
+    check_seed,
+)
 
 
 class WaveformDecoder(nn.Module):
@@ -71,21 +86,16 @@ class WaveformDecoder(nn.Module):
             ValueError: if there is no decoder, a file is damaged or holds code, or sizes and tensors do not fit; the
                 message names the file and what is wrong in it.
         """
-        from audiollm.tokenizer.decoder.checkpoints.files import load_decoder
-
-        return load_decoder(source, dtype=dtype, device=device, **hub_options)
+        decoder = read_decoder(find_decoder(source, **hub_options))
+        return decoder.prepare(torch_dtype(dtype) or torch.float32).to(device or "cpu").eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes ``config.json`` and ``model.safetensors``."""
-        from audiollm.tokenizer.decoder.checkpoints.files import save_decoder
-
-        save_decoder(self, folder)
+        write_decoder(self.config, self.state_dict(), folder)
 
     def fingerprint(self) -> str:
         """Returns a SHA-256 over everything that decides the sound of given codes, the seed aside."""
-        from audiollm.tokenizer.checkpoints.fingerprint import decoder_fingerprint
-
-        return decoder_fingerprint(self)
+        return decoder_fingerprint(self.config.to_dict(), self.state_dict())
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> WaveformDecoder:
         """Makes decoding fast, in place: folds the weight normalization and casts what tolerates it."""
@@ -161,14 +171,14 @@ class WaveformDecoder(nn.Module):
             ValueError: for codes that are out of range or no integers, a speaker vector of the wrong size or with NaN,
                 a prompt that does not fit, or settings that make no sense.
         """
-        check_settings(steps, guidance, seed)
-        rows = as_code_rows(codes, None, self.codebook_size)
-        speakers, prompts = as_speakers(speaker, len(rows), self.speaker_size), self._as_prompt(prompt, len(rows))
-        waveforms = [torch.zeros(0)] * len(rows)
-        for group, mels, generators in self._make_mels(rows, speakers, prompts, None, steps, guidance, seed):
+        settings = FlowSettings(steps, guidance, seed)
+        inputs = DecoderInputs.from_arguments(self.config, codes, None, speaker, prompt)
+        waveforms = [torch.zeros(0)] * len(inputs.rows)
+        for indices, mels, generators in make_mels(self.flow, inputs, settings):
             lengths = [mel.shape[1] for mel in mels]
             made = self.vocoder(pad_mels(mels), lengths, generator=generators).cpu()
-            for index, waveform, length in zip(group, made, lengths, strict=True):
+            for index, waveform, length in zip(indices, made, lengths, strict=True):
+                # A copy: a view of a short row would keep its whole batch in memory.
                 waveforms[index] = waveform[: length * self.config.mel.hop_length].clone()
         return waveforms
 
@@ -199,9 +209,6 @@ class WaveformDecoder(nn.Module):
         Raises:
             ValueError: as :meth:`decode`; for codes, when the stream comes to the bad piece.
         """
-        from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
-
-        check_settings(steps, guidance, seed)
         stream = StreamingDecoder(
             self, speaker=speaker, prompt=prompt, steps=steps, guidance=guidance, seed=seed, **options
         )
@@ -213,8 +220,8 @@ class WaveformDecoder(nn.Module):
         return self._stream(stream, codes)
 
     def _stream(self, stream: StreamingDecoder, codes: Iterable[Tensor]) -> Iterator[Tensor]:
-        for piece in codes:
-            values = torch.as_tensor(piece)
+        for part in codes:
+            values = torch.as_tensor(part)
             waveform = stream.push(values.reshape(-1) if values.shape[:-1].numel() == 1 else values)
             if waveform.numel():
                 yield waveform
@@ -252,15 +259,14 @@ class WaveformDecoder(nn.Module):
         Raises:
             ValueError: as :meth:`decode`, and for a row without codes or noise of another shape.
         """
-        check_settings(steps, guidance, seed)
-        rows = as_code_rows(codes, lengths, self.codebook_size)
-        if not rows or min(len(row) for row in rows) == 0:
+        settings = FlowSettings(steps, guidance, seed)
+        inputs = DecoderInputs.from_arguments(self.config, codes, lengths, speaker, prompt)
+        if not inputs.rows or min(len(row) for row in inputs.rows) == 0:
             raise ValueError("a row without codes has no mel; leave it out")
-        speakers, prompts = as_speakers(speaker, len(rows), self.speaker_size), self._as_prompt(prompt, len(rows))
-        noises = as_noise(noise, len(rows), self.config.mel.num_mels, num_flow_frames(self.flow, rows, prompts))
-        mels: list[Tensor] = [torch.zeros(0)] * len(rows)
-        for group, made, _ in self._make_mels(rows, speakers, prompts, noises, steps, guidance, seed):
-            for index, mel in zip(group, made, strict=True):
+        noises = as_noise(noise, len(inputs.rows), self.config.mel.num_mels, num_flow_frames(self.flow, inputs))
+        mels: list[Tensor] = [torch.zeros(0)] * len(inputs.rows)
+        for indices, made, _ in make_mels(self.flow, inputs, settings, noises):
+            for index, mel in zip(indices, made, strict=True):
                 mels[index] = mel
         return pad_mels(mels)
 
@@ -287,7 +293,7 @@ class WaveformDecoder(nn.Module):
         Raises:
             ValueError: if a shape does not fit, or a value is NaN or infinite.
         """
-        check_settings(1, None, seed)
+        check_seed(seed)
         mel = as_mel(mel, self.config.mel.num_mels).to(self.device)
         source = as_source(source, len(mel), mel.shape[2] * self.config.mel.hop_length)
         generators = [torch.Generator().manual_seed(seed) for _ in mel]
@@ -321,45 +327,36 @@ class WaveformDecoder(nn.Module):
         num_codes = len(rows[0])
         while num_codes and self.flow.num_mel_frames(num_codes) > mel.shape[1]:
             num_codes -= 1  # the last code may stand for samples behind the end
-        made = VoicePrompt(rows[0], mel)
-        self._as_prompt(made, 1)
+        as_prompt(VoicePrompt(rows[0], mel), 1, self.config)  # refuses codes of another recording
         return VoicePrompt(rows[0][:num_codes], mel[:, : self.flow.num_mel_frames(num_codes)])
 
-    def _as_prompt(self, prompt: VoicePrompt | tuple[Tensor, Tensor] | None, batch_size: int) -> VoicePrompt | None:
-        return as_prompt(
-            prompt,
-            batch_size,
-            codebook_size=self.codebook_size,
-            num_mels=self.config.mel.num_mels,
-            frames_per_code=self.config.mel.frame_rate / self.frame_rate,
-            frame_rate=self.frame_rate,
-        )
 
-    def _make_mels(
-        self,
-        rows: list[Tensor],
-        speakers: Tensor | None,
-        prompts: VoicePrompt | None,
-        noises: list[Tensor] | None,
-        steps: int,
-        guidance: float | None,
-        seed: int,
-    ) -> Iterator[tuple[list[int], list[Tensor], list[torch.Generator]]]:
-        """Yields indices of rows, their mels ``[C, M_i]``, and their generators for what is drawn next."""
-        frames = num_flow_frames(self.flow, rows, prompts)
-        for group in group_rows(self.flow, rows, prompts):
-            generators = [torch.Generator().manual_seed(seed) for _ in group]
-            drawn = [
-                torch.randn(self.config.mel.num_mels, frames[index], generator=generator)
-                for index, generator in zip(group, generators, strict=True)
-            ]
-            mels = make_mels(
-                self.flow,
-                [rows[index] for index in group],
-                None if speakers is None else speakers[group],
-                None if prompts is None else prompts[group],
-                drawn if noises is None else [noises[index] for index in group],
-                steps=steps,
-                guidance=guidance,
-            )
-            yield group, mels, generators
+def read_decoder(folder: Path) -> WaveformDecoder:
+    """Builds the decoder of a folder, in float32 and with weight normalization, as it is trained.
+
+    Raises:
+        ValueError: as :meth:`WaveformDecoder.from_pretrained`.
+    """
+    config, tensors = read_decoder_config(folder), read_decoder_tensors(folder)
+    with torch.device("meta"):  # no memory and no random initialisation for weights about to be replaced
+        decoder = WaveformDecoder(config)
+    check_complete(decoder.state_dict(), tensors, folder)
+    decoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    return decoder.eval()
+
+
+def convert_decoder(source: str | Path, output: str | Path) -> Path:
+    """Converts a released decoder to safetensors and JSON, in float32 and without changing a weight.
+
+    Args:
+        source: a folder or Hub id, as for :meth:`WaveformDecoder.from_pretrained`.
+        output: folder to write; made if need be.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        ValueError: if the decoder cannot be loaded, or the folder belongs to another model.
+    """
+    read_decoder(find_decoder(source)).save_pretrained(output)
+    return Path(output)

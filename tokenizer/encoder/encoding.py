@@ -1,30 +1,52 @@
-"""From waveforms to codes: check, resample, cut, batch, encode, put together again."""
+"""Waveforms to codes, around a model: check, resample, cut, batch, encode, put together again."""
 # Shapes: B segments, N samples, M mel bins, F mel frames, T tokens, D feature size.
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from audiollm.tokenizer.base import Codes
-from audiollm.tokenizer.configuration import CONV_STRIDE, HOP_LENGTH, SAMPLE_RATE
+from audiollm.tokenizer.configuration import CONV_STRIDE, HOP_LENGTH, SAMPLE_RATE, UniAudioTokenizerConfig
+from audiollm.tokenizer.quantizer.codebook import Codebook
+from audiollm.tokenizer.signal.log_mel import LogMelFeatures
 from audiollm.tokenizer.signal.resampling import Resampler, check_sample_rate, resample
 
 from .segments import Segment, batches, cut, make_segment, stack
-
-if TYPE_CHECKING:
-    from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 MAX_PADDING = 0.1  # share by which the longest segment of a batch may exceed the others
 CPU_BATCH_TOKENS = 400  # larger batches gain a CPU nothing: the matrices fill its cores, and leave its caches
 
 
+class WaveformEncoder(Protocol):
+    """What encoding needs of a model: :class:`~audiollm.tokenizer.UniAudioTokenizer` is one."""
+
+    @property
+    def config(self) -> UniAudioTokenizerConfig: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def log_mel(self) -> LogMelFeatures: ...
+    @property
+    def codebook(self) -> Codebook: ...
+    def pre_quantizer_features(self, input_features: Tensor, attention_mask: Tensor | None = None) -> Tensor: ...
+    def modules(self) -> Iterator[nn.Module]: ...
+
+
+class HasModules(Protocol):
+    """A module, or what has some."""
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+
 def encode_waveforms(
-    model: UniAudioTokenizer,
+    model: WaveformEncoder,
     waveforms: Sequence[Tensor] | Tensor,
     sample_rate: int,
     batch_size: int,
@@ -35,18 +57,18 @@ def encode_waveforms(
     sample_rate = check_sample_rate(sample_rate)
     check_batch_size(batch_size)
     config = model.config
-    pieces: list[Segment] = []
+    segments: list[Segment] = []
     for index, clip in enumerate(clips):
         if sample_rate != SAMPLE_RATE:
             clip = resample(clip.to(model.device), sample_rate, SAMPLE_RATE)
-        pieces += cut(clip, index, config.segment_samples, config.token_stride)
-    codes, features = encode_segments(model, pieces, batch_size, return_features)
+        segments += cut(clip, index, config.segment_samples, config.token_stride)
+    codes, features = encode_segments(model, segments, batch_size, return_features)
     codes_of_clip: list[list[Tensor]] = [[torch.zeros(0, dtype=torch.int64)] for _ in clips]
     features_of_clip = [[torch.zeros(0, config.d_model, device=model.device, dtype=model.dtype)] for _ in clips]
-    for piece, piece_codes in zip(pieces, codes, strict=True):
-        codes_of_clip[piece.clip].append(piece_codes)
-    for piece, piece_features in zip(pieces, features, strict=False):
-        features_of_clip[piece.clip].append(piece_features)
+    for segment, segment_codes in zip(segments, codes, strict=True):
+        codes_of_clip[segment.clip].append(segment_codes)
+    for segment, segment_features in zip(segments, features, strict=False):
+        features_of_clip[segment.clip].append(segment_features)
     return Codes.from_list(
         [torch.cat(parts)[None] for parts in codes_of_clip],
         [torch.cat(parts) for parts in features_of_clip] if return_features else None,
@@ -55,22 +77,22 @@ def encode_waveforms(
 
 
 def encode_chunks(
-    model: UniAudioTokenizer, chunks: Iterable[Tensor], sample_rate: int, batch_size: int
+    model: WaveformEncoder, chunks: Iterable[Tensor], sample_rate: int, batch_size: int
 ) -> Iterator[Tensor]:
     """Encodes a stream segment by segment; see :meth:`UniAudioTokenizer.encode_stream`."""
     sample_rate = check_sample_rate(sample_rate)
     check_batch_size(batch_size)
-    pieces: list[Segment] = []
-    for piece in segment_stream(model, chunks, sample_rate):
-        pieces.append(piece)
-        if len(pieces) == batch_size:
-            yield torch.cat(encode_segments(model, pieces, batch_size)[0])
-            pieces = []
-    if pieces:
-        yield torch.cat(encode_segments(model, pieces, batch_size)[0])
+    segments: list[Segment] = []
+    for segment in segment_stream(model, chunks, sample_rate):
+        segments.append(segment)
+        if len(segments) == batch_size:
+            yield torch.cat(encode_segments(model, segments, batch_size)[0])
+            segments = []
+    if segments:
+        yield torch.cat(encode_segments(model, segments, batch_size)[0])
 
 
-def segment_stream(model: UniAudioTokenizer, chunks: Iterable[Tensor], sample_rate: int) -> Iterator[Segment]:
+def segment_stream(model: WaveformEncoder, chunks: Iterable[Tensor], sample_rate: int) -> Iterator[Segment]:
     """Resamples a stream and cuts it, holding at most one segment and one chunk."""
     length, stride = model.config.segment_samples, model.config.token_stride
     resampler = Resampler(sample_rate, SAMPLE_RATE)
@@ -92,7 +114,7 @@ def segment_stream(model: UniAudioTokenizer, chunks: Iterable[Tensor], sample_ra
 
 @torch.no_grad()
 def encode_segments(
-    model: UniAudioTokenizer, pieces: Sequence[Segment], batch_size: int, return_features: bool = False
+    model: WaveformEncoder, segments: Sequence[Segment], batch_size: int, return_features: bool = False
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Encodes segments in batches of similar length.
 
@@ -102,24 +124,26 @@ def encode_segments(
     tokens_at_once = batch_size * -(-model.config.segment_samples // model.config.token_stride)
     if model.device.type == "cpu":
         tokens_at_once = min(tokens_at_once, CPU_BATCH_TOKENS)
-    codes: list[Tensor] = [torch.zeros(0, dtype=torch.int64)] * len(pieces)
-    features: list[Tensor] = [torch.zeros(0)] * len(pieces) if return_features else []
-    half_norms_V = model.codebook.half_squared_norms()
+    codes: list[Tensor] = [torch.zeros(0, dtype=torch.int64)] * len(segments)
+    features: list[Tensor] = [torch.zeros(0)] * len(segments) if return_features else []
+    half_norms_V = model.codebook.half_squared_norms()  # once for all batches
     with evaluating(model):
-        for batch in batches(pieces, tokens_at_once * model.config.token_stride, MAX_PADDING):
-            valid = encode_batch(model, [pieces[index] for index in batch])
+        for batch in batches(segments, tokens_at_once * model.config.token_stride, MAX_PADDING):
+            valid = encode_batch(model, [segments[index] for index in batch])
             found_N = model.codebook.encode(torch.cat(valid), half_norms_V)
-            for index, own, own_codes in zip(batch, valid, found_N.split([len(rows) for rows in valid]), strict=True):
-                codes[index] = own_codes
+            for index, segment_features, segment_codes in zip(
+                batch, valid, found_N.split([len(rows) for rows in valid]), strict=True
+            ):
+                codes[index] = segment_codes
                 if return_features:
-                    features[index] = own
-    lengths = [len(own) for own in codes]
+                    features[index] = segment_features
+    lengths = [len(segment_codes) for segment_codes in codes]
     joined = torch.cat(codes).cpu() if codes else torch.zeros(0, dtype=torch.int64)  # one transfer, not one per batch
     return list(joined.split(lengths)) if codes else [], features
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: HasModules) -> Iterator[None]:
     """Puts all modules in evaluation mode, and back into the mode that each had."""
     training = [module for module in model.modules() if module.training]
     for module in training:
@@ -131,21 +155,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def encode_batch(model: UniAudioTokenizer, pieces: Sequence[Segment]) -> list[Tensor]:
+def encode_batch(model: WaveformEncoder, segments: Sequence[Segment]) -> list[Tensor]:
     """Computes what the quantizer sees of each segment, ``[T_i, D]``."""
-    waveforms_BN, num_samples = stack(pieces, model.device)
+    waveforms_BN, num_samples = stack(segments, model.device)
     features_BMF = model.log_mel(waveforms_BN, num_samples)
-    mask_BF = frame_mask(model, pieces, features_BMF.shape[-1])
+    mask_BF = frame_mask(model, segments, features_BMF.shape[-1])
     hidden_BTD = model.pre_quantizer_features(features_BMF, mask_BF)
-    return [hidden_BTD[row, : piece.num_tokens] for row, piece in enumerate(pieces)]
+    return [hidden_BTD[row, : segment.num_tokens] for row, segment in enumerate(segments)]
 
 
-def frame_mask(model: UniAudioTokenizer, pieces: Sequence[Segment], num_frames: int) -> Tensor | None:
+def frame_mask(model: WaveformEncoder, segments: Sequence[Segment], num_frames: int) -> Tensor | None:
     """Marks mel frames that start inside the clip, ``[B, F]``; None where no layer would see a masked frame."""
     pooled = model.config.pooling_factor if model.config.pooling_position == 0 else 1
     stride = HOP_LENGTH * CONV_STRIDE * pooled
-    num_samples = [len(piece.waveform) for piece in pieces]
-    if all(-(-own // stride) * stride == num_frames * HOP_LENGTH for own in num_samples):
+    num_samples = [len(segment.waveform) for segment in segments]
+    if all(-(-length // stride) * stride == num_frames * HOP_LENGTH for length in num_samples):
         return None
     starts_F = torch.arange(num_frames, device=model.device) * HOP_LENGTH
     return (starts_F < torch.tensor(num_samples, device=model.device)[:, None]).long()

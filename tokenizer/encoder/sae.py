@@ -63,7 +63,7 @@ def mean_gate(gate_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
     if mask_BT is None:
         return gate_BT.mean()
     weights_BT = mask_BT.float()
-    return (gate_BT * weights_BT).sum() / weights_BT.sum().clamp(min=1)
+    return (gate_BT * weights_BT).sum() / weights_BT.sum().clamp(min=1)  # a batch of padding alone: 0, not NaN
 
 
 def mean_gate_per_clip(gate_BT: Tensor, mask_BT: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Cuts long audio into segments and gathers segments of similar length into batches.
+"""Segments of long audio, and batches of segments of similar length.
 
 A clip is cut into back-to-back pieces of 30 s without overlap, each encoded on its own, as the released tokenizer
 does. Each segment is padded to a multiple of the token stride and no further, so no clip depends on its neighbours.
@@ -46,8 +46,8 @@ def cut(waveform: Tensor, clip: int, segment_samples: int, token_stride: int) ->
     """Cuts one clip ``[N]`` at the model's own rate; an empty clip has no segments."""
     if not len(waveform):
         return []
-    pieces = waveform.split(segment_samples)
-    return [make_segment(piece, clip, index == 0, segment_samples, token_stride) for index, piece in enumerate(pieces)]
+    parts = waveform.split(segment_samples)
+    return [make_segment(part, clip, index == 0, segment_samples, token_stride) for index, part in enumerate(parts)]
 
 
 def batches(segments: Sequence[Segment], max_samples: int, max_padding: float) -> Iterator[list[int]]:

@@ -73,6 +73,7 @@ class AudioEncoder(nn.Module):
         hidden_BDT = F.gelu(self._convolve(self.conv1, input_features_BMF))
         hidden_BDT = F.gelu(self._convolve(self.conv2, hidden_BDT))
         hidden_BTD = hidden_BDT.transpose(1, 2)
+        # Only as many positions as there are frames: Whisper itself always adds all 1500, to 30 s padded with silence.
         hidden_BTD = hidden_BTD + self.embed_positions.weight[: hidden_BTD.shape[1]]
         return F.dropout(hidden_BTD, p=self.config.dropout, training=self.training)
 
@@ -151,4 +152,5 @@ def recompute_layers(layers: Iterable[nn.Module], enabled: bool = True) -> None:
     for layer in layers:
         assert isinstance(layer, GradientCheckpointingLayer)
         layer.gradient_checkpointing = enabled
+        # Not the reentrant form, which gives no gradient where the inputs need none, as behind a frozen layer.
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from audiollm.tokenizer.linear import linear
 
-from .deferred import CodebookUpdate, PendingUpdate, frame_keys, is_distributed, sum_over_ranks
+from .deferred import CodebookUpdate, DeferredUpdate, frame_keys, is_distributed, sum_over_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -85,13 +85,15 @@ class Codebook(nn.Module):
         self.restart_interval = restart_interval
         self.commit_coefficient = commit_coefficient
         self.loss_scale = loss_scale
+        # Moved by averages, the entries are none of the optimizer's business.
         self.weight = nn.Parameter(torch.randn(codebook_size, dim) * 0.02, requires_grad=ema_decay is None)
         if ema_decay is not None:
+            # Every entry as if seen once: sums and counts agree with the entries from the first update on.
             self.register_buffer("ema_count", torch.ones(codebook_size))
             self.register_buffer("ema_weight", self.weight.detach().clone())
         self.register_buffer("recent_codes", torch.zeros(RECENT_CODES_PER_ENTRY * codebook_size, dtype=torch.int64))
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
-        self._pending: PendingUpdate | None = None
+        self._deferred_update: DeferredUpdate | None = None
 
     ema_count: Tensor
     ema_weight: Tensor
@@ -196,6 +198,7 @@ class Codebook(nn.Module):
         mask_BT: Tensor | None,
         example_ids_B: Tensor | None,
     ) -> CodebookOutput:
+        # Padded frames are left out, not set to zero: zeros would be features like any others and draw entries.
         valid_BT = torch.ones_like(codes_BT, dtype=torch.bool) if mask_BT is None else mask_BT.bool()
         features_ND, entries_ND = features_BTD[valid_BT].float(), entries_BTD[valid_BT].float()
         codes_N = codes_BT[valid_BT]
@@ -206,6 +209,7 @@ class Codebook(nn.Module):
             self._gather(features_ND.detach(), codes_N, valid_BT, example_ids_B)
             return CodebookOutput(quantized_BTD, codes_BT, loss)
         self._remember(codes_N)
+        # float32 counts exactly up to 2^24, far more frames than an update has.
         counts_V = torch.bincount(codes_N, minlength=self.codebook_size).float()
         sum_over_ranks(counts_V)
         num_restarted = 0
@@ -235,7 +239,8 @@ class Codebook(nn.Module):
         assert self.ema_decay is not None
         self.ema_count.mul_(self.ema_decay).add_(counts_V, alpha=1 - self.ema_decay)
         total = self.ema_count.sum()
-        # The smoothed count is what is stored, as the released training code does.
+        # Laplace smoothing: a little for every entry, so that none divides by zero, then scaled to the same total. The
+        # smoothed count is what is stored, as the released training code does.
         self.ema_count.add_(COUNT_EPSILON).div_(total + self.codebook_size * COUNT_EPSILON).mul_(total)
         self.ema_weight.mul_(self.ema_decay).add_(sums_VD, alpha=1 - self.ema_decay)
         self.weight.copy_(self.ema_weight / self.ema_count.unsqueeze(1))
@@ -245,6 +250,7 @@ class Codebook(nn.Module):
         """Rows hardly used since the last restart, ``[M]``, same on all ranks; none if no restart is due."""
         if self.ema_decay is None or not self.restart_interval or int(self.num_updates) % self.restart_interval:
             return self.num_updates.new_zeros(0)
+        # What is left of a new row's count of one after all the updates between two restarts, if none brought a frame.
         return (self.ema_count < self.ema_decay**self.restart_interval).nonzero().squeeze(1)
 
     def _restart(self, features_ND: Tensor) -> int:
@@ -261,11 +267,13 @@ class Codebook(nn.Module):
             picks = random.choices(range(len(features_ND)), k=int(owned_M.sum()))
             proposal_MD1[owned_M, :-1] = features_ND[picks]
             proposal_MD1[owned_M, -1] = 1
+        # A row has one owner and zeros from all others, so the sum is the owner's proposal.
         sum_over_ranks(proposal_MD1)
         found_M = proposal_MD1[:, -1] > 0
         return self._replace_rows(dead_M[found_M], proposal_MD1[found_M, :-1])
 
     def _replace_rows(self, rows_M: Tensor, values_MD: Tensor) -> int:
+        # As if seen once: with its old count the average would leave the new place at once.
         self.ema_count[rows_M] = 1
         self.ema_weight[rows_M] = values_MD.to(self.ema_weight.dtype)
         self.weight[rows_M] = values_MD.to(self.weight.dtype)
@@ -283,10 +291,10 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def _gather(self, features_ND: Tensor, codes_N: Tensor, valid_BT: Tensor, example_ids_B: Tensor | None) -> None:
-        if self._pending is None:
-            self._pending = PendingUpdate(self.codebook_size, self.dim, features_ND.device)
+        if self._deferred_update is None:
+            self._deferred_update = DeferredUpdate(self.codebook_size, self.dim, features_ND.device)
         keys_N = None
-        number = int(self.num_updates) + 1
+        number = int(self.num_updates) + 1  # of the update that this pass belongs to, as it counts itself when applied
         if self.ema_decay is not None and self.restart_interval and number % self.restart_interval == 0:
             if example_ids_B is None:
                 raise ValueError(
@@ -294,7 +302,7 @@ class Codebook(nn.Module):
                     "place of each clip in the update"
                 )
             keys_N = frame_keys(number, example_ids_B.to(codes_N.device), valid_BT.shape[1])[valid_BT]
-        self._pending.add(features_ND, codes_N, keys_N)
+        self._deferred_update.add(features_ND, codes_N, keys_N)
 
     @torch.no_grad()
     def apply_update(self) -> CodebookUpdate:
@@ -303,21 +311,22 @@ class Codebook(nn.Module):
         Every process must call it once per update, also one that had no clip. With a codebook trained by gradient, only
         the statistics are made. An update without any frame changes nothing.
         """
-        pending, self._pending = self._pending, None
-        if pending is None:
-            pending = PendingUpdate(self.codebook_size, self.dim, self.weight.device)
-        sum_over_ranks(pending.counts_V)
-        sum_over_ranks(pending.sums_VD)
-        counts_V = pending.counts_V
+        update, self._deferred_update = self._deferred_update, None
+        if update is None:
+            update = DeferredUpdate(self.codebook_size, self.dim, self.weight.device)
+        # Also without any frame here: a sum that one process leaves out waits for it forever.
+        sum_over_ranks(update.counts_V)
+        sum_over_ranks(update.sums_VD)
+        counts_V = update.counts_V
         num_frames, num_restarted = int(counts_V.sum()), 0
         if num_frames == 0:
             return CodebookUpdate(perplexity=0.0, num_active=0, num_restarted=0)
         self._remember_counts(counts_V.long())
         if self.ema_decay is not None:
-            self._move_entries(counts_V, pending.sums_VD)
+            self._move_entries(counts_V, update.sums_VD)
             dead_M = self._dead_rows()
             if len(dead_M):
-                frames_MD = pending.drawn_frames(len(dead_M))
+                frames_MD = update.drawn_frames(len(dead_M))
                 num_restarted = self._replace_rows(dead_M[: len(frames_MD)], frames_MD)
         return CodebookUpdate(float(perplexity_of(counts_V)), int((counts_V > 0).sum()), num_restarted, num_frames)
 
@@ -330,7 +339,7 @@ class Codebook(nn.Module):
 
     def discard_update(self) -> None:
         """Forgets what passes gathered since the last update, for a step that is given up."""
-        self._pending = None
+        self._deferred_update = None
 
     # ------------------------------------------------------------------- usage
 
@@ -364,7 +373,7 @@ class Codebook(nn.Module):
 def perplexity_of(counts_V: Tensor) -> Tensor:
     """Returns exp(entropy) of the codes counted in ``counts_V``: V if all are equally frequent, 1 if one is used."""
     probabilities_V = counts_V / counts_V.sum().clamp(min=1)
-    return torch.special.entr(probabilities_V).sum().exp()
+    return torch.special.entr(probabilities_V).sum().exp()  # entr(0) is 0, where p log p would be NaN
 
 
 def check_codes(codes: Tensor, codebook_size: int) -> None:

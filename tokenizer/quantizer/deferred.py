@@ -1,4 +1,4 @@
-"""What the passes of one update gather for the codebook, so that an update may consist of any number of them.
+"""A deferred update of the codebook: what its passes gather, so that an update may consist of any number of them.
 
 Sums are summed over processes when the update is applied. Rows that restart take frames drawn by a hash of the update's
 number, the clip's place in the update and the frame's place in the clip: the draw does not depend on how the clips were
@@ -31,7 +31,7 @@ class CodebookUpdate:
     """Valid frames of the update."""
 
 
-class PendingUpdate:
+class DeferredUpdate:
     """Counts, sums and candidates for restarts that this process has seen since the last update."""
 
     def __init__(self, codebook_size: int, dim: int, device: torch.device) -> None:
@@ -46,25 +46,29 @@ class PendingUpdate:
         self.sums_VD.index_add_(0, codes_N, features_ND)
         if keys_N is None:
             return
+        # The frames with the smallest keys of an update are among those with the smallest keys of its passes, so that
+        # each pass may forget the rest. No more rows than the codebook has can restart.
         keys_C, order_C = torch.cat([self.keys_C, keys_N]).sort()
-        num_kept = len(self.counts_V)  # no more rows than the codebook has can restart
+        num_kept = len(self.counts_V)
         self.keys_C = keys_C[:num_kept]
         self.frames_CD = torch.cat([self.frames_CD, features_ND])[order_C[:num_kept]]
 
     def drawn_frames(self, num_rows: int) -> Tensor:
         """Returns the frames with the smallest keys of all processes, ``[<= num_rows, D]``, smallest first."""
+        # Filled up to the same length on every process, as all_gather demands.
         keys_M = self.keys_C.new_full((num_rows,), LAST_KEY)
-        own = min(num_rows, len(self.keys_C))
-        keys_M[:own] = self.keys_C[:own]
+        num_candidates = min(num_rows, len(self.keys_C))
+        keys_M[:num_candidates] = self.keys_C[:num_candidates]
         if not is_distributed():
-            return self.frames_CD[:own]
+            return self.frames_CD[:num_candidates]
         keys_WM = [torch.empty_like(keys_M) for _ in range(dist.get_world_size())]
         dist.all_gather(keys_WM, keys_M)
-        keys, places = torch.cat(keys_WM).sort()
-        places = places[:num_rows][keys[:num_rows] != LAST_KEY]
-        is_own = places // num_rows == dist.get_rank()
-        frames_MD = self.frames_CD.new_zeros(len(places), self.frames_CD.shape[1])
-        frames_MD[is_own] = self.frames_CD[places[is_own] % num_rows]
+        keys, indices = torch.cat(keys_WM).sort()
+        indices = indices[:num_rows][keys[:num_rows] != LAST_KEY]
+        # Each process puts in the frames that it holds; zeros of the others make the sum of all the frames themselves.
+        is_here = indices // num_rows == dist.get_rank()
+        frames_MD = self.frames_CD.new_zeros(len(indices), self.frames_CD.shape[1])
+        frames_MD[is_here] = self.frames_CD[indices[is_here] % num_rows]
         sum_over_ranks(frames_MD)
         return frames_MD
 
@@ -79,6 +83,7 @@ def frame_keys(update_number: int, example_ids_B: Tensor, num_frames: int) -> Te
     """
     frames_T = torch.arange(num_frames, device=example_ids_B.device)
     seed = scramble(torch.tensor(update_number, device=example_ids_B.device))
+    # Without the sign bit and below LAST_KEY, which is no frame's.
     return scramble(scramble(seed + example_ids_B.long())[:, None] + frames_T) >> 1 & LAST_KEY >> 1
 
 

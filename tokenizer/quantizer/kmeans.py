@@ -1,4 +1,4 @@
-"""Places the codebook's entries on real features by k-means, so that codes mean something before any training.
+"""A start for the codebook: entries placed on real features by k-means, so that codes mean something before training.
 
 Training with a random codebook starts by pulling all features to a few entries; entries on the data avoid that
 (data-dependent initialisation, as in Łańcucki et al., 2020, arXiv:2005.08520).
@@ -8,13 +8,10 @@ Training with a random codebook starts by pulling all features to a few entries;
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .codebook import Codebook
 
@@ -33,34 +30,6 @@ class CodebookFit:
 
 
 @torch.no_grad()
-def fit_codebook(
-    tokenizer: UniAudioTokenizer,
-    waveforms: Sequence[Tensor],
-    sample_rate: int,
-    *,
-    num_passes: int = 6,
-    batch_size: int = 16,
-    seed: int = 0,
-) -> CodebookFit:
-    """Fits the codebook of ``tokenizer`` in place to what its encoder says of some recordings.
-
-    Args:
-        tokenizer: a tokenizer, for example from :meth:`UniAudioTokenizer.from_whisper`.
-        waveforms: float in [-1, 1], ``[N_i]`` each; all features are held in memory (4 D bytes per 1/25 s).
-        sample_rate: of all waveforms, in Hz.
-        num_passes: k-means iterations.
-        batch_size: 30 s segments encoded at once.
-        seed: decides the frames that entries start on.
-
-    Raises:
-        ValueError: if the recordings give fewer frames than the codebook has entries.
-    """
-    encoded = tokenizer.encode(waveforms, sample_rate, batch_size=batch_size, return_features=True)
-    assert encoded.features is not None
-    return fit_entries(tokenizer.codebook, torch.cat(encoded.features).float(), num_passes=num_passes, seed=seed)
-
-
-@torch.no_grad()
 def fit_entries(codebook: Codebook, features_ND: Tensor, *, num_passes: int = 6, seed: int = 0) -> CodebookFit:
     """Runs k-means (Lloyd's algorithm) from random frames, on the features' device; entries nobody uses are redrawn.
 
@@ -73,9 +42,10 @@ def fit_entries(codebook: Codebook, features_ND: Tensor, *, num_passes: int = 6,
             f"{num_frames} frames cannot fill a codebook of {num_entries} entries; "
             f"give at least {num_entries / 25 / 60:.0f} minutes of audio at 25 Hz, or use a smaller codebook_size"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # of the CPU: the same frames on every device
 
     def draw(count: int) -> Tensor:
+        # Without repetition: of two entries on one frame the first would win every tie, and the other stay unused.
         return features_ND[torch.randperm(num_frames, generator=generator)[:count].to(features_ND.device)]
 
     codebook.weight.copy_(draw(num_entries))
@@ -83,7 +53,7 @@ def fit_entries(codebook: Codebook, features_ND: Tensor, *, num_passes: int = 6,
         codes_N = codebook.encode(features_ND)
         counts_V = torch.bincount(codes_N, minlength=num_entries)
         sums_VD = torch.zeros_like(codebook.weight).index_add_(0, codes_N, features_ND)
-        codebook.weight.copy_(sums_VD / counts_V.clamp(min=1).unsqueeze(1))
+        codebook.weight.copy_(sums_VD / counts_V.clamp(min=1).unsqueeze(1))  # unused ones are drawn anew below
         unused_V = counts_V == 0
         codebook.weight[unused_V] = draw(int(unused_V.sum()))
         logger.info("k-means pass %d: %d of %d entries unused", number + 1, int(unused_V.sum()), num_entries)

@@ -16,7 +16,7 @@ from .mel import slaney_mel_filters
 
 N_FFT = 400  # samples: 25 ms
 MAX_FREQUENCY = 8000.0  # Hz
-POWER_FLOOR = 1e-10
+POWER_FLOOR = 1e-10  # makes the logarithm of silence -10
 DYNAMIC_RANGE = 8.0  # powers of ten below the loudest cell of the clip
 
 
@@ -46,22 +46,23 @@ class LogMelFeatures:
             float32 features, ``[B, M, N / 160]``.
         """
         num_columns = waveforms_BN.shape[1]
-        if num_samples is not None and all(own == num_columns for own in num_samples):
+        if num_samples is not None and all(length == num_columns for length in num_samples):
             num_samples = None
         window, mel_filters_MF = self._get_constants(waveforms_BN.device)
         extended_BN = reflect_ends(waveforms_BN, num_samples)
         spectrum_BFT = torch.stft(extended_BN, N_FFT, HOP_LENGTH, window=window, center=False, return_complex=True)
-        # Whisper drops the last frame, which is centred on the sample behind the end.
+        # Whisper drops the last frame, which is centred on the sample behind the end. Squares of both parts instead of
+        # abs(), whose root would only be squared again.
         power_BFT2 = torch.view_as_real(spectrum_BFT[..., :-1]).square()
         power_BFT = power_BFT2[..., 0] + power_BFT2[..., 1]
         log_BMT = (mel_filters_MF @ power_BFT).clamp_(min=POWER_FLOOR).log10_()
         if num_samples is None:
             return compress_range(log_BMT)
         num_frames_B = torch.tensor(num_samples, device=log_BMT.device) // HOP_LENGTH
-        own_B1T = (torch.arange(log_BMT.shape[-1], device=log_BMT.device) < num_frames_B[:, None])[:, None]
+        is_valid_B1T = (torch.arange(log_BMT.shape[-1], device=log_BMT.device) < num_frames_B[:, None])[:, None]
         # The floor is the least value there is, so it never becomes a row's maximum.
-        log_BMT = log_BMT.masked_fill(~own_B1T, -10.0)
-        return compress_range(log_BMT).masked_fill(~own_B1T, 0.0)
+        log_BMT = log_BMT.masked_fill(~is_valid_B1T, -10.0)
+        return compress_range(log_BMT).masked_fill(~is_valid_B1T, 0.0)
 
     def _get_constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._constants:
@@ -72,6 +73,7 @@ class LogMelFeatures:
 
 def compress_range(log_BMT: Tensor) -> Tensor:
     """Lifts everything to at most 8 powers of ten below the row's maximum, and scales to about [-1, 1]."""
+    # The maximum of each row, not of the batch: a loud neighbour must not lift the floor.
     floor_B11 = log_BMT.amax(dim=(1, 2), keepdim=True) - DYNAMIC_RANGE
     return (torch.maximum(log_BMT, floor_B11) + 4.0) / 4.0
 
@@ -80,7 +82,8 @@ def reflect_ends(waveforms_BN: Tensor, num_samples: list[int] | None) -> Tensor:
     """Adds half a window on either side of each row by reflection at the row's own ends, ``[B, N + 400]``."""
     half = N_FFT // 2
     extended_BN = F.pad(waveforms_BN[:, None], (half, half), mode="reflect")[:, 0]
-    for row, own in enumerate(num_samples or []):
-        tail = waveforms_BN[row, own - half - 1 : own - 1].flip(0)
-        extended_BN[row, half + own : half + own + half] = tail
+    # Shorter rows were reflected at the end of the padding; their own end gets its reflection here.
+    for row, length in enumerate(num_samples or []):
+        tail = waveforms_BN[row, length - half - 1 : length - 1].flip(0)
+        extended_BN[row, half + length : half + length + half] = tail
     return extended_BN

@@ -1,4 +1,4 @@
-"""The mel spectrogram between flow model and vocoder: what the one learns to make and the other to sound."""
+"""The mel spectrogram between flow model and vocoder: its settings, and how it is computed of a waveform."""
 # Shapes: B clips, N samples, T mel frames, F frequency bins, M mel bins.
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from transformers.audio_utils import mel_filter_bank
 from audiollm.tokenizer.configuration import require_positive
 
 POWER_OFFSET = 1e-9  # keeps the gradient of the square root finite in silence
-MEL_FLOOR = 1e-5
+MEL_FLOOR = 1e-5  # the log-mel of silence is its logarithm, -11.5; models have learned this very number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,8 @@ class MelSpectrogram(nn.Module):
             ValueError: if the waveform is too short to be reflected at its ends.
         """
         config = self.config
+        # Half a window less half a hop, as HiFi-GAN pads: N samples give N // hop_length frames, each centred on its
+        # hop, so that frames and samples of the vocoder line up.
         padding = (config.n_fft - config.hop_length) // 2
         if waveform.shape[-1] <= max(padding, config.hop_length - 1):
             raise ValueError(

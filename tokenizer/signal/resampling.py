@@ -1,7 +1,8 @@
 """Windowed-sinc resampling (Hann window, width 6, roll-off 0.99), in blocks of any size, on any device.
 
 The released tokenizer is used with this very filter (the defaults of ``torchaudio.transforms.Resample``), so codes
-depend on it; other code in this package may resample with anything good.
+depend on it. That, and streams on the device of the model, is why it stands beside soxr, with which the rest of the
+package resamples: better filters, but other ones, and on the CPU only.
 """
 # Shapes: N input samples, Q frames of `from_rate / gcd` input and P = `to_rate / gcd` output samples, K taps.
 
@@ -49,7 +50,7 @@ class Resampler:
         if self.step == self.phases:
             return waveform_N
         if self._pending is None:
-            self._pending = waveform_N.new_zeros(self.half_width)
+            self._pending = waveform_N.new_zeros(self.half_width)  # silence in front, on which the first filters reach
         self._num_in += len(waveform_N)
         self._pending = torch.cat([self._pending, waveform_N])
         return self._drain()
@@ -107,6 +108,7 @@ def resample(waveform_N: Tensor, from_rate: int, to_rate: int) -> Tensor:
     if from_rate == to_rate or not len(waveform_N):
         return waveform_N
     resampler = Resampler(from_rate, to_rate)
+    # In blocks, because the windows of a whole recording would take as many times its memory as filters overlap.
     blocks = [resampler.push(block) for block in waveform_N.split(BLOCK_SECONDS * from_rate)]
     return torch.cat([*blocks, resampler.finish()])
 
@@ -118,7 +120,7 @@ def check_sample_rate(sample_rate: int) -> int:
         ValueError: if it is not a whole number of Hz between 1 kHz and 768 kHz.
     """
     is_number = isinstance(sample_rate, int | float) and not isinstance(sample_rate, bool)
-    if not is_number or sample_rate != sample_rate or not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+    if not is_number or not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
         raise ValueError(
             f"sample_rate={sample_rate!r}: give the rate of the waveform in Hz, "
             f"{MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}, such as 16000"
@@ -145,7 +147,8 @@ def windowed_sinc(taps: Tensor, step: int, phases: int) -> Tensor:
     """Evaluates the filter of each phase at input sample positions ``taps`` (float64, ``[P or 1, K]``)."""
     cutoff = min(step, phases) * ROLL_OFF
     # The phases are float32 on purpose: torchaudio's are, and the error that this makes is part of the filter.
-    places_P1 = (-torch.arange(phases)[:, None] / phases).float()
-    times_PK = ((places_P1 + taps / step) * cutoff).clamp(-FILTER_WIDTH, FILTER_WIDTH)
+    offsets_P1 = (-torch.arange(phases)[:, None] / phases).float()
+    # Clamped to the ends of the Hann taper, where it is zero, so that taps further out need no mask.
+    times_PK = ((offsets_P1 + taps / step) * cutoff).clamp(-FILTER_WIDTH, FILTER_WIDTH)
     hann_PK = (times_PK * math.pi / FILTER_WIDTH / 2).cos() ** 2
     return (torch.sinc(times_PK) * hann_PK * (cutoff / step)).float()

@@ -36,10 +36,11 @@ class ShortTimeFourier:
         extended_BN = F.pad(waveform_BN[:, None], (half, half), mode="reflect")
         if num_samples_B is not None:
             # Reflect each row at its own end instead: sample N - 2 comes behind sample N - 1, and so on.
-            place_N = torch.arange(-half, waveform_BN.shape[1] + half, device=waveform_BN.device)
+            index_N = torch.arange(-half, waveform_BN.shape[1] + half, device=waveform_BN.device)
             last_B1 = num_samples_B[:, None] - 1
-            place_BN = torch.where(place_N > last_B1, 2 * last_B1 - place_N, place_N.abs()).clamp(min=0)
-            extended_BN = waveform_BN.gather(1, place_BN)[:, None]
+            # Clamped far behind the end of a short row, where the reflection runs out and nobody looks any more.
+            index_BN = torch.where(index_N > last_B1, 2 * last_B1 - index_N, index_N.abs()).clamp(min=0)
+            extended_BN = waveform_BN.gather(1, index_BN)[:, None]
         analysis, _, _ = self._get_constants(waveform_BN.device)
         with torch.autocast(waveform_BN.device.type, enabled=False):
             return F.conv1d(extended_BN.float(), analysis, stride=self.hop_length)
@@ -61,14 +62,15 @@ class ShortTimeFourier:
         with torch.autocast(parts_BCF.device.type, enabled=False):
             summed = F.conv_transpose1d(parts_BCF, synthesis, stride=self.hop_length, padding=half)
             weight = F.conv_transpose1d(frames.float(), envelope, stride=self.hop_length, padding=half)
+        # Where no frame reaches, both are zero: what comes out is silence, not NaN.
         return (summed / weight.clamp(min=1e-11))[:, 0]
 
     def _get_constants(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         if device not in self._constants:
             bins = self.n_fft // 2 + 1
-            place_S = torch.arange(self.n_fft, dtype=torch.float64)
+            sample_S = torch.arange(self.n_fft, dtype=torch.float64)
             window_S = torch.hann_window(self.n_fft, dtype=torch.float64)
-            angle_CS = torch.arange(bins)[:, None] * place_S * (2 * math.pi / self.n_fft)
+            angle_CS = torch.arange(bins)[:, None] * sample_S * (2 * math.pi / self.n_fft)
             waves = torch.cat([angle_CS.cos(), -angle_CS.sin()])
             # All bins but the first and the last stand for two: themselves and their mirror image.
             share = torch.full((bins, 1), 2 / self.n_fft, dtype=torch.float64)

@@ -67,7 +67,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
             grad_hidden = torch.empty_like(hidden_ND) if needs_gradient and ctx.needs_input_grad[0] else None
             grad_weight = None
             if needs_gradient and ctx.needs_input_grad[1]:
-                grad_weight = torch.zeros_like(weight_UD, dtype=torch.float32)
+                grad_weight = torch.zeros_like(weight_UD, dtype=torch.float32)  # summed over many chunks
             for first in range(0, len(hidden), chunk_size):
                 rows = slice(first, first + chunk_size)
                 # float32: a bf16 sum of exponentials over 50,000 entries loses most of its digits.
@@ -76,7 +76,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
                 losses_N[rows] = -log_probs_CU.gather(1, labels_C1).squeeze(1)
                 if grad_hidden is None and grad_weight is None:
                     continue
-                grad_logits_CU = log_probs_CU.exp_()
+                grad_logits_CU = log_probs_CU.exp_()  # softmax, less one at the label: the gradient of the chunk's sum
                 grad_logits_CU.scatter_add_(1, labels_C1, grad_logits_CU.new_full(labels_C1.shape, -1.0))
                 grad_logits = grad_logits_CU.to(dtype)
                 if grad_hidden is not None:

@@ -13,13 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from audiollm.tokenizer.checkpoints.tensors import check_complete, check_finite, torch_dtype
+from audiollm.tokenizer.checkpoints.tokenizer import find_tokenizer
+from audiollm.tokenizer.checkpoints.whisper import load_whisper, tensors_of_whisper
 from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
 from audiollm.tokenizer.encoder.whisper import recompute_layers
 from audiollm.tokenizer.modeling import UniAudioTokenizer, UniAudioTokenizerOutput
 
+from .checkpoints import read_decoder_tensors, read_output_ids, read_text, write_supervised
 from .cross_entropy import DEFAULT_CHUNK_SIZE
 from .text import SapText
-from .text_decoder import SapDecoder, shift_right
+from .text_decoder import SapDecoder, copy_decoder, evenly_spaced, shift_right
 
 
 @dataclass
@@ -96,19 +100,19 @@ class SupervisedTokenizer(nn.Module):
         Raises:
             ValueError: if features, codes or tokens do not fit the model.
         """
-        heard = self.hear(input_features, attention_mask, example_ids)
-        hidden_BTD = heard.last_hidden_state
+        encoded = self.encode(input_features, attention_mask, example_ids)
+        hidden_BTD = encoded.last_hidden_state
         assert hidden_BTD is not None
-        frame_mask = heard.frame_mask
+        frame_mask = encoded.frame_mask
         if frame_mask is None:
             frame_mask = torch.ones(hidden_BTD.shape[:2], dtype=torch.bool, device=hidden_BTD.device)
-        output = self._sums(heard, frame_mask)
+        output = self._sums(encoded, frame_mask)
         if decoder_input_ids is None and labels is not None:
             start_id = self.config.decoder_start_token_id
             decoder_input_ids = shift_right(labels, start_id, self.config.pad_token_id)
         if decoder_input_ids is None:
             return output
-        text_BSD = self.decoder(decoder_input_ids, hidden_BTD, heard.frame_mask)
+        text_BSD = self.decoder(decoder_input_ids, hidden_BTD, encoded.frame_mask)
         if labels is not None:
             output.text_loss_sum, output.num_targets, output.text_losses = self.decoder.text_loss(
                 text_BSD, labels, chunk_size=chunk_size
@@ -117,7 +121,7 @@ class SupervisedTokenizer(nn.Module):
             output.logits = self.decoder.logits(text_BSD)
         return output
 
-    def hear(
+    def encode(
         self, input_features: Tensor, attention_mask: Tensor | None, example_ids: Tensor | None = None
     ) -> UniAudioTokenizerOutput:
         """Runs the tokenizer's encoder, with or without its quantizer as the stage demands."""
@@ -126,17 +130,18 @@ class SupervisedTokenizer(nn.Module):
         )
         return output
 
-    def _sums(self, heard: UniAudioTokenizerOutput, frame_mask_BT: Tensor) -> SupervisedOutput:
-        features_BTD, hidden_BTD = heard.pre_quantizer_hidden, heard.last_hidden_state
+    def _sums(self, encoded: UniAudioTokenizerOutput, frame_mask_BT: Tensor) -> SupervisedOutput:
+        features_BTD, hidden_BTD = encoded.pre_quantizer_hidden, encoded.last_hidden_state
         assert features_BTD is not None
         assert hidden_BTD is not None
         num_frames = frame_mask_BT.sum()
         zero = hidden_BTD.new_zeros((), dtype=torch.float32)
         quantizer_loss, error = zero, zero
-        if heard.quantizer_loss is not None and self.config.use_commit_loss:
-            quantizer_loss = heard.quantizer_loss * num_frames
-        if heard.squared_error is not None:
-            error = (heard.squared_error * frame_mask_BT).sum()
+        if encoded.quantizer_loss is not None and self.config.use_commit_loss:
+            # A mean over this pass's frames: a sum again, so that passes of any sizes add up to their update's mean.
+            quantizer_loss = encoded.quantizer_loss * num_frames
+        if encoded.squared_error is not None:
+            error = (encoded.squared_error * frame_mask_BT).sum()
         return SupervisedOutput(
             text_loss_sum=zero,
             num_targets=num_frames.new_zeros(()),
@@ -144,10 +149,10 @@ class SupervisedTokenizer(nn.Module):
             num_frames=num_frames,
             encoder_last_hidden_state=hidden_BTD,
             frame_mask=frame_mask_BT,
-            codes=heard.codes,
+            codes=encoded.codes,
             quantization_error=error,
             feature_power=(features_BTD.detach().float().square().mean(dim=-1) * frame_mask_BT).sum(),
-            gate_means=heard.gate_means,
+            gate_means=encoded.gate_means,
         )
 
     @torch.no_grad()
@@ -174,10 +179,10 @@ class SupervisedTokenizer(nn.Module):
         Returns:
             Ids per clip, without the start token and ``end_id``.
         """
-        heard = self.hear(input_features, attention_mask)
-        assert heard.last_hidden_state is not None
+        encoded = self.encode(input_features, attention_mask)
+        assert encoded.last_hidden_state is not None
         return self.decoder.generate(
-            heard.last_hidden_state, heard.frame_mask, start_ids, max_new_tokens=max_new_tokens, end_id=end_id
+            encoded.last_hidden_state, encoded.frame_mask, start_ids, max_new_tokens=max_new_tokens, end_id=end_id
         )
 
     def checkpoint_gradients(self, enabled: bool = True) -> None:
@@ -195,29 +200,105 @@ class SupervisedTokenizer(nn.Module):
         quantize_position: int,
         text: SapText | None = None,
         decoder_layers: int | None = None,
+        seed: int = 0,
         **settings: Any,
     ) -> SupervisedTokenizer:
-        """Starts both parts from a Whisper checkpoint; see
-        :func:`~audiollm.tokenizer.supervision.checkpoints.build_from_whisper`."""
-        from .checkpoints import build_from_whisper
+        """Puts a Whisper model's encoder into a fresh tokenizer and its decoder beside it.
 
-        return build_from_whisper(
-            source, quantize_position=quantize_position, text=text, decoder_layers=decoder_layers, **settings
-        )
+        Args:
+            source: a folder or Hub id of any Whisper model in transformers' layout, or the loaded model.
+            quantize_position: layer behind which the quantizer sits.
+            text: the text tokenizer; that of ``source`` if None and there is one. The vocabulary grows to its size:
+                rows of new start tokens begin as copies of ``<|startoftranscript|>``'s, from which each task then
+                departs.
+            decoder_layers: keep so many of the decoder's layers, evenly spaced, first and last among them; all if None.
+            seed: for all new weights; the global generator is left alone.
+            settings: as in :meth:`UniAudioTokenizer.from_whisper`, such as ``encoder_layers`` (the first so many) or
+                ``max_target_positions`` (further positions repeat Whisper's from the first).
+
+        Raises:
+            ValueError: if ``source`` is no Whisper model or has no decoder, or the settings do not fit it.
+        """
+        whisper = load_whisper(source)
+        if text is None and not isinstance(source, nn.Module):
+            text = SapText.from_pretrained(source)
+        decoder_tensors = tensors_of_whisper(whisper.state_dict(), "decoder")
+        if not decoder_tensors:
+            raise ValueError(f"{type(whisper).__name__} has no text decoder; pass a WhisperModel or its folder")
+        num_layers = 1 + max(int(name.split(".")[1]) for name in decoder_tensors if name.startswith("layers."))
+        kept = evenly_spaced(num_layers, decoder_layers)
+        vocab_size = len(decoder_tensors["embed_tokens.weight"])
+        settings["vocab_size"] = vocab_size if text is None else max(vocab_size, len(text))
+        settings["decoder_layers"] = len(kept)
+        tokenizer = UniAudioTokenizer.from_whisper(whisper, quantize_position=quantize_position, seed=seed, **settings)
+        with torch.random.fork_rng(devices=[]):  # so that the caller's own draws do not depend on this one
+            torch.manual_seed(seed)
+            decoder = SapDecoder(tokenizer.config)
+        copy_decoder(decoder_tensors, decoder, kept, text)
+        if text is not None:
+            text.max_target_positions = tokenizer.config.max_target_positions
+        return cls(tokenizer, decoder, text).eval()
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, **options: Any) -> SupervisedTokenizer:
-        """Loads a training checkpoint; see :func:`~audiollm.tokenizer.supervision.checkpoints.load_supervised`."""
-        from .checkpoints import load_supervised
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        revision: str | None = None,
+        **hub_options: Any,
+    ) -> SupervisedTokenizer:
+        """Loads a training checkpoint, of this package or of the published trainer.
 
-        return load_supervised(source, **options)
+        Args:
+            source: a folder or Hub id.
+            dtype: of the weights; float32 if None. The codebook stays float32.
+            device: where to put the model; the CPU if None.
+            revision: branch, tag or commit on the Hub.
+            hub_options: ``cache_dir``, ``token``, ``local_files_only`` and ``subfolder``, as in transformers.
+
+        Raises:
+            ValueError: if it holds no text decoder, as an exported tokenizer does not, or its weights do not fit its
+                configuration.
+        """
+        folder = find_tokenizer(source, revision=revision, **hub_options)
+        tokenizer = UniAudioTokenizer.from_pretrained(folder, dtype=dtype, decoder=False)
+        tensors = read_decoder_tensors(folder)
+        if not tensors:
+            raise ValueError(
+                f"{folder} holds a tokenizer without the text decoder that trained it; continue from the training "
+                "run's model folder, or start from a Whisper checkpoint"
+            )
+        with torch.device("meta"):  # no memory and no random initialisation for weights about to be replaced
+            decoder = SapDecoder(tokenizer.config)
+        check_complete(decoder.state_dict(), tensors, folder)
+        check_finite(tensors, folder)
+        target = torch_dtype(dtype)
+        if target is not None:
+            tensors = {name: tensor.to(target) for name, tensor in tensors.items()}
+        decoder.load_state_dict(tensors, assign=True)
+        model = cls(tokenizer, decoder, read_text(folder))
+        output_ids = read_output_ids(folder)
+        if output_ids is not None:
+            decoder.restrict_output(output_ids)
+        return model.to(device or "cpu").eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes a training checkpoint in the released layout; see
-        :func:`~audiollm.tokenizer.supervision.checkpoints.save_supervised`."""
-        from .checkpoints import save_supervised
+        """Writes a training checkpoint in the released layout.
 
-        save_supervised(self, folder)
+        While the decoder's output is restricted, the whole embedding is written all the same, and the restriction
+        beside it.
+        """
+        write_supervised(
+            folder,
+            self.config,
+            self.tokenizer.state_dict(),
+            self.decoder.full_state_dict(),
+            dtype=self.tokenizer.dtype,
+            text=self.text,
+            output_ids=self.decoder.output_ids,
+        )
 
     def export_tokenizer(self, folder: str | Path) -> None:
         """Writes the tokenizer alone in the released layout: no decoder, no layers behind the quantizer.
@@ -225,10 +306,8 @@ class SupervisedTokenizer(nn.Module):
         Raises:
             ValueError: if the model was trained without its quantizer, so that its codes would mean nothing.
         """
-        from audiollm.tokenizer.checkpoints.tokenizer import export_released
-
         if not self.quantize:
             raise ValueError(
                 "this model was trained without a quantizer (quantized: false); train the quantized stage from it first"
             )
-        export_released(self.tokenizer, folder)
+        self.tokenizer.export_released(folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
 from audiollm.tokenizer.linear import Linear, linear
 
 from .cross_entropy import DEFAULT_CHUNK_SIZE, cross_entropies
+from .text import ADDED_TOKENS, START_TOKENS, SapText
 
 IGNORED_LABEL = -100
 
@@ -293,9 +293,34 @@ def shift_right(labels_BS: Tensor, start_id: int, pad_id: int) -> Tensor:
     return inputs_BS.masked_fill(inputs_BS == IGNORED_LABEL, pad_id)
 
 
-def whisper_decoder_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Picks the decoder's tensors out of a Whisper state dict; empty if it has none."""
-    prefix: Any = next((p for p in ("model.decoder.", "decoder.") if any(name.startswith(p) for name in state)), None)
-    if prefix is None:
-        return {}
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+def evenly_spaced(num_layers: int, kept: int | None) -> list[int]:
+    """Picks ``kept`` of ``num_layers`` layers, first and last among them (as Gandhi et al., 2023, arXiv:2311.00430).
+
+    Raises:
+        ValueError: if there are not so many.
+    """
+    if kept is None:
+        return list(range(num_layers))
+    if not 1 <= kept <= num_layers:
+        raise ValueError(f"decoder_layers={kept}: the Whisper decoder has {num_layers} layers, use 1 to {num_layers}")
+    return [round(index) for index in torch.linspace(0, num_layers - 1, kept).tolist()]
+
+
+@torch.no_grad()
+def copy_decoder(source: Mapping[str, Tensor], decoder: SapDecoder, kept: list[int], text: SapText | None) -> None:
+    """Copies a Whisper decoder's tensors: the layers ``kept``, and tables of which some rows may be new."""
+    target = decoder.state_dict()
+    for name, tensor in target.items():
+        parts = name.split(".")
+        if parts[0] == "layers":
+            name = ".".join(["layers", str(kept[int(parts[1])]), *parts[2:]])
+        values = source[name].to(tensor.dtype)
+        if name in ("embed_tokens.weight", "embed_positions.weight"):
+            # Copies in turn, as Longformer extends its positions (Beltagy et al., 2020, arXiv:2004.05150).
+            values = values.repeat(-(-len(tensor) // len(values)), 1)[: len(tensor)]
+        tensor.copy_(values)
+    if text is not None:
+        embedding, num_old = target["embed_tokens.weight"], len(source["embed_tokens.weight"])
+        for task, token in START_TOKENS.items():
+            if token in ADDED_TOKENS and text.start_id(task) >= num_old:
+                embedding[text.start_id(task)] = embedding[text.start_id("asr")]

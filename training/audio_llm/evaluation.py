@@ -15,7 +15,7 @@ from torch import nn
 
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.data.collation import IGNORED_LABEL, Example, collate
-from audiollm.data.conversation.loading import Conversation
+from audiollm.data.conversation.types import Conversation
 from audiollm.modeling import AudioLLM
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.launch import zero_stage

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from audiollm.data.collation import IGNORED_LABEL, Example
-from audiollm.data.conversation.loading import Conversation, Conversations
+from audiollm.data.conversation.loading import Conversations
+from audiollm.data.conversation.types import Conversation
 from audiollm.processing import AudioLLMProcessor
 from audiollm.training.loop.errors import DataError
 

@@ -21,7 +21,7 @@ from audiollm.benchmarks.sap.scoring import score_closed
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.records import SOUND_TYPES
-from audiollm.data.sap import SapRecord
+from audiollm.data.sap.record import SapRecord
 from audiollm.tokenizer.encoder.encoding import evaluating
 from audiollm.tokenizer.quantizer.codebook import perplexity_of
 from audiollm.tokenizer.supervision.model import SupervisedOutput, SupervisedTokenizer

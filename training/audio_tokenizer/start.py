@@ -18,7 +18,6 @@ from transformers import WhisperConfig
 from audiollm.data.pretrained.whisper import whisper_from_package
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.quantizer.codebook import Codebook
-from audiollm.tokenizer.quantizer.kmeans import fit_codebook
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 
 from .config import QUANTIZER_SETTINGS, TokenizerSettings, TokenizerTrainingConfig, settings_given
@@ -276,7 +275,7 @@ def initialise_codebook(
             "smaller audio_tokenizer.codebook_size, more data, or initialise_codebook: keep"
         )
     if accelerator.is_main_process:
-        fit = fit_codebook(model.tokenizer, _sample(records, model, config), SAMPLE_RATE, seed=config.seed)
+        fit = model.tokenizer.fit_codebook(_sample(records, model, config), SAMPLE_RATE, seed=config.seed)
         logger.info(
             "codebook fitted to %d frames: %.1f%% of %d entries used, relative error %.3f",
             fit.num_frames, 100 * fit.usage, codebook.codebook_size, fit.quantization_error,

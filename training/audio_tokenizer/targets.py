@@ -8,7 +8,9 @@ from typing import Any
 
 from audiollm.data.conversation.problems import Problem, ProblemLog, kind_of
 from audiollm.data.records import SOUND_TYPES
-from audiollm.data.sap import SapError, SapRecord, parse_sap, render_sap, validate_sap
+from audiollm.data.sap.parsing import parse_sap
+from audiollm.data.sap.record import SapError, SapRecord, render_sap
+from audiollm.data.sap.validation import validate_sap
 
 TASKS = ("asr", "sap", "caption", "emotion")
 _WORDLESS = ("sound", "music")  # sound types whose transcript may be empty

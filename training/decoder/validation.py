@@ -19,7 +19,7 @@ from torch import Tensor
 
 from audiollm.benchmarks.harness.pictures import draw_clip
 from audiollm.benchmarks.metrics import load_metric
-from audiollm.benchmarks.speech.judges.transcription import Transcriber
+from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.audio.writing import save_audio
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder

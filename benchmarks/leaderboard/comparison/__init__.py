@@ -1,0 +1,4 @@
+"""What changed between two sets of results.
+
+Reading order: ``comparable`` (what must agree) → ``paired_tests`` (chance?) → ``comparison`` → ``table``.
+"""

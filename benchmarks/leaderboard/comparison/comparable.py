@@ -1,4 +1,4 @@
-"""What two results of one kind can be compared by: conditions that must agree, figures, and the value of each item."""
+"""What two results of one kind are compared by: conditions that must agree, figures, the value of each item."""
 
 from __future__ import annotations
 

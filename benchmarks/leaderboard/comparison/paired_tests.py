@@ -1,4 +1,4 @@
-"""Whether two results on the same items differ by more than chance."""
+"""Paired tests: whether two results on the same items differ by more than chance."""
 
 from __future__ import annotations
 

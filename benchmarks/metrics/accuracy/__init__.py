@@ -1,0 +1,1 @@
+"""Exact-match accuracy, as a local ``evaluate`` module."""

@@ -1,0 +1,1 @@
+"""Mel-cepstral distortion, as a local ``evaluate`` module."""

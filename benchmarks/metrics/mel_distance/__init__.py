@@ -1,0 +1,1 @@
+"""Distance of log-mel spectrograms, as a local ``evaluate`` module."""

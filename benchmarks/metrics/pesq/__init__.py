@@ -1,0 +1,1 @@
+"""Perceptual evaluation of speech quality, as a local ``evaluate`` module."""

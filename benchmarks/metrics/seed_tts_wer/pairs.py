@@ -77,11 +77,11 @@ def _json_lines(path: str | os.PathLike[str], text: str) -> list[tuple[str, Any]
 def _pair(row: Any, where: str, index: int) -> TextPair:
     if not isinstance(row, dict):
         raise ValueError(f"{where} is a {type(row).__name__}; give an object with id, hypothesis and reference")
-    heard = "hypothesis_raw" if "hypothesis_raw" in row else "hypothesis"
+    hypothesis = "hypothesis_raw" if "hypothesis_raw" in row else "hypothesis"
     identifier = row.get("id", index)
     if isinstance(identifier, int) and not isinstance(identifier, bool):
         identifier = str(identifier)
-    fields = {"id": identifier, heard: row.get(heard), "reference": row.get("reference")}
+    fields = {"id": identifier, hypothesis: row.get(hypothesis), "reference": row.get("reference")}
     for name, value in fields.items():
         if not isinstance(value, str):
             found = "is missing" if name not in row else f"is {value!r}"

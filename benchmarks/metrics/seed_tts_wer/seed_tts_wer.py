@@ -45,8 +45,8 @@ class SeedTTSWordErrorRate(evaluate.Metric):
 
     def _compute(self, predictions: list[str], references: list[str], language: Language = "en") -> dict[str, Any]:
         pairs = [
-            TextPair(str(number), heard, wanted)
-            for number, (heard, wanted) in enumerate(zip(predictions, references, strict=True))
+            TextPair(str(number), hypothesis, reference)
+            for number, (hypothesis, reference) in enumerate(zip(predictions, references, strict=True))
         ]
         result = score_pairs(pairs, language)
         return {

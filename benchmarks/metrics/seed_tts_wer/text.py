@@ -107,21 +107,21 @@ def utterance_errors(
         None if the reference holds nothing to be compared: there is nothing to divide by.
     """
     hypothesis = to_simplified(hypothesis) if language == "zh" else hypothesis
-    heard = normalise(hypothesis, language, keep_apostrophes=keep_apostrophes)
-    wanted = normalise(reference, language, keep_apostrophes=keep_apostrophes)
-    if not wanted.strip():
+    normalised_hypothesis = normalise(hypothesis, language, keep_apostrophes=keep_apostrophes)
+    normalised_reference = normalise(reference, language, keep_apostrophes=keep_apostrophes)
+    if not normalised_reference.strip():
         return None
-    alignment = jiwer.process_words(wanted, heard)
+    alignment = jiwer.process_words(normalised_reference, normalised_hypothesis)
     return UtteranceErrors(
         hypothesis=hypothesis,
-        hypothesis_normalised=heard,
-        reference_normalised=wanted,
+        hypothesis_normalised=normalised_hypothesis,
+        reference_normalised=normalised_reference,
         wer=alignment.wer,
         hits=alignment.hits,
         substitutions=alignment.substitutions,
         deletions=alignment.deletions,
         insertions=alignment.insertions,
-        num_ratio_words=len(wanted.split(" ")),
+        num_ratio_words=len(normalised_reference.split(" ")),
     )
 
 

@@ -1,0 +1,1 @@
+"""Cosine similarity of speaker vectors, as a local ``evaluate`` module."""

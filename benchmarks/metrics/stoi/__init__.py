@@ -1,0 +1,1 @@
+"""Short-time objective intelligibility, as a local ``evaluate`` module."""

@@ -1,0 +1,1 @@
+"""Word error rate, as a local ``evaluate`` module."""

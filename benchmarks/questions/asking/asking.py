@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from audiollm.benchmarks.models.base import AudioChatModel, ChatAnswer, ChatRequest
 from audiollm.benchmarks.questions.items import QuestionItem
 from audiollm.data.audio.opening import AudioError
+from audiollm.data.chat.asking import ask_all
 from audiollm.data.chat.base import ChatError
 
 logger = logging.getLogger(__name__)
@@ -59,24 +59,10 @@ def outcomes_of(
     Raises:
         ChatError: if the model does not answer any more.
     """
-    if model.concurrency == 1:
-        for batch in batches:
-            yield from _ask(batch, model, max_attempts)
-        return
-    left = iter(batches)
-    pending: set[Future[list[Outcome]]] = set()
-    with ThreadPoolExecutor(model.concurrency, thread_name_prefix="ask") as executor:
-        try:
-            while True:
-                for batch in itertools.islice(left, 2 * model.concurrency - len(pending)):
-                    pending.add(executor.submit(_ask, batch, model, max_attempts))
-                if not pending:
-                    return
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield from future.result()
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+    asked = ask_all(batches, lambda batch: _ask(batch, model, max_attempts), concurrency=model.concurrency)
+    with closing(asked) as outcomes_of_batches:
+        for outcome in outcomes_of_batches:
+            yield from outcome.answer or ()
 
 
 def _ask(batch: Sequence[AskedQuestion], model: AudioChatModel, max_attempts: int) -> list[Outcome]:

@@ -1,4 +1,4 @@
-"""What a model answered, question by question: logs that only grow, and the one file that is made of them.
+"""Logs of a model's answers, which only grow, and the one file of predictions that is made of them.
 
 Each process of a run appends to its own log, ``predictions.rank<n>.jsonl``: a line that says what run it is, then a
 line for each question, written whole. A killed process loses at most the line it was writing. The next run, on any
@@ -12,16 +12,15 @@ A log is locked by the process that writes it. The lock is the system's and dies
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from audiollm.data.files.atomic import atomic_write
-from audiollm.data.files.json_lines import cut_unfinished_line, read_log_lines
+from audiollm.data.files.json_lines import AppendOnlyLog, json_line, read_log_lines, refuse_other_run
 from audiollm.data.files.lock import locked_file
 
 logger = logging.getLogger(__name__)
@@ -69,34 +68,27 @@ class PredictionLog:
 
     def __init__(self, folder: Path, header: Mapping[str, Any], rank: int = 0) -> None:
         self.folder = folder
-        self._header = {"kind": RUN, **header}
         self._rank = rank
-        self._stack = contextlib.ExitStack()
-        self._file: IO[bytes]
+        path = folder / f"predictions.rank{rank}.jsonl"
+        self._log = AppendOnlyLog(path, header, header_kind=RUN, kinds=(PREDICTION, FAILURE), may_differ=_OF_THE_MOMENT)
 
     def __enter__(self) -> PredictionLog:
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._file = self._stack.enter_context(_locked(self.folder / f"predictions.rank{self._rank}.jsonl"))
-            if self._rank == 0:
-                self._check_all()
-            if not self._file.tell():
-                self._write(self._header)
-        except BaseException:
-            self._stack.close()
-            raise
+        if self._rank == 0:
+            self._check_all()
+        self._log.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._log.__exit__()
 
     def predicted(self, question_id: str, prediction: str, **facts: Any) -> None:
         """Writes down an answer, and facts such as the options as asked, seconds and the number of the attempt."""
-        self._write({"kind": PREDICTION, "id": question_id, "prediction": prediction, **facts})
+        self._log.append({"kind": PREDICTION, "id": question_id, "prediction": prediction, **facts})
 
     def failed(self, question_id: str, error: str, attempt: int) -> None:
         """Writes down that a question was asked in vain; a later run asks it again."""
-        self._write({"kind": FAILURE, "id": question_id, "error": error, "attempt": attempt})
+        self._log.append({"kind": FAILURE, "id": question_id, "error": error, "attempt": attempt})
 
     def read(self) -> LoggedAnswers:
         """What all processes of this and of earlier runs have written."""
@@ -113,15 +105,15 @@ class PredictionLog:
         del header["started"]
         path = self.folder / MERGED_NAME
         with atomic_write(path) as file:
-            file.write(_as_text(header))
+            file.write(json_line(header))
             for question_id in question_ids:
                 if question_id in answers.predictions:
                     line = answers.predictions[question_id]
                     timeless = {key: line[key] for key in line if key not in ("seconds", "attempt")}
-                    file.write(_as_text(timeless))
+                    file.write(json_line(timeless))
                 elif question_id in answers.failures:
                     error = answers.failures[question_id]
-                    file.write(_as_text({"kind": FAILURE, "id": question_id, "error": error}))
+                    file.write(json_line({"kind": FAILURE, "id": question_id, "error": error}))
         return path
 
     def _paths(self) -> list[Path]:
@@ -130,38 +122,26 @@ class PredictionLog:
         return [*([merged] if merged.exists() else []), *log_paths(self.folder)]
 
     def _check_all(self) -> None:
-        """Refuses logs of other runs and processes of a dead run that still write; this one's lock is held already."""
+        """Refuses logs of other runs, and processes of a dead run that still write."""
         for path in self._paths():
-            if path.name not in (MERGED_NAME, Path(self._file.name).name):
-                with _locked(path):
-                    pass
-            lines = _read_lines(path)
+            # What a killed process left half written is cut off by the next one that writes there.
+            with locked_file(path) if path.name != MERGED_NAME else contextlib.nullcontext():
+                lines = _read_lines(path)
             if lines:
                 self._check_header(path, lines[0])
         for leftover in self.folder.glob(f".{MERGED_NAME}.*.tmp"):
             leftover.unlink()  # of a process that was killed while it merged
 
     def _check_header(self, path: Path, found: Mapping[str, Any]) -> None:
-        changed = list(_differences(found, self._header))
-        if changed:
-            raise ValueError(
-                f"{path} was begun with another {'; '.join(changed)}. Choose another output, or delete the folder to "
-                "start afresh"
-            )
-        if found.get("versions") != self._header.get("versions"):
+        refuse_other_run(
+            path,
+            found,
+            self._log.header,
+            may_differ=_OF_THE_MOMENT,
+            otherwise="choose another output, or delete the folder to start afresh",
+        )
+        if found.get("versions") != self._log.header.get("versions"):
             logger.warning("%s was begun with other versions of packages: answers may differ from theirs", path)
-
-    def _write(self, line: Mapping[str, Any]) -> None:
-        self._file.write(_as_text(line).encode())
-        self._file.flush()
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a log that nobody else writes, and cuts off what a killed process left half written."""
-    with locked_file(path), open(path, "a+b") as file:
-        cut_unfinished_line(file)
-        yield file
 
 
 def log_paths(folder: Path) -> list[Path]:
@@ -170,26 +150,5 @@ def log_paths(folder: Path) -> list[Path]:
     return sorted((path for path, match in found.items() if match), key=lambda path: int(found[path][1]))  # type: ignore[index]
 
 
-def _as_text(line: Mapping[str, Any]) -> str:
-    text = json.dumps(line, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a character, as endpoints may send it
-        text = json.dumps(line)
-    return text + "\n"
-
-
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     return read_log_lines(path, RUN, (PREDICTION, FAILURE))
-
-
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str = "") -> Iterator[str]:
-    """What differs between two headers, as ``model.revision (a, now b)``."""
-    for key in sorted({*found, *wanted} - ({*_OF_THE_MOMENT} if not name else set())):
-        before, now = found.get(key), wanted.get(key)
-        if before == now:
-            continue
-        if isinstance(before, Mapping) and isinstance(now, Mapping):
-            yield from _differences(before, now, f"{name}{key}.")
-        else:
-            yield f"{name}{key} ({before}, now {now})"

@@ -1,4 +1,4 @@
-"""How far a figure may be off by the choice of items: percentile bootstrap (Efron, 1979)."""
+"""Percentile bootstrap (Efron, 1979): how far a figure may be off by the choice of items."""
 
 from __future__ import annotations
 

@@ -25,12 +25,13 @@ from audiollm.benchmarks.judge.asking import (
     majority,
     read_verdict,
 )
-from audiollm.benchmarks.judge.log import Line, VerdictLog, open_verdicts
+from audiollm.benchmarks.judge.log import VerdictLog
 from audiollm.benchmarks.questions.base import QuestionBenchmark
 from audiollm.benchmarks.questions.data import load_questions
 from audiollm.benchmarks.questions.predictions import open_predictions
 from audiollm.benchmarks.questions.report import write_result
 from audiollm.data.chat.base import ChatError, ChatModel
+from audiollm.data.files.json_lines import Record
 from audiollm.data.prompts import Prompt
 
 from .answer_extraction import after_thinking
@@ -91,15 +92,14 @@ def judge_predictions(
     judged = read_judged(benchmark, predictions, data, prediction_key)
     identity = {"model": judge.name, **_settings_facts(settings, prompt)}
     path = verdicts_path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = {"benchmark": benchmark.name, "predictions": judged.facts["predictions"]["sha256"], "judge": identity}
     asked = {key: question for key, question in judged.questions.items() if is_reply(question.reply)}
     template = Template(prompt.text)
 
-    def verdict(key: str, num_attempts: int) -> Line:
+    def verdict(key: str, num_attempts: int) -> Record:
         return _vote(template.substitute(_places(asked[key])).strip(), judge, settings, num_attempts)
 
-    with open_verdicts(path, header) as log:
+    with VerdictLog(path, header) as log:
         judge_items(
             list(asked),
             verdict,
@@ -166,7 +166,7 @@ def _places(question: PairedQuestion) -> dict[str, str]:
     return {"question": item.question, "options": "\n".join(options), "answer": item.answer, "reply": reply}
 
 
-def _vote(text: str, judge: ChatModel, settings: JudgeSettings, num_attempts: int) -> Line:
+def _vote(text: str, judge: ChatModel, settings: JudgeSettings, num_attempts: int) -> Record:
     """Asks as often as there are votes, each with a seed of its own."""
     votes = [
         ask_judge(judge, text, settings, number, read_verdict, num_attempts=num_attempts)

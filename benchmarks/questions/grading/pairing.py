@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from audiollm.benchmarks.questions.base import MISSING, FieldProblem, LoadedQuestions, QuestionBenchmark
 from audiollm.benchmarks.questions.items import QuestionItem, without_letters
-from audiollm.benchmarks.questions.predictions import PredictionFile, Record
+from audiollm.benchmarks.questions.predictions import PredictionFile
+from audiollm.data.files.json_lines import Record
 
 # Fields in which replies are found elsewhere; named when the right one is nowhere in a file.
 _LIKELY_KEYS = ("model_output", "model_prediction", "answer_prediction", "response", "prediction", "output", "pred")

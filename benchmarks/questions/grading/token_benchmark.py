@@ -1,4 +1,4 @@
-"""What MMAU and MMAR share: options as a list of texts, and the rule of word sets."""
+"""TokenBenchmark, which MMAU and MMAR share: options as a list of texts, and the rule of word sets."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The multiple-choice benchmarks: layout and rule of each."""
+"""The benchmarks of questions: layout of the data, rule of grading and tables of each."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from audiollm.benchmarks.questions.grading.letter_reading import letter_of_option
 from audiollm.benchmarks.questions.grading.token_benchmark import TokenBenchmark
-from audiollm.benchmarks.questions.items import OwnQuestion
+from audiollm.benchmarks.questions.items import CustomQuestion
 
 
 class Mmar(TokenBenchmark):
@@ -41,14 +41,15 @@ class Mmar(TokenBenchmark):
     }
     other_groups = ("language",)
 
-    def record_of(self, own: OwnQuestion) -> dict[str, Any] | None:
-        if own.sound_type == "mix":  # of what, it does not say
+    def record_of(self, custom: CustomQuestion) -> dict[str, Any] | None:
+        if custom.sound_type == "mix":  # of what, it does not say
             return None
-        layer = "Semantic Layer" if own.field == "linguistic_content" else "Perception Layer"
+        layer = "Semantic Layer" if custom.field == "linguistic_content" else "Perception Layer"
         return {
-            "id": own.id, "audio_path": own.audio, "question": own.question, **self.choice_fields(own.choices),
-            "answer": own.answer, "modality": own.sound_type, "category": layer, "sub-category": own.field,
-            "language": own.language, "source": own.source, "url": "", "timestamp": "",
+            "id": custom.id, "audio_path": custom.audio, "question": custom.question,
+            **self.choice_fields(custom.choices), "answer": custom.answer,
+            "modality": custom.sound_type, "category": layer, "sub-category": custom.field,
+            "language": custom.language, "source": custom.source, "url": "", "timestamp": "",
         }  # fmt: skip
 
     def letter(self, reply: str, choices: Sequence[str]) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from audiollm.benchmarks.questions.grading.letter_reading import letter_among_four
 from audiollm.benchmarks.questions.grading.token_benchmark import TokenBenchmark
-from audiollm.benchmarks.questions.items import OwnQuestion
+from audiollm.benchmarks.questions.items import CustomQuestion
 
 
 class Mmau(TokenBenchmark):
@@ -27,15 +27,16 @@ class Mmau(TokenBenchmark):
     }
     other_groups = ("category",)
 
-    def record_of(self, own: OwnQuestion) -> dict[str, Any] | None:
-        if own.sound_type == "mix":
+    def record_of(self, custom: CustomQuestion) -> dict[str, Any] | None:
+        if custom.sound_type == "mix":
             return None
         # Nobody has judged how hard a question of one's own is: that is told by the number of options.
-        difficulty = {2: "easy", 3: "medium", 4: "hard"}[len(own.choices)]
+        difficulty = {2: "easy", 3: "medium", 4: "hard"}[len(custom.choices)]
         return {
-            "id": own.id, "audio_id": own.audio, "question": own.question, **self.choice_fields(own.choices),
-            "answer": own.answer, "dataset": own.source, "task": own.sound_type, "split": "test-mini",
-            "category": "Information Extraction", "sub-category": own.field, "difficulty": difficulty,
+            "id": custom.id, "audio_id": custom.audio, "question": custom.question,
+            **self.choice_fields(custom.choices), "answer": custom.answer,
+            "dataset": custom.source, "task": custom.sound_type, "split": "test-mini",
+            "category": "Information Extraction", "sub-category": custom.field, "difficulty": difficulty,
         }  # fmt: skip
 
     def letter(self, reply: str, choices: Sequence[str]) -> str | None:

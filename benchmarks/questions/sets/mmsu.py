@@ -23,7 +23,7 @@ from audiollm.benchmarks.questions.base import (
 from audiollm.benchmarks.questions.grading.answer_extraction import after_thinking, extract_answer
 from audiollm.benchmarks.questions.grading.letter_reading import letter_at_an_end
 from audiollm.benchmarks.questions.grading.token_matching import names_option, option_words, words_of
-from audiollm.benchmarks.questions.items import OwnQuestion, QuestionItem
+from audiollm.benchmarks.questions.items import CustomQuestion, QuestionItem
 
 _LETTERS = "ABCD"
 _GROUPS = ("category", "sub-category", "sub-sub-category", "task_name", "linguistics_sub_discipline")
@@ -82,13 +82,13 @@ class Mmsu(QuestionBenchmark):
         )
         return item, problems
 
-    def record_of(self, own: OwnQuestion) -> dict[str, Any] | None:
-        if own.sound_type != "speech":
+    def record_of(self, custom: CustomQuestion) -> dict[str, Any] | None:
+        if custom.sound_type != "speech":
             return None
-        is_content = own.field == "linguistic_content"
+        is_content = custom.field == "linguistic_content"
         return {
-            "id": own.id, "task_name": own.field, "audio_path": own.audio, "question": own.question,
-            **self.choice_fields(own.choices), "answer_gt": own.answer,
+            "id": custom.id, "task_name": custom.field, "audio_path": custom.audio, "question": custom.question,
+            **self.choice_fields(custom.choices), "answer_gt": custom.answer,
             "category": "Perception", "sub-category": "Linguistics" if is_content else "Paralinguistics",
             "sub-sub-category": "Semantics" if is_content else "Speaker Traits",
             "linguistics_sub_discipline": "Semantics" if is_content else "None",

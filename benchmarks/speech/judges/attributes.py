@@ -1,4 +1,4 @@
-"""Who says what voice a recording has: a predictor of Semantic-Acoustic Primitives, a chat model, or a measurement.
+"""Judges of whose voice it is: a predictor of Semantic-Acoustic Primitives, a chat model, or a measurement.
 
 A judge's words are read, never guessed at: what cannot be read, or says nothing of an attribute, is told apart.
 """
@@ -6,12 +6,10 @@ A judge's words are read, never guessed at: what cannot be read, or says nothing
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import soundfile as sf
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +17,7 @@ from torch import Tensor
 from audiollm.benchmarks.sap.scoring import attribute, read_prediction
 from audiollm.data.audio.pitch import fundamental_frequency
 from audiollm.data.audio.reading import load_audio, resample
+from audiollm.data.audio.writing import wav_bytes
 from audiollm.data.chat.base import ChatMessage, ChatModel
 from audiollm.data.voices.attributes import CLOSED_VALUES
 from audiollm.tokenizer.checkpoints.fingerprint import weights_fingerprint
@@ -42,7 +41,7 @@ class AttributeJudge(Protocol):
 
     name: str
 
-    def hear(self, path: Path) -> str:
+    def describe(self, path: Path) -> str:
         """What the judge says of a recording: a SAP record as text, as far as the judge keeps to that."""
 
 
@@ -62,12 +61,12 @@ class SapTokenizerJudge:
 
         self._model = SupervisedTokenizer.from_pretrained(folder).eval()
         # Checkpoints of different runs have folders of one name.
-        self.name = f"SAP decoder of {folder}, weights {weights_fingerprint(self._model)[:12]}"
+        self.name = f"SAP decoder of {folder}, weights {weights_fingerprint(self._model.state_dict())[:12]}"
         if self._model.text is None:
             raise ValueError(f"{folder} has no text tokenizer, so that nothing it writes can be read")
         self._max_new_tokens = max_new_tokens
 
-    def hear(self, path: Path) -> str:
+    def describe(self, path: Path) -> str:
         """See :class:`AttributeJudge`; of a long recording, the first segment is heard."""
         text = self._model.text
         assert text is not None
@@ -103,12 +102,10 @@ class ChatJudge:
         self._model = model
         self._max_tokens = max_tokens
 
-    def hear(self, path: Path) -> str:
+    def describe(self, path: Path) -> str:
         """See :class:`AttributeJudge`."""
         waveform = resample(*load_audio(path), SAMPLE_RATE)
-        buffer = io.BytesIO()
-        sf.write(buffer, waveform.numpy(), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-        message = ChatMessage("user", sap_question(), audio=buffer.getvalue())
+        message = ChatMessage("user", sap_question(), audio=wav_bytes(waveform, SAMPLE_RATE))
         return self._model.ask([message], max_tokens=self._max_tokens).text
 
 

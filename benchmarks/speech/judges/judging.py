@@ -1,4 +1,4 @@
-"""What is said of spoken recordings: the words heard, the likeness of the voice, and a predicted opinion.
+"""Judges of spoken recordings: their words, the likeness of the voice, and a predicted opinion, kept in a file.
 
 Judging is slow, so every verdict is kept in a file: a later run judges what is new or was changed. Verdicts of other
 judges are not mixed with these.
@@ -8,7 +8,6 @@ judges are not mixed with these.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,8 +18,8 @@ from torch import Tensor
 
 from audiollm.benchmarks.metrics.speaker_similarity.speaker_similarity import cosine
 from audiollm.data.audio.reading import load_audio
-from audiollm.data.files.atomic import atomic_write
 from audiollm.data.files.hashing import file_sha256
+from audiollm.data.files.json_lines import Record, json_line, read_finished_lines, write_json_lines
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
 
 from .mos import MosPredictor, load_predictor
@@ -128,7 +127,7 @@ class SpeechJudges:
             for start in range(0, len(new), BATCH_SIZE):
                 for verdict in self._judge_batch(new[start : start + BATCH_SIZE], hashes):
                     known[verdict.id, verdict.sha256] = verdict
-                    file.write((json.dumps(asdict(verdict), ensure_ascii=False) + "\n").encode())
+                    file.write(json_line(asdict(verdict)).encode())
                 file.flush()
         return [known[one.id, hashes[one.id]] for one in recordings]
 
@@ -143,20 +142,19 @@ class SpeechJudges:
                 mos=None if self._predictor is None else self._predictor.predict(waveform, rate),
                 seconds=len(waveform) / rate,
             )
-            for one, (waveform, rate), hypothesis in zip(recordings, sounds, self._heard(sounds), strict=True)
+            for one, (waveform, rate), hypothesis in zip(recordings, sounds, self._transcripts(sounds), strict=True)
         ]
 
-    def _heard(self, sounds: Sequence[tuple[Tensor, int]]) -> list[str | None]:
+    def _transcripts(self, sounds: Sequence[tuple[Tensor, int]]) -> list[str | None]:
         if self._recognizer is None:
             return [None] * len(sounds)
-        rates = {rate for _, rate in sounds}
-        texts: list[str | None] = [None] * len(sounds)
-        for wanted in rates:
-            places = [place for place, (_, rate) in enumerate(sounds) if rate == wanted]
-            heard = self._recognizer.transcribe([sounds[place][0] for place in places], wanted)
-            for place, text in zip(places, heard, strict=True):
-                texts[place] = text
-        return texts
+        transcripts: list[str | None] = [None] * len(sounds)
+        for sample_rate in {rate for _, rate in sounds}:  # a recognizer takes recordings of one rate at a time
+            indices = [index for index, (_, rate) in enumerate(sounds) if rate == sample_rate]
+            found = self._recognizer.transcribe([sounds[index][0] for index in indices], sample_rate)
+            for index, transcript in zip(indices, found, strict=True):
+                transcripts[index] = transcript
+        return transcripts
 
     def _similarity(self, one: SpokenRecording, waveform: Tensor, sample_rate: int) -> float | None:
         if self._encoder is None or one.voice is None:
@@ -176,26 +174,28 @@ class SpeechJudges:
 
     def _kept(self, path: Path) -> dict[tuple[str, str], Verdict]:
         """Verdicts of these judges; a half-written last line is cut off, the file of other judges is set aside."""
-        header = json.dumps({"kind": "judges", **self.names}, ensure_ascii=False).encode()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = _whole_lines(path)
+        header = {"kind": "judges", **self.names}
+        lines = _finished_lines(path)
         if lines and lines[0] != header:
             path.rename(_aside(path, lines[0]))
-            lines = _whole_lines(_aside(path, header))
+            lines = _finished_lines(_aside(path, header))
         lines = lines or [header]
-        with atomic_write(path) as file:
-            file.writelines(line.decode() + "\n" for line in lines)
-        verdicts = (Verdict(**json.loads(line)) for line in lines[1:])
+        write_json_lines(path, lines)
+        verdicts = (Verdict(**line) for line in lines[1:])
         return {(verdict.id, verdict.sha256): verdict for verdict in verdicts}
 
 
-def _whole_lines(path: Path) -> list[bytes]:
-    return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+def _finished_lines(path: Path) -> list[Record]:
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        return [line for _, line in read_finished_lines(file)]
 
 
-def _aside(path: Path, header: bytes) -> Path:
+def _aside(path: Path, header: Record) -> Path:
     """Where verdicts of certain judges wait while others judge."""
-    return path.with_name(f"{path.stem}.{hashlib.sha256(header).hexdigest()[:12]}{path.suffix}")
+    digest = hashlib.sha256(json_line(header).rstrip("\n").encode()).hexdigest()
+    return path.with_name(f"{path.stem}.{digest[:12]}{path.suffix}")
 
 
 def verdict_figures(verdicts: Sequence[Verdict]) -> dict[str, Any]:

@@ -11,21 +11,26 @@ a folder or Hub id that transformers loads. Packages offer theirs as entry point
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Protocol
 from urllib.parse import urldefrag
 
-import soundfile as sf
+import torch
 from torch import Tensor
 
 from audiollm.data.audio.reading import resample
+from audiollm.data.audio.writing import wav_bytes
 from audiollm.data.chat.endpoint import endpoint_key
 from audiollm.data.plugins import PluginNames
+from audiollm.data.pretrained.whisper import whisper_from_package
 
-from .transcription import MIN_SAMPLES, SAMPLE_RATE, Transcriber
+SAMPLE_RATE = 16000  # Hz, of every recognizer that transformers offers
+PACKAGED = {"whisper-tiny.en": "tiny.en", "whisper-base": "base"}
+"""Recognizers that come from a package index instead of a model hub, by the name to ask for them."""
+MIN_SAMPLES = 400  # one window of the recognizers' features
+MAX_WINDOW_SECONDS = 30
 
 ON_THE_HUB = {"whisper-large-v3": "openai/whisper-large-v3"}
 PARAFORMER = "paraformer-zh"
@@ -73,6 +78,72 @@ def load_recognizer(name: str, *, language: str | None = None, device: str = "cp
     return recognizer
 
 
+class Transcriber:
+    """Speech to text.
+
+    Args:
+        source: a folder or Hub id of any speech recognizer that transformers loads, such as ``openai/whisper-tiny.en``;
+            or ``whisper-tiny.en`` or ``whisper-base``, which come from a package index.
+        language: language of the recordings for recognizers of several, such as ``en``. None: the recognizer decides.
+        batch_size: recordings at a time.
+        device: where to compute; the CPU if None.
+
+    Raises:
+        OSError: if there is no such recognizer.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        language: str | None = None,
+        batch_size: int = 8,
+        device: torch.device | str | None = None,
+    ) -> None:
+        from transformers import pipeline  # takes seconds
+
+        self.source = os.fspath(source)
+        packaged = PACKAGED.get(self.source)
+        folder = self.source if packaged is None else os.fspath(whisper_from_package(packaged))
+        self._batch_size = batch_size
+        self._pipeline: Any = pipeline(
+            "automatic-speech-recognition", model=folder, dtype=torch.float32, device=device or "cpu"
+        )
+        self._options: dict[str, Any] = {}
+        generation = getattr(self._pipeline.model, "generation_config", None)
+        if language is not None and getattr(generation, "is_multilingual", False):
+            self._options["generate_kwargs"] = {"language": language, "task": "transcribe"}
+
+    def transcribe(self, waveforms: Sequence[Tensor], sample_rate: int) -> list[str]:
+        """Recognizes recordings, greedily.
+
+        Args:
+            waveforms: float in [-1, 1], ``[N_i]`` each.
+            sample_rate: of all, in Hz.
+
+        Returns:
+            One text each; empty for a recording shorter than 25 ms.
+        """
+        speech = [resample(waveform.detach().float().cpu(), sample_rate, SAMPLE_RATE) for waveform in waveforms]
+        texts = [""] * len(speech)
+        # Of similar length together: recognizers of variable length are not slowed down by padding.
+        usable = sorted((n for n, one in enumerate(speech) if len(one) >= MIN_SAMPLES), key=lambda n: len(speech[n]))
+        for start in range(0, len(usable), self._batch_size):
+            group = usable[start : start + self._batch_size]
+            inputs = [{"raw": speech[n].numpy(), "sampling_rate": SAMPLE_RATE} for n in group]
+            options = dict(self._options)
+            if len(speech[group[-1]]) > MAX_WINDOW_SECONDS * SAMPLE_RATE:
+                options |= self._long_options()
+            for n, result in zip(group, self._pipeline(inputs, batch_size=len(group), **options), strict=True):
+                texts[n] = result["text"].strip()
+        return texts
+
+    def _long_options(self) -> dict[str, Any]:
+        """How to recognize more than a window: Whisper goes on where its last timestamp was, others by chunks."""
+        is_whisper = self._pipeline.type == "seq2seq_whisper"
+        return {"return_timestamps": True} if is_whisper else {"chunk_length_s": MAX_WINDOW_SECONDS}
+
+
 class Paraformer:
     """Paraformer-zh (Gao et al., 2022), which seed-tts-eval listens to Mandarin with.
 
@@ -92,9 +163,9 @@ class Paraformer:
 
     def transcribe(self, waveforms: Sequence[Tensor], sample_rate: int) -> list[str]:
         """See :class:`SpeechRecognizer`."""
-        return [self._heard(resample(waveform.float().cpu(), sample_rate, SAMPLE_RATE)) for waveform in waveforms]
+        return [self._transcript(resample(waveform.float().cpu(), sample_rate, SAMPLE_RATE)) for waveform in waveforms]
 
-    def _heard(self, speech: Tensor) -> str:
+    def _transcript(self, speech: Tensor) -> str:
         if len(speech) < MIN_SAMPLES:
             return ""
         [result] = self._model.generate(input=speech.numpy(), fs=SAMPLE_RATE)
@@ -138,19 +209,20 @@ class TranscriptionEndpoint:
         Raises:
             OSError: the server cannot be reached, or refuses.
         """
-        return [self._heard(resample(waveform.float().cpu(), sample_rate, SAMPLE_RATE)) for waveform in waveforms]
+        return [self._transcript(resample(waveform.float().cpu(), sample_rate, SAMPLE_RATE)) for waveform in waveforms]
 
-    def _heard(self, speech: Tensor) -> str:
+    def _transcript(self, speech: Tensor) -> str:
         import openai
 
         if len(speech) < MIN_SAMPLES:
             return ""
-        buffer = io.BytesIO()
-        sf.write(buffer, speech.numpy(), SAMPLE_RATE, format="WAV", subtype="PCM_16")
         options = {} if self._language is None else {"language": self._language}
         try:
             reply = self._client.audio.transcriptions.create(
-                model=self._model, file=("speech.wav", buffer.getvalue(), "audio/wav"), temperature=0, **options
+                model=self._model,
+                file=("speech.wav", wav_bytes(speech, SAMPLE_RATE), "audio/wav"),
+                temperature=0,
+                **options,
             )
         except openai.OpenAIError as error:
             raise OSError(f"{self.source}: {error}") from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from audiollm.data.corpora.clips import ClipFacts, CorpusError, Recording, connected_groups
+from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording, connected_groups
 from audiollm.data.corpora.g722 import decode_g722, duration_seconds
 from audiollm.data.packages import Package
 
@@ -135,7 +135,7 @@ def _plain(text: str) -> str:
 
 
 def _recording(voice: _Voice, key: str, text: str, path: Path, group: str) -> Recording:
-    facts = ClipFacts(
+    metadata = ClipMetadata(
         id=f"{NAME}/{voice.language}/{key.replace('/', '.').replace(' ', '_')}",
         sound_type="speech",
         group=f"{NAME} {group}",
@@ -148,4 +148,4 @@ def _recording(voice: _Voice, key: str, text: str, path: Path, group: str) -> Re
         speaker=f"{NAME}/{voice.folder}",
         attributes={"prompt": key.lower()},
     )
-    return Recording(facts=facts, load=partial(decode_g722, path))
+    return Recording(metadata=metadata, load=partial(decode_g722, path))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import load_audio, probe_audio
-from audiollm.data.corpora.clips import ClipFacts, CorpusError, Recording
+from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording
 from audiollm.data.packages import Package
 
 NAME = "fillets"
@@ -120,7 +120,7 @@ def _dub_recordings(dub: _Dub) -> list[Recording]:
 
 
 def _recording(dub: _Dub, level: str, path: Path, line: Line, seconds: float) -> Recording:
-    facts = ClipFacts(
+    metadata = ClipMetadata(
         id=f"{NAME}/{dub.language}/{level}.{re.sub(r'[^A-Za-z0-9_-]', '_', path.stem)}",
         sound_type="speech",
         group=f"{NAME} {level}",
@@ -133,7 +133,7 @@ def _recording(dub: _Dub, level: str, path: Path, line: Line, seconds: float) ->
         translation=line.english or None,
         speaker=f"{NAME}/{dub.language}/{line.role}",
     )
-    return Recording(facts=facts, load=partial(_load, path))
+    return Recording(metadata=metadata, load=partial(_load, path))
 
 
 def _duration_seconds(path: Path) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from audiollm.data.audio.reading import load_audio, probe_audio
-from audiollm.data.corpora.clips import ClipFacts, CorpusError, Recording
+from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording
 from audiollm.data.corpora.labels import sound_labels
 from audiollm.data.files.hashing import file_sha256
 from audiollm.data.packages import Package
@@ -132,7 +132,7 @@ def _labelled_files(source: Source) -> Iterator[tuple[str, Path]]:
 def _recording(source: Source, name: str, path: Path, seconds: float) -> Recording:
     label = sound_labels(source.name)[name]
     stem = re.sub(r"\.\w+$", "", name)
-    facts = ClipFacts(
+    metadata = ClipMetadata(
         # With the suffix: Wesnoth has both a mace.ogg and a mace.wav.
         id=f"{NAME}/{source.name}/{re.sub(r'[^A-Za-z0-9_/-]', '-', name)}",
         sound_type="sound",
@@ -143,7 +143,7 @@ def _recording(source: Source, name: str, path: Path, seconds: float) -> Recordi
         source=f"{source.package}: {name}",
         label=label,
     )
-    return Recording(facts=facts, load=partial(_load, path), stratum=f"{NAME} {label}")
+    return Recording(metadata=metadata, load=partial(_load, path), stratum=f"{NAME} {label}")
 
 
 def take_group(stem: str) -> str:

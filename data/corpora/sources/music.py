@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from audiollm.data.audio.reading import load_audio, probe_audio
-from audiollm.data.corpora.clips import ClipFacts, CorpusError, Recording
+from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording
 from audiollm.data.corpora.g722 import decode_g722, duration_seconds
 from audiollm.data.packages import Package
 
@@ -47,14 +47,16 @@ def immich_recordings() -> list[Recording]:
         CorpusError: if it holds other tracks than its list says.
     """
     folder = IMMICH_PACKAGE.extract("*.opus", _LICENCE_PATH)
-    facts = read_track_list((folder / _LICENCE_PATH).read_text(encoding="utf-8"))
+    listed = read_track_list((folder / _LICENCE_PATH).read_text(encoding="utf-8"))
     files = {path.name: path for path in sorted(folder.rglob("*.opus"))}
-    if files.keys() != facts.keys() or len(files) != IMMICH_NUM_TRACKS:
-        raise CorpusError(f"{IMMICH_PACKAGE} holds {len(files)} tracks and lists {len(facts)}, not {IMMICH_NUM_TRACKS}")
+    if files.keys() != listed.keys() or len(files) != IMMICH_NUM_TRACKS:
+        raise CorpusError(
+            f"{IMMICH_PACKAGE} holds {len(files)} tracks and lists {len(listed)}, not {IMMICH_NUM_TRACKS}"
+        )
     found: list[Recording] = []
     for name, path in files.items():
         mood = path.parent.name
-        track = ClipFacts(
+        track = ClipMetadata(
             id=f"{IMMICH}/{path.stem}",
             sound_type="music",
             group=f"{IMMICH} {path.stem}",
@@ -63,9 +65,9 @@ def immich_recordings() -> list[Recording]:
             attribution="immich-memories-music © Immich Memories Contributors, generated with ACE-Step 1.5",
             source=f"{IMMICH_PACKAGE}: {mood}/{name}",
             label=mood,
-            attributes=facts[name],
+            attributes=listed[name],
         )
-        found += windows(track, partial(_load, path), stratum=f"{IMMICH} {mood} {facts[name]['style']}")
+        found += windows(track, partial(_load, path), stratum=f"{IMMICH} {mood} {listed[name]['style']}")
     return found
 
 
@@ -85,7 +87,7 @@ def moh_recordings() -> list[Recording]:
     found: list[Recording] = []
     for path in files:
         artist, _, title = path.stem.partition("-")
-        track = ClipFacts(
+        track = ClipMetadata(
             id=f"{MOH}/{path.stem}",
             sound_type="music",
             group=f"{MOH} {path.stem}",
@@ -106,12 +108,12 @@ def read_track_list(text: str) -> dict[str, dict[str, str | int | float]]:
 
 
 def windows(
-    track: ClipFacts, load: Callable[[], Tensor], *, stratum: str | None = None, seconds: float = WINDOW_SECONDS
+    track: ClipMetadata, load: Callable[[], Tensor], *, stratum: str | None = None, seconds: float = WINDOW_SECONDS
 ) -> list[Recording]:
     """Cuts a track into windows; a rest shorter than half of one is left out.
 
     Args:
-        track: facts of the whole track; its id and attributes are extended by the window's number.
+        track: metadata of the whole track; its id and attributes are extended by the window's number.
         load: returns the whole waveform at 16 kHz.
         stratum: see `Recording`.
         seconds: length of a window.
@@ -133,7 +135,7 @@ def windows(
             "attributes": {**track.attributes, "window": index},
         }
         cut = partial(_window, load, start, start + round(duration * _SAMPLE_RATE))
-        found.append(Recording(facts=ClipFacts(**values), load=cut, stratum=stratum))
+        found.append(Recording(metadata=ClipMetadata(**values), load=cut, stratum=stratum))
     return found
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from torch import Tensor
 
 from audiollm.data.audio.reading import load_audio, probe_audio
-from audiollm.data.corpora.clips import ClipFacts, CorpusError, Recording, connected_groups
+from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording, connected_groups
 from audiollm.data.corpora.labels import check_reviewed, sound_labels
 from audiollm.data.packages import Package
 
@@ -102,7 +102,7 @@ def recordings() -> list[Recording]:
     found = []
     for entry, group in zip(entries, groups, strict=True):
         label = labels[entry.caption]
-        facts = ClipFacts(
+        metadata = ClipMetadata(
             id=f"{NAME}/{entry.index:02d}-{re.sub(r'[^a-z0-9]+', '-', entry.caption.lower()).strip('-')}",
             sound_type="sound",
             group=f"{NAME} {group}",
@@ -113,8 +113,8 @@ def recordings() -> list[Recording]:
             label=label,
             caption=entry.caption,
         )
-        found.append(Recording(facts=facts, load=partial(_load, entry.wav), stratum=f"{NAME} {label}"))
-    return [recording for recording in found if recording.facts.duration_seconds >= MIN_SECONDS]
+        found.append(Recording(metadata=metadata, load=partial(_load, entry.wav), stratum=f"{NAME} {label}"))
+    return [recording for recording in found if recording.metadata.duration_seconds >= MIN_SECONDS]
 
 
 def _load(wav: bytes) -> Tensor:

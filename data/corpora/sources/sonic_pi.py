@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from audiollm.data.audio.reading import load_audio, probe_audio
-from audiollm.data.corpora.clips import ClipFacts, CorpusError, Recording
+from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording
 from audiollm.data.corpora.labels import check_reviewed, sound_labels
 from audiollm.data.packages import Package
 
@@ -46,7 +46,7 @@ def recordings() -> list[Recording]:
         if path.stem not in labels or seconds < MIN_SECONDS:
             continue
         label = labels[path.stem]
-        facts = ClipFacts(
+        metadata = ClipMetadata(
             id=f"{NAME}/{path.stem}",
             sound_type="sound",
             group=f"{NAME} {instrument(path.stem)}",
@@ -56,7 +56,7 @@ def recordings() -> list[Recording]:
             source=f"{PACKAGE}: {path.name}",
             label=label,
         )
-        found.append(Recording(facts=facts, load=partial(_load, path), stratum=f"{NAME} {label}"))
+        found.append(Recording(metadata=metadata, load=partial(_load, path), stratum=f"{NAME} {label}"))
     return found
 
 

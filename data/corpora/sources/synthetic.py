@@ -21,7 +21,7 @@ from pathlib import Path
 from torch import Tensor
 
 from audiollm.data.audio.reading import load_audio
-from audiollm.data.corpora.clips import ClipFacts, CorpusError, Recording
+from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.data.packages import Package, cache_folder
 from audiollm.data.sampling import draw
@@ -71,7 +71,7 @@ def recordings(num_clips: int = NUM_CLIPS, texts: Sequence[str] = (), seed: int 
     """Sentences and who reads them how; they are read when a recording is loaded.
 
     Every sentence is read by two voices, all pairs of voices in turn; speed and pitch are drawn for each clip. For
-    another number of clips than the corpus has, give `audiollm.data.corpora.build_corpus` a
+    another number of clips than the corpus has, give `audiollm.data.corpora.build.build_corpus` a
     ``dataclasses.replace(CORPORA["flite-speech"], recordings=partial(recordings, 200), num_clips=200)``.
 
     Args:
@@ -177,7 +177,7 @@ def _recording(program: Path, text: str, number: int, voice: Voice, seed: int) -
     # "moderate" and "medium" stand twice: the plain way of reading is the most common one.
     speed = ("fast", "moderate", "moderate", "slow")[draw("speed", key, 4)]
     pitch = ("low", "medium", "medium", "high")[draw("pitch", key, 4)] if voice.pitch_hz else "medium"
-    facts = ClipFacts(
+    metadata = ClipMetadata(
         id=f"{NAME}/{voice.name}/{number:05d}",
         sound_type="speech",
         group=f"{NAME} text {' '.join(re.findall(r'[a-z0-9]+', text.lower()))}",
@@ -204,7 +204,7 @@ def _recording(program: Path, text: str, number: int, voice: Voice, seed: int) -
         pitch_hz=round(voice.pitch_hz * PITCHES[pitch], 1) if voice.pitch_hz else None,
         program=program,
     )
-    return Recording(facts=facts, load=load)
+    return Recording(metadata=metadata, load=load)
 
 
 def _library_name(file_name: str) -> str:

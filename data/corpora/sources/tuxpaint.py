@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from audiollm.data.audio.reading import load_audio, probe_audio
-from audiollm.data.corpora.clips import ClipFacts, CorpusError, Recording
+from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording
 from audiollm.data.packages import Package
 
 NAME = "tuxpaint"
@@ -77,7 +77,7 @@ def _recording(path: Path, relative: Path, language: str, texts: dict[str, str])
     seconds = probe_audio(path).duration_seconds
     if not text or not english or not MIN_SECONDS < seconds < MAX_SECONDS:
         return None
-    facts = ClipFacts(
+    metadata = ClipMetadata(
         id=f"{NAME}/{language}/{re.sub(r'[^A-Za-z0-9_-]+', '.', relative.with_suffix('').as_posix())}",
         sound_type="speech",
         group=f"{NAME} {english}",
@@ -90,7 +90,7 @@ def _recording(path: Path, relative: Path, language: str, texts: dict[str, str])
         translation=None if language == "en" else english,
         speaker=f"{NAME}/{language}",
     )
-    return Recording(facts=facts, load=partial(_load, path))
+    return Recording(metadata=metadata, load=partial(_load, path))
 
 
 def _load(path: Path) -> Tensor:

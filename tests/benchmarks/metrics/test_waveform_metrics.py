@@ -10,7 +10,7 @@ import torch
 
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.data.audio.reading import load_audio, resample
-from audiollm.data.corpora import load_sample_corpus
+from audiollm.data.corpora.sample_corpus import load_sample_corpus
 from audiollm.tokenizer.signal.mel import MelConfig, MelSpectrogram
 
 NAMES = ("mel_distance", "mcd", "stoi", "pesq")

@@ -55,7 +55,7 @@ def test_a_set_is_usable_and_its_answers_are_right(name: str, clips: Path, tmp_p
     checked = check_questions(benchmark, loaded)
     assert (checked["n_audio_problems"], loaded.problems) == (0, [])
     assert len(loaded.items) == sum(report.records.values())
-    assert loaded.revision.is_own_set
+    assert loaded.revision.is_custom_set
     assert (checked["known_as"], checked["own_set"], checked["problems"]) == (None, True, [])
     with pytest.raises(ValueError, match="a set of one's own"):
         check_revision(benchmark, loaded, require_known_data=True)
@@ -89,7 +89,7 @@ def test_questions_follow_the_seed_and_are_those_of_a_split(clips: Path, tmp_pat
         write_question_set(benchmark, clips, tmp_path / folder, seed=seed)
     first, again, other = ((tmp_path / folder / benchmark.file_names[0]).read_bytes() for folder in "abc")
     assert first == again != other
-    main(["bench", "mmau", "make", "--data", str(clips), "--output", str(tmp_path / "d"), "--split", "test"])
+    main(["bench", "mmau", "make", "--data", str(clips), "--output-dir", str(tmp_path / "d"), "--split", "test"])
     asked = {item.id.partition("/")[0] for item in load_questions(benchmark, str(tmp_path / "d")).items}
     assert asked == {"ann"}
 

@@ -17,7 +17,7 @@ from audiollm.benchmarks.sap.report import score_sap, write_scores
 from audiollm.data.chat.base import ChatError, ChatMessage, ChatReply
 from audiollm.data.chat.endpoint import EndpointModel
 from audiollm.data.manifest import RecordError
-from audiollm.data.sap import AuditoryScene, SapRecord, SoundEvent, render_sap
+from audiollm.data.sap.record import AuditoryScene, SapRecord, SoundEvent, render_sap
 from audiollm.data.voices.attributes import VocalAttributes
 
 

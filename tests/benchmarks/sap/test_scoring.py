@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from audiollm.benchmarks.sap.scoring import score_closed
-from audiollm.data.sap import AuditoryScene, SapRecord, SoundEvent, render_sap
+from audiollm.data.sap.record import AuditoryScene, SapRecord, SoundEvent, render_sap
 from audiollm.data.voices.attributes import VocalAttributes
 
 

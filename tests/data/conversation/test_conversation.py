@@ -13,17 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiollm.data.audio.opening import AudioError
-from audiollm.data.conversation.loading import (
-    AudioPart,
-    Conversation,
-    ConversationError,
-    Message,
-    TextPart,
-    check_conversation,
-    load_conversations,
-    parse_conversation,
-    validate_conversations,
-)
+from audiollm.data.conversation.loading import load_conversations, validate_conversations
+from audiollm.data.conversation.parsing import check_conversation, parse_conversation
+from audiollm.data.conversation.problems import ConversationError
+from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
 
 QUESTION = {"type": "text", "text": "What is said?"}
 ANSWER = {"role": "assistant", "content": [{"type": "text", "text": "Hello."}]}

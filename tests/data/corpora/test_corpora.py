@@ -18,29 +18,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiollm.data.audio.reading import load_audio
-from audiollm.data.corpora import (
-    CORPORA,
-    Clip,
-    CorpusError,
-    build,
-    build_corpus,
-    g722,
-    load_manifest,
-    load_sample_corpus,
-    save_manifest,
-)
+from audiollm.data.corpora import build, g722
+from audiollm.data.corpora.build import CORPORA, build_corpus
 from audiollm.data.corpora.clips import (
-    ClipFacts,
+    Clip,
+    ClipMetadata,
+    CorpusError,
     Recording,
     assign_splits,
     connected_groups,
     hash_split,
+    load_manifest,
+    save_manifest,
     stratified_splits,
 )
 from audiollm.data.corpora.labels import check_reviewed, sound_labels
 from audiollm.data.corpora.opus import encode_opus
 from audiollm.data.corpora.sample_build import LICENCES, is_sentence
-from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER
+from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER, load_sample_corpus
 from audiollm.data.corpora.sources import asterisk, fillets, game_sounds, music, opensfx, sonic_pi, tuxpaint
 from audiollm.data.packages import PackageError
 
@@ -165,12 +160,12 @@ def test_shared_keys_make_one_group_however_long_the_chain():
 
 
 def clip(folder: Path, **changes) -> Clip:
-    facts = {
+    metadata = {
         "id": "toy/one", "sound_type": "speech", "group": "toy one", "duration_seconds": 1.5, "licence": "CC0-1.0",
         "attribution": "Ann", "source": "toy 1.0: one.wav", "text": "Grüße", "language": "de", "split": "train",
         "audio": folder / "toy/one.wav", "sha256": "0" * 64, "attributes": {"bpm": 90, "key": "C"},
     }  # fmt: skip
-    return Clip(**{**facts, **changes})
+    return Clip(**{**metadata, **changes})
 
 
 def test_a_manifest_comes_back_as_it_was(tmp_path):
@@ -242,12 +237,12 @@ def test_doubled_ids_and_leaking_groups_are_refused(tmp_path):
 
 
 def toy_recording(number: int) -> Recording:
-    facts = ClipFacts(
+    metadata = ClipMetadata(
         id=f"toy/{number}", sound_type="music", group=f"toy {number}", duration_seconds=0.5, licence="CC-BY-3.0",
         attribution="Ann", source="toy 1.0: music",
     )  # fmt: skip
     generator = torch.Generator().manual_seed(number)
-    return Recording(facts=facts, load=lambda: torch.rand(8000, generator=generator) * 0.2)
+    return Recording(metadata=metadata, load=lambda: torch.rand(8000, generator=generator) * 0.2)
 
 
 @pytest.fixture
@@ -403,8 +398,8 @@ def test_labelled_game_sounds_are_found_by_name_and_takes_share_a_group(tmp_path
     monkeypatch.setattr(game_sounds, "sound_labels", lambda source: labels)
     monkeypatch.setattr(game_sounds, "SOURCES", game_sounds.SOURCES[:1])
     found = game_sounds.recordings()
-    assert [recording.facts.label for recording in found] == ["bell_alarm", "blade_weapon"]  # the copy came first
-    assert found[1].facts.group == "wesnoth sword"
+    assert [recording.metadata.label for recording in found] == ["bell_alarm", "blade_weapon"]  # the copy came first
+    assert found[1].metadata.group == "wesnoth sword"
     assert game_sounds.take_group("sword-2") == game_sounds.take_group("Sword 12") != game_sounds.take_group("swords-2")
     labels["gone.ogg"] = "bell_alarm"
     with pytest.raises(CorpusError, match=r"lacks 1 labelled sounds: gone\.ogg"):
@@ -427,15 +422,18 @@ def test_tuxpaint_texts_by_language(tmp_path):
 def test_music_lists_and_windows():
     listed = music.read_track_list("calm/\n  a_1.opus    68 bpm  C major   seed 101  [acoustic]\nother line\n")
     assert listed == {"a_1.opus": {"bpm": 68, "key": "C major", "style": "acoustic"}}
-    track = ClipFacts(
+    track = ClipMetadata(
         id="toy/a", sound_type="music", group="toy a", duration_seconds=24.0, licence="MIT", attribution="A", source="s"
     )
     waveform = torch.arange(24 * 16000).float()
     found = music.windows(track, lambda: waveform)
-    assert [item.facts.duration_seconds for item in found] == [10.0, 10.0]  # the rest of 4 s is less than half a window
+    assert [item.metadata.duration_seconds for item in found] == [
+        10.0,
+        10.0,
+    ]  # the rest of 4 s is less than half a window
     assert torch.equal(torch.cat([item.load() for item in found]), waveform[: 20 * 16000])
-    assert len({item.facts.id for item in found}) == 2
-    assert {item.facts.group for item in found} == {"toy a"}
+    assert len({item.metadata.id for item in found}) == 2
+    assert {item.metadata.group for item in found} == {"toy a"}
     assert len(assign_splits(found)) == 1
 
 

@@ -89,7 +89,7 @@ def test_an_output_belongs_to_one_run(tmp_path):
     assert not check_same_run(path, identity)
     assert json.loads(path.read_text()) == {"model": "a", "seeds": [1, 2], "at": "noon"}
     assert check_same_run(path, identity | {"at": "night"}, may_differ=["at"])
-    with pytest.raises(ValueError, match=r"out was begun with another model \(a, now None\); x \(None, now 1\); stop"):
+    with pytest.raises(ValueError, match=r"out was begun with another x \(None, now 1\); model \(a, now None\); stop"):
         check_same_run(path, {"seeds": [1, 2], "at": "noon", "x": 1}, output="out", otherwise="stop")
 
 

@@ -22,7 +22,7 @@ from audiollm.data.chat.endpoint import EndpointModel
 from audiollm.data.labelling.by_models import label_corpus, report_path
 from audiollm.data.labelling.models import ModelLabeller, ModelLabelling
 from audiollm.data.labelling.report import Prices
-from audiollm.data.sap import parse_sap
+from audiollm.data.sap.parsing import parse_sap
 
 CAPTION = "A man speaks calmly in a small room while a dog barks."
 SPEECH = {

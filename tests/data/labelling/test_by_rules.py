@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from audiollm.data.corpora import load_sample_corpus
 from audiollm.data.corpora.build import CORPORA
 from audiollm.data.corpora.labels import LABELS_PATH
-from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER
+from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER, load_sample_corpus
 from audiollm.data.labelling.by_rules import label_by_rules, records_by_rules
 from audiollm.data.labelling.rules import RULES, VOICES, rules_for
 from audiollm.data.records import SOUND_TYPES
-from audiollm.data.sap import EVENT_TYPES, parse_sap, render_sap, validate_sap
+from audiollm.data.sap.parsing import parse_sap
+from audiollm.data.sap.record import EVENT_TYPES, render_sap
 from audiollm.data.sap.sounds import NoRuleError, sound_classes
+from audiollm.data.sap.validation import validate_sap
 from audiollm.data.voices.attributes import VocalAttributes
 
 DEFAULT = rules_for("default")

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiollm.data.conversation.loading import load_conversations, validate_conversations
-from audiollm.data.sap import SAP_ATTRIBUTES, AuditoryScene, SapRecord, SoundEvent
 from audiollm.data.sap.question_records import question_records, write_question_records
 from audiollm.data.sap.question_wordings import CHOICES, CLAIMS, JUDGEMENTS, QUESTIONS, QUESTIONS_WITH_CHOICES
 from audiollm.data.sap.questions import MAX_CHOICES, QUESTION_KINDS, collect_vocabulary, questions
+from audiollm.data.sap.record import SAP_ATTRIBUTES, AuditoryScene, SapRecord, SoundEvent
 from audiollm.data.sap.sounds import sound_classes
 from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes
 

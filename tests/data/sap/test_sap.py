@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiollm.data.sap import (
+from audiollm.data.sap.parsing import parse_sap
+from audiollm.data.sap.record import (
     EVENT_TYPES,
     SAP_ATTRIBUTES,
     AuditoryScene,
     SapError,
     SapRecord,
     SoundEvent,
-    parse_sap,
     render_sap,
 )
 from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from audiollm.data.corpora import load_sample_corpus
-from audiollm.data.sap import AuditoryScene, SapRecord, SoundEvent, validate_sap
+from audiollm.data.corpora.sample_corpus import load_sample_corpus
+from audiollm.data.sap.record import AuditoryScene, SapRecord, SoundEvent
+from audiollm.data.sap.validation import validate_sap
 from audiollm.data.voices.attributes import VocalAttributes
 
 from .test_sap import FULL

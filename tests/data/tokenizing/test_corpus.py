@@ -18,8 +18,9 @@ from audiollm.data.audio.reading import load_audio
 from audiollm.data.conversation.loading import load_conversations, validate_conversations
 from audiollm.data.files import parquet as parquet_output
 from audiollm.data.manifest import RecordError
+from audiollm.data.resumable_output import shard_path
 from audiollm.data.tokenizing import encoding as corpus_encoding
-from audiollm.data.tokenizing.corpus import shard_path, tokenize_corpus
+from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.tokenizer.base import Codes
 
 RATE = 16_000

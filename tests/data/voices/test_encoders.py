@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from audiollm.data import plugins
 from audiollm.data.audio.reading import load_audio, resample
 from audiollm.data.audio.writing import save_audio
-from audiollm.data.corpora import load_sample_corpus
+from audiollm.data.corpora.sample_corpus import load_sample_corpus
 from audiollm.data.packages import PackageError
 from audiollm.data.voices import encoders as speakers
 from audiollm.data.voices.encoders import (

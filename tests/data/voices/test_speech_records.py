@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from audiollm.data.conversation.loading import load_conversations, parse_conversation
+from audiollm.data.conversation.loading import load_conversations
+from audiollm.data.conversation.parsing import parse_conversation
 from audiollm.data.voices.attributes import VocalAttributes
 from audiollm.data.voices.levels import characters_per_second, levels
 from audiollm.data.voices.speech_records import (

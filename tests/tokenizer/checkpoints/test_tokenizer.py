@@ -15,7 +15,6 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForAudioTokenization, WhisperConfig
 
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
-from audiollm.tokenizer.checkpoints.tokenizer import export_released
 
 Noise = Callable[..., Tensor]
 
@@ -53,7 +52,7 @@ def test_save_and_load_give_the_same_weights(tokenizer: UniAudioTokenizer, tmp_p
 
 
 def test_export_reloads_to_the_same_codes(tokenizer: UniAudioTokenizer, tmp_path: Path, noise: Noise) -> None:
-    export_released(tokenizer, tmp_path / "tokenizer")
+    tokenizer.export_released(tmp_path / "tokenizer")
     exported = UniAudioTokenizer.from_pretrained(tmp_path)
     assert len(exported.encoder.layers) == tokenizer.config.quantize_position
     assert exported.fingerprint() == tokenizer.fingerprint()
@@ -67,7 +66,7 @@ def test_export_reloads_to_the_same_codes(tokenizer: UniAudioTokenizer, tmp_path
 
 
 def test_export_of_a_released_checkpoint_keeps_every_tensor(released: Path, tmp_path: Path) -> None:
-    export_released(UniAudioTokenizer.from_pretrained(released), tmp_path / "again")
+    UniAudioTokenizer.from_pretrained(released).export_released(tmp_path / "again")
     before, after = load_file(released / "model.safetensors"), load_file(tmp_path / "again" / "model.safetensors")
     dropped = {name for name in before if name.startswith(("layer_norm.", "layers.4.", "layers.5."))}
     assert set(after) == set(before) - dropped

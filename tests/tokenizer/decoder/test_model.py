@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from audiollm.tokenizer import Codes
-from audiollm.tokenizer.decoder import batching as mel_rows
+from audiollm.tokenizer.decoder import batching
 from audiollm.tokenizer.decoder.configuration import (
     EstimatorConfig,
     FlowConfig,
@@ -21,7 +21,8 @@ from audiollm.tokenizer.decoder.configuration import (
     VocoderConfig,
     WaveformDecoderConfig,
 )
-from audiollm.tokenizer.decoder.model import VoicePrompt, WaveformDecoder
+from audiollm.tokenizer.decoder.inputs import DecoderInputs, VoicePrompt
+from audiollm.tokenizer.decoder.model import WaveformDecoder
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "parity_decoder"
 CASES = ("zero_embedding.11tokens", "zero_embedding.37tokens", "random_embedding.37tokens")
@@ -207,10 +208,10 @@ def test_windows_keep_the_frame_grid_and_their_context(
     codes = codes_of(83)
     prompt = VoicePrompt(codes_of(11, 4), decoder.mel(codes_of(11, 4)))
     whole = decoder.mel(codes, prompt=prompt)
-    monkeypatch.setattr(mel_rows, "MAX_WHOLE_SECONDS", 1)
-    monkeypatch.setattr(mel_rows, "WINDOW_SECONDS", 1)
-    monkeypatch.setattr(mel_rows, "CONTEXT_SECONDS", 0.8)
-    monkeypatch.setattr(mel_rows, "LOOKAHEAD_SECONDS", 0.4)
+    monkeypatch.setattr(batching, "MAX_WHOLE_SECONDS", 1)
+    monkeypatch.setattr(batching, "WINDOW_SECONDS", 1)
+    monkeypatch.setattr(batching, "CONTEXT_SECONDS", 0.8)
+    monkeypatch.setattr(batching, "LOOKAHEAD_SECONDS", 0.4)
     windowed = decoder.mel(codes, prompt=prompt)
     assert windowed.shape == whole.shape
     other_seed = (decoder.mel(codes, prompt=prompt, seed=1) - whole).abs().mean()  # about 1.2
@@ -226,11 +227,11 @@ def test_windows_keep_the_frame_grid_and_their_context(
 
 
 def test_long_rows_join_batches_without_changing(tiny: WaveformDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mel_rows, "MAX_WHOLE_SECONDS", 2)
-    monkeypatch.setattr(mel_rows, "WINDOW_SECONDS", 2)
-    monkeypatch.setattr(mel_rows, "MAX_BATCH_FRAMES", 300)
+    monkeypatch.setattr(batching, "MAX_WHOLE_SECONDS", 2)
+    monkeypatch.setattr(batching, "WINDOW_SECONDS", 2)
+    monkeypatch.setattr(batching, "MAX_BATCH_FRAMES", 300)
     rows = [codes_of(length, length, 16) for length in (120, 40, 10, 160, 45, 12)]
-    groups = list(mel_rows.group_rows(tiny.flow, rows, None))
+    groups = list(batching.group_rows(tiny.flow, DecoderInputs(rows)))
     assert sorted(index for group in groups for index in group) == list(range(6))
     assert [0] in groups
     assert [3] in groups

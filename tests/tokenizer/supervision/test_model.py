@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from transformers import WhisperForConditionalGeneration, WhisperModel
 
 from audiollm.tokenizer import SapText, SupervisedOutput, SupervisedTokenizer, UniAudioTokenizer
-from audiollm.tokenizer.checkpoints.tokenizer import export_released
-from audiollm.tokenizer.quantizer.kmeans import fit_codebook
-from audiollm.tokenizer.supervision.checkpoints import evenly_spaced
+from audiollm.tokenizer.supervision.text_decoder import evenly_spaced
 
 
 @pytest.fixture
@@ -24,7 +22,7 @@ def make_model(whisper_folder: Path) -> Callable[..., SupervisedTokenizer]:
     def make(**settings: Any) -> SupervisedTokenizer:
         defaults: dict[str, Any] = {"quantize_position": 3, "codebook_size": 12, "loss_scale": 4.0}
         model = SupervisedTokenizer.from_whisper(whisper_folder, **defaults | settings)
-        fit_codebook(model.tokenizer, [torch.randn(16000, generator=torch.Generator().manual_seed(5))], 16000)
+        model.tokenizer.fit_codebook([torch.randn(16000, generator=torch.Generator().manual_seed(5))], 16000)
         return model
 
     return make
@@ -350,7 +348,7 @@ def test_the_first_stage_has_no_codes_to_export(
     with pytest.raises(ValueError, match="trained without a quantizer"):
         model.export_tokenizer(tmp_path)
     model.save_pretrained(tmp_path)
-    export_released(UniAudioTokenizer.from_pretrained(tmp_path), tmp_path / "exported")
+    UniAudioTokenizer.from_pretrained(tmp_path).export_released(tmp_path / "exported")
     assert "without its quantizer" in caplog.text
 
 

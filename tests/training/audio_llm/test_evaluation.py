@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from audiollm.data.conversation.loading import load_conversations, parse_conversation
+from audiollm.data.conversation.loading import load_conversations
+from audiollm.data.conversation.parsing import parse_conversation
 from audiollm.modeling import AudioLLM
 from audiollm.training.audio_llm.evaluation import (
     GeneratedSample,

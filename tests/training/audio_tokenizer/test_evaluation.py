@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import WhisperTokenizerFast
 
-from audiollm.data.sap import parse_sap
+from audiollm.data.sap.parsing import parse_sap
 from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer

@@ -1,4 +1,4 @@
-"""Reads and writes checkpoints of the waveform decoder: the released layout, and our own.
+"""The folder of a waveform decoder, found, read, written and copied: the released layout, and our own.
 
 Released: ``config.yaml``, ``flow.pt`` and ``hift.pt`` (or ``.safetensors``). Ours: ``config.json`` and
 ``model.safetensors``, whose tensors are those of the two models under ``flow.`` and ``vocoder.``. Either may lie in a
@@ -8,57 +8,27 @@ folder ``decoder/`` beside or inside the tokenizer's.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from audiollm.tokenizer.checkpoints.tensors import check_complete, read_tensors
-from audiollm.tokenizer.checkpoints.tokenizer import torch_dtype
+from audiollm.tokenizer.checkpoints.folders import find_folder, replaced_files
+from audiollm.tokenizer.checkpoints.tensors import read_tensors
+from audiollm.tokenizer.checkpoints.tokenizer import TOKENIZER_FOLDER
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
-from audiollm.tokenizer.decoder.model import WaveformDecoder
 
 from .released import read_released_config, vocoder_name
 
 DECODER_FOLDER = "decoder"
 MODEL_TYPE = "waveform_decoder"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+OWN_FILES = (WEIGHTS, CONFIG)  # in the order in which they appear: the one that marks the folder as a decoder's last
 RELEASED_CONFIG = "config.yaml"
 RELEASED_WEIGHTS = {"flow": ("flow.pt", "flow.safetensors"), "vocoder": ("hift.pt", "hift.safetensors")}
-
-
-def load_decoder(
-    source: str | Path,
-    *,
-    dtype: torch.dtype | str | None = None,
-    device: torch.device | str | None = None,
-    **hub_options: Any,
-) -> WaveformDecoder:
-    """Loads a decoder for decoding; see :meth:`WaveformDecoder.from_pretrained` for arguments and errors."""
-    decoder = read_decoder(find_decoder(source, **hub_options))
-    return decoder.prepare(torch_dtype(dtype) or torch.float32).to(device or "cpu").eval()
-
-
-def read_decoder(folder: Path) -> WaveformDecoder:
-    """Builds the decoder of a folder, in float32 and with weight normalization, as it is trained.
-
-    Raises:
-        ValueError: as :meth:`WaveformDecoder.from_pretrained`.
-    """
-    config = read_decoder_config(folder)
-    tensors = _read_own(folder) if is_own(folder) else _read_released(folder)
-    with torch.device("meta"):  # no memory and no random initialisation for weights about to be replaced
-        decoder = WaveformDecoder(config)
-    check_complete(decoder, tensors, folder)
-    decoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    return decoder.eval()
 
 
 def read_decoder_config(folder: Path) -> WaveformDecoderConfig:
@@ -80,32 +50,20 @@ def read_decoder_config(folder: Path) -> WaveformDecoderConfig:
 # ---------------------------------------------------------------------- folders
 
 
-def find_decoder(
-    source: str | Path,
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
-) -> Path:
+def find_decoder(source: str | Path, **hub_options: Any) -> Path:
     """Finds the folder of a decoder: ``source`` itself, its ``decoder/``, or the same on the Hub.
+
+    Args:
+        source: a folder or Hub id.
+        hub_options: see :func:`~audiollm.tokenizer.checkpoints.folders.find_folder`.
 
     Raises:
         ValueError: if there is none.
     """
-    folder = Path(source)
-    if folder.is_file():
-        raise ValueError(f"{source} is a file; pass the folder that holds it, with the decoder's configuration")
-    if not folder.is_dir():
-        folder = _download(
-            str(source),
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-            force_download=force_download,
-        )
+    folder = find_folder(source, needed=[f"{DECODER_FOLDER}/*"], kind="decoder", **hub_options)
+    if not Path(source).is_dir() and not (folder / DECODER_FOLDER).is_dir():  # the decoder lies at its top
+        top = [CONFIG, WEIGHTS, RELEASED_CONFIG, *(file for files in RELEASED_WEIGHTS.values() for file in files)]
+        folder = find_folder(source, needed=top, kind="decoder", **hub_options)
     found = decoder_in(folder)
     if found is None:
         raise ValueError(
@@ -131,19 +89,31 @@ def is_own(folder: Path) -> bool:
     return path.is_file() and _read_json(path).get("model_type") == MODEL_TYPE
 
 
-def _download(name: str, **options: Any) -> Path:
-    """Fetches ``decoder/`` of a repository, or the decoder at its top where there is no such folder."""
-    top = [CONFIG, WEIGHTS, RELEASED_CONFIG, *(file for files in RELEASED_WEIGHTS.values() for file in files)]
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=[f"{DECODER_FOLDER}/*"], **options))
-        if not (folder / DECODER_FOLDER).is_dir():
-            folder = Path(snapshot_download(name, allow_patterns=top, **options))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(f"{name} is neither a folder here nor a decoder on the Hub: {error}") from error
-    return folder
+def decoder_beside(tokenizer: Path) -> Path | None:
+    """Finds the decoder that belongs to a tokenizer's folder: in ``decoder/`` inside it, or beside ``tokenizer/``."""
+    candidates = [tokenizer / DECODER_FOLDER]
+    if tokenizer.name == TOKENIZER_FOLDER:
+        candidates.append(tokenizer.parent / DECODER_FOLDER)
+    return next((folder for folder in candidates if holds_decoder(folder)), None)
+
+
+def copy_decoder_beside(source: Path, target: Path) -> None:
+    """Copies the decoder that lies beside a tokenizer's folder into a copy of that folder."""
+    beside = decoder_beside(source)
+    if beside is not None and decoder_beside(target) is None and (target / CONFIG).is_file():
+        shutil.copytree(beside, target / DECODER_FOLDER)
 
 
 # ---------------------------------------------------------------------- tensors
+
+
+def read_decoder_tensors(folder: Path) -> dict[str, Tensor]:
+    """Reads the tensors of a decoder's folder, under our names.
+
+    Raises:
+        ValueError: if a file is absent, damaged or holds code, or a tensor is there twice.
+    """
+    return _read_own(folder) if is_own(folder) else _read_released(folder)
 
 
 def _read_own(folder: Path) -> dict[str, Tensor]:
@@ -170,7 +140,7 @@ def _read_released(folder: Path) -> dict[str, Tensor]:
 # ---------------------------------------------------------------------- writing
 
 
-def save_decoder(decoder: WaveformDecoder, folder: str | Path) -> None:
+def write_decoder(config: WaveformDecoderConfig, weights: Mapping[str, Tensor], folder: str | Path) -> None:
     """Writes ``config.json`` and ``model.safetensors``; each file appears whole or not at all.
 
     Raises:
@@ -178,14 +148,11 @@ def save_decoder(decoder: WaveformDecoder, folder: str | Path) -> None:
     """
     folder = Path(folder)
     _check_own(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in decoder.state_dict().items()}
-    values = {"model_type": MODEL_TYPE, **decoder.config.to_dict()}
-    with tempfile.TemporaryDirectory(prefix=".decoder-", dir=folder) as staging:
-        save_file(tensors, Path(staging) / WEIGHTS, metadata={"format": "pt"})
-        (Path(staging) / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        for name in (WEIGHTS, CONFIG):
-            os.replace(Path(staging) / name, folder / name)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    values = {"model_type": MODEL_TYPE, **config.to_dict()}
+    with replaced_files(folder, *OWN_FILES) as staging:
+        save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
+        (staging / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def copy_decoder(source: Path, target: Path) -> None:
@@ -193,35 +160,14 @@ def copy_decoder(source: Path, target: Path) -> None:
     if target.exists() and source.resolve() == target.resolve():
         return
     _check_own(target)
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".decoder-", dir=target) as staging:
-        for name in (WEIGHTS, CONFIG):
-            shutil.copyfile(source / name, Path(staging) / name)
-        for name in (WEIGHTS, CONFIG):
-            os.replace(Path(staging) / name, target / name)
+    with replaced_files(target, *OWN_FILES) as staging:
+        for name in OWN_FILES:
+            shutil.copyfile(source / name, staging / name)
 
 
 def _check_own(folder: Path) -> None:
     if (folder / CONFIG).is_file() and not is_own(folder):
         raise ValueError(f"{folder} holds the {CONFIG} of another model; choose an empty folder")
-
-
-def convert_decoder(source: str | Path, output: str | Path) -> Path:
-    """Converts a released decoder to safetensors and JSON, in float32 and without changing a weight.
-
-    Args:
-        source: a folder or Hub id, as for :meth:`WaveformDecoder.from_pretrained`.
-        output: folder to write; made if need be.
-
-    Returns:
-        The folder written.
-
-    Raises:
-        ValueError: if the decoder cannot be loaded, or the folder belongs to another model.
-    """
-    decoder = read_decoder(find_decoder(source))
-    save_decoder(decoder, output)
-    return Path(output)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

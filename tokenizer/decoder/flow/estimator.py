@@ -68,7 +68,7 @@ class Attention(nn.Module):
             projection(x_BMC).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for projection in (self.to_q, self.to_k, self.to_v)
         )
-        bias = None if mask is None else mask.attention_bias
+        bias = None if mask is None else mask.attention_bias  # made once per batch, for all layers and steps
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
         return self.to_out(attended.transpose(1, 2).flatten(2))
 
@@ -147,7 +147,7 @@ class TimeEmbedding(nn.Module):
         """Embeds times in [0, 1], float32 ``[B]``, as ``[B, size]``: sines, then cosines."""
         half = self.size // 2
         rates = torch.exp(torch.arange(half, device=t.device).float() * -(math.log(10000) / (half - 1)))
-        angles = 1000 * t[:, None] * rates
+        angles = 1000 * t[:, None] * rates  # float32: in bfloat16, neighbouring times would have the same sines
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def forward(self, t: Tensor) -> Tensor:
@@ -253,6 +253,7 @@ class Estimator(nn.Module):
         for stage in self.up_blocks:
             assert isinstance(stage, Stage)
             skip, stage_mask = skips.pop(), masks.pop()
+            # Doubling an odd number of frames that was halved rounding up makes one frame too many.
             x = stage(torch.cat([x[:, :, : skip.shape[2]], skip], dim=1), stage_mask, time_BD)
             x = stage.resample(x, stage_mask)
         return hide(self.final_proj(self.final_block(hide(x, mask), mask)), mask)

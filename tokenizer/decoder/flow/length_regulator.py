@@ -1,4 +1,5 @@
-"""Stretches encoded codes to mel frames: nearest neighbour, then a few convolutions."""
+"""The length regulator: encoded codes stretched to mel frames by nearest neighbour, then smoothed by convolutions."""
+# Shapes: B rows, T codes, M mel frames, C channels.
 
 from __future__ import annotations
 
@@ -19,9 +20,11 @@ def nearest_codes(num_codes: Tensor, num_frames: Tensor, width: int) -> Tensor:
     Returns:
         Indices int64 ``[B, width]``.
     """
+    # float32: where a code's border falls on a frame, rounding decides, and interpolate rounds so.
     codes_per_frame = num_codes.float() / num_frames.clamp(min=1).float()
     frames = torch.arange(width, device=num_codes.device, dtype=torch.float32)
     indices = (frames * codes_per_frame[:, None]).long()
+    # Behind a row's frames the product runs past its last code; rounding may do so on the last frame.
     return torch.minimum(indices, (num_codes - 1)[:, None])
 
 

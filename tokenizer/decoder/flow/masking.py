@@ -61,6 +61,8 @@ class FrameMask:
         """Added to the attention scores: ``[B, 1, M, M]``, query by key."""
         if self.padding == "reference":  # padded queries count too: the next layer does not hide what they found
             return (self.is_valid.transpose(1, 2) * self.is_valid)[:, None]
+        # Keys are hidden, queries are not: every query sees the row's valid frames, of which there is at least one, so
+        # no softmax runs over nothing, and -inf is safe. What padded queries find is zeroed behind the layers.
         hidden = torch.zeros_like(self.is_valid).masked_fill(self.is_valid == 0, -math.inf)
         return hidden[:, None].expand(-1, -1, hidden.shape[2], -1)
 
@@ -78,12 +80,13 @@ class MaskedGroupNorm(nn.GroupNorm):
         if mask is None or mask.padding == "reference":
             # Not super().forward(x_BCM), which refuses groups of a single value.
             return torch.group_norm(x_BCM, self.num_groups, self.weight, self.bias, self.eps)
+        # In float32: the difference of two close numbers has no digits left in bfloat16.
         dtype = torch.promote_types(x_BCM.dtype, torch.float32)
         is_valid = mask.is_valid[:, :, None].to(dtype)
         x = x_BCM.unflatten(1, (self.num_groups, -1)).to(dtype)
         count = is_valid.sum((2, 3), keepdim=True) * x.shape[2]
         mean = (x * is_valid).sum((2, 3), keepdim=True) / count
-        centred = (x - mean) * is_valid
+        centred = (x - mean) * is_valid  # so that padded frames add nothing to the variance
         variance = centred.square().sum((2, 3), keepdim=True) / count
         normalized = (centred * torch.rsqrt(variance + self.eps)).flatten(1, 2).to(x_BCM.dtype)
         return normalized * self.weight[:, None] + self.bias[:, None]

@@ -132,7 +132,7 @@ class ConditionalFlow(nn.Module):
         if not 0 <= guidance < math.inf:
             raise ValueError(f"guidance={guidance}: use 0 (off) or a positive number, such as 0.7")
         dtype = mu.dtype
-        if guidance:  # both branches as one batch: rows B.. know nothing
+        if guidance:  # both branches as one batch: rows B.. know nothing, as in training without keep_condition
             mu, speaker, condition = (torch.cat([part, torch.zeros_like(part)]) for part in (mu, speaker, condition))
             mask = None if mask is None else mask.repeated(2)
         times = self.warp(torch.linspace(0, 1, steps + 1, device=noise.device))
@@ -148,7 +148,7 @@ class ConditionalFlow(nn.Module):
                 informed, uninformed = velocity.chunk(2)
                 velocity = (1 + guidance) * informed - guidance * uninformed
             x = x + dt * velocity
-            t = t + dt
+            t = t + dt  # summed up, as the released decoder does: times[step + 1] may differ in the last digit
         yield _with_known(x, known, steps)
 
     def draw(self, target: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> FlowDraws:
@@ -189,7 +189,7 @@ class ConditionalFlow(nn.Module):
         Returns:
             Scalar, float32.
         """
-        t = self.warp(draws.t.float())
+        t = self.warp(draws.t.float())  # path and target in float32, whatever the model's dtype
         frames = torch.arange(target.shape[2], device=target.device)
         is_given = (frames < draws.prompt_frames[:, None])[:, None]
         keep = draws.keep_condition[:, None, None].to(mu.dtype)
@@ -206,6 +206,7 @@ class ConditionalFlow(nn.Module):
         error = velocity.float() - (target - (1 - self.sigma_min) * z)
         if mask is not None:
             error = error * mask.is_valid
+        # A mean over valid values: one over the padded batch would weigh a row by its neighbours' lengths.
         return error.square().sum() / (lengths.sum() * target.shape[1])
 
 

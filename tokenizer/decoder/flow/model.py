@@ -60,6 +60,8 @@ class FlowModel(nn.Module):
     def num_mel_frames(self, num_codes: Tensor) -> Tensor: ...
     def num_mel_frames(self, num_codes: int | Tensor) -> int | Tensor:
         """Counts the mel frames of a number of codes: rounded down, in float32 as the released decoder rounds."""
+        # A tensor also for a plain number: dividing integers gives float32, while Python would count in float64 and
+        # round some lengths the other way. The order of the factors matters for the same reason.
         counts = torch.as_tensor(num_codes)
         frames = (counts / self.config.frame_rate * self.mel_config.sample_rate / self.mel_config.hop_length).long()
         return frames if isinstance(num_codes, Tensor) else int(frames)
@@ -98,7 +100,7 @@ class FlowModel(nn.Module):
 
     def project_speaker(self, speaker: Tensor | None, rows: int) -> Tensor:
         """Normalizes speaker vectors ``[B, S]`` and projects them to ``[B, C]``; None counts as zeros."""
-        if speaker is None:
+        if speaker is None:  # what the projection makes of zeros
             return self.spk_embed_affine_layer.bias.expand(rows, -1)
         return self.spk_embed_affine_layer(F.normalize(speaker.to(self.device, torch.float32), dim=1).to(self.dtype))
 

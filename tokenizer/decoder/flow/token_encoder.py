@@ -50,6 +50,7 @@ class RelativePositions(nn.Module):
         distances = torch.arange(reach, -reach - 1, -1, dtype=torch.float32, device=like.device)
         rates = torch.arange(0, self.size, 2, dtype=torch.float32, device=like.device)
         angles = distances[:, None] * torch.exp(rates * -(math.log(10000.0) / self.size))
+        # Cast only at the end: angles of thousands of radians have no digits left in bfloat16.
         table = torch.empty(2 * reach + 1, self.size, device=like.device)
         table[:, 0::2] = angles.sin()
         table[:, 1::2] = angles[:, : self.size // 2].cos()
@@ -151,7 +152,7 @@ class RelativeAttention(nn.Module):
         """Projected rows for the distances ``furthest, ..., 1 - num_queries``; the cache holds more than asked for."""
         ahead = -1 if cache.positions is None else cache.positions.shape[1] - 1 - cache.furthest
         if cache.positions is None or cache.furthest < furthest or ahead < num_queries - 1:
-            cache.furthest = 2 * furthest + 1
+            cache.furthest = 2 * furthest + 1  # twice what is needed: a growing stream projects anew only now and then
             ahead = max(ahead, num_queries - 1)
             cache.positions = self.heads(self.linear_pos(sinusoids(cache.furthest, -ahead, like)))[0]
         first = cache.furthest - furthest
@@ -169,6 +170,7 @@ class RelativeAttention(nn.Module):
         """
         num_queries, num_keys, head_dim = queries.shape[2], keys.shape[2], queries.shape[3]
         scale = head_dim**-0.5
+        # The scale goes into the queries here, since attention adds the bias as it is, behind its own scaling.
         by_distance = torch.matmul((queries + self.pos_bias_v[:, None]) * scale, positions_HRD.transpose(1, 2))
         # Row i needs the columns Q - 1 - i, ..., Q - 1 - i + K - 1. Dropping Q - 1 values from the flattened matrix and
         # reading it with rows one shorter moves each row one further: that is this selection without any copy.
@@ -228,7 +230,7 @@ class EncoderInput(nn.Module):
     def __init__(self, input_size: int, config: TokenEncoderConfig) -> None:
         super().__init__()
         self.out = nn.Sequential(Linear(input_size, config.size), nn.LayerNorm(config.size), nn.Dropout(config.dropout))
-        self.scale = math.sqrt(config.size)
+        self.scale = math.sqrt(config.size)  # as ESPnet does; weights expect it
 
     def forward(self, x_BTE: Tensor) -> Tensor:
         return self.out(x_BTE) * self.scale
@@ -274,6 +276,7 @@ class TokenEncoder(nn.Module):
         index = torch.arange(num_codes, device=lengths.device)
         end_of_block = (index // self.config.block_size + 1) * self.config.block_size
         is_valid = index < lengths[:, None]
+        # A padded query, too, sees the valid codes before it, of which there is at least one: no softmax over nothing.
         return (index < end_of_block[:, None]) & is_valid[:, None]
 
     def new_cache(self, max_history: int | None = None) -> TokenEncoderCache:

@@ -1,4 +1,4 @@
-"""Decodes codes to sound while they come.
+"""The streaming decoder: codes to sound while they come.
 
 Blocks of codes go through :class:`~audiollm.tokenizer.decoder.streaming.mel.MelStream` and
 :class:`~audiollm.tokenizer.decoder.streaming.vocoder.VocoderStream`. The first block is small, so that sound begins
@@ -10,25 +10,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from audiollm.tokenizer.decoder.inputs import VoicePrompt, as_prompt, as_speakers, check_settings
+from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
+from audiollm.tokenizer.decoder.flow.model import FlowModel
+from audiollm.tokenizer.decoder.inputs import DEFAULT_SEED, FlowSettings, VoicePrompt, as_prompt, as_speakers
+from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.tokenizer.quantizer.codebook import check_codes
 
 from .mel import MelStream
-from .noise import NoiseTape
+from .noise import NoiseBuffer
 from .reference import ReferenceStream
 from .vocoder import VocoderStream
-
-if TYPE_CHECKING:
-    from audiollm.tokenizer.decoder.model import WaveformDecoder
 
 FIRST_BLOCK_SECONDS, BLOCK_SECONDS, HISTORY_SECONDS, OVERLAP_SECONDS = 0.4, 2.0, 2.0, 0.2
 ENCODER_HISTORY_SECONDS = 30.0
 """The token encoder is cheap: what it looks back on is bounded only to bound its memory."""
+
+
+class FlowAndVocoder(Protocol):
+    """What a stream needs of a waveform decoder: its two models and their sizes."""
+
+    config: WaveformDecoderConfig
+    flow: FlowModel
+    vocoder: HiFTVocoder
 
 
 class StreamingDecoder:
@@ -38,7 +46,7 @@ class StreamingDecoder:
     ``decoder.decode`` makes it. The cost per second is constant.
 
     Args:
-        decoder: in evaluation mode.
+        decoder: a :class:`~audiollm.tokenizer.WaveformDecoder` in evaluation mode.
         block_codes: codes of a block when the stream is under way, 2 seconds if None.
         first_block_codes: codes of the first block, 0.4 seconds if None; what overlaps the next one is held back, so
             the first sound is about half as long.
@@ -58,7 +66,7 @@ class StreamingDecoder:
 
     def __init__(
         self,
-        decoder: WaveformDecoder,
+        decoder: FlowAndVocoder,
         *,
         block_codes: int | None = None,
         first_block_codes: int | None = None,
@@ -68,29 +76,17 @@ class StreamingDecoder:
         prompt: VoicePrompt | tuple[Tensor, Tensor] | None = None,
         steps: int = 10,
         guidance: float | None = None,
-        seed: int = 42,
+        seed: int = DEFAULT_SEED,
         reference: bool = False,
     ) -> None:
-        check_settings(steps, guidance, seed)
-        self._codebook_size = decoder.codebook_size
+        settings = FlowSettings(steps, guidance, seed)
+        config, flow = decoder.config, decoder.flow
+        self._codebook_size = config.flow.codebook_size
         self._waiting = torch.zeros(0, dtype=torch.int64)
         self._is_finished = False
         self._num_codes = 0  # in finished blocks
-        given = as_prompt(
-            prompt,
-            1,
-            codebook_size=decoder.codebook_size,
-            num_mels=decoder.config.mel.num_mels,
-            frames_per_code=decoder.config.mel.frame_rate / decoder.frame_rate,
-            frame_rate=decoder.frame_rate,
-        )
-        settings: dict[str, Any] = {
-            "speaker": as_speakers(speaker, 1, decoder.speaker_size),
-            "prompt_codes": None if given is None else given.codes,
-            "prompt_mel": None if given is None else given.mel,
-            "steps": steps,
-            "guidance": guidance,
-        }
+        speaker = as_speakers(speaker, 1, config.flow.speaker_size)
+        prompt = as_prompt(prompt, 1, config)
         sizes = {
             "block_codes": (block_codes, BLOCK_SECONDS, 1),
             "first_block_codes": (first_block_codes, FIRST_BLOCK_SECONDS, 1),
@@ -102,25 +98,27 @@ class StreamingDecoder:
             asked = [name for name, (value, _, _) in sizes.items() if value is not None]
             if asked:
                 raise ValueError(f"reference=True has fixed sizes; leave out {', '.join(asked)}")
-            self._reference = ReferenceStream(decoder, **settings, seed=seed)
-            self._block_codes = self._first_block_codes = decoder.config.flow.encoder.block_size
+            self._reference = ReferenceStream(flow, decoder.vocoder, speaker=speaker, prompt=prompt, settings=settings)
+            self._block_codes = self._first_block_codes = config.flow.encoder.block_size
             return
         counts = {}
         for name, (value, seconds, least) in sizes.items():
-            counts[name] = math.ceil(seconds * decoder.frame_rate) if value is None else value
+            counts[name] = math.ceil(seconds * config.flow.frame_rate) if value is None else value
             if counts[name] < least:
                 raise ValueError(f"{name}={value}: use at least {least}")
         self._block_codes = counts["block_codes"]
         self._first_block_codes = min(counts["first_block_codes"], self._block_codes)
-        num_mels, num_frames = decoder.config.mel.num_mels, decoder.flow.num_mel_frames
-        # Two generators: how much of one kind of noise is drawn must not change the other kind.
+        # Two generators, with different seeds: how much of one kind of noise is drawn must not change the other kind.
         self._mels = MelStream(
-            decoder.flow,
-            NoiseTape(num_mels, torch.Generator().manual_seed(seed)),
-            history_frames=num_frames(counts["history_codes"]),
-            overlap_frames=num_frames(counts["overlap_codes"]),
-            max_history_codes=math.ceil(ENCODER_HISTORY_SECONDS * decoder.frame_rate),
-            **settings,
+            flow,
+            NoiseBuffer(config.mel.num_mels, torch.Generator().manual_seed(seed)),
+            history_frames=flow.num_mel_frames(counts["history_codes"]),
+            overlap_frames=flow.num_mel_frames(counts["overlap_codes"]),
+            max_history_codes=math.ceil(ENCODER_HISTORY_SECONDS * config.flow.frame_rate),
+            speaker=speaker,
+            prompt=prompt,
+            steps=steps,
+            guidance=guidance,
         )
         self._waveforms = VocoderStream(decoder.vocoder, torch.Generator().manual_seed(seed + 1))
 

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.decoder.flow.token_encoder import TokenEncoderCache
+from audiollm.tokenizer.decoder.inputs import VoicePrompt
 
-from .noise import NoiseTape
+from .noise import NoiseBuffer
 
 
 class EncodedCodes:
@@ -60,14 +61,14 @@ class EncodedCodes:
             return
         if self._first == 0:
             self._prompt = self._kept[:, : self._num_prompt_codes].clone()
-        self._kept = self._kept[:, code - self._first :].clone()
+        self._kept = self._kept[:, code - self._first :].clone()  # a view would keep all of the old memory
         self._first = code
 
     def at(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Returns kept outputs ``[1, K, C]`` and where in them the given codes (int64, any shape) lie."""
         skipped = self._first - self._prompt.shape[1]
-        places = torch.where(codes >= self._first, codes - skipped, codes)
-        return torch.cat([self._prompt, self._kept, self._ending], dim=1), places
+        indices = torch.where(codes >= self._first, codes - skipped, codes)
+        return torch.cat([self._prompt, self._kept, self._ending], dim=1), indices
 
     def _encode(self, codes: Tensor, cache: TokenEncoderCache) -> Tensor:
         encoded, _ = self._flow.encoder.forward_block(self._flow.input_embedding(codes), cache)
@@ -79,13 +80,12 @@ class MelStream:
 
     Args:
         flow: the model, in evaluation mode.
-        noise: ``[1, C, M]`` for frames of the prompt and of the mel, as a tape.
+        noise: ``[1, C, M]`` for frames of the prompt and of the mel, drawn as it is needed.
         history_frames: finished frames that a window looks back on.
         overlap_frames: frames held back at the end of a window.
         max_history_codes: codes that the encoder looks back on.
         speaker: speaker vector ``[1, S]``; None: neutral.
-        prompt_codes: codes of a recording to go on from, int64 ``[1, P]``.
-        prompt_mel: its log-mel ``[1, C, Q]``. It stays in front of every window.
+        prompt: a recording to go on from, codes ``[1, P]`` and mel ``[1, C, Q]``; it stays in front of every window.
         steps: Euler steps.
         guidance: strength of classifier-free guidance; None: the configured one.
     """
@@ -93,14 +93,13 @@ class MelStream:
     def __init__(
         self,
         flow: FlowModel,
-        noise: NoiseTape,
+        noise: NoiseBuffer,
         *,
         history_frames: int,
         overlap_frames: int,
         max_history_codes: int,
         speaker: Tensor | None = None,
-        prompt_codes: Tensor | None = None,
-        prompt_mel: Tensor | None = None,
+        prompt: VoicePrompt | None = None,
         steps: int = 10,
         guidance: float | None = None,
     ) -> None:
@@ -108,19 +107,19 @@ class MelStream:
         self._history_frames, self._overlap_frames = history_frames, overlap_frames
         self._steps, self._guidance = steps, guidance
         self._stride = 2 ** (len(flow.config.estimator.channels) - 1)
-        num_prompt_codes = 0 if prompt_codes is None else prompt_codes.shape[1]
+        num_prompt_codes = 0 if prompt is None else prompt.codes.shape[1]
         self._encoded = EncodedCodes(flow, num_prompt_codes, max_history_codes)
         self._speaker = flow.project_speaker(speaker, 1).detach()
         nothing = torch.zeros(1, flow.config.num_mels, 0, device=flow.device)
-        self._given = nothing if prompt_mel is None else prompt_mel.to(flow.device)
+        self._given = nothing if prompt is None else prompt.mel.to(flow.device)
         self._next = self._given.shape[2]  # the first frame that is not finished; counts the prompt's
         # States on the way from noise to mel, [steps + 1, 1, C, frames].
         self._prompt: Tensor | None = None
         self._history = self._tail = nothing.expand(steps + 1, -1, -1, -1)
         self.num_computed_frames = 0
         """Frames that the estimator has seen so far, over all windows: what the stream has cost."""
-        if prompt_codes is not None:
-            self._encoded.push(prompt_codes.to(flow.device))
+        if prompt is not None:
+            self._encoded.push(prompt.codes.to(flow.device))
 
     @property
     def tail(self) -> Tensor:
@@ -170,13 +169,13 @@ class MelStream:
         frames = torch.cat([torch.arange(num_given), torch.arange(start, stop)])
         # Not as many frames as the whole row's count says, which is unknown: at most one frame is said differently.
         codes = (frames.double() * self._codes_per_frame).long().clamp(max=self._encoded.num_codes - 1)
-        encoded, places = self._encoded.at(codes.to(flow.device))
-        mu = flow.length_regulator(encoded, places[None], None)
+        encoded, indices = self._encoded.at(codes.to(flow.device))
+        mu = flow.length_regulator(encoded, indices[None], None)
         is_first = self._prompt is None
         num_known = 0 if is_first else num_given + self._history.shape[-1]
         noise = self._noise.take(0 if is_first else self._next, stop).to(flow.device)
         states = flow.decoder.trace(
-            F.pad(noise, (num_known, 0)),
+            F.pad(noise, (num_known, 0)),  # known frames start from their own noise, which is among their states
             mu,
             self._speaker,
             F.pad(self._given.to(mu), (0, len(frames) - num_given)),
@@ -197,5 +196,6 @@ class MelStream:
 def _blend(before: Tensor, now: Tensor) -> Tensor:
     """Fades from what the frames were in the window before to what they are now, over all frames of the former."""
     num_frames = before.shape[-1]
+    # Never quite 0 or 1: both ends join frames that are all of one window or all of the other.
     weight = torch.arange(1, num_frames + 1, device=now.device) / (num_frames + 1)
     return torch.cat([torch.lerp(before, now[..., :num_frames], weight.to(now)), now[..., num_frames:]], dim=3)

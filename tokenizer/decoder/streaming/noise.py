@@ -1,20 +1,21 @@
-"""Random numbers for a signal of unknown length: frame m gets the same ones, however the signal is cut."""
+"""A buffer of noise for a signal of unknown length: frame m gets the same numbers, however the signal is cut."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-PIECE_FRAMES = 64
-"""Frames drawn at a time."""
+DRAWN_FRAMES = 64
+"""Frames drawn at a time. Always as many, because how torch makes normal numbers of a generator's bits depends on how
+many are asked for."""
 
 
-class NoiseTape:
+class NoiseBuffer:
     """Standard normal noise ``[1, channels, frames * scale]``, drawn as it is asked for and forgotten behind that.
 
     Args:
         channels: of the noise.
-        generator: draws the pieces, in order.
+        generator: draws it, in order.
         scale: values per frame.
     """
 
@@ -28,11 +29,11 @@ class NoiseTape:
     def take(self, start: int, stop: int) -> Tensor:
         """Returns the noise of the frames ``[start, stop)``; no later call may begin before ``start``."""
         scale = self._scale
-        pieces = [self._kept[:, :, (start - self._first) * scale :]]
-        num_frames = pieces[0].shape[2] // scale
+        parts = [self._kept[:, :, (start - self._first) * scale :]]
+        num_frames = parts[0].shape[2] // scale
         while num_frames < stop - start:
-            size = (1, self._channels, PIECE_FRAMES * scale)
-            pieces.append(torch.randn(size, generator=self._generator, device=self._generator.device))
-            num_frames += PIECE_FRAMES
-        self._first, self._kept = start, torch.cat(pieces, dim=2)
+            size = (1, self._channels, DRAWN_FRAMES * scale)
+            parts.append(torch.randn(size, generator=self._generator, device=self._generator.device))
+            num_frames += DRAWN_FRAMES
+        self._first, self._kept = start, torch.cat(parts, dim=2)
         return self._kept[:, :, : (stop - start) * scale]

@@ -7,29 +7,26 @@ one frame of sound per block is lost, and the two halves of the fade add up to a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from audiollm.tokenizer.decoder.model import WaveformDecoder
+from audiollm.tokenizer.decoder.flow.model import FlowModel
+from audiollm.tokenizer.decoder.inputs import FlowSettings, VoicePrompt
+from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 
-OVERLAP_CODES = 5
-CACHED_MEL_FRAMES = 1
+OVERLAP_CODES = 5  # held back of every block, decoded again with the next and faded
+CACHED_MEL_FRAMES = 1  # of the block before, in front of the vocoder's input
 
 
 class ReferenceStream:
     """The published scheme, one block after another.
 
     Args:
-        decoder: flow model and vocoder.
+        flow: the model, in evaluation mode.
+        vocoder: the same.
         speaker: speaker vector ``[1, S]``; None: neutral.
-        prompt_codes: codes of a recording to go on from, int64 ``[1, P]``.
-        prompt_mel: its log-mel ``[1, C, Q]``.
-        steps: Euler steps.
-        guidance: strength of classifier-free guidance; None: the configured one.
-        seed: of the noise of every block.
+        prompt: a recording to go on from, codes ``[1, P]`` and mel ``[1, C, Q]``; None: none.
+        settings: of the flow, with the seed of the noise of every block.
 
     Raises:
         ValueError: if the encoder's blocks are no longer than what overlaps.
@@ -37,29 +34,29 @@ class ReferenceStream:
 
     def __init__(
         self,
-        decoder: WaveformDecoder,
+        flow: FlowModel,
+        vocoder: HiFTVocoder,
         *,
         speaker: Tensor | None,
-        prompt_codes: Tensor | None,
-        prompt_mel: Tensor | None,
-        steps: int,
-        guidance: float | None,
-        seed: int,
+        prompt: VoicePrompt | None,
+        settings: FlowSettings,
     ) -> None:
-        if decoder.config.flow.encoder.block_size <= OVERLAP_CODES:
+        block_size = flow.config.encoder.block_size
+        if block_size <= OVERLAP_CODES:
             raise ValueError(
                 f"the published scheme holds back {OVERLAP_CODES} codes of every block, but this decoder's blocks have "
-                f"{decoder.config.flow.encoder.block_size}; stream without reference=True"
+                f"{block_size}; stream without reference=True"
             )
-        self._flow, self._vocoder = decoder.flow, decoder.vocoder
-        self._speaker, self._steps, self._guidance, self._seed = speaker, steps, guidance, seed
-        nothing = torch.zeros(1, decoder.config.mel.num_mels, 0)
-        self._codes = torch.zeros(1, 0, dtype=torch.int64) if prompt_codes is None else prompt_codes
-        self._mel = (nothing if prompt_mel is None else prompt_mel).to(decoder.device)
-        self._num_overlap_frames = decoder.flow.num_mel_frames(OVERLAP_CODES)
+        self._flow, self._vocoder = flow, vocoder
+        self._speaker, self._settings = speaker, settings
+        if prompt is None:
+            prompt = VoicePrompt(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, flow.config.num_mels, 0))
+        self._codes, self._mel = prompt.codes, prompt.mel.to(flow.device)
+        self._num_overlap_frames = flow.num_mel_frames(OVERLAP_CODES)
+        # The published window is numpy's: symmetric, and computed in float64.
         window = torch.hamming_window(2 * self._num_overlap_frames, periodic=False, dtype=torch.float64)
         self._fade_in, self._fade_out = window.to(self._mel).chunk(2)
-        self._hop_length = decoder.config.mel.hop_length
+        self._hop_length = flow.mel_config.hop_length
         self._overlap: Tensor | None = None
         self._cached_mel = self._mel[:, :, :0]
         self._cached_source: Tensor | None = None
@@ -75,15 +72,16 @@ class ReferenceStream:
         Returns:
             ``(samples [1, N], mel [1, C, M])``, the mel as the published decoder gives it, cached frame and all.
         """
-        generator = torch.Generator().manual_seed(self._seed)
+        # Anew for every block: the published program reseeds, so all blocks start from the same noise.
+        generator = torch.Generator().manual_seed(self._settings.seed)
         mel, _ = self._flow.mel(
             codes,
             speaker=self._speaker,
             prompt_codes=self._codes,
             prompt_mel=self._mel,
             generator=generator,
-            steps=self._steps,
-            guidance=self._guidance,
+            steps=self._settings.steps,
+            guidance=self._settings.guidance,
         )
         if self._overlap is not None:
             num_frames = self._num_overlap_frames

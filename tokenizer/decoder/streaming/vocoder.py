@@ -14,7 +14,7 @@ from torch import Tensor
 
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 
-from .noise import NoiseTape
+from .noise import NoiseBuffer
 
 
 class VocoderStream:
@@ -29,9 +29,10 @@ class VocoderStream:
         config = vocoder.config
         self._vocoder = vocoder
         self._hop_length = config.hop_length
+        # Filter and pitch both look at the mel on the left; the excitation there is carried over and needs no more.
         self._context_frames = max(vocoder.reach, vocoder.f0_predictor.reach)
         self._phase = vocoder.source.draw_phase(1, generator)
-        self._noise = NoiseTape(vocoder.source.num_harmonics, generator, config.hop_length)
+        self._noise = NoiseBuffer(vocoder.source.num_harmonics, generator, config.hop_length)
         device = next(vocoder.parameters()).device
         self._left_mel = torch.zeros(1, config.num_mels, 0, device=device)
         self._left_source = torch.zeros(1, 1, 0, device=device)
@@ -73,6 +74,7 @@ class VocoderStream:
         begin = max(0, end - self._context_frames)
         self._left_mel = whole[:, :, begin:end]
         self._left_source = source[:, :, begin * hop_length : end * hop_length]
+        # The next call fades from these samples of the preview to the final ones.
         self._ahead = waveform[:, num_samples : num_samples + hop_length]
         return waveform[:, :num_samples]
 

@@ -1,4 +1,4 @@
-"""Runs a convolutional network over a long signal in chunks, with the result of running it at once."""
+"""Chunks of a long signal: a convolutional network runs over them with the result of running over all at once."""
 # Shapes: B rows, C channels, M frames.
 
 from __future__ import annotations
@@ -50,18 +50,19 @@ def in_chunks(
         float32 ``[B, M * scale]``; zero beyond a row's own frames if ``run`` does so.
     """
     batch_size, total = len(signal), signal.shape[-1]
-    own = num_frames or [total] * batch_size
+    lengths = num_frames or [total] * batch_size
+    # Each chunk computes 2 * reach frames that are cut off; beside 4 * reach that are kept, they are a third at most.
     size = total if torch.is_grad_enabled() else max(CHUNK_FRAMES // batch_size, 4 * reach)
     if size >= total - reach:
-        made = run(_chunk(0, total, list(range(batch_size)), own, signal.device))
+        made = run(_chunk(0, total, list(range(batch_size)), lengths, signal.device))
         return F.pad(made, (0, total * scale - made.shape[1]))
     result = torch.zeros(batch_size, total * scale, device=signal.device)
     start = 0
-    while start < max(own):
+    while start < max(lengths):
         # A rest shorter than the context is worth no chunk of its own.
         stop = start + size if start + size < total - reach else total
-        rows = [row for row in range(batch_size) if own[row] > start]
-        chunk = _chunk(max(0, start - reach), min(total, stop + reach), rows, own, signal.device)
+        rows = [row for row in range(batch_size) if lengths[row] > start]
+        chunk = _chunk(max(0, start - reach), min(total, stop + reach), rows, lengths, signal.device)
         made = run(chunk)
         stop = min(stop, chunk.last)
         cut = (start - chunk.first) * scale
@@ -70,8 +71,8 @@ def in_chunks(
     return result
 
 
-def _chunk(first: int, last: int, rows: list[int], own: list[int], device: torch.device) -> Chunk:
-    counts = [min(own[row], last) - first for row in rows]
+def _chunk(first: int, last: int, rows: list[int], lengths: list[int], device: torch.device) -> Chunk:
+    counts = [min(lengths[row], last) - first for row in rows]
     last = first + max(counts)
     full = min(counts) == max(counts)
     return Chunk(first, last, rows, None if full else torch.tensor(counts, device=device))

@@ -23,9 +23,10 @@ class Snake(nn.Module):
 
     def forward(self, x_BC1T: Tensor) -> Tensor:
         alpha_C11 = self.alpha[:, None, None]
-        scale_C11 = 1 / (alpha_C11 + 1e-9)
+        scale_C11 = 1 / (alpha_C11 + 1e-9)  # alpha is trained without bounds, and may cross zero
         if torch.is_grad_enabled():
             return x_BC1T + (x_BC1T * alpha_C11).sin().square() * scale_C11
+        # In place where no gradient needs the steps between: these tensors are the vocoder's largest.
         return (x_BC1T * alpha_C11).sin_().square_().mul_(scale_C11).add_(x_BC1T)
 
 
@@ -61,13 +62,14 @@ class F0Predictor(nn.Module):
             layers += [WeightNormConv1d(num_mels if index == 0 else channels, channels, 3, padding=1), nn.ELU()]
         self.condnet = nn.Sequential(*layers)
         self.classifier = nn.Linear(channels, 1)
-        self.reach = num_layers
+        self.reach = num_layers  # a frame on either side for each kernel of three
 
     def forward(self, mel_BCM: Tensor, num_frames_B: Tensor | None) -> Tensor:
         """Returns ``[B, M]``, float32."""
         x_BC1M = hide_beyond(as_image(mel_BCM, self.classifier.weight.dtype), num_frames_B)
         for layer in self.condnet:
             x_BC1M = layer(x_BC1M) if isinstance(layer, nn.ELU) else hide_beyond(layer(x_BC1M), num_frames_B)
+        # The published predictor takes the absolute value too: the head ends without an activation.
         return self.classifier(x_BC1M[:, :, 0].transpose(1, 2))[..., 0].abs().float()
 
 

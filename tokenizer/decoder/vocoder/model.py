@@ -30,7 +30,7 @@ from .weight_norm import (
 )
 
 OUTPUT_LEAKY_SLOPE = 0.01  # in front of the last convolution only
-MAX_MAGNITUDE = 100.0
+MAX_MAGNITUDE = 100.0  # of a bin: exp() of an output gone astray must not drown the waveform
 
 
 class HiFTVocoder(nn.Module):
@@ -222,9 +222,11 @@ class HiFTVocoder(nn.Module):
             x_BC1T = hide_beyond(x_BC1T, counts) + self.source_resblocks[stage](source_BC1T, counts)
             first, *others = self.resblocks[stage * num_kernels : (stage + 1) * num_kernels]
             x_BC1T = sum((block(x_BC1T, counts) for block in others), first(x_BC1T, counts)) / num_kernels
+        # float32 from here on: the exponential and the sums of the inverse transform need the digits.
         x_BCF = self.post_conv(F.leaky_relu(x_BC1T, OUTPUT_LEAKY_SLOPE))[:, :, 0].float()
         log_magnitude_BCF, phase_BCF = x_BCF.split(config.istft_n_fft // 2 + 1, dim=1)
         magnitude_BCF = hide_beyond(log_magnitude_BCF.exp().clamp(max=MAX_MAGNITUDE), counts)
+        # A sine of the phase is one function too many, but it is what the published weights were trained with.
         waveform_BN = self.spectrum.synthesize(magnitude_BCF, phase_BCF.sin(), counts)
         limit = config.amplitude_limit
         return hide_beyond(waveform_BN, num_samples_B).clamp(-limit, limit)
@@ -285,7 +287,7 @@ def _as_counts(lengths: Tensor | Sequence[int] | None, rows: Tensor) -> list[int
     """Returns the frames of each row of ``rows`` ``[B, M]``, or None where all rows are full."""
     if lengths is None:
         return None
-    counts = [int(own) for own in lengths]
+    counts = [int(length) for length in lengths]
     if len(counts) != len(rows) or min(counts) < 1 or max(counts) > rows.shape[1]:
         raise ValueError(f"lengths {counts} do not fit {len(rows)} rows of up to {rows.shape[1]} frames")
     return None if min(counts) == rows.shape[1] else counts

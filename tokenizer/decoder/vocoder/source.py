@@ -49,9 +49,11 @@ class HarmonicSource(nn.Module):
         # One harmonic at a time: [B, H + 1, N] sines would be the largest tensor of all.
         harmonics_BN = torch.zeros_like(cycles_BN, dtype=torch.float32)
         for order in range(self.num_harmonics):
+            # Modulo one in float64, and only then float32, whose seven digits a minute of cycles would use up.
             angle_BN = (cycles_BN * (order + 1)).frac_().float().mul_(2 * math.pi)
             sine_BN = angle_BN.add_(phase_BH[:, order, None].float()).sin_()
             harmonics_BN = harmonics_BN + weight_H[order] * sine_BN
+        # Unvoiced, noise takes the place of the sines, at a third of their amplitude.
         amplitude_BN = torch.where(voiced_BN, config.noise_amplitude, config.sine_amplitude / 3)
         hiss_BN = torch.matmul(weight_H, noise_BHN.float())
         mix_BN = harmonics_BN * (voiced_BN * config.sine_amplitude) + hiss_BN * amplitude_BN
@@ -70,8 +72,8 @@ class HarmonicSource(nn.Module):
         before_BM = (step_BM.cumsum(dim=1) - step_BM) * hop_length
         if cycles_B is not None:
             before_BM = before_BM + cycles_B[:, None]
-        place_S = torch.arange(1, hop_length + 1, dtype=torch.float64, device=f0_BM.device)
-        return (before_BM.frac()[..., None] + step_BM[..., None] * place_S).frac_().flatten(1)
+        sample_S = torch.arange(1, hop_length + 1, dtype=torch.float64, device=f0_BM.device)
+        return (before_BM.frac()[..., None] + step_BM[..., None] * sample_S).frac_().flatten(1)
 
     def draw_phase(self, batch_size: int, generator: Generators = None) -> Tensor:
         """Draws phases at the start, uniform in [-pi, pi); 0 for the fundamental.
@@ -89,10 +91,10 @@ class HarmonicSource(nn.Module):
             return uniform[..., 0] * (2 * math.pi) - math.pi
 
         if isinstance(generator, Sequence):
-            phase_BH = torch.cat([draw(1, own) for own in _one_per_row(generator, batch_size)])
+            phase_BH = torch.cat([draw(1, source) for source in _one_per_row(generator, batch_size)])
         else:
             phase_BH = draw(batch_size, generator)
-        phase_BH[:, 0] = 0
+        phase_BH[:, 0] = 0  # drawn all the same, as published: later draws depend on how many there were
         return phase_BH
 
     def draw_noise(
@@ -115,8 +117,8 @@ class HarmonicSource(nn.Module):
             return torch.randn(shape, generator=generator, device=_device_of(generator))
         generators = _one_per_row(generator, len(num_samples))
         rows = [
-            torch.randn(1, self.num_harmonics, own, generator=source, device=source.device)
-            for own, source in zip(num_samples, generators, strict=True)
+            torch.randn(1, self.num_harmonics, length, generator=source, device=source.device)
+            for length, source in zip(num_samples, generators, strict=True)
         ]
         if len(rows) == 1 and num_samples[0] == longest:
             return rows[0]

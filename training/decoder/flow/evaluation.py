@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
-from audiollm.benchmarks.speech.judges.transcription import Transcriber
+from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.files.json_document import write_json
 from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder

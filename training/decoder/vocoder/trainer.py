@@ -17,7 +17,7 @@ import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from audiollm.benchmarks.speech.judges.transcription import Transcriber
+from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.files.json_document import write_json
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.training.decoder.base import DecoderRun, clip_gradients, set_learning_rate

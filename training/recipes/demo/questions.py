@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from audiollm.data.corpora import Clip
+from audiollm.data.corpora.clips import Clip
 from audiollm.prompts import instruction
 
 LANGUAGES = {"en": "English", "es": "Spanish", "fr": "French", "it": "Italian", "ru": "Russian"}

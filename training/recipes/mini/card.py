@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from audiollm.benchmarks.harness.page import render
-from audiollm.data.corpora import Clip, load_manifest
 from audiollm.data.corpora.build import LICENCE_TEXTS
+from audiollm.data.corpora.clips import Clip, load_manifest
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.records import SPLITS
 

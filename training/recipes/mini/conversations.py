@@ -12,7 +12,7 @@ from typing import Any
 
 from audiollm.data.files.json_lines import read_json_lines, write_json_lines
 from audiollm.data.sampling import choose, draw
-from audiollm.data.sap import SapRecord, parse_sap
+from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.questions import (
     QUESTION_KINDS,
     Question,
@@ -21,6 +21,7 @@ from audiollm.data.sap.questions import (
     collect_vocabulary,
     questions,
 )
+from audiollm.data.sap.record import SapRecord
 from audiollm.data.sap.sounds import sound_classes
 from audiollm.data.voices.attributes import VocalAttributes
 from audiollm.data.voices.speech_records import SpeechTaskSettings, speech_records

@@ -16,7 +16,8 @@ from functools import partial
 from typing import Any
 
 from audiollm.data import corpora
-from audiollm.data.corpora import Clip, build_corpus, load_manifest
+from audiollm.data.corpora.build import build_corpus
+from audiollm.data.corpora.clips import Clip, load_manifest
 from audiollm.data.corpora.sources.synthetic import NAME as SPEECH
 from audiollm.data.corpora.sources.synthetic import recordings
 from audiollm.data.files.json_lines import write_json_lines

@@ -17,12 +17,12 @@ from typing import Any
 from torch import Tensor
 
 from audiollm.benchmarks.metrics import load_metric
-from audiollm.benchmarks.speech.judges.transcription import Transcriber
+from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.audio.reading import load_audio
-from audiollm.data.conversation.loading import AudioPart, Conversation, Message, TextPart
+from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
 from audiollm.data.files.json_lines import read_json_lines
 from audiollm.data.sampling import spread
-from audiollm.data.sap import parse_sap
+from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.questions import collect_vocabulary
 from audiollm.modeling import AudioLLM
 from audiollm.speaking import speak_many
@@ -53,7 +53,7 @@ def evaluate_mini(
     Args:
         folder: the Audio-LLM, with its tokenizer and decoder.
         layout: where the test clips are.
-        judge: the recognizer, see `audiollm.benchmarks.speech.judges.transcription`.
+        judge: the recognizer, see `audiollm.benchmarks.speech.judges.recognizers`.
         clips_per_corpus: so many test clips of each corpus at most, evenly spread; None: all.
         spoken_clips: how many of the clips' texts are spoken.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audiollm.data.corpora import CORPORA, build_corpus
+from audiollm.data.corpora.build import CORPORA, build_corpus
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.labelling.by_rules import records_by_rules
 from audiollm.data.manifest import open_manifest

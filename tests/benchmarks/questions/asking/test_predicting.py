@@ -413,7 +413,7 @@ def test_a_set_in_the_published_layout_is_checked_predicted_and_scored(
 ) -> None:
     data = WRITERS[benchmark](tmp_path / "data", clips)
     output = tmp_path / "run"
-    command = ["bench", benchmark, "--model", str(audio_llm), "--data", str(data), "--output", str(output)]
+    command = ["bench", benchmark, "--model", str(audio_llm), "--data", str(data), "--output-dir", str(output)]
     main([*command, "--max-new-tokens", "4", "--device", "cpu", "--shuffle-options", "5"])
     written = predictions(output / "predictions.jsonl")
     failed = predictions(output / "predictions.jsonl", "failure")

@@ -18,10 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audiollm.tokenizer import UniAudioTokenizer
-from audiollm.tokenizer.checkpoints.tokenizer import export_released
-from audiollm.tokenizer.decoder import attached as decoder_slot
-from audiollm.tokenizer.decoder.checkpoints.files import convert_decoder, read_decoder
-from audiollm.tokenizer.decoder.model import WaveformDecoder
+from audiollm.tokenizer.decoder.attached import AttachedDecoder
+from audiollm.tokenizer.decoder.model import WaveformDecoder, convert_decoder, read_decoder
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "parity_decoder"
 RELEASED_FILES = ("config.yaml", "flow.pt", "hift.pt")
@@ -281,7 +279,7 @@ def tokenizer(make_tokenizer: Callable[..., UniAudioTokenizer]) -> UniAudioToken
 @pytest.fixture
 def release(released: Path, tokenizer: UniAudioTokenizer) -> Path:
     """``tokenizer/`` and ``decoder/`` side by side, as released."""
-    export_released(tokenizer, released.parent / "tokenizer")
+    tokenizer.export_released(released.parent / "tokenizer")
     return released.parent
 
 
@@ -290,7 +288,7 @@ def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the decoder's weights were read")
 
-    monkeypatch.setattr(decoder_slot.DecoderSlot, "get", refuse)
+    monkeypatch.setattr(AttachedDecoder, "get", refuse)
 
 
 @pytest.mark.parametrize("place", ["", "tokenizer"])
@@ -337,7 +335,7 @@ def test_loading_without_or_with_another_decoder(release: Path, tmp_path: Path, 
 
 
 def test_a_decoder_of_other_codes_is_refused(release: Path, make_tokenizer: Callable[..., UniAudioTokenizer]) -> None:
-    export_released(make_tokenizer(quantize_vocab_size=24), release / "tokenizer")
+    make_tokenizer(quantize_vocab_size=24).export_released(release / "tokenizer")
     with pytest.raises(ValueError, match=r"64 codes at 25.0 Hz, but this tokenizer has 24 at 25.0 Hz"):
         UniAudioTokenizer.from_pretrained(release)
     assert not UniAudioTokenizer.from_pretrained(release, decoder=False).can_decode
@@ -398,8 +396,7 @@ def test_on_the_hub_weights_follow_when_they_are_needed(
             shutil.copytree(release / "decoder", snapshot / "decoder", dirs_exist_ok=True)
         return str(snapshot)
 
-    monkeypatch.setattr("audiollm.tokenizer.checkpoints.tokenizer.snapshot_download", download)
-    monkeypatch.setattr("audiollm.tokenizer.decoder.attached.snapshot_download", download)
+    monkeypatch.setattr("audiollm.tokenizer.checkpoints.folders.snapshot_download", download)
     model = UniAudioTokenizer.from_pretrained("someone/tokenizer", revision="main", token="secret")
     assert model.can_decode
     assert len(asked) == 1

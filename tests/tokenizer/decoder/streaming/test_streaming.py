@@ -22,7 +22,7 @@ from audiollm.tokenizer.decoder.inputs import VoicePrompt
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
 from audiollm.tokenizer.decoder.streaming.mel import EncodedCodes, MelStream
-from audiollm.tokenizer.decoder.streaming.noise import NoiseTape
+from audiollm.tokenizer.decoder.streaming.noise import NoiseBuffer
 from audiollm.tokenizer.decoder.streaming.vocoder import VocoderStream
 from audiollm.tokenizer.signal.mel import MelConfig
 
@@ -184,12 +184,12 @@ def seam_frames(num_codes: int, block: int) -> list[int]:
 def test_one_block_is_the_clip_decoded_at_once(decoder: WaveformDecoder) -> None:
     codes = draw_codes(60)
     waveform, mel = decode_in_blocks(decoder, codes, 1000)
-    noise = NoiseTape(NUM_MELS, torch.Generator().manual_seed(42)).take(0, 300)
+    noise = NoiseBuffer(NUM_MELS, torch.Generator().manual_seed(42)).take(0, 300)
     wanted = decoder.mel(codes, noise=noise, steps=4)
     torch.testing.assert_close(mel, wanted[0], atol=1e-5, rtol=1e-5)
     draws = torch.Generator().manual_seed(43)
     phase = decoder.vocoder.source.draw_phase(1, draws)
-    hiss = NoiseTape(9, draws, HOP_LENGTH).take(0, 300)
+    hiss = NoiseBuffer(9, draws, HOP_LENGTH).take(0, 300)
     with torch.no_grad():
         at_once = decoder.vocoder(wanted, phase=phase, noise=hiss)
     torch.testing.assert_close(waveform, at_once[0], atol=1e-4, rtol=0)
@@ -230,7 +230,7 @@ def test_more_history_comes_closer_to_the_clip_decoded_at_once(decoder: Waveform
         flow, draws = decoder.flow, torch.Generator().manual_seed(42)
         mels = MelStream(
             flow,
-            NoiseTape(NUM_MELS, draws),
+            NoiseBuffer(NUM_MELS, draws),
             history_frames=5 * history_codes,
             overlap_frames=25,
             max_history_codes=500,
@@ -248,12 +248,11 @@ def test_windows_start_where_the_estimator_halves_the_frames_of_the_whole_row(nu
     flow = make_decoder(frame_rate=26.0).flow  # 4.8 frames per code: finished frames come in odd and even numbers
     mel = MelStream(
         flow,
-        NoiseTape(NUM_MELS, torch.Generator().manual_seed(0)),
+        NoiseBuffer(NUM_MELS, torch.Generator().manual_seed(0)),
         history_frames=11,
         overlap_frames=2,
         max_history_codes=8,
-        prompt_codes=draw_codes(2)[None] if num_given else None,
-        prompt_mel=torch.zeros(1, NUM_MELS, num_given) if num_given else None,
+        prompt=VoicePrompt(draw_codes(2)[None], torch.zeros(1, NUM_MELS, num_given)) if num_given else None,
         steps=1,
     )
     starts = []
@@ -285,7 +284,7 @@ def test_the_vocoder_streams_exactly_when_the_preview_is_true(decoder: WaveformD
     mel = torch.randn(1, NUM_MELS, 150)
     generator = torch.Generator().manual_seed(3)
     phase = vocoder.source.draw_phase(1, generator)
-    whole = vocoder(mel, phase=phase, noise=NoiseTape(9, generator, HOP_LENGTH).take(0, 150))
+    whole = vocoder(mel, phase=phase, noise=NoiseBuffer(9, generator, HOP_LENGTH).take(0, 150))
     made = VocoderStream(vocoder, torch.Generator().manual_seed(3))
     preview = vocoder.reach + vocoder.f0_predictor.reach
     parts, start = [], 0
@@ -299,10 +298,10 @@ def test_the_vocoder_streams_exactly_when_the_preview_is_true(decoder: WaveformD
 
 
 def test_noise_does_not_depend_on_where_it_is_cut() -> None:
-    def tape() -> NoiseTape:
-        return NoiseTape(3, torch.Generator().manual_seed(0), scale=2)
+    def buffer() -> NoiseBuffer:
+        return NoiseBuffer(3, torch.Generator().manual_seed(0), scale=2)
 
-    whole, cut = tape().take(0, 300), tape()
+    whole, cut = buffer().take(0, 300), buffer()
     for start, stop in [(0, 10), (5, 11), (11, 11), (40, 220), (219, 300)]:
         assert torch.equal(cut.take(start, stop), whole[:, :, 2 * start : 2 * stop])
     assert whole.std().item() == pytest.approx(1, abs=0.1)
@@ -339,7 +338,7 @@ def test_a_prompt_is_gone_on_from_as_when_decoding_at_once(decoder: WaveformDeco
     made = StreamingDecoder(decoder, prompt=prompt, steps=3, block_codes=100, first_block_codes=100)
     waveform = torch.cat([made.push(codes), made.finish()])
     assert len(waveform) == 100 * HOP_LENGTH
-    noise = NoiseTape(NUM_MELS, torch.Generator().manual_seed(42)).take(0, 160)
+    noise = NoiseBuffer(NUM_MELS, torch.Generator().manual_seed(42)).take(0, 160)
     wanted = decoder.mel(codes, prompt=prompt, noise=noise, steps=3)
     torch.testing.assert_close(made._mels._history[-1], wanted, atol=1e-5, rtol=1e-5)
 

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from audiollm.benchmarks.speed.plain_vocoder import PlainVocoder
+from audiollm.benchmarks.speed.plain.vocoder import PlainVocoder
 from audiollm.tokenizer.decoder.configuration import VocoderConfig
-from audiollm.tokenizer.decoder.vocoder import chunking as frame_chunks
+from audiollm.tokenizer.decoder.vocoder import chunking
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "parity_decoder"
@@ -179,7 +179,7 @@ def test_chunks_leave_no_trace(
     lengths = None if shares is None else [int(share * num_frames) for share in shares]
     mel, phase, noise = draw_input(vocoder, [num_frames] * 4)
     whole = vocoder(mel, lengths, phase=phase, noise=noise)
-    monkeypatch.setattr(frame_chunks, "CHUNK_FRAMES", 1)
+    monkeypatch.setattr(chunking, "CHUNK_FRAMES", 1)
     calls: list[int] = []
     handle = vocoder.pre_conv.register_forward_hook(lambda *_: calls.append(1))
     chunked = vocoder(mel, lengths, phase=phase, noise=noise)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from audiollm.data.corpora import CORPORA, CorpusError, build_corpus, load_manifest
-from audiollm.data.corpora.clips import assign_splits
+from audiollm.data.corpora.build import CORPORA, build_corpus
+from audiollm.data.corpora.clips import CorpusError, assign_splits, load_manifest
 from audiollm.data.corpora.sources import synthetic
 from audiollm.data.corpora.sources.sentences import ALTERNATIVES, SENTENCES, grammar_sentences
 from audiollm.data.packages import PackageError
@@ -58,15 +58,15 @@ def test_sentences_follow_from_number_and_seed_alone():
 def test_every_voice_reads_as_much_and_no_sentence_is_in_two_splits(no_packages):
     recordings = synthetic.recordings(1200)
     assert len(recordings) == 1200
-    counts = Counter(item.facts.speaker for item in recordings)
+    counts = Counter(item.metadata.speaker for item in recordings)
     assert set(counts) == {f"flite-speech/{voice.name}" for voice in synthetic.VOICES}
     assert max(counts.values()) - min(counts.values()) <= 6
     splits = assign_splits(recordings)
     of_text = defaultdict(set)
     for item in recordings:
-        of_text[tuple(words(item.facts.text))].add(splits[item.facts.group])
+        of_text[tuple(words(item.metadata.text))].add(splits[item.metadata.group])
     assert all(len(found) == 1 for found in of_text.values())
-    shares = Counter(splits[item.facts.group] for item in recordings)
+    shares = Counter(splits[item.metadata.group] for item in recordings)
     assert shares["test"] > 60
     assert shares["dev"] > 60
 
@@ -74,7 +74,7 @@ def test_every_voice_reads_as_much_and_no_sentence_is_in_two_splits(no_packages)
 def test_what_is_said_of_a_voice_is_what_flite_is_told(no_packages):
     recordings = synthetic.recordings(400)
     for item in recordings:
-        attributes = item.facts.attributes
+        attributes = item.metadata.attributes
         voice, left_out = VocalAttributes.from_record(attributes)
         assert not left_out
         assert voice.given == dict(attributes)
@@ -87,15 +87,15 @@ def test_what_is_said_of_a_voice_is_what_flite_is_told(no_packages):
             assert told["pitch_hz"] is None
         else:
             assert told["pitch_hz"] == pytest.approx(own.pitch_hz * synthetic.PITCHES[attributes["pitch"]], abs=0.1)
-    assert {item.facts.attributes["speed"] for item in recordings} == set(synthetic.SPEEDS)
-    assert {item.facts.attributes.get("pitch") for item in recordings} == {*synthetic.PITCHES, None}
+    assert {item.metadata.attributes["speed"] for item in recordings} == set(synthetic.SPEEDS)
+    assert {item.metadata.attributes.get("pitch") for item in recordings} == {*synthetic.PITCHES, None}
 
 
 def test_own_texts_come_first_and_only_once(no_packages):
     texts = ["Hello there.", "Hello  there.", grammar_sentences(1)[0]]
     recordings = synthetic.recordings(20, texts)
-    assert [item.facts.text for item in recordings[::2]][:3] == ["Hello there.", texts[2], grammar_sentences(2)[1]]
-    assert len({item.facts.id for item in recordings}) == 20
+    assert [item.metadata.text for item in recordings[::2]][:3] == ["Hello there.", texts[2], grammar_sentences(2)[1]]
+    assert len({item.metadata.id for item in recordings}) == 20
     with pytest.raises(ValueError, match="text to read is empty"):
         synthetic.recordings(2, [" "])
     with pytest.raises(ValueError, match="num_clips=0"):

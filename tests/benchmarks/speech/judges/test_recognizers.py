@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from audiollm.benchmarks.speech.judges.transcription import Transcriber
+from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 
 
 class Echo:

@@ -1,0 +1,1 @@
+"""The published models without any care for speed: what ours are timed against."""

@@ -1,0 +1,72 @@
+"""Timing: paths in turns, so that a busy moment of the machine meets all of them, and the parts of a path."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+def now(device: torch.device) -> float:
+    """Returns a wall clock in seconds, after all queued work of a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def in_turns(paths: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Times each path ``rounds`` times, alternating, after one run of each that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in paths}
+    for number in range(rounds + 1):
+        for name, run in paths.items():
+            start = now(device)
+            run()
+            if number:
+                seconds[name].append(now(device) - start)
+    return seconds
+
+
+def path_figures(seconds: Mapping[str, Sequence[float]], audio_seconds: float) -> dict[str, dict[str, float]]:
+    """Times, real-time factor and speed-up of each path, which one named ``plain`` is compared with.
+
+    Args:
+        seconds: what :func:`in_turns` returns.
+        audio_seconds: of sound that a path works on.
+    """
+    plain = seconds["plain"]
+    return {
+        name: {
+            "min_seconds": min(own),
+            "median_seconds": statistics.median(own),
+            "real_time_factor": statistics.median(own) / audio_seconds,
+            "speedup_min": min(plain) / min(own),
+            "speedup_median": statistics.median(plain) / statistics.median(own),
+        }
+        for name, own in seconds.items()
+    }
+
+
+class PartTimer:
+    """Adds up the seconds spent in named parts."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.device = device
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = now(self.device)
+        yield
+        self.seconds[name] += now(self.device) - start
+
+    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **options: Any) -> Any:
+            with self.part(name):
+                return function(*arguments, **options)
+
+        return timed

@@ -1,0 +1,74 @@
+"""Folders of checkpoints: found here or on the Hub, and their files put in place whole."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+HUB_OPTIONS = ("repo_type", "revision", "cache_dir", "token", "local_files_only", "force_download")
+
+
+def find_folder(
+    source: str | Path,
+    *,
+    needed: Sequence[str] | None = None,
+    passed_over: Sequence[str] | None = None,
+    kind: str = "checkpoint",
+    **hub_options: Any,
+) -> Path:
+    """Finds a folder: ``source`` itself, or a repository on the Hub, which is downloaded.
+
+    Args:
+        source: a folder or Hub id.
+        needed: patterns of the files to download, such as ``"decoder/*"``; None for all.
+        passed_over: patterns of files to leave on the Hub all the same.
+        kind: what it should be, for the error message.
+        hub_options: ``repo_type``, ``revision``, ``cache_dir``, ``token``, ``local_files_only`` and ``force_download``,
+            as in huggingface_hub.
+
+    Raises:
+        ValueError: if it is a file, or neither a folder here nor to be had from the Hub.
+        TypeError: for an option that is not known.
+    """
+    unknown = sorted(hub_options.keys() - set(HUB_OPTIONS))
+    if unknown:
+        raise TypeError(f"unknown options: {', '.join(unknown)}; known are {', '.join(HUB_OPTIONS)}")
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise ValueError(f"{source} is a file; pass the folder that holds it")
+    if needed is not None:
+        hub_options["allow_patterns"] = list(needed)
+    if passed_over is not None:
+        hub_options["ignore_patterns"] = list(passed_over)
+    try:
+        return Path(snapshot_download(str(source), **hub_options))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(f"{source} is neither a folder here nor a {kind} on the Hub: {error}") from error
+
+
+@contextmanager
+def replaced_files(folder: Path, *names: str) -> Iterator[Path]:
+    """Yields an empty folder to write files in, which take their places in ``folder`` when the block ends well.
+
+    Each appears whole or not at all, in the order of ``names``: name last the file by which a reader knows that the
+    folder is complete. After an error ``folder`` holds what it held before.
+
+    Args:
+        folder: where the files belong; made if need be.
+        names: of the files; the block must write all of them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Inside the folder, so that moving a file is a renaming within one file system, which no reader sees half done.
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as staging:
+        yield Path(staging)
+        for name in names:
+            os.replace(Path(staging) / name, folder / name)
