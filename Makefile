@@ -17,19 +17,19 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: demo decoder mini evidence scores test lint types unit shuffled slow clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python training/demo.py --output runs/demo $(DEMO_FLAGS)
+	$(BIN)/python training/demo.py --output_dir runs/demo $(DEMO_FLAGS)
 
 decoder: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[corpora]'
-	$(BIN)/python training/decoder_demo.py --output runs/decoder $(DECODER_FLAGS)
+	$(BIN)/python training/decoder_demo.py --output_dir runs/decoder $(DECODER_FLAGS)
 
 mini: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[corpora]'
-	$(BIN)/python training/mini.py --output runs/mini $(MINI_FLAGS)
+	$(BIN)/python training/mini.py --output_dir runs/mini $(MINI_FLAGS)
 
 evidence: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[corpora]'
-	$(BIN)/python training/sap_sae_experiment.py --output runs/sap_sae $(EVIDENCE_FLAGS)
+	$(BIN)/python training/sap_sae_experiment.py --output_dir runs/sap_sae $(EVIDENCE_FLAGS)
 
 scores: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/sample_scores.py --output-dir runs/scores $(SCORES_FLAGS)

@@ -43,7 +43,7 @@ PACKAGED_ENCODER, PACKAGED_JUDGE = "base", "tiny.en"
 class DecoderDemoConfig:
     """One run: corpus, tokenizer, vocoder, flow model, report."""
 
-    output: str = "runs/decoder"
+    output_dir: str = "runs/decoder"
     """Folder for everything the run makes. What is complete there is not made again, so that a run can be taken up."""
 
     encoder: str | None = None
@@ -149,8 +149,8 @@ def launch_training(model: Literal["flow", "vocoder"], folder: Path, config: Dec
 def run_decoder_demo(config: DecoderDemoConfig) -> dict[str, Any]:
     """Runs all steps and writes ``report.html`` and ``results.json``; returns what the latter holds."""
     started = time.perf_counter()
-    settings = {name: value for name, value in vars(config).items() if name != "output"}
-    folder = open_recipe_folder(Path(config.output) / "demo.json", settings)
+    settings = {name: value for name, value in vars(config).items() if name != "output_dir"}
+    folder = open_recipe_folder(Path(config.output_dir) / "demo.json", settings)
 
     console.rule("1. recordings")
     clips = find_recordings(folder / "asterisk")

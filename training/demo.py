@@ -47,7 +47,7 @@ SPOKEN_BY_MINI = "The kettle is on the table."
 class DemoConfig:
     """The demo run."""
 
-    output: str = "runs/demo"
+    output_dir: str = "runs/demo"
     """Folder for everything the demo makes; an earlier demo there is replaced."""
 
     encoder: str | None = None
@@ -221,9 +221,9 @@ def show_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
 def run_demo(config: DemoConfig) -> DemoReport:
     """Runs all steps and writes ``report.html``; returns what it shows."""
     started = time.perf_counter()
-    folder = Path(config.output)
+    folder = Path(config.output_dir)
     if folder.exists() and not (folder / "demo.json").exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds something that is not a demo; name another --output")
+        raise ValueError(f"{folder} holds something that is not a demo; name another --output_dir")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_json(folder / "demo.json", vars(config))

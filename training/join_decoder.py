@@ -1,6 +1,6 @@
 """Joins a trained flow model and a trained vocoder to one waveform decoder.
 
-python training/join_decoder.py --flow runs/flow --vocoder runs/vocoder --output decoder
+python training/join_decoder.py --flow runs/flow --vocoder runs/vocoder --output_dir decoder
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from audiollm.program import run_program
 from audiollm.training.decoder.parts import join_decoder
 
 
-def join(flow: str, vocoder: str, output: str) -> None:
+def join(flow: str, vocoder: str, output_dir: str) -> None:
     """Joins a trained flow model and a trained vocoder to one decoder.
 
     Args:
         flow: run or decoder to take the flow model from.
         vocoder: run or decoder to take the vocoder from.
-        output: folder to write.
+        output_dir: folder to write.
     """
-    join_decoder(flow, vocoder, output)
+    join_decoder(flow, vocoder, output_dir)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ STEPS: tuple[Step, ...] = get_args(Step)
 class MiniConfig:
     """One training of mini. How each model is trained stands in training/configs/mini_*.yaml."""
 
-    output: str = "runs/mini"
+    output_dir: str = "runs/mini"
     """Folder for everything the run makes."""
 
     only: Step | None = None
@@ -209,7 +209,7 @@ def run_mini(config: MiniConfig) -> Path:
     Raises:
         ValueError: if the folder holds something else, or a step lacks what it needs.
     """
-    layout = MiniLayout(Path(config.output))
+    layout = MiniLayout(Path(config.output_dir))
     layout.root.mkdir(parents=True, exist_ok=True)
     for step in STEPS if config.only is None else (config.only,):
         complete = read_steps(layout.root)

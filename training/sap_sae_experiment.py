@@ -4,7 +4,7 @@ The variants are trained to write transcripts (``asr``) or structured descriptio
 residual (``+sae``); each from the same Whisper, on the same clips in the same order, first without, then with the
 quantizer. ``untrained`` is where they start from: Whisper's features and a codebook by k-means. Example::
 
-    python training/sap_sae_experiment.py --output runs/sap_sae --seeds [0,1,2]
+    python training/sap_sae_experiment.py --output_dir runs/sap_sae --seeds [0,1,2]
 
 What is complete in the output folder is not made again, so that a stopped run can be taken up, and further seeds added.
 """
@@ -39,14 +39,14 @@ Variant = Literal["untrained", "asr", "asr+sae", "sap", "sap+sae"]
 UNTRAINED: Variant = "untrained"
 VARIANTS: tuple[Variant, ...] = (UNTRAINED, "asr", "asr+sae", "sap", "sap+sae")
 # What changes nothing of what comes out, or only adds to it.
-FREE_SETTINGS = ("output", "variants", "seeds", "num_parallel", "num_threads")
+FREE_SETTINGS = ("output_dir", "variants", "seeds", "num_parallel", "num_threads")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SapSaeConfig:
     """The experiment."""
 
-    output: str = "runs/sap_sae"
+    output_dir: str = "runs/sap_sae"
     """Folder for everything the run makes."""
 
     data: str | None = None
@@ -134,7 +134,7 @@ def run_experiment(config: SapSaeConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     settings = {name: _readable(value) for name, value in asdict(config).items() if name not in FREE_SETTINGS}
-    folder = open_recipe_folder(Path(config.output) / "experiment.json", settings)
+    folder = open_recipe_folder(Path(config.output_dir) / "experiment.json", settings)
     data_folder = Path(config.data) if config.data is not None else folder / "data"
     if config.data is None:
         build_data(data_folder, folder / "corpora")
@@ -204,14 +204,14 @@ def training_commands(run: Run, config: SapSaeConfig, data_folder: Path) -> list
     """The trainings of a run: two stages, or for ``untrained`` one update of learning rate zero, for the codebook."""
     shared = [
         str(TRAINING / "train_tokenizer.py"),
-        *("--train_data", str(data_folder / "train.jsonl"), "--eval_data", str(held_out_file(Path(config.output)))),
+        *("--train_data", str(data_folder / "train.jsonl"), "--eval_data", str(held_out_file(Path(config.output_dir)))),
         *("--seed", str(run.seed), "--resume", "latest"),
         *task_flags(run.variant, config.asr_share),
     ]
     architecture = [
-        *("--tokenizer.quantize_position", str(config.quantize_position)),
-        *("--tokenizer.pooling_position", str(config.pooling_position)),
-        *("--tokenizer.codebook_size", str(config.codebook_size)),
+        *("--audio_tokenizer.quantize_position", str(config.quantize_position)),
+        *("--audio_tokenizer.pooling_position", str(config.pooling_position)),
+        *("--audio_tokenizer.codebook_size", str(config.codebook_size)),
         *sae_flags(run, config),
     ]
     start = ["--start_from", config.start_from, *architecture]
@@ -223,7 +223,7 @@ def training_commands(run: Run, config: SapSaeConfig, data_folder: Path) -> list
                 *(shared[0], "--config", config.stage2_config, *shared[1:], *start),
                 *("--output_dir", str(stage2), "--max_steps", "1"),
                 *(word for flag in still for word in (flag, "0")),
-                *("--tokenizer.ema_decay", "0", "--tokenizer.restart_interval", "0"),
+                *("--audio_tokenizer.ema_decay", "0", "--audio_tokenizer.restart_interval", "0"),
             ]
         ]
     return [
@@ -248,9 +248,9 @@ def task_flags(variant: Variant, asr_share: float) -> list[str]:
 def sae_flags(run: Run, config: SapSaeConfig) -> list[str]:
     """The residual of a variant."""
     if not run.has_sae:
-        return ["--tokenizer.use_sae", "false"]
+        return ["--audio_tokenizer.use_sae", "false"]
     source, target = str(config.sae_source_position), str(config.quantize_position)
-    return ["--tokenizer.sae_source_position", source, "--tokenizer.sae_target_position", target]
+    return ["--audio_tokenizer.sae_source_position", source, "--audio_tokenizer.sae_target_position", target]
 
 
 # --------------------------------------------------------------------- results

@@ -111,7 +111,7 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> RunSumm
         extras={"codebook": codebook, "monitor": monitor} if config.quantized else {"monitor": monitor},
         total_steps=read.total_steps,
         data_metadata=_data_metadata(records, model),
-        run_metadata={"tokenizer": dataclasses.asdict(settings_of(model))},
+        run_metadata={"audio_tokenizer": dataclasses.asdict(settings_of(model))},
     )
     if config.trackers:
         accelerator.init_trackers(folder.name, config=run.identity)

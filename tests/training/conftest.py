@@ -289,7 +289,7 @@ def make_tokenizer_config(tokenizer_corpus: TokenizerCorpus, tmp_path: Path) -> 
             "quantized": True,
             "train_data": str(tokenizer_corpus.train),
             "output_dir": str(tmp_path / "run"),
-            "tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8),
+            "audio_tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8),
             "max_steps": 6,
             "global_batch_size": 8,
             "micro_batch_size": 3,

@@ -70,9 +70,9 @@ def run(job: dict[str, Any]) -> int:
 
 def warm_up(config: dict[str, Any]) -> None:
     """Does what every child would do first: importing, reading a checkpoint, compiling regular expressions."""
-    settings = TokenizerSettings(**config["tokenizer"])
+    settings = TokenizerSettings(**config["audio_tokenizer"])
     given = {name: config[name] for name in ("train_data", "output_dir", "start_from", "quantized", "seed")}
-    extract_model_from_parallel(load_start(TokenizerTrainingConfig(**given, tokenizer=settings)).model)
+    extract_model_from_parallel(load_start(TokenizerTrainingConfig(**given, audio_tokenizer=settings)).model)
     gc.collect()
     gc.freeze()  # so that children need not look through all of that again
 

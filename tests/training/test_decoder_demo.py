@@ -26,7 +26,7 @@ def test_a_run_is_taken_up_with_the_same_settings_only(tmp_path: Path) -> None:
     settings = {"codebook_size": 64, "seed": 0}
     open_recipe_folder(tmp_path / "run" / "demo.json", settings)
     open_recipe_folder(tmp_path / "run" / "demo.json", settings)
-    with pytest.raises(ValueError, match=r"another seed.*name another --output"):
+    with pytest.raises(ValueError, match=r"another seed.*name another --output_dir"):
         open_recipe_folder(tmp_path / "run" / "demo.json", settings | {"seed": 1})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
@@ -70,7 +70,7 @@ def test_the_report_holds_scores_sounds_pictures_and_transcripts(tmp_path: Path)
 @pytest.mark.slow
 def test_the_whole_way_makes_a_decoder_and_a_report(tmp_path: Path) -> None:
     """Downloads packages; the few updates make no speech, but every step runs, and runs once."""
-    config = DecoderDemoConfig(output=str(tmp_path / "run"), codebook_size=256, vocoder_steps=2, flow_steps=2)
+    config = DecoderDemoConfig(output_dir=str(tmp_path / "run"), codebook_size=256, vocoder_steps=2, flow_steps=2)
     result = run_decoder_demo(config)
     assert result["systems"]["original"]["wer"] < 0.15
     assert result["num_clips"] > 40

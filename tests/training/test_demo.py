@@ -49,7 +49,7 @@ def test_an_encoder_that_is_asked_for_gets_a_codebook_of_the_recordings(whisper_
 def test_a_folder_that_is_no_demo_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="is not a demo"):
-        demo.run_demo(demo.DemoConfig(output=str(tmp_path)))
+        demo.run_demo(demo.DemoConfig(output_dir=str(tmp_path)))
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
@@ -101,7 +101,7 @@ def test_the_report_needs_nothing_beside_it_and_escapes_what_it_shows(tmp_path: 
 
 @pytest.mark.slow
 def test_the_whole_demo_beats_the_majority_answer(tmp_path: Path) -> None:
-    report = demo.run_demo(demo.DemoConfig(output=str(tmp_path / "demo")))
+    report = demo.run_demo(demo.DemoConfig(output_dir=str(tmp_path / "demo")))
     assert "mini" in report.facts["audio tokenizer"]
     assert (tmp_path / "demo" / "mini_speech.wav").stat().st_size > 10_000
     accuracies = {row["task"]: row["accuracy %"] for row in report.scores}

@@ -374,7 +374,7 @@ def recorded_steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_steps_run_once_in_an_order_that_gives_each_what_it_needs(tmp_path, recorded_steps):
-    config = mini.MiniConfig(output=str(tmp_path / "run"))
+    config = mini.MiniConfig(output_dir=str(tmp_path / "run"))
     mini.run_mini(config)
     assert recorded_steps == list(mini.STEPS)
     for position, step in enumerate(mini.STEPS):
@@ -387,9 +387,9 @@ def test_steps_run_once_in_an_order_that_gives_each_what_it_needs(tmp_path, reco
 def test_one_step_runs_alone_and_again_but_not_before_what_it_needs(tmp_path, recorded_steps):
     output = str(tmp_path / "run")
     with pytest.raises(ValueError, match="step vocoder needs data first"):
-        mini.run_mini(mini.MiniConfig(output=output, only="vocoder"))
+        mini.run_mini(mini.MiniConfig(output_dir=output, only="vocoder"))
     for step in ("data", "vocoder", "vocoder"):
-        mini.run_mini(mini.MiniConfig(output=output, only=step))
+        mini.run_mini(mini.MiniConfig(output_dir=output, only=step))
     assert recorded_steps == ["data", "vocoder", "vocoder"]
 
 
@@ -399,7 +399,7 @@ def test_a_failed_step_is_not_complete(tmp_path, recorded_steps, monkeypatch):
 
     monkeypatch.setitem(mini.RUN, "stage1", fail)
     with pytest.raises(subprocess.CalledProcessError):
-        mini.run_mini(mini.MiniConfig(output=str(tmp_path / "run")))
+        mini.run_mini(mini.MiniConfig(output_dir=str(tmp_path / "run")))
     assert set(mini.read_steps(tmp_path / "run")) == {"data"}
 
 
@@ -410,7 +410,7 @@ def test_trainers_get_their_configs_data_and_lengths(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(mini, "join_decoder", lambda *parts: None)
     layout = MiniLayout(tmp_path)
-    config = mini.MiniConfig(output=str(tmp_path), steps={"vocoder": 7})
+    config = mini.MiniConfig(output_dir=str(tmp_path), steps={"vocoder": 7})
     for step in ("stage1", "vocoder", "flow", "lm"):
         mini.RUN[step](layout, config)
     for command in commands:

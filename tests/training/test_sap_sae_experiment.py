@@ -103,7 +103,7 @@ def make_config(data: Path, tmp_path: Path) -> Any:
 
     def make(**changes: Any) -> SapSaeConfig:
         settings: dict[str, Any] = {
-            "output": str(tmp_path / "experiment"), "data": str(data), "start_from": str(tmp_path / "whisper"),
+            "output_dir": str(tmp_path / "experiment"), "data": str(data), "start_from": str(tmp_path / "whisper"),
             "stage1_steps": 2, "stage2_steps": 2, "codebook_size": 16, "seeds": (0, 1),
             "stage1_config": str(tmp_path / "stage1.yaml"), "stage2_config": str(tmp_path / "stage2.yaml"),
         }  # fmt: skip
@@ -180,7 +180,11 @@ def test_variants_differ_in_nothing_but_what_they_are_about(make_config: Any) ->
         assert different == {"--tasks.asr", "--tasks.sap"}
         assert plain[stage]["--seed"] == "1"
     assert (described[0]["--tasks.asr"], described[0]["--tasks.sap"]) == ("0.3", "0.7")
-    sae = {"--tokenizer.use_sae", "--tokenizer.sae_source_position", "--tokenizer.sae_target_position"}
+    sae = {
+        "--audio_tokenizer.use_sae",
+        "--audio_tokenizer.sae_source_position",
+        "--audio_tokenizer.sae_target_position",
+    }
     assert plain[0].keys() ^ fused[0].keys() == sae
     assert plain[1] == fused[1]
 
@@ -188,7 +192,7 @@ def test_variants_differ_in_nothing_but_what_they_are_about(make_config: Any) ->
 def test_the_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
     open_recipe_folder(tmp_path / "run" / "experiment.json", {"codebook_size": 64})
     open_recipe_folder(tmp_path / "run" / "experiment.json", {"codebook_size": 64})
-    with pytest.raises(ValueError, match=r"another codebook_size.*name another --output"):
+    with pytest.raises(ValueError, match=r"another codebook_size.*name another --output_dir"):
         open_recipe_folder(tmp_path / "run" / "experiment.json", {"codebook_size": 128})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()

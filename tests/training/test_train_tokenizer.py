@@ -67,7 +67,7 @@ def test_a_run_of_both_stages_learns_and_leaves_a_complete_record(make_tokenizer
 
     size = TokenizerSettings(codebook_size=24, restart_interval=10)
     second = make_tokenizer_config(
-        output_dir=str(tmp_path / "second"), start_from=str(tmp_path / "first"), tokenizer=size, **settings
+        output_dir=str(tmp_path / "second"), start_from=str(tmp_path / "first"), audio_tokenizer=size, **settings
     )
     summary = train(second)
     lines = metrics_of(tmp_path / "second")
@@ -88,7 +88,7 @@ def test_a_run_of_both_stages_learns_and_leaves_a_complete_record(make_tokenizer
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["latest", "step_000030", "step_000060"]
     record = json.loads((run / "run.json").read_text())
     assert record["data"]["num_clips"] == 20
-    assert record["tokenizer"]["codebook_size"] == 24
+    assert record["audio_tokenizer"]["codebook_size"] == 24
     assert record["num_trainable_parameters"] < record["num_parameters"]
 
     model = SupervisedTokenizer.from_pretrained(summary.model_folder)
@@ -100,7 +100,7 @@ def test_a_run_of_both_stages_learns_and_leaves_a_complete_record(make_tokenizer
 
 
 def test_passes_of_one_clip_equal_one_pass_of_all(make_tokenizer_config, tmp_path):
-    settings = {"tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0)}
+    settings = {"audio_tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0)}
     train(make_tokenizer_config(output_dir=str(tmp_path / "whole"), micro_batch_size=8, **settings))
     train(make_tokenizer_config(output_dir=str(tmp_path / "cut"), micro_batch_size=1, **settings))
     assert sum(line["num_restarted"] for line in metrics_of(tmp_path / "whole")) > 0
@@ -111,7 +111,7 @@ def test_the_loss_is_that_of_the_reference_formula(make_tokenizer_config, tokeni
     """One update of all clips at once: mean over target tokens, and over frames."""
     config = make_tokenizer_config(
         max_steps=1, global_batch_size=20, initialise_codebook="keep", output_vocabulary="seen", warm_start=False,
-        tokenizer=TokenizerSettings(codebook_size=32, dropout=0.0),
+        audio_tokenizer=TokenizerSettings(codebook_size=32, dropout=0.0),
     )  # fmt: skip
     train(config)
     [line] = metrics_of(tmp_path / "run")
@@ -152,7 +152,7 @@ def test_what_is_new_begins_softly_where_a_run_starts_from_whisper(make_tokenize
     assert not starts["soft"].sae.adapter[-1].weight.any()
     # A later stage goes on with what is there.
     train(make_tokenizer_config(output_dir=str(tmp_path / "next"), start_from=str(tmp_path / "plain"),
-                                tokenizer=TokenizerSettings(codebook_size=32), **still))  # fmt: skip
+                                audio_tokenizer=TokenizerSettings(codebook_size=32), **still))  # fmt: skip
     after = SupervisedTokenizer.from_pretrained(tmp_path / "next" / "model").tokenizer
     assert torch.equal(after.code_positions.weight, starts["plain"].code_positions.weight)
 
@@ -161,7 +161,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(make_tokenizer_
     """SIGKILL at the fifth update; the last checkpoint is from the third. Dropout makes random states matter."""
     settings = {
         "save_every": 3, "eval_data": str(tokenizer_corpus.dev), "eval_every": 2, "eval_samples": 1,
-        "tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.1),
+        "audio_tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.1),
         "augmentation": AugmentationConfig(probability=0.5, clip_snr_db=(0.0, 10.0)),
     }  # fmt: skip
     train(make_tokenizer_config(output_dir=str(tmp_path / "straight"), **settings))
@@ -227,7 +227,7 @@ def test_a_broken_model_is_noticed_before_its_first_update(make_tokenizer_config
     weights["model.decoder.layer_norm.weight"][3] = 3e38
     save_file(weights, tmp_path / "first" / "model" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(NonFiniteLossError, match=r"update 1: loss is (nan|inf)"):
-        train(make_tokenizer_config(start_from=str(tmp_path / "first"), tokenizer=TokenizerSettings()))
+        train(make_tokenizer_config(start_from=str(tmp_path / "first"), audio_tokenizer=TokenizerSettings()))
     assert metrics_of(tmp_path / "run") == []
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -238,7 +238,7 @@ def test_frozen_parts_keep_their_weights_and_the_others_move(make_tokenizer_conf
                                   output_dir=str(tmp_path / "start"))  # fmt: skip
     train(start)
     before = weights_of(tmp_path / "start")
-    train(make_tokenizer_config(start_from=str(tmp_path / "start"), tokenizer=TokenizerSettings(),
+    train(make_tokenizer_config(start_from=str(tmp_path / "start"), audio_tokenizer=TokenizerSettings(),
                                 freeze=("layers_before_quantizer", "embeddings"), **settings))  # fmt: skip
     after = weights_of(tmp_path / "run")
     moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
@@ -268,14 +268,18 @@ def test_cross_attention_learns_at_the_decoders_rate(make_tokenizer_config, tmp_
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (TokenizerSettings(quantize_position=1), r"tokenizer\.quantize_position=1.*brings its own"),
+        (TokenizerSettings(quantize_position=1), r"audio_tokenizer\.quantize_position=1.*brings its own"),
         (TokenizerSettings(codebook_size=16), r"codebook_size=16, but .* has 32 entries.*kmeans"),
     ],
 )
 def test_a_training_checkpoint_keeps_its_architecture(make_tokenizer_config, tmp_path, settings, message):
     train(make_tokenizer_config(max_steps=1, output_dir=str(tmp_path / "first")))
     with pytest.raises(ValueError, match=message):
-        train(make_tokenizer_config(start_from=str(tmp_path / "first"), tokenizer=settings, initialise_codebook="keep"))
+        train(
+            make_tokenizer_config(
+                start_from=str(tmp_path / "first"), audio_tokenizer=settings, initialise_codebook="keep"
+            )
+        )
 
 
 def test_starts_that_are_none_are_named(make_tokenizer_config, tmp_path):
@@ -290,7 +294,7 @@ def test_starts_that_are_none_are_named(make_tokenizer_config, tmp_path):
 
 
 def test_bf16_and_gradient_checkpointing_train_alike(make_tokenizer_config, tmp_path):
-    settings = {"tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0)}
+    settings = {"audio_tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0)}
     train(make_tokenizer_config(output_dir=str(tmp_path / "plain"), **settings))
     train(make_tokenizer_config(output_dir=str(tmp_path / "recomputed"), gradient_checkpointing=True, **settings))
     assert_near(tmp_path / "plain", tmp_path / "recomputed")
@@ -302,7 +306,7 @@ def test_bf16_and_gradient_checkpointing_train_alike(make_tokenizer_config, tmp_
 
 
 def test_a_codebook_trained_by_gradient_moves_and_is_resumed(make_tokenizer_config, tmp_path):
-    settings = {"tokenizer": TokenizerSettings(codebook_size=32, ema_decay=0.0), "save_every": 3}
+    settings = {"audio_tokenizer": TokenizerSettings(codebook_size=32, ema_decay=0.0), "save_every": 3}
     train(make_tokenizer_config(output_dir=str(tmp_path / "straight"), **settings))
     folder = tmp_path / "straight"
     before = weights_of(folder)
@@ -348,7 +352,7 @@ def test_settings_that_cannot_work_with_these_data_are_refused(make_tokenizer_co
     with pytest.raises(ValueError, match=r"warmup_steps=6, but the run has only 6 updates"):
         train(make_tokenizer_config(warmup_steps=6))
     with pytest.raises(ValueError, match=r"\d+ frames, too few for k-means with 4096 entries"):
-        train(make_tokenizer_config(tokenizer=TokenizerSettings(codebook_size=4096)))
+        train(make_tokenizer_config(audio_tokenizer=TokenizerSettings(codebook_size=4096)))
     with pytest.raises(ValueError, match=r"trackers: wandb is not installed; pip install wandb"):
         train(make_tokenizer_config(trackers=("wandb",)))
 

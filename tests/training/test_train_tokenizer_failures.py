@@ -151,7 +151,7 @@ def test_every_bad_clip_of_all_shards_is_named_and_skipping_them_is_as_if_they_w
     assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
 
     (tmp_path / "clean").mkdir()
-    settings = {"tokenizer": SETTINGS, "max_steps": 3}
+    settings = {"audio_tokenizer": SETTINGS, "max_steps": 3}
     train(make_tokenizer_config(train_data=source, on_bad="skip", output_dir=str(tmp_path / "skipped"), **settings))
     clean = write_shards(tmp_path / "clean", good)
     train(make_tokenizer_config(train_data=clean, output_dir=str(tmp_path / "plain"), **settings))
@@ -192,7 +192,7 @@ def test_recordings_that_vanish_while_training_cost_nothing_but_the_time_since_t
     content = (tmp_path / "train.jsonl").read_text().replace('"audio": "', '"audio": "clips/')
     (tmp_path / "train.jsonl").write_text(content)
     settings = {
-        "train_data": str(tmp_path / "train.jsonl"), "tokenizer": SETTINGS, "save_every": 1, "cache_megabytes": 0,
+        "train_data": str(tmp_path / "train.jsonl"), "audio_tokenizer": SETTINGS, "save_every": 1, "cache_megabytes": 0,
     }  # fmt: skip
     train(make_tokenizer_config(output_dir=str(tmp_path / "straight"), **settings))
 
@@ -225,7 +225,7 @@ def test_the_clip_that_made_the_loss_no_number_is_named_first(
         return waveform(records, index) * (float("inf") if records.id(index) == "clip-11" else 1.0)
 
     settings = {
-        "tokenizer": SETTINGS,
+        "audio_tokenizer": SETTINGS,
         "micro_batch_size": 1,
         "save_every": 1,
         "initialise_codebook": "keep",
@@ -264,7 +264,7 @@ def full_disk(after_bytes: int) -> Iterator[None]:
 def test_a_disk_that_fills_up_while_saving_leaves_the_last_checkpoint(
     make_tokenizer_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"tokenizer": SETTINGS, "save_every": 1, "keep_checkpoints": 1, "max_steps": 3}
+    settings = {"audio_tokenizer": SETTINGS, "save_every": 1, "keep_checkpoints": 1, "max_steps": 3}
     straight = tmp_path / "straight"
     train(make_tokenizer_config(output_dir=str(straight), **settings))
     checkpoint = straight / "checkpoints" / "step_000003"
@@ -291,7 +291,7 @@ def test_a_disk_that_fills_up_anywhere_else_ends_in_a_message_and_the_run_can_go
     make_tokenizer_config: Any, tokenizer_corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {
-        "tokenizer": SETTINGS, "save_every": 1, "max_steps": 2, "eval_data": str(tokenizer_corpus.dev),
+        "audio_tokenizer": SETTINGS, "save_every": 1, "max_steps": 2, "eval_data": str(tokenizer_corpus.dev),
         "eval_samples": 1, "eval_clips": 2,
     }  # fmt: skip
     straight = tmp_path / "straight"
@@ -368,7 +368,7 @@ def make_mortal_config(make_tokenizer_config: Any, tmp_path: Path) -> Callable[.
 
     def make(name: str, **changes: Any) -> Any:
         settings = {
-            "output_dir": str(tmp_path / name), "tokenizer": SETTINGS, "max_steps": 4, "save_every": 2,
+            "output_dir": str(tmp_path / name), "audio_tokenizer": SETTINGS, "max_steps": 4, "save_every": 2,
             "keep_checkpoints": 1, "augmentation": AugmentationConfig(probability=0.5),
         }  # fmt: skip
         return make_tokenizer_config(**settings | changes)
@@ -431,7 +431,7 @@ def test_killed_again_and_again_at_any_moment_it_ends_as_if_nothing_had_happened
 
 
 def test_half_a_line_of_metrics_is_forgotten(make_tokenizer_config: Any, tmp_path: Path) -> None:
-    settings = {"tokenizer": SETTINGS, "max_steps": 2, "save_every": 1}
+    settings = {"audio_tokenizer": SETTINGS, "max_steps": 2, "save_every": 1}
     train(make_tokenizer_config(**settings))
     shutil.copytree(tmp_path / "run", tmp_path / "straight")
     shutil.rmtree(tmp_path / "run" / "model")
@@ -455,7 +455,7 @@ def test_processes_with_less_to_do_than_others_or_nothing_at_all(
     settings = {
         "train_data": str(few), "eval_data": str(few), "eval_every": 2, "eval_samples": num_clips, "max_steps": 4,
         "global_batch_size": num_clips, "micro_batch_size": 1, "save_every": 2,
-        "tokenizer": dataclasses.replace(SETTINGS, dropout=0.0, codebook_size=8),
+        "audio_tokenizer": dataclasses.replace(SETTINGS, dropout=0.0, codebook_size=8),
     }  # fmt: skip
     train(make_tokenizer_config(output_dir=str(tmp_path / "alone"), **settings))
     config = make_tokenizer_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)

@@ -27,7 +27,7 @@ def lines_of(config: TokenizerTrainingConfig, event: str = "train") -> list[dict
 def test_two_processes_equal_one_and_resume(make_tokenizer_config, tokenizer_corpus, launches, tmp_path, mode):
     """Five clips per update: three on one process, in two passes; two on the other, in one pass and an empty one."""
     settings = {
-        "tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0),
+        "audio_tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0),
         "global_batch_size": 5, "micro_batch_size": 2, "save_every": 3, "output_vocabulary": "seen",
         "eval_data": str(tokenizer_corpus.dev), "eval_every": 3, "eval_samples": 2,
         "decoder_learning_rate": 1e-3, "learning_rate": 1e-3,
@@ -70,7 +70,7 @@ def test_two_processes_equal_one_and_resume(make_tokenizer_config, tokenizer_cor
 @pytest.mark.multiprocess
 def test_a_process_without_a_clip_takes_part(make_tokenizer_config, launches, tmp_path):
     settings = {
-        "tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0),
+        "audio_tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0),
         "global_batch_size": 1, "micro_batch_size": 1, "max_steps": 4,
     }  # fmt: skip
     alone = make_tokenizer_config(output_dir=str(tmp_path / "alone"), **settings)

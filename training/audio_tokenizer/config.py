@@ -71,7 +71,7 @@ class TokenizerSettings:
 
     def __post_init__(self) -> None:
         if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ValueError(f"tokenizer.dropout={self.dropout}: use a probability in [0, 1), such as 0.1")
+            raise ValueError(f"audio_tokenizer.dropout={self.dropout}: use a probability in [0, 1), such as 0.1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ class TokenizerTrainingConfig(RunConfig):
     quantized: bool
     """False: stage 1, in which the decoder reads continuous features. True: stage 2, with the quantizer."""
 
-    tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
+    audio_tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
     """The tokenizer to make of a Whisper model."""
 
     warm_start: bool = True

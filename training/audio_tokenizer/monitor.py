@@ -185,7 +185,7 @@ class TokenizerMonitor:
         limits, attainable = self.thresholds, min(self.codebook_size, line.get("num_frames", self.codebook_size))
         advice = (
             "the codebook is collapsing: start it from k-means (initialise_codebook: kmeans), lower "
-            "encoder_learning_rate, raise global_batch_size, or use a smaller tokenizer.codebook_size"
+            "encoder_learning_rate, raise global_batch_size, or use a smaller audio_tokenizer.codebook_size"
         )
         if (usage := line.get("code_usage")) is not None:
             average = self._average("code_usage", usage)
@@ -229,14 +229,17 @@ class TokenizerMonitor:
         """What to do against restarts, with numbers where the codebook's decay is known."""
         seen = max(self._averages["num_frames"], 1) / self.codebook_size
         if self.ema_decay is None or self.restart_interval is None:
-            return "raise global_batch_size or tokenizer.restart_interval, or use a smaller tokenizer.codebook_size"
+            return (
+                "raise global_batch_size or audio_tokenizer.restart_interval, or use a smaller "
+                "audio_tokenizer.codebook_size"
+            )
         least = self.ema_decay**self.restart_interval
         # At a quarter of its mean count a row is little used, and still not dead.
         interval = max(self.restart_interval + 1, math.ceil(math.log(seen / 4) / math.log(self.ema_decay)))
         return (
             f"an update shows each of {self.codebook_size} codes {seen:.2f} times on average, and below {least:.2f} it "
-            f"counts as dead; raise tokenizer.restart_interval to {interval} or so, raise global_batch_size, or use a "
-            "smaller tokenizer.codebook_size"
+            f"counts as dead; raise audio_tokenizer.restart_interval to {interval} or so, raise global_batch_size, or "
+            "use a smaller audio_tokenizer.codebook_size"
         )
 
     def _gates(self, line: Mapping[str, Any]) -> Iterator[_Finding]:
@@ -267,7 +270,8 @@ class TokenizerMonitor:
             "error",
             _ratio(average, min(limits.max_error, limits.max_error_of_best * best)),
             f"the relative quantization error is {average:.3f}, after {best:.3f} at its best: features run away from "
-            "the codebook; raise tokenizer.loss_scale, lower encoder_learning_rate, or lower tokenizer.ema_decay",
+            "the codebook; raise audio_tokenizer.loss_scale, lower encoder_learning_rate, or lower "
+            "audio_tokenizer.ema_decay",
         )
 
     def _loss(self, line: Mapping[str, Any]) -> Iterator[_Finding]:

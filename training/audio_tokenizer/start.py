@@ -65,12 +65,12 @@ def load_start(config: TokenizerTrainingConfig) -> Start:
         model = SupervisedTokenizer.from_pretrained(source)
         _change_quantizer(model, config)
     else:
-        num_layers = config.tokenizer.encoder_layers or WhisperConfig.from_dict(values).encoder_layers
+        num_layers = config.audio_tokenizer.encoder_layers or WhisperConfig.from_dict(values).encoder_layers
         model = _from_whisper(source, config, num_layers)
     if model.text is None:
         raise ValueError(f"{source} has no text tokenizer beside its weights: copy that of the Whisper it comes from")
-    if config.tokenizer.dropout is not None:
-        set_dropout(model, config.tokenizer.dropout)
+    if config.audio_tokenizer.dropout is not None:
+        set_dropout(model, config.audio_tokenizer.dropout)
     return Start(model, is_fresh)
 
 
@@ -98,7 +98,7 @@ def find_start(start_from: str) -> Path | str:
 
 
 def _from_whisper(source: Path | str, config: TokenizerTrainingConfig, num_layers: int) -> SupervisedTokenizer:
-    given = settings_given(config.tokenizer)
+    given = settings_given(config.audio_tokenizer)
     settings = {name: given[name] for name in _SAME_NAMES if name in given}
     if "ema_decay" in given:
         settings["ema_decay"] = given["ema_decay"] or None
@@ -108,7 +108,7 @@ def _from_whisper(source: Path | str, config: TokenizerTrainingConfig, num_layer
         settings["quantize_commit_coefficient"] = given["commit_coefficient"]
     if "sae_target_position" in given:
         if given.get("use_sae") is False:
-            raise ValueError("tokenizer.sae_target_position has no effect with use_sae: false; remove it")
+            raise ValueError("audio_tokenizer.sae_target_position has no effect with use_sae: false; remove it")
         settings["encoder_residual_target_position"] = given["sae_target_position"]
     return SupervisedTokenizer.from_whisper(
         source,
@@ -120,8 +120,8 @@ def _from_whisper(source: Path | str, config: TokenizerTrainingConfig, num_layer
 
 def _change_quantizer(model: SupervisedTokenizer, config: TokenizerTrainingConfig) -> None:
     """Gives a checkpoint's quantizer the settings of this run; anything else of it cannot be changed."""
-    given = settings_given(config.tokenizer)
-    fixed = [f"tokenizer.{name}={given[name]}" for name in given if name not in (*QUANTIZER_SETTINGS, "dropout")]
+    given = settings_given(config.audio_tokenizer)
+    fixed = [f"audio_tokenizer.{name}={given[name]}" for name in given if name not in (*QUANTIZER_SETTINGS, "dropout")]
     if fixed:
         raise ValueError(
             f"{', '.join(fixed)}: {config.start_from} is a training checkpoint, which brings its own; remove them, or "
@@ -131,8 +131,8 @@ def _change_quantizer(model: SupervisedTokenizer, config: TokenizerTrainingConfi
     size = given.get("codebook_size", values.quantize_vocab_size)
     if size != values.quantize_vocab_size and config.initialise_codebook != "kmeans":
         raise ValueError(
-            f"tokenizer.codebook_size={size}, but {config.start_from} has {values.quantize_vocab_size} entries; remove "
-            "it, or set initialise_codebook: kmeans"
+            f"audio_tokenizer.codebook_size={size}, but {config.start_from} has {values.quantize_vocab_size} entries; "
+            "remove it, or set initialise_codebook: kmeans"
         )
     values.quantize_vocab_size = size
     if "ema_decay" in given:
@@ -272,7 +272,7 @@ def initialise_codebook(
     if num_frames < codebook.codebook_size:  # on every process, so that none waits for the fit
         raise ValueError(
             f"{records.name} has {num_frames} frames, too few for k-means with {codebook.codebook_size} entries: use a "
-            "smaller tokenizer.codebook_size, more data, or initialise_codebook: keep"
+            "smaller audio_tokenizer.codebook_size, more data, or initialise_codebook: keep"
         )
     if accelerator.is_main_process:
         fit = model.tokenizer.fit_codebook(_sample(records, model, config), SAMPLE_RATE, seed=config.seed)

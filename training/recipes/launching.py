@@ -71,6 +71,6 @@ def open_recipe_folder(settings_file: Path, settings: Mapping[str, Any]) -> Path
     """
     folder = settings_file.parent
     if not settings_file.exists() and folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds something that is not a run of this script; name another --output")
-    check_same_run(settings_file, settings, output=folder, otherwise="name another --output")
+        raise ValueError(f"{folder} holds something that is not a run of this script; name another --output_dir")
+    check_same_run(settings_file, settings, output=folder, otherwise="name another --output_dir")
     return folder
