@@ -202,10 +202,8 @@ def report(results: Path) -> None:
         sys.stdout.write(f"{path}\n")
     for file in board.unread:
         logger.warning("not read: %s: %s", file.path, file.reason)
-    for row in board.untraceable:
-        for trace in row.traces:
-            if trace.problem is not None:
-                logger.warning("not traceable: %s, %s: %s", row.source, row.model, trace.problem)
+    for problem in board.trace_problems:
+        logger.warning("not traceable: %s", problem)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 import torch
 from torch import Tensor
 
-IGNORED_LABEL = -100  # the target that cross entropy leaves out
+from audiollm.tokenizer.supervision.cross_entropy import IGNORED_LABEL
 
 
 class _TokenIds(TypedDict):

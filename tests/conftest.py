@@ -173,6 +173,7 @@ def chat_server() -> Iterator[ChatServer]:
     server.close()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Plans for several workers: a file's tests stay together, and so do, first of all, those that share a launch.
 

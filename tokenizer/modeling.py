@@ -222,6 +222,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         """The encoder: at each position, in this order, pool, keep the SAE's source, apply the SAE, quantize."""
         config, encoder = self.config, self.encoder
         hidden = encoder.stem(input_features.to(encoder.conv1.weight.dtype))
+        # The strided convolution centres frame t on mel frame 2 t, so that is the one whose validity counts.
         mask = None if attention_mask is None else attention_mask[:, ::CONV_STRIDE]
         output = UniAudioTokenizerOutput()
         shallow, layer_inputs, is_pooled = None, [], False
@@ -229,12 +230,14 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         for position in range(len(encoder.layers) + 1):
             if position > 0:
                 layer_inputs.append(hidden)
+                # Made anew only where it changes, not for each layer: it may be [B, 1, T, T].
                 if bias_key != (encoder.is_causal(position), is_pooled):
                     bias_key = (encoder.is_causal(position), is_pooled)
                     bias = encoder.attention_bias(position, hidden, mask, is_pooled)
                 hidden = encoder.layers[position - 1](hidden, bias)
             if position == config.pooling_position:
                 hidden, mask, is_pooled = encoder.pool(hidden), encoder.pool_mask(mask), True
+                # A source in front of the pooling is pooled along, to add up with a target behind it.
                 shallow = None if shallow is None else encoder.pool(shallow)
             if position == config.encoder_residual_source_position:
                 shallow = hidden
@@ -246,6 +249,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
                     return output
                 if quantize:
                     hidden = self._quantize(hidden, mask, codes, example_ids, output)
+                # Added also without quantizing: layers behind see the same positions in both stages of training.
                 hidden = hidden + self.code_positions.weight[: hidden.shape[1]]
         output.frame_mask = None if mask is None else mask.bool()
         output.last_hidden_state = hidden if encoder.layer_norm is None else encoder.layer_norm(hidden)

@@ -25,12 +25,7 @@ def report(results: str, *, output: str | None = None, strict: bool = False, jso
     board = build_leaderboard(folder)
     beside = folder if folder.is_dir() else folder.parent
     pages = write_pages(board, output or beside / "leaderboard")
-    untraceable = [
-        f"{row.source}, {row.model}: {trace.problem}"
-        for row in board.untraceable
-        for trace in row.traces
-        if trace.problem is not None
-    ]
+    untraceable = board.trace_problems
     unread = [f"{file.path}: {file.reason}" for file in board.unread]
     summary = {"pages": [str(path) for path in pages], "results": board.num_results}
     if json:

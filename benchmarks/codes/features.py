@@ -73,6 +73,7 @@ def encode_clips(tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], sample_
         return ClipFeatures(codes, tokenizer.codebook_size, tokenizer.num_codebooks, {"histogram": histogram}, None)
     encoded = tokenizer.encode(list(waveforms), sample_rate, return_features=True)
     codes = [np.array(own, dtype=np.int64) for own in encoded.tolist()]
+    # float64: means over minutes of frames, and differences of numbers that nearly agree.
     features = [own.detach().cpu().double().numpy() for own in encoded.features or []]
     entries_VD = tokenizer.codebook.weight.detach().cpu().double().numpy()
     return ClipFeatures(

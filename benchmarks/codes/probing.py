@@ -174,7 +174,7 @@ def linear_probe(
     classes, numbers = _number_classes(train_features, train_labels, test_features, test_labels)
     inputs, targets = _float_matrix(train_features), torch.as_tensor(numbers)
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # whatever the caller draws next stays what it was
         torch.manual_seed(seed)
         model = nn.Sequential(nn.LayerNorm(inputs.shape[1]), nn.Linear(inputs.shape[1], len(classes)))
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
@@ -229,7 +229,9 @@ def judge(predictions: Sequence[Any], train_labels: Sequence[Any], test_labels: 
     """Counts how often predictions are right."""
     right = np.array([given == wanted for given, wanted in zip(predictions, test_labels, strict=True)])
     by_class = {label: right[[own == label for own in test_labels]].mean() for label in set(test_labels)}
+    # Of equally common classes the first by name: the figure must not depend on the order of a set.
     majority = max(sorted(set(train_labels), key=str), key=list(train_labels).count)
+    # One seed: the interval of the same replies is the same in every run.
     draws = np.random.default_rng(0).integers(len(right), size=(NUM_RESAMPLES, len(right)))
     low, high = np.quantile(right[draws].mean(axis=1), (0.025, 0.975))
     return ProbeResult(
@@ -294,7 +296,7 @@ def _number_classes(
             f"{shapes[0][0]} and {shapes[1][0]} clips have {len(train_labels)} and {len(test_labels)} labels; give "
             "each clip its own, and at least one clip to train and to test"
         )
-    classes = sorted(set(train_labels), key=str)
+    classes = sorted(set(train_labels), key=str)  # sets have another order in every process
     return classes, np.array([classes.index(label) for label in train_labels], dtype=np.int64)
 
 

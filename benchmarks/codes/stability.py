@@ -161,6 +161,8 @@ def _pairs(
         return _chunked(tokenizer, waveforms, clean, sample_rate, condition.amount)
     if condition.kind == "shift":
         return _shifted(tokenizer, waveforms, clean, sample_rate, condition.amount)
+    # A stream of draws for each condition and clip, so that neither depends on what else is asked for; crc32, because
+    # hash() of a text differs from process to process.
     degraded = [
         degrade(waveform, sample_rate, condition, np.random.default_rng([seed, zlib.crc32(condition.name.encode()), i]))
         for i, waveform in enumerate(waveforms)
@@ -191,7 +193,7 @@ def _shifted(
 ) -> list[_Pair]:
     """Clips without their beginning, against the codes that start nearest to the new one."""
     skipped = round(shift * sample_rate / tokenizer.frame_rate)
-    late = round(shift)
+    late = round(shift)  # a clip that starts half a code late or more begins nearer to the next code
     rests = [w[skipped:] if own.shape[1] > late else w[:0] for w, own in zip(waveforms, clean, strict=True)]
     pieces = [rest for rest in rests if len(rest)]
     codes = iter(_encode(tokenizer, pieces, sample_rate) if pieces else [])
@@ -262,6 +264,7 @@ def _share(counts: Sequence[_Count]) -> float | None:
 def _count(clean_KT: np.ndarray, other_KT: np.ndarray) -> _Count:
     length = min(clean_KT.shape[1], other_KT.shape[1])
     changed = clean_KT[:, :length] != other_KT[:, :length]
+    # jiwer aligns words: the codes of all codebooks at one time are one.
     reference, hypothesis = (["-".join(map(str, frame)) for frame in codes.T] for codes in (clean_KT, other_KT))
     edits = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
     return _Count(

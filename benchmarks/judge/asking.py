@@ -96,6 +96,7 @@ def read_verdict(text: str) -> int | None:
 
 def majority(votes: Sequence[int | None]) -> float | None:
     """What more than half of all votes say."""
+    # More than half of *all* votes, unreadable ones included: two of three, whatever the third says.
     value, count = Counter(votes).most_common(1)[0]
     return None if value is None or 2 * count <= len(votes) else float(value)
 

@@ -47,6 +47,16 @@ class Leaderboard:
         """Our rows whose predictions are missing or have changed."""
         return [row for table in self.tables for row in table.rows if not row.is_traceable]
 
+    @property
+    def trace_problems(self) -> list[str]:
+        """Why predictions behind our rows cannot be traced, with the file and the model of the row."""
+        return [
+            f"{row.source}, {row.model}: {trace.problem}"
+            for row in self.untraceable
+            for trace in row.traces
+            if trace.problem is not None
+        ]
+
 
 class _Rows:
     """Makes rows, and keeps what cannot be made into one."""

@@ -193,6 +193,7 @@ def _draw(
     mel = MelConfig()
     shown = {}
     for name, (waveform, rate) in (("original", original), ("reconstructed", reconstructed)):
+        # Padded to a window: a clip that is shorter has no spectrogram.
         beginning = resample(waveform[: round(PICTURE_SECONDS * rate)], rate, mel.sample_rate)
         shown[name] = F.pad(beginning, (0, max(0, mel.n_fft - len(beginning))))
     title = Path(source_name(result.source)).name

@@ -146,6 +146,7 @@ def synthesise(
         errors = []
         for attempt in range(attempts):
             try:
+                # crc32 is the same in every process, unlike hash(); 31 bits are what seeds of all generators take.
                 waveform, sample_rate = system.say(item, zlib.crc32(f"{seed} {item.id} {attempt}".encode()) % 2**31)
                 if not len(waveform):
                     raise ValueError("the model said nothing")

@@ -22,7 +22,7 @@ def now(device: torch.device) -> float:
 def in_turns(paths: dict[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, list[float]]:
     """Times each path ``rounds`` times, alternating, after one run of each that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in paths}
-    for number in range(rounds + 1):
+    for number in range(rounds + 1):  # the first round fills caches, allocates and compiles
         for name, run in paths.items():
             start = now(device)
             run()

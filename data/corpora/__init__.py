@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from .build import CORPORA, Corpus, build_corpus
 from .clips import Clip, CorpusError, load_manifest, save_manifest
-from .sample_corpus import load_sample_corpus
+from .sample_corpus import SAMPLE_FOLDER, load_sample_corpus
 
 __all__ = [
     "CORPORA",
+    "SAMPLE_FOLDER",
     "Clip",
     "Corpus",
     "CorpusError",

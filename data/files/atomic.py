@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
+import platform
+import re
 import secrets
 import shutil
 import stat
@@ -67,8 +70,8 @@ def atomic_folder(
     """Yields an empty folder that takes the place of ``target`` in one step when the block ends well.
 
     What the block writes is flushed to the disk first, and may be read by whoever may read the folder (libraries write
-    weights for their owner alone). If the block raises or the process is killed, ``target`` stays as it was; a killed
-    process leaves its hidden folder, ``.<name>.<random>.tmp``, behind.
+    weights for their owner alone). If the block raises or the process is killed, ``target`` stays as it was. The hidden
+    folder that a killed process leaves is removed by the next one on the same machine that writes ``target``.
 
     Args:
         target: the folder to make; its parents are made. A link is followed.
@@ -88,6 +91,7 @@ def atomic_folder(
     staging = _hidden_sibling(final, "tmp")
     with _named_errors(target):
         final.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(final)
         staging.mkdir()
     try:
         with _named_errors(target):
@@ -119,8 +123,9 @@ def atomic_entries(folder: str | os.PathLike[str], *, outdated: Sequence[str] = 
         with atomic_folder(final) as staging:
             yield staging
         return
-    staging = final / f".{secrets.token_hex(4)}.tmp"  # inside, hence on the same disk even if the folder is a mount
+    staging = _hidden_sibling(final / "entries", "tmp")  # inside, hence on the same disk even if the folder is a mount
     with _named_errors(folder):
+        _clear_leftovers(final / "entries")
         staging.mkdir()
     try:
         with _named_errors(folder):
@@ -153,12 +158,16 @@ def _named_errors(target: str | os.PathLike[str]) -> Iterator[None]:
 
 def _put_in_place(new: Path, final: Path, *, may_replace: bool) -> None:
     """Renames a file or folder; what was there is moved aside first and moved back if that fails."""
-    if not final.is_dir() or final.is_symlink():
-        if may_replace or not final.exists():
-            os.replace(new, final)  # over a file, in one step
-        return
     if not may_replace:
-        logger.info("%s was made by another process meanwhile; using that one", final)
+        try:
+            new.rename(final)
+        except OSError:
+            if not final.is_dir():
+                raise
+            logger.info("%s was made by another process meanwhile; using that one", final)
+        return
+    if not final.is_dir() or final.is_symlink():
+        os.replace(new, final)  # over a file, in one step
         return
     # A rename does not replace a folder that holds something: between the two renames there is none, for a moment.
     old = _hidden_sibling(final, "old.tmp")
@@ -172,7 +181,37 @@ def _put_in_place(new: Path, final: Path, *, may_replace: bool) -> None:
 
 
 def _hidden_sibling(path: Path, ending: str) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{ending}")
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(2)}.{ending}")
+
+
+def _machine() -> str:
+    """Short and without marks; process numbers mean something on one machine only."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _clear_leftovers(final: Path) -> None:
+    """Removes what killed processes of this machine left; of two renames it puts back the one that was half done."""
+    pattern = re.compile(rf"\.{re.escape(final.name)}\.{_machine()}-(\d+)-[0-9a-f]{{4}}\.(old\.)?tmp")
+    for entry in final.parent.iterdir():
+        match = pattern.fullmatch(entry.name)
+        if match is None or _is_running(int(match[1])):
+            continue
+        if match[2] and not final.exists():
+            os.replace(entry, final)
+        else:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _is_running(process_id: int) -> bool:
+    if os.name != "posix":
+        return True  # elsewhere asking would end it
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _open_and_flush(folder: Path) -> None:

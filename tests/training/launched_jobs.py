@@ -25,7 +25,7 @@ from torch.distributed import PrefixStore
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_CONFIGS = ROOT / "training" / "configs" / "accelerate"
-POLL_SECONDS = 0.01
+POLL_SECONDS = 0.05
 GRACE_SECONDS = 20  # for the other processes when one has failed: they may wait for it without end
 
 

@@ -172,6 +172,7 @@ class WaveformDecoderConfig:
         return config
 
 
+# Fields of this name hold a configuration of their own, at whatever depth.
 _SECTIONS = {
     "flow": FlowConfig,
     "vocoder": VocoderConfig,

@@ -22,7 +22,13 @@ MAX_PADDING = 0.1  # share by which the longest segment of a batch may exceed th
 CPU_BATCH_TOKENS = 400  # larger batches gain a CPU nothing: the matrices fill its cores, and leave its caches
 
 
-class WaveformEncoder(Protocol):
+class HasModules(Protocol):
+    """A module, or what has some."""
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+
+class WaveformEncoder(HasModules, Protocol):
     """What encoding needs of a model: :class:`~audiollm.tokenizer.UniAudioTokenizer` is one."""
 
     @property
@@ -36,13 +42,6 @@ class WaveformEncoder(Protocol):
     @property
     def codebook(self) -> Codebook: ...
     def pre_quantizer_features(self, input_features: Tensor, attention_mask: Tensor | None = None) -> Tensor: ...
-    def modules(self) -> Iterator[nn.Module]: ...
-
-
-class HasModules(Protocol):
-    """A module, or what has some."""
-
-    def modules(self) -> Iterator[nn.Module]: ...
 
 
 def encode_waveforms(

@@ -32,7 +32,7 @@ class ShortTimeFourier:
 
     def analyze(self, waveform_BN: Tensor, num_samples_B: Tensor | None = None) -> Tensor:
         """Returns real, then imaginary parts of the N // hop_length + 1 frames, ``[B, 2 C, F]``."""
-        half = self.n_fft // 2
+        half = self.n_fft // 2  # centred: frame f looks at half a window on either side of sample f * hop_length
         extended_BN = F.pad(waveform_BN[:, None], (half, half), mode="reflect")
         if num_samples_B is not None:
             # Reflect each row at its own end instead: sample N - 2 comes behind sample N - 1, and so on.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from audiollm.tokenizer.linear import linear
 
+IGNORED_LABEL = -100  # the target that cross-entropy leaves out, as torch's own does
 DEFAULT_CHUNK_SIZE = 256  # targets; with 51,865 tokens, 53 MB of float32 logits
 
 

@@ -19,10 +19,8 @@ from transformers.models.whisper.modeling_whisper import WhisperDecoderLayer
 from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
 from audiollm.tokenizer.linear import Linear, linear
 
-from .cross_entropy import DEFAULT_CHUNK_SIZE, cross_entropies
+from .cross_entropy import DEFAULT_CHUNK_SIZE, IGNORED_LABEL, cross_entropies
 from .text import ADDED_TOKENS, START_TOKENS, SapText
-
-IGNORED_LABEL = -100
 
 
 class DecoderLayer(WhisperDecoderLayer):

@@ -58,6 +58,7 @@ def bootstrap_difference(
     interval: Interval | None = mean_interval(differences, level=LEVEL, seed=seed)
     if interval is None:
         return None
+    # An interval that touches 0 says nothing: equal values on all items give one without width.
     beyond = interval.low > 0 or interval.high < 0
     return TestedDifference(
         "bootstrap, paired by item",

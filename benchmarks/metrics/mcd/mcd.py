@@ -72,12 +72,14 @@ class MelCepstralDistortion(evaluate.Metric):
 def _distortion(mel: MelSpectrogram, prediction: Tensor, reference: Tensor) -> float | None:
     if len(prediction) < mel.config.n_fft:
         return None
+    # The series is linear: of a difference of log spectra it is the difference of their series, at half the work.
     difference_CT = _cosine_series(mel.config.num_mels) @ (mel(prediction) - mel(reference))
     return 10 * math.sqrt(2) / math.log(10) * float(difference_CT.square().sum(dim=0).sqrt().mean())
 
 
 def _cosine_series(num_mels: int) -> Tensor:
     """Maps a log spectrum [M] to the c with log spectrum = c_0 + Σ c_k cos(π k (m + ½) / M), float32 [C, M]."""
+    # float64: angles of high orders lose digits in float32 before the cosine is taken.
     orders_C1 = torch.arange(1, NUM_COEFFICIENTS + 1, dtype=torch.float64)[:, None]
     angles_CM = torch.pi * orders_C1 * (torch.arange(num_mels) + 0.5) / num_mels
     return (2 / num_mels * angles_CM.cos()).float()

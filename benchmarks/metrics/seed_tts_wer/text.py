@@ -28,7 +28,7 @@ APOSTROPHE = "'"
 _REMOVED = str.maketrans("", "", (HANZI_PUNCTUATION + string.punctuation).replace(APOSTROPHE, ""))
 # The averaging step of the published scorer reads one utterance a line, with tabs between its fields.
 UNREADABLE_WHEN_AVERAGED = ("\t", "\n", "\r")
-HALF = 0.5
+HALF = 0.5  # the published step also gives the mean over utterances that are not worse than this
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def normalise(text: str, language: Language, *, keep_apostrophes: bool = True) -
     text = text.translate(_REMOVED)
     if not keep_apostrophes:
         text = text.replace(APOSTROPHE, "")
+    # Once, as published: of three spaces in a row two stay, and the empty piece between them counts in the ratios.
     text = text.replace("  ", " ")
     return text.lower() if language == "en" else " ".join(text)
 

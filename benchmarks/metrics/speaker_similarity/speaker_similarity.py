@@ -26,7 +26,7 @@ Returns:
     printed: mean and variance in the words of the published scorer, three decimals.
 """
 
-EPSILON = 1e-8  # shorter vectors are taken to be so long
+EPSILON = 1e-8  # shorter vectors are taken to be so long, as in torch's cosine_similarity
 
 
 class SpeakerSimilarity(evaluate.Metric):

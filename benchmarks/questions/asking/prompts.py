@@ -157,6 +157,7 @@ def asked_choices(item: QuestionItem, shuffle_options: int | None) -> tuple[str 
         return item.choices
     present = [position for position, choice in enumerate(item.choices) if choice is not None]
 
+    # Ranked by hashes, not shuffled by a generator: the order is the same on every machine and for any subset.
     def rank(position: int) -> bytes:
         return hashlib.sha256(f"{shuffle_options}\n{item.id}\n{position}".encode()).digest()
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 NUM_RESAMPLES = 10_000
-_VALUES_AT_A_TIME = 1 << 22
+_VALUES_AT_A_TIME = 1 << 22  # 32 MiB of float64; resamples of a million items would need 80 GB at once
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def mean_interval(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> I
     per_round = max(1, _VALUES_AT_A_TIME // values_N.size)
     means = [
         values_N[random.integers(0, values_N.size, (min(per_round, NUM_RESAMPLES - start), values_N.size))].mean(axis=1)
-        for start in range(0, NUM_RESAMPLES, per_round)
+        for start in range(0, NUM_RESAMPLES, per_round)  # one generator: the rounds draw on from each other
     ]
     return _percentiles(np.concatenate(means), level, seed)
 

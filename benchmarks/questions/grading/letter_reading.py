@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 _OUTER_MARKS = (",", ".", "!", "?", ";", ":", "'")
 _BRACKETED = {letter: f"({letter})" for letter in string.ascii_uppercase}
 _ALONE = {letter: f" {letter} " for letter in string.ascii_uppercase}
+# Also found at the end of a word, as in "USA ": the published parser does so, and its figures include it.
 _BEFORE_BLANK = {letter: f"{letter} " for letter in string.ascii_uppercase}
 _DOTTED = {letter: f"{letter}." for letter in string.ascii_uppercase}
 _LONG_REPLY = 5  # words; a longer one may name an option by its text
@@ -35,6 +36,7 @@ def letter_of_option(reply: str, choices: Sequence[str]) -> str | None:
     if bracketed := _first_found(text, letters, (_BRACKETED,)):
         return _last(bracketed, lambda letter: text.rfind(f"({letter})"))
     if bare := _first_found(text, letters, (_BEFORE_BLANK, _DOTTED)):
+        # A letter that does not stand alone has the position -1 here: the published order of preference.
         return _last(bare, lambda letter: text.rfind(f" {letter} "))
     if len(text.split()) <= _LONG_REPLY:
         return None
@@ -52,7 +54,7 @@ def letter_at_an_end(reply: str) -> str | None:
     """
     if reply[:1] in set("ABCD"):
         return reply[0]
-    if len(reply) > 1 and reply[-2] in "ABCD":
+    if len(reply) > 1 and reply[-2] in "ABCD":  # "(B)" and "B." end in a mark
         return reply[-2]
     return None
 

@@ -19,8 +19,10 @@ from audiollm.data.audio.pitch import fundamental_frequency
 from audiollm.data.audio.reading import load_audio, resample
 from audiollm.data.audio.writing import wav_bytes
 from audiollm.data.chat.base import ChatMessage, ChatModel
+from audiollm.data.chat.opening import open_chat_model
 from audiollm.data.voices.attributes import CLOSED_VALUES
 from audiollm.tokenizer.checkpoints.fingerprint import weights_fingerprint
+from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 
 JUDGED = ("gender", "age", "emotion")
 SAMPLE_RATE = 16000  # Hz
@@ -57,8 +59,6 @@ class SapTokenizerJudge:
     """
 
     def __init__(self, folder: str, *, max_new_tokens: int = 320) -> None:
-        from audiollm.tokenizer.supervision.model import SupervisedTokenizer
-
         self._model = SupervisedTokenizer.from_pretrained(folder).eval()
         # Checkpoints of different runs have folders of one name.
         self.name = f"SAP decoder of {folder}, weights {weights_fingerprint(self._model.state_dict())[:12]}"
@@ -127,8 +127,6 @@ def open_judge(source: str) -> AttributeJudge:
             a chat model that hears.
     """
     if source.startswith(("http://", "https://", "hf:")):
-        from audiollm.data.chat.opening import open_chat_model
-
         url, _, model = source.partition("#")
         return ChatJudge(open_chat_model(url, model or None, hears=True))
     return SapTokenizerJudge(source)

@@ -22,7 +22,7 @@ from audiollm.data.packages import Package
 
 SAMPLE_RATE = 16000  # Hz
 WINDOW_SECONDS = 9.01
-WINDOW_SAMPLES = 144160
+WINDOW_SAMPLES = 144160  # 9.01 s
 # Coefficients of the published fit from the network's outputs to listeners' ratings, highest power first.
 _FITS = {
     "signal": (-0.08397278, 1.22083953, 0.0052439),
@@ -54,6 +54,7 @@ class Dnsmos:
                 "predictor"
             ) from error
         options = runtime.SessionOptions()
+        # onnxruntime takes all cores unless told; it does not read the variable itself.
         options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
         self._session: Any = runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
@@ -78,6 +79,7 @@ class Dnsmos:
             return None
         while len(speech) < WINDOW_SAMPLES:
             speech = np.concatenate([speech, speech])
+        # As published: seconds are floored before the window is taken off, so that a last window may not be looked at.
         num_windows = max(1, int(math.floor(len(speech) / SAMPLE_RATE) - WINDOW_SECONDS) + 1)
         windows = (speech[start : start + WINDOW_SAMPLES] for start in range(0, num_windows * SAMPLE_RATE, SAMPLE_RATE))
         outputs = [self._session.run(None, {self._input: window[None]})[0][0] for window in windows]

@@ -216,6 +216,7 @@ def mean_and_count(values: Sequence[float | None]) -> dict[str, Any]:
     average = sum(there) / len(there)
     return {
         "mean": average,
+        # Of the population, not of a sample: as the published scorer of voices prints it.
         "variance": sum((value - average) ** 2 for value in there) / len(there),
         "n": len(there),
     }

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from audiollm.data.plugins import PluginNames
 
+from .dnsmos import load_dnsmos
+
 DEFAULT_PREDICTOR = "dnsmos"
 
 
@@ -33,8 +35,6 @@ class MosPredictor(Protocol):
 
 
 def _load_dnsmos(device: str) -> MosPredictor:
-    from .dnsmos import load_dnsmos  # others need no onnxruntime
-
     return load_dnsmos()
 
 

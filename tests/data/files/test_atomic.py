@@ -2,6 +2,9 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 from safetensors import SafetensorError
@@ -194,3 +197,43 @@ def test_entries_replace_their_namesakes_and_leave_the_rest(tmp_path):
         assert "model-00001.safetensors" in os.listdir(target)
     assert _tree(target) == {"README.md": "mine", "model.safetensors": "whole", "inner": None, "inner/new": "new"}
     assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("make", [atomic_folder, atomic_entries])
+def test_what_a_killed_process_left_is_gone_after_the_next_write(tmp_path, make):
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "a").write_text("old")
+    code = (
+        f"import os, sys; from audiollm.data.files.atomic import *; block = {make.__name__}(sys.argv[1]); "
+        "folder = block.__enter__(); (folder / 'a').write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(target)]).returncode == -signal.SIGKILL
+    assert (target / "a").read_text() == "old"
+    assert len(list(tmp_path.rglob("*.tmp"))) == 1
+    with make(target) as ours, make(target) as others:  # of living processes nothing is taken
+        (ours / "a").write_text("new")
+        (others / "b").write_text("new")
+    assert (target / "a").read_text() == "new"
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_folder_that_was_moved_aside_when_its_process_was_killed_comes_back(tmp_path):
+    target = tmp_path / "target"
+    code = (
+        "import os, sys; from audiollm.data.files import atomic; rename = os.replace; "
+        "os.replace = lambda *names: (rename(*names), os.kill(os.getpid(), 9))\n"
+        "with atomic.atomic_folder(sys.argv[1]) as folder: (folder / 'a').write_text('new')"
+    )
+    target.mkdir()
+    (target / "a").write_text("old")
+    assert subprocess.run([sys.executable, "-c", code, str(target)]).returncode == -signal.SIGKILL
+    assert not target.exists()
+
+    def fail():
+        with atomic_folder(target):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert _tree(tmp_path) == {"target": None, "target/a": "old"}

@@ -1,4 +1,4 @@
-"""Reads the HyperPyYAML of released waveform decoders without ever executing what it asks for.
+"""The HyperPyYAML of released waveform decoders, read without ever executing what it asks for.
 
 In that dialect a tag such as ``!new:package.Class`` asks for an object to be made. Nothing is made here: a tag found in
 a closed list of class names is remembered as a name beside the plain values under it (:class:`Part`), ``!ref <name>``
