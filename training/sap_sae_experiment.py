@@ -27,7 +27,7 @@ import torch
 from audiollm.data.files.json_document import write_json
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.program import ProgramError, run_program
-from audiollm.training.audio_tokenizer.start import MODEL_FOLDER
+from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.record import git_revision, package_versions
 from audiollm.training.recipes.launching import TRAINING, console, open_recipe_folder, run_logged
 from audiollm.training.recipes.sap_sae.data import ExperimentData, build_data, read_data

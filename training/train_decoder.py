@@ -19,9 +19,10 @@ from audiollm.training.decoder.clips import ClipFormat
 from audiollm.training.decoder.columns import speaker_column
 from audiollm.training.decoder.config import DecoderTrainingConfig
 from audiollm.training.decoder.flow.trainer import FlowTrainer
-from audiollm.training.decoder.parts import MODEL_FOLDER, load_part
+from audiollm.training.decoder.parts import load_part
 from audiollm.training.decoder.shards import Column, DecoderItems, prepare_items
 from audiollm.training.decoder.vocoder.trainer import VocoderTrainer, vocoder_columns
+from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_data_parallel
 from audiollm.training.loop.prefetching import Prefetched
 from audiollm.training.loop.run import RunSummary, open_run_folder, running, start_run

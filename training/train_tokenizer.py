@@ -26,7 +26,6 @@ from audiollm.training.audio_tokenizer.monitor import TokenizerMonitor
 from audiollm.training.audio_tokenizer.plots import draw_run
 from audiollm.training.audio_tokenizer.records import TokenizerRecords
 from audiollm.training.audio_tokenizer.start import (
-    MODEL_FOLDER,
     initialise_codebook,
     learning_rates_of,
     load_start,
@@ -36,6 +35,7 @@ from audiollm.training.audio_tokenizer.start import (
     warm_start_on,
 )
 from audiollm.training.audio_tokenizer.trainer import TokenizerObjective, TokenizerUpdater, UpdateReader
+from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_accumulating
 from audiollm.training.loop.optimizer import adamw_by_part
 from audiollm.training.loop.prefetching import Prefetched

@@ -21,7 +21,7 @@ from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.decoder.clips import ClipFormat
-from audiollm.training.decoder.config import DecoderTrainingConfig, FlowSettings
+from audiollm.training.decoder.config import DecoderTrainingConfig, FlowTrainingSettings
 from audiollm.training.decoder.flow.batches import make_pass
 from audiollm.training.decoder.flow.trainer import embedding_from_codebook
 from audiollm.training.decoder.parts import join_decoder, load_part
@@ -49,7 +49,7 @@ def assert_near(first: Path, second: Path) -> None:
 def test_a_run_learns_and_leaves_a_complete_record(make_decoder_config, decoder_corpus, tmp_path):
     config = make_decoder_config(
         eval_data=str(decoder_corpus.dev), eval_every=60, eval_clips=3, save_every=60, max_steps=120,
-        flow=FlowSettings(ema_decay=0.9),
+        flow=FlowTrainingSettings(ema_decay=0.9),
     )  # fmt: skip
     summary = train(config)
     run = tmp_path / "run"
@@ -93,7 +93,7 @@ def test_evaluations_with_a_vocoder_leave_sounds_and_their_distances(
 ):
     WaveformDecoder(decoder_parts.tiny_decoder()).save_pretrained(tmp_path / "other")
     settings = {"eval_data": str(decoder_corpus.dev), "eval_clips": 2, "max_steps": 1}
-    summary = train(make_decoder_config(flow=FlowSettings(eval_vocoder=str(tmp_path / "other")), **settings))
+    summary = train(make_decoder_config(flow=FlowTrainingSettings(eval_vocoder=str(tmp_path / "other")), **settings))
     assert summary.evaluation.keys() == {"event", "step", "loss", "mel_distance", "mcd", "sound_mel_distance"}
     folder = tmp_path / "run" / "evaluation" / "step_000001"
     result = json.loads((folder / "metrics.json").read_text())
@@ -107,12 +107,14 @@ def test_evaluations_with_a_vocoder_leave_sounds_and_their_distances(
     train(make_decoder_config(resume="latest", **settings))
     with pytest.raises(ValueError, match="nowhere"):
         train(
-            make_decoder_config(flow=FlowSettings(eval_vocoder=str(tmp_path / "nowhere")), resume="latest", **settings)
+            make_decoder_config(
+                flow=FlowTrainingSettings(eval_vocoder=str(tmp_path / "nowhere")), resume="latest", **settings
+            )
         )
 
 
 def test_the_saved_model_is_the_average_and_not_the_last_update(make_decoder_config, tmp_path):
-    train(make_decoder_config(flow=FlowSettings(ema_decay=0.9)))
+    train(make_decoder_config(flow=FlowTrainingSettings(ema_decay=0.9)))
     checkpoint = tmp_path / "run" / "checkpoints" / "step_000006"
     last = load_file(checkpoint / "weights.safetensors")
     averages = torch.load(checkpoint / "ema.pt", weights_only=True)["averages"]
@@ -169,7 +171,7 @@ def test_resuming_a_different_run_lists_every_difference(make_decoder_config, tm
     train(make_decoder_config(max_steps=2))
     with pytest.raises(ValueError, match=r"already holds a run.*--resume latest"):
         train(make_decoder_config(max_steps=2))
-    changed = FlowSettings(ema_decay=0.5)
+    changed = FlowTrainingSettings(ema_decay=0.5)
     with pytest.raises(ResumeError) as error:
         train(make_decoder_config(max_steps=3, frames_per_update=500, flow=changed, resume="latest", log_every=2))
     for line in ("frames_per_update: 400 → 500", "total_steps: 2 → 3", "flow.ema_decay: 0.999 → 0.5"):
@@ -288,10 +290,13 @@ def test_speaker_vectors_of_another_size_are_named(make_decoder_config, decoder_
         ({"frames_per_update": 0}, "frames_per_update=0"),
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
         ({"eval_every": 3}, "eval_every needs eval_data"),
-        ({"flow": FlowSettings(eval_vocoder="x")}, "flow.eval_vocoder needs eval_data"),
+        ({"flow": FlowTrainingSettings(eval_vocoder="x")}, "flow.eval_vocoder needs eval_data"),
         ({"num_epochs": None, "max_steps": None}, "neither num_epochs nor max_steps"),
         ({"min_seconds": 20.0}, "min_seconds=20.0 is above max_seconds=10.0"),
-        ({"model": "vocoder", "flow": FlowSettings(ema_decay=0.5)}, "flow.ema_decay has no effect with model: vocoder"),
+        (
+            {"model": "vocoder", "flow": FlowTrainingSettings(ema_decay=0.5)},
+            "flow.ema_decay has no effect with model: vocoder",
+        ),
         ({"train_data": ""}, "train_data is empty"),
     ],
 )

@@ -12,11 +12,11 @@ from torch import nn
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.modeling import AudioLLM
+from audiollm.training.loop.config import MODEL_FOLDER
 
 from .config import LoRASettings, SFTConfig
 
 EXTENDED_FOLDER = "extended"
-MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
 
 

@@ -19,6 +19,7 @@ from audiollm.data.pretrained.whisper import whisper_from_package
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.quantizer.codebook import Codebook
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
+from audiollm.training.loop.config import MODEL_FOLDER
 
 from .config import QUANTIZER_SETTINGS, TokenizerSettings, TokenizerTrainingConfig, settings_given
 from .records import TokenizerRecords
@@ -26,7 +27,6 @@ from .warm_start import warm_start
 
 logger = get_logger(__name__)
 
-MODEL_FOLDER = "model"
 START_CLIPS = 48  # that the norm of a fresh SAE is fitted on
 WHISPER_PACKAGES = ("whisper-tiny.en", "whisper-base")
 # Settings whose names are those of SupervisedTokenizer.from_whisper.

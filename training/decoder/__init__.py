@@ -5,7 +5,7 @@ share), ``flow`` and ``vocoder`` (one trainer each), ``parts`` (what runs leave,
 ``validation`` (what its sound is worth).
 """
 
-from .config import DecoderTrainingConfig, FlowSettings, VocoderSettings
+from .config import DecoderTrainingConfig, FlowTrainingSettings, VocoderTrainingSettings
 from .parts import join_decoder
 
-__all__ = ["DecoderTrainingConfig", "FlowSettings", "VocoderSettings", "join_decoder"]
+__all__ = ["DecoderTrainingConfig", "FlowTrainingSettings", "VocoderTrainingSettings", "join_decoder"]

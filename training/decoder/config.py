@@ -12,7 +12,7 @@ from audiollm.training.loop.config import RunConfig, require_eval_data, require_
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowSettings:
+class FlowTrainingSettings:
     """Settings of the flow model's training alone."""
 
     initialise_embedding: bool = True
@@ -45,7 +45,7 @@ class FlowSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VocoderSettings:
+class VocoderTrainingSettings:
     """Settings of the vocoder's training alone."""
 
     segment_frames: int = 32
@@ -181,10 +181,10 @@ class DecoderTrainingConfig(RunConfig):
     """Speech recognizer that reads the made clips at each evaluation: a folder, a Hub id, or ``whisper-tiny.en`` or
     ``whisper-base`` from a package index. None: no word error rate."""
 
-    flow: FlowSettings = field(default_factory=FlowSettings)
+    flow: FlowTrainingSettings = field(default_factory=FlowTrainingSettings)
     """Only with ``model: flow``."""
 
-    vocoder: VocoderSettings = field(default_factory=VocoderSettings)
+    vocoder: VocoderTrainingSettings = field(default_factory=VocoderTrainingSettings)
     """Only with ``model: vocoder``."""
 
     def __post_init__(self) -> None:

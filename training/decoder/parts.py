@@ -18,10 +18,9 @@ from audiollm.data.files.atomic import atomic_folder
 from audiollm.data.files.json_document import write_json
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
 from audiollm.tokenizer.decoder.model import WaveformDecoder
+from audiollm.training.loop.config import MODEL_FOLDER
 
 Part = Literal["flow", "vocoder"]
-
-MODEL_FOLDER = "model"
 
 
 def save_part(folder: Path, part: Part, config: WaveformDecoderConfig, state: dict[str, Tensor]) -> None:

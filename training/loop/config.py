@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
+MODEL_FOLDER = "model"  # in a run's folder: the trained model
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:

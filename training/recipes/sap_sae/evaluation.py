@@ -33,8 +33,8 @@ from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training.audio_tokenizer.evaluation import evaluate_tokenizer
 from audiollm.training.audio_tokenizer.records import TokenizerRecords
-from audiollm.training.audio_tokenizer.start import MODEL_FOLDER
 from audiollm.training.audio_tokenizer.targets import parse_targets
+from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.record import read_metrics
 from audiollm.training.recipes.gates import has_gate, mean_gate_of_clips, mean_gate_of_mixes
 from audiollm.training.recipes.sap_sae.data import (

@@ -19,7 +19,7 @@ from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.tokenizer.decoder.vocoder.source import HarmonicSource
 from audiollm.training.decoder.base import DecoderRun
 from audiollm.training.decoder.clips import ClipFormat
-from audiollm.training.decoder.config import VocoderSettings
+from audiollm.training.decoder.config import VocoderTrainingSettings
 from audiollm.training.decoder.parts import load_part
 from audiollm.training.decoder.vocoder.segments import SegmentOrder, cut_segment, make_pass
 from audiollm.training.decoder.vocoder.trainer import VocoderTrainer
@@ -43,8 +43,8 @@ def make_vocoder_config(make_decoder_config):
     """A config of a few short updates of the vocoder; settings of the vocoder are keywords too."""
 
     def make(**changes):
-        own = {entry.name for entry in dataclasses.fields(VocoderSettings)}
-        settings = VocoderSettings(**SMALL | {name: changes.pop(name) for name in list(changes) if name in own})
+        own = {entry.name for entry in dataclasses.fields(VocoderTrainingSettings)}
+        settings = VocoderTrainingSettings(**SMALL | {name: changes.pop(name) for name in list(changes) if name in own})
         common = {"frames_per_update": 32, "frames_per_pass": 32, "learning_rate": 2e-3, "max_grad_norm": None}
         return make_decoder_config(model="vocoder", vocoder=settings, **(common | changes))
 
@@ -164,13 +164,13 @@ def test_settings_that_cannot_work_are_refused(make_vocoder_config, decoder_corp
         ({"discriminator_learning_rate": math.inf}, r"discriminator_learning_rate=inf"),
     ):
         with pytest.raises(ValueError, match=message):
-            VocoderSettings(**wrong)
-    VocoderSettings(periods=(), spectrogram_resolutions=(), discriminator_start=None)
+            VocoderTrainingSettings(**wrong)
+    VocoderTrainingSettings(periods=(), spectrogram_resolutions=(), discriminator_start=None)
 
 
 def test_the_flow_models_training_refuses_the_vocoders_settings(make_decoder_config):
     with pytest.raises(ValueError, match=r"vocoder.segment_frames has no effect with model: flow"):
-        make_decoder_config(vocoder=VocoderSettings(segment_frames=8))
+        make_decoder_config(vocoder=VocoderTrainingSettings(segment_frames=8))
 
 
 class Ramps:
