@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,18 +136,17 @@ def in_two_processes() -> Callable[[Callable[[int, Path], None], Path], None]:
     """Runs ``function(rank, folder)`` in two processes of one gloo group; an exception in either fails the test."""
 
     def run(function: Callable[[int, Path], None], folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        # They meet at a file: a port that is free now may be taken a moment later. A new name, as the file stays.
+        store = str(folder / f"store-{secrets.token_hex(4)}")
         # fork: a spawned process could not import the test module.
-        mp.start_processes(run_rank, args=(port, function, folder), nprocs=2, start_method="fork")
+        mp.start_processes(run_rank, args=(store, function, folder), nprocs=2, start_method="fork")
 
     return run
 
 
-def run_rank(rank: int, port: int, function: Callable[[int, Path], None], folder: Path) -> None:
+def run_rank(rank: int, store: str, function: Callable[[int, Path], None], folder: Path) -> None:
     torch.set_num_threads(1)  # the parent's thread pool does not survive the fork
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     function(rank, folder)
     dist.barrier()
     dist.destroy_process_group()

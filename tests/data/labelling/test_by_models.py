@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,13 @@ def corpus(tmp_path: Path) -> Path:
 def labeller(server: Any, *, retries: int = 1, captioner: bool = True, **settings: Any) -> ModelLabeller:
     model = EndpointModel(server.url, settings=EndpointSettings(max_retries=retries))
     return ModelLabeller(model, model if captioner else None, ModelLabelling(**settings))
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def label(corpus: Path, server: Any, **options: Any) -> list[dict[str, Any]]:
@@ -298,9 +307,14 @@ def test_another_model_or_prompt_does_not_go_on_with_an_output(corpus: Path, cha
 
 
 def test_requests_run_side_by_side_up_to_the_limit(corpus: Path, chat_server: Any) -> None:
-    chat_server.answer = answer
-    for _ in range(6):
-        chat_server.misbehave(seconds=0.5)
+    meeting = threading.Barrier(3)
+
+    def answer_three_at_once(request: dict[str, Any]) -> str:
+        if len(request["messages"]) == 1:  # the captions of six clips: none comes before two others are asked for
+            meeting.wait(300)
+        return answer(request)
+
+    chat_server.answer = answer_three_at_once
     label(corpus, chat_server, concurrency=3)
     assert chat_server.most_open == 3
 
@@ -383,18 +397,24 @@ def test_a_killed_run_goes_on_without_asking_twice(corpus: Path, chat_server: An
     output = corpus.with_name("killed.jsonl")
     partial = output.with_name("killed.jsonl.partial")
     chat_server.requests.clear()
-    chat_server.answer = lambda request: (time.sleep(0.2), answer(request))[1]
+    dead = threading.Event()
+
+    def answer_two_clips(request: dict[str, Any]) -> str:
+        if len(chat_server.requests) > 4:  # two requests a clip; the third clip's are answered when nobody waits
+            dead.wait(300)
+        return answer(request)
+
+    chat_server.answer = answer_two_clips
     process = subprocess.Popen([sys.executable, "-c", KILLED, chat_server.url, str(corpus), str(output)])
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (partial.exists() and partial.read_bytes().count(b"\n") >= 2):
-        time.sleep(0.02)
+    wait_until(lambda: partial.exists() and partial.read_bytes().count(b"\n") >= 2 and len(chat_server.requests) == 5)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     num_done = partial.read_bytes().count(b"\n")
-    assert 2 <= num_done < 6
+    assert num_done == 2
     with open(partial, "ab") as file:
         file.write(b'{"id": "half a rec')  # what a process leaves that dies while writing
-    time.sleep(0.5)  # the server finishes what the dead process had asked
+    dead.set()
+    wait_until(lambda: chat_server.num_open == 0)
     chat_server.requests.clear()
     report = label_corpus(corpus, output, labeller(chat_server), progress=False)
     assert report.resumed == num_done

@@ -73,7 +73,7 @@ def wait_for(children: list[int]) -> list[int]:
 
 def kill_after(job: dict[str, Any], children: list[int]) -> None:
     """Waits until the logs have grown so far, and kills."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         logs = Path(job["output"]).glob("predictions.rank*.jsonl")
         if sum(log.read_bytes().count(b"\n") for log in logs) >= job["after_lines"]:
