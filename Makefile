@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # A worker per core; each file's tests stay together, launches first. `make unit PARALLEL=` runs them in one process.
-PARALLEL ?= -n auto --dist loadgroup --no-loadscope-reorder
+PARALLEL ?= -n auto --dist loadfile --no-loadscope-reorder
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 

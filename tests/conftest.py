@@ -173,13 +173,6 @@ def chat_server() -> Iterator[ChatServer]:
     server.close()
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Plans for several workers: a file's tests stay together, and so do, first of all, those that share a launch.
-
-    Only with ``--dist loadgroup`` of pytest-xdist. Launches come first since they take longest.
-    """
-    for item in items:
-        shares_a_launch = "launches" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("launches" if shares_a_launch else item.nodeid.split("::")[0]))
+    """Puts what shares a launch first: it takes longest, and the other workers do the rest meanwhile."""
     items.sort(key=lambda item: "launches" not in getattr(item, "fixturenames", ()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -39,7 +40,7 @@ from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.signal.mel import MelConfig
 from audiollm.training.audio_llm.config import SFTConfig
 from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
-from audiollm.training.decoder.config import DecoderTrainingConfig
+from audiollm.training.decoder.config import DecoderTrainingConfig, VocoderTrainingSettings
 
 from .launched_jobs import Launches
 
@@ -223,6 +224,28 @@ def make_decoder_config(decoder_corpus: DecoderCorpus, tmp_path: Path) -> Callab
             "learning_rate": 1e-2,
         }
         return DecoderTrainingConfig(**(settings | changes))
+
+    return make
+
+
+# Four segments of eight frames (93 ms) per update.
+SMALL_VOCODER = {
+    "segment_frames": 8, "resolutions": (256, 512), "periods": (2, 3), "period_channels": 2,
+    "spectrogram_resolutions": (256,), "spectrogram_channels": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_vocoder_config(make_decoder_config):
+    """A config of a few short updates of the vocoder; settings of the vocoder are keywords too."""
+
+    def make(**changes):
+        own = {entry.name for entry in dataclasses.fields(VocoderTrainingSettings)}
+        settings = VocoderTrainingSettings(
+            **SMALL_VOCODER | {name: changes.pop(name) for name in list(changes) if name in own}
+        )
+        common = {"frames_per_update": 32, "frames_per_pass": 32, "learning_rate": 2e-3, "max_grad_norm": None}
+        return make_decoder_config(model="vocoder", vocoder=settings, **(common | changes))
 
     return make
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -29,3 +30,32 @@ def assert_same_weights(first: Path, second: Path) -> None:
     assert one.keys() == other.keys()
     for name, tensor in one.items():
         assert torch.equal(tensor, other[name]), name
+
+
+def assert_near_flow(first: Path, second: Path) -> None:
+    for line, other in zip(metrics_of(first), metrics_of(second), strict=True):
+        assert line.pop("event") == other.pop("event")
+        assert line == pytest.approx(other, rel=1e-3)
+    for name, tensor in weights_of(first, "flow.safetensors").items():
+        torch.testing.assert_close(tensor, weights_of(second, "flow.safetensors")[name], rtol=1e-3, atol=1e-4)
+
+
+def checkpoint_of(run: Path, step: int) -> dict[str, torch.Tensor]:
+    """Everything that was trained: the vocoder and the discriminators."""
+    folder = run / "checkpoints" / f"step_{step:06d}"
+    weights = load_file(folder / "weights.safetensors")
+    if (folder / "discriminators.pt").exists():
+        judges = torch.load(folder / "discriminators.pt", weights_only=True)
+        weights |= {f"discriminators.{name}": tensor for name, tensor in judges.items()}
+    return weights
+
+
+def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert [name for name, tensor in first.items() if not torch.equal(tensor, second[name])] == []
+
+
+def assert_near_vocoder(first: Path, second: Path) -> None:
+    for line, other in zip(metrics_of(first), metrics_of(second), strict=True):
+        assert line.pop("event") == other.pop("event")
+        assert line == pytest.approx(other, rel=2e-3, abs=1e-4)

@@ -31,19 +31,12 @@ from audiollm.training.loop.record import config_as_json
 from audiollm.training.train_decoder import train
 
 from . import finished_runs
+from .finished_runs import assert_near_flow as assert_near
 from .finished_runs import metrics_of
 
 weights_of = functools.partial(finished_runs.weights_of, name="flow.safetensors")
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def assert_near(first: Path, second: Path) -> None:
-    for line, other in zip(metrics_of(first), metrics_of(second), strict=True):
-        assert line.pop("event") == other.pop("event")
-        assert line == pytest.approx(other, rel=1e-3)
-    for name, tensor in weights_of(first).items():
-        torch.testing.assert_close(tensor, weights_of(second)[name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_learns_and_leaves_a_complete_record(make_decoder_config, decoder_corpus, tmp_path):
@@ -333,40 +326,3 @@ def test_user_errors_end_in_one_message_and_no_traceback(capfd, tmp_path):
     last_line = capfd.readouterr().err.splitlines()[-1]
     assert last_line.startswith("train_decoder: error: ")
     assert "none.jsonl" in last_line
-
-
-@pytest.mark.multiprocess
-def test_two_processes_equal_one_and_resume(make_decoder_config, decoder_corpus, launches, tmp_path):
-    settings = {"eval_data": str(decoder_corpus.dev), "eval_every": 3, "eval_clips": 3, "save_every": 3}
-    train(make_decoder_config(output_dir=str(tmp_path / "alone"), **settings))
-    config = make_decoder_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
-    launch(config, tmp_path)
-    assert json.loads((tmp_path / "both" / "run.json").read_text())["launch"] == {"mode": "ddp", "num_processes": 2}
-    assert_near(tmp_path / "alone", tmp_path / "both")
-    for line, expected in zip(
-        metrics_of(tmp_path / "both", "eval"), metrics_of(tmp_path / "alone", "eval"), strict=True
-    ):
-        assert line["loss"] == pytest.approx(expected["loss"], rel=1e-3)
-        assert line["mel_distance"] == pytest.approx(expected["mel_distance"], rel=1e-2)
-
-    straight, weights = metrics_of(tmp_path / "both"), weights_of(tmp_path / "both")
-    middle = str(tmp_path / "both" / "checkpoints" / "step_000003")
-    ended = launches.run("ddp", "training/train_decoder.py", dataclasses.replace(config, resume=middle))
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert metrics_of(tmp_path / "both") == straight
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in weights_of(tmp_path / "both").items())
-
-
-def launch(config, folder: Path) -> None:
-    """As users launch it; the other tests share a launch."""
-    path = folder / "run.json"
-    path.write_text(json.dumps(dataclasses.asdict(config)))
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
-    command = [*accelerate, "--config_file", str(ROOT / "training" / "configs" / "accelerate" / "ddp.yaml")]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
-    ended = subprocess.run(
-        [*command, "training/train_decoder.py", "--config", str(path)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr[-3000:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import json
@@ -34,7 +33,7 @@ from audiollm.training.loop import checkpoints as checkpointing
 from audiollm.training.loop import run as run_start
 from audiollm.training.loop.errors import DataError, NonFiniteLossError
 from audiollm.training.loop.record import config_as_json
-from audiollm.training.train_tokenizer import flat_numbers, train
+from audiollm.training.train_tokenizer import train
 
 from .finished_runs import metrics_of
 
@@ -439,29 +438,3 @@ def test_half_a_line_of_metrics_is_forgotten(make_tokenizer_config: Any, tmp_pat
         file.write('{"event": "train", "step": 3, "lo')
     train(make_tokenizer_config(resume="latest", **settings))
     assert_same_run(tmp_path / "run", tmp_path / "straight")
-
-
-# ---------------------------------------------------------------------------------------------------- uneven processes
-
-
-@pytest.mark.multiprocess
-@pytest.mark.parametrize("num_clips", [1, 3])
-def test_processes_with_less_to_do_than_others_or_nothing_at_all(
-    make_tokenizer_config: Any, tokenizer_corpus: Any, launches: Any, tmp_path: Path, num_clips: int
-) -> None:
-    """One or three clips, in the data, in every update and held out: the second process has one less, or none."""
-    few = tokenizer_corpus.folder / f"few_{num_clips}.jsonl"
-    few.write_text("".join(line + "\n" for line in tokenizer_corpus.train.read_text().splitlines()[:num_clips]))
-    settings = {
-        "train_data": str(few), "eval_data": str(few), "eval_every": 2, "eval_samples": num_clips, "max_steps": 4,
-        "global_batch_size": num_clips, "micro_batch_size": 1, "save_every": 2,
-        "audio_tokenizer": dataclasses.replace(SETTINGS, dropout=0.0, codebook_size=8),
-    }  # fmt: skip
-    train(make_tokenizer_config(output_dir=str(tmp_path / "alone"), **settings))
-    config = make_tokenizer_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
-    ended = launches.run("ddp", "training/train_tokenizer.py", config)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    alone, both = metrics_of(tmp_path / "alone", None), metrics_of(tmp_path / "both", None)
-    assert [line["event"] for line in both] == [line["event"] for line in alone]
-    for line, expected in zip(both, alone, strict=True):
-        assert flat_numbers(line) == pytest.approx(flat_numbers(expected), rel=2e-3, abs=1e-5)

@@ -1,88 +1,23 @@
-"""The shipped launch configurations, run for real with two processes, and the launches that must be refused."""
+"""The launches that must be refused."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 
-from audiollm.modeling import AudioLLM
-from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
+from audiollm.training.audio_llm.config import SFTConfig
 from audiollm.training.loop.errors import LaunchError
 from audiollm.training.loop.launch import _complete_deepspeed_config, start_accumulating
-from audiollm.training.sft import train
 
-from ..finished_runs import metrics_of, weights_of
 from ..launched_jobs import LAUNCH_CONFIGS, ROOT
 
 LAUNCHER_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
-def lines_of(config: SFTConfig, event: str) -> list[dict]:
-    lines = metrics_of(config.output_dir, event)
-    return [{name: value for name, value in line.items() if name != "event"} for line in lines]
-
-
-@pytest.mark.multiprocess
-@pytest.mark.parametrize(
-    ("mode", "lora"),
-    [("single", None), ("ddp", None), ("zero2", LoRASettings(r=2, target_modules=("q_proj",))), ("zero3", None)],
-)
-def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, launches, tmp_path, mode, lora):
-    """Extends the vocabulary, trains, evaluates, generates and saves; then resumes from the middle."""
-    settings = {
-        "model": str(assets.text_llm), "audio_tokenizer": str(assets.audio_tokenizer), "lora": lora,
-        "eval_data": str(assets.dev), "eval_every": 3, "eval_generate_samples": 5, "eval_max_new_tokens": 4,
-        "save_every": 3, "gradient_checkpointing": True, "num_processes": 1 if mode == "single" else 2,
-    }  # fmt: skip
-    alone = make_config(output_dir=str(tmp_path / "alone"), **(settings | {"num_processes": None}))
-    train(alone)
-    straight = make_config(output_dir=str(tmp_path / "straight"), **settings)
-    ended = launches.run(mode, "training/sft.py", straight)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-
-    record = json.loads((Path(straight.output_dir) / "run.json").read_text())
-    assert record["launch"] == {"mode": mode, "num_processes": settings["num_processes"]}
-    assert record["num_parameters"] == json.loads((tmp_path / "alone" / "run.json").read_text())["num_parameters"]
-    for event in ("train", "eval"):
-        for line, expected in zip(lines_of(straight, event), lines_of(alone, event), strict=True):
-            for name, value in expected.items():
-                # DeepSpeed clips by a slightly different formula; the rest is the order of sums.
-                same = (
-                    value == line[name]
-                    if not isinstance(value, float)
-                    else line[name] == pytest.approx(value, rel=2e-4)
-                )
-                assert same, (event, line["step"], name, value, line[name])
-    expected_weights = weights_of(alone.output_dir)
-    assert weights_of(straight.output_dir).keys() == expected_weights.keys()
-    for name, tensor in weights_of(straight.output_dir).items():
-        torch.testing.assert_close(
-            tensor, expected_weights[name], rtol=1e-2, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
-        )
-    assert AudioLLM.from_pretrained(Path(straight.output_dir) / "model").vocabulary.codebook_size == 64
-
-    # The same run, killed after its third update.
-    stopped = tmp_path / "stopped"
-    shutil.copytree(straight.output_dir, stopped)
-    shutil.rmtree(stopped / "model")
-    shutil.rmtree(stopped / "checkpoints" / "step_000006")
-    (stopped / "checkpoints" / "latest").write_text("step_000003")
-    resumed = make_config(output_dir=str(stopped), resume="latest", **settings)
-    ended = launches.run(mode, "training/sft.py", resumed)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    for event in ("train", "eval"):
-        assert lines_of(resumed, event) == lines_of(straight, event)
-    for name, tensor in weights_of(straight.output_dir).items():
-        assert torch.equal(tensor, weights_of(resumed.output_dir)[name]), name
 
 
 @pytest.mark.multiprocess

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter
 from importlib.util import find_spec
@@ -25,51 +24,13 @@ from audiollm.training.decoder.vocoder.segments import SegmentOrder, cut_segment
 from audiollm.training.decoder.vocoder.trainer import VocoderTrainer
 from audiollm.training.train_decoder import train
 
-from ...finished_runs import metrics_of
+from ...finished_runs import assert_equal, checkpoint_of, metrics_of
+from ...finished_runs import assert_near_vocoder as assert_near
 
 pytestmark = pytest.mark.skipif(find_spec("pyworld") is None, reason="needs pyworld")
 
 ROOT = Path(__file__).resolve().parents[4]
 GAN_LOSSES = {"discriminator", "adversarial", "feature_matching", "discriminator_grad_norm"}
-# Four segments of eight frames (93 ms) per update.
-SMALL = {
-    "segment_frames": 8, "resolutions": (256, 512), "periods": (2, 3), "period_channels": 2,
-    "spectrogram_resolutions": (256,), "spectrogram_channels": 2,
-}  # fmt: skip
-
-
-@pytest.fixture
-def make_vocoder_config(make_decoder_config):
-    """A config of a few short updates of the vocoder; settings of the vocoder are keywords too."""
-
-    def make(**changes):
-        own = {entry.name for entry in dataclasses.fields(VocoderTrainingSettings)}
-        settings = VocoderTrainingSettings(**SMALL | {name: changes.pop(name) for name in list(changes) if name in own})
-        common = {"frames_per_update": 32, "frames_per_pass": 32, "learning_rate": 2e-3, "max_grad_norm": None}
-        return make_decoder_config(model="vocoder", vocoder=settings, **(common | changes))
-
-    return make
-
-
-def checkpoint_of(run: Path, step: int) -> dict[str, torch.Tensor]:
-    """Everything that was trained: the vocoder and the discriminators."""
-    folder = run / "checkpoints" / f"step_{step:06d}"
-    weights = load_file(folder / "weights.safetensors")
-    if (folder / "discriminators.pt").exists():
-        judges = torch.load(folder / "discriminators.pt", weights_only=True)
-        weights |= {f"discriminators.{name}": tensor for name, tensor in judges.items()}
-    return weights
-
-
-def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    assert first.keys() == second.keys()
-    assert [name for name, tensor in first.items() if not torch.equal(tensor, second[name])] == []
-
-
-def assert_near(first: Path, second: Path) -> None:
-    for line, other in zip(metrics_of(first), metrics_of(second), strict=True):
-        assert line.pop("event") == other.pop("event")
-        assert line == pytest.approx(other, rel=2e-3, abs=1e-4)
 
 
 def test_a_run_learns_sound_and_pitch_and_leaves_a_vocoder(make_vocoder_config, decoder_corpus, tmp_path):
@@ -259,25 +220,3 @@ def test_written_sounds_are_the_vocoders(make_vocoder_config, decoder_corpus, tm
     assert sample_rate == 22050
     assert made.shape == original.shape
     assert np.abs(made - original).max() > 0.01
-
-
-@pytest.mark.multiprocess
-def test_two_processes_equal_one_and_resume(make_vocoder_config, decoder_corpus, launches, tmp_path):
-    settings = {
-        "max_steps": 4, "save_every": 2, "discriminator_start": 2, "eval_data": str(decoder_corpus.dev),
-        "eval_every": 4, "eval_clips": 3, "cache_dir": str(tmp_path / "cache"),
-    }  # fmt: skip
-    train(make_vocoder_config(output_dir=str(tmp_path / "alone"), **settings))
-    config = make_vocoder_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
-    ended = launches.run("ddp", "training/train_decoder.py", config)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert_near(tmp_path / "alone", tmp_path / "both")
-    [one], [two] = metrics_of(tmp_path / "alone", "eval"), metrics_of(tmp_path / "both", "eval")
-    assert two["mel_distance"] == pytest.approx(one["mel_distance"], rel=1e-2)
-
-    straight, weights = metrics_of(tmp_path / "both"), checkpoint_of(tmp_path / "both", 4)
-    middle = str(tmp_path / "both" / "checkpoints" / "step_000002")
-    ended = launches.run("ddp", "training/train_decoder.py", dataclasses.replace(config, resume=middle))
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert metrics_of(tmp_path / "both") == straight
-    assert_equal(checkpoint_of(tmp_path / "both", 4), weights)
