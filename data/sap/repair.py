@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from json_repair import repair_json
@@ -40,6 +41,7 @@ _HELD = re.compile("[\U000f0000-\U0010ffff]")
 _ESCAPE = re.compile(
     r'\\(u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|u[\da-fA-F]{4}|["\\/bfnrt])|' + _HELD.pattern
 )
+_KEY = re.compile(r"""["'](\w+)["']\s*:""")
 _CUT = object()  # a value that breaks off
 _WRAPPERS = ("sap", "record", "result", "output", "data", "json", "response")
 
@@ -95,7 +97,7 @@ def _read(text: str, repairs: list[str]) -> Any:
         ValueError: there is none; the message is the reason.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_with_each_key_once)
     except (json.JSONDecodeError, RecursionError):
         pass
     thoughts = _THOUGHTS.match(text)
@@ -114,11 +116,43 @@ def _read(text: str, repairs: list[str]) -> Any:
         found = repair_json(broken + end, return_objects=True, skip_json_loads=True)
     except (ValueError, RecursionError) as error:
         raise ValueError("brackets are nested too deeply") from error
+    _refuse_lost_keys(broken, found)
     if isinstance(found, list):  # the object, and what else of the text looks like JSON
         found = next((item for item in found if isinstance(item, dict)), found)
     repairs.append("repaired its JSON")
     whole = _without_cut(found, held, repairs)
     return None if whole is _CUT else whole
+
+
+def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Python would keep the last value of a key that is given twice, and say nothing."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return content
+
+
+def _refuse_lost_keys(text: str, found: Any) -> None:
+    """The same for broken JSON, of which the library keeps one value: fewer keys are left than the text holds.
+
+    Raises:
+        ValueError: a key is given twice.
+    """
+    kept = Counter(_keys(found))
+    for name, count in Counter(_KEY.findall(text)).items():
+        if count > kept[name] > 0:
+            raise ValueError(f"{name!r} is given twice")
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _keys(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield name
+            yield from _keys(item)
 
 
 def _with_escapes_held(text: str) -> tuple[str, list[str]]:

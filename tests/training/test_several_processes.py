@@ -1,4 +1,4 @@
-"""Trainings on several processes, under the shipped configurations of ``accelerate launch``: the updates are those of one.
+"""Trainings on several processes, under the shipped configurations of ``accelerate launch``, make the updates of one.
 
 All of them are here, so that they can share launches.
 """

@@ -132,6 +132,14 @@ def test_half_a_character_never_reaches_a_file():
     assert whole.linguistic_content == "rain 🌧"
 
 
+@pytest.mark.parametrize("ending", ["}", ",}", ""])
+def test_a_key_that_is_given_twice_is_no_record(ending):
+    """Whether the JSON is whole or not: which of the two values is meant cannot be told."""
+    record, repairs = repair_sap('{"linguistic_content": "a", "linguistic_content": "b"' + ending)
+    assert record is None
+    assert repairs[-1] == "cannot be read: 'linguistic_content' is given twice"
+
+
 def test_numbers_survive_and_of_two_objects_the_first_is_read():
     answer = '{"linguistic_content": null, "vocal_attributes": {"age": 34,}} or {"linguistic_content": "b"}'
     record, repairs = repair_sap(answer)
