@@ -61,7 +61,8 @@ def test_links_lead_to_files(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_are_named_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    named = re.findall(rf"`((?:{FOLDERS})/[\w/.-]+\.\w+)`", text)
+    spans = " ".join(re.findall(r"`([^`\n]+)`", text))
+    named = re.findall(rf"(?<![\w/.])((?:{FOLDERS})/[\w/.-]+\.(?:py|yaml|json|jsonl|tsv|md))\b", spans)
     assert [name for name in named if not (ROOT / name).exists()] == []
     modules = set(re.findall(r"`(audiollm(?:\.\w+)+)`", text)) - entry_point_groups()
     assert [name for name in modules if resolve(name) is None] == []
