@@ -229,6 +229,25 @@ def test_every_program_has_help(
     assert "usage:" in capsys.readouterr().out
 
 
+def subcommand_of(words: Sequence[str]) -> str:
+    """What an ``audiollm`` command is, without its options: two or three words with ``bench``, else one."""
+    names = [words[1]]
+    if words[1] == "bench":
+        names += [word for word in words[2:4] if not word.startswith("-")]
+    return " ".join(names)
+
+
+SUBCOMMANDS = sorted({subcommand_of(words) for words in COMMANDS.values() if words[0] == "audiollm"})
+
+
+@pytest.mark.parametrize("names", SUBCOMMANDS)
+def test_every_command_has_help(names: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*names.split(), "--help"])
+    assert ended.value.code in (0, None)
+    assert re.match(rf"usage: audiollm (\[options\] )?{names}\b", " ".join(capsys.readouterr().out.split()))
+
+
 # --- cheap ones run, as they stand on the page ------------------------------------------------------------------------
 
 
