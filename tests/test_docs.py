@@ -256,7 +256,6 @@ CHEAP = [
     ["audiollm describe recording.wav"],
     ['audiollm speak "The kettle is on."'],
     ["audiollm reconstruct meeting.mp3"],
-    ["audiollm reconstruct in.wav"],
     ["audiollm tokenize corpus/train.jsonl"],
     ["audiollm label clips.jsonl labels.jsonl --rules", "audiollm audit-labels", "audiollm bench mmau make"],
     ["audiollm bench stability"],

@@ -55,9 +55,13 @@ class Launch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        (self._folder / "stop").touch()
+        self.announce_end()
         self._end()
         self._log.close()
+
+    def announce_end(self) -> None:
+        """Tells the processes that there will be no further job."""
+        (self._folder / "stop").touch()
 
     def _end(self) -> None:
         try:
@@ -92,7 +96,7 @@ class Launch:
             failed = any(report.exists() and int(report.read_text()) for report in reports)
             deadline = min(deadline, time.monotonic() + GRACE_SECONDS) if failed else deadline
             if time.monotonic() > deadline or not self.is_alive:
-                (self._folder / "stop").touch()
+                self.announce_end()
                 self._end()
                 break
             time.sleep(POLL_SECONDS)
@@ -120,6 +124,8 @@ class Launches:
         return self._running[mode].run(script, config)
 
     def stop(self) -> None:
+        for launch in self._running.values():
+            launch.announce_end()  # all of them first: leaving takes seconds
         for launch in self._running.values():
             with launch:
                 pass
