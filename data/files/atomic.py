@@ -96,8 +96,8 @@ def atomic_folder(
     try:
         with _named_errors(target):
             yield staging
-            _open_and_flush(staging)
-            _put_in_place(staging, final, may_replace=existing == "replace")
+            open_and_flush(staging)
+            put_in_place(staging, final, may_replace=existing == "replace")
             sync_folder(final.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -130,10 +130,10 @@ def atomic_entries(folder: str | os.PathLike[str], *, outdated: Sequence[str] = 
     try:
         with _named_errors(folder):
             yield staging
-            _open_and_flush(staging)
+            open_and_flush(staging)
             names = sorted(entry.name for entry in staging.iterdir())
             for name in names:
-                _put_in_place(staging / name, final / name, may_replace=True)
+                put_in_place(staging / name, final / name, may_replace=True)
             for pattern in outdated:
                 for entry in final.glob(pattern):
                     if entry.name not in names:
@@ -156,7 +156,7 @@ def _named_errors(target: str | os.PathLike[str]) -> Iterator[None]:
         raise OSError(f"{target} could not be written: {error}") from error
 
 
-def _put_in_place(new: Path, final: Path, *, may_replace: bool) -> None:
+def put_in_place(new: Path, final: Path, *, may_replace: bool) -> None:
     """Renames a file or folder; what was there is moved aside first and moved back if that fails."""
     if not may_replace:
         try:
@@ -214,7 +214,7 @@ def _is_running(process_id: int) -> bool:
     return True
 
 
-def _open_and_flush(folder: Path) -> None:
+def open_and_flush(folder: Path) -> None:
     """Gives all below a folder the folder's own rights of reading, and waits until it is on the disk."""
     rights = stat.S_IMODE(folder.stat().st_mode)
     for path in folder.rglob("*"):
