@@ -21,6 +21,7 @@ from audiollm.data.audio.writing import wav_bytes
 from audiollm.data.chat.base import ChatMessage, ChatModel
 from audiollm.data.chat.opening import open_chat_model
 from audiollm.data.voices.attributes import CLOSED_VALUES
+from audiollm.environment import find_device
 from audiollm.tokenizer.checkpoints.fingerprint import weights_fingerprint
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 
@@ -128,7 +129,7 @@ def open_judge(source: str) -> AttributeJudge:
     """
     if source.startswith(("http://", "https://", "hf:")):
         url, _, model = source.partition("#")
-        return ChatJudge(open_chat_model(url, model or None, hears=True))
+        return ChatJudge(open_chat_model(url, model or None, hears=True, device=find_device()))
     return SapTokenizerJudge(source)
 
 
