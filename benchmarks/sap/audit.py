@@ -26,7 +26,7 @@ from audiollm.data.sap.record import SAP_ATTRIBUTES, SapRecord
 FIELDS = ("linguistic_content", *SAP_ATTRIBUTES, "summary", "events")
 """What is judged, one by one."""
 RIGHT, WRONG = "right", "wrong"
-PLAYER_SAMPLE_RATE = 16000  # Hz
+PLAYER_SAMPLE_RATE = 16000  # Hz; keeps a page with hundreds of clips small enough to send
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
