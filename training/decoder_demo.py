@@ -1,4 +1,4 @@
-"""A waveform decoder from real recordings, in one command (`make decoder`): codes that become speech again, with proof.
+"""The decoder demo: trains a waveform decoder on real recordings, in one command, and measures it (`make decoder`).
 
 One voice reads 35 minutes of prompts in two languages; a tokenizer on a real Whisper encoder turns them into codes;
 training/train_decoder.py learns the way back, a flow model from codes to mel and a vocoder from mel to sound. The

@@ -1,4 +1,4 @@
-"""From real recordings to an answer, in minutes, on a CPU (`make demo`).
+"""The demo: trains a small Audio-LLM on real recordings, in minutes on a CPU, and asks it a question (`make demo`).
 
 First the embedded model `mini` answers and speaks as it is. Then each step is a library call that a real project makes
 as well: tokenize a corpus, extend an LLM's vocabulary, `accelerate launch training/sft.py`, ask. Everything is small;

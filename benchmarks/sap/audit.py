@@ -1,4 +1,4 @@
-"""Labels before people: a sheet of sampled records to fill in, and what the filled-in sheets say.
+"""Audits of SAP labels by people: a sheet of sampled records to fill in, and the counts of filled-in sheets.
 
 ``audit.html`` plays each clip beside its labels and gathers the verdicts; ``audit.csv`` holds the same rows for a
 spreadsheet. `summarize_audits` counts the verdicts of any number of people, with an interval of confidence.

@@ -1,4 +1,4 @@
-"""Audio files: decode any of them, probe them, stream them in flat memory.
+"""Reading of audio files: decode any of them, probe them, stream them in flat memory.
 
 The format is recognised by content, never by the name of the file. libsndfile (through soundfile) reads WAV, FLAC,
 Ogg Vorbis, Opus, MP3, AIFF, CAF, AU and more; what it cannot read goes to ffmpeg if that is on the PATH. Everything

@@ -1,4 +1,4 @@
-"""Corpora to codes, resumable after any interruption.
+"""Tokenizing of corpora: recordings to codes, resumable after any interruption.
 
 Reading order: ``source`` (which recordings) → ``corpus`` (the run) → ``encoding`` (decoded ahead, encoded in batches) →
 ``report``. Names are imported on first use, the tokenizer with them.

@@ -1,4 +1,4 @@
-"""Voices: what is said of them, and speech in a voice as training data.
+"""Voices: their attributes, instructions that ask for one, speaker vectors, and speech as training data.
 
 Reading order: ``attributes`` (closed sets and free words) → ``levels`` (slow or fast, low or high, by comparison) →
 ``clips`` (speech with a transcript) → ``instructions`` (a voice in words) → ``speech_records`` (conversations).
