@@ -229,6 +229,7 @@ def _checked_blocks(channels: Iterable[np.ndarray], rate: int, mono: str, name: 
 def _one_channel(channels_NC: np.ndarray, mono: str) -> np.ndarray:
     if channels_NC.shape[1] == 1 or mono == "first":
         return np.ascontiguousarray(channels_NC[:, 0])
+    # The mean and not the sum: two equal channels stay at their level, and full scale is not exceeded.
     return channels_NC.mean(axis=1, dtype=np.float32)
 
 

@@ -275,8 +275,8 @@ def load(
     # weights_only: a checkpoint holds tensors and plain values, and must not run code.
     for name, part in extras.items():
         part.load_state_dict(torch.load(checkpoint / f"{name}.pt", map_location="cpu", weights_only=True))
-    # Last: loading weights and optimizers may draw numbers (a model built on the way, an engine's warm-up), and the
-    # next update must draw what it would have drawn without an interruption.
+    # Last: whatever is drawn while loading must not count, as the next update has to draw what it would have drawn
+    # without an interruption.
     restore_random_state(torch.load(checkpoint / f"random_{accelerator.process_index:05d}.pt", weights_only=True))
 
 
@@ -309,4 +309,5 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _age(checkpoint: Path) -> int:
+    # By time, not by step: a run resumed from an early checkpoint writes lower steps than those that lie there.
     return checkpoint.stat().st_mtime_ns
