@@ -25,7 +25,7 @@ from torch import Tensor
 from audiollm import speaking
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
-from audiollm.benchmarks.harness.identity import check_identity
+from audiollm.benchmarks.harness.identity import RESULT_NAME, check_identity
 from audiollm.benchmarks.speech.judges.attributes import (
     JUDGED,
     AttributeJudge,
@@ -42,7 +42,6 @@ from audiollm.data.voices.levels import characters_per_second
 from audiollm.environment import find_device
 from audiollm.modeling import AudioLLM
 
-RESULT_NAME = "result.json"
 MEASURED = ("pitch", "speed")
 UNREADABLE, UNSAID, MISSING = "unreadable", "not said", "missing"
 DEFAULT_TEXTS = (

@@ -208,6 +208,18 @@ def test_the_script_reports_every_condition_of_a_real_tokenizer(clips_folder: Pa
     assert "white:10" in console.export_text()
 
 
+def test_a_manifest_of_older_corpora_is_named_with_what_to_do(
+    clips_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = clips_folder / "old.jsonl"
+    old.write_text((clips_folder / "clips.jsonl").read_text().replace("sound_type", "task"))
+    for name, is_warned in (("clips.jsonl", False), ("old.jsonl", True)):
+        caplog.clear()
+        read_clips(StabilityConfig(data=str(clips_folder / name)), 16_000)
+        assert ("old.jsonl: records say their sound type in `task`" in caplog.text) == is_warned
+        assert ("Rename the field to `sound_type`" in caplog.text) == is_warned
+
+
 def test_clips_are_chosen_by_split_and_spread_over_the_records(clips_folder: Path) -> None:
     def lengths(**options: Any) -> list[int]:
         config = StabilityConfig(audio_tokenizer="", data=str(clips_folder / "clips.jsonl"), **options)
