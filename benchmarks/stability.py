@@ -73,6 +73,7 @@ def read_clips(config: StabilityConfig, sample_rate: int) -> tuple[list[Tensor],
     if not numbers:
         raise RecordError(manifest.name, f"holds no records of split {config.split!r}" if config.split else "is empty")
     if config.max_clips is not None and len(numbers) > config.max_clips:
+        # Spread evenly, not the first ones: records often stand sorted by source or class.
         numbers = [numbers[place * len(numbers) // config.max_clips] for place in range(config.max_clips)]
     waveforms, types, has_old_types = [], [], False
     for number in numbers:

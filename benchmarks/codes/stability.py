@@ -268,6 +268,7 @@ def _share(counts: Sequence[_Count]) -> float | None:
 
 
 def _count(clean_KT: np.ndarray, other_KT: np.ndarray) -> _Count:
+    # One may have a code more at its end. The share leaves it out; the edit distance, which may shift, counts it.
     length = min(clean_KT.shape[1], other_KT.shape[1])
     changed = clean_KT[:, :length] != other_KT[:, :length]
     # jiwer aligns words: the codes of all codebooks at one time are one.
