@@ -19,7 +19,7 @@ from .items import QuestionItem, without_letters
 
 logger = logging.getLogger(__name__)
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # not ./folder
 _AUDIO_COLUMNS = ("audio", "context")
 _NESTED_COLUMN = "other_attributes"  # some parquet copies keep the published fields in it
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from audiollm.benchmarks.codes.stability import DEFAULT_CONDITIONS, KINDS, parse_condition, token_stability
-from audiollm.benchmarks.stability import StabilityConfig, measure, read_clips, show_table
+from audiollm.benchmarks.stability import StabilityConfig, measure, read_clips, run, show_table
 from audiollm.data.manifest import RecordError
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
 from audiollm.tokenizer.base import AudioTokenizer, Codes
@@ -232,3 +232,15 @@ def test_clips_are_chosen_by_split_and_spread_over_the_records(clips_folder: Pat
         lengths(split="dev")
     with pytest.raises(ValueError, match="max_clips=0"):
         lengths(max_clips=0)
+
+
+def test_figures_are_printed_as_they_are_written(
+    clips_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = StabilityConfig(
+        audio_tokenizer=str(clips_folder / "tokenizer"), data=str(clips_folder / "clips.jsonl"), json=True,
+        conditions=("gain:-12",), output=str(tmp_path / "stability.json"),
+    )  # fmt: skip
+    run(config)
+    assert capsys.readouterr().out == (tmp_path / "stability.json").read_text()
+    assert '\n  "num_clips": 4,' in (tmp_path / "stability.json").read_text()
