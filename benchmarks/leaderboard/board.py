@@ -157,6 +157,7 @@ def _question_rows(
 ) -> list[LeaderboardRow]:
     ours = rows.of(scored, lambda result: [question_row(result, judged, files)])
     scored_hashes = {str((result.content.get("predictions") or {}).get("sha256")) for result in scored}
+    # Verdicts on predictions that were scored stand in the row of their score; these have a row of their own.
     alone = [one for one in judged if str((one.content.get("predictions") or {}).get("sha256")) not in scored_hashes]
     ours += rows.of(alone, lambda result: [judged_row(result, files)])
     baselines = rows.of(scored, lambda result: baseline_rows([result]))
