@@ -20,10 +20,9 @@ from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.tokenizer.base import AudioTokenizer
-from audiollm.tokenizer.checkpoints.folders import find_folder
+from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS, find_folder
 from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder_beside
 
-_HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
@@ -81,7 +80,7 @@ class Origin:
     @classmethod
     def from_arguments(cls, path_or_hub_id: str | os.PathLike[str], arguments: Mapping[str, Any]) -> Origin:
         """Keeps what transformers' ``from_pretrained`` was called with, as far as it concerns the Hub."""
-        hub = {key: arguments[key] for key in _HUB_KEYS if arguments.get(key) is not None}
+        hub = {key: arguments[key] for key in HUB_OPTIONS if arguments.get(key) is not None}
         return cls(os.fspath(path_or_hub_id), hub)
 
     def subfolder(self, name: str) -> Path | None:

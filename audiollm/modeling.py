@@ -93,18 +93,28 @@ class AudioLLM:
             llm = load_text_llm(llm, dtype)
         if not isinstance(text_tokenizer, PreTrainedTokenizerBase):
             text_tokenizer = AutoTokenizer.from_pretrained(text_tokenizer)
-        codec: AudioTokenizer
+        loaded_tokenizer: AudioTokenizer
         if isinstance(audio_tokenizer, AudioTokenizer):
-            codec = audio_tokenizer
+            loaded_tokenizer = audio_tokenizer
         else:
-            codec = UniAudioTokenizer.from_pretrained(os.fspath(audio_tokenizer)).eval()
+            loaded_tokenizer = UniAudioTokenizer.from_pretrained(os.fspath(audio_tokenizer)).eval()
         codebook: Tensor | None = None
         if init == "codebook":
-            if not isinstance(codec, UniAudioTokenizer):
-                raise ValueError(f"init='codebook': {type(codec).__name__} shows no codebook, use init='text'")
-            codebook = codec.codebook.weight
-        extend(llm, text_tokenizer, codec.codebook_size, init=init, codebook=codebook, seed=seed, turn_tokens=True)
-        return cls(llm, AudioLLMProcessor(text_tokenizer, audio_tokenizer=codec))
+            if not isinstance(loaded_tokenizer, UniAudioTokenizer):
+                raise ValueError(
+                    f"init='codebook': {type(loaded_tokenizer).__name__} shows no codebook, use init='text'"
+                )
+            codebook = loaded_tokenizer.codebook.weight
+        extend(
+            llm,
+            text_tokenizer,
+            loaded_tokenizer.codebook_size,
+            init=init,
+            codebook=codebook,
+            seed=seed,
+            turn_tokens=True,
+        )
+        return cls(llm, AudioLLMProcessor(text_tokenizer, audio_tokenizer=loaded_tokenizer))
 
     @classmethod
     def from_pretrained(

@@ -9,7 +9,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
@@ -37,9 +37,9 @@ def run_program(
     """Runs a function, or ``run`` with a config, as flags and YAML files say.
 
     Every parameter or field is a flag, ``--config FILE`` reads several from YAML or JSON; docstrings are the help.
-    ``--num-clips`` is ``--num_clips``, a bool is a switch (``--quiet``, ``--quiet false``), and a tuple takes its
-    values as ``--seeds 0 1``, ``--seeds 0,1`` or ``--seeds [0,1]``. A flag that does not exist, or does not fit its
-    type, ends with argparse's exit status 2.
+    ``--num-clips`` is ``--num_clips``, ``-o`` is the option of the output, a bool is a switch (``--quiet``, ``--quiet
+    false``), and a tuple takes its values as ``--seeds 0 1``, ``--seeds 0,1`` or ``--seeds [0,1]``. A flag that does
+    not exist, or does not fit its type, ends with argparse's exit status 2.
 
     Args:
         component: the function to call, or the config class to make.
@@ -54,7 +54,7 @@ def run_program(
     Raises:
         SystemExit: with status 1 and one line on stderr after an error that users can mend.
     """
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    log_to_stderr(level)
     # Not at import: the setting holds for the process, and this module is imported by what is no program, too.
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     with errors_as_one_line(name or Path(sys.argv[0]).stem):
@@ -69,6 +69,11 @@ def run_program(
         return made if run is None else run(made)
 
 
+def log_to_stderr(level: int) -> None:
+    """Starts the logging of a program, unless it has been started."""
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+
 def spelt_out(arguments: Sequence[str], component: Callable[..., Any]) -> list[str]:
     """The command line in the one spelling that jsonargparse reads.
 
@@ -80,22 +85,49 @@ def spelt_out(arguments: Sequence[str], component: Callable[..., Any]) -> list[s
     result: list[str] = []
     rest = list(arguments)
     while rest:
-        argument = rest.pop(0)
+        argument = with_named_option(rest.pop(0), types)
         if not argument.startswith("--"):
             result.append(argument)
             continue
         option, equals, value = argument.partition("=")
-        option = "--" + option[2:].replace("-", "_")
         annotation = types.get(option[2:])
         values = [value] if equals else []
         if annotation is bool and not equals:
             values = [rest.pop(0)] if rest and rest[0].lower() in ("true", "false", "null") else ["true"]
         elif get_origin(annotation) in (tuple, list):
-            while not equals and rest and not rest[0].startswith("--"):
+            while not equals and rest and not _is_option(rest[0]):
                 values.append(rest.pop(0))
             values = [_as_list(values, get_args(annotation)[0])] if values else []
         result.append("=".join([option, *values]))
     return result
+
+
+def with_named_option(argument: str, options: Collection[str]) -> str:
+    """An argument whose option, if it has one, is called as the parser calls it.
+
+    ``--skip-bad`` is ``--skip_bad``; ``-o`` is the file or the folder that the program writes.
+
+    Args:
+        argument: of the command line, ``--option``, ``--option=value`` or a value.
+        options: those that the program has.
+    """
+    option, equals, value = argument.partition("=")
+    if option == "-o":
+        option = next((f"--{name}" for name in ("output", "output_dir") if name in options), option)
+    elif option.startswith("--"):
+        option = "--" + option[2:].replace("-", "_")
+    return option + equals + value
+
+
+def _is_option(argument: str) -> bool:
+    """Whether it begins another option; ``-1`` and ``-0.5,0.5`` are values."""
+    if not argument.startswith("-"):
+        return False
+    try:
+        [float(value) for value in argument.split(",")]
+    except ValueError:
+        return True
+    return False
 
 
 def _option_types(component: Callable[..., Any]) -> dict[str, Any]:

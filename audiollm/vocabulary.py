@@ -241,6 +241,7 @@ def extend(
             [AddedToken(token, special=True, normalized=False) for token in new_tokens], special_tokens=True
         )
     if noted is None:
+        # A table with fewer rows than the tokenizer has entries lacks text rows: they are new, too.
         first_new_row = min(num_text_tokens, embeddings[0].shape[0])
         _grow(model, max(len(text_tokenizer), embeddings[0].shape[0]))
         _initialise_rows(model, vocabulary, first_new_row, codebook if init == "codebook" else None, seed)
@@ -399,6 +400,7 @@ def _complete_generation_config(model: PreTrainedModel, text_tokenizer: PreTrain
     eos: Any = config.eos_token_id
     stop_ids = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
     turn_end_id = text_tokenizer.get_added_vocab().get(TURN_END)
+    # Both: a base model knows the end of a text alone, and the chat template ends an answer with the end of the turn.
     for stop_id in (text_tokenizer.eos_token_id, turn_end_id):
         if stop_id is not None and stop_id not in stop_ids:
             stop_ids.append(stop_id)

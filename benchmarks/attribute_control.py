@@ -25,7 +25,7 @@ from torch import Tensor
 from audiollm import speaking
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
-from audiollm.benchmarks.harness.identity import check_identity
+from audiollm.benchmarks.harness.identity import RESULT_NAME, check_identity
 from audiollm.benchmarks.speech.judges.attributes import (
     JUDGED,
     AttributeJudge,
@@ -42,7 +42,6 @@ from audiollm.data.voices.levels import characters_per_second
 from audiollm.environment import find_device
 from audiollm.modeling import AudioLLM
 
-RESULT_NAME = "result.json"
 MEASURED = ("pitch", "speed")
 UNREADABLE, UNSAID, MISSING = "unreadable", "not said", "missing"
 DEFAULT_TEXTS = (
@@ -215,6 +214,7 @@ def _ask_judge(judge: AttributeJudge, requests: Sequence[Request], folder: Path)
         name = request.file_name
         if request.attribute in JUDGED and name not in words and (folder / "wavs" / name).is_file():
             words[name] = judge.describe(folder / "wavs" / name)
+            # After each recording: a judge may be slow or paid, and what it has said must outlive the run.
             write_figures({"judge": judge.name, "words": words}, str(path))
     return words
 
@@ -249,6 +249,7 @@ def _add_levels(requests: Sequence[Request], observations: Sequence[dict[str, An
             groups[request.attribute, request.text_number].append(one)
     for (name, _), group in groups.items():
         values = [one[measured[name]] for one in group]
+        # Equal values have no order: to give one of them the lower level would be to guess.
         is_ranked = None not in values and len(set(values)) == len(values)
         for one in group:
             if one["heard"] != MISSING:

@@ -15,6 +15,7 @@ import logging
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
+from audiollm.benchmarks.harness.figures import recorded_config, write_figures
 from audiollm.benchmarks.speed.plain.decoder import PlainDecoder
 from audiollm.benchmarks.speed.timing import in_turns, path_figures
 from audiollm.program import run_program
@@ -285,11 +286,11 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
 def run(config: DecoderSpeedConfig) -> None:
     """Times all paths, writes the figures down and shows them."""
     results = measure(config)
-    write_figures(results, config.output)
+    text = write_figures(results, config.output)
     if config.plot is not None:
         plot_streaming(results, Path(config.plot))
     if config.json:
-        print_json(results)
+        sys.stdout.write(text + "\n")
     else:
         print_tables(results, Console())
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
-from audiollm.benchmarks.harness.identity import check_identity, file_identity
+from audiollm.benchmarks.harness.identity import RESULT_NAME, VERDICTS_NAME, check_identity, file_identity
 from audiollm.benchmarks.speech.judges.judging import SpeechJudges, SpokenRecording, mean_and_count, verdict_figures
 from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
 from audiollm.benchmarks.speech.reconstruction_report import METRICS, waveform_scores
@@ -37,8 +37,6 @@ from audiollm.reconstruction import reconstruct
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
-RESULT_NAME = "result.json"
-VERDICTS_NAME = "verdicts.jsonl"
 TRUTH = "ground truth"
 
 
@@ -97,30 +95,32 @@ class Original:
     text: str | None
 
 
-def tokenizer_names(tokenizers: Sequence[str]) -> dict[str, str]:
+def tokenizer_names(audio_tokenizers: Sequence[str]) -> dict[str, str]:
     """Reads ``mini`` and ``other=folder`` as sources by name.
 
     Raises:
         ValueError: a name is there twice, or is none.
     """
     found: dict[str, str] = {}
-    for entry in tokenizers:
+    for entry in audio_tokenizers:
         name, equals, source = entry.partition("=")
         source = source if equals else entry
         name = name if equals else Path(entry).name
         if not name or not source or name in found or name == TRUTH or name != Path(name).name:
-            given = ",".join(tokenizers)
+            given = ",".join(audio_tokenizers)
             raise ValueError(f"audio_tokenizers={given}: {entry!r} needs a name of its own; write name=folder")
         found[name] = source
     return found
 
 
-def measure(config: ReconstructionConfig, tokenizers: Mapping[str, AudioTokenizer] | None = None) -> dict[str, Any]:
+def measure(
+    config: ReconstructionConfig, audio_tokenizers: Mapping[str, AudioTokenizer] | None = None
+) -> dict[str, Any]:
     """Runs the benchmark; a run that was stopped goes on.
 
     Args:
         config: what to run.
-        tokenizers: by name, in place of those of ``config``.
+        audio_tokenizers: by name, in place of those of ``config``.
 
     Returns:
         The result, which is in ``result.json`` too.
@@ -142,14 +142,14 @@ def measure(config: ReconstructionConfig, tokenizers: Mapping[str, AudioTokenize
         )
         truth_paths = {original.id: original.path for original in originals}
         rows = {TRUTH: _judge(config, judges, originals, truth_paths, folder / "ground_truth")}
-        sources = tokenizer_names(config.audio_tokenizers) if tokenizers is None else tokenizers
+        sources = tokenizer_names(config.audio_tokenizers) if audio_tokenizers is None else audio_tokenizers
         for name, source in sources.items():
-            tokenizer = _load(source, device) if isinstance(source, str) else source
+            audio_tokenizer = _load(source, device) if isinstance(source, str) else source
             row_folder = folder / name
-            identity = _identity(tokenizer, config)
+            identity = _identity(audio_tokenizer, config)
             check_identity(row_folder, identity)
             paths, failures = _reconstruct_all(
-                config, tokenizer, originals, row_folder / "wavs", identity["speaker_encoder"], device
+                config, audio_tokenizer, originals, row_folder / "wavs", identity["speaker_encoder"], device
             )
             row = _judge(config, judges, originals, paths, row_folder)
             rows[name] = row | {"tokenizer": identity, "bitrate_bps": identity["bitrate_bps"], "failures": failures}
@@ -169,21 +169,23 @@ def _load(source: str, device: str) -> AudioTokenizer:
     return UniAudioTokenizer.from_pretrained(audio_tokenizer_or_mini(source), encoder_only=True, device=device).eval()
 
 
-def _identity(tokenizer: Any, config: ReconstructionConfig) -> dict[str, Any]:
+def _identity(audio_tokenizer: Any, config: ReconstructionConfig) -> dict[str, Any]:
     """What decides the sound, and how many bits it takes."""
     encoder = None
-    size = getattr(getattr(tokenizer, "decoder", None), "speaker_size", None)
+    size = getattr(getattr(audio_tokenizer, "decoder", None), "speaker_size", None)
     if config.voice == "speaker" or (config.voice == "auto" and size is not None):
         fits = load_speaker_encoder(config.speaker_encoder).embedding_size == size
         encoder = config.speaker_encoder if fits or config.voice == "speaker" else None
     return {
-        "kind": type(tokenizer).__name__,
-        "fingerprint": tokenizer.fingerprint(),
-        "decoder_fingerprint": decoder_fingerprint(tokenizer),
-        "bitrate_bps": tokenizer.frame_rate * tokenizer.num_codebooks * math.log2(tokenizer.codebook_size),
-        "frame_rate": tokenizer.frame_rate,
-        "num_codebooks": tokenizer.num_codebooks,
-        "codebook_size": tokenizer.codebook_size,
+        "kind": type(audio_tokenizer).__name__,
+        "fingerprint": audio_tokenizer.fingerprint(),
+        "decoder_fingerprint": decoder_fingerprint(audio_tokenizer),
+        "bitrate_bps": audio_tokenizer.frame_rate
+        * audio_tokenizer.num_codebooks
+        * math.log2(audio_tokenizer.codebook_size),
+        "frame_rate": audio_tokenizer.frame_rate,
+        "num_codebooks": audio_tokenizer.num_codebooks,
+        "codebook_size": audio_tokenizer.codebook_size,
         "speaker_encoder": encoder,
         "steps": config.steps,
         "seed": config.seed,
@@ -217,7 +219,7 @@ def _write_originals(config: ReconstructionConfig, folder: Path) -> list[Origina
 
 def _reconstruct_all(
     config: ReconstructionConfig,
-    tokenizer: AudioTokenizer,
+    audio_tokenizer: AudioTokenizer,
     originals: Sequence[Original],
     folder: Path,
     encoder_name: str | None,
@@ -232,7 +234,7 @@ def _reconstruct_all(
         if path.is_file():
             continue
         try:
-            reconstruct(original.path, path, tokenizer, speaker, steps=config.steps, seed=config.seed)
+            reconstruct(original.path, path, audio_tokenizer, speaker, steps=config.steps, seed=config.seed)
         except (AudioError, RuntimeError) as error:
             failures[original.id] = f"{type(error).__name__}: {error}"
     return {original.id: str(folder / f"{original.id}.wav") for original in originals}, failures

@@ -21,8 +21,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from audiollm.benchmarks import attribute_control, mmar, mmau, mmsu, reconstruction, seed_tts, sound_classes, stability
-from audiollm.benchmarks.codes import files
+from audiollm.benchmarks import (
+    attribute_control,
+    clustering,
+    mmar,
+    mmau,
+    mmsu,
+    reconstruction,
+    seed_tts,
+    sound_classes,
+    stability,
+)
 from audiollm.benchmarks.codes.features import load_encoder
 from audiollm.benchmarks.harness.actions import Actions
 from audiollm.benchmarks.harness.identity import check_identity
@@ -97,23 +106,23 @@ def run_all(config: SampleScoresConfig) -> None:
         ValueError: if the folder holds the scores of another model or setting.
         OSError: if a checkpoint or a file is missing.
     """
-    output = Path(config.output_dir)
-    check_identity(output, {name: value for name, value in asdict(config).items() if name != "output_dir"})
-    for step in itertools.chain(data_steps(output, config.audio_tokenizer), score_steps(output, config)):
+    output_dir = Path(config.output_dir)
+    check_identity(output_dir, {name: value for name, value in asdict(config).items() if name != "output_dir"})
+    for step in itertools.chain(data_steps(output_dir, config.audio_tokenizer), score_steps(output_dir, config)):
         sys.stdout.write(f"\n$ audiollm {shlex.join(step.command)}\n")
         sys.stdout.flush()
         step.run()
 
 
-def data_steps(output: Path, tokenizer: str) -> Iterator[Step]:
+def data_steps(output_dir: Path, audio_tokenizer: str) -> Iterator[Step]:
     """What makes the data that are not there yet: labels, questions, a list of texts to speak, codes.
 
     A step may read what the one before has made, so each is to be run before the next one is asked for.
     """
-    data = output / "data"
-    for folder in (data, output / "results"):
+    data = output_dir / "data"
+    for folder in (data, output_dir / "results"):
         folder.mkdir(parents=True, exist_ok=True)
-    labels, codes = data / "labels.jsonl", output / "results" / "codes.jsonl"  # beside the figures made of them
+    labels, codes = data / "labels.jsonl", output_dir / "results" / "codes.jsonl"  # beside the figures made of them
     if not labels.exists():
         yield Step(["label", str(SAMPLE_FOLDER), str(labels)], partial(label_by_rules, SAMPLE_FOLDER, labels))
     for name, benchmark in BENCHMARKS.items():
@@ -126,8 +135,8 @@ def data_steps(output: Path, tokenizer: str) -> Iterator[Step]:
     write_json_lines(speech, [record for record in tested if record.get("language") == LANGUAGE])
     write_meta(list(read_json_lines(speech)), data / "seed-tts")
     if not codes.exists():
-        command = ["tokenize", str(sounds), str(codes), "--audio-tokenizer", tokenizer]
-        yield Step(command, lambda: tokenize_corpus(sounds, load_encoder(tokenizer, find_device()), codes))
+        command = ["tokenize", str(sounds), str(codes), "--audio-tokenizer", audio_tokenizer]
+        yield Step(command, lambda: tokenize_corpus(sounds, load_encoder(audio_tokenizer, find_device()), codes))
 
 
 def write_meta(records: Sequence[Record], folder: Path) -> None:
@@ -149,9 +158,9 @@ def write_meta(records: Sequence[Record], folder: Path) -> None:
         file.write("".join(line + "\n" for line in lines))
 
 
-def score_steps(output: Path, config: SampleScoresConfig) -> Iterator[Step]:
+def score_steps(output_dir: Path, config: SampleScoresConfig) -> Iterator[Step]:
     """Every harness, and the leaderboard of what they wrote."""
-    data, results = output / "data", output / "results"
+    data, results = output_dir / "data", output_dir / "results"
     for name, actions in QUESTION_ACTIONS.items():
         asked = QuestionRun(
             model=config.model,
@@ -181,8 +190,8 @@ def score_steps(output: Path, config: SampleScoresConfig) -> Iterator[Step]:
         limit=config.limit,
     )
     yield bench_step("reconstruction", reconstruction.ACTIONS, kept)
-    clustered = files.ClusteringConfig(codes=str(results / "codes.jsonl"), output=str(results / "clustering.json"))
-    yield bench_step("clustering", files.ACTIONS, clustered)
+    clustered = clustering.ClusteringConfig(codes=str(results / "codes.jsonl"), output=str(results / "clustering.json"))
+    yield bench_step("clustering", clustering.ACTIONS, clustered)
     labels = str(data / "labels.jsonl")
     probed = sound_classes.SoundClassesConfig(
         data=labels, audio_tokenizer=config.audio_tokenizer, sound_type="sound", output=str(results / "probing.json")

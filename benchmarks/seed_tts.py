@@ -16,8 +16,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from audiollm.benchmarks.harness.actions import Actions, run_action
-from audiollm.benchmarks.harness.figures import print_json, recorded_config, show_facts, write_figures
-from audiollm.benchmarks.harness.identity import check_identity, file_identity
+from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
+from audiollm.benchmarks.harness.identity import RESULT_NAME, VERDICTS_NAME, check_identity, file_identity
 from audiollm.benchmarks.harness.processes import LaunchedProcesses, launched_processes
 from audiollm.benchmarks.metrics.seed_tts_wer.pairs import read_pairs, score_pairs
 from audiollm.benchmarks.metrics.seed_tts_wer.text import Language
@@ -31,10 +31,9 @@ from audiollm.benchmarks.speech.table import show_speech_table, without_recordin
 from audiollm.benchmarks.speech.words import word_figures
 from audiollm.data.files.lock import locked_folder
 from audiollm.environment import find_device
+from audiollm.facts import show_facts
 from audiollm.modeling import AudioLLM
 
-RESULT_NAME = "result.json"
-VERDICTS_NAME = "verdicts.jsonl"
 TRUTH = "ground truth"
 
 

@@ -73,8 +73,10 @@ def measure(config: SoundClassesConfig) -> dict[str, Any]:
         esc10=config.esc10,
     )
     device = find_device(config.device)
-    tokenizer = load_encoder(config.audio_tokenizer, device)
-    features = encode_clips(tokenizer, [clip.load(tokenizer.sample_rate) for clip in clips], tokenizer.sample_rate)
+    audio_tokenizer = load_encoder(config.audio_tokenizer, device)
+    features = encode_clips(
+        audio_tokenizer, [clip.load(audio_tokenizer.sample_rate) for clip in clips], audio_tokenizer.sample_rate
+    )
     labels = [clip.label for clip in clips]
     parts = held_out_parts(clips)
     clustered = sorted({int(clip) for _, held_out in parts for clip in held_out}) or list(range(len(clips)))
@@ -89,7 +91,7 @@ def measure(config: SoundClassesConfig) -> dict[str, Any]:
         seeds=range(config.num_seeds),
     )
     results = {
-        "config": recorded_config(config, device=device, tokenizer_fingerprint=tokenizer.fingerprint()),
+        "config": recorded_config(config, device=device, tokenizer_fingerprint=audio_tokenizer.fingerprint()),
         "clustering": asdict(clustering),
         "codes": {
             "codebook_size": features.codebook_size,

@@ -8,6 +8,8 @@ Example::
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,10 +21,13 @@ from torch import Tensor
 from audiollm.benchmarks.codes.features import load_encoder
 from audiollm.benchmarks.codes.stability import DEFAULT_CONDITIONS, parse_condition, token_stability
 from audiollm.benchmarks.harness.actions import Actions, run_action
-from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
+from audiollm.benchmarks.harness.figures import recorded_config, write_figures
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
+from audiollm.data.records import SOUND_TYPES
 from audiollm.environment import find_device
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +73,21 @@ def read_clips(config: StabilityConfig, sample_rate: int) -> tuple[list[Tensor],
     if not numbers:
         raise RecordError(manifest.name, f"holds no records of split {config.split!r}" if config.split else "is empty")
     if config.max_clips is not None and len(numbers) > config.max_clips:
+        # Spread evenly, not the first ones: records often stand sorted by source or class.
         numbers = [numbers[place * len(numbers) // config.max_clips] for place in range(config.max_clips)]
-    waveforms, types = [], []
+    waveforms, types, has_old_types = [], [], False
     for number in numbers:
         record = _record(manifest, number)
         part = parse_audio_part(record.get("audio"), where=manifest.where(number), base_dir=manifest.base_dir(number))
         waveforms.append(part.load(sample_rate)[0])
         types.append(record.get("sound_type"))
+        has_old_types |= types[-1] is None and record.get("task") in SOUND_TYPES
+    if has_old_types:
+        logger.warning(
+            "%s: records say their sound type in `task`, where it is not looked for: there are no figures by sound "
+            "type. Rename the field to `sound_type`",
+            manifest.name,
+        )
     return waveforms, types
 
 
@@ -88,15 +101,15 @@ def _record(manifest: Manifest, number: int) -> Mapping[str, Any]:
 def measure(config: StabilityConfig) -> dict[str, Any]:
     """Loads tokenizer and clips; returns all figures."""
     device = find_device(config.device)
-    tokenizer = load_encoder(config.audio_tokenizer, device)
-    waveforms, types = read_clips(config, tokenizer.sample_rate)
+    audio_tokenizer = load_encoder(config.audio_tokenizer, device)
+    waveforms, types = read_clips(config, audio_tokenizer.sample_rate)
     rows = token_stability(
-        tokenizer, waveforms, tokenizer.sample_rate, config.conditions, sound_types=types, seed=config.seed
+        audio_tokenizer, waveforms, audio_tokenizer.sample_rate, config.conditions, sound_types=types, seed=config.seed
     )
     return {
-        "config": recorded_config(config, device=device, tokenizer_fingerprint=tokenizer.fingerprint()),
+        "config": recorded_config(config, device=device, tokenizer_fingerprint=audio_tokenizer.fingerprint()),
         "num_clips": len(waveforms),
-        "seconds": sum(len(waveform) for waveform in waveforms) / tokenizer.sample_rate,
+        "seconds": sum(len(waveform) for waveform in waveforms) / audio_tokenizer.sample_rate,
         "rows": [asdict(row) for row in rows],
     }
 
@@ -117,9 +130,9 @@ def show_table(results: Mapping[str, Any], console: Console) -> None:
 def run(config: StabilityConfig) -> None:
     """Share of codes that change under noise, codecs, shifts, cuts into pieces, and bfloat16."""
     results = measure(config)
-    write_figures(results, config.output)
+    text = write_figures(results, config.output)
     if config.json:
-        print_json(results)
+        sys.stdout.write(text + "\n")
     else:
         show_table(results, Console())
 

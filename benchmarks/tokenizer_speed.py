@@ -14,6 +14,7 @@ import copy
 import logging
 import os
 import platform
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
+from audiollm.benchmarks.harness.figures import recorded_config, write_figures
 from audiollm.benchmarks.speed.plain.encoder import PlainEncoder
 from audiollm.benchmarks.speed.timing import PartTimer, in_turns, now, path_figures
 from audiollm.environment import find_device
@@ -235,9 +236,9 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
 def run(config: TokenizerSpeedConfig) -> None:
     """Times all paths, writes the figures down and shows them."""
     results = measure(config)
-    write_figures(results, config.output)
+    text = write_figures(results, config.output)
     if config.json:
-        print_json(results)
+        sys.stdout.write(text + "\n")
     else:
         print_tables(results, Console())
 

@@ -35,7 +35,8 @@ from audiollm.speaking import speak
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.audio_llm.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
-from audiollm.training.loop.record import read_metrics
+from audiollm.training.loop.config import MODEL_FOLDER
+from audiollm.training.loop.record import METRICS_NAME, read_metrics
 from audiollm.training.recipes.demo.questions import answer_text, answers_of, records_of, score_table
 from audiollm.training.recipes.demo.report import DemoReport, Hearing, write_report
 from audiollm.training.recipes.launching import console, launch_trainer
@@ -140,7 +141,7 @@ def launch_training(folder: Path, config: DemoConfig) -> list[dict[str, Any]]:
         *("--output_dir", str(folder / "sft"), "--seed", str(config.seed)),
         *("--max_steps", str(config.max_steps), "--learning_rate", str(config.learning_rate)),
     )
-    return read_metrics(folder / "sft" / "metrics.jsonl")
+    return read_metrics(folder / "sft" / METRICS_NAME)
 
 
 # ------------------------------------------------------------------ the report
@@ -280,7 +281,7 @@ def run_demo(config: DemoConfig) -> DemoReport:
     for name, value in facts.items():
         console.print(f"  {name}: {value}")
     show_rows("accuracy on held-out clips", scores)
-    trained = AudioLLM.from_pretrained(folder / "sft" / "model")
+    trained = AudioLLM.from_pretrained(folder / "sft" / MODEL_FOLDER)
     hearing = listen(trained, audio_tokenizer, next(clip for clip in held_out_clips if clip.sound_type == "speech"))
     console.print(f"  {hearing.title}\n  Q: {hearing.question}\n  A: {hearing.answer} (truth: {hearing.truth})")
 

@@ -22,6 +22,7 @@ from audiollm.program import run_program
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training.decoder.parts import join_decoder
+from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.recipes.launching import console, launch_trainer
 from audiollm.training.recipes.mini import data as mini_data
 from audiollm.training.recipes.mini.card import write_card
@@ -96,7 +97,7 @@ def run_stage1(layout: MiniLayout, config: MiniConfig) -> None:
 def run_stage2(layout: MiniLayout, config: MiniConfig) -> None:
     """The tokenizer with its quantizer; exported without the text decoder that taught it."""
     _train_tokenizer(layout, config, 2, "--start_from", str(layout.stage(1)))
-    SupervisedTokenizer.from_pretrained(layout.stage(2) / "model").export_tokenizer(layout.tokenizer)
+    SupervisedTokenizer.from_pretrained(layout.stage(2) / MODEL_FOLDER).export_tokenizer(layout.tokenizer)
     # Before any codes are made: everything behind learns from the codes of what ships.
     shrink_tokenizer(layout.tokenizer)
 

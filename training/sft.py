@@ -32,6 +32,7 @@ from audiollm.training.loop.launch import start_accumulating, whole_weights
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import adamw
 from audiollm.training.loop.prefetching import Prefetched
+from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due, learning_rate_at
 
@@ -131,7 +132,7 @@ def _train(accelerator: Accelerator, config: SFTConfig) -> RunSummary:
         started = time.perf_counter()
     with whole_weights(accelerator):
         model_folder = save_trained_model(accelerator, parts.model, start, config)
-    return RunSummary(run.total_steps, loss, evaluation, model_folder, folder.path / "metrics.jsonl")
+    return RunSummary(run.total_steps, loss, evaluation, model_folder, folder.path / METRICS_NAME)
 
 
 def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) -> tuple[_Parts, dict[str, Any]]:

@@ -25,6 +25,7 @@ from audiollm.training.decoder.vocoder.trainer import VocoderTrainer, vocoder_co
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_data_parallel
 from audiollm.training.loop.prefetching import Prefetched
+from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due
 
@@ -78,7 +79,7 @@ def _train(accelerator: Accelerator, config: DecoderTrainingConfig) -> RunSummar
             trainer.save(folder / MODEL_FOLDER)
         run.save_if_due(step)
         started = time.perf_counter()
-    return RunSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / "metrics.jsonl")
+    return RunSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME)
 
 
 def _prepare(accelerator: Accelerator, config: DecoderTrainingConfig) -> tuple[DecoderTrainer, DecoderRun]:

@@ -39,6 +39,7 @@ from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_accumulating
 from audiollm.training.loop.optimizer import adamw_by_part
 from audiollm.training.loop.prefetching import Prefetched
+from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due
 
@@ -142,7 +143,7 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> RunSumm
         run.save_if_due(step)
         started = time.perf_counter()
     _save_model(accelerator, run, model)
-    return RunSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / "metrics.jsonl")
+    return RunSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME)
 
 
 def _read_data(

@@ -118,6 +118,7 @@ class ConversationRenderer:
         """A function that puts ``separator`` into every special token spelt out in a text."""
 
         def break_up(text: str) -> str:
+            # From the start each time: what one cut leaves may spell another, shorter special token.
             while match := self._special.search(text):
                 middle = match.start() + 1
                 text = f"{text[:middle]}{separator}{text[middle:]}"

@@ -16,7 +16,7 @@ from importlib.metadata import version
 import docstring_parser
 from jsonargparse import ArgumentParser
 
-from audiollm.program import errors_as_one_line
+from audiollm.program import errors_as_one_line, log_to_stderr, with_named_option
 
 from .bench import run_bench
 from .checkpoints import convert, doctor, export_tokenizer, extend_llm
@@ -81,16 +81,13 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-def underscored(arguments: Sequence[str]) -> list[str]:
-    """Accepts ``--skip-bad`` for ``--skip_bad``, and ``-o`` for ``--output``."""
-    result = []
-    for argument in arguments:
-        argument = "--output" if argument == "-o" else argument
-        option, equals, value = argument.partition("=")
-        if option.startswith("--"):
-            option = "--" + option[2:].replace("-", "_")
-        result.append(option + equals + value)
-    return result
+def spelt_out(arguments: Sequence[str]) -> list[str]:
+    """The command line with options called as the parser calls them: ``--skip_bad`` for ``--skip-bad``, ``-o`` too."""
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    parameters = inspect.signature(command).parameters.values() if command is not None else ()
+    # Whatever must be given and may be given by its place alone is no option.
+    options = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY or one.default is not one.empty}
+    return [with_named_option(argument, options) for argument in arguments]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -98,12 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Set ``AUDIOLLM_TRACEBACK=1`` to see where an error came from.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
-    given = underscored(sys.argv[1:] if arguments is None else arguments)
+    log_to_stderr(logging.WARNING)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["bench"]:
         run_bench(given[1:])
         return
-    parsed = build_parser().parse_args(given)
+    parsed = build_parser().parse_args(spelt_out(given))
     command, values = COMMANDS[parsed.subcommand], parsed[parsed.subcommand]
     with errors_as_one_line("audiollm"):
         command(**values)

@@ -17,7 +17,7 @@ BENCHMARKS = {
     "seed-tts": "audiollm.benchmarks.seed_tts",
     "reconstruction": "audiollm.benchmarks.reconstruction",
     "attribute-control": "audiollm.benchmarks.attribute_control",
-    "clustering": "audiollm.benchmarks.codes.files",
+    "clustering": "audiollm.benchmarks.clustering",
     "probing": "audiollm.benchmarks.sound_classes",
     "stability": "audiollm.benchmarks.stability",
 }

@@ -6,7 +6,9 @@ import json as jsonlib
 from pathlib import Path
 from typing import Literal
 
-from .console import Dtype, load_audio_tokenizer, show, show_diagnosis, write_line
+from audiollm.facts import show_facts
+
+from .console import Dtype, load_audio_tokenizer, show_diagnosis, write_line
 
 
 def extend_llm(  # not `extend`: the parser would look up that public name and so load torch
@@ -47,7 +49,7 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
         "embedding_rows": model.model.get_input_embeddings().weight.shape[0],
         "parameters": sum(parameter.numel() for parameter in model.model.parameters()),
     }
-    show(summary, as_json=json, title="extended vocabulary")
+    show_facts(summary, as_json=json, title="extended vocabulary")
 
 
 def export_tokenizer(source: str, output_dir: str) -> None:
@@ -60,9 +62,10 @@ def export_tokenizer(source: str, output_dir: str) -> None:
         output_dir: folder to write; must not exist or be empty.
     """
     from audiollm.tokenizer.supervision.model import SupervisedTokenizer
+    from audiollm.training.loop.config import MODEL_FOLDER
 
     _refuse_filled(output_dir, "the tokenizer")
-    run_model = Path(source) / "model"
+    run_model = Path(source) / MODEL_FOLDER
     model = SupervisedTokenizer.from_pretrained(run_model if run_model.is_dir() else source)
     model.export_tokenizer(output_dir)
     write_line(f"wrote {output_dir}: {model.tokenizer.codebook_size} codes, {model.tokenizer.frame_rate:g} per second")

@@ -1,8 +1,7 @@
-"""What commands share: loading models, and printing tables for people or one JSON object per line for scripts."""
+"""What commands share: loading models, and printing tables that only one of them has."""
 
 from __future__ import annotations
 
-import json as jsonlib
 import sys
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -35,21 +34,6 @@ def load_audio_llm(path_or_id: str, dtype: str, device: str | None) -> Any:
 
 def write_line(text: str) -> None:
     sys.stdout.write(text + "\n")
-
-
-def show(summary: dict[str, Any], *, as_json: bool, title: str) -> None:
-    """A two-column table for people, one JSON object for scripts."""
-    if as_json:
-        write_line(jsonlib.dumps(summary, default=str))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, show_header=False)
-    for name, value in summary.items():
-        shown = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-        table.add_row(name.replace("_", " "), shown)
-    Console(markup=False).print(table)
 
 
 def show_token_table(rows: Sequence[Any], *, total: int, record_id: str) -> None:

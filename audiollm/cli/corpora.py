@@ -5,7 +5,9 @@ from __future__ import annotations
 import json as jsonlib
 from typing import Literal
 
-from .console import Dtype, load_audio_tokenizer, show, show_token_table, write_line
+from audiollm.facts import show_facts
+
+from .console import Dtype, load_audio_tokenizer, show_token_table, write_line
 
 
 def tokenize(
@@ -52,7 +54,7 @@ def tokenize(
         shard=shard,
         overwrite=overwrite,
     )
-    show(vars(report), as_json=json, title=f"tokenized {source}")
+    show_facts(vars(report), as_json=json, title=f"tokenized {source}")
 
 
 def inspect_data(

@@ -6,7 +6,9 @@ import json as jsonlib
 from pathlib import Path
 from typing import Any, Literal
 
-from .console import show, write_line
+from audiollm.facts import show_facts
+
+from .console import write_line
 
 
 def label(
@@ -72,9 +74,9 @@ def label(
     if structurer is None:
         for name, value in (("captioner", captioner), ("structurer_model", structurer_model)):
             if value is not None:
-                raise ValueError(f"--{name} needs --structurer, a model that writes records")
+                raise ValueError(f"--{name.replace('_', '-')} needs --structurer, a model that writes records")
         if num_shards != 1:
-            raise ValueError("--num_shards is for models; rules take a moment")
+            raise ValueError("--num-shards is for models; rules take a moment")
         path = Path(output)
         report: Any = _label_by_rules(source, path, rules, split, overwrite)
     else:
@@ -126,19 +128,19 @@ def _as_json(report: Any) -> dict[str, Any]:
     return report.to_dict() if hasattr(report, "to_dict") else vars(report)
 
 
-def audit_labels(labels: str, output: str, *, num_clips: int = 100, seed: int = 0) -> None:
+def audit_labels(labels: str, output_dir: str, *, num_clips: int = 100, seed: int = 0) -> None:
     """Write a sheet for people to check labels: an HTML page that plays each clip, and the same as CSV.
 
     Args:
         labels: records that `audiollm label` wrote.
-        output: folder of audit.html and audit.csv.
+        output_dir: folder of audit.html and audit.csv.
         num_clips: so many sampled clips.
         seed: of the sample.
     """
     from audiollm.benchmarks.sap.audit import write_audit
 
-    count = write_audit(labels, Path(output), num_clips=num_clips, seed=seed)
-    write_line(f"wrote {count} clips to {Path(output) / 'audit.html'} and audit.csv")
+    count = write_audit(labels, Path(output_dir), num_clips=num_clips, seed=seed)
+    write_line(f"wrote {count} clips to {Path(output_dir) / 'audit.html'} and audit.csv")
 
 
 def audit_verdicts(sheets: list[str], *, json: bool = False) -> None:
@@ -158,7 +160,7 @@ def audit_verdicts(sheets: list[str], *, json: bool = False) -> None:
         name: f"{field.share:.1%} right of {field.judged} ({field.low:.1%} to {field.high:.1%})"
         for name, field in fields.items()
     }
-    show(lines, as_json=False, title="labels found right")
+    show_facts(lines, title="labels found right")
 
 
 def score_sap(
@@ -217,4 +219,4 @@ def score_sap(
         write_line(jsonlib.dumps(summary | {"judge": result.get("judge")}))
         return
     shown = {name: f"{value:g}" for name, value in summary.items()}
-    show(shown, as_json=False, title=f"{predictions} against {references}")
+    show_facts(shown, title=f"{predictions} against {references}")

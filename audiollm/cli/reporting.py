@@ -6,7 +6,9 @@ import json as jsonlib
 import sys
 from pathlib import Path
 
-from .console import show, write_line
+from audiollm.facts import show_facts
+
+from .console import write_line
 
 
 def report(results: str, *, output: str | None = None, strict: bool = False, json: bool = False) -> None:
@@ -36,7 +38,7 @@ def report(results: str, *, output: str | None = None, strict: bool = False, jso
             "not read": len(unread),
             "not traceable": len(untraceable),
         }
-        show(shown, as_json=False, title=f"leaderboard of {results}")
+        show_facts(shown, title=f"leaderboard of {results}")
         for line in (*(f"not read: {one}" for one in unread), *(f"not traceable: {one}" for one in untraceable)):
             sys.stderr.write(line + "\n")
     if strict and (unread or untraceable):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .console import Dtype, load_audio_llm, load_audio_tokenizer, show
+from audiollm.facts import show_facts
+
+from .console import Dtype, load_audio_llm, load_audio_tokenizer
 
 NO_RECOGNIZER = "none"
 
@@ -83,7 +85,7 @@ def speak(
                 f"the model said nothing, so {output} was not written; try another --seed or --min-seconds"
             )
         summary["seconds"] = writer.num_samples / sample_rate
-    show(summary, as_json=json, title="spoken")
+    show_facts(summary, as_json=json, title="spoken")
 
 
 def reconstruct(
@@ -154,7 +156,7 @@ def reconstruct(
         recognizer = None if asr == NO_RECOGNIZER else asr
         scores = report_reconstruction(result, folder, text=text, asr=recognizer, language=language)
         summary |= scores.reconstructed | {"report": str(folder / "report.html")}
-    show(summary, as_json=json, title=f"reconstructed {source}")
+    show_facts(summary, as_json=json, title=f"reconstructed {source}")
 
 
 def describe_speaker(recording: str | None, encoder: str, device: str | None) -> Any:

@@ -36,6 +36,7 @@ def check_modalities(modalities: Collection[str]) -> frozenset[str]:
 
 def ends_inside_audio(token_ids: Tensor, vocabulary: AudioVocabulary) -> Tensor:
     """True for rows of ids ``[B, S]`` whose last audio segment is still open; bool ``[B]``."""
+    # A row without any mark has -1 twice, and so is outside.
     return _last_index(token_ids, vocabulary.start_id) > _last_index(token_ids, vocabulary.end_id)
 
 
@@ -102,6 +103,7 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
         # Of the open segment; where none is open the number means nothing, and `inside_B` keeps it out.
         num_codes_B = input_ids.shape[1] - 1 - start_B
         may_end_B = inside_B & (num_codes_B >= self.min_codes)
+        # In place, for torch.where has made this tensor; the masks themselves are kept for the next token.
         allowed_BW[:, self.vocabulary.end_id] = may_end_B
         if self.max_codes is not None:
             must_end_B = inside_B & (num_codes_B >= self.max_codes)

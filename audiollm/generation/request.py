@@ -141,6 +141,7 @@ class GenerationRequest:
             frame_rate = processor.audio_tokenizer.frame_rate
             min_codes, max_codes = segment_limits(settings.min_seconds, settings.max_seconds, frame_rate)
         self._max_new_tokens = self._answer_length(settings, min_codes, max_codes)
+        # The caller's come first: whatever they prefer, the grammar says what may follow at all.
         self._logits_processors = [*options.pop("logits_processor", []), self._grammar(min_codes, max_codes)]
         if sampling is not None:  # last, for it leaves one token to choose from
             prompt_length = input_ids.shape[1]
@@ -197,6 +198,7 @@ class GenerationRequest:
                 f"the prompt has {prompt_length} tokens and max_new_tokens={needed}, but the context holds {context}: "
                 "shorten the recording or ask for a shorter answer"
             )
+        # Only what was asked for, or what the limits need, must fit; audio without a limit takes what room there is.
         return int(min(wanted, room))
 
     def _grammar(self, min_codes: int, max_codes: int | None) -> AudioSegmentLogitsProcessor:

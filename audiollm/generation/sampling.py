@@ -94,7 +94,8 @@ class RepetitionAwareSampler(LogitsProcessor):
         drawn_B = self._draw(self._warpers(input_ids, scores))
         window = self.settings.repetition_window
         if window:
-            # Always drawn, so that the numbers a row gets do not depend on what the other rows do.
+            # Always drawn, so that the numbers a row gets do not depend on what the other rows do. Not from the top-k,
+            # where a code that repeats would win once more, but from all that may follow.
             again_B = self._draw(scores)
             recent_BK = input_ids[:, max(self.prompt_length, input_ids.shape[1] - window) :]
             num_repeats_B = (recent_BK == drawn_B[:, None]).sum(dim=1)

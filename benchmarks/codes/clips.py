@@ -53,7 +53,7 @@ def read_labelled_clips(
             has ``meta/esc50.csv``.
         label_key: key of the class in the records; records without it are left out.
         splits: keep clips of these ``split`` values; None for all.
-        sound_type: keep clips of this ``sound_type`` (``task`` in the manifests of corpora); None for all.
+        sound_type: keep clips of this ``sound_type``; None for all.
         min_clips_per_class: leave out classes with fewer clips than this.
         esc10: of ESC-50, only the ten classes of ESC-10.
 

@@ -54,34 +54,38 @@ def load_encoder(path_or_id: str, device: str) -> UniAudioTokenizer:
     Raises:
         OSError: there is no such checkpoint.
     """
-    tokenizer = UniAudioTokenizer.from_pretrained(audio_tokenizer_or_mini(path_or_id), encoder_only=True, decoder=False)
-    return tokenizer.eval().to(device)
+    audio_tokenizer = UniAudioTokenizer.from_pretrained(
+        audio_tokenizer_or_mini(path_or_id), encoder_only=True, decoder=False
+    )
+    return audio_tokenizer.eval().to(device)
 
 
-def encode_clips(tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], sample_rate: int) -> ClipFeatures:
+def encode_clips(audio_tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], sample_rate: int) -> ClipFeatures:
     """Encodes clips.
 
     Args:
-        tokenizer: any; only :class:`UniAudioTokenizer` gives features.
+        audio_tokenizer: any; only :class:`UniAudioTokenizer` gives features.
         waveforms: float ``[N_i]`` in [-1, 1].
         sample_rate: of all, in Hz.
     """
-    if not isinstance(tokenizer, UniAudioTokenizer):
-        encoded = tokenizer.encode(list(waveforms), sample_rate)
+    if not isinstance(audio_tokenizer, UniAudioTokenizer):
+        encoded = audio_tokenizer.encode(list(waveforms), sample_rate)
         codes = [np.array(clip_codes, dtype=np.int64) for clip_codes in encoded.tolist()]
-        histogram = code_histograms(codes, tokenizer.codebook_size, num_codebooks=tokenizer.num_codebooks)
-        return ClipFeatures(codes, tokenizer.codebook_size, tokenizer.num_codebooks, {"histogram": histogram}, None)
-    encoded = tokenizer.encode(list(waveforms), sample_rate, return_features=True)
+        histogram = code_histograms(codes, audio_tokenizer.codebook_size, num_codebooks=audio_tokenizer.num_codebooks)
+        return ClipFeatures(
+            codes, audio_tokenizer.codebook_size, audio_tokenizer.num_codebooks, {"histogram": histogram}, None
+        )
+    encoded = audio_tokenizer.encode(list(waveforms), sample_rate, return_features=True)
     codes = [np.array(codes_T, dtype=np.int64) for codes_T in encoded.tolist()]
     # float64: means over minutes of frames, and differences of numbers that nearly agree.
     features = [features_TD.detach().cpu().double().numpy() for features_TD in encoded.features or []]
-    entries_VD = tokenizer.codebook.weight.detach().cpu().double().numpy()
+    entries_VD = audio_tokenizer.codebook.weight.detach().cpu().double().numpy()
     return ClipFeatures(
         codes=codes,
-        codebook_size=tokenizer.codebook_size,
+        codebook_size=audio_tokenizer.codebook_size,
         num_codebooks=1,
         vectors={
-            "histogram": code_histograms(codes, tokenizer.codebook_size),
+            "histogram": code_histograms(codes, audio_tokenizer.codebook_size),
             "entries": np.stack([_mean(entries_VD[codes_T]) for codes_T in codes]),
             "features": np.stack([_mean(features_TD) for features_TD in features]),
         },

@@ -188,6 +188,7 @@ def linear_probe(
             loss.backward()
             optimizer.step()
             schedule.step()
+        # Without validation every epoch passes for the best so far, so that the last one counts.
         score = best + 1 if validation is None else _accuracy(_named(model, validation[0], classes), validation[1])
         if score > best:
             best, predicted = score, _named(model, test_features, classes)

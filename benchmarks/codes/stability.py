@@ -106,7 +106,7 @@ def parse_condition(name: str) -> Condition:
 
 
 def token_stability(
-    tokenizer: AudioTokenizer,
+    audio_tokenizer: AudioTokenizer,
     waveforms: Sequence[Tensor],
     sample_rate: int,
     conditions: Sequence[str] = DEFAULT_CONDITIONS,
@@ -117,7 +117,7 @@ def token_stability(
     """Compares the codes of clips with those of the same clips under each condition.
 
     Args:
-        tokenizer: any; ``bfloat16`` needs a :class:`UniAudioTokenizer`.
+        audio_tokenizer: any; ``bfloat16`` needs a :class:`UniAudioTokenizer`.
         waveforms: float32 ``[N_i]`` each, at least one frame long.
         sample_rate: of all of them, in Hz.
         conditions: ``kind`` or ``kind:amount``, see ``KINDS``.
@@ -134,21 +134,21 @@ def token_stability(
         raise ValueError("no clips: token stability needs at least one")
     parsed = [parse_condition(name) for name in conditions]
     types = list(sound_types) if sound_types is not None else [None] * len(waveforms)
-    clean = _encode(tokenizer, waveforms, sample_rate)
-    return [_row(_pairs(tokenizer, waveforms, clean, sample_rate, one, seed), types, one.name) for one in parsed]
+    clean = _encode(audio_tokenizer, waveforms, sample_rate)
+    return [_row(_pairs(audio_tokenizer, waveforms, clean, sample_rate, one, seed), types, one.name) for one in parsed]
 
 
 # Codes [K, T] of a clean clip and of the same stretch of it under a condition; None: too short for the condition.
 _Pair = tuple[np.ndarray, np.ndarray] | None
 
 
-def _encode(tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], sample_rate: int) -> list[np.ndarray]:
-    codes = tokenizer.encode(list(waveforms), sample_rate)
+def _encode(audio_tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], sample_rate: int) -> list[np.ndarray]:
+    codes = audio_tokenizer.encode(list(waveforms), sample_rate)
     return [codes[index].numpy() for index in range(len(codes))]
 
 
 def _pairs(
-    tokenizer: AudioTokenizer,
+    audio_tokenizer: AudioTokenizer,
     waveforms: Sequence[Tensor],
     clean: Sequence[np.ndarray],
     sample_rate: int,
@@ -156,18 +156,18 @@ def _pairs(
     seed: int,
 ) -> list[_Pair]:
     if condition.kind == "bfloat16":
-        return list(zip(clean, _encode(_in_bfloat16(tokenizer), waveforms, sample_rate), strict=True))
+        return list(zip(clean, _encode(_in_bfloat16(audio_tokenizer), waveforms, sample_rate), strict=True))
     if condition.kind == "chunks":
-        return _chunked(tokenizer, waveforms, clean, sample_rate, condition.amount)
+        return _chunked(audio_tokenizer, waveforms, clean, sample_rate, condition.amount)
     if condition.kind == "shift":
-        return _shifted(tokenizer, waveforms, clean, sample_rate, condition.amount)
+        return _shifted(audio_tokenizer, waveforms, clean, sample_rate, condition.amount)
     # A stream of draws for each condition and clip, so that neither depends on what else is asked for; crc32, because
     # hash() of a text differs from process to process.
     degraded = [
         degrade(waveform, sample_rate, condition, np.random.default_rng([seed, zlib.crc32(condition.name.encode()), i]))
         for i, waveform in enumerate(waveforms)
     ]
-    return list(zip(clean, _encode(tokenizer, degraded, sample_rate), strict=True))
+    return list(zip(clean, _encode(audio_tokenizer, degraded, sample_rate), strict=True))
 
 
 def degrade(waveform: Tensor, sample_rate: int, condition: Condition, generator: np.random.Generator) -> Tensor:
@@ -189,41 +189,47 @@ def degrade(waveform: Tensor, sample_rate: int, condition: Condition, generator:
 
 
 def _shifted(
-    tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], clean: Sequence[np.ndarray], sample_rate: int, shift: float
+    audio_tokenizer: AudioTokenizer,
+    waveforms: Sequence[Tensor],
+    clean: Sequence[np.ndarray],
+    sample_rate: int,
+    shift: float,
 ) -> list[_Pair]:
     """Clips without their beginning, against the codes that start nearest to the new one."""
-    skipped = round(shift * sample_rate / tokenizer.frame_rate)
+    skipped = round(shift * sample_rate / audio_tokenizer.frame_rate)
     late = round(shift)  # a clip that starts half a code late or more begins nearer to the next code
     rests = [w[skipped:] if own.shape[1] > late else w[:0] for w, own in zip(waveforms, clean, strict=True)]
     pieces = [rest for rest in rests if len(rest)]
-    codes = iter(_encode(tokenizer, pieces, sample_rate) if pieces else [])
+    codes = iter(_encode(audio_tokenizer, pieces, sample_rate) if pieces else [])
     pairs = [(own[:, late:], next(codes)) if len(rest) else None for own, rest in zip(clean, rests, strict=True)]
     # What is left of a code at the end may round up to one more: that is no change of any code.
     return [pair and (pair[0][:, : pair[1].shape[1]], pair[1][:, : pair[0].shape[1]]) for pair in pairs]
 
 
 def _chunked(
-    tokenizer: AudioTokenizer,
+    audio_tokenizer: AudioTokenizer,
     waveforms: Sequence[Tensor],
     clean: Sequence[np.ndarray],
     sample_rate: int,
     seconds: float,
 ) -> list[_Pair]:
     """Clips cut into pieces of whole codes, against the clip as the tokenizer cuts it itself."""
-    size = round(max(1, round(seconds * tokenizer.frame_rate)) * sample_rate / tokenizer.frame_rate)
+    size = round(max(1, round(seconds * audio_tokenizer.frame_rate)) * sample_rate / audio_tokenizer.frame_rate)
     pieces = [list(waveform.split(size)) if len(waveform) > size else [] for waveform in waveforms]
     flat = [piece for own in pieces for piece in own]
-    codes = iter(_encode(tokenizer, flat, sample_rate) if flat else [])
+    codes = iter(_encode(audio_tokenizer, flat, sample_rate) if flat else [])
     return [
         (own, np.concatenate([next(codes) for _ in cut], axis=1)) if cut else None
         for own, cut in zip(clean, pieces, strict=True)
     ]
 
 
-def _in_bfloat16(tokenizer: AudioTokenizer) -> AudioTokenizer:
-    if not isinstance(tokenizer, UniAudioTokenizer):
-        raise ValueError(f"condition 'bfloat16' works for a UniAudioTokenizer, not for {type(tokenizer).__name__}")
-    variant = copy.deepcopy(tokenizer)
+def _in_bfloat16(audio_tokenizer: AudioTokenizer) -> AudioTokenizer:
+    if not isinstance(audio_tokenizer, UniAudioTokenizer):
+        raise ValueError(
+            f"condition 'bfloat16' works for a UniAudioTokenizer, not for {type(audio_tokenizer).__name__}"
+        )
+    variant = copy.deepcopy(audio_tokenizer)
     for part in (variant.encoder, variant.sae):  # the codebook searches in float32 whatever the rest computes in
         if part is not None:
             part.bfloat16()
@@ -262,6 +268,7 @@ def _share(counts: Sequence[_Count]) -> float | None:
 
 
 def _count(clean_KT: np.ndarray, other_KT: np.ndarray) -> _Count:
+    # One may have a code more at its end. The share leaves it out; the edit distance, which may shift, counts it.
     length = min(clean_KT.shape[1], other_KT.shape[1])
     changed = clean_KT[:, :length] != other_KT[:, :length]
     # jiwer aligns words: the codes of all codebooks at one time are one.

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from audiollm.data.files.atomic import atomic_write
+from audiollm.facts import json_text, show_facts
 
 
 def write_figures(results: Mapping[str, Any], output: str | None) -> str:
     """Writes figures as JSON to a file, whole or not at all; nowhere if ``output`` is None. Returns the JSON."""
-    text = json.dumps(results, indent=2, allow_nan=False, ensure_ascii=False)
+    text = json_text(results, indent=2)
     if output is not None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(output) as file:
@@ -44,24 +41,7 @@ def recorded_config(config: Any, **settled: object) -> dict[str, Any]:
 def print_json(result: Mapping[str, Any], *without: str) -> None:
     """Prints a result on one line of standard output, without some of its fields."""
     shown = {name: value for name, value in result.items() if name not in without}
-    sys.stdout.write(json.dumps(shown, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def show_facts(facts: Mapping[str, Any], *, title: str, as_json: bool = False) -> None:
-    """Prints names and values as a table, or as JSON."""
-    if as_json:
-        print_json(facts)
-        return
-    table = Table(title=title, show_header=False)
-    for name, value in facts.items():
-        table.add_row(name.replace("_", " "), _shown(value))
-    Console(markup=False).print(table)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.5f}"  # shares: the digits that tell them apart
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    sys.stdout.write(json_text(shown) + "\n")
 
 
 def show_figures(results: Mapping[str, Any], output: str | None, *, as_json: bool) -> None:
@@ -76,10 +56,6 @@ def show_figures(results: Mapping[str, Any], output: str | None, *, as_json: boo
     if as_json:
         sys.stdout.write(text + "\n")
         return
-    console = Console()
     for title, figures in results.items():
         if isinstance(figures, Mapping) and title != "config":
-            table = Table(title.replace("_", " "), "")
-            for name, value in figures.items():
-                table.add_row(name.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value))
-            console.print(table)
+            show_facts(figures, title=title.replace("_", " "))

@@ -10,7 +10,10 @@ from typing import Any
 from audiollm.data.files.hashing import file_sha256
 from audiollm.data.files.json_lines import check_same_run
 
+# In the folder of a run: what it is of, its figures, and what judges said of each recording.
 RUN_NAME = "run.json"
+RESULT_NAME = "result.json"
+VERDICTS_NAME = "verdicts.jsonl"
 
 
 def file_identity(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> dict[str, str]:

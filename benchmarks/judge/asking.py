@@ -78,6 +78,7 @@ def ask_judge(
         ChatError: if the judge does not answer.
     """
     for again in range(_TRIES):
+        # A number of its own for each vote, try and attempt: votes lie side by side, tries and attempts step over them.
         seed = settings.seed + vote + settings.votes * (_TRIES * num_attempts + again)
         reply = judge.ask(
             [ChatMessage("user", text)], max_tokens=_ANSWER_TOKENS, temperature=settings.temperature, seed=seed

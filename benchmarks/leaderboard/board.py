@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .other_rows import OTHER_KINDS, other_rows
 from .published import PublishedTable, published_tables
-from .question_rows import baseline_rows, is_of_own_set, judged_row, question_row
+from .question_rows import baseline_rows, is_of_custom_set, judged_row, question_row
 from .result_files import FoundResults, ResultFile, UnreadFile, find_results
 from .rows import LeaderboardRow, LeaderboardTable, published_rows
 from .speech_rows import clustering_rows, control_rows, reconstruction_rows, seed_tts_file_rows, seed_tts_rows
@@ -132,21 +132,21 @@ def _question_tables(
 ) -> list[LeaderboardTable]:
     """The benchmark's table with ours and the published rows; and one of our rows on sets of one's own, if any."""
 
-    def of(kind: str, own_sets: bool) -> list[ResultFile]:
+    def of(kind: str, on_custom_sets: bool) -> list[ResultFile]:
         of_this = [result for result in by_kind.get(kind, []) if result.benchmark == table.benchmark]
-        return [result for result in of_this if is_of_own_set(result.content) == own_sets]
+        return [result for result in of_this if is_of_custom_set(result.content) == on_custom_sets]
 
     on_its_data = _question_rows(of("questions", False), of("judged questions", False), files, rows)
-    on_own_sets = _question_rows(of("questions", True), of("judged questions", True), files, rows)
+    on_custom_sets = _question_rows(of("questions", True), of("judged questions", True), files, rows)
     tables = [_table(table, on_its_data)]
-    if on_own_sets:
+    if on_custom_sets:
         tables.append(
             LeaderboardTable(
                 title=f"{table.title}: sets of one's own in its layout",
                 columns=table.columns,
                 unit=table.unit,
                 note="None of the benchmark's questions: only figures on the same data compare.",
-                rows=on_own_sets,
+                rows=on_custom_sets,
             )
         )
     return tables
@@ -157,6 +157,7 @@ def _question_rows(
 ) -> list[LeaderboardRow]:
     ours = rows.of(scored, lambda result: [question_row(result, judged, files)])
     scored_hashes = {str((result.content.get("predictions") or {}).get("sha256")) for result in scored}
+    # Verdicts on predictions that were scored stand in the row of their score; these have a row of their own.
     alone = [one for one in judged if str((one.content.get("predictions") or {}).get("sha256")) not in scored_hashes]
     ours += rows.of(alone, lambda result: [judged_row(result, files)])
     baselines = rows.of(scored, lambda result: baseline_rows([result]))

@@ -109,6 +109,7 @@ def figure_text(value: Figure) -> str:
     if isinstance(value, tuple):
         return "–".join(map(figure_text, value))
     rounded = round(value, 2 if abs(value) >= 1 else 4)
+    # `g` drops trailing zeros as sources do, but keeps six digits at most.
     return f"{rounded:g}" if abs(rounded) < 100_000 else f"{rounded:.0f}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from audiollm.benchmarks.questions.base import CUSTOM_SET_KEY
 from audiollm.benchmarks.questions.report import data_version
 
 from .published import Figure
@@ -168,10 +169,10 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def is_of_own_set(content: Mapping[str, Any]) -> bool:
+def is_of_custom_set(content: Mapping[str, Any]) -> bool:
     """Whether the questions are none of the benchmark's, but somebody's own in its layout."""
     data = content.get("data")
-    return isinstance(data, Mapping) and bool(data.get("own_set"))
+    return isinstance(data, Mapping) and bool(data.get(CUSTOM_SET_KEY))
 
 
 def _interval(interval: Mapping[str, Any] | None) -> str:

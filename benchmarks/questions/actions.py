@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from audiollm.benchmarks.harness.actions import Actions
-from audiollm.benchmarks.harness.figures import print_json, show_facts
+from audiollm.benchmarks.harness.figures import print_json
 from audiollm.benchmarks.judge.asking import JudgeSettings
 from audiollm.data.chat.base import EndpointSettings
 from audiollm.data.chat.opening import open_chat_model
 from audiollm.environment import find_device
+from audiollm.facts import show_facts
 
 from .base import Mode, QuestionBenchmark
 from .checking import check_questions, require_usable

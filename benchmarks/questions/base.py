@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple
 from .items import CustomQuestion, QuestionItem
 
 CUSTOM_SET = "a set of one's own"
+CUSTOM_SET_KEY = "own_set"  # in files: says of a question, or of a result's data, that it is none of the benchmark's
 
 Mode = Literal["official", "strict", "extract"]
 MODES: tuple[Mode, ...] = ("official", "strict", "extract")
@@ -120,7 +121,7 @@ class Revision:
 
     def to_dict(self) -> dict[str, Any]:
         """As results tell it."""
-        custom = {"own_set": True} if self.is_custom_set else {}
+        custom = {CUSTOM_SET_KEY: True} if self.is_custom_set else {}
         return {"sha256": self.sha256, "known_as": self.name} | custom
 
 

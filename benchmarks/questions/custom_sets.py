@@ -16,15 +16,15 @@ from audiollm.data.records import RecordReport
 from audiollm.data.sap.question_records import ClipQuestion, clip_questions
 from audiollm.data.sap.sounds import NoRuleError, sound_type_of
 
-from .base import QuestionBenchmark
-from .data import CUSTOM_SET_KEY, write_rows
+from .base import CUSTOM_SET_KEY, QuestionBenchmark
+from .data import write_rows
 from .items import CustomQuestion
 
 
 def write_question_set(
     benchmark: QuestionBenchmark,
     source: Any,
-    output: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
     *,
     split: str | None = None,
     per_clip: int | None = None,
@@ -35,7 +35,7 @@ def write_question_set(
     Args:
         benchmark: whose layout it gets.
         source: clips with SAP records and recordings, see `audiollm.data.sap.question_records.clip_questions`.
-        output: folder; made if it is not there.
+        output_dir: folder; made if it is not there.
         split: clips of this split only.
         per_clip: most questions about a clip, drawn from all that can be asked; None: all.
         seed: of wordings, options and their order.
@@ -49,7 +49,7 @@ def write_question_set(
         RecordError: if the source cannot be read.
         OSError: if the folder holds a set already.
     """
-    folder, report = Path(output), RecordReport()
+    folder, report = Path(output_dir), RecordReport()
     path = folder / benchmark.file_names[0]
     if path.exists():
         raise FileExistsError(f"{path} exists: choose another output, or delete it")

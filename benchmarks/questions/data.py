@@ -12,15 +12,15 @@ from pathlib import Path, PurePosixPath
 
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.files.json_lines import Record, read_json_lines, write_json_lines
+from audiollm.tokenizer.checkpoints.folders import find_folder
 
-from .base import CUSTOM_SET, LoadedQuestions, QuestionBenchmark, Revision, first_problems
+from .base import CUSTOM_SET, CUSTOM_SET_KEY, LoadedQuestions, QuestionBenchmark, Revision, first_problems
 from .items import QuestionItem, without_letters
 
 logger = logging.getLogger(__name__)
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # not ./folder
 _AUDIO_COLUMNS = ("audio", "context")
-CUSTOM_SET_KEY = "own_set"  # says of a question that it is none of the benchmark's
 _NESTED_COLUMN = "other_attributes"  # some parquet copies keep the published fields in it
 
 
@@ -86,16 +86,11 @@ def _local(benchmark: QuestionBenchmark, data: str) -> Path:
         return path
     if not _HUB_ID.fullmatch(data):
         raise FileNotFoundError(f"{data}: no such file or folder with the questions of {benchmark.title}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    patterns = ["*.parquet"] if benchmark.parquet_first else None
+    needed = ["*.parquet"] if benchmark.parquet_first else None
     try:
-        return Path(snapshot_download(data, repo_type="dataset", allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise OSError(
-            f"{data} is neither here nor to be had from the Hub ({str(error).splitlines()[0]}); give a local copy"
-        ) from error
+        return find_folder(data, needed=needed, kind="data set", repo_type="dataset")
+    except ValueError as error:
+        raise OSError(f"{error}; give a local copy") from error
 
 
 def _question_files(benchmark: QuestionBenchmark, root: Path) -> list[Path]:

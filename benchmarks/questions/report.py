@@ -14,7 +14,7 @@ from rich.table import Table
 
 from audiollm.data.files.atomic import atomic_write
 
-from .base import CUSTOM_SET
+from .base import CUSTOM_SET, CUSTOM_SET_KEY
 
 
 def write_result(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -56,7 +56,7 @@ def show_result(result: Mapping[str, Any], output: str | None, *, as_json: bool 
 
 def data_version(data: Mapping[str, Any]) -> str:
     """Which version of the questions a result was made with, in words."""
-    return data["known_as"] or (CUSTOM_SET if data.get("own_set") else "not a known version")
+    return data["known_as"] or (CUSTOM_SET if data.get(CUSTOM_SET_KEY) else "not a known version")
 
 
 def _facts_table(result: Mapping[str, Any]) -> Table:

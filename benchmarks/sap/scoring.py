@@ -132,6 +132,7 @@ def _events(records: Sequence[SapRecord | None], references: Sequence[SapRecord]
     if num_true:
         scores["event_recall"] = num_right / num_true
         scores["event_precision"] = num_right / num_predicted if num_predicted else 0.0
+        # Precision and recall in one step: where nothing was predicted it is 0, and not 0 / 0.
         scores["event_f1"] = 2 * num_right / (num_predicted + num_true)
     return scores
 

@@ -67,13 +67,13 @@ class CorpusEncoder:
         fingerprint: str,
         mono: Mono,
         batch_size: int,
-        output_folder: Path,
+        output_dir: Path,
     ) -> None:
         self._manifest = manifest
         self._audio_tokenizer = audio_tokenizer
         self._fingerprint = fingerprint
         self._mono = mono
-        self._output_folder = os.path.abspath(output_folder)
+        self._output_dir = os.path.abspath(output_dir)
         segment_seconds = audio_tokenizer.max_segment_seconds or DEFAULT_SEGMENT_SECONDS
         self._batch_seconds = batch_size * segment_seconds
         takes_batch_size = "batch_size" in inspect.signature(audio_tokenizer.encode).parameters
@@ -202,7 +202,7 @@ class CorpusEncoder:
         path = clip.part.path
         if path is not None:
             # Relative paths in a manifest start from its folder: keep them so where the file lies below it.
-            below = os.path.relpath(os.path.abspath(path), self._output_folder)
+            below = os.path.relpath(os.path.abspath(path), self._output_dir)
             path = os.path.abspath(path) if below.startswith("..") else Path(below).as_posix()
         for key in ("path", "bytes", "array", "sampling_rate"):
             others.pop(key, None)

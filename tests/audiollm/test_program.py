@@ -54,6 +54,9 @@ class Options(Config):
     quiet: bool = False
     """Says nothing."""
 
+    output: str | None = None
+    """File to write."""
+
     judging: Judging = field(default_factory=Judging)
     """By a model."""
 
@@ -113,10 +116,30 @@ def test_a_function_is_a_program_without_a_config_class(monkeypatch: pytest.Monk
         ("--quiet true", {"quiet": True}),
         ("--quiet=false", {"quiet": False}),
         ("--judging.votes 1 2", {"judging": Judging((1, 2))}),
+        ("--betas -0.5 0.9 -o x", {"betas": (-0.5, 0.9), "output": "x"}),
+        ("--betas -0.5,0.9 -o=x", {"betas": (-0.5, 0.9), "output": "x"}),
+        ("-o x --seeds 0", {"seeds": (0,), "output": "x"}),
     ],
 )
 def test_flags_are_written_as_people_write_them(flags: str, changed: dict[str, Any]) -> None:
     assert run_program(Options, arguments=["--source", "a", *flags.split()]) == Options(source="a", **changed)
+
+
+def test_the_output_is_a_folder_where_the_program_writes_one(capsys: pytest.CaptureFixture[str]) -> None:
+    def write(output_dir: str) -> str:
+        return output_dir
+
+    assert run_program(write, arguments=["-o", "x"]) == "x"
+    with pytest.raises(SystemExit):
+        run_program(add, arguments=["--first", "1", "-o", "x"])
+    assert "unrecognized arguments: -o" in capsys.readouterr().err
+
+
+def test_help_after_a_tuple_is_no_value_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run_program(Options, arguments=["--seeds", "0", "-h"])
+    assert stopped.value.code == 0
+    assert "Every kind of option." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flags", ["--seeds", "--seeds x", "--seeds 1 x", "--betas 1 2 3", "--quiet maybe"])

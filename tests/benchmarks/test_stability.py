@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from audiollm.benchmarks.codes.stability import DEFAULT_CONDITIONS, KINDS, parse_condition, token_stability
-from audiollm.benchmarks.stability import StabilityConfig, measure, read_clips, show_table
+from audiollm.benchmarks.stability import StabilityConfig, measure, read_clips, run, show_table
 from audiollm.data.manifest import RecordError
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
 from audiollm.tokenizer.base import AudioTokenizer, Codes
@@ -208,6 +208,18 @@ def test_the_script_reports_every_condition_of_a_real_tokenizer(clips_folder: Pa
     assert "white:10" in console.export_text()
 
 
+def test_a_manifest_of_older_corpora_is_named_with_what_to_do(
+    clips_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = clips_folder / "old.jsonl"
+    old.write_text((clips_folder / "clips.jsonl").read_text().replace("sound_type", "task"))
+    for name, is_warned in (("clips.jsonl", False), ("old.jsonl", True)):
+        caplog.clear()
+        read_clips(StabilityConfig(data=str(clips_folder / name)), 16_000)
+        assert ("old.jsonl: records say their sound type in `task`" in caplog.text) == is_warned
+        assert ("Rename the field to `sound_type`" in caplog.text) == is_warned
+
+
 def test_clips_are_chosen_by_split_and_spread_over_the_records(clips_folder: Path) -> None:
     def lengths(**options: Any) -> list[int]:
         config = StabilityConfig(audio_tokenizer="", data=str(clips_folder / "clips.jsonl"), **options)
@@ -220,3 +232,15 @@ def test_clips_are_chosen_by_split_and_spread_over_the_records(clips_folder: Pat
         lengths(split="dev")
     with pytest.raises(ValueError, match="max_clips=0"):
         lengths(max_clips=0)
+
+
+def test_figures_are_printed_as_they_are_written(
+    clips_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = StabilityConfig(
+        audio_tokenizer=str(clips_folder / "tokenizer"), data=str(clips_folder / "clips.jsonl"), json=True,
+        conditions=("gain:-12",), output=str(tmp_path / "stability.json"),
+    )  # fmt: skip
+    run(config)
+    assert capsys.readouterr().out == (tmp_path / "stability.json").read_text()
+    assert '\n  "num_clips": 4,' in (tmp_path / "stability.json").read_text()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from audiollm.tokenizer.checkpoints.folders import find_folder
+from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS, find_folder
 from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder, decoder_beside, is_own, read_decoder_config
 
 from .configuration import WaveformDecoderConfig
@@ -85,9 +85,10 @@ class AttachedDecoder:
         hub = None
         snapshot = next((parent for parent in folder.parents if parent.parent.name == "snapshots"), None)
         if not Path(source).is_dir() and snapshot is not None:
-            names = ("cache_dir", "token", "local_files_only")
+            names = set(HUB_OPTIONS) - {"force_download"}  # the configuration beside the weights is fresh already
+            options = {name: value for name, value in hub_options.items() if name in names}
             # The commit of the configuration, whatever the branch points at when the weights are needed.
-            options = {"revision": snapshot.name} | {name: hub_options[name] for name in names if name in hub_options}
+            options["revision"] = snapshot.name
             hub = HubFolder(str(source), folder.relative_to(snapshot).as_posix(), options)
         return cls.from_folder(folder, hub=hub, dtype=dtype)
 

@@ -345,12 +345,12 @@ def read_decoder(folder: Path) -> WaveformDecoder:
     return decoder.eval()
 
 
-def convert_decoder(source: str | Path, output: str | Path) -> Path:
+def convert_decoder(source: str | Path, output_dir: str | Path) -> Path:
     """Converts a released decoder to safetensors and JSON, in float32 and without changing a weight.
 
     Args:
         source: a folder or Hub id, as for :meth:`WaveformDecoder.from_pretrained`.
-        output: folder to write; made if need be.
+        output_dir: folder to write; made if need be.
 
     Returns:
         The folder written.
@@ -358,5 +358,5 @@ def convert_decoder(source: str | Path, output: str | Path) -> Path:
     Raises:
         ValueError: if the decoder cannot be loaded, or the folder belongs to another model.
     """
-    read_decoder(find_decoder(source)).save_pretrained(output)
-    return Path(output)
+    read_decoder(find_decoder(source)).save_pretrained(output_dir)
+    return Path(output_dir)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from audiollm.data.records import SOUND_TYPES
-from audiollm.training.loop.record import read_metrics
+from audiollm.training.loop.record import METRICS_NAME, read_metrics
 
 PLOTS_FOLDER = "plots"
 SOUND_TYPE_COLOURS = dict(zip(SOUND_TYPES, ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=True))
@@ -35,7 +35,7 @@ def draw_run(folder: Path) -> list[Path]:
     Returns:
         The PNGs in its folder ``plots``: ``training.png``, and ``gates.png`` where there is a gate.
     """
-    lines = read_metrics(folder / "metrics.jsonl")
+    lines = read_metrics(folder / METRICS_NAME)
     plots = folder / PLOTS_FOLDER
     plots.mkdir(parents=True, exist_ok=True)
     paths = [plots / "training.png"]

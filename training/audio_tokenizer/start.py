@@ -20,6 +20,7 @@ from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.quantizer.codebook import Codebook
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training.loop.config import MODEL_FOLDER
+from audiollm.training.loop.record import METRICS_NAME
 
 from .config import QUANTIZER_SETTINGS, TokenizerSettings, TokenizerTrainingConfig, settings_given
 from .records import TokenizerRecords
@@ -89,7 +90,7 @@ def find_start(start_from: str) -> Path | str:
         raise ValueError(
             f"start_from={start_from} is a checkpoint to resume its own run from; let that run end, and name its folder"
         )
-    if (path / "metrics.jsonl").exists():
+    if (path / METRICS_NAME).exists():
         raise ValueError(
             f"start_from={start_from} is a run that has not ended, so it has no {MODEL_FOLDER} folder yet; go on with "
             "it by --resume latest first"

@@ -66,14 +66,14 @@ def load_part(source: str | os.PathLike[str], part: Part) -> tuple[WaveformDecod
 
 
 def join_decoder(
-    flow: str | os.PathLike[str], vocoder: str | os.PathLike[str], output: str | os.PathLike[str]
+    flow: str | os.PathLike[str], vocoder: str | os.PathLike[str], output_dir: str | os.PathLike[str]
 ) -> WaveformDecoder:
     """Makes one decoder of a flow model and a vocoder, and saves it.
 
     Args:
         flow: run or decoder to take the flow model from (averaged weights, as runs save them).
         vocoder: run or decoder to take the vocoder from.
-        output: folder to write, for ``WaveformDecoder.from_pretrained``.
+        output_dir: folder to write, for ``WaveformDecoder.from_pretrained``.
 
     Returns:
         The decoder.
@@ -93,7 +93,7 @@ def join_decoder(
     decoder.flow.load_state_dict(flow_state)
     decoder.vocoder.load_state_dict(vocoder_state)
     decoder.eval()
-    decoder.save_pretrained(Path(output))
+    decoder.save_pretrained(Path(output_dir))
     return decoder
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from audiollm.data.files.json_lines import json_line, read_json_lines, write_json_lines
 from audiollm.environment import installed_versions
 
+METRICS_NAME = "metrics.jsonl"  # in a run's folder: see `MetricsLog`
+
 _RECORDED_PACKAGES = (
     "audiollm", "torch", "transformers", "accelerate", "peft", "deepspeed", "datasets", "safetensors", "tokenizers",
     "numpy",

@@ -35,7 +35,7 @@ from .checkpoints import (
 )
 from .config import RunConfig
 from .launch import mode_name, stop_accelerator
-from .record import MetricsLog, config_as_json, git_revision, package_versions
+from .record import METRICS_NAME, MetricsLog, config_as_json, git_revision, package_versions
 from .schedule import is_due
 
 logger = get_logger(__name__)
@@ -78,7 +78,7 @@ def open_run_folder(accelerator: Accelerator, config: RunConfig) -> RunFolder:
     folder = Path(config.output_dir)
     checkpoints = Checkpoints(folder / "checkpoints", keep=config.keep_checkpoints)
     checkpoint = find_checkpoint(config.resume, checkpoints)
-    if config.resume is None and (folder / "metrics.jsonl").exists():
+    if config.resume is None and (folder / METRICS_NAME).exists():
         raise ValueError(f"{folder} already holds a run: choose another output_dir, or go on with --resume latest")
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
@@ -206,7 +206,7 @@ def start_run(
     if accelerator.is_main_process:
         for name, value in documents.items():
             write_json(folder.path / name, value)
-        metrics = MetricsLog(folder.path / "metrics.jsonl", last_step=first_step - 1)
+        metrics = MetricsLog(folder.path / METRICS_NAME, last_step=first_step - 1)
     return TrainingRun(
         accelerator=accelerator,
         config=config,

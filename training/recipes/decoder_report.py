@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from audiollm.benchmarks.harness.page import picture_address, png, render, sound_address
 from audiollm.data.audio.reading import load_audio
 from audiollm.training.decoder.validation import COPY_SYNTHESIS, DECODED, ORIGINAL, STREAMED
-from audiollm.training.loop.record import read_metrics
+from audiollm.training.loop.record import METRICS_NAME, read_metrics
 
 SYSTEMS = {
     ORIGINAL: "original",
@@ -55,7 +55,7 @@ def training_figure(folder: Path) -> Figure:
     figure = Figure(figsize=(9, 3), layout="constrained")
     axes = figure.subplots(1, 2)
     for axis, (model, key) in zip(axes, (("vocoder", "spectral"), ("flow", "loss")), strict=True):
-        train = [line for line in read_metrics(folder / model / "metrics.jsonl") if line["event"] == "train"]
+        train = [line for line in read_metrics(folder / model / METRICS_NAME) if line["event"] == "train"]
         axis.plot([line["step"] for line in train], [line[key] for line in train], linewidth=0.6)
         axis.set_title(f"{model}: {key}")
         axis.set_xlabel("update")

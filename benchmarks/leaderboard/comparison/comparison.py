@@ -73,6 +73,7 @@ class Comparison:
 
 
 def _falls(figure: ComparedFigure, threshold: float, beyond_chance: bool) -> bool:
+    # A figure that is gone has not held. One that is new, or was never measured, has nothing to fall from.
     if figure.gain is None:
         return figure.old is not None and figure.new is None
     is_tested = figure.tested is not None and figure.tested.beyond_chance
@@ -201,6 +202,7 @@ def _figure(name: str, old: MeasuredFigure | None, new: MeasuredFigure | None) -
 
 
 def _tested(old: MeasuredFigure, new: MeasuredFigure) -> TestedDifference | None:
+    # The sharpest test that the two results allow: items right or wrong in pairs, values in pairs, mere counts.
     if old.right is not None and new.right is not None:
         both = [item for item in old.right if item in new.right]
         return mcnemar([old.right[item] for item in both], [new.right[item] for item in both]) if both else None

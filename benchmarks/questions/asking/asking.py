@@ -36,7 +36,7 @@ class AskedQuestion:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class QuestionOutcome:
     """What became of a question: a reply or an error."""
 
     question: AskedQuestion
@@ -48,7 +48,7 @@ class Outcome:
 
 def outcomes_of(
     batches: Sequence[Sequence[AskedQuestion]], model: AudioChatModel, max_attempts: int
-) -> Generator[Outcome]:
+) -> Generator[QuestionOutcome]:
     """Asks batches, as many at a time as the model allows, and yields what becomes of them as it comes.
 
     Args:
@@ -65,7 +65,7 @@ def outcomes_of(
             yield from outcome.answer or ()
 
 
-def _ask(batch: Sequence[AskedQuestion], model: AudioChatModel, max_attempts: int) -> list[Outcome]:
+def _ask(batch: Sequence[AskedQuestion], model: AudioChatModel, max_attempts: int) -> list[QuestionOutcome]:
     """Asks a batch together, and what that leaves open one by one."""
     outcomes = _ask_once(batch, model, 1)
     for index, question in enumerate(batch):
@@ -76,7 +76,7 @@ def _ask(batch: Sequence[AskedQuestion], model: AudioChatModel, max_attempts: in
     return outcomes
 
 
-def _ask_once(batch: Sequence[AskedQuestion], model: AudioChatModel, attempt: int) -> list[Outcome]:
+def _ask_once(batch: Sequence[AskedQuestion], model: AudioChatModel, attempt: int) -> list[QuestionOutcome]:
     started = time.perf_counter()
     answers: Sequence[ChatAnswer | ChatError]
     try:
@@ -87,10 +87,10 @@ def _ask_once(batch: Sequence[AskedQuestion], model: AudioChatModel, attempt: in
         if isinstance(error, ChatError) and error.fatal:
             raise
         logger.info("attempt %d failed", attempt, exc_info=True)
-        return [Outcome(question, error=_said(error), attempt=attempt) for question in batch]
+        return [QuestionOutcome(question, error=_said(error), attempt=attempt) for question in batch]
     seconds = (time.perf_counter() - started) / len(batch)
     return [
-        Outcome(question, attempt=attempt, seconds=seconds, **_read(answer))
+        QuestionOutcome(question, attempt=attempt, seconds=seconds, **_read(answer))
         for question, answer in zip(batch, answers, strict=True)
     ]
 

@@ -28,7 +28,7 @@ from audiollm.data.audio.reading import probe_audio
 from audiollm.data.chat.base import ChatError
 from audiollm.environment import installed_versions
 
-from .asking import AskedQuestion, Outcome, outcomes_of
+from .asking import AskedQuestion, QuestionOutcome, outcomes_of
 from .prediction_log import LoggedAnswers, PredictionLog
 from .prompts import QuestionPrompt, asked_choices, prompt_named
 
@@ -72,7 +72,7 @@ class PredictionReport:
     """What a run did.
 
     Attributes:
-        path: the merged predictions, ``<output>/predictions.jsonl``; complete when `predict_questions` returns.
+        path: the merged predictions, ``<output_dir>/predictions.jsonl``; complete when `predict_questions` returns.
         asked: questions of the run.
         answered: of them, with a reply.
         resumed: of those, from earlier runs.
@@ -92,7 +92,7 @@ def predict_questions(
     benchmark: str,
     loaded: LoadedQuestions,
     model: AudioChatModel,
-    output: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
     settings: PredictingSettings | None = None,
 ) -> PredictionReport:
     """Asks a model the questions of a benchmark; goes on where an interrupted run stopped.
@@ -101,7 +101,7 @@ def predict_questions(
         benchmark: its name.
         loaded: its questions.
         model: see `audiollm.benchmarks.models.opening.open_audio_chat_model`.
-        output: folder of the predictions.
+        output_dir: folder of the predictions.
         settings: how questions are asked.
 
     Raises:
@@ -117,7 +117,7 @@ def predict_questions(
     processes = launched_processes()
     # Only once: telling a checkpoint's revision may mean to read all of it.
     header = processes.from_main(lambda: _header(benchmark, loaded, model, prompt, settings, batch_size))
-    log = PredictionLog(Path(output), header, processes.rank)
+    log = PredictionLog(Path(output_dir), header, processes.rank)
     with contextlib.ExitStack() as stack:
         _enter(log, processes, stack)
         earlier = log.read()
@@ -131,7 +131,7 @@ def predict_questions(
         answers = log.read()
         processes.wait()
     return PredictionReport(
-        path=Path(output) / "predictions.jsonl",
+        path=Path(output_dir) / "predictions.jsonl",
         asked=len(items),
         answered=len(answers.predictions),
         resumed=len(earlier.predictions),
@@ -249,9 +249,10 @@ class _Writer:
 
     def __init__(self, log: PredictionLog, max_failures: int) -> None:
         self._log, self._max_failures = log, max_failures
+        # Of questions: `ask_all` counts batches, of which some questions may be answered and others not.
         self._num_failed_in_a_row = 0
 
-    def take(self, outcome: Outcome) -> None:
+    def take(self, outcome: QuestionOutcome) -> None:
         """Writes down what became of a question.
 
         Raises:

@@ -22,6 +22,7 @@ def letter_among_four(reply: str) -> str | None:
     """
     text = _spaced(reply)
     found = _first_found(text, "ABCD", (_BRACKETED, _ALONE, _DOTTED))
+    # Letters in brackets and before a full stop have the position -1 here: of several the first in the alphabet counts.
     return _last(found, lambda letter: text.rfind(f" {letter} ")) if found else None
 
 
@@ -52,6 +53,7 @@ def letter_at_an_end(reply: str) -> str | None:
     Args:
         reply: stripped of blanks and without line ends.
     """
+    # The capital need not stand alone: "Both" counts as B. The published rule does so, and its figures include it.
     if reply[:1] in set("ABCD"):
         return reply[0]
     if len(reply) > 1 and reply[-2] in "ABCD":  # "(B)" and "B." end in a mark

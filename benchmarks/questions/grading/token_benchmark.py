@@ -120,6 +120,7 @@ class TokenBenchmark(QuestionBenchmark):
         printed: list[str] = []
         for title, (field, known) in self.headings.items():
             groups = {value: counts for (value,), counts in counted.by(field).items()}
+            # The values that the scorer knows come first, in its order, and those without a question are printed, too.
             rows = {name: groups.get(name, (0, 0)) for name in dict.fromkeys((*known, *groups))}
             table[title] = {name: _row(*counts) for name, counts in rows.items()}
             printed += [_RULE, f"{title}:", *(f"{name} : {_over(*counts)}" for name, counts in rows.items())]

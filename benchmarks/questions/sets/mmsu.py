@@ -106,7 +106,9 @@ class Mmsu(QuestionBenchmark):
         unreadable = Verdict(mode != "official", False if mode != "official" else None, unreadable=True)
         if not isinstance(reply, str):
             return unreadable
+        # With nothing in place of a line end: which character stands second-last decides, see `letter_at_an_end`.
         text = reply.replace("\n", "").strip()
+        # "None" is what a script writes that turns a missing reply into text.
         if not text or text == "None":
             return Verdict(counted=True, correct=False, missing=True)
         letter = letter_at_an_end(text)

@@ -77,6 +77,7 @@ class SapTokenizerJudge:
         if not len(waveform):
             return ""
         stride = self._model.config.token_stride
+        # To whole codes; the mask tells the frames that hold sound from this padding.
         padded = F.pad(waveform, (0, -len(waveform) % stride))[None]
         features = tokenizer.log_mel(padded, [padded.shape[1]])
         mask = (torch.arange(features.shape[-1]) * HOP_LENGTH < len(waveform)).long()[None]

@@ -122,12 +122,14 @@ class SpeechJudges:
         """
         known = self._kept(kept)
         hashes = {one.id: file_sha256(one.path) for one in recordings}
+        # By content as well: a recording that was made anew under the same name is heard anew.
         new = [one for one in recordings if (one.id, hashes[one.id]) not in known]
         with kept.open("ab") as file:
             for start in range(0, len(new), BATCH_SIZE):
                 for verdict in self._judge_batch(new[start : start + BATCH_SIZE], hashes):
                     known[verdict.id, verdict.sha256] = verdict
                     file.write(json_line(asdict(verdict)).encode())
+                # After each batch, so that a killed run keeps what was judged.
                 file.flush()
         return [known[one.id, hashes[one.id]] for one in recordings]
 

@@ -134,6 +134,7 @@ class Transcriber:
             group = usable[start : start + self._batch_size]
             inputs = [{"raw": speech[n].numpy(), "sampling_rate": RECOGNIZER_SAMPLE_RATE} for n in group]
             options = dict(self._options)
+            # Sorted by length: the last of a group is its longest.
             if len(speech[group[-1]]) > MAX_WINDOW_SECONDS * RECOGNIZER_SAMPLE_RATE:
                 options |= self._long_options()
             for n, result in zip(group, self._pipeline(inputs, batch_size=len(group), **options), strict=True):

@@ -103,8 +103,13 @@ def test_errors_are_one_line_that_names_the_file(tmp_path: Path, capsys: pytest.
 def test_the_script_does_what_the_command_does(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "out.json"
     script = str(ROOT / "benchmarks" / f"{name}.py")
-    arguments = ["score", "--predictions", golden_file(name), "--output", str(output)]
+    arguments = ["score", "--predictions", golden_file(name), "-o", str(output)]
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     runpy.run_path(script, run_name="__main__")
     main(["bench", name, *arguments[:-1], str(tmp_path / "other.json")])
     assert output.read_bytes() == (tmp_path / "other.json").read_bytes()
+
+
+def test_the_folder_of_a_run_is_named_by_o(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["bench", "mmau", "--model", "mini", "--data", str(tmp_path / "none"), "-o", str(tmp_path / "out")]
+    assert "no such file or folder with the questions of MMAU" in stops(command, 1, capsys)

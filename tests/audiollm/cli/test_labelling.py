@@ -108,7 +108,7 @@ def test_options_that_do_not_go_together_are_named(
     command = ["label", str(corpus), str(tmp_path / "out.jsonl")]
     for options, reason in (
         (["--captioner", chat_server.url], "--captioner needs --structurer"),
-        (["--num-shards", "2"], "--num_shards is for models"),
+        (["--num-shards", "2"], "--num-shards is for models"),
         (["--structurer", chat_server.url, "--rules", "default"], "--rules or --structurer"),
         (["--structurer", "localhost"], "no chat model"),
         (["--structurer", chat_server.url, "--structurer-key", "NO_SUCH"], "NO_SUCH is not set"),

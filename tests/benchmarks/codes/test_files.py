@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from audiollm.benchmarks.codes.files import ClusteringConfig, cluster_file, measure_codes, read_labelled_codes
+from audiollm.benchmarks.clustering import ClusteringConfig, cluster_file
+from audiollm.benchmarks.codes.files import measure_codes, read_labelled_codes
 
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "golden" / "esc_clustering" / "cases.json"
 CASES = json.loads(GOLDEN.read_text(encoding="utf-8"))["cases"]

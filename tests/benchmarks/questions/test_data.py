@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from audiollm.benchmarks.questions.base import MODES, LoadedQuestions
 from audiollm.benchmarks.questions.checking import check_questions, require_usable
@@ -352,3 +353,18 @@ def test_an_export_needs_the_data_that_were_asked_and_a_known_ending(tmp_path: P
     with pytest.raises(ValueError, match=r"end the name in \.json or \.jsonl"):
         export_replies(benchmark, path, folder, tmp_path / "out.txt")
     assert not list(tmp_path.glob("out*"))
+
+
+def test_questions_that_the_hub_does_not_give_are_an_error_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(repository: str, **options: Any) -> str:
+        asked.update(options)
+        raise LocalEntryNotFoundError("it is not here")
+
+    monkeypatch.setattr("audiollm.tokenizer.checkpoints.folders.snapshot_download", download)
+    with pytest.raises(OSError, match=r"nobody/none is neither a folder here nor a data set on the Hub: .* local copy"):
+        load_questions(benchmark_named("mmsu"), "nobody/none")
+    assert asked == {"repo_type": "dataset", "allow_patterns": ["*.parquet"]}
+    with pytest.raises(FileNotFoundError, match="no such file or folder with the questions of MMAU"):
+        load_questions(benchmark_named("mmau"), "./none")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audiollm.data.records import Split
+from audiollm.training.loop.config import MODEL_FOLDER
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class MiniLayout:
     @property
     def model(self) -> Path:
         """The finished model, in full precision."""
-        return self.lm / "model"
+        return self.lm / MODEL_FOLDER
 
     @property
     def evaluation(self) -> Path:

@@ -23,14 +23,16 @@ MINI_LM = SmallLLMConfig(
 )
 
 
-def make_lm(audio_tokenizer: Path, conversations: Path, output: Path, config: SmallLLMConfig, seed: int) -> AudioLLM:
+def make_lm(
+    audio_tokenizer: Path, conversations: Path, output_dir: Path, config: SmallLLMConfig, seed: int
+) -> AudioLLM:
     """Makes the Audio-LLM that training/sft.py starts from.
 
     Args:
         audio_tokenizer: folder of the audio tokenizer; the rows of its codes are projected from the codebook, so that
             codes that sound alike start alike.
         conversations: training records, whose texts the text tokenizer is made of.
-        output: folder to write.
+        output_dir: folder to write.
         config: sizes.
         seed: of the weights.
     """
@@ -39,7 +41,7 @@ def make_lm(audio_tokenizer: Path, conversations: Path, output: Path, config: Sm
     model = AudioLLM.create(
         small_llm(text_tokenizer, config, seed), text_tokenizer, tokenizer, init="codebook", seed=seed
     )
-    model.save_pretrained(output)
+    model.save_pretrained(output_dir)
     return model
 
 

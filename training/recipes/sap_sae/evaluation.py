@@ -35,7 +35,7 @@ from audiollm.training.audio_tokenizer.evaluation import evaluate_tokenizer
 from audiollm.training.audio_tokenizer.records import TokenizerRecords
 from audiollm.training.audio_tokenizer.targets import parse_targets
 from audiollm.training.loop.config import MODEL_FOLDER
-from audiollm.training.loop.record import read_metrics
+from audiollm.training.loop.record import METRICS_NAME, read_metrics
 from audiollm.training.recipes.gates import has_gate, mean_gate_of_clips, mean_gate_of_mixes
 from audiollm.training.recipes.sap_sae.data import (
     ExperimentData,
@@ -243,7 +243,7 @@ def was_trained_on(stage: Path, task: str) -> bool:
 
 def summary_of_training(stage: Path) -> dict[str, Any]:
     """Updates, seconds (from those of the logged updates) and last losses of a run of train_tokenizer.py."""
-    lines = read_metrics(stage / "metrics.jsonl")
+    lines = read_metrics(stage / METRICS_NAME)
     train = [line for line in lines if line["event"] == "train"]
     held_out = [line for line in lines if line["event"] == "eval"]
     return {

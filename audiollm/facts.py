@@ -1,0 +1,63 @@
+"""Facts for people and scripts: names and values as a table, or as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+def json_text(facts: Mapping[str, Any], *, indent: int | None = None) -> str:
+    """Facts as JSON, on one line or indented. A path becomes its text.
+
+    JSON has no NaN and no infinity: they become null, and a warning names where they were. What has been measured for
+    hours must not be lost to one division by zero.
+    """
+    strange: list[str] = []
+    told = _finite(facts, "", strange)
+    if strange:
+        logger.warning("no finite number, written as null: %s", ", ".join(strange))
+    return json.dumps(told, indent=indent, allow_nan=False, ensure_ascii=False, default=os.fspath)
+
+
+def _finite(value: Any, where: str, strange: list[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            name: _finite(inner, f"{where}.{name}" if where else str(name), strange) for name, inner in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner, f"{where}[{place}]", strange) for place, inner in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        strange.append(f"{where} ({value})")
+        return None
+    return value
+
+
+def show_facts(facts: Mapping[str, Any], *, title: str, as_json: bool = False) -> None:
+    """Prints a table of two columns for people, or JSON on one line for scripts."""
+    if as_json:
+        sys.stdout.write(json_text(facts) + "\n")
+        return
+    from rich.console import Console  # not at import: commands that print no table start without it
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False)
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), shown_value(value))
+    Console(markup=False).print(table)
+
+
+def shown_value(value: Any) -> str:
+    """A value as people read it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        # Shares and rates need the digits that tell them apart, hours of sound and tokens a second do not.
+        return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.5g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
