@@ -74,13 +74,13 @@ def test_a_log_goes_on_where_a_killed_process_left_it(tmp_path):
         assert [line.get("id") for line in log.read()] == [None, 1]
         log.append({"kind": "answer", "id": 2})
     assert path.read_bytes() == before.removesuffix(b'{"kind": "ans') + b'{"kind": "answer", "id": 2}\n'
-    assert [entry.name for entry in path.parent.iterdir()] == ["log.jsonl"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [".log.jsonl.lock", "log.jsonl"]
     with pytest.raises(ValueError, match=r"begun with another model\.name \(a, now b\); choose"):
         _log(path, model={"name": "b"}, seeds=(1, 2)).__enter__()
     path.write_text('{"kind": "run", "n": 1}\n{"kind": "other"}\n')
     with pytest.raises(ValueError, match=r"log\.jsonl:2 is no line of ours \(answer\)"):
         _log(path, n=1).__enter__()
-    assert [entry.name for entry in path.parent.iterdir()] == ["log.jsonl"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [".log.jsonl.lock", "log.jsonl"]
 
 
 def test_an_output_belongs_to_one_run(tmp_path):
