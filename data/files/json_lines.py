@@ -167,6 +167,8 @@ class AppendOnlyLog:
         header_kind: the ``kind`` of the first line.
         kinds: those of the others.
         may_differ: names in the header that a run that goes on may have otherwise, such as when it was started.
+        check: called on entering, when the file is held and before anything is written; raises ValueError if what lies
+            beside it forbids to go on.
 
     Raises:
         ValueError: on entering: the file is of another run, naming what differs; it is damaged; or another process is
@@ -181,11 +183,13 @@ class AppendOnlyLog:
         header_kind: str,
         kinds: Sequence[str],
         may_differ: Sequence[str] = (),
+        check: Callable[[], None] | None = None,
     ) -> None:
         self.path = path
         self.header: Record = {"kind": header_kind, **header}
         self._kinds = tuple(kinds)
         self._may_differ = tuple(may_differ)
+        self._check = check
         self._stack = contextlib.ExitStack()
         self._file: IO[bytes]
 
@@ -195,6 +199,8 @@ class AppendOnlyLog:
             stack.enter_context(locked_file(self.path))
             self._file = stack.enter_context(open(self.path, "a+b"))
             cut_unfinished_line(self._file)
+            if self._check is not None:
+                self._check()
             lines = self.read()
             if lines:
                 refuse_other_run(self.path, lines[0], self.header, may_differ=self._may_differ)
