@@ -19,6 +19,7 @@ import numpy as np
 from audiollm.benchmarks.harness.actions import Actions
 from audiollm.benchmarks.harness.figures import show_facts, write_figures
 from audiollm.benchmarks.harness.identity import file_identity
+from audiollm.data.files.json_lines import read_numbered_lines
 
 from .clustering import (
     DISTANCES,
@@ -80,7 +81,10 @@ def read_labelled_codes(
         ]
     if isinstance(whole, dict) and "labels" in whole:
         return [_set_of_clips(whole, str(path), codebook_size)]
-    rows = _rows(whole, path) if whole is not None else _lines(text, path)
+    if whole is not None:
+        rows = _rows(whole, path)
+    else:
+        rows = [(f"{path}:{number}", row) for number, row in read_numbered_lines(path)]
     return [_from_rows(rows, path, codebook_size, label_key)]
 
 
@@ -234,17 +238,6 @@ def _silhouettes(clips: LabelledCodes) -> tuple[dict[str, float | None], str | N
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def _lines(text: str, path: str | os.PathLike[str]) -> list[tuple[str, Any]]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append((f"{path}:{number}", json.loads(line)))
-            except ValueError as error:
-                raise ValueError(f"{path}:{number}: not JSON ({error}); write one clip per line") from error
-    return rows
 
 
 def _rows(whole: Any, path: str | os.PathLike[str]) -> list[tuple[str, Any]]:

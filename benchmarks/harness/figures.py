@@ -12,17 +12,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_document import json_text, write_json
 
 
 def write_figures(results: Mapping[str, Any], output: str | None) -> str:
     """Writes figures as JSON to a file, whole or not at all; nowhere if ``output`` is None. Returns the JSON."""
-    text = json.dumps(results, indent=2, allow_nan=False, ensure_ascii=False)
     if output is not None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(output) as file:
-            file.write(text + "\n")
-    return text
+        write_json(output, results)
+    return json_text(results)
 
 
 # Fields under which results tell them, whatever the flag is called: result files keep their format.

@@ -213,13 +213,24 @@ class AppendOnlyLog:
         self._stack.close()
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Adds a line and hands it to the system, so that a process that is killed later loses none."""
-        self._file.write(json_line(line).encode())
-        self._file.flush()
+        """Adds a line; see `append_line`."""
+        append_line(self._file, line)
 
     def read(self) -> list[Record]:
         """All lines, the header first; see `read_log_lines`."""
         return read_log_lines(self.path, self.header["kind"], self._kinds)
+
+
+def append_line(file: IO[bytes], record: Any, *, allow_nan: bool = True) -> None:
+    """Adds a line to a file that is open for appending, and hands it to the system.
+
+    A process that is killed later loses none.
+
+    Raises:
+        ValueError: NaN or infinity where they are not allowed; nothing is written then.
+    """
+    file.write(json_line(record, allow_nan=allow_nan).encode())
+    file.flush()
 
 
 def cut_unfinished_line(file: IO[bytes]) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from audiollm.data.files.json_lines import (
     AppendOnlyLog,
+    append_line,
     check_same_run,
     json_line,
     read_json_lines,
@@ -97,3 +98,13 @@ def test_a_line_holds_what_json_cannot_by_way_of_a_default():
     assert json_line({"a": {1}}, default=sorted) == '{"a": [1]}\n'
     with pytest.raises(TypeError):
         json_line({"a": {1}})
+
+
+def test_a_line_that_is_appended_is_there_at_once_or_not_at_all(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with path.open("ab") as file:
+        append_line(file, {"a": "ü"})
+        assert path.read_text(encoding="utf-8") == '{"a": "ü"}\n'
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            append_line(file, {"a": float("nan")}, allow_nan=False)
+    assert path.read_text(encoding="utf-8") == '{"a": "ü"}\n'
