@@ -383,14 +383,14 @@ class AudioLLMProcessor(ProcessorMixin):
         **options: bool,
     ) -> list[EncodedConversation]:
         codes = iter(self._codes_of([part for conversation in conversations for part in conversation.audio_parts]))
-        pieces_of = [self._renderer.pieces(one, template, **options) for one in conversations]
+        pieces_of = [self._renderer.pieces(conversation, template, **options) for conversation in conversations]
         for piece in chain.from_iterable(pieces_of):
             if piece.is_audio:
                 piece.token_ids = self.vocabulary.wrap(next(codes))
         self._tokenize([piece for piece in chain.from_iterable(pieces_of) if piece.text])
         encoded = [
-            EncodedConversation.from_pieces(one.id, pieces)
-            for one, pieces in zip(conversations, pieces_of, strict=True)
+            EncodedConversation.from_pieces(conversation.id, pieces)
+            for conversation, pieces in zip(conversations, pieces_of, strict=True)
         ]
         self._check_lengths(encoded, max_length)
         return encoded

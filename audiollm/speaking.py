@@ -7,7 +7,7 @@ taken over from a recording; words and one of the others go together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,14 +86,7 @@ def speak(
         ValueError: if the text or the voice is empty, or the model cannot speak.
         AudioError: if the recording cannot be used.
     """
-    decoding = DecodingSettings(
-        speaker=speaker,
-        prompt_audio=prompt_audio,
-        sample_rate=sample_rate,
-        steps=steps,
-        guidance=guidance,
-        seed=generation.get("seed"),
-    )
+    decoding = _decoding(generation, speaker, prompt_audio, sample_rate, steps, guidance)
     return speak_many(model, [text], [voice], decoding=decoding, key=key, **generation)[0]
 
 
@@ -175,7 +168,21 @@ def speak_stream(
         ValueError: as for `speak`.
         AudioError: as for `speak`.
     """
-    decoding = DecodingSettings(
+    decoding = _decoding(generation, speaker, prompt_audio, sample_rate, steps, guidance)
+    request = _SpeechRequest.of(text, voice, key)
+    return model.stream_chat(request.conversation, modalities={"audio"}, decoding=decoding, **generation)
+
+
+def _decoding(
+    generation: Mapping[str, Any],
+    speaker: Tensor | Sequence[float] | None,
+    prompt_audio: AudioSource | None,
+    sample_rate: int | None,
+    steps: int | None,
+    guidance: float | None,
+) -> DecodingSettings:
+    # One seed for both: what is generated and the decoder's noise are repeated together.
+    return DecodingSettings(
         speaker=speaker,
         prompt_audio=prompt_audio,
         sample_rate=sample_rate,
@@ -183,8 +190,6 @@ def speak_stream(
         guidance=guidance,
         seed=generation.get("seed"),
     )
-    request = _SpeechRequest.of(text, voice, key)
-    return model.stream_chat(request.conversation, modalities={"audio"}, decoding=decoding, **generation)
 
 
 @dataclass(frozen=True)

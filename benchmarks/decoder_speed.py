@@ -118,7 +118,7 @@ def time_parts(decoder: WaveformDecoder, codes_T: Tensor, config: DecoderSpeedCo
         "plain vocoder": lambda: plain.vocode(mel[0], torch.Generator().manual_seed(0)),
         "vocoder": lambda: decoder.vocode(mel),
     }
-    best = {name: min(own) for name, own in in_turns(parts, config.rounds, CPU).items()}
+    best = {name: min(seconds) for name, seconds in in_turns(parts, config.rounds, CPU).items()}
     return {
         part: {
             "plain_seconds": best[f"plain {part}"],
@@ -135,13 +135,16 @@ def time_steps(decoder: WaveformDecoder, codes_T: Tensor, config: DecoderSpeedCo
         str(steps): partial(decoder.decode, [codes_T], steps=steps) for steps in config.steps
     }
     audio_seconds = decoder.num_samples(len(codes_T)) / decoder.sample_rate
-    return {name: statistics.median(own) / audio_seconds for name, own in in_turns(paths, config.rounds, CPU).items()}
+    return {
+        name: statistics.median(seconds) / audio_seconds
+        for name, seconds in in_turns(paths, config.rounds, CPU).items()
+    }
 
 
 def time_stream(decoder: WaveformDecoder, codes_T: Tensor, steps: int) -> list[dict[str, float]]:
-    """Decodes a stream whose codes come one by one; returns when each piece of sound was there, and what it cost."""
+    """Decodes a stream whose codes come one by one; returns when each chunk of sound was there, and what it cost."""
     stream = StreamingDecoder(decoder, steps=steps)
-    pieces = []
+    chunks = []
     busy, num_samples = 0.0, 0
     for position in range(len(codes_T) + 1):
         start = time.perf_counter()
@@ -149,7 +152,7 @@ def time_stream(decoder: WaveformDecoder, codes_T: Tensor, steps: int) -> list[d
         waveform = stream.finish() if is_last else stream.push(codes_T[position : position + 1])
         busy += time.perf_counter() - start
         if len(waveform):
-            pieces.append(
+            chunks.append(
                 {
                     "codes_seen": min(position + 1, len(codes_T)),
                     "audio_seconds_before": num_samples / decoder.sample_rate,
@@ -158,13 +161,13 @@ def time_stream(decoder: WaveformDecoder, codes_T: Tensor, steps: int) -> list[d
                 }
             )
             busy, num_samples = 0.0, num_samples + len(waveform)
-    return pieces
+    return chunks
 
 
 def time_plain_stream(decoder: WaveformDecoder, config: DecoderSpeedConfig) -> list[dict[str, float]]:
     """Times one block of the plain stream behind histories of several lengths."""
     plain, block_size = PlainDecoder(decoder), config.decoder.flow.encoder.block_size
-    pieces = []
+    chunks = []
     for history_seconds in config.plain_history_seconds:
         # Whole blocks, as in a stream.
         num_history = round(history_seconds * decoder.frame_rate / block_size) * block_size
@@ -173,14 +176,14 @@ def time_plain_stream(decoder: WaveformDecoder, config: DecoderSpeedConfig) -> l
         history_T, block_T = codes_T[:num_history], codes_T[num_history:]
         start = time.perf_counter()
         waveform = plain.decode_block(history_T, mel_CQ, block_T, config.steps[-1])
-        pieces.append(
+        chunks.append(
             {
                 "audio_seconds_before": num_history / decoder.frame_rate,
                 "audio_seconds": len(waveform) / decoder.sample_rate,
                 "compute_seconds": time.perf_counter() - start,
             }
         )
-    return pieces
+    return chunks
 
 
 def measure(config: DecoderSpeedConfig) -> dict[str, Any]:
@@ -226,10 +229,10 @@ def plot_streaming(results: dict[str, Any], path: Path) -> None:
     axes = figure.add_subplot()
     names = {"plain_stream": "plain: history computed anew", "stream": "decode_stream"}
     for (key, name), marker in zip(names.items(), ("o-", "s-"), strict=True):
-        # The last piece of the stream is a rest: what was held back costs little, and says nothing about the length.
-        pieces = results[key] if key == "plain_stream" else results[key][:-1]
-        costs = [piece["compute_seconds"] / piece["audio_seconds"] for piece in pieces]
-        axes.plot([piece["audio_seconds_before"] for piece in pieces], costs, marker, label=name, markersize=4)
+        # The last chunk of the stream is a rest: what was held back costs little, and says nothing about the length.
+        chunks = results[key] if key == "plain_stream" else results[key][:-1]
+        costs = [chunk["compute_seconds"] / chunk["audio_seconds"] for chunk in chunks]
+        axes.plot([chunk["audio_seconds_before"] for chunk in chunks], costs, marker, label=name, markersize=4)
     axes.axhline(1.0, color="gray", linestyle="--", linewidth=1, label="real time")
     axes.set_xlabel("seconds decoded before")
     axes.set_ylabel("seconds of work per second of sound")
@@ -268,12 +271,12 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
     console.print(steps)
     for key, title in (("stream", "decode_stream"), ("plain_stream", "plain stream")):
         table = Table("after s", "gives s", "takes s", "s per s", title=title)
-        for piece in results[key]:
+        for chunk in results[key]:
             table.add_row(
-                f"{piece['audio_seconds_before']:.2f}",
-                f"{piece['audio_seconds']:.2f}",
-                f"{piece['compute_seconds']:.2f}",
-                f"{piece['compute_seconds'] / piece['audio_seconds']:.2f}",
+                f"{chunk['audio_seconds_before']:.2f}",
+                f"{chunk['audio_seconds']:.2f}",
+                f"{chunk['compute_seconds']:.2f}",
+                f"{chunk['compute_seconds'] / chunk['audio_seconds']:.2f}",
             )
         console.print(table)
     console.print(results["machine"])

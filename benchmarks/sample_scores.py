@@ -1,4 +1,4 @@
-"""Every harness once, on the recordings that ship: from clips to a leaderboard, offline, in minutes on a CPU.
+"""Scores of one model on the recordings that ship: every benchmark once, offline, in minutes on a CPU.
 
 Every step is a command that a user types as well; each is printed before it runs. What is complete is not made again::
 

@@ -17,7 +17,9 @@ Item = TypeVar("Item")
 
 def draw(name: str, key: str, num_choices: int) -> int:
     """A number in [0, num_choices) that follows from the arguments: the same in every run, spread evenly over keys."""
+    # The name keeps draws about one record apart: else all that are made by its key would agree with each other.
     digest = hashlib.sha256(f"{name}\n{key}".encode()).digest()
+    # 64 bits: the remainder favours low numbers by less than num_choices / 2^64.
     return int.from_bytes(digest[:8], "big") % num_choices
 
 

@@ -1,4 +1,4 @@
-"""The house keeps its plan: import arrows, no circles, small rooms, free script names, import cost, the built wheel."""
+"""Import directions, no circles, folder sizes, free script names, import cost, the built wheel."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def packages_of(module: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("package", sorted(FACES))
-def test_no_circle_among_the_rooms_of_a_folder(package: str) -> None:
+def test_no_circle_among_the_modules_and_folders_of_a_folder(package: str) -> None:
     """Each sub-folder is one node: what it holds may know what another holds, but not the other way round as well."""
     inside = f"{package}."
     graph: Graph = {}
@@ -215,10 +215,10 @@ def test_only_commands_import_ours_inside_functions() -> None:
     assert hidden == []
 
 
-# --- the rooms --------------------------------------------------------------------------------------------------------
+# --- the folders ------------------------------------------------------------------------------------------------------
 
 
-def test_no_room_is_crowded() -> None:
+def test_no_folder_is_crowded() -> None:
     sizes = Counter(path.parent for name, path in MODULES.items() if name not in FACES)
     assert {str(folder): size for folder, size in sizes.items() if size > MAX_MODULES} == {}
 

@@ -8,36 +8,21 @@ Public names are imported on first use (PEP 562): whoever needs a mel spectrogra
 the models and transformers.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from importlib import import_module
-from typing import Any
-
-_HOME_OF = {
-    "AudioTokenizer": "base",
-    "Codebook": "quantizer.codebook",
-    "CodebookFit": "quantizer.kmeans",
-    "Codes": "base",
-    "SapDecoder": "supervision.text_decoder",
-    "SapText": "supervision.text",
-    "SupervisedOutput": "supervision.model",
-    "SupervisedTokenizer": "supervision.model",
-    "UniAudioTokenizer": "modeling",
-    "UniAudioTokenizerConfig": "configuration",
-    "UniAudioTokenizerOutput": "modeling",
-    "VoicePrompt": "decoder.inputs",
-    "WaveformDecoder": "decoder.model",
-    "WaveformDecoderConfig": "decoder.configuration",
-}
-
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names are {', '.join(__all__)}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "base": ["AudioTokenizer", "Codes"],
+        "configuration": ["UniAudioTokenizerConfig"],
+        "decoder.configuration": ["WaveformDecoderConfig"],
+        "decoder.inputs": ["VoicePrompt"],
+        "decoder.model": ["WaveformDecoder"],
+        "modeling": ["UniAudioTokenizer", "UniAudioTokenizerOutput"],
+        "quantizer.codebook": ["Codebook"],
+        "quantizer.kmeans": ["CodebookFit"],
+        "supervision.model": ["SupervisedOutput", "SupervisedTokenizer"],
+        "supervision.text": ["SapText"],
+        "supervision.text_decoder": ["SapDecoder"],
+    },
+)

@@ -1,4 +1,4 @@
-"""A waveform decoder from real recordings, in one command (`make decoder`): codes that become speech again, with proof.
+"""The decoder demo: trains a waveform decoder on real recordings, in one command, and measures it (`make decoder`).
 
 One voice reads 35 minutes of prompts in two languages; a tokenizer on a real Whisper encoder turns them into codes;
 training/train_decoder.py learns the way back, a flow model from codes to mel and a vocoder from mel to sound. The
@@ -93,7 +93,7 @@ def make_tokenizer(folder: Path, clips: Sequence[Clip], encoder: str, config: De
         return UniAudioTokenizer.from_pretrained(folder)
     whisper = WhisperModel.from_pretrained(encoder, dtype=torch.float32)
     position = max(2, 2 * whisper.config.encoder_layers // 3)
-    tokenizer = UniAudioTokenizer.from_whisper(
+    audio_tokenizer = UniAudioTokenizer.from_whisper(
         whisper,
         quantize_position=position,
         pooling_position=position,
@@ -103,24 +103,24 @@ def make_tokenizer(folder: Path, clips: Sequence[Clip], encoder: str, config: De
         encoder_only=True,
         seed=config.seed,
     )
-    fit = tokenizer.fit_codebook(
-        [load_audio(clip.audio, sample_rate=tokenizer.sample_rate)[0] for clip in clips],
-        tokenizer.sample_rate,
+    fit = audio_tokenizer.fit_codebook(
+        [load_audio(clip.audio, sample_rate=audio_tokenizer.sample_rate)[0] for clip in clips],
+        audio_tokenizer.sample_rate,
     )
     console.print(
         f"  {config.codebook_size} codes fitted to {fit.num_frames} frames: {100 * fit.usage:.1f} % in use, "
         f"{100 * fit.quantization_error:.1f} % of the variance lost"
     )
-    tokenizer.save_pretrained(folder)
-    return tokenizer
+    audio_tokenizer.save_pretrained(folder)
+    return audio_tokenizer
 
 
-def write_codes(clips: Sequence[Clip], tokenizer: UniAudioTokenizer, path: Path) -> None:
+def write_codes(clips: Sequence[Clip], audio_tokenizer: UniAudioTokenizer, path: Path) -> None:
     """Writes what train_decoder.py reads: audio, text and codes of every clip."""
     if path.exists():
         return
-    waveforms = [load_audio(clip.audio, sample_rate=tokenizer.sample_rate)[0] for clip in clips]
-    codes = tokenizer.encode(waveforms, tokenizer.sample_rate).tolist()
+    waveforms = [load_audio(clip.audio, sample_rate=audio_tokenizer.sample_rate)[0] for clip in clips]
+    codes = audio_tokenizer.encode(waveforms, audio_tokenizer.sample_rate).tolist()
     write_json_lines(
         path,
         (
@@ -160,9 +160,9 @@ def run_decoder_demo(config: DecoderDemoConfig) -> dict[str, Any]:
 
     console.rule("2. codes")
     encoder = find_whisper(config.encoder, PACKAGED_ENCODER)
-    tokenizer = make_tokenizer(folder / "tokenizer", clips["train"], encoder, config)
+    audio_tokenizer = make_tokenizer(folder / "tokenizer", clips["train"], encoder, config)
     for split in SPLITS:
-        write_codes(clips[split], tokenizer, folder / f"{split}.jsonl")
+        write_codes(clips[split], audio_tokenizer, folder / f"{split}.jsonl")
 
     console.rule("3. vocoder: mel to waveform")
     vocoder = launch_training("vocoder", folder, config)

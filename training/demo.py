@@ -1,4 +1,4 @@
-"""From real recordings to an answer, in minutes, on a CPU (`make demo`).
+"""The demo: trains a small Audio-LLM on real recordings, in minutes on a CPU, and asks it a question (`make demo`).
 
 First the embedded model `mini` answers and speaks as it is. Then each step is a library call that a real project makes
 as well: tokenize a corpus, extend an LLM's vocabulary, `accelerate launch training/sft.py`, ask. Everything is small;
@@ -33,6 +33,7 @@ from audiollm.modeling import AudioLLM
 from audiollm.program import ProgramError, run_program
 from audiollm.prompts import instruction, prompts
 from audiollm.speaking import speak
+from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.audio_llm.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
 from audiollm.training.loop.record import read_metrics
@@ -40,7 +41,6 @@ from audiollm.training.recipes.demo.questions import answer_text, answers_of, re
 from audiollm.training.recipes.demo.report import DemoReport, Hearing, write_report
 from audiollm.training.recipes.launching import console, launch_trainer
 
-SAMPLE_RATE = 16_000
 SPOKEN_BY_MINI = "The kettle is on the table."
 
 
@@ -75,7 +75,7 @@ class DemoConfig:
 class TokenizerSource:
     """An audio tokenizer and what the report says of it."""
 
-    tokenizer: UniAudioTokenizer
+    audio_tokenizer: UniAudioTokenizer
     facts: dict[str, str]
 
 
@@ -85,18 +85,19 @@ class TokenizerSource:
 def find_tokenizer(config: DemoConfig, clips: Sequence[Clip]) -> TokenizerSource:
     """The tokenizer of mini; or one on the Whisper encoder asked for, its codebook fitted to the clips by k-means."""
     if config.encoder is None:
-        tokenizer = UniAudioTokenizer.from_pretrained(audio_tokenizer_or_mini(None))
+        audio_tokenizer = UniAudioTokenizer.from_pretrained(audio_tokenizer_or_mini(None))
         return TokenizerSource(
-            tokenizer, {"audio tokenizer": f"mini's, {tokenizer.codebook_size} codes; it was trained with SAP and SAE"}
+            audio_tokenizer,
+            {"audio tokenizer": f"mini's, {audio_tokenizer.codebook_size} codes; it was trained with SAP and SAE"},
         )
-    tokenizer = build_tokenizer(WhisperModel.from_pretrained(config.encoder, dtype=torch.float32), config)
-    fit = tokenizer.fit_codebook([load_audio(clip.audio, SAMPLE_RATE)[0] for clip in clips], SAMPLE_RATE)
+    audio_tokenizer = build_tokenizer(WhisperModel.from_pretrained(config.encoder, dtype=torch.float32), config)
+    fit = audio_tokenizer.fit_codebook([load_audio(clip.audio, SAMPLE_RATE)[0] for clip in clips], SAMPLE_RATE)
     facts = {
         "audio tokenizer": f"{config.encoder}, with {config.codebook_size} codes fitted to {fit.num_frames} frames: "
         f"{100 * fit.usage:.1f} % in use, {100 * fit.quantization_error:.1f} % of the variance lost",
         "SAE gate": "initial values: the gate is trained together with the tokenizer",
     }
-    return TokenizerSource(tokenizer, facts)
+    return TokenizerSource(audio_tokenizer, facts)
 
 
 def build_tokenizer(whisper: WhisperModel, config: DemoConfig) -> UniAudioTokenizer:
@@ -118,16 +119,16 @@ def build_tokenizer(whisper: WhisperModel, config: DemoConfig) -> UniAudioTokeni
     )
 
 
-def build_llm(tokenizer: UniAudioTokenizer, texts: Sequence[str], config: DemoConfig) -> AudioLLM:
+def build_llm(audio_tokenizer: UniAudioTokenizer, texts: Sequence[str], config: DemoConfig) -> AudioLLM:
     """The Audio-LLM to train; new rows are projected from the codebook, so that like codes start alike."""
     if config.llm is not None:
         return AudioLLM.create(
-            config.llm, audio_tokenizer=tokenizer, init="codebook", seed=config.seed, dtype=torch.float32
+            config.llm, audio_tokenizer=audio_tokenizer, init="codebook", seed=config.seed, dtype=torch.float32
         )
     sizes = SmallLLMConfig()
     text_tokenizer = small_text_tokenizer(texts, sizes)
     llm = small_llm(text_tokenizer, sizes, config.seed)
-    return AudioLLM.create(llm, text_tokenizer, tokenizer, init="codebook", seed=config.seed)
+    return AudioLLM.create(llm, text_tokenizer, audio_tokenizer, init="codebook", seed=config.seed)
 
 
 def launch_training(folder: Path, config: DemoConfig) -> list[dict[str, Any]]:
@@ -146,25 +147,25 @@ def launch_training(folder: Path, config: DemoConfig) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------ the report
 
 
-def listen(model: AudioLLM, tokenizer: UniAudioTokenizer, clip: Clip) -> Hearing:
+def listen(model: AudioLLM, audio_tokenizer: UniAudioTokenizer, clip: Clip) -> Hearing:
     """Asks the trained model about a clip and looks at what the tokenizer made of it."""
     waveform, sample_rate = load_audio(clip.audio, sample_rate=SAMPLE_RATE)
     gates: list[Tensor] = []
-    assert tokenizer.sae is not None
-    hook = tokenizer.sae.register_forward_hook(lambda _module, _inputs, outputs: gates.append(outputs[1][0]))
-    codes = tokenizer.encode(waveform, sample_rate)[0][0]
+    assert audio_tokenizer.sae is not None
+    hook = audio_tokenizer.sae.register_forward_hook(lambda _module, _inputs, outputs: gates.append(outputs[1][0]))
+    codes = audio_tokenizer.encode(waveform, sample_rate)[0][0]
     hook.remove()
-    padded = torch.nn.functional.pad(waveform, (0, -len(waveform) % tokenizer.config.token_stride))
+    padded = torch.nn.functional.pad(waveform, (0, -len(waveform) % audio_tokenizer.config.token_stride))
     task = "language" if clip.sound_type == "speech" else "kind"
     question = instruction(task)
     return Hearing(
         title=f"{clip.id}: {clip.text or clip.caption or clip.label}",
         waveform=waveform,
         sample_rate=sample_rate,
-        log_mel=tokenizer.log_mel(padded[None])[0],
+        log_mel=audio_tokenizer.log_mel(padded[None])[0],
         codes=codes,
         gate=gates[0].float().mean(dim=-1)[: len(codes)],
-        frame_rate=tokenizer.frame_rate,
+        frame_rate=audio_tokenizer.frame_rate,
         question=question,
         answer=model.ask(str(clip.audio), question, max_new_tokens=16),
         truth=answers_of(clip)[task],
@@ -244,10 +245,10 @@ def run_demo(config: DemoConfig) -> DemoReport:
 
     console.rule("2. audio tokenizer")
     source = find_tokenizer(config, train_clips)
-    tokenizer = source.tokenizer
+    audio_tokenizer = source.audio_tokenizer
     for name, value in source.facts.items():
         console.print(f"  {name}: {value}")
-    report = tokenize_corpus([clip.audio for clip in clips], tokenizer, folder / "codes.jsonl")
+    report = tokenize_corpus([clip.audio for clip in clips], audio_tokenizer, folder / "codes.jsonl")
     console.print(f"  {report.tokens} audio tokens, {report.realtime_speed:.0f} times faster than real time")
     codes = {line["audio"]: line["codes"] for line in read_json_lines(folder / "codes.jsonl")}
     train_records, held_out_records = records_of(train_clips, codes), records_of(held_out_clips, codes)
@@ -257,7 +258,7 @@ def run_demo(config: DemoConfig) -> DemoReport:
     console.rule("3. Audio-LLM")
     texts = [answer_text(record) for record in train_records]
     texts += [prompt.text for task in {record["task"] for record in train_records} for prompt in prompts(task)]
-    model = build_llm(tokenizer, texts, config)
+    model = build_llm(audio_tokenizer, texts, config)
     model.save_pretrained(folder / "extended")
     size = sum(parameter.numel() for parameter in model.model.parameters())
     console.print(f"  {config.llm or 'Qwen2 architecture, random weights'}: {size / 1e6:.1f} M parameters")
@@ -281,7 +282,7 @@ def run_demo(config: DemoConfig) -> DemoReport:
         console.print(f"  {name}: {value}")
     show_rows("accuracy on held-out clips", scores)
     trained = AudioLLM.from_pretrained(folder / "sft" / "model")
-    hearing = listen(trained, tokenizer, next(clip for clip in held_out_clips if clip.sound_type == "speech"))
+    hearing = listen(trained, audio_tokenizer, next(clip for clip in held_out_clips if clip.sound_type == "speech"))
     console.print(f"  {hearing.title}\n  Q: {hearing.question}\n  A: {hearing.answer} (truth: {hearing.truth})")
 
     facts["wall time"] = f"{time.perf_counter() - started:.0f} s without the installation"

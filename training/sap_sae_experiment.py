@@ -1,4 +1,4 @@
-"""Do SAP and SAE help? Four tokenizers with the same budget, several seeds, judged on clips that none has heard.
+"""Experiment with SAP and SAE: four tokenizers of one budget, with several seeds, judged on held-out clips.
 
 The variants are trained to write transcripts (``asr``) or structured descriptions (``sap``), without or with the gated
 residual (``+sae``); each from the same Whisper, on the same clips in the same order, first without, then with the

@@ -83,15 +83,17 @@ def label(
         from audiollm.data.labelling.by_models import label_corpus
         from audiollm.data.labelling.models import ModelLabeller, ModelLabelling
         from audiollm.data.labelling.report import Prices
+        from audiollm.environment import find_device
 
         if rules is not None:
             raise ValueError("give --rules or --structurer, not both")
+        torch_device = find_device(device)
         endpoint = EndpointSettings(timeout_seconds=timeout_seconds, max_retries=max_retries)
         writes = open_chat_model(
-            structurer, structurer_model, key_variable=structurer_key, device=device, settings=endpoint
+            structurer, structurer_model, key_variable=structurer_key, device=torch_device, settings=endpoint
         )
         hears = captioner and open_chat_model(
-            captioner, captioner_model, key_variable=captioner_key, hears=True, device=device, settings=endpoint
+            captioner, captioner_model, key_variable=captioner_key, hears=True, device=torch_device, settings=endpoint
         )
         prices = {"structurer": structurer_prices, "captioner": captioner_prices}
         path = shard_path(output, shard, num_shards)
@@ -195,9 +197,10 @@ def score_sap(
     from audiollm.benchmarks.judge.asking import JudgeSettings
     from audiollm.benchmarks.sap import report as sap_report
     from audiollm.data.chat.opening import open_chat_model
+    from audiollm.environment import find_device
 
     settings = JudgeSettings(votes=votes, temperature=temperature, concurrency=concurrency)
-    model = judge and open_chat_model(judge, judge_model, key_variable=judge_key, device=device)
+    model = judge and open_chat_model(judge, judge_model, key_variable=judge_key, device=find_device(device))
     result = sap_report.score_sap(
         predictions,
         references,

@@ -1,4 +1,4 @@
-"""What a tokenizer's codes hold.
+"""Analyses of a tokenizer's codes: clustering, probing, stability.
 
 Reading order: ``clips`` (recordings with a class) → ``features`` (codes and vectors of whole clips) → ``clustering``
 and ``files`` (histograms of codes) → ``probing`` (simple readers) → ``stability`` (codes under noise).

@@ -77,8 +77,8 @@ def code_histograms(
     if scale not in SCALES:
         raise ValueError(f"scale={scale!r}: use one of {', '.join(SCALES)}")
     counts = np.zeros((len(codes), num_codebooks, codebook_size))
-    for clip, own in enumerate(codes):
-        codes_KT = _checked_codes(own, clip, num_codebooks, codebook_size)
+    for clip, clip_codes in enumerate(codes):
+        codes_KT = _checked_codes(clip_codes, clip, num_codebooks, codebook_size)
         for codebook in range(num_codebooks):
             counts[clip, codebook] = np.bincount(codes_KT[codebook], minlength=codebook_size)
     histograms = counts.reshape(len(codes), num_codebooks * codebook_size)
@@ -225,8 +225,8 @@ def _purity_of_chance(clusters: NDArray[Any], labels: Sequence[Any]) -> float:
     return float(np.mean([cluster_purity(clusters, generator.permutation(numbers)) for _ in range(NUM_SHUFFLES)]))
 
 
-def _checked_codes(own: ArrayLike, clip: int, num_codebooks: int, codebook_size: int) -> NDArray[np.int64]:
-    given = np.asarray(own)
+def _checked_codes(clip_codes: ArrayLike, clip: int, num_codebooks: int, codebook_size: int) -> NDArray[np.int64]:
+    given = np.asarray(clip_codes)
     if given.size == 0:
         return np.zeros((num_codebooks, 0), dtype=np.int64)
     found = given[None] if given.ndim == 1 and num_codebooks == 1 else given

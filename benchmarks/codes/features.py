@@ -68,13 +68,13 @@ def encode_clips(tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], sample_
     """
     if not isinstance(tokenizer, UniAudioTokenizer):
         encoded = tokenizer.encode(list(waveforms), sample_rate)
-        codes = [np.array(own, dtype=np.int64) for own in encoded.tolist()]
+        codes = [np.array(clip_codes, dtype=np.int64) for clip_codes in encoded.tolist()]
         histogram = code_histograms(codes, tokenizer.codebook_size, num_codebooks=tokenizer.num_codebooks)
         return ClipFeatures(codes, tokenizer.codebook_size, tokenizer.num_codebooks, {"histogram": histogram}, None)
     encoded = tokenizer.encode(list(waveforms), sample_rate, return_features=True)
-    codes = [np.array(own, dtype=np.int64) for own in encoded.tolist()]
+    codes = [np.array(codes_T, dtype=np.int64) for codes_T in encoded.tolist()]
     # float64: means over minutes of frames, and differences of numbers that nearly agree.
-    features = [own.detach().cpu().double().numpy() for own in encoded.features or []]
+    features = [features_TD.detach().cpu().double().numpy() for features_TD in encoded.features or []]
     entries_VD = tokenizer.codebook.weight.detach().cpu().double().numpy()
     return ClipFeatures(
         codes=codes,
@@ -82,8 +82,8 @@ def encode_clips(tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], sample_
         num_codebooks=1,
         vectors={
             "histogram": code_histograms(codes, tokenizer.codebook_size),
-            "entries": np.stack([_mean(entries_VD[own]) for own in codes]),
-            "features": np.stack([_mean(own) for own in features]),
+            "entries": np.stack([_mean(entries_VD[codes_T]) for codes_T in codes]),
+            "features": np.stack([_mean(features_TD) for features_TD in features]),
         },
         quantization_error=relative_error(np.concatenate(features), entries_VD[np.concatenate(codes)]),
     )

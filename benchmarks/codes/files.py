@@ -128,7 +128,7 @@ def cluster_file(config: ClusteringConfig) -> dict[str, Any]:
         name: getattr(config, name) for name in ("scale", "distance", "num_clusters", "num_restarts", "num_seeds")
     }
     sets = read_labelled_codes(config.codes, codebook_size=config.codebook_size, label_key=config.label_key)
-    measured = [measure_codes(one, **settings) for one in sets]
+    measured = [measure_codes(clips, **settings) for clips in sets]
     found = measured[0] if len(measured) == 1 else {"cases": measured}
     return {"benchmark": "clustering", "settings": settings, **found, "predictions": file_identity(config.codes)}
 
@@ -160,7 +160,7 @@ def measure_codes(
     Where there is one class, or as many as clips, nothing says how far classes are apart: those figures are None and
     ``problem`` says why.
     """
-    facts = {
+    description = {
         "case": clips.name,
         "n_clips": len(clips.labels),
         "n_classes": len(set(clips.labels)),
@@ -171,7 +171,7 @@ def measure_codes(
     if problem is not None:
         logger.warning("%s: %s", clips.name, problem)
         nothing = dict.fromkeys(("silhouette", "purity", "nmi"))
-        return facts | nothing | _named(silhouettes, given) | {"problem": problem}
+        return description | nothing | _named(silhouettes, given) | {"problem": problem}
     result = cluster_codes(
         clips.codes,
         clips.labels,
@@ -209,7 +209,7 @@ def measure_codes(
         f"kmeans_{scale}_euclidean": kmeans,
         "problem": None,
     }
-    return facts | headline | spread | _named(silhouettes, given) | details
+    return description | headline | spread | _named(silhouettes, given) | details
 
 
 def _named(silhouettes: Mapping[str, float | None], given: float | None) -> dict[str, Any]:
@@ -253,47 +253,52 @@ def _from_rows(
     if not rows:
         raise ValueError(f"{path} holds no clips; give objects with codes and {label_key}")
     codes, labels = [], []
-    for where, row in rows:
+    for location, row in rows:
         if not isinstance(row, dict):
-            raise ValueError(f"{where} is a {type(row).__name__}; give an object with codes and {label_key}")
+            raise ValueError(f"{location} is a {type(row).__name__}; give an object with codes and {label_key}")
         label = row.get(label_key)
         if not isinstance(label, (str, int)):
-            raise ValueError(f"{where}: {label_key} is {label!r}; give the class of the clip, a text or a whole number")
+            raise ValueError(
+                f"{location}: {label_key} is {label!r}; give the class of the clip, a text or a whole number"
+            )
         labels.append(label)
-        codes.append(_codes(_first_of(row, CODES_KEYS), where))
+        codes.append(_codes(_first_of(row, CODES_KEYS), location))
     return _checked(LabelledCodes(str(path), codes, labels, codebook_size or 0))
 
 
-def _set_of_clips(case: Any, where: str, codebook_size: int | None) -> LabelledCodes:
+def _set_of_clips(case: Any, location: str, codebook_size: int | None) -> LabelledCodes:
     if not isinstance(case, dict):
-        raise ValueError(f"{where} is a {type(case).__name__}; give an object with tokens and labels")
+        raise ValueError(f"{location} is a {type(case).__name__}; give an object with tokens and labels")
     codes: Any = _first_of(case, CODES_KEYS)
     labels: Any = case.get("labels")
     clusters: Any = case.get("clusters")
     for name, value in (("tokens", codes), ("labels", labels), ("clusters", [] if clusters is None else clusters)):
         if not isinstance(value, list):
-            raise ValueError(f"{where}: {name} is {value!r:.60}; give a list with an entry for each clip")
+            raise ValueError(f"{location}: {name} is {value!r:.60}; give a list with an entry for each clip")
     size = codebook_size or _first_of(case, ("codebook_size", "vocab_size")) or 0
     if not isinstance(size, int):
-        raise ValueError(f"{where}: vocab_size is {size!r}; give a whole number")
-    read = [_codes(own, f"{where}, clip {number}") for number, own in enumerate(codes)]
-    return _checked(LabelledCodes(str(case.get("case", where)), read, labels, size, clusters=clusters))
+        raise ValueError(f"{location}: vocab_size is {size!r}; give a whole number")
+    read = [_codes(clip_codes, f"{location}, clip {number}") for number, clip_codes in enumerate(codes)]
+    return _checked(LabelledCodes(str(case.get("case", location)), read, labels, size, clusters=clusters))
 
 
 def _first_of(row: Mapping[str, Any], names: Sequence[str]) -> Any:
     return next((row[name] for name in names if name in row), None)
 
 
-def _codes(own: Any, where: str) -> Any:
-    if not isinstance(own, list):
-        raise ValueError(f"{where}: codes are {own!r:.60}; give a list of whole numbers")
-    is_nested = bool(own) and all(isinstance(part, list) for part in own)
-    for part in own if is_nested else [own]:
-        if any(isinstance(code, bool) or not isinstance(code, int) or code < 0 for code in part):
-            raise ValueError(f"{where}: codes hold {part!r:.60}; give whole numbers from 0")
-    if is_nested and len({len(part) for part in own}) > 1:
-        raise ValueError(f"{where}: its codebooks have {[len(part) for part in own]} codes; give each the same number")
-    return own
+def _codes(clip_codes: Any, location: str) -> Any:
+    if not isinstance(clip_codes, list):
+        raise ValueError(f"{location}: codes are {clip_codes!r:.60}; give a list of whole numbers")
+    is_nested = bool(clip_codes) and all(isinstance(codebook, list) for codebook in clip_codes)
+    codebooks = clip_codes if is_nested else [clip_codes]
+    for codebook in codebooks:
+        # bool is an int to Python, but true is no code.
+        if any(isinstance(code, bool) or not isinstance(code, int) or code < 0 for code in codebook):
+            raise ValueError(f"{location}: codes hold {codebook!r:.60}; give whole numbers from 0")
+    lengths = [len(codebook) for codebook in codebooks]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"{location}: its codebooks have {lengths} codes; give each the same number")
+    return clip_codes
 
 
 def _checked(clips: LabelledCodes) -> LabelledCodes:
@@ -306,8 +311,8 @@ def _checked(clips: LabelledCodes) -> LabelledCodes:
     for label in (*clips.labels, *(clips.clusters or ())):
         if not isinstance(label, (str, int)):
             raise ValueError(f"{clips.name}: a label is {label!r}; give texts or whole numbers")
-    nested = {len(own) for own in clips.codes if own and isinstance(own[0], list)}
-    largest = max((int(np.max(own)) for own in clips.codes if np.size(own)), default=0)
+    nested = {len(codes) for codes in clips.codes if codes and isinstance(codes[0], list)}
+    largest = max((int(np.max(codes)) for codes in clips.codes if np.size(codes)), default=0)
     return LabelledCodes(
         clips.name,
         clips.codes,

@@ -15,6 +15,7 @@ from .traces import PredictionFiles, traces_of
 SHOWN_HASH = 12  # digits of a hash in tables
 # Columns of the papers and the heading of a result's table that they are in.
 _HEADINGS = {"mmau": "Task-wise Accuracy", "mmar": "Modality-wise Accuracy"}
+# In the order of the papers' columns; these are MMAR's own names, which happen to be sound types of ours.
 _MODALITIES = ("speech", "sound", "music")
 
 

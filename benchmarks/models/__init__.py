@@ -5,23 +5,12 @@ Reading order: ``base`` (what they all offer) → ``audio_llm`` (ours), ``hf_mod
 that reading results needs no model.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from importlib import import_module
-from typing import Any
-
-_HOME_OF = {
-    "AnswerSettings": "audiollm.benchmarks.models.base",
-    "AudioChatModel": "audiollm.benchmarks.models.base",
-    "ChatAnswer": "audiollm.benchmarks.models.base",
-    "ChatRequest": "audiollm.benchmarks.models.base",
-    "open_audio_chat_model": "audiollm.benchmarks.models.opening",
-}
-
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names are {', '.join(__all__)}")
-    return getattr(import_module(_HOME_OF[name]), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "base": ["AnswerSettings", "AudioChatModel", "ChatAnswer", "ChatRequest"],
+        "opening": ["open_audio_chat_model"],
+    },
+)

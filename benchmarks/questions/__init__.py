@@ -5,25 +5,15 @@ Reading order: ``items`` and ``base`` (what a question and a benchmark are) → 
 it) → ``actions`` (the command line's). Public names are imported on first use, so that scoring needs no model.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from importlib import import_module
-from typing import Any
-
-_HOME_OF = {
-    "PredictingSettings": "audiollm.benchmarks.questions.asking.predicting",
-    "QuestionRun": "audiollm.benchmarks.questions.run",
-    "benchmark_named": "audiollm.benchmarks.questions.registry",
-    "load_questions": "audiollm.benchmarks.questions.data",
-    "predict_questions": "audiollm.benchmarks.questions.asking.predicting",
-    "run_questions": "audiollm.benchmarks.questions.run",
-    "score_file": "audiollm.benchmarks.questions.grading.scoring",
-}
-
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names are {', '.join(__all__)}")
-    return getattr(import_module(_HOME_OF[name]), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "asking.predicting": ["PredictingSettings", "predict_questions"],
+        "data": ["load_questions"],
+        "grading.scoring": ["score_file"],
+        "registry": ["benchmark_named"],
+        "run": ["QuestionRun", "run_questions"],
+    },
+)

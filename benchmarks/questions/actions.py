@@ -11,6 +11,7 @@ from audiollm.benchmarks.harness.figures import print_json, show_facts
 from audiollm.benchmarks.judge.asking import JudgeSettings
 from audiollm.data.chat.base import EndpointSettings
 from audiollm.data.chat.opening import open_chat_model
+from audiollm.environment import find_device
 
 from .base import Mode, QuestionBenchmark
 from .checking import check_questions, require_usable
@@ -195,7 +196,7 @@ def judge(benchmark: QuestionBenchmark, config: JudgingConfig) -> None:
             config.judge,
             config.judge_model,
             key_variable=config.judge_key,
-            device=config.device,
+            device=find_device(config.device),
             settings=endpoint,
         ),
         config.output,

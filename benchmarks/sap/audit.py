@@ -1,4 +1,4 @@
-"""Labels before people: a sheet of sampled records to fill in, and what the filled-in sheets say.
+"""Audits of SAP labels by people: a sheet of sampled records to fill in, and the counts of filled-in sheets.
 
 ``audit.html`` plays each clip beside its labels and gathers the verdicts; ``audit.csv`` holds the same rows for a
 spreadsheet. `summarize_audits` counts the verdicts of any number of people, with an interval of confidence.
@@ -26,7 +26,7 @@ from audiollm.data.sap.record import SAP_ATTRIBUTES, SapRecord
 FIELDS = ("linguistic_content", *SAP_ATTRIBUTES, "summary", "events")
 """What is judged, one by one."""
 RIGHT, WRONG = "right", "wrong"
-PLAYER_SAMPLE_RATE = 16000  # Hz
+PLAYER_SAMPLE_RATE = 16000  # Hz; keeps a page with hundreds of clips small enough to send
 _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 

@@ -5,20 +5,11 @@ Reading order: ``seed_tts_meta`` (what is to be said) → ``synthesis`` (recordi
 imported on first use.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from importlib import import_module
-from typing import Any
-
-_HOME_OF = {
-    "ReconstructionReport": "audiollm.benchmarks.speech.reconstruction_report",
-    "report_reconstruction": "audiollm.benchmarks.speech.reconstruction_report",
-}
-
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names are {', '.join(__all__)}")
-    return getattr(import_module(_HOME_OF[name]), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "reconstruction_report": ["ReconstructionReport", "report_reconstruction"],
+    },
+)

@@ -16,11 +16,12 @@ MATROSKA_MAGIC = b"\x1a\x45\xdf\xa3"
 MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
 MAX_CHUNKS = 4096  # a file with more chunks in front of its audio is not one that a recorder wrote
 OGG_PAGE_HEADER_BYTES = 27
-OGG_MAX_STREAMS = 64
+OGG_MAX_STREAMS = 64  # that begin together; real files have an audio stream and at most a picture or a few texts
+# RFC 3533: a page has at most 255 segments of at most 255 bytes, and one byte each for their sizes.
 OGG_MAX_PAGE_BYTES = OGG_PAGE_HEADER_BYTES + 255 + 255 * 255
 ID3V2_HEADER_BYTES = 10
-ID3V2_MAX_TAGS = 16
-MP3_SYNC_SEARCH_BYTES = 4096
+ID3V2_MAX_TAGS = 16  # taggers that prepend instead of replacing leave several; a bound on what a crafted file costs
+MP3_SYNC_SEARCH_BYTES = 4096  # how much padding of zeros behind the tags is looked over for the first frame
 # 72 * 8000 / 24000: the shortest frame that MPEG audio layer III knows, so a bound on how many a file can hold.
 MP3_MIN_FRAME_BYTES = 24
 MP3_SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
@@ -199,6 +200,7 @@ def mp3_length_header(file: BinaryIO, num_bytes: int) -> tuple[bytes, int] | Non
     version, layer, rate_index = head[1] >> 3 & 3, head[1] >> 1 & 3, head[2] >> 2 & 3
     if version not in MP3_SAMPLE_RATES or layer != 1 or rate_index == 3 or head[2] >> 4 in (0, 15):
         return None
+    # Their place depends on version and channels; 200 bytes hold all of them.
     if any(mark in head[4:200] for mark in (b"Xing", b"Info", b"VBRI")):
         return None
     is_mpeg1, is_mono = version == 3, head[3] >> 6 == 3

@@ -85,6 +85,7 @@ def mix_at_snr(signal: Tensor, other: Tensor, snr_db: float) -> Tensor:
     if not len(other):
         raise ValueError("nothing to mix with: the other clip holds no samples")
     other = other.repeat(-(-len(signal) // len(other)))[: len(signal)]
+    # Of what is mixed in, after it was cut: a part may be much louder than the whole.
     own_power, other_power = _power(signal), _power(other)
     if own_power == 0 or other_power == 0:
         return signal

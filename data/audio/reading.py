@@ -1,4 +1,4 @@
-"""Audio files: decode any of them, probe them, stream them in flat memory.
+"""Reading of audio files: decode any of them, probe them, stream them in flat memory.
 
 The format is recognised by content, never by the name of the file. libsndfile (through soundfile) reads WAV, FLAC,
 Ogg Vorbis, Opus, MP3, AIFF, CAF, AU and more; what it cannot read goes to ffmpeg if that is on the PATH. Everything
@@ -229,6 +229,7 @@ def _checked_blocks(channels: Iterable[np.ndarray], rate: int, mono: str, name: 
 def _one_channel(channels_NC: np.ndarray, mono: str) -> np.ndarray:
     if channels_NC.shape[1] == 1 or mono == "first":
         return np.ascontiguousarray(channels_NC[:, 0])
+    # The mean and not the sum: two equal channels stay at their level, and full scale is not exceeded.
     return channels_NC.mean(axis=1, dtype=np.float32)
 
 

@@ -5,29 +5,13 @@ Reading order: ``base`` (messages, replies, errors) → ``opening`` (from a URL 
 cost no torch.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from importlib import import_module
-from typing import Any
-
-_HOME_OF = {
-    "ChatError": "audiollm.data.chat.base",
-    "ChatMessage": "audiollm.data.chat.base",
-    "ChatModel": "audiollm.data.chat.base",
-    "ChatReply": "audiollm.data.chat.base",
-    "EndpointSettings": "audiollm.data.chat.base",
-    "ask_all": "audiollm.data.chat.asking",
-    "open_chat_model": "audiollm.data.chat.opening",
-}
-
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "asking": ["ask_all"],
+        "base": ["ChatError", "ChatMessage", "ChatModel", "ChatReply", "EndpointSettings"],
+        "opening": ["open_chat_model"],
+    },
+)

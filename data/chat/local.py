@@ -20,14 +20,14 @@ WINDOW_SECONDS = 30
 Chat = list[dict[str, Any]]  # turns, as chat templates take them
 
 
-def open_local_model(source: str, *, hears: bool, device: str | None = None) -> LocalModel | LocalCaptioner:
+def open_local_model(source: str, *, hears: bool, device: str = "cpu") -> LocalModel | LocalCaptioner:
     """Loads a checkpoint.
 
     Args:
         source: folder or Hub id.
         hears: whether it is given audio. Models of the Whisper kind, which take no instruction, are then captioners:
             what they write is what they were trained to write.
-        device: torch device; the first GPU if there is one.
+        device: torch device.
 
     Raises:
         OSError: if there is no such checkpoint.
@@ -39,7 +39,6 @@ def open_local_model(source: str, *, hears: bool, device: str | None = None) -> 
         MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
     )
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = AutoConfig.from_pretrained(source).model_type
     takes_instructions = kind in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
     if hears and not takes_instructions and kind in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
@@ -185,8 +184,8 @@ class LocalModel:
         self, messages: Sequence[ChatMessage], *, max_tokens: int, temperature: float = 0.0, seed: int | None = None
     ) -> ChatReply:
         """See `audiollm.data.chat.base.ChatModel`."""
-        heard = any(message.audio is not None for message in messages)
-        chat = [self._turn(message, in_parts=heard) for message in messages]
+        has_audio = any(message.audio is not None for message in messages)
+        chat = [self._turn(message, in_parts=has_audio) for message in messages]
         with self._lock:
             (answer,) = self._checkpoint.generate([chat], max_new_tokens=max_tokens, temperature=temperature, seed=seed)
         text = without_thoughts(answer.text)

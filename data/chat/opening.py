@@ -15,7 +15,7 @@ def open_chat_model(
     *,
     key_variable: str | None = None,
     hears: bool = False,
-    device: str | None = None,
+    device: str = "cpu",
     settings: EndpointSettings | None = None,
 ) -> ChatModel:
     """Opens a chat model.
@@ -27,7 +27,7 @@ def open_chat_model(
         key_variable: environment variable that holds the endpoint's key. None: no key is sent, except to OpenAI itself
             (``OPENAI_API_KEY``).
         hears: whether messages will hold audio.
-        device: torch device of a local model; the first GPU if there is one.
+        device: torch device of a local model.
         settings: how the endpoint is called.
 
     Raises:

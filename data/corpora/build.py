@@ -18,6 +18,7 @@ from tqdm import tqdm
 from audiollm.data.files.atomic import atomic_folder, atomic_write
 from audiollm.data.packages import Package
 from audiollm.data.records import Split
+from audiollm.tokenizer.configuration import SAMPLE_RATE
 
 from .clips import MANIFEST_NAME, Clip, ClipMetadata, CorpusError, Recording, assign_splits, save_manifest
 from .opus import encode_opus
@@ -25,7 +26,6 @@ from .sources import asterisk, fillets, game_sounds, music, opensfx, sonic_pi, s
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_RATE = 16000
 AudioFormat = Literal["flac", "wav", "opus"]
 _OPUS_BITRATE_BPS = {"speech": 24000, "sound": 32000, "music": 32000}
 ATTRIBUTION_NAME = "ATTRIBUTION.md"

@@ -1,4 +1,4 @@
-"""One line per recording: what it is, what is said or heard in it, who made it, and under which licence.
+"""Manifests of corpora: `Clip`, the line of one recording, with its checks, splits, reading and writing.
 
 A corpus is a folder with audio files and ``manifest.jsonl``. Each line is a JSON object with the fields of `Clip`;
 ``audio`` is relative to the folder, absent metadata are left out.

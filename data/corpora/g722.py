@@ -17,8 +17,7 @@ from torch import Tensor
 
 from .clips import CorpusError
 
-SAMPLE_RATE = 16000
-BYTES_PER_SECOND = 8000  # two samples per byte
+BYTES_PER_SECOND = 8000  # two samples per byte, 16 kHz by the standard
 
 
 def duration_seconds(path: Path) -> float:

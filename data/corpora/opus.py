@@ -10,7 +10,8 @@ import numpy as np
 import soundfile
 from torch import Tensor
 
-SAMPLE_RATE = 16000
+from audiollm.tokenizer.configuration import SAMPLE_RATE
+
 # libsndfile maps its compression level 0 … 1 to 256 … 6 kbit/s per channel, linearly.
 _MAX_BITRATE_BPS, _MIN_BITRATE_BPS = 256000, 6000
 _PAGE_HEADER = struct.Struct("<4sBBqIIIB")

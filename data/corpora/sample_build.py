@@ -21,8 +21,9 @@ from torch import Tensor
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.data.records import Split
+from audiollm.tokenizer.configuration import SAMPLE_RATE
 
-from .build import ATTRIBUTION_NAME, CORPORA, SAMPLE_RATE, list_recordings, write_attribution, write_clips
+from .build import ATTRIBUTION_NAME, CORPORA, list_recordings, write_attribution, write_clips
 from .clips import MANIFEST_NAME, ClipMetadata, CorpusError, Recording, assign_splits, save_manifest
 from .opus import encode_opus
 from .sample_corpus import SAMPLE_FOLDER

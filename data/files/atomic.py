@@ -109,8 +109,8 @@ def atomic_folder(
         with _full_disk_named(target):
             yield staging
         with _named_errors(target):
-            _open_and_flush(staging)
-            _put_in_place(staging, final, may_replace=existing == "replace")
+            open_and_flush(staging)
+            put_in_place(staging, final, may_replace=existing == "replace")
             sync_folder(final.parent)
 
 
@@ -142,10 +142,10 @@ def atomic_entries(folder: str | os.PathLike[str], *, outdated: Sequence[str] = 
         with _full_disk_named(folder):
             yield staging
         with _named_errors(folder):
-            _open_and_flush(staging)
+            open_and_flush(staging)
             names = sorted(entry.name for entry in staging.iterdir())
             for name in names:
-                _put_in_place(staging / name, final / name, may_replace=True)
+                put_in_place(staging / name, final / name, may_replace=True)
             for pattern in outdated:
                 for entry in final.glob(pattern):
                     if entry.name not in names:
@@ -236,7 +236,7 @@ def _held(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _put_in_place(new: Path, final: Path, *, may_replace: bool) -> None:
+def put_in_place(new: Path, final: Path, *, may_replace: bool) -> None:
     """Renames a file or folder; what was there is moved aside first and moved back if that fails."""
     if not may_replace:
         try:
@@ -288,7 +288,7 @@ def _clear_leftovers(final: Path) -> None:
                 shutil.rmtree(entry, ignore_errors=True)
 
 
-def _open_and_flush(folder: Path) -> None:
+def open_and_flush(folder: Path) -> None:
     """Gives all below a folder the folder's own rights of reading, and waits until it is on the disk."""
     rights = stat.S_IMODE(folder.stat().st_mode)
     for path in folder.rglob("*"):

@@ -1,4 +1,4 @@
-"""A JSON file that holds one value."""
+"""JSON files of one value: written in one step, in the project's one format."""
 
 from __future__ import annotations
 

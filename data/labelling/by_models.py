@@ -1,4 +1,4 @@
-"""Clips in, Semantic-Acoustic Primitives out: labelled by models, resumable after any interruption.
+"""Labelling of a corpus by models: clips in, SAP records out, resumable after any interruption.
 
 Clips are labelled by a few threads at a time (``models.py``), in order, and appended to ``<output>.partial``
 (``data/resumable_output.py``), which becomes ``<output>`` in one rename when all is done. A killed run goes on where it

@@ -19,7 +19,7 @@ from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes
 
 from .by_rules import training_record
 
-SAMPLE_RATE = 16000  # Hz, what models of sound take
+LISTENER_SAMPLE_RATE = 16000  # Hz; captioners of the Whisper kind take no other, larger models resample by themselves
 LABEL_KEYS = ("label", "language", "translation", "caption", "attributes", "vocal_attributes", "paralinguistics")
 VOICE_KEYS = ("attributes", "paralinguistics", "vocal_attributes")  # the strongest last
 _CLOSED_FIELDS = ("age", "gender", "emotion")
@@ -109,11 +109,11 @@ class LabelClip:
             AudioError: if it cannot be decoded.
             RecordError: if it is longer than ``max_seconds``: labels of a part would be labels of the whole.
         """
-        waveform, _ = self.part.load(SAMPLE_RATE, mono="mean")
-        seconds = len(waveform) / SAMPLE_RATE
+        waveform, _ = self.part.load(LISTENER_SAMPLE_RATE, mono="mean")
+        seconds = len(waveform) / LISTENER_SAMPLE_RATE
         if seconds > max_seconds:
             raise RecordError(self.where, f"lasts {seconds:.1f} s, but max_seconds is {max_seconds:g}; cut it first")
-        return wav_bytes(waveform, SAMPLE_RATE), seconds
+        return wav_bytes(waveform, LISTENER_SAMPLE_RATE), seconds
 
 
 def read_label_clip(index: int, record: Any, where: str, base_dir: str | None) -> LabelClip:

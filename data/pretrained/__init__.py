@@ -5,29 +5,12 @@ weights ``ctranslate2`` reads) and the real Qwen2.5 text tokenizer (``qwen``). E
 pinned hashes on the way in, and kept in the cache folder. Names are imported on first use, transformers with them.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from importlib import import_module
-from typing import Any
-
-_HOME_OF = {
-    "WhisperFiles": "audiollm.data.pretrained.whisper",
-    "convert_whisper": "audiollm.data.pretrained.whisper",
-    "merges_from_ranks": "audiollm.data.pretrained.qwen",
-    "qwen_tokenizer": "audiollm.data.pretrained.qwen",
-    "qwen_tokenizer_from_package": "audiollm.data.pretrained.qwen",
-    "read_ranks": "audiollm.data.pretrained.qwen",
-    "whisper_from_package": "audiollm.data.pretrained.whisper",
-}
-
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "qwen": ["merges_from_ranks", "qwen_tokenizer", "qwen_tokenizer_from_package", "read_ranks"],
+        "whisper": ["WhisperFiles", "convert_whisper", "whisper_from_package"],
+    },
+)

@@ -122,8 +122,8 @@ def _scene(value: Any, problems: list[str]) -> AuditoryScene:
         for index, item in enumerate(listed):
             events.append(_event(item, event_type, f"auditory_scenes.{name}[{index}]", problems))
     summary = content.get("summary")
-    heard = tuple(event for event in events if event is not None)
-    scene = _checked(partial(AuditoryScene, summary=summary, events=heard), "auditory_scenes.", problems)
+    valid_events = tuple(event for event in events if event is not None)
+    scene = _checked(partial(AuditoryScene, summary=summary, events=valid_events), "auditory_scenes.", problems)
     return scene or AuditoryScene()
 
 

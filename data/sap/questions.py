@@ -22,7 +22,8 @@ from .validation import letters
 
 QuestionKind = Literal["direct", "multiple_choice", "true_false"]
 QUESTION_KINDS: tuple[QuestionKind, ...] = get_args(QuestionKind)
-# What one answers to "what is this?"; a mix is all of them. The order decides how the choices come to lie.
+# What one answers to "what is this?": all of SOUND_TYPES but the mix, which is several of them. In an order of its
+# own, not to be changed: seeded draws shuffle it, so that it decides how the choices of existing questions lie.
 _TYPE_ANSWERS = ("speech", "music", "sound")
 MAX_CHOICES = 4
 _MAX_VALUES = 1000  # of a vocabulary, per field

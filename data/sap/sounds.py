@@ -1,4 +1,4 @@
-"""What sounds are: the table of classes, ``sounds.tsv``, and the type of a clip as its record states it."""
+"""Classes of sounds: the table ``sounds.tsv``, and the sound type of a clip as its record states it."""
 
 from __future__ import annotations
 

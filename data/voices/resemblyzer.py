@@ -19,7 +19,7 @@ from audiollm.data.audio.reading import resample
 from audiollm.data.packages import Package, PackageError
 from audiollm.tokenizer.signal.mel import slaney_mel_filters
 
-SAMPLE_RATE = 16000  # Hz
+SAMPLE_RATE = 16000  # Hz, as this encoder was trained, and so are all sizes below
 N_FFT = 400
 HOP_LENGTH = 160
 NUM_MELS = 40

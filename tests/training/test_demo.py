@@ -34,14 +34,14 @@ def test_without_an_encoder_the_trained_tokenizer_of_mini_is_taken(
     trained.save_pretrained(tmp_path / "mini")
     monkeypatch.setattr(demo, "audio_tokenizer_or_mini", lambda name: str(tmp_path / "mini"))
     found = demo.find_tokenizer(demo.DemoConfig(), [])
-    assert torch.equal(found.tokenizer.codebook.weight, trained.codebook.weight)
+    assert torch.equal(found.audio_tokenizer.codebook.weight, trained.codebook.weight)
     assert "32 codes" in found.facts["audio tokenizer"]
 
 
 def test_an_encoder_that_is_asked_for_gets_a_codebook_of_the_recordings(whisper_folder: str) -> None:
     clips = load_sample_corpus()[:3]
     found = demo.find_tokenizer(demo.DemoConfig(encoder=whisper_folder, codebook_size=16), clips)
-    assert found.tokenizer.config.d_model == 16
+    assert found.audio_tokenizer.config.d_model == 16
     assert whisper_folder in found.facts["audio tokenizer"]
     assert "initial values" in found.facts["SAE gate"]
 

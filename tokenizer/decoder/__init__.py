@@ -7,27 +7,14 @@ number and length), ``flow/`` (codes to mel), ``vocoder/`` (mel to waveform); th
 Public names are imported on first use (PEP 562): whoever needs the sizes does not wait for the models.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from importlib import import_module
-from typing import Any
-
-_HOME_OF = {
-    "StreamingDecoder": "streaming.decoder",
-    "VoicePrompt": "inputs",
-    "WaveformDecoder": "model",
-    "WaveformDecoderConfig": "configuration",
-    "convert_decoder": "model",
-}
-
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names are {', '.join(__all__)}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "configuration": ["WaveformDecoderConfig"],
+        "inputs": ["VoicePrompt"],
+        "model": ["WaveformDecoder", "convert_decoder"],
+        "streaming.decoder": ["StreamingDecoder"],
+    },
+)

@@ -55,6 +55,7 @@ def small_text_tokenizer(texts: Iterable[str], config: SmallLLMConfig) -> PreTra
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocabulary_size,
+        # All 256 bytes, seen in the texts or not, so that no text is ever unknown.
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         special_tokens=[AddedToken(mark, special=True) for mark in TURN_MARKS],
         show_progress=False,

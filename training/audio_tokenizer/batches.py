@@ -97,6 +97,7 @@ def collate_examples(
     token_ids = [torch.tensor(example.token_ids) for example in examples]
     return TokenizerBatch(
         input_features=features_BMF,
+        # A frame is real if it starts within the clip: the last one may reach into the padding.
         attention_mask=(starts_F < torch.tensor(num_samples)[:, None]).long(),
         decoder_input_ids=_padded([ids[:-1] for ids in token_ids], pad_id),
         labels=_padded([ids[1:] for ids in token_ids], IGNORED_LABEL),

@@ -116,7 +116,8 @@ class TokenizerTrainingConfig(RunConfig):
     """False: stage 1, in which the decoder reads continuous features. True: stage 2, with the quantizer."""
 
     audio_tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
-    """The tokenizer to make of a Whisper model."""
+    """Settings of the tokenizer that is made of a Whisper model, as ``audio_tokenizer.codebook_size`` and so on. Not a
+    folder or Hub id, as an option of this name is elsewhere: what to start from is ``start_from``."""
 
     warm_start: bool = True
     """Let what Whisper does not have begin softly, so that its decoder understands the features from the first update:

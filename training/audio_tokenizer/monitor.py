@@ -143,6 +143,7 @@ class TokenizerMonitor:
         An alarm that is on stays silent until what it is about has recovered.
         """
         self._num_updates += 1
+        # Looked for during the warm-up too: averages and best values build up from the first update.
         findings = [
             *self._codes(line),
             *self._restarts(line),

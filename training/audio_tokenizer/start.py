@@ -289,6 +289,7 @@ def _sample(records: TokenizerRecords, model: SupervisedTokenizer, config: Token
     wanted = config.codebook_frames_per_entry * model.tokenizer.codebook_size
     clips: list[Tensor] = []
     num_frames = 0
+    # Not the first ones: manifests are often in the order of their sources, and k-means would see one of them.
     for index in np.random.default_rng(config.seed).permutation(len(records)).tolist():
         if num_frames >= wanted:
             break

@@ -125,6 +125,7 @@ class UpdateReader:
         clips = self._order.batch(step)
         positions = share_of_process(list(range(len(clips))), accelerator.process_index, accelerator.num_processes)
         examples = [(self._example(step, position, clips[position]), position) for position in positions]
+        # Padding costs what sound costs; the loss belongs to the update, so that the order within it is free.
         examples.sort(key=lambda pair: len(pair[0].waveform))
         size = config.micro_batch_size
         passes = [self._collate(examples[start : start + size]) for start in range(0, len(examples), size)]
@@ -137,6 +138,7 @@ class UpdateReader:
     def _example(self, step: int, position: int, clip: int) -> TokenizerExample:
         """One clip; how it is degraded depends on seed, epoch and clip alone."""
         config = self._config
+        # Of this very place: an update may straddle the end of an epoch.
         epoch = ((step - 1) * config.global_batch_size + position) // len(self._records)
         example = self._records.example(clip, epoch=epoch, seed=config.seed)
         if not config.augmentation.probability:
@@ -341,6 +343,8 @@ class TokenizerUpdater:
         if not self.model.quantize:
             return {}
         codebook = self.model.tokenizer.codebook
+        # Once for each update and after the optimizer, from what all passes gathered: codes of one update come of one
+        # codebook, however the update is cut.
         done = codebook.apply_update()
         usage = codebook.usage()
         return {
@@ -356,5 +360,6 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes that this process has used so far: of the GPU's memory, or of the machine's without one."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    # ru_maxrss counts kilobytes on Linux, bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -2,7 +2,7 @@
 
 Read ``config``, ``clips``, ``columns`` and ``shards`` (the data, prepared and stored), ``base`` (what both trainers
 share), ``flow`` and ``vocoder`` (one trainer each), ``parts`` (what runs leave, and the decoder made of both),
-``validation`` (what its sound is worth).
+``validation`` (its sound measured on held-out clips).
 """
 
 from .config import DecoderTrainingConfig, FlowTrainingSettings, VocoderTrainingSettings

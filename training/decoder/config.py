@@ -76,6 +76,7 @@ class VocoderTrainingSettings:
     """Weight of the error of the predicted fundamental frequency, in Hz. Nothing else reaches its predictor, so this
     matters only to the gradient norm."""
 
+    # 1 and 2 as in HiFi-GAN (Kong et al., 2020); its 45 for the spectrogram is for sums over discriminators and layers.
     adversarial_weight: float = 1.0
     """Weight of the discriminators' verdict."""
 

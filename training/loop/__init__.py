@@ -1,4 +1,4 @@
-"""What every trainer shares, and nothing that knows what is trained.
+"""The training loop that every trainer shares; nothing in it knows what is trained.
 
 In the order of use: ``config`` (settings of every run), ``launch`` (processes), ``run`` (folder, resuming, records);
 ``batches``, ``prefetching``, ``schedule``, ``optimizer``, ``non_finite`` and ``ema`` for its updates; ``checkpoints``

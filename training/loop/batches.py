@@ -36,6 +36,7 @@ class DataOrder:
         self._permutation = lru_cache(maxsize=2)(self._shuffle)
 
     def _shuffle(self, epoch: int) -> np.ndarray:
+        # A generator for each epoch: a resumed run makes the one it is in without making those before it.
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_records)
 
     def batch(self, step: int) -> list[int]:
@@ -83,11 +84,13 @@ class FrameBatches:
         longest = 0
         for index in np.argsort(self._lengths * jitter, kind="stable").tolist():
             longest = max(longest, int(self._lengths[index]))
+            # What the batch takes once it is padded, not what it holds: that is what memory and time depend on.
             if batch and longest * (len(batch) + 1) > self._frames_per_batch:
                 batches.append(batch)
                 batch, longest = [], int(self._lengths[index])
             batch.append(index)
         batches.append(batch)
+        # Batches are shuffled whole: left in their order, an epoch would go from the shortest clips to the longest.
         return [batches[position] for position in generator.permutation(len(batches))]
 
     def _place(self, step: int) -> tuple[int, int]:
@@ -139,4 +142,5 @@ def cut_by_frames(clips: Sequence[int], lengths: Sequence[int], frames_per_pass:
 
 def share_of_process(batch: list[int], process_index: int, num_processes: int) -> list[int]:
     """The part of a global batch that one process computes; the parts are disjoint and cover the batch."""
+    # Every n-th and not one block each: of a batch sorted by length, all processes then get short and long clips.
     return batch[process_index::num_processes]

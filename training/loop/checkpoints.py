@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import random
 import shutil
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.atomic import atomic_write, open_and_flush, put_in_place
 from audiollm.data.files.json_document import write_json
 
 from .errors import ResumeError
@@ -176,6 +175,7 @@ class Checkpoints:
             The checkpoint's folder.
         """
         target = self.folder / f"step_{state.step:06d}"
+        # Not `atomic_folder`: all processes write into one folder, so they must know its name without being told.
         temporary = self.folder / f".{target.name}.tmp"
         if accelerator.is_main_process:
             for leftover in self.folder.glob(".*.tmp"):
@@ -193,14 +193,13 @@ class Checkpoints:
             raise OSError(f"{target} could not be written: {error}; older checkpoints are as they were") from error
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            _flush(temporary)
-            if target.exists():  # the same step once more, after resuming from an earlier checkpoint
-                os.replace(target, self.folder / f".{target.name}.old.tmp")
-            os.replace(temporary, target)
+            open_and_flush(temporary)
+            # There may be one of this step already, after resuming from an earlier checkpoint.
+            put_in_place(temporary, target, may_replace=True)
             with atomic_write(self.folder / "latest") as file:
                 file.write(target.name)
             by_age = sorted(self.folder.glob("step_*"), key=_age)
-            for outdated in [*by_age[: -self.keep], *self.folder.glob(".*.old.tmp")]:
+            for outdated in by_age[: -self.keep]:
                 shutil.rmtree(outdated)
         accelerator.wait_for_everyone()
         return target
@@ -276,7 +275,8 @@ def load(
     # weights_only: a checkpoint holds tensors and plain values, and must not run code.
     for name, part in extras.items():
         part.load_state_dict(torch.load(checkpoint / f"{name}.pt", map_location="cpu", weights_only=True))
-    # Last: whatever is drawn while loading must not count.
+    # Last: whatever is drawn while loading must not count, as the next update has to draw what it would have drawn
+    # without an interruption.
     restore_random_state(torch.load(checkpoint / f"random_{accelerator.process_index:05d}.pt", weights_only=True))
 
 
@@ -309,12 +309,5 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _age(checkpoint: Path) -> int:
+    # By time, not by step: a run resumed from an early checkpoint writes lower steps than those that lie there.
     return checkpoint.stat().st_mtime_ns
-
-
-def _flush(folder: Path) -> None:
-    """Waits until the files are on the disk, not only in its cache."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())

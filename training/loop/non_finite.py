@@ -50,6 +50,7 @@ def stop_unless_finite(
     if accelerator.is_main_process:
         write_json(path, {"step": step, "reason": f"{what} is {value}", "passes": everyone})
     suspects = [record for one in everyone if not math.isfinite(float(one["loss"])) for record in one[unit]]
+    # All losses may be finite where a gradient is not: then any record of the update may be the cause.
     suspects = suspects or [record for one in everyone for record in one[unit]]
     named = ", ".join(suspects[:8]) + (" …" if len(suspects) > 8 else "")
     raise NonFiniteLossError(

@@ -21,11 +21,11 @@ from audiollm.tokenizer.modeling import UniAudioTokenizer
 DEFAULT_SNRS_DB = (-10.0, -5.0, 0.0, 5.0, 10.0, 15.0, 20.0)
 
 
-def gate_by_token(tokenizer: UniAudioTokenizer, waveform: Tensor) -> Tensor:
+def gate_by_token(audio_tokenizer: UniAudioTokenizer, waveform: Tensor) -> Tensor:
     """Mean gate over the channels, for each token of a clip.
 
     Args:
-        tokenizer: with a gate that reaches the codes.
+        audio_tokenizer: with a gate that reaches the codes.
         waveform: float ``[N]`` in [-1, 1] at 16 kHz.
 
     Returns:
@@ -34,43 +34,43 @@ def gate_by_token(tokenizer: UniAudioTokenizer, waveform: Tensor) -> Tensor:
     Raises:
         ValueError: if the tokenizer has no such gate.
     """
-    if not has_gate(tokenizer):
+    if not has_gate(audio_tokenizer):
         raise ValueError("this tokenizer has no gate that reaches its codes; measure one that was trained with the SAE")
-    assert tokenizer.sae is not None
+    assert audio_tokenizer.sae is not None
     gates: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
         gates.append(output[1][0].float().mean(dim=-1).cpu())
 
-    length = tokenizer.config.segment_samples
-    handle = tokenizer.sae.register_forward_hook(keep)
+    length = audio_tokenizer.config.segment_samples
+    handle = audio_tokenizer.sae.register_forward_hook(keep)
     try:
-        for piece in waveform.split(length) if len(waveform) else ():
-            tokenizer.encode(piece, SAMPLE_RATE)
-            gates[-1] = gates[-1][: count_tokens(len(piece), length, tokenizer.config.token_stride)]
+        for segment in waveform.split(length) if len(waveform) else ():
+            audio_tokenizer.encode(segment, SAMPLE_RATE)
+            gates[-1] = gates[-1][: count_tokens(len(segment), length, audio_tokenizer.config.token_stride)]
     finally:
         handle.remove()
     return torch.cat(gates) if gates else torch.zeros(0)
 
 
-def has_gate(tokenizer: UniAudioTokenizer) -> bool:
+def has_gate(audio_tokenizer: UniAudioTokenizer) -> bool:
     """Whether there is a gate and it reaches the codes."""
-    return tokenizer.sae is not None and tokenizer.sae.use_gate and tokenizer.sae_is_active
+    return audio_tokenizer.sae is not None and audio_tokenizer.sae.use_gate and audio_tokenizer.sae_is_active
 
 
-def mean_gate_of_clips(tokenizer: UniAudioTokenizer, waveforms: Sequence[Tensor]) -> float | None:
+def mean_gate_of_clips(audio_tokenizer: UniAudioTokenizer, waveforms: Sequence[Tensor]) -> float | None:
     """Mean over clips of the mean gate of each: a long clip weighs no more than a short one. None without clips.
 
     Args:
-        tokenizer: as for :func:`gate_by_token`.
+        audio_tokenizer: as for :func:`gate_by_token`.
         waveforms: float ``[N_i]`` at 16 kHz; empty ones do not count.
     """
-    means = [float(gate_by_token(tokenizer, waveform).mean()) for waveform in waveforms if len(waveform)]
+    means = [float(gate_by_token(audio_tokenizer, waveform).mean()) for waveform in waveforms if len(waveform)]
     return sum(means) / len(means) if means else None
 
 
 def mean_gate_of_mixes(
-    tokenizer: UniAudioTokenizer,
+    audio_tokenizer: UniAudioTokenizer,
     speech: Sequence[Tensor],
     others: Sequence[Tensor],
     *,
@@ -79,7 +79,7 @@ def mean_gate_of_mixes(
     """Mean gate of speech with something else in it, by how loud the speech is above it.
 
     Args:
-        tokenizer: as for :func:`gate_by_token`.
+        audio_tokenizer: as for :func:`gate_by_token`.
         speech: float ``[N_i]`` at 16 kHz.
         others: what is mixed in, one after the other in turn; each is repeated or cut to the length of the speech.
         snrs_db: power of the speech over that of the other, in dB; the same pairs for each.
@@ -89,7 +89,7 @@ def mean_gate_of_mixes(
     """
     pairs = list(zip(speech, cycle(others), strict=False))
     means = {
-        snr_db: mean_gate_of_clips(tokenizer, [mix_at_snr(own, other, snr_db) for own, other in pairs])
+        snr_db: mean_gate_of_clips(audio_tokenizer, [mix_at_snr(clip, other, snr_db) for clip, other in pairs])
         for snr_db in snrs_db
     }
     return {snr_db: mean for snr_db, mean in means.items() if mean is not None}

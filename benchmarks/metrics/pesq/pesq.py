@@ -17,7 +17,7 @@ from audiollm.benchmarks.metrics.waveform_pairs import (
     waveform_pairs,
 )
 
-SAMPLE_RATE = 16000
+PESQ_SAMPLE_RATE = 16000  # Hz, of the wide-band mode (ITU-T P.862.2)
 MAX_PIECE_SECONDS = 20.0  # the standard's own code is made for 8 to 20 s, and crashes on minutes of speech
 MIN_PIECE_SECONDS = 0.25
 
@@ -62,14 +62,14 @@ class PerceptualEvaluationOfSpeechQuality(evaluate.Metric):
             references,
             prediction_sample_rate=prediction_sample_rate,
             reference_sample_rate=reference_sample_rate,
-            sample_rate=SAMPLE_RATE,
+            sample_rate=PESQ_SAMPLE_RATE,
             max_length_difference_seconds=max_length_difference_seconds,
         )
         return mean_score("pesq", [_quality(prediction, reference) for prediction, reference in pairs])
 
 
 def _quality(prediction: Tensor, reference: Tensor) -> float | None:
-    num_pieces = math.ceil(len(reference) / (MAX_PIECE_SECONDS * SAMPLE_RATE))
+    num_pieces = math.ceil(len(reference) / (MAX_PIECE_SECONDS * PESQ_SAMPLE_RATE))
     pieces = zip(torch.tensor_split(prediction, num_pieces), torch.tensor_split(reference, num_pieces), strict=True)
     scores = [_piece_quality(given, wanted) for given, wanted in pieces]
     scored = [score for score in scores if score is not None]
@@ -77,10 +77,10 @@ def _quality(prediction: Tensor, reference: Tensor) -> float | None:
 
 
 def _piece_quality(prediction: Tensor, reference: Tensor) -> float | None:
-    if len(reference) <= MIN_PIECE_SECONDS * SAMPLE_RATE or not reference.any() or not prediction.any():
+    if len(reference) <= MIN_PIECE_SECONDS * PESQ_SAMPLE_RATE or not reference.any() or not prediction.any():
         return None
     library = bench_library("pesq")
     try:
-        return float(library.pesq(SAMPLE_RATE, reference.numpy(), prediction.numpy(), "wb"))
+        return float(library.pesq(PESQ_SAMPLE_RATE, reference.numpy(), prediction.numpy(), "wb"))
     except library.NoUtterancesError:
         return None

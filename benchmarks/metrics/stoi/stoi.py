@@ -16,7 +16,7 @@ from audiollm.benchmarks.metrics.waveform_pairs import (
     waveform_pairs,
 )
 
-SAMPLE_RATE = 16000
+STOI_SAMPLE_RATE = 16000  # Hz, at which papers report it; pystoi itself goes on to 10 kHz
 
 _DESCRIPTION = """Short-time objective intelligibility (Taal et al., 2011), computed by pystoi: correlation of the
 envelopes of third-octave bands, after the frames in which the reference is silent are removed. About 1 for equal
@@ -60,7 +60,7 @@ class ShortTimeObjectiveIntelligibility(evaluate.Metric):
             references,
             prediction_sample_rate=prediction_sample_rate,
             reference_sample_rate=reference_sample_rate,
-            sample_rate=SAMPLE_RATE,
+            sample_rate=STOI_SAMPLE_RATE,
             max_length_difference_seconds=max_length_difference_seconds,
         )
         scores = [_intelligibility(prediction, reference, extended) for prediction, reference in pairs]
@@ -70,12 +70,12 @@ class ShortTimeObjectiveIntelligibility(evaluate.Metric):
 def _intelligibility(prediction: Tensor, reference: Tensor, extended: bool) -> float | None:
     # pystoi warns and gives 1e-5 where there is too little to compare, which would pass for a terrible score. For
     # clips below one of its frames it fails with a ValueError of NumPy's.
-    if len(reference) < SAMPLE_RATE * 0.4 or not reference.any():
+    if len(reference) < STOI_SAMPLE_RATE * 0.4 or not reference.any():
         return None
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Not enough STFT frames", category=RuntimeWarning)
         try:
             stoi = bench_library("pystoi").stoi
-            return float(stoi(reference.numpy(), prediction.numpy(), SAMPLE_RATE, extended=extended))
+            return float(stoi(reference.numpy(), prediction.numpy(), STOI_SAMPLE_RATE, extended=extended))
         except RuntimeWarning:
             return None

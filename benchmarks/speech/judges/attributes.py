@@ -21,11 +21,12 @@ from audiollm.data.audio.writing import wav_bytes
 from audiollm.data.chat.base import ChatMessage, ChatModel
 from audiollm.data.chat.opening import open_chat_model
 from audiollm.data.voices.attributes import CLOSED_VALUES
+from audiollm.environment import find_device
 from audiollm.tokenizer.checkpoints.fingerprint import weights_fingerprint
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 
 JUDGED = ("gender", "age", "emotion")
-SAMPLE_RATE = 16000  # Hz
+JUDGED_SAMPLE_RATE = 16000  # Hz; what models that hear take, and more than pitch needs
 HOP_LENGTH = 160  # samples between mel frames
 PITCH_FRAME_MS = 10.0
 LOWEST_PITCH, HIGHEST_PITCH = 60.0, 600.0  # Hz
@@ -104,8 +105,8 @@ class ChatJudge:
 
     def describe(self, path: Path) -> str:
         """See :class:`AttributeJudge`."""
-        waveform = resample(*load_audio(path), SAMPLE_RATE)
-        message = ChatMessage("user", sap_question(), audio=wav_bytes(waveform, SAMPLE_RATE))
+        waveform = resample(*load_audio(path), JUDGED_SAMPLE_RATE)
+        message = ChatMessage("user", sap_question(), audio=wav_bytes(waveform, JUDGED_SAMPLE_RATE))
         return self._model.ask([message], max_tokens=self._max_tokens).text
 
 
@@ -128,7 +129,7 @@ def open_judge(source: str) -> AttributeJudge:
     """
     if source.startswith(("http://", "https://", "hf:")):
         url, _, model = source.partition("#")
-        return ChatJudge(open_chat_model(url, model or None, hears=True))
+        return ChatJudge(open_chat_model(url, model or None, hears=True, device=find_device()))
     return SapTokenizerJudge(source)
 
 
@@ -144,11 +145,11 @@ def median_pitch(path: Path) -> float | None:
     Raises:
         ValueError: pyworld is not installed.
     """
-    waveform = resample(*load_audio(path), SAMPLE_RATE)
+    waveform = resample(*load_audio(path), JUDGED_SAMPLE_RATE)
     if not len(waveform):
         return None
     frequency = fundamental_frequency(
-        waveform, SAMPLE_RATE, frame_ms=PITCH_FRAME_MS, min_frequency=LOWEST_PITCH, max_frequency=HIGHEST_PITCH
+        waveform, JUDGED_SAMPLE_RATE, frame_ms=PITCH_FRAME_MS, min_frequency=LOWEST_PITCH, max_frequency=HIGHEST_PITCH
     ).numpy()
     voiced = frequency[frequency > 0]
     return float(np.median(voiced)) if len(voiced) else None

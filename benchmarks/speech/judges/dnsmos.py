@@ -20,7 +20,7 @@ from torch import Tensor
 from audiollm.data.audio.reading import resample
 from audiollm.data.packages import Package
 
-SAMPLE_RATE = 16000  # Hz
+DNSMOS_SAMPLE_RATE = 16000  # Hz, fixed by the network
 WINDOW_SECONDS = 9.01
 WINDOW_SAMPLES = 144160  # 9.01 s
 # Coefficients of the published fit from the network's outputs to listeners' ratings, highest power first.
@@ -74,14 +74,17 @@ class Dnsmos:
         Returns:
             None if there are no samples, or only silence.
         """
-        speech = resample(waveform.detach().float().cpu(), sample_rate, SAMPLE_RATE).numpy()
+        speech = resample(waveform.detach().float().cpu(), sample_rate, DNSMOS_SAMPLE_RATE).numpy()
         if not len(speech) or not speech.any():
             return None
         while len(speech) < WINDOW_SAMPLES:
             speech = np.concatenate([speech, speech])
         # As published: seconds are floored before the window is taken off, so that a last window may not be looked at.
-        num_windows = max(1, int(math.floor(len(speech) / SAMPLE_RATE) - WINDOW_SECONDS) + 1)
-        windows = (speech[start : start + WINDOW_SAMPLES] for start in range(0, num_windows * SAMPLE_RATE, SAMPLE_RATE))
+        num_windows = max(1, int(math.floor(len(speech) / DNSMOS_SAMPLE_RATE) - WINDOW_SECONDS) + 1)
+        windows = (
+            speech[start : start + WINDOW_SAMPLES]
+            for start in range(0, num_windows * DNSMOS_SAMPLE_RATE, DNSMOS_SAMPLE_RATE)
+        )
         outputs = [self._session.run(None, {self._input: window[None]})[0][0] for window in windows]
         fitted = {
             name: np.mean([np.polyval(fit, output[place]) for output in outputs])

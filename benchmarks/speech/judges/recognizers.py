@@ -26,7 +26,7 @@ from audiollm.data.chat.endpoint import endpoint_key
 from audiollm.data.plugins import PluginNames
 from audiollm.data.pretrained.whisper import whisper_from_package
 
-SAMPLE_RATE = 16000  # Hz, of every recognizer that transformers offers
+RECOGNIZER_SAMPLE_RATE = 16000  # Hz, of every recognizer that transformers offers
 PACKAGED = {"whisper-tiny.en": "tiny.en", "whisper-base": "base"}
 """Recognizers that come from a package index instead of a model hub, by the name to ask for them."""
 MIN_SAMPLES = 400  # one window of the recognizers' features
@@ -124,15 +124,17 @@ class Transcriber:
         Returns:
             One text each; empty for a recording shorter than 25 ms.
         """
-        speech = [resample(waveform.detach().float().cpu(), sample_rate, SAMPLE_RATE) for waveform in waveforms]
+        speech = [
+            resample(waveform.detach().float().cpu(), sample_rate, RECOGNIZER_SAMPLE_RATE) for waveform in waveforms
+        ]
         texts = [""] * len(speech)
         # Of similar length together: recognizers of variable length are not slowed down by padding.
         usable = sorted((n for n, one in enumerate(speech) if len(one) >= MIN_SAMPLES), key=lambda n: len(speech[n]))
         for start in range(0, len(usable), self._batch_size):
             group = usable[start : start + self._batch_size]
-            inputs = [{"raw": speech[n].numpy(), "sampling_rate": SAMPLE_RATE} for n in group]
+            inputs = [{"raw": speech[n].numpy(), "sampling_rate": RECOGNIZER_SAMPLE_RATE} for n in group]
             options = dict(self._options)
-            if len(speech[group[-1]]) > MAX_WINDOW_SECONDS * SAMPLE_RATE:
+            if len(speech[group[-1]]) > MAX_WINDOW_SECONDS * RECOGNIZER_SAMPLE_RATE:
                 options |= self._long_options()
             for n, result in zip(group, self._pipeline(inputs, batch_size=len(group), **options), strict=True):
                 texts[n] = result["text"].strip()
@@ -163,12 +165,15 @@ class Paraformer:
 
     def transcribe(self, waveforms: Sequence[Tensor], sample_rate: int) -> list[str]:
         """See :class:`SpeechRecognizer`."""
-        return [self._transcript(resample(waveform.float().cpu(), sample_rate, SAMPLE_RATE)) for waveform in waveforms]
+        return [
+            self._transcript(resample(waveform.float().cpu(), sample_rate, RECOGNIZER_SAMPLE_RATE))
+            for waveform in waveforms
+        ]
 
     def _transcript(self, speech: Tensor) -> str:
         if len(speech) < MIN_SAMPLES:
             return ""
-        [result] = self._model.generate(input=speech.numpy(), fs=SAMPLE_RATE)
+        [result] = self._model.generate(input=speech.numpy(), fs=RECOGNIZER_SAMPLE_RATE)
         return str(result["text"])
 
 
@@ -209,7 +214,10 @@ class TranscriptionEndpoint:
         Raises:
             OSError: the server cannot be reached, or refuses.
         """
-        return [self._transcript(resample(waveform.float().cpu(), sample_rate, SAMPLE_RATE)) for waveform in waveforms]
+        return [
+            self._transcript(resample(waveform.float().cpu(), sample_rate, RECOGNIZER_SAMPLE_RATE))
+            for waveform in waveforms
+        ]
 
     def _transcript(self, speech: Tensor) -> str:
         import openai
@@ -220,7 +228,7 @@ class TranscriptionEndpoint:
         try:
             reply = self._client.audio.transcriptions.create(
                 model=self._model,
-                file=("speech.wav", wav_bytes(speech, SAMPLE_RATE), "audio/wav"),
+                file=("speech.wav", wav_bytes(speech, RECOGNIZER_SAMPLE_RATE), "audio/wav"),
                 temperature=0,
                 **options,
             )

@@ -1,1 +1,1 @@
-"""Where recordings come from: each module knows the packages of one corpus, or two, and what their files mean."""
+"""Sources of recordings: each module knows the packages of one corpus, or two, and what their files mean."""

@@ -14,6 +14,7 @@ from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import load_audio, probe_audio
 from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording
 from audiollm.data.packages import Package
+from audiollm.tokenizer.configuration import SAMPLE_RATE
 
 NAME = "fillets"
 VERSION = "1.0.1-1.1"
@@ -144,4 +145,4 @@ def _duration_seconds(path: Path) -> float:
 
 
 def _load(path: Path) -> Tensor:
-    return load_audio(path, 16000)[0]
+    return load_audio(path, SAMPLE_RATE)[0]

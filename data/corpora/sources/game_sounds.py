@@ -15,6 +15,7 @@ from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording
 from audiollm.data.corpora.labels import sound_labels
 from audiollm.data.files.hashing import file_sha256
 from audiollm.data.packages import Package
+from audiollm.tokenizer.configuration import SAMPLE_RATE
 
 NAME = "game-sounds"
 MIN_SECONDS = 0.15  # shorter ones are clicks that nobody can name
@@ -152,5 +153,5 @@ def take_group(stem: str) -> str:
 
 
 def _load(path: Path) -> Tensor:
-    waveform, sample_rate = load_audio(path, 16000)
+    waveform, sample_rate = load_audio(path, SAMPLE_RATE)
     return waveform[: round(MAX_SECONDS * sample_rate)]

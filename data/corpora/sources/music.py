@@ -18,6 +18,7 @@ from audiollm.data.audio.reading import load_audio, probe_audio
 from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording
 from audiollm.data.corpora.g722 import decode_g722, duration_seconds
 from audiollm.data.packages import Package
+from audiollm.tokenizer.configuration import SAMPLE_RATE
 
 IMMICH = "immich-music"
 IMMICH_PACKAGE = Package(
@@ -32,7 +33,6 @@ MOH_ARTISTS = {"macroform": "Paul Shuler (Macroform)", "manolo_camp": "Manolo Ca
 MOH_NUM_TRACKS = 5
 WINDOW_SECONDS = 10.0
 MAX_TRACK_SECONDS = 300.0
-_SAMPLE_RATE = 16000
 _LICENCE_PATH = "immich_memories_music-0.1.0.dist-info/licenses/LICENSE-MUSIC"
 
 
@@ -127,14 +127,14 @@ def windows(
         duration = min(seconds, length - index * seconds)
         if duration < seconds / 2 and index:
             break
-        start = round(index * seconds * _SAMPLE_RATE)
+        start = round(index * seconds * SAMPLE_RATE)
         values = {name: getattr(track, name) for name in track.__dataclass_fields__}
         values |= {
             "id": f"{track.id}.{index:02d}",
             "duration_seconds": duration,
             "attributes": {**track.attributes, "window": index},
         }
-        cut = partial(_window, load, start, start + round(duration * _SAMPLE_RATE))
+        cut = partial(_window, load, start, start + round(duration * SAMPLE_RATE))
         found.append(Recording(metadata=ClipMetadata(**values), load=cut, stratum=stratum))
     return found
 
@@ -145,4 +145,4 @@ def _window(load: Callable[[], Tensor], start: int, stop: int) -> Tensor:
 
 @lru_cache(maxsize=1)  # the windows of a track are asked for one after the other
 def _load(path: Path) -> Tensor:
-    return decode_g722(path) if path.suffix == ".g722" else load_audio(path, _SAMPLE_RATE)[0]
+    return decode_g722(path) if path.suffix == ".g722" else load_audio(path, SAMPLE_RATE)[0]

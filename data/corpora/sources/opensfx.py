@@ -13,6 +13,7 @@ from audiollm.data.audio.reading import load_audio, probe_audio
 from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording, connected_groups
 from audiollm.data.corpora.labels import check_reviewed, sound_labels
 from audiollm.data.packages import Package
+from audiollm.tokenizer.configuration import SAMPLE_RATE
 
 NAME = "opensfx"
 PACKAGE = Package(
@@ -118,7 +119,7 @@ def recordings() -> list[Recording]:
 
 
 def _load(wav: bytes) -> Tensor:
-    return load_audio(wav, 16000)[0]
+    return load_audio(wav, SAMPLE_RATE)[0]
 
 
 def _originals(entry: CatEntry) -> set[str]:

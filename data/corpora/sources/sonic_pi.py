@@ -12,6 +12,7 @@ from audiollm.data.audio.reading import load_audio, probe_audio
 from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording
 from audiollm.data.corpora.labels import check_reviewed, sound_labels
 from audiollm.data.packages import Package
+from audiollm.tokenizer.configuration import SAMPLE_RATE
 
 NAME = "sonic-pi"
 PACKAGE = Package(
@@ -74,4 +75,4 @@ def instrument(name: str) -> str:
 
 
 def _load(path: Path) -> Tensor:
-    return load_audio(path, 16000)[0]
+    return load_audio(path, SAMPLE_RATE)[0]

@@ -25,6 +25,7 @@ from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.data.packages import Package, cache_folder
 from audiollm.data.sampling import draw
+from audiollm.tokenizer.configuration import SAMPLE_RATE
 
 from .sentences import grammar_sentences
 
@@ -38,7 +39,6 @@ PACKAGES = (
     Package("deb", "libasound2", "1.2.8-1+b1", "44c77b076a7b11ae99712439022d822245b1994c435da564ebd320bb676faf4c"),
 )
 LICENCE = "MIT-Festival"
-SAMPLE_RATE = 16000
 SYNTHESIS_TIMEOUT_SECONDS = 120
 # Factors of the duration of every sound; most sentences are read at the voice's own speed and pitch.
 SPEEDS = {"fast": 0.85, "moderate": 1.0, "slow": 1.2}

@@ -11,6 +11,7 @@ from torch import Tensor
 from audiollm.data.audio.reading import load_audio, probe_audio
 from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording
 from audiollm.data.packages import Package
+from audiollm.tokenizer.configuration import SAMPLE_RATE
 
 NAME = "tuxpaint"
 PACKAGE = Package(
@@ -94,4 +95,4 @@ def _recording(path: Path, relative: Path, language: str, texts: dict[str, str])
 
 
 def _load(path: Path) -> Tensor:
-    return load_audio(path, 16000)[0]
+    return load_audio(path, SAMPLE_RATE)[0]

@@ -73,6 +73,7 @@ def make_pass(
     """
     codes, mels, speakers = [], [], []
     times, noises, keeps, prompts = [], [], [], []
+    # Seeded without a position, hence the same in every process and pass of the update.
     first_time = torch.rand((), generator=clip_generator(*seeds)).item()
     for clip, position in zip(clips, positions, strict=True):
         generator = clip_generator(*seeds, position)
@@ -87,6 +88,7 @@ def make_pass(
         # All three are drawn, used or not, so that a setting changes none of the other draws.
         keep, prompt, length = torch.rand(3, generator=generator).tolist()
         keeps.append(keep >= guidance_dropout)
+        # Half of the clips begin with their true mel: the model must decode with a prompt and without one.
         prompts.append(int(length * MAX_PROMPT_SHARE * num_frames) if prompt < 0.5 else 0)
     return FlowPass(
         ids=[items.id(clip) for clip in clips],

@@ -86,6 +86,7 @@ class FlowEvaluation:
             mel, _ = flow.mel(
                 items.codes(clip)[None].to(device),
                 speaker=None if speaker is None else speaker[None].to(device),
+                # The clip's own noise at every evaluation, so that figures differ by the weights alone.
                 noise=torch.randn(true_mel[None].shape, generator=clip_generator(0, clip)).to(device),
                 steps=self._run.config.flow.eval_steps,
             )

@@ -65,6 +65,7 @@ class PeriodDiscriminator(nn.Module):
         missing = -waveform_BN.shape[1] % self.period
         # Mirrored, not zeros: a step at the end would tell more about the padding than about the sound.
         padded_BN = F.pad(waveform_BN[:, None], (0, missing), mode="reflect")
+        # Kernels are one column wide, so that no layer mixes samples of different places in the period.
         return _judge(padded_BN.unflatten(2, (-1, self.period)), self.layers, self.output)
 
 

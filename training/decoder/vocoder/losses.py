@@ -33,6 +33,7 @@ class SpectralDistance(nn.Module):
         self.resolutions = tuple(resolutions)
         self.convergence = convergence
         for n_fft in self.resolutions:
+            # 80 for a window of 1024, as usual for speech, and others in proportion.
             num_mels = max(8, n_fft * 80 // 1024)
             filters_MF = slaney_mel_filters(n_fft, num_mels, sample_rate, 0.0, sample_rate / 2)
             self.register_buffer(f"filters_{n_fft}", filters_MF, persistent=False)
@@ -62,6 +63,7 @@ class SpectralDistance(nn.Module):
 
 def f0_loss(predicted_BM: Tensor, target_BM: Tensor) -> Tensor:
     """Mean absolute error of the fundamental frequency, in Hz; unvoiced frames have a target of 0."""
+    # Over unvoiced frames too, in Hz and not in octaves: it is by predictions near 0 that frames count as unvoiced.
     return (predicted_BM - target_BM).abs().mean()
 
 
@@ -85,6 +87,7 @@ def feature_matching_loss(recorded: Sequence[Judgement], made: Sequence[Judgemen
 
     Relative within each segment, so that the mean over segments does not depend on how they are batched.
     """
+    # Clamped: features of silence may all be zero, and have no size to be relative to.
     losses = [
         ((real - fake).abs().flatten(1).mean(1) / real.abs().flatten(1).mean(1).clamp(min=1e-5)).mean()
         for one, other in zip(recorded, made, strict=True)

@@ -61,6 +61,7 @@ class SegmentOrder:
     def segment(self, step: int, position: int) -> tuple[int, int, torch.Generator]:
         """Clip and first frame of a segment, and a generator for whatever else is random of it."""
         generator = clip_generator(self._seed, step, position)
+        # A frame of all the data chooses the clip, by its length; the segment then lies anywhere in it.
         frame = int(torch.randint(int(self._ends[-1]), (), generator=generator))
         clip = int(np.searchsorted(self._ends, frame, side="right"))
         latest = max(0, self._lengths[clip] - self.segment_frames)

@@ -222,6 +222,8 @@ class VocoderTrainer:
 
     def _update_discriminators(self, step: int) -> dict[str, float]:
         config = self._run.config
+        # The run's schedule at a peak of their own. Discriminators that start late get no warm-up: the vocoder that
+        # they face is past its own.
         rate = set_learning_rate([self._judge_optimizer], step, self._total_steps, config)
         factor = (self._settings.discriminator_learning_rate or config.learning_rate) / config.learning_rate
         for group in self._judge_optimizer.param_groups:

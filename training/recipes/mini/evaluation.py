@@ -26,12 +26,12 @@ from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.questions import collect_vocabulary
 from audiollm.modeling import AudioLLM
 from audiollm.speaking import speak_many
+from audiollm.tokenizer.configuration import SAMPLE_RATE
 
 from .conversations import MAX_SPOKEN_SECONDS, answers_of, request_of, sap_questions, voice_of
 from .layout import MiniLayout
 
 BATCH_SIZE = 16
-SAMPLE_RATE = 16000
 MAX_ANSWER_TOKENS = {"transcribe": 128}
 # Described in full sentences, so that only the whole of a sentence counts; the parts have questions of their own.
 QUESTIONS = ("kind", "sound", "music", "gender", "accent", "describe")
@@ -95,7 +95,9 @@ def _transcripts(
     transcriber: Transcriber,
 ) -> dict[str, Any]:
     """Word error rates by corpus, of the model and of the recognizer."""
-    heard = answer(model, [codes[number] for number in chosen], [request_of("transcribe")] * len(chosen), "transcribe")
+    transcripts = answer(
+        model, [codes[number] for number in chosen], [request_of("transcribe")] * len(chosen), "transcribe"
+    )
     reference = transcriber.transcribe([waveforms[number] for number in chosen], SAMPLE_RATE)
     by_corpus: defaultdict[str, list[int]] = defaultdict(list)
     for position, number in enumerate(chosen):
@@ -103,11 +105,11 @@ def _transcripts(
     return {
         corpus: {
             "clips": len(positions),
-            "wer": word_error_rate([heard[p] for p in positions], [clips[chosen[p]]["text"] for p in positions]),
+            "wer": word_error_rate([transcripts[p] for p in positions], [clips[chosen[p]]["text"] for p in positions]),
             "judge_wer": word_error_rate(
                 [reference[p] for p in positions], [clips[chosen[p]]["text"] for p in positions]
             ),
-            "examples": [{"text": clips[chosen[p]]["text"], "heard": heard[p]} for p in positions[:5]],
+            "examples": [{"text": clips[chosen[p]]["text"], "heard": transcripts[p]} for p in positions[:5]],
         }
         for corpus, positions in by_corpus.items()
     }
@@ -185,8 +187,8 @@ def _speech(
 ) -> dict[str, Any]:
     """How well a recognizer understands the originals, the same through codes, and what the model says itself."""
     texts = [clips[number]["text"] for number in chosen]
-    tokenizer = model.processor.audio_tokenizer
-    decoded = [tokenizer.decode(codes[number][None, None])[0] for number in chosen]
+    audio_tokenizer = model.processor.audio_tokenizer
+    decoded = [audio_tokenizer.decode(codes[number][None, None])[0] for number in chosen]
     spoken = []
     for start in range(0, len(chosen), BATCH_SIZE):
         group = chosen[start : start + BATCH_SIZE]
@@ -197,17 +199,17 @@ def _speech(
             max_seconds=MAX_SPOKEN_SECONDS,
             seed=start,
         )
-    heard = {
+    transcripts = {
         "original": transcriber.transcribe([waveforms[number] for number in chosen], SAMPLE_RATE),
-        "reconstructed": transcriber.transcribe(decoded, tokenizer.output_sample_rate),
-        "spoken": transcriber.transcribe([result.waveform for result in spoken], tokenizer.output_sample_rate),
+        "reconstructed": transcriber.transcribe(decoded, audio_tokenizer.output_sample_rate),
+        "spoken": transcriber.transcribe([result.waveform for result in spoken], audio_tokenizer.output_sample_rate),
     }
     return {
         "clips": len(chosen),
-        "wer": {name: word_error_rate(found, texts) for name, found in heard.items()},
+        "wer": {name: word_error_rate(found, texts) for name, found in transcripts.items()},
         "ended_by_itself": sum(result.finish_reason == "stop" for result in spoken) / len(spoken),
         "examples": [
-            {"text": text, "heard": found} for text, found in zip(texts[:8], heard["spoken"][:8], strict=True)
+            {"text": text, "heard": found} for text, found in zip(texts[:8], transcripts["spoken"][:8], strict=True)
         ],
     }
 

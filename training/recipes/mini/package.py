@@ -57,12 +57,12 @@ def shrink_tokenizer(folder: Path) -> None:
     shrink_weights(folder, LEFT_OUT)
 
 
-def make_package(model: Path, tokenizer: Path, package: Path) -> int:
+def make_package(model: Path, audio_tokenizer: Path, package: Path) -> int:
     """Writes the folder that ships: the Audio-LLM, its processor, the audio tokenizer and the waveform decoder.
 
     Args:
         model: the trained Audio-LLM.
-        tokenizer: the shrunken audio tokenizer, with its decoder inside.
+        audio_tokenizer: the shrunken audio tokenizer, with its decoder inside.
         package: folder to write; replaced if it exists.
 
     Returns:
@@ -79,7 +79,7 @@ def make_package(model: Path, tokenizer: Path, package: Path) -> int:
             _compact_json(folder / name)
         # Loading obeys this: CPUs compute slowly in float16, which is only how the weights are stored.
         _set_value(folder / "config.json", "dtype", "float32")
-        shutil.copytree(tokenizer, folder / AUDIO_TOKENIZER_FOLDER)
+        shutil.copytree(audio_tokenizer, folder / AUDIO_TOKENIZER_FOLDER)
         _set_value(folder / AUDIO_TOKENIZER_FOLDER / "config.json", "licence_note", LICENCE_NOTE)
         shrink_weights(folder / AUDIO_TOKENIZER_FOLDER / "decoder")
         size = folder_size(folder)

@@ -104,31 +104,31 @@ def evaluate(config: SapSaeEvaluationConfig) -> dict[str, Any]:
 # ------------------------------------------------------------------------ codes
 
 
-def figures_of_codes(tokenizer: UniAudioTokenizer, data: ExperimentData, type_clips: int) -> dict[str, Any]:
+def figures_of_codes(audio_tokenizer: UniAudioTokenizer, data: ExperimentData, type_clips: int) -> dict[str, Any]:
     """Clusters and probes the codes of sound events, and probes for the type of sound.
 
     Args:
-        tokenizer: to measure.
+        audio_tokenizer: to measure.
         data: probes learn from the training clips and are judged on held-out ones.
         type_clips: of each sound type, for the second probe.
     """
     sounds = [record for record in data.train if label_of(record) is not None]
     known = {label_of(record) for record in sounds}
     held_out = [record for record in data.held_out if label_of(record) in known]
-    classes = _probed(tokenizer, sounds, held_out, [label_of(record) or "" for record in (*sounds, *held_out)])
+    classes = _probed(audio_tokenizer, sounds, held_out, [label_of(record) or "" for record in (*sounds, *held_out)])
     train, test = evenly_of_each(data.train, type_clips), evenly_of_each(data.held_out, type_clips)
-    types = _probed(tokenizer, train, test, [record["sound_type"] for record in (*train, *test)])
+    types = _probed(audio_tokenizer, train, test, [record["sound_type"] for record in (*train, *test)])
     labels = [label_of(record) or "" for record in held_out]
     clustered = [n for n, label in enumerate(labels) if labels.count(label) > 1]
     clustering = cluster_codes(
-        [classes.test.codes[n] for n in clustered], [labels[n] for n in clustered], tokenizer.codebook_size
+        [classes.test.codes[n] for n in clustered], [labels[n] for n in clustered], audio_tokenizer.codebook_size
     )
     return {
         "clustering": dataclasses.asdict(clustering),
         "sound_class_probes": classes.probes,
         "sound_type_probes": types.probes,
         "codes": {
-            "codebook_size": tokenizer.codebook_size,
+            "codebook_size": audio_tokenizer.codebook_size,
             "usage": types.test.usage,
             "perplexity": types.test.perplexity,
             "quantization_error": types.test.quantization_error,
@@ -146,13 +146,13 @@ class _Probed:
 
 
 def _probed(
-    tokenizer: UniAudioTokenizer,
+    audio_tokenizer: UniAudioTokenizer,
     train: Sequence[Mapping[str, Any]],
     test: Sequence[Mapping[str, Any]],
     labels: Sequence[str],
 ) -> _Probed:
     views = {
-        name: encode_clips(tokenizer, [load_clip(record) for record in records], SAMPLE_RATE)
+        name: encode_clips(audio_tokenizer, [load_clip(record) for record in records], SAMPLE_RATE)
         for name, records in (("train", train), ("test", test))
     }
     parts = [(np.arange(len(train)), np.arange(len(train), len(train) + len(test)))]
@@ -177,19 +177,19 @@ def load_clip(record: Mapping[str, Any]) -> Tensor:
 
 
 def figures_of_gates(
-    tokenizer: UniAudioTokenizer, data: ExperimentData, config: SapSaeEvaluationConfig
+    audio_tokenizer: UniAudioTokenizer, data: ExperimentData, config: SapSaeEvaluationConfig
 ) -> dict[str, Any] | None:
     """Mean gate on each sound type, on noise, and on speech with music in it; None where there is no gate."""
-    if not has_gate(tokenizer):
+    if not has_gate(audio_tokenizer):
         return None
     clips: dict[str, list[Tensor]] = {}
     for record in evenly_of_each(data.held_out, config.gate_clips):
         clips.setdefault(record["sound_type"], []).append(load_clip(record))
     num_mixes = -(-config.gate_clips // 2)
-    mixes = mean_gate_of_mixes(tokenizer, clips.get("speech", [])[:num_mixes], clips.get("music", [])[:num_mixes])
+    mixes = mean_gate_of_mixes(audio_tokenizer, clips.get("speech", [])[:num_mixes], clips.get("music", [])[:num_mixes])
     clips |= {f"{colour} noise": _noises(colour, config.seed) for colour in ("white", "pink")}
     return {
-        "by_kind": {kind: mean_gate_of_clips(tokenizer, waveforms) for kind, waveforms in clips.items()},
+        "by_kind": {kind: mean_gate_of_clips(audio_tokenizer, waveforms) for kind, waveforms in clips.items()},
         "by_snr_db": {f"{snr_db:g}": mean for snr_db, mean in mixes.items()},
     }
 

@@ -16,7 +16,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from audiollm.benchmarks.harness.page import markdown_table
+from audiollm.benchmarks.harness.page import render
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.files.json_document import write_json
 from audiollm.program import run_program
@@ -95,85 +95,53 @@ def fill_page(page: str, results: Mapping[str, Any], *, stem: str = "sap_sae") -
 
 
 def results_tables(results: Mapping[str, Any]) -> str:
-    """All tables as Markdown."""
-    runs = results["runs"]
-    with_gate = {
-        variant: by_seed
-        for variant, by_seed in runs.items()
-        if any(figures.get("gates") for figures in by_seed.values())
-    }
-    with_sap = {
-        variant: by_seed for variant, by_seed in runs.items() if any(figures.get("sap") for figures in by_seed.values())
-    }
-    parts = [
-        circumstances(results),
-        "**What the codes tell, and what they keep of the words** (mean ± standard deviation over seeds)",
-    ]
-    parts += [_table(runs, MAIN_METRICS, [_chance_row(runs)]), chance_note()]
-    parts += ["**Claims of the paper**", claims_table(runs)]
-    parts += ["**Use of the codebook**, on held-out clips of all kinds", _table(runs, CODE_METRICS)]
-    if with_gate:
-        kinds = _keys_of(figures["gates"]["by_kind"] for by_seed in with_gate.values() for figures in by_seed.values())
-        parts += ["**Mean gate** by kind of sound", _table(with_gate, [gate_metric(kind) for kind in kinds])]
-        snrs = next((snrs_of(figures) for by_seed in with_gate.values() for figures in by_seed.values()), [])
-        parts += ["and on speech with music in it, by level of the speech above the music"]
-        parts += [_table(with_gate, [mix_metric(snr) for snr in snrs])]
-    if with_sap:
-        parts += ["**Descriptions that the SAP variants write**", _table(with_sap, SAP_METRICS)]
-    for what, title in (("class", "classes of sound"), ("type", "speech, sound or music")):
-        metrics = [
-            probe_metric(what, view, reader, balanced=what == "type")
-            for view in PROBE_VIEWS
-            for reader in PROBE_READERS
-        ]
-        parts += [
-            f"**All probes**: {title}" + (" (balanced accuracy)" if what == "type" else ""),
-            _table(runs, metrics),
-        ]
-    return "\n\n".join(parts) + "\n"
-
-
-def circumstances(results: Mapping[str, Any]) -> str:
-    """When, where and on what."""
-    settings, machine, data = results["settings"], results["machine"], results["data"]
-    seeds = sorted({seed for by_seed in results["runs"].values() for seed in by_seed}, key=int)
+    """All tables as Markdown, below a paragraph on when, where and on what."""
+    runs, machine = results["runs"], results["machine"]
+    with_gate, with_sap = _variants_with("gates", runs), _variants_with("sap", runs)
+    gated = [figures for by_seed in with_gate.values() for figures in by_seed.values()]
+    kinds = _keys_of(figures["gates"]["by_kind"] for figures in gated)
+    snrs = snrs_of(gated[0]) if gated else []
     seconds = [
         sum(stage["seconds"] for stage in figures["training"].values())
-        for variant, by_seed in results["runs"].items()
+        for variant, by_seed in runs.items()
         for figures in by_seed.values()
         if variant != "untrained"
     ]
-    clips = "; ".join(
-        f"{name.replace('_', ' ')}: {part['clips']} clips, {part['minutes']:g} min ("
-        + ", ".join(f"{count} {kind}" for kind, count in part["by_sound_type"].items())
-        + ")"
-        for name, part in data.items()
-    )
-    device = machine["gpu"] or f"{machine['cores']} cores, {machine['processor']}"
-    trained = f", {statistics.fmean(seconds) / 60:.1f} min of training for each" if seconds else ""
-    return (
-        f"{results['date']}, {device}, torch {machine['versions']['torch']}. Seeds {', '.join(seeds)}; "
-        f"{settings['stage1_steps']} + {settings['stage2_steps']} updates{trained}; start: {settings['start_from']}, "
-        f"quantizer behind layer {settings['quantize_position']}, {settings['codebook_size']} codes.\n\nData: {clips}."
+    return render(
+        Path(__file__).with_name("tables.md.jinja"),
+        date=results["date"],
+        device=machine["gpu"] or f"{machine['cores']} cores, {machine['processor']}",
+        torch=machine["versions"]["torch"],
+        seeds=sorted({seed for by_seed in runs.values() for seed in by_seed}, key=int),
+        settings=results["settings"],
+        training_minutes=statistics.fmean(seconds) / 60 if seconds else None,
+        data=results["data"],
+        main=_table(runs, MAIN_METRICS, [_chance_row(runs)]),
+        claims=_claim_rows(runs),
+        codebook=_table(runs, CODE_METRICS),
+        gates_by_kind=_table(with_gate, [gate_metric(kind) for kind in kinds]) if with_gate else None,
+        gates_by_snr=_table(with_gate, [mix_metric(snr) for snr in snrs]),
+        descriptions=_table(with_sap, SAP_METRICS) if with_sap else None,
+        class_probes=_table(runs, _probe_metrics("class")),
+        type_probes=_table(runs, _probe_metrics("type", balanced=True)),
     )
 
 
-def claims_table(runs: Mapping[str, Any]) -> str:
+def _claim_rows(runs: Mapping[str, Any]) -> list[list[str]]:
     """One row for each claim: what was measured of it, and whether it shows."""
-    rows = []
-    for claim in find_claims(runs):
-        agreeing = f"{claim.num_agreeing} of {claim.effect.num_seeds}" if claim.expected else "–"
-        difference = show_spread(claim.metric, claim.effect, signed=True)
-        rows.append([claim.text, difference, agreeing, claim.verdict])
-    return markdown_table(["claim", "difference", "seeds that agree", "here"], rows)
+    return [
+        [
+            claim.text,
+            show_spread(claim.metric, claim.effect, signed=True),
+            f"{claim.num_agreeing} of {claim.effect.num_seeds}" if claim.expected else "–",
+            claim.verdict,
+        ]
+        for claim in find_claims(runs)
+    ]
 
 
-def chance_note() -> str:
-    """What the last row of the main table is."""
-    return (
-        "Chance: purity of clusters of these sizes when labels are shuffled; for the probes the commonest class, or "
-        "one in three types."
-    )
+def _probe_metrics(what: str, *, balanced: bool = False) -> list[Metric]:
+    return [probe_metric(what, view, reader, balanced=balanced) for view in PROBE_VIEWS for reader in PROBE_READERS]
 
 
 def _chance_row(runs: Mapping[str, Any]) -> list[str]:
@@ -193,14 +161,17 @@ def _chance_row(runs: Mapping[str, Any]) -> list[str]:
     return ["chance", *cells]
 
 
-def _table(runs: Mapping[str, Any], metrics: Sequence[Metric], more_rows: Sequence[Sequence[str]] = ()) -> str:
+def _table(
+    runs: Mapping[str, Any], metrics: Sequence[Metric], more_rows: Sequence[Sequence[str]] = ()
+) -> dict[str, Sequence[Any]]:
+    """Arguments of `markdown_table`: a row for each variant, a column for each metric."""
     arrows = {True: " ↑", False: " ↓", None: ""}
     head = ["", *(metric.title + arrows[metric.higher_is_better] for metric in metrics)]
     rows = [
         [variant, *(show_spread(metric, spread_of(metric, seeds)) for metric in metrics)]
         for variant, seeds in runs.items()
     ]
-    return markdown_table(head, [*rows, *more_rows])
+    return {"head": head, "rows": [*rows, *more_rows]}
 
 
 def _variants_with(key: str, runs: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,11 +213,7 @@ def _bars(runs: Mapping[str, Any]) -> Figure:
 def _gates(runs: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     kinds_axes, mixes_axes = figure.subplots(1, 2)
-    gated = {
-        variant: by_seed
-        for variant, by_seed in runs.items()
-        if any(figures.get("gates") for figures in by_seed.values())
-    }
+    gated = _variants_with("gates", runs)
     for number, (variant, by_seed) in enumerate(gated.items()):
         kinds = _keys_of(figures["gates"]["by_kind"] for figures in by_seed.values())
         found = {kind: spread for kind in kinds if (spread := spread_of(gate_metric(kind), by_seed)) is not None}
