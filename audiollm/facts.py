@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -10,39 +9,38 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from audiollm.data.files.json_document import json_text
+
 logger = logging.getLogger(__name__)
 
 
-def json_text(facts: Mapping[str, Any], *, indent: int | None = None) -> str:
-    """Facts as JSON, on one line or indented. A path becomes its text.
+def finite(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts that JSON can hold: NaN and infinity become null, and a warning names where they were; paths become texts.
 
-    JSON has no NaN and no infinity: they become null, and a warning names where they were. What has been measured for
-    hours must not be lost to one division by zero.
+    What has been measured for hours must not be lost to one division by zero.
     """
     strange: list[str] = []
-    told = _finite(facts, "", strange)
+    told = {name: _finite(value, str(name), strange) for name, value in facts.items()}
     if strange:
         logger.warning("no finite number, written as null: %s", ", ".join(strange))
-    return json.dumps(told, indent=indent, allow_nan=False, ensure_ascii=False, default=os.fspath)
+    return told
 
 
 def _finite(value: Any, where: str, strange: list[str]) -> Any:
     if isinstance(value, Mapping):
-        return {
-            name: _finite(inner, f"{where}.{name}" if where else str(name), strange) for name, inner in value.items()
-        }
+        return {name: _finite(inner, f"{where}.{name}", strange) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(inner, f"{where}[{place}]", strange) for place, inner in enumerate(value)]
+        return [_finite(inner, f"{where}[{index}]", strange) for index, inner in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         strange.append(f"{where} ({value})")
         return None
-    return value
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def show_facts(facts: Mapping[str, Any], *, title: str, as_json: bool = False) -> None:
     """Prints a table of two columns for people, or JSON on one line for scripts."""
     if as_json:
-        sys.stdout.write(json_text(facts) + "\n")
+        sys.stdout.write(json_text(finite(facts), indent=None) + "\n")
         return
     from rich.console import Console  # not at import: commands that print no table start without it
     from rich.table import Table

@@ -26,6 +26,7 @@ from audiollm.data.corpora.clips import Clip
 from audiollm.data.corpora.sample_corpus import load_sample_corpus
 from audiollm.data.files.json_document import write_json
 from audiollm.data.files.json_lines import read_json_lines, write_json_lines
+from audiollm.data.files.lock import holds_nothing
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.mini import audio_tokenizer_or_mini
 from audiollm.modeling import AudioLLM
@@ -224,7 +225,7 @@ def run_demo(config: DemoConfig) -> DemoReport:
     """Runs all steps and writes ``report.html``; returns what it shows."""
     started = time.perf_counter()
     folder = Path(config.output_dir)
-    if folder.exists() and not (folder / "demo.json").exists() and any(folder.iterdir()):
+    if not (folder / "demo.json").exists() and not holds_nothing(folder):
         raise ValueError(f"{folder} holds something that is not a demo; name another --output_dir")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -86,7 +86,9 @@ def convert(source: str, output_dir: str) -> None:
 
 
 def _refuse_filled(folder: str, purpose: str) -> None:
-    if Path(folder).exists() and any(Path(folder).iterdir()):
+    from audiollm.data.files.lock import holds_nothing
+
+    if not holds_nothing(folder):
         raise ValueError(f"{folder} is not empty; name a new folder for {purpose}")
 
 

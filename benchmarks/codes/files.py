@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from audiollm.data.files.json_lines import read_numbered_lines
+
 from .clustering import (
     DISTANCES,
     SCALES,
@@ -76,7 +78,10 @@ def read_labelled_codes(
         ]
     if isinstance(whole, dict) and "labels" in whole:
         return [_set_of_clips(whole, str(path), codebook_size)]
-    rows = _rows(whole, path) if whole is not None else _lines(text, path)
+    if whole is not None:
+        rows = _rows(whole, path)
+    else:
+        rows = [(f"{path}:{number}", row) for number, row in read_numbered_lines(path)]
     return [_from_rows(rows, path, codebook_size, label_key)]
 
 
@@ -172,17 +177,6 @@ def _silhouettes(clips: LabelledCodes) -> tuple[dict[str, float | None], str | N
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def _lines(text: str, path: str | os.PathLike[str]) -> list[tuple[str, Any]]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append((f"{path}:{number}", json.loads(line)))
-            except ValueError as error:
-                raise ValueError(f"{path}:{number}: not JSON ({error}); write one clip per line") from error
-    return rows
 
 
 def _rows(whole: Any, path: str | os.PathLike[str]) -> list[tuple[str, Any]]:

@@ -8,18 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from audiollm.data.files.atomic import atomic_write
-from audiollm.facts import json_text, show_facts
+from audiollm.data.files.json_document import json_text, write_json
+from audiollm.facts import finite, show_facts
 
 
 def write_figures(results: Mapping[str, Any], output: str | None) -> str:
     """Writes figures as JSON to a file, whole or not at all; nowhere if ``output`` is None. Returns the JSON."""
-    text = json_text(results, indent=2)
+    figures = finite(results)
     if output is not None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(output) as file:
-            file.write(text + "\n")
-    return text
+        write_json(output, figures)
+    return json_text(figures)
 
 
 # Fields under which results tell them, whatever the flag is called: result files keep their format.
@@ -41,7 +40,7 @@ def recorded_config(config: Any, **settled: object) -> dict[str, Any]:
 def print_json(result: Mapping[str, Any], *without: str) -> None:
     """Prints a result on one line of standard output, without some of its fields."""
     shown = {name: value for name, value in result.items() if name not in without}
-    sys.stdout.write(json_text(shown) + "\n")
+    sys.stdout.write(json_text(finite(shown), indent=None) + "\n")
 
 
 def show_figures(results: Mapping[str, Any], output: str | None, *, as_json: bool) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from audiollm.data.files.json_lines import AppendOnlyLog, Record
+from audiollm.data.files.lock import locked_folder
 
 HEADER, VERDICT, FAILURE = "judging", "verdict", "failure"
 
 
 class VerdictLog(AppendOnlyLog):
-    """A file of verdicts, open and held while the block lasts.
+    """A file of verdicts, open and held with its folder while the block lasts: results lie beside it.
 
     Args:
         path: of the file; made if it is not there.
@@ -32,12 +34,20 @@ class VerdictLog(AppendOnlyLog):
         self.verdicts: dict[str, Record] = {}
         self.failures: dict[str, str] = {}
         self.attempts: dict[str, int] = {}
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> VerdictLog:
-        super().__enter__()
-        for line in self.read()[1:]:
-            self._take(line)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked_folder(self.path.parent))
+            super().__enter__()
+            stack.push(super().__exit__)
+            for line in self.read()[1:]:
+                self._take(line)
+            self._held = stack.pop_all()
         return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
 
     def add_verdict(self, item: str, verdict: Mapping[str, Any]) -> None:
         """Writes down what the judge says of an item."""

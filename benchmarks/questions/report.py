@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.json_document import json_text, write_json
 
 from .base import CUSTOM_SET, CUSTOM_SET_KEY
 
@@ -23,7 +24,8 @@ def write_result(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
     Characters beyond ASCII are escaped: predictions may hold halves of characters, which UTF-8 cannot.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    head = json.dumps({name: value for name, value in result.items() if name != "items"}, indent=1, allow_nan=False)
+    above = {name: value for name, value in result.items() if name != "items"}
+    head = json_text(above, indent=1, ensure_ascii=True)
     with atomic_write(path) as file:
         file.write(head.removesuffix("\n}") + ',\n "items": [')
         separator = "\n  "
@@ -36,8 +38,7 @@ def write_result(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
 def write_facts(facts: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Writes facts as JSON."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        file.write(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+    write_json(path, facts, indent=1, ensure_ascii=True)
 
 
 def show_result(result: Mapping[str, Any], output: str | None, *, as_json: bool = False) -> None:

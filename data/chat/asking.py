@@ -50,16 +50,18 @@ def ask_all(
         ask: gives the answer to an item; called from several threads if ``concurrency`` is above 1, from the caller's
             own otherwise. A ChatError means that there is none; any other error ends it all.
         concurrency: items at a time.
-        max_failures: stop when so many in a row fail; None: go on to the end.
+        max_failures: stop when so many in a row fail, 1 or more; None: go on to the end.
         in_order: yield in the order of the items instead of as answers come.
         name: of the threads.
 
     Raises:
+        ValueError: ``concurrency`` or ``max_failures`` is below 1.
         ChatError: (fatal) after the outcome of an item whose error is fatal, or of so many failures in a row; it is
             raised from that error and says the same.
     """
-    if concurrency < 1:
-        raise ValueError(f"concurrency={concurrency}: use 1 or more")
+    for setting, value in (("concurrency", concurrency), ("max_failures", max_failures)):
+        if value is not None and value < 1:
+            raise ValueError(f"{setting}={value}: use 1 or more")
     num_failed_in_a_row = 0
     with closing(_outcomes(items, ask, concurrency, in_order, name)) as outcomes:
         for outcome in outcomes:
@@ -68,7 +70,7 @@ def ask_all(
                 num_failed_in_a_row = 0
                 continue
             num_failed_in_a_row += 1
-            if outcome.error.fatal or num_failed_in_a_row == max_failures:
+            if outcome.error.fatal or (max_failures is not None and num_failed_in_a_row >= max_failures):
                 raise ChatError(str(outcome.error), fatal=True) from outcome.error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -11,13 +12,20 @@ import re
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from safetensors import SafetensorError
 
+if sys.platform != "win32":
+    import fcntl
+
 logger = logging.getLogger(__name__)
+
+_READABLE = 0o755
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
@@ -77,30 +85,33 @@ def atomic_folder(
         target: the folder to make; its parents are made. A link is followed.
         existing: what happens to a folder that is there: it is replaced, it is kept and ours is dropped (for caches,
             where another process's result is as good), or none may be there when the block begins. With the last two,
-            a folder that another process puts there meanwhile stays, and ours is dropped.
+            a folder that another process puts there meanwhile stays, and ours is dropped. With "keep", all users may
+            read the folder and the parents that are made for it, since they share caches; else the umask decides.
 
     Raises:
         FileExistsError: the folder is there and is to be refused; or there is a file of that name.
-        OSError: the system cannot write, which the message says together with ``target``.
+        OSError: the system cannot write, which the message says together with ``target``. Other errors of the block
+            are raised as they are.
     """
     final = Path(os.path.realpath(target))
     if existing == "refuse" and final.exists():
         raise FileExistsError(f"{target} exists already; remove it to build it again")
     if final.exists() and not final.is_dir():
         raise FileExistsError(f"{target} is a file; a folder is to be written there: move the file away")
-    staging = _hidden_sibling(final, "tmp")
-    with _named_errors(target):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        _clear_leftovers(final)
-        staging.mkdir()
-    try:
+    is_cache = existing == "keep"
+    with contextlib.ExitStack() as stack:
         with _named_errors(target):
+            _make_parents(final, is_readable=is_cache)
+            _clear_leftovers(final)
+            staging = stack.enter_context(_staging_folder(final))
+            if is_cache:
+                staging.chmod(_READABLE)
+        with _full_disk_named(target):
             yield staging
+        with _named_errors(target):
             open_and_flush(staging)
             put_in_place(staging, final, may_replace=existing == "replace")
             sync_folder(final.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -123,13 +134,14 @@ def atomic_entries(folder: str | os.PathLike[str], *, outdated: Sequence[str] = 
         with atomic_folder(final) as staging:
             yield staging
         return
-    staging = _hidden_sibling(final / "entries", "tmp")  # inside, hence on the same disk even if the folder is a mount
-    with _named_errors(folder):
-        _clear_leftovers(final / "entries")
-        staging.mkdir()
-    try:
+    inside = final / "entries"  # on the same disk even if the folder is a mount
+    with contextlib.ExitStack() as stack:
         with _named_errors(folder):
+            _clear_leftovers(inside)
+            staging = stack.enter_context(_staging_folder(inside))
+        with _full_disk_named(folder):
             yield staging
+        with _named_errors(folder):
             open_and_flush(staging)
             names = sorted(entry.name for entry in staging.iterdir())
             for name in names:
@@ -139,21 +151,89 @@ def atomic_entries(folder: str | os.PathLike[str], *, outdated: Sequence[str] = 
                     if entry.name not in names:
                         _remove(entry)
             sync_folder(final)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _named_errors(target: str | os.PathLike[str]) -> Iterator[None]:
-    """Says what could not be written; errors that speak for themselves, such as a package's, pass."""
+    """Says what could not be written where a step of ours fails; the class of the error stays."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # not the system's: raised with a message of its own
+            raise
+        raise type(error)(f"{target} could not be written: {error}") from error
+
+
+@contextlib.contextmanager
+def _full_disk_named(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Says what could not be written where a block fails for want of space; its other errors are its own."""
     try:
         yield
     except SafetensorError as error:  # what a full disk is to safetensors
         raise OSError(f"{target} could not be written: {error}") from error
     except OSError as error:
-        if error.errno is None:  # not the system's: raised with a message of its own
+        if error.errno not in _DISK_IS_FULL:
             raise
         raise OSError(f"{target} could not be written: {error}") from error
+
+
+def _make_parents(final: Path, *, is_readable: bool) -> None:
+    made = [parent for parent in final.parents if not parent.exists()]
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if is_readable:
+        for parent in made:
+            parent.chmod(parent.stat().st_mode | _READABLE)
+
+
+@contextlib.contextmanager
+def _staging_folder(final: Path) -> Iterator[Path]:
+    """Makes a hidden folder beside ``final``; it is held while the block lasts, and what is left of it then goes."""
+    while True:
+        staging = _hidden_sibling(final, "tmp")
+        staging.mkdir()
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(_held(staging))
+            except (BlockingIOError, FileNotFoundError):
+                continue  # another process took it for a leftover before it was held
+            if not staging.is_dir():
+                continue  # likewise
+            try:
+                yield staging
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+            return
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Holds a folder, also when it is renamed; the lock is the system's and dies with its owner.
+
+    Process numbers would not do: containers that share a disk may share a host name, and count processes apart.
+
+    Yields:
+        Whether it is held: some systems lock no folders.
+
+    Raises:
+        BlockingIOError: another process holds it, or this one does already.
+        FileNotFoundError: it is gone.
+    """
+    if sys.platform == "win32":
+        yield False
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            is_held = False
+        else:
+            is_held = True
+        yield is_held
+    finally:
+        os.close(descriptor)
 
 
 def put_in_place(new: Path, final: Path, *, may_replace: bool) -> None:
@@ -171,47 +251,41 @@ def put_in_place(new: Path, final: Path, *, may_replace: bool) -> None:
         return
     # A rename does not replace a folder that holds something: between the two renames there is none, for a moment.
     old = _hidden_sibling(final, "old.tmp")
-    os.replace(final, old)
-    try:
-        os.replace(new, final)
-    except BaseException:
-        os.replace(old, final)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # another process replaces it too, or it may not be read
+            stack.enter_context(_held(final))
+        os.replace(final, old)
+        try:
+            os.replace(new, final)
+        except BaseException:
+            os.replace(old, final)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _hidden_sibling(path: Path, ending: str) -> Path:
-    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(2)}.{ending}")
+    return path.with_name(f".{path.name}.{_machine()}-{secrets.token_hex(4)}.{ending}")
 
 
 def _machine() -> str:
-    """Short and without marks; process numbers mean something on one machine only."""
+    """Short and without marks; some shared disks keep locks on one machine only."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def _clear_leftovers(final: Path) -> None:
     """Removes what killed processes of this machine left; of two renames it puts back the one that was half done."""
-    pattern = re.compile(rf"\.{re.escape(final.name)}\.{_machine()}-(\d+)-[0-9a-f]{{4}}\.(old\.)?tmp")
+    pattern = re.compile(rf"\.{re.escape(final.name)}\.{_machine()}-[0-9a-f]{{8}}\.(old\.)?tmp")
     for entry in final.parent.iterdir():
         match = pattern.fullmatch(entry.name)
-        if match is None or _is_running(int(match[1])):
+        if match is None:
             continue
-        if match[2] and not final.exists():
-            os.replace(entry, final)
-        else:
-            shutil.rmtree(entry, ignore_errors=True)
-
-
-def _is_running(process_id: int) -> bool:
-    if os.name != "posix":
-        return True  # elsewhere asking would end it
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+        with contextlib.suppress(OSError), _held(entry) as is_held:  # held by another: its process lives
+            if not is_held:
+                continue
+            if match[1] and not final.exists():
+                os.replace(entry, final)
+            else:
+                shutil.rmtree(entry, ignore_errors=True)
 
 
 def open_and_flush(folder: Path) -> None:

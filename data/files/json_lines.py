@@ -167,6 +167,8 @@ class AppendOnlyLog:
         header_kind: the ``kind`` of the first line.
         kinds: those of the others.
         may_differ: names in the header that a run that goes on may have otherwise, such as when it was started.
+        check: called on entering, when the file is held and before anything is written; raises ValueError if what lies
+            beside it forbids to go on.
 
     Raises:
         ValueError: on entering: the file is of another run, naming what differs; it is damaged; or another process is
@@ -181,11 +183,13 @@ class AppendOnlyLog:
         header_kind: str,
         kinds: Sequence[str],
         may_differ: Sequence[str] = (),
+        check: Callable[[], None] | None = None,
     ) -> None:
         self.path = path
         self.header: Record = {"kind": header_kind, **header}
         self._kinds = tuple(kinds)
         self._may_differ = tuple(may_differ)
+        self._check = check
         self._stack = contextlib.ExitStack()
         self._file: IO[bytes]
 
@@ -195,6 +199,8 @@ class AppendOnlyLog:
             stack.enter_context(locked_file(self.path))
             self._file = stack.enter_context(open(self.path, "a+b"))
             cut_unfinished_line(self._file)
+            if self._check is not None:
+                self._check()
             lines = self.read()
             if lines:
                 refuse_other_run(self.path, lines[0], self.header, may_differ=self._may_differ)
@@ -207,13 +213,24 @@ class AppendOnlyLog:
         self._stack.close()
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Adds a line and hands it to the system, so that a process that is killed later loses none."""
-        self._file.write(json_line(line).encode())
-        self._file.flush()
+        """Adds a line; see `append_line`."""
+        append_line(self._file, line)
 
     def read(self) -> list[Record]:
         """All lines, the header first; see `read_log_lines`."""
         return read_log_lines(self.path, self.header["kind"], self._kinds)
+
+
+def append_line(file: IO[bytes], record: Any, *, allow_nan: bool = True) -> None:
+    """Adds a line to a file that is open for appending, and hands it to the system.
+
+    A process that is killed later loses none.
+
+    Raises:
+        ValueError: NaN or infinity where they are not allowed; nothing is written then.
+    """
+    file.write(json_line(record, allow_nan=allow_nan).encode())
+    file.flush()
 
 
 def cut_unfinished_line(file: IO[bytes]) -> None:

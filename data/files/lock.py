@@ -1,4 +1,8 @@
-"""Files and folders that one process at a time may write. The lock is the system's and dies with its owner."""
+"""Files and folders that one process at a time may write. The lock is the system's and dies with its owner.
+
+The hidden file that is locked stays: if its owner removed it, one who had opened it just before would hold a file
+without a name, and a third one a new file of that name.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 FOLDER_LOCK_NAME = ".lock"
+# Some versions of filelock remove the file on release. Who had opened it just before has to try again.
+_PATIENCE_SECONDS = 0.2
+_PAUSE_SECONDS = 0.02
 
 
 class FileInUseError(ValueError):
@@ -53,14 +60,20 @@ def locked_folder(folder: str | os.PathLike[str], *, otherwise: str = "choose an
 def _locked(lock_path: Path, held: Path, otherwise: str) -> Iterator[None]:
     lock = FileLock(lock_path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_PATIENCE_SECONDS, poll_interval=_PAUSE_SECONDS)
     except (Timeout, RuntimeError) as error:  # RuntimeError: filelock's word for a lock that this thread holds already
         raise FileInUseError(f"{held} is being written by another process: wait for it, or {otherwise}") from error
     try:
         yield
     finally:
-        # Before the release: once it is free, another process may hold the same file. One that had opened it already
-        # finds it without a name when it gets the lock, and does not take that for a lock.
-        with contextlib.suppress(OSError):  # Windows removes no open file; there the release does
-            lock_path.unlink()
         lock.release()
+
+
+def holds_nothing(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is not there, or holds at most the files by which it and what was in it were held."""
+    folder = Path(folder)
+    return not folder.exists() or all(_is_lock(entry.name) for entry in folder.iterdir())
+
+
+def _is_lock(name: str) -> bool:
+    return name.startswith(".") and name.endswith(FOLDER_LOCK_NAME)

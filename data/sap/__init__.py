@@ -1,8 +1,8 @@
 """Semantic-Acoustic Primitives: the record, how it is read, checked and written.
 
 Reading order: ``record`` (the record and its text) → ``parsing`` (strict reading) → ``validation`` (what speaks against
-a record) → ``repair`` (what models answer). ``sounds`` knows the classes of sounds; ``questions`` with
-``question_wordings`` → ``question_records`` ask what a record answers.
+a record) → ``lenient_json`` and ``repair`` (what models answer). ``sounds`` knows the classes of sounds; ``questions``
+with ``question_wordings`` → ``question_records`` ask what a record answers.
 """
 
 from __future__ import annotations

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-from json_repair import repair_json
 
 from audiollm.data.voices.attributes import VocalAttributes
 
+from .lenient_json import read_lenient_json
 from .parsing import EVENT_LISTS, RECORD_KEYS, RELEASE_EVENT_KEYS, RELEASE_KEYS, RELEASE_SCENE_KEYS, unfenced
 from .record import (
     EVENT_FIELDS,
@@ -31,18 +27,6 @@ _TYPE_WORDS = {
     "persistent": {"continuous", "continual", "sustained", "ongoing", "steady", "constant", "background", "ambient"},
 }
 _OLDEST = 150
-# A brace that opens an object, and none that stands in a sentence: "{as asked}".
-_STARTS_OBJECT = re.compile(r"""\{(?=\s*(?:["'“‘„}]|\w+\s*:|\Z))""")
-_THOUGHTS = re.compile(r".*</think>", re.DOTALL)
-_END = "\ufdd0"  # marks where an answer ends; no text holds it: it is no character for interchange
-_FIRST_HELD = 0xF0000  # the planes of private use
-_HELD = re.compile("[\U000f0000-\U0010ffff]")
-# A pair of surrogates is one character. What the text itself has of the planes is held too.
-_ESCAPE = re.compile(
-    r'\\(u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|u[\da-fA-F]{4}|["\\/bfnrt])|' + _HELD.pattern
-)
-_KEY = re.compile(r"""["'](\w+)["']\s*:""")
-_CUT = object()  # a value that breaks off
 _WRAPPERS = ("sap", "record", "result", "output", "data", "json", "response")
 
 
@@ -71,9 +55,9 @@ def repair_sap(
     content: Any = value
     if isinstance(value, str):
         try:
-            content = _read(unfenced(value), repairs)
-        except ValueError as error:
-            return None, [*repairs, f"cannot be read: {error}"]
+            content, repairs = read_lenient_json(unfenced(value))
+        except ValueError as error:  # UnreadableError, or a number longer than Python reads
+            return None, [f"cannot be read: {error}"]
     content = _unwrapped(content, repairs)
     if not isinstance(content, Mapping):
         return None, [*repairs, "cannot be read: there is no object"]
@@ -88,110 +72,6 @@ def repair_sap(
         auditory_scenes=_scene(parts.get("auditory_scenes"), repairs),
     )
     return record, list(dict.fromkeys(repairs))
-
-
-def _read(text: str, repairs: list[str]) -> Any:
-    """The first object of a text, its JSON repaired if need be.
-
-    Raises:
-        ValueError: there is none; the message is the reason.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_with_each_key_once)
-    except (json.JSONDecodeError, RecursionError):
-        pass
-    thoughts = _THOUGHTS.match(text)
-    opening = _STARTS_OBJECT.search(text, thoughts.end() if thoughts else 0)
-    if opening is None:
-        raise ValueError("there is no object")
-    before = text[: opening.start()].strip()
-    if before:
-        is_fence = re.fullmatch(r"```\w*", before) is not None
-        repairs.append("took it out of its fence" if is_fence else "left out text around the object")
-    # Strings that break off are closed by the library as if they were whole. The mark shows which those are.
-    broken, held = _with_escapes_held(text[opening.start() :].replace(_END, ""))
-    # An odd number of quotes: it breaks off inside a text. Closed here, or a bracket in that text may count as one.
-    end = _END + '"' * (broken.count('"') % 2)
-    try:
-        found = repair_json(broken + end, return_objects=True, skip_json_loads=True)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("brackets are nested too deeply") from error
-    _refuse_lost_keys(broken, found)
-    if isinstance(found, list):  # the object, and what else of the text looks like JSON
-        found = next((item for item in found if isinstance(item, dict)), found)
-    repairs.append("repaired its JSON")
-    whole = _without_cut(found, held, repairs)
-    return None if whole is _CUT else whole
-
-
-def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. Python would keep the last value of a key that is given twice, and say nothing."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
-    return content
-
-
-def _refuse_lost_keys(text: str, found: Any) -> None:
-    """The same for broken JSON, of which the library keeps one value: fewer keys are left than the text holds.
-
-    Raises:
-        ValueError: a key is given twice.
-    """
-    kept = Counter(_keys(found))
-    for name, count in Counter(_KEY.findall(text)).items():
-        if count > kept[name] > 0:
-            raise ValueError(f"{name!r} is given twice")
-
-
-def _keys(value: Any) -> Iterator[str]:
-    if isinstance(value, list):
-        for item in value:
-            yield from _keys(item)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield name
-            yield from _keys(item)
-
-
-def _with_escapes_held(text: str) -> tuple[str, list[str]]:
-    r"""Puts a character of private use in the place of each escape; returns the text and what they stand for.
-
-    The library reads ``\f`` as two characters, drops a ``\n`` at the end of a text, and takes the two halves of one
-    character for two.
-    """
-    held: list[str] = []
-
-    def hold(match: re.Match[str]) -> str:
-        if len(held) > sys.maxunicode - _FIRST_HELD:
-            raise ValueError("there are too many escapes in it")
-        held.append(json.loads(f'"{match[0]}"'))
-        return chr(_FIRST_HELD + len(held) - 1)
-
-    return _ESCAPE.sub(hold, text), held
-
-
-def _without_cut(value: Any, held: list[str], repairs: list[str]) -> Any:
-    """A value with its escapes, and without the strings that hold the mark of the end: more of them was meant."""
-    if isinstance(value, str):
-        return _CUT if _END in value else _with_escapes(value, held)
-    if isinstance(value, list):
-        return [whole for item in value if (whole := _without_cut(item, held, repairs)) is not _CUT]
-    if not isinstance(value, dict):
-        return value
-    content = {}
-    for key, item in value.items():
-        whole = _CUT if _END in key else _without_cut(item, held, repairs)
-        if whole is _CUT:
-            repairs.append(f"dropped {key.replace(_END, '')}, which breaks off")
-        else:
-            content[_with_escapes(key, held)] = whole
-    return content
-
-
-def _with_escapes(text: str, held: list[str]) -> str:
-    return _HELD.sub(lambda match: held[ord(match[0]) - _FIRST_HELD], text)
 
 
 def _unwrapped(content: Any, repairs: list[str]) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+_STAGING_PREFIX = ".writing-"
+_ABANDONED_SECONDS = 24 * 60 * 60
 HUB_OPTIONS = ("repo_type", "revision", "cache_dir", "token", "local_files_only", "force_download")
 
 
@@ -59,16 +63,30 @@ def find_folder(
 def replaced_files(folder: Path, *names: str) -> Iterator[Path]:
     """Yields an empty folder to write files in, which take their places in ``folder`` when the block ends well.
 
-    Each appears whole or not at all, in the order of ``names``: name last the file by which a reader knows that the
-    folder is complete. After an error ``folder`` holds what it held before.
+    Each appears whole or not at all, those of ``names`` last and in that order: name last the file by which a reader
+    knows that the folder is complete. After an error ``folder`` holds what it held before.
 
     Args:
         folder: where the files belong; made if need be.
-        names: of the files; the block must write all of them.
+        names: of files that the block must write. It may write others.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(folder)
     # Inside the folder, so that moving a file is a renaming within one file system, which no reader sees half done.
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as staging:
-        yield Path(staging)
-        for name in names:
-            os.replace(Path(staging) / name, folder / name)
+    with tempfile.TemporaryDirectory(prefix=_STAGING_PREFIX, dir=folder) as made:
+        staging = Path(made)
+        yield staging
+        others = sorted(path.name for path in staging.iterdir() if path.name not in names)
+        for name in (*others, *names):
+            os.replace(staging / name, folder / name)
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Removes what killed processes left in a folder: where nothing was written for a day, nobody writes any more."""
+    for leftover in folder.glob(f"{_STAGING_PREFIX}*"):
+        try:
+            last_written = max(path.stat().st_mtime for path in (leftover, *leftover.iterdir()))
+        except OSError:  # its process ends it just now
+            continue
+        if time.time() - last_written > _ABANDONED_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)

@@ -20,12 +20,13 @@ from audiollm.tokenizer.configuration import HOP_LENGTH, MODEL_TYPE, SAMPLE_RATE
 from audiollm.tokenizer.quantizer.codebook import RECENT_CODES_PER_ENTRY
 from audiollm.tokenizer.signal.log_mel import N_FFT
 
-from .folders import find_folder
+from .folders import find_folder, replaced_files
 from .names import is_left_out, our_name, released_name
 
 logger = logging.getLogger(__name__)
 
 RELEASED_ARCHITECTURE = "WhisperVQEncoder"
+RELEASED_FILES = ("preprocessor_config.json", "model.safetensors", "config.json")  # the last tells that it is complete
 WEIGHTS_INDEX = "model.safetensors.index.json"
 TOKENIZER_FOLDER = "tokenizer"  # of a release
 FROM_AUTO_CLASSES = ("_from_auto", "trust_remote_code", "adapter_kwargs", "code_revision")  # transformers adds these
@@ -196,7 +197,7 @@ def write_released(
 ) -> None:
     """Writes an encoder-only checkpoint in the released layout: config, weights and feature extractor settings.
 
-    Layers behind the quantizer and the final norm are left out, as in a release.
+    Each file appears whole or not at all. Layers behind the quantizer and the final norm are left out, as in a release.
 
     Args:
         config: of the tokenizer.
@@ -206,14 +207,13 @@ def write_released(
     """
     if config.quantizer_bypassed:
         logger.warning("the tokenizer written to %s was trained without its quantizer: its codes mean little", folder)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(config)
     config.quantize_encoder_only = True
     tensors = {name: tensor for name, tensor in weights.items() if not is_left_out(name, config)}
-    save_file(released_tensors(tensors), folder / "model.safetensors", metadata={"format": "pt"})
-    write_released_config(config, folder, RELEASED_ARCHITECTURE, dtype)
-    WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(folder)
+    with replaced_files(Path(folder), *RELEASED_FILES) as staging:
+        save_file(released_tensors(tensors), staging / "model.safetensors", metadata={"format": "pt"})
+        write_released_config(config, staging, RELEASED_ARCHITECTURE, dtype)
+        WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(staging)
 
 
 def released_tensors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

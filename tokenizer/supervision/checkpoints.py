@@ -16,8 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import WhisperFeatureExtractor
 
+from audiollm.tokenizer.checkpoints.folders import replaced_files
 from audiollm.tokenizer.checkpoints.names import TRAINING_PREFIX
-from audiollm.tokenizer.checkpoints.tokenizer import released_tensors, weight_files, write_released_config
+from audiollm.tokenizer.checkpoints.tokenizer import (
+    RELEASED_FILES,
+    released_tensors,
+    weight_files,
+    write_released_config,
+)
 from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
 
 from .text import SapText
@@ -60,7 +66,7 @@ def write_supervised(
     text: SapText | None,
     output_ids: list[int] | None,
 ) -> None:
-    """Writes weights, configuration, feature extractor settings and the text tokenizer.
+    """Writes weights, configuration, feature extractor settings and the text tokenizer; each file whole or not at all.
 
     Args:
         folder: made if need be.
@@ -73,15 +79,15 @@ def write_supervised(
         output_ids: tokens that the output is restricted to, written beside the whole embedding; None if it is not.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {DECODER_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in decoder_weights.items()}
     tensors |= {TRAINING_PREFIX + name: tensor for name, tensor in released_tensors(tokenizer_weights).items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    write_released_config(config, folder, TRAINING_ARCHITECTURE, dtype)
-    WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(folder)
-    if text is not None:
-        text.save_pretrained(folder)
-    # A folder that is written again must not keep the restriction of the model before.
-    (folder / OUTPUT_IDS_FILE).unlink(missing_ok=True)
-    if output_ids is not None:
-        (folder / OUTPUT_IDS_FILE).write_text(json.dumps(output_ids), encoding="utf-8")
+    with replaced_files(folder, *RELEASED_FILES) as staging:
+        save_file(tensors, staging / "model.safetensors", metadata={"format": "pt"})
+        write_released_config(config, staging, TRAINING_ARCHITECTURE, dtype)
+        WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(staging)
+        if text is not None:
+            text.save_pretrained(staging)
+        if output_ids is not None:
+            (staging / OUTPUT_IDS_FILE).write_text(json.dumps(output_ids), encoding="utf-8")
+        else:  # a folder that is written again must not keep the restriction of the model before
+            (folder / OUTPUT_IDS_FILE).unlink(missing_ok=True)

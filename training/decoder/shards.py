@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from audiollm.data.files.atomic import sync_folder
+from audiollm.data.files.atomic import atomic_entries
 from audiollm.data.manifest import Manifest
 from audiollm.data.tokenizing.source import open_corpus
 from audiollm.tokenizer.base import AudioTokenizer
@@ -299,10 +299,8 @@ def _prepare_column(items: DecoderItems, entries: Sequence[_Entry], shard: int, 
 
 
 def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, temporary, metadata={name: json.dumps(value) for name, value in metadata.items()})
-    os.replace(temporary, path)
-    sync_folder(path.parent)
+    with atomic_entries(path.parent) as staging:
+        save_file(tensors, staging / path.name, metadata={name: json.dumps(value) for name, value in metadata.items()})
 
 
 def _read_entries(folder: Path, num_shards: int) -> tuple[list[_Entry], dict[int, list[str]]]:

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from audiollm.data.files.json_lines import json_line, read_json_lines, write_json_lines
+from audiollm.data.files.json_lines import append_line, read_json_lines, write_json_lines
 from audiollm.environment import installed_versions
 
 METRICS_NAME = "metrics.jsonl"  # in a run's folder: see `MetricsLog`
@@ -41,6 +41,8 @@ def git_revision(folder: Path) -> str | None:
 class MetricsLog:
     """``metrics.jsonl``: one line per logged update or evaluation, appended as they happen.
 
+    It is no `AppendOnlyLog`: plots read it without a header, and a resumed run drops lines.
+
     Args:
         path: the file.
         last_step: lines of later updates are dropped: a run that was killed wrote them after the checkpoint it resumes
@@ -54,8 +56,8 @@ class MetricsLog:
 
     def write(self, line: dict[str, Any]) -> None:
         """Appends a line and hands it to the system, so that a killed process loses none."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json_line(line, allow_nan=False))
+        with self.path.open("ab") as file:
+            append_line(file, line, allow_nan=False)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

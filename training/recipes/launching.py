@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from audiollm.data.files.json_lines import check_same_run
+from audiollm.data.files.lock import holds_nothing
 
 TRAINING = Path(__file__).resolve().parents[1]
 
@@ -70,7 +71,7 @@ def open_recipe_folder(settings_file: Path, settings: Mapping[str, Any]) -> Path
         ValueError: if the folder holds something else.
     """
     folder = settings_file.parent
-    if not settings_file.exists() and folder.exists() and any(folder.iterdir()):
+    if not settings_file.exists() and not holds_nothing(folder):
         raise ValueError(f"{folder} holds something that is not a run of this script; name another --output_dir")
     check_same_run(settings_file, settings, output=folder, otherwise="name another --output_dir")
     return folder

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audiollm.data.files.json_lines import read_numbered_lines
+
 from .text import HALF, UNREADABLE_WHEN_AVERAGED, Language, UtteranceErrors, mean, percent, utterance_errors
 
 RULE = "seed-tts-eval"
@@ -51,7 +53,7 @@ def _json_rows(path: str | os.PathLike[str], text: str) -> list[tuple[str, Any]]
     try:
         whole = json.loads(text)
     except ValueError:
-        return _json_lines(path, text)
+        return [(f"{path}:{number}", row) for number, row in read_numbered_lines(path)]
     if isinstance(whole, dict) and "rows" in whole:
         whole = whole["rows"]
     if isinstance(whole, dict):
@@ -59,19 +61,6 @@ def _json_rows(path: str | os.PathLike[str], text: str) -> list[tuple[str, Any]]
     if not isinstance(whole, list):
         raise ValueError(f"{path} holds a {type(whole).__name__}; give a list of pairs, or JSONL")
     return [(f"{path}, row {number}", row) for number, row in enumerate(whole)]
-
-
-def _json_lines(path: str | os.PathLike[str], text: str) -> list[tuple[str, Any]]:
-    rows = []
-    # Not splitlines(): a text may hold U+2028 and its kind unescaped.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append((f"{path}:{number}", json.loads(line)))
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: not JSON ({error}); write one object per line") from error
-    return rows
 
 
 def _pair(row: Any, where: str, index: int) -> TextPair:

@@ -68,14 +68,17 @@ class PredictionLog:
 
     def __init__(self, folder: Path, header: Mapping[str, Any], rank: int = 0) -> None:
         self.folder = folder
-        self._rank = rank
         path = folder / f"predictions.rank{rank}.jsonl"
-        self._log = AppendOnlyLog(path, header, header_kind=RUN, kinds=(PREDICTION, FAILURE), may_differ=_OF_THE_MOMENT)
+        self._log = AppendOnlyLog(
+            path,
+            header,
+            header_kind=RUN,
+            kinds=(PREDICTION, FAILURE),
+            may_differ=_OF_THE_MOMENT,
+            check=self._check_all if rank == 0 else None,
+        )
 
     def __enter__(self) -> PredictionLog:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self._rank == 0:
-            self._check_all()
         self._log.__enter__()
         return self
 
@@ -122,10 +125,11 @@ class PredictionLog:
         return [*([merged] if merged.exists() else []), *log_paths(self.folder)]
 
     def _check_all(self) -> None:
-        """Refuses logs of other runs, and processes of a dead run that still write."""
+        """Refuses logs of other runs, and processes of a dead run that still write; this one's log is held already."""
         for path in self._paths():
             # What a killed process left half written is cut off by the next one that writes there.
-            with locked_file(path) if path.name != MERGED_NAME else contextlib.nullcontext():
+            is_of_another = path not in (self.folder / MERGED_NAME, self._log.path)
+            with locked_file(path) if is_of_another else contextlib.nullcontext():
                 lines = _read_lines(path)
             if lines:
                 self._check_header(path, lines[0])

@@ -85,9 +85,12 @@ def judge_predictions(
 
     Raises:
         ChatError: if the judge cannot answer at all; what it said so far is kept.
-        ValueError: if predictions and data do not fit, or the verdicts there are of another judging.
+        ValueError: if predictions and data do not fit, the verdicts there are of another judging, or ``max_failures``
+            is below 1.
         OSError: if a file cannot be read.
     """
+    if max_failures < 1:
+        raise ValueError(f"max_failures={max_failures}: use 1 or more")
     settings, prompt = settings or JudgeSettings(), judge_prompt("question")
     judged = read_judged(benchmark, predictions, data, prediction_key)
     identity = {"model": judge.name, **_settings_facts(settings, prompt)}

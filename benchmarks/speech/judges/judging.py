@@ -19,7 +19,7 @@ from torch import Tensor
 from audiollm.benchmarks.metrics.speaker_similarity.speaker_similarity import cosine
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.files.hashing import file_sha256
-from audiollm.data.files.json_lines import Record, json_line, read_finished_lines, write_json_lines
+from audiollm.data.files.json_lines import Record, append_line, json_line, read_finished_lines, write_json_lines
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
 
 from .mos import MosPredictor, load_predictor
@@ -124,13 +124,13 @@ class SpeechJudges:
         hashes = {one.id: file_sha256(one.path) for one in recordings}
         # By content as well: a recording that was made anew under the same name is heard anew.
         new = [one for one in recordings if (one.id, hashes[one.id]) not in known]
+        # No AppendOnlyLog: lines have no kind, and where that refuses the file of others, this one sets it aside.
         with kept.open("ab") as file:
             for start in range(0, len(new), BATCH_SIZE):
                 for verdict in self._judge_batch(new[start : start + BATCH_SIZE], hashes):
                     known[verdict.id, verdict.sha256] = verdict
-                    file.write(json_line(asdict(verdict)).encode())
-                # After each batch, so that a killed run keeps what was judged.
-                file.flush()
+                    # At once, so that a killed run keeps what was judged.
+                    append_line(file, asdict(verdict))
         return [known[one.id, hashes[one.id]] for one in recordings]
 
     def _judge_batch(self, recordings: Sequence[SpokenRecording], hashes: dict[str, str]) -> list[Verdict]:

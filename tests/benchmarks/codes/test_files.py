@@ -66,7 +66,7 @@ def test_clips_of_several_codebooks_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"codes": [1], "label": "a"}\n{"codes": [1', r"clips\.jsonl:2: not JSON"),
+        ('{"codes": [1], "label": "a"}\n{"codes": [1', r"clips\.jsonl: line 2 is not JSON"),
         ('{"codes": [1], "label": "a"}\n{"codes": [1]}', r"clips\.jsonl:2: label is None"),
         ('{"codes": [1.5], "label": "a"}\n{"codes": [1], "label": "a"}', r":1: codes hold \[1\.5\]"),
         ('{"codes": [-1], "label": "a"}\n{"codes": [1], "label": "a"}', r":1: codes hold \[-1\]"),

@@ -81,7 +81,7 @@ def test_jsonl_a_list_and_the_golden_layout_read_alike(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ('{"id": "a", "hypothesis": "x", "reference": "x"}\n{"id": "b", "hyp', r"pairs\.jsonl:2: not JSON"),
+        ('{"id": "a", "hypothesis": "x", "reference": "x"}\n{"id": "b", "hyp', r"pairs\.jsonl: line 2 is not JSON"),
         ('{"id": "a", "hypothesis": null, "reference": "x"}', "hypothesis is None"),
         ('{"id": "a", "hypothesis": ["x"], "reference": "x"}', r"hypothesis is \['x'\]"),
         ('{"id": "a", "hypothesis": "x"}', "reference is missing"),

@@ -74,3 +74,9 @@ def test_items_are_taken_as_they_are_asked_and_another_error_ends_it(concurrency
         next(ask_all(items(), fail, concurrency=concurrency))
     with pytest.raises(ValueError, match="concurrency=0"):
         next(ask_all([], _ask, concurrency=0))
+
+
+@pytest.mark.parametrize("max_failures", [0, -1])
+def test_so_few_failures_that_it_could_never_begin_are_refused(max_failures):
+    with pytest.raises(ValueError, match=rf"max_failures={max_failures}: use 1 or more"):
+        next(ask_all([], _ask, concurrency=1, max_failures=max_failures))

@@ -126,12 +126,52 @@ def test_a_full_disk_is_told_with_the_target_and_others_errors_as_they_are(tmp_p
         with make(tmp_path / "target"):
             raise error
 
-    for error in (OSError(errno.ENOSPC, "No space left on device"), SafetensorError("No space left on device")):
+    for error in (
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "No space left in the quota"),
+        SafetensorError("No space left on device"),
+    ):
         with pytest.raises(OSError, match=r"target could not be written: .*No space left") as raised:
             fail(error)
         assert raised.value.__cause__ is error
-    with pytest.raises(OwnError, match=r"^speaks for itself$"):
-        fail(OwnError("speaks for itself"))
+    for own in (OwnError("speaks for itself"), OwnError(errno.EIO, "likewise"), TimeoutError(errno.ETIMEDOUT, "late")):
+        with pytest.raises(OSError) as raised:  # noqa: PT011 - it is the very one
+            fail(own)
+        assert raised.value is own
+
+
+@pytest.mark.parametrize("make", [atomic_folder, atomic_entries])
+def test_a_source_that_is_missing_is_no_matter_of_the_target(tmp_path, make):
+    with pytest.raises(FileNotFoundError) as raised, make(tmp_path / "target") as folder:
+        (folder / "a").write_bytes((tmp_path / "source").read_bytes())
+    assert "target" not in str(raised.value)
+    assert raised.value.filename == str(tmp_path / "source")
+
+
+@pytest.mark.parametrize("make", [atomic_folder, atomic_entries])
+def test_a_step_of_ours_that_fails_names_the_target_and_keeps_its_class(tmp_path, make, monkeypatch):
+    def refuse(*_args, **_options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (tmp_path / "target").mkdir()
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    with pytest.raises(PermissionError, match=r"target could not be written: .*Permission denied"):
+        make(tmp_path / "target").__enter__()
+
+
+def test_a_cache_may_be_read_by_all_whatever_the_umask(tmp_path):
+    def write(existing):
+        with atomic_folder(tmp_path / existing / "inner" / "made", existing=existing) as folder:
+            (folder / "part").mkdir()
+            (folder / "part" / "a").write_text("new")
+        return {path.stat().st_mode & 0o777 for path in (tmp_path / existing, *(tmp_path / existing).rglob("*"))}
+
+    before = os.umask(0o077)
+    try:
+        assert write("keep") == {0o755, 0o644}
+        assert write("replace") == {0o700, 0o600}
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize("make", [atomic_folder, atomic_entries])
@@ -237,3 +277,24 @@ def test_a_folder_that_was_moved_aside_when_its_process_was_killed_comes_back(tm
     with pytest.raises(RuntimeError):
         fail()
     assert _tree(tmp_path) == {"target": None, "target/a": "old"}
+
+
+@pytest.mark.parametrize("make", [atomic_folder, atomic_entries])
+def test_what_a_process_writes_that_no_number_tells_of_is_left_alone(tmp_path, make):
+    """In another container the same number may be of another process, or of none."""
+    target = tmp_path / "target"
+    target.mkdir()
+    code = (
+        f"import os, sys; from audiollm.data.files.atomic import *; os.getpid = lambda: {2**30}\n"
+        f"with {make.__name__}(sys.argv[1]) as folder:\n"
+        "    print(flush=True); sys.stdin.read(); (folder / 'a').write_text('whole')"
+    )
+    command = [sys.executable, "-c", code, str(target)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with make(target) as folder:
+            (folder / "b").write_text("ours")
+        other.stdin.close()
+        assert other.wait() == 0
+    assert (target / "a").read_text() == "whole"
+    assert not list(tmp_path.rglob("*.tmp"))

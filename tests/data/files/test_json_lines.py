@@ -6,6 +6,7 @@ import pytest
 
 from audiollm.data.files.json_lines import (
     AppendOnlyLog,
+    append_line,
     check_same_run,
     json_line,
     read_json_lines,
@@ -74,13 +75,13 @@ def test_a_log_goes_on_where_a_killed_process_left_it(tmp_path):
         assert [line.get("id") for line in log.read()] == [None, 1]
         log.append({"kind": "answer", "id": 2})
     assert path.read_bytes() == before.removesuffix(b'{"kind": "ans') + b'{"kind": "answer", "id": 2}\n'
-    assert [entry.name for entry in path.parent.iterdir()] == ["log.jsonl"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [".log.jsonl.lock", "log.jsonl"]
     with pytest.raises(ValueError, match=r"begun with another model\.name \(a, now b\); choose"):
         _log(path, model={"name": "b"}, seeds=(1, 2)).__enter__()
     path.write_text('{"kind": "run", "n": 1}\n{"kind": "other"}\n')
     with pytest.raises(ValueError, match=r"log\.jsonl:2 is no line of ours \(answer\)"):
         _log(path, n=1).__enter__()
-    assert [entry.name for entry in path.parent.iterdir()] == ["log.jsonl"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [".log.jsonl.lock", "log.jsonl"]
 
 
 def test_an_output_belongs_to_one_run(tmp_path):
@@ -97,3 +98,13 @@ def test_a_line_holds_what_json_cannot_by_way_of_a_default():
     assert json_line({"a": {1}}, default=sorted) == '{"a": [1]}\n'
     with pytest.raises(TypeError):
         json_line({"a": {1}})
+
+
+def test_a_line_that_is_appended_is_there_at_once_or_not_at_all(tmp_path):
+    path = tmp_path / "a.jsonl"
+    with path.open("ab") as file:
+        append_line(file, {"a": "ü"})
+        assert path.read_text(encoding="utf-8") == '{"a": "ü"}\n'
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            append_line(file, {"a": float("nan")}, allow_nan=False)
+    assert path.read_text(encoding="utf-8") == '{"a": "ü"}\n'

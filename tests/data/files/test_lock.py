@@ -6,17 +6,37 @@ import sys
 
 import pytest
 
-from audiollm.data.files.lock import FileInUseError, locked_file, locked_folder
+from audiollm.data.files.lock import FileInUseError, holds_nothing, locked_file, locked_folder
 
 
 @pytest.mark.parametrize("hold", [locked_file, locked_folder])
-def test_a_second_one_is_refused_and_nothing_is_left_behind(tmp_path, hold):
+def test_a_second_one_is_refused(tmp_path, hold):
     output = tmp_path / "out"
     with hold(output), pytest.raises(FileInUseError, match=r"out is being written by another process.*, or go away"):
         hold(output, otherwise="go away").__enter__()
     with hold(output):
         pass
-    assert [path.name for path in tmp_path.rglob("*") if path != output] == []
+
+
+@pytest.mark.parametrize("hold", [locked_file, locked_folder])
+def test_one_who_comes_while_the_lock_is_released_holds_the_same_file(tmp_path, hold):
+    """If the owner removed it, the next one could hold it without a name, and a third one another of that name."""
+    output = tmp_path / "out"
+    with hold(output):
+        (lock,) = tmp_path.rglob("*.lock")
+        opened = lock.stat().st_ino
+    with hold(output):
+        assert lock.stat().st_ino == opened
+
+
+def test_the_files_by_which_things_were_held_do_not_fill_a_folder(tmp_path):
+    folder = tmp_path / "out"
+    assert holds_nothing(folder)
+    with locked_folder(folder), locked_file(folder / "a.jsonl"):
+        assert holds_nothing(folder)
+    assert holds_nothing(folder)
+    (folder / ".hidden").touch()
+    assert not holds_nothing(folder)
 
 
 @pytest.mark.parametrize("hold", [locked_file, locked_folder])
@@ -34,4 +54,3 @@ def test_the_lock_dies_with_its_owner(tmp_path, hold):
         owner.wait()
     with hold(tmp_path / "out"):
         pass
-    assert [path for path in tmp_path.rglob("*") if path.name != "out"] == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from audiollm.data.sap.lenient_json import UnreadableError, read_lenient_json
 from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.record import SAYS_NOTHING, SapRecord, render_sap
 from audiollm.data.sap.repair import repair_sap
@@ -57,15 +59,15 @@ def test_any_text_at_all_is_read_or_refused(text):
         (lambda text: f"```json\n{text}", "took it out of its fence"),
         (lambda text: f"[{text}]", "took the record out of what it was wrapped in"),
         (lambda text: f'{{"SAP": {text}}}', "took the record out of what it was wrapped in"),
-        (lambda text: text.replace("}", ",}").replace("]", ", ]"), "repaired its JSON"),
-        (lambda text: re.sub(r'(?<!\\)"', "'", text).replace("null", "None"), "repaired its JSON"),
-        (lambda text: re.sub(r'"(\w+)": ', r"\1: ", text), "repaired its JSON"),
-        (lambda text: text.replace("}}", "").rstrip("}"), "repaired its JSON"),
-        (lambda text: text.replace("]", ""), "repaired its JSON"),
-        (lambda text: text.replace('", "', '"\n"'), "repaired its JSON"),
-        (lambda text: text.replace(', "auditory', ', // the sounds\n "auditory'), "repaired its JSON"),
-        (lambda text: text.replace('\\"', '"'), "repaired its JSON"),
-        (lambda text: text.replace("dog barks and", "dog barks\nand"), "repaired its JSON"),
+        (lambda text: text.replace("}", ",}").replace("]", ", ]"), "removed a trailing comma"),
+        (lambda text: re.sub(r'(?<!\\)"', "'", text).replace("null", "None"), "read other quotes as double quotes"),
+        (lambda text: re.sub(r'"(\w+)": ', r"\1: ", text), "put quotes around keys"),
+        (lambda text: text.replace("}}", "").rstrip("}"), "closed what broke off"),
+        (lambda text: text.replace("]", ""), "added a missing ]"),
+        (lambda text: text.replace('", "', '"\n"'), "added a missing comma"),
+        (lambda text: text.replace(', "auditory', ', // the sounds\n "auditory'), "left out comments"),
+        (lambda text: text.replace('\\"', '"'), "kept quotes inside a text"),
+        (lambda text: text.replace("dog barks and", "dog barks\nand"), "kept line breaks inside a text"),
         (lambda text: text.replace("linguistic_content", "Linguistic Content"), "was taken as linguistic_content"),
         (lambda text: text.replace("persistent", "Continuous"), "type was 'Continuous': persistent"),
         (lambda text: text.replace('"distant"', '["distant"]'), "was a list: joined"),
@@ -132,17 +134,103 @@ def test_half_a_character_never_reaches_a_file():
     assert whole.linguistic_content == "rain 🌧"
 
 
-@pytest.mark.parametrize("ending", ["}", ",}", ""])
-def test_a_key_that_is_given_twice_is_no_record(ending):
+@pytest.mark.parametrize("ending", ["}", ",}", "", "} or so"])
+@pytest.mark.parametrize("second", ['"b"', '"br', "{", "3"])
+def test_a_key_that_is_given_twice_is_no_record(ending, second):
     """Whether the JSON is whole or not: which of the two values is meant cannot be told."""
-    record, repairs = repair_sap('{"linguistic_content": "a", "linguistic_content": "b"' + ending)
+    record, repairs = repair_sap('{"linguistic_content": "a", "linguistic_content": ' + second + ending)
     assert record is None
     assert repairs[-1] == "cannot be read: 'linguistic_content' is given twice"
 
 
-def test_numbers_survive_and_of_two_objects_the_first_is_read():
+GOOD = '{"linguistic_content": "he said \'class\': \\"type\\": x", "vocal_attributes": {"age": 34}}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (GOOD, []),
+        (f"```json\n{GOOD}\n```", []),
+        (f'```json\n{GOOD}\n```\nHere "linguistic_content": is what was said.', ["left out text around the object"]),
+        (f'{GOOD}\n"linguistic_content": is what was said.', ["left out text around the object"]),
+        (f"{GOOD}\n{GOOD}", ["left out text around the object"]),
+        (f"{GOOD} or {GOOD.replace('34', '8')}", ["left out text around the object"]),
+        (f'<think>{{"a": 1, "a": 2}}</think>{GOOD}', ["left out text around the object"]),
+        (f"```\n{GOOD}", ["took it out of its fence"]),
+        (f"```json\n{GOOD[:-1]}\n```", ["closed what broke off"]),
+        (f"```json\n{GOOD[:-1]}\n", ["took it out of its fence", "closed what broke off"]),
+        (f"{GOOD[:-1]},}} bye", ["left out text around the object", "removed a trailing comma"]),
+    ],
+)
+def test_a_key_counts_only_inside_its_object_and_what_was_done_is_said(answer, said):
+    record, repairs = repair_sap(answer)
+    assert record is not None, repairs
+    assert record.linguistic_content == """he said 'class': "type": x"""
+    assert record.vocal_attributes.given == {"age": "adult"}
+    assert repairs == said
+
+
+@pytest.mark.parametrize("cut", ['"age": 3', '"age": 34', '"age": 1.', '"age": nul', '"age": null', '"age": -'])
+def test_a_number_that_touches_the_end_may_be_half_of_one(cut):
+    record, repairs = repair_sap('{"linguistic_content": "a", "vocal_attributes": {' + cut)
+    assert record == SapRecord(linguistic_content="a")
+    assert "dropped age, which breaks off" in repairs
+
+
+@pytest.mark.parametrize(
+    "value", ["hello there", "Male", "NaN", "Infinity", "-Infinity", "12.", "34 years", "01", "{a b}", "[hello]", "tru"]
+)
+@pytest.mark.parametrize("answer", ['{"linguistic_content": VALUE}', 'so {"age": 1, "linguistic_content": VALUE,}'])
+def test_bare_words_are_never_taken_for_a_text(answer, value):
+    record, repairs = repair_sap(answer.replace("VALUE", value))
+    assert record is None
+    assert repairs[-1].startswith("cannot be read: ")
+
+
+def test_two_texts_without_a_colon_are_refused():
+    record, repairs = repair_sap('{"linguistic_content" "hello"}')
+    assert record is None
+    assert repairs[-1].startswith("cannot be read: there is no colon after 'linguistic_content")
+
+
+def test_numbers_and_nested_values_survive_lenient_reading():
+    value = {"a": [1, 2.5, -3e2, True, None, "x\ty"], "b": {"c": []}}
+    text = json.dumps(value)
+    assert read_lenient_json(text) == (value, [])
+    assert read_lenient_json("so " + text) == (value, ["left out text around the object"])
+    assert read_lenient_json(text[:-1] + ",}") == (value, ["removed a trailing comma"])
+    with pytest.raises(UnreadableError, match="given twice"):
+        read_lenient_json('x {"a": 1, "a": 2}')
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=3), VALUES, max_size=4))
+def test_a_cut_at_any_place_leaves_only_values_that_were_there(value):
+    text = json.dumps(value)
+    for end in range(1, len(text)):
+        found, repairs = read_lenient_json(text[:end])
+        assert repairs
+        assert is_part(found, value), (text[:end], found)
+
+
+def is_part(found, whole) -> bool:
+    """Whether something is what is left of a whole when its end is cut off."""
+    if isinstance(found, dict) and isinstance(whole, dict):
+        return all(key in whole and is_part(item, whole[key]) for key, item in found.items())
+    if isinstance(found, list) and isinstance(whole, list):
+        return len(found) <= len(whole) and all(map(is_part, found, whole))
+    return type(found) is type(whole) and found == whole
+
+
+def test_of_two_objects_the_first_is_read():
     answer = '{"linguistic_content": null, "vocal_attributes": {"age": 34,}} or {"linguistic_content": "b"}'
     record, repairs = repair_sap(answer)
     assert record.vocal_attributes.given == {"age": "adult"}
     assert record.linguistic_content is None
-    assert "repaired its JSON" in repairs
+    assert repairs == ["left out text around the object", "removed a trailing comma"]

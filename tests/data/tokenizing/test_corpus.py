@@ -71,6 +71,11 @@ class FakeTokenizer:
             yield self.codes_of(rest, sample_rate).squeeze(0)
 
 
+def shown_names(folder) -> list[str]:
+    """What lies in a folder, without hidden files such as those by which outputs are held."""
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+
+
 def write_clip(path, seconds=0.3, sample_rate=RATE, num_channels=1, seed=0):
     samples = np.random.default_rng(seed).uniform(-0.5, 0.5, (round(seconds * sample_rate), num_channels))
     soundfile.write(path, samples, sample_rate, format="WAV")
@@ -143,7 +148,7 @@ def test_a_folder_becomes_one_record_per_clip(folder, tmp_path):
     assert report.seconds == pytest.approx(sum(0.1 + 0.17 * index for index in range(8)))
     assert report.tokens == sum(len(record["codes"]) for record in records)
     assert report.tokens_per_second == pytest.approx(report.tokens / report.seconds)
-    assert sorted(os.listdir(tmp_path)) == ["clips", "codes.jsonl"]
+    assert shown_names(tmp_path) == ["clips", "codes.jsonl"]
 
 
 def test_conversations_keep_everything_but_their_audio(manifest, folder, tmp_path):
@@ -249,7 +254,7 @@ def test_parquet_holds_the_same_conversations(manifest, tmp_path, monkeypatch):
     lines, rows = load_conversations(tmp_path / "codes.jsonl"), load_conversations(tmp_path / "codes.parquet")
     assert list(lines) == list(rows)
     assert rows[8].tools == [{"name": "f"}]
-    assert sorted(os.listdir(tmp_path)) == ["cache", "clips", "codes.jsonl", "codes.parquet"]
+    assert shown_names(tmp_path) == ["cache", "clips", "codes.jsonl", "codes.parquet"]
 
 
 def test_records_that_parquet_cannot_hold_are_not_lost(folder, tmp_path):

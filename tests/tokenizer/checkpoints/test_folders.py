@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +58,9 @@ def test_files_take_their_places_when_all_are_written(tmp_path: Path) -> None:
     for content in ("old", "new"):
         with replaced_files(folder, "weights", "config") as staging:
             assert list(staging.iterdir()) == []
-            for name in ("config", "weights"):
+            for name in ("config", "vocabulary", "weights"):
                 (staging / name).write_text(content)
-        assert sorted(path.name for path in folder.iterdir()) == ["config", "weights"]
+        assert sorted(path.name for path in folder.iterdir()) == ["config", "vocabulary", "weights"]
         assert (folder / "config").read_text() == (folder / "weights").read_text() == content
 
 
@@ -72,3 +74,16 @@ def test_an_error_leaves_the_files_as_they_were(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         break_off()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("weights", "old")]
+
+
+def test_what_a_killed_process_left_goes_when_it_is_a_day_old(tmp_path: Path) -> None:
+    abandoned, alive = tmp_path / ".writing-old", tmp_path / ".writing-new"
+    yesterday = time.time() - 25 * 60 * 60
+    for folder in (abandoned, alive):
+        folder.mkdir()
+        (folder / "weights").write_text("half")
+        os.utime(folder, (yesterday, yesterday))
+    os.utime(abandoned / "weights", (yesterday, yesterday))
+    with replaced_files(tmp_path, "config") as staging:
+        (staging / "config").write_text("new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".writing-new", "config"]

@@ -65,6 +65,22 @@ def test_export_reloads_to_the_same_codes(tokenizer: UniAudioTokenizer, tmp_path
     assert config["quantize_encoder_only"] is True
 
 
+def test_an_export_that_fails_leaves_the_folder_as_it_was(
+    tokenizer: UniAudioTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        raise OSError("disk full")
+
+    tokenizer.export_released(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with torch.no_grad():
+        tokenizer.codebook.weight.add_(1)
+    monkeypatch.setattr("audiollm.tokenizer.checkpoints.tokenizer.write_released_config", fail)
+    with pytest.raises(OSError, match="disk full"):
+        tokenizer.export_released(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_export_of_a_released_checkpoint_keeps_every_tensor(released: Path, tmp_path: Path) -> None:
     UniAudioTokenizer.from_pretrained(released).export_released(tmp_path / "again")
     before, after = load_file(released / "model.safetensors"), load_file(tmp_path / "again" / "model.safetensors")

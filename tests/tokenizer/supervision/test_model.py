@@ -330,6 +330,24 @@ def test_a_saved_model_is_the_same_model(model: SupervisedTokenizer, tmp_path: P
     assert "quantizer_bypassed" not in json.loads((tmp_path / "config.json").read_text())
 
 
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(
+    model: SupervisedTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object) -> None:
+        raise OSError("disk full")
+
+    model.decoder.restrict_output(range(97, 259))
+    model.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with torch.no_grad():
+        model.tokenizer.codebook.weight.add_(1)
+    model.decoder.restrict_output(None)
+    monkeypatch.setattr(SapText, "save_pretrained", fail)
+    with pytest.raises(OSError, match="disk full"):
+        model.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_training_checkpoint_is_a_tokenizer_too(model: SupervisedTokenizer, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "training")
     model.export_tokenizer(tmp_path / "exported")

@@ -184,3 +184,14 @@ def test_nothing_to_train_on_is_refused(tmp_path, records):
     (tmp_path / "empty.jsonl").write_text(json.dumps([]))
     with pytest.raises(DataError, match="holds no records"):
         prepare_items(str(tmp_path / "empty.jsonl"), FORMAT, tmp_path / "cache")
+
+
+def test_a_shard_that_cannot_be_written_leaves_nothing_behind(tmp_path, records, monkeypatch):
+    def write_half(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(decoder_data, "save_file", write_half)
+    with pytest.raises(OSError, match="disk full"):
+        prepare(tmp_path, records)
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []

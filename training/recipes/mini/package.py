@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import audiollm
-from audiollm.data.files.atomic import atomic_folder
+from audiollm.data.files.atomic import atomic_entries, atomic_folder
 from audiollm.mini import AUDIO_TOKENIZER_FOLDER
 
 BYTE_BUDGET = 30_000_000
@@ -45,9 +44,8 @@ def shrink_weights(folder: Path, left_out: tuple[str, ...] = ()) -> None:
         for name, tensor in load_file(path).items()
         if name not in left_out
     }
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    os.replace(temporary, path)
+    with atomic_entries(folder) as staging:
+        save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
 
 
 def shrink_tokenizer(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from audiollm.benchmarks.questions.asking.prediction_log import MERGED_NAME, PredictionLog
+from audiollm.data.files.lock import FileInUseError, locked_file
 
 HEADER: dict[str, Any] = {
     "benchmark": "mmau",
@@ -205,4 +206,28 @@ def test_the_merged_file_alone_is_enough_to_go_on(tmp_path: Path) -> None:
         assert second.read().predictions.keys() == {"a"}
         second.predicted("b", "reply b")
         assert [line.get("id") for line in lines(second.merge(["a", "b"]))] == [None, "a", "b"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [merged.name, "predictions.rank0.jsonl"]
+    shown = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock")
+    assert shown == [merged.name, "predictions.rank0.jsonl"]
+
+
+def test_rank_0_holds_its_log_while_it_checks_the_others_and_writes_nothing_if_they_refuse(tmp_path: Path) -> None:
+    with log(tmp_path, rank=1, limit=3):
+        pass
+    own = tmp_path / "predictions.rank0.jsonl"
+    held: list[bool] = []
+
+    class Watched(PredictionLog):
+        def _check_all(self) -> None:
+            try:
+                with locked_file(own):
+                    held.append(False)
+            except FileInUseError:
+                held.append(True)
+            super()._check_all()
+
+    with pytest.raises(ValueError, match=r"rank1\.jsonl was begun with another limit \(3, now None\)"):
+        Watched(tmp_path, HEADER).__enter__()
+    assert held == [True]
+    assert own.read_bytes() == b""
+    with log(tmp_path, limit=3):
+        pass

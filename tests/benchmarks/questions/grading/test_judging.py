@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from audiollm.benchmarks.judge.asking import JudgeSettings
+from audiollm.benchmarks.judge.log import VerdictLog
 from audiollm.benchmarks.questions.grading.judging import judge_predictions, verdicts_path
 from audiollm.benchmarks.questions.registry import benchmark_named
 from audiollm.cli import main
@@ -178,3 +179,24 @@ def test_a_judge_that_refuses_the_key_ends_in_one_line(
              "--output", str(tmp_path / "judge.json")]
         )  # fmt: skip
     assert "401" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("max_failures", [0, -1])
+def test_a_judging_that_could_never_begin_is_refused(predictions: Path, tmp_path: Path, max_failures: int) -> None:
+    output = tmp_path / "judged" / "judge.json"
+    with pytest.raises(ValueError, match=rf"max_failures={max_failures}: use 1 or more"):
+        judge_predictions(MMAU, str(predictions), Judge(says), str(output), max_failures=max_failures)
+    assert not output.parent.exists()
+
+
+def test_one_judging_at_a_time_is_at_work_on_a_folder(tmp_path: Path) -> None:
+    with VerdictLog(tmp_path / "a.jsonl", {"judge": "a"}):
+        with pytest.raises(ValueError, match="is being written by another process"):
+            VerdictLog(tmp_path / "b.jsonl", {"judge": "b"}).__enter__()
+        assert not (tmp_path / "b.jsonl").exists()
+    with VerdictLog(tmp_path / "b.jsonl", {"judge": "b"}):
+        pass
+    with pytest.raises(ValueError, match="begun with another judge"):
+        VerdictLog(tmp_path / "b.jsonl", {"judge": "c"}).__enter__()
+    with VerdictLog(tmp_path / "a.jsonl", {"judge": "a"}) as log:
+        log.add_verdict("x", {"vote": 1})
