@@ -55,8 +55,8 @@ def command_parser(function: Callable[..., None]) -> ArgumentParser:
     described = docstring_parser.parse(function.__doc__ or "")
     helps = {parameter.arg_name: parameter.description for parameter in described.params}
     annotations = {name: parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
-    switches = {name for name, annotation in annotations.items() if annotation == "bool"}
-    repeated = {name for name, annotation in annotations.items() if annotation == "list[str]"}
+    switches = [name for name, annotation in annotations.items() if annotation == "bool"]
+    repeated = [name for name, annotation in annotations.items() if annotation == "list[str]"]
     parser = ArgumentParser(description=described.short_description, allow_abbrev=False)
     for name in repeated:
         parser.add_argument(name, nargs="+", help=helps[name])
