@@ -271,14 +271,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         next(record for record in records if record["sound_type"] == kind) for kind in ("speech", "sound", "music")
     ]
     waveform, sample_rate = sf.read(sample / clips[0]["audio"])
-    for name in ("recording.wav", "in.wav", "meeting.mp3", "meeting.flac"):
+    for name in ("recording.wav", "meeting.mp3", "meeting.flac"):
         sf.write(tmp_path / name, waveform, sample_rate)
     lines = [json.dumps(record | {"audio": str(sample / record["audio"])}) + "\n" for record in clips]
     (tmp_path / "corpus").mkdir()
     for name in ("clips.jsonl", "corpus/train.jsonl"):
         (tmp_path / name).write_text("".join(lines), encoding="utf-8")
-    for name in ("my-tokenizer", "TOKENIZER"):
-        (tmp_path / name).symlink_to(mini_folder() / "audio_tokenizer")
+    (tmp_path / "my-tokenizer").symlink_to(mini_folder() / "audio_tokenizer")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -29,6 +29,30 @@ POLL_SECONDS = 0.05
 GRACE_SECONDS = 20  # for the other processes when one has failed: they may wait for it without end
 
 
+def launcher(mode: str, *flags: str) -> list[str]:
+    """The words of ``accelerate launch`` with a shipped configuration, at a free port."""
+    words = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    return [*words, "--config_file", str(LAUNCH_CONFIGS / f"{mode}.yaml"), *flags]
+
+
+def launch_environment(folder: Path) -> dict[str, str]:
+    """The variables of a launch: none of another one's, one thread, and caches in ``folder``."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
+    return inherited | {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
+
+
+def launch_as_users_do(
+    mode: str, script: str, config: Any, folder: Path, *flags: str
+) -> subprocess.CompletedProcess[str]:
+    """Launches a script once, by the command that users type; most tests share a :class:`Launch` instead."""
+    path = folder / "run.json"
+    path.write_text(json.dumps(dataclasses.asdict(config)))
+    return subprocess.run(
+        [*launcher(mode, *flags), script, "--config", str(path)],
+        cwd=ROOT, env=launch_environment(folder), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
 class Launch:
     """Processes that a shipped configuration starts, waiting for jobs; leaving the context stops them.
 
@@ -42,13 +66,10 @@ class Launch:
         folder.mkdir(parents=True)
         self._mode, self._folder, self._num_processes = mode, folder, num_processes
         self._num_jobs = 0
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
-        environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
         self._log = (folder / "launch.log").open("wb")
         self._process = subprocess.Popen(
-            [*launcher, "--config_file", str(LAUNCH_CONFIGS / f"{mode}.yaml"), __file__, str(folder), str(os.getpid())],
-            cwd=ROOT, env=environment, stdout=self._log, stderr=self._log,
+            [*launcher(mode), __file__, str(folder), str(os.getpid())],
+            cwd=ROOT, env=launch_environment(folder), stdout=self._log, stderr=self._log,
         )  # fmt: skip
 
     def __enter__(self) -> Launch:

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,7 +31,7 @@ from .finished_runs import (
     metrics_of,
     weights_of,
 )
-from .launched_jobs import LAUNCH_CONFIGS, ROOT
+from .launched_jobs import launch_as_users_do
 
 SFT, TOKENIZER, DECODER = (f"training/{name}.py" for name in ("sft", "train_tokenizer", "train_decoder"))
 FLOW = "flow.safetensors"
@@ -213,7 +210,8 @@ def test_the_flow_model_on_two_processes_equals_one_and_resumes(
     settings = {"eval_data": str(decoder_corpus.dev), "eval_every": 3, "eval_clips": 3, "save_every": 3}
     train_decoder(make_decoder_config(output_dir=str(tmp_path / "alone"), **settings))
     config = make_decoder_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
-    launch_as_users_do(config, tmp_path)
+    ended = launch_as_users_do("ddp", DECODER, config, tmp_path)
+    assert ended.returncode == 0, ended.stderr[-3000:]
     assert json.loads((tmp_path / "both" / "run.json").read_text())["launch"] == {"mode": "ddp", "num_processes": 2}
     assert_near_flow(tmp_path / "alone", tmp_path / "both")
     for line, expected in zip(
@@ -228,21 +226,6 @@ def test_the_flow_model_on_two_processes_equals_one_and_resumes(
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert metrics_of(tmp_path / "both") == straight
     assert all(torch.equal(tensor, weights[name]) for name, tensor in weights_of(tmp_path / "both", FLOW).items())
-
-
-def launch_as_users_do(config, folder: Path) -> None:
-    """As users launch it; the other tests share a launch."""
-    path = folder / "run.json"
-    path.write_text(json.dumps(dataclasses.asdict(config)))
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
-    command = [*accelerate, "--config_file", str(LAUNCH_CONFIGS / "ddp.yaml")]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hf")}
-    ended = subprocess.run(
-        [*command, DECODER, "--config", str(path)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr[-3000:]
 
 
 @pytest.mark.multiprocess

@@ -37,7 +37,6 @@ from audiollm.training.train_tokenizer import train
 
 from .finished_runs import metrics_of
 
-ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.1)
 
 # ------------------------------------------------------------------------------------------------ comparing whole runs

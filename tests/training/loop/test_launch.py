@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +11,7 @@ from audiollm.training.audio_llm.config import SFTConfig
 from audiollm.training.loop.errors import LaunchError
 from audiollm.training.loop.launch import _complete_deepspeed_config, start_accumulating
 
-from ..launched_jobs import LAUNCH_CONFIGS, ROOT
+from ..launched_jobs import launch_as_users_do
 
 LAUNCHER_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -23,16 +19,8 @@ LAUNCHER_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER
 @pytest.mark.multiprocess
 def test_a_launcher_that_starts_one_process_instead_of_two_is_refused(make_config, tmp_path):
     """``accelerate launch --cpu --num_processes 2`` starts one process and says nothing."""
-    path = tmp_path / "run.json"
-    path.write_text(json.dumps(dataclasses.asdict(make_config(num_processes=2))))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
-    command += ["--config_file", str(LAUNCH_CONFIGS / "single.yaml"), "--num_processes", "2", "--cpu"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
-    environment |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "hf")}
-    ended = subprocess.run(
-        [*command, "training/sft.py", "--config", str(path)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    flags = ("--num_processes", "2", "--cpu")
+    ended = launch_as_users_do("single", "training/sft.py", make_config(num_processes=2), tmp_path, *flags)
     assert ended.returncode != 0
     assert "accelerate launch was asked for several processes but started one" in ended.stderr
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

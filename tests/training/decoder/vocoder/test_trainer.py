@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from importlib.util import find_spec
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,7 +28,6 @@ from ...finished_runs import assert_near_vocoder as assert_near
 
 pytestmark = pytest.mark.skipif(find_spec("pyworld") is None, reason="needs pyworld")
 
-ROOT = Path(__file__).resolve().parents[4]
 GAN_LOSSES = {"discriminator", "adversarial", "feature_matching", "discriminator_grad_norm"}
 
 
