@@ -16,9 +16,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiollm.data.audio.containers import promised_size
+from audiollm.data.audio.integrity.containers import promised_size
 from audiollm.data.audio.opening import AudioError
-from audiollm.data.audio.reading import load_audio, probe_audio, resample, stream_audio, waveform_from_array
+from audiollm.data.audio.reading import load_audio, probe_audio, stream_audio
+from audiollm.data.audio.waveforms import resample, waveform_from_array
 
 RATE = 16_000
 LOSSLESS = [

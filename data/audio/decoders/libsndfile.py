@@ -1,0 +1,75 @@
+"""libsndfile, through the soundfile package: WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF, CAF, AU, W64, RF64 and more."""
+# Shapes: n samples, C channels.
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+
+from audiollm.data.audio.sources import FileView
+
+from .base import Decoder, DecodingError
+
+UNKNOWN_FRAMES = 2**62  # libsndfile's "unknown" is the largest integer
+# Encodings in which every sample has its place, so that libsndfile seeks exactly and without state.
+SEEKABLE_SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+
+
+class _SequentialSoundFile(soundfile.SoundFile):
+    """Reads straight on. SoundFile seeks after every block, which FLAC of unknown length cannot do."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def open_with_libsndfile(file: BinaryIO | FileView, stack: contextlib.ExitStack) -> Decoder:
+    """Opens a file from its beginning.
+
+    Args:
+        file: an unbuffered file, which is read through its descriptor, or a view.
+        stack: closes the decoder.
+
+    Raises:
+        DecodingError: libsndfile cannot read it.
+    """
+    file.seek(0)
+    try:
+        if isinstance(file, io.FileIO):
+            reader = _SequentialSoundFile(file.fileno(), closefd=False)
+        else:
+            reader = _SequentialSoundFile(file)
+    except soundfile.LibsndfileError as error:
+        raise DecodingError(_cleaned(error)) from error
+    stack.callback(reader.close)
+
+    def read(num_samples: int) -> np.ndarray:
+        try:
+            return reader.read(num_samples, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise DecodingError(_cleaned(error)) from error
+
+    def seek(sample: int) -> None:
+        try:
+            reader.seek(sample)
+        except soundfile.LibsndfileError as error:
+            raise DecodingError(_cleaned(error)) from error
+
+    can_seek = reader.format != "FLAC" and reader.subtype.startswith(SEEKABLE_SUBTYPES)
+    return Decoder(
+        name="libsndfile",
+        format=f"{reader.format} {reader.subtype}",
+        sample_rate=reader.samplerate,
+        num_channels=reader.channels,
+        num_samples=reader.frames if 0 <= reader.frames < UNKNOWN_FRAMES else None,
+        read=read,
+        seek=seek if can_seek else None,
+    )
+
+
+def _cleaned(error: soundfile.LibsndfileError) -> str:
+    """The message without what libsndfile puts around it."""
+    return error.error_string.removeprefix("Error : ").strip().rstrip(".") or "no reason given"
