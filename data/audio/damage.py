@@ -9,8 +9,6 @@ from typing import Literal
 
 logger = logging.getLogger(__name__)
 
-TAKE_HINT = 'on_damaged="take" reads what is there'
-
 
 @dataclass(frozen=True)
 class AudioDamage:

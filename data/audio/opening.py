@@ -17,7 +17,7 @@ import numpy as np
 
 from audiollm.tokenizer.signal.resampling import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 
-from .damage import TAKE_HINT, AudioDamage
+from .damage import AudioDamage
 from .decoders import Decoder, DecodingError, open_with_ffmpeg, open_with_libsndfile
 from .integrity import Contents, Part, examine
 from .sources import AudioError, AudioSource, FileView, open_binary
@@ -32,8 +32,7 @@ class AudioStream:
 
     Args:
         name: what an error calls it.
-        decoders: one per part, opened one after the other.
-        promised: samples that the file announces; ``None``: it does not say.
+        parts: what decodes it, one part behind the other, and the fewest samples that each must give.
         problem: what is wrong with it as far as its bytes tell; "" if nothing.
         on_damage: hears of damage; ``None``: damage is an error.
     """
@@ -41,26 +40,26 @@ class AudioStream:
     def __init__(
         self,
         name: str,
-        first: Decoder,
-        others: Iterator[Decoder],
-        promised: int | None,
+        parts: list[tuple[Decoder, int]],
         problem: str,
         on_damage: Callable[[AudioDamage], None] | None,
     ) -> None:
+        first = parts[0][0]
         self.sample_rate, self.num_channels = first.sample_rate, first.num_channels
         self.format, self.decoder = first.format, first.name
-        self.promised = promised
+        lengths = [decoder.num_samples for decoder, _ in parts]
+        self.promised = None if None in lengths else sum(length or 0 for length in lengths)
         # Of a damaged file only decoding tells.
-        self.num_samples = promised if on_damage is None else None
-        self._name, self._current, self._others = name, first, others
-        self._problem, self._on_damage = problem, on_damage
-        self._position = 0
+        self.num_samples = self.promised if on_damage is None else None
+        self._name, self._parts, self._problem, self._on_damage = name, parts, problem, on_damage
+        self._position = self._part_start = 0
 
     def skip_to(self, sample: int) -> int:
         """Moves to a sample of a recording that has not been read yet, if the decoder can; returns where it is."""
-        if self._current.seek is None or self.num_samples is None or self._current.num_samples != self.num_samples:
+        decoder = self._parts[0][0]
+        if len(self._parts) > 1 or decoder.seek is None or self.num_samples is None:
             return 0
-        self._current.seek(sample)
+        decoder.seek(sample)
         self._position = sample
         return sample
 
@@ -68,26 +67,35 @@ class AudioStream:
         """Decodes float32 [n, C]: fewer samples than wanted at the end of a part, none at the end of all.
 
         Raises:
-            AudioError: the decoder cannot go on, and damage is an error.
+            AudioError: the decoder cannot go on, or leaves something out, and damage is an error.
         """
-        try:
-            block = self._current.read(num_samples)
-            while not len(block):
-                following = next(self._others, None)
-                if following is None:
-                    break
-                self._current = following
-                block = self._current.read(num_samples)
-        except DecodingError as error:
-            seconds = self._position / self.sample_rate
-            place = f"decoding fails after sample {self._position} ({seconds:.3f} s)"
-            reason = f"is damaged or truncated; {self.decoder} says: {error}: {place}"
-            if self._on_damage is None:
-                raise AudioError(self._name, f"{reason}. {TAKE_HINT}") from error
-            self._problem = self._problem or reason
-            return np.zeros((0, self.num_channels), np.float32)
-        self._position += len(block)
-        return block
+        while self._parts:
+            decoder, min_samples = self._parts[0]
+            try:
+                block = decoder.read(num_samples)
+            except DecodingError as error:
+                place = f"decoding fails after sample {self._place()}"
+                self._note(f"is damaged or truncated; {decoder.name} says: {error}: {place}")
+                break
+            if len(block):
+                self._position += len(block)
+                return block
+            if self._position - self._part_start < min_samples:
+                self._note(
+                    f"holds at least {min_samples} samples, of which {decoder.name} gives up to sample {self._place()}"
+                )
+                break
+            del self._parts[0]
+            self._part_start = self._position
+        return np.zeros((0, self.num_channels), np.float32)
+
+    def _place(self) -> str:
+        return f"{self._position} ({self._position / self.sample_rate:.3f} s)"
+
+    def _note(self, problem: str) -> None:
+        if self._on_damage is None:
+            raise AudioError(self._name, problem)
+        self._problem = self._problem or problem
 
     def finish(self, is_end: bool) -> None:
         """Compares what was read with what was promised, and reports damage.
@@ -98,18 +106,13 @@ class AudioStream:
         Raises:
             AudioError: fewer samples came than the file promises, and damage is an error.
         """
-        seconds = self._position / self.sample_rate
         if is_end and self.promised is not None and self._position < self.promised:
-            reason = (
-                f"is truncated: its header promises {self.promised} samples but they end after sample "
-                f"{self._position} ({seconds:.3f} s)"
+            self._note(
+                f"is truncated: its header promises {self.promised} samples but they end after sample {self._place()}"
             )
-            if self._on_damage is None:
-                raise AudioError(self._name, f"{reason}. {TAKE_HINT}")
-            self._problem = self._problem or reason
         if self._problem and self._on_damage is not None:
             promised = None if self.promised is None else self.promised / self.sample_rate
-            self._on_damage(AudioDamage(self._name, self._problem, seconds, promised))
+            self._on_damage(AudioDamage(self._name, self._problem, self._position / self.sample_rate, promised))
             self._problem = ""
 
 
@@ -134,7 +137,7 @@ def open_stream(
         if contents.refusal:
             raise AudioError(name, contents.refusal)
         if contents.problem and on_damage is None:
-            raise AudioError(name, f"{contents.problem}. {TAKE_HINT}")
+            raise AudioError(name, contents.problem)
         stream = _open_parts(contents, source, file, num_bytes, name, on_damage, stack)
         if not MIN_SAMPLE_RATE <= stream.sample_rate <= MAX_SAMPLE_RATE:
             raise AudioError(
@@ -156,28 +159,52 @@ def _open_parts(
     on_damage: Callable[[AudioDamage], None] | None,
     stack: contextlib.ExitStack,
 ) -> AudioStream:
-    unsupported = contents.unsupported
-    if not unsupported:
-        try:
-            first = _open_part(contents.parts[0], file, num_bytes, stack)
-        except DecodingError as error:
-            unsupported = f"libsndfile cannot read it ({error})"
-    if unsupported:
+    first, *others = contents.parts
+    try:
+        decoder = _open_part(first, file, num_bytes, stack)
+    except DecodingError as error:
         file.seek(0)
-        head = file.read(12)
-        try:
-            decoder = open_with_ffmpeg(source, file, stack)
-        except DecodingError as error:
-            raise AudioError(
-                name,
-                f"is not audio, damaged, or in no supported format: {unsupported}, it starts with {head!r}, {error}",
-            ) from error
-        return AudioStream(name, decoder, iter(()), None, contents.problem, on_damage)
-    promised = first.num_samples
-    others = [_open_part(part, file, num_bytes, stack) for part in contents.parts[1:]]
-    for other in others:
-        promised = None if promised is None or other.num_samples is None else promised + other.num_samples
-    return AudioStream(name, first, iter(others), promised, contents.problem, on_damage)
+        unsupported = f"libsndfile cannot read it ({error}), it starts with {file.read(12)!r}"
+        if others and not contents.ffmpeg_reads_all:
+            raise AudioError(name, f"joins {len(contents.parts)} files, of which {unsupported}") from error
+        decoder = _open_all_with_ffmpeg(source, file, name, unsupported, stack)
+        return AudioStream(name, [(decoder, 0)], contents.problem, on_damage)
+    opened = [(decoder, first.min_samples)]
+    problem = contents.problem
+    for part in others:
+        following = _open_joined_part(part, decoder, file, num_bytes, stack)
+        if isinstance(following, str):
+            if on_damage is None:
+                raise AudioError(name, f"{following}; take it apart, or convert it")
+            problem = problem or following
+            break
+        opened.append((following, part.min_samples))
+    return AudioStream(name, opened, problem, on_damage)
+
+
+def _open_all_with_ffmpeg(
+    source: AudioSource, file: BinaryIO, name: str, unsupported: str, stack: contextlib.ExitStack
+) -> Decoder:
+    try:
+        return open_with_ffmpeg(source, file, stack)
+    except DecodingError as error:
+        raise AudioError(name, f"is not audio, damaged, or in no supported format: {unsupported}, {error}") from error
+
+
+def _open_joined_part(
+    part: Part, first: Decoder, file: BinaryIO, num_bytes: int, stack: contextlib.ExitStack
+) -> Decoder | str:
+    """Opens a part that goes on where the first one ends, or says why it does not."""
+    try:
+        following = _open_part(part, file, num_bytes, stack)
+    except DecodingError as error:
+        return f"goes on at byte {part.start} with a part that libsndfile cannot read ({error})"
+    if (following.sample_rate, following.num_channels) != (first.sample_rate, first.num_channels):
+        return (
+            f"goes on at byte {part.start} with {following.sample_rate} Hz and {following.num_channels} channel(s), "
+            f"after {first.sample_rate} Hz and {first.num_channels}"
+        )
+    return following
 
 
 def _open_part(part: Part, file: BinaryIO, num_bytes: int, stack: contextlib.ExitStack) -> Decoder:
