@@ -45,6 +45,8 @@ def open_with_libsndfile(file: BinaryIO | FileView, stack: contextlib.ExitStack)
     except soundfile.LibsndfileError as error:
         raise DecodingError(_cleaned(error)) from error
     stack.callback(reader.close)
+    if reader.format == "SD2":  # described by a file "._" in the working folder, and not by anything in this one
+        raise DecodingError("Format not recognised")
 
     def read(num_samples: int) -> np.ndarray:
         try:

@@ -16,6 +16,9 @@ from .base import Extent, Part, read_at
 from .tags import skip_tags
 
 READ_BYTES = 1 << 20
+# By a tag libsndfile knows an MP3 at once; by its frames only after it has looked for a file "._" in the working folder,
+# in which a Mac would keep what another format of sound is like.
+EMPTY_TAG = b"ID3\4\0\0\0\0\1\0" + bytes(128)
 MAX_HEADER_FRAME_BYTES = 512  # a length header has its fields, without the table for seeking, in front of this
 # 72 * 8000 / 24000: the shortest frame that MPEG audio layer III knows, so a bound on how many a file can hold.
 MIN_FRAME_BYTES = 24
@@ -200,7 +203,7 @@ def _part_of(file: BinaryIO, run: _Run) -> tuple[Part, str]:
     first = run.first
     if first.codec != "MPEG layer 3":
         # Without a length header of its own, libsndfile estimates the length; at least this much must come.
-        return Part(run.start, run.end, has_length=False, min_samples=_min_samples(run)), ""
+        return Part(run.start, run.end, EMPTY_TAG, has_length=False, min_samples=_min_samples(run)), ""
     head = read_at(file, run.start, min(first.num_bytes, MAX_HEADER_FRAME_BYTES))
     announced = _announced(head, first)
     if announced is None:
@@ -208,14 +211,14 @@ def _part_of(file: BinaryIO, run: _Run) -> tuple[Part, str]:
     num_frames = run.num_frames - 1
     if announced.num_frames > num_frames + 1:
         samples, there = announced.num_samples(first), announced.num_samples(first, num_frames)
-        return Part(run.start, run.end, has_length=False), (
+        return Part(run.start, run.end, EMPTY_TAG, has_length=False), (
             f"is truncated: its header promises {samples} samples but they end after sample {there} "
             f"({there / first.sample_rate:.3f} s)"
         )
     if announced.num_frames == num_frames and announced.is_xing:
-        return Part(run.start, run.end, min_samples=_min_samples(run)), ""
+        return Part(run.start, run.end, EMPTY_TAG, min_samples=_min_samples(run)), ""
     if announced.num_frames == num_frames + 1 and announced.is_xing:  # an encoder that counts the header too
-        return Part(run.start, run.end, has_length=False, min_samples=_min_samples(run)), ""
+        return Part(run.start, run.end, EMPTY_TAG, has_length=False, min_samples=_min_samples(run)), ""
     return _with_header_of_ours(file, run, run.start + first.num_bytes), ""
 
 
@@ -260,7 +263,7 @@ def _with_header_of_ours(file: BinaryIO, run: _Run, start: int) -> Part:
     num_frames = min((run.end - start) // MIN_FRAME_BYTES + 1, 0xFFFFFFFF)
     fields = b"Xing" + struct.pack(">II", 1, num_frames)
     header = bytes([0xFF, second | 1, third, fourth]) + bytes(frame.side_info_bytes) + fields
-    return Part(start, run.end, header.ljust(frame.num_bytes, b"\0"), False, _min_samples(run))
+    return Part(start, run.end, EMPTY_TAG + header.ljust(frame.num_bytes, b"\0"), False, _min_samples(run))
 
 
 def _min_samples(run: _Run) -> int:
