@@ -24,6 +24,7 @@ from .sources import AudioError, AudioSource, FileView, open_binary
 
 logger = logging.getLogger(__name__)
 
+TAKE_BLOCK_SAMPLES = 1024  # of a damaged file: the block in which decoding fails is lost
 MAX_CHANNELS = 256  # libsndfile's own limit is 1024; no recorder has as many
 
 
@@ -72,7 +73,7 @@ class AudioStream:
         while self._parts:
             decoder, min_samples = self._parts[0]
             try:
-                block = decoder.read(num_samples)
+                block = decoder.read(num_samples if self._on_damage is None else min(num_samples, TAKE_BLOCK_SAMPLES))
             except DecodingError as error:
                 place = f"decoding fails after sample {self._place()}"
                 self._note(f"is damaged or truncated; {decoder.name} says: {error}: {place}")
@@ -170,7 +171,9 @@ def _open_parts(
         decoder = _open_all_with_ffmpeg(source, file, name, unsupported, stack)
         return AudioStream(name, [(decoder, 0)], contents.problem, on_damage)
     opened = [(decoder, first.min_samples)]
-    problem = contents.problem
+    problem = contents.problem or decoder.problem
+    if decoder.problem and on_damage is None:
+        raise AudioError(name, decoder.problem)
     for part in others:
         following = _open_joined_part(part, decoder, file, num_bytes, stack)
         if isinstance(following, str):

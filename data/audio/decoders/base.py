@@ -23,4 +23,5 @@ class Decoder:
     num_channels: int
     num_samples: int | None  # None: only decoding tells
     read: Callable[[int], np.ndarray]  # samples wanted -> float32 [n, C]; fewer at the end, then none; DecodingError
+    problem: str = ""  # what the decoder itself finds wrong with the file
     seek: Callable[[int], None] | None = None  # to a sample, exactly; None where only reading gets there

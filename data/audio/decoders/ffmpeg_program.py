@@ -49,7 +49,7 @@ def open_with_program(executable: str, path: str, formats: str, stack: contextli
 
     def read(num_samples: int) -> np.ndarray:
         data = pipe.read(num_samples * bytes_per_sample)
-        if len(data) < num_samples * bytes_per_sample and process.wait() != 0:
+        if not data and process.wait() != 0:
             raise DecodingError(_first_line(messages))
         samples = np.frombuffer(data[: len(data) // bytes_per_sample * bytes_per_sample], dtype=">f4")
         return samples.astype(np.float32).reshape(-1, num_channels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from typing import BinaryIO
 
 import numpy as np
@@ -17,6 +18,9 @@ from .base import Decoder, DecodingError
 UNKNOWN_FRAMES = 2**62  # libsndfile's "unknown" is the largest integer
 # Encodings in which every sample has its place, so that libsndfile seeks exactly and without state.
 SEEKABLE_SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+# Rare formats, which are not gone over before they are opened.
+FORMATS_CHECKED_BY_LOG = ("VOC", "AVR", "MPC2K", "WVE", "SDS", "MAT4", "MAT5")
+_ANNOUNCED = re.compile(r"^\s*(?:Frames|Rows : \d+\s+Cols)\s*: (\d+)", re.MULTILINE)
 
 
 class _SequentialSoundFile(soundfile.SoundFile):
@@ -68,8 +72,21 @@ def open_with_libsndfile(file: BinaryIO | FileView, stack: contextlib.ExitStack)
         num_channels=reader.channels,
         num_samples=reader.frames if 0 <= reader.frames < UNKNOWN_FRAMES else None,
         read=read,
+        problem=_what_the_log_says(reader) if reader.format in FORMATS_CHECKED_BY_LOG else "",
         seek=seek if can_seek else None,
     )
+
+
+def _what_the_log_says(reader: soundfile.SoundFile) -> str:
+    """libsndfile notes what a header announces, and reads what is there."""
+    log = reader.extra_info
+    announced = [int(count) for count in _ANNOUNCED.findall(log)][-1:]
+    if "truncated" not in log and "should be" not in log and announced in ([], [reader.frames]):
+        return ""
+    promised = (
+        f"its header announces {announced[0]} samples" if announced else "its header announces more than there is"
+    )
+    return f"is damaged or truncated: {promised}, libsndfile finds {reader.frames}"
 
 
 def _cleaned(error: soundfile.LibsndfileError) -> str:

@@ -64,22 +64,37 @@ class _Samples:
         self._resampler = av.AudioResampler(format="flt", layout=first.layout, rate=first.sample_rate)
         self._held = [self._converted(first)]
         self._num_held = len(self._held[0])
+        self._failure: DecodingError | None = None
 
     def read(self, num_samples: int) -> np.ndarray:
         while self._num_held < num_samples:
             try:
-                frame = next(self._frames, None)
-            except (self._av.FFmpegError, ValueError) as error:
-                raise DecodingError(_reason(error)) from error
-            if frame is None:
+                block = self._next_block()
+            except DecodingError:
+                if self._num_held:  # first what precedes the damage; the next call comes to it again
+                    break
+                raise
+            if block is None:
                 break
-            block = self._converted(frame)
             self._held.append(block)
             self._num_held += len(block)
         held_NC = np.concatenate(self._held) if self._held else np.zeros((0, self._num_channels), np.float32)
         self._held = [held_NC[num_samples:]]
         self._num_held = len(self._held[0])
         return held_NC[:num_samples]
+
+    def _next_block(self) -> np.ndarray | None:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            frame = next(self._frames, None)
+            return None if frame is None else self._converted(frame)
+        except DecodingError as error:
+            self._failure = error
+        except (self._av.FFmpegError, ValueError) as error:
+            self._failure = DecodingError(_reason(error))
+            self._failure.__cause__ = error
+        raise self._failure
 
     def _converted(self, frame: Any) -> np.ndarray:
         if (frame.sample_rate, frame.layout.name) != (self._rate, self._layout):

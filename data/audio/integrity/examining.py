@@ -9,7 +9,16 @@ from .base import Contents, Extent, Part, read_at
 from .chunks import CHUNKED, measure_chunks
 from .flac import MAGIC as FLAC_MAGIC
 from .flac import measure_flac
-from .headers import MATROSKA_MAGIC, SPHERE_MAGIC, measure_au, measure_matroska, measure_mp4, measure_sphere
+from .headers import (
+    MATROSKA_MAGIC,
+    SPHERE_MAGIC,
+    UNMEASURED_MAGICS,
+    measure_au,
+    measure_by_magic,
+    measure_matroska,
+    measure_mp4,
+    measure_sphere,
+)
 from .mpeg import frame_at, measure_mpeg
 from .ogg import PAGE_MARK, measure_ogg
 from .tags import skip_tags
@@ -40,11 +49,11 @@ def examine(file: BinaryIO, num_bytes: int) -> Contents:
     position = 0
     last: Extent | None = None
     while True:
-        begin = skip_tags(file, position, num_bytes)
-        if begin >= num_bytes:
-            break
-        measure = _measure_of(read_at(file, begin, 16))
-        if measure is None:
+        begin, measure = position, _measure_of(read_at(file, position, 16))
+        if measure is None:  # only then: an MP4 begins with zeros
+            begin = skip_tags(file, position, num_bytes)
+            measure = _measure_of(read_at(file, begin, 16))
+        if measure is None or begin >= num_bytes:
             break
         last = measure(file, begin, num_bytes)
         contents.parts += last.parts
@@ -79,4 +88,6 @@ def _measure_of(head: bytes) -> _Measure | None:
         return measure_matroska
     if head[4:8] == b"ftyp":
         return measure_mp4
+    if head.startswith(UNMEASURED_MAGICS):
+        return measure_by_magic
     return measure_mpeg if frame_at(head) is not None else None

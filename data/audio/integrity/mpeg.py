@@ -16,8 +16,8 @@ from .base import Extent, Part, read_at
 from .tags import skip_tags
 
 READ_BYTES = 1 << 20
-# By a tag libsndfile knows an MP3 at once; by its frames only after it has looked for a file "._" in the working folder,
-# in which a Mac would keep what another format of sound is like.
+# By a tag libsndfile knows an MP3 at once; by its frames only after it has looked for a file "._" in the working
+# folder, in which a Mac would keep what another format of sound is like.
 EMPTY_TAG = b"ID3\4\0\0\0\0\1\0" + bytes(128)
 MAX_HEADER_FRAME_BYTES = 512  # a length header has its fields, without the table for seeking, in front of this
 # 72 * 8000 / 24000: the shortest frame that MPEG audio layer III knows, so a bound on how many a file can hold.
