@@ -39,7 +39,8 @@ def one_channel(channels_NC: np.ndarray, mono: str) -> np.ndarray:
     if channels_NC.shape[1] == 1 or mono == "first":
         return np.ascontiguousarray(channels_NC[:, 0])
     # The mean and not the sum: two equal channels stay at their level, and full scale is not exceeded.
-    return channels_NC.mean(axis=1, dtype=np.float32)
+    with np.errstate(all="ignore"):  # what cannot be averaged is refused by `checked_samples`
+        return channels_NC.mean(axis=1, dtype=np.float32)
 
 
 def checked_samples(samples: np.ndarray, position: int, sample_rate: int | None, name: str) -> np.ndarray:

@@ -72,8 +72,13 @@ class AudioStream:
         """
         while self._parts:
             decoder, min_samples = self._parts[0]
+            limits = [num_samples]
+            if decoder.num_samples is not None:  # behind its end, a FLAC decoder stumbles over a tag
+                limits.append(decoder.num_samples - (self._position - self._part_start))
+            if self._on_damage is not None:
+                limits.append(TAKE_BLOCK_SAMPLES)
             try:
-                block = decoder.read(num_samples if self._on_damage is None else min(num_samples, TAKE_BLOCK_SAMPLES))
+                block = decoder.read(max(0, min(limits)))
             except DecodingError as error:
                 place = f"decoding fails after sample {self._place()}"
                 self._note(f"is damaged or truncated; {decoder.name} says: {error}: {place}")

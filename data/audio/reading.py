@@ -221,7 +221,6 @@ def decoded_blocks(
     """
     largest = max(1, MAX_BLOCK_VALUES // stream.num_channels)
     block_samples = largest if block_samples is None else min(largest, block_samples)
-    # Not a sample more than announced: behind its end a FLAC file may have a tag, over which the decoder stumbles.
     stops = [stop for stop in (end, stream.num_samples) if stop is not None]
     while not stops or position < min(stops):
         block = stream.read(min([block_samples, *(stop - position for stop in stops)]))

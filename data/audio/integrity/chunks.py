@@ -116,10 +116,12 @@ class _Walk:
     def _measured(self, audio: _Chunk) -> Extent:
         present = self._end - audio.start
         body = audio.end - audio.start
+        is_unknown = audio.size == -1  # of CAF
         if self._has_wide_sizes and audio.size == MAX_SIZE_32 and self._wide_size is not None:
             body = self._wide_size
-        is_32_bit = self._layout.size_format[1] == "I"
-        if (is_32_bit and body >= UNKNOWN_SIZE_32 and present < body) or (audio.id == b"data" and audio.size == -1):
+        elif self._layout.size_format[1] == "I":
+            is_unknown = body >= UNKNOWN_SIZE_32 and present < body
+        if is_unknown:
             return self._of_unknown_length(audio)
         if body <= 0:
             return self._unfinished(audio)
@@ -133,8 +135,8 @@ class _Walk:
             )
         if self._format_tag in MPEG_FORMAT_TAGS:
             return self._mpeg_inside(audio.start, end)
-        behind, problem = self._end_of_chunks(audio._replace(end=end))
-        return Extent(behind, [Part(self._start, behind)], problem)
+        chunks_end, behind, problem = self._end_of_chunks(audio._replace(end=end))
+        return Extent(behind, [Part(self._start, chunks_end)], problem)
 
     def _of_unknown_length(self, audio: _Chunk) -> Extent:
         """Written to a pipe: samples to the end of the file, or to where the next one begins."""
@@ -149,9 +151,9 @@ class _Walk:
 
     def _unfinished(self, audio: _Chunk) -> Extent:
         """The size is 0: no samples, or those of a recorder that was killed before it wrote the size."""
-        behind, problem = self._end_of_chunks(audio._replace(end=audio.start))
-        if not problem:
-            return Extent(behind, [Part(self._start, behind)])
+        chunks_end, behind, problem = self._end_of_chunks(audio._replace(end=audio.start))
+        if behind >= self._end or read_at(self._file, behind, 4) in CHUNKED:
+            return Extent(behind, [Part(self._start, chunks_end)], problem)
         size = self._end - audio.start
         return Extent(self._end, [Part(audio.start, self._end, self._header_with(audio, size))])
 
@@ -178,15 +180,15 @@ class _Walk:
         if frame_at(read_at(self._file, start, 7)) is None:
             return Extent(end, [Part(self._start, self._end)])
         extent = measure_mpeg(self._file, start, end)
-        behind, problem = self._end_of_chunks(_Chunk(b"", 0, start, end))
+        _, behind, problem = self._end_of_chunks(_Chunk(b"", 0, start, end))
         return Extent(behind, extent.parts, extent.problem or problem)
 
-    def _end_of_chunks(self, audio: _Chunk) -> tuple[int, str]:
-        """Where the file ends by its chunks, tags and padding; and what is wrong if more follows."""
-        position = audio.end
+    def _end_of_chunks(self, audio: _Chunk) -> tuple[int, int, str]:
+        """Where the last chunk ends, where tags and padding behind it do, and what is wrong if more follows."""
+        chunks_end = position = audio.end
         for _ in range(MAX_CHUNKS):
             if position >= self._end:
-                return self._end, ""
+                return chunks_end, self._end, ""
             # Some writers forget the padding in front of a chunk.
             candidates = {position, position + -(position - self._start) % self._layout.alignment}
             chunk = next((one for one in map(self._chunk, sorted(candidates)) if self._is_sensible(one)), None)
@@ -196,18 +198,18 @@ class _Walk:
                     break
                 position = behind
                 continue
-            if chunk.id in CHUNKED or chunk.id[:4] in CHUNKED:
-                return chunk.start - self._layout.header_bytes, ""  # another file
+            if chunk.id[:4] in CHUNKED:  # another file
+                return chunks_end, chunk.start - self._layout.header_bytes, ""
             if chunk.id in self._layout.audio_ids:
-                return self._end, (
+                return (
+                    chunks_end,
+                    self._end,
                     f"holds a second chunk of samples at byte {chunk.start} ({chunk.end - chunk.start} bytes); only "
-                    "the first can be read"
+                    "the first can be read",
                 )
             position = self._behind(chunk)
-        return position, (
-            f"holds {self._end - position} bytes behind the {audio.end - audio.start} bytes of samples that its header "
-            f"announces, from byte {position} on: its sizes are wrong, or something was appended"
-        )
+            chunks_end = min(position, self._end)
+        return chunks_end, position, ""
 
     def _is_sensible(self, chunk: _Chunk | None) -> bool:
         if chunk is None:

@@ -70,7 +70,7 @@ def _announced(
     if size == 0 and behind < num_bytes and au_header:  # a recorder that was killed
         prefix = au_header[:8] + AU_UNKNOWN_SIZE.to_bytes(4, "big")
         return Extent(num_bytes, [Part(start + len(prefix), num_bytes, prefix)])
-    return Extent(behind, [Part(start, behind)])
+    return Extent(behind, [Part(start, end)])
 
 
 def measure_matroska(file: BinaryIO, start: int, num_bytes: int) -> Extent:

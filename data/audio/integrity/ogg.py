@@ -46,6 +46,7 @@ class _Link:
     """Streams that begin together; a radio recording has several of these, one behind the other."""
 
     start: int
+    end: int  # of its last page
     streams: dict[bytes, _Stream] = field(default_factory=dict)
     holds_data: bool = False  # a page that begins no stream has been seen
 
@@ -63,8 +64,7 @@ def measure_ogg(file: BinaryIO, start: int, num_bytes: int) -> Extent:
     """
     walk = _Walk(file, start, num_bytes)
     walk.run()
-    starts = [link.start for link in walk.links]
-    parts = [Part(begin, end) for begin, end in zip(starts, [*starts[1:], num_bytes], strict=True)]
+    parts = [Part(link.start, link.end) for link in walk.links]
     return Extent(num_bytes, parts, walk.problem, is_told_from_junk=True, ffmpeg_reads_all=True)
 
 
@@ -93,7 +93,7 @@ class _Walk:
                 'on_damaged="take" reads what is there'
             )
         if not self.links:
-            self.links.append(_Link(self._position))
+            self.links.append(_Link(self._position, self._end))
             self._note("is damaged: no stream begins in it")
 
     def _bytes(self, num_bytes: int) -> bytes:
@@ -133,6 +133,7 @@ class _Walk:
             self._note(f"is damaged: the page at byte {self._position} belongs to a stream whose beginning is missing")
             return
         link = self.links[-1]
+        link.end = self._position + len(page)
         stream = link.streams[serial]
         link.holds_data = link.holds_data or not flags & FIRST
         if stream.has_ended:
@@ -155,7 +156,7 @@ class _Walk:
                     f"is truncated: another stream begins at byte {self._position}, but the one in front of it has "
                     "not ended"
                 )
-            self.links.append(_Link(self._position))
+            self.links.append(_Link(self._position, self._position))
         self.links[-1].streams[serial] = _Stream(number)
 
     def _note(self, problem: str) -> None:
