@@ -61,9 +61,9 @@ def show_diagnosis(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(markup=False)
-    for section in ("system", "devices", "required", "optional", "tools"):
+    for section in ("system", "devices", "required", "optional", "decoders", "tools"):
         table = Table(title=section, show_header=False, title_justify="left")
-        for name, value in report[section].items():
+        for name, value in report.get(section, {}).items():
             table.add_row(name, str(value))
         console.print(table)
     console.print("nothing required is missing" if not report["missing"] else "\n".join(report["missing"]))
