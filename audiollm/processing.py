@@ -38,6 +38,7 @@ from .vocabulary import AUDIO_END, AUDIO_START, AudioVocabulary
 CHAT_TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
 logger = logging.getLogger(__name__)
 
+_PADDING = {True: True, False: False, "longest": True, "do_not_pad": False}  # and as transformers calls them
 _UNLIMITED = 10**9  # transformers writes 1e30 where a tokenizer names no limit
 
 
@@ -142,7 +143,7 @@ class AudioLLMProcessor(ProcessorMixin):
         return_dict: bool = True,
         return_tensors: Literal["pt"] | None = "pt",
         return_assistant_tokens_mask: bool = False,
-        padding: bool = True,
+        padding: bool | str = True,
         padding_side: Literal["left", "right"] = "left",
         max_length: int | None = None,
         sampling_rate: int | None = None,
@@ -205,7 +206,7 @@ class AudioLLMProcessor(ProcessorMixin):
         sampling_rate: int | None = None,
         add_special_tokens: bool = True,
         return_tensors: Literal["pt"] | None = "pt",
-        padding: bool = True,
+        padding: bool | str = True,
         padding_side: Literal["left", "right"] = "left",
         max_length: int | None = None,
     ) -> BatchFeature:
@@ -486,6 +487,8 @@ class AudioLLMProcessor(ProcessorMixin):
                 yield from self.vocabulary.codes_to_token_ids(next(codes))
 
     def _check_lengths(self, encoded: Sequence[EncodedConversation], max_length: int | None) -> None:
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"max_length={max_length}: use 1 or more")
         limit = max_length if max_length is not None else self.tokenizer.model_max_length
         if limit >= _UNLIMITED:
             return
@@ -500,11 +503,15 @@ class AudioLLMProcessor(ProcessorMixin):
         return_dict: bool,
         return_tensors: str | None,
         return_assistant_tokens_mask: bool,
-        padding: bool,
+        padding: bool | str,
         padding_side: Literal["left", "right"],
     ) -> Any:
         if return_tensors not in ("pt", None):
             raise ValueError(f"return_tensors={return_tensors!r}: use 'pt' or None")
+        if padding not in _PADDING:
+            raise ValueError(f"padding={padding!r}: use True (to the longest row) or False")
+        if padding_side not in ("left", "right"):
+            raise ValueError(f"padding_side={padding_side!r}: use 'left' or 'right'")
         inputs: dict[str, Any]
         if return_tensors is None:
             inputs = {"input_ids": [one.token_ids for one in encoded]}
@@ -512,7 +519,7 @@ class AudioLLMProcessor(ProcessorMixin):
             masks: Any = [[int(label != IGNORED_LABEL) for label in one.labels] for one in encoded]
         else:
             lengths = [len(one) for one in encoded]
-            if not padding and len(set(lengths)) > 1:
+            if not _PADDING[padding] and len(set(lengths)) > 1:
                 raise ValueError(f"rows of {min(lengths)} to {max(lengths)} tokens make no tensor: use padding=True")
             batch = collate(
                 [{"input_ids": one.token_ids, "labels": one.labels} for one in encoded],
