@@ -177,8 +177,6 @@ def _open_parts(
         return AudioStream(name, [(decoder, 0)], contents.problem, on_damage)
     opened = [(decoder, first.min_samples)]
     problem = contents.problem or decoder.problem
-    if decoder.problem and on_damage is None:
-        raise AudioError(name, decoder.problem)
     for part in others:
         following = _open_joined_part(part, decoder, file, num_bytes, stack)
         if isinstance(following, str):
@@ -186,7 +184,10 @@ def _open_parts(
                 raise AudioError(name, f"{following}; take it apart, or convert it")
             problem = problem or following
             break
+        problem = problem or following.problem
         opened.append((following, part.min_samples))
+    if problem and on_damage is None:
+        raise AudioError(name, problem)
     return AudioStream(name, opened, problem, on_damage)
 
 
@@ -223,4 +224,9 @@ def _open_part(part: Part, file: BinaryIO, num_bytes: int, stack: contextlib.Exi
         decoder = open_with_libsndfile(FileView(file, part.start, part.end, part.prefix), stack)
     if not part.has_length:
         decoder.num_samples = None
+    elif decoder.num_samples is not None and decoder.num_samples < part.announced_samples:
+        decoder.problem = (
+            f"is damaged: its header announces {part.announced_samples} samples or more, of which {decoder.name} finds "
+            f"{decoder.num_samples}"
+        )
     return decoder
