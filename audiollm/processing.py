@@ -24,9 +24,11 @@ from audiollm.chat.encoded import EncodedConversation, TooLongError
 from audiollm.chat.input import AudioSource, Chat, audio_parts, is_batch_of_chats, to_conversation
 from audiollm.chat.rendering import ConversationRenderer, Piece, marks_assistant_turns
 from audiollm.chat.segments import AudioSegment, TextSegment, split_segments
+from audiollm.chat.text_encoding import TextEncoder
 from audiollm.data.collation import IGNORED_LABEL, collate
 from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.locks import CopyableLock
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .folders import Origin, copy_audio_tokenizer, save_audio_tokenizer
@@ -81,12 +83,14 @@ class AudioLLMProcessor(ProcessorMixin):
         self._origin: Origin | None = None
         self._audio_tokenizer: AudioTokenizer | None = None
         self._audio_device: torch.device | str | None = None
+        self._loading = CopyableLock()  # of the audio tokenizer, by the first thread that needs it
         self._fingerprint = codec_fingerprint
         self.accepted_codes: frozenset[str] = frozenset()
         """Fingerprints of audio tokenizers whose codes count as those of the own one (such as it in bfloat16)."""
         if audio_tokenizer is not None:
             self.audio_tokenizer = audio_tokenizer
         self._renderer = ConversationRenderer(tokenizer)
+        self._text_encoder = TextEncoder(tokenizer)
 
     @property
     def text_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -231,7 +235,7 @@ class AudioLLMProcessor(ProcessorMixin):
                 f"the text has {num_places} places for audio ({AUDIO_START}{AUDIO_END}), but {len(parts)} came"
             )
         encoded = []
-        all_ids = self.tokenizer(texts, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+        all_ids = self._text_encoder.structured(texts, add_special_tokens)
         for index, token_ids in enumerate(all_ids):
             spliced = list(self._splice(token_ids, codes))
             encoded.append(EncodedConversation(f"text[{index}]", spliced, spliced, []))
@@ -260,10 +264,11 @@ class AudioLLMProcessor(ProcessorMixin):
     @property
     def audio_tokenizer(self) -> AudioTokenizer:
         """The audio tokenizer; loaded on first use, to `audio_device`."""
-        if self._audio_tokenizer is None:
-            self.load_audio_tokenizer()
-        assert self._audio_tokenizer is not None
-        return self._audio_tokenizer
+        with self._loading:
+            if self._audio_tokenizer is None:
+                self.load_audio_tokenizer()
+            assert self._audio_tokenizer is not None
+            return self._audio_tokenizer
 
     @audio_tokenizer.setter
     def audio_tokenizer(self, audio_tokenizer: AudioTokenizer) -> None:
@@ -469,10 +474,7 @@ class AudioLLMProcessor(ProcessorMixin):
             piece.token_ids = [token_id]
         plain = [piece for piece in pieces if not piece.is_special]
         if plain:
-            encoded = self.tokenizer(
-                [piece.text for piece in plain], add_special_tokens=False, split_special_tokens=True, verbose=False
-            )["input_ids"]
-            for piece, token_ids in zip(plain, encoded, strict=True):
+            for piece, token_ids in zip(plain, self._text_encoder.plain([piece.text for piece in plain]), strict=True):
                 piece.token_ids = token_ids
 
     def _splice(self, token_ids: Sequence[int], codes: Iterator[list[int]]) -> Iterator[int]:
