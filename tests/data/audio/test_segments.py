@@ -41,6 +41,15 @@ def test_a_segment_is_the_slice_of_the_whole(kind, offset, duration, block_secon
     assert torch.equal(half, resample(segment, rate, rate // 2))
 
 
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+def test_segments_of_long_recordings_are_exact(kind):
+    samples = noise(400_000) * np.repeat(np.random.default_rng(1).random((800, 1)), 500, 0)
+    content = encoded(samples.astype(np.float32), format=kind)
+    whole, _ = load_audio(content)
+    for first in np.random.default_rng(2).integers(0, 390_000, 60).tolist():
+        assert torch.equal(load_audio(content, offset=first / RATE, duration=0.5)[0], whole[first : first + 8000])
+
+
 def test_segments_go_across_the_seams_of_joined_files():
     joined = SOURCES["MP3"] + SOURCES["MP3"]
     whole, _ = load_audio(joined)
