@@ -71,6 +71,8 @@ def _facts_table(result: Mapping[str, Any]) -> Table:
         "unreadable replies": f"{result['n_unreadable']:,}",
         "problems": f"{result['n_problems']:,}",
     }
+    if (result.get("n_in_data") or 0) > result["n_items"]:
+        rows["part of the benchmark"] = f"{result['n_items']:,} of {result['n_in_data']:,} questions"
     if result.get("n_read_from"):
         rows["replies read by"] = ", ".join(f"{how} {number:,}" for how, number in result["n_read_from"].items())
     if result["n_replies_cut"]:
