@@ -8,6 +8,7 @@ Reading order: `AudioLLMProcessor.encode_conversations` (the one path from messa
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -23,9 +24,11 @@ from audiollm.chat.encoded import EncodedConversation, TooLongError
 from audiollm.chat.input import AudioSource, Chat, audio_parts, is_batch_of_chats, to_conversation
 from audiollm.chat.rendering import ConversationRenderer, Piece, marks_assistant_turns
 from audiollm.chat.segments import AudioSegment, TextSegment, split_segments
+from audiollm.chat.text_encoding import TextEncoder
 from audiollm.data.collation import IGNORED_LABEL, collate
 from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.locks import CopyableLock
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .folders import Origin, copy_audio_tokenizer, save_audio_tokenizer
@@ -33,6 +36,8 @@ from .mini import AUDIO_TOKENIZER_FOLDER
 from .vocabulary import AUDIO_END, AUDIO_START, AudioVocabulary
 
 CHAT_TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
+logger = logging.getLogger(__name__)
+
 _UNLIMITED = 10**9  # transformers writes 1e30 where a tokenizer names no limit
 
 
@@ -53,6 +58,8 @@ class AudioLLMProcessor(ProcessorMixin):
             another folder, or a Hub id.
         audio_tokenizer: the audio tokenizer itself.
         chat_template: Jinja source; None takes the packaged ChatML template.
+        codec_fingerprint: of the audio tokenizer whose codes the LLM knows, if that is known: another one is
+            refused, and so are codes that say that another one made them.
 
     Raises:
         ValueError: if the text tokenizer holds no audio vocabulary, or the audio tokenizer has other codes than it.
@@ -64,6 +71,7 @@ class AudioLLMProcessor(ProcessorMixin):
         codec_path: str | None = None,
         audio_tokenizer: AudioTokenizer | None = None,
         chat_template: str | None = None,
+        codec_fingerprint: str | None = None,
     ) -> None:
         if chat_template is None:
             chat_template = CHAT_TEMPLATE_FILE.read_text(encoding="utf-8")
@@ -75,9 +83,14 @@ class AudioLLMProcessor(ProcessorMixin):
         self._origin: Origin | None = None
         self._audio_tokenizer: AudioTokenizer | None = None
         self._audio_device: torch.device | str | None = None
+        self._loading = CopyableLock()  # of the audio tokenizer, by the first thread that needs it
+        self._fingerprint = codec_fingerprint
+        self.accepted_codes: frozenset[str] = frozenset()
+        """Fingerprints of audio tokenizers whose codes count as those of the own one (such as it in bfloat16)."""
         if audio_tokenizer is not None:
             self.audio_tokenizer = audio_tokenizer
         self._renderer = ConversationRenderer(tokenizer)
+        self._text_encoder = TextEncoder(tokenizer)
 
     @property
     def text_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -222,7 +235,7 @@ class AudioLLMProcessor(ProcessorMixin):
                 f"the text has {num_places} places for audio ({AUDIO_START}{AUDIO_END}), but {len(parts)} came"
             )
         encoded = []
-        all_ids = self.tokenizer(texts, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+        all_ids = self._text_encoder.structured(texts, add_special_tokens)
         for index, token_ids in enumerate(all_ids):
             spliced = list(self._splice(token_ids, codes))
             encoded.append(EncodedConversation(f"text[{index}]", spliced, spliced, []))
@@ -251,14 +264,25 @@ class AudioLLMProcessor(ProcessorMixin):
     @property
     def audio_tokenizer(self) -> AudioTokenizer:
         """The audio tokenizer; loaded on first use, to `audio_device`."""
-        if self._audio_tokenizer is None:
-            self.load_audio_tokenizer()
-        assert self._audio_tokenizer is not None
-        return self._audio_tokenizer
+        with self._loading:
+            if self._audio_tokenizer is None:
+                self.load_audio_tokenizer()
+            assert self._audio_tokenizer is not None
+            return self._audio_tokenizer
 
     @audio_tokenizer.setter
     def audio_tokenizer(self, audio_tokenizer: AudioTokenizer) -> None:
         self._check_codes(audio_tokenizer)
+        if self._fingerprint is not None:
+            fingerprint = audio_tokenizer.fingerprint()
+            if fingerprint not in (self._fingerprint, *self.accepted_codes):
+                logger.warning(
+                    "the LLM knows the codes of another audio tokenizer (fingerprint %s) than the one given now (%s): "
+                    "it takes them for other sounds until it is trained on them",
+                    self._fingerprint,
+                    fingerprint,
+                )
+            self._fingerprint = fingerprint
         self._audio_tokenizer = audio_tokenizer
         self.codec_path = None  # the one that is given counts, and is saved, instead of the one that was found
 
@@ -268,6 +292,26 @@ class AudioLLMProcessor(ProcessorMixin):
                 f"the audio tokenizer has {audio_tokenizer.num_codebooks} x {audio_tokenizer.codebook_size} codes, but "
                 f"the text tokenizer holds an audio vocabulary of 1 x {self.vocabulary.codebook_size}: use the audio "
                 "tokenizer that the LLM was extended for"
+            )
+
+    @property
+    def codec_fingerprint(self) -> str | None:
+        """Of the audio tokenizer whose codes the LLM knows (it may have to be loaded to tell); None if it has none."""
+        if self._fingerprint is None and self.has_audio_tokenizer:
+            self._fingerprint = self.audio_tokenizer.fingerprint()
+        return self._fingerprint
+
+    def _check_maker(self, part: AudioPart) -> None:
+        """Refuses codes that say that another audio tokenizer made them; the LLM would take them for other sounds."""
+        if part.audio_tokenizer is None or part.audio_tokenizer in self.accepted_codes:
+            return
+        own = self.codec_fingerprint
+        if own is not None and own != part.audio_tokenizer:
+            raise ValueError(
+                f"{part.where or 'audio'}: its codes were made by another audio tokenizer ({part.audio_tokenizer}) "
+                f"than the LLM's ({own}): tokenize the recordings with the LLM's own; if both give the same codes (one "
+                "in lower precision), accept that fingerprint (accepted_codes of the processor, accept_codes_of in a "
+                "training)"
             )
 
     @property
@@ -310,7 +354,11 @@ class AudioLLMProcessor(ProcessorMixin):
         if device is not None:
             self._audio_device = device
         loaded = UniAudioTokenizer.from_pretrained(
-            self._audio_tokenizer_source(), encoder_only=encoder_only, dtype=dtype, device=self._audio_device
+            self._audio_tokenizer_source(),
+            encoder_only=encoder_only,
+            dtype=dtype,
+            device=self._audio_device,
+            fingerprint=self._fingerprint,
         )
         self._check_codes(loaded)
         self._audio_tokenizer = loaded
@@ -330,7 +378,8 @@ class AudioLLMProcessor(ProcessorMixin):
     def to_dict(self) -> dict[str, Any]:
         """What ``processor_config.json`` holds: no weights, and no path that breaks when the folder moves."""
         codec_path = AUDIO_TOKENIZER_FOLDER if self.has_audio_tokenizer else None
-        return {"processor_class": type(self).__name__, "codec_path": codec_path}
+        facts = {"processor_class": type(self).__name__, "codec_path": codec_path}
+        return facts if self._fingerprint is None else facts | {"codec_fingerprint": self._fingerprint}
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
         """Writes the text tokenizer, the template, ``processor_config.json`` and ``audio_tokenizer/``.
@@ -343,6 +392,7 @@ class AudioLLMProcessor(ProcessorMixin):
             ValueError: if the audio tokenizer in memory is of a kind that cannot be saved.
         """
         self._save_audio_tokenizer(Path(save_directory) / AUDIO_TOKENIZER_FOLDER)
+        self._fingerprint = self.codec_fingerprint  # from here on no other one can be put in its place
         return super().save_pretrained(str(save_directory), push_to_hub=push_to_hub, **kwargs)
 
     def _upload_modified_files(
@@ -401,6 +451,7 @@ class AudioLLMProcessor(ProcessorMixin):
         waveforms: dict[int, list[tuple[int, Tensor]]] = {}
         for index, part in enumerate(parts):
             if part.codes is not None:
+                self._check_maker(part)
                 codes[index] = list(part.codes)
             else:
                 waveform, sample_rate = part.load()
@@ -423,10 +474,7 @@ class AudioLLMProcessor(ProcessorMixin):
             piece.token_ids = [token_id]
         plain = [piece for piece in pieces if not piece.is_special]
         if plain:
-            encoded = self.tokenizer(
-                [piece.text for piece in plain], add_special_tokens=False, split_special_tokens=True, verbose=False
-            )["input_ids"]
-            for piece, token_ids in zip(plain, encoded, strict=True):
+            for piece, token_ids in zip(plain, self._text_encoder.plain([piece.text for piece in plain]), strict=True):
                 piece.token_ids = token_ids
 
     def _splice(self, token_ids: Sequence[int], codes: Iterator[list[int]]) -> Iterator[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -457,6 +457,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         revision: str | None = None,
         config: UniAudioTokenizerConfig | None = None,
         decoder: bool | str | Path = True,
+        fingerprint: str | None = None,
         **kwargs: Any,
     ) -> UniAudioTokenizer:
         """Loads a released tokenizer, a full training checkpoint, or what :meth:`save_pretrained` wrote.
@@ -470,12 +471,13 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             config: in place of the folder's ``config.json``.
             decoder: the waveform decoder: True takes the one in ``decoder/``, inside this folder or beside it, if there
                 is one; False none; a folder or Hub id another one. Its weights are read when it is first used.
+            fingerprint: of the audio tokenizer that is meant, as :meth:`fingerprint` gives it; another one is refused.
             kwargs: ``cache_dir``, ``token``, ``local_files_only``, ``force_download`` and ``subfolder``, as in
                 transformers.
 
         Raises:
             ValueError: if the folder holds no tokenizer, or its weights have missing, unknown or misshapen tensors (the
-                message lists them), or the decoder is refused or made for other codes.
+                message lists them), or the decoder is refused or made for other codes, or the fingerprint differs.
         """
         hub_options = {"revision": revision, **kwargs}
         folder = find_tokenizer(pretrained_model_name_or_path, **hub_options)
@@ -490,6 +492,8 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         check_complete(expected, tensors, folder)
         # The published trainer leaves chance values in its running sums; codes do not depend on those.
         check_finite({name: tensor for name, tensor in tensors.items() if not name.startswith("codebook.ema_")}, folder)
+        if fingerprint is not None:
+            _check_fingerprint(config, tensors, fingerprint, folder)
         target = torch_dtype(dtype)
         model.load_state_dict({name: _cast(name, tensor, target) for name, tensor in tensors.items()}, assign=True)
         model.config.dtype = model.dtype
@@ -613,6 +617,21 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         encoded = self.encode(waveforms, sample_rate, batch_size=batch_size, return_features=True)
         assert encoded.features is not None
         return fit_entries(self.codebook, torch.cat(encoded.features).float(), num_passes=num_passes, seed=seed)
+
+
+def _check_fingerprint(
+    config: UniAudioTokenizerConfig, tensors: Mapping[str, Tensor], expected: str, folder: str | Path
+) -> None:
+    """Refuses a checkpoint that is neither in float32 nor as it is stored the one of that fingerprint."""
+    found = ""
+    for dtype in (torch.float32, None):
+        found = tokenizer_fingerprint(config, {name: _cast(name, one, dtype) for name, one in tensors.items()})
+        if found == expected:
+            return
+    raise ValueError(
+        f"{folder} is another audio tokenizer (fingerprint {found[:12]}…) than the one whose codes are meant "
+        f"({expected[:12]}…): put that one back"
+    )
 
 
 def _cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

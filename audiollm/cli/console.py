@@ -63,9 +63,9 @@ def show_diagnosis(report: dict[str, Any]) -> None:
     from audiollm.tables import print_table, table_console
 
     console = table_console()
-    for section in ("system", "devices", "required", "optional", "tools"):
+    for section in ("system", "devices", "required", "optional", "decoders", "tools"):
         table = Table(title=section, show_header=False, title_justify="left")
-        for name, value in report[section].items():
+        for name, value in report.get(section, {}).items():
             table.add_row(name, str(value))
         print_table(table, console)
     console.print(

@@ -10,13 +10,13 @@ import numpy as np
 from torch import Tensor
 
 from audiollm.data.audio.opening import AudioError
-from audiollm.data.audio.reading import waveform_from_array
+from audiollm.data.audio.waveforms import waveform_from_array
 from audiollm.data.manifest import RecordError
 
 from .problems import ConversationError, ProblemLog, kind_of
 from .types import AudioPart
 
-AUDIO_KEYS = ("type", "audio", "path", "url", "bytes", "array", "sampling_rate", "codes")
+AUDIO_KEYS = ("type", "audio", "path", "url", "bytes", "array", "sampling_rate", "codes", "audio_tokenizer")
 DATASETS_AUDIO_KEYS = ("array", "bytes", "path", "sampling_rate")  # of a datasets.Audio value
 
 
@@ -68,12 +68,20 @@ class AudioPartParser:
         log: takes the problems.
         base_dir: folder that relative paths start from; ``None`` leaves them as they are.
         codebook_size: codes must be below this; ``None``: only not negative.
+        made_by: fingerprint of the audio tokenizer that made codes which do not say it themselves.
     """
 
-    def __init__(self, log: ProblemLog, base_dir: str | os.PathLike[str] | None, codebook_size: int | None) -> None:
+    def __init__(
+        self,
+        log: ProblemLog,
+        base_dir: str | os.PathLike[str] | None,
+        codebook_size: int | None,
+        made_by: str | None = None,
+    ) -> None:
         self._log = log
         self._base_dir = None if base_dir is None else os.path.abspath(base_dir)
         self._codebook_size = codebook_size
+        self._made_by = made_by
 
     def parse(self, part: Mapping[str, Any], at: str) -> AudioPart | None:
         """Reads the part that stands in the field ``at``; its keys hold values, never ``None``."""
@@ -88,13 +96,19 @@ class AudioPartParser:
         (kind,) = kinds
         if kind != "array" and "sampling_rate" in values:
             self._log.note(f"{at}.sampling_rate", f"goes with array only; {kind} brings its own")
+        if kind != "codes" and "audio_tokenizer" in values:
+            self._log.note(f"{at}.audio_tokenizer", f"says what made codes; here is {kind}")
         where = f"{self._log.where}: {at}" if self._log.where else at
         if kind == "path":
             return self._path(values["path"], f"{at}.path", where)
         if kind == "bytes":
             return self._bytes(values["bytes"], f"{at}.bytes", where)
         if kind == "codes":
-            return self._codes(values["codes"], f"{at}.codes", where)
+            made_by = values.get("audio_tokenizer", self._made_by)
+            if made_by is not None and not isinstance(made_by, str):
+                self._log.note(f"{at}.audio_tokenizer", f"must be a fingerprint (a string), not {kind_of(made_by)}")
+                return None
+            return self._codes(values["codes"], made_by, f"{at}.codes", where)
         return self._array(values["array"], values.get("sampling_rate"), at, where)
 
     def _values(self, part: Mapping[str, Any], at: str) -> dict[str, Any]:
@@ -157,7 +171,7 @@ class AudioPartParser:
             return None
         return AudioPart(array=samples, sampling_rate=sampling_rate, where=where)
 
-    def _codes(self, value: Any, at: str, where: str) -> AudioPart | None:
+    def _codes(self, value: Any, made_by: str | None, at: str, where: str) -> AudioPart | None:
         codes = value.tolist() if isinstance(value, (np.ndarray, Tensor)) else value
         if not isinstance(codes, (list, tuple)):
             self._log.note(at, f"must be a list of whole numbers, not {kind_of(codes)}")
@@ -167,7 +181,7 @@ class AudioPartParser:
             return None
         limit = self._codebook_size
         if all(type(code) is int for code in codes) and min(codes) >= 0 and (limit is None or max(codes) < limit):
-            return AudioPart(codes=list(codes), where=where)
+            return AudioPart(codes=list(codes), audio_tokenizer=made_by, where=where)
         for index, code in enumerate(codes):
             if type(code) is not int:
                 self._log.note(f"{at}[{index}]", f"must be a whole number, not {kind_of(code)}")

@@ -65,7 +65,8 @@ def check_conversation(
         ``(conversation, [])``, or ``(None, problems)`` with at least one problem.
     """
     log = ProblemLog(where)
-    audio_parser = AudioPartParser(log, base_dir, codebook_size)
+    made_by = record.get("audio_tokenizer") if isinstance(record, Mapping) else None
+    audio_parser = AudioPartParser(log, base_dir, codebook_size, made_by)
     conversation = _RecordParser(log, audio_parser, for_training).conversation(record)
     return (None, log.problems) if log.problems else (conversation, [])
 

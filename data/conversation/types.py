@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +17,9 @@ from audiollm.data.audio.reading import (
     Mono,
     load_audio,
     probe_audio,
-    resample,
     stream_audio,
-    waveform_from_array,
 )
+from audiollm.data.audio.waveforms import resample, waveform_from_array
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -45,6 +45,9 @@ class AudioPart:
     array: np.ndarray | None = field(default=None, repr=False)  # samples [N] or [C, N]
     sampling_rate: int | None = None  # Hz, of the array
     codes: list[int] | None = field(default=None, repr=False)  # one codebook's, each >= 0
+    audio_tokenizer: str | None = field(
+        default=None, repr=False
+    )  # fingerprint of the one that made the codes, if known
     where: str = field(default="", repr=False)  # its place in its file, for messages; not compared
 
     def __post_init__(self) -> None:
@@ -53,11 +56,13 @@ class AudioPart:
             raise ValueError(f"audio holds {' and '.join(kinds) or 'nothing'}; give one of path, bytes, array, codes")
         if (self.array is None) != (self.sampling_rate is None):
             raise ValueError("audio: give array and sampling_rate together")
+        if self.audio_tokenizer is not None and self.codes is None:
+            raise ValueError("audio: audio_tokenizer says what made the codes; it goes with codes only")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, AudioPart):
             return NotImplemented
-        names = ("path", "bytes", "sampling_rate", "codes")
+        names = ("path", "bytes", "sampling_rate", "codes", "audio_tokenizer")
         same = all(getattr(self, name) == getattr(other, name) for name in names)
         if self.array is None or other.array is None:
             return same and self.array is other.array
@@ -138,7 +143,8 @@ class AudioPart:
 
     def to_dict(self) -> dict[str, Any]:
         if self.codes is not None:
-            return {"type": "audio", "codes": list(self.codes)}
+            made_by = {} if self.audio_tokenizer is None else {"audio_tokenizer": self.audio_tokenizer}
+            return {"type": "audio", "codes": list(self.codes), **made_by}
         if self.array is not None:
             return {"type": "audio", "array": self.array, "sampling_rate": self.sampling_rate}
         return {"type": "audio", "path": self.path} if self.path is not None else {"type": "audio", "bytes": self.bytes}
@@ -162,7 +168,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Conversation:
-    """One record."""
+    """One record. ``metadata["audio_tokenizer"]`` says what made all codes in it that do not say so themselves."""
 
     id: str  # the record's own, or else its place, such as train.jsonl:7
     messages: list[Message]
@@ -181,4 +187,8 @@ class Conversation:
         optional = {"task": self.task, "tools": self.tools}
         present = {key: value for key, value in optional.items() if value is not None}
         messages = [message.to_dict() for message in self.messages]
+        made_by = self.metadata.get("audio_tokenizer")
+        for part in itertools.chain.from_iterable(message["content"] for message in messages):
+            if made_by is not None and part.get("audio_tokenizer") == made_by:
+                del part["audio_tokenizer"]  # said once for the record
         return {"id": self.id, "messages": messages, **present, **self.metadata}

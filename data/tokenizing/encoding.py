@@ -185,16 +185,35 @@ class CorpusEncoder:
             return self._clip_output(item.record, item.clips[0], os.path.basename(where))
         if item.clips and item.clips[0].codes is not None and item.clips[0].codes.shape[0] != 1:
             raise RecordError(where, "conversation records hold one codebook's codes; this tokenizer has several")
+        if not item.clips:
+            return item.conversation.to_dict()
         codes = iter(item.clips)
         messages = [
-            dataclasses.replace(message, content=[_with_codes(part, codes) for part in message.content])
+            dataclasses.replace(message, content=[self._with_codes(part, codes) for part in message.content])
             for message in item.conversation.messages
         ]
-        output = dataclasses.replace(item.conversation, messages=messages).to_dict()
-        if item.clips:
-            seconds = sum(clip.num_samples / clip.sample_rate for clip in item.clips)
-            output |= {"audio_seconds": seconds, "audio_tokenizer": self._fingerprint}
-        return output
+        metadata = item.conversation.metadata | {
+            "audio_seconds": sum(clip.num_samples / clip.sample_rate for clip in item.clips)
+        }
+        # Of codes that came without a word on what made them, the record must not claim that it was this tokenizer.
+        if all(part.codes is None or part.audio_tokenizer for part in item.conversation.audio_parts):
+            metadata["audio_tokenizer"] = self._fingerprint
+        return dataclasses.replace(item.conversation, messages=messages, metadata=metadata).to_dict()
+
+    def _with_codes(self, part: Any, clips: Iterator[Clip]) -> Any:
+        if not isinstance(part, AudioPart):
+            return part
+        if part.codes is None:
+            codes = next(clips).codes
+            assert codes is not None  # _output checked
+            return AudioPart(codes=codes[0].tolist(), audio_tokenizer=self._fingerprint)
+        if part.audio_tokenizer not in (None, self._fingerprint):
+            raise RecordError(
+                part.where,
+                f"holds codes of another audio tokenizer ({part.audio_tokenizer[:12]}…) than this one "
+                f"({self._fingerprint[:12]}…), beside recordings: give its recording, or leave it out",
+            )
+        return part
 
     def _clip_output(self, record: Any, clip: Clip, where: str) -> dict[str, Any]:
         assert clip.codes is not None  # _output checked
@@ -215,11 +234,3 @@ class CorpusEncoder:
             "duration_seconds": clip.num_samples / clip.sample_rate,
             "audio_tokenizer": self._fingerprint,
         }
-
-
-def _with_codes(part: Any, clips: Iterator[Clip]) -> Any:
-    if not isinstance(part, AudioPart) or part.codes is not None:
-        return part
-    codes = next(clips).codes
-    assert codes is not None  # _output checked
-    return AudioPart(codes=codes[0].tolist())

@@ -405,7 +405,12 @@ def test_a_saved_processor_is_found_by_auto_processor_and_survives_a_move(real_p
     again = AutoProcessor.from_pretrained("copied")
     assert torch.equal(again.apply_chat_template(chat)["input_ids"], ids)
     config = json.loads((tmp_path / "copied" / "processor_config.json").read_text())
-    assert config == {"processor_class": "AudioLLMProcessor", "codec_path": "audio_tokenizer"}
+    fingerprint = again.audio_tokenizer.fingerprint()
+    assert config == {
+        "processor_class": "AudioLLMProcessor",
+        "codec_path": "audio_tokenizer",
+        "codec_fingerprint": fingerprint,
+    }
     assert not [entry.name for entry in (tmp_path / "copied").iterdir() if entry.name.startswith(".")]
 
 

@@ -70,6 +70,9 @@ class SFTConfig(RunConfig):
     micro_batch_size: int = 8
     """Records per process in one forward pass: changes memory and speed, not the update."""
 
+    accept_codes_of: tuple[str, ...] = ()
+    """Fingerprints of audio tokenizers whose codes in records count as the model's own, such as it in bfloat16."""
+
     num_epochs: float = 1.0
     learning_rate: float = 2e-5
     betas: tuple[float, float] = (0.9, 0.95)

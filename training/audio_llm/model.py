@@ -60,6 +60,7 @@ def load_starting_point(accelerator: Accelerator, config: SFTConfig) -> Starting
         source, dtype=getattr(torch, config.dtype), attn_implementation=config.attn_implementation
     )
     audio_llm.processor.audio_device = accelerator.device
+    audio_llm.processor.accepted_codes = frozenset(config.accept_codes_of)
     trained: nn.Module = audio_llm.model
     if config.gradient_checkpointing:
         _recompute_activations(audio_llm.model)
