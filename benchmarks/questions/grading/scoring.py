@@ -263,6 +263,7 @@ def _result(
         "predictions": {"file": source.path.name, "sha256": source.sha256},
         "data": _data_facts(loaded),
         **{name: header.get(name) for name in ("prompt", "shuffle_options", "limit", "model", "decoding", "versions")},
+        "n_in_data": None if loaded is None else len(loaded.items),
         "n_items": num_items,
         "n_counted": num_counted,
         "n_correct": num_right,
