@@ -7,6 +7,7 @@ know nothing of audio load it too.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -33,6 +34,15 @@ from .folders import check_folder, load_text_llm
 from .mini import model_or_mini
 from .processing import AudioLLMProcessor
 from .vocabulary import AudioVocabulary, extend
+
+logger = logging.getLogger(__name__)
+
+
+def question_about(
+    audio: AudioSource | Sequence[AudioSource], question: str, sample_rate: int | None = None
+) -> Conversation:
+    """The conversation of `AudioLLM.ask`, whose arguments these are."""
+    return Conversation("question", [Message("user", [*audio_parts(audio, sample_rate), TextPart(question)])])
 
 
 class AudioLLM:
@@ -203,7 +213,7 @@ class AudioLLM:
         sample_rate: int | None = None,
         **generation: Any,
     ) -> str:
-        """Asks something about a recording (or several) and returns the answer's text.
+        """Asks something about a recording (or several) and returns the answer's text; warns if a limit cut it.
 
         Args:
             audio: path, bytes of a file, samples or codes; a list of them for several recordings.
@@ -211,8 +221,14 @@ class AudioLLM:
             sample_rate: rate in Hz of samples.
             generation: as for `generate`.
         """
-        user = Message("user", [*audio_parts(audio, sample_rate), TextPart(question)])
-        return self.chat(Conversation("question", [user]), **generation).texts[0]
+        result = self.chat(question_about(audio, question, sample_rate), **generation)
+        if result.finish_reasons[0] == "length":
+            logger.warning(
+                "the answer was cut after %d tokens; max_new_tokens allows longer ones, and finish_reasons of chat() say "
+                "which were cut",
+                len(result.token_ids[0]),
+            )
+        return result.texts[0]
 
     def chat(
         self, messages: Chat | Sequence[Chat], *, tools: list[dict[str, Any]] | None = None, **generation: Any
@@ -297,8 +313,8 @@ class AudioLLM:
                 ``stopping_criteria``; or a ``generation_config`` with any of it, before which arguments count.
 
         Raises:
-            ValueError: if settings contradict each other, one would have no effect (it is named), or a waveform is asked of an audio tokenizer that has no
-                decoder.
+            ValueError: if settings contradict each other, one (it is named) would have no effect, or a waveform is
+                asked of an audio tokenizer that has no decoder.
             ContextError: a ValueError; the context is too short.
         """
         settings = GenerationSettings.of(

@@ -25,6 +25,7 @@ from audiollm.chat.input import AudioSource, Chat, audio_parts, is_batch_of_chat
 from audiollm.chat.rendering import ConversationRenderer, Piece, marks_assistant_turns
 from audiollm.chat.segments import AudioSegment, TextSegment, split_segments
 from audiollm.chat.text_encoding import TextEncoder
+from audiollm.data.audio.reading import Mono
 from audiollm.data.collation import IGNORED_LABEL, collate
 from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.tokenizer.base import AudioTokenizer
@@ -86,6 +87,8 @@ class AudioLLMProcessor(ProcessorMixin):
         self._audio_device: torch.device | str | None = None
         self._loading = CopyableLock()  # of the audio tokenizer, by the first thread that needs it
         self._fingerprint = codec_fingerprint
+        self.mono: Mono = "first"
+        """Which waveform of several channels is heard: the first one (as by the reference tokenizer) or their mean."""
         self.accepted_codes: frozenset[str] = frozenset()
         """Fingerprints of audio tokenizers whose codes count as those of the own one (such as it in bfloat16)."""
         if audio_tokenizer is not None:
@@ -455,7 +458,7 @@ class AudioLLMProcessor(ProcessorMixin):
                 self._check_maker(part)
                 codes[index] = list(part.codes)
             else:
-                waveform, sample_rate = part.load()
+                waveform, sample_rate = part.load(mono=self.mono)
                 waveforms.setdefault(sample_rate, []).append((index, waveform))
         for sample_rate, clips in waveforms.items():
             # All at once: the audio tokenizer sorts by length and pads little, which a call per clip could not.

@@ -296,7 +296,7 @@ class GenerationRequest:
         return row_S[: int(others[-1]) + 1] if len(others) else row_S[:0]
 
     def _is_cut(self, num_tokens: int, has_ended: bool, codes: Sequence[Tensor]) -> bool:
-        """Whether a limit ended an answer or one of its segments: an end that the grammar forces was nobody's choice."""
+        """Whether a limit ended an answer or one of its segments: a forced end is no choice."""
         if self._max_codes is not None and any(len(segment) >= self._max_codes for segment in codes):
             return True
         return not has_ended and (num_tokens >= self._max_new_tokens or self._has_time_limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ TOGETHER = {
 }
 
 
-class Seen(Exception):
+class SeenError(Exception):
     """Raised in place of generating."""
 
 
@@ -45,11 +46,11 @@ def effective(llm, monkeypatch, **options) -> tuple[GenerationConfig, dict[str, 
 
     def generate(**arguments):
         seen.append(arguments)
-        raise Seen
+        raise SeenError
 
     with monkeypatch.context() as patch:
         patch.setattr(llm.model, "generate", generate)
-        with pytest.raises(Seen):
+        with pytest.raises(SeenError):
             llm.chat(CHAT, **options)
     return seen[0].pop("generation_config"), seen[0]
 
@@ -77,9 +78,8 @@ def test_a_generation_config_counts_as_its_settings_do(speaking_llm, monkeypatch
         expected, _ = effective(speaking_llm, monkeypatch, **{name: value}, **TOGETHER.get(name, {}))
     except ValueError as error:
         if name != "bos_token_id":  # a fact of the checkpoint where a config was copied from one
-            with pytest.raises(ValueError, match=name):
+            with pytest.raises(ValueError, match=re.escape(str(error))):
                 speaking_llm.chat(CHAT, generation_config=config)
-            assert name in str(error)
         return
     found, _ = effective(speaking_llm, monkeypatch, generation_config=config)
     assert found.to_dict() == expected.to_dict()
