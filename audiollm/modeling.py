@@ -211,8 +211,7 @@ class AudioLLM:
             sample_rate: rate in Hz of samples.
             generation: as for `generate`.
         """
-        user = Message("user", [*audio_parts(audio, sample_rate), TextPart(question)])
-        return self.chat(Conversation("question", [user]), **generation).texts[0]
+        return self.chat(question_about(audio, question, sample_rate), **generation).texts[0]
 
     def chat(
         self, messages: Chat | Sequence[Chat], *, tools: list[dict[str, Any]] | None = None, **generation: Any
@@ -297,8 +296,8 @@ class AudioLLM:
                 ``stopping_criteria``; or a ``generation_config`` with any of it, before which arguments count.
 
         Raises:
-            ValueError: if settings contradict each other, one would have no effect (it is named), or a waveform is asked of an audio tokenizer that has no
-                decoder.
+            ValueError: if settings contradict each other, one would have no effect (it is named), or a waveform is
+                asked of an audio tokenizer that has no decoder.
             ContextError: a ValueError; the context is too short.
         """
         settings = GenerationSettings.of(
@@ -386,3 +385,11 @@ class AudioLLM:
                 )
             return None
         return SpeechDecoder(self.processor.audio_tokenizer, settings, request.num_prompts)
+
+
+def question_about(
+    audio: AudioSource | Sequence[AudioSource], question: str, sample_rate: int | None = None
+) -> Conversation:
+    """A conversation that asks something about recordings; arguments as for `AudioLLM.ask`."""
+    user = Message("user", [*audio_parts(audio, sample_rate), TextPart(question)])
+    return Conversation("question", [user])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import sys
 from collections.abc import Sequence
 
 from .console import Dtype, load_audio_llm, write_line
@@ -29,7 +30,7 @@ def transcribe(
         dtype: precision of the LLM.
         device: torch device; the first GPU when there is one.
         skip_bad: report unreadable or too long recordings and go on, instead of stopping at the first.
-        json: one JSON object per recording.
+        json: one JSON object per recording; its finish_reason is "length" where the answer was cut.
     """
     from audiollm.prompts import instruction
 
@@ -58,7 +59,7 @@ def describe(
         dtype: precision of the LLM.
         device: torch device; the first GPU when there is one.
         skip_bad: report unreadable or too long recordings and go on, instead of stopping at the first.
-        json: one JSON object per recording.
+        json: one JSON object per recording; its finish_reason is "length" where the answer was cut.
     """
     from audiollm.prompts import instruction
 
@@ -77,24 +78,30 @@ def _ask_about(
     """
     from rich.progress import track
 
+    from audiollm.chat.encoded import TooLongError
     from audiollm.data.audio.opening import AudioError
     from audiollm.generation.request import ContextError
-    from audiollm.modeling import AudioLLM
+    from audiollm.modeling import AudioLLM, question_about
 
     assert isinstance(llm, AudioLLM)
-    num_bad = 0
+    num_bad = num_cut = 0
     for path in track(audio, description="listening", disable=as_json or len(audio) == 1, transient=True):
         try:
-            answer = llm.ask(path, question, max_new_tokens=max_new_tokens)
-        except (AudioError, ContextError) as error:
+            result = llm.chat(question_about(path, question), max_new_tokens=max_new_tokens)
+        except (AudioError, ContextError, TooLongError) as error:
             if not skip_bad:
                 raise error if isinstance(error, AudioError) else ValueError(f"{path}: {error}") from error
             num_bad += 1
             write_line(jsonlib.dumps({"audio": path, "error": str(error)}) if as_json else f"{path}: skipped: {error}")
             continue
-        line = {"audio": path, "text": answer}
+        answer, finish_reason = result.texts[0], result.finish_reasons[0]
+        num_cut += finish_reason == "length"
+        line = {"audio": path, "text": answer, "finish_reason": finish_reason}
         write_line(
             jsonlib.dumps(line, ensure_ascii=False) if as_json else (f"{path}: {answer}" if audio[1:] else answer)
         )
+    if num_cut and not as_json:  # there, each line says so
+        answers = f"{num_cut} of {len(audio)} answers were" if audio[1:] else "the answer was"
+        sys.stderr.write(f"audiollm: warning: {answers} cut after {max_new_tokens} tokens: raise --max-new-tokens\n")
     if num_bad == len(audio):
         raise ValueError(f"none of the {num_bad} recordings could be {done}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,21 @@ def speak(
                 for event in answer:
                     if isinstance(event, StreamedAudio):  # grammar keeps text out, types do not know
                         writer.write(event.waveform)
+            assert answer.result is not None  # the stream is exhausted
+            summary["finish_reason"] = answer.result.finish_reasons[0]
         else:
-            writer.write(speaking.speak(llm, text, voice, **options).waveform)
+            spoken = speaking.speak(llm, text, voice, **options)
+            writer.write(spoken.waveform)
+            summary["finish_reason"] = spoken.finish_reason
         if not writer.num_samples:
             raise ValueError(
                 f"the model said nothing, so {output} was not written; try another --seed or --min-seconds"
             )
         summary["seconds"] = writer.num_samples / sample_rate
+    if summary["finish_reason"] == "length" and not json:
+        sys.stderr.write(
+            f"audiollm: warning: the speech was cut after {summary['seconds']:.2f} s: raise --max-seconds or say less\n"
+        )
     show_facts(summary, as_json=json, title="spoken")
 
 

@@ -198,8 +198,9 @@ class GenerationRequest:
         )
         sequences = output if isinstance(output, Tensor) else output.sequences
         # A search may return several sequences for each row that went in (num_return_sequences of beams).
-        is_inside = self._is_inside.repeat_interleave(sequences.shape[0] // self._input_ids.shape[0])
-        return self._read(sequences[:, self._input_ids.shape[1] :].cpu(), is_inside.tolist())
+        num_answers = sequences.shape[0] // self._input_ids.shape[0]
+        opened = [codes for codes in self._opened_segments() for _ in range(num_answers)]
+        return self._read(sequences[:, self._input_ids.shape[1] :].cpu(), opened)
 
     def _answer_length(self, settings: GenerationSettings, min_codes: int, max_codes: int | None) -> int:
         """The longest answer in tokens: as asked for, or what the limits need and, for audio, as much as there is."""
@@ -268,23 +269,31 @@ class GenerationRequest:
                 return [eos] if isinstance(eos, int) else list(eos)
         return []
 
-    def _read(self, new_ids_BS: Tensor, is_inside: Sequence[bool]) -> GenerationResult:
+    def _opened_segments(self) -> list[int | None]:
+        """How many codes the segment holds that each prompt leaves open; None where it leaves none."""
+        start_id = self._processor.vocabulary.start_id
+        return [
+            row[::-1].index(start_id) if is_inside else None
+            for row, is_inside in zip(self._input_ids.tolist(), self._is_inside.tolist(), strict=True)
+        ]
+
+    def _read(self, new_ids_BS: Tensor, opened: Sequence[int | None]) -> GenerationResult:
         """Cuts each row behind the id that ended it and takes it apart."""
         result = GenerationResult([], [], [], [], [])
         eos = torch.tensor(self._eos_token_ids, dtype=torch.long)
-        for row_S, starts_inside in zip(new_ids_BS, is_inside, strict=True):
+        for row_S, num_opened in zip(new_ids_BS, opened, strict=True):
             # A row that ended before the others has been filled up behind its end.
             ends = torch.isin(row_S, eos).nonzero()
             token_ids = row_S[: int(ends[0]) + 1] if len(ends) else self._without_filling(row_S)
             # A segment that the prompt opened would look unopened without its mark.
-            opening = [self._processor.vocabulary.start_id] if starts_inside else []
+            opening = [self._processor.vocabulary.start_id] if num_opened is not None else []
             segments = self._processor.split([*opening, *token_ids.tolist()])
             result.token_ids.append(token_ids)
             result.texts.append(self._processor.decode(token_ids.tolist()))
             result.codes.append([segment.codes for segment in segments if isinstance(segment, AudioSegment)])
             result.segments.append(segments)
             has_ended = bool(len(ends)) or any(stop in result.texts[-1] for stop in self._stop_strings)
-            is_cut = self._is_cut(len(token_ids), has_ended, result.codes[-1])
+            is_cut = self._is_cut(len(token_ids), has_ended, result.codes[-1], num_opened or 0)
             result.finish_reasons.append("length" if is_cut else "stop")
         return result
 
@@ -295,9 +304,12 @@ class GenerationRequest:
         others = (row_S != self._config.pad_token_id).nonzero()
         return row_S[: int(others[-1]) + 1] if len(others) else row_S[:0]
 
-    def _is_cut(self, num_tokens: int, has_ended: bool, codes: Sequence[Tensor]) -> bool:
-        """Whether a limit ended an answer or one of its segments: an end that the grammar forces was nobody's choice."""
-        if self._max_codes is not None and any(len(segment) >= self._max_codes for segment in codes):
+    def _is_cut(self, num_tokens: int, has_ended: bool, codes: Sequence[Tensor], num_opened: int) -> bool:
+        """Whether a limit ended an answer or one of its segments: an end that the grammar forces is no choice."""
+        lengths = [len(segment) for segment in codes]
+        if lengths:  # the first one goes on with what the prompt has of it
+            lengths[0] += num_opened
+        if self._max_codes is not None and max(lengths, default=0) >= self._max_codes:
             return True
         return not has_ended and (num_tokens >= self._max_new_tokens or self._has_time_limit)
 

@@ -94,9 +94,10 @@ class SamplingSettings:
 class RepetitionAwareSampler(LogitsProcessor):
     """Draws the next token itself, with its own random generator.
 
-    A token is drawn after temperature, top-k, top-p and their like. If it is a code that fills at least ``repetition_threshold`` of
-    the last ``repetition_window`` ids, it is drawn again from the whole distribution that the grammar allows (VALL-E 2,
-    Chen et al., 2024, arXiv:2406.05370; window and threshold as in CosyVoice 2, Du et al., 2024, arXiv:2412.10117).
+    A token is drawn after temperature, top-k, top-p and their like. If it is a code that fills at least
+    ``repetition_threshold`` of the last ``repetition_window`` ids, it is drawn again from the whole distribution that
+    the grammar allows (VALL-E 2, Chen et al., 2024, arXiv:2406.05370; window and threshold as in CosyVoice 2, Du et
+    al., 2024, arXiv:2412.10117).
     Without this, codes of silence or a held vowel feed on themselves.
 
     The result is one-hot in logits, so ``generate(do_sample=False)`` takes the drawn token: put it last in the list.

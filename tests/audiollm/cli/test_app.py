@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from audiollm.cli.app import COMMANDS, main
+from audiollm.data.conversation.types import Conversation
 from audiollm.data.files.lock import holds_nothing
+from audiollm.generation.result import GenerationResult
 from audiollm.modeling import AudioLLM
 from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -200,13 +202,35 @@ def test_transcribe_answers_for_every_file(folders: Path, audio_llm: Path, capsy
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["audio"] for line in lines] == clips
     assert all(isinstance(line["text"], str) for line in lines)
+    assert {line["finish_reason"] for line in lines} <= {"stop", "length"}
+
+
+@pytest.mark.parametrize("num_clips", [1, 3])
+def test_answers_that_were_cut_are_told_once_with_the_option_to_raise(
+    num_clips: int, folders: Path, audio_llm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [str(folders / "clips" / "a.wav")] * num_clips
+    cut = GenerationResult([], ["A d"], [], [], ["length"])
+    monkeypatch.setattr(AudioLLM, "chat", lambda *_, **__: cut)
+    main(["describe", *clips, "--model", str(audio_llm), "--max-new-tokens", "2"])
+    printed = capsys.readouterr()
+    assert printed.out.count("A d") == num_clips
+    assert printed.err.count("warning") == printed.err.count("--max-new-tokens") == 1
+    main(["describe", *clips, "--model", str(audio_llm), "--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["finish_reason"] for line in lines] == ["length"] * num_clips
 
 
 def test_describe_asks_for_a_description_or_what_is_asked(
     folders: Path, audio_llm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(AudioLLM, "ask", lambda self, audio, question, **options: asked.append(question) or "A dog.")
+
+    def answer(self: AudioLLM, chat: Conversation, **options: object) -> GenerationResult:
+        asked.append(chat.messages[0].content[-1].text)
+        return GenerationResult([], ["A dog."], [], [], ["stop"])
+
+    monkeypatch.setattr(AudioLLM, "chat", answer)
     clip = str(folders / "clips" / "a.wav")
     main(["describe", clip, "--model", str(audio_llm)])
     main(["describe", clip, "--model", str(audio_llm), "--question", "Who is speaking?"])

@@ -35,7 +35,7 @@ TOGETHER = {
 }
 
 
-class Seen(Exception):
+class SeenError(Exception):
     """Raised in place of generating."""
 
 
@@ -45,11 +45,11 @@ def effective(llm, monkeypatch, **options) -> tuple[GenerationConfig, dict[str, 
 
     def generate(**arguments):
         seen.append(arguments)
-        raise Seen
+        raise SeenError
 
     with monkeypatch.context() as patch:
         patch.setattr(llm.model, "generate", generate)
-        with pytest.raises(Seen):
+        with pytest.raises(SeenError):
             llm.chat(CHAT, **options)
     return seen[0].pop("generation_config"), seen[0]
 
@@ -75,11 +75,10 @@ def test_a_generation_config_counts_as_its_settings_do(speaking_llm, monkeypatch
         setattr(config, key, one)
     try:
         expected, _ = effective(speaking_llm, monkeypatch, **{name: value}, **TOGETHER.get(name, {}))
-    except ValueError as error:
+    except ValueError:
         if name != "bos_token_id":  # a fact of the checkpoint where a config was copied from one
             with pytest.raises(ValueError, match=name):
                 speaking_llm.chat(CHAT, generation_config=config)
-            assert name in str(error)
         return
     found, _ = effective(speaking_llm, monkeypatch, generation_config=config)
     assert found.to_dict() == expected.to_dict()
@@ -200,6 +199,11 @@ def test_the_finish_reason_says_what_ended_each_answer(speaking_llm):
     assert speaking_llm.chat(CHAT, max_new_tokens=12, stopping_criteria=[After(2)]).finish_reasons == ["stop"]
     audio = speaking_llm.chat(CHAT, modalities={"audio"}, max_seconds=0.2, seed=0)
     assert audio.finish_reasons == ["length" if len(audio.codes[0][0]) == 5 else "stop"]
+    # Codes that the prompt has of the segment count: with three there, two more fill it up.
+    vocabulary = speaking_llm.vocabulary
+    opened = torch.tensor([[vocabulary.start_id, *vocabulary.codes_to_token_ids([1, 2, 3])]])
+    limits = {"min_seconds": 0.2, "max_seconds": 0.2, "return_waveforms": False}
+    assert speaking_llm.generate(input_ids=opened, modalities={"audio"}, **limits).finish_reasons == ["length"]
     with speaking_llm.stream_chat(CHAT, modalities={"audio"}, max_seconds=0.2, seed=0) as stream:
         list(stream)
     assert stream.result.finish_reasons == audio.finish_reasons
