@@ -69,7 +69,13 @@ class _Parts:
         mine = share_of_process(batch, self.accelerator.process_index, self.accelerator.num_processes)
         records = sorted(self.train_records.encode(mine), key=len)  # stable: equal lengths keep the update's order
         size = self.config.micro_batch_size
-        return [records[start : start + size] for start in range(0, len(records), size)]
+        batches = [records[start : start + size] for start in range(0, len(records), size)]
+        # All processes make the same number of passes, also where there are fewer records than an update may have.
+        missing = accumulation_steps(self.config, self.accelerator.num_processes) - len(batches)
+        if missing:
+            shortest = records[0] if records else self.train_records.encode(batch[:1])[0]
+            batches += [[shortest.without_targets()]] * missing
+        return batches
 
 
 def train(config: SFTConfig) -> RunSummary:

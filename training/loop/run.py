@@ -187,7 +187,7 @@ def start_run(
     if folder.checkpoint is not None:
         state = read_state(folder.checkpoint)
         check_identity(folder.checkpoint, state, identity)
-        load(accelerator, model, optimizer, folder.checkpoint, extras)
+        load(accelerator, model, optimizer, folder.checkpoint, extras, trusted=config.trust_checkpoint)
         first_step = state.step + 1
         logger.info("resumed %s after update %d of %d", folder.checkpoint, state.step, total_steps)
     metadata = {
