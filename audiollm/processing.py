@@ -413,7 +413,8 @@ class AudioLLMProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> AudioLLMProcessor:
         """Loads from a folder or the Hub; arguments as for transformers' ``ProcessorMixin.from_pretrained``."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        # Python that lies beside a model is never run, whatever the caller (such as AutoProcessor) was told.
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs | {"trust_remote_code": False})
         processor = loaded[0] if isinstance(loaded, tuple) else loaded  # with return_unused_kwargs
         processor._origin = Origin.from_arguments(pretrained_model_name_or_path, kwargs)
         return loaded
