@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import create_repo, upload_folder
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from audiollm.chat.input import AudioSource, Chat, audio_parts
@@ -30,7 +30,8 @@ from audiollm.generation.streaming import AnswerStream
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
-from .folders import check_folder, load_text_llm
+from .folders import check_folder
+from .loading import load_causal_lm, load_text_tokenizer, refused_by_transformers
 from .mini import model_or_mini
 from .processing import AudioLLMProcessor
 from .vocabulary import AudioVocabulary, extend
@@ -100,9 +101,9 @@ class AudioLLM:
         if audio_tokenizer is None:
             raise ValueError("give audio_tokenizer: the codes of an Audio-LLM are those of one audio tokenizer")
         if not isinstance(llm, PreTrainedModel):
-            llm = load_text_llm(llm, dtype)
+            llm = load_causal_lm(llm, dtype=dtype)
         if not isinstance(text_tokenizer, PreTrainedTokenizerBase):
-            text_tokenizer = AutoTokenizer.from_pretrained(text_tokenizer)
+            text_tokenizer = load_text_tokenizer(text_tokenizer)
         loaded_tokenizer: AudioTokenizer
         if isinstance(audio_tokenizer, AudioTokenizer):
             loaded_tokenizer = audio_tokenizer
@@ -149,15 +150,15 @@ class AudioLLM:
             hub: ``cache_dir``, ``token``, ``local_files_only``, ``force_download``, as in transformers.
 
         Raises:
-            ValueError: if a folder is no Audio-LLM; the message lists what is missing.
+            ValueError: if a folder is no Audio-LLM, or a file in it is damaged, or weights are missing, unexpected,
+                misshapen or no numbers; the message names them. Looking for NaN reads the weights once.
         """
         path_or_hub_id = model_or_mini(path_or_hub_id)
         check_folder(path_or_hub_id)
         revisions = {} if revision is None else {"revision": revision}
-        processor = AudioLLMProcessor.from_pretrained(path_or_hub_id, **revisions, **hub)
-        model = AutoModelForCausalLM.from_pretrained(
-            path_or_hub_id, dtype=dtype, attn_implementation=attn_implementation, **revisions, **hub
-        )
+        with refused_by_transformers(path_or_hub_id):
+            processor = AudioLLMProcessor.from_pretrained(path_or_hub_id, **revisions, **hub)
+        model = load_causal_lm(path_or_hub_id, dtype=dtype, attn_implementation=attn_implementation, **revisions, **hub)
         return cls(model.eval(), processor).to(device or "cpu")
 
     def save_pretrained(

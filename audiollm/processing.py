@@ -32,7 +32,7 @@ from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.locks import CopyableLock
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
-from .folders import Origin, copy_audio_tokenizer, save_audio_tokenizer
+from .folders import Origin, check_codec_path, copy_audio_tokenizer, save_audio_tokenizer
 from .mini import AUDIO_TOKENIZER_FOLDER
 from .vocabulary import AUDIO_END, AUDIO_START, AudioVocabulary
 
@@ -422,8 +422,11 @@ class AudioLLMProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> AudioLLMProcessor:
         """Loads from a folder or the Hub; arguments as for transformers' ``ProcessorMixin.from_pretrained``."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        # Python that lies beside a model is never run, whatever the caller (such as AutoProcessor) was told.
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs | {"trust_remote_code": False})
         processor = loaded[0] if isinstance(loaded, tuple) else loaded  # with return_unused_kwargs
+        if "codec_path" not in kwargs:  # given by the caller, it may lie anywhere
+            check_codec_path(Path(pretrained_model_name_or_path) / "processor_config.json", processor.codec_path)
         processor._origin = Origin.from_arguments(pretrained_model_name_or_path, kwargs)
         return loaded
 
