@@ -225,7 +225,7 @@ class AudioLLM:
         result = self.chat(question_about(audio, question, sample_rate), **generation)
         if result.finish_reasons[0] == "length":
             logger.warning(
-                "the answer was cut after %d tokens; max_new_tokens allows longer ones, and finish_reasons of chat() say "
+                "the answer was cut after %d tokens; max_new_tokens allows longer ones; chat() tells by finish_reasons "
                 "which were cut",
                 len(result.token_ids[0]),
             )
