@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from audiollm.data.audio.opening import AudioError
-from audiollm.data.audio.reading import waveform_from_array
+from audiollm.data.audio.waveforms import waveform_from_array
 from audiollm.data.manifest import RecordError
 
 from .problems import ConversationError, ProblemLog, kind_of

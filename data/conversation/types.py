@@ -17,10 +17,9 @@ from audiollm.data.audio.reading import (
     Mono,
     load_audio,
     probe_audio,
-    resample,
     stream_audio,
-    waveform_from_array,
 )
+from audiollm.data.audio.waveforms import resample, waveform_from_array
 
 ROLES = ("system", "user", "assistant", "tool")
 

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from audiollm.data.audio.channels import Mono
 from audiollm.data.audio.opening import AudioError
-from audiollm.data.audio.reading import Mono, resample
+from audiollm.data.audio.waveforms import resample
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, RecordError

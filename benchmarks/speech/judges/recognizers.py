@@ -20,7 +20,7 @@ from urllib.parse import urldefrag
 import torch
 from torch import Tensor
 
-from audiollm.data.audio.reading import resample
+from audiollm.data.audio.waveforms import resample
 from audiollm.data.audio.writing import wav_bytes
 from audiollm.data.chat.endpoint import endpoint_key
 from audiollm.data.plugins import PluginNames
