@@ -255,6 +255,11 @@ class AudioLLM:
         top_p: float | None = None,
         repetition_window: int | None = None,
         repetition_threshold: float | None = None,
+        min_p: float | None = None,
+        top_h: float | None = None,
+        typical_p: float | None = None,
+        epsilon_cutoff: float | None = None,
+        eta_cutoff: float | None = None,
         seed: int | None = None,
         return_waveforms: bool | None = None,
         decoding: DecodingSettings | None = None,
@@ -279,30 +284,43 @@ class AudioLLM:
             top_p: share of the probability to draw from.
             repetition_window: how many codes repetition-aware sampling looks back.
             repetition_threshold: share of them that a code may fill.
+            min_p: draw among tokens at least this share as likely as the likeliest.
+            top_h: keep the entropy of what is drawn from below this share.
+            typical_p: draw among the tokens closest to the expected information, up to this share of the probability.
+            epsilon_cutoff: draw among tokens of this probability or more.
+            eta_cutoff: the same, less where the distribution is flat.
             seed: of the draws; None: torch's global state.
             return_waveforms: also decode the codes; None: if audio may be generated and the audio tokenizer can.
             decoding: whose voice it is, and details of the waveform decoder.
             streamer: gets the ids as they come, for one row; `stream` is the easier way.
-            generate_kwargs: passed on to transformers' ``generate``, such as ``num_beams`` or ``stopping_criteria``.
+            generate_kwargs: what is passed on to transformers' ``generate``, such as ``num_beams``, ``stop_strings`` or
+                ``stopping_criteria``; or a ``generation_config`` with any of it, before which arguments count.
 
         Raises:
-            ValueError: if settings contradict each other, or a waveform is asked of an audio tokenizer that has no
+            ValueError: if settings contradict each other, one would have no effect (it is named), or a waveform is asked of an audio tokenizer that has no
                 decoder.
             ContextError: a ValueError; the context is too short.
         """
-        settings = GenerationSettings(
-            modalities=modalities,
-            max_new_tokens=max_new_tokens,
-            min_seconds=min_seconds,
-            max_seconds=max_seconds,
-            do_sample=do_sample,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            repetition_window=repetition_window,
-            repetition_threshold=repetition_threshold,
-            seed=seed,
-            transformers=generate_kwargs,
+        settings = GenerationSettings.of(
+            {
+                "modalities": modalities,
+                "max_new_tokens": max_new_tokens,
+                "min_seconds": min_seconds,
+                "max_seconds": max_seconds,
+                "do_sample": do_sample,
+                "temperature": temperature,
+                "top_k": top_k,
+                "top_p": top_p,
+                "repetition_window": repetition_window,
+                "repetition_threshold": repetition_threshold,
+                "min_p": min_p,
+                "top_h": top_h,
+                "typical_p": typical_p,
+                "epsilon_cutoff": epsilon_cutoff,
+                "eta_cutoff": eta_cutoff,
+                "seed": seed,
+                **generate_kwargs,
+            }
         )
         request = self._request(input_ids, attention_mask, settings)
         decoder = self._speech_decoder(request, return_waveforms, decoding)

@@ -8,9 +8,11 @@ and read one behind the other, and what comes is compared with what was promised
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
@@ -28,39 +30,56 @@ TAKE_BLOCK_SAMPLES = 1024  # of a damaged file: the block in which decoding fail
 MAX_CHANNELS = 256  # libsndfile's own limit is 1024; no recorder has as many
 
 
+@dataclass
+class _PartReader:
+    """A part of a recording; its decoder is there only while the part is read, for there may be many."""
+
+    open: Callable[[contextlib.ExitStack], Decoder]
+    num_samples: int | None  # None: only decoding tells
+    min_samples: int = 0  # fewer mean that the decoder has left some out
+
+
 class AudioStream:
     """An opened recording, whoever decodes it; made by :func:`open_stream`.
 
     Args:
         name: what an error calls it.
-        parts: what decodes it, one part behind the other, and the fewest samples that each must give.
+        description: the decoder of its first part.
+        parts: what is read, one behind the other.
         problem: what is wrong with it as far as its bytes tell; "" if nothing.
         on_damage: hears of damage; ``None``: damage is an error.
+        stack: closes the decoder that is in use.
     """
 
     def __init__(
         self,
         name: str,
-        parts: list[tuple[Decoder, int]],
+        description: Decoder,
+        parts: list[_PartReader],
         problem: str,
         on_damage: Callable[[AudioDamage], None] | None,
+        stack: contextlib.ExitStack,
     ) -> None:
-        first = parts[0][0]
-        self.sample_rate, self.num_channels = first.sample_rate, first.num_channels
-        self.format, self.decoder = first.format, first.name
-        lengths = [decoder.num_samples for decoder, _ in parts]
+        self.sample_rate, self.num_channels = description.sample_rate, description.num_channels
+        self.format, self.decoder = description.format, description.name
+        lengths = [part.num_samples for part in parts]
         self.promised = None if None in lengths else sum(length or 0 for length in lengths)
         # Of a damaged file only decoding tells.
         self.num_samples = self.promised if on_damage is None else None
         self._name, self._parts, self._problem, self._on_damage = name, parts, problem, on_damage
+        self._open_part = stack.enter_context(contextlib.ExitStack())
+        self._current: Decoder | None = None
         self._position = self._part_start = 0
 
     def skip_to(self, sample: int) -> int:
         """Moves to a sample of a recording that has not been read yet, if the decoder can; returns where it is."""
-        decoder = self._parts[0][0]
-        if len(self._parts) > 1 or decoder.seek is None or self.num_samples is None:
+        seek = self._decoder().seek
+        if len(self._parts) > 1 or seek is None or self.num_samples is None:
             return 0
-        decoder.seek(sample)
+        try:
+            seek(sample)
+        except DecodingError as error:
+            self._note(f"is damaged: {self.decoder} does not get to sample {sample}: {error}")
         self._position = sample
         return sample
 
@@ -71,29 +90,39 @@ class AudioStream:
             AudioError: the decoder cannot go on, or leaves something out, and damage is an error.
         """
         while self._parts:
-            decoder, min_samples = self._parts[0]
-            limits = [num_samples]
-            if decoder.num_samples is not None:  # behind its end, a FLAC decoder stumbles over a tag
-                limits.append(decoder.num_samples - (self._position - self._part_start))
-            if self._on_damage is not None:
-                limits.append(TAKE_BLOCK_SAMPLES)
             try:
-                block = decoder.read(max(0, min(limits)))
+                block = self._decoder().read(self._next_samples(num_samples))
             except DecodingError as error:
                 place = f"decoding fails after sample {self._place()}"
-                self._note(f"is damaged or truncated; {decoder.name} says: {error}: {place}")
+                self._note(f"is damaged or truncated; {self.decoder} says: {error}: {place}")
                 break
             if len(block):
                 self._position += len(block)
                 return block
+            min_samples = self._parts.pop(0).min_samples
+            self._open_part.close()
+            self._current = None
             if self._position - self._part_start < min_samples:
                 self._note(
-                    f"holds at least {min_samples} samples, of which {decoder.name} gives up to sample {self._place()}"
+                    f"holds at least {min_samples} samples, of which {self.decoder} gives up to sample {self._place()}"
                 )
                 break
-            del self._parts[0]
             self._part_start = self._position
         return np.zeros((0, self.num_channels), np.float32)
+
+    def _decoder(self) -> Decoder:
+        if self._current is None:
+            self._current = self._parts[0].open(self._open_part)
+        return self._current
+
+    def _next_samples(self, num_samples: int) -> int:
+        limits = [num_samples]
+        part_samples = self._parts[0].num_samples
+        if part_samples is not None:  # behind its end, a FLAC decoder stumbles over a tag
+            limits.append(max(0, part_samples - (self._position - self._part_start)))
+        if self._on_damage is not None:
+            limits.append(TAKE_BLOCK_SAMPLES)
+        return min(limits)
 
     def _place(self) -> str:
         return f"{self._position} ({self._position / self.sample_rate:.3f} s)"
@@ -165,29 +194,27 @@ def _open_parts(
     on_damage: Callable[[AudioDamage], None] | None,
     stack: contextlib.ExitStack,
 ) -> AudioStream:
-    first, *others = contents.parts
+    part, *others = contents.parts
     try:
-        decoder = _open_part(first, file, num_bytes, stack)
+        first = _open_part(part, file, num_bytes, stack)
     except DecodingError as error:
         file.seek(0)
         unsupported = f"libsndfile cannot read it ({error}), it starts with {file.read(12)!r}"
         if others and not contents.ffmpeg_reads_all:
             raise AudioError(name, f"joins {len(contents.parts)} files, of which {unsupported}") from error
-        decoder = _open_all_with_ffmpeg(source, file, name, unsupported, stack)
-        return AudioStream(name, [(decoder, 0)], contents.problem, on_damage)
-    opened = [(decoder, first.min_samples)]
-    problem = contents.problem or decoder.problem
-    if decoder.problem and on_damage is None:
-        raise AudioError(name, decoder.problem)
-    for part in others:
-        following = _open_joined_part(part, decoder, file, num_bytes, stack)
-        if isinstance(following, str):
-            if on_damage is None:
-                raise AudioError(name, f"{following}; take it apart, or convert it")
-            problem = problem or following
+        first, others = _open_all_with_ffmpeg(source, file, name, unsupported, stack), []
+        part = Part(0, num_bytes)
+    readers = [_PartReader(lambda _: first, first.num_samples, part.min_samples)]
+    problem = contents.problem or first.problem
+    for other in others:
+        reader, other_problem = _joined_part(other, first, file, num_bytes)
+        problem = problem or other_problem
+        if reader is None:
             break
-        opened.append((following, part.min_samples))
-    return AudioStream(name, opened, problem, on_damage)
+        readers.append(reader)
+    if problem and on_damage is None:
+        raise AudioError(name, problem)
+    return AudioStream(name, first, readers, problem, on_damage, stack)
 
 
 def _open_all_with_ffmpeg(
@@ -199,20 +226,20 @@ def _open_all_with_ffmpeg(
         raise AudioError(name, f"is not audio, damaged, or in no supported format: {unsupported}, {error}") from error
 
 
-def _open_joined_part(
-    part: Part, first: Decoder, file: BinaryIO, num_bytes: int, stack: contextlib.ExitStack
-) -> Decoder | str:
-    """Opens a part that goes on where the first one ends, or says why it does not."""
-    try:
-        following = _open_part(part, file, num_bytes, stack)
-    except DecodingError as error:
-        return f"goes on at byte {part.start} with a part that libsndfile cannot read ({error})"
-    if (following.sample_rate, following.num_channels) != (first.sample_rate, first.num_channels):
-        return (
-            f"goes on at byte {part.start} with {following.sample_rate} Hz and {following.num_channels} channel(s), "
-            f"after {first.sample_rate} Hz and {first.num_channels}"
+def _joined_part(part: Part, first: Decoder, file: BinaryIO, num_bytes: int) -> tuple[_PartReader | None, str]:
+    """Looks at a part behind the first one: ``None`` where it cannot be read on; and what is wrong."""
+    with contextlib.ExitStack() as stack:
+        try:
+            found = _open_part(part, file, num_bytes, stack)
+        except DecodingError as error:
+            return None, f"goes on at byte {part.start} with a part that libsndfile cannot read ({error})"
+    if (found.sample_rate, found.num_channels) != (first.sample_rate, first.num_channels):
+        return None, (
+            f"goes on at byte {part.start} with {found.sample_rate} Hz and {found.num_channels} channel(s), after "
+            f"{first.sample_rate} Hz and {first.num_channels}; take it apart, or convert it"
         )
-    return following
+    reopen = functools.partial(_open_part, part, file, num_bytes)
+    return _PartReader(reopen, found.num_samples, part.min_samples), found.problem
 
 
 def _open_part(part: Part, file: BinaryIO, num_bytes: int, stack: contextlib.ExitStack) -> Decoder:
@@ -223,4 +250,9 @@ def _open_part(part: Part, file: BinaryIO, num_bytes: int, stack: contextlib.Exi
         decoder = open_with_libsndfile(FileView(file, part.start, part.end, part.prefix), stack)
     if not part.has_length:
         decoder.num_samples = None
+    elif decoder.num_samples is not None and decoder.num_samples < part.announced_samples:
+        decoder.problem = (
+            f"is damaged: its header announces {part.announced_samples} samples or more, of which {decoder.name} finds "
+            f"{decoder.num_samples}"
+        )
     return decoder

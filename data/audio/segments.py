@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .sources import AudioError
 
 ROUNDING_SAMPLES = 1  # how far a segment may reach past the end: seconds are rounded where they are written
+MOST_SECONDS = 1e12  # far beyond any recording, and within the range of every number that is made of it
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class Segment:
             )
 
     def first_sample(self, sample_rate: int) -> int:
-        return round(self.offset * sample_rate)
+        return round(min(self.offset, MOST_SECONDS) * sample_rate)
 
     def end_sample(self, sample_rate: int) -> int | None:
         """One past the last sample; ``None``: the end of the recording, wherever that is."""
         if self.duration is None:
             return None
-        return self.first_sample(sample_rate) + max(1, round(self.duration * sample_rate))
+        return self.first_sample(sample_rate) + max(1, round(min(self.duration, MOST_SECONDS) * sample_rate))
 
     def num_samples(self, in_recording: int, sample_rate: int, name: str) -> int:
         """How many samples the segment has.

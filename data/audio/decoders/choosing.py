@@ -55,14 +55,13 @@ def open_with_ffmpeg(source: AudioSource, file: BinaryIO, stack: contextlib.Exit
 def available_decoders() -> dict[str, str]:
     """What reads recordings on this machine: decoder → version or place and what it reads, or how to get it."""
     program = shutil.which("ffmpeg")
-    pyav = importlib.util.find_spec("av") is not None
-    order = "reads what libsndfile cannot (M4A, WebM, WMA, Speex)"
+    has_pyav = importlib.util.find_spec("av") is not None
+    others = "reads what libsndfile cannot (M4A, WebM, WMA, Speex, G.722)"
+    install_pyav = "not installed: pip install 'audiollm[av]'"
     return {
-        "libsndfile": f"{soundfile.__libsndfile_version__}: reads WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF, CAF, AU, W64",
-        "ffmpeg": f"{program}: {order}" if program else f"not found: {order}; install it with your package manager",
-        "PyAV": f"{version('av')}: {order} where there is no ffmpeg program"
-        if pyav
-        else f"not installed: {order}: pip install 'audiollm[av]'",
+        "libsndfile": f"{soundfile.__libsndfile_version__}; reads WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF, CAF, AU, W64",
+        "ffmpeg": f"{program or 'not found: install it with your package manager'}; {others}",
+        "PyAV": f"{version('av') if has_pyav else install_pyav}; {others}, where there is no ffmpeg program",
     }
 
 

@@ -16,7 +16,7 @@ from audiollm.data.audio.sources import FileView
 from .base import Decoder, DecodingError
 
 UNKNOWN_FRAMES = 2**62  # libsndfile's "unknown" is the largest integer
-# Encodings in which every sample has its place, so that libsndfile seeks exactly and without state.
+# Encodings in which every sample has its place or its number (FLAC), so that libsndfile seeks exactly.
 SEEKABLE_SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # Rare formats, which are not gone over before they are opened.
 FORMATS_CHECKED_BY_LOG = ("VOC", "AVR", "MPC2K", "WVE", "SDS", "MAT4", "MAT5")
@@ -64,13 +64,14 @@ def open_with_libsndfile(file: BinaryIO | FileView, stack: contextlib.ExitStack)
         except soundfile.LibsndfileError as error:
             raise DecodingError(_cleaned(error)) from error
 
-    can_seek = reader.format != "FLAC" and reader.subtype.startswith(SEEKABLE_SUBTYPES)
+    num_samples = reader.frames if 0 <= reader.frames < UNKNOWN_FRAMES else None
+    can_seek = num_samples is not None and reader.subtype.startswith(SEEKABLE_SUBTYPES)
     return Decoder(
         name="libsndfile",
         format=f"{reader.format} {reader.subtype}",
         sample_rate=reader.samplerate,
         num_channels=reader.channels,
-        num_samples=reader.frames if 0 <= reader.frames < UNKNOWN_FRAMES else None,
+        num_samples=num_samples,
         read=read,
         problem=_what_the_log_says(reader) if reader.format in FORMATS_CHECKED_BY_LOG else "",
         seek=seek if can_seek else None,

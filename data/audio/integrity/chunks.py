@@ -17,6 +17,7 @@ from .tags import skip_tags
 UNKNOWN_SIZE_32 = 0x7FFFF000
 MAX_SIZE_32 = 0xFFFFFFFF
 MAX_CHUNKS = 4096  # a file with more chunks than that is not one that a recorder wrote
+PCM_FORMAT_TAGS = (1, 3, 6, 7, 0xFFFE)  # integers, floats, A-law, mu-law, and any of them with a longer description
 MPEG_FORMAT_TAGS = (0x50, 0x55)
 
 
@@ -76,6 +77,8 @@ class _Walk:
         self._file, self._start, self._end = file, start, num_bytes
         self._wide_size: int | None = None  # of the samples, from a "ds64" chunk
         self._format_tag = 0
+        self._announced_samples = 0  # where a chunk of its own tells
+        self._contradiction = ""
 
     def extent(self) -> Extent:
         position = self._start + self._layout.first_chunk
@@ -87,11 +90,28 @@ class _Walk:
                 return self._measured(chunk)
             if chunk.id == b"ds64" and self._has_wide_sizes:
                 (self._wide_size,) = struct.unpack("<8xQ", read_at(self._file, chunk.start, 16).ljust(16, b"\0"))
-            if chunk.id == b"fmt ":
-                self._format_tag = int.from_bytes(read_at(self._file, chunk.start, 2), "little")
+            self._read_description(chunk)
             position = self._behind(chunk)
         # No chunk of samples: libsndfile says so, or finds its way where a writer forgot a padding byte.
         return Extent(self._end, [Part(self._start, self._end)])
+
+    def _read_description(self, chunk: _Chunk) -> None:
+        """Takes from a chunk in front of the samples what it says of them."""
+        if chunk.id[:4] == b"fmt " and self._layout.size_format in ("<I", "<Q"):
+            fields = read_at(self._file, chunk.start, 16).ljust(16, b"\0")
+            self._format_tag, channels, rate, bytes_per_second, frame_bytes, bits = struct.unpack("<HHIIHH", fields)
+            agree = frame_bytes and frame_bytes * rate == bytes_per_second  # two words against one
+            sample_bytes, rest = divmod(frame_bytes, max(1, channels))
+            if self._format_tag in PCM_FORMAT_TAGS and agree and (rest or 8 * sample_bytes < bits):
+                self._contradiction = (
+                    f"is damaged: its header speaks of {channels} channels of {bits} bits, and of {frame_bytes} bytes "
+                    "for all of them"
+                )
+        elif chunk.id == b"COMM":
+            self._announced_samples = int.from_bytes(read_at(self._file, chunk.start + 2, 4), "big")
+        elif chunk.id == b"pakt":
+            samples = int.from_bytes(read_at(self._file, chunk.start + 8, 8), "big", signed=True)
+            self._announced_samples = samples
 
     def _chunk(self, position: int) -> _Chunk | None:
         """The header at a place; ``None`` if there is none, or one that makes no sense."""
@@ -127,16 +147,16 @@ class _Walk:
             return self._unfinished(audio)
         end = audio.start + body
         if body > present:
-            part = Part(self._start, self._end)
             return Extent(
                 self._end,
-                [part],
+                [Part(audio.start, self._end, self._header_with(audio, present))],
                 f"is truncated: its header promises audio up to byte {end}, but the file ends at {self._end}",
             )
         if self._format_tag in MPEG_FORMAT_TAGS:
             return self._mpeg_inside(audio.start, end)
         chunks_end, behind, problem = self._end_of_chunks(audio._replace(end=end))
-        return Extent(behind, [Part(self._start, chunks_end)], problem)
+        part = Part(self._start, chunks_end, announced_samples=self._announced_samples)
+        return Extent(behind, [part], self._contradiction or problem)
 
     def _of_unknown_length(self, audio: _Chunk) -> Extent:
         """Written to a pipe: samples to the end of the file, or to where the next one begins."""

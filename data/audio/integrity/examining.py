@@ -65,6 +65,8 @@ def examine(file: BinaryIO, num_bytes: int) -> Contents:
             break
     if last is None:
         contents.parts = [Part(0, num_bytes)]
+    elif not contents.parts:
+        contents.refusal = contents.problem or "holds no sound"
     elif begin < num_bytes and not last.is_told_from_junk:
         contents.problem = contents.problem or (
             f"holds {num_bytes - begin} bytes behind the end of its audio, from byte {begin} on, which may be sound: "

@@ -48,8 +48,8 @@ def measure_flac(file: BinaryIO, start: int, num_bytes: int) -> Extent:
     """
     info = read_at(file, start + 8, STREAMINFO_BYTES)
     frames_start = _end_of_metadata(file, start, num_bytes)
-    following = [next(occurrences(file, beginning, frames_start, num_bytes), num_bytes) for beginning in BEGINNINGS]
-    end = min(following)
+    marks = occurrences(file, MAGIC, frames_start, num_bytes)
+    end = next((mark for mark in marks if read_at(file, mark, len(BEGINNINGS[0])) in BEGINNINGS), num_bytes)
     problem = ""
     total = int.from_bytes(info[13:18], "big") & (1 << 36) - 1
     audio_end = end if total else _without_tags_behind(file, frames_start, end)

@@ -209,15 +209,17 @@ def _part_of(file: BinaryIO, run: _Run) -> tuple[Part, str]:
     if announced is None:
         return _with_header_of_ours(file, run, run.start), ""
     num_frames = run.num_frames - 1
-    if announced.num_frames > num_frames + 1:
+    counts_itself = announced.num_frames == num_frames + 1 and announced.num_bytes <= run.end - run.start
+    if announced.num_frames > num_frames and not counts_itself:
         samples, there = announced.num_samples(first), announced.num_samples(first, num_frames)
         return Part(run.start, run.end, EMPTY_TAG, has_length=False), (
             f"is truncated: its header promises {samples} samples but they end after sample {there} "
             f"({there / first.sample_rate:.3f} s)"
         )
     if announced.num_frames == num_frames and announced.is_xing:
-        return Part(run.start, run.end, EMPTY_TAG, min_samples=_min_samples(run)), ""
-    if announced.num_frames == num_frames + 1 and announced.is_xing:  # an encoder that counts the header too
+        samples = announced.num_samples(first) - 2 * first.num_samples  # decoders differ in what they leave out
+        return Part(run.start, run.end, EMPTY_TAG, announced_samples=samples, min_samples=_min_samples(run)), ""
+    if counts_itself and announced.is_xing:
         return Part(run.start, run.end, EMPTY_TAG, has_length=False, min_samples=_min_samples(run)), ""
     return _with_header_of_ours(file, run, run.start + first.num_bytes), ""
 
@@ -227,6 +229,7 @@ class _Announced:
     """What a length header says."""
 
     num_frames: int
+    num_bytes: int  # of all frames, itself included; 0: it does not say
     is_xing: bool
     delay: int = 0  # samples that the encoder put in front
     padding: int = 0  # and behind
@@ -243,11 +246,12 @@ def _announced(head: bytes, frame: Frame) -> _Announced | None:
     if fields.startswith((b"Xing", b"Info")):
         flags = int.from_bytes(fields[4:8], "big")
         num_frames = int.from_bytes(fields[8:12], "big") if flags & 1 else 0
+        num_bytes = int.from_bytes(fields[12:16], "big") if flags & 3 == 3 else 0
         encoder = 8 + 4 * bool(flags & 1) + 4 * bool(flags & 2) + 100 * bool(flags & 4) + 4 * bool(flags & 8)
         delays = int.from_bytes(fields[encoder + 21 : encoder + 24], "big")
-        return _Announced(num_frames, True, delays >> 12, delays & 0xFFF)
+        return _Announced(num_frames, num_bytes, True, delays >> 12, delays & 0xFFF)
     if head[36:40] == b"VBRI":
-        return _Announced(int.from_bytes(head[50:54], "big"), False)
+        return _Announced(int.from_bytes(head[50:54], "big"), int.from_bytes(head[46:50], "big"), False)
     return None
 
 
@@ -263,7 +267,7 @@ def _with_header_of_ours(file: BinaryIO, run: _Run, start: int) -> Part:
     num_frames = min((run.end - start) // MIN_FRAME_BYTES + 1, 0xFFFFFFFF)
     fields = b"Xing" + struct.pack(">II", 1, num_frames)
     header = bytes([0xFF, second | 1, third, fourth]) + bytes(frame.side_info_bytes) + fields
-    return Part(start, run.end, EMPTY_TAG + header.ljust(frame.num_bytes, b"\0"), False, _min_samples(run))
+    return Part(start, run.end, EMPTY_TAG + header.ljust(frame.num_bytes, b"\0"), False, min_samples=_min_samples(run))
 
 
 def _min_samples(run: _Run) -> int:

@@ -69,8 +69,11 @@ def test_doctor_reports_every_requirement(capsys: pytest.CaptureFixture[str]) ->
     assert report["required"]["torch"] == torch.__version__
     assert "cpu" in report["devices"]
     assert report["missing"] == []
+    assert sorted(report["decoders"]) == ["PyAV", "ffmpeg", "libsndfile"]
     main(["doctor"])
-    assert "torch" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "torch" in shown
+    assert "libsndfile" in shown
 
 
 def test_doctor_says_how_to_get_what_is_missing(
@@ -82,6 +85,7 @@ def test_doctor_says_how_to_get_what_is_missing(
     assert stopped.value.code == 1
     report = json.loads(capsys.readouterr().out)
     assert report["missing"] == ["nosuchpackage is required: pip install nosuchpackage"]
+    assert "decoders" not in report
     assert report["optional"]["alsonone"] == "not installed: pip install 'audiollm[serve]'"
 
 

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from audiollm.data.audio import AudioError, load_audio, probe_audio
+from audiollm.data.audio import AudioDamage, AudioError, load_audio, probe_audio
 
 from .recordings import FORMATS, LENGTH_NOT_TOLD, damaged, encoded, noise, recording
 
@@ -27,6 +27,7 @@ def outcome(content: bytes, whole: np.ndarray) -> str:
     try:
         samples = load_audio(content)[0].numpy()
     except AudioError:
+        _take(content)
         return "refused"
     assert probe_audio(content).num_samples == len(samples)
     assert np.isfinite(samples).all()
@@ -34,6 +35,17 @@ def outcome(content: bytes, whole: np.ndarray) -> str:
         return "equal"
     is_whole = len(samples) > len(whole) and np.array_equal(samples[: len(whole)], whole)
     return "equal, and more behind" if is_whole else "other sound"
+
+
+def _take(content: bytes) -> None:
+    damages: list[AudioDamage] = []
+    try:
+        waveform, sample_rate = load_audio(content, on_damaged=damages.append)
+    except AudioError:
+        return
+    (damage,) = damages
+    assert damage.reason
+    assert damage.seconds_read == len(waveform) / sample_rate
 
 
 def test_damaged_files_of_every_format_give_samples_or_an_audio_error(monkeypatch):

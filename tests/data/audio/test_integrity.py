@@ -188,6 +188,21 @@ def test_mp3_in_a_wav_file_is_whole(num_channels):
         load_audio(content[:-3000])
 
 
+@pytest.mark.parametrize("kind", ["WAV", "WAV float", "WAV mu-law", "WAVEX", "W64", "AIFF", "CAF ALAC"])
+def test_headers_that_contradict_themselves_are_refused(kind):
+    content = bytearray(recording(kind))
+    if kind == "AIFF":
+        content[content.index(b"COMM") + 9] = 6  # channels
+    elif kind == "CAF ALAC":
+        place = content.index(b"pakt") + 12 + 8 + 6  # samples in all: 16 bits more of them
+        content[place : place + 2] = b"\x7f\xff"
+    else:
+        content[content.index(b"fmt ") + (26 if kind == "W64" else 10)] = 6
+    for read in (load_audio, probe_audio):
+        with pytest.raises(AudioError, match="is damaged: its header"):
+            read(bytes(content))
+
+
 # --- MP3 --------------------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +213,13 @@ def test_a_length_header_that_says_too_little_loses_nothing():
     assert 0 <= len(load_audio(bytes(content))[0]) - 40_000 < 3000
     content[mark : mark + 4] = b"VBRI"  # at another place than such a header has: no header at all
     assert 0 <= len(load_audio(bytes(content))[0]) - 40_000 < 3600
+
+
+def test_a_length_header_that_the_decoder_takes_for_sound_is_told_of():
+    content = bytearray(encoded(noise(9000), format="MP3"))
+    content[9] = 0x80  # in front of its mark only zeros may stand
+    with pytest.raises(AudioError, match=r"its header announces \d+ samples or more, of which libsndfile finds \d+"):
+        load_audio(bytes(content))
 
 
 def test_bytes_between_frames_that_are_none_are_told_of():

@@ -21,7 +21,8 @@ from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import load_audio, probe_audio, stream_audio
 from audiollm.data.audio.waveforms import resample, waveform_from_array
 
-RATE = 16_000
+from .recordings import RATE, encoded, noise
+
 LOSSLESS = [
     ("WAV", "PCM_16", 2**-15),
     ("WAV", "PCM_24", 2**-23),
@@ -40,18 +41,6 @@ LOSSLESS = [
 LOSSY = [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"), ("WAV", "ULAW"), ("WAV", "IMA_ADPCM")]
 # Formats whose header tells where the audio ends, so that no cut goes unnoticed.
 SELF_DESCRIBING = ["WAV", "FLAC", "AIFF", "CAF", "AU", "W64", "RF64", "OGG"]
-
-
-def noise(num_samples: int, num_channels: int = 1, seed: int = 0) -> np.ndarray:
-    generator = np.random.default_rng(seed)
-    samples = 0.25 * generator.standard_normal((num_samples, num_channels))
-    return samples.clip(-0.99, 0.99).astype(np.float32)
-
-
-def encoded(samples: np.ndarray, sample_rate: int = RATE, format: str = "WAV", subtype: str | None = None) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, sample_rate, format=format, subtype=subtype)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(("format", "subtype", "step"), LOSSLESS)
