@@ -14,7 +14,7 @@ from audiollm.data.conversation.types import AudioPart, Conversation, Message
 
 ChatMessage = Mapping[str, Any] | Message
 Chat = Conversation | Sequence[ChatMessage]
-AudioSource = str | os.PathLike[str] | bytes | np.ndarray | Tensor | Sequence[int]
+AudioSource = str | os.PathLike[str] | bytes | np.ndarray | Tensor | Sequence[int] | AudioPart
 
 
 def is_batch_of_chats(conversation: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from collections.abc import Sequence
+from typing import Literal
 
 from .console import Dtype, load_audio_llm, write_line
 
@@ -14,6 +15,7 @@ def transcribe(
     model: str = "mini",
     prompt: str | None = None,
     max_new_tokens: int = 256,
+    mono: Literal["first", "mean"] = "first",
     dtype: Dtype = "float32",
     device: str | None = None,
     skip_bad: bool = False,
@@ -26,6 +28,7 @@ def transcribe(
         model: Audio-LLM folder or Hub id; the small embedded one if not given.
         prompt: ask this instead of the standard transcription instruction.
         max_new_tokens: longest answer, in tokens.
+        mono: which waveform of a multi-channel file is heard: the first channel, or the mean of all.
         dtype: precision of the LLM.
         device: torch device; the first GPU when there is one.
         skip_bad: report unreadable or too long recordings and go on, instead of stopping at the first.
@@ -34,7 +37,7 @@ def transcribe(
     from audiollm.prompts import instruction
 
     llm = load_audio_llm(model, dtype, device)
-    _ask_about(llm, audio, prompt or instruction("transcribe"), max_new_tokens, skip_bad, json, "transcribed")
+    _ask_about(llm, audio, prompt or instruction("transcribe"), max_new_tokens, mono, skip_bad, json, "transcribed")
 
 
 def describe(
@@ -43,6 +46,7 @@ def describe(
     question: str | None = None,
     model: str = "mini",
     max_new_tokens: int = 256,
+    mono: Literal["first", "mean"] = "first",
     dtype: Dtype = "float32",
     device: str | None = None,
     skip_bad: bool = False,
@@ -55,6 +59,7 @@ def describe(
         question: ask this instead of for a description, such as "Is the speaker a man or a woman?".
         model: Audio-LLM folder or Hub id; the small embedded one if not given.
         max_new_tokens: longest answer, in tokens.
+        mono: which waveform of a multi-channel file is heard: the first channel, or the mean of all.
         dtype: precision of the LLM.
         device: torch device; the first GPU when there is one.
         skip_bad: report unreadable or too long recordings and go on, instead of stopping at the first.
@@ -63,11 +68,18 @@ def describe(
     from audiollm.prompts import instruction
 
     llm = load_audio_llm(model, dtype, device)
-    _ask_about(llm, audio, question or instruction("describe"), max_new_tokens, skip_bad, json, "described")
+    _ask_about(llm, audio, question or instruction("describe"), max_new_tokens, mono, skip_bad, json, "described")
 
 
 def _ask_about(
-    llm: object, audio: Sequence[str], question: str, max_new_tokens: int, skip_bad: bool, as_json: bool, done: str
+    llm: object,
+    audio: Sequence[str],
+    question: str,
+    max_new_tokens: int,
+    mono: Literal["first", "mean"],
+    skip_bad: bool,
+    as_json: bool,
+    done: str,
 ) -> None:
     """Asks the same of every recording and writes the answers, one line each.
 
@@ -78,6 +90,7 @@ def _ask_about(
     from rich.progress import track
 
     from audiollm.data.audio.opening import AudioError
+    from audiollm.data.conversation.types import AudioPart
     from audiollm.generation.request import ContextError
     from audiollm.modeling import AudioLLM
 
@@ -85,7 +98,8 @@ def _ask_about(
     num_bad = 0
     for path in track(audio, description="listening", disable=as_json or len(audio) == 1, transient=True):
         try:
-            answer = llm.ask(path, question, max_new_tokens=max_new_tokens)
+            source = path if mono == "first" else AudioPart(path=path, mono=mono)
+            answer = llm.ask(source, question, max_new_tokens=max_new_tokens)
         except (AudioError, ContextError) as error:
             if not skip_bad:
                 raise error if isinstance(error, AudioError) else ValueError(f"{path}: {error}") from error
