@@ -116,7 +116,7 @@ class _RecordParser:
         keys = [key for key, value in present.items() if key not in RECORD_KEYS and _is_recording(key, value)]
         if marks > num_heard and keys:
             self._log.note(keys[0], f"is read by nothing; give a list as audios, one for each {AUDIO_PLACEHOLDER}")
-        elif marks > num_heard:
+        elif marks > num_heard and self._for_training:  # else somebody may be asking about HTML
             reason = f"say {AUDIO_PLACEHOLDER} {marks} times, but the record has {num_heard} recordings"
             self._log.note("messages", f"{reason}; give a list as audios, one for each")
         elif keys and not num_heard:

@@ -125,7 +125,8 @@ def test_every_record_is_done_or_rejected_and_the_done_ones_are_as_if_alone(corp
     rejected = read_lines_of(tmp_path / "codes.jsonl.rejected.jsonl")
     assert (report.records, report.skipped) == (len(done), len(rejected))
     assert len(done) + len(rejected) == num_records
-    assert len(done) > 100 and len(rejected) > 100
+    assert len(done) > 100
+    assert len(rejected) > 100
     assert all(str(path) in entry["source"] and entry["reason"] for entry in rejected)
     # What is left when the bad ones are gone gives the same output.
     bad = {entry["index"] for entry in rejected}
@@ -159,17 +160,19 @@ def test_checks_and_reading_for_training_name_the_record(corpus):
     )
     named = {problem.where for problem in problems}
     assert all(place.startswith(f"{path}:") for place in named)
+    places = []
     for index in range(num_records):
         try:
             conversation = conversations[index]
         except ConversationError as error:
-            assert error.where == conversations.manifest.where(index) and error.where in named
+            places.append((error.where, conversations.manifest.where(index)))
             continue
         for part in conversation.audio_parts:
             try:
                 part.codes or part.load()
             except AudioError as error:
-                assert error.source.startswith(conversation.where)
+                places.append((error.source[: len(conversation.where)], conversation.where))
+    assert all(told == meant for told, meant in places)
 
 
 def test_a_record_that_parquet_cannot_hold_is_rejected_alone(tmp_path):
@@ -213,7 +216,8 @@ def test_segments_of_clips_are_all_that_is_encoded_and_keep_their_place(tmp_path
     assert [len(one["codes"]) for one in (cut, whole, end)] == [25, 50, 13]
     assert cut["codes"] == expected(tmp_path / GOOD, 8000, 24_000)
     assert (cut["offset"], cut["duration"], cut["num_samples"]) == (0.5, 1.0, 16_000)
-    assert end["offset"] == 1.5 and report.skipped == 1
+    assert end["offset"] == 1.5
+    assert report.skipped == 1
 
 
 def expected(path, start, stop):
