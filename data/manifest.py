@@ -13,7 +13,7 @@ import os
 from abc import abstractmethod
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -24,6 +24,7 @@ from .files.hashing import file_sha256
 PARQUET_MAGIC = b"PAR1"
 GZIP_MAGIC = b"\x1f\x8b"
 MANIFEST_SUFFIXES = (".jsonl", ".ndjson", ".parquet")
+MAX_DEPTH = 100  # levels of brackets in a record
 FINGERPRINT_ROWS = 1000  # rows hashed at a time
 
 
@@ -132,7 +133,7 @@ class JsonLines(Manifest):
             text = line.decode("utf-8-sig").strip()  # -sig: editors of Windows put a byte order mark before UTF-8
             if self._plain_paths and not text.startswith(("{", "[", '"')):
                 return text
-            return json.loads(text)
+            return _of_bounded_depth(json.loads(text), text)
         except UnicodeDecodeError as error:
             raise RecordError(self.where(index), f"is not UTF-8 text (byte {error.start}: {error.reason})") from error
         except json.JSONDecodeError as error:
@@ -141,6 +142,27 @@ class JsonLines(Manifest):
             raise RecordError(self.where(index), "is not a record: brackets are nested too deeply") from error
         except ValueError as error:  # a number of more digits than Python reads
             raise RecordError(self.where(index), f"is not a record: {error}") from error
+
+
+def _of_bounded_depth(value: Any, text: str) -> Any:
+    """Returns the value of a JSON text if programs can walk through it that call themselves for every level.
+
+    Raises:
+        RecursionError: it is nested deeper than any record.
+    """
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        level = [value]
+        for _ in range(MAX_DEPTH):
+            inner = (item.values() if isinstance(item, dict) else item for item in level)
+            level = [item for items in inner if not isinstance(items, str) for item in _containers(items)]
+            if not level:
+                return value
+        raise RecursionError
+    return value
+
+
+def _containers(items: Any) -> list[Any]:
+    return [item for item in items if isinstance(item, (dict, list))] if isinstance(items, Iterable) else []
 
 
 class Records(Manifest):
@@ -338,6 +360,10 @@ def _open_json_array(path: str, folder: str) -> Manifest:
         raise RecordError(f"{path}:{error.lineno}", f"is not JSON: {error.msg} at column {error.colno}") from error
     except UnicodeDecodeError as error:
         raise RecordError(path, f"is not UTF-8 text (byte {error.start}: {error.reason})") from error
+    except RecursionError as error:
+        raise RecordError(path, "holds brackets that are nested too deeply") from error
+    except ValueError as error:  # a number of more digits than Python reads
+        raise RecordError(path, f"cannot be read: {error}") from error
     return Records(records, path, folder)
 
 

@@ -14,7 +14,7 @@ from audiollm.data.files.atomic import sync_folder
 from audiollm.data.files.json_document import write_json
 from audiollm.data.files.json_lines import json_line, read_finished_lines, refuse_other_run
 from audiollm.data.files.lock import locked_file
-from audiollm.data.files.parquet import write_parquet
+from audiollm.data.files.parquet import check_parquet_values, write_parquet
 
 from .manifest import RecordError
 
@@ -38,6 +38,10 @@ class OutputReport(Protocol):
 
 
 _ReportT = TypeVar("_ReportT", bound=OutputReport)
+
+
+class UnwritableRecordError(ValueError):
+    """A record that the output cannot hold; nothing of it was written."""
 
 
 class PartialOutput:
@@ -115,8 +119,19 @@ class PartialOutput:
         return kept
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Adds a record that is done."""
-        self._file.write(_line(record))
+        """Adds a record that is done.
+
+        Raises:
+            UnwritableRecordError: the output cannot hold it.
+        """
+        try:
+            line = _line(record)
+            if self._output.suffix == ".parquet":
+                check_parquet_values(record)
+        except (TypeError, ValueError, RecursionError) as error:
+            reason = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise UnwritableRecordError(f"cannot be written: {reason}") from error
+        self._file.write(line)
         self._file.flush()
 
     def reject(
@@ -153,7 +168,7 @@ class PartialOutput:
             self._file.seek(0)
             try:
                 write_parquet(self._file, self._output)
-            except (TypeError, ValueError) as error:  # what pyarrow raises for a column of several types
+            except (TypeError, ValueError, OverflowError) as error:  # what pyarrow raises for a column of several types
                 fix = f"all is done, as JSONL, in {self._path}: rename that to .jsonl"
                 raise ValueError(f"{self._output} cannot hold these records ({error}); {fix}") from error
             self._path.unlink()

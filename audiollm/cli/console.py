@@ -33,7 +33,9 @@ def load_audio_llm(path_or_id: str, dtype: str, device: str | None) -> Any:
 
 
 def write_line(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    """Writes a line; what the terminal cannot show, such as bytes of a file name, is escaped as JSON does it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def show_token_table(rows: Sequence[Any], *, total: int, record_id: str) -> None:

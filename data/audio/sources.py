@@ -8,6 +8,10 @@ import os
 import stat
 from typing import Any, BinaryIO
 
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".w64"),
+    *(".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka", ".amr", ".ac3", ".sph"),
+)
 AudioSource = str | os.PathLike[str] | bytes | BinaryIO
 
 

@@ -18,21 +18,20 @@ from .problems import ConversationError, ProblemLog, kind_of
 from .types import AudioPart
 
 AUDIO_KEYS = (
-    "type",
-    "audio",
-    "path",
-    "url",
-    "bytes",
-    "array",
-    "sampling_rate",
-    "codes",
-    "audio_tokenizer",
-    "offset",
-    "duration",
+    *("type", "audio", "path", "url", "bytes", "array", "sampling_rate", "codes", "audio_tokenizer"),
+    *("offset", "duration"),
 )
 SEGMENT_KEYS = ("offset", "duration")
 MOST_SECONDS = 1e9  # more than thirty years
-DATASETS_AUDIO_KEYS = ("array", "bytes", "path", "sampling_rate")  # of a datasets.Audio value
+DATASETS_AUDIO_KEYS = (
+    "array",
+    "bytes",
+    "path",
+    "sampling_rate",
+    "offset",
+    "duration",
+)  # of datasets.Audio, cut
+CLIP_AUDIO_KEYS = ("audio", "audio_filepath", "path", "bytes")  # of a clip record; the first that is there counts
 
 
 def parse_audio_part(value: Any, *, where: str = "", base_dir: str | os.PathLike[str] | None = None) -> AudioPart:
@@ -58,7 +57,9 @@ def parse_audio_part(value: Any, *, where: str = "", base_dir: str | os.PathLike
 
 
 def clip_part(record: Any, where: str, base_dir: str | None) -> AudioPart:
-    """Finds the audio of a clip record: ``{"audio": …}``, ``{"path": …}`` or a bare path.
+    """Finds the audio of a clip record: ``{"audio": …}``, ``{"path": …}``, ``{"audio_filepath": …}`` or a bare path.
+
+    ``offset`` and ``duration`` (seconds) beside it name a part of the recording.
 
     Raises:
         RecordError: if it is none; the message names the place.
@@ -66,11 +67,12 @@ def clip_part(record: Any, where: str, base_dir: str | None) -> AudioPart:
     if isinstance(record, str):
         value: Any = record
     elif isinstance(record, Mapping):
-        keys = [key for key in ("audio", "path", "bytes") if record.get(key) is not None]
+        keys = [key for key in CLIP_AUDIO_KEYS if record.get(key) is not None]
         if not keys:
             found = ", ".join(map(str, list(record)[:10])) or "nothing"
             raise RecordError(where, f"has neither messages nor audio; it has {found}")
-        value = record["audio"] if "audio" in keys else {key: record[key] for key in keys}
+        is_value = keys[0] in ("audio", "audio_filepath")
+        value = record[keys[0]] if is_value else {key: record[key] for key in keys}
         return with_segment(parse_audio_part(value, where=where, base_dir=base_dir), record, where)
     else:
         raise RecordError(where, f"a record is an object or a path, not a {type(record).__name__}")
@@ -90,10 +92,10 @@ def with_segment(part: AudioPart, record: Mapping[str, Any], where: str) -> Audi
         raise RecordError(where, f"{log.problems[0].field}: {log.problems[0].reason}")
     if not segment:
         return part
-    if part.path is None and part.bytes is None:
-        if set(segment) == {"duration"}:  # what data sets say of samples that they hold whole
+    if part.codes is not None:
+        if set(segment) == {"duration"}:  # says how long the codes last
             return part
-        raise RecordError(where, f"{next(iter(segment))}: cuts a file of audio; here are samples or codes")
+        raise RecordError(where, "offset: cuts a recording; here are codes")
     if part.cut:
         raise RecordError(where, "offset and duration stand in the record and in its audio: say them once")
     return dataclasses.replace(part, **segment)
@@ -149,18 +151,23 @@ class AudioPartParser:
             self._log.note(f"{at}.audio_tokenizer", f"says what made codes; here is {kind}")
         where = f"{self._log.where}: {at}" if self._log.where else at
         segment = _segment({key: values[key] for key in SEGMENT_KEYS if key in values}, at, self._log)
-        if segment and kind not in ("path", "bytes"):
-            self._log.note(f"{at}.{next(iter(segment))}", f"cuts a file of audio; here is {kind}")
-        if kind in ("path", "bytes"):
-            read = self._path if kind == "path" else self._bytes
-            part_read = read(values[kind], f"{at}.{kind}", where)
+        if segment and kind == "codes":
+            self._log.note(f"{at}.{next(iter(segment))}", "cuts a recording; here are codes")
+            return None
+        if kind != "codes":
+            part_read = self._recording(kind, values, at, where)
             return None if part_read is None else dataclasses.replace(part_read, **segment)
-        if kind == "codes":
-            made_by = values.get("audio_tokenizer", self._made_by)
-            if made_by is not None and not isinstance(made_by, str):
-                self._log.note(f"{at}.audio_tokenizer", f"must be a fingerprint (a string), not {kind_of(made_by)}")
-                return None
-            return self._codes(values["codes"], made_by, f"{at}.codes", where)
+        made_by = values.get("audio_tokenizer", self._made_by)
+        if made_by is not None and not isinstance(made_by, str):
+            self._log.note(f"{at}.audio_tokenizer", f"must be a fingerprint (a string), not {kind_of(made_by)}")
+            return None
+        return self._codes(values["codes"], made_by, f"{at}.codes", where)
+
+    def _recording(self, kind: str, values: Mapping[str, Any], at: str, where: str) -> AudioPart | None:
+        if kind == "path":
+            return self._path(values["path"], f"{at}.path", where)
+        if kind == "bytes":
+            return self._bytes(values["bytes"], f"{at}.bytes", where)
         return self._array(values["array"], values.get("sampling_rate"), at, where)
 
     def _values(self, part: Mapping[str, Any], at: str) -> dict[str, Any]:

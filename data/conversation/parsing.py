@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from audiollm.data.audio.sources import AUDIO_SUFFIXES
+
 from .audio_parts import AudioPartParser
 from .problems import ConversationError, Problem, ProblemLog, kind_of
 from .types import ROLES, AudioPart, Conversation, Message, TextPart
@@ -108,12 +110,16 @@ class _RecordParser:
         return Conversation(str(identifier), messages, task, tools, metadata, self._log.where)
 
     def _note_unheard(self, present: Mapping[str, Any]) -> None:
-        """A text that marks the place of a recording, with the recording under a key that nothing reads."""
-        marked = any(AUDIO_PLACEHOLDER in text for _, text in _texts(present["messages"], ""))
-        keys = [key for key in RECORDING_KEYS if key in present]
-        if marked and keys:
+        """Notes places of recordings in the text, and recordings under keys that nothing reads, if nothing is heard."""
+        marks = sum(text.count(AUDIO_PLACEHOLDER) for _, text in _texts(present["messages"], ""))
+        num_heard = sum(map(_num_audio_parts, _listed_mappings(present["messages"])))
+        keys = [key for key, value in present.items() if key not in RECORD_KEYS and _is_recording(key, value)]
+        if marks > num_heard and keys:
             self._log.note(keys[0], f"is read by nothing; give a list as audios, one for each {AUDIO_PLACEHOLDER}")
-        elif keys and not any(_holds_audio(message) for message in _listed_mappings(present["messages"])):
+        elif marks > num_heard and self._for_training:  # else somebody may be asking about HTML
+            reason = f"say {AUDIO_PLACEHOLDER} {marks} times, but the record has {num_heard} recordings"
+            self._log.note("messages", f"{reason}; give a list as audios, one for each")
+        elif keys and not num_heard:
             self._log.note(keys[0], "looks like a recording, which nothing would hear; make it an audio part")
 
     def _messages(self, value: Any, audios: Any) -> list[Message]:
@@ -243,8 +249,17 @@ def _listed_mappings(value: Any) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, (list, tuple)) else []
 
 
-def _holds_audio(message: Mapping[str, Any]) -> bool:
-    return any(part.get("type") == "audio" for part in _listed_mappings(message.get("content")))
+def _num_audio_parts(message: Mapping[str, Any]) -> int:
+    return sum(part.get("type") == "audio" for part in _listed_mappings(message.get("content")))
+
+
+def _is_recording(key: str, value: Any) -> bool:
+    """Whether a value that nothing reads looks like a recording, by its key or by itself."""
+    if isinstance(value, (list, tuple)):
+        return any(_is_recording(key, item) for item in value[:1])
+    if isinstance(value, str):
+        return key in RECORDING_KEYS or value.lower().endswith(AUDIO_SUFFIXES)
+    return isinstance(value, bytes) or (isinstance(value, Mapping) and not {"bytes", "array"}.isdisjoint(value))
 
 
 def is_whole(text: str) -> bool:

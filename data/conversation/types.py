@@ -19,10 +19,11 @@ from audiollm.data.audio.reading import (
     probe_audio,
     stream_audio,
 )
+from audiollm.data.audio.segments import Segment
 from audiollm.data.audio.waveforms import resample, waveform_from_array
 
 # Metadata round a recording's length; a duration so close to it is that length and cuts nothing.
-WHOLE_TOLERANCE_SECONDS = 0.05
+WHOLE_TOLERANCE_SECONDS = 0.01
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -59,6 +60,9 @@ class AudioPart:
             raise ValueError(f"audio holds {' and '.join(kinds) or 'nothing'}; give one of path, bytes, array, codes")
         if (self.array is None) != (self.sampling_rate is None):
             raise ValueError("audio: give array and sampling_rate together")
+        Segment(self.offset, self.duration)  # raises for what is no time
+        if self.cut and self.codes is not None:
+            raise ValueError("audio: offset and duration cut a recording; codes cannot be cut by them")
         if self.audio_tokenizer is not None and self.codes is None:
             raise ValueError("audio: audio_tokenizer says what made the codes; it goes with codes only")
 
@@ -72,7 +76,7 @@ class AudioPart:
         return same and np.array_equal(self.array, other.array)
 
     def __hash__(self) -> int:
-        return hash((self.path, self.bytes, self.sampling_rate))
+        return hash((self.path, self.bytes, self.sampling_rate, self.offset, self.duration))
 
     def load(
         self, sample_rate: int | None = None, mono: Mono = "first", max_seconds: float | None = None
@@ -100,9 +104,12 @@ class AudioPart:
         with self._errors_named():
             if self.array is None:
                 return load_audio(self.file, sample_rate, mono, max_seconds=max_seconds, **self._segment())
-            waveform = waveform_from_array(self.array, mono)
             rate = self.sampling_rate
             assert rate is not None  # __post_init__ pairs them
+            waveform = self._cut_samples(waveform_from_array(self.array, mono), rate)
+            if max_seconds is not None and len(waveform) > max_seconds * rate:
+                reason = f"is {len(waveform) / rate:.6g} s of audio; at most {max_seconds:g} s are taken here"
+                raise AudioError("<array>", reason)
             if sample_rate is None or sample_rate == rate:
                 return waveform, rate
             return resample(waveform, rate, sample_rate), sample_rate
@@ -115,7 +122,7 @@ class AudioPart:
             ValueError: the part holds no file.
         """
         with self._errors_named():
-            yield from stream_audio(self.file, None, mono, block_seconds, **self._segment())
+            yield from stream_audio(self.file, None, self.mono or mono, block_seconds, **self._segment())
 
     def probe(self) -> AudioInfo:
         """Reads rate, channels and length of the audio, from the file's header where that tells.
@@ -127,18 +134,34 @@ class AudioPart:
         with self._errors_named():
             if self.array is None:
                 return probe_audio(self.file, **self._segment())
-            num_samples = len(waveform_from_array(self.array, "first"))
             assert self.sampling_rate is not None  # __post_init__ pairs them
+            num_samples = len(self._cut_samples(waveform_from_array(self.array, "first"), self.sampling_rate))
             num_channels = 1 if self.array.ndim == 1 else len(self.array)
             return AudioInfo(self.sampling_rate, num_channels, num_samples, f"array {self.array.dtype}")
 
     def _segment(self) -> dict[str, Any]:
-        """Where the part begins and how long it lasts, as the readers of files take it; nothing for a whole file."""
-        if self.duration is not None and self.offset == 0:
-            whole = probe_audio(self.file).duration_seconds
-            if abs(whole - self.duration) <= WHOLE_TOLERANCE_SECONDS:
-                return {}
-        return {"offset": self.offset, "duration": self.duration}
+        """Where the part begins and how long it lasts, as the readers of files take it; nothing for a whole file.
+
+        A duration that is the recording's own, but for rounding, says how long it is and cuts nothing off; nor does a
+        segment ask for more than there is if it ends behind the recording by no more than that.
+        """
+        duration = self.duration
+        if duration is not None and self._reaches_end(probe_audio(self.file).duration_seconds):
+            duration = None
+        return {"offset": self.offset, "duration": duration}
+
+    def _reaches_end(self, whole_seconds: float) -> bool:
+        assert self.duration is not None  # asked by those that have one
+        beyond = self.offset + self.duration - whole_seconds
+        least = 0.0 if self.offset else -WHOLE_TOLERANCE_SECONDS
+        return self.offset < whole_seconds and least <= beyond <= WHOLE_TOLERANCE_SECONDS
+
+    def _cut_samples(self, waveform: Tensor, sample_rate: int) -> Tensor:
+        """The part of samples in memory, float32 [N] to [n]."""
+        is_to_end = self.duration is None or self._reaches_end(len(waveform) / sample_rate)
+        segment = Segment(self.offset, None if is_to_end else self.duration)
+        first = segment.first_sample(sample_rate)
+        return waveform[first : first + segment.num_samples(len(waveform), sample_rate, "<array>")]
 
     @property
     def cut(self) -> dict[str, float]:
@@ -152,6 +175,11 @@ class AudioPart:
             yield
         except AudioError as error:
             raise AudioError(f"{self.where}: {error.source}" if self.where else error.source, error.reason) from error
+        except OSError as error:  # what reading a file raises that can be opened, such as those of /proc
+            name = self.path or "<audio>"
+            raise AudioError(
+                f"{self.where}: {name}" if self.where else name, f"cannot be read: {error.strerror or error}"
+            ) from error
 
     @property
     def file(self) -> str | _FileBytes:
@@ -166,7 +194,7 @@ class AudioPart:
             made_by = {} if self.audio_tokenizer is None else {"audio_tokenizer": self.audio_tokenizer}
             return {"type": "audio", "codes": list(self.codes), **made_by}
         if self.array is not None:
-            return {"type": "audio", "array": self.array, "sampling_rate": self.sampling_rate}
+            return {"type": "audio", "array": self.array, "sampling_rate": self.sampling_rate, **self.cut}
         file = {"path": self.path} if self.path is not None else {"bytes": self.bytes}
         return {"type": "audio", **file, **self.cut}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,6 +32,28 @@ def write_parquet(lines: IO[bytes], output: Path) -> None:
     with atomic_write(output, "wb") as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
         for rows in chunks():
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
+
+
+def check_parquet_values(record: Any) -> None:
+    """Looks for values that no column can hold.
+
+    Raises:
+        ValueError: a text with half a character (of a surrogate pair) in it, or a number of more than 64 bits.
+    """
+    if isinstance(record, str):
+        try:
+            record.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"parquet holds no half characters, as in {record[:40]!r}") from error
+    elif isinstance(record, int) and not -(2**63) <= record < 2**63:
+        raise ValueError(f"parquet holds no whole numbers of more than 64 bits, such as {record}")
+    elif isinstance(record, Mapping):
+        for key, value in record.items():
+            check_parquet_values(key)
+            check_parquet_values(value)
+    elif isinstance(record, (list, tuple)):
+        for value in record:
+            check_parquet_values(value)
 
 
 def _uniform(record: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from audiollm.data.chat.asking import Outcome, ask_all
 from audiollm.data.chat.base import ChatError
 from audiollm.data.files.json_document import write_json
 from audiollm.data.manifest import Manifest, RecordError
-from audiollm.data.resumable_output import PartialOutput, shard_path
+from audiollm.data.resumable_output import PartialOutput, UnwritableRecordError, shard_path
 from audiollm.data.tokenizing.source import open_corpus
 
 from .clips import ClipsOfSplit, labelled_record, read_label_clip
@@ -158,8 +158,12 @@ class _Writer:
             assert outcome.answer.error is not None  # no record, hence an error
             self._reject(outcome.item, outcome.answer.error)
         else:
-            self._partial.append(outcome.answer.record)
-            self._report.add(outcome.answer.record)
+            try:
+                self._partial.append(outcome.answer.record)
+            except UnwritableRecordError as error:
+                self._reject(outcome.item, RecordError(self._manifest.where(outcome.item), str(error)))
+            else:
+                self._report.add(outcome.answer.record)
 
     def settle(self) -> None:
         """Counts the clips that wait as refused: others were answered after them, or there are no others."""

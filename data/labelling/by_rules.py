@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from audiollm.data.conversation.audio_parts import parse_audio_part
-from audiollm.data.conversation.problems import ConversationError
-from audiollm.data.manifest import open_manifest
+from audiollm.data.conversation.audio_parts import clip_part
+from audiollm.data.manifest import RecordError, open_manifest
 from audiollm.data.records import RecordReport, write_records
 from audiollm.data.sap.record import SapRecord
 from audiollm.data.sap.sounds import NoRuleError, sound_type_of
@@ -58,7 +57,12 @@ def records_by_rules(
     report = RecordReport() if report is None else report
     manifest = open_manifest(os.path.join(source, "manifest.jsonl") if _is_corpus(source) else source)
     for index in range(len(manifest)):
-        metadata, where = manifest[index], manifest.where(index)
+        where = manifest.where(index)
+        try:
+            metadata = manifest[index]
+        except RecordError as error:
+            report.leave_out(error.reason, where)
+            continue
         if split is not None and (not isinstance(metadata, Mapping) or metadata.get("split") != split):
             continue
         try:
@@ -103,13 +107,13 @@ def _training_record(metadata: Any, rules: SapRules, where: str, base_dir: str |
     if problems:
         raise NoRuleError(problems[0].partition(":")[0])
     try:
-        audio = parse_audio_part(metadata.get("audio"), where=where, base_dir=base_dir)
-    except ConversationError as error:
+        audio = clip_part(metadata, where, base_dir)
+    except RecordError as error:
         raise NoRuleError("no audio") from error
     if audio.path is None:
         raise NoRuleError("audio lies inside the record: write it to a file first")
     record = training_record(metadata, sap, audio=os.path.abspath(audio.path), sound_type=sound_type_of(metadata))
-    return {"id": where} | record
+    return {"id": where} | record | audio.cut
 
 
 def _is_corpus(source: Any) -> bool:

@@ -23,7 +23,7 @@ LISTENER_SAMPLE_RATE = 16000  # Hz; captioners of the Whisper kind take no other
 LABEL_KEYS = ("label", "language", "translation", "caption", "attributes", "vocal_attributes", "paralinguistics")
 VOICE_KEYS = ("attributes", "paralinguistics", "vocal_attributes")  # the strongest last
 _CLOSED_FIELDS = ("age", "gender", "emotion")
-_AUDIO_KEYS = ("audio", "path", "bytes", "array", "sampling_rate", "codes")
+_AUDIO_KEYS = ("audio", "audio_filepath", "offset", "duration", "path", "bytes", "array", "sampling_rate", "codes")
 _MUSIC = re.compile(
     r"\b(music|musical|song|singing|melody|guitar|piano|drums?|violin|orchestra|band|synthesi[sz]er|bass line)\b", re.I
 )
@@ -109,6 +109,10 @@ class LabelClip:
             AudioError: if it cannot be decoded.
             RecordError: if it is longer than ``max_seconds``: labels of a part would be labels of the whole.
         """
+        # Probed first, so that hours of sound are refused before they take their memory.
+        seconds = self.part.probe().duration_seconds
+        if seconds > max_seconds:
+            raise RecordError(self.where, f"lasts {seconds:.1f} s, but max_seconds is {max_seconds:g}; cut it first")
         waveform, _ = self.part.load(LISTENER_SAMPLE_RATE, mono="mean")
         seconds = len(waveform) / LISTENER_SAMPLE_RATE
         if seconds > max_seconds:
@@ -151,7 +155,8 @@ def labelled_record(
     audio = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
     metadata = clip.metadata | {"duration_seconds": round(duration_seconds, 3)}
     record = training_record(metadata, sap, audio=audio, sound_type=sound_type(clip.metadata, sap))
-    return record | {"caption": caption}
+    cut = {} if clip.part.path is None else clip.part.cut  # what was written to a file is the segment alone
+    return record | cut | {"caption": caption}
 
 
 def _audio_file(clip: LabelClip, audio_folder: Path) -> str | Path:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from audiollm.data.conversation.audio_parts import parse_audio_part
+from audiollm.data.conversation.audio_parts import clip_part, parse_audio_part
 from audiollm.data.conversation.problems import ConversationError
 from audiollm.data.conversation.types import AudioPart
-from audiollm.data.manifest import Manifest, open_manifest
+from audiollm.data.manifest import Manifest, RecordError, open_manifest
 from audiollm.data.records import RecordReport, write_records
 from audiollm.data.sampling import draw
 
@@ -133,7 +134,7 @@ def clip_questions(
         where = manifest.where(index)
         try:
             audio = _audio(clip, where, manifest.base_dir(index))
-        except ConversationError as error:
+        except RecordError as error:
             report.leave_out(f"no audio: {error.reason}", where)
             continue
         clip_id = str(clip.get("id", where))
@@ -170,7 +171,11 @@ def _clips(
 ) -> Iterator[tuple[int, Mapping[str, Any], SapRecord]]:
     """The clips of a split that have a SAP record, with their indices."""
     for index in range(len(manifest)):
-        clip = manifest[index]
+        try:
+            clip = manifest[index]
+        except RecordError as error:
+            report.leave_out(error.reason, error.where)
+            continue
         if not isinstance(clip, Mapping):
             report.leave_out("not an object", manifest.where(index))
             continue
@@ -190,10 +195,10 @@ def _clips(
 def _audio(clip: Mapping[str, Any], where: str, base_dir: str | None) -> AudioPart:
     if clip.get("codes") is not None:
         return parse_audio_part({"codes": clip["codes"]}, where=where)
-    part = parse_audio_part(clip.get("audio"), where=where, base_dir=base_dir)
+    part = clip_part(clip, where, base_dir)
     if part.path is None:
         raise ConversationError(where, "the audio lies inside the record; write it to a file first")
-    return AudioPart(path=os.path.abspath(part.path), where=part.where)
+    return dataclasses.replace(part, path=os.path.abspath(part.path))
 
 
 def _drawn(asked: list[Question], per_clip: int | None, key: str) -> list[Question]:

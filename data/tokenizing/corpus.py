@@ -15,7 +15,8 @@ from typing import Any
 from tqdm import tqdm
 
 from audiollm.data.audio.reading import Mono
-from audiollm.data.resumable_output import PartialOutput, shard_path
+from audiollm.data.manifest import RecordError
+from audiollm.data.resumable_output import PartialOutput, UnwritableRecordError, shard_path
 from audiollm.tokenizer.base import AudioTokenizer
 
 from .encoding import CorpusEncoder
@@ -100,7 +101,12 @@ def tokenize_corpus(
         with tqdm(items, total=stop - start, initial=report.resumed, unit="record", disable=not progress) as bar:
             for item in bar:
                 if item.error is None:
-                    partial.append(item.output)
+                    try:
+                        partial.append(item.output)
+                    except UnwritableRecordError as error:
+                        item.error = RecordError(manifest.where(item.index), str(error))
+                        item.error.__cause__ = error
+                if item.error is None:
                     report.add(item.output)
                 elif skip_bad:
                     report.reject(partial.reject(item.index, item.error))

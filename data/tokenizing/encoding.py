@@ -39,6 +39,7 @@ class Clip:
     num_samples: int
     waveform: Tensor | None  # None: too long to hold, to be streamed
     codes: Tensor | None = None  # [K, T]
+    error: AudioError | None = None
 
 
 @dataclass
@@ -139,6 +140,8 @@ class CorpusEncoder:
             if item.error is None:
                 try:
                     for clip in item.clips:
+                        if clip.error is not None:
+                            raise clip.error
                         if clip.codes is None:
                             self._encode_stream(clip)
                     item.output = self._output(item)
@@ -154,10 +157,26 @@ class CorpusEncoder:
             if clip.waveform is not None:
                 by_rate.setdefault(clip.sample_rate, []).append(clip)
         for sample_rate, held in by_rate.items():
-            waveforms = [clip.waveform for clip in held if clip.waveform is not None]
+            self._encode_together(held, sample_rate)
+
+    def _encode_together(self, clips: Sequence[Clip], sample_rate: int) -> None:
+        """Encodes clips of one rate; if the audio tokenizer refuses them, each alone, to find whose fault it is.
+
+        Only ValueError is its word for sound that it does not take; anything else is a fault of the program or machine,
+        which must not pass for a bad record.
+        """
+        waveforms = [clip.waveform for clip in clips if clip.waveform is not None]
+        try:
             codes = self._audio_tokenizer.encode(waveforms, sample_rate, **self._options)
-            for index, clip in enumerate(held):
-                clip.codes, clip.waveform = codes[index], None
+        except ValueError as error:
+            if len(clips) > 1:
+                for clip in clips:
+                    self._encode_together([clip], sample_rate)
+            else:
+                clips[0].error = _refused(clips[0], error)
+            return
+        for index, clip in enumerate(clips):
+            clip.codes, clip.waveform = codes[index], None
 
     def _encode_stream(self, clip: Clip) -> None:
         def blocks() -> Iterator[Tensor]:
@@ -169,11 +188,16 @@ class CorpusEncoder:
         # Codes go into one growing block each. Small tensors kept alive between large temporary ones would leave the
         # heap full of holes, and memory would grow by 100 MB per hour of audio.
         rows: list[array[int]] = []
-        for block in encode_stream(blocks(), clip.sample_rate):
-            codes_KT = block if block.dim() == 2 else block[None]
-            rows = rows or [array("q") for _ in codes_KT]
-            for row, codes in zip(rows, codes_KT.tolist(), strict=True):
-                row.extend(codes)
+        try:
+            for block in encode_stream(blocks(), clip.sample_rate):
+                codes_KT = block if block.dim() == 2 else block[None]
+                rows = rows or [array("q") for _ in codes_KT]
+                for row, codes in zip(rows, codes_KT.tolist(), strict=True):
+                    row.extend(codes)
+        except AudioError:
+            raise
+        except ValueError as error:
+            raise _refused(clip, error) from error
         clip.codes = torch.tensor([row.tolist() for row in rows], dtype=torch.int64)
 
     def _output(self, item: Item) -> dict[str, Any]:
@@ -223,7 +247,7 @@ class CorpusEncoder:
             # Relative paths in a manifest start from its folder: keep them so where the file lies below it.
             below = os.path.relpath(os.path.abspath(path), self._output_dir)
             path = os.path.abspath(path) if below.startswith("..") else Path(below).as_posix()
-        for key in ("path", "bytes", "array", "sampling_rate"):
+        for key in ("path", "bytes", "array", "sampling_rate", "audio_filepath"):
             others.pop(key, None)
         return {
             **others,
@@ -235,3 +259,9 @@ class CorpusEncoder:
             **clip.part.cut,
             "audio_tokenizer": self._fingerprint,
         }
+
+
+def _refused(clip: Clip, error: ValueError) -> AudioError:
+    refused = AudioError(clip.part.where, f"the audio tokenizer does not take it: {error}")
+    refused.__cause__ = error
+    return refused

@@ -10,12 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from audiollm.data.audio.integrity import starts_like_audio
+from audiollm.data.audio.sources import AUDIO_SUFFIXES
 from audiollm.data.manifest import MANIFEST_SUFFIXES, Manifest, RecordError, Records, open_manifest
-
-AUDIO_SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".w64"),
-    *(".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka", ".amr", ".ac3", ".sph"),
-)
 
 
 def open_corpus(source: Any, *, base_dir: str | os.PathLike[str] | None = None, split: str | None = None) -> Manifest:

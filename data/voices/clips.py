@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from audiollm.data.conversation.audio_parts import parse_audio_part
-from audiollm.data.conversation.problems import ConversationError
+from audiollm.data.conversation.audio_parts import CLIP_AUDIO_KEYS, clip_part
+from audiollm.data.manifest import RecordError
 from audiollm.data.records import TEXT_KEYS
 
 from .attributes import FIELDS, VocalAttributes
@@ -120,14 +120,14 @@ def _audio(record: Mapping[str, Any], where: str, base_dir: str | None) -> dict[
         if not codes or not is_flat:
             raise UnusableClipError("codes are no list of codes of one codebook")
         return {"type": "audio", "codes": codes}
-    if record.get("audio") is None:
+    if all(record.get(key) is None for key in CLIP_AUDIO_KEYS):
         raise UnusableClipError("no audio")
     try:
-        part = parse_audio_part(record["audio"], where=where, base_dir=base_dir)
-    except ConversationError as error:
+        part = clip_part(record, where, base_dir)
+    except RecordError as error:
         raise UnusableClipError("audio is neither a file nor codes") from error
     if part.path is None:
         raise UnusableClipError("audio lies inside the record: run audiollm tokenize first")
     if not os.path.isfile(part.path):
         raise UnusableClipError("the audio file is missing")
-    return {"type": "audio", "path": os.path.abspath(part.path)}
+    return {"type": "audio", "path": os.path.abspath(part.path), **part.cut}

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from audiollm.data.manifest import Manifest, open_manifest
+from audiollm.data.manifest import Manifest, RecordError, open_manifest
 from audiollm.data.records import RecordReport, write_records
 from audiollm.data.sampling import draw, draw_share
 
@@ -154,7 +154,10 @@ def speech_records(
 
 
 def _clip(manifest: Manifest, index: int, settings: SpeechTaskSettings) -> SpokenClip:
-    record = manifest[index]
+    try:
+        record = manifest[index]
+    except RecordError as error:
+        raise UnusableClipError(f"the record {error.reason}") from error
     if settings.split is not None and (not isinstance(record, Mapping) or record.get("split") != settings.split):
         raise UnusableClipError(f"not of split {settings.split}")
     clip = read_spoken_clip(record, manifest.where(index), manifest.base_dir(index))

@@ -169,7 +169,7 @@ def _check_clip(reader: ClipReader, number: int, limits: Limits) -> _Outcome:
     try:
         if limits.split is not None and reader.record(number).get("split") != limits.split:
             return None
-        clip = reader.clip(number)
+        clip = reader.clip(number, limits.max_seconds)
     except TargetError as error:
         return [str(problem) for problem in error.problems]
     except (DataError, RecordError, OSError) as error:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import Mono
-from audiollm.data.conversation.audio_parts import parse_audio_part, with_segment
+from audiollm.data.conversation.audio_parts import CLIP_AUDIO_KEYS, clip_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.files.hashing import file_sha256
 from audiollm.data.manifest import Manifest, RecordError
@@ -74,15 +74,18 @@ class ClipReader:
         """File and line."""
         return self.manifest.where(number)
 
-    def clip(self, number: int) -> Clip:
+    def clip(self, number: int, max_seconds: float | None = None) -> Clip:
         """Reads all of a record: decodes its recording, parses its targets for so long a clip, and hashes it.
 
         Raises:
-            DataError: the recording cannot be used.
+            DataError: the recording cannot be used, or is longer than ``max_seconds``, which its header tells before it
+                is decoded.
             RecordError: the record cannot be read.
             TargetError: fields are wrong.
             OSError: the recording's file cannot be read.
         """
+        if max_seconds is not None:
+            self._check_length(number, max_seconds)
         num_samples = len(self.waveform(number))
         targets = self.targets(number, num_samples / SAMPLE_RATE)
         return Clip(number, self.where(number), targets, num_samples, self.audio_digest(number))
@@ -113,6 +116,16 @@ class ClipReader:
             raise DataError(str(error)) from error
         return self._cache.keep(number, waveform)
 
+    def _check_length(self, number: int, max_seconds: float) -> None:
+        try:
+            seconds = self._audio(number).probe().duration_seconds
+        except (AudioError, RecordError) as error:
+            raise DataError(str(error)) from error
+        if seconds > max_seconds:
+            raise DataError(
+                f"{self.where(number)}: audio: lasts {seconds:.2f} s, longer than max_seconds={max_seconds:g}; cut it"
+            )
+
     def audio_digest(self, number: int) -> str:
         """SHA-256 of the recording as it is stored, which unlike decoded samples is the same on every machine.
 
@@ -129,12 +142,12 @@ class ClipReader:
 
     def _audio(self, number: int) -> AudioPart:
         record, where = self.record(number), self.where(number)
-        if record.get("audio") is None:
+        if all(record.get(key) is None for key in CLIP_AUDIO_KEYS):
             raise RecordError(where, "audio: is missing; give a path, bytes, or samples with their sampling_rate")
-        part = parse_audio_part(record["audio"], where=where, base_dir=self.manifest.base_dir(number))
+        part = clip_part(record, where, self.manifest.base_dir(number))
         if part.codes is not None:
             raise RecordError(where, "audio: holds codes; a tokenizer learns to make them, so it needs the sound")
-        return with_segment(part, record, where)
+        return part
 
 
 class WaveformCache:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from audiollm.data.conversation.parsing import is_whole
 from audiollm.data.conversation.problems import Problem, ProblemLog, kind_of
 from audiollm.data.records import SOUND_TYPES
 from audiollm.data.sap.parsing import parse_sap
@@ -85,6 +86,10 @@ def parse_targets(record: Any, *, number: int, where: str, duration_seconds: flo
             log.note(task, "is empty; leave it out")
         elif described is not None:
             texts[task] = described
+    for task, learnt in texts.items():
+        if not is_whole(learnt):
+            field_name = "text" if task == "asr" else task
+            log.note(field_name, "holds half a character (one of a surrogate pair), which no tokenizer takes")
     if log.problems:
         raise TargetError(log.problems)
     return ClipTargets(str(fields.get("id", number)), sound_type, texts, sap)

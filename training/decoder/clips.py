@@ -18,7 +18,8 @@ from torch import Tensor
 from audiollm.data.audio.channels import Mono
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.waveforms import resample
-from audiollm.data.conversation.audio_parts import parse_audio_part, with_segment
+from audiollm.data.conversation.audio_parts import CLIP_AUDIO_KEYS, clip_part
+from audiollm.data.conversation.problems import kind_of
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, RecordError
 from audiollm.tokenizer.base import AudioTokenizer
@@ -121,7 +122,9 @@ def _load(
         record = manifest[index]
         part = _audio_of(record, where, manifest.base_dir(index))
         fields: Mapping[str, Any] = record if isinstance(record, Mapping) else {"id": record}
-        waveform, sample_rate = part.load(mono=clip_format.mono)
+        if part.codes is not None:
+            raise RecordError(where, "audio: holds codes; a decoder learns to make the sound, so it needs that too")
+        waveform, sample_rate = part.load(mono=clip_format.mono, max_seconds=MAX_CLIP_SECONDS)
         seconds = len(waveform) / sample_rate
         if not clip_format.min_seconds <= seconds <= MAX_CLIP_SECONDS:
             limits = f"clips of {clip_format.min_seconds} to {MAX_CLIP_SECONDS:.0f} s can be trained on"
@@ -129,7 +132,7 @@ def _load(
         return _Clip(
             id=str(fields.get("id", where)),
             where=where,
-            text=fields.get("text"),
+            text=_text_of(fields, where),
             codes=_codes_of(fields, where, clip_format.codebook_size, fingerprint),
             speaker=_speaker_of(fields, where),
             waveform=waveform,
@@ -140,13 +143,8 @@ def _load(
 
 
 def _audio_of(record: Any, where: str, base_dir: str | None) -> AudioPart:
-    if isinstance(record, str):
-        return parse_audio_part(record, where=where, base_dir=base_dir)
-    if not isinstance(record, Mapping):
-        raise RecordError(where, f"a record is an object or a path, not a {type(record).__name__}")
-    for key in ("audio", "path"):
-        if record.get(key) is not None:
-            return with_segment(parse_audio_part(record[key], where=where, base_dir=base_dir), record, where)
+    if not isinstance(record, Mapping) or any(record.get(key) is not None for key in CLIP_AUDIO_KEYS):
+        return clip_part(record, where, base_dir)
     found = ", ".join(map(str, list(record)[:10])) or "nothing"
     raise RecordError(where, f"has no audio, which is what a decoder learns to make; it has {found}")
 
@@ -170,6 +168,13 @@ def _codes_of(fields: Mapping[str, Any], where: str, codebook_size: int, fingerp
         value = row.min() if row.min() < 0 else row.max()
         raise RecordError(where, f"codes: {value} is out of range; codes are from 0 to {codebook_size - 1}")
     return torch.from_numpy(row[0].astype(np.int64))
+
+
+def _text_of(fields: Mapping[str, Any], where: str) -> str | None:
+    text = fields.get("text")
+    if text is not None and not isinstance(text, str):
+        raise RecordError(where, f"text: must be what is said, not {kind_of(text)}")
+    return text
 
 
 def _speaker_of(fields: Mapping[str, Any], where: str) -> Tensor | None:
@@ -202,12 +207,27 @@ def _encode(
     for sample_rate, positions in by_rate.items():
         assert audio_tokenizer is not None  # else nothing is grouped
         waveforms = [clip.waveform for clip in map(clips.__getitem__, positions) if isinstance(clip, _Clip)]
-        codes = audio_tokenizer.encode(waveforms, sample_rate)
+        try:
+            codes = audio_tokenizer.encode(waveforms, sample_rate)
+        except ValueError as error:  # its word for sound that it does not take: find out whose
+            if len(positions) > 1:
+                for position in positions:
+                    encoded[position] = _encode([clips[position]], audio_tokenizer)[0]
+            else:
+                encoded[positions[0]] = _refused(clips[positions[0]], error)
+            continue
         for number, position in enumerate(positions):
             clip = clips[position]
             assert isinstance(clip, _Clip)
             encoded[position] = dataclasses.replace(clip, codes=codes[number][0])
     return encoded
+
+
+def _refused(clip: _Clip | AudioError | RecordError, error: ValueError) -> RecordError:
+    assert isinstance(clip, _Clip)
+    refused = RecordError(clip.where, f"the audio tokenizer does not take it: {error}")
+    refused.__cause__ = error
+    return refused
 
 
 def _align(clip: _Clip, clip_format: ClipFormat, spectrogram: MelSpectrogram) -> PreparedClip:

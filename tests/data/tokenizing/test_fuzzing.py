@@ -1,0 +1,225 @@
+"""The whole batch path under generated records and files: nothing about one record stops a run or changes another."""
+
+import io
+import json
+import os
+import random
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from audiollm.data.audio.opening import AudioError
+from audiollm.data.conversation.loading import load_conversations, validate_conversations
+from audiollm.data.conversation.problems import ConversationError
+from audiollm.data.manifest import RecordError
+from audiollm.data.tokenizing.corpus import tokenize_corpus
+from tests.data.tokenizing.test_corpus import FakeTokenizer, read_lines
+
+NUM_FILES, NUM_RECORDS = 400, 1200
+GOOD = "good.wav"
+DEEP = "[" * 5000 + "]" * 5000
+VALUES = [
+    *("null", "true", "-1", "0", "1e400", "NaN", "-Infinity", "9" * 4301, "1" + "0" * 30, DEEP, "{}", "[]", '""'),
+    *('"x"', r'"half \ud83d"', r'"a\u0000b"', '"\u2028"', '["a", 1, null]', '{"bytes": "x"}', '{"path": 3}'),
+    *(
+        '{"array": [0.5, NaN], "sampling_rate": 16000}',
+        '{"array": [0.5], "sampling_rate": 1e30}',
+        "[1" + "0" * 30 + "]",
+    ),
+    *('"/proc/self/mem"', '"/dev/zero"', '"/"', '"fifo"', '"missing.wav"', '"' + "x" * 5000 + '"', '"http://x/y.wav"'),
+    *(
+        '{"path": "good.wav", "offset": "1"}',
+        '{"path": "good.wav", "offset": 1e30}',
+        '{"path": "good.wav", "offset": 99}',
+    ),
+    *("[[0.1], [0.2, 0.3]]", '{"codes": [1e3]}', '{"codes": [-1]}', '["good.wav"]'),
+]
+
+
+class StrictTokenizer(FakeTokenizer):
+    """Takes no rate outside 4 to 200 kHz, as real ones do; the error concerns all that it was given."""
+
+    def encode(self, waveforms, sample_rate):
+        if not 4000 <= sample_rate <= 200_000:
+            raise ValueError(f"sample_rate={sample_rate}: give the rate of the waveform in Hz, 4000 to 200000")
+        return super().encode(waveforms, sample_rate)
+
+
+def write_files(folder, draw: random.Random) -> list[str]:
+    names = []
+    for number in range(NUM_FILES):
+        rate = draw.choice([1, 999, 4000, 8000, 16_000, 44_100, 192_000, 768_001, 655_350])
+        samples = np.random.default_rng(number).uniform(-0.5, 0.5, (draw.choice([1, 50, 4000]), draw.choice([1, 2, 8])))
+        file = io.BytesIO()
+        soundfile.write(file, samples, rate, format=draw.choice(["WAV", "AIFF", "W64", "AU", "CAF"]))
+        content = bytearray(file.getvalue())
+        for _ in range(draw.choice([0, 0, 1, 3, 20])):
+            content[draw.randrange(min(len(content), 200))] = draw.randrange(256)
+        if draw.random() < 0.2:
+            content = content[: draw.randrange(len(content))]
+        name = f"{number}.wav"
+        (folder / name).write_bytes(content)
+        names.append(name)
+    return names
+
+
+def clip_line(name: str, draw: random.Random) -> str:
+    fields = {"id": f'"{draw.random()}"', "audio": json.dumps(name), "text": '"said"', "sap": "{}"}
+    if draw.random() < 0.5:
+        key = draw.choice([*fields, "codes", "offset", "duration", "path", "speaker_vector", "messages", "label"])
+        fields[key] = draw.choice(VALUES)
+    return "{" + ", ".join(f'"{key}": {value}' for key, value in fields.items()) + "}"
+
+
+def conversation_line(name: str, draw: random.Random) -> str:
+    part = {"type": '"audio"', "path": json.dumps(name)}
+    text = {"type": '"text"', "text": '"What is this?"'}
+    record = {"id": f'"{draw.random()}"', "task": '"ask"', "tools": "null"}
+    target = draw.choice([part, text, record, {}, {}])
+    if target:
+        target[draw.choice([*target, "offset", "role", "audios", "audio"])] = draw.choice(VALUES)
+    shown = [("{" + ", ".join(f'"{key}": {value}' for key, value in one.items()) + "}") for one in (part, text)]
+    answer = '{"role": "assistant", "content": ' + (draw.choice(VALUES) if draw.random() < 0.1 else '"A tone."') + "}"
+    messages = f'[{{"role": "user", "content": [{", ".join(shown)}]}}, {answer}]'
+    return "{" + ", ".join(f'"{key}": {value}' for key, value in {**record, "messages": messages}.items()) + "}"
+
+
+def mutated(line: str, draw: random.Random) -> bytes:
+    content = bytearray(line.encode())
+    kind = draw.random()
+    if kind < 0.1:
+        content = content[: draw.randrange(1, len(content))]
+    elif kind < 0.25:
+        for _ in range(draw.randrange(1, 4)):
+            content[draw.randrange(len(content))] = draw.choice([0, 0xFF, 0x22, 0x5B, 0x7B, 0xC4, draw.randrange(256)])
+    elif kind < 0.3:
+        content[:0] = b"\xef\xbb\xbf"
+    return bytes(content).replace(b"\n", b" ")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    draw = random.Random(7)
+    folder = tmp_path_factory.mktemp("corpus")
+    soundfile.write(folder / GOOD, np.random.default_rng(0).uniform(-0.5, 0.5, 4000), 16_000)
+    os.mkfifo(folder / "fifo")
+    names = [GOOD, *write_files(folder, draw)]
+    lines = [
+        mutated(draw.choice([clip_line, conversation_line])(draw.choice(names), draw), draw) for _ in range(NUM_RECORDS)
+    ]
+    path = folder / "corpus.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    return path, sum(bool(line.strip()) for line in lines)
+
+
+def run(source, output):
+    return tokenize_corpus(source, StrictTokenizer(), output, skip_bad=True, progress=False, batch_size=2)
+
+
+def test_every_record_is_done_or_rejected_and_the_done_ones_are_as_if_alone(corpus, tmp_path):
+    path, num_records = corpus
+    report = run(path, tmp_path / "codes.jsonl")
+    done = read_lines_of(tmp_path / "codes.jsonl")
+    rejected = read_lines_of(tmp_path / "codes.jsonl.rejected.jsonl")
+    assert (report.records, report.skipped) == (len(done), len(rejected))
+    assert len(done) + len(rejected) == num_records
+    assert len(done) > 100
+    assert len(rejected) > 100
+    assert all(str(path) in entry["source"] and entry["reason"] for entry in rejected)
+    # What is left when the bad ones are gone gives the same output.
+    bad = {entry["index"] for entry in rejected}
+    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    alone = path.with_name("alone.jsonl")
+    alone.write_bytes(b"\n".join(line for index, line in enumerate(lines) if index not in bad))
+    again = run(alone, tmp_path / "again.jsonl")
+    assert again.skipped == 0
+    assert [without_place(one) for one in read_lines_of(tmp_path / "again.jsonl")] == [
+        without_place(one) for one in done
+    ]
+
+
+def read_lines_of(path):
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def without_place(record):
+    """A record's content, but for an id that its place gave it; NaN is equal to itself as text."""
+    kept = dict(record)
+    if ".jsonl:" in str(kept.get("id")):
+        del kept["id"]
+    return json.dumps(kept)
+
+
+def test_checks_and_reading_for_training_name_the_record(corpus):
+    path, num_records = corpus
+    conversations = load_conversations(path, for_training=True, codebook_size=4096)
+    problems = validate_conversations(
+        path, for_training=True, check_audio=True, codebook_size=4096, max_problems=100 * num_records
+    )
+    named = {problem.where for problem in problems}
+    assert all(place.startswith(f"{path}:") for place in named)
+    places = []
+    for index in range(num_records):
+        try:
+            conversation = conversations[index]
+        except ConversationError as error:
+            places.append((error.where, conversations.manifest.where(index)))
+            continue
+        for part in conversation.audio_parts:
+            try:
+                part.codes or part.load()
+            except AudioError as error:
+                places.append((error.source[: len(conversation.where)], conversation.where))
+    assert all(told == meant for told, meant in places)
+
+
+def test_a_record_that_parquet_cannot_hold_is_rejected_alone(tmp_path):
+    soundfile.write(tmp_path / GOOD, np.zeros(1600), 16_000)
+    lines = [{"audio": GOOD, "text": text} for text in ("one", "half \ud83d", "two")]
+    (tmp_path / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = run(tmp_path / "clips.jsonl", tmp_path / "codes.parquet")
+    assert (report.records, report.skipped) == (2, 1)
+
+
+def test_without_skip_bad_the_first_bad_record_is_named_and_what_was_done_is_kept(tmp_path):
+    soundfile.write(tmp_path / GOOD, np.zeros(1600), 16_000)
+    soundfile.write(tmp_path / "odd.wav", np.zeros(1600), 1001)
+    source = tmp_path / "clips.jsonl"
+    source.write_text("".join(json.dumps({"audio": name}) + "\n" for name in (GOOD, "odd.wav", GOOD)))
+    with pytest.raises((AudioError, RecordError), match=r"clips.jsonl:2.*sample_rate=1001"):
+        tokenize_corpus(source, StrictTokenizer(), tmp_path / "codes.jsonl", progress=False)
+    assert len(read_lines(tmp_path / "codes.jsonl.partial")) == 1
+
+
+def test_names_of_other_bytes_are_tokenized(tmp_path):
+    (tmp_path / "clips").mkdir()
+    name = os.fsencode(tmp_path / "clips") + b"/\xc4\xe3.wav"
+    with open(name, "wb") as file:
+        soundfile.write(file, np.zeros(1600), 16_000, format="WAV")
+    assert run(tmp_path / "clips", tmp_path / "codes.jsonl").records == 1
+    assert os.fsencode(read_lines_of(tmp_path / "codes.jsonl")[0]["id"]) == b"\xc4\xe3.wav"
+
+
+def test_segments_of_clips_are_all_that_is_encoded_and_keep_their_place(tmp_path):
+    soundfile.write(tmp_path / GOOD, np.random.default_rng(0).uniform(-0.5, 0.5, 32_000), 16_000)
+    lines = [
+        {"audio": GOOD, "offset": 0.5, "duration": 1.0},
+        {"audio_filepath": GOOD, "duration": 2.0},
+        {"audio": {"path": GOOD, "offset": 1.5}},
+        {"audio": GOOD, "duration": 3.0},
+    ]
+    (tmp_path / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = run(tmp_path / "clips.jsonl", tmp_path / "codes.jsonl")
+    cut, whole, end = read_lines_of(tmp_path / "codes.jsonl")
+    assert [len(one["codes"]) for one in (cut, whole, end)] == [25, 50, 13]
+    assert cut["codes"] == expected(tmp_path / GOOD, 8000, 24_000)
+    assert (cut["offset"], cut["duration"], cut["num_samples"]) == (0.5, 1.0, 16_000)
+    assert end["offset"] == 1.5
+    assert report.skipped == 1
+
+
+def expected(path, start, stop):
+    samples = soundfile.read(path, dtype="float32")[0][start:stop]
+    return FakeTokenizer().codes_of(torch.from_numpy(samples), 16_000)[0].tolist()
