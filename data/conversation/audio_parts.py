@@ -101,8 +101,8 @@ def with_segment(part: AudioPart, record: Mapping[str, Any], where: str) -> Audi
     return dataclasses.replace(part, **segment)
 
 
-def _segment(given: Mapping[str, Any], at: str, log: ProblemLog) -> dict[str, float]:
-    segment: dict[str, float] = {}
+def _segment(given: Mapping[str, Any], at: str, log: ProblemLog) -> dict[str, Any]:
+    segment: dict[str, Any] = {}
     for key, value in given.items():
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not 0 <= value < MOST_SECONDS or (key == "duration" and not value):
