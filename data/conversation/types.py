@@ -122,7 +122,7 @@ class AudioPart:
             ValueError: the part holds no file.
         """
         with self._errors_named():
-            yield from stream_audio(self.file, None, self.mono or mono, block_seconds, **self._segment())
+            yield from stream_audio(self.file, None, mono, block_seconds, **self._segment())
 
     def probe(self) -> AudioInfo:
         """Reads rate, channels and length of the audio, from the file's header where that tells.
