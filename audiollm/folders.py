@@ -6,21 +6,18 @@ An Audio-LLM's folder is that of its causal LM and its text tokenizer, with ``pr
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.tokenizer.base import AudioTokenizer
-from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS, find_folder
+from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS, find_folder, read_json_object
+from audiollm.tokenizer.checkpoints.tokenizer import copy_tokenizer_files
 from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder_beside
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -41,8 +38,10 @@ def check_folder(path_or_hub_id: str | os.PathLike[str]) -> None:
         missing.append(WEIGHT_FILES[0])
     codec_path = None
     if (folder / "processor_config.json").is_file():
-        codec_path = json.loads((folder / "processor_config.json").read_text(encoding="utf-8")).get("codec_path")
-    if codec_path is not None and not (folder / codec_path).is_dir() and not Path(codec_path).is_absolute():
+        path = folder / "processor_config.json"
+        codec_path = read_json_object(path).get("codec_path")
+        check_codec_path(path, codec_path)
+    if codec_path is not None and not (folder / codec_path).is_dir():
         missing.append(f"{codec_path}/")
     if not missing:
         return
@@ -54,20 +53,26 @@ def check_folder(path_or_hub_id: str | os.PathLike[str]) -> None:
     raise ValueError(f"{folder} is no Audio-LLM folder, it has no {', '.join(missing)}: {hint}")
 
 
-def load_text_llm(path_or_hub_id: str | os.PathLike[str], dtype: torch.dtype | str = "auto") -> PreTrainedModel:
-    """Loads a causal LM, all of it: transformers would draw missing weights at random and only warn.
+def check_codec_path(path: Path, codec_path: object) -> None:
+    """Refuses a place of the audio tokenizer that leads out of the folder: what lies there would be read and copied.
+
+    Args:
+        path: the ``processor_config.json`` that names it.
+        codec_path: what it says; None is none.
 
     Raises:
-        ValueError: if the checkpoint lacks weights that a causal LM of its type has.
+        ValueError: naming file and key.
     """
-    model, report = AutoModelForCausalLM.from_pretrained(path_or_hub_id, dtype=dtype, output_loading_info=True)
-    missing = sorted(report["missing_keys"])
-    if missing:
+    if codec_path is None:
+        return
+    if not isinstance(codec_path, str) or not codec_path:
+        raise ValueError(f"{path}: codec_path={codec_path!r}: use the name of a folder beside it, or null")
+    place = path.parent / codec_path
+    if Path(codec_path).is_absolute() or not place.resolve().is_relative_to(path.parent.resolve()):
         raise ValueError(
-            f"{path_or_hub_id} is no causal LM: it lacks {len(missing)} weights of a {type(model).__name__}, such as "
-            f"{missing[0]}; name a text LLM such as Qwen/Qwen2.5-0.5B"
+            f"{path}: codec_path={codec_path!r} leads out of the model's folder: copy the audio tokenizer into it, or "
+            "pass codec_path= yourself"
         )
-    return model
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def copy_audio_tokenizer(source: Path, target: Path) -> None:
     if target.exists() and source.resolve() == target.resolve():
         return
     with atomic_folder(target) as new:
-        shutil.copytree(source, new, dirs_exist_ok=True)
+        copy_tokenizer_files(source, new)
         copy_decoder_beside(source, new)
 
 

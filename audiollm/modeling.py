@@ -7,6 +7,7 @@ know nothing of audio load it too.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import create_repo, upload_folder
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from audiollm.chat.input import AudioSource, Chat, audio_parts
@@ -29,10 +30,20 @@ from audiollm.generation.streaming import AnswerStream
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
-from .folders import check_folder, load_text_llm
+from .folders import check_folder
+from .loading import load_causal_lm, load_text_tokenizer, refused_by_transformers
 from .mini import model_or_mini
 from .processing import AudioLLMProcessor
 from .vocabulary import AudioVocabulary, extend
+
+logger = logging.getLogger(__name__)
+
+
+def question_about(
+    audio: AudioSource | Sequence[AudioSource], question: str, sample_rate: int | None = None
+) -> Conversation:
+    """The conversation of `AudioLLM.ask`, whose arguments these are."""
+    return Conversation("question", [Message("user", [*audio_parts(audio, sample_rate), TextPart(question)])])
 
 
 class AudioLLM:
@@ -90,9 +101,9 @@ class AudioLLM:
         if audio_tokenizer is None:
             raise ValueError("give audio_tokenizer: the codes of an Audio-LLM are those of one audio tokenizer")
         if not isinstance(llm, PreTrainedModel):
-            llm = load_text_llm(llm, dtype)
+            llm = load_causal_lm(llm, dtype=dtype)
         if not isinstance(text_tokenizer, PreTrainedTokenizerBase):
-            text_tokenizer = AutoTokenizer.from_pretrained(text_tokenizer)
+            text_tokenizer = load_text_tokenizer(text_tokenizer)
         loaded_tokenizer: AudioTokenizer
         if isinstance(audio_tokenizer, AudioTokenizer):
             loaded_tokenizer = audio_tokenizer
@@ -139,15 +150,15 @@ class AudioLLM:
             hub: ``cache_dir``, ``token``, ``local_files_only``, ``force_download``, as in transformers.
 
         Raises:
-            ValueError: if a folder is no Audio-LLM; the message lists what is missing.
+            ValueError: if a folder is no Audio-LLM, or a file in it is damaged, or weights are missing, unexpected,
+                misshapen or no numbers; the message names them. Looking for NaN reads the weights once.
         """
         path_or_hub_id = model_or_mini(path_or_hub_id)
         check_folder(path_or_hub_id)
         revisions = {} if revision is None else {"revision": revision}
-        processor = AudioLLMProcessor.from_pretrained(path_or_hub_id, **revisions, **hub)
-        model = AutoModelForCausalLM.from_pretrained(
-            path_or_hub_id, dtype=dtype, attn_implementation=attn_implementation, **revisions, **hub
-        )
+        with refused_by_transformers(path_or_hub_id):
+            processor = AudioLLMProcessor.from_pretrained(path_or_hub_id, **revisions, **hub)
+        model = load_causal_lm(path_or_hub_id, dtype=dtype, attn_implementation=attn_implementation, **revisions, **hub)
         return cls(model.eval(), processor).to(device or "cpu")
 
     def save_pretrained(
@@ -203,7 +214,7 @@ class AudioLLM:
         sample_rate: int | None = None,
         **generation: Any,
     ) -> str:
-        """Asks something about a recording (or several) and returns the answer's text.
+        """Asks something about a recording (or several) and returns the answer's text; warns if a limit cut it.
 
         Args:
             audio: path, bytes of a file, samples or codes; a list of them for several recordings.
@@ -211,7 +222,14 @@ class AudioLLM:
             sample_rate: rate in Hz of samples.
             generation: as for `generate`.
         """
-        return self.chat(question_about(audio, question, sample_rate), **generation).texts[0]
+        result = self.chat(question_about(audio, question, sample_rate), **generation)
+        if result.finish_reasons[0] == "length":
+            logger.warning(
+                "the answer was cut after %d tokens; max_new_tokens allows longer ones, and finish_reasons of chat() "
+                "say which were cut",
+                len(result.token_ids[0]),
+            )
+        return result.texts[0]
 
     def chat(
         self, messages: Chat | Sequence[Chat], *, tools: list[dict[str, Any]] | None = None, **generation: Any
@@ -296,7 +314,7 @@ class AudioLLM:
                 ``stopping_criteria``; or a ``generation_config`` with any of it, before which arguments count.
 
         Raises:
-            ValueError: if settings contradict each other, one would have no effect (it is named), or a waveform is
+            ValueError: if settings contradict each other, one (it is named) would have no effect, or a waveform is
                 asked of an audio tokenizer that has no decoder.
             ContextError: a ValueError; the context is too short.
         """
@@ -385,11 +403,3 @@ class AudioLLM:
                 )
             return None
         return SpeechDecoder(self.processor.audio_tokenizer, settings, request.num_prompts)
-
-
-def question_about(
-    audio: AudioSource | Sequence[AudioSource], question: str, sample_rate: int | None = None
-) -> Conversation:
-    """A conversation that asks something about recordings; arguments as for `AudioLLM.ask`."""
-    user = Message("user", [*audio_parts(audio, sample_rate), TextPart(question)])
-    return Conversation("question", [user])

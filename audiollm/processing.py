@@ -25,13 +25,14 @@ from audiollm.chat.input import AudioSource, Chat, audio_parts, is_batch_of_chat
 from audiollm.chat.rendering import ConversationRenderer, Piece, marks_assistant_turns
 from audiollm.chat.segments import AudioSegment, TextSegment, split_segments
 from audiollm.chat.text_encoding import TextEncoder
+from audiollm.data.audio.reading import Mono
 from audiollm.data.collation import IGNORED_LABEL, collate
 from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.locks import CopyableLock
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
-from .folders import Origin, copy_audio_tokenizer, save_audio_tokenizer
+from .folders import Origin, check_codec_path, copy_audio_tokenizer, save_audio_tokenizer
 from .mini import AUDIO_TOKENIZER_FOLDER
 from .vocabulary import AUDIO_END, AUDIO_START, AudioVocabulary
 
@@ -86,6 +87,8 @@ class AudioLLMProcessor(ProcessorMixin):
         self._audio_device: torch.device | str | None = None
         self._loading = CopyableLock()  # of the audio tokenizer, by the first thread that needs it
         self._fingerprint = codec_fingerprint
+        self.mono: Mono = "first"
+        """Which waveform of several channels is heard: the first one (as by the reference tokenizer) or their mean."""
         self.accepted_codes: frozenset[str] = frozenset()
         """Fingerprints of audio tokenizers whose codes count as those of the own one (such as it in bfloat16)."""
         if audio_tokenizer is not None:
@@ -419,8 +422,11 @@ class AudioLLMProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> AudioLLMProcessor:
         """Loads from a folder or the Hub; arguments as for transformers' ``ProcessorMixin.from_pretrained``."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        # Python that lies beside a model is never run, whatever the caller (such as AutoProcessor) was told.
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs | {"trust_remote_code": False})
         processor = loaded[0] if isinstance(loaded, tuple) else loaded  # with return_unused_kwargs
+        if "codec_path" not in kwargs:  # given by the caller, it may lie anywhere
+            check_codec_path(Path(pretrained_model_name_or_path) / "processor_config.json", processor.codec_path)
         processor._origin = Origin.from_arguments(pretrained_model_name_or_path, kwargs)
         return loaded
 
@@ -455,7 +461,7 @@ class AudioLLMProcessor(ProcessorMixin):
                 self._check_maker(part)
                 codes[index] = list(part.codes)
             else:
-                waveform, sample_rate = part.load()
+                waveform, sample_rate = part.load(mono=self.mono)
                 waveforms.setdefault(sample_rate, []).append((index, waveform))
         for sample_rate, clips in waveforms.items():
             # All at once: the audio tokenizer sorts by length and pads little, which a call per clip could not.

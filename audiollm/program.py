@@ -19,7 +19,13 @@ from jsonargparse import auto_cli, set_parsing_settings
 
 
 class ProgramError(RuntimeError):
-    """A failure that ends a program with its message; derive from it where none of `USER_ERRORS` says what it is."""
+    """A failure that ends a program with its message; derive from it where none of `USER_ERRORS` says what it is.
+
+    Attributes:
+        status: what the program ends with.
+    """
+
+    status = 1
 
 
 USER_ERRORS = (ValueError, OSError, ImportError, subprocess.CalledProcessError, ProgramError)
@@ -169,7 +175,7 @@ def errors_as_one_line(name: str) -> Iterator[None]:
         if os.environ.get("AUDIOLLM_TRACEBACK") == "1":
             raise
         sys.stderr.write(f"{name}: error: {_message(error)}\n")
-        raise SystemExit(1) from error
+        raise SystemExit(error.status if isinstance(error, ProgramError) else 1) from error
 
 
 def _message(error: Exception) -> str:

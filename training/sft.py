@@ -33,8 +33,9 @@ from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import adamw
 from audiollm.training.loop.prefetching import Prefetched
 from audiollm.training.loop.record import METRICS_NAME
-from audiollm.training.loop.run import RunSummary, open_run_folder, running, start_run
+from audiollm.training.loop.run import RunSummary, held_folder, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due, learning_rate_at
+from audiollm.training.loop.stopping import StopRequest, stop_requests
 
 logger = get_logger(__name__)
 
@@ -69,7 +70,13 @@ class _Parts:
         mine = share_of_process(batch, self.accelerator.process_index, self.accelerator.num_processes)
         records = sorted(self.train_records.encode(mine), key=len)  # stable: equal lengths keep the update's order
         size = self.config.micro_batch_size
-        return [records[start : start + size] for start in range(0, len(records), size)]
+        batches = [records[start : start + size] for start in range(0, len(records), size)]
+        # All processes make the same number of passes, also where there are fewer records than an update may have.
+        missing = accumulation_steps(self.config, self.accelerator.num_processes) - len(batches)
+        if missing:
+            shortest = records[0] if records else self.train_records.encode(batch[:1])[0]
+            batches += [[shortest.without_targets()]] * missing
+        return batches
 
 
 def train(config: SFTConfig) -> RunSummary:
@@ -84,7 +91,9 @@ def train(config: SFTConfig) -> RunSummary:
     Raises:
         LaunchError: if the processes are not the ones asked for.
         DataError: listing the records that cannot be trained on.
-        ResumeError: if the checkpoint to resume belongs to a different run.
+        ResumeError: if the checkpoint to resume belongs to a different run, or is damaged.
+        FileInUseError: if another run is at work in the folder.
+        RunStoppedError: after a checkpoint, if the process was asked to stop by SIGTERM or SIGUSR1.
         NonFiniteLossError: if the loss or the gradient stops being a number.
         ValueError: for other settings that cannot work.
     """
@@ -94,11 +103,11 @@ def train(config: SFTConfig) -> RunSummary:
         micro_batch_size=config.micro_batch_size,
         mixed_precision=config.mixed_precision,
     )
-    with running(accelerator):
-        return _train(accelerator, config)
+    with running(accelerator), held_folder(accelerator, config), stop_requests() as stop:
+        return _train(accelerator, config, stop)
 
 
-def _train(accelerator: Accelerator, config: SFTConfig) -> RunSummary:
+def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> RunSummary:
     folder = open_run_folder(accelerator, config)
     with whole_weights(accelerator):
         start = load_starting_point(accelerator, config)
@@ -112,6 +121,7 @@ def _train(accelerator: Accelerator, config: SFTConfig) -> RunSummary:
         total_steps=parts.total_steps,
         data_metadata=data_metadata,
         run_metadata={"num_records": len(parts.usable)},
+        stop=stop,
     )
     loss, evaluation = None, None
     updates = Prefetched(parts.micro_batches, run.steps)

@@ -26,8 +26,9 @@ from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_data_parallel
 from audiollm.training.loop.prefetching import Prefetched
 from audiollm.training.loop.record import METRICS_NAME
-from audiollm.training.loop.run import RunSummary, open_run_folder, running, start_run
+from audiollm.training.loop.run import RunSummary, held_folder, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due
+from audiollm.training.loop.stopping import StopRequest, stop_requests
 
 
 def train(config: DecoderTrainingConfig) -> RunSummary:
@@ -42,15 +43,17 @@ def train(config: DecoderTrainingConfig) -> RunSummary:
     Raises:
         LaunchError: if the processes are not the ones asked for.
         DataError: listing the clips that cannot be trained on.
-        ResumeError: if the checkpoint to resume belongs to a different run.
+        ResumeError: if the checkpoint to resume belongs to a different run, or is damaged.
+        FileInUseError: if another run is at work in the folder.
+        RunStoppedError: after a checkpoint, if the process was asked to stop by SIGTERM or SIGUSR1.
         NonFiniteLossError: if the loss or the gradient stops being a number.
         ValueError: for other settings that cannot work.
     """
-    with running(start_data_parallel(config)) as accelerator:
-        return _train(accelerator, config)
+    with running(start_data_parallel(config)) as accelerator, held_folder(accelerator, config), stop_requests() as stop:
+        return _train(accelerator, config, stop)
 
 
-def _train(accelerator: Accelerator, config: DecoderTrainingConfig) -> RunSummary:
+def _train(accelerator: Accelerator, config: DecoderTrainingConfig, stop: StopRequest) -> RunSummary:
     run_folder = open_run_folder(accelerator, config)
     trainer, decoder_run = _prepare(accelerator, config)
     run = start_run(
@@ -62,6 +65,7 @@ def _train(accelerator: Accelerator, config: DecoderTrainingConfig) -> RunSummar
         extras=trainer.extras,
         total_steps=trainer.total_steps,
         data_metadata=_data_metadata(decoder_run),
+        stop=stop,
     )
     folder = run_folder.path
     loss, evaluation = None, None

@@ -40,8 +40,9 @@ from audiollm.training.loop.launch import start_accumulating
 from audiollm.training.loop.optimizer import adamw_by_part
 from audiollm.training.loop.prefetching import Prefetched
 from audiollm.training.loop.record import METRICS_NAME
-from audiollm.training.loop.run import RunSummary, TrainingRun, open_run_folder, running, start_run
+from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due
+from audiollm.training.loop.stopping import StopRequest, stop_requests
 
 logger = get_logger(__name__)
 
@@ -60,7 +61,9 @@ def train(config: TokenizerTrainingConfig) -> RunSummary:
     Raises:
         LaunchError: if the processes are not the ones asked for.
         DataError: listing the records that cannot be trained on.
-        ResumeError: if the checkpoint to resume belongs to a different run.
+        ResumeError: if the checkpoint to resume belongs to a different run, or is damaged.
+        FileInUseError: if another run is at work in the folder.
+        RunStoppedError: after a checkpoint, if the process was asked to stop by SIGTERM or SIGUSR1.
         NonFiniteLossError: if the loss or the gradient stops being a number.
         ValueError: for other settings that cannot work.
     """
@@ -75,11 +78,11 @@ def train(config: TokenizerTrainingConfig) -> RunSummary:
         trackers=config.trackers,
         tracker_folder=Path(config.output_dir),
     )
-    with running(accelerator):
-        return _train(accelerator, config)
+    with running(accelerator), held_folder(accelerator, config), stop_requests() as stop:
+        return _train(accelerator, config, stop)
 
 
-def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> RunSummary:
+def _train(accelerator: Accelerator, config: TokenizerTrainingConfig, stop: StopRequest) -> RunSummary:
     run_folder = open_run_folder(accelerator, config)
     folder = run_folder.path
     start = load_start(config)
@@ -113,6 +116,7 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig) -> RunSumm
         total_steps=read.total_steps,
         data_metadata=_data_metadata(records, model),
         run_metadata={"audio_tokenizer": dataclasses.asdict(settings_of(model))},
+        stop=stop,
     )
     if config.trackers:
         accelerator.init_trackers(folder.name, config=run.identity)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from audiollm.facts import show_facts
 from .console import Dtype, load_audio_llm, load_audio_tokenizer, refuse_existing
 
 NO_RECOGNIZER = "none"
+logger = logging.getLogger(__name__)
 
 
 def speak(
@@ -93,10 +94,8 @@ def speak(
                 f"the model said nothing, so {output} was not written; try another --seed or --min-seconds"
             )
         summary["seconds"] = writer.num_samples / sample_rate
-    if summary["finish_reason"] == "length" and not json:
-        sys.stderr.write(
-            f"audiollm: warning: the speech was cut after {summary['seconds']:.2f} s: raise --max-seconds or say less\n"
-        )
+    if summary["finish_reason"] == "length":
+        logger.warning("the sound was cut after %.2f s; --max-seconds allows longer ones", summary["seconds"])
     show_facts(summary, as_json=json, title="spoken")
 
 

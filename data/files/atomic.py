@@ -25,6 +25,8 @@ if sys.platform != "win32":
 logger = logging.getLogger(__name__)
 
 _READABLE = 0o755
+_STAGING_NAME = re.compile(r"\..*\.[0-9a-f]{8}-[0-9a-f]{8}\.tmp")  # what `_hidden_sibling` gives
+_ATTEMPTS = 20  # to put a folder where other processes put theirs
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -144,12 +146,13 @@ def atomic_entries(folder: str | os.PathLike[str], *, outdated: Sequence[str] = 
         with _named_errors(folder):
             open_and_flush(staging)
             names = sorted(entry.name for entry in staging.iterdir())
-            for name in names:
-                put_in_place(staging / name, final / name, may_replace=True)
-            for pattern in outdated:
-                for entry in final.glob(pattern):
-                    if entry.name not in names:
-                        _remove(entry)
+            with _entries_held(final):
+                for name in names:
+                    put_in_place(staging / name, final / name, may_replace=True)
+                for pattern in outdated:
+                    for entry in final.glob(pattern):
+                        if entry.name not in names:
+                            _remove(entry)
             sync_folder(final)
 
 
@@ -206,7 +209,7 @@ def _staging_folder(final: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[bool]:
+def _held(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     """Holds a folder, also when it is renamed; the lock is the system's and dies with its owner.
 
     Process numbers would not do: containers that share a disk may share a host name, and count processes apart.
@@ -224,7 +227,7 @@ def _held(folder: Path) -> Iterator[bool]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise
         except OSError:
@@ -234,6 +237,16 @@ def _held(folder: Path) -> Iterator[bool]:
         yield is_held
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _entries_held(folder: Path) -> Iterator[None]:
+    """Keeps other processes from putting entries into a folder at the same time: theirs must not mix with ours."""
+    if _STAGING_NAME.fullmatch(folder.name):  # ours alone, and held already by the block that made it
+        yield
+        return
+    with _held(folder, wait=True):
+        yield
 
 
 def put_in_place(new: Path, final: Path, *, may_replace: bool) -> None:
@@ -246,6 +259,19 @@ def put_in_place(new: Path, final: Path, *, may_replace: bool) -> None:
                 raise
             logger.info("%s was made by another process meanwhile; using that one", final)
         return
+    for attempt in range(_ATTEMPTS):
+        try:
+            _replace(new, final)
+            return
+        except OSError as error:
+            # Another process put its own there, or took it away, between two steps of ours: whose comes last stays.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or attempt + 1 == _ATTEMPTS:
+                raise
+            if not new.exists():
+                raise
+
+
+def _replace(new: Path, final: Path) -> None:
     if not final.is_dir() or final.is_symlink():
         os.replace(new, final)  # over a file, in one step
         return
@@ -258,7 +284,10 @@ def put_in_place(new: Path, final: Path, *, may_replace: bool) -> None:
         try:
             os.replace(new, final)
         except BaseException:
-            os.replace(old, final)
+            if final.exists():  # another process's: it is as new as ours
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.replace(old, final)
             raise
         shutil.rmtree(old, ignore_errors=True)
 

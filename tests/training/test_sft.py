@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import wave
@@ -17,14 +19,17 @@ from safetensors.torch import load_file, save_file
 
 from audiollm.data.collation import collate
 from audiollm.data.conversation.loading import load_conversations
+from audiollm.data.files.lock import FileInUseError, locked_folder
 from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
+from audiollm.training import sft
 from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
 from audiollm.training.audio_llm.objective import TargetTokenLoss
 from audiollm.training.audio_llm.records import EncodedRecords
 from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
 from audiollm.training.loop.optimizer import adamw
 from audiollm.training.loop.record import config_as_json
+from audiollm.training.loop.stopping import RunStoppedError
 from audiollm.training.sft import train
 
 from .finished_runs import assert_same_weights, metrics_of, weights_of
@@ -170,7 +175,11 @@ def test_a_broken_model_is_noticed_before_its_first_update(make_config, assets, 
     weights = load_file(broken / "model.safetensors")
     weights["model.norm.weight"][3] = math.nan
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(NonFiniteLossError, match="update 1: loss is nan"):
+    with pytest.raises(ValueError, match=r"NaN or infinity in model\.norm\.weight"):
+        train(make_config(model=str(broken)))
+    weights["model.norm.weight"][3] = 3e38  # a number, and too large to compute with
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(NonFiniteLossError, match=r"update 1: loss is (nan|inf)"):
         train(make_config(model=str(broken)))
     assert metrics_of(tmp_path / "run") == []
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -340,3 +349,51 @@ def test_user_errors_end_in_one_message_and_no_traceback(assets, tmp_path, capfd
     last_line = capfd.readouterr().err.splitlines()[-1]
     assert last_line.startswith("sft: error: ")
     assert message in last_line
+
+
+def test_few_records_come_once_in_an_epoch(make_config, assets, tmp_path):
+    """Ten records and updates of 64: one update of ten, whatever the passes that make it up."""
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(line + "\n" for line in assets.train.read_text().splitlines()[:10]))
+    settings = {"train_data": str(few), "max_steps": None, "num_epochs": 2.0, "micro_batch_size": 4}
+    train(make_config(global_batch_size=64, output_dir=str(tmp_path / "many"), **settings))
+    train(make_config(global_batch_size=12, output_dir=str(tmp_path / "ten"), **settings))
+    many, ten = metrics_of(tmp_path / "many"), metrics_of(tmp_path / "ten")
+    assert [line["epoch"] for line in many] == [1.0, 2.0]
+    assert [line["target_tokens"] for line in many] == [line["target_tokens"] for line in ten]
+    assert [line["loss"] for line in many] == pytest.approx([line["loss"] for line in ten], rel=1e-4)
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGUSR1"])
+def test_a_run_asked_to_stop_saves_and_goes_on_to_the_same_bits(make_config, monkeypatch, tmp_path, number):
+    train(make_config(output_dir=str(tmp_path / "straight")))
+    update = sft._update
+
+    def update_and_ask(parts, step, micro_batches):
+        if step == 3:
+            os.kill(os.getpid(), getattr(signal, number))
+        return update(parts, step, micro_batches)
+
+    monkeypatch.setattr(sft, "_update", update_and_ask)
+    with pytest.raises(RunStoppedError, match=r"after update 3 of 6.*--resume latest") as stopped:
+        train(make_config())
+    assert stopped.value.status == 143
+    monkeypatch.undo()
+    train(make_config(resume="latest"))
+    assert [line["loss"] for line in metrics_of(tmp_path / "run")] == [
+        line["loss"] for line in metrics_of(tmp_path / "straight")
+    ]
+    for name, tensor in weights_of(tmp_path / "straight").items():
+        assert torch.equal(tensor, weights_of(tmp_path / "run")[name]), name
+
+
+def test_a_finished_run_goes_on_to_more_updates(make_config, tmp_path):
+    train(make_config(max_steps=2))
+    train(make_config(max_steps=4, resume="latest"))
+    assert [line["step"] for line in metrics_of(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def test_a_folder_in_which_a_run_is_alive_is_refused(make_config, tmp_path):
+    with locked_folder(tmp_path / "run"), pytest.raises(FileInUseError, match="in use by another run"):
+        train(make_config())
+    train(make_config(max_steps=1))  # a lock that nobody holds any more is no hindrance

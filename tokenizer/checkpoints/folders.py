@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -57,6 +58,47 @@ def find_folder(
         return Path(snapshot_download(str(source), **hub_options))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(f"{source} is neither a folder here nor a {kind} on the Hub: {error}") from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Reads a file of settings.
+
+    Raises:
+        ValueError: if it is not there, no JSON, or no object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply for settings") from error
+    except (ValueError, OSError) as error:  # no JSON, no UTF-8, a number of too many digits; not there
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a JSON {type(values).__name__}, not an object with the model's settings")
+    return values
+
+
+def copy_listed(source: Path, target: Path, patterns: Sequence[str]) -> None:
+    """Copies the files of a folder that have one of these names, and nothing else: no folders, links or other files.
+
+    A file on the Hub's cache is a link to its blob there, which is followed.
+
+    Args:
+        source: the folder.
+        target: an existing folder.
+        patterns: names, such as ``"model-*-of-*.safetensors"``.
+
+    Raises:
+        ValueError: if one of the files is a link that leads out of the folder.
+    """
+    home = source.resolve()
+    blobs = next((parent.parent / "blobs" for parent in home.parents if parent.name == "snapshots"), home)
+    for pattern in patterns:
+        for path in sorted(source.glob(pattern)):
+            real = path.resolve()
+            if not real.is_relative_to(home) and not real.is_relative_to(blobs):
+                raise ValueError(f"{path} is a link that leads out of {source}: put the file itself there")
+            if real.is_file():
+                shutil.copyfile(real, target / path.name)
 
 
 @contextmanager

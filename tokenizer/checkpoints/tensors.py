@@ -6,6 +6,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ValueError: if the file is damaged, holds code, or holds something else than dense floating-point tensors
             without NaN and infinity.
     """
-    values = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    values = _read_safetensors(path) if path.suffix == ".safetensors" else load_pickle(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, not tensors by name")
     tensors = {}
@@ -54,8 +55,38 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if value.layout != torch.strided or not value.is_floating_point():
             raise ValueError(f"{path}: {name} is {value.dtype} and {value.layout}; expected dense floats")
         tensors[name] = value.detach()
+    check_storage(tensors, path)
     check_finite(tensors, path)
     return tensors
+
+
+def check_storage(tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Refuses tensors that are larger than what the file holds of them: few bytes, seen many times, fill the memory.
+
+    Raises:
+        ValueError: naming the tensors, their shapes and the bytes that are there.
+    """
+    wrong = [
+        f"{name} {list(tensor.shape)} of {tensor.untyped_storage().nbytes()} bytes"
+        for name, tensor in sorted(tensors.items())
+        if tensor.layout == torch.strided and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+    ]
+    if wrong:
+        raise ValueError(f"{source} announces more than it holds: {', '.join(wrong[:5])}")
+
+
+def without_numbers(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity."""
+    return sorted(name for name, tensor in tensors.items() if not _is_finite(tensor))
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    # A sum over 4 million numbers has NaN or infinity if one of them is,
+    # reads the memory once and writes
+    # none; a finite one may overflow, which only then costs the slow look.
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: Path) -> None:
@@ -64,7 +95,7 @@ def check_finite(tensors: Mapping[str, Tensor], source: Path) -> None:
     Raises:
         ValueError: naming the tensors with NaN or infinity.
     """
-    wrong = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    wrong = without_numbers(tensors)
     if wrong:
         raise ValueError(f"{source} holds NaN or infinity in {', '.join(sorted(wrong))}; its training failed")
 
@@ -117,13 +148,49 @@ def _read_safetensors(path: Path) -> object:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
 
 
-def _read_pickle(path: Path) -> object:
+def load_pickle(path: Path) -> object:
+    """Reads what ``torch.save`` wrote: tensors and plain values on the CPU, by torch's restricted unpickler.
+
+    Raises:
+        ValueError: if the file is damaged, announces more than it holds, or names a function or class beyond those of
+            tensors, of which nothing is run.
+    """
+    _refuse_compression(path)
     try:
         with warnings.catch_warnings():  # torch warns about old forms of pickles, which are read all the same
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            values = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED as error:
         raise ValueError(f"{path} {_explain(error)}") from error
+    _refuse_views(values, path)
+    return values
+
+
+def _refuse_views(value: object, path: Path) -> None:
+    """Goes through nested values for tensors that are larger than what the file holds of them."""
+    waiting = [("", value)]
+    seen: set[int] = set()
+    while waiting:
+        where, one = waiting.pop()
+        if isinstance(one, Tensor):
+            check_storage({where or "a tensor": one}, path)
+        elif isinstance(one, dict | list | tuple) and id(one) not in seen:
+            seen.add(id(one))  # a pickle may hold a list that holds itself
+            items = one.items() if isinstance(one, dict) else enumerate(one)
+            waiting += [(f"{where}.{name}" if where else str(name), inner) for name, inner in items]
+
+
+def _refuse_compression(path: Path) -> None:
+    """``torch.save`` compresses nothing; a compressed entry can unfold to a thousand times its size."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, ValueError, OverflowError) as error:
+        raise ValueError(f"{path} is cut off or damaged ({error}); copy or download it again") from error
+    if packed:
+        raise ValueError(f"{path} is refused: {packed[0]} in it is compressed, which torch.save never does")
 
 
 def _explain(error: Exception) -> str:

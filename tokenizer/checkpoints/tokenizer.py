@@ -20,13 +20,25 @@ from audiollm.tokenizer.configuration import HOP_LENGTH, MODEL_TYPE, SAMPLE_RATE
 from audiollm.tokenizer.quantizer.codebook import RECENT_CODES_PER_ENTRY
 from audiollm.tokenizer.signal.log_mel import N_FFT
 
-from .folders import find_folder, replaced_files
+from .folders import copy_listed, find_folder, read_json_object, replaced_files
 from .names import is_left_out, our_name, released_name
 
 logger = logging.getLogger(__name__)
 
 RELEASED_ARCHITECTURE = "WhisperVQEncoder"
 RELEASED_FILES = ("preprocessor_config.json", "model.safetensors", "config.json")  # the last tells that it is complete
+MAX_LAYERS = 4096
+# What belongs to a tokenizer, and to the decoder in it, and is copied with them.
+_PAPERS = ("README.md", "LICENSE*", "NOTICE*", "ATTRIBUTION.md")
+TOKENIZER_FILES = (
+    "config.json", "preprocessor_config.json", "model.safetensors", "model-*-of-*.safetensors",
+    "model.safetensors.index.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
+    "merges.txt", "normalizer.json", "added_tokens.json", "special_tokens_map.json", "output_ids.json", *_PAPERS,
+)  # fmt: skip
+DECODER_FILES = (
+    "config.json", "model.safetensors", "config.yaml", "flow.pt", "hift.pt", "flow.safetensors", "hift.safetensors",
+    *_PAPERS,
+)  # fmt: skip
 WEIGHTS_INDEX = "model.safetensors.index.json"
 TOKENIZER_FOLDER = "tokenizer"  # of a release
 FROM_AUTO_CLASSES = ("_from_auto", "trust_remote_code", "adapter_kwargs", "code_revision")  # transformers adds these
@@ -73,12 +85,7 @@ def read_config(folder: Path) -> UniAudioTokenizerConfig:
         ValueError: if it is not a tokenizer's, or its values do not fit together.
     """
     path = folder / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a JSON {type(values).__name__}, not an object with the model's settings")
+    values = read_json_object(path)
     model_type = values.pop("model_type", None)
     if model_type not in ("whisper", MODEL_TYPE):
         raise ValueError(f"{path} describes a {model_type!r} model, not a UniAudio tokenizer")
@@ -92,10 +99,23 @@ def read_config(folder: Path) -> UniAudioTokenizerConfig:
         check_preprocessor(folder, values["num_mel_bins"])
     for key in ("architectures", "torch_dtype", "dtype", "transformers_version", "model_type"):
         values.pop(key, None)
+    _check_layers(path, values)
     try:
         return UniAudioTokenizerConfig(**values)
-    except TypeError as error:
+    except (TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{path} holds a value of a wrong type: {error}") from error
+    except Exception as error:  # transformers checks fields by errors of huggingface_hub's own, which are no ValueError
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def _check_layers(path: Path, values: Mapping[str, Any]) -> None:
+    """A billion layers are made one by one before their weights are found missing."""
+    for key in ("encoder_layers", "decoder_layers", "num_hidden_layers"):
+        count = values.get(key)
+        if isinstance(count, int) and count > MAX_LAYERS:
+            raise ValueError(f"{path}: {key}={count}; no tokenizer has more than {MAX_LAYERS}")
 
 
 def check_preprocessor(folder: Path, num_mel_bins: int) -> None:
@@ -103,7 +123,7 @@ def check_preprocessor(folder: Path, num_mel_bins: int) -> None:
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json_object(path)
     expected = {
         "feature_size": num_mel_bins,
         "sampling_rate": SAMPLE_RATE,
@@ -126,7 +146,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = folder / WEIGHTS_INDEX
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = _names_in_index(index)
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise ValueError(f"{folder} lacks weight files that {WEIGHTS_INDEX} names: {', '.join(missing)}")
@@ -135,6 +155,34 @@ def weight_files(folder: Path) -> list[Path]:
     if not files:
         raise ValueError(f"{folder} has a config.json but no model.safetensors; save the weights as safetensors")
     return files
+
+
+def _names_in_index(index: Path) -> list[str]:
+    """Weight files that an index names; each must lie beside it."""
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{index} has no weight_map that says which file holds which tensor")
+    for tensor, name in weight_map.items():
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise ValueError(f"{index} puts {tensor} into {name!r}: only safetensors files of its own folder are read")
+    return sorted(set(weight_map.values()))
+
+
+def copy_tokenizer_files(source: Path, target: Path) -> None:
+    """Copies what belongs to a tokenizer, or to a release: their files by name, and those of a decoder beside them.
+
+    Raises:
+        ValueError: if one of them is a link that leads out of the folder.
+    """
+    decoder, inner = "decoder", f"{TOKENIZER_FOLDER}/decoder"
+    places = {"": TOKENIZER_FILES, TOKENIZER_FOLDER: TOKENIZER_FILES, decoder: DECODER_FILES, inner: DECODER_FILES}
+    for place, names in places.items():
+        if not (source / place).is_dir():
+            continue
+        if not (source / place).resolve().is_relative_to(source.resolve()):
+            raise ValueError(f"{source / place} is a link that leads out of {source}: put the folder itself there")
+        (target / place).mkdir(exist_ok=True)
+        copy_listed(source / place, target / place, names)
 
 
 def read_tensors(folder: Path, config: UniAudioTokenizerConfig) -> dict[str, Tensor]:

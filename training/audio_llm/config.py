@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
+from audiollm.training.loop.batches import updates_of_epochs
 from audiollm.training.loop.config import (
     RunConfig,
     require_eval_data,
@@ -65,7 +65,8 @@ class SFTConfig(RunConfig):
     """Extend the text LLM in ``model`` by this audio tokenizer's codes first; written to ``output_dir/extended``."""
 
     global_batch_size: int = 64
-    """Records per update, over all processes. The number of accumulated micro-batches follows from it."""
+    """Records per update, over all processes, or all records if they are fewer. The number of accumulated
+    micro-batches follows from it."""
 
     micro_batch_size: int = 8
     """Records per process in one forward pass: changes memory and speed, not the update."""
@@ -152,4 +153,4 @@ def num_updates(config: SFTConfig, num_records: int) -> int:
     """Updates of the whole run over ``num_records`` training records."""
     if config.max_steps is not None:
         return config.max_steps
-    return max(1, math.ceil(config.num_epochs * num_records / config.global_batch_size))
+    return updates_of_epochs(config.num_epochs, num_records, config.global_batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import sys
@@ -48,6 +49,10 @@ class EncodedRecord:
     def num_targets(self) -> int:
         """Tokens that count in the loss; nothing predicts the first token."""
         return int((self.labels[1:] != IGNORED_LABEL).sum())
+
+    def without_targets(self) -> EncodedRecord:
+        """The record as a pass that teaches nothing."""
+        return dataclasses.replace(self, labels=np.full_like(self.labels, IGNORED_LABEL))
 
     def example(self) -> Example:
         """The record as ``collate`` takes it."""

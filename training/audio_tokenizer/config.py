@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from audiollm.data.audio.augmentation import AugmentationConfig
+from audiollm.training.loop.batches import updates_of_epochs
 from audiollm.training.loop.config import RunConfig, require_given, require_not_negative, require_positive
 
 # What a training checkpoint lets one change; everything else of its architecture is its own.
@@ -243,7 +244,7 @@ def num_updates(config: TokenizerTrainingConfig, num_records: int) -> int:
         updates = config.max_steps
     else:
         assert config.num_epochs is not None
-        updates = max(1, math.ceil(config.num_epochs * num_records / config.global_batch_size))
+        updates = updates_of_epochs(config.num_epochs, num_records, config.global_batch_size)
     if config.warmup_steps is not None and config.warmup_steps >= updates > 1:
         raise ValueError(
             f"warmup_steps={config.warmup_steps}, but the run has only {updates} updates: lower it, or train longer"

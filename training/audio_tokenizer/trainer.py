@@ -139,7 +139,7 @@ class UpdateReader:
         """One clip; how it is degraded depends on seed, epoch and clip alone."""
         config = self._config
         # Of this very place: an update may straddle the end of an epoch.
-        epoch = ((step - 1) * config.global_batch_size + position) // len(self._records)
+        epoch = ((step - 1) * self._order.global_batch_size + position) // len(self._records)
         example = self._records.example(clip, epoch=epoch, seed=config.seed)
         if not config.augmentation.probability:
             return example

@@ -6,6 +6,7 @@ processes: each takes its share (:func:`share_of_process`), so that runs on othe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -14,12 +15,23 @@ import numpy as np
 LENGTH_JITTER = 0.1  # how far clips move in the order of lengths, so that neighbours change from epoch to epoch
 
 
+def records_per_update(num_records: int, global_batch_size: int) -> int:
+    """Records of an update: no record comes twice in one, so that an epoch of few records is one pass over them."""
+    return min(num_records, global_batch_size)
+
+
+def updates_of_epochs(num_epochs: float, num_records: int, global_batch_size: int) -> int:
+    """Updates in which so many passes over the records are complete, at least 1."""
+    return max(1, math.ceil(num_epochs * num_records / records_per_update(num_records, global_batch_size)))
+
+
 class DataOrder:
     """An endless sequence of shuffled epochs, cut into global batches.
 
     Args:
         num_records: records in the training set.
-        global_batch_size: records per update. A batch may reach into the next epoch; no record is left out.
+        global_batch_size: records per update, at most all of them. A batch may reach into the next epoch; no record
+            is left out.
         seed: with the epoch's number, decides its permutation.
 
     Raises:
@@ -30,7 +42,7 @@ class DataOrder:
         if num_records <= 0:
             raise ValueError("the training data holds no records")
         self.num_records = num_records
-        self.global_batch_size = global_batch_size
+        self.global_batch_size = records_per_update(num_records, global_batch_size)
         self.seed = seed
         # Two epochs: a batch can straddle a boundary.
         self._permutation = lru_cache(maxsize=2)(self._shuffle)
@@ -40,7 +52,7 @@ class DataOrder:
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_records)
 
     def batch(self, step: int) -> list[int]:
-        """Indexes of the records of update ``step`` (1, 2, …), ``global_batch_size`` of them."""
+        """Indexes of the records of update ``step`` (1, 2, …)."""
         first = (step - 1) * self.global_batch_size
         positions = range(first, first + self.global_batch_size)
         return [int(self._permutation(p // self.num_records)[p % self.num_records]) for p in positions]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from audiollm.data.files.atomic import atomic_write, open_and_flush, put_in_place
 from audiollm.data.files.json_document import write_json
+from audiollm.tokenizer.checkpoints.tensors import DAMAGED
 
 from .errors import ResumeError
+from .restoring import check_deepspeed_files, load_part, read_values, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +37,14 @@ MAY_CHANGE = frozenset(
         "save_every", "keep_checkpoints", "resume", "log_every", "num_processes", "cache_tokens", "check_data",
         "num_epochs", "max_steps",  # their result, the number of updates, must stay
         "cache_dir", "eval_clips", "eval_asr", "flow.eval_steps", "flow.eval_vocoder", "eval_samples", "trackers",
-        "cache_megabytes",
+        "cache_megabytes", "trust_checkpoint",
     }
 )  # fmt: skip
 
 _STATE_FILE = "checkpoint.json"
 _DEEPSPEED_TAG = "deepspeed"
 _ABSENT = "absent"
+_OWN_NAME = re.compile(r"step_\d{6,12}")  # what `_name_of` gives
 
 
 class Stateful(Protocol):
@@ -112,16 +116,25 @@ class Checkpoints:
         self.keep = keep
 
     def latest(self) -> Path | None:
-        """The newest complete checkpoint, or None."""
+        """The newest complete checkpoint, or None.
+
+        Raises:
+            ResumeError: if the file ``latest`` names something else than a checkpoint of this folder.
+        """
         pointer = self.folder / "latest"
         if not pointer.exists():
             return None
-        named = self.folder / pointer.read_text(encoding="utf-8").strip()
-        if (named / _STATE_FILE).exists():
-            return named
+        name = _first_line(pointer)
+        # What the trainer writes into it is one of these names; another one would lead who knows where.
+        if not _OWN_NAME.fullmatch(name):
+            raise ResumeError(f"{pointer} says {name[:80]!r}, which is no checkpoint of a run; {_instead_of(pointer)}")
+        if (self.folder / name / _STATE_FILE).exists():
+            return self.folder / name
         # Killed while a checkpoint took the place of an older one of the same step.
-        complete = [path.parent for path in self.folder.glob(f"step_*/{_STATE_FILE}")]
-        return max(complete, key=_age, default=None)
+        found = max(_complete(self.folder), key=_age, default=None)
+        if found is not None:
+            logger.warning("%s names %s, which is not there whole: going on from %s", pointer, name, found.name)
+        return found
 
     def _write(
         self,
@@ -174,11 +187,11 @@ class Checkpoints:
         Returns:
             The checkpoint's folder.
         """
-        target = self.folder / f"step_{state.step:06d}"
+        target = self.folder / _name_of(state.step)
         # Not `atomic_folder`: all processes write into one folder, so they must know its name without being told.
         temporary = self.folder / f".{target.name}.tmp"
         if accelerator.is_main_process:
-            for leftover in self.folder.glob(".*.tmp"):
+            for leftover in self.folder.glob(".step_*.tmp"):
                 shutil.rmtree(leftover)
             temporary.mkdir(parents=True)
         accelerator.wait_for_everyone()
@@ -198,7 +211,9 @@ class Checkpoints:
             put_in_place(temporary, target, may_replace=True)
             with atomic_write(self.folder / "latest") as file:
                 file.write(target.name)
-            by_age = sorted(self.folder.glob("step_*"), key=_age)
+            # Only what a run wrote: a copy that a user keeps beside them has another name.
+            own = [path for path in self.folder.iterdir() if _OWN_NAME.fullmatch(path.name) and not path.is_symlink()]
+            by_age = sorted(own, key=_age)
             for outdated in by_age[: -self.keep]:
                 shutil.rmtree(outdated)
         accelerator.wait_for_everyone()
@@ -224,9 +239,22 @@ def find_checkpoint(resume: str | None, checkpoints: Checkpoints) -> Path | None
 
 
 def read_state(checkpoint: Path) -> CheckpointState:
-    """Reads the step and identity of a checkpoint."""
-    content = json.loads((checkpoint / _STATE_FILE).read_text(encoding="utf-8"))
-    return CheckpointState(step=content["step"], identity=content["identity"])
+    """Reads the step and identity of a checkpoint.
+
+    Raises:
+        ResumeError: if they are not there, or not as a run writes them.
+    """
+    path = checkpoint / _STATE_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise ResumeError(f"{path} is damaged: {error}; {_instead_of(checkpoint)}") from error
+    step, identity = (content.get("step"), content.get("identity")) if isinstance(content, dict) else (None, None)
+    if type(step) is not int or step < 1 or not isinstance(identity, dict):
+        raise ResumeError(f"{path} names no step and identity of a run; {_instead_of(checkpoint)}")
+    if _OWN_NAME.fullmatch(checkpoint.name) and checkpoint.name != _name_of(step):
+        raise ResumeError(f"{path} says step={step}, its folder {checkpoint.name}; {_instead_of(checkpoint)}")
+    return CheckpointState(step=step, identity=identity)
 
 
 def check_identity(checkpoint: Path, saved: CheckpointState, current: dict[str, Any]) -> None:
@@ -236,6 +264,11 @@ def check_identity(checkpoint: Path, saved: CheckpointState, current: dict[str, 
         ResumeError: listing every setting that differs.
     """
     changed = differences(saved.identity, current)
+    if changed and _goes_further(saved, current):
+        changed = []
+    total = current.get("total_steps")
+    if not changed and isinstance(total, int) and saved.step > total:
+        raise ResumeError(f"{checkpoint} is from update {saved.step} of a run of {total}; {_instead_of(checkpoint)}")
     if changed:
         raise ResumeError(
             f"{checkpoint} belongs to a different run; these differ (checkpoint → now):\n  "
@@ -244,40 +277,88 @@ def check_identity(checkpoint: Path, saved: CheckpointState, current: dict[str, 
         )
 
 
+def _goes_further(saved: CheckpointState, current: dict[str, Any]) -> bool:
+    """Whether a run that made its last update shall make more, with everything else as it was."""
+    before, now = saved.identity.get("total_steps"), current.get("total_steps")
+    others = {name: value for name, value in current.items() if name != "total_steps"}
+    return (
+        saved.step == before
+        and isinstance(now, int)
+        and now > saved.step
+        and not differences({name: value for name, value in saved.identity.items() if name != "total_steps"}, others)
+    )
+
+
 def load(
     accelerator: Accelerator,
     model: nn.Module,
     optimizer: Any,
     checkpoint: Path,
     extras: Mapping[str, Stateful] = MappingProxyType({}),
+    *,
+    trusted: bool = False,
 ) -> None:
     """Restores weights, optimizer, extras and this process's random state into prepared objects.
 
+    Args:
+        accelerator: the run's accelerator.
+        model: the prepared model.
+        optimizer: the prepared optimizer.
+        checkpoint: the folder.
+        extras: what else was saved.
+        trusted: whether DeepSpeed may unpickle its states without a look at them before.
+
     Raises:
-        ResumeError: if the checkpoint's weights are not the model's.
+        ResumeError: naming the file that is damaged, is not of this run, or holds what may run; and the checkpoint
+            before it, if there is one.
     """
+    try:
+        _load(accelerator, model, optimizer, checkpoint, extras, trusted)
+    except ResumeError as error:
+        raise ResumeError(f"{error}; {_instead_of(checkpoint)}") from error
+
+
+def _instead_of(checkpoint: Path) -> str:
+    """What to go on from where a checkpoint cannot be used."""
+    others = [path for path in _complete(checkpoint.parent) if path.resolve() != checkpoint.resolve()]
+    if not others:
+        return "there is no other checkpoint beside it: start anew in another output_dir"
+    older = max(others, key=_age)
+    return f"go on from the one before with --resume {older}"
+
+
+def _load(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: Any,
+    checkpoint: Path,
+    extras: Mapping[str, Stateful],
+    trusted: bool,
+) -> None:
+    rng_file = checkpoint / f"random_{accelerator.process_index:05d}.pt"
+    drawn = read_values(rng_file)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        check_deepspeed_files(checkpoint / _DEEPSPEED_TAG, trusted=trusted)
         # Not strict, as frozen weights were left out; learning rates are a function of the update, with no scheduler.
         model.load_checkpoint(  # type: ignore[operator]  # a DeepSpeed engine
             str(checkpoint), tag=_DEEPSPEED_TAG, load_module_strict=False, load_lr_scheduler_states=False
         )
     else:
         parameters = _trainable(accelerator.unwrap_model(model))
-        weights = load_file(checkpoint / "weights.safetensors")
-        if weights.keys() != parameters.keys():
-            unmatched = sorted(weights.keys() ^ parameters.keys())
-            raise ResumeError(f"{checkpoint}: weights do not match the model: {', '.join(unmatched[:5])} …")
+        weights = read_weights(checkpoint / "weights.safetensors", parameters)
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(weights[name])
         # Read to the CPU; loading moves each tensor to its weight.
-        optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
-    # weights_only: a checkpoint holds tensors and plain values, and must not run code.
+        load_part(checkpoint / "optimizer.pt", optimizer)
     for name, part in extras.items():
-        part.load_state_dict(torch.load(checkpoint / f"{name}.pt", map_location="cpu", weights_only=True))
+        load_part(checkpoint / f"{name}.pt", part)
     # Last: whatever is drawn while loading must not count, as the next update has to draw what it would have drawn
     # without an interruption.
-    restore_random_state(torch.load(checkpoint / f"random_{accelerator.process_index:05d}.pt", weights_only=True))
+    try:
+        restore_random_state(drawn)
+    except DAMAGED as error:
+        raise ResumeError(f"{rng_file} holds no states of random generators: {error}") from error
 
 
 def random_state() -> dict[str, Any]:
@@ -306,6 +387,22 @@ def restore_random_state(state: dict[str, Any]) -> None:
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Trainable weights by name, tied ones once."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _name_of(step: int) -> str:
+    return f"step_{step:06d}"
+
+
+def _complete(folder: Path) -> list[Path]:
+    """Checkpoints in a folder that a run wrote whole."""
+    return [path.parent for path in folder.glob(f"step_*/{_STATE_FILE}") if _OWN_NAME.fullmatch(path.parent.name)]
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (UnicodeDecodeError, OSError) as error:
+        raise ResumeError(f"{path} cannot be read: {error}; {_instead_of(path)}") from error
 
 
 def _age(checkpoint: Path) -> int:

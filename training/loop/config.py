@@ -24,7 +24,8 @@ class RunConfig:
     """Held-out clips, in the same formats. None: no evaluation."""
 
     num_epochs: float | None = 1.0
-    """Passes over the training data, when ``max_steps`` is not given."""
+    """Passes over the training data, when ``max_steps`` is not given. With a resumed run that was over, more passes
+    go on from its end; the learning rate then follows the schedule of the longer run."""
 
     max_steps: int | None = None
     """Number of updates; takes the place of ``num_epochs``."""
@@ -64,6 +65,9 @@ class RunConfig:
 
     resume: str | None = None
     """``latest``, or a checkpoint folder, to go on from. ``latest`` in a fresh folder starts from the beginning."""
+
+    trust_checkpoint: bool = False
+    """Resume DeepSpeed's states, which can run code, without a look at what is in them."""
 
     log_every: int = 1
     """Updates between lines of metrics.jsonl. A line describes its own update, not an average."""

@@ -75,6 +75,9 @@ class ExponentialMovingAverage:
         if saved.keys() != set(self._names):
             unmatched = sorted(saved.keys() ^ set(self._names))
             raise ValueError(f"the averaged weights do not match the model: {', '.join(unmatched[:5])} …")
+        for name, average in zip(self._names, self._averages, strict=True):
+            if saved[name].shape != average.shape:  # or one number would be copied into all of them
+                raise ValueError(f"the average of {name} is {list(saved[name].shape)} instead of {list(average.shape)}")
         self.num_updates = state["num_updates"]
         for name, average in zip(self._names, self._averages, strict=True):
             average.copy_(saved[name])

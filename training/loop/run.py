@@ -7,8 +7,11 @@ In the order of use: :func:`running` (processes), :func:`open_run_folder` (befor
 from __future__ import annotations
 
 import gc
+import json
+import os
+import platform
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,11 +20,12 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 from tqdm.auto import tqdm
 
 from audiollm.data.files.json_document import write_json
+from audiollm.data.files.lock import FileInUseError, locked_folder
 
 from .checkpoints import (
     Checkpoints,
@@ -37,10 +41,13 @@ from .config import RunConfig
 from .launch import mode_name, stop_accelerator
 from .record import METRICS_NAME, MetricsLog, config_as_json, git_revision, package_versions
 from .schedule import is_due
+from .stopping import RunStoppedError, StopRequest
 
 logger = get_logger(__name__)
 
 Item = TypeVar("Item")
+
+_OWNER = ".run.lock"  # beside the lock itself, which holds no text
 
 
 @contextmanager
@@ -51,6 +58,47 @@ def running(accelerator: Accelerator) -> Iterator[Accelerator]:
     finally:
         gc.collect()  # frames of an error may still hold tensors in circles, which stopping needs to be gone
         stop_accelerator(accelerator)
+
+
+@contextmanager
+def held_folder(accelerator: Accelerator, config: RunConfig) -> Iterator[None]:
+    """Holds the run's folder for the processes of one launch, so that no second run writes into it.
+
+    The lock is the system's: it goes with the process that holds it, however that ends.
+
+    Raises:
+        FileInUseError: a ValueError, on every process; it names the process that is at work there.
+    """
+    folder = Path(config.output_dir)
+    with ExitStack() as stack:
+        refused: list[str | None] = [None]
+        if accelerator.is_main_process:
+            try:
+                stack.enter_context(locked_folder(folder))
+            except FileInUseError:
+                refused = [
+                    f"{folder} is in use by another run ({_owner(folder)}): wait for it, stop it, or choose another "
+                    "output_dir"
+                ]
+            except OSError as error:
+                refused = [f"{folder} cannot be written: {error}"]
+            else:
+                write_json(folder / _OWNER, {"process": os.getpid(), "host": platform.node()})
+                stack.callback((folder / _OWNER).unlink, missing_ok=True)
+        broadcast_object_list(refused)
+        if refused[0] is not None:
+            raise FileInUseError(refused[0])
+        yield
+        accelerator.wait_for_everyone()  # the others still write when the first is done
+
+
+def _owner(folder: Path) -> str:
+    """Who holds a folder, for people; only the lock itself decides."""
+    try:
+        owner = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
+        return f"process {owner['process']} on {owner['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its process is not known"
 
 
 @dataclass(frozen=True)
@@ -102,6 +150,7 @@ class TrainingRun:
         identity: what a resumed run must share with it.
         documents: JSON files that lie in its folder and beside every checkpoint.
         metrics: on the main process, ``metrics.jsonl``.
+        stop: whether it has been asked to stop; None: nobody listens.
     """
 
     accelerator: Accelerator
@@ -115,6 +164,7 @@ class TrainingRun:
     identity: dict[str, Any]
     documents: dict[str, Any]
     metrics: MetricsLog | None
+    stop: StopRequest | None = None
 
     @property
     def steps(self) -> range:
@@ -143,12 +193,22 @@ class TrainingRun:
             self.write(line)
 
     def save_if_due(self, step: int) -> None:
-        """Saves a checkpoint after an update, if one is due; all processes call it."""
-        if is_due(self.config.save_every, step, self.total_steps):
+        """Saves a checkpoint after an update, if one is due or the run is to stop; all processes call it.
+
+        Raises:
+            RunStoppedError: after saving, if the run was asked to stop. After its last update it just ends.
+        """
+        stops = step < self.total_steps and self.stop is not None and self.stop.is_asked_of_anyone(self.accelerator)
+        if stops or is_due(self.config.save_every, step, self.total_steps):
             state = CheckpointState(step, self.identity)
-            self.folder.checkpoints.save(
+            saved = self.folder.checkpoints.save(
                 self.accelerator, self.model, self.optimizer, state, self.documents, self.extras
             )
+            if stops:
+                raise RunStoppedError(
+                    f"stopped as asked after update {step} of {self.total_steps}; {saved} holds it, go on with "
+                    "--resume latest"
+                )
 
 
 def start_run(
@@ -162,6 +222,7 @@ def start_run(
     data_metadata: dict[str, Any],
     run_metadata: Mapping[str, Any] = MappingProxyType({}),
     extras: Mapping[str, Stateful] = MappingProxyType({}),
+    stop: StopRequest | None = None,
 ) -> TrainingRun:
     """Restores the checkpoint to resume, if any, and writes down what the run is.
 
@@ -175,6 +236,7 @@ def start_run(
         data_metadata: fingerprints and sizes of the data; they must not change.
         run_metadata: more for ``run.json``.
         extras: what checkpoints hold beside model and optimizer, the same on every process.
+        stop: what listens for a request to stop.
 
     Raises:
         ResumeError: if the checkpoint belongs to a different run.
@@ -187,7 +249,7 @@ def start_run(
     if folder.checkpoint is not None:
         state = read_state(folder.checkpoint)
         check_identity(folder.checkpoint, state, identity)
-        load(accelerator, model, optimizer, folder.checkpoint, extras)
+        load(accelerator, model, optimizer, folder.checkpoint, extras, trusted=config.trust_checkpoint)
         first_step = state.step + 1
         logger.info("resumed %s after update %d of %d", folder.checkpoint, state.step, total_steps)
     metadata = {
@@ -207,6 +269,8 @@ def start_run(
         for name, value in documents.items():
             write_json(folder.path / name, value)
         metrics = MetricsLog(folder.path / METRICS_NAME, last_step=first_step - 1)
+    if stop is not None:
+        stop.updates_begin()
     return TrainingRun(
         accelerator=accelerator,
         config=config,
@@ -219,6 +283,7 @@ def start_run(
         identity=identity,
         documents=documents,
         metrics=metrics,
+        stop=stop,
     )
 
 

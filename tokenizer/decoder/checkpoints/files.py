@@ -16,9 +16,9 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from audiollm.tokenizer.checkpoints.folders import find_folder, replaced_files
+from audiollm.tokenizer.checkpoints.folders import copy_listed, find_folder, read_json_object, replaced_files
 from audiollm.tokenizer.checkpoints.tensors import read_tensors
-from audiollm.tokenizer.checkpoints.tokenizer import TOKENIZER_FOLDER
+from audiollm.tokenizer.checkpoints.tokenizer import DECODER_FILES, TOKENIZER_FOLDER
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
 
 from .released import read_released_config, vocoder_name
@@ -39,7 +39,7 @@ def read_decoder_config(folder: Path) -> WaveformDecoderConfig:
     """
     if not is_own(folder):
         return read_released_config(folder / RELEASED_CONFIG)
-    values = _read_json(folder / CONFIG)
+    values = read_json_object(folder / CONFIG)
     del values["model_type"]
     try:
         return WaveformDecoderConfig.from_dict(values)
@@ -86,7 +86,7 @@ def holds_decoder(folder: Path) -> bool:
 def is_own(folder: Path) -> bool:
     """Whether a folder holds a decoder in our own layout."""
     path = folder / CONFIG
-    return path.is_file() and _read_json(path).get("model_type") == MODEL_TYPE
+    return path.is_file() and read_json_object(path).get("model_type") == MODEL_TYPE
 
 
 def decoder_beside(tokenizer: Path) -> Path | None:
@@ -101,7 +101,8 @@ def copy_decoder_beside(source: Path, target: Path) -> None:
     """Copies the decoder that lies beside a tokenizer's folder into a copy of that folder."""
     beside = decoder_beside(source)
     if beside is not None and decoder_beside(target) is None and (target / CONFIG).is_file():
-        shutil.copytree(beside, target / DECODER_FOLDER)
+        (target / DECODER_FOLDER).mkdir()
+        copy_listed(beside, target / DECODER_FOLDER, DECODER_FILES)
 
 
 # ---------------------------------------------------------------------- tensors
@@ -168,13 +169,3 @@ def copy_decoder(source: Path, target: Path) -> None:
 def _check_own(folder: Path) -> None:
     if (folder / CONFIG).is_file() and not is_own(folder):
         raise ValueError(f"{folder} holds the {CONFIG} of another model; choose an empty folder")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a JSON {type(values).__name__}, not an object with the model's settings")
-    return values

@@ -1,0 +1,177 @@
+"""Causal LMs, loaded whole or refused: no weight is drawn at random, left over, misshapen or no number.
+
+What transformers would only warn of is an error here; files are looked at before weights take memory, as far as their
+headers tell.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+
+from audiollm.tokenizer.checkpoints.folders import read_json_object
+from audiollm.tokenizer.checkpoints.tensors import without_numbers
+from audiollm.tokenizer.checkpoints.tokenizer import weight_files
+
+_LISTED = 5
+_SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json")
+_LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+
+
+def load_causal_lm(
+    path_or_hub_id: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype | str = "auto",
+    attn_implementation: str | None = None,
+    **hub: Any,
+) -> PreTrainedModel:
+    """Loads a causal LM, all of it.
+
+    Args:
+        path_or_hub_id: a folder or Hub id.
+        dtype: of the weights; "auto": as stored.
+        attn_implementation: as transformers calls it; None: its choice.
+        hub: ``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``force_download``.
+
+    Raises:
+        ValueError: naming the file, and the weights that are missing, unexpected, misshapen or no numbers.
+    """
+    source = os.fspath(path_or_hub_id)
+    folder = Path(source)
+    options = {"attn_implementation": attn_implementation} if attn_implementation is not None else {}
+    shapes = None
+    if folder.is_dir():
+        shapes = _stored_shapes(folder)
+        check_settings(folder, None if shapes is None else len(shapes))
+    with refused_by_transformers(source):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
+        if shapes is not None:
+            _check_shapes(source, config, shapes)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=dtype, output_loading_info=True, trust_remote_code=False, **options, **hub
+        )
+    _check_report(source, model, report)
+    wrong = without_numbers({name: parameter.detach() for name, parameter in model.named_parameters()})
+    if wrong:
+        raise ValueError(f"{source} holds NaN or infinity in {_some(wrong)}: its training failed, or it was altered")
+    return model
+
+
+@contextmanager
+def refused_by_transformers(source: str) -> Iterator[None]:
+    """Makes one error with the source's name of whatever transformers and tokenizers raise over files."""
+    try:
+        yield
+    except (OSError, ImportError, MemoryError):  # what they say names the file, the package or the lack
+        raise
+    except Exception as error:  # a value of a wrong type or size fails wherever it is first used
+        if isinstance(error, ValueError) and str(error).startswith(source):
+            raise
+        what = " ".join(str(error).split())[:400] or type(error).__name__
+        if isinstance(error, KeyError):
+            what = f"there is no {what}"
+        hint = ""
+        if "trust_remote_code" in what:
+            what, hint = "it wants Python of its own to be run", ": its code is never run; use a model of transformers"
+        raise ValueError(f"{source} cannot be loaded: {what}{hint}") from error
+
+
+def check_settings(folder: Path, num_tensors: int | None = None) -> None:
+    """Refuses settings that are no JSON objects, that ask for code, or for more layers than there are tensors.
+
+    Args:
+        folder: of an LLM.
+        num_tensors: weights in its files; None: unknown.
+
+    Raises:
+        ValueError: naming file and key.
+    """
+    for name in _SETTINGS:
+        path = folder / name
+        if not path.is_file():
+            continue
+        values = read_json_object(path)
+        if name != "config.json":
+            continue
+        for key in _LAYER_KEYS:
+            count = values.get(key)
+            if count is not None and (type(count) is not int or count < 1):
+                raise ValueError(f"{path}: {key}={count!r}: use a positive whole number")
+            if isinstance(count, int) and num_tensors is not None and count > num_tensors:
+                raise ValueError(f"{path}: {key}={count}, but the weights have {num_tensors} tensors in all")
+    if (folder / "generation_config.json").is_file():
+        try:
+            GenerationConfig.from_pretrained(folder)
+        except Exception as error:  # validation of transformers raises what it finds
+            what = " ".join(str(error).split())[:400]
+            raise ValueError(f"{folder / 'generation_config.json'} is refused: {what}") from error
+
+
+def load_text_tokenizer(path_or_hub_id: str | os.PathLike[str], **hub: Any) -> Any:
+    """Loads a text tokenizer; code beside it is never run.
+
+    Raises:
+        ValueError: if its files are damaged.
+    """
+    source = os.fspath(path_or_hub_id)
+    with refused_by_transformers(source):
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub)
+
+
+def _stored_shapes(folder: Path) -> dict[str, list[int]] | None:
+    """Shapes of the tensors in a folder's safetensors, by their headers alone; None if it has other weights."""
+    if not any(folder.glob("*.safetensors*")):
+        return None
+    shapes: dict[str, list[int]] = {}
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                shapes |= {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is cut off or damaged ({error}); copy or download it again") from error
+    return shapes
+
+
+def _check_shapes(source: str, config: Any, shapes: Mapping[str, list[int]]) -> None:
+    """Compares with the model as its configuration makes it, before a weight takes memory."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(json_copy(config), trust_remote_code=False)
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    wrong = [
+        f"{name} {shape} instead of {expected[name]}"
+        for name, shape in sorted(shapes.items())
+        if name in expected and shape != expected[name]
+    ]
+    if wrong:
+        raise ValueError(f"{source}: config.json does not fit the weights: {_some(wrong)}")
+
+
+def json_copy(config: Any) -> Any:
+    """A configuration of its own: making a model writes into the one it is given."""
+    return type(config).from_dict(json.loads(config.to_json_string(use_diff=False)))
+
+
+def _check_report(source: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
+    kinds = {
+        "missing": sorted(report["missing_keys"]),
+        "unexpected": sorted(report["unexpected_keys"]),
+        "wrong shape": sorted(str(one[0]) for one in report["mismatched_keys"]),
+    }
+    found = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
+    if found:
+        raise ValueError(
+            f"{source} does not hold the weights of a {type(model).__name__} ({'; '.join(found)}): copy or download "
+            "it again; to make an Audio-LLM, name a whole text LLM such as Qwen/Qwen2.5-0.5B"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (" …" if len(names) > _LISTED else "")
