@@ -80,7 +80,8 @@ def _dependencies() -> tuple[list[str], dict[str, str]]:
     for requirement in requires("audiollm") or []:
         matched = _NAME.match(requirement)
         extra = _EXTRA.search(requirement)
-        if matched is None or (extra and extra["extra"] == "dev"):
+        # An extra that holds another one names the distribution itself.
+        if matched is None or matched[0] == "audiollm" or (extra and extra["extra"] == "dev"):
             continue
         if extra:
             optional.setdefault(matched[0], extra["extra"])

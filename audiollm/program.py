@@ -121,7 +121,9 @@ def with_named_option(argument: str, options: Collection[str]) -> str:
     if option == "-o":
         option = next((f"--{name}" for name in ("output", "output_dir") if name in options), option)
     elif option.startswith("--"):
-        option = "--" + option[2:].replace("-", "_")
+        named = option[2:].replace("-", "_")
+        # Others keep their spelling, for the parser will quote it; it alone knows all that nests below a dot.
+        option = f"--{named}" if named in options or "." in named else option
     return option + equals + value
 
 

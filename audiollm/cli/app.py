@@ -87,7 +87,20 @@ def spelt_out(arguments: Sequence[str]) -> list[str]:
     parameters = inspect.signature(command).parameters.values() if command is not None else ()
     # Whatever must be given and may be given by its place alone is no option.
     options = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY or one.default is not one.empty}
-    return [with_named_option(argument, options) for argument in arguments]
+    named = [with_named_option(argument, options) for argument in arguments]
+    if command is None or not {"output", "output_dir"} & inspect.signature(command).parameters.keys():
+        return named
+    return _with_output_in_place(named)
+
+
+def _with_output_in_place(arguments: Sequence[str]) -> list[str]:
+    """``-o FILE`` of a command that takes its output by its place, which is the last: at the end."""
+    for index, argument in enumerate(arguments):
+        if argument == "-o" and index + 1 < len(arguments):
+            return [*arguments[:index], *arguments[index + 2 :], arguments[index + 1]]
+        if argument.startswith("-o="):
+            return [*arguments[:index], *arguments[index + 1 :], argument[3:]]
+    return list(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

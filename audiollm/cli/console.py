@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
+
+from audiollm.mini import MINI
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -17,9 +21,9 @@ def load_audio_tokenizer(path_or_id: str, dtype: str, device: str | None) -> Any
     from audiollm.mini import audio_tokenizer_or_mini
     from audiollm.tokenizer.modeling import UniAudioTokenizer
 
-    return UniAudioTokenizer.from_pretrained(
-        audio_tokenizer_or_mini(path_or_id), encoder_only=True, dtype=getattr(torch, dtype), device=find_device(device)
-    )
+    name, found = audio_tokenizer_or_mini(path_or_id), find_device(device)
+    with _absence_told(name):
+        return UniAudioTokenizer.from_pretrained(name, encoder_only=True, dtype=getattr(torch, dtype), device=found)
 
 
 def load_audio_llm(path_or_id: str, dtype: str, device: str | None) -> Any:
@@ -29,7 +33,31 @@ def load_audio_llm(path_or_id: str, dtype: str, device: str | None) -> Any:
     from audiollm.environment import find_device
     from audiollm.modeling import AudioLLM
 
-    return AudioLLM.from_pretrained(path_or_id, dtype=getattr(torch, dtype), device=find_device(device))
+    found = find_device(device)
+    with _absence_told(path_or_id):
+        return AudioLLM.from_pretrained(path_or_id, dtype=getattr(torch, dtype), device=found)
+
+
+@contextmanager
+def _absence_told(path_or_id: str) -> Iterator[None]:
+    """Says first that there is no such folder where the Hub was asked for a name that isn't one here.
+
+    Raises:
+        ValueError: in place of the Hub's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if path_or_id == MINI or Path(path_or_id).exists():
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(f"there is no folder {path_or_id} here, and the Hub did not give it: {reason}") from error
+
+
+def refuse_existing(output: str | Path, overwrite: bool) -> None:
+    """Raises ValueError if an output exists that may not be replaced."""
+    if Path(output).exists() and not overwrite:
+        raise ValueError(f"{output} exists already; delete it, choose another output, or set --overwrite")
 
 
 def write_line(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from audiollm.facts import show_facts
 
-from .console import write_line
+from .console import refuse_existing, write_line
 
 
 def label(
@@ -119,8 +119,7 @@ def label(
 def _label_by_rules(source: str, output: Path, rules: str | None, split: str | None, overwrite: bool) -> Any:
     from audiollm.data.labelling.by_rules import label_by_rules
 
-    if output.exists() and not overwrite:
-        raise ValueError(f"{output} exists already; delete it, choose another output, or set --overwrite")
+    refuse_existing(output, overwrite)
     return label_by_rules(source, output, rules=rules, split=split)
 
 

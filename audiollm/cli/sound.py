@@ -8,7 +8,7 @@ from typing import Any
 
 from audiollm.facts import show_facts
 
-from .console import Dtype, load_audio_llm, load_audio_tokenizer
+from .console import Dtype, load_audio_llm, load_audio_tokenizer, refuse_existing
 
 NO_RECOGNIZER = "none"
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ def speak(
     dtype: Dtype = "float32",
     device: str | None = None,
     stream: bool = False,
+    overwrite: bool = False,
     json: bool = False,
 ) -> None:
     """Speak a text and write the sound.
@@ -53,6 +54,7 @@ def speak(
         dtype: precision of the LLM.
         device: torch device; the first GPU when there is one.
         stream: write the sound while the LLM is still speaking.
+        overwrite: replace an output that exists.
         json: print the summary as JSON.
     """
     from audiollm import speaking
@@ -60,6 +62,7 @@ def speak(
     from audiollm.generation.streaming import StreamedAudio
 
     check_output_path(output)
+    refuse_existing(output, overwrite)
     speaker = describe_speaker(speaker_audio, speaker_encoder, device)
     llm = load_audio_llm(model, dtype, device)
     options: dict[str, Any] = {
@@ -114,6 +117,7 @@ def reconstruct(
     language: str | None = None,
     report: bool = False,
     stream: bool = False,
+    overwrite: bool = False,
     json: bool = False,
 ) -> None:
     """Turn a recording into codes and back, to hear and measure what the codes keep.
@@ -136,10 +140,13 @@ def reconstruct(
         language: of the speech, such as fr.
         report: write OUTPUT's name with _report: both sounds, pictures, WER, STOI, PESQ and mel distances.
         stream: decode while encoding, in constant memory.
+        overwrite: replace an output that exists.
         json: print the summary as JSON.
     """
     from audiollm import reconstruction
 
+    if not Path(output).is_file() or not Path(source).is_file() or not Path(output).samefile(source):
+        refuse_existing(output, overwrite)  # the original itself is refused below, whatever is set
     result = reconstruction.reconstruct(
         source,
         output,

@@ -7,7 +7,7 @@ import platform
 import pytest
 import torch
 
-from audiollm.environment import find_device, installed_versions
+from audiollm.environment import diagnose, find_device, installed_versions
 
 
 @pytest.fixture
@@ -40,3 +40,8 @@ def test_versions_are_pythons_and_those_of_packages_none_where_one_is_absent() -
     assert versions["python"] == platform.python_version()
     assert versions["torch"]
     assert versions["no-such-package"] is None
+
+
+def test_the_package_is_none_of_its_own_requirements() -> None:
+    report = diagnose()
+    assert "audiollm" not in {**report["required"], **report["optional"]}

@@ -15,7 +15,7 @@ import soundfile as sf
 import torch
 from safetensors.torch import load_file, save_file
 
-from audiollm.cli.app import COMMANDS, main
+from audiollm.cli.app import COMMANDS, build_parser, main, spelt_out
 from audiollm.data.conversation.types import Conversation
 from audiollm.data.files.lock import holds_nothing
 from audiollm.generation.result import GenerationResult
@@ -330,3 +330,29 @@ def test_a_bad_first_file_leaves_nothing_behind(
 def test_a_gpu_that_is_not_there_is_named(folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["tokenize", str(folders / "clips"), str(tmp_path / "o.jsonl"), "--audio_tokenizer"]
     assert "--device cuda:0" in fails([*command, str(folders / "codec"), "--device", "cuda:0"], capsys)
+
+
+def test_a_model_that_is_nowhere_is_first_said_to_be_no_folder_here(
+    folders: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("We couldn't connect.\nCheck your connection.")
+
+    monkeypatch.setattr(AudioLLM, "from_pretrained", offline)
+    message = fails(["transcribe", str(folders / "clips" / "a.wav"), "--model", "nosuch"], capsys)
+    assert "there is no folder nosuch here, and the Hub did not give it: We couldn't connect. Check" in message
+
+
+@pytest.mark.parametrize("given", [["-o", "out"], ["-o=out"], ["out"]])
+def test_an_output_given_by_its_place_may_be_given_as_an_option(given: list[str]) -> None:
+    for before in (["tokenize", "in", *given, "--shard", "0"], ["tokenize", *given, "in"]):
+        if given == ["out"] and before[1] == "out":
+            continue
+        parsed = build_parser().parse_args(spelt_out(before))
+        assert (parsed.tokenize.source, parsed.tokenize.output) == ("in", "out")
+
+
+def test_options_that_do_not_exist_are_quoted_as_they_were_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["tokenize", "in", "out", "--audio-rot", "x"])
+    assert "--audio-rot" in capsys.readouterr().err

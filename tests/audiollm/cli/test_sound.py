@@ -135,3 +135,38 @@ def test_bad_input_is_named_and_nothing_is_written(
     assert message in error
     assert not list(speaking.glob("out.*"))
     assert not (speaking / "converted").exists()
+
+
+def test_an_output_that_exists_is_replaced_only_when_asked(
+    speaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "there.wav"
+    output.write_bytes(b"mine")
+    model = ["--model", str(speaking / "speaker"), "--steps", "1", "--max-seconds", "0.2", "--seed", "1"]
+    commands = [
+        ["speak", "Hi.", "-o", str(output), *model],
+        ["reconstruct", str(speaking / "clips" / "a.wav"), "-o", str(output), "--steps", "1",
+         "--audio-tokenizer", str(speaking / "codec-out")],
+    ]  # fmt: skip
+    for command in commands:
+        output.write_bytes(b"mine")
+        with pytest.raises(SystemExit):
+            main(command)
+        assert "set --overwrite" in capsys.readouterr().err
+        assert output.read_bytes() == b"mine"
+        main([*command, "--overwrite"])
+        assert sf.info(output).frames > 0
+
+
+def test_speech_that_a_limit_cuts_is_told(
+    speaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = ["--min-seconds", "0.2", "--max-seconds", "0.2", "--steps", "1", "--overwrite"]
+    command = ["speak", "Hi.", "-o", str(tmp_path / "a.wav"), "--model", str(speaking / "speaker"), *limits]
+    for more in ([], ["--stream"]):
+        caplog.clear()
+        main([*command, *more])
+        assert caplog.text.count("--max-seconds") == 1
+        capsys.readouterr()
+        main([*command, *more, "--json"])
+        assert json.loads(capsys.readouterr().out)["finish_reason"] == "length"
