@@ -8,6 +8,7 @@ template's own.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
@@ -24,9 +25,11 @@ NO_TURN = "prompt"  # the role of what a template writes outside any turn
 
 _CODE_TOKENS = r"<\|audio_\d+\|>"  # stands for thousands of alternatives
 _GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_PRIVATE_USE = range(0xE000, 0xF900)  # characters without a meaning; those that no text contains disguise spelt marks
+# Characters without a meaning; those that no text contains disguise spelt marks.
+_PRIVATE_USE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 _RENDERING = CopyableLock()
-_OURS = "{# audiollm #}"
+_OURS = "{#+ audiollm #}"  # the + keeps white space in front of the comment
+_LAST_NEWLINE = re.compile(r"(?:\r\n|\r|\n)\Z")
 
 
 @dataclass
@@ -112,10 +115,12 @@ class ConversationRenderer:
     ) -> tuple[str, Sequence[tuple[int, int]]]:
         """The rendered text, and where the assistant speaks in it (if asked for)."""
         # transformers keeps one compiled template for all callers, with the places of the assistant as its state: one
-        # thread at a time, and a source that differs from everybody else's.
+        # thread at a time, and a source that differs from everybody else's. Jinja drops one newline at the end of a
+        # source, and so it must go before the comment comes.
+        source = _LAST_NEWLINE.sub("", template) + _OURS
         with _RENDERING:
             rendered, spans = render_jinja_template(
-                conversations=[messages], tools=tools, chat_template=template + _OURS, **options, **self._names
+                conversations=[messages], tools=tools, chat_template=source, **options, **self._names
             )
         return rendered[0], spans[0] if spans else []
 
@@ -125,8 +130,13 @@ class ConversationRenderer:
         if not any(self._special.search(text) for text in texts):
             return {}
         used = set().union(*texts, self._first_characters)
-        unused = (chr(code) for code in _PRIVATE_USE if chr(code) not in used)
-        return dict(zip(self._first_characters, unused, strict=False))
+        unused = (chr(code) for code in chain(*_PRIVATE_USE) if chr(code) not in used)
+        stand_ins = dict(zip(self._first_characters, unused, strict=False))
+        if len(stand_ins) < len(self._first_characters):
+            raise ValueError(
+                "the texts hold every private-use character, so none is left to keep them apart from marks"
+            )
+        return stand_ins
 
     def _disguise(self, text: str, stand_ins: Mapping[str, str]) -> str:
         """A text in which every special token that it spells begins with a stand-in, tokens within tokens too."""
@@ -141,11 +151,13 @@ class ConversationRenderer:
         specials = dict(match.span() for match in self._special.finditer(rendered))
         edges = {0, len(rendered), *specials.keys(), *specials.values(), *chain.from_iterable(spans)}
         originals = {ord(stand_in): original for original, stand_in in stand_ins.items()}
+        starts = [first for first, _ in spans]
         pieces: list[Piece] = []
         # continue_final_message cuts the end of the text off, and the last span may reach behind it.
         for start, end in pairwise(sorted(edge for edge in edges if edge <= len(rendered))):
             piece = Piece(rendered[start:end], start in specials)
-            piece.by_assistant = any(first <= start < last for first, last in spans)
+            span = bisect_right(starts, start) - 1  # the spans are in order and apart
+            piece.by_assistant = span >= 0 and start < spans[span][1]
             if not piece.is_special and stand_ins:
                 piece.text = piece.text.translate(originals)
             if _is(piece, AUDIO_END) and pieces and _is(pieces[-1], AUDIO_START):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -152,7 +152,9 @@ def in_evaluation(model: Encoder) -> Encoder:
     """
     if not any(module.training for module in model.modules()):
         return model
-    return cast(Encoder, _evaluation_view(cast(nn.Module, model)))
+    view: Any = _evaluation_view(cast(nn.Module, model))
+    view._compiled = None  # what was compiled runs the layers of the model itself, in their mode
+    return cast(Encoder, view)
 
 
 def _evaluation_view(module: nn.Module) -> nn.Module:

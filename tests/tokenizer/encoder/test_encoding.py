@@ -172,6 +172,21 @@ def test_encoding_during_training_changes_nothing(tokenizer: UniAudioTokenizer, 
     assert all(torch.equal(value, before[name]) for name, value in tokenizer.state_dict().items())
 
 
+def test_encoding_during_training_is_without_dropout_also_where_the_encoder_was_compiled(
+    make_tokenizer: Callable[..., UniAudioTokenizer], noise: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda run, **_: run)  # bound to the tokenizer, as what is compiled is
+    tokenizer = make_tokenizer(dropout=0.5)
+    tokenizer.compile_encoder()
+    expected = tokenizer.encode(noise(20000), 16000).codes
+    tokenizer.train()
+    modes: list[bool] = []  # of the tokenizer itself, while encoding goes on
+    tokenizer.encoder.conv1.register_forward_pre_hook(lambda *_: modes.append(tokenizer.encoder.training))
+    assert torch.equal(tokenizer.encode(noise(20000), 16000).codes, expected)
+    assert modes
+    assert all(modes)
+
+
 def test_two_tokenizers_do_not_share_anything(
     make_tokenizer: Callable[..., UniAudioTokenizer], noise: Callable[..., Tensor]
 ) -> None:
