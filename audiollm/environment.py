@@ -14,7 +14,6 @@ _EXTRA = re.compile(r"""extra\s*==\s*['"](?P<extra>[\w-]+)['"]""")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 TOOLS = {
-    "ffmpeg": "reads what libsndfile cannot (m4a, webm, G.722); install it with your system's package manager",
     "c++": "DeepSpeed compiles a small operator at its first start; install g++ or clang",
     "git": "run records name the revision; install git",
 }

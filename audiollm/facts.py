@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from audiollm.data.files.json_document import json_text
+from audiollm.tables import print_table
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +43,12 @@ def show_facts(facts: Mapping[str, Any], *, title: str, as_json: bool = False) -
     if as_json:
         sys.stdout.write(json_text(finite(facts), indent=None) + "\n")
         return
-    from rich.console import Console  # not at import: commands that print no table start without it
-    from rich.table import Table
+    from rich.table import Table  # not at import: commands that print no table start without it
 
     table = Table(title=title, show_header=False)
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), shown_value(value))
-    Console(markup=False).print(table)
+    print_table(table)
 
 
 def shown_value(value: Any) -> str:

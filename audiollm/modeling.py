@@ -7,6 +7,7 @@ know nothing of audio load it too.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -34,6 +35,15 @@ from .loading import check_settings, load_causal_lm, load_text_tokenizer, refuse
 from .mini import model_or_mini
 from .processing import AudioLLMProcessor
 from .vocabulary import AudioVocabulary, extend
+
+logger = logging.getLogger(__name__)
+
+
+def question_about(
+    audio: AudioSource | Sequence[AudioSource], question: str, sample_rate: int | None = None
+) -> Conversation:
+    """The conversation of `AudioLLM.ask`, whose arguments these are."""
+    return Conversation("question", [Message("user", [*audio_parts(audio, sample_rate), TextPart(question)])])
 
 
 class AudioLLM:
@@ -205,7 +215,7 @@ class AudioLLM:
         sample_rate: int | None = None,
         **generation: Any,
     ) -> str:
-        """Asks something about a recording (or several) and returns the answer's text.
+        """Asks something about a recording (or several) and returns the answer's text; warns if a limit cut it.
 
         Args:
             audio: path, bytes of a file, samples or codes; a list of them for several recordings.
@@ -213,8 +223,14 @@ class AudioLLM:
             sample_rate: rate in Hz of samples.
             generation: as for `generate`.
         """
-        user = Message("user", [*audio_parts(audio, sample_rate), TextPart(question)])
-        return self.chat(Conversation("question", [user]), **generation).texts[0]
+        result = self.chat(question_about(audio, question, sample_rate), **generation)
+        if result.finish_reasons[0] == "length":
+            logger.warning(
+                "the answer was cut after %d tokens; max_new_tokens allows longer ones, and finish_reasons of chat() say "
+                "which were cut",
+                len(result.token_ids[0]),
+            )
+        return result.texts[0]
 
     def chat(
         self, messages: Chat | Sequence[Chat], *, tools: list[dict[str, Any]] | None = None, **generation: Any
@@ -257,6 +273,11 @@ class AudioLLM:
         top_p: float | None = None,
         repetition_window: int | None = None,
         repetition_threshold: float | None = None,
+        min_p: float | None = None,
+        top_h: float | None = None,
+        typical_p: float | None = None,
+        epsilon_cutoff: float | None = None,
+        eta_cutoff: float | None = None,
         seed: int | None = None,
         return_waveforms: bool | None = None,
         decoding: DecodingSettings | None = None,
@@ -281,30 +302,43 @@ class AudioLLM:
             top_p: share of the probability to draw from.
             repetition_window: how many codes repetition-aware sampling looks back.
             repetition_threshold: share of them that a code may fill.
+            min_p: draw among tokens at least this share as likely as the likeliest.
+            top_h: keep the entropy of what is drawn from below this share.
+            typical_p: draw among the tokens closest to the expected information, up to this share of the probability.
+            epsilon_cutoff: draw among tokens of this probability or more.
+            eta_cutoff: the same, less where the distribution is flat.
             seed: of the draws; None: torch's global state.
             return_waveforms: also decode the codes; None: if audio may be generated and the audio tokenizer can.
             decoding: whose voice it is, and details of the waveform decoder.
             streamer: gets the ids as they come, for one row; `stream` is the easier way.
-            generate_kwargs: passed on to transformers' ``generate``, such as ``num_beams`` or ``stopping_criteria``.
+            generate_kwargs: what is passed on to transformers' ``generate``, such as ``num_beams``, ``stop_strings`` or
+                ``stopping_criteria``; or a ``generation_config`` with any of it, before which arguments count.
 
         Raises:
-            ValueError: if settings contradict each other, or a waveform is asked of an audio tokenizer that has no
-                decoder.
+            ValueError: if settings contradict each other, one (it is named) would have no effect, or a waveform is
+                asked of an audio tokenizer that has no decoder.
             ContextError: a ValueError; the context is too short.
         """
-        settings = GenerationSettings(
-            modalities=modalities,
-            max_new_tokens=max_new_tokens,
-            min_seconds=min_seconds,
-            max_seconds=max_seconds,
-            do_sample=do_sample,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            repetition_window=repetition_window,
-            repetition_threshold=repetition_threshold,
-            seed=seed,
-            transformers=generate_kwargs,
+        settings = GenerationSettings.of(
+            {
+                "modalities": modalities,
+                "max_new_tokens": max_new_tokens,
+                "min_seconds": min_seconds,
+                "max_seconds": max_seconds,
+                "do_sample": do_sample,
+                "temperature": temperature,
+                "top_k": top_k,
+                "top_p": top_p,
+                "repetition_window": repetition_window,
+                "repetition_threshold": repetition_threshold,
+                "min_p": min_p,
+                "top_h": top_h,
+                "typical_p": typical_p,
+                "epsilon_cutoff": epsilon_cutoff,
+                "eta_cutoff": eta_cutoff,
+                "seed": seed,
+                **generate_kwargs,
+            }
         )
         request = self._request(input_ids, attention_mask, settings)
         decoder = self._speech_decoder(request, return_waveforms, decoding)

@@ -24,9 +24,12 @@ from audiollm.chat.encoded import EncodedConversation, TooLongError
 from audiollm.chat.input import AudioSource, Chat, audio_parts, is_batch_of_chats, to_conversation
 from audiollm.chat.rendering import ConversationRenderer, Piece, marks_assistant_turns
 from audiollm.chat.segments import AudioSegment, TextSegment, split_segments
+from audiollm.chat.text_encoding import TextEncoder
+from audiollm.data.audio.reading import Mono
 from audiollm.data.collation import IGNORED_LABEL, collate
 from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.locks import CopyableLock
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .folders import Origin, check_codec_path, copy_audio_tokenizer, save_audio_tokenizer
@@ -36,6 +39,7 @@ from .vocabulary import AUDIO_END, AUDIO_START, AudioVocabulary
 CHAT_TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
 logger = logging.getLogger(__name__)
 
+_PADDING = {True: True, False: False, "longest": True, "do_not_pad": False}  # and as transformers calls them
 _UNLIMITED = 10**9  # transformers writes 1e30 where a tokenizer names no limit
 
 
@@ -81,12 +85,16 @@ class AudioLLMProcessor(ProcessorMixin):
         self._origin: Origin | None = None
         self._audio_tokenizer: AudioTokenizer | None = None
         self._audio_device: torch.device | str | None = None
+        self._loading = CopyableLock()  # of the audio tokenizer, by the first thread that needs it
         self._fingerprint = codec_fingerprint
+        self.mono: Mono = "first"
+        """Which waveform of several channels is heard: the first one (as by the reference tokenizer) or their mean."""
         self.accepted_codes: frozenset[str] = frozenset()
         """Fingerprints of audio tokenizers whose codes count as those of the own one (such as it in bfloat16)."""
         if audio_tokenizer is not None:
             self.audio_tokenizer = audio_tokenizer
         self._renderer = ConversationRenderer(tokenizer)
+        self._text_encoder = TextEncoder(tokenizer)
 
     @property
     def text_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -138,7 +146,7 @@ class AudioLLMProcessor(ProcessorMixin):
         return_dict: bool = True,
         return_tensors: Literal["pt"] | None = "pt",
         return_assistant_tokens_mask: bool = False,
-        padding: bool = True,
+        padding: bool | str = True,
         padding_side: Literal["left", "right"] = "left",
         max_length: int | None = None,
         sampling_rate: int | None = None,
@@ -201,7 +209,7 @@ class AudioLLMProcessor(ProcessorMixin):
         sampling_rate: int | None = None,
         add_special_tokens: bool = True,
         return_tensors: Literal["pt"] | None = "pt",
-        padding: bool = True,
+        padding: bool | str = True,
         padding_side: Literal["left", "right"] = "left",
         max_length: int | None = None,
     ) -> BatchFeature:
@@ -231,7 +239,7 @@ class AudioLLMProcessor(ProcessorMixin):
                 f"the text has {num_places} places for audio ({AUDIO_START}{AUDIO_END}), but {len(parts)} came"
             )
         encoded = []
-        all_ids = self.tokenizer(texts, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+        all_ids = self._text_encoder.structured(texts, add_special_tokens)
         for index, token_ids in enumerate(all_ids):
             spliced = list(self._splice(token_ids, codes))
             encoded.append(EncodedConversation(f"text[{index}]", spliced, spliced, []))
@@ -260,10 +268,11 @@ class AudioLLMProcessor(ProcessorMixin):
     @property
     def audio_tokenizer(self) -> AudioTokenizer:
         """The audio tokenizer; loaded on first use, to `audio_device`."""
-        if self._audio_tokenizer is None:
-            self.load_audio_tokenizer()
-        assert self._audio_tokenizer is not None
-        return self._audio_tokenizer
+        with self._loading:
+            if self._audio_tokenizer is None:
+                self.load_audio_tokenizer()
+            assert self._audio_tokenizer is not None
+            return self._audio_tokenizer
 
     @audio_tokenizer.setter
     def audio_tokenizer(self, audio_tokenizer: AudioTokenizer) -> None:
@@ -452,7 +461,7 @@ class AudioLLMProcessor(ProcessorMixin):
                 self._check_maker(part)
                 codes[index] = list(part.codes)
             else:
-                waveform, sample_rate = part.load()
+                waveform, sample_rate = part.load(mono=self.mono)
                 waveforms.setdefault(sample_rate, []).append((index, waveform))
         for sample_rate, clips in waveforms.items():
             # All at once: the audio tokenizer sorts by length and pads little, which a call per clip could not.
@@ -472,10 +481,7 @@ class AudioLLMProcessor(ProcessorMixin):
             piece.token_ids = [token_id]
         plain = [piece for piece in pieces if not piece.is_special]
         if plain:
-            encoded = self.tokenizer(
-                [piece.text for piece in plain], add_special_tokens=False, split_special_tokens=True, verbose=False
-            )["input_ids"]
-            for piece, token_ids in zip(plain, encoded, strict=True):
+            for piece, token_ids in zip(plain, self._text_encoder.plain([piece.text for piece in plain]), strict=True):
                 piece.token_ids = token_ids
 
     def _splice(self, token_ids: Sequence[int], codes: Iterator[list[int]]) -> Iterator[int]:
@@ -487,6 +493,8 @@ class AudioLLMProcessor(ProcessorMixin):
                 yield from self.vocabulary.codes_to_token_ids(next(codes))
 
     def _check_lengths(self, encoded: Sequence[EncodedConversation], max_length: int | None) -> None:
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"max_length={max_length}: use 1 or more")
         limit = max_length if max_length is not None else self.tokenizer.model_max_length
         if limit >= _UNLIMITED:
             return
@@ -501,11 +509,15 @@ class AudioLLMProcessor(ProcessorMixin):
         return_dict: bool,
         return_tensors: str | None,
         return_assistant_tokens_mask: bool,
-        padding: bool,
+        padding: bool | str,
         padding_side: Literal["left", "right"],
     ) -> Any:
         if return_tensors not in ("pt", None):
             raise ValueError(f"return_tensors={return_tensors!r}: use 'pt' or None")
+        if padding not in _PADDING:
+            raise ValueError(f"padding={padding!r}: use True (to the longest row) or False")
+        if padding_side not in ("left", "right"):
+            raise ValueError(f"padding_side={padding_side!r}: use 'left' or 'right'")
         inputs: dict[str, Any]
         if return_tensors is None:
             inputs = {"input_ids": [one.token_ids for one in encoded]}
@@ -513,7 +525,7 @@ class AudioLLMProcessor(ProcessorMixin):
             masks: Any = [[int(label != IGNORED_LABEL) for label in one.labels] for one in encoded]
         else:
             lengths = [len(one) for one in encoded]
-            if not padding and len(set(lengths)) > 1:
+            if not _PADDING[padding] and len(set(lengths)) > 1:
                 raise ValueError(f"rows of {min(lengths)} to {max(lengths)} tokens make no tensor: use padding=True")
             batch = collate(
                 [{"input_ids": one.token_ids, "labels": one.labels} for one in encoded],

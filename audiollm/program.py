@@ -180,4 +180,11 @@ def _message(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         command = error.cmd if isinstance(error.cmd, str) else " ".join(map(str, error.cmd))
         return f"`{command}` failed with exit status {error.returncode}; its own message is above"
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        both = f" and {os.fspath(error.filename2)}" if error.filename2 is not None else ""
+        return f"{_told_path(error.filename)}{both}: {(error.strerror or 'cannot be used').lower()}"
     return str(error)
+
+
+def _told_path(path: Any) -> str:
+    return path if isinstance(path, str) else os.fsdecode(path) if isinstance(path, (bytes, os.PathLike)) else str(path)

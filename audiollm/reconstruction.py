@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiollm.data.audio.opening import AudioError, AudioSource, source_name
 from audiollm.data.audio.reading import Mono, load_audio, probe_audio, stream_audio
+from audiollm.data.audio.sources import AudioError, AudioSource, source_name
 from audiollm.data.audio.writing import open_audio_output
 from audiollm.data.voices.encoders import SpeakerEncoder
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder

@@ -18,7 +18,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -41,6 +40,7 @@ from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes
 from audiollm.data.voices.levels import characters_per_second
 from audiollm.environment import find_device
 from audiollm.modeling import AudioLLM
+from audiollm.tables import print_table, table_console
 
 MEASURED = ("pitch", "speed")
 UNREADABLE, UNSAID, MISSING = "unreadable", "not said", "missing"
@@ -303,7 +303,7 @@ def run(config: AttributeControlConfig) -> None:
 
 def show_confusions(result: Mapping[str, Any]) -> None:
     """Prints a table of confusions for each attribute."""
-    console = Console(markup=False)
+    console = table_console()
     for name, figures in result["attributes"].items():
         by = result["judge"] if name in JUDGED else "measured, by place among recordings of the same text"
         table = Table(title=f"{name}: {figures['accuracy']:.1%} right, chance {figures['chance']:.1%} ({by})")
@@ -313,7 +313,7 @@ def show_confusions(result: Mapping[str, Any]) -> None:
             table.add_column(column, justify="right")
         for value, row in figures["confusion"].items():
             table.add_row(value, *(str(row[column]) for column in columns))
-        console.print(table)
+        print_table(table, console)
 
 
 ACTIONS: Actions = {"run": run}

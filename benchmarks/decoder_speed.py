@@ -34,6 +34,7 @@ from audiollm.benchmarks.harness.figures import recorded_config, write_figures
 from audiollm.benchmarks.speed.plain.decoder import PlainDecoder
 from audiollm.benchmarks.speed.timing import in_turns, path_figures
 from audiollm.program import run_program
+from audiollm.tables import print_table, table_console
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
@@ -256,7 +257,7 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
                 f"{path['speedup_median']:.2f}",
                 f"{path['real_time_factor']:.2f}",
             )
-        console.print(table)
+        print_table(table, console)
         console.print(
             f"largest difference from plain {result['largest_difference_from_plain']:.1e}, "
             f"loudest sample {result['loudest_sample']:.2f}"
@@ -264,12 +265,12 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
     parts = Table("part", "plain s", "s", "× plain", title="flow and vocoder apart")
     for name, part in results["parts"].items():
         parts.add_row(name, f"{part['plain_seconds']:.2f}", f"{part['seconds']:.2f}", f"{part['speedup']:.2f}")
-    console.print(parts)
+    print_table(parts, console)
     steps = Table("steps", "real-time factor", "first sound after s of work", "its length s", title="by steps")
     for name, factor in results["real_time_factor_by_steps"].items():
         first = results["first_sound_by_steps"][name]
         steps.add_row(name, f"{factor:.2f}", f"{first['compute_seconds']:.2f}", f"{first['audio_seconds']:.2f}")
-    console.print(steps)
+    print_table(steps, console)
     for key, title in (("stream", "decode_stream"), ("plain_stream", "plain stream")):
         table = Table("after s", "gives s", "takes s", "s per s", title=title)
         for chunk in results[key]:
@@ -279,8 +280,8 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
                 f"{chunk['compute_seconds']:.2f}",
                 f"{chunk['compute_seconds'] / chunk['audio_seconds']:.2f}",
             )
-        console.print(table)
-    console.print(results["machine"])
+        print_table(table, console)
+    console.print(results["machine"], soft_wrap=True)
 
 
 def run(config: DecoderSpeedConfig) -> None:
@@ -292,7 +293,7 @@ def run(config: DecoderSpeedConfig) -> None:
     if config.json:
         sys.stdout.write(text + "\n")
     else:
-        print_tables(results, Console())
+        print_tables(results, table_console())
 
 
 if __name__ == "__main__":

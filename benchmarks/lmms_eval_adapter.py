@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from audiollm.benchmarks.models.base import AnswerSettings, ChatRequest
 from audiollm.benchmarks.models.opening import open_audio_chat_model
-from audiollm.data.audio.reading import waveform_from_array
+from audiollm.data.audio.waveforms import waveform_from_array
 from audiollm.data.chat.base import ChatError
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.environment import find_device

@@ -254,11 +254,13 @@ def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mean and spread (sample standard deviation; None of one run) of each figure over the runs."""
     figures = {
         "wer": [run["wer"] for run in runs],
+        "wer_capped": [run["wer_capped"] for run in runs],
         "wer_missing_as_wrong": [run["wer_missing_as_wrong"] for run in runs],
         "similarity": [run["similarity"]["mean"] for run in runs],
         "mos": [run["mos"]["mean"] for run in runs],
     }
     summary: dict[str, Any] = {"num_runs": len(runs), "num_missing": sum(len(run["missing"]) for run in runs)}
+    summary["num_looped"] = sum(len(run["looped"]) for run in runs)
     for name, values in figures.items():
         there = [value for value in values if value is not None]
         summary[name] = {
@@ -293,6 +295,8 @@ def score_texts(config: TextPairsConfig) -> None:
         "published figure": result["averaged"]["printed"],
         "left out of it": len(result["averaged"]["left_out"]),
         "mean of all": result["wer_of_all"],
+        "mean of all, none above 100 %": result["wer_capped"],
+        "looped": ", ".join(result["looped"]) or 0,
         "errors over words": result["corpus_level"]["wer"],
         "mean without apostrophes": result["apostrophes_removed_too"],
     }

@@ -26,6 +26,7 @@ from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
 from audiollm.data.records import SOUND_TYPES
 from audiollm.environment import find_device
+from audiollm.tables import print_table, table_console
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def show_table(results: Mapping[str, Any], console: Console) -> None:
         shares = [row["share_changed"], row["unit_edit_distance"], *map(row["share_changed_by_type"].get, types)]
         cells = ("" if share is None else f"{share:.2%}" for share in shares)
         table.add_row(row["condition"], str(row["num_clips"]), str(row["num_codes"]), *cells)
-    console.print(table)
+    print_table(table, console)
 
 
 def run(config: StabilityConfig) -> None:
@@ -134,7 +135,7 @@ def run(config: StabilityConfig) -> None:
     if config.json:
         sys.stdout.write(text + "\n")
     else:
-        show_table(results, Console())
+        show_table(results, table_console())
 
 
 ACTIONS: Actions = {"run": run}

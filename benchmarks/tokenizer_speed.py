@@ -29,6 +29,7 @@ from audiollm.benchmarks.speed.plain.encoder import PlainEncoder
 from audiollm.benchmarks.speed.timing import PartTimer, in_turns, now, path_figures
 from audiollm.environment import find_device
 from audiollm.program import run_program
+from audiollm.tables import print_table, table_console
 from audiollm.tokenizer.configuration import SAMPLE_RATE, UniAudioTokenizerConfig
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
@@ -224,13 +225,13 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
                 f"{1 / path['real_time_factor']:.0f}",
                 f"{path['share_of_codes_changed_from_encode']:.3%}",
             )
-        console.print(table)
+        print_table(table, console)
         parts = Table("part", "plain s", "encode s", title=f"{title}: where the time goes")
         plain, encode = result["parts_seconds"]["plain"], result["parts_seconds"]["encode"]
         for name in {**plain, **encode}:
             parts.add_row(name, *(f"{own.get(name, 0.0):.3f}" for own in (plain, encode)))
-        console.print(parts)
-    console.print(results["machine"])
+        print_table(parts, console)
+    console.print(results["machine"], soft_wrap=True)
 
 
 def run(config: TokenizerSpeedConfig) -> None:
@@ -240,7 +241,7 @@ def run(config: TokenizerSpeedConfig) -> None:
     if config.json:
         sys.stdout.write(text + "\n")
     else:
-        print_tables(results, Console())
+        print_tables(results, table_console())
 
 
 if __name__ == "__main__":

@@ -137,6 +137,10 @@ class JsonLines(Manifest):
             raise RecordError(self.where(index), f"is not UTF-8 text (byte {error.start}: {error.reason})") from error
         except json.JSONDecodeError as error:
             raise RecordError(self.where(index), f"is not JSON: {error.msg} at column {error.colno}") from error
+        except RecursionError as error:
+            raise RecordError(self.where(index), "is not a record: brackets are nested too deeply") from error
+        except ValueError as error:  # a number of more digits than Python reads
+            raise RecordError(self.where(index), f"is not a record: {error}") from error
 
 
 class Records(Manifest):

@@ -78,11 +78,12 @@ class Misbehaviour:
     """What a server does to one request in place of answering."""
 
     status: int = 200
-    body: str | None = None  # None: the answer
+    body: str | bytes | None = None  # None: the answer
     headers: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0  # before it answers
     reset: bool = False  # the connection is cut without a word
     kept_share: float = 1.0  # of the bytes that the header promises
+    drip_seconds: float = 0.0  # between single bytes
 
 
 class ChatServer:
@@ -101,6 +102,7 @@ class ChatServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # or each answer waits for an acknowledgement
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -123,19 +125,30 @@ class ChatServer:
                         self.connection.close()
                         return
                     body = server.completion(request) if odd.body is None else odd.body
-                    self.reply(odd.status, body, odd.headers, odd.kept_share)
+                    self.reply(odd.status, body, odd.headers, odd.kept_share, odd.drip_seconds)
                 finally:
                     with server.lock:
                         server.num_open -= 1
 
-            def reply(self, status: int, body: str, headers: dict[str, str] | None = None, share: float = 1.0) -> None:
-                data = body.encode()
+            def reply(
+                self,
+                status: int,
+                body: str | bytes,
+                headers: dict[str, str] | None = None,
+                share: float = 1.0,
+                drip_seconds: float = 0.0,
+            ) -> None:
+                data = body if isinstance(body, bytes) else body.encode()
                 self.send_response(status)
                 for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                self.wfile.write(data[: round(len(data) * share)])
+                kept = data[: round(len(data) * share)]
+                size = 1 if drip_seconds else len(kept) or 1
+                for start in range(0, len(kept), size):
+                    self.wfile.write(kept[start : start + size])
+                    time.sleep(drip_seconds)
                 if share < 1:
                     self.close_connection = True
 

@@ -28,6 +28,7 @@ from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.pretrained.whisper import whisper_from_package
 from audiollm.data.records import SPLITS, Split
 from audiollm.program import run_program
+from audiollm.tables import print_table
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.decoder.parts import join_decoder
 from audiollm.training.recipes.decoder_report import write_report
@@ -202,7 +203,7 @@ def show_systems(systems: dict[str, dict[str, float | None]]) -> None:
     for name, scores in systems.items():
         cells = (scores.get(column) for column in columns)
         table.add_row(name.replace("_", " "), *("" if cell is None else f"{cell:.3f}" for cell in cells))
-    console.print(table)
+    print_table(table, console)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from audiollm.modeling import AudioLLM
 from audiollm.program import ProgramError, run_program
 from audiollm.prompts import instruction, prompts
 from audiollm.speaking import speak
+from audiollm.tables import print_table
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.audio_llm.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
@@ -218,7 +219,7 @@ def show_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
         table.add_column(name)
     for row in rows:
         table.add_row(*map(str, row.values()))
-    console.print(table)
+    print_table(table, console)
 
 
 def run_demo(config: DemoConfig) -> DemoReport:

@@ -1,7 +1,8 @@
 """Conversations rendered by a chat template and cut into pieces that can be tokenized safely.
 
 What a text says can never become structure. Templates are text in, text out, so special tokens that a text spells
-are broken up by a character nobody uses before rendering; every special token found afterwards is the template's own.
+get another first character, one that nobody uses, before rendering; every special token found afterwards is the
+template's own.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from audiollm.data.conversation.types import AudioPart, Conversation, Message
+from audiollm.tokenizer.locks import CopyableLock
 from audiollm.vocabulary import AUDIO_END, AUDIO_START, TURN_START
 
 NO_TURN = "prompt"  # the role of what a template writes outside any turn
 
 _CODE_TOKENS = r"<\|audio_\d+\|>"  # stands for thousands of alternatives
 _GENERATION_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_PRIVATE_USE = range(0xE000, 0xF900)  # characters without a meaning; one that no text contains breaks up spelt marks
+_PRIVATE_USE = range(0xE000, 0xF900)  # characters without a meaning; those that no text contains disguise spelt marks
+_RENDERING = CopyableLock()
+_OURS = "{# audiollm #}"
 
 
 @dataclass
@@ -59,7 +63,10 @@ class ConversationRenderer:
         added = text_tokenizer.added_tokens_decoder.values()
         names = {token.content for token in added if token.special and not code.fullmatch(token.content)}
         # The longest first, as the tokenizer itself does.
-        self._special = re.compile("|".join([_CODE_TOKENS, *map(re.escape, sorted(names, key=len, reverse=True))]))
+        special = "|".join([_CODE_TOKENS, *map(re.escape, sorted(names, key=len, reverse=True))])
+        self._special = re.compile(special)
+        self._special_start = re.compile(f"(?={special})")  # finds those that begin within another one, too
+        self._first_characters = sorted({"<", *(name[0] for name in names)})  # "<" begins the tokens of codes
 
     def pieces(self, conversation: Conversation, template: str, **options: bool) -> list[Piece]:
         """Renders a conversation and cuts it at its structure: special tokens, and where the assistant speaks.
@@ -77,19 +84,16 @@ class ConversationRenderer:
         """
         messages: Any = [_template_message(message) for message in conversation.messages]
         tools: Any = conversation.tools
-        separator = self._separator([messages, tools])
-        if separator:
-            messages, tools = (_map_strings(value, self._breaker(separator)) for value in (messages, tools))
+        stand_ins = self._stand_ins([messages, tools])
+        if stand_ins:
+            messages, tools = (
+                _map_strings(value, lambda text: self._disguise(text, stand_ins)) for value in (messages, tools)
+            )
         marks_assistant = marks_assistant_turns(template)
-        rendered, spans = render_jinja_template(
-            conversations=[messages],
-            tools=tools,
-            chat_template=template,
-            return_assistant_tokens_mask=marks_assistant,
-            **options,
-            **self._names,
+        rendered, spans = self._render(
+            messages, tools, template, return_assistant_tokens_mask=marks_assistant, **options
         )
-        pieces = self._cut(rendered[0], spans[0] if marks_assistant else [], separator)
+        pieces = self._cut(rendered, spans, stand_ins)
         num_shown, num_parts = sum(piece.is_audio for piece in pieces), len(conversation.audio_parts)
         if num_shown != num_parts:
             raise ValueError(
@@ -101,42 +105,49 @@ class ConversationRenderer:
     def text(self, conversation: Conversation, template: str, codes: Iterator[list[int]], **options: bool) -> str:
         """Renders a conversation as one text, audio spelt out from the next ``codes``; other arguments as `pieces`."""
         messages = [_template_message(message, codes) for message in conversation.messages]
-        rendered, _ = render_jinja_template(
-            conversations=[messages], tools=conversation.tools, chat_template=template, **options, **self._names
-        )
-        return rendered[0]
+        return self._render(messages, conversation.tools, template, **options)[0]
 
-    def _separator(self, values: Any) -> str:
-        """A private-use character that no text contains; empty if no text spells a special token."""
+    def _render(
+        self, messages: Any, tools: Any, template: str, **options: bool
+    ) -> tuple[str, Sequence[tuple[int, int]]]:
+        """The rendered text, and where the assistant speaks in it (if asked for)."""
+        # transformers keeps one compiled template for all callers, with the places of the assistant as its state: one
+        # thread at a time, and a source that differs from everybody else's.
+        with _RENDERING:
+            rendered, spans = render_jinja_template(
+                conversations=[messages], tools=tools, chat_template=template + _OURS, **options, **self._names
+            )
+        return rendered[0], spans[0] if spans else []
+
+    def _stand_ins(self, values: Any) -> dict[str, str]:
+        """A private-use character for each character that special tokens begin with; none if no text spells one."""
         texts = list(_strings(values))
         if not any(self._special.search(text) for text in texts):
-            return ""
-        used = set().union(*texts)
-        return next(chr(code) for code in _PRIVATE_USE if chr(code) not in used)
+            return {}
+        used = set().union(*texts, self._first_characters)
+        unused = (chr(code) for code in _PRIVATE_USE if chr(code) not in used)
+        return dict(zip(self._first_characters, unused, strict=False))
 
-    def _breaker(self, separator: str) -> Callable[[str], str]:
-        """A function that puts ``separator`` into every special token spelt out in a text."""
+    def _disguise(self, text: str, stand_ins: Mapping[str, str]) -> str:
+        """A text in which every special token that it spells begins with a stand-in, tokens within tokens too."""
+        pieces, end = [], 0
+        for match in self._special_start.finditer(text):
+            pieces += [text[end : match.start()], stand_ins[text[match.start()]]]
+            end = match.start() + 1
+        return "".join([*pieces, text[end:]])
 
-        def break_up(text: str) -> str:
-            # From the start each time: what one cut leaves may spell another, shorter special token.
-            while match := self._special.search(text):
-                middle = match.start() + 1
-                text = f"{text[:middle]}{separator}{text[middle:]}"
-            return text
-
-        return break_up
-
-    def _cut(self, rendered: str, spans: Sequence[tuple[int, int]], separator: str) -> list[Piece]:
+    def _cut(self, rendered: str, spans: Sequence[tuple[int, int]], stand_ins: Mapping[str, str]) -> list[Piece]:
         """Cuts a rendered text at special tokens and at the edges of the assistant's spans."""
         specials = dict(match.span() for match in self._special.finditer(rendered))
         edges = {0, len(rendered), *specials.keys(), *specials.values(), *chain.from_iterable(spans)}
+        originals = {ord(stand_in): original for original, stand_in in stand_ins.items()}
         pieces: list[Piece] = []
         # continue_final_message cuts the end of the text off, and the last span may reach behind it.
         for start, end in pairwise(sorted(edge for edge in edges if edge <= len(rendered))):
             piece = Piece(rendered[start:end], start in specials)
             piece.by_assistant = any(first <= start < last for first, last in spans)
-            if not piece.is_special and separator:
-                piece.text = piece.text.replace(separator, "")
+            if not piece.is_special and stand_ins:
+                piece.text = piece.text.translate(originals)
             if _is(piece, AUDIO_END) and pieces and _is(pieces[-1], AUDIO_START):
                 pieces[-1] = Piece("", is_audio=True, by_assistant=piece.by_assistant)
             else:

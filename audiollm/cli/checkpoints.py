@@ -101,6 +101,10 @@ def doctor(*, json: bool = False) -> None:
     from audiollm.environment import diagnose
 
     report = diagnose()
+    if not report["missing"]:  # or else they may not be there to be asked
+        from audiollm.data.audio.decoders import available_decoders
+
+        report["decoders"] = available_decoders()
     if json:
         write_line(jsonlib.dumps(report, indent=2))
     else:

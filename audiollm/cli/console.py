@@ -37,8 +37,9 @@ def write_line(text: str) -> None:
 
 
 def show_token_table(rows: Sequence[Any], *, total: int, record_id: str) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from audiollm.tables import print_table
 
     table = Table(title=f"record {record_id}: {len(rows)} of {total} tokens")
     for column in ("position", "role", "token id", "text or code", "trained on"):
@@ -53,17 +54,20 @@ def show_token_table(rows: Sequence[Any], *, total: int, record_id: str) -> None
             "yes" if row.trained else "",
             end_section=row.ends_role,
         )
-    Console(markup=False).print(table)
+    print_table(table)
 
 
 def show_diagnosis(report: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(markup=False)
-    for section in ("system", "devices", "required", "optional", "tools"):
+    from audiollm.tables import print_table, table_console
+
+    console = table_console()
+    for section in ("system", "devices", "required", "optional", "decoders", "tools"):
         table = Table(title=section, show_header=False, title_justify="left")
-        for name, value in report[section].items():
+        for name, value in report.get(section, {}).items():
             table.add_row(name, str(value))
-        console.print(table)
-    console.print("nothing required is missing" if not report["missing"] else "\n".join(report["missing"]))
+        print_table(table, console)
+    console.print(
+        "nothing required is missing" if not report["missing"] else "\n".join(report["missing"]), soft_wrap=True
+    )

@@ -25,6 +25,12 @@ def report(results: str, *, output: str | None = None, strict: bool = False, jso
 
     folder = Path(results)
     board = build_leaderboard(folder)
+    if not board.num_results:
+        reasons = "; ".join(f"{file.path}: {file.reason}" for file in board.unread[:3])
+        raise ValueError(
+            f"{results} holds no results that can be shown: give a folder with result files (*.json), as audiollm "
+            f"bench writes them{f'; not read: {reasons}' if reasons else ''}"
+        )
     beside = folder if folder.is_dir() else folder.parent
     pages = write_pages(board, output or beside / "leaderboard")
     untraceable = board.trace_problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from audiollm.facts import show_facts
 from .console import Dtype, load_audio_llm, load_audio_tokenizer
 
 NO_RECOGNIZER = "none"
+logger = logging.getLogger(__name__)
 
 
 def speak(
@@ -78,13 +80,19 @@ def speak(
                 for event in answer:
                     if isinstance(event, StreamedAudio):  # grammar keeps text out, types do not know
                         writer.write(event.waveform)
+            assert answer.result is not None  # the stream is exhausted
+            summary["finish_reason"] = answer.result.finish_reasons[0]
         else:
-            writer.write(speaking.speak(llm, text, voice, **options).waveform)
+            spoken = speaking.speak(llm, text, voice, **options)
+            writer.write(spoken.waveform)
+            summary["finish_reason"] = spoken.finish_reason
         if not writer.num_samples:
             raise ValueError(
                 f"the model said nothing, so {output} was not written; try another --seed or --min-seconds"
             )
         summary["seconds"] = writer.num_samples / sample_rate
+    if summary["finish_reason"] == "length":
+        logger.warning("the sound was cut after %.2f s; --max-seconds allows longer ones", summary["seconds"])
     show_facts(summary, as_json=json, title="spoken")
 
 

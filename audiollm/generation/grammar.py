@@ -56,9 +56,12 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
         prompt_length: ids of the (padded) prompt; for {"audio"}, to tell the answer's segment from the prompt's.
         min_codes: fewest codes of a segment, at least 1.
         max_codes: most codes of a segment; None for no limit.
+        check_dead_ends: notice where processors before this one have forbidden all that may follow; a caller who sets
+            none spares the wait for the device that it takes.
 
     Raises:
-        ValueError: if the limits contradict each other or the modalities are not known.
+        ValueError: if the limits contradict each other or the modalities are not known; when it is called, if nothing
+            may follow.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
         prompt_length: int = 0,
         min_codes: int = 1,
         max_codes: int | None = None,
+        check_dead_ends: bool = False,
     ) -> None:
         self.vocabulary = vocabulary
         self.modalities = check_modalities(modalities)
@@ -83,10 +87,20 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
         self.prompt_length = prompt_length
         self.min_codes = min_codes
         self.max_codes = max_codes
+        self.check_dead_ends = check_dead_ends
         self._masks: dict[tuple[int, torch.device], _Masks] = {}
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Sets the logits ``[B, W]`` of everything that may not follow ``input_ids [B, S]`` to minus infinity."""
+        allowed = self._allowed(input_ids, scores)
+        if self.check_dead_ends and bool(torch.isneginf(allowed).all(dim=-1).any()):
+            raise ValueError(
+                "the settings forbid every token that may follow in text and audio here: leave out what forbids tokens "
+                "(no_repeat_ngram_size, suppress_tokens, min_new_tokens and their like)"
+            )
+        return allowed
+
+    def _allowed(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         masks = self._masks_for(scores)
         if self.modalities == {"text"}:
             # The places of marks are not needed: a prompt that ends inside a segment is refused before.

@@ -23,6 +23,7 @@ from audiollm.chat.segments import AudioSegment
 from audiollm.processing import AudioLLMProcessor
 
 from .grammar import AudioSegmentLogitsProcessor, check_modalities, ends_inside_audio, segment_limits
+from .passed_on import check_passed_on, may_forbid_everything, with_generation_config
 from .result import GenerationResult
 from .sampling import RepetitionAwareSampler, SamplingSettings
 
@@ -50,11 +51,16 @@ class GenerationSettings:
         top_p: share of the probability to draw from.
         repetition_window: how many codes repetition-aware sampling looks back.
         repetition_threshold: share of them that a code may fill.
+        min_p: see `SamplingSettings`, as the next four; None: not used.
+        top_h: keep the entropy of what is drawn from below this share.
+        typical_p: share of the probability, of the tokens closest to the expected information.
+        epsilon_cutoff: least probability.
+        eta_cutoff: the same, less where the distribution is flat.
         seed: of the draws; None: torch's global state.
-        transformers: what is passed on to transformers' ``generate``, which refuses what it doesn't know.
+        transformers: what is passed on to transformers' ``generate``, see `passed_on`.
 
     Raises:
-        ValueError: if settings contradict each other.
+        ValueError: if settings contradict each other, or one would have no effect.
     """
 
     modalities: Collection[str] = ("text",)
@@ -67,6 +73,11 @@ class GenerationSettings:
     top_p: float | None = None
     repetition_window: int | None = None
     repetition_threshold: float | None = None
+    min_p: float | None = None
+    top_h: float | None = None
+    typical_p: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
     seed: int | None = None
     transformers: Mapping[str, Any] = field(default_factory=dict)
     sampling: SamplingSettings | None = field(init=False)
@@ -75,10 +86,17 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
         object.__setattr__(self, "sampling", self._sampling())
+        object.__setattr__(self, "transformers", check_passed_on(self.transformers))
+        if self.modalities == {"text"} and (self.min_seconds, self.max_seconds) != (None, None):
+            raise ValueError("min_seconds and max_seconds are of audio: allow 'audio' among the modalities too")
+        shortest = [name for name in ("min_length", "min_new_tokens") if name in self.transformers]
+        if "audio" in self.modalities and shortest:
+            raise ValueError(f"{shortest[0]} would keep audio from ending where its segment has: give min_seconds")
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> GenerationSettings:
-        """Sorts the arguments of ``generate``: ours, and those of transformers."""
+        """Sorts the arguments of ``generate``: ours, those of transformers, and those in a ``generation_config``."""
+        arguments = with_generation_config(arguments)
         ours = {one.name for one in fields(cls) if one.init} - {"transformers"}
         settings = {name: value for name, value in arguments.items() if name in ours}
         rest = {name: value for name, value in arguments.items() if name not in ours}
@@ -140,15 +158,24 @@ class GenerationRequest:
         if (settings.min_seconds, settings.max_seconds) != (None, None):
             frame_rate = processor.audio_tokenizer.frame_rate
             min_codes, max_codes = segment_limits(settings.min_seconds, settings.max_seconds, frame_rate)
+        self._max_codes = max_codes
+        self._eos_token_ids = self._ids_that_end(options.pop("eos_token_id", None))
         self._max_new_tokens = self._answer_length(settings, min_codes, max_codes)
         # The caller's come first: whatever they prefer, the grammar says what may follow at all.
-        self._logits_processors = [*options.pop("logits_processor", []), self._grammar(min_codes, max_codes)]
+        grammar = self._grammar(min_codes, max_codes, check_dead_ends=may_forbid_everything(options))
+        self._logits_processors = [*options.pop("logits_processor", []), grammar]
         if sampling is not None:  # last, for it leaves one token to choose from
             prompt_length = input_ids.shape[1]
             self._logits_processors.append(
                 RepetitionAwareSampler(processor.vocabulary, sampling, seed=settings.seed, prompt_length=prompt_length)
             )
         self._stopping_criteria = [*options.pop("stopping_criteria", [])]
+        self._stop_strings = _listed(options.get("stop_strings"))
+        if self._stop_strings:
+            options["tokenizer"] = processor.tokenizer  # transformers looks for their spellings in it
+        # A row that something else than its end has stopped is filled up without a mark in between.
+        self._may_stop_early = bool(self._stopping_criteria or self._stop_strings or options.get("max_time"))
+        self._has_time_limit = options.get("max_time") is not None
         self._config = self._generation_config(options, is_drawn=sampling is not None)
         self._options = options
 
@@ -171,8 +198,9 @@ class GenerationRequest:
         )
         sequences = output if isinstance(output, Tensor) else output.sequences
         # A search may return several sequences for each row that went in (num_return_sequences of beams).
-        is_inside = self._is_inside.repeat_interleave(sequences.shape[0] // self._input_ids.shape[0])
-        return self._read(sequences[:, self._input_ids.shape[1] :].cpu(), is_inside.tolist())
+        num_answers = sequences.shape[0] // self._input_ids.shape[0]
+        opened = [codes for codes in self._opened_segments() for _ in range(num_answers)]
+        return self._read(sequences[:, self._input_ids.shape[1] :].cpu(), opened)
 
     def _answer_length(self, settings: GenerationSettings, min_codes: int, max_codes: int | None) -> int:
         """The longest answer in tokens: as asked for, or what the limits need and, for audio, as much as there is."""
@@ -201,7 +229,7 @@ class GenerationRequest:
         # Only what was asked for, or what the limits need, must fit; audio without a limit takes what room there is.
         return int(min(wanted, room))
 
-    def _grammar(self, min_codes: int, max_codes: int | None) -> AudioSegmentLogitsProcessor:
+    def _grammar(self, min_codes: int, max_codes: int | None, check_dead_ends: bool) -> AudioSegmentLogitsProcessor:
         return AudioSegmentLogitsProcessor(
             self._processor.vocabulary,
             self.modalities,
@@ -210,6 +238,7 @@ class GenerationRequest:
             prompt_length=self._input_ids.shape[1],
             min_codes=min_codes,
             max_codes=max_codes,
+            check_dead_ends=check_dead_ends,
         )
 
     def _generation_config(self, options: dict[str, Any], is_drawn: bool) -> GenerationConfig:
@@ -233,28 +262,57 @@ class GenerationRequest:
             raise ValueError("beam search takes the most likely tokens: pass do_sample=False, or num_beams=1 to draw")
         return GenerationConfig(**settings)
 
-    @property
-    def _eos_token_ids(self) -> list[int]:
-        eos: Any = self._model.generation_config.eos_token_id
-        if eos is None:
-            eos = self._processor.tokenizer.eos_token_id
-        return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+    def _ids_that_end(self, asked: int | Sequence[int] | None) -> list[int]:
+        """The ids that end an answer: those asked for, or else the checkpoint's, or else the text tokenizer's."""
+        for eos in (asked, self._model.generation_config.eos_token_id, self._processor.tokenizer.eos_token_id):
+            if eos is not None:
+                return [eos] if isinstance(eos, int) else list(eos)
+        return []
 
-    def _read(self, new_ids_BS: Tensor, is_inside: Sequence[bool]) -> GenerationResult:
+    def _opened_segments(self) -> list[int | None]:
+        """How many codes the segment holds that each prompt leaves open; None where it leaves none."""
+        start_id = self._processor.vocabulary.start_id
+        return [
+            row[::-1].index(start_id) if is_inside else None
+            for row, is_inside in zip(self._input_ids.tolist(), self._is_inside.tolist(), strict=True)
+        ]
+
+    def _read(self, new_ids_BS: Tensor, opened: Sequence[int | None]) -> GenerationResult:
         """Cuts each row behind the id that ended it and takes it apart."""
         result = GenerationResult([], [], [], [], [])
         eos = torch.tensor(self._eos_token_ids, dtype=torch.long)
-        for row_S, starts_inside in zip(new_ids_BS, is_inside, strict=True):
+        for row_S, num_opened in zip(new_ids_BS, opened, strict=True):
             # A row that ended before the others has been filled up behind its end.
             ends = torch.isin(row_S, eos).nonzero()
-            token_ids = row_S[: int(ends[0]) + 1] if len(ends) else row_S
-            is_cut = not len(ends) and len(row_S) >= self._max_new_tokens
+            token_ids = row_S[: int(ends[0]) + 1] if len(ends) else self._without_filling(row_S)
             # A segment that the prompt opened would look unopened without its mark.
-            opening = [self._processor.vocabulary.start_id] if starts_inside else []
+            opening = [self._processor.vocabulary.start_id] if num_opened is not None else []
             segments = self._processor.split([*opening, *token_ids.tolist()])
             result.token_ids.append(token_ids)
             result.texts.append(self._processor.decode(token_ids.tolist()))
             result.codes.append([segment.codes for segment in segments if isinstance(segment, AudioSegment)])
             result.segments.append(segments)
+            has_ended = bool(len(ends)) or any(stop in result.texts[-1] for stop in self._stop_strings)
+            is_cut = self._is_cut(len(token_ids), has_ended, result.codes[-1], num_opened or 0)
             result.finish_reasons.append("length" if is_cut else "stop")
         return result
+
+    def _without_filling(self, row_S: Tensor) -> Tensor:
+        """A row that did not end by an id of its own, without what it was filled up with."""
+        if not self._may_stop_early:
+            return row_S
+        others = (row_S != self._config.pad_token_id).nonzero()
+        return row_S[: int(others[-1]) + 1] if len(others) else row_S[:0]
+
+    def _is_cut(self, num_tokens: int, has_ended: bool, codes: Sequence[Tensor], num_opened: int) -> bool:
+        """Whether a limit ended an answer or one of its segments: an end that the grammar forces is no choice."""
+        lengths = [len(segment) for segment in codes]
+        if lengths:  # the first one goes on with what the prompt has of it
+            lengths[0] += num_opened
+        if self._max_codes is not None and max(lengths, default=0) >= self._max_codes:
+            return True
+        return not has_ended and (num_tokens >= self._max_new_tokens or self._has_time_limit)
+
+
+def _listed(stop_strings: str | Sequence[str] | None) -> list[str]:
+    return [] if stop_strings is None else [stop_strings] if isinstance(stop_strings, str) else list(stop_strings)

@@ -1,4 +1,4 @@
-"""Sampling that does not get stuck in a sound: temperature, top-k, top-p, and codes that repeat are drawn again.
+"""Sampling that does not get stuck in a sound: transformers' warpers, and codes that repeat are drawn again.
 
 A logits processor for transformers' ``generate``, as the grammar is; it comes last, for it decides.
 """
@@ -11,11 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from transformers import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
     LogitsProcessor,
     LogitsProcessorList,
+    MinPLogitsWarper,
     TemperatureLogitsWarper,
+    TopHLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from audiollm.vocabulary import AudioVocabulary
@@ -31,6 +36,14 @@ class SamplingSettings:
         top_p: draw among the most likely tokens that hold this share of the probability.
         repetition_window: how many of the last codes are looked at; 0 switches repetition-aware sampling off.
         repetition_threshold: share of the window that a code may fill before it is drawn again.
+        min_p: draw among tokens at least this share as likely as the likeliest; the next four narrow down like it.
+        top_h: keep the entropy of what is drawn from below this share.
+        typical_p: share of the probability, of the tokens closest to the expected information.
+        epsilon_cutoff: least probability.
+        eta_cutoff: the same, less where the distribution is flat.
+
+    Raises:
+        ValueError: if one is out of its range.
     """
 
     temperature: float = 1.0
@@ -38,6 +51,11 @@ class SamplingSettings:
     top_p: float = 0.8
     repetition_window: int = 10
     repetition_threshold: float = 0.1
+    min_p: float | None = None
+    top_h: float | None = None
+    typical_p: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -49,14 +67,37 @@ class SamplingSettings:
                 f"repetition_window={self.repetition_window}, repetition_threshold={self.repetition_threshold}: use a "
                 "window of 0 or more codes and a threshold between 0 and 1"
             )
+        self.warpers(torch.device("cpu"))  # they check their own
+
+    def warpers(self, device: torch.device) -> LogitsProcessorList:
+        """What narrows the distribution down, in the order of transformers."""
+        warpers = LogitsProcessorList()
+        if self.temperature != 1.0:
+            warpers.append(TemperatureLogitsWarper(self.temperature))
+        if self.top_h is not None:
+            warpers.append(TopHLogitsWarper(self.top_h))
+        if self.top_k:
+            warpers.append(TopKLogitsWarper(self.top_k))
+        if self.top_p < 1.0:
+            warpers.append(TopPLogitsWarper(self.top_p))
+        if self.min_p is not None:
+            warpers.append(MinPLogitsWarper(self.min_p))
+        if self.typical_p is not None and self.typical_p < 1.0:
+            warpers.append(TypicalLogitsWarper(self.typical_p))
+        if self.epsilon_cutoff:
+            warpers.append(EpsilonLogitsWarper(self.epsilon_cutoff))
+        if self.eta_cutoff:
+            warpers.append(EtaLogitsWarper(self.eta_cutoff, device=device))
+        return warpers
 
 
 class RepetitionAwareSampler(LogitsProcessor):
     """Draws the next token itself, with its own random generator.
 
-    A token is drawn after temperature, top-k and top-p. If it is a code that fills at least ``repetition_threshold`` of
-    the last ``repetition_window`` ids, it is drawn again from the whole distribution that the grammar allows (VALL-E 2,
-    Chen et al., 2024, arXiv:2406.05370; window and threshold as in CosyVoice 2, Du et al., 2024, arXiv:2412.10117).
+    A token is drawn after temperature, top-k, top-p and their like. If it is a code that fills at least
+    ``repetition_threshold`` of the last ``repetition_window`` ids, it is drawn again from the whole distribution that
+    the grammar allows (VALL-E 2, Chen et al., 2024, arXiv:2406.05370; window and threshold as in CosyVoice 2, Du et
+    al., 2024, arXiv:2412.10117).
     Without this, codes of silence or a held vowel feed on themselves.
 
     The result is one-hot in logits, so ``generate(do_sample=False)`` takes the drawn token: put it last in the list.
@@ -81,16 +122,12 @@ class RepetitionAwareSampler(LogitsProcessor):
         self.seed = seed
         self.prompt_length = prompt_length
         self._generator: torch.Generator | None = None  # made at the first draw, when the device is known
-        self._warpers = LogitsProcessorList()
-        if settings.temperature != 1.0:
-            self._warpers.append(TemperatureLogitsWarper(settings.temperature))
-        if settings.top_k:
-            self._warpers.append(TopKLogitsWarper(settings.top_k))
-        if settings.top_p < 1.0:
-            self._warpers.append(TopPLogitsWarper(settings.top_p))
+        self._warpers: LogitsProcessorList | None = None  # likewise
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Leaves one finite logit per row of ``scores [B, W]``: that of the drawn token."""
+        if self._warpers is None:
+            self._warpers = self.settings.warpers(scores.device)
         drawn_B = self._draw(self._warpers(input_ids, scores))
         window = self.settings.repetition_window
         if window:

@@ -33,6 +33,7 @@ from .clustering import (
 logger = logging.getLogger(__name__)
 
 CODES_KEYS = ("codes", "tokens")
+TOKENIZER_KEY = "audio_tokenizer"  # fingerprint of what made the codes, as audiollm tokenize writes it
 
 
 @dataclass(frozen=True)
@@ -192,9 +193,18 @@ def _from_rows(
     if not rows:
         raise ValueError(f"{path} holds no clips; give objects with codes and {label_key}")
     codes, labels = [], []
+    tokenizers: dict[str, str] = {}
     for location, row in rows:
         if not isinstance(row, dict):
             raise ValueError(f"{location} is a {type(row).__name__}; give an object with codes and {label_key}")
+        if (tokenizer := row.get(TOKENIZER_KEY)) is not None:
+            tokenizers.setdefault(str(tokenizer), location)
+            if len(tokenizers) > 1:
+                first, other = tokenizers.items()
+                raise ValueError(
+                    f"{other[1]}: its codes are of tokenizer {other[0]:.19}, those of {first[1]} of {first[0]:.19}; "
+                    "codes of different tokenizers do not compare: tokenize all clips with one"
+                )
         label = row.get(label_key)
         if not isinstance(label, (str, int)):
             raise ValueError(

@@ -27,6 +27,19 @@ def file_identity(path: str | os.PathLike[str], folder: str | os.PathLike[str] |
     return {"file": name, "sha256": file_sha256(path)}
 
 
+def require_folder(output_dir: str | os.PathLike[str]) -> Path:
+    """The folder that is to be written, which need not be there.
+
+    Raises:
+        NotADirectoryError: if it, or what it lies in, is a file.
+    """
+    path = Path(output_dir)
+    there = next((one for one in (path, *path.parents) if one.exists()), None)
+    if there is not None and not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file: give a folder for the output")
+    return path
+
+
 def check_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     """Writes down what run a folder holds, or refuses to go on with another one.
 

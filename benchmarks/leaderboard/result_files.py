@@ -13,6 +13,12 @@ from audiollm.benchmarks.questions.registry import BENCHMARKS
 
 Content = Mapping[str, Any]
 
+ROUNDING = 1e-6  # of shares in files
+
+
+class _NoFigureError(ValueError):
+    """A number of a result is none."""
+
 
 @dataclass(frozen=True)
 class ResultFile:
@@ -163,17 +169,41 @@ def _json_files(folder: Path) -> list[Path]:
     return sorted(paths)
 
 
+def _refuse_number(name: str) -> None:
+    raise _NoFigureError(f"holds {name}, which is no figure; compute the result again")
+
+
+def _check_counts(content: Content) -> None:
+    """Refuses a result of questions whose numbers contradict each other."""
+    items = content.get("items")
+    if content.get("benchmark") not in BENCHMARKS or "mode" not in content or not isinstance(items, list):
+        return
+    counted = [item for item in items if isinstance(item, dict) and item.get("counted")]
+    told = {"n_items": len(items), "n_counted": len(counted)}
+    told["n_correct"] = sum(bool(item.get("correct")) for item in counted)
+    for name, number in told.items():
+        if content.get(name, number) != number:
+            raise ValueError(f"{name} is {content[name]!r}, but its items make {number}; score the predictions again")
+    share = told["n_correct"] / told["n_counted"] if counted else 0.0
+    accuracy = content.get("accuracy", share)
+    if not isinstance(accuracy, (int, float)) or abs(accuracy - share) > ROUNDING:
+        raise ValueError(f"accuracy is {accuracy!r}, but its items make {share:.6f}; score the predictions again")
+
+
 def _read(path: Path) -> Content | list[Content]:
     """An object; or a list of objects, which is how predictions are published."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), parse_constant=_refuse_number)
     except UnicodeDecodeError as error:
         raise ValueError(f"not a text of UTF-8 ({error})") from error
+    except _NoFigureError:
+        raise
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error}); was it written to its end?") from error
     except RecursionError as error:
         raise ValueError("nested too deeply to be a result") from error
     if isinstance(content, dict):
+        _check_counts(content)
         return content
     if isinstance(content, list) and content and all(isinstance(record, dict) for record in content):
         return content

@@ -39,6 +39,8 @@ def seed_tts_rows(result: ResultFile, files: PredictionFiles) -> list[Leaderboar
             facts={
                 "asked": f"{content['n_items']:,} × {summary['num_runs']} seeds",
                 "missing": f"{summary['num_missing']:,}",
+                "looped": _count(summary.get("num_looped")),
+                "capped WER": _shown_percent((summary.get("wer_capped") or {}).get("mean")),
                 "missing as wrong": _shown_percent(summary["wer_missing_as_wrong"]["mean"]),
                 "spread of WER": _shown_percent(summary["wer"]["spread"]),
                 "MOS predicted": _shown(summary["mos"]["mean"]),
@@ -230,3 +232,7 @@ def _shown(value: float | None) -> str:
 
 def _shown_percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.2f} %"
+
+
+def _count(number: int | None) -> str:
+    return "not known" if number is None else f"{number:,}"

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiollm.data.audio.reading import resample
+from audiollm.data.audio.waveforms import resample
 
 MAX_LENGTH_DIFFERENCE_SECONDS = 0.25
 

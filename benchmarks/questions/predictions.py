@@ -57,6 +57,9 @@ def open_predictions(path: str) -> PredictionFile:
             lines are left out with a warning.
         OSError: if the file cannot be read.
     """
+    if not Path(path).is_file():
+        told = "is a folder" if Path(path).is_dir() else "is not there"
+        raise FileNotFoundError(f"{path} {told}: give a file of predictions, such as the predictions.jsonl of a run")
     with open(path, "rb") as file:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] == b"[":
@@ -78,7 +81,7 @@ def open_predictions(path: str) -> PredictionFile:
 def _list_of_objects(path: str) -> list[Record]:
     try:
         records = json.loads(Path(path).read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); was it written to its end?") from error
     for number, record in enumerate(records):
         if not isinstance(record, dict):

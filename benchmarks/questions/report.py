@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.files.json_document import json_text, write_json
+from audiollm.tables import print_table, table_console
 
 from .base import CUSTOM_SET, CUSTOM_SET_KEY
 
@@ -49,10 +49,10 @@ def show_result(result: Mapping[str, Any], output: str | None, *, as_json: bool 
         shown = {name: value for name, value in result.items() if name != "items"}
         sys.stdout.write(json.dumps(shown, allow_nan=False) + "\n")
         return
-    console = Console(markup=False, highlight=False)
+    console = table_console()
     for line in result["printed"]:
-        console.print(line)
-    console.print(_facts_table(result))
+        console.print(line, soft_wrap=True)
+    print_table(_facts_table(result), console)
 
 
 def data_version(data: Mapping[str, Any]) -> str:
@@ -71,6 +71,10 @@ def _facts_table(result: Mapping[str, Any]) -> Table:
         "unreadable replies": f"{result['n_unreadable']:,}",
         "problems": f"{result['n_problems']:,}",
     }
+    if (result.get("n_in_data") or 0) > result["n_items"]:
+        rows["part of the benchmark"] = f"{result['n_items']:,} of {result['n_in_data']:,} questions"
+    if result.get("n_read_from"):
+        rows["replies read by"] = ", ".join(f"{how} {number:,}" for how, number in result["n_read_from"].items())
     if result["n_replies_cut"]:
         rows["replies cut at the longest length"] = f"{result['n_replies_cut']:,}"
     if result["n_recordings_cut"]:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from audiollm.benchmarks.harness.identity import require_folder
 from audiollm.benchmarks.harness.processes import launched_processes
 from audiollm.benchmarks.models.base import AnswerSettings
 from audiollm.benchmarks.models.opening import open_audio_chat_model
@@ -77,6 +78,7 @@ def run_questions(benchmark: QuestionBenchmark, config: QuestionRun, *, scores: 
         OSError: if a file is missing.
     """
     output = Path(config.output_dir or f"results/{benchmark.name}")
+    require_folder(output)
     loaded = load_questions(benchmark, config.data)
     launched_processes().from_main(lambda: _check(benchmark, loaded, config, output))
     report = _predict(benchmark, loaded, config, output)

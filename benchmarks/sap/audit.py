@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audiollm.benchmarks.harness.identity import require_folder
 from audiollm.benchmarks.harness.page import render, sound_address
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.conversation.audio_parts import parse_audio_part
@@ -74,7 +75,7 @@ def write_audit(labelled: Any, folder: Path, *, num_clips: int = 100, seed: int 
         raise ValueError(f"{manifest.name} holds no records")
     chosen = sorted(random.Random(seed).sample(range(len(manifest)), min(num_clips, len(manifest))))
     rows = [_row(manifest, index) for index in chosen]
-    folder.mkdir(parents=True, exist_ok=True)
+    require_folder(folder).mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "audit.csv") as file:
         writer = csv.DictWriter(file, ["id", "audio", *(f for name in FIELDS for f in (name, f"{name}_verdict"))])
         writer.writeheader()

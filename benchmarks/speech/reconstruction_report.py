@@ -23,8 +23,9 @@ from audiollm.benchmarks.harness.pictures import draw_clip
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.metrics.waveform_pairs import bench_library
 from audiollm.benchmarks.speech.judges.recognizers import Transcriber
-from audiollm.data.audio.opening import source_name
-from audiollm.data.audio.reading import load_audio, resample
+from audiollm.data.audio.reading import load_audio
+from audiollm.data.audio.sources import source_name
+from audiollm.data.audio.waveforms import resample
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.files.atomic import atomic_write
 from audiollm.reconstruction import ReconstructionResult

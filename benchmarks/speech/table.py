@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from audiollm.tables import print_table
 
 MISSING = "–"
 OTHERS = {"stoi": "STOI ↑", "mel_distance": "mel distance ↓", "bitrate_bps": "bit/s"}
@@ -29,6 +30,7 @@ def show_speech_table(rows: Mapping[str, Mapping[str, Any]], judges: Mapping[str
         *(OTHERS[name] for name in others),
         "recordings",
         "missing",
+        *(("capped WER ↓", "looped") if any("looped" in row for row in rows.values()) else ()),
     ):
         table.add_column(heading, justify="right")
     for name, row in rows.items():
@@ -39,9 +41,10 @@ def show_speech_table(rows: Mapping[str, Mapping[str, Any]], judges: Mapping[str
             *(_cell(row.get(other), "{:.3f}") for other in others),
             str(row["n_items"] - len(row["missing"])),
             str(len(row["missing"])),
+            *([_cell(row["wer_capped"], "{:.3%}"), str(len(row["looped"]))] if "looped" in row else []),
         ]
         table.add_row(name, *cells)
-    Console(markup=False).print(table)
+    print_table(table)
 
 
 def _cell(value: float | None, form: str) -> str:

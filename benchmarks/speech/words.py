@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from audiollm.benchmarks.metrics import load_metric
+from audiollm.benchmarks.metrics.repetition import is_looped
 from audiollm.benchmarks.metrics.seed_tts_wer.pairs import TextPair, score_pairs
-from audiollm.benchmarks.metrics.seed_tts_wer.text import LANGUAGES
+from audiollm.benchmarks.metrics.seed_tts_wer.text import LANGUAGES, mean
 from audiollm.data.files.json_lines import write_json_lines
 
 PAIRS_NAME = "pairs.jsonl"
@@ -30,31 +31,52 @@ def word_figures(
 
     Returns:
         ``wer`` (by ``wer_rule``) of what was heard; ``wer_missing_as_wrong``, in which nothing was heard of what is
-        missing; ``wer_over_words`` after Whisper's text normalization; details of the first. None where no words
-        are known or were asked for.
+        missing; ``wer_capped``, the mean over utterances of which none counts as more than all wrong; ``looped``, the
+        utterances in which the recognizer repeats itself; ``wer_over_words`` after Whisper's text normalization;
+        details of the first. None where no words are known or were asked for.
     """
     pairs = [TextPair(name, transcripts[name], text) for name, text in texts.items() if name in transcripts]
     write_json_lines(folder / PAIRS_NAME, map(asdict, pairs))
     figures: dict[str, Any] = {"wer": None, "wer_missing_as_wrong": None, "wer_over_words": None, "wer_rule": None}
+    figures |= {"wer_capped": None, "looped": [pair.id for pair in pairs if is_looped(pair.hypothesis, pair.reference)]}
     if not pairs:
         return figures | ({"wer_missing_as_wrong": 1.0} if texts else {})
-    over_words = load_metric("wer").compute(
-        predictions=[pair.hypothesis for pair in pairs],
-        references=[pair.reference for pair in pairs],
-        normalizer="english" if language == "en" else "basic",
-        unit="character" if language in UNSPACED_LANGUAGES else "word",
-    )["wer"]
+    over_words = _over_words(pairs, language)
     if language not in LANGUAGES:
-        return figures | {"wer": over_words, "wer_over_words": over_words, "wer_rule": "errors over words"}
+        capped = mean([min(rate, 1.0) for rate in _utterance_rates(pairs, language)])
+        return figures | {
+            "wer_capped": capped,
+            "wer": over_words,
+            "wer_over_words": over_words,
+            "wer_rule": "errors over words",
+        }
     scored = score_pairs(pairs, language)
     everything = [TextPair(name, transcripts.get(name, ""), text) for name, text in texts.items()]
     strict = score_pairs(everything, language)
     return {
         "wer": scored["wer_of_all"],
         "wer_missing_as_wrong": strict["wer_of_all"],
+        "wer_capped": scored["wer_capped"],
+        "looped": scored["looped"],
         "wer_over_words": over_words,
         "wer_rule": "seed-tts-eval, mean over utterances",
         "published": scored["averaged"]["printed"],
         "items": scored["items"],
         "pairs": PAIRS_NAME,
     }
+
+
+def _over_words(pairs: Sequence[TextPair], language: str) -> float | None:
+    """Errors over words, after Whisper's text normalization; None where no words were to be said."""
+    rate: float | None = load_metric("wer").compute(
+        predictions=[pair.hypothesis for pair in pairs],
+        references=[pair.reference for pair in pairs],
+        normalizer="english" if language == "en" else "basic",
+        unit="character" if language in UNSPACED_LANGUAGES else "word",
+    )["wer"]
+    return rate
+
+
+def _utterance_rates(pairs: Sequence[TextPair], language: str) -> list[float]:
+    rates = (_over_words([pair], language) for pair in pairs)
+    return [rate for rate in rates if rate is not None]

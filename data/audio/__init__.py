@@ -1,22 +1,28 @@
 """Audio files and waveforms.
 
-Reading order: ``reading`` (any recording to one channel, at any rate, in flat memory) → ``opening`` (who decodes it) →
-``containers`` (what a file's bytes promise) → ``writing``. What may happen to a waveform: ``degradation`` →
-``augmentation``. ``pitch`` finds the fundamental frequency.
+Reading order: ``reading`` (any recording, or a segment of it, to one channel, at any rate, in flat memory) →
+``opening`` (who decodes it; ``sources``, ``segments``, ``channels`` and ``damage`` say what is asked for) →
+``integrity`` (what a file's bytes hold and promise) → ``decoders`` → ``waveforms`` (arrays, resampling) → ``writing``.
+What may happen to a waveform: ``degradation`` → ``augmentation``. ``pitch`` finds the fundamental frequency.
 """
 
 from __future__ import annotations
 
-from .opening import AudioError, AudioSource, source_name
-from .reading import AudioInfo, Mono, load_audio, probe_audio, resample, stream_audio, waveform_from_array
+from .channels import Mono
+from .damage import AudioDamage, OnDamaged
+from .reading import AudioInfo, load_audio, probe_audio, stream_audio
+from .sources import AudioError, AudioSource, source_name
+from .waveforms import resample, waveform_from_array
 from .writing import AudioWriter, open_audio_output, save_audio
 
 __all__ = [
+    "AudioDamage",
     "AudioError",
     "AudioInfo",
     "AudioSource",
     "AudioWriter",
     "Mono",
+    "OnDamaged",
     "load_audio",
     "open_audio_output",
     "probe_audio",

@@ -14,7 +14,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from .reading import resample
+from .waveforms import resample
 
 NoiseColour = Literal["white", "pink", "brown"]
 Codec = Literal["g711", "gsm", "vorbis", "mp3", "opus"]

@@ -1,281 +1,258 @@
 """Opens any audio file, whatever it is called: libsndfile where it can, ffmpeg where it must.
 
-Everything that is wrong with a file before its first sample is an :class:`AudioError` that names the file and the
-reason; a file that was cut is noticed here, where its header says so.
+:mod:`.integrity` says what the bytes hold, in how many parts, and what is wrong with them; here the parts are opened
+and read one behind the other, and what comes is compared with what was promised.
 """
 # Shapes: n samples, C channels.
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
-import os
-import shutil
-import stat
-import struct
-import subprocess
-import tempfile
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-import soundfile
 
-from .containers import joins_several_ogg_streams, mp3_length_header, promised_size
+from audiollm.tokenizer.signal.resampling import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 
-AudioSource = str | os.PathLike[str] | bytes | BinaryIO
+from .damage import AudioDamage
+from .decoders import Decoder, DecodingError, open_with_ffmpeg, open_with_libsndfile
+from .integrity import Contents, Part, examine
+from .sources import AudioError, AudioSource, FileView, open_binary
 
-# An MP3's own length header counts encoder delay and padding differently from one encoder to the next.
-MP3_LENGTH_TOLERANCE = 1152  # samples: one frame
-GIT_LFS_POINTER = b"version https://git-lfs"
-# Formats that hold one recording. Playlists are left out: they make ffmpeg open other files.
-FFMPEG_FORMATS = (
-    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,loas,matroska,webm,mov,mp4,m4a,mp3,mpeg,mpegts,ogg,"
-    "rm,tta,voc,w64,wav,wv"
-)
-AU_HEADER_BYTES = 24
+logger = logging.getLogger(__name__)
 
-
-class AudioError(ValueError):
-    """A recording that cannot be used; the message names it and says why.
-
-    Args:
-        source: the file's path, or what stands for it.
-        reason: what is wrong, and what to do about it where that is known.
-    """
-
-    def __init__(self, source: str, reason: str = "") -> None:
-        super().__init__(source, reason)
-        self.source = source
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.source}: {self.reason}" if self.reason else self.source
+TAKE_BLOCK_SAMPLES = 1024  # of a damaged file: the block in which decoding fails is lost
+MAX_CHANNELS = 256  # libsndfile's own limit is 1024; no recorder has as many
 
 
 @dataclass
-class AudioStream:
-    """An opened recording, whoever decodes it."""
+class _PartReader:
+    """A part of a recording; its decoder is there only while the part is read, for there may be many."""
 
-    sample_rate: int  # Hz
-    num_channels: int
+    open: Callable[[contextlib.ExitStack], Decoder]
     num_samples: int | None  # None: only decoding tells
-    format: str
-    length_tolerance: int  # samples that may be missing at the end without the file being cut
-    read: Callable[[int], np.ndarray]  # number of samples wanted -> float32 [n, C]; fewer at the end, then none
+    min_samples: int = 0  # fewer mean that the decoder has left some out
 
 
-def source_name(source: AudioSource) -> str:
-    """Returns what an error message calls a source: its path, or a description of what has none."""
-    if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)
-    if isinstance(source, bytes):
-        return f"<{len(source)} bytes>"
-    name = getattr(source, "name", None)
-    return name if isinstance(name, str) else "<file object>"
+class AudioStream:
+    """An opened recording, whoever decodes it; made by :func:`open_stream`.
+
+    Args:
+        name: what an error calls it.
+        description: the decoder of its first part.
+        parts: what is read, one behind the other.
+        problem: what is wrong with it as far as its bytes tell; "" if nothing.
+        on_damage: hears of damage; ``None``: damage is an error.
+        stack: closes the decoder that is in use.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        description: Decoder,
+        parts: list[_PartReader],
+        problem: str,
+        on_damage: Callable[[AudioDamage], None] | None,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self.sample_rate, self.num_channels = description.sample_rate, description.num_channels
+        self.format, self.decoder = description.format, description.name
+        lengths = [part.num_samples for part in parts]
+        self.promised = None if None in lengths else sum(length or 0 for length in lengths)
+        # Of a damaged file only decoding tells.
+        self.num_samples = self.promised if on_damage is None else None
+        self._name, self._parts, self._problem, self._on_damage = name, parts, problem, on_damage
+        self._open_part = stack.enter_context(contextlib.ExitStack())
+        self._current: Decoder | None = None
+        self._position = self._part_start = 0
+
+    def skip_to(self, sample: int) -> int:
+        """Moves to a sample of a recording that has not been read yet, if the decoder can; returns where it is."""
+        seek = self._decoder().seek
+        if len(self._parts) > 1 or seek is None or self.num_samples is None:
+            return 0
+        try:
+            seek(sample)
+        except DecodingError as error:
+            self._note(f"is damaged: {self.decoder} does not get to sample {sample}: {error}")
+        self._position = sample
+        return sample
+
+    def read(self, num_samples: int) -> np.ndarray:
+        """Decodes float32 [n, C]: fewer samples than wanted at the end of a part, none at the end of all.
+
+        Raises:
+            AudioError: the decoder cannot go on, or leaves something out, and damage is an error.
+        """
+        while self._parts:
+            try:
+                block = self._decoder().read(self._next_samples(num_samples))
+            except DecodingError as error:
+                place = f"decoding fails after sample {self._place()}"
+                self._note(f"is damaged or truncated; {self.decoder} says: {error}: {place}")
+                break
+            if len(block):
+                self._position += len(block)
+                return block
+            min_samples = self._parts.pop(0).min_samples
+            self._open_part.close()
+            self._current = None
+            if self._position - self._part_start < min_samples:
+                self._note(
+                    f"holds at least {min_samples} samples, of which {self.decoder} gives up to sample {self._place()}"
+                )
+                break
+            self._part_start = self._position
+        return np.zeros((0, self.num_channels), np.float32)
+
+    def _decoder(self) -> Decoder:
+        if self._current is None:
+            self._current = self._parts[0].open(self._open_part)
+        return self._current
+
+    def _next_samples(self, num_samples: int) -> int:
+        limits = [num_samples]
+        part_samples = self._parts[0].num_samples
+        if part_samples is not None:  # behind its end, a FLAC decoder stumbles over a tag
+            limits.append(max(0, part_samples - (self._position - self._part_start)))
+        if self._on_damage is not None:
+            limits.append(TAKE_BLOCK_SAMPLES)
+        return min(limits)
+
+    def _place(self) -> str:
+        return f"{self._position} ({self._position / self.sample_rate:.3f} s)"
+
+    def _note(self, problem: str) -> None:
+        if self._on_damage is None:
+            raise AudioError(self._name, problem)
+        self._problem = self._problem or problem
+
+    def finish(self, is_end: bool) -> None:
+        """Compares what was read with what was promised, and reports damage.
+
+        Args:
+            is_end: there was no more to read.
+
+        Raises:
+            AudioError: fewer samples came than the file promises, and damage is an error.
+        """
+        if is_end and self.promised is not None and self._position < self.promised:
+            self._note(
+                f"is truncated: its header promises {self.promised} samples but they end after sample {self._place()}"
+            )
+        if self._problem and self._on_damage is not None:
+            promised = None if self.promised is None else self.promised / self.sample_rate
+            self._on_damage(AudioDamage(self._name, self._problem, self._position / self.sample_rate, promised))
+            self._problem = ""
 
 
 @contextlib.contextmanager
-def open_stream(source: AudioSource, name: str) -> Iterator[AudioStream]:
+def open_stream(
+    source: AudioSource, name: str, on_damage: Callable[[AudioDamage], None] | None = None
+) -> Iterator[AudioStream]:
     """Opens a recording for the block that follows.
 
     Args:
         source: path, the bytes of a file, or a binary file object.
         name: what an error calls it.
+        on_damage: hears of damage; ``None``: damage is an error.
 
     Raises:
-        AudioError: missing, a directory, empty, truncated (as far as the header tells) or not audio; ``read`` raises it
-            too.
+        AudioError: missing, a directory, empty, truncated (as far as its bytes tell), not audio, or of a rate that no
+            recording has; ``read`` and ``finish`` of the stream raise it too.
     """
     with contextlib.ExitStack() as stack:
-        file, num_bytes = _binary_file(source, name, stack)
-        _check_whole(file, num_bytes, name)
-        unsupported = ""
-        if joins_several_ogg_streams(file, num_bytes):
-            unsupported = "joins several Ogg streams, of which libsndfile plays only the first"
-        else:
-            try:
-                stream = _open_with_libsndfile(file, num_bytes, stack)
-            except soundfile.LibsndfileError as error:
-                unsupported = f"libsndfile cannot read it ({cleaned_message(error.error_string)})"
-        if unsupported:
-            stream = _open_with_ffmpeg(source, file, name, unsupported, stack)
+        file, num_bytes = open_binary(source, name, stack)
+        contents = examine(file, num_bytes)
+        if contents.refusal:
+            raise AudioError(name, contents.refusal)
+        if contents.problem and on_damage is None:
+            raise AudioError(name, contents.problem)
+        stream = _open_parts(contents, source, file, num_bytes, name, on_damage, stack)
+        if not MIN_SAMPLE_RATE <= stream.sample_rate <= MAX_SAMPLE_RATE:
+            raise AudioError(
+                name,
+                f"has a sample rate of {stream.sample_rate} Hz; {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz are taken",
+            )
+        if stream.num_channels > MAX_CHANNELS:
+            raise AudioError(name, f"has {stream.num_channels} channels; at most {MAX_CHANNELS} are taken")
+        logger.debug("%s: %s, read by %s", name, stream.format, stream.decoder)
         yield stream
 
 
-def _binary_file(source: AudioSource, name: str, stack: contextlib.ExitStack) -> tuple[BinaryIO, int]:
-    """Opens a source; returns a seekable file and its size, which is at least 1."""
-    file: BinaryIO
-    if isinstance(source, (str, os.PathLike)):
-        file = stack.enter_context(_open_path(os.fspath(source), name))
-    elif isinstance(source, bytes):
-        file = io.BytesIO(source)
-    elif hasattr(source, "read"):
-        seekable = getattr(source, "seekable", None)
-        file = source if seekable is not None and seekable() else io.BytesIO(source.read())
-    else:
-        raise TypeError(f"an audio source is a path, bytes or a binary file object, not {type(source).__name__}")
-    num_bytes = file.seek(0, os.SEEK_END)
-    if num_bytes == 0:
-        raise AudioError(name, "is empty (0 bytes)")
-    return file, num_bytes
-
-
-def _open_path(path: str, name: str) -> BinaryIO:
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise AudioError(name, "is a directory; give an audio file")
-        if not stat.S_ISREG(mode):
-            raise AudioError(name, "is not a regular file; for a pipe or device, pass an open binary file object")
-        # Unbuffered, because libsndfile reads from the descriptor itself.
-        return open(path, "rb", buffering=0)
-    except FileNotFoundError as error:
-        is_url = "://" in path
-        raise AudioError(name, "is a URL; download the file first" if is_url else "no such file") from error
-    except OSError as error:
-        raise AudioError(name, f"cannot be opened: {error.strerror}") from error
-    except ValueError as error:
-        if isinstance(error, AudioError):
-            raise
-        raise AudioError(name, f"is not a valid path: {error}") from error
-
-
-def _check_whole(file: BinaryIO, num_bytes: int, name: str) -> None:
-    file.seek(0)
-    head = file.read(len(GIT_LFS_POINTER))
-    if head == GIT_LFS_POINTER:
-        raise AudioError(name, "is a Git LFS pointer, not the recording; run `git lfs pull`")
-    promised = promised_size(file, num_bytes)
-    if promised is not None and promised > num_bytes:
-        raise AudioError(
-            name, f"is truncated: its header promises audio up to byte {promised}, but the file ends at {num_bytes}"
-        )
-
-
-class _SequentialSoundFile(soundfile.SoundFile):
-    """Reads straight on. SoundFile seeks after every block, which FLAC of unknown length cannot do."""
-
-    def seekable(self) -> bool:
-        return False
-
-
-class _PrefixedFile:
-    """A file seen without its name (soundfile would guess a format from it), behind a prefix of bytes."""
-
-    def __init__(self, file: BinaryIO, num_bytes: int, prefix: bytes = b"", start: int = 0) -> None:
-        self._file, self._prefix, self._start, self._position = file, prefix, start, 0
-        self._size = len(prefix) + num_bytes - start
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, num_bytes: int) -> bytes:
-        data = self._prefix[self._position : self._position + num_bytes]
-        if len(data) < num_bytes:
-            self._file.seek(self._start + self._position + len(data) - len(self._prefix))
-            data += self._file.read(num_bytes - len(data))
-        self._position += len(data)
-        return data
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _open_with_libsndfile(file: BinaryIO, num_bytes: int, stack: contextlib.ExitStack) -> AudioStream:
-    length_header = mp3_length_header(file, num_bytes)
-    file.seek(0)
-    if length_header is not None:
-        opened = _SequentialSoundFile(_PrefixedFile(file, num_bytes, *length_header))
-    elif isinstance(file, io.FileIO):
-        opened = _SequentialSoundFile(file.fileno(), closefd=False)
-    else:
-        opened = _SequentialSoundFile(_PrefixedFile(file, num_bytes))
-    reader = stack.enter_context(opened)
-    # Behind a length header of ours the count is a bound, not a length.
-    has_length = length_header is None and 0 <= reader.frames < 2**62  # libsndfile's "unknown" is the largest integer
-    is_mp3 = reader.subtype.startswith("MPEG")
-    return AudioStream(
-        sample_rate=reader.samplerate,
-        num_channels=reader.channels,
-        num_samples=reader.frames if has_length else None,
-        format=f"{reader.format} {reader.subtype}",
-        length_tolerance=MP3_LENGTH_TOLERANCE if is_mp3 else 0,
-        read=lambda num_samples: reader.read(num_samples, dtype="float32", always_2d=True),
-    )
-
-
-def _open_with_ffmpeg(
-    source: AudioSource, file: BinaryIO, name: str, unsupported: str, stack: contextlib.ExitStack
+def _open_parts(
+    contents: Contents,
+    source: AudioSource,
+    file: BinaryIO,
+    num_bytes: int,
+    name: str,
+    on_damage: Callable[[AudioDamage], None] | None,
+    stack: contextlib.ExitStack,
 ) -> AudioStream:
-    """Lets ffmpeg write 32-bit float AU to a pipe: a header with rate and channels, then the samples."""
-    executable = shutil.which("ffmpeg")
-    if executable is None:
-        file.seek(0)
-        raise AudioError(
-            name,
-            f"is not audio, or not in a supported format: {unsupported}, it starts with {file.read(12)!r}, and there "
-            "is no ffmpeg on the PATH to try. Convert it to WAV, FLAC, Ogg, Opus or MP3, or install ffmpeg",
-        )
-    if isinstance(source, (str, os.PathLike)):
-        path = os.path.abspath(source)
-    else:
-        # A file and not a pipe: MP4 keeps its index at the end.
-        copy = stack.enter_context(tempfile.NamedTemporaryFile(prefix="audiollm-"))  # noqa: SIM115
-        file.seek(0)
-        shutil.copyfileobj(file, copy)
-        copy.flush()
-        path = copy.name
-    messages = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-    command = [executable, "-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file,pipe"]
-    command += ["-format_whitelist", FFMPEG_FORMATS, "-i", f"file:{path}", "-map", "0:a:0"]
-    command += ["-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+    part, *others = contents.parts
     try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, stdin=subprocess.DEVNULL)
-    except OSError as error:
-        raise AudioError(name, f"{unsupported}, and ffmpeg cannot be started: {error.strerror}") from error
-    stack.callback(_stop, process)
-    pipe = process.stdout
-    assert pipe is not None  # we asked for it
-    header = pipe.read(AU_HEADER_BYTES)
-    if len(header) < AU_HEADER_BYTES:
-        process.wait()
-        raise AudioError(name, f"is not audio, or damaged: {unsupported}, and ffmpeg says: {_first_line(messages)}")
-    offset, _, _, sample_rate, num_channels = struct.unpack(">4x5I", header)
-    pipe.read(offset - AU_HEADER_BYTES)
-    bytes_per_sample = 4 * num_channels
-
-    def read(num_samples: int) -> np.ndarray:
-        data = pipe.read(num_samples * bytes_per_sample)
-        if len(data) < num_samples * bytes_per_sample and process.wait() != 0:
-            raise AudioError(name, f"is damaged or truncated; ffmpeg says: {_first_line(messages)}")
-        samples = np.frombuffer(data[: len(data) // bytes_per_sample * bytes_per_sample], dtype=">f4")
-        return samples.astype(np.float32).reshape(-1, num_channels)
-
-    return AudioStream(sample_rate, num_channels, None, "ffmpeg", 0, read)
+        first = _open_part(part, file, num_bytes, stack)
+    except DecodingError as error:
+        file.seek(0)
+        unsupported = f"libsndfile cannot read it ({error}), it starts with {file.read(12)!r}"
+        if others and not contents.ffmpeg_reads_all:
+            raise AudioError(name, f"joins {len(contents.parts)} files, of which {unsupported}") from error
+        first, others = _open_all_with_ffmpeg(source, file, name, unsupported, stack), []
+        part = Part(0, num_bytes)
+    readers = [_PartReader(lambda _: first, first.num_samples, part.min_samples)]
+    problem = contents.problem or first.problem
+    for other in others:
+        reader, other_problem = _joined_part(other, first, file, num_bytes)
+        problem = problem or other_problem
+        if reader is None:
+            break
+        readers.append(reader)
+    if problem and on_damage is None:
+        raise AudioError(name, problem)
+    return AudioStream(name, first, readers, problem, on_damage, stack)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.stdout is not None:
-        process.stdout.close()
-    process.kill()
-    process.wait()
+def _open_all_with_ffmpeg(
+    source: AudioSource, file: BinaryIO, name: str, unsupported: str, stack: contextlib.ExitStack
+) -> Decoder:
+    try:
+        return open_with_ffmpeg(source, file, stack)
+    except DecodingError as error:
+        raise AudioError(name, f"is not audio, damaged, or in no supported format: {unsupported}, {error}") from error
 
 
-def _first_line(messages: Any) -> str:
-    messages.seek(0)
-    lines = messages.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[0] if lines else "nothing"
+def _joined_part(part: Part, first: Decoder, file: BinaryIO, num_bytes: int) -> tuple[_PartReader | None, str]:
+    """Looks at a part behind the first one: ``None`` where it cannot be read on; and what is wrong."""
+    with contextlib.ExitStack() as stack:
+        try:
+            found = _open_part(part, file, num_bytes, stack)
+        except DecodingError as error:
+            return None, f"goes on at byte {part.start} with a part that libsndfile cannot read ({error})"
+    if (found.sample_rate, found.num_channels) != (first.sample_rate, first.num_channels):
+        return None, (
+            f"goes on at byte {part.start} with {found.sample_rate} Hz and {found.num_channels} channel(s), after "
+            f"{first.sample_rate} Hz and {first.num_channels}; take it apart, or convert it"
+        )
+    reopen = functools.partial(_open_part, part, file, num_bytes)
+    return _PartReader(reopen, found.num_samples, part.min_samples), found.problem
 
 
-def cleaned_message(message: str) -> str:
-    """Strips what libsndfile puts around its messages."""
-    return message.removeprefix("Error : ").strip().rstrip(".") or "no reason given"
+def _open_part(part: Part, file: BinaryIO, num_bytes: int, stack: contextlib.ExitStack) -> Decoder:
+    is_whole_file = part.start == 0 and part.end >= num_bytes and not part.prefix
+    if is_whole_file and isinstance(file, io.FileIO):
+        decoder = open_with_libsndfile(file, stack)
+    else:
+        decoder = open_with_libsndfile(FileView(file, part.start, part.end, part.prefix), stack)
+    if not part.has_length:
+        decoder.num_samples = None
+    elif decoder.num_samples is not None and decoder.num_samples < part.announced_samples:
+        decoder.problem = (
+            f"is damaged: its header announces {part.announced_samples} samples or more, of which {decoder.name} finds "
+            f"{decoder.num_samples}"
+        )
+    return decoder

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from audiollm.data.files.atomic import atomic_write
 
-from .opening import AudioError
 from .reading import load_audio, probe_audio
+from .sources import AudioError
 
 logger = logging.getLogger(__name__)
 

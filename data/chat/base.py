@@ -93,7 +93,7 @@ class EndpointSettings:
     """How an endpoint is called.
 
     Attributes:
-        timeout_seconds: a request without an answer for so long has failed.
+        timeout_seconds: a request whose answer is not there whole after so long has failed, however it drips in.
         max_retries: failed requests (no connection, timeout, 408, 409, 429, 5xx, a reply that is no reply) are repeated
             so often, after a pause that doubles from 0.5 s to 8 s, or that the server asks for (up to 2 minutes).
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +11,27 @@ import numpy as np
 from torch import Tensor
 
 from audiollm.data.audio.opening import AudioError
-from audiollm.data.audio.reading import waveform_from_array
+from audiollm.data.audio.waveforms import waveform_from_array
 from audiollm.data.manifest import RecordError
 
 from .problems import ConversationError, ProblemLog, kind_of
 from .types import AudioPart
 
-AUDIO_KEYS = ("type", "audio", "path", "url", "bytes", "array", "sampling_rate", "codes", "audio_tokenizer")
+AUDIO_KEYS = (
+    "type",
+    "audio",
+    "path",
+    "url",
+    "bytes",
+    "array",
+    "sampling_rate",
+    "codes",
+    "audio_tokenizer",
+    "offset",
+    "duration",
+)
+SEGMENT_KEYS = ("offset", "duration")
+MOST_SECONDS = 1e9  # more than thirty years
 DATASETS_AUDIO_KEYS = ("array", "bytes", "path", "sampling_rate")  # of a datasets.Audio value
 
 
@@ -56,9 +71,43 @@ def clip_part(record: Any, where: str, base_dir: str | None) -> AudioPart:
             found = ", ".join(map(str, list(record)[:10])) or "nothing"
             raise RecordError(where, f"has neither messages nor audio; it has {found}")
         value = record["audio"] if "audio" in keys else {key: record[key] for key in keys}
+        return with_segment(parse_audio_part(value, where=where, base_dir=base_dir), record, where)
     else:
         raise RecordError(where, f"a record is an object or a path, not a {type(record).__name__}")
     return parse_audio_part(value, where=where, base_dir=base_dir)
+
+
+def with_segment(part: AudioPart, record: Mapping[str, Any], where: str) -> AudioPart:
+    """The part that a clip record's ``offset`` and ``duration`` (seconds) cut out of its recording.
+
+    Raises:
+        RecordError: one of them is no number of seconds, or the audio is no file to cut.
+    """
+    log = ProblemLog(where)
+    given = {key: record[key] for key in SEGMENT_KEYS if record.get(key) is not None}
+    segment = _segment(given, "", log)
+    if log.problems:
+        raise RecordError(where, f"{log.problems[0].field}: {log.problems[0].reason}")
+    if not segment:
+        return part
+    if part.path is None and part.bytes is None:
+        if set(segment) == {"duration"}:  # what data sets say of samples that they hold whole
+            return part
+        raise RecordError(where, f"{next(iter(segment))}: cuts a file of audio; here are samples or codes")
+    if part.cut:
+        raise RecordError(where, "offset and duration stand in the record and in its audio: say them once")
+    return dataclasses.replace(part, **segment)
+
+
+def _segment(given: Mapping[str, Any], at: str, log: ProblemLog) -> dict[str, float]:
+    segment: dict[str, float] = {}
+    for key, value in given.items():
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < MOST_SECONDS or (key == "duration" and not value):
+            log.note(f"{at}.{key}" if at else key, f"must be seconds, {kind_of(value)} is not")
+        elif key == "duration" or value:
+            segment[key] = float(value)
+    return segment
 
 
 class AudioPartParser:
@@ -99,10 +148,13 @@ class AudioPartParser:
         if kind != "codes" and "audio_tokenizer" in values:
             self._log.note(f"{at}.audio_tokenizer", f"says what made codes; here is {kind}")
         where = f"{self._log.where}: {at}" if self._log.where else at
-        if kind == "path":
-            return self._path(values["path"], f"{at}.path", where)
-        if kind == "bytes":
-            return self._bytes(values["bytes"], f"{at}.bytes", where)
+        segment = _segment({key: values[key] for key in SEGMENT_KEYS if key in values}, at, self._log)
+        if segment and kind not in ("path", "bytes"):
+            self._log.note(f"{at}.{next(iter(segment))}", f"cuts a file of audio; here is {kind}")
+        if kind in ("path", "bytes"):
+            read = self._path if kind == "path" else self._bytes
+            part_read = read(values[kind], f"{at}.{kind}", where)
+            return None if part_read is None else dataclasses.replace(part_read, **segment)
         if kind == "codes":
             made_by = values.get("audio_tokenizer", self._made_by)
             if made_by is not None and not isinstance(made_by, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .audio_parts import AudioPartParser
@@ -15,6 +15,8 @@ from .types import ROLES, AudioPart, Conversation, Message, TextPart
 RECORD_KEYS = ("id", "messages", "task", "tools", "audios")
 MESSAGE_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id")
 TEXT_PART_KEYS = ("type", "text")
+# Where other formats keep recordings, and users' records too.
+RECORDING_KEYS = ("audio", "audio_path", "audio_filepath", "audio_file", "wav", "wav_path", "sound", "speech", "path")
 AUDIO_PLACEHOLDER = "<audio>"  # marks the place of the next entry of "audios" in a record's text
 
 
@@ -87,16 +89,32 @@ class _RecordParser:
         if "messages" not in present:
             self._log.note("messages", f"missing{_hint('messages', present)}; the record has {_listed(present)}")
             return None
+        for at, text in _texts(present, ""):
+            if not is_whole(text):
+                self._log.note(at, "holds half a character (one of a surrogate pair), which no tokenizer takes")
+        if self._log.problems:
+            return None
         identifier = present.get("id", os.path.basename(self._log.where))
         if isinstance(identifier, bool) or not isinstance(identifier, (str, int)):
             self._log.note("id", f"must be a string or a whole number, not {kind_of(identifier)}")
         task = present.get("task")
         if task is not None and not isinstance(task, str):
             self._log.note("task", f"must be a string, not {kind_of(task)}")
+        if "audios" not in present:
+            self._note_unheard(present)
         messages = self._messages(present["messages"], present.get("audios"))
         tools = self._dicts(present.get("tools"), "tools")
         metadata = {key: value for key, value in present.items() if key not in RECORD_KEYS}
         return Conversation(str(identifier), messages, task, tools, metadata, self._log.where)
+
+    def _note_unheard(self, present: Mapping[str, Any]) -> None:
+        """A text that marks the place of a recording, with the recording under a key that nothing reads."""
+        marked = any(AUDIO_PLACEHOLDER in text for _, text in _texts(present["messages"], ""))
+        keys = [key for key in RECORDING_KEYS if key in present]
+        if marked and keys:
+            self._log.note(keys[0], f"is read by nothing; give a list as audios, one for each {AUDIO_PLACEHOLDER}")
+        elif keys and not any(_holds_audio(message) for message in _listed_mappings(present["messages"])):
+            self._log.note(keys[0], "looks like a recording, which nothing would hear; make it an audio part")
 
     def _messages(self, value: Any, audios: Any) -> list[Message]:
         if not isinstance(value, (list, tuple)):
@@ -219,6 +237,32 @@ class _RecordParser:
             self._log.note(at, f"must be a list of objects, not {kind_of(value)}")
             return None
         return [dict(item) for item in value]
+
+
+def _listed_mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, (list, tuple)) else []
+
+
+def _holds_audio(message: Mapping[str, Any]) -> bool:
+    return any(part.get("type") == "audio" for part in _listed_mappings(message.get("content")))
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is of whole characters: JSON may hold half a surrogate pair, UTF-8 cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _texts(value: Any, at: str) -> Iterator[tuple[str, str]]:
+    """All texts of a record with their fields, but for paths: names of files may be of bytes that are no UTF-8."""
+    if isinstance(value, str):
+        yield at, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if key not in ("path", "audio", "audios", "url"):
+                yield from _texts(item, f"{at}.{key}" if at else str(key))
+    elif isinstance(value, (list, tuple)) and not (value and isinstance(value[0], (int, float))):
+        for index, item in enumerate(value):
+            yield from _texts(item, f"{at}[{index}]")
 
 
 def _hint(wanted: str, present: Mapping[str, Any]) -> str:

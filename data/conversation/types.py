@@ -17,10 +17,12 @@ from audiollm.data.audio.reading import (
     Mono,
     load_audio,
     probe_audio,
-    resample,
     stream_audio,
-    waveform_from_array,
 )
+from audiollm.data.audio.waveforms import resample, waveform_from_array
+
+# Metadata round a recording's length; a duration so close to it is that length and cuts nothing.
+WHOLE_TOLERANCE_SECONDS = 0.05
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -46,9 +48,9 @@ class AudioPart:
     array: np.ndarray | None = field(default=None, repr=False)  # samples [N] or [C, N]
     sampling_rate: int | None = None  # Hz, of the array
     codes: list[int] | None = field(default=None, repr=False)  # one codebook's, each >= 0
-    audio_tokenizer: str | None = field(
-        default=None, repr=False
-    )  # fingerprint of the one that made the codes, if known
+    audio_tokenizer: str | None = field(default=None, repr=False)  # fingerprint of what made the codes, if known
+    offset: float = 0.0  # seconds in front of what is meant
+    duration: float | None = None  # seconds that are meant; None: all that follows
     where: str = field(default="", repr=False)  # its place in its file, for messages; not compared
 
     def __post_init__(self) -> None:
@@ -63,7 +65,7 @@ class AudioPart:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, AudioPart):
             return NotImplemented
-        names = ("path", "bytes", "sampling_rate", "codes", "audio_tokenizer")
+        names = ("path", "bytes", "sampling_rate", "codes", "audio_tokenizer", "offset", "duration")
         same = all(getattr(self, name) == getattr(other, name) for name in names)
         if self.array is None or other.array is None:
             return same and self.array is other.array
@@ -72,7 +74,9 @@ class AudioPart:
     def __hash__(self) -> int:
         return hash((self.path, self.bytes, self.sampling_rate))
 
-    def load(self, sample_rate: int | None = None, mono: Mono = "first") -> tuple[Tensor, int]:
+    def load(
+        self, sample_rate: int | None = None, mono: Mono = "first", max_seconds: float | None = None
+    ) -> tuple[Tensor, int]:
         """Decodes the audio.
 
         The defaults, native rate and first channel, are how an audio tokenizer wants it (it resamples its own way):
@@ -82,6 +86,7 @@ class AudioPart:
         Args:
             sample_rate: Hz to resample to; ``None`` keeps the recording's own.
             mono: "first" or "mean", as for :func:`audiollm.data.audio.reading.load_audio`.
+            max_seconds: a longer file is refused before it is decoded. ``None``: any length.
 
         Returns:
             ``(waveform float32 [N], sample_rate)``.
@@ -94,7 +99,7 @@ class AudioPart:
             raise ValueError(f"{self.where or 'audio part'}: holds codes already; there is nothing to decode")
         with self._errors_named():
             if self.array is None:
-                return load_audio(self.file, sample_rate, mono)
+                return load_audio(self.file, sample_rate, mono, max_seconds=max_seconds, **self._segment())
             waveform = waveform_from_array(self.array, mono)
             rate = self.sampling_rate
             assert rate is not None  # __post_init__ pairs them
@@ -110,7 +115,7 @@ class AudioPart:
             ValueError: the part holds no file.
         """
         with self._errors_named():
-            yield from stream_audio(self.file, None, mono, block_seconds)
+            yield from stream_audio(self.file, None, mono, block_seconds, **self._segment())
 
     def probe(self) -> AudioInfo:
         """Reads rate, channels and length of the audio, from the file's header where that tells.
@@ -121,11 +126,25 @@ class AudioPart:
         """
         with self._errors_named():
             if self.array is None:
-                return probe_audio(self.file)
+                return probe_audio(self.file, **self._segment())
             num_samples = len(waveform_from_array(self.array, "first"))
             assert self.sampling_rate is not None  # __post_init__ pairs them
             num_channels = 1 if self.array.ndim == 1 else len(self.array)
             return AudioInfo(self.sampling_rate, num_channels, num_samples, f"array {self.array.dtype}")
+
+    def _segment(self) -> dict[str, Any]:
+        """Where the part begins and how long it lasts, as the readers of files take it; nothing for a whole file."""
+        if self.duration is not None and self.offset == 0:
+            whole = probe_audio(self.file).duration_seconds
+            if abs(whole - self.duration) <= WHOLE_TOLERANCE_SECONDS:
+                return {}
+        return {"offset": self.offset, "duration": self.duration}
+
+    @property
+    def cut(self) -> dict[str, float]:
+        """The part's ``offset`` and ``duration`` as a record says them; empty for a whole recording."""
+        offset = {"offset": self.offset} if self.offset else {}
+        return offset if self.duration is None else offset | {"duration": self.duration}
 
     @contextlib.contextmanager
     def _errors_named(self) -> Iterator[None]:
@@ -148,7 +167,8 @@ class AudioPart:
             return {"type": "audio", "codes": list(self.codes), **made_by}
         if self.array is not None:
             return {"type": "audio", "array": self.array, "sampling_rate": self.sampling_rate}
-        return {"type": "audio", "path": self.path} if self.path is not None else {"type": "audio", "bytes": self.bytes}
+        file = {"path": self.path} if self.path is not None else {"bytes": self.bytes}
+        return {"type": "audio", **file, **self.cut}
 
 
 @dataclass(frozen=True)

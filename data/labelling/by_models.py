@@ -101,7 +101,7 @@ def label_corpus(
         raise ValueError(f"{manifest.name} holds no records" + (f" for shard {shard}" if len(manifest) else ""))
     path = shard_path(output, shard, num_shards)
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists already; delete it, choose another output, or set overwrite")
+        raise ValueError(f"{path} exists already; delete it, choose another output, or set --overwrite")
     settings = {"corpus": manifest.fingerprint, "shard": f"{shard} of {num_shards}", **labeller.facts}
     started = time.perf_counter()
     with PartialOutput(path, settings) as partial:

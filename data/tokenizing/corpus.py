@@ -84,7 +84,7 @@ def tokenize_corpus(
     start, stop = (len(manifest) * edge // num_shards for edge in (shard, shard + 1))
     path = shard_path(output, shard, num_shards)
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists already; delete it, choose another output, or set overwrite")
+        raise ValueError(f"{path} exists already; delete it, choose another output, or set --overwrite")
     settings = {
         "corpus": manifest.fingerprint,
         "audio_tokenizer": audio_tokenizer.fingerprint(),

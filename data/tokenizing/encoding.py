@@ -232,5 +232,6 @@ class CorpusEncoder:
             "num_samples": clip.num_samples,
             "sample_rate": clip.sample_rate,
             "duration_seconds": clip.num_samples / clip.sample_rate,
+            **clip.part.cut,
             "audio_tokenizer": self._fingerprint,
         }

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from audiollm.data.audio.containers import starts_like_audio
+from audiollm.data.audio.integrity import starts_like_audio
 from audiollm.data.manifest import MANIFEST_SUFFIXES, Manifest, RecordError, Records, open_manifest
 
 AUDIO_SUFFIXES = (

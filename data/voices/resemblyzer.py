@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiollm.data.audio.reading import resample
+from audiollm.data.audio.waveforms import resample
 from audiollm.data.packages import Package, PackageError
 from audiollm.tokenizer.signal.mel import slaney_mel_filters
 

@@ -36,7 +36,7 @@ def test_a_text_is_spoken(speaking_llm, speaking_tokenizer, asked):
     assert (result.text, result.voice) == ("Hello world.", "an elderly man, slowly")
     assert result.prompt_id == "speak_in_voice/0"
     assert result.sample_rate == 22050
-    assert result.finish_reason == "stop"
+    assert result.finish_reason == ("length" if len(result.codes) == 10 else "stop")
     assert 1 <= len(result.codes) <= 10
     assert torch.equal(result.waveform, speaking_tokenizer._render(result.codes, None))
     assert result.duration_seconds == pytest.approx(len(result.codes) / 25)

@@ -10,6 +10,7 @@ import torch
 
 from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS, find_folder
 from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder, decoder_beside, is_own, read_decoder_config
+from audiollm.tokenizer.locks import CopyableLock
 
 from .configuration import WaveformDecoderConfig
 from .model import WaveformDecoder, convert_decoder
@@ -44,6 +45,7 @@ class AttachedDecoder:
     hub: HubFolder | None = None
     dtype: torch.dtype | None = None
     _loaded: WaveformDecoder | None = field(default=None, repr=False)
+    _loading: CopyableLock = field(default_factory=CopyableLock, repr=False, compare=False)
 
     @classmethod
     def from_decoder(cls, decoder: WaveformDecoder) -> AttachedDecoder:
@@ -94,11 +96,12 @@ class AttachedDecoder:
 
     def get(self, device: torch.device) -> WaveformDecoder:
         """Returns the decoder on a device; loads it the first time."""
-        if self._loaded is None:
-            assert self.folder is not None
-            self._fetch()
-            self._loaded = WaveformDecoder.from_pretrained(self.folder, dtype=self.dtype)
-        return self._loaded.to(device)
+        with self._loading:
+            if self._loaded is None:
+                assert self.folder is not None
+                self._fetch()
+                self._loaded = WaveformDecoder.from_pretrained(self.folder, dtype=self.dtype)
+            return self._loaded.to(device)
 
     def move(self, device: torch.device) -> None:
         """Moves the decoder, if it is loaded."""

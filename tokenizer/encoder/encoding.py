@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,9 @@ class WaveformEncoder(HasModules, Protocol):
     @property
     def codebook(self) -> Codebook: ...
     def pre_quantizer_features(self, input_features: Tensor, attention_mask: Tensor | None = None) -> Tensor: ...
+
+
+Encoder = TypeVar("Encoder", bound=WaveformEncoder)
 
 
 def encode_waveforms(
@@ -126,19 +130,36 @@ def encode_segments(
     codes: list[Tensor] = [torch.zeros(0, dtype=torch.int64)] * len(segments)
     features: list[Tensor] = [torch.zeros(0)] * len(segments) if return_features else []
     half_norms_V = model.codebook.half_squared_norms()  # once for all batches
-    with evaluating(model):
-        for batch in batches(segments, tokens_at_once * model.config.token_stride, MAX_PADDING):
-            valid = encode_batch(model, [segments[index] for index in batch])
-            found_N = model.codebook.encode(torch.cat(valid), half_norms_V)
-            for index, segment_features, segment_codes in zip(
-                batch, valid, found_N.split([len(rows) for rows in valid]), strict=True
-            ):
-                codes[index] = segment_codes
-                if return_features:
-                    features[index] = segment_features
+    model = in_evaluation(model)
+    for batch in batches(segments, tokens_at_once * model.config.token_stride, MAX_PADDING):
+        valid = encode_batch(model, [segments[index] for index in batch])
+        found_N = model.codebook.encode(torch.cat(valid), half_norms_V)
+        for index, segment_features, segment_codes in zip(
+            batch, valid, found_N.split([len(rows) for rows in valid]), strict=True
+        ):
+            codes[index] = segment_codes
+            if return_features:
+                features[index] = segment_features
     lengths = [len(segment_codes) for segment_codes in codes]
     joined = torch.cat(codes).cpu() if codes else torch.zeros(0, dtype=torch.int64)  # one transfer, not one per batch
     return list(joined.split(lengths)) if codes else [], features
+
+
+def in_evaluation(model: Encoder) -> Encoder:
+    """The model in evaluation mode; a second view of its weights if it is in training mode.
+
+    The mode is state of the modules, which other threads may be using: it is left as it is.
+    """
+    if not any(module.training for module in model.modules()):
+        return model
+    return cast(Encoder, _evaluation_view(cast(nn.Module, model)))
+
+
+def _evaluation_view(module: nn.Module) -> nn.Module:
+    view = copy.copy(module)
+    view._modules = {name: child and _evaluation_view(child) for name, child in module._modules.items()}
+    view.training = False
+    return view
 
 
 @contextmanager

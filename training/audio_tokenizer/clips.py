@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import threading
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import Mono
-from audiollm.data.conversation.audio_parts import parse_audio_part
+from audiollm.data.conversation.audio_parts import parse_audio_part, with_segment
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.files.hashing import file_sha256
 from audiollm.data.manifest import Manifest, RecordError
@@ -120,10 +121,9 @@ class ClipReader:
             OSError: its file cannot be read.
         """
         part = self._audio(number)
-        if part.path is not None:
-            return file_sha256(part.path)
-        if part.bytes is not None:
-            return hashlib.sha256(part.bytes).hexdigest()
+        if part.array is None:
+            whole = file_sha256(part.path) if part.path is not None else hashlib.sha256(part.bytes or b"").hexdigest()
+            return f"{whole} {json.dumps(part.cut)}" if part.cut else whole
         assert part.array is not None  # the only kind left
         return hashlib.sha256(np.ascontiguousarray(part.array).tobytes()).hexdigest()
 
@@ -134,7 +134,7 @@ class ClipReader:
         part = parse_audio_part(record["audio"], where=where, base_dir=self.manifest.base_dir(number))
         if part.codes is not None:
             raise RecordError(where, "audio: holds codes; a tokenizer learns to make them, so it needs the sound")
-        return part
+        return with_segment(part, record, where)
 
 
 class WaveformCache:

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from audiollm.data.audio.channels import Mono
 from audiollm.data.audio.opening import AudioError
-from audiollm.data.audio.reading import Mono, resample
-from audiollm.data.conversation.audio_parts import parse_audio_part
+from audiollm.data.audio.waveforms import resample
+from audiollm.data.conversation.audio_parts import parse_audio_part, with_segment
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, RecordError
 from audiollm.tokenizer.base import AudioTokenizer
@@ -145,7 +146,7 @@ def _audio_of(record: Any, where: str, base_dir: str | None) -> AudioPart:
         raise RecordError(where, f"a record is an object or a path, not a {type(record).__name__}")
     for key in ("audio", "path"):
         if record.get(key) is not None:
-            return parse_audio_part(record[key], where=where, base_dir=base_dir)
+            return with_segment(parse_audio_part(record[key], where=where, base_dir=base_dir), record, where)
     found = ", ".join(map(str, list(record)[:10])) or "nothing"
     raise RecordError(where, f"has no audio, which is what a decoder learns to make; it has {found}")
 
@@ -161,7 +162,7 @@ def _codes_of(fields: Mapping[str, Any], where: str, codebook_size: int, fingerp
         )
     try:
         row = np.atleast_2d(np.asarray(codes))
-    except ValueError as error:  # rows of different lengths
+    except (ValueError, OverflowError) as error:  # rows of different lengths, numbers beyond 64 bits
         raise RecordError(where, "codes: must be one list of whole numbers") from error
     if row.dtype.kind not in "iu" or row.ndim != 2 or row.shape[0] != 1 or not row.size:
         raise RecordError(where, "codes: must be one codebook's list of whole numbers, and not empty")
@@ -174,7 +175,10 @@ def _codes_of(fields: Mapping[str, Any], where: str, codebook_size: int, fingerp
 def _speaker_of(fields: Mapping[str, Any], where: str) -> Tensor | None:
     if fields.get("speaker_vector") is None:
         return None
-    vector = np.asarray(fields["speaker_vector"], dtype=np.float32)
+    try:
+        vector = np.asarray(fields["speaker_vector"], dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RecordError(where, "speaker_vector: must be one list of finite numbers") from error
     if vector.ndim != 1 or not np.isfinite(vector).all():
         raise RecordError(where, "speaker_vector: must be one list of finite numbers")
     return torch.from_numpy(vector)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from audiollm.benchmarks.leaderboard.result_files import ResultFile, find_results, read_result
+from audiollm.benchmarks.questions.base import first_problems
 
 from .comparable import ComparableResult, MeasuredFigure, comparable
 from .paired_tests import TestedDifference, bootstrap_difference, fisher, mcnemar
@@ -134,8 +135,16 @@ def compare_sets(old: Path, new: Path, *, allow_different: bool = False) -> Comp
         except ValueError as error:
             sets.unread.append(f"{name}: {error}")
     if not sets.comparisons:
-        raise ValueError(f"{old} and {new} have no result of the same name")
+        raise ValueError(
+            f"{old} and {new} have no result of the same name: {_some(sets.only_old)} in the old, "
+            f"{_some(sets.only_new)} in the new"
+            + (f"; not read: {first_problems(sets.unread, limit=3)}" if sets.unread else "")
+        )
     return sets
+
+
+def _some(names: Sequence[str]) -> str:
+    return first_problems(names) or "none"
 
 
 def compare_results(old: ResultFile, new: ResultFile, *, name: str, allow_different: bool = False) -> Comparison:

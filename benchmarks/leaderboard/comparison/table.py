@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from audiollm.tables import print_table, table_console
+
 from .comparison import ComparedFigure, ComparedSets, Comparison
 from .paired_tests import TestedDifference
 
@@ -19,15 +21,17 @@ def show_comparisons(sets: ComparedSets, *, max_items: int = 20) -> None:
         sets: what was compared.
         max_items: print so many changed items of each figure.
     """
-    console = Console(markup=False, highlight=False)
+    console = table_console()
     for comparison in sets.comparisons:
-        console.print(f"{comparison.name} ({comparison.kind})", style="bold")
+        console.print(f"{comparison.name} ({comparison.kind})", style="bold", soft_wrap=True)
         _print_differences(console, "different", comparison.different)
         if comparison.is_refused:
-            console.print("  not compared: figures under different conditions say nothing about a model")
+            console.print(
+                "  not compared: figures under different conditions say nothing about a model", soft_wrap=True
+            )
             continue
         _print_differences(console, "also different", comparison.remarks)
-        console.print(_table(comparison))
+        print_table(_table(comparison), console)
         for title, changed in (("lost", comparison.lost), ("won", comparison.won), ("in one", comparison.unpaired)):
             for name, items in changed.items():
                 more = f" and {len(items) - max_items} more" if len(items) > max_items else ""

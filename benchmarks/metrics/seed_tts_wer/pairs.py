@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audiollm.benchmarks.metrics.repetition import is_looped
 from audiollm.data.files.json_lines import read_numbered_lines
 
 from .text import HALF, UNREADABLE_WHEN_AVERAGED, Language, UtteranceErrors, mean, percent, utterance_errors
@@ -90,11 +91,15 @@ def score_pairs(pairs: Sequence[TextPair], language: Language) -> dict[str, Any]
         averaging step can read; ``wer_of_all``, the same without that limit; ``corpus_level``, another number: errors
         over words; ``rows`` with the texts as compared and all counts; ``items`` with index, id and ``wer`` alone. An
         utterance whose reference holds nothing to be compared has no rate: its ``wer`` is None, it is in no mean, and
-        ``num_empty_references`` counts it.
+        ``num_empty_references`` counts it. ``wer_capped`` stands beside the published figure: no utterance counts as
+        more than all wrong. ``looped`` names the utterances in which the recognizer repeats itself.
     """
     found = [utterance_errors(pair.hypothesis, pair.reference, language) for pair in pairs]
     rows = [_row(pair, errors, language) for pair, errors in zip(pairs, found, strict=True)]
-    items = [{"index": index, "id": row["id"], "wer": row["wer"]} for index, row in enumerate(rows)]
+    items = [
+        {"index": index, "id": row["id"], "wer": row["wer"], "wer_capped": row["wer_capped"], "looped": row["looped"]}
+        for index, row in enumerate(rows)
+    ]
     scored = [(pair, errors) for pair, errors in zip(pairs, found, strict=True) if errors is not None]
     averaged = _averaged(scored)
     return {
@@ -105,6 +110,8 @@ def score_pairs(pairs: Sequence[TextPair], language: Language) -> dict[str, Any]
         "num_empty_references": len(pairs) - len(scored),
         "wer": averaged["mean_wer"],
         "wer_of_all": mean([errors.wer for _, errors in scored]),
+        "wer_capped": mean([min(errors.wer, 1.0) for _, errors in scored]),
+        "looped": [row["id"] for row in rows if row["looped"]],
         "averaged": averaged,
         "corpus_level": _corpus_level([errors for _, errors in scored]),
         "apostrophes_removed_too": mean(
@@ -116,15 +123,21 @@ def score_pairs(pairs: Sequence[TextPair], language: Language) -> dict[str, Any]
 
 
 def _row(pair: TextPair, errors: UtteranceErrors | None, language: Language) -> dict[str, Any]:
-    row = {"id": pair.id, "hypothesis_raw": pair.hypothesis, "reference": pair.reference}
+    row = {
+        "id": pair.id,
+        "hypothesis_raw": pair.hypothesis,
+        "reference": pair.reference,
+        "looped": is_looped(pair.hypothesis, pair.reference),
+    }
     if errors is None:
-        return row | {"wer": None, "wer_if_apostrophe_removed_too": None}
+        return row | {"wer": None, "wer_capped": None, "wer_if_apostrophe_removed_too": None}
     others = utterance_errors(pair.hypothesis, pair.reference, language, keep_apostrophes=False)
     return row | {
         "hypothesis": errors.hypothesis,
         "hypothesis_normalised": errors.hypothesis_normalised,
         "reference_normalised": errors.reference_normalised,
         "wer": errors.wer,
+        "wer_capped": min(errors.wer, 1.0),
         "hits": errors.hits,
         "substitutions": errors.substitutions,
         "deletions": errors.deletions,

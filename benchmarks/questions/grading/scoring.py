@@ -7,6 +7,7 @@ how many replies name no option.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,6 +111,7 @@ class QuestionScore:
         num_withheld: questions whose answer is an empty text.
         num_repeated: ids that occurred before.
         totals: right answers by the single steps of the extract mode.
+        read_from: how replies were read in extract mode, and how many so.
         problems: what is wrong with single items.
     """
 
@@ -123,6 +125,7 @@ class QuestionScore:
     num_withheld: int = 0
     num_repeated: int = 0
     totals: dict[str, int] = field(default_factory=dict)
+    read_from: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
     def add(self, question: PairedQuestion, verdict: Verdict) -> None:
@@ -140,6 +143,8 @@ class QuestionScore:
         if verdict.details is not None:
             entry.update(verdict.details)
             self._add_totals(verdict.details)
+            if "read_from" in verdict.details and not verdict.missing:
+                self.read_from[verdict.details["read_from"]] += 1
         self.num_missing += verdict.missing
         self.num_unreadable += verdict.unreadable
         tally = self.counted if verdict.counted else self.dropped
@@ -258,11 +263,13 @@ def _result(
         "predictions": {"file": source.path.name, "sha256": source.sha256},
         "data": _data_facts(loaded),
         **{name: header.get(name) for name in ("prompt", "shuffle_options", "limit", "model", "decoding", "versions")},
+        "n_in_data": None if loaded is None else len(loaded.items),
         "n_items": num_items,
         "n_counted": num_counted,
         "n_correct": num_right,
         "n_missing": score.num_missing,
         "n_unreadable": score.num_unreadable,
+        "n_read_from": dict(score.read_from.most_common()) or None,
         "n_failed": len(source.failed) if of_log else None,
         "n_replies_cut": len(source.cut[REPLY_CUT]) if of_log else None,
         "n_recordings_cut": len(source.cut[RECORDING_CUT]) if of_log else None,

@@ -19,6 +19,7 @@ from audiollm.benchmarks.questions.base import (
 from audiollm.benchmarks.questions.items import QuestionItem
 
 from .answer_extraction import after_thinking, extract_answer
+from .reply_reading import read_reply, read_verdict
 from .token_matching import Words, names_option, option_words, words_of
 
 _RULE = "*" * 30
@@ -92,28 +93,24 @@ class TokenBenchmark(QuestionBenchmark):
         return _verdict(names_option(words, answer, options), words, options, reply)
 
     def _grade_extracted(self, item: QuestionItem, reply: str, answer: Words, options: Sequence[Words]) -> Verdict:
-        """Cuts reasoning, takes out the marked answer, maps a letter to its option, then applies the rule."""
+        """Reads the reply as for every benchmark; what other toolkits take out of it stands beside."""
         choices = [choice or "" for choice in item.choices]
         plain = extract_answer(reply)
         thoughtless = after_thinking(reply)
         extracted = plain if thoughtless == reply else extract_answer(thoughtless)
-        words = words_of(extracted)
-        named = option_of_letter(extracted, item.choices)
-        by_rule = names_option(words, answer, options)
-        correct = by_rule or (named is not None and option_words(named) == answer)
+        reading = read_reply(reply, item.choices, item.answer)
+        by_rule = names_option(words_of(extracted), answer, options)
+        named = option_of_letter(plain, item.choices)
         plain_by_rule = by_rule if plain == extracted else names_option(words_of(plain), answer, options)
-        plain_named = named if plain == extracted else option_of_letter(plain, item.choices)
-        verdict = _verdict(correct, words if named is None else option_words(named), options, reply)
         details = {
             "extracted": plain,
             "extracted_after_think": extracted,
             "correct_extract": plain_by_rule,
             "correct_extract_after_think": by_rule,
-            "correct_extract_letter": plain_by_rule
-            or (plain_named is not None and option_words(plain_named) == answer),
+            "correct_extract_letter": plain_by_rule or (named is not None and option_words(named) == answer),
             "letter": self.letter(reply, choices),
         }
-        return verdict._replace(details=details)
+        return read_verdict(reading, item, reply, details)
 
     def tables(self, counted: Tally, dropped: Tally, mode: Mode) -> dict[str, Any]:
         table: dict[str, Any] = {}

@@ -6,7 +6,6 @@ Not the part of VoiceBench of the same name, which reads questions of MMLU-Pro a
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -22,7 +21,7 @@ from audiollm.benchmarks.questions.base import (
 )
 from audiollm.benchmarks.questions.grading.answer_extraction import after_thinking, extract_answer
 from audiollm.benchmarks.questions.grading.letter_reading import letter_at_an_end
-from audiollm.benchmarks.questions.grading.token_matching import names_option, option_words, words_of
+from audiollm.benchmarks.questions.grading.reply_reading import read_reply, read_verdict
 from audiollm.benchmarks.questions.items import CustomQuestion, QuestionItem
 
 _LETTERS = "ABCD"
@@ -33,11 +32,6 @@ _FINE_HEADINGS = (
     ("category", "sub-sub-category"),
     ("category", "task_name"),
 )
-# A reply that is a letter and little else: "c", "(B)", "option b.".
-_LETTER_ONLY = re.compile(r"\W*(?:(?:option|choice|answer)\b\W*)?([A-D])\W*", re.IGNORECASE)
-# A capital that stands alone, but not the article before a noun. Letters of other scripts may touch it.
-_NO_NOUN = r"(?:and|as|because|but|is|nor|not|or|since)\b"
-_LONE_LETTER = re.compile(rf"(?<![A-Za-z0-9'])(?!A (?!{_NO_NOUN})[a-z])([A-D])(?![A-Za-z0-9'])")
 
 
 class Mmsu(QuestionBenchmark):
@@ -146,29 +140,12 @@ class Mmsu(QuestionBenchmark):
 
 
 def _grade_extracted(item: QuestionItem, reply: object) -> Verdict:
-    """Cuts reasoning and takes out the marked answer: the text of one option, or else a letter."""
     if reply is None or (isinstance(reply, str) and not reply.strip()):
         return Verdict(counted=True, correct=False, missing=True)
     if not isinstance(reply, str):
         return Verdict(counted=True, correct=False, unreadable=True)
-    extracted = extract_answer(after_thinking(reply))
-    words = words_of(extracted)
-    options = [option_words(choice) for choice in item.choices if choice is not None]
-    named = [option for option in options if names_option(words, option, options)]
-    letter = None if named else _only_letter(extracted)
-    if letter is not None:
-        choice = _option(item, letter)
-        named = [] if choice is None else [option_words(choice)]
-    correct = bool(named) and named[0] == option_words(item.answer)
-    return Verdict(counted=True, correct=correct, unreadable=not named, details={"extracted_after_think": extracted})
-
-
-def _only_letter(text: str) -> str | None:
-    """The only letter of an option that a text names; None if it names none or several."""
-    if whole := _LETTER_ONLY.fullmatch(text):
-        return whole[1].upper()
-    letters = set(_LONE_LETTER.findall(text))
-    return letters.pop() if len(letters) == 1 else None
+    details = {"extracted_after_think": extract_answer(after_thinking(reply))}
+    return read_verdict(read_reply(reply, item.choices, item.answer), item, reply, details)
 
 
 def _option(item: QuestionItem, letter: str) -> str | None:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from audiollm.benchmarks.sap.scoring import attribute, read_prediction
 from audiollm.data.audio.pitch import fundamental_frequency
-from audiollm.data.audio.reading import load_audio, resample
+from audiollm.data.audio.reading import load_audio
+from audiollm.data.audio.waveforms import resample
 from audiollm.data.audio.writing import wav_bytes
 from audiollm.data.chat.base import ChatMessage, ChatModel
 from audiollm.data.chat.opening import open_chat_model

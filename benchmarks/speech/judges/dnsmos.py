@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from audiollm.data.audio.reading import resample
+from audiollm.data.audio.waveforms import resample
 from audiollm.data.packages import Package
 
 DNSMOS_SAMPLE_RATE = 16000  # Hz, fixed by the network

@@ -11,6 +11,7 @@ a folder or Hub id that transformers loads. Packages offer theirs as entry point
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from importlib import import_module
@@ -20,7 +21,7 @@ from urllib.parse import urldefrag
 import torch
 from torch import Tensor
 
-from audiollm.data.audio.reading import resample
+from audiollm.data.audio.waveforms import resample
 from audiollm.data.audio.writing import wav_bytes
 from audiollm.data.chat.endpoint import endpoint_key
 from audiollm.data.plugins import PluginNames
@@ -31,6 +32,10 @@ PACKAGED = {"whisper-tiny.en": "tiny.en", "whisper-base": "base"}
 """Recognizers that come from a package index instead of a model hub, by the name to ask for them."""
 MIN_SAMPLES = 400  # one window of the recognizers' features
 MAX_WINDOW_SECONDS = 30
+MAX_TOKENS_PER_SECOND = 25
+"""Of text in speech: fast speakers say 9 syllables a second, of which tokens of Whisper hold a third at least."""
+SPARE_TOKENS = 24  # of short recordings, and for what a recognizer writes beside the text
+PROMPT_TOKENS = 8  # of Whisper, before the text
 
 ON_THE_HUB = {"whisper-large-v3": "openai/whisper-large-v3"}
 PARAFORMER = "paraformer-zh"
@@ -135,11 +140,21 @@ class Transcriber:
             inputs = [{"raw": speech[n].numpy(), "sampling_rate": RECOGNIZER_SAMPLE_RATE} for n in group]
             options = dict(self._options)
             # Sorted by length: the last of a group is its longest.
+            options |= self._length_options(len(speech[group[-1]]) / RECOGNIZER_SAMPLE_RATE, options)
             if len(speech[group[-1]]) > MAX_WINDOW_SECONDS * RECOGNIZER_SAMPLE_RATE:
                 options |= self._long_options()
             for n, result in zip(group, self._pipeline(inputs, batch_size=len(group), **options), strict=True):
                 texts[n] = result["text"].strip()
         return texts
+
+    def _length_options(self, duration_seconds: float, options: dict[str, Any]) -> dict[str, Any]:
+        """No more tokens than can be said in so long: one that loops would fill its whole window."""
+        seconds = min(duration_seconds, MAX_WINDOW_SECONDS)
+        num_tokens = math.ceil(MAX_TOKENS_PER_SECOND * seconds) + SPARE_TOKENS
+        longest = getattr(getattr(self._pipeline.model, "config", None), "max_target_positions", None)
+        if longest is None or num_tokens > longest - PROMPT_TOKENS:
+            return {}
+        return {"generate_kwargs": {**options.get("generate_kwargs", {}), "max_new_tokens": num_tokens}}
 
     def _long_options(self) -> dict[str, Any]:
         """How to recognize more than a window: Whisper goes on where its last timestamp was, others by chunks."""

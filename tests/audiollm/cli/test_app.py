@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from audiollm.cli.app import COMMANDS, main
+from audiollm.data.conversation.types import Conversation
 from audiollm.data.files.lock import holds_nothing
+from audiollm.generation.result import GenerationResult
 from audiollm.modeling import AudioLLM
 from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -69,8 +72,11 @@ def test_doctor_reports_every_requirement(capsys: pytest.CaptureFixture[str]) ->
     assert report["required"]["torch"] == torch.__version__
     assert "cpu" in report["devices"]
     assert report["missing"] == []
+    assert sorted(report["decoders"]) == ["PyAV", "ffmpeg", "libsndfile"]
     main(["doctor"])
-    assert "torch" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "torch" in shown
+    assert "libsndfile" in shown
 
 
 def test_doctor_says_how_to_get_what_is_missing(
@@ -82,6 +88,7 @@ def test_doctor_says_how_to_get_what_is_missing(
     assert stopped.value.code == 1
     report = json.loads(capsys.readouterr().out)
     assert report["missing"] == ["nosuchpackage is required: pip install nosuchpackage"]
+    assert "decoders" not in report
     assert report["optional"]["alsonone"] == "not installed: pip install 'audiollm[serve]'"
 
 
@@ -196,13 +203,52 @@ def test_transcribe_answers_for_every_file(folders: Path, audio_llm: Path, capsy
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["audio"] for line in lines] == clips
     assert all(isinstance(line["text"], str) for line in lines)
+    assert all(line["finish_reason"] in ("stop", "length") for line in lines)
+
+
+def test_an_answer_or_a_sound_that_was_cut_says_so(
+    folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    clips = [str(folders / "clips" / name) for name in ("a.wav", "b.wav")]
+    main(["transcribe", *clips, "--max-new-tokens", "1"])
+    assert "a.wav and of 1 more was cut after 1 tokens; --max-new-tokens" in caplog.text
+    capsys.readouterr()
+    main(["describe", clips[0], "--max-new-tokens", "1", "--json"])
+    assert json.loads(capsys.readouterr().out)["finish_reason"] == "length"
+    for more in ([], ["--stream"]):
+        caplog.clear()
+        output = str(tmp_path / f"{len(more)}.wav")
+        main(["speak", "Please hold.", "-o", output, "--max-seconds", "0.2", "--json", *more])
+        assert json.loads(capsys.readouterr().out)["finish_reason"] == "length"
+        assert "cut after 0.20 s; --max-seconds" in caplog.text
+
+
+def test_the_channel_that_is_heard_can_be_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    tone = 0.3 * np.sin(np.arange(16000) * 0.2)
+    for name, channels in (("right.wav", [0 * tone, tone]), ("half.wav", [tone / 2])):
+        sf.write(tmp_path / name, np.stack(channels, axis=1), 16000, subtype="FLOAT")
+    answers = []
+    for name, mono in (("right.wav", "first"), ("right.wav", "mean"), ("half.wav", "first")):
+        caplog.clear()
+        main(["describe", str(tmp_path / name), "--mono", mono, "--max-new-tokens", "8"])
+        answers.append(capsys.readouterr().out)
+        assert ("channel" in caplog.text) == (mono == "first" and name == "right.wav")
+    assert answers[1] == answers[2]
 
 
 def test_describe_asks_for_a_description_or_what_is_asked(
     folders: Path, audio_llm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(AudioLLM, "ask", lambda self, audio, question, **options: asked.append(question) or "A dog.")
+    answer = GenerationResult([torch.tensor([1])], ["A dog."], [[]], [[]], ["stop"])
+
+    def chat(self: AudioLLM, conversation: Conversation, **options: Any) -> GenerationResult:
+        asked.append(conversation.messages[0].content[1].text)
+        return answer
+
+    monkeypatch.setattr(AudioLLM, "chat", chat)
     clip = str(folders / "clips" / "a.wav")
     main(["describe", clip, "--model", str(audio_llm)])
     main(["describe", clip, "--model", str(audio_llm), "--question", "Who is speaking?"])

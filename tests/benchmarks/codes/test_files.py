@@ -91,3 +91,13 @@ def test_codes_beyond_the_codebook_are_refused(tmp_path):
     path.write_text('{"tokens": [[1], [9], [1]], "labels": [0, 1, 1]}', encoding="utf-8")
     with pytest.raises(ValueError, match="codes from 9 to 9; a codebook of 5"):
         cluster_file(ClusteringConfig(codes=str(path), codebook_size=5))
+
+
+def test_codes_of_different_tokenizers_are_not_measured_together(tmp_path):
+    path = tmp_path / "codes.jsonl"
+    rows = [{"codes": [1, 2], "label": "a", "audio_tokenizer": f"sha256:{made_by * 64}"} for made_by in "aab"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"codes\.jsonl:3: its codes are of tokenizer sha256:b.*:1 of sha256:a"):
+        read_labelled_codes(path, label_key="label")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:2]), encoding="utf-8")
+    assert len(read_labelled_codes(path, label_key="label")[0].codes) == 2

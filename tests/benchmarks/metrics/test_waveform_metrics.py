@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from audiollm.benchmarks.metrics import load_metric
-from audiollm.data.audio.reading import load_audio, resample
+from audiollm.data.audio.reading import load_audio
+from audiollm.data.audio.waveforms import resample
 from audiollm.data.corpora.sample_corpus import load_sample_corpus
 from audiollm.tokenizer.signal.mel import MelConfig, MelSpectrogram
 

@@ -9,7 +9,8 @@ import torch
 
 from audiollm.benchmarks.speech import reconstruction_report
 from audiollm.benchmarks.speech.reconstruction_report import report_reconstruction
-from audiollm.data.audio.reading import load_audio, resample
+from audiollm.data.audio.reading import load_audio
+from audiollm.data.audio.waveforms import resample
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.corpora.sample_corpus import load_sample_corpus
 from audiollm.reconstruction import ReconstructionResult

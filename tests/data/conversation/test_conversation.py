@@ -479,3 +479,14 @@ def test_a_part_holds_exactly_one_kind_of_audio():
         AudioPart(path="a", codes=[1])
     with pytest.raises(ValueError, match="array and sampling_rate together"):
         AudioPart(array=np.zeros(3))
+
+
+def test_a_recording_under_a_key_that_nothing_reads_is_a_problem():
+    record = user("<audio>What is this?") | {"audio": "a.wav"}
+    _, problems = check_conversation(record, where="train.jsonl:1")
+    assert [problem.field for problem in problems] == ["audio"]
+
+
+def test_half_a_character_is_a_problem_with_its_field():
+    _, problems = check_conversation(user("half \ud83d"), where="train.jsonl:2")
+    assert str(problems[0]).startswith("train.jsonl:2: messages[0].content: holds half a character")

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from audiollm.data import plugins
-from audiollm.data.audio.reading import load_audio, resample
+from audiollm.data.audio.reading import load_audio
+from audiollm.data.audio.waveforms import resample
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.corpora.sample_corpus import load_sample_corpus
 from audiollm.data.packages import PackageError

@@ -60,3 +60,13 @@ def test_recordings_beyond_a_window_are_recognized_in_full(echo):
     echo.type = "ctc"
     Transcriber("some-recognizer").transcribe([long], 16000)
     assert echo.calls[-1][1] == {"chunk_length_s": 30}
+
+
+@pytest.mark.parametrize(("seconds", "cap"), [(0.1, 27), (1, 49), (3, 99), (16, 424), (25, None), (60, None)])
+def test_a_short_recording_can_give_no_more_tokens_than_can_be_said(echo, seconds, cap):
+    echo.model = SimpleNamespace(
+        generation_config=SimpleNamespace(is_multilingual=True), config=SimpleNamespace(max_target_positions=448)
+    )
+    Transcriber("some-recognizer", language="en").transcribe([torch.zeros(int(seconds * 16000))], 16000)
+    assert echo.calls[-1][1]["generate_kwargs"].get("max_new_tokens") == cap
+    assert echo.calls[-1][1]["generate_kwargs"]["language"] == "en"

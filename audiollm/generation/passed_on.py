@@ -1,0 +1,111 @@
+"""What of transformers' generation settings is passed on: each has an effect here, or is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import GenerationConfig
+
+PASSED_ON = frozenset(
+    (
+        *("num_beams", "length_penalty", "early_stopping", "num_return_sequences"),
+        *("min_length", "min_new_tokens", "max_time", "stop_strings", "eos_token_id", "pad_token_id"),
+        *("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens"),
+        *("sequence_bias", "exponential_decay_length_penalty", "forced_eos_token_id", "guidance_scale"),
+        *("remove_invalid_values", "prompt_lookup_num_tokens", "max_matching_ngram_size"),
+        *("use_cache", "cache_implementation", "cache_config", "compile_config", "disable_compile"),
+        "prefill_chunk_size",
+    )
+)
+"""Settings that transformers obeys as they are."""
+
+_NEEDS = {
+    "length_penalty": ("num_beams", "has an effect in beam search only"),
+    "early_stopping": ("num_beams", "has an effect in beam search only"),
+    "max_matching_ngram_size": ("prompt_lookup_num_tokens", "belongs to prompt lookup"),
+    "cache_config": ("cache_implementation", "belongs to one"),
+    "negative_prompt_ids": ("guidance_scale", "belongs to classifier-free guidance"),
+    "negative_prompt_attention_mask": ("guidance_scale", "belongs to classifier-free guidance"),
+}
+"""Settings that have an effect beside another one only: which, and why."""
+
+_ENCODER = "is for models with an encoder; an Audio-LLM has none"
+_SCORES = "asks for what the result does not hold; call generate() of the model inside (.model) for it"
+REFUSED = {
+    "max_length": "counts the prompt too: give max_new_tokens",
+    "max_cache_len": "follows from prompt and max_new_tokens",
+    "bos_token_id": "has no effect behind a prompt",
+    "forced_bos_token_id": _ENCODER,
+    "decoder_start_token_id": _ENCODER,
+    "encoder_repetition_penalty": _ENCODER,
+    "encoder_no_repeat_ngram_size": _ENCODER,
+    "output_attentions": _SCORES,
+    "output_hidden_states": _SCORES,
+    "output_scores": _SCORES,
+    "output_logits": _SCORES,
+    "return_dict_in_generate": _SCORES,
+    "renormalize_logits": "changes scores only, which the result does not hold",
+    "watermarking_config": "would act behind the grammar of text and audio, which has chosen by then",
+    "token_healing": "would change the prompt, and with it the audio in it",
+    "custom_generate": "would run code from elsewhere in place of this generation",
+    "trust_remote_code": "would run code from elsewhere",
+    "use_model_defaults": "has no effect: what is left open is ours to set",
+    "synced_gpus": "is set where weights are split over processes, by what splits them",
+}
+"""Settings without an effect, or with one that the grammar of an answer forbids: why."""
+
+_MAY_FORBID = (
+    *("min_length", "min_new_tokens", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens"),
+    *("begin_suppress_tokens", "sequence_bias", "forced_eos_token_id", "logits_processor", "prefix_allowed_tokens_fn"),
+)
+
+
+def with_generation_config(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts the settings of a ``generation_config`` among the arguments; one that is given itself counts before it.
+
+    Raises:
+        ValueError: if it is no ``GenerationConfig``.
+    """
+    arguments = dict(arguments)
+    config = arguments.pop("generation_config", None)
+    if config is None:
+        return arguments
+    if not isinstance(config, GenerationConfig):
+        raise ValueError(
+            f"generation_config is {type(config).__name__}: give a transformers.GenerationConfig, or its settings as "
+            "arguments"
+        )
+    # What follows from the checkpoint is in there too where it was copied from one.
+    follows = {"transformers_version", "_from_model_config", "bos_token_id"}
+    stated = {name: value for name, value in vars(config).items() if value is not None and name not in follows}
+    return stated | {name: value for name, value in arguments.items() if name not in stated or value is not None}
+
+
+def check_passed_on(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that are given and have an effect.
+
+    Args:
+        options: arguments of transformers' ``generate`` that are none of ours.
+
+    Raises:
+        ValueError: naming the first one that is refused, and why. What transformers does not know it refuses itself.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        if name in REFUSED:
+            if value is False:
+                continue  # switched off, as it is
+            raise ValueError(f"{name} {REFUSED[name]}")
+        if name in _NEEDS:
+            needed, why = _NEEDS[name]
+            if given.get(needed) in (None, 1):
+                raise ValueError(f"{name} {why}: give {needed} too, or leave it out")
+        if name in vars(GenerationConfig()) and name not in PASSED_ON:
+            raise ValueError(f"{name} is not supported here: leave it out")
+    return {name: value for name, value in given.items() if name not in REFUSED}
+
+
+def may_forbid_everything(options: Mapping[str, Any]) -> bool:
+    """Whether settings forbid tokens, so that together with the grammar none may be left."""
+    return any(options.get(name) is not None for name in _MAY_FORBID)

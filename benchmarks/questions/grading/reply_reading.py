@@ -1,0 +1,207 @@
+"""Which option a reply names, read in the same way for every benchmark: the one reader of the extract mode.
+
+What a reply states as its answer counts before what it says otherwise; in either, the text of an option (by word sets,
+see `token_matching`) counts before a letter. Nothing is guessed: a thought without an end, several options, a letter
+without an option and a letter that is denied are unreadable.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from audiollm.benchmarks.questions.base import Verdict
+from audiollm.benchmarks.questions.items import QuestionItem
+
+from .answer_extraction import after_thinking, extract_answer
+from .token_matching import names_option, option_words, words_of
+
+UNFINISHED_THOUGHT, SEVERAL, NOTHING = "unfinished thought", "several options", "no option"
+
+
+class ReplyReading(NamedTuple):
+    """What a reply names.
+
+    Attributes:
+        option: the text of the option; None if it is unreadable.
+        letter: of the option; None if it is unreadable, or the text is none of the options.
+        how: "stated text", "stated letter", "text" or "letter"; or why there is none: ``UNFINISHED_THOUGHT``,
+            ``SEVERAL`` or ``NOTHING``.
+    """
+
+    option: str | None
+    letter: str | None
+    how: str
+
+
+_THOUGHT = r"(?:think|thinking|thought|reasoning)"
+_FINISHED = re.compile(rf"<({_THOUGHT})>(?:(?!<\1>).)*?</\1>", re.IGNORECASE | re.DOTALL)
+_THOUGHT_END = re.compile(rf"</{_THOUGHT}>", re.IGNORECASE)
+_THOUGHT_START = re.compile(rf"<{_THOUGHT}>", re.IGNORECASE)
+
+# Where a reply states its answer; what is stated is the rest of the line, or what the marks enclose.
+_TAGGED = re.compile(r"<(?:final_)?(answer|response)>(.*?)(?:</(?:final_)?\1>|\Z)", re.IGNORECASE | re.DOTALL)
+_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_IN_JSON = re.compile(r"[\"'](?:final_?)?(?:answer|option|choice)[\"']\s*:\s*(?:\"([^\"]*)\"|'([^']*)'|(\w+))", re.I)
+_NAME = r"(?:answer|option|choice)"
+_SENTENCE = re.compile(
+    rf"\b{_NAME}\s*(?:\([^()\n]*\)\s*)?(?:(?:is|would\s+be|must\s+be|should\s+be|was)\b[^\S\n]*[:\-]?|[:=\-])|"
+    rf"答案(?:是|为|為|：|:|应该是|應該是)+|(?:我)?(?:选择|選擇|应选|應選|选|選)(?:项|項)?[:：]?(?=\W{0,4}[A-Za-z])",
+    re.IGNORECASE,
+)  # fmt: skip
+_BOLD_LETTER = re.compile(r"\*\*\W{0,3}(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\b\W{0,3})?([A-Z])\b\W{0,3}\*\*")
+# "A or" before another statement: the two are one.
+_JOINED = re.compile(r"(?:\b(?:or|and)|/|或|和)\s*(?:the\s+)?(?:\w+\s+)?\Z", re.IGNORECASE)
+
+_MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|rm)\b|\\[()\[\]]|<\|[^|<>]*\|>|[*_`$\"“”{}]")
+_WHOLE = re.compile(r"\W*(?:(?:the\s+)?(?:option|choice|answer|letter|选项|選項)\b\W*)?([A-Za-z])\W*", re.IGNORECASE)
+# What may follow a letter A that is no article.
+_NO_NOUN = (
+    r"(?:according|although|and|as|based|because|but|due|fits?|for|given|here|is|matches|nor|not|only|or|since|so|sounds|"
+    r"that|though|was|which|while|with)\b"
+)
+# Letters of other scripts may touch it; parts of words, abbreviations, notes and keys are none.
+_LONE = re.compile(
+    rf"(?<![A-Za-z0-9'’.\-–])(?!A\s+(?!{_NO_NOUN})[^\W\d_])([A-Z])"
+    r"(?!['’]?[A-Za-z0-9]|\.[A-Za-z]\b|[#♯♭+]|[\-–]\w|\s+(?:major|minor|sharp|flat)\b)"
+)
+_NAMED = re.compile(r"(?:\b(?:[Oo]ption|[Cc]hoice|[Ll]etter)|选项|選項)\s*[(\[]?\s*([A-Z])(?![A-Za-z0-9'’])")
+_BRACKETED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]|(?<![A-Za-z0-9'’.\-(\[])([A-Za-z])\)")
+_DENIED = re.compile(
+    r"(?:\b(?:not|never|isn['’]?t|wasn['’]?t|cannot\s+be|can['’]?t\s+be|neither|nor|rather\s+than|instead\s+of|except|"
+    r"excluding|(?:rul(?:e|es|ed|ing)|eliminat(?:e|es|ed|ing)|exclud(?:e|es|ed))(?:\s+out)?)"
+    r"|不是|并非|並非|排除)\s*(?:(?:the|an?|option|choice|answer|letter|选项)\s+)*[\"'(\[]*\s*\Z",
+    re.IGNORECASE,
+)
+_PRONOUN = "I"
+_BEFORE = 60  # characters looked at for what denies a letter
+# A stated letter is the answer, whatever is said of other letters behind it; unless these are offered as well.
+_FIRST = re.compile(rf"\W*(?:(?:option|choice|letter)\b\W*)?(?!A\s+(?!{_NO_NOUN})[^\W\d_])([A-Z])(?![A-Za-z0-9'’#♯♭+])")
+_OFFERED = re.compile(r"\W*(?:(?:or|and|或|和)\b|[/,&|或和、])\W*(?:(?:option|choice)\W*)?[A-Z](?![A-Za-z0-9'’])")
+
+
+def read_reply(reply: str, choices: Sequence[str | None], answer: str = "") -> ReplyReading:
+    """Reads the option that a reply names.
+
+    Args:
+        reply: text with or without thoughts, markup, reasons.
+        choices: one entry a letter; None where a letter has no option.
+        answer: the right answer, which counts as one more text where it is none of the options.
+    """
+    thoughtless = without_thoughts(reply)
+    if thoughtless is None:
+        return ReplyReading(None, None, UNFINISHED_THOUGHT)
+    texts = [choice for choice in choices if choice is not None]
+    if answer and answer not in texts:
+        texts.append(answer)
+    found = NOTHING
+    stated = _stated(thoughtless)
+    if stated is not None:
+        option, found = _read(extract_answer(stated), stated, choices, texts, is_stated=True)
+        if option is not None:
+            return ReplyReading(option, _letter_of(option, choices), f"stated {found}")
+        if found == SEVERAL:
+            return ReplyReading(None, None, SEVERAL)
+    option, found = _read(extract_answer(thoughtless), thoughtless, choices, texts, is_stated=False)
+    return ReplyReading(option, None if option is None else _letter_of(option, choices), found)
+
+
+def without_thoughts(reply: str) -> str | None:
+    """What follows the thoughts; None where one has no end, so that nothing is an answer."""
+    text = after_thinking(reply) if "</think>" in reply else reply
+    if "<" not in text:
+        return text
+    text = _FINISHED.sub("", text)
+    ends = list(_THOUGHT_END.finditer(text))
+    text = text[ends[-1].end() :] if ends else text
+    return None if _THOUGHT_START.search(text) else text
+
+
+def _stated(text: str) -> str | None:
+    """The last thing that a text states as its answer; None if it states none."""
+    for pattern in (_TAGGED, _BOXED, _IN_JSON):
+        found = list(pattern.finditer(text))
+        if found:
+            return next((group for group in reversed(found[-1].groups()) if group), "")
+    sentences = list(_SENTENCE.finditer(text))
+    while len(sentences) > 1 and _JOINED.search(text, sentences[-2].end(), sentences[-1].start()):
+        sentences.pop()
+    if sentences:
+        return text[sentences[-1].end() :].lstrip().split("\n", 1)[0]
+    bold = set(_BOLD_LETTER.findall(text))
+    return bold.pop() if len(bold) == 1 else None
+
+
+def _read(
+    extracted: str, text: str, choices: Sequence[str | None], texts: Sequence[str], *, is_stated: bool
+) -> tuple[str | None, str]:
+    """The option that a text names and how; or None and why."""
+    if (option := _of_text(extracted, texts)) is not None:
+        return option, "text"
+    letters = _letters(text, is_stated=is_stated)
+    if len(letters) == 1:
+        position = ord(letters.pop()) - ord("A")
+        option = choices[position] if position < len(choices) else None
+        return option, "letter" if option is not None else NOTHING
+    if letters:
+        return None, SEVERAL
+    # An option without words, such as "+", is named by any reply that names no other: the published rule of words.
+    words = words_of(extracted)
+    options = [option_words(one) for one in texts]
+    wordless = [one for one, own in zip(texts, options, strict=True) if not own and names_option(words, own, options)]
+    return (wordless[0], "text") if wordless and not is_stated else (None, NOTHING)
+
+
+def _of_text(text: str, texts: Sequence[str]) -> str | None:
+    bare = text.strip().casefold()
+    for one in texts:
+        if bare and bare == one.strip().casefold():
+            return one
+    words = words_of(text)
+    options = [option_words(one) for one in texts]
+    named = (one for one, own in zip(texts, options, strict=True) if own and names_option(words, own, options))
+    return next(named, None)
+
+
+def _letters(text: str, *, is_stated: bool) -> set[str]:
+    """The letters that a text names, in capitals; those it denies are left out."""
+    text = _MARKUP.sub("", unicodedata.normalize("NFKC", text)).strip()
+    if whole := _WHOLE.fullmatch(text):
+        return {whole[1].upper()}
+    if is_stated and not _SENTENCE.search(text):
+        first = _FIRST.match(text)
+        if first and not _OFFERED.match(text, first.end()):
+            return {first[1]}
+    named = set()
+    for pattern in (_BRACKETED, _NAMED, _LONE):
+        for match in pattern.finditer(text):
+            letter = (match[1] or match[match.lastindex or 1]).upper()
+            is_pronoun = pattern is _LONE and letter == _PRONOUN
+            if not is_pronoun and not _DENIED.search(text[max(0, match.start() - _BEFORE) : match.start()]):
+                named.add(letter)
+    return named
+
+
+def _letter_of(option: str, choices: Sequence[str | None]) -> str | None:
+    return chr(ord("A") + choices.index(option)) if option in choices else None
+
+
+def read_verdict(reading: ReplyReading, item: QuestionItem, reply: str, details: Mapping[str, Any]) -> Verdict:
+    """The verdict on a reply that was read, with how it was read beside ``details``."""
+    option = reading.option
+    told = {**details, "option_read": reading.letter, "read_from": reading.how}
+    is_blank = not reply.strip()
+    return Verdict(
+        counted=True,
+        correct=option is not None and is_same_option(option, item.answer),
+        missing=option is None and is_blank,
+        unreadable=option is None and not is_blank,
+        details=told,
+    )
+
+
+def is_same_option(one: str, other: str) -> bool:
+    """Whether two texts are one option: equal, or of equal words."""
+    return one == other or option_words(one) == option_words(other)

@@ -1,0 +1,70 @@
+"""The ``ffmpeg`` program: it writes 32-bit float AU to a pipe, a header with rate and channels, then the samples."""
+# Shapes: n samples, C channels.
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import subprocess
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from .base import Decoder, DecodingError
+
+AU_HEADER_BYTES = 24
+
+
+def open_with_program(executable: str, path: str, formats: str, stack: contextlib.ExitStack) -> Decoder:
+    """Starts ffmpeg on a file.
+
+    Args:
+        executable: the program.
+        path: absolute path of the file.
+        formats: names of the demuxers that may be used, with commas.
+        stack: ends the process.
+
+    Raises:
+        DecodingError: ffmpeg cannot be started, or cannot read the file.
+    """
+    messages = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    command = [executable, "-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file,pipe"]
+    command += ["-format_whitelist", formats, "-i", f"file:{path}", "-map", "0:a:0"]
+    command += ["-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise DecodingError(f"cannot be started: {error.strerror}") from error
+    stack.callback(_stop, process)
+    pipe = process.stdout
+    assert pipe is not None  # we asked for it
+    header = pipe.read(AU_HEADER_BYTES)
+    if len(header) < AU_HEADER_BYTES:
+        process.wait()
+        raise DecodingError(_first_line(messages))
+    offset, _, _, sample_rate, num_channels = struct.unpack(">4x5I", header)
+    pipe.read(offset - AU_HEADER_BYTES)
+    bytes_per_sample = 4 * num_channels
+
+    def read(num_samples: int) -> np.ndarray:
+        data = pipe.read(num_samples * bytes_per_sample)
+        if not data and process.wait() != 0:
+            raise DecodingError(_first_line(messages))
+        samples = np.frombuffer(data[: len(data) // bytes_per_sample * bytes_per_sample], dtype=">f4")
+        return samples.astype(np.float32).reshape(-1, num_channels)
+
+    return Decoder("ffmpeg", "ffmpeg", sample_rate, num_channels, None, read)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.stdout is not None:
+        process.stdout.close()
+    process.kill()
+    process.wait()
+
+
+def _first_line(messages: Any) -> str:
+    messages.seek(0)
+    lines = messages.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[0] if lines else "nothing"

@@ -1,0 +1,95 @@
+"""Goes over the bytes of a recording, from one file in it to the next, whatever it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import BinaryIO
+
+from .base import Contents, Extent, Part, read_at
+from .chunks import CHUNKED, measure_chunks
+from .flac import MAGIC as FLAC_MAGIC
+from .flac import measure_flac
+from .headers import (
+    MATROSKA_MAGIC,
+    SPHERE_MAGIC,
+    UNMEASURED_MAGICS,
+    measure_au,
+    measure_by_magic,
+    measure_matroska,
+    measure_mp4,
+    measure_sphere,
+)
+from .mpeg import frame_at, measure_mpeg
+from .ogg import PAGE_MARK, measure_ogg
+from .tags import skip_tags
+
+GIT_LFS_POINTER = b"version https://git-lfs"
+AUDIO_MAGICS = (*CHUNKED, FLAC_MAGIC, PAGE_MARK[:4], b"ID3", b".snd", MATROSKA_MAGIC, SPHERE_MAGIC)
+MAX_PARTS = 1024  # a day of radio, song by song, has half as many
+
+_Measure = Callable[[BinaryIO, int, int], Extent]
+
+
+def starts_like_audio(head: bytes) -> bool:
+    """Tells whether the first 12 bytes of a file are those of a common audio format."""
+    is_mpeg_frame = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0
+    return is_mpeg_frame or head.startswith(AUDIO_MAGICS) or head[4:8] == b"ftyp"
+
+
+def examine(file: BinaryIO, num_bytes: int) -> Contents:
+    """Answers for every format: what does it hold, is all of it there, and does anything follow its end?
+
+    Args:
+        file: seekable binary file; its position is changed.
+        num_bytes: size of the file.
+    """
+    if read_at(file, 0, len(GIT_LFS_POINTER)) == GIT_LFS_POINTER:
+        return Contents(refusal="is a Git LFS pointer, not the recording; run `git lfs pull`")
+    contents = Contents()
+    position = 0
+    last: Extent | None = None
+    while True:
+        begin, measure = position, _measure_of(read_at(file, position, 16))
+        if measure is None:  # only then: an MP4 begins with zeros
+            begin = skip_tags(file, position, num_bytes)
+            measure = _measure_of(read_at(file, begin, 16))
+        if measure is None or begin >= num_bytes:
+            break
+        last = measure(file, begin, num_bytes)
+        contents.parts += last.parts
+        contents.problem = contents.problem or last.problem
+        contents.ffmpeg_reads_all = contents.ffmpeg_reads_all and last.ffmpeg_reads_all
+        position = last.end
+        if len(contents.parts) > MAX_PARTS:
+            contents.refusal = f"joins more than {MAX_PARTS} files; take it apart"
+            break
+    if last is None:
+        contents.parts = [Part(0, num_bytes)]
+    elif not contents.parts:
+        contents.refusal = contents.problem or "holds no sound"
+    elif begin < num_bytes and not last.is_told_from_junk:
+        contents.problem = contents.problem or (
+            f"holds {num_bytes - begin} bytes behind the end of its audio, from byte {begin} on, which may be sound: "
+            "its sizes are wrong, or something was appended"
+        )
+    return contents
+
+
+def _measure_of(head: bytes) -> _Measure | None:
+    if head[:4] in CHUNKED:
+        return measure_chunks
+    if head.startswith(PAGE_MARK):
+        return measure_ogg
+    if head.startswith(FLAC_MAGIC):
+        return measure_flac
+    if head.startswith(b".snd"):
+        return measure_au
+    if head.startswith(SPHERE_MAGIC):
+        return measure_sphere
+    if head.startswith(MATROSKA_MAGIC):
+        return measure_matroska
+    if head[4:8] == b"ftyp":
+        return measure_mp4
+    if head.startswith(UNMEASURED_MAGICS):
+        return measure_by_magic
+    return measure_mpeg if frame_at(head) is not None else None

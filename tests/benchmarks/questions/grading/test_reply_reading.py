@@ -1,0 +1,161 @@
+"""The one reader of the extract mode: every common shape, alike for all benchmarks, nothing guessed."""
+
+from __future__ import annotations
+
+import itertools
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audiollm.benchmarks.questions.base import Verdict
+from audiollm.benchmarks.questions.grading.reply_reading import read_reply
+from audiollm.benchmarks.questions.items import QuestionItem
+from audiollm.benchmarks.questions.registry import BENCHMARKS, benchmark_named
+
+CHOICE_SETS = (
+    ("Guitar", "Piano", "Drums", "Flute"),
+    ("A dog barks", "A cat", "Rain on a roof", "The wind"),
+    ("yes", "no"),
+    ("3", "4", "5", "7"),
+    ("唱歌", "跳舞", "跑步", "画画"),
+    ("C major", "G major", "A minor", "E minor"),
+    ("male", "female", None, "neither of them"),
+    ("+", "-", "×", "÷"),
+)
+LETTER_SHAPES = (
+    "{b}", "({b})", "{b})", "{b}.", "{b}:", "[{b}]", "**{b}**", "**{b}.**", "'{b}'", '"{b}"', "`{b}`",
+    " \n({b})\n", "{small}", "({small})", "{small})", "{small}.", "{wide}", "（{wide}）", "（{b}）", "{b}、", "{b}。",
+    "Option {b}", "option {small}.", "Option ({b})", "Choice {b}.", "I choose option {b}.",
+    "I would go with {b}.", "The answer is {b}.", "The answer is ({b})", "The answer is: {b}",
+    "the answer is **{b}**.", "The answer is option {b}.", "The correct answer is {b}",
+    "The correct option is ({b}).", "The best choice is {b}.", "So the answer must be {b}", "Answer: {b}",
+    "Answer: ({b})", "answer - {b}", "**Answer:** {b}", "**Answer: {b}**", "Final answer: {b}",
+    "My final answer is: **{b}**", "### Answer:\n{b}", "Answer:\n\n({b})", "Reasons first.\nAnswer: {b}",
+    "<answer>{b}</answer>", "<answer>({b})</answer>", "<answer>\n{b}.\n</answer>", "<Answer>{b}</Answer>",
+    "<answer>{b}", "<response>{b}</response>", "<think>keys</think><answer>{b}</answer>",
+    "<think>keys, or {other}</think>\n{b}", "<thinking>{other}?</thinking>The answer is {b}.",
+    "Maybe {other}.</think>{b}", "<think>\n</think>\n\n**{b}**", r"\boxed{{{b}}}", r"\boxed{{\text{{{b}}}}}",
+    r"$\boxed{{\mathrm{{{b}}}}}$", r"So \(\boxed{{{b}}}\).", '{{"answer": "{b}"}}',
+    '```json\n{{"answer": "{b}"}}\n```', "{{'answer': '{b}'}}", '{{"reason": "x", "answer": "({b})"}}',
+    "答案是{b}", "答案是{b}。", "答案：{b}", "答案为（{b}）", "正确答案是 {b}", "我选{b}", "选项{b}", "{b}<|im_end|>",
+    "The answer is {b}, not {other}.", "Not {other}. The answer is {b}.", "It is not {other}, it is {b}.",
+    "The answer is {other}. No, wait: the answer is {b}.", "The answer is {b} because {other} is too loud.",
+)  # fmt: skip
+TEXT_SHAPES = (
+    "{choice}", "{choice}.", "Final answer: {choice}", "<answer>{choice}</answer>", r"\boxed{{{choice}}}",
+    "**{choice}**", "<think>hm</think>{choice}", '{{"answer": "{choice}"}}', "({b}) {choice}", "{b}) {choice}",
+    "{b}. {choice}", "{b}: {choice}", "**{b}. {choice}**", "<answer>{b}. {choice}</answer>",
+    "Answer: ({b}) {choice}", "答案是{b}：{choice}",
+)  # fmt: skip
+UNREADABLE = (
+    "<think>{b}", "<think>It is {b}. The answer is {b}", "<think>x</think>{b}<think>no", "<Thinking>\n({b})",
+    "{b} or {other}", "({b}) or ({other})", "{b}/{other}", "{b}, {other}", "both {b} and {other}",
+    "**{b}** or **{other}**", "The answer is {b} or {other}.", "The answer is {b} or the answer is {other}",
+    "<answer>{b} or {other}</answer>", "not {b}", "Not ({b}).", "The answer is not {b}.", "It isn't {b}.",
+    "Neither {b} nor {other}", "I can rule out {b}.", "The answer isn't option {b}", "答案不是{b}", "Z", "(Z)",
+    "The answer is Z.", "Option Z", r"\boxed{{Z}}", "<answer>Z</answer>", "A xylophone sounds",
+    "A Xylophone sounds.", "The answer is a xylophone", "I hear something", "???", "I", "I think so I do",
+    "U.S.A.", "B-side C-sharp", "9",
+)  # fmt: skip
+
+
+def asked(choices: tuple[str | None, ...], answer: str) -> QuestionItem:
+    return QuestionItem(id="q", audio="", question="Which?", choices=choices, answer=answer, groups={})
+
+
+def verdict_of_all(item: QuestionItem, reply: str) -> Verdict:
+    """The verdict of every benchmark, which is the same one."""
+    verdicts = [benchmark_named(name).grade(item, reply, "extract") for name in BENCHMARKS]
+    told = {
+        (one.counted, one.correct, one.missing, one.unreadable, one.details["option_read"], one.details["read_from"])
+        for one in verdicts
+        if one.details is not None
+    }
+    assert len(told) == 1, (reply, told)
+    return verdicts[0]
+
+
+def filled(shape: str, choices: tuple[str | None, ...], position: int) -> str:
+    present = [place for place, choice in enumerate(choices) if choice is not None]
+    other = next(place for place in present if place != position)
+    letter = string.ascii_uppercase[position]
+    return shape.format(
+        b=letter,
+        small=letter.lower(),
+        wide=chr(ord(letter) + 0xFEE0),
+        other=string.ascii_uppercase[other],
+        choice=choices[position],
+    )
+
+
+def cases(shapes: tuple[str, ...]) -> list[tuple[str, tuple[str | None, ...], int]]:
+    return [
+        (shape, choices, position)
+        for shape, choices in itertools.product(shapes, CHOICE_SETS)
+        for position, choice in enumerate(choices)
+        if choice is not None
+    ]
+
+
+def test_a_letter_is_read_in_every_shape_and_alike_by_all_benchmarks() -> None:
+    missed = []
+    for shape, choices, position in cases(LETTER_SHAPES):
+        answer = choices[position]
+        assert answer is not None
+        reply = filled(shape, choices, position)
+        if not verdict_of_all(asked(choices, answer), reply).correct:
+            missed.append((reply, choices, read_reply(reply, choices)))
+    assert not missed, (len(missed), missed[:20])
+
+
+def test_the_text_of_an_option_is_read_with_and_without_its_letter() -> None:
+    missed = []
+    for shape, choices, position in cases(TEXT_SHAPES):
+        answer = choices[position]
+        assert answer is not None
+        reply = filled(shape, choices, position)
+        if not verdict_of_all(asked(choices, answer), reply).correct:
+            missed.append((reply, choices, read_reply(reply, choices)))
+    assert not missed, (len(missed), missed[:20])
+
+
+def test_what_names_no_option_or_several_is_unreadable_whatever_the_answer_is() -> None:
+    guessed = []
+    for shape, choices, position in cases(UNREADABLE):
+        if choices == ("+", "-", "×", "÷"):
+            continue  # the published rule of words reads any words as the first option without any
+        reply = filled(shape, choices, position)
+        answer = choices[position]
+        assert answer is not None
+        verdict = verdict_of_all(asked(choices, answer), reply)
+        if verdict.correct or not verdict.unreadable:
+            guessed.append((reply, choices, read_reply(reply, choices)))
+    assert not guessed, (len(guessed), guessed[:20])
+
+
+@pytest.mark.parametrize("shape", ["{b}", "({b})", "The answer is {b}.", "<answer>{b}</answer>"])
+def test_options_that_are_letters_are_named_by_their_text(shape: str) -> None:
+    choices = ("C", "D", "E", "G")
+    assert verdict_of_all(asked(choices, "D"), shape.format(b="D")).correct
+    assert verdict_of_all(asked(choices, "E"), shape.format(b="D")).correct is False
+    assert verdict_of_all(asked(choices, "D"), shape.format(b="B")).correct  # no option's text
+
+
+@given(
+    reply=st.text(alphabet=st.sampled_from("ABab()[]{}<>*\\.:,'\" \nnotrhewisk/think答案是选")), place=st.integers(0, 3)
+)
+def test_no_reply_breaks_the_reader_and_all_benchmarks_agree(reply: str, place: int) -> None:
+    choices = CHOICE_SETS[0]
+    answer = choices[place]
+    assert answer is not None
+    if reply.strip():
+        verdict_of_all(asked(choices, answer), reply)
+
+
+@pytest.mark.parametrize(
+    "piece", ["answer is ", "(A ", "<think>", "A or ", "not ", "\\boxed{", "**", "</think>", '"answer": ']
+)
+def test_long_replies_are_read_in_linear_time(piece: str) -> None:
+    read_reply(piece * 20_000, CHOICE_SETS[0])
