@@ -31,7 +31,7 @@ from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .folders import check_folder
-from .loading import load_causal_lm, load_text_tokenizer, refused_by_transformers
+from .loading import check_settings, load_causal_lm, load_text_tokenizer, refused_by_transformers
 from .mini import model_or_mini
 from .processing import AudioLLMProcessor
 from .vocabulary import AudioVocabulary, extend
@@ -155,6 +155,7 @@ class AudioLLM:
         """
         path_or_hub_id = model_or_mini(path_or_hub_id)
         check_folder(path_or_hub_id)
+        check_settings(Path(path_or_hub_id))
         revisions = {} if revision is None else {"revision": revision}
         with refused_by_transformers(path_or_hub_id):
             processor = AudioLLMProcessor.from_pretrained(path_or_hub_id, **revisions, **hub)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import yaml
 from jsonargparse import auto_cli, set_parsing_settings
 
 
@@ -28,6 +30,8 @@ class ProgramError(RuntimeError):
     status = 1
 
 
+MAX_CONFIG_BYTES = 1 << 18
+MAX_CONFIG_DEPTH = 32
 USER_ERRORS = (ValueError, OSError, ImportError, subprocess.CalledProcessError, ProgramError)
 """What a user can cause and mend: a wrong value, a file, a missing extra, a program of ours that failed."""
 
@@ -64,15 +68,47 @@ def run_program(
     # Not at import: the setting holds for the process, and this module is imported by what is no program, too.
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     with errors_as_one_line(name or Path(sys.argv[0]).stem):
+        spelt = spelt_out(sys.argv[1:] if arguments is None else arguments, component)
+        for path in _config_files(spelt):
+            check_config_file(path)
         made = auto_cli(
             component,
-            args=spelt_out(sys.argv[1:] if arguments is None else arguments, component),
+            args=spelt,
             as_positional=False,
             return_instance=inspect.isclass(component),  # or else a config's properties become sub-commands
             prog=name,
             allow_abbrev=False,
         )
         return made if run is None else run(made)
+
+
+def _config_files(arguments: Sequence[str]) -> list[Path]:
+    """Files that ``--config`` names; whether they are there is the parser's to say."""
+    values = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
+    values += [value for option, value in itertools.pairwise(arguments) if option == "--config"]
+    return [Path(value) for value in values if os.path.isfile(value)]
+
+
+def check_config_file(path: Path) -> None:
+    """Refuses YAML whose few bytes would take minutes, gigabytes or the stack: no run's settings look like that.
+
+    The events of the file are counted one by one, before anything is made of them.
+
+    Raises:
+        ValueError: naming the file, and what is too much in it.
+    """
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes; settings have at most {MAX_CONFIG_BYTES}")
+    depth = 0
+    try:
+        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"{path}: aliases (*{event.anchor}) are not accepted; write the value out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_CONFIG_DEPTH:
+                raise ValueError(f"{path} is nested more than {MAX_CONFIG_DEPTH} deep")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def log_to_stderr(level: int) -> None:

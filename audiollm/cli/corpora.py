@@ -82,7 +82,11 @@ def inspect_data(
     if not 0 <= index < len(conversations):
         raise ValueError(f"--index {index}: {data} holds records 0 to {len(conversations) - 1}")
     conversation = conversations[index]
-    rows = token_rows(processor, conversation, max_length=AutoConfig.from_pretrained(model).max_position_embeddings)
+    rows = token_rows(
+        processor,
+        conversation,
+        max_length=AutoConfig.from_pretrained(model, trust_remote_code=False).max_position_embeddings,
+    )
     if json:
         for row in rows[:limit]:
             write_line(jsonlib.dumps(vars(row), ensure_ascii=False))

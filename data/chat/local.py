@@ -39,7 +39,7 @@ def open_local_model(source: str, *, hears: bool, device: str = "cpu") -> LocalM
         MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
     )
 
-    kind = AutoConfig.from_pretrained(source).model_type
+    kind = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
     takes_instructions = kind in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
     if hears and not takes_instructions and kind in MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
         return LocalCaptioner(source, device)
@@ -85,7 +85,9 @@ class LocalCheckpoint:
     def __init__(self, source: str, device: str, *, hears: bool, dtype: str = "auto") -> None:
         from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, AutoProcessor, AutoTokenizer
 
-        self._processor: Any = (AutoProcessor if hears else AutoTokenizer).from_pretrained(source)
+        self._processor: Any = (AutoProcessor if hears else AutoTokenizer).from_pretrained(
+            source, trust_remote_code=False
+        )
         extractor = getattr(self._processor, "feature_extractor", None)
         if hears and extractor is None:
             raise ValueError(f"{source} has no feature extractor for audio: use an instruction-tuned model that hears")
@@ -96,7 +98,9 @@ class LocalCheckpoint:
         self._hears = hears
         self.sample_rate: int = 0 if extractor is None else extractor.sampling_rate
         self.max_samples: int | None = getattr(extractor, "n_samples", None)
-        model: Any = (AutoModelForMultimodalLM if hears else AutoModelForCausalLM).from_pretrained(source, dtype=dtype)
+        model: Any = (AutoModelForMultimodalLM if hears else AutoModelForCausalLM).from_pretrained(
+            source, dtype=dtype, trust_remote_code=False
+        )
         self.config: Any = model.config
         # Models that also speak hold the part that writes as their `thinker`.
         self.model: Any = getattr(model, "thinker", model).to(device).eval()

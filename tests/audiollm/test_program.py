@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from audiollm.program import ProgramError, errors_as_one_line, run_program
+from audiollm.program import ProgramError, check_config_file, errors_as_one_line, run_program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,3 +215,15 @@ def test_our_own_errors_and_all_errors_on_demand_keep_their_traceback(monkeypatc
     monkeypatch.setenv("AUDIOLLM_TRACEBACK", "1")
     with pytest.raises(ValueError, match="size=3"), errors_as_one_line("sft"):
         raise ValueError("size=3")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 5000, "a: " * 3000, "a: &a [x]\nb: [*a, *a]\n", "," * 300_000, "{" * 200, "a: [1", "\x00"],
+    ids=["deep lists", "deep maps", "aliases", "commas", "deep flow maps", "open", "zero"],
+)
+def test_settings_that_take_no_reader_are_refused_before_they_are_read(tmp_path, content):
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"config\.yaml"):
+        check_config_file(path)

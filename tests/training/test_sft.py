@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from audiollm.data.collation import collate
 from audiollm.data.conversation.loading import load_conversations
-from audiollm.data.files.lock import FileInUseError, locked_folder
+from audiollm.data.files.lock import FileInUseError, locked_file
 from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
 from audiollm.training import sft
@@ -394,6 +394,6 @@ def test_a_finished_run_goes_on_to_more_updates(make_config, tmp_path):
 
 
 def test_a_folder_in_which_a_run_is_alive_is_refused(make_config, tmp_path):
-    with locked_folder(tmp_path / "run"), pytest.raises(FileInUseError, match="in use by another run"):
+    with locked_file(tmp_path / "run"), pytest.raises(FileInUseError, match="in use by another run"):
         train(make_config())
     train(make_config(max_steps=1))  # a lock that nobody holds any more is no hindrance

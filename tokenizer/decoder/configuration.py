@@ -13,6 +13,15 @@ from typing import Any
 from audiollm.tokenizer.configuration import require_positive
 from audiollm.tokenizer.signal.mel import MelConfig
 
+MAX_LAYERS = 1024  # of any kind; more would be made one by one before their weights are found missing
+
+
+def _require_few(config: object, *names: str) -> None:
+    for name in names:
+        count = getattr(config, name)
+        if not isinstance(count, int) or not 0 <= count <= MAX_LAYERS:
+            raise ValueError(f"{name}={count}: use a whole number up to {MAX_LAYERS}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenEncoderConfig:
@@ -30,6 +39,7 @@ class TokenEncoderConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "size", "num_heads", "feed_forward_size", "num_blocks", "block_size")
+        _require_few(self, "num_blocks")
         if self.size % self.num_heads:
             raise ValueError(f"size={self.size} is not a multiple of num_heads={self.num_heads}")
 
@@ -49,6 +59,7 @@ class EstimatorConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "num_heads", "head_dim")
+        _require_few(self, "blocks_per_stage", "num_mid_stages")
         if not self.channels or any(width < 1 or width % 8 for width in self.channels):
             raise ValueError(f"channels={list(self.channels)}: every width must be a positive multiple of 8")
 
@@ -79,6 +90,7 @@ class FlowConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "codebook_size", "frame_rate", "embedding_size", "num_mels", "speaker_size")
+        _require_few(self, "regulator_convolutions")
         if not 0 <= self.training_guidance_dropout < 1:
             raise ValueError(f"training_guidance_dropout={self.training_guidance_dropout}: use a share in [0, 1)")
 

@@ -25,7 +25,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from audiollm.data.files.json_document import write_json
-from audiollm.data.files.lock import FileInUseError, locked_folder
+from audiollm.data.files.lock import FileInUseError, locked_file
 
 from .checkpoints import (
     Checkpoints,
@@ -47,7 +47,7 @@ logger = get_logger(__name__)
 
 Item = TypeVar("Item")
 
-_OWNER = ".run.lock"  # beside the lock itself, which holds no text
+_OWNER = ".owner.lock"  # beside the lock itself, which holds no text
 
 
 @contextmanager
@@ -69,22 +69,25 @@ def held_folder(accelerator: Accelerator, config: RunConfig) -> Iterator[None]:
     Raises:
         FileInUseError: a ValueError, on every process; it names the process that is at work there.
     """
-    folder = Path(config.output_dir)
+    # Beside the folder: one that a run never came to write into stays as it was.
+    folder = Path(config.output_dir).resolve()
+    owner = folder.with_name(f".{folder.name}{_OWNER}")
     with ExitStack() as stack:
         refused: list[str | None] = [None]
         if accelerator.is_main_process:
             try:
-                stack.enter_context(locked_folder(folder))
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked_file(folder))
             except FileInUseError:
                 refused = [
-                    f"{folder} is in use by another run ({_owner(folder)}): wait for it, stop it, or choose another "
+                    f"{folder} is in use by another run ({_owner_in(owner)}): wait for it, stop it, or choose another "
                     "output_dir"
                 ]
             except OSError as error:
                 refused = [f"{folder} cannot be written: {error}"]
             else:
-                write_json(folder / _OWNER, {"process": os.getpid(), "host": platform.node()})
-                stack.callback((folder / _OWNER).unlink, missing_ok=True)
+                write_json(owner, {"process": os.getpid(), "host": platform.node()})
+                stack.callback(owner.unlink, missing_ok=True)
         broadcast_object_list(refused)
         if refused[0] is not None:
             raise FileInUseError(refused[0])
@@ -92,10 +95,10 @@ def held_folder(accelerator: Accelerator, config: RunConfig) -> Iterator[None]:
         accelerator.wait_for_everyone()  # the others still write when the first is done
 
 
-def _owner(folder: Path) -> str:
+def _owner_in(path: Path) -> str:
     """Who holds a folder, for people; only the lock itself decides."""
     try:
-        owner = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
+        owner = json.loads(path.read_text(encoding="utf-8"))
         return f"process {owner['process']} on {owner['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "its process is not known"

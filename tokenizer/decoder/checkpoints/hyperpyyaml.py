@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-MAX_FILE_BYTES = 1 << 20  # released files have 5 kB
+MAX_FILE_BYTES = 1 << 16  # released files have 5 kB; a megabyte of commas takes half a minute to read
+MAX_REFERENCES = 16  # one after the other; released files have one
 
 # What the classes of a release are to us. The language model's are only known so that its section can be passed over.
 CLASSES = {
@@ -141,6 +142,8 @@ def _resolve(value: Any, entries: dict[str, Any], path: Path, trail: tuple[str, 
             raise ValueError(f"{path}: !ref <{value.name}> points at nothing; there is no such top-level entry")
         if value.name in trail:
             raise ValueError(f"{path}: !ref <{value.name}> points back at itself")
+        if len(trail) >= MAX_REFERENCES:
+            raise ValueError(f"{path}: !ref <{value.name}> is the end of a chain of more than {MAX_REFERENCES}")
         target = _resolve(entries[value.name], entries, path, (*trail, value.name))
         if isinstance(target, Part | dict | list):  # references to references to lists make gigabytes of few bytes
             raise ValueError(f"{path}: !ref <{value.name}> points at a section; only plain values can be referred to")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,3 +190,22 @@ def test_entries_that_do_not_fit_are_named(
 def test_both_sets_of_vocoder_names(theirs: str, ours: str) -> None:
     assert vocoder_name(theirs) == ours
     assert vocoder_name(ours) == ours
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("," * (1 << 20), "has 1048576 bytes"),
+        ("".join(f"e{n}: !ref <e{n + 1}>\n" for n in range(3000)) + "e3000: 1\n", "chain of more than 16"),
+    ],
+    ids=["commas", "references"],
+)
+def test_a_file_that_takes_no_reader_is_refused(yaml_file: Callable[[str], Path], content: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_released_config(yaml_file(content))
+
+
+def test_a_billion_blocks_are_refused_before_they_are_made(released: str, yaml_file: Callable[[str], Path]) -> None:
+    changed = re.sub(r"num_blocks: \d+", "num_blocks: 1000000000", released, count=1)
+    with pytest.raises(ValueError, match=r"num_blocks=1000000000"):
+        read_released_config(yaml_file(changed))
