@@ -271,7 +271,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         next(record for record in records if record["sound_type"] == kind) for kind in ("speech", "sound", "music")
     ]
     waveform, sample_rate = sf.read(sample / clips[0]["audio"])
-    for name in ("recording.wav", "meeting.mp3", "meeting.flac"):
+    for name in ("recording.wav", "meeting.mp3"):
         sf.write(tmp_path / name, waveform, sample_rate)
     lines = [json.dumps(record | {"audio": str(sample / record["audio"])}) + "\n" for record in clips]
     (tmp_path / "corpus").mkdir()

@@ -51,7 +51,6 @@ REFUSED = {
     "custom_generate": "would run code from elsewhere in place of this generation",
     "trust_remote_code": "would run code from elsewhere",
     "use_model_defaults": "has no effect: what is left open is ours to set",
-    "synced_gpus": "is set where weights are split over processes, by what splits them",
 }
 """Settings without an effect, or with one that the grammar of an answer forbids: why."""
 

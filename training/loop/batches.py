@@ -6,12 +6,16 @@ processes: each takes its share (:func:`share_of_process`), so that runs on othe
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
+logger = logging.getLogger(__name__)
+
+PASSES_UNTOLD = 0.05  # passes that full updates may add to those asked for without a word
 LENGTH_JITTER = 0.1  # how far clips move in the order of lengths, so that neighbours change from epoch to epoch
 
 
@@ -21,8 +25,17 @@ def records_per_update(num_records: int, global_batch_size: int) -> int:
 
 
 def updates_of_epochs(num_epochs: float, num_records: int, global_batch_size: int) -> int:
-    """Updates in which so many passes over the records are complete, at least 1."""
-    return max(1, math.ceil(num_epochs * num_records / records_per_update(num_records, global_batch_size)))
+    """Updates in which so many passes over the records are complete, at least 1; says where they make more passes."""
+    per_update = records_per_update(num_records, global_batch_size)
+    updates = max(1, math.ceil(num_epochs * num_records / per_update))
+    passes = updates * per_update / num_records
+    if passes > num_epochs + PASSES_UNTOLD:
+        logger.warning(
+            "num_epochs=%g over %d records takes %d updates of %d, which are %.2f passes: updates are full, and the "
+            "last one begins another pass",
+            *(num_epochs, num_records, updates, per_update, passes),
+        )
+    return updates
 
 
 class DataOrder:

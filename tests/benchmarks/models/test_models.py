@@ -173,7 +173,7 @@ def test_what_does_not_hear_or_has_no_template_is_refused(
         open_audio_chat_model(qwen2_audio, endpoint_model="gpt", device="cpu")
     untaught = AutoProcessor.from_pretrained(qwen2_audio)
     untaught.chat_template = None
-    monkeypatch.setattr(AutoProcessor, "from_pretrained", lambda source: untaught)
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", lambda source, **options: untaught)
     with pytest.raises(ValueError, match=r"has no chat template.*use an instruction-tuned"):
         open_local(qwen2_audio)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiollm.training.loop.batches import DataOrder, FrameBatches, cut_by_frames, share_of_process
+from audiollm.training.loop.batches import DataOrder, FrameBatches, cut_by_frames, share_of_process, updates_of_epochs
 
 SIZES = {"num_records": st.integers(1, 30), "batch_size": st.integers(1, 17), "seed": st.integers(0, 5)}
 
@@ -105,3 +105,19 @@ def test_passes_cover_a_batch_and_fit_unless_one_clip_alone_does_not(lengths, fr
     assert sorted(clip for one in passes for clip in one) == list(range(len(lengths)))
     for one in passes:
         assert len(one) == 1 or max(lengths[clip] for clip in one) * len(one) <= frames
+
+
+@pytest.mark.parametrize(
+    ("num_epochs", "num_records", "updates", "is_told"),
+    [
+        (1, 10, 1, False),
+        (3, 10, 3, False),
+        (1, 70, 2, True),
+        (1, 128, 2, False),
+        (1, 6400, 100, False),
+        (0.5, 10, 1, True),
+    ],
+)
+def test_passes_that_full_updates_add_are_told(num_epochs, num_records, updates, is_told, caplog) -> None:
+    assert updates_of_epochs(num_epochs, num_records, 64) == updates
+    assert ("begins another pass" in caplog.text) == is_told
