@@ -24,6 +24,7 @@ from audiollm.chat.input import AudioSource, Chat, audio_parts
 from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.data.files.atomic import atomic_entries
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
+from audiollm.generation.passed_on import ignored_of_checkpoint
 from audiollm.generation.request import GenerationRequest, GenerationSettings
 from audiollm.generation.result import GenerationResult
 from audiollm.generation.streaming import AnswerStream
@@ -160,6 +161,15 @@ class AudioLLM:
         with refused_by_transformers(path_or_hub_id):
             processor = AudioLLMProcessor.from_pretrained(path_or_hub_id, **revisions, **hub)
         model = load_causal_lm(path_or_hub_id, dtype=dtype, attn_implementation=attn_implementation, **revisions, **hub)
+        ignored = ignored_of_checkpoint(model.generation_config)
+        if ignored:
+            settings = ", ".join(f"{name}={value}" for name, value in ignored.items())
+            logger.warning(
+                "%s: generation_config.json holds settings that answers do not take from it; give generate() those to "
+                "have them: %s",
+                path_or_hub_id,
+                settings,
+            )
         return cls(model.eval(), processor).to(device or "cpu")
 
     def save_pretrained(

@@ -60,6 +60,31 @@ _MAY_FORBID = (
 )
 
 
+# What counts as not set in a checkpoint: transformers' own defaults, and what older versions of it wrote.
+_OF_CHECKPOINT: dict[str, tuple[Any, ...]] = {
+    "do_sample": (False,),
+    "temperature": (1.0,),
+    "top_k": (50, 0),
+    "top_p": (1.0,),
+    "min_p": (0.0,),
+    "top_h": (),
+    "typical_p": (1.0,),
+    "epsilon_cutoff": (0.0,),
+    "eta_cutoff": (0.0,),
+    "repetition_penalty": (1.0,),
+    "num_beams": (1,),
+    "max_new_tokens": (),
+    "max_length": (20,),
+}
+"""Settings that answers do not take from a checkpoint's ``generation_config.json``, each with what changes nothing."""
+
+
+def ignored_of_checkpoint(stored: GenerationConfig) -> dict[str, Any]:
+    """The settings of a checkpoint that have no effect on answers; they can be passed to ``generate``."""
+    values = {name: getattr(stored, name, None) for name in _OF_CHECKPOINT}
+    return {name: one for name, one in values.items() if one is not None and one not in _OF_CHECKPOINT[name]}
+
+
 def with_generation_config(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Puts the settings of a ``generation_config`` among the arguments; one that is given itself counts before it.
 

@@ -162,7 +162,9 @@ class GenerationRequest:
         self._eos_token_ids = self._ids_that_end(options.pop("eos_token_id", None))
         self._max_new_tokens = self._answer_length(settings, min_codes, max_codes)
         # The caller's come first: whatever they prefer, the grammar says what may follow at all.
-        grammar = self._grammar(min_codes, max_codes, check_dead_ends=may_forbid_everything(options))
+        grammar = self._grammar(
+            min_codes, max_codes, check_dead_ends=may_forbid_everything({**vars(model.generation_config), **options})
+        )
         self._logits_processors = [*options.pop("logits_processor", []), grammar]
         if sampling is not None:  # last, for it leaves one token to choose from
             prompt_length = input_ids.shape[1]
@@ -255,6 +257,7 @@ class GenerationRequest:
             "top_k": 50,
             "top_p": 1.0,
             "repetition_penalty": 1.0,
+            "num_beams": 1,
         }
         known = vars(GenerationConfig())
         settings |= {name: options.pop(name) for name in list(options) if name in known}

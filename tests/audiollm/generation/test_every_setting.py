@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from transformers import CompileConfig, GenerationConfig, StoppingCriteria
 
 from audiollm.generation.passed_on import PASSED_ON, REFUSED
 from audiollm.generation.request import GenerationSettings
+from audiollm.mini import mini_folder
+from audiollm.modeling import AudioLLM
 from audiollm.speaking import speak
 
 CHAT = [{"role": "user", "content": "The quick brown fox?"}]
@@ -248,3 +252,27 @@ def test_padding_by_the_names_of_transformers(speaking_llm):
         processor(rows, padding="do_not_pad")
     masks = [processor(rows, padding_side=side)["attention_mask"][0].tolist() for side in ("left", "right")]
     assert masks[0] == masks[1][::-1] != masks[1]
+
+
+# What the checkpoint says
+
+
+def test_settings_of_the_checkpoint_that_answers_do_not_take_are_said(tmp_path, caplog):
+    folder = tmp_path / "model"
+    shutil.copytree(mini_folder(), folder)
+    AudioLLM.from_pretrained(folder)
+    assert "generation_config.json" not in caplog.text
+    stored = json.loads((folder / "generation_config.json").read_text())
+    stored |= {"temperature": 0.7, "do_sample": True, "repetition_penalty": 1.1, "num_beams": 2, "top_k": 50}
+    (folder / "generation_config.json").write_text(json.dumps(stored))
+    model = AudioLLM.from_pretrained(folder)
+    assert "have them: do_sample=True, temperature=0.7, repetition_penalty=1.1, num_beams=2" in caplog.text
+    answer = model.chat(CHAT, max_new_tokens=6).token_ids[0].tolist()
+    assert answer == AudioLLM.from_pretrained().chat(CHAT, max_new_tokens=6).token_ids[0].tolist()
+    assert speak(model, "Hi.", seed=0, max_seconds=0.2).codes.tolist()  # beams of the checkpoint forbid no drawing
+
+
+def test_what_the_checkpoint_forbids_is_obeyed_and_leaves_no_dead_end_unseen(speaking_llm, monkeypatch):
+    monkeypatch.setattr(speaking_llm.model.generation_config, "suppress_tokens", list(range(400)), raising=False)
+    with pytest.raises(ValueError, match="forbid every token"):
+        speaking_llm.chat(CHAT)
