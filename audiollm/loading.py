@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from audiollm.tokenizer.checkpoints.folders import read_json_object
-from audiollm.tokenizer.checkpoints.tensors import without_numbers
+from audiollm.tokenizer.checkpoints.tensors import check_loaded, without_numbers
 from audiollm.tokenizer.checkpoints.tokenizer import weight_files
 
 _LISTED = 5
@@ -58,7 +58,7 @@ def load_causal_lm(
         model, report = AutoModelForCausalLM.from_pretrained(
             source, config=config, dtype=dtype, output_loading_info=True, trust_remote_code=False, **options, **hub
         )
-    _check_report(source, model, report)
+    check_loaded(model, report, source)
     wrong = without_numbers({name: parameter.detach() for name, parameter in model.named_parameters()})
     if wrong:
         raise ValueError(f"{source} holds NaN or infinity in {_some(wrong)}: its training failed, or it was altered")
@@ -157,20 +157,6 @@ def _check_shapes(source: str, config: Any, shapes: Mapping[str, list[int]]) -> 
 def json_copy(config: Any) -> Any:
     """A configuration of its own: making a model writes into the one it is given."""
     return type(config).from_dict(json.loads(config.to_json_string(use_diff=False)))
-
-
-def _check_report(source: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
-    kinds = {
-        "missing": sorted(report["missing_keys"]),
-        "unexpected": sorted(report["unexpected_keys"]),
-        "wrong shape": sorted(str(one[0]) for one in report["mismatched_keys"]),
-    }
-    found = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
-    if found:
-        raise ValueError(
-            f"{source} does not hold the weights of a {type(model).__name__} ({'; '.join(found)}): copy or download "
-            "it again; to make an Audio-LLM, name a whole text LLM such as Qwen/Qwen2.5-0.5B"
-        )
 
 
 def _some(names: list[str]) -> str:

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from rich.table import Table
 from torch import Tensor
-from transformers import WhisperModel
 
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
@@ -34,6 +33,7 @@ from audiollm.program import ProgramError, run_program
 from audiollm.prompts import instruction, prompts
 from audiollm.speaking import speak
 from audiollm.tables import print_table
+from audiollm.tokenizer.checkpoints.whisper import load_whisper
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.audio_llm.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
@@ -92,7 +92,7 @@ def find_tokenizer(config: DemoConfig, clips: Sequence[Clip]) -> TokenizerSource
             audio_tokenizer,
             {"audio tokenizer": f"mini's, {audio_tokenizer.codebook_size} codes; it was trained with SAP and SAE"},
         )
-    audio_tokenizer = build_tokenizer(WhisperModel.from_pretrained(config.encoder, dtype=torch.float32), config)
+    audio_tokenizer = build_tokenizer(load_whisper(config.encoder).float(), config)
     fit = audio_tokenizer.fit_codebook([load_audio(clip.audio, SAMPLE_RATE)[0] for clip in clips], SAMPLE_RATE)
     facts = {
         "audio tokenizer": f"{config.encoder}, with {config.codebook_size} codes fitted to {fit.num_frames} frames: "
@@ -102,7 +102,7 @@ def find_tokenizer(config: DemoConfig, clips: Sequence[Clip]) -> TokenizerSource
     return TokenizerSource(audio_tokenizer, facts)
 
 
-def build_tokenizer(whisper: WhisperModel, config: DemoConfig) -> UniAudioTokenizer:
+def build_tokenizer(whisper: torch.nn.Module, config: DemoConfig) -> UniAudioTokenizer:
     """The tokenizer at three quarters of Whisper's depth, pooled to 25 Hz right at the quantizer.
 
     The release quantizes at half of 32 layers; half of the demo's four has hardly begun to hear words.

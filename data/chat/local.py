@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from audiollm.data.audio.reading import load_audio
+from audiollm.tokenizer.checkpoints.tensors import check_loaded
 
 from .base import ChatError, ChatMessage, ChatReply, without_thoughts
 
@@ -98,9 +99,9 @@ class LocalCheckpoint:
         self._hears = hears
         self.sample_rate: int = 0 if extractor is None else extractor.sampling_rate
         self.max_samples: int | None = getattr(extractor, "n_samples", None)
-        model: Any = (AutoModelForMultimodalLM if hears else AutoModelForCausalLM).from_pretrained(
-            source, dtype=dtype, trust_remote_code=False
-        )
+        loader: Any = AutoModelForMultimodalLM if hears else AutoModelForCausalLM
+        model, report = loader.from_pretrained(source, dtype=dtype, trust_remote_code=False, output_loading_info=True)
+        check_loaded(model, report, source, may_hold_more=True)
         self.config: Any = model.config
         # Models that also speak hold the part that writes as their `thinker`.
         self.model: Any = getattr(model, "thinker", model).to(device).eval()

@@ -9,11 +9,12 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 # What torch raises for a pickle that is cut off or altered; which one depends on the byte.
 DAMAGED = (
@@ -30,6 +31,7 @@ DAMAGED = (
     TypeError,
     ValueError,
 )
+LISTED = 5  # names in a message; a broken file may lack hundreds
 COUNTERS = ("epoch", "step")  # plain numbers that training scripts save beside the tensors
 
 
@@ -83,9 +85,8 @@ def without_numbers(tensors: Mapping[str, Tensor]) -> list[str]:
 def _is_finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    # A sum over 4 million numbers has NaN or infinity if one of them is,
-    # reads the memory once and writes
-    # none; a finite one may overflow, which only then costs the slow look.
+    # A sum has NaN or infinity if one of the numbers is, reads the memory once and writes none; finite numbers may add
+    # up to infinity, and only then the slow look is needed.
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
@@ -122,6 +123,36 @@ def check_complete(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
         raise ValueError(
             f"the weights in {source} do not fit its configuration; missing: {', '.join(missing) or 'none'}; "
             f"unknown: {', '.join(unknown) or 'none'}; wrong shape: {', '.join(misshapen) or 'none'}"
+        )
+
+
+def check_loaded(
+    model: nn.Module, report: Mapping[str, Any], source: str | Path, *, may_hold_more: bool = False
+) -> None:
+    """Refuses what transformers only warns of: weights it drew at random, or left over.
+
+    Args:
+        model: what it loaded.
+        report: its ``output_loading_info``.
+        source: where from.
+        may_hold_more: the file may hold weights of other parts, as that of a larger model does.
+
+    Raises:
+        ValueError: naming the weights that are missing, unexpected or of a wrong shape.
+    """
+    kinds = {"missing": sorted(report["missing_keys"])}
+    if not may_hold_more:
+        kinds["unexpected"] = sorted(report["unexpected_keys"])
+    kinds["wrong shape"] = sorted(str(one[0]) for one in report["mismatched_keys"])
+    found = [
+        f"{len(names)} {kind}: {', '.join(names[:LISTED])}{' …' if len(names) > LISTED else ''}"
+        for kind, names in kinds.items()
+        if names
+    ]
+    if found:
+        raise ValueError(
+            f"{source} does not hold the weights of a {type(model).__name__} ({'; '.join(found)}): copy or download "
+            "it again; to make an Audio-LLM, name a whole text LLM such as Qwen/Qwen2.5-0.5B"
         )
 
 

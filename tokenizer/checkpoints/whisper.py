@@ -9,6 +9,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperModel
 
+from .tensors import check_loaded
+
 # Keys of a Whisper configuration that say what the file is, not what the model is.
 KEYS_OF_THE_FILE = ("architectures", "dtype", "torch_dtype", "transformers_version", "model_type", "_name_or_path")
 
@@ -20,17 +22,18 @@ def load_whisper(source: str | Path | nn.Module) -> nn.Module:
         source: a folder or Hub id of any Whisper model in transformers' layout, or the loaded model.
 
     Raises:
-        ValueError: if it is no Whisper model.
+        ValueError: if it is no Whisper model, or not all of one.
     """
     if isinstance(source, nn.Module):
         model = source
     else:
         try:
-            model = WhisperModel.from_pretrained(str(source))
+            model, report = WhisperModel.from_pretrained(str(source), output_loading_info=True)
         except OSError as error:
             raise ValueError(
                 f"{source} is neither a folder with a Whisper model nor one on the Hub: {error}"
             ) from error
+        check_loaded(model, report, source, may_hold_more=True)
     if not isinstance(getattr(model, "config", None), WhisperConfig):
         raise ValueError(
             f"{type(model).__name__} is not a Whisper model; pass a WhisperModel or a folder that holds one"

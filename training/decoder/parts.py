@@ -11,11 +11,12 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.data.files.json_document import write_json
+from audiollm.tokenizer.checkpoints.tensors import read_tensors
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.training.loop.config import MODEL_FOLDER
@@ -55,7 +56,7 @@ def load_part(source: str | os.PathLike[str], part: Part) -> tuple[WaveformDecod
     for folder in (path / MODEL_FOLDER, path):
         if (folder / _file_name(part)).exists() and (folder / "config.json").exists():
             sizes = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            return WaveformDecoderConfig.from_dict(sizes), load_file(folder / _file_name(part))
+            return WaveformDecoderConfig.from_dict(sizes), read_tensors(folder / _file_name(part))
     other: Part = "vocoder" if part == "flow" else "flow"
     if any((folder / _file_name(other)).exists() for folder in (path / MODEL_FOLDER, path)):
         raise ValueError(f"{source} is a training run of the {other}, not of the {part}: give the other folder")
