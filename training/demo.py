@@ -102,7 +102,7 @@ def find_tokenizer(config: DemoConfig, clips: Sequence[Clip]) -> TokenizerSource
     return TokenizerSource(audio_tokenizer, facts)
 
 
-def build_tokenizer(whisper: torch.nn.Module, config: DemoConfig) -> UniAudioTokenizer:
+def build_tokenizer(whisper: Any, config: DemoConfig) -> UniAudioTokenizer:
     """The tokenizer at three quarters of Whisper's depth, pooled to 25 Hz right at the quantizer.
 
     The release quantizes at half of 32 layers; half of the demo's four has hardly begun to hear words.

@@ -100,7 +100,13 @@ class LocalCheckpoint:
         self.sample_rate: int = 0 if extractor is None else extractor.sampling_rate
         self.max_samples: int | None = getattr(extractor, "n_samples", None)
         loader: Any = AutoModelForMultimodalLM if hears else AutoModelForCausalLM
-        model, report = loader.from_pretrained(source, dtype=dtype, trust_remote_code=False, output_loading_info=True)
+        model, report = loader.from_pretrained(
+            source,
+            dtype=dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below
+        )
         check_loaded(model, report, source, may_hold_more=True)
         self.config: Any = model.config
         # Models that also speak hold the part that writes as their `thinker`.

@@ -28,7 +28,11 @@ def load_whisper(source: str | Path | nn.Module) -> nn.Module:
         model = source
     else:
         try:
-            model, report = WhisperModel.from_pretrained(str(source), output_loading_info=True)
+            model, report = WhisperModel.from_pretrained(
+                str(source),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named below
+            )
         except OSError as error:
             raise ValueError(
                 f"{source} is neither a folder with a Whisper model nor one on the Hub: {error}"

@@ -36,5 +36,5 @@ def test_what_is_missing_or_misshapen_is_named(folder: Path, change: str) -> Non
     if change == "missing":
         del weights[name]
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises((ValueError, RuntimeError), match=r"encoder\.layer_norm\.weight"):
+    with pytest.raises(ValueError, match=r"encoder\.layer_norm\.weight"):
         load_whisper(folder)
