@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.manifest import Manifest, RecordError, checked_index, open_manifest
+from audiollm.data.unread_keys import CONVERSATION_KEYS, unread_keys, warn_of_unread_keys
 
 from .parsing import check_conversation, parse_conversation
 from .problems import ConversationError, Problem
@@ -119,7 +121,7 @@ def validate_conversations(
     for_training: bool = False,
     max_problems: int = MAX_PROBLEMS,
 ) -> list[Problem]:
-    """Checks every record and reports everything that is wrong.
+    """Checks every record and reports everything that is wrong. Keys that nothing reads are listed in one warning.
 
     Args:
         source: as for :func:`load_conversations`.
@@ -141,11 +143,13 @@ def validate_conversations(
     except ConversationError as error:
         return [Problem(error.where, "", error.reason)]
     problems: list[Problem] = []
+    unread: Counter[str] = Counter()
     first_place: dict[int, int] = {}
     for index in range(len(conversations)):
         conversation, found = conversations.check(index)
         problems += found
         if conversation is not None:
+            unread.update(unread_keys(conversation.metadata, CONVERSATION_KEYS))
             # The hash of the id stands for it: 8 bytes instead of a string per record.
             earlier = first_place.setdefault(hash(conversation.id), index)
             if earlier != index:
@@ -155,6 +159,7 @@ def validate_conversations(
                 problems += _audio_problems(conversation)
         if len(problems) >= max_problems:
             break
+    warn_of_unread_keys(conversations.name, unread)
     return problems[:max_problems]
 
 

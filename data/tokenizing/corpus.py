@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from typing import Any
 
 from tqdm import tqdm
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from audiollm.data.audio.reading import Mono
 from audiollm.data.manifest import RecordError
 from audiollm.data.resumable_output import PartialOutput, UnwritableRecordError, shard_path
+from audiollm.data.unread_keys import unread_keys, warn_of_unread_keys
 from audiollm.tokenizer.base import AudioTokenizer
 
 from .encoding import CorpusEncoder
@@ -92,6 +94,7 @@ def tokenize_corpus(
         "mono": mono,
         "shard": f"{shard} of {num_shards}",
     }
+    unread: Counter[str] = Counter()
     started = time.perf_counter()
     with PartialOutput(path, settings) as partial:
         report = partial.resume(start, CorpusReport(str(path)))
@@ -100,6 +103,8 @@ def tokenize_corpus(
         items = encoder.run(range(start + report.resumed, stop))
         with tqdm(items, total=stop - start, initial=report.resumed, unit="record", disable=not progress) as bar:
             for item in bar:
+                if item.conversation is None:  # a conversation is checked where it is trained on
+                    unread.update(unread_keys(item.record))
                 if item.error is None:
                     try:
                         partial.append(item.output)
@@ -114,6 +119,7 @@ def tokenize_corpus(
                     if not report.records and not report.skipped:
                         partial.discard()  # nothing that a later run could go on with
                     raise item.error
+        warn_of_unread_keys(manifest.name, unread)
         if report.skipped:
             report.rejected = str(partial.rejected_path)
             logger.warning("%d records were left out; %s says why", report.skipped, partial.rejected_path)

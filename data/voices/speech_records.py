@@ -16,6 +16,7 @@ from typing import Any
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
 from audiollm.data.records import RecordReport, write_records
 from audiollm.data.sampling import draw, draw_share
+from audiollm.data.unread_keys import unread_keys, warn_of_unread_keys
 
 from .attributes import VocalAttributes
 from .clips import SpokenClip, UnusableClipError, read_spoken_clip
@@ -138,6 +139,7 @@ def speech_records(
     report = SpeechTaskReport() if report is None else report
     manifest = open_manifest(source)
     measured = _measured(manifest, settings) if settings.measure else {}
+    unread: Counter[str] = Counter()
     for index in range(len(manifest)):
         where = manifest.where(index)
         try:
@@ -145,12 +147,14 @@ def speech_records(
         except UnusableClipError as error:
             report.leave_out(str(error), where)
             continue
+        unread.update(unread_keys(manifest[index]))
         record, named = _record(clip, VocalAttributes(**(measured.get(index, {}) | clip.attributes.given)), settings)
         report.records[_WITH_VOICE if named.given else _PLAIN] += 1
         report.seconds += clip.seconds or 0.0
         report.attributes.update(named.given.keys())
         report.unknown_values.update(f"{name}: {value}" for name, value in clip.unknown_values.items())
         yield record
+    warn_of_unread_keys(manifest.name, unread)
 
 
 def _clip(manifest: Manifest, index: int, settings: SpeechTaskSettings) -> SpokenClip:

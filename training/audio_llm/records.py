@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +15,7 @@ import numpy as np
 from audiollm.data.collation import IGNORED_LABEL, Example
 from audiollm.data.conversation.loading import Conversations
 from audiollm.data.conversation.types import Conversation
+from audiollm.data.unread_keys import CONVERSATION_KEYS, unread_keys, warn_of_unread_keys
 from audiollm.processing import AudioLLMProcessor
 from audiollm.training.loop.errors import DataError
 
@@ -67,11 +68,13 @@ class DataCheck:
         problems: record number → why it cannot be used.
         too_long: record number → what a ``skipped.jsonl`` line says about it.
         digests: record number → SHA-256 of its token ids and labels.
+        unread: in how many records each key is that nothing reads.
     """
 
     problems: dict[int, str] = field(default_factory=dict)
     too_long: dict[int, dict[str, object]] = field(default_factory=dict)
     digests: dict[int, str] = field(default_factory=dict)
+    unread: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def merge(cls, parts: Iterable[DataCheck]) -> DataCheck:
@@ -81,10 +84,12 @@ class DataCheck:
             merged.problems |= part.problems
             merged.too_long |= part.too_long
             merged.digests |= part.digests
+            merged.unread.update(part.unread)
         return cls(
             problems=dict(sorted(merged.problems.items())),
             too_long=dict(sorted(merged.too_long.items())),
             digests=dict(sorted(merged.digests.items())),
+            unread=merged.unread,
         )
 
     def fingerprint(self) -> str:
@@ -165,6 +170,7 @@ class EncodedRecords:
                         found.problems[index] = str(error)
             for index, record in records:
                 found.digests[index] = _digest(record)
+                found.unread.update(unread_keys(self.conversations[index].metadata, CONVERSATION_KEYS))
                 reason = self._unusable(record)
                 if len(record) > self.max_length:
                     found.too_long[index] = {
@@ -231,7 +237,7 @@ def _digest(record: EncodedRecord) -> str:
 
 
 def usable_records(check: DataCheck, num_records: int, *, on_too_long: str, source: str) -> list[int]:
-    """Record numbers to train on.
+    """Record numbers to train on; keys that nothing reads are listed in a warning.
 
     Args:
         check: findings about all records.
@@ -242,6 +248,7 @@ def usable_records(check: DataCheck, num_records: int, *, on_too_long: str, sour
     Raises:
         DataError: listing every bad record (the first 20 in full), or if none is left.
     """
+    warn_of_unread_keys(source, check.unread)
     bad = dict(check.problems)
     if on_too_long == "error":
         bad |= {n: f"{line['where']}: {line['reason']}" for n, line in check.too_long.items()}

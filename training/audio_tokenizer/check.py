@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Protocol
 from tqdm.auto import tqdm
 
 from audiollm.data.manifest import RecordError
+from audiollm.data.unread_keys import unread_keys, warn_of_unread_keys
 from audiollm.training.loop.errors import DataError
 
 from .clips import Clip, ClipReader
@@ -76,12 +78,14 @@ class RecordsCheck:
         problems: record number → why the record cannot be used, one line per field.
         token_ids: all tokens that occur in targets.
         num_elsewhere: records of other splits.
+        unread: in how many usable records each key is that nothing reads.
     """
 
     entries: dict[int, Entry] = field(default_factory=dict)
     problems: dict[int, list[str]] = field(default_factory=dict)
     token_ids: set[int] = field(default_factory=set)
     num_elsewhere: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def merge(cls, parts: Iterable[RecordsCheck]) -> RecordsCheck:
@@ -92,6 +96,7 @@ class RecordsCheck:
             merged.problems |= part.problems
             merged.token_ids |= part.token_ids
             merged.num_elsewhere += part.num_elsewhere
+            merged.unread.update(part.unread)
         merged.entries = dict(sorted(merged.entries.items()))
         merged.problems = dict(sorted(merged.problems.items()))
         return merged
@@ -120,13 +125,14 @@ def check_records(
             entry = _check_targets(text, outcome, limits, found.token_ids)
             if isinstance(entry, Entry):
                 found.entries[number] = entry
+                found.unread.update(unread_keys(reader.record(number)))
             else:
                 found.problems[number] = entry
     return found
 
 
 def report_problems(check: RecordsCheck, name: str, *, on_bad: str, split: str | None) -> None:
-    """Warns of records that are left out.
+    """Warns of records that are left out, and of keys that nothing reads.
 
     Args:
         check: findings about all records.
@@ -137,6 +143,7 @@ def report_problems(check: RecordsCheck, name: str, *, on_bad: str, split: str |
     Raises:
         DataError: listing every bad record (the first 20 in full) unless they are skipped, or if none is left.
     """
+    warn_of_unread_keys(name, check.unread)
     num_records = len(check.entries) + len(check.problems)
     bad = [line for lines in check.problems.values() for line in lines]
     summary = f"{name}: {len(check.problems)} of {num_records} records cannot be trained on"

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,7 @@ from tqdm.auto import tqdm
 from audiollm.data.files.atomic import atomic_entries
 from audiollm.data.manifest import Manifest
 from audiollm.data.tokenizing.source import open_corpus
+from audiollm.data.unread_keys import unread_keys, warn_of_unread_keys
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.training.loop.errors import DataError
 
@@ -241,9 +243,11 @@ def prepare_items(
     folder.mkdir(parents=True, exist_ok=True)
     num_shards = -(-len(manifest) // SHARD_RECORDS)
     mine = range(process_index, num_shards, num_processes)
+    unread: Counter[str] = Counter()
     for shard in tqdm(mine, desc="prepare", unit="shard", disable=not progress):
         if not (folder / _shard_name("clips", shard)).exists():
-            _prepare_shard(folder, manifest, shard, clip_format, audio_tokenizer, settings["audio_tokenizer"])
+            _prepare_shard(folder, manifest, shard, clip_format, audio_tokenizer, settings["audio_tokenizer"], unread)
+    warn_of_unread_keys(manifest.name, unread)  # of this process's share, when it is prepared
     wait_for_everyone()
     entries, problems = _read_entries(folder, num_shards)
     wait_for_everyone()
@@ -264,6 +268,7 @@ def _prepare_shard(
     clip_format: ClipFormat,
     audio_tokenizer: AudioTokenizer | None,
     fingerprint: str | None,
+    unread: Counter[str],
 ) -> None:
     indices = range(shard * SHARD_RECORDS, min((shard + 1) * SHARD_RECORDS, len(manifest)))
     tensors: dict[str, Tensor] = {}
@@ -275,6 +280,7 @@ def _prepare_shard(
             source = manifest.where(index)
             problems.append(str(clip) if str(clip).startswith(source) else f"{source}: {clip}")
             continue
+        unread.update(unread_keys(manifest[index]))
         number = len(entries)
         tensors |= {f"{number}.codes": clip.codes, f"{number}.waveform": clip.waveform, f"{number}.mel": clip.mel}
         if clip.speaker is not None:
