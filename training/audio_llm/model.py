@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.logging import get_logger
 from torch import nn
 
 from audiollm.data.files.atomic import atomic_folder
@@ -18,6 +20,7 @@ from .config import LoRASettings, SFTConfig
 
 EXTENDED_FOLDER = "extended"
 ADAPTER_FOLDER = "adapter"
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,9 @@ def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
     Returns:
         The PEFT model. Only adapters and audio rows have gradients. With tied weights the output rows follow the
         embedding's; without, both have rows of their own.
+
+    Raises:
+        ValueError: if a layer that is named does not exist, or none is linear.
     """
     from peft import LoraConfig, get_peft_model  # takes seconds, and only LoRA needs it
 
@@ -93,10 +99,31 @@ def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=list(settings.target_modules),
+        target_modules=_adapted_layers(audio_llm.model, settings.target_modules),
         trainable_token_indices=rows,
     )
     return get_peft_model(audio_llm.model, lora)
+
+
+def _adapted_layers(model: Any, named: Iterable[str] | None) -> list[str]:
+    """Names of the layers that get an adapter, each of which exists: PEFT would leave out the others in silence."""
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    output = model.get_output_embeddings()
+    layers = {id(module) for module in linear if module is not output}
+    names = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if id(module) in layers})
+    stacked = sorted({name.rpartition(".")[2] for name, parameter in model.named_parameters() if parameter.dim() == 3})
+    kind = type(model).__name__
+    if not names:
+        raise ValueError(f"lora: {kind} has no linear layers that could get an adapter; train all weights instead")
+    missing = sorted(set(named or ()) - set(names))
+    if missing:
+        raise ValueError(
+            f"lora.target_modules: {kind} has no linear layers {', '.join(missing)}; choose among "
+            f"{', '.join(names)}, or leave target_modules out for all of them"
+        )
+    if stacked:
+        logger.warning("lora: the experts of %s (%s) get no adapters and keep their weights", kind, ", ".join(stacked))
+    return names if named is None else list(named)
 
 
 def save_trained_model(accelerator: Accelerator, prepared: nn.Module, start: StartingPoint, config: SFTConfig) -> Path:
