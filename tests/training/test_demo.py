@@ -10,8 +10,8 @@ import torch
 from transformers import WhisperConfig, WhisperModel
 
 from audiollm.data.corpora.sample_corpus import load_sample_corpus
-from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.program import run_program
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training import demo
 from audiollm.training.audio_llm.config import SFTConfig
 from audiollm.training.recipes.demo import commands
