@@ -11,6 +11,7 @@ from torch import Tensor
 from audiollm.chat.input import AudioSource, audio_parts
 from audiollm.data.audio.channels import Mono
 from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
+from audiollm.generation.request import TEXT_TOKENS
 from audiollm.modeling import AudioLLM
 from audiollm.prompts import instruction
 
@@ -30,7 +31,7 @@ def transcribe(
     prompt: str | None = None,
     sample_rate: int | None = None,
     mono: Mono = "first",
-    longest_seconds: float = LONGEST_SECONDS,
+    longest_seconds: float | None = None,
     pauses: ActivityMeasure = "level",
     batch_size: int = BATCH_SIZE,
     **generation: Any,
@@ -43,14 +44,16 @@ def transcribe(
         prompt: what the model is asked about each piece; None: the standard instruction for transcribing.
         sample_rate: rate in Hz of samples.
         mono: which waveform of several channels: "first", or their "mean".
-        longest_seconds: a longer recording is cut at its pauses into pieces of at most this length.
+        longest_seconds: a longer recording is cut at its pauses into pieces of at most this length; None: 28, or what
+            the model's context holds beside the answer.
         pauses: what tells them: "level" for the loudness, "silero" for Silero's voice activity detector.
         batch_size: how many pieces the model gets together.
         generation: as for `AudioLLM.generate`; ``max_new_tokens`` is meant for each piece.
 
     Raises:
         AudioError: if the recording cannot be used.
-        ValueError: if the audio is codes or several recordings, or a setting is refused.
+        ValueError: if the audio is codes or several recordings, the context holds no second of audio, or a setting is
+            refused.
         ImportError: if what ``pauses`` needs is missing.
     """
     return Transcript(
@@ -77,7 +80,7 @@ def transcribe_stream(
     prompt: str | None = None,
     sample_rate: int | None = None,
     mono: Mono = "first",
-    longest_seconds: float = LONGEST_SECONDS,
+    longest_seconds: float | None = None,
     pauses: ActivityMeasure = "level",
     batch_size: int = BATCH_SIZE,
     **generation: Any,
@@ -97,8 +100,11 @@ def transcribe_stream(
             raise ValueError(f"{name}={generation[name]!r}: a transcript is one text")
     part = _recording(audio, sample_rate)
     rate = part.probe().sample_rate
+    prompt = prompt or instruction("transcribe")
+    if longest_seconds is None:
+        longest_seconds = min(LONGEST_SECONDS, _seconds_in_context(model, prompt, generation.get("max_new_tokens")))
     pieces = pieces_of(_blocks(part, mono), rate, longest_seconds=longest_seconds, pauses=pauses)
-    return _segments(model, pieces, rate, prompt or instruction("transcribe"), batch_size, generation)
+    return _segments(model, pieces, rate, prompt, batch_size, generation)
 
 
 def _recording(audio: AudioSource, sample_rate: int | None) -> AudioPart:
@@ -110,6 +116,28 @@ def _recording(audio: AudioSource, sample_rate: int | None) -> AudioPart:
             "codes cannot be cut at pauses: give the recording, or ask about the codes with AudioLLM.ask()"
         )
     return parts[0]
+
+
+def _seconds_in_context(model: AudioLLM, prompt: str, max_new_tokens: int | None) -> float:
+    """How much audio the context holds beside the question and the longest answer.
+
+    Raises:
+        ValueError: less than a second.
+    """
+    context = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
+    if context is None:
+        return LONGEST_SECONDS
+    max_new_tokens = TEXT_TOKENS if max_new_tokens is None else max_new_tokens
+    question = Conversation("question", [Message("user", [AudioPart(codes=[0]), TextPart(prompt)])])
+    inputs: Any = model.processor.apply_chat_template(question, add_generation_prompt=True)
+    num_other = inputs["input_ids"].shape[1] - 1
+    seconds = (context - num_other - max_new_tokens) / model.processor.audio_tokenizer.frame_rate
+    if seconds < 1:
+        raise ValueError(
+            f"the context holds {context} tokens, of which the question takes {num_other} and the answer "
+            f"max_new_tokens={max_new_tokens}: that leaves no second of audio; ask for shorter answers"
+        )
+    return float(seconds)
 
 
 def _blocks(part: AudioPart, mono: Mono) -> Iterable[Tensor]:

@@ -94,3 +94,12 @@ def test_a_recording_that_breaks_off_is_an_error(llm, recording):
     recording.write_bytes(recording.read_bytes()[:-4000])
     with pytest.raises(AudioError, match=r"a\.wav"):
         transcribe(llm, recording, longest_seconds=2, **SHORT)
+
+
+def test_pieces_fit_the_context(llm, noise):
+    context = llm.model.config.max_position_embeddings
+    samples = np.tile(noise, 6)
+    longest = transcribe(llm, samples, sample_rate=RATE, max_new_tokens=context - 300).segments
+    assert len(longest) > 60 / 12
+    with pytest.raises(ValueError, match="no second of audio"):
+        transcribe(llm, samples, sample_rate=RATE, max_new_tokens=context - 20)
