@@ -47,8 +47,15 @@ class _Sink:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.error: OSError | None = None
-        self.seek, self.tell = file.seek, file.tell
+        self.tell = file.tell
         self._file = file
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except OSError as error:  # what is held is written first
+            self.error = self.error or error
+            return -1
 
     def write(self, data: bytes) -> int:
         try:
