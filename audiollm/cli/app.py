@@ -25,6 +25,7 @@ from .labelling import audit_labels, audit_verdicts, label, score_sap
 from .listening import describe, transcribe
 from .reporting import compare_results, report
 from .sound import reconstruct, speak
+from .training import TRAINERS, run_trainer
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "tokenize": tokenize,
@@ -77,6 +78,8 @@ def build_parser() -> ArgumentParser:
     for name, function in COMMANDS.items():
         command = command_parser(function)
         commands.add_subcommand(name, command, help=command.description)
+    for name, (_, summary) in TRAINERS.items():
+        commands.add_subcommand(name, ArgumentParser(description=summary), help=summary)
     commands.add_subcommand("bench", ArgumentParser(description=BENCH_HELP), help=BENCH_HELP)
     return parser
 
@@ -113,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given[:1] == ["bench"]:
         run_bench(given[1:])
         return
+    if given[:1] and given[0] in TRAINERS:
+        run_trainer(given[0], given[1:])
     parsed = build_parser().parse_args(spelt_out(given))
     command, values = COMMANDS[parsed.subcommand], parsed[parsed.subcommand]
     with errors_as_one_line("audiollm"):
