@@ -29,6 +29,7 @@ from audiollm.benchmarks.speech.seed_tts_voices import score_vector_file
 from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, synthesise
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
+from audiollm.data.audio.channels import Mono
 from audiollm.data.files.lock import locked_folder
 from audiollm.environment import find_device
 from audiollm.facts import show_facts
@@ -72,6 +73,9 @@ class SeedTTSConfig:
     """Of the choice of codes."""
     steps: int | None = None
     """Of the decoder's flow model."""
+    mono: Mono | None = None
+    """Which channel of the prompts and of the recordings that are judged is heard: first, or the mean of all. If not
+    given, judges and speaker encoders hear the mean, and a decoder its prompt's first channel."""
     attempts: int = 2
     """How often an utterance is tried that fails."""
     device: str | None = None
@@ -174,7 +178,12 @@ def _load_system(config: SeedTTSConfig) -> SpeechSystem:
     model = AudioLLM.from_pretrained(config.model, device=find_device(config.device))
     generation = {"max_seconds": config.max_seconds, "temperature": config.temperature, "steps": config.steps}
     return AudioLLMSpeech(
-        model, config.model, voice=config.voice, speaker_encoder=config.speaker_encoder, generation=generation
+        model,
+        config.model,
+        voice=config.voice,
+        speaker_encoder=config.speaker_encoder,
+        generation=generation,
+        mono=config.mono,
     )
 
 
@@ -192,6 +201,7 @@ def _judge_all(
         config.mos,
         language=config.language,
         device=device,
+        mono=config.mono,
     )
     runs = []
     for seed in config.seeds if config.wavs is None else (0,):

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from audiollm.data.audio.channels import Mono
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, open_manifest
@@ -32,9 +33,13 @@ class LabelledClip:
     sound_type: str | None = None
     """``speech``, ``sound``, ``music`` or ``mix``, where the record says so."""
 
-    def load(self, sample_rate: int) -> Tensor:
-        """Decodes the first channel, float32 ``[N]`` at ``sample_rate``; raises AudioError for broken files."""
-        return self.audio.load(sample_rate)[0]
+    def load(self, sample_rate: int, mono: Mono = "first") -> Tensor:
+        """Decodes the first channel, or the mean of all, float32 ``[N]`` at ``sample_rate``.
+
+        Raises:
+            AudioError: if the file is broken.
+        """
+        return self.audio.load(sample_rate, mono)[0]
 
 
 def read_labelled_clips(

@@ -12,6 +12,7 @@ from audiollm.benchmarks.models.base import AnswerSettings
 from audiollm.benchmarks.models.opening import open_audio_chat_model
 from audiollm.benchmarks.questions.asking.predicting import PredictingSettings, PredictionReport, predict_questions
 from audiollm.benchmarks.questions.grading.scoring import score_loaded
+from audiollm.data.audio.channels import Mono
 
 from .base import MODES, LoadedQuestions, QuestionBenchmark, first_problems
 from .checking import check_questions, require_usable
@@ -49,6 +50,9 @@ class QuestionRun:
     """The longest reply."""
     temperature: float = AnswerSettings.temperature
     """0 for the likeliest reply."""
+    mono: Mono | None = None
+    """Which channel of a recording is heard: first, or the mean of all. If not given, our models hear the first one,
+    those of transformers the mean, and endpoints get plain WAV files with all channels."""
     device: str | None = None
     """Torch device of a model on this machine; the first GPU when there is one."""
     dtype: str = "auto"
@@ -100,7 +104,9 @@ def _predict(
 ) -> PredictionReport:
     model = open_audio_chat_model(
         config.model,
-        settings=AnswerSettings(max_new_tokens=config.max_new_tokens, temperature=config.temperature),
+        settings=AnswerSettings(
+            max_new_tokens=config.max_new_tokens, temperature=config.temperature, mono=config.mono
+        ),
         device=config.device,
         dtype=config.dtype,
         endpoint_model=config.endpoint_model,
