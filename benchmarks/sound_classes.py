@@ -78,7 +78,9 @@ def measure(config: SoundClassesConfig) -> dict[str, Any]:
     device = find_device(config.device)
     audio_tokenizer = load_encoder(config.audio_tokenizer, device)
     features = encode_clips(
-        audio_tokenizer, [clip.load(audio_tokenizer.sample_rate, config.mono) for clip in clips], audio_tokenizer.sample_rate
+        audio_tokenizer,
+        [clip.load(audio_tokenizer.sample_rate, config.mono) for clip in clips],
+        audio_tokenizer.sample_rate,
     )
     labels = [clip.label for clip in clips]
     parts = held_out_parts(clips)

@@ -95,6 +95,7 @@ def _ask_about(
     from audiollm.chat.encoded import TooLongError
     from audiollm.data.audio.opening import AudioError
     from audiollm.generation.request import ContextError
+    from audiollm.generation.result import cut_notice
     from audiollm.modeling import AudioLLM, question_about
 
     assert isinstance(llm, AudioLLM)
@@ -118,11 +119,7 @@ def _ask_about(
         )
     if cut:
         others = f" and of {len(cut) - 1} more" if cut[1:] else ""
-        logger.warning(
-            "the answer about %s%s was cut after %d tokens; --max-new-tokens allows longer ones",
-            cut[0],
-            others,
-            max_new_tokens,
-        )
+        told = cut_notice(f"the answer about {cut[0]}{others}", f"{max_new_tokens} tokens", "--max-new-tokens")
+        logger.warning("%s", told)
     if num_bad == len(audio):
         raise ValueError(f"none of the {num_bad} recordings could be {done}")

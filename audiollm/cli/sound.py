@@ -60,6 +60,7 @@ def speak(
     """
     from audiollm import speaking
     from audiollm.data.audio.writing import check_output_path, open_audio_output
+    from audiollm.generation.result import cut_notice
     from audiollm.generation.streaming import StreamedAudio
 
     check_output_path(output)
@@ -96,7 +97,7 @@ def speak(
             )
         summary["seconds"] = writer.num_samples / sample_rate
     if summary["finish_reason"] == "length":
-        logger.warning("the sound was cut after %.2f s; --max-seconds allows longer ones", summary["seconds"])
+        logger.warning("%s", cut_notice("the sound", f"{summary['seconds']:.2f} s", "--max-seconds"))
     show_facts(summary, as_json=json, title="spoken")
 
 

@@ -215,7 +215,10 @@ def judge(benchmark: QuestionBenchmark, config: JudgingConfig) -> None:
     share = result["accuracy_of_evaluated"]
     facts = {
         "right of evaluated": f"{share:.4f}" if isinstance(share, float) else "–",
-        **{name: result[f"n_{name}"] for name in ("items", "evaluated", "correct", "missing", "not_evaluated")},
+        **{
+            name: result[f"n_{name}"]
+            for name in ("items", "evaluated", "correct", "missing", "not_evaluated", "judge_replies_cut")
+        },
     }
     show_facts(facts, title=f"{benchmark.name}, judged by {result['judge']['model']}")
 

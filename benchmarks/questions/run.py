@@ -104,9 +104,7 @@ def _predict(
 ) -> PredictionReport:
     model = open_audio_chat_model(
         config.model,
-        settings=AnswerSettings(
-            max_new_tokens=config.max_new_tokens, temperature=config.temperature, mono=config.mono
-        ),
+        settings=AnswerSettings(max_new_tokens=config.max_new_tokens, temperature=config.temperature, mono=config.mono),
         device=config.device,
         dtype=config.dtype,
         endpoint_model=config.endpoint_model,

@@ -136,7 +136,17 @@ def test_sheets_that_people_filled_in_stay_unless_they_are_given_up(
         ["audit-labels", str(tmp_path / "kept.jsonl"), str(sheets)],
         ["label", str(corpus), str(output), "--audit", "2"],
         # Before the models are asked, which may be paid: an unset key would be noticed when they are opened.
-        ["label", str(corpus), str(output), "--audit", "2", "--structurer", "http://h/v1", "--structurer-key", "NO_SUCH"],
+        [
+            "label",
+            str(corpus),
+            str(output),
+            "--audit",
+            "2",
+            "--structurer",
+            "http://h/v1",
+            "--structurer-key",
+            "NO_SUCH",
+        ],
     )
     for command in refused:
         assert f"{sheets / name} exists already" in fails(command, capsys)
