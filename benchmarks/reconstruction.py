@@ -17,7 +17,14 @@ from typing import Any, Literal
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
 from audiollm.benchmarks.harness.identity import RESULT_NAME, VERDICTS_NAME, check_identity, file_identity
-from audiollm.benchmarks.speech.judges.judging import SpeechJudges, SpokenRecording, mean_and_count, verdict_figures
+from audiollm.benchmarks.harness.options import refuse_idle
+from audiollm.benchmarks.speech.judges.judging import (
+    NONE,
+    SpeechJudges,
+    SpokenRecording,
+    mean_and_count,
+    verdict_figures,
+)
 from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
 from audiollm.benchmarks.speech.reconstruction_report import METRICS, waveform_scores
 from audiollm.benchmarks.speech.synthesis import decoder_fingerprint
@@ -87,6 +94,10 @@ class ReconstructionConfig:
                 raise ValueError(f"metrics: no metric {metric!r}; there are {', '.join(METRICS)}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit={self.limit}: use 1 or more")
+        if self.voice == "none":
+            refuse_idle(self, ["speaker_encoder"], "with --voice none")
+        if self.asr == NONE:
+            refuse_idle(self, ["language"], "with --asr none")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
 from audiollm.benchmarks.harness.identity import RESULT_NAME, VERDICTS_NAME, check_identity, file_identity
+from audiollm.benchmarks.harness.options import refuse_idle
 from audiollm.benchmarks.harness.processes import LaunchedProcesses, launched_processes
 from audiollm.benchmarks.metrics.seed_tts_wer.pairs import read_pairs, score_pairs
 from audiollm.benchmarks.metrics.seed_tts_wer.text import Language
@@ -90,6 +91,11 @@ class SeedTTSConfig:
             raise ValueError(f"limit={self.limit}: use 1 or more")
         if self.attempts < 1:
             raise ValueError(f"attempts={self.attempts}: use 1 or more")
+        if self.wavs is not None:
+            spoken = ("model", "seeds", "voice", "speaker_encoder", "max_seconds", "temperature", "steps", "attempts")
+            refuse_idle(self, spoken, "with --wavs, since nothing is spoken")
+        if self.voice in ("none", "prompt"):
+            refuse_idle(self, ["speaker_encoder"], f"with --voice {self.voice}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +108,8 @@ class TextPairsConfig:
     """Of the texts."""
     output: str | None = None
     """File for the result as JSON."""
+    overwrite: bool = False
+    """Replace an output that exists."""
     json: bool = False
     """Print the result without its utterances as JSON."""
 
@@ -114,6 +122,8 @@ class VoicePairsConfig:
     """JSON with pairs (a list, or one under "pairs") of objects with the vectors synthesised and prompt."""
     output: str | None = None
     """File for the result as JSON."""
+    overwrite: bool = False
+    """Replace an output that exists."""
     json: bool = False
     """Print the result without its pairs as JSON."""
 

@@ -58,6 +58,8 @@ class SoundClassesConfig:
     """Torch device; the first GPU when there is one."""
     output: str | None = None
     """File for the figures as JSON."""
+    overwrite: bool = False
+    """Replace an output that exists."""
     json: bool = False
     """Print the figures as JSON."""
 

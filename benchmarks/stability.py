@@ -19,9 +19,10 @@ from rich.table import Table
 from torch import Tensor
 
 from audiollm.benchmarks.codes.features import load_encoder
-from audiollm.benchmarks.codes.stability import DEFAULT_CONDITIONS, parse_condition, token_stability
+from audiollm.benchmarks.codes.stability import DEFAULT_CONDITIONS, DRAWN_KINDS, parse_condition, token_stability
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import recorded_config, write_figures
+from audiollm.benchmarks.harness.options import refuse_idle
 from audiollm.data.audio.channels import Mono
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
@@ -55,6 +56,8 @@ class StabilityConfig:
     """Torch device; the first GPU when there is one."""
     output: str | None = None
     """File for the figures as JSON."""
+    overwrite: bool = False
+    """Replace an output that exists."""
     json: bool = False
     """Print the figures as JSON."""
 
@@ -63,6 +66,8 @@ class StabilityConfig:
             parse_condition(name)
         if self.max_clips is not None and self.max_clips < 1:
             raise ValueError(f"max_clips={self.max_clips}: use 1 or more, or none for all")
+        if not any(parse_condition(name).kind in DRAWN_KINDS for name in self.conditions):
+            refuse_idle(self, ["seed"], "with these conditions, for which nothing is drawn")
 
 
 def read_clips(config: StabilityConfig, sample_rate: int) -> tuple[list[Tensor], list[str | None]]:

@@ -18,7 +18,6 @@ from audiollm.data.files.parquet import check_parquet_values, write_parquet
 
 from .manifest import MANIFEST_SUFFIXES, RecordError
 
-
 JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 
 

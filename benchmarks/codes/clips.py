@@ -17,6 +17,7 @@ from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, open_manifest
 
+LABEL_KEY = "label"  # of a class, in records
 ESC50_TABLE = Path("meta") / "esc50.csv"
 
 
@@ -45,7 +46,7 @@ class LabelledClip:
 def read_labelled_clips(
     source: str | os.PathLike[str] | Manifest,
     *,
-    label_key: str = "label",
+    label_key: str = LABEL_KEY,
     splits: Sequence[str] | None = None,
     sound_type: str | None = None,
     min_clips_per_class: int = 1,
@@ -67,6 +68,10 @@ def read_labelled_clips(
             the line).
     """
     if not isinstance(source, Manifest) and (Path(source) / ESC50_TABLE).is_file():
+        if label_key != LABEL_KEY:
+            raise ValueError(
+                f"label_key={label_key}: {source} is ESC-50, whose classes are its categories; leave it out"
+            )
         clips = read_esc50(Path(source), esc10=esc10)
     elif esc10:
         raise ValueError(f"{source} is no folder of ESC-50, which has {ESC50_TABLE}; leave esc10 out")

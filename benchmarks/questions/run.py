@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audiollm.benchmarks.harness.identity import require_folder
+from audiollm.benchmarks.harness.options import refuse_idle
 from audiollm.benchmarks.harness.processes import launched_processes
 from audiollm.benchmarks.models.base import AnswerSettings
 from audiollm.benchmarks.models.opening import open_audio_chat_model
 from audiollm.benchmarks.questions.asking.predicting import PredictingSettings, PredictionReport, predict_questions
 from audiollm.benchmarks.questions.grading.scoring import score_loaded
 from audiollm.data.audio.channels import Mono
+from audiollm.data.chat.opening import is_endpoint
 
 from .base import MODES, LoadedQuestions, QuestionBenchmark, first_problems
 from .checking import check_questions, require_usable
@@ -67,6 +69,12 @@ class QuestionRun:
     """Refuse questions that are not a known version."""
     keep_going: bool = False
     """Ask what can be asked although recordings cannot be used; these count as not answered."""
+
+    def __post_init__(self) -> None:
+        if self.model is not None and is_endpoint(self.model):
+            refuse_idle(self, ["device", "dtype", "batch_size"], "with an endpoint")
+        else:
+            refuse_idle(self, ["endpoint_model", "endpoint_key", "concurrency"], "with a model that runs here")
 
 
 def run_questions(benchmark: QuestionBenchmark, config: QuestionRun, *, scores: bool = True) -> None:

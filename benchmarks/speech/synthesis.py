@@ -49,8 +49,8 @@ class AudioLLMSpeech:
             (``speaker``), ``both``, ``none``, or what the decoder can (``auto``).
         speaker_encoder: which one.
         generation: for `audiollm.speaking.speak`, such as ``max_seconds``, ``temperature``, ``steps``.
-        mono: which channel of a prompt is heard, "first" or the "mean" of all. None: the decoder hears the first one, the
-            speaker encoder their mean.
+        mono: which channel of a prompt is heard, "first" or the "mean" of all. None: the decoder hears the first one,
+            the speaker encoder their mean.
 
     Raises:
         ValueError: the decoder cannot take the voice that way.

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from audiollm.data.files.atomic import atomic_write
 
+from .channels import Mono
 from .reading import load_audio, probe_audio
 from .sources import AudioError
 

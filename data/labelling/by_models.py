@@ -86,8 +86,8 @@ def label_corpus(
 
     Raises:
         ChatError: a model does not answer. What is done so far is kept: run again to go on.
-        ValueError: nothing to do, the output exists or has another ending, no clip could be labelled, or an interrupted run had another
-            corpus, model, prompt or setting.
+        ValueError: nothing to do, the output exists or has another ending, no clip could be labelled, or an interrupted
+            run had another corpus, model, prompt or setting.
     """
     if not 0 <= shard < num_shards:
         raise ValueError(f"shard={shard} of num_shards={num_shards}: shards count from 0 to num_shards - 1")

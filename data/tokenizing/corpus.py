@@ -74,7 +74,8 @@ def tokenize_corpus(
     Raises:
         AudioError: a bad recording, named with file, line and reason. What is done so far is kept: run again to go on.
         RecordError: a bad record, named with file, line and field.
-        ValueError: nothing to do, the output exists or has another ending, or an interrupted run had another corpus, tokenizer or setting.
+        ValueError: nothing to do, the output exists or has another ending, or an interrupted run had another corpus,
+            tokenizer or setting.
     """
     if not 0 <= shard < num_shards:
         raise ValueError(f"shard={shard} of num_shards={num_shards}: shards count from 0 to num_shards - 1")

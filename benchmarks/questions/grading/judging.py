@@ -136,7 +136,7 @@ def read_judged(
     loaded = None if data is None else load_questions(benchmark, data, with_audio=False)
     if loaded is None and source.header is not None:
         raise ValueError(f"{predictions} is a log, which does not hold the questions: give them with --data")
-    key = prediction_key or benchmark.prediction_key
+    key = source.reply_key(prediction_key, benchmark.prediction_key)
     paired = (
         questions_of_file(benchmark, source, key)
         if loaded is None
