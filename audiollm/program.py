@@ -218,13 +218,18 @@ class DashedParser(ArgumentParser):
         return _with_dashes(super().format_usage(*args))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        parser = getattr(ex, "subcommand_parser", None) or self
+        told = re.sub(r'(?:Parser key|Key|key) "([\w.]+)"', lambda match: self._called(match[1]), message)
+        beginning, colon, names = told.partition("arguments are required: ")
+        if colon:
+            told = beginning + colon + ", ".join(map(self._called, names.split(", ")))
+        super().error(_with_dashes(told), ex)
 
-        def called(match: re.Match[str]) -> str:
-            name = match[1].rpartition(".")[2]
-            return as_option(name) if f"--{name}" in parser._option_string_actions else name
-
-        super().error(_with_dashes(re.sub(r'(?:Parser key|Key|key) "([\w.]+)"', called, message)), ex)
+    def _called(self, key: str) -> str:
+        """An argument as it is typed: one that is given by its place has its name alone."""
+        command, _, name = key.rpartition(".")
+        commands = self._subcommands_action._name_parser_map if self._subcommands_action is not None else {}
+        parser = commands.get(command, self)
+        return as_option(name) if f"--{name}" in parser._option_string_actions else name
 
 
 def _with_dashes(text: str) -> str:

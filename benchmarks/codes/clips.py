@@ -69,9 +69,7 @@ def read_labelled_clips(
     """
     if not isinstance(source, Manifest) and (Path(source) / ESC50_TABLE).is_file():
         if label_key != LABEL_KEY:
-            raise ValueError(
-                f"label_key={label_key}: {source} is ESC-50, whose classes are its categories; leave it out"
-            )
+            raise ValueError(f"label_key={label_key}: {source} is ESC-50, whose classes are categories; leave it out")
         clips = read_esc50(Path(source), esc10=esc10)
     elif esc10:
         raise ValueError(f"{source} is no folder of ESC-50, which has {ESC50_TABLE}; leave esc10 out")
