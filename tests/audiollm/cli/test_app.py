@@ -391,16 +391,8 @@ def test_nothing_that_exists_is_replaced_unasked(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "folder").mkdir()
-    names = [
-        "in.wav",
-        "out.jsonl",
-        "out.json",
-        "out.txt",
-        "out.wav",
-        "out.md",
-        "folder/audit.csv",
-        "folder/model.safetensors",
-    ]
+    sf.write(tmp_path / "in.wav", np.zeros(1600), 16000)
+    names = ["out.jsonl", "out.json", "out.txt", "out.wav", "out.md", "folder/audit.csv", "folder/model.safetensors"]
     for name in names:
         (tmp_path / name).write_text("mine")
     words = [str(tmp_path / word[1:]) if word.startswith("@") else word for word in FILLED[command]]
