@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
-from audiollm.benchmarks.judge.asking import JudgeSettings
+from audiollm.benchmarks.judge.asking import JudgeSettings, told_cuts
+from audiollm.benchmarks.judge.log import CUT
 from audiollm.data.chat.base import ChatModel
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
@@ -17,6 +19,8 @@ from audiollm.data.sap.record import SapError, SapRecord
 
 from .judging import judge_sap
 from .scoring import read_prediction, score_closed
+
+logger = logging.getLogger(__name__)
 
 PREDICTION_KEYS = ("prediction", "sap")
 
@@ -75,7 +79,14 @@ def score_sap(
         result["scores"] |= judgement.scores
         facts = {"model": judgement.judge, "unreadable": judgement.unreadable, "undecided": judgement.undecided}
         result["judge"] = facts | {"prompts": judgement.prompts} | dataclasses.asdict(settings)
-        items = [item | {"votes": votes} for item, votes in zip(items, judgement.votes, strict=True)]
+        num_cut = sum(sum(fields.values()) for fields in judgement.cut)
+        result["judge"][f"n_{CUT}"] = num_cut
+        if num_cut:
+            logger.warning("%s; the items say of which fields", told_cuts(num_cut))
+        items = [
+            item | {"votes": votes} | ({CUT: cut} if cut else {})
+            for item, votes, cut in zip(items, judgement.votes, judgement.cut, strict=True)
+        ]
     return result | {"items": items}
 
 

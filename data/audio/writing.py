@@ -19,6 +19,7 @@ from torch import Tensor
 
 from audiollm.data.files.atomic import atomic_write
 
+from .channels import Mono
 from .reading import load_audio, probe_audio
 from .sources import AudioError
 
@@ -310,16 +311,19 @@ def wav_bytes(waveform: Tensor, sample_rate: int) -> bytes:
     return buffer.getvalue()
 
 
-def wav_file(audio: str | bytes | os.PathLike[str]) -> bytes:
-    """A recording as a WAV file: as it is if it is a plain one, with all its channels; else mono, 16 bit, at its rate.
+def wav_file(audio: str | bytes | os.PathLike[str], mono: Mono | None = None) -> bytes:
+    """A recording as a WAV file: as it is if it is a plain one; else one channel of 16 bit at its rate.
 
     Args:
         audio: path, or the bytes of an audio file of any format.
+        mono: which channel there is, "first" or the "mean" of all. None: a plain WAV file keeps all of its channels,
+            others become their mean.
 
     Raises:
         AudioError: if it cannot be decoded.
     """
-    if probe_audio(audio).format in _PLAIN_WAV:
+    info = probe_audio(audio)
+    if info.format in _PLAIN_WAV and (mono is None or info.num_channels == 1):
         return audio if isinstance(audio, bytes) else Path(audio).read_bytes()
-    waveform, sample_rate = load_audio(audio)
+    waveform, sample_rate = load_audio(audio, mono=mono or "mean")
     return wav_bytes(waveform, sample_rate)

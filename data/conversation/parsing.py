@@ -283,6 +283,10 @@ def _texts(value: Any, at: str) -> Iterator[tuple[str, str]]:
 def _hint(wanted: str, present: Mapping[str, Any]) -> str:
     if wanted == "messages" and "conversations" in present:
         return "; rename conversations to messages, with role and content in each"
+    if wanted == "messages" and "codes" in present:
+        return (
+            "; a clip with codes is no conversation: `audiollm speech-data` makes training records of clips with texts"
+        )
     close = difflib.get_close_matches(wanted, [str(key) for key in present], n=1)
     return f"; did you mean it by {close[0]!r}?" if close else ""
 

@@ -172,3 +172,25 @@ def test_files_that_do_not_fit_are_named(files: tuple[Path, Path], line: dict[st
         file.write(json.dumps(line) + "\n")
     with pytest.raises(RecordError, match=rf"predictions\.jsonl.*{reason}"):
         score_sap(*files)
+
+
+def test_replies_of_the_judge_that_were_cut_are_counted_by_field(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class CutOnScenes(Judge):
+        def ask(self, messages: Sequence[ChatMessage], **settings: Any) -> ChatReply:
+            reply = super().ask(messages, **settings)
+            return reply if "Answer with one word" in messages[-1].text else ChatReply("well", is_cut=True)
+
+    judge = CutOnScenes(lambda text, seed: "yes")
+    said = [{"id": str(n), "prediction": render_sap(TRUE)} for n in range(2)]
+    true = [{"id": str(n), "sap": TRUE.to_dict()} for n in range(2)]
+    result = score_sap(said, true, judge=judge)
+    assert [item["judge_replies_cut"] for item in result["items"]] == [{"scene": 6}] * 2  # each of 3 votes, twice
+    assert result["judge"]["n_judge_replies_cut"] == 12
+    assert "12 replies of the judge were cut" in caplog.text
+    caplog.clear()
+    result = score_sap(said, true, judge=Judge(lambda text, seed: "yes" if "one word" in text else "4"))
+    assert result["judge"]["n_judge_replies_cut"] == 0
+    assert not any("judge_replies_cut" in item for item in result["items"])
+    assert "cut" not in caplog.text
