@@ -110,10 +110,10 @@ def read_reply(reply: str, choices: Sequence[str | None], answer: str = "") -> R
             return ReplyReading(None, None, SEVERAL)
     if after is None:
         option, found = _read(thoughtless, choices, texts, is_stated=False, is_all=True)
-    elif after.strip():
-        option, found = _read(after, choices, texts, is_stated=False, is_all=False)
-    else:  # what leads to a list may name an option without choosing it
-        option, found = _option_of_line(before, choices)
+    else:
+        option, found = _option_of_line(after.strip() or before, choices)
+        if option is None and after.strip():  # what leads to a list may name an option without choosing it
+            option, found = _read(after, choices, texts, is_stated=False, is_all=False)
     found = SEVERAL if after is not None and option is None else found
     return ReplyReading(option, None if option is None else _letter_of(option, choices), found)
 
