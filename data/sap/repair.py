@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from audiollm.data.files.text import is_whole
 from audiollm.data.voices.attributes import VocalAttributes
 
 from .lenient_json import read_lenient_json
@@ -18,7 +19,6 @@ from .record import (
     AuditoryScene,
     SapRecord,
     SoundEvent,
-    is_whole,
 )
 
 # Words for the two types of events; "momentary" and the like are what models write.
