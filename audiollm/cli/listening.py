@@ -88,12 +88,11 @@ def _ask_about(
 
     Raises:
         AudioError: for an unreadable recording, unless those are skipped.
-        ValueError: for one that is too long, likewise; or if no recording was left.
+        ValueError: for one that is too long or that the audio tokenizer refuses, likewise; or if no recording was left.
     """
     from rich.progress import track
 
     from audiollm.chat.encoded import TooLongError
-    from audiollm.data.audio.opening import AudioError
     from audiollm.generation.request import ContextError
     from audiollm.modeling import AudioLLM, question_about
 
@@ -103,11 +102,14 @@ def _ask_about(
     for path in track(audio, description="listening", disable=as_json or len(audio) == 1, transient=True):
         try:
             result = llm.chat(question_about(path, question), max_new_tokens=max_new_tokens)
-        except (AudioError, ContextError, TooLongError) as error:
+        except ValueError as error:  # of the file, or an audio tokenizer's word for sound that it does not take
             if not skip_bad:
-                raise error if isinstance(error, AudioError) else ValueError(f"{path}: {error}") from error
+                if isinstance(error, (ContextError, TooLongError)):
+                    raise ValueError(f"{path}: {error}") from error
+                raise
             num_bad += 1
-            write_line(jsonlib.dumps({"audio": path, "error": str(error)}) if as_json else f"{path}: skipped: {error}")
+            told = f"{path}: skipped: {error}".replace("\n", "\\n")  # names may hold line ends
+            write_line(jsonlib.dumps({"audio": path, "error": str(error)}) if as_json else told)
             continue
         answer, reason = result.texts[0], result.finish_reasons[0]
         if reason == "length":
