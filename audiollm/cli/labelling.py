@@ -240,7 +240,9 @@ def score_sap(
     )
     if output is not None:
         sap_report.write_scores(result, output)
-    summary = {name: round(value, 4) for name, value in result["scores"].items()} | {"missing": result["missing"]}
+    summary = {name: round(value, 4) for name, value in result["scores"].items()} | {
+        name: result[name] for name in ("missing", "repaired")
+    }
     if json:
         write_line(jsonlib.dumps(summary | {"judge": result.get("judge")}))
         return

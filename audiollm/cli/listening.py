@@ -251,13 +251,11 @@ class _Listening:
 
     def _answered(self, recording: Recording, answer_of: Callable[[str | bytes], Any]) -> Any:
         """The answer about a recording; raises a `_BadRecordingError` that names it."""
-        from audiollm.chat.encoded import TooLongError
         from audiollm.data.audio.sources import AudioError
-        from audiollm.generation.request import ContextError
 
         try:
             return answer_of(recording.source)
         except AudioError as error:
             raise _BadRecordingError(f"{recording.name}: {error.reason}") from error
-        except (ContextError, TooLongError) as error:
+        except ValueError as error:  # too long, or an audio tokenizer's word for sound that it does not take
             raise _BadRecordingError(f"{recording.name}: {error}") from error

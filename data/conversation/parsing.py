@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from audiollm.data.audio.sources import AUDIO_SUFFIXES
+from audiollm.data.files.text import is_whole
 
 from .audio_parts import AudioPartParser
 from .problems import ConversationError, Problem, ProblemLog, kind_of
@@ -260,11 +261,6 @@ def _is_recording(key: str, value: Any) -> bool:
     if isinstance(value, str):
         return key in RECORDING_KEYS or value.lower().endswith(AUDIO_SUFFIXES)
     return isinstance(value, bytes) or (isinstance(value, Mapping) and not {"bytes", "array"}.isdisjoint(value))
-
-
-def is_whole(text: str) -> bool:
-    """Whether a text is of whole characters: JSON may hold half a surrogate pair, UTF-8 cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _texts(value: Any, at: str) -> Iterator[tuple[str, str]]:

@@ -201,7 +201,7 @@ def read_labels(
         return None, [], [f"the answer was cut off after {reply.completion_tokens} tokens: be shorter"]
     sap, repairs = repair_sap(reply.text)
     if sap is None:
-        return None, repairs, ["the answer holds no JSON object of the form asked for"]
+        return None, repairs, [f"the answer holds no JSON object of the form asked for: it {repairs[-1]}"]
     words = sap.linguistic_content
     if words is not None and clip.transcript and letters(words) == letters(clip.transcript):
         sap = dataclasses.replace(sap, linguistic_content=clip.transcript)

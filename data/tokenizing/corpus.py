@@ -104,7 +104,8 @@ def tokenize_corpus(
         items = encoder.run(range(start + report.resumed, stop))
         with tqdm(items, total=stop - start, initial=report.resumed, unit="record", disable=not progress) as bar:
             for item in bar:
-                if item.conversation is None:  # a conversation is checked where it is trained on
+                # A conversation is checked where it is trained on; what is rejected is told elsewhere.
+                if item.conversation is None and item.error is None:
                     unread.update(unread_keys(item.record))
                 if item.error is None:
                     try:

@@ -150,6 +150,16 @@ def test_files_are_matched_by_id_and_a_missing_prediction_says_nothing(
     assert json.loads((tmp_path / "scores.json").read_text()) == result
 
 
+def test_what_was_repaired_in_a_prediction_is_counted_and_named(files: tuple[Path, Path]) -> None:
+    answer = render_sap(record(accent="Scots"))
+    files[0].write_text(json.dumps({"id": "b", "prediction": f"{answer} or {answer}"}) + "\n")
+    result = score_sap(*files)
+    assert result["repaired"] == 1
+    missing, repaired = result["items"]
+    assert repaired == {"id": "b", "valid": False, "readable": True, "repairs": ["left out text around the object"]}
+    assert missing["repairs"][-1].startswith("cannot be read")
+
+
 def test_a_judge_that_does_not_answer_is_an_error(files: tuple[Path, Path], chat_server: Any) -> None:
     judge = EndpointModel(chat_server.url)
     for _ in range(100):
