@@ -66,7 +66,8 @@ def open_with_libsndfile(file: BinaryIO | FileView, stack: contextlib.ExitStack)
             raise DecodingError(_cleaned(error)) from error
 
     num_samples = reader.frames if 0 <= reader.frames < UNKNOWN_FRAMES else None
-    can_seek = num_samples is not None and reader.subtype.startswith(SEEKABLE_SUBTYPES)
+    # In SDS it loses its way in the last block.
+    can_seek = num_samples is not None and reader.subtype.startswith(SEEKABLE_SUBTYPES) and reader.format != "SDS"
     return Decoder(
         name="libsndfile",
         format=f"{reader.format} {reader.subtype}",
