@@ -217,9 +217,10 @@ def understand_commands(clips: Sequence[Clip], folder: Path, config: DemoConfig)
 def show_next_steps(folder: Path, understood: UnderstoodCommands | None, question: Clip) -> None:
     """Ends the demo with commands that go on from here."""
     console.rule("what to do next")
+    ask = f'audiollm describe {question.audio} --question "{instruction("kind")}"'
     steps = {
         "look at the report": f"{folder / 'report.html'}",
-        "ask the model you just trained": f"audiollm describe {question.audio} --model {folder / 'sft' / MODEL_FOLDER}",
+        "ask the model you just trained": f"{ask} --model {folder / 'sft' / MODEL_FOLDER}",
         "fine-tune on recordings of yours": "python examples/finetune_on_own_clips.py clips.jsonl --output runs/mine",
         "start from a real LLM": "audiollm extend Qwen/Qwen2.5-0.5B-Instruct my-audio-llm",
     }
