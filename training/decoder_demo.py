@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import torch
 from rich.table import Table
-from transformers import WhisperModel
 
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.corpora.build import build_corpus
@@ -29,6 +28,7 @@ from audiollm.data.pretrained.whisper import whisper_from_package
 from audiollm.data.records import SPLITS, Split
 from audiollm.program import run_program
 from audiollm.tables import print_table
+from audiollm.tokenizer.checkpoints.whisper import load_whisper
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.decoder.parts import join_decoder
 from audiollm.training.recipes.decoder_report import write_report
@@ -92,7 +92,7 @@ def make_tokenizer(folder: Path, clips: Sequence[Clip], encoder: str, config: De
     """
     if (folder / "config.json").exists():
         return UniAudioTokenizer.from_pretrained(folder)
-    whisper = WhisperModel.from_pretrained(encoder, dtype=torch.float32)
+    whisper: Any = load_whisper(encoder).float()
     position = max(2, 2 * whisper.config.encoder_layers // 3)
     audio_tokenizer = UniAudioTokenizer.from_whisper(
         whisper,
