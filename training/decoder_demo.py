@@ -149,10 +149,13 @@ def launch_training(model: Literal["flow", "vocoder"], folder: Path, config: Dec
 
 def run_decoder_demo(config: DecoderDemoConfig) -> dict[str, Any]:
     """Runs all steps and writes ``report.html`` and ``results.json``; returns what the latter holds."""
-    started = time.perf_counter()
     settings = {name: value for name, value in vars(config).items() if name != "output_dir"}
-    folder = open_recipe_folder(Path(config.output_dir) / "demo.json", settings)
+    with open_recipe_folder(Path(config.output_dir) / "demo.json", settings) as folder:
+        return _run_in(folder, config)
 
+
+def _run_in(folder: Path, config: DecoderDemoConfig) -> dict[str, Any]:
+    started = time.perf_counter()
     console.rule("1. recordings")
     clips = find_recordings(folder / "asterisk")
     for split in SPLITS:
