@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.logging import get_logger
 from torch import nn
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.modeling import AudioLLM
 from audiollm.training.loop.config import MODEL_FOLDER
 
-from .config import LoRASettings, SFTConfig
+from .adapters import add_adapters, merge_adapter
+from .config import SFTConfig
 
 EXTENDED_FOLDER = "extended"
 ADAPTER_FOLDER = "adapter"
-logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,60 +70,6 @@ def load_starting_point(accelerator: Accelerator, config: SFTConfig) -> Starting
     return StartingPoint(audio_llm, trained, source)
 
 
-def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
-    """Puts low-rank adapters on the linear layers and makes the audio rows trainable.
-
-    Args:
-        audio_llm: the Audio-LLM; its model is changed in place.
-        settings: rank, scale, layers.
-
-    Returns:
-        The PEFT model. Only adapters and audio rows have gradients. With tied weights the output rows follow the
-        embedding's; without, both have rows of their own.
-
-    Raises:
-        ValueError: if a layer that is named does not exist, or none is linear.
-    """
-    from peft import LoraConfig, get_peft_model  # takes seconds, and only LoRA needs it
-
-    rows: dict[str, list[int]] | None = None
-    if settings.train_audio_rows:
-        token_ids = audio_llm.vocabulary.token_ids
-        rows = {"embed_tokens": token_ids}
-        if not audio_llm.model.config.tie_word_embeddings:
-            rows["lm_head"] = token_ids
-    lora = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=settings.r,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=_adapted_layers(audio_llm.model, settings.target_modules),
-        trainable_token_indices=rows,
-    )
-    return get_peft_model(audio_llm.model, lora)
-
-
-def _adapted_layers(model: Any, named: Iterable[str] | None) -> list[str]:
-    """Names of the layers that get an adapter, each of which exists: PEFT would leave out the others in silence."""
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    output = model.get_output_embeddings()
-    layers = {id(module) for module in linear if module is not output}
-    names = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if id(module) in layers})
-    stacked = sorted({name.rpartition(".")[2] for name, parameter in model.named_parameters() if parameter.dim() == 3})
-    kind = type(model).__name__
-    if not names:
-        raise ValueError(f"lora: {kind} has no linear layers that could get an adapter; train all weights instead")
-    missing = sorted(set(named or ()) - set(names))
-    if missing:
-        raise ValueError(
-            f"lora.target_modules: {kind} has no linear layers {', '.join(missing)}; choose among "
-            f"{', '.join(names)}, or leave target_modules out for all of them"
-        )
-    if stacked:
-        logger.warning("lora: the experts of %s (%s) get no adapters and keep their weights", kind, ", ".join(stacked))
-    return names if named is None else list(named)
-
-
 def save_trained_model(accelerator: Accelerator, prepared: nn.Module, start: StartingPoint, config: SFTConfig) -> Path:
     """Writes the trained Audio-LLM as a plain folder; all processes must call it.
 
@@ -157,15 +101,6 @@ def save_trained_model(accelerator: Accelerator, prepared: nn.Module, start: Sta
             _replace_folder(folder / MODEL_FOLDER, merge_adapter(start.source, folder / ADAPTER_FOLDER, config.dtype))
     accelerator.wait_for_everyone()
     return folder / MODEL_FOLDER
-
-
-def merge_adapter(source: str, adapter: Path, dtype: str) -> AudioLLM:
-    """Loads an Audio-LLM and merges a saved adapter into its weights."""
-    from peft import PeftModel  # takes seconds, and only LoRA needs it
-
-    audio_llm = AudioLLM.from_pretrained(source, dtype=getattr(torch, dtype))
-    audio_llm.model = PeftModel.from_pretrained(audio_llm.model, adapter).merge_and_unload()
-    return audio_llm
 
 
 def _recompute_activations(model: Any) -> None:

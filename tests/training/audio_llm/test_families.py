@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from audiollm.data.conversation.parsing import parse_conversation
 from audiollm.modeling import AudioLLM
+from audiollm.training.audio_llm.adapters import add_adapters
 from audiollm.training.audio_llm.config import LoRASettings
-from audiollm.training.audio_llm.model import add_adapters
 from audiollm.training.audio_llm.objective import TargetTokenLoss
 from audiollm.vocabulary import TURN_END
 
