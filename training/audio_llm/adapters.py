@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate.logging import get_logger
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from audiollm.loading import refused_by_transformers, without_memory
 from audiollm.modeling import AudioLLM
@@ -57,15 +58,18 @@ def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
 
 def _adapted_layers(model: Any, named: Iterable[str] | None) -> list[str]:
     """Names of the layers that get an adapter, each of which exists: PEFT would leave out the others in silence."""
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     output = model.get_output_embeddings()
-    layers = {id(module) for module in linear if module is not output}
-    names = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if id(module) in layers})
+    layers = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not output
+    ]
+    names = sorted({name.rpartition(".")[2] for name in layers})
     stacked = sorted({name.rpartition(".")[2] for name, parameter in model.named_parameters() if parameter.dim() == 3})
     kind = type(model).__name__
     if not names:
         raise ValueError(f"lora: {kind} has no linear layers that could get an adapter; train all weights instead")
-    missing = sorted(set(named or ()) - set(names))
+    missing = [one for one in named or () if not any(f".{name}".endswith(f".{one}") for name in layers)]
     if missing:
         raise ValueError(
             f"lora.target_modules: {kind} has no linear layers {', '.join(missing)}; choose among "

@@ -135,7 +135,7 @@ def test_adapters_reach_every_linear_layer_unless_they_are_named(family: str, ca
 
 def test_layers_that_a_family_does_not_have_are_named() -> None:
     with pytest.raises(ValueError, match=r"Phi3ForCausalLM has no linear layers q_proj; choose among .*qkv_proj"):
-        add_adapters(build_audio_llm("phi3"), LoRASettings(r=2, target_modules=("q_proj", "o_proj")))
+        add_adapters(build_audio_llm("phi3"), LoRASettings(r=2, target_modules=("q_proj", "self_attn.o_proj")))
 
 
 def test_a_loss_of_the_router_is_not_left_out_in_silence() -> None:
