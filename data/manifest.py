@@ -129,19 +129,33 @@ class JsonLines(Manifest):
         with open(self._path, "rb") as file:
             file.seek(self._offsets[index])
             line = file.readline()
-        try:
-            text = line.decode("utf-8-sig").strip()  # -sig: editors of Windows put a byte order mark before UTF-8
-            if self._plain_paths and not text.startswith(("{", "[", '"')):
-                return text
-            return _of_bounded_depth(json.loads(text), text)
-        except UnicodeDecodeError as error:
-            raise RecordError(self.where(index), f"is not UTF-8 text (byte {error.start}: {error.reason})") from error
-        except json.JSONDecodeError as error:
-            raise RecordError(self.where(index), f"is not JSON: {error.msg} at column {error.colno}") from error
-        except RecursionError as error:
-            raise RecordError(self.where(index), "is not a record: brackets are nested too deeply") from error
-        except ValueError as error:  # a number of more digits than Python reads
-            raise RecordError(self.where(index), f"is not a record: {error}") from error
+        return parse_json_line(line, self.where(index), self._plain_paths)
+
+
+def parse_json_line(line: bytes, where: str, plain_paths: bool = False) -> Any:
+    """What a line of a JSON Lines file holds.
+
+    Args:
+        line: UTF-8.
+        where: file and line, for messages.
+        plain_paths: as for :class:`JsonLines`.
+
+    Raises:
+        RecordError: it is not JSON, nested too deeply, or not UTF-8.
+    """
+    try:
+        text = line.decode("utf-8-sig").strip()  # -sig: editors of Windows put a byte order mark before UTF-8
+        if plain_paths and not text.startswith(("{", "[", '"')):
+            return text
+        return _of_bounded_depth(json.loads(text), text)
+    except UnicodeDecodeError as error:
+        raise RecordError(where, f"is not UTF-8 text (byte {error.start}: {error.reason})") from error
+    except json.JSONDecodeError as error:
+        raise RecordError(where, f"is not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise RecordError(where, "is not a record: brackets are nested too deeply") from error
+    except ValueError as error:  # a number of more digits than Python reads
+        raise RecordError(where, f"is not a record: {error}") from error
 
 
 def _of_bounded_depth(value: Any, text: str) -> Any:

@@ -20,13 +20,14 @@ from audiollm.program import errors_as_one_line, log_to_stderr, with_named_optio
 
 from .bench import run_bench
 from .checkpoints import convert, doctor, export_tokenizer, extend_llm
-from .corpora import inspect_data, speech_data, tokenize
+from .corpora import convert_data, inspect_data, speech_data, tokenize
 from .labelling import audit_labels, audit_verdicts, label, score_sap
 from .listening import describe, transcribe
 from .reporting import compare_results, report
 from .sound import reconstruct, speak
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "convert-data": convert_data,
     "tokenize": tokenize,
     "extend": extend_llm,
     "inspect-data": inspect_data,
