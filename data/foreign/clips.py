@@ -72,6 +72,17 @@ def clip_of(
     return ForeignClip(audio=audio, more=more, unread=unread, **{**read, **facts})
 
 
+def recording_of(record: Mapping[str, Any], key: str) -> Any:
+    """The recording that a record without keys of no value names.
+
+    Raises:
+        ShapeError: it names none.
+    """
+    if key not in record:
+        raise ShapeError(key, "missing")
+    return record[key]
+
+
 def _number(value: Any) -> Any:
     """A number that a table holds as text; anything else as it is, for the parser of records to judge."""
     try:
@@ -97,9 +108,8 @@ def read_nemo(record: Mapping[str, Any], text_key: str | None) -> list[Reading]:
     record = filled(record)
     if "shard_id" in record:
         raise ShapeError("shard_id", "is of a tarred data set; give the manifest of the files it was made of")
-    clip = clip_of(
-        record, record["audio_filepath"], text_keys=("text",), text_key=text_key, done={"audio_filepath", *_NEMO_DONE}
-    )
+    audio = recording_of(record, "audio_filepath")
+    clip = clip_of(record, audio, text_keys=("text",), text_key=text_key, done={"audio_filepath", *_NEMO_DONE})
     source, target = record.get("source_lang"), record.get("target_lang")
     is_translation = target is not None and source is not None and target != source and text_key is None
     if is_translation and clip.question is None:
@@ -130,7 +140,7 @@ def read_wenet_raw(record: Mapping[str, Any], text_key: str | None) -> list[Read
     if start is not None or end is not None:
         facts |= segment(start or 0.0, end, "end")
     done = {"key", "wav", "start", "end"}
-    return [clip_of(record, record["wav"], text_keys=("txt",), text_key=text_key, done=done, **facts)]
+    return [clip_of(record, recording_of(record, "wav"), text_keys=("txt",), text_key=text_key, done=done, **facts)]
 
 
 def segment(start: Any, end: Any, at: str) -> dict[str, float]:
@@ -165,11 +175,10 @@ def common_voice_entries(path: str, base_dir: str | None) -> Iterator[Entry]:
 def read_common_voice(record: Mapping[str, Any], text_key: str | None) -> list[Reading]:
     """A row of a table of Common Voice; votes and numbers of the collection are left out."""
     record = filled(record)
-    if "path" not in record:
-        raise ShapeError("path", "missing")
-    identifier = os.path.splitext(os.path.basename(str(record["path"])))[0]
+    path = recording_of(record, "path")
+    identifier = os.path.splitext(os.path.basename(str(path)))[0]
     done = {"path", *_VOTES}
-    return [clip_of(record, record["path"], text_keys=("sentence",), text_key=text_key, done=done, id=identifier)]
+    return [clip_of(record, path, text_keys=("sentence",), text_key=text_key, done=done, id=identifier)]
 
 
 def is_file_name_row(record: Mapping[str, Any]) -> bool:
@@ -193,6 +202,5 @@ def is_clip(record: Mapping[str, Any]) -> bool:
 def read_clip(record: Mapping[str, Any], text_key: str | None) -> list[Reading]:
     """A row with an ``audio`` column, of a data set or of our own clip records."""
     record = filled(record)
-    if "audio" not in record:
-        raise ShapeError("audio", "missing")
-    return [clip_of(record, record["audio"], text_keys=SENTENCE_KEYS, text_key=text_key, done={"audio"})]
+    audio = recording_of(record, "audio")
+    return [clip_of(record, audio, text_keys=SENTENCE_KEYS, text_key=text_key, done={"audio"})]

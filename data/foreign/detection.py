@@ -43,7 +43,7 @@ def find_format(path: str, name: str | None = None) -> Format:
         raise RecordError(path, "no such file or folder")
     whole = [one.name for one in FORMATS.values() if one.opens(path)]
     if len(whole) > 1:
-        raise RecordError(path, f"may be {_choices(whole)}")
+        raise RecordError(path, f"may be of several formats; {_choices(whole)}")
     return FORMATS[whole[0]] if whole else FORMATS[_format_of_records(path)]
 
 
@@ -57,7 +57,7 @@ def _format_of_records(path: str) -> str:
             continue
         found = formats_of(entry.value)
         if len(found) > 1:
-            raise RecordError(entry.where, f"may be {_choices(found)}")
+            raise RecordError(entry.where, f"may be of several formats; {_choices(found)}")
         if found:
             places.setdefault(found[0], entry.where)
         else:

@@ -21,15 +21,17 @@ _SUPERVISION_KEYS = {"id", "recording_id", "start", "duration", "channel", "text
 
 def is_lhotse(record: Mapping[str, Any]) -> bool:
     """Whether a record is a cut, a supervision or a recording of lhotse."""
-    is_cut = "supervisions" in record and ("recording" in record or str(record.get("type", "")).endswith("Cut"))
-    is_cut = is_cut or record.get("type") in ("MixedCut", "PaddingCut")
+    is_cut = str(record.get("type", "")).endswith("Cut") or {"supervisions", "recording"} <= set(record)
     is_supervision = {"recording_id", "start", "duration"} <= set(record)
     return is_cut or is_supervision or {"sources", "sampling_rate", "num_samples"} <= set(record)
 
 
 def is_lhotse_folder(path: str) -> bool:
     """Whether a folder holds cuts or supervisions by lhotse's names, such as ``corpus_supervisions_train.jsonl.gz``."""
-    return os.path.isdir(path) and bool(_named(path, CUTS) or _named(path, SUPERVISIONS))
+    if not os.path.isdir(path):
+        return False
+    found = _named(path, CUTS) or _named(path, SUPERVISIONS)
+    return bool(found) and is_lhotse(_first_record(found[0]) or {})
 
 
 def lhotse_entries(path: str, base_dir: str | None) -> Iterator[Entry]:
@@ -44,8 +46,8 @@ def lhotse_entries(path: str, base_dir: str | None) -> Iterator[Entry]:
     """
     if os.path.isdir(path):
         path = _only_manifest(path)
-    first = next((entry.value for entry in entries_of(path, base_dir) if entry.error is None), None)
-    if not isinstance(first, Mapping) or "supervisions" in first or str(first.get("type", "")).endswith("Cut"):
+    first = _first_record(path)
+    if first is None or "supervisions" in first or str(first.get("type", "")).endswith("Cut"):
         return entries_of(path, base_dir)
     if "sources" in first:
         sibling = _sibling(path, RECORDINGS, SUPERVISIONS)
@@ -181,6 +183,12 @@ def _cut(recording: Mapping[str, Any], channel: Any) -> dict[str, Any]:
         (channel,) = channel
     facts = {"id": recording.get("id"), "start": 0.0, "duration": recording.get("duration"), "channel": channel}
     return {**facts, "recording": recording, "type": "MonoCut"}
+
+
+def _first_record(path: str) -> Mapping[str, Any] | None:
+    """The first record of a file that can be read, if it is an object."""
+    first = next((entry.value for entry in entries_of(path, None) if entry.error is None), None)
+    return first if isinstance(first, Mapping) else None
 
 
 def _named(folder: str, kind: str) -> list[str]:
