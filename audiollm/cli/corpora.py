@@ -39,7 +39,7 @@ def convert_data(
         overwrite: replace an output that exists.
         json: print the report as JSON.
     """
-    from audiollm.data.conversion import convert_data as convert
+    from audiollm.data.conversion.writing import convert_data as convert
     from audiollm.data.foreign.detection import find_format
     from audiollm.prompts import clip_instruction
 

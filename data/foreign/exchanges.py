@@ -87,7 +87,10 @@ def _prompt_completion(record: dict[str, Any]) -> _Messages:
 
 def _history(record: Mapping[str, Any]) -> _Messages:
     messages: _Messages = []
-    for index, pair in enumerate(record.get("history") or ()):
+    history = record.get("history", [])
+    if not isinstance(history, (list, tuple)):
+        raise ShapeError("history", f"must be a list of pairs, not a {type(history).__name__}")
+    for index, pair in enumerate(history):
         at = f"history[{index}]"
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
             raise ShapeError(at, "must be a pair of query and response")

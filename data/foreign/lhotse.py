@@ -132,14 +132,19 @@ def _file(recording: Mapping[str, Any], channel: Any) -> str:
     sources = recording.get("sources")
     if not isinstance(sources, list) or not all(isinstance(one, Mapping) for one in sources):
         raise ShapeError("recording.sources", "must be a list of objects")
-    source = next((one for one in sources if channel in (one.get("channels") or ())), None)
+    source = next((one for one in sources if channel in _channels(one)), None)
     if source is None:
         raise ShapeError("channel", f"{channel} is in none of the recording's sources")
-    if source["channels"].index(channel) != 0:
+    if _channels(source)[0] != channel:
         raise ShapeError("channel", f"is channel {channel} of a file of several; save it as a file of its own")
     if source.get("type") != "file" or not isinstance(source.get("source"), str):
         raise ShapeError("recording.sources", f"is a {source.get('type')}, not a file; save the audio with lhotse")
     return str(source["source"])
+
+
+def _channels(source: Mapping[str, Any]) -> list[Any]:
+    channels = source.get("channels")
+    return channels if isinstance(channels, list) else []
 
 
 # --- supervisions and recordings --------------------------------------------------------------------------------------

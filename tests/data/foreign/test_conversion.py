@@ -1,4 +1,4 @@
-"""Converting records of other projects: which format they are, what is written, and that nothing is lost or half done."""
+"""Converting records of other projects: which format they are, what is written, that nothing is lost or half done."""
 
 import base64
 import copy
@@ -155,6 +155,23 @@ def test_paths_start_from_the_file_or_from_the_folder_that_is_given(folder):
     assert read_lines(folder / "lists" / "out.jsonl")[0]["audio"] == str(folder / "a.wav")  # not below the output
 
 
+def test_sound_of_a_rejected_record_is_not_kept(folder):
+    encoded = base64.b64encode((folder / "a.wav").read_bytes()).decode()
+    parts = [{"type": "input_audio", "input_audio": {"data": encoded}}, {"type": "audio_url", "audio_url": "no.wav"}]
+    bad = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "Yes."}]}
+    report = convert_data(write(folder / "theirs.jsonl", bad, RECORDS["messages"]), folder / "out.jsonl", skip_bad=True)
+    assert (report.conversations, report.audio_files, report.audio_folder) == (1, 0, None)
+    assert not (folder / "out_audio").exists()
+
+
+def test_what_json_cannot_hold_is_rejected_and_not_counted(folder):
+    lines = ['{"audio_filepath": "a.wav", "level": NaN}', json.dumps(RECORDS["nemo"])]
+    report = convert_data(write(folder / "theirs.jsonl", *lines), folder / "out.jsonl", skip_bad=True)
+    assert (report.clips, report.rejected) == (1, 1)
+    (rejected,) = read_lines(folder / "out.jsonl.rejected.jsonl")
+    assert rejected["reason"].startswith("cannot be written: ")
+
+
 def test_ids_differ(folder):
     record = RECORDS["nemo"] | {"id": "x"}
     report = convert_data(write(folder / "m.jsonl", record, record), folder / "out.jsonl", skip_bad=True)
@@ -250,7 +267,7 @@ def mutated(record: dict, draw: random.Random) -> dict:
 @pytest.mark.parametrize("name", RECORDS)
 def test_every_record_comes_out_or_is_rejected_with_its_line(folder, name):
     draw = random.Random(3)
-    records = [RECORDS[name], *(mutated(RECORDS[name], draw) for _ in range(120))]
+    records = [RECORDS[name], *(mutated(RECORDS[name], draw) for _ in range(300))]
     source = write(folder / "theirs.jsonl", *records, "[" * 5000, "{")
     options = {} if FORMATS[name].is_chat else {"instruction": "Well?"}
     report = convert_data(source, folder / "ours.jsonl", format=name, skip_bad=True, **options)
