@@ -8,7 +8,7 @@ from typing import Any
 
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.conversation.audio_parts import clip_part
-from audiollm.data.conversation.parsing import parse_conversation
+from audiollm.data.conversation.parsing import is_whole, parse_conversation
 from audiollm.data.conversation.types import AudioPart, Message
 from audiollm.data.files.json_lines import json_line
 from audiollm.data.foreign.base import Entry, ForeignChat, ForeignClip, Format, Reading, ShapeError, checked_text
@@ -72,6 +72,8 @@ class Converter:
         question = reading.question if reading.question is not None else self._instruction
         if question is not None:
             return self._conversation(self._asked(reading, question), entry, audio_folder), True
+        for name in ("text", "translation"):
+            _check_words(vars(reading)[name], name)
         record = _clip_record(reading) | {"id": reading.id or os.path.basename(entry.where)}
         part = clip_part({"audio": reading.audio, **_segment(reading)}, entry.where, entry.base_dir)
         path = self._path(part, entry, audio_folder)
@@ -137,6 +139,11 @@ def _line(record: dict[str, Any], where: str, audio_folder: AudioFolder) -> str:
         return json_line(record, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:  # a date, NaN, brackets without end
         raise RecordError(where, f"cannot be written: {error}") from error
+
+
+def _check_words(words: Any, name: str) -> None:
+    if words is not None and not is_whole(checked_text(words, name, may_be_empty=True)):
+        raise ShapeError(name, "holds half a character (one of a surrogate pair), which no tokenizer takes")
 
 
 def _segment(clip: ForeignClip) -> dict[str, Any]:

@@ -95,17 +95,17 @@ class ForeignClip:
 Reading = ForeignChat | ForeignClip
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Format:
     """A way in which a project writes records.
 
     Attributes:
         name: for ``--format``.
         title: for people.
-        is_chat: its records are conversations; else clips, of which an instruction makes conversations.
         matches: whether a record is of this format.
         read: makes something of ours of a record; the name of a key that holds the text, if the user gave one, is the
             second argument. Raises ShapeError.
+        is_chat: its records are conversations; else clips, of which an instruction makes conversations.
         opens: whether a file or folder is of this format as a whole; such are not looked into record by record.
         entries: the records of a file or folder; the second argument is the folder that relative paths start from, if
             the user gave one. Raises RecordError where there is nothing to go on with.
@@ -114,9 +114,9 @@ class Format:
 
     name: str
     title: str
-    is_chat: bool
     matches: Callable[[Mapping[str, Any]], bool]
     read: Callable[[Mapping[str, Any], str | None], list[Reading]]
+    is_chat: bool
     opens: Callable[[str], bool]
     entries: Callable[[str, str | None], Iterator[Entry]]
     is_of_files: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .audiofolder import audiofolder_entries, is_audiofolder
 from .base import Format, never
 from .clips import (
@@ -33,117 +35,28 @@ from .sharegpt import is_sharegpt, read_sharegpt
 CLIPS = "clips"
 """The format of least demands: where another one fits too, it is that one."""
 
-FORMATS: dict[str, Format] = {
-    one.name: one
-    for one in (
-        Format(
-            name="messages",
-            title="chat messages",
-            is_chat=True,
-            matches=is_messages,
-            read=read_messages,
-            opens=never,
-            entries=entries_of,
-        ),
-        Format(
-            name="sharegpt",
-            title="ShareGPT",
-            is_chat=True,
-            matches=is_sharegpt,
-            read=read_sharegpt,
-            opens=never,
-            entries=entries_of,
-        ),
-        Format(
-            name="query-response",
-            title="query and response",
-            is_chat=True,
-            matches=is_query_response,
-            read=read_query_response,
-            opens=never,
-            entries=entries_of,
-        ),
-        Format(
-            name="prompt-completion",
-            title="prompt and completion",
-            is_chat=True,
-            matches=is_prompt_completion,
-            read=read_prompt_completion,
-            opens=never,
-            entries=entries_of,
-        ),
-        Format(
-            name="alpaca",
-            title="Alpaca",
-            is_chat=True,
-            matches=is_alpaca,
-            read=read_alpaca,
-            opens=never,
-            entries=entries_of,
-        ),
-        Format(
-            name="nemo",
-            title="a NeMo manifest",
-            is_chat=False,
-            matches=is_nemo,
-            read=read_nemo,
-            opens=never,
-            entries=entries_of,
-        ),
-        Format(
-            name="lhotse",
-            title="a lhotse manifest",
-            is_chat=False,
-            matches=is_lhotse,
-            read=read_lhotse,
-            opens=is_lhotse_folder,
-            entries=lhotse_entries,
-        ),
-        Format(
-            name="kaldi",
-            title="a Kaldi data folder",
-            is_chat=False,
-            matches=is_kaldi,
-            read=read_kaldi,
-            opens=is_kaldi_folder,
-            entries=kaldi_entries,
-            is_of_files=True,
-        ),
-        Format(
-            name="wenet",
-            title="WeNet data",
-            is_chat=False,
-            matches=is_wenet,
-            read=read_wenet,
-            opens=is_wenet_shards,
-            entries=wenet_entries,
-        ),
-        Format(
-            name="audiofolder",
-            title="an audiofolder",
-            is_chat=False,
-            matches=is_file_name_row,
-            read=read_file_name_row,
-            opens=is_audiofolder,
-            entries=audiofolder_entries,
-        ),
-        Format(
-            name="common-voice",
-            title="a Common Voice table",
-            is_chat=False,
-            matches=is_common_voice,
-            read=read_common_voice,
-            opens=never,
-            entries=common_voice_entries,
-        ),
-        Format(
-            name=CLIPS,
-            title="clips",
-            is_chat=False,
-            matches=is_clip,
-            read=read_clip,
-            opens=never,
-            entries=entries_of,
-        ),
-    )
-}
+_OF_RECORDS: dict[str, Any] = {"opens": never, "entries": entries_of}
+_CHAT: dict[str, Any] = {"is_chat": True, **_OF_RECORDS}
+_CLIP: dict[str, Any] = {"is_chat": False, **_OF_RECORDS}
+_LHOTSE = {"opens": is_lhotse_folder, "entries": lhotse_entries}
+_KALDI = {"opens": is_kaldi_folder, "entries": kaldi_entries, "is_of_files": True}
+_WENET = {"opens": is_wenet_shards, "entries": wenet_entries}
+_AUDIOFOLDER = {"opens": is_audiofolder, "entries": audiofolder_entries}
+_COMMON_VOICE = {"entries": common_voice_entries}
+
+_ALL = (
+    Format("messages", "chat messages", is_messages, read_messages, **_CHAT),
+    Format("sharegpt", "ShareGPT", is_sharegpt, read_sharegpt, **_CHAT),
+    Format("query-response", "query and response", is_query_response, read_query_response, **_CHAT),
+    Format("prompt-completion", "prompt and completion", is_prompt_completion, read_prompt_completion, **_CHAT),
+    Format("alpaca", "Alpaca", is_alpaca, read_alpaca, **_CHAT),
+    Format("nemo", "a NeMo manifest", is_nemo, read_nemo, **_CLIP),
+    Format("lhotse", "a lhotse manifest", is_lhotse, read_lhotse, **_CLIP | _LHOTSE),
+    Format("kaldi", "a Kaldi data folder", is_kaldi, read_kaldi, **_CLIP | _KALDI),
+    Format("wenet", "WeNet data", is_wenet, read_wenet, **_CLIP | _WENET),
+    Format("audiofolder", "an audiofolder", is_file_name_row, read_file_name_row, **_CLIP | _AUDIOFOLDER),
+    Format("common-voice", "a Common Voice table", is_common_voice, read_common_voice, **_CLIP | _COMMON_VOICE),
+    Format(CLIPS, "clips", is_clip, read_clip, **_CLIP),
+)
+FORMATS: dict[str, Format] = {one.name: one for one in _ALL}
+"""Each by its name, in the order in which messages list them."""

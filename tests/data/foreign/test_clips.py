@@ -151,6 +151,8 @@ def test_text_key_names_what_the_text_is(corpus):
         ({"audio_filepath": "a.wav", "question": 3, "answer": "x"}, "question: must be a text, not a int"),
         ({"audio_filepath": 3}, "must hold samples|must be the path"),
         ({"audio_filepath": ["a.wav"]}, "sampling_rate: missing"),
+        ({"audio_filepath": "a.wav", "text": 3}, "text: must be a text, not a int"),
+        ({"audio_filepath": "a.wav", "text": "\ud83d"}, "text: holds half a character"),
         ({"audio": "a.wav"}, "is not of a NeMo manifest"),
     ],
 )
