@@ -24,6 +24,7 @@ from .files.hashing import file_sha256
 PARQUET_MAGIC = b"PAR1"
 GZIP_MAGIC = b"\x1f\x8b"
 MANIFEST_SUFFIXES = (".jsonl", ".ndjson", ".parquet")
+NOT_JSON = "is not JSON"
 MAX_DEPTH = 100  # levels of brackets in a record
 FINGERPRINT_ROWS = 1000  # rows hashed at a time
 
@@ -151,7 +152,7 @@ def parse_json_line(line: bytes, where: str, plain_paths: bool = False) -> Any:
     except UnicodeDecodeError as error:
         raise RecordError(where, f"is not UTF-8 text (byte {error.start}: {error.reason})") from error
     except json.JSONDecodeError as error:
-        raise RecordError(where, f"is not JSON: {error.msg} at column {error.colno}") from error
+        raise RecordError(where, f"{NOT_JSON}: {error.msg} at column {error.colno}") from error
     except RecursionError as error:
         raise RecordError(where, "is not a record: brackets are nested too deeply") from error
     except ValueError as error:  # a number of more digits than Python reads
@@ -371,7 +372,7 @@ def _open_json_array(path: str, folder: str) -> Manifest:
     try:
         records = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise RecordError(f"{path}:{error.lineno}", f"is not JSON: {error.msg} at column {error.colno}") from error
+        raise RecordError(f"{path}:{error.lineno}", f"{NOT_JSON}: {error.msg} at column {error.colno}") from error
     except UnicodeDecodeError as error:
         raise RecordError(path, f"is not UTF-8 text (byte {error.start}: {error.reason})") from error
     except RecursionError as error:

@@ -29,7 +29,8 @@ def convert_data(
     Args:
         source: a file or folder of theirs; the content tells what it is.
         output: our records (.jsonl); conversations, or clips if nothing is asked about recordings.
-        format: what the source is, where that is not clear; see docs/data.md for the names.
+        format: what the source is, if that is not clear: messages, sharegpt, query-response, prompt-completion, alpaca,
+            nemo, lhotse, kaldi, wenet, audiofolder, common-voice or clips.
         task: written into every conversation, such as transcribe; asks its usual question about every clip.
         instruction: what is asked about every clip, instead of the usual question.
         text_key: the key that holds the text of a clip.

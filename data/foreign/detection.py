@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from audiollm.data.manifest import RecordError
+from audiollm.data.manifest import NOT_JSON, RecordError
 
 from .base import Format
 from .files import entries_of
@@ -53,7 +53,7 @@ def _format_of_records(path: str) -> str:
     unknown: tuple[str, str] | None = None
     for entry in itertools.islice(entries_of(path, None), RECORDS_LOOKED_AT):
         if entry.error is not None:
-            unknown = unknown or (entry.where, entry.error.reason)
+            unknown = unknown or (entry.where, _unreadable(entry.error.reason))
             continue
         found = formats_of(entry.value)
         if len(found) > 1:
@@ -69,6 +69,10 @@ def _format_of_records(path: str) -> str:
         where, reason = unknown or (path, "holds no records")
         raise RecordError(where, f"{reason}; formats are {', '.join(FORMATS)} (--format)")
     return next(iter(places))
+
+
+def _unreadable(reason: str) -> str:
+    return f"{reason}, nor is it a table of tabs or commas with a header" if reason.startswith(NOT_JSON) else reason
 
 
 def _choices(names: Any) -> str:

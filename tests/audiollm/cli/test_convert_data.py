@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiollm.cli.app import main
+from audiollm.cli.app import COMMANDS, main
+from audiollm.data.foreign.formats import FORMATS
 from audiollm.prompts import instruction
 
 
@@ -25,6 +26,13 @@ def manifest(tmp_path: Path) -> Path:
     path = tmp_path / "manifest.json"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
+
+
+def test_every_format_is_named_in_the_help_and_on_the_page() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+    for name in FORMATS:
+        assert name in (COMMANDS["convert-data"].__doc__ or "")
+        assert f"`{name}`" in page
 
 
 def failed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
