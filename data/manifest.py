@@ -146,9 +146,13 @@ def parse_json_line(line: bytes, where: str, plain_paths: bool = False) -> Any:
     """
     try:
         text = line.decode("utf-8-sig").strip()  # -sig: editors of Windows put a byte order mark before UTF-8
+        if "\0" in text:
+            raise RecordError(where, "holds NUL bytes, as half-written files do; remove the line")
         if plain_paths and not text.startswith(("{", "[", '"')):
             return text
         return _of_bounded_depth(json.loads(text), text)
+    except RecordError:
+        raise
     except UnicodeDecodeError as error:
         raise RecordError(where, f"is not UTF-8 text (byte {error.start}: {error.reason})") from error
     except json.JSONDecodeError as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from audiollm.data.audio.sources import AUDIO_SUFFIXES
+from audiollm.data.files.text import is_whole
 from audiollm.data.foreign.base import ShapeError
 from audiollm.data.foreign.detection import formats_of
 from audiollm.data.foreign.formats import FORMATS
@@ -299,11 +300,6 @@ def _is_recording(key: str, value: Any) -> bool:
     return isinstance(value, bytes) or (isinstance(value, Mapping) and not {"bytes", "array"}.isdisjoint(value))
 
 
-def is_whole(text: str) -> bool:
-    """Whether a text is of whole characters: JSON may hold half a surrogate pair, UTF-8 cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def _texts(value: Any, at: str) -> Iterator[tuple[str, str]]:
     """All texts of a record with their fields, but for paths: names of files may be of bytes that are no UTF-8."""
     if isinstance(value, str):
@@ -318,6 +314,10 @@ def _texts(value: Any, at: str) -> Iterator[tuple[str, str]]:
 
 
 def _hint(wanted: str, present: Mapping[str, Any]) -> str:
+    if wanted == "messages" and "codes" in present:
+        return (
+            "; a clip with codes is no conversation: `audiollm speech-data` makes training records of clips with texts"
+        )
     if wanted == "messages" and (found := formats_of(present)):
         return f"; this looks like {FORMATS[found[0]].title}, of which `audiollm convert-data` makes records"
     close = difflib.get_close_matches(wanted, [str(key) for key in present], n=1)

@@ -8,9 +8,10 @@ from typing import Any
 
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.conversation.audio_parts import clip_part
-from audiollm.data.conversation.parsing import is_whole, parse_conversation
+from audiollm.data.conversation.parsing import parse_conversation
 from audiollm.data.conversation.types import AudioPart, Message
 from audiollm.data.files.json_lines import json_line
+from audiollm.data.files.text import is_whole
 from audiollm.data.foreign.base import Entry, ForeignChat, ForeignClip, Format, Reading, ShapeError, checked_text
 from audiollm.data.foreign.files import as_object
 from audiollm.data.manifest import RecordError

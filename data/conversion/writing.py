@@ -10,6 +10,7 @@ from typing import Any
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.files.json_lines import write_json_lines
+from audiollm.data.files.replacing import refuse_existing
 from audiollm.data.foreign.base import Entry, Format
 from audiollm.data.foreign.detection import find_format
 from audiollm.data.manifest import RecordError
@@ -66,8 +67,7 @@ def convert_data(
 
 
 def _check_output(source: str, target: Path, overwrite: bool) -> None:
-    if target.exists() and not overwrite:
-        raise ValueError(f"{target} exists already; delete it, choose another output, or set --overwrite")
+    refuse_existing(target, overwrite)
     if target.suffix != ".jsonl":
         raise ValueError(f"{target}: records are written as JSON lines; name the output with .jsonl")
     if target.exists() and os.path.exists(source) and target.samefile(source):
