@@ -137,12 +137,16 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
         if parts.eval_records is not None and is_due(config.eval_every, step, run.total_steps):
             updates.settle()  # a fast text tokenizer must not be used from two threads at once
             evaluation = _evaluate(parts, step, folder.path / "samples")
-            run.write(evaluation)
+            run.write_evaluation(evaluation)
         run.save_if_due(step)
         started = time.perf_counter()
+    model_step = run.load_best()
     with whole_weights(accelerator):
         model_folder = save_trained_model(accelerator, parts.model, start, config)
-    return RunSummary(run.total_steps, loss, evaluation, model_folder, folder.path / METRICS_NAME)
+    summary = RunSummary(
+        run.total_steps, loss, evaluation, model_folder, folder.path / METRICS_NAME, model_step, run.best
+    )
+    return run.finish(summary, f"audiollm transcribe RECORDING --model {model_folder}")
 
 
 def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) -> tuple[_Parts, dict[str, Any]]:

@@ -78,12 +78,24 @@ def _train(accelerator: Accelerator, config: DecoderTrainingConfig, stop: StopRe
         run.write_update(line)
         if decoder_run.eval_items is not None and is_due(config.eval_every, step, run.total_steps):
             evaluation = {"event": "eval", "step": step, **trainer.evaluate(step, folder / "evaluation")}
-            run.write(evaluation)
+            run.write_evaluation(evaluation)
         if is_due(config.save_every, step, run.total_steps):
             trainer.save(folder / MODEL_FOLDER)
         run.save_if_due(step)
         started = time.perf_counter()
-    return RunSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME)
+    model_step = run.load_best()
+    if model_step != run.total_steps:
+        trainer.save(folder / MODEL_FOLDER)
+    summary = RunSummary(
+        run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME, model_step, run.best
+    )
+    return run.finish(summary, _next_command(config, folder))
+
+
+def _next_command(config: DecoderTrainingConfig, folder: Path) -> str:
+    """What makes a decoder of the trained model and one of the other kind."""
+    flow, vocoder = (folder, "VOCODER_RUN") if config.model == "flow" else ("FLOW_RUN", folder)
+    return f"python training/join_decoder.py --flow {flow} --vocoder {vocoder} --output_dir DECODER"
 
 
 def _prepare(accelerator: Accelerator, config: DecoderTrainingConfig) -> tuple[DecoderTrainer, DecoderRun]:

@@ -20,7 +20,7 @@ from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
 from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
 from audiollm.training.sft import train as train_llm
 from audiollm.training.train_decoder import train as train_decoder
-from audiollm.training.train_tokenizer import flat_numbers
+from audiollm.training.results.figures import flat_numbers
 from audiollm.training.train_tokenizer import train as train_tokenizer
 
 from .finished_runs import (
