@@ -19,6 +19,7 @@ from accelerate.utils import gather_object
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.program import run_program
+from audiollm.tokenizer.checkpoints.card import Base, Kind
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training.audio_tokenizer.config import TokenizerTrainingConfig, passes_per_update
 from audiollm.training.audio_tokenizer.evaluation import evaluate_tokenizer
@@ -149,6 +150,7 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig, stop: Stop
         started = time.perf_counter()
     model_step = run.load_best()
     _save_model(accelerator, run, model)
+    _write_card(run, config, {} if eval_records is None else _data_metadata(eval_records, model), model_step)
     summary = RunSummary(
         run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME, model_step, run.best
     )
@@ -228,6 +230,13 @@ def _save_model(accelerator: Accelerator, run: TrainingRun, model: SupervisedTok
         with atomic_folder(run.folder.path / MODEL_FOLDER) as folder:
             model.save_pretrained(folder)
     accelerator.wait_for_everyone()
+
+
+def _write_card(run: TrainingRun, config: TokenizerTrainingConfig, held_out: dict[str, Any], step: int) -> None:
+    model = run.folder.path / MODEL_FOLDER
+    bases = [Base("Whisper model or training checkpoint", config.start_from)]
+    kind: Kind = "audio_tokenizer" if config.quantized else "feature_tokenizer"
+    run.write_card(model, kind, bases, step=step, evaluation_data=held_out)
 
 
 def _next_command(config: TokenizerTrainingConfig, folder: Path) -> str:

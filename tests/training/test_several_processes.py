@@ -18,9 +18,9 @@ import torch
 from audiollm.modeling import AudioLLM
 from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
 from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
+from audiollm.training.results.figures import flat_numbers
 from audiollm.training.sft import train as train_llm
 from audiollm.training.train_decoder import train as train_decoder
-from audiollm.training.results.figures import flat_numbers
 from audiollm.training.train_tokenizer import train as train_tokenizer
 
 from .finished_runs import (

@@ -10,7 +10,7 @@ import gc
 import json
 import os
 import platform
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from audiollm.data.files.json_document import write_json
 from audiollm.data.files.lock import FileInUseError, locked_file
+from audiollm.tokenizer.checkpoints.card import Base, Kind, write_card
 from audiollm.training.results.best import BestEvaluation, best_evaluation, check_metric
+from audiollm.training.results.card import told_weights, training_of
 from audiollm.training.results.curves import CURVES_PICTURE, write_curves
 from audiollm.training.results.figures import told_scores
 
@@ -275,7 +277,9 @@ class TrainingRun:
             return self.total_steps
         kept = broadcast_object_list([self._best_of(self.folder.checkpoints.steps())])[0]
         if kept != self.best:
-            logger.warning("no checkpoint holds the best evaluation (%s): the best of those kept is %s", self.best, kept)
+            logger.warning(
+                "no checkpoint holds the best evaluation (%s): the best of those kept is %s", self.best, kept
+            )
         if kept is None or kept.step == self.total_steps:
             return self.total_steps
         checkpoint = self.folder.checkpoints.of_step(kept.step)
@@ -283,12 +287,31 @@ class TrainingRun:
         load(self.accelerator, self.model, self.optimizer, checkpoint, self.extras, trusted=trusted)
         return kept.step
 
+    def write_card(
+        self, model: Path, kind: Kind, bases: Sequence[Base], *, step: int, evaluation_data: Mapping[str, Any]
+    ) -> None:
+        """Writes the card of a saved model; the main process does it.
+
+        Args:
+            model: the model's folder.
+            kind: what it is.
+            bases: what the run started from.
+            step: the update whose weights it has.
+            evaluation_data: sizes and fingerprint of the held-out records; empty without any.
+        """
+        if self.metrics is None:
+            return
+        training = training_of(
+            self.documents, self.metrics.lines(), step=step, best=self.best, evaluation_data=evaluation_data
+        )
+        write_card(model, kind, title=self.folder.path.resolve().name, bases=bases, training=training)
+
     def finish(self, summary: RunSummary, next_command: str) -> RunSummary:
         """Draws the curves and says what the run leaves and what uses it next; all processes call it."""
         if self.metrics is not None:
             write_curves(self.folder.path, self.metrics.lines(), self.best)
-        weights = "the last" if summary.model_step == self.total_steps else "those of the best evaluation"
-        logger.info("trained model: %s (weights after update %d, %s)", summary.model_folder, summary.model_step, weights)
+        weights = told_weights(summary.model_step, self.total_steps, self.best)
+        logger.info("trained model: %s (its weights are %s)", summary.model_folder, weights)
         if self.best is not None:
             checkpoint = self.folder.checkpoints.of_step(self.best.step)
             logger.info("best evaluation: %s%s", self.best, f" ({checkpoint})" if checkpoint.exists() else "")

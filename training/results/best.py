@@ -33,12 +33,16 @@ class BestEvaluation:
     metric: str
     value: float
 
+    @property
+    def figure(self) -> str:
+        return f"{self.metric} {shown_value(self.value)}"
+
     def __str__(self) -> str:
-        return f"{self.metric} {shown_value(self.value)} after update {self.step}"
+        return f"{self.figure} after update {self.step}"
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether more of a metric is better; of an inner object's figure (``accuracy_by_task/describe``) its object decides.
+    """Whether more of a metric is better; its object decides about an inner figure (``accuracy_by_task/describe``).
 
     Raises:
         ValueError: naming the metrics that are known.

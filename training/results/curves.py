@@ -1,7 +1,7 @@
 """Curves of a run: what its lines of metrics hold, as a table for spreadsheets and as a picture.
 
-Both are made anew of all lines each time, so they never say anything else than ``metrics.jsonl``: after a run was killed
-and resumed no row is missing or there twice.
+Both are made anew of all lines each time, so they never say anything else than ``metrics.jsonl``: after a run was
+killed and resumed no row is missing or there twice.
 """
 
 from __future__ import annotations

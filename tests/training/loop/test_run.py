@@ -107,6 +107,7 @@ def test_user_errors_end_in_one_message(tmp_path: Path, capsys, error):
 
 # ------------------------------------------------------------ after the updates
 
+
 @pytest.fixture
 def no_pictures(monkeypatch):  # each takes a quarter of a second
     monkeypatch.setattr("audiollm.training.results.curves.draw_curves", lambda *_: Figure())
@@ -174,7 +175,7 @@ def test_without_the_best_the_best_of_the_kept_ones_is_taken_and_said(no_picture
 
 def test_a_metric_that_evaluations_lack_is_refused(tmp_path):
     run = start(evaluated(tmp_path, metric_for_best="mcd"))
-    with pytest.raises(ValueError, match="metric_for_best=mcd.*they have loss, wer$"):
+    with pytest.raises(ValueError, match=r"metric_for_best=mcd.*they have loss, wer$"):
         make_evaluated_updates(run, 1)
     with pytest.raises(ValueError, match="metric_for_best=applause: use one of loss"):
         evaluated(tmp_path, metric_for_best="applause")
@@ -196,7 +197,7 @@ def test_evaluations_and_the_end_are_said_in_readable_lines(no_pictures, tmp_pat
         "evaluation after update 3 of 5: loss 4, wer 0.33333; best so far: loss 2 after update 2",
     ]
     assert messages[5:] == [
-        f"trained model: {tmp_path}/model (weights after update 5, the last)",
+        f"trained model: {tmp_path}/model (its weights are those after update 5 of 5, the last)",
         f"best evaluation: loss 2 after update 2 ({tmp_path}/checkpoints/step_000002)",
         f"curves: {tmp_path}/curves.png, figures: {tmp_path}/metrics.jsonl",
         "next: do this",
@@ -211,6 +212,8 @@ def test_curves_of_a_killed_and_resumed_run_are_those_of_an_uninterrupted_one(tm
     straight, resumed = ((tmp_path / name / "curves.csv").read_text() for name in ("straight", "killed"))
     assert resumed == straight
     rows = list(csv.DictReader(straight.splitlines()))
-    assert [(row["event"], row["step"]) for row in rows] == [(e, str(s)) for s in range(1, 6) for e in ("train", "eval")]
+    assert [(row["event"], row["step"]) for row in rows] == [
+        (e, str(s)) for s in range(1, 6) for e in ("train", "eval")
+    ]
     assert [float(row["loss"]) for row in rows[1::2]] == LOSSES
     assert (tmp_path / "killed" / "curves.png").read_bytes().startswith(b"\x89PNG")
