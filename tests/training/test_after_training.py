@@ -15,6 +15,7 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
+from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training import sft, train_decoder, train_tokenizer
 from audiollm.training.audio_llm.config import LoRASettings
 from audiollm.training.audio_tokenizer.config import TokenizerSettings
@@ -52,7 +53,8 @@ def test_a_tokenizer_ends_with_its_best_weights(make_tokenizer_config, tokenizer
     summary = train_tokenizer.train(make_tokenizer_config(eval_data=str(tokenizer_corpus.dev), **EVALUATED))
     checkpoint = checked_end(summary, tmp_path / "run")
     codebook = torch.load(checkpoint / "codebook.pt", weights_only=True)["weight"]
-    assert torch.equal(weights_of(tmp_path / "run")["codebook.weight"], codebook)
+    saved = SupervisedTokenizer.from_pretrained(tmp_path / "run" / "model")
+    assert torch.equal(saved.tokenizer.codebook.weight, codebook)
 
 
 def test_a_vocoder_ends_with_its_best_weights(make_vocoder_config, decoder_corpus, tmp_path, monkeypatch):
@@ -91,6 +93,7 @@ def test_the_card_of_an_audio_llm_tells_data_base_licence_figures_and_settings(m
     sft.train(make_config(model=str(base), eval_data=str(assets.dev), max_steps=1))
     card = card_of(tmp_path / "run" / "model")
     assert card.data.license == "cc-by-sa-3.0"
+    assert "cc-by-sa-3.0, the licence of what it was made from." in card.text
     assert card.data.library_name == "audiollm"
     assert [result.metric_type for result in card.data.eval_results] == ["loss"]
     assert card.data.eval_results[0].dataset_name == "dev.jsonl"

@@ -97,7 +97,7 @@ class Training:
 
 
 def write_card(
-    folder: Path, kind: Kind, *, title: str, bases: Sequence[Base] = (), training: Training | None = None
+    folder: Path, kind: Kind, *, title: str, bases: Sequence[Base] | None, training: Training | None = None
 ) -> None:
     """Writes a model's card, whole or not at all, in place of one that is there.
 
@@ -105,16 +105,18 @@ def write_card(
         folder: the model's.
         kind: what it is; decides the example.
         title: name of the model.
-        bases: what it was made from. A licence that all of their cards give is the model's, too.
+        bases: what it was made from; None: nothing is known of that. A licence that all of their cards give is the
+            model's, too.
         training: how; None: nothing was trained.
     """
-    licences = {base.licence for base in bases}
+    licences = {base.licence for base in bases or ()}
+    licence = next(iter(licences)) if len(licences) == 1 else None
     data = ModelCardData(
-        license=next(iter(licences)) if len(licences) == 1 else None,
+        license=licence,
         library_name="peft" if kind == "adapter" else "audiollm",
         pipeline_tag=_PIPELINES[kind],
         tags=["audiollm", *_TAGS[kind]],
-        base_model=[base.source for base in bases if is_hub_id(base.source)] or None,
+        base_model=[base.source for base in bases or () if is_hub_id(base.source)] or None,
         datasets=_datasets(training) if training else None,
         model_name=title,
         eval_results=_results(training) if training else None,
@@ -125,6 +127,7 @@ def write_card(
         kind=kind,
         title=title,
         bases=bases,
+        licence=licence,
         training=training,
         settings=yaml.safe_dump(public_settings(training.settings), sort_keys=False, allow_unicode=True)
         if training

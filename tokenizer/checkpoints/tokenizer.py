@@ -29,15 +29,15 @@ RELEASED_ARCHITECTURE = "WhisperVQEncoder"
 RELEASED_FILES = ("preprocessor_config.json", "model.safetensors", "config.json")  # the last tells that it is complete
 MAX_LAYERS = 4096
 # What belongs to a tokenizer, and to the decoder in it, and is copied with them.
-_PAPERS = ("README.md", "LICENSE*", "NOTICE*", "ATTRIBUTION.md")
+PAPERS = ("README.md", "LICENSE*", "NOTICE*", "ATTRIBUTION.md")
 TOKENIZER_FILES = (
     "config.json", "preprocessor_config.json", "model.safetensors", "model-*-of-*.safetensors",
     "model.safetensors.index.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
-    "merges.txt", "normalizer.json", "added_tokens.json", "special_tokens_map.json", "output_ids.json", *_PAPERS,
+    "merges.txt", "normalizer.json", "added_tokens.json", "special_tokens_map.json", "output_ids.json", *PAPERS,
 )  # fmt: skip
 DECODER_FILES = (
     "config.json", "model.safetensors", "config.yaml", "flow.pt", "hift.pt", "flow.safetensors", "hift.safetensors",
-    *_PAPERS,
+    *PAPERS,
 )  # fmt: skip
 WEIGHTS_INDEX = "model.safetensors.index.json"
 TOKENIZER_FOLDER = "tokenizer"  # of a release
