@@ -97,7 +97,13 @@ class Training:
 
 
 def write_card(
-    folder: Path, kind: Kind, *, title: str, bases: Sequence[Base] | None, training: Training | None = None
+    folder: Path,
+    kind: Kind,
+    *,
+    title: str,
+    bases: Sequence[Base] | None,
+    training: Training | None = None,
+    note: str | None = None,
 ) -> None:
     """Writes a model's card, whole or not at all, in place of one that is there.
 
@@ -108,6 +114,7 @@ def write_card(
         bases: what it was made from; None: nothing is known of that. A licence that all of their cards give is the
             model's, too.
         training: how; None: nothing was trained.
+        note: what whoever uses it must know first.
     """
     licences = {base.licence for base in bases or ()}
     licence = next(iter(licences)) if len(licences) == 1 else None
@@ -129,6 +136,7 @@ def write_card(
         bases=bases,
         licence=licence,
         training=training,
+        note=note,
         settings=yaml.safe_dump(public_settings(training.settings), sort_keys=False, allow_unicode=True)
         if training
         else "",

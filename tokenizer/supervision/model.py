@@ -26,6 +26,10 @@ from .text import SapText
 from .text_decoder import SapDecoder, copy_decoder, evenly_spaced, shift_right
 
 
+class NoTextDecoderError(ValueError):
+    """A tokenizer lacks the text decoder that trained it: it is ready for use, and not for training."""
+
+
 @dataclass
 class SupervisedOutput:
     """What one pass yields. Sums, not means: divide by the counts of the whole update."""
@@ -259,14 +263,14 @@ class SupervisedTokenizer(nn.Module):
             hub_options: ``cache_dir``, ``token``, ``local_files_only`` and ``subfolder``, as in transformers.
 
         Raises:
-            ValueError: if it holds no text decoder, as an exported tokenizer does not, or its weights do not fit its
-                configuration.
+            NoTextDecoderError: if it holds no text decoder, as an exported tokenizer does not.
+            ValueError: if its weights do not fit its configuration.
         """
         folder = find_tokenizer(source, revision=revision, **hub_options)
         tokenizer = UniAudioTokenizer.from_pretrained(folder, dtype=dtype, decoder=False)
         tensors = read_decoder_tensors(folder)
         if not tensors:
-            raise ValueError(
+            raise NoTextDecoderError(
                 f"{folder} holds a tokenizer without the text decoder that trained it; continue from the training "
                 "run's model folder, or start from a Whisper checkpoint"
             )

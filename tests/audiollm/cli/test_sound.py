@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import soundfile as sf
 import torch
 from safetensors.torch import load_file
 
+from audiollm import reconstruction
 from audiollm.cli import main
 
 DECODER = Path(__file__).parents[2] / "fixtures" / "parity_decoder"
@@ -65,6 +67,35 @@ def test_reconstruct_reports_scores_and_pictures(
     assert facts["report"] == str(folder / "report.html")
     assert {"original.wav", "reconstructed.wav", "metrics.json"} <= {path.name for path in folder.iterdir()}
     assert list(folder.glob("*.png"))
+
+
+def test_reports_leave_out_what_is_not_installed_and_say_so_before_the_work(
+    speaking: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pystoi", None)
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    said_before: list[str] = []
+    reconstruct = reconstruction.reconstruct
+    monkeypatch.setattr(
+        reconstruction,
+        "reconstruct",
+        lambda *given, **more: said_before.append(caplog.text) or reconstruct(*given, **more),
+    )
+    command = ["reconstruct", str(speaking / "clips" / "a.wav"), str(tmp_path / "out.wav"), "--audio-tokenizer"]
+    command += [str(speaking / "codec-out"), "--steps", "1", "--report", "--asr", "none", "--json"]
+    main(command)
+    told = "without STOI, PESQ: pystoi and pesq are not installed, run `pip install 'audiollm[bench]'`"
+    assert told in said_before[0]
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["mcd"] is not None
+    assert not {"stoi", "pesq"} & facts.keys()
+    with pytest.raises(SystemExit):  # a text that nothing is compared with
+        main([*command, "--overwrite", "--text", "hello"])
+    assert len(said_before) == 1
 
 
 def test_speak_obeys_voice_limits_and_seed(speaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
