@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile as sf
@@ -79,12 +80,13 @@ def test_reports_leave_out_what_is_not_installed_and_say_so_before_the_work(
     monkeypatch.setitem(sys.modules, "pystoi", None)
     monkeypatch.setitem(sys.modules, "pesq", None)
     said_before: list[str] = []
-    reconstruct = reconstruction.reconstruct
-    monkeypatch.setattr(
-        reconstruction,
-        "reconstruct",
-        lambda *given, **more: said_before.append(caplog.text) or reconstruct(*given, **more),
-    )
+    work = reconstruction.reconstruct
+
+    def work_after_all_was_said(*given: Any, **more: Any) -> reconstruction.ReconstructionResult:
+        said_before.append(caplog.text)
+        return work(*given, **more)
+
+    monkeypatch.setattr(reconstruction, "reconstruct", work_after_all_was_said)
     command = ["reconstruct", str(speaking / "clips" / "a.wav"), str(tmp_path / "out.wav"), "--audio-tokenizer"]
     command += [str(speaking / "codec-out"), "--steps", "1", "--report", "--asr", "none", "--json"]
     main(command)
