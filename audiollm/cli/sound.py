@@ -148,7 +148,8 @@ def reconstruct(
 
     if not Path(output).is_file() or not Path(source).is_file() or not Path(output).samefile(source):
         refuse_existing(output, overwrite)  # the original itself is refused below, whatever is set
-    recognizer, metrics = None if asr == NO_RECOGNIZER else asr, ()
+    recognizer = None if asr == NO_RECOGNIZER else asr
+    metrics: tuple[str, ...] = ()
     if report:
         from audiollm.benchmarks.speech.reconstruction_report import (
             available_metrics,

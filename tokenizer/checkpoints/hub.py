@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import HfApi, ModelCard, get_token
 from huggingface_hub.errors import HfHubHTTPError
@@ -15,7 +15,7 @@ from .folders import read_json_object
 
 _ADAPTER_CONFIG = "adapter_config.json"
 # What its client of HTTP raises where nothing answers; which client that is depends on the Hub library's version.
-_CLIENT_ERROR = HfHubHTTPError.__bases__[0]
+_REFUSALS: tuple[type[Exception], ...] = (cast("type[Exception]", HfHubHTTPError.__bases__[0]), OSError)
 
 
 def require_token(repo_id: str, token: str | bool | None) -> None:
@@ -76,7 +76,7 @@ def push_files(
             repo_id=repository.repo_id, folder_path=folder, revision=revision, commit_message=commit_message,
             commit_description=commit_description, create_pr=create_pr,
         )  # fmt: skip
-    except (_CLIENT_ERROR, OSError) as error:
+    except _REFUSALS as error:
         raise ValueError(f"{repo_id} was not uploaded: {' '.join(str(error).split())}") from error
     return str(repository)
 
