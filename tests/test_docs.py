@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import itertools
 import json
 import re
 import runpy
@@ -27,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FOLDERS = "tokenizer|data|audiollm|benchmarks|training|docs|tests"
-OTHERS = {"lmms_eval", "sha256sum"}  # programs that are not ours, and not part of the installation
+# Programs that are not ours, and not part of the installation.
+OTHERS = {"cat", "ffmpeg", "ffplay", "jq", "lmms_eval", "sha256sum"}
 
 
 def code_blocks(page: Path, language: str) -> list[str]:
@@ -193,7 +195,9 @@ def test_every_command_is_understood(line: str, understand: Callable[[Sequence[s
     if "--config" in words and not (ROOT / words[words.index("--config") + 1]).exists():
         position = words.index("--config")  # the reader's own file: what it holds, the page says elsewhere
         words = words[:position] + words[position + 2 :] + required_by(script_of(words)[0])
-    understand(words)
+    for is_pipe, command in itertools.groupby(words, lambda word: word == "|"):
+        if not is_pipe:
+            understand(list(command))
 
 
 def required_by(script: str) -> list[str]:

@@ -38,6 +38,18 @@ def load_audio_llm(path_or_id: str, dtype: str, device: str | None) -> Any:
         return AudioLLM.from_pretrained(path_or_id, dtype=getattr(torch, dtype), device=found)
 
 
+def check_model_folder(path_or_id: str) -> None:
+    """Looks at an Audio-LLM folder without loading it, which takes long.
+
+    Raises:
+        ValueError: it is none.
+    """
+    from audiollm.folders import check_folder
+    from audiollm.mini import model_or_mini
+
+    check_folder(model_or_mini(path_or_id))
+
+
 @contextmanager
 def _absence_told(path_or_id: str) -> Iterator[None]:
     """Says first that there is no such folder where the Hub was asked for a name that isn't one here.

@@ -204,6 +204,7 @@ def test_transcribe_answers_for_every_file(folders: Path, audio_llm: Path, capsy
     main(["transcribe", *clips, "--model", str(audio_llm), "--max-new-tokens", "3", "--json"])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["audio"] for line in lines] == clips
+    assert [len(line["segments"]) for line in lines] == [1, 1]
     assert all(isinstance(line["text"], str) for line in lines)
     assert all(line["finish_reason"] in ("stop", "length") for line in lines)
 
@@ -301,15 +302,15 @@ def test_transcribe_and_a_bad_file(folders: Path, audio_llm: Path, capsys: pytes
     assert "none of the 1 recordings could be transcribed" in fails(["transcribe", bad, *common, "--skip-bad"], capsys)
 
 
-def test_transcribe_names_a_recording_that_is_too_long(
+def test_describe_names_a_recording_that_is_too_long(
     folders: Path, audio_llm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, long = str(folders / "clips" / "a.wav"), tmp_path / "long.wav"
     sf.write(long, np.random.default_rng(0).normal(0, 0.1, 16000 * 25), 16000)
     common = ["--model", str(audio_llm), "--max_new_tokens", "2"]
-    message = fails(["transcribe", str(long), good, *common], capsys)
+    message = fails(["describe", str(long), good, *common], capsys)
     assert "long.wav: the prompt has" in message
-    main(["transcribe", str(long), good, *common, "--json", "--skip-bad"])
+    main(["describe", str(long), good, *common, "--json", "--skip-bad"])
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert "context holds 512" in first["error"]
     assert second["audio"] == good
