@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from .console import refuse_existing, write_line
+from audiollm.data.files.replacing import refuse_existing
+
+from .console import write_line
 from .recordings import Recording
 
 logger = logging.getLogger(__name__)

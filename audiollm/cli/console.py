@@ -66,12 +66,6 @@ def _absence_told(path_or_id: str) -> Iterator[None]:
         raise ValueError(f"there is no folder {path_or_id} here, and the Hub did not give it: {reason}") from error
 
 
-def refuse_existing(output: str | Path, overwrite: bool) -> None:
-    """Raises ValueError if an output exists that may not be replaced."""
-    if Path(output).exists() and not overwrite:
-        raise ValueError(f"{output} exists already; delete it, choose another output, or set --overwrite")
-
-
 def write_line(text: str) -> None:
     """Writes a line; what the terminal cannot show, such as bytes of a file name, is escaped as JSON does it."""
     encoding = sys.stdout.encoding or "utf-8"

@@ -218,6 +218,8 @@ class _Listening:
         from rich.console import Console
         from rich.progress import track
 
+        from audiollm.generation.result import cut_notice
+
         num_bad, cut = 0, []
         is_hidden = len(self.recordings) == 1
         indices = track(
@@ -242,24 +244,18 @@ class _Listening:
             answers.add(index, recording, answer)
         if cut:
             others = f" and of {len(cut) - 1} more" if cut[1:] else ""
-            logger.warning(
-                "the answer about %s%s was cut after %d tokens; --max-new-tokens allows longer ones",
-                cut[0],
-                others,
-                max_new_tokens,
-            )
+            told = cut_notice(f"the answer about {cut[0]}{others}", f"{max_new_tokens} tokens", "--max-new-tokens")
+            logger.warning("%s", told)
         if num_bad == len(self.recordings):
             raise ValueError(f"none of the {num_bad} recordings could be {done}")
 
     def _answered(self, recording: Recording, answer_of: Callable[[str | bytes], Any]) -> Any:
         """The answer about a recording; raises a `_BadRecordingError` that names it."""
-        from audiollm.chat.encoded import TooLongError
         from audiollm.data.audio.sources import AudioError
-        from audiollm.generation.request import ContextError
 
         try:
             return answer_of(recording.source)
         except AudioError as error:
             raise _BadRecordingError(f"{recording.name}: {error.reason}") from error
-        except (ContextError, TooLongError) as error:
+        except ValueError as error:  # too long, or an audio tokenizer's word for sound that it does not take
             raise _BadRecordingError(f"{recording.name}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ def find_recordings(inputs: Sequence[str]) -> list[Recording]:
     for name in inputs:
         if name == STDIN:
             found.append(Recording(STDIN, _read_stdin(), "stdin"))
-        elif Path(name).is_dir():
+        elif os.path.isdir(name):  # Path("") is a folder, and Path.is_dir fails for long names
             for record in open_audio_folder(name):
                 found.append(Recording(record["audio"], record["audio"], str(Path(record["id"]).with_suffix(""))))
         else:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,7 @@ from .finished_runs import (
     metrics_of,
     weights_of,
 )
-from .launched_jobs import launch_as_users_do
+from .launched_jobs import launch_as_users_do, launch_environment
 
 SFT, TOKENIZER, DECODER = (f"training/{name}.py" for name in ("sft", "train_tokenizer", "train_decoder"))
 FLOW = "flow.safetensors"
@@ -129,6 +132,28 @@ def test_every_mode_ends_with_the_best_weights(make_config, assets, launches, tm
     for name, tensor in best.items():
         torch.testing.assert_close(saved[name.removeprefix("model.")], tensor, rtol=1e-2, atol=1e-3)
     assert any(not torch.equal(saved[name], tensor) for name, tensor in last.items())
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("asked", [{0: 3}, {1: 3}, {0: 3, 1: 3}])
+def test_asked_to_stop_all_processes_stop_after_one_update_and_go_on_to_the_same_bits(
+    make_config, launches, tmp_path, asked
+):
+    """Schedulers signal one process of a run, or all."""
+    settings = {"num_processes": 2, "save_every": 100}
+    straight = make_config(output_dir=str(tmp_path / "straight"), **settings)
+    assert launches.run("ddp", SFT, straight).returncode == 0
+    ended = launches.run("ddp", SFT, make_config(**settings), asked_to_stop=asked)
+    assert launches.statuses("ddp") == [143, 143], ended.stderr[-3000:]
+    assert re.search(r"sft: error: stopped as asked after update 3 of 6.*--resume latest", ended.stderr)
+    assert "Traceback" not in ended.stderr
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["latest", "step_000003"]
+    ended = launches.run("ddp", SFT, make_config(resume="latest", **settings))
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert metrics_of(tmp_path / "run", None) == metrics_of(tmp_path / "straight", None)
+    for name, tensor in weights_of(straight.output_dir).items():
+        assert torch.equal(tensor, weights_of(tmp_path / "run")[name]), name
 
 
 # --- the tokenizer ---------------------------------------------------------------------------------------------------
@@ -258,6 +283,18 @@ def test_the_flow_model_on_two_processes_equals_one_and_resumes(
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert metrics_of(tmp_path / "both") == straight
     assert all(torch.equal(tensor, weights[name]) for name, tensor in weights_of(tmp_path / "both", FLOW).items())
+
+
+@pytest.mark.multiprocess
+def test_the_command_starts_two_processes_from_any_folder(make_decoder_config, decoder_corpus, tmp_path):
+    config = make_decoder_config(output_dir=str(tmp_path / "run"), max_steps=1, num_processes=2)
+    (tmp_path / "run.json").write_text(json.dumps(dataclasses.asdict(config)))
+    done = subprocess.run(
+        [sys.executable, "-m", "audiollm", "train-decoder", "--processes", "2", "--config", "run.json"],
+        cwd=tmp_path, env=launch_environment(tmp_path), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "run/run.json").read_text())["launch"] == {"mode": "ddp", "num_processes": 2}
 
 
 @pytest.mark.multiprocess
