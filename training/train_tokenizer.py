@@ -244,8 +244,8 @@ def _next_command(config: TokenizerTrainingConfig, folder: Path) -> str:
     if config.quantized:
         return f"audiollm export-tokenizer {folder} TOKENIZER"
     return (
-        "accelerate launch training/train_tokenizer.py --config training/configs/tokenizer_stage2.yaml "
-        f"--start_from {folder / MODEL_FOLDER} --train_data {config.train_data} --output_dir RUN"
+        f"audiollm train-tokenizer --config tokenizer_stage2 --start_from {folder / MODEL_FOLDER} "
+        f"--train_data {config.train_data} --output_dir RUN"
     )
 
 

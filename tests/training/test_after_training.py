@@ -15,10 +15,12 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
+from audiollm.cli.training import with_packaged_config
+from audiollm.program import run_program
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training import sft, train_decoder, train_tokenizer
 from audiollm.training.audio_llm.config import LoRASettings
-from audiollm.training.audio_tokenizer.config import TokenizerSettings
+from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
 from audiollm.training.decoder.parts import join_decoder
 from audiollm.training.decoder.vocoder.trainer import VocoderTrainer
 from audiollm.training.loop.run import RunSummary
@@ -63,6 +65,16 @@ def test_a_vocoder_ends_with_its_best_weights(make_vocoder_config, decoder_corpu
     best = load_file(checked_end(train_decoder.train(config), tmp_path / "run") / "weights.safetensors")
     saved = weights_of(tmp_path / "run", "vocoder.safetensors")
     assert all(torch.equal(saved[name.removeprefix("vocoder.")], tensor) for name, tensor in best.items())
+
+
+def test_the_end_of_a_first_stage_names_the_second_which_starts_from_it(make_tokenizer_config, tmp_path, caplog):
+    caplog.set_level("INFO")
+    settings = make_tokenizer_config(quantized=False, max_steps=1, audio_tokenizer=TokenizerSettings())
+    train_tokenizer.train(settings)
+    [command] = re.findall(r"next: audiollm train-tokenizer (.*)", caplog.text)
+    options = [*with_packaged_config(command.split()), "--max_steps", "1"]
+    config = run_program(TokenizerTrainingConfig, lambda config: config, arguments=options)
+    assert (config.start_from, config.quantized) == (str(tmp_path / "run" / "model"), True)
 
 
 # ------------------------------------------------------------------------ cards
