@@ -34,7 +34,7 @@ from audiollm.tokenizer.modeling import UniAudioTokenizer
 from .folders import check_folder
 from .loading import check_settings, load_causal_lm, load_text_tokenizer, refused_by_transformers
 from .mini import model_or_mini
-from .processing import AudioLLMProcessor
+from .processing.processor import AudioLLMProcessor
 from .vocabulary import AudioVocabulary, extend
 
 logger = logging.getLogger(__name__)

@@ -74,7 +74,7 @@ def inspect_data(
     from audiollm.data.conversation.loading import load_conversations
     from audiollm.inspection import token_rows
     from audiollm.mini import model_or_mini
-    from audiollm.processing import AudioLLMProcessor
+    from audiollm.processing.processor import AudioLLMProcessor
 
     model = model_or_mini(model)
     processor = AudioLLMProcessor.from_pretrained(model)

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from audiollm.chat.segments import AudioSegment
-from audiollm.processing import AudioLLMProcessor
+from audiollm.processing.processor import AudioLLMProcessor
 
 from .grammar import AudioSegmentLogitsProcessor, check_modalities, ends_inside_audio, segment_limits
 from .passed_on import check_passed_on, may_forbid_everything, with_generation_config
