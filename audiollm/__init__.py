@@ -5,13 +5,15 @@ Reading order: ``vocabulary`` (codes and token ids) → ``processing`` with ``ch
 ``tokenizer``, ``data``, ``training`` and ``benchmarks`` are the top-level folders of these names.
 
 Public names are imported on first use (PEP 562), so that ``import audiollm`` is instant and
-``import audiollm.tokenizer`` never pulls in the LLM stack.
+``import audiollm.tokenizer`` never pulls in the LLM stack. The auto classes of transformers find ours from here on.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
+
+from .huggingface.registration import register
 
 __version__ = "0.1.0"
 
@@ -39,3 +41,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+register()

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForAudioTokenization
+from transformers import AutoModel, AutoModelForAudioTokenization, AutoModelForCausalLM, WhisperFeatureExtractor
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.models.whisper.modeling_whisper import sinusoids
@@ -27,6 +27,7 @@ from audiollm.tokenizer.checkpoints.fingerprint import tokenizer_fingerprint
 from audiollm.tokenizer.checkpoints.tensors import check_complete, check_finite, torch_dtype
 from audiollm.tokenizer.checkpoints.tokenizer import (
     default_tensors,
+    feature_extractor_of,
     find_tokenizer,
     read_config,
     read_tensors,
@@ -158,6 +159,11 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
     def sae_is_active(self) -> bool:
         """Whether the SAE reaches the codes; behind the quantizer it only reaches a text decoder."""
         return self.config.sae_is_active
+
+    @property
+    def feature_extractor(self) -> WhisperFeatureExtractor:
+        """What `AutoFeatureExtractor` finds beside this model; :meth:`encode` needs it not."""
+        return feature_extractor_of(self.config)
 
     def num_tokens(self, num_samples: int, sample_rate: int) -> int:
         """Counts the tokens that :meth:`encode` makes of a clip, without encoding it.
@@ -419,7 +425,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Writes the tokenizer, and its waveform decoder into ``decoder/`` as safetensors and JSON.
+        """Writes the tokenizer, its feature extractor, and its waveform decoder into ``decoder/``.
 
         Args:
             save_directory: folder to write.
@@ -431,6 +437,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if not is_main_process:
             return
+        self.feature_extractor.save_pretrained(save_directory)
         if self._attached_decoder is not None:
             self._attached_decoder.save(Path(save_directory) / "decoder")
         if push_to_hub:  # not by transformers' save, which would leave out the decoder
@@ -463,7 +470,8 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         """Loads a released tokenizer, a full training checkpoint, or what :meth:`save_pretrained` wrote.
 
         Args:
-            pretrained_model_name_or_path: a folder (the tokenizer's own or its parent), or a Hub id.
+            pretrained_model_name_or_path: a folder (the tokenizer's own, its release's or its Audio-LLM's), a Hub id,
+                or "mini": that of the small model that comes with this package.
             encoder_only: leave out the layers behind the quantizer, which codes do not need; they are not even read.
             dtype: of the weights; float32 if None, ``"auto"`` for the checkpoint's own. The codebook stays float32.
             device: where to put the model; the CPU if None.
@@ -643,6 +651,17 @@ def _cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor if dtype is None else tensor.to(dtype)
 
 
-AutoConfig.register(UniAudioTokenizerConfig.model_type, UniAudioTokenizerConfig)
+class _NoLanguageModel:
+    """What `AutoModelForCausalLM` finds where an audio tokenizer lies: a word on what to do."""
+
+    @classmethod
+    def from_pretrained(cls, path_or_hub_id: str, *_: Any, **__: Any) -> None:
+        raise ValueError(
+            f"{path_or_hub_id} is an audio tokenizer and no LLM: load it with AutoModelForAudioTokenization, or make an "
+            f"Audio-LLM with AudioLLM.create(llm, audio_tokenizer={path_or_hub_id!r})"
+        )
+
+
 AutoModel.register(UniAudioTokenizerConfig, UniAudioTokenizer)
 AutoModelForAudioTokenization.register(UniAudioTokenizerConfig, UniAudioTokenizer)
+AutoModelForCausalLM.register(UniAudioTokenizerConfig, _NoLanguageModel)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import upload_folder
 from torch import Tensor
-from transformers import AutoProcessor, BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from audiollm.chat.encoded import EncodedConversation
 from audiollm.chat.input import AudioSource, Chat, audio_of_prompts, chats_of, prompt_with_places, to_conversation
@@ -325,6 +325,11 @@ class AudioLLMProcessor(ProcessorMixin):
         return self._attached.fingerprint
 
     @property
+    def feature_extractor(self) -> Any:
+        """The audio tokenizer's, for programs that ask it for the ``sampling_rate`` of recordings; any rate will do."""
+        return self.audio_tokenizer.feature_extractor  # type: ignore[attr-defined]  # of those that have one
+
+    @property
     def output_sample_rate(self) -> int:
         """Rate in Hz of what `decode_audio` gives."""
         return self.audio_tokenizer.output_sample_rate
@@ -409,12 +414,3 @@ class AudioLLMProcessor(ProcessorMixin):
             if token_id is not None:
                 return token_id
         raise ValueError("the text tokenizer has no padding token: set tokenizer.pad_token")
-
-
-class _AudioLLMConfig(PreTrainedConfig):
-    """Only a key: the auto class finds processors by the name registered beside a configuration class."""
-
-    model_type = "audiollm"
-
-
-AutoProcessor.register(_AudioLLMConfig, AudioLLMProcessor, exist_ok=True)
