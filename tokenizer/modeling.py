@@ -656,8 +656,8 @@ class _NoLanguageModel:
     @classmethod
     def from_pretrained(cls, path_or_hub_id: str, *_: Any, **__: Any) -> None:
         raise ValueError(
-            f"{path_or_hub_id} is an audio tokenizer and no LLM: load it with AutoModelForAudioTokenization, or make an "
-            f"Audio-LLM with AudioLLM.create(llm, audio_tokenizer={path_or_hub_id!r})"
+            f"{path_or_hub_id} is an audio tokenizer and no LLM: load it with AutoModelForAudioTokenization, or make "
+            f"an Audio-LLM with AudioLLM.create(llm, audio_tokenizer={path_or_hub_id!r})"
         )
 
 

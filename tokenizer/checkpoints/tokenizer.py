@@ -323,7 +323,7 @@ def write_released(
 
 
 def feature_extractor_of(config: UniAudioTokenizerConfig) -> WhisperFeatureExtractor:
-    """Makes transformers' feature extractor for an audio tokenizer: what it makes of a waveform is what forward takes."""
+    """Makes transformers' feature extractor for an audio tokenizer; what it gives is what ``forward`` takes."""
     return WhisperFeatureExtractor(feature_size=config.num_mel_bins)
 
 
