@@ -18,10 +18,13 @@ from .huggingface.registration import register
 __version__ = "0.1.0"
 
 _HOME_OF = {
+    "AnyToAnyPipeline": "audiollm.huggingface.pipelines",
     "AudioLLM": "audiollm.modeling",
     "AudioLLMProcessor": "audiollm.processing",
     "AudioVocabulary": "audiollm.vocabulary",
     "Codes": "audiollm.tokenizer.base",
+    "SpeechRecognitionPipeline": "audiollm.huggingface.pipelines",
+    "TextToSpeechPipeline": "audiollm.huggingface.pipelines",
     "UniAudioTokenizer": "audiollm.tokenizer.modeling",
     "UniAudioTokenizerConfig": "audiollm.tokenizer.configuration",
     "WaveformDecoder": "audiollm.tokenizer.decoder.model",

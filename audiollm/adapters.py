@@ -1,4 +1,4 @@
-"""Low-rank adapters, merged into the LLM they were trained on; what is not whole or another model's is refused by name."""
+"""Low-rank adapters, merged into the LLM they were trained on; what is damaged or another model's is refused."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class GenerationResult:
         """
         if self.waveforms is None or self.sample_rate is None:
             raise ValueError(
-                "the answer holds no sound: allow 'audio' among the modalities, of a model whose audio tokenizer decodes"
+                "the answer holds no sound: allow 'audio' among the modalities, of a model that can decode its codes"
             )
         found = [
             (number, index, waveform)

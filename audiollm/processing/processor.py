@@ -9,7 +9,7 @@ Reading order: `AudioLLMProcessor.encode_conversations` (the one path from messa
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -139,6 +139,7 @@ class AudioLLMProcessor(ProcessorMixin):
         padding_side: Literal["left", "right"] = "left",
         max_length: int | None = None,
         sampling_rate: int | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
     ) -> BatchFeature | Tensor | list[list[int]] | str | list[str]:
         """Turns one conversation or a batch of them into model inputs.
 
@@ -161,6 +162,8 @@ class AudioLLMProcessor(ProcessorMixin):
             padding_side: "left" for generation.
             max_length: the most tokens; None: the text tokenizer's ``model_max_length``. Longer is an error, never cut.
             sampling_rate: rate in Hz of audio arrays that come without one.
+            processor_kwargs: ``return_tensors``, ``padding``, ``padding_side``, ``max_length`` and ``sampling_rate``
+                where transformers (from 5 on) puts them.
 
         Returns:
             ``input_ids`` and ``attention_mask``, int64 ``[B, S]``; B = 1 for one conversation.
@@ -172,7 +175,15 @@ class AudioLLMProcessor(ProcessorMixin):
         """
         if add_generation_prompt and continue_final_message:
             raise ValueError("add_generation_prompt opens a turn and continue_final_message keeps one open: use one")
-        layout = BatchLayout(return_tensors, padding, padding_side)
+        given = dict(processor_kwargs or {})
+        layout = BatchLayout(
+            given.pop("return_tensors", return_tensors),
+            given.pop("padding", padding),
+            given.pop("padding_side", padding_side),
+        )
+        max_length, sampling_rate = given.pop("max_length", max_length), given.pop("sampling_rate", sampling_rate)
+        if given:
+            raise ValueError(f"processor_kwargs: {', '.join(given)} have no effect here: leave them out")
         named_chats, is_batch = chats_of(conversation)
         template = chat_template or self.chat_template
         options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
