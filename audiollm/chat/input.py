@@ -259,7 +259,8 @@ def _samples(samples: np.ndarray | Tensor, sample_rate: int | None, where: str) 
 
 def _checked_rate(sample_rate: Any) -> int:
     """A rate as an int, whatever kind of number it is."""
-    is_whole = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool) and sample_rate == int(sample_rate)
-    if not is_whole or sample_rate <= 0:
+    is_number = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool)
+    if not is_number or sample_rate <= 0 or sample_rate != int(sample_rate):
         raise ValueError(f"sample_rate={sample_rate!r}: give the rate of samples in Hz, such as 16000")
-    return int(sample_rate)
+    rate: Any = sample_rate
+    return int(rate)

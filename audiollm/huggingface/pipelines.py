@@ -42,11 +42,10 @@ class _AudioLLMPipeline(Pipeline):
         self.audio_llm = AudioLLM(self.model, processor).eval()
         processor.audio_device = self.device
 
-    def _sanitize_parameters(
-        self, sampling_rate: int | None = None, generate_kwargs: Mapping[str, Any] | None = None, **settings: Any
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        preprocessing = {} if sampling_rate is None else {"sampling_rate": sampling_rate}
-        return preprocessing, {**(generate_kwargs or {}), **settings}, {}
+    def _sanitize_parameters(self, **settings: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Sorts arguments into those of `preprocess` and of `_forward`; transformers asks for this."""
+        preprocessing = {"sampling_rate": settings.pop("sampling_rate")} if "sampling_rate" in settings else {}
+        return preprocessing, {**(settings.pop("generate_kwargs", None) or {}), **settings}, {}
 
     def _forward(self, inputs: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
         """Answers one input, or several that were put together."""
@@ -79,9 +78,8 @@ class AnyToAnyPipeline(_AudioLLMPipeline):
             raise ValueError("audio goes with a question as text; in a chat it belongs into the messages")
         return super().__call__(text, **settings)
 
-    def _sanitize_parameters(
-        self, generation_mode: str | None = None, **settings: Any
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def _sanitize_parameters(self, **settings: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        generation_mode = settings.pop("generation_mode", None)
         if generation_mode not in (None, "text", "audio"):
             raise ValueError(f"generation_mode={generation_mode!r}: use 'text' or 'audio'")
         if generation_mode is not None:
@@ -119,10 +117,8 @@ class SpeechRecognitionPipeline(_AudioLLMPipeline):
     samples with ``sampling_rate=``. Each answer is ``{"text": …}``.
     """
 
-    def _sanitize_parameters(
-        self, return_timestamps: Any = None, **settings: Any
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if return_timestamps:
+    def _sanitize_parameters(self, **settings: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if settings.pop("return_timestamps", None):
             raise ValueError("return_timestamps: an Audio-LLM writes no times; leave it out")
         return super()._sanitize_parameters(**settings)
 

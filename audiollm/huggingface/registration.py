@@ -61,10 +61,11 @@ class _Names(ModuleType):
         return {public: getattr(sys.modules["audiollm"], public) for public in self.__all__}[name]
 
 
-class AudioTokenizerInReleasedLayout:
-    """What `AutoModelForAudioTokenization` loads where ``config.json`` says "whisper": a released tokenizer.
+class AudioTokenizerElsewhere:
+    """What `AutoModelForAudioTokenization` loads where ``config.json`` is not an audio tokenizer's own.
 
-    No model of transformers is both Whisper and an audio tokenizer, so this is in nobody's way.
+    The released layout calls itself "whisper", and an Audio-LLM's folder is that of its LLM. No model of transformers
+    with such a configuration is an audio tokenizer, so this is in nobody's way.
     """
 
     @classmethod
@@ -83,14 +84,33 @@ def _add_processor(module: ModuleType) -> None:
     module.PROCESSOR_MAPPING_NAMES["audiollm"] = "AudioLLMProcessor"
 
 
-def _add_released_layout(module: ModuleType) -> None:
-    from transformers import WhisperConfig  # transformers is being imported; only its own module may ask
+def _add_audio_tokenizers(_: ModuleType) -> None:
+    """Adds those configurations that are imported already: importing others only for this would take seconds."""
+    auto = getattr(sys.modules.get(f"{_AUTO}.modeling_auto"), "AutoModelForAudioTokenization", None)
+    for name, class_name in _CONFIGURATIONS.items():
+        config_class = getattr(sys.modules.get(_configuration_module(name)), class_name, None)
+        if auto is not None and config_class is not None:
+            auto.register(config_class, AudioTokenizerElsewhere, exist_ok=True)
 
-    module.AutoModelForAudioTokenization.register(WhisperConfig, AudioTokenizerInReleasedLayout, exist_ok=True)
+
+def _configuration_module(name: str) -> str:
+    return f"{_MODELS}.{name}.configuration_{name}"
 
 
+# Of the released layout, and of the LLMs that are extended most.
+_CONFIGURATIONS = {
+    "whisper": "WhisperConfig",
+    "qwen2": "Qwen2Config",
+    "qwen3": "Qwen3Config",
+    "qwen3_moe": "Qwen3MoeConfig",
+    "llama": "LlamaConfig",
+    "mistral": "MistralConfig",
+    "gemma3": "Gemma3TextConfig",
+    "smollm3": "SmolLM3Config",
+    "phi3": "Phi3Config",
+}
 _ACTIONS: dict[str, Callable[[ModuleType], None]] = {
     f"{_AUTO}.configuration_auto": _add_configuration,
     f"{_AUTO}.processing_auto": _add_processor,
-    f"{_AUTO}.modeling_auto": _add_released_layout,
+    **dict.fromkeys((f"{_AUTO}.modeling_auto", *map(_configuration_module, _CONFIGURATIONS)), _add_audio_tokenizers),
 }

@@ -189,7 +189,8 @@ class AudioLLMProcessor(ProcessorMixin):
         options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
         if not tokenize:
             prompts = [prompt_with_places(chat, name, tools, sampling_rate) for name, chat in named_chats]
-            texts = self._encoder.texts(*zip(*prompts, strict=True), template, **options)
+            bare = [is_place for _, is_place in prompts]
+            texts = self._encoder.texts([one for one, _ in prompts], bare, template, **options)
             return texts if is_batch else texts[0]
         conversations = [to_conversation(chat, name, tools, sampling_rate) for name, chat in named_chats]
         encoded = self._encoder.conversations(conversations, template, **options)

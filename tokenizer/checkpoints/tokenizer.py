@@ -74,6 +74,8 @@ def find_tokenizer(source: str | Path, *, subfolder: str = "", **options: Any) -
         **options,
     )
     folder = folder / subfolder
+    if (folder / "run.json").is_file():  # of a training: the tokenizer, or the Audio-LLM, that came out of it
+        folder = folder / "model"
     # An Audio-LLM has a config.json of its own, so what lies in it comes first.
     for candidate in (folder / AUDIO_TOKENIZER_FOLDER, folder, folder / TOKENIZER_FOLDER):
         if (candidate / "config.json").is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from transformers import (
 )
 
 from audiollm import AudioLLM, AudioLLMProcessor, UniAudioTokenizer, UniAudioTokenizerConfig
+from audiollm.huggingface.registration import _CONFIGURATIONS, _configuration_module
 from audiollm.mini import mini_folder
 
 NO_NETWORK = """
@@ -53,7 +55,7 @@ def test_importing_is_enough_whoever_comes_first(order: str) -> None:
         f"{order}\nimport sys; sys.stderr = open('/dev/null', 'w')\n"
         "assert 'audiollm.processing.processor' not in sys.modules\n"
         f"print(type(AutoProcessor.from_pretrained({folder!r})).__name__)\n"
-        f"print(type(A.from_pretrained({folder!r}, subfolder='audio_tokenizer')).__name__)"
+        f"print(type(A.from_pretrained({folder!r})).__name__)"
     )
     assert found.split()[-2:] == ["AudioLLMProcessor", "UniAudioTokenizer"]
 
@@ -82,10 +84,18 @@ def test_each_auto_class_finds_ours(codec: UniAudioTokenizer, tmp_path: Path) ->
     for auto in (AutoModel, AutoModelForAudioTokenization):
         assert isinstance(auto.from_pretrained(tmp_path), UniAudioTokenizer)
     assert isinstance(AutoConfig.from_pretrained(tmp_path), UniAudioTokenizerConfig)
-    released = AutoModelForAudioTokenization.from_pretrained(
-        folder / "audio_tokenizer"
-    )  # says "whisper" in config.json
-    assert released.fingerprint() == UniAudioTokenizer.from_pretrained("mini").fingerprint()
+    expected = UniAudioTokenizer.from_pretrained("mini").fingerprint()
+    # The first one says "whisper" in config.json, the second one is an LLM's folder.
+    for place, options in ((folder / "audio_tokenizer", {}), (folder, {}), (folder, {"subfolder": "audio_tokenizer"})):
+        found = AutoModelForAudioTokenization.from_pretrained(place, **options)
+        assert isinstance(found, UniAudioTokenizer)
+        assert found.fingerprint() == expected
+
+
+@pytest.mark.parametrize("family", sorted(_CONFIGURATIONS))
+def test_the_listed_configurations_are_those_of_transformers(family: str) -> None:
+    module = importlib.import_module(_configuration_module(family))
+    assert getattr(module, _CONFIGURATIONS[family]) in AutoModelForAudioTokenization._model_mapping
 
 
 def test_the_feature_extractor_gives_what_forward_takes(codec: UniAudioTokenizer, tmp_path: Path) -> None:
@@ -99,12 +109,15 @@ def test_the_feature_extractor_gives_what_forward_takes(codec: UniAudioTokenizer
     assert codes.shape == (1, 25)
 
 
-def test_an_audio_tokenizer_is_no_llm_and_a_plain_whisper_no_audio_tokenizer(codec, tmp_path: Path) -> None:
+def test_an_audio_tokenizer_is_no_llm_and_a_plain_whisper_no_audio_tokenizer(codec, make_llm, tmp_path: Path) -> None:
     codec.save_pretrained(tmp_path / "codec")
     with pytest.raises(
         ValueError, match=r"is an audio tokenizer and no LLM: load it with AutoModelForAudioTok.*create"
     ):
         AutoModelForCausalLM.from_pretrained(tmp_path / "codec")
+    make_llm().save_pretrained(tmp_path / "llm")
+    with pytest.raises(ValueError, match="describes a 'qwen2' model, not a UniAudio tokenizer"):
+        AutoModelForAudioTokenization.from_pretrained(tmp_path / "llm")
     (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
     with pytest.raises(ValueError, match=r"plain Whisper model without a quantizer.*from_whisper"):
         AutoModelForAudioTokenization.from_pretrained(tmp_path)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from audiollm.modeling import AudioLLM
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.audio_llm.config import LoRASettings
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.sft import train
@@ -62,6 +63,11 @@ def test_the_folder_of_a_run_is_its_trained_model(run, name):
     folder = run(name)
     assert (folder / MODEL_FOLDER).is_dir()
     assert same(AudioLLM.from_pretrained(folder), AudioLLM.from_pretrained(folder / "model"))
+
+
+def test_a_run_leads_to_the_audio_tokenizer_too(run, assets):
+    expected = UniAudioTokenizer.from_pretrained(assets.audio_tokenizer).fingerprint()
+    assert UniAudioTokenizer.from_pretrained(run("whole")).fingerprint() == expected
 
 
 def test_an_adapter_is_merged_into_the_model_it_names(run):
