@@ -26,7 +26,7 @@ from audiollm.data.files.atomic import atomic_entries
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
 from audiollm.generation.passed_on import ignored_of_checkpoint
 from audiollm.generation.request import GenerationRequest, GenerationSettings, takes_settings
-from audiollm.generation.result import GenerationResult
+from audiollm.generation.result import GenerationResult, cut_notice
 from audiollm.generation.streaming import AnswerStream
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -283,11 +283,8 @@ class AudioLLM:
         """
         result = self.chat(question_about(audio, question, sample_rate), **generation)
         if result.finish_reasons[0] == "length":
-            logger.warning(
-                "the answer was cut after %d tokens; max_new_tokens allows longer ones; chat() tells by finish_reasons "
-                "which were cut",
-                len(result.token_ids[0]),
-            )
+            told = cut_notice("the answer", f"{len(result.token_ids[0])} tokens", "max_new_tokens")
+            logger.warning("%s; chat() tells by finish_reasons which were cut", told)
         return result.texts[0]
 
     def chat(

@@ -8,16 +8,17 @@ import itertools
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from jsonargparse import auto_cli, set_parsing_settings
+from jsonargparse import ArgumentParser, auto_cli, set_parsing_settings
 
 
 class ProgramError(RuntimeError):
@@ -43,6 +44,7 @@ def run_program(
     name: str | None = None,
     level: int = logging.INFO,
     arguments: Sequence[str] | None = None,
+    with_dashes: bool = False,
 ) -> Any:
     """Runs a function, or ``run`` with a config, as flags and YAML files say.
 
@@ -57,6 +59,7 @@ def run_program(
         name: of the program, in its help and its errors; the script's name if None.
         level: of what is logged to stderr.
         arguments: the command line; that of the process if None.
+        with_dashes: whether help and errors call options ``--num-clips``, which may be typed either way.
 
     Returns:
         What ``run``, or ``component``, returns.
@@ -67,7 +70,8 @@ def run_program(
     log_to_stderr(level)
     # Not at import: the setting holds for the process, and this module is imported by what is no program, too.
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    with errors_as_one_line(name or Path(sys.argv[0]).stem):
+    options = _option_types(component) if with_dashes else ()
+    with errors_as_one_line(name or Path(sys.argv[0]).stem, options):
         spelt = spelt_out(sys.argv[1:] if arguments is None else arguments, component)
         for path in _config_files(spelt):
             check_config_file(path)
@@ -78,6 +82,7 @@ def run_program(
             return_instance=inspect.isclass(component),  # or else a config's properties become sub-commands
             prog=name,
             allow_abbrev=False,
+            parser_class=DashedParser if with_dashes else ArgumentParser,
         )
         return made if run is None else run(made)
 
@@ -198,9 +203,46 @@ def _as_list(values: Sequence[str], item_type: Any) -> str:
     return f"[{','.join(values if item_type in (int, float) else map(json.dumps, values))}]"
 
 
+def as_option(name: str) -> str:
+    """An option as the pages write it: ``--max-clips`` of ``max_clips``."""
+    return f"--{name.replace('_', '-')}"
+
+
+class DashedParser(ArgumentParser):
+    """A parser whose help and errors call options as the pages do: ``--max-clips``, where it knows ``--max_clips``."""
+
+    def format_help(self, *args: Any) -> str:
+        return _with_dashes(super().format_help(*args))
+
+    def format_usage(self, *args: Any) -> str:
+        return _with_dashes(super().format_usage(*args))
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        told = re.sub(r'(?:Parser key|Key|key) "([\w.]+)"', lambda match: self._called(match[1]), message)
+        beginning, colon, names = told.partition("arguments are required: ")
+        if colon:
+            told = beginning + colon + ", ".join(map(self._called, names.split(", ")))
+        super().error(_with_dashes(told), ex)
+
+    def _called(self, key: str) -> str:
+        """An argument as it is typed: one that is given by its place has its name alone."""
+        command, _, name = key.rpartition(".")
+        commands = self._subcommands_action._name_parser_map if self._subcommands_action is not None else {}
+        parser = commands.get(command, self)
+        return as_option(name) if f"--{name}" in parser._option_string_actions else name
+
+
+def _with_dashes(text: str) -> str:
+    return re.sub(r"(?<![\w-])--[a-z][a-z\d]*(?:_[a-z\d]+)+", lambda option: option[0].replace("_", "-"), text)
+
+
 @contextmanager
-def errors_as_one_line(name: str) -> Iterator[None]:
+def errors_as_one_line(name: str, options: Collection[str] = ()) -> Iterator[None]:
     """Ends the process with ``name: error: …`` on stderr and status 1 where users can mend what went wrong.
+
+    Args:
+        name: of the program.
+        options: settings that an error names as ``max_clips=0: …`` and users as ``--max-clips``; they are called so.
 
     ``AUDIOLLM_TRACEBACK=1`` lets the error through, to see where it came from. Other errors are ours: they keep their
     traceback.
@@ -210,8 +252,18 @@ def errors_as_one_line(name: str) -> Iterator[None]:
     except USER_ERRORS as error:
         if os.environ.get("AUDIOLLM_TRACEBACK") == "1":
             raise
-        sys.stderr.write(f"{name}: error: {_message(error)}\n")
+        sys.stderr.write(f"{name}: error: {_with_options(_message(error), options)}\n")
         raise SystemExit(error.status if isinstance(error, ProgramError) else 1) from error
+
+
+def _with_options(message: str, options: Collection[str]) -> str:
+    """A message whose beginning names settings, with the options in their place."""
+    beginning, colon, rest = message.partition(": ")
+
+    def called(match: re.Match[str]) -> str:
+        return as_option(match[1]) + "=" if match[1] in options else match[0]
+
+    return re.sub(r"(?<![^\s(])(\w+)=(?=[^\s/]*(?:[\s,]|$))", called, beginning) + colon + rest
 
 
 def _message(error: Exception) -> str:

@@ -25,6 +25,7 @@ from audiollm import speaking
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
 from audiollm.benchmarks.harness.identity import RESULT_NAME, check_identity
+from audiollm.benchmarks.harness.options import refuse_idle
 from audiollm.benchmarks.speech.judges.attributes import (
     JUDGED,
     AttributeJudge,
@@ -43,6 +44,7 @@ from audiollm.modeling import AudioLLM
 from audiollm.tables import print_table, table_console
 
 MEASURED = ("pitch", "speed")
+ALL_ATTRIBUTES = (*JUDGED, *MEASURED)
 UNREADABLE, UNSAID, MISSING = "unreadable", "not said", "missing"
 DEFAULT_TEXTS = (
     "The meeting has been moved to the second floor.",
@@ -66,7 +68,7 @@ class AttributeControlConfig:
     judge: str | None = None
     """Who hears gender, age and emotion: a training checkpoint of an audio tokenizer with its SAP decoder, or
     http://…/v1#model or hf:folder for a chat model that hears. Without one, only pitch and speed are measured."""
-    attributes: tuple[str, ...] = (*JUDGED, *MEASURED)
+    attributes: tuple[str, ...] = ALL_ATTRIBUTES
     """Which."""
     texts: str | None = None
     """File with a text on each line; a few neutral sentences if not given."""
@@ -83,6 +85,8 @@ class AttributeControlConfig:
         for name in self.attributes:
             if name not in (*JUDGED, *MEASURED):
                 raise ValueError(f"attributes: no attribute {name!r}; there are {', '.join((*JUDGED, *MEASURED))}")
+        if not set(self.attributes) & set(JUDGED):
+            refuse_idle(self, ["judge"], f"on {', '.join(self.attributes)}, which are measured")
 
 
 @dataclass(frozen=True)
@@ -127,10 +131,11 @@ def measure(
         OSError: a model cannot be had, or the texts cannot be read.
     """
     folder, texts = Path(config.output_dir), read_texts(config.texts)
-    judge = judge or (open_judge(config.judge) if config.judge is not None else None)
+    judge = judge or (open_judge(config.judge, find_device(config.device)) if config.judge is not None else None)
     wanted = [name for name in config.attributes if judge is not None or name in MEASURED]
-    if not wanted:
-        raise ValueError(f"attributes {','.join(config.attributes)} need a judge: name one with --judge")
+    unheard = [name for name in config.attributes if name not in wanted]
+    if unheard and config.attributes != ALL_ATTRIBUTES:  # of all, those that need no judge are taken without one
+        raise ValueError(f"{', '.join(unheard)}: these attributes need a judge, name one with --judge")
     requests = requests_of(texts, wanted)
     with locked_folder(folder):
         model: dict[str, str | None] = {"model": config.model}

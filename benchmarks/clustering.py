@@ -26,6 +26,8 @@ class ClusteringConfig:
     """JSONL of clips with codes (or tokens) and label; or JSON with lists tokens and labels."""
     output: str | None = None
     """File for the result as JSON."""
+    overwrite: bool = False
+    """Replace an output that exists."""
     codebook_size: int | None = None
     """How many codes there are; as the file says, or up to its largest code, if not given."""
     label_key: str = "label"

@@ -17,12 +17,20 @@ from typing import Any, Literal
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
 from audiollm.benchmarks.harness.identity import RESULT_NAME, VERDICTS_NAME, check_identity, file_identity
-from audiollm.benchmarks.speech.judges.judging import SpeechJudges, SpokenRecording, mean_and_count, verdict_figures
+from audiollm.benchmarks.harness.options import refuse_idle
+from audiollm.benchmarks.speech.judges.judging import (
+    NONE,
+    SpeechJudges,
+    SpokenRecording,
+    mean_and_count,
+    verdict_figures,
+)
 from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
 from audiollm.benchmarks.speech.reconstruction_report import METRICS, waveform_scores
 from audiollm.benchmarks.speech.synthesis import decoder_fingerprint
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
+from audiollm.data.audio.channels import Mono
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
@@ -55,6 +63,8 @@ class ReconstructionConfig:
     """Only records whose split is this."""
     limit: int | None = None
     """Only the first so many."""
+    mono: Mono = "first"
+    """Which channel of a recording is the original: the first one, as tokenizers hear it, or the mean of all."""
     language: str = "en"
     """Of the speech."""
     metrics: tuple[str, ...] = ("stoi", "mel_distance")
@@ -84,6 +94,10 @@ class ReconstructionConfig:
                 raise ValueError(f"metrics: no metric {metric!r}; there are {', '.join(METRICS)}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit={self.limit}: use 1 or more")
+        if self.voice == "none":
+            refuse_idle(self, ["speaker_encoder"], "with --voice none")
+        if self.asr == NONE:
+            refuse_idle(self, ["language"], "with --asr none")
 
 
 @dataclass(frozen=True)
@@ -195,7 +209,10 @@ def _identity(audio_tokenizer: Any, config: ReconstructionConfig) -> dict[str, A
 def _write_originals(config: ReconstructionConfig, folder: Path) -> list[Original]:
     """The recordings as files of one channel, so that all rows are judged from files."""
     manifest = open_manifest(config.data)
-    check_identity(folder / "ground_truth", {"data_sha256": manifest.fingerprint, "split": config.split})
+    identity = {"data_sha256": manifest.fingerprint, "split": config.split}
+    # Not of the first channel, which a folder that says nothing holds.
+    chosen = {} if config.mono == "first" else {"mono": config.mono}
+    check_identity(folder / "ground_truth", identity | chosen)
     originals: list[Original] = []
     for index in range(len(manifest)):
         record = manifest[index]
@@ -206,7 +223,7 @@ def _write_originals(config: ReconstructionConfig, folder: Path) -> list[Origina
             break
         part = clip_part(record, manifest.where(index), manifest.base_dir(index))
         path = folder / "ground_truth" / "wavs" / f"{len(originals):06d}.wav"
-        waveform, sample_rate = part.load(mono="first")
+        waveform, sample_rate = part.load(mono=config.mono)
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             save_audio(path, waveform, sample_rate)

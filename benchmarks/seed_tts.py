@@ -18,6 +18,7 @@ from typing import Any
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
 from audiollm.benchmarks.harness.identity import RESULT_NAME, VERDICTS_NAME, check_identity, file_identity
+from audiollm.benchmarks.harness.options import refuse_idle
 from audiollm.benchmarks.harness.processes import LaunchedProcesses, launched_processes
 from audiollm.benchmarks.metrics.seed_tts_wer.pairs import read_pairs, score_pairs
 from audiollm.benchmarks.metrics.seed_tts_wer.text import Language
@@ -29,6 +30,7 @@ from audiollm.benchmarks.speech.seed_tts_voices import score_vector_file
 from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, synthesise
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
+from audiollm.data.audio.channels import Mono
 from audiollm.data.files.lock import locked_folder
 from audiollm.environment import find_device
 from audiollm.facts import show_facts
@@ -72,6 +74,9 @@ class SeedTTSConfig:
     """Of the choice of codes."""
     steps: int | None = None
     """Of the decoder's flow model."""
+    mono: Mono | None = None
+    """Which channel of the prompts and of the recordings that are judged is heard: first, or the mean of all. If not
+    given, judges and speaker encoders hear the mean, and a decoder its prompt's first channel."""
     attempts: int = 2
     """How often an utterance is tried that fails."""
     device: str | None = None
@@ -86,6 +91,11 @@ class SeedTTSConfig:
             raise ValueError(f"limit={self.limit}: use 1 or more")
         if self.attempts < 1:
             raise ValueError(f"attempts={self.attempts}: use 1 or more")
+        if self.wavs is not None:
+            spoken = ("model", "seeds", "voice", "speaker_encoder", "max_seconds", "temperature", "steps", "attempts")
+            refuse_idle(self, spoken, "with --wavs, since nothing is spoken")
+        if self.voice in ("none", "prompt"):
+            refuse_idle(self, ["speaker_encoder"], f"with --voice {self.voice}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +108,8 @@ class TextPairsConfig:
     """Of the texts."""
     output: str | None = None
     """File for the result as JSON."""
+    overwrite: bool = False
+    """Replace an output that exists."""
     json: bool = False
     """Print the result without its utterances as JSON."""
 
@@ -110,6 +122,8 @@ class VoicePairsConfig:
     """JSON with pairs (a list, or one under "pairs") of objects with the vectors synthesised and prompt."""
     output: str | None = None
     """File for the result as JSON."""
+    overwrite: bool = False
+    """Replace an output that exists."""
     json: bool = False
     """Print the result without its pairs as JSON."""
 
@@ -174,7 +188,12 @@ def _load_system(config: SeedTTSConfig) -> SpeechSystem:
     model = AudioLLM.from_pretrained(config.model, device=find_device(config.device))
     generation = {"max_seconds": config.max_seconds, "temperature": config.temperature, "steps": config.steps}
     return AudioLLMSpeech(
-        model, config.model, voice=config.voice, speaker_encoder=config.speaker_encoder, generation=generation
+        model,
+        config.model,
+        voice=config.voice,
+        speaker_encoder=config.speaker_encoder,
+        generation=generation,
+        mono=config.mono,
     )
 
 
@@ -192,6 +211,7 @@ def _judge_all(
         config.mos,
         language=config.language,
         device=device,
+        mono=config.mono,
     )
     runs = []
     for seed in config.seeds if config.wavs is None else (0,):

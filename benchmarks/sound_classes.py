@@ -22,6 +22,7 @@ from audiollm.benchmarks.codes.features import encode_clips, load_encoder
 from audiollm.benchmarks.codes.probing import probe_by_parts
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import recorded_config, show_figures
+from audiollm.data.audio.channels import Mono
 from audiollm.environment import find_device
 
 TRAINING_SPLIT = "train"
@@ -43,6 +44,8 @@ class SoundClassesConfig:
     """Of ESC-50, only the ten classes of ESC-10."""
     min_clips_per_class: int = 2
     """Leave out smaller classes."""
+    mono: Mono = "first"
+    """Which channel is heard: the first one, as tokenizers hear it, or the mean of all."""
     scale: Scale = "l1"
     """Of the histograms that are clustered."""
     distance: Distance = "euclidean"
@@ -55,6 +58,8 @@ class SoundClassesConfig:
     """Torch device; the first GPU when there is one."""
     output: str | None = None
     """File for the figures as JSON."""
+    overwrite: bool = False
+    """Replace an output that exists."""
     json: bool = False
     """Print the figures as JSON."""
 
@@ -75,7 +80,9 @@ def measure(config: SoundClassesConfig) -> dict[str, Any]:
     device = find_device(config.device)
     audio_tokenizer = load_encoder(config.audio_tokenizer, device)
     features = encode_clips(
-        audio_tokenizer, [clip.load(audio_tokenizer.sample_rate) for clip in clips], audio_tokenizer.sample_rate
+        audio_tokenizer,
+        [clip.load(audio_tokenizer.sample_rate, config.mono) for clip in clips],
+        audio_tokenizer.sample_rate,
     )
     labels = [clip.label for clip in clips]
     parts = held_out_parts(clips)

@@ -19,9 +19,11 @@ from rich.table import Table
 from torch import Tensor
 
 from audiollm.benchmarks.codes.features import load_encoder
-from audiollm.benchmarks.codes.stability import DEFAULT_CONDITIONS, parse_condition, token_stability
+from audiollm.benchmarks.codes.stability import DEFAULT_CONDITIONS, DRAWN_KINDS, parse_condition, token_stability
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import recorded_config, write_figures
+from audiollm.benchmarks.harness.options import refuse_idle
+from audiollm.data.audio.channels import Mono
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
 from audiollm.data.records import SOUND_TYPES
@@ -48,10 +50,14 @@ class StabilityConfig:
     given."""
     seed: int = 0
     """For noise and rooms."""
+    mono: Mono = "first"
+    """Which channel is heard: the first one, as tokenizers hear it, or the mean of all."""
     device: str | None = None
     """Torch device; the first GPU when there is one."""
     output: str | None = None
     """File for the figures as JSON."""
+    overwrite: bool = False
+    """Replace an output that exists."""
     json: bool = False
     """Print the figures as JSON."""
 
@@ -60,10 +66,12 @@ class StabilityConfig:
             parse_condition(name)
         if self.max_clips is not None and self.max_clips < 1:
             raise ValueError(f"max_clips={self.max_clips}: use 1 or more, or none for all")
+        if not any(parse_condition(name).kind in DRAWN_KINDS for name in self.conditions):
+            refuse_idle(self, ["seed"], "with these conditions, for which nothing is drawn")
 
 
 def read_clips(config: StabilityConfig, sample_rate: int) -> tuple[list[Tensor], list[str | None]]:
-    """Returns waveforms ``[N]`` (the first channel, as tokenizers hear it) and sound types.
+    """Returns waveforms ``[N]`` (of the channel that ``mono`` says) and sound types.
 
     Raises:
         RecordError: a record has no audio, or none is left.
@@ -80,7 +88,7 @@ def read_clips(config: StabilityConfig, sample_rate: int) -> tuple[list[Tensor],
     for number in numbers:
         record = _record(manifest, number)
         part = parse_audio_part(record.get("audio"), where=manifest.where(number), base_dir=manifest.base_dir(number))
-        waveforms.append(part.load(sample_rate)[0])
+        waveforms.append(part.load(sample_rate, config.mono)[0])
         types.append(record.get("sound_type"))
         has_old_types |= types[-1] is None and record.get("task") in SOUND_TYPES
     if has_old_types:

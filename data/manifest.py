@@ -131,6 +131,8 @@ class JsonLines(Manifest):
             line = file.readline()
         try:
             text = line.decode("utf-8-sig").strip()  # -sig: editors of Windows put a byte order mark before UTF-8
+            if "\0" in text:
+                raise RecordError(self.where(index), "holds NUL bytes, as half-written files do; remove the line")
             if self._plain_paths and not text.startswith(("{", "[", '"')):
                 return text
             return _of_bounded_depth(json.loads(text), text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
@@ -16,7 +16,9 @@ from audiollm.data.files.json_lines import json_line, read_finished_lines, refus
 from audiollm.data.files.lock import locked_file
 from audiollm.data.files.parquet import check_parquet_values, write_parquet
 
-from .manifest import RecordError
+from .manifest import MANIFEST_SUFFIXES, RecordError
+
+JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 
 
 class OutputReport(Protocol):
@@ -176,6 +178,25 @@ class PartialOutput:
             os.replace(self._path, self._output)
         sync_folder(self._output.parent)
         self._settings_path.unlink()
+
+
+def checked_ending(
+    output: str | os.PathLike[str], endings: Sequence[str] = MANIFEST_SUFFIXES
+) -> str | os.PathLike[str]:
+    """Returns an output whose ending says what it will hold: JSON, one object a line, or parquet.
+
+    Args:
+        output: the file.
+        endings: those that can be written.
+
+    Raises:
+        ValueError: another ending, or none.
+    """
+    if Path(output).suffix not in endings:
+        ending = Path(output).suffix
+        found = f"ends in {ending}" if ending else "has no ending"
+        raise ValueError(f"{os.fspath(output)} {found}; records are written as {' or '.join(endings)}: name it so")
+    return output
 
 
 def shard_path(output: str | os.PathLike[str], shard: int, num_shards: int) -> Path:

@@ -15,6 +15,7 @@ from .records import TEXT_KEYS
 logger = logging.getLogger(__name__)
 
 _MOST_LISTED = 20
+_LONGEST_SHOWN = 60  # characters of a key
 # What corpora, `tokenize`, `label`, `speech-data` and the makers of questions write, to tell where a record comes from.
 _METADATA_KEYS = frozenset(
     (
@@ -57,8 +58,14 @@ def warn_of_unread_keys(source: str, counts: Counter[str]) -> None:
     if not counts:
         return
     (first, number), *others = counts.most_common()
-    listed = [f"{first} ({number} record{'s' if number != 1 else ''})"]
-    listed += [f"{key} ({count})" for key, count in others[: _MOST_LISTED - 1]]
+    listed = [f"{_shown(first)} ({number} record{'s' if number != 1 else ''})"]
+    listed += [f"{_shown(key)} ({count})" for key, count in others[: _MOST_LISTED - 1]]
     if len(counts) > _MOST_LISTED:
         listed.append(f"and {len(counts) - _MOST_LISTED} more")
     logger.warning("%s: keys that nothing reads: %s", source, ", ".join(listed))
+
+
+def _shown(key: str) -> str:
+    """A key as it is, unless it is blank, longer than a line or holds what a terminal would obey."""
+    key = key if len(key) <= _LONGEST_SHOWN else f"{key[: _LONGEST_SHOWN - 1]}…"
+    return key if key.strip() and key.isprintable() else repr(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import itertools
 import json
 import re
 import runpy
@@ -20,14 +21,17 @@ import pytest
 import soundfile as sf
 
 from audiollm import program
-from audiollm.cli import app, main
+from audiollm.cli import app
+from audiollm.cli.app import main
+from audiollm.cli.training import TRAINERS, launch_parser, with_packaged_config
 from audiollm.mini import mini_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FOLDERS = "tokenizer|data|audiollm|benchmarks|training|docs|tests"
-OTHERS = {"lmms_eval", "sha256sum"}  # programs that are not ours, and not part of the installation
+# Programs that are not ours, and not part of the installation.
+OTHERS = {"cat", "ffmpeg", "ffplay", "jq", "lmms_eval", "sha256sum"}
 
 
 def code_blocks(page: Path, language: str) -> list[str]:
@@ -98,7 +102,7 @@ def test_python_parses_and_its_imports_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_named_in_prose_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert set(re.findall(r"`audiollm ([\w-]+)", text)) <= {*app.COMMANDS, "bench"}
+    assert set(re.findall(r"`audiollm ([\w-]+)", text)) <= {*app.COMMANDS, *TRAINERS, "bench"}
     scripts = re.findall(rf"(?:python|launch[^\n]*?) ((?:{FOLDERS})/\w+\.py)", text)
     assert [script for script in scripts if not (ROOT / script).exists()] == []
     goals = re.findall(r"`make (\w+)", text)
@@ -157,10 +161,10 @@ def understand(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str]], Non
             assert set(rest) <= make_goals(), f"make knows no {rest}"
         elif program_name == "pip":
             assert {extra for word in rest for extra in re.findall(r"[\w-]+", word.partition("[")[2])} <= extras()
-        elif program_name == "audiollm":
+        elif program_name == "audiollm" and rest[0] not in TRAINERS:
             with pytest.raises(Understood):
                 main(rest)
-        elif program_name in ("python", "accelerate"):
+        elif program_name in ("python", "accelerate", "audiollm"):
             script, arguments = script_of(words)
             monkeypatch.setattr(sys, "argv", [script, *arguments])
             with pytest.raises(Understood):
@@ -180,7 +184,10 @@ def start(script: str) -> None:
 
 
 def script_of(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The script or module that ``python`` or ``accelerate launch`` starts, and its arguments."""
+    """The script or module that ``python``, ``accelerate launch`` or ``audiollm train`` starts, and its arguments."""
+    if words[0] == "audiollm":
+        _, arguments = launch_parser(words[1]).parse_known_args(words[2:])
+        return TRAINERS[words[1]][0], with_packaged_config(arguments)
     position = next(n for n, word in enumerate(words) if word.endswith(".py") or word == "-m")
     position += words[position] == "-m"
     return words[position], list(words[position + 1 :])
@@ -193,12 +200,14 @@ def test_every_command_is_understood(line: str, understand: Callable[[Sequence[s
     if "--config" in words and not (ROOT / words[words.index("--config") + 1]).exists():
         position = words.index("--config")  # the reader's own file: what it holds, the page says elsewhere
         words = words[:position] + words[position + 2 :] + required_by(script_of(words)[0])
-    understand(words)
+    for is_pipe, command in itertools.groupby(words, lambda word: word == "|"):
+        if not is_pipe:
+            understand(list(command))
 
 
 def required_by(script: str) -> list[str]:
     """What a script needs that a page leaves to the reader's configuration file."""
-    assert script == "training/sft.py"
+    assert script in ("training/sft.py", "audiollm.training.sft")
     return ["--model", "m", "--train_data", "t.jsonl", "--output_dir", "o"]
 
 

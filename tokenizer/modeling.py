@@ -24,8 +24,10 @@ from transformers.models.whisper.modeling_whisper import sinusoids
 from transformers.utils import ModelOutput
 
 from audiollm.tokenizer.checkpoints.fingerprint import tokenizer_fingerprint
+from audiollm.tokenizer.checkpoints.folders import replaced_files
 from audiollm.tokenizer.checkpoints.tensors import check_finite, torch_dtype
 from audiollm.tokenizer.checkpoints.tokenizer import (
+    WEIGHT_FILES,
     default_tensors,
     feature_extractor_of,
     find_tokenizer,
@@ -427,6 +429,8 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
     ) -> None:
         """Writes the tokenizer, its feature extractor, and its waveform decoder into ``decoder/``.
 
+        Each file appears whole or not at all, and those of two processes that write one folder do not mix.
+
         Args:
             save_directory: folder to write.
             is_main_process: whether this process writes.
@@ -434,12 +438,13 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             kwargs: as in transformers.
         """
         upload = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if not is_main_process:
             return
-        self.feature_extractor.save_pretrained(save_directory)
-        if self._attached_decoder is not None:
-            self._attached_decoder.save(Path(save_directory) / "decoder")
+        with replaced_files(Path(save_directory), "config.json", outdated=[WEIGHT_FILES]) as staging:
+            super().save_pretrained(staging, **kwargs)
+            self.feature_extractor.save_pretrained(staging)
+            if self._attached_decoder is not None:
+                self._attached_decoder.save(staging / "decoder")
         if push_to_hub:  # not by transformers' save, which would leave out the decoder
             self.push_to_hub(upload.pop("repo_id", Path(save_directory).name), **upload)
 

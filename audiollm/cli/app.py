@@ -16,7 +16,7 @@ from importlib.metadata import version
 import docstring_parser
 from jsonargparse import ArgumentParser
 
-from audiollm.program import errors_as_one_line, log_to_stderr, with_named_option
+from audiollm.program import DashedParser, errors_as_one_line, log_to_stderr, with_named_option
 
 from .bench import run_bench
 from .checkpoints import convert, doctor, export_tokenizer, extend_llm
@@ -25,6 +25,7 @@ from .labelling import audit_labels, audit_verdicts, label, score_sap
 from .listening import describe, transcribe
 from .reporting import compare_results, report
 from .sound import reconstruct, speak
+from .training import TRAINERS, run_trainer
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "tokenize": tokenize,
@@ -57,7 +58,7 @@ def command_parser(function: Callable[..., None]) -> ArgumentParser:
     annotations = {name: parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
     switches = [name for name, annotation in annotations.items() if annotation == "bool"]
     repeated = [name for name, annotation in annotations.items() if annotation == "list[str]"]
-    parser = ArgumentParser(description=described.short_description, allow_abbrev=False)
+    parser = DashedParser(description=described.short_description, allow_abbrev=False)
     for name in repeated:
         parser.add_argument(name, nargs="+", help=helps[name])
     parser.add_function_arguments(function, skip={*switches, *repeated}, as_group=False, as_positional=True)
@@ -67,7 +68,7 @@ def command_parser(function: Callable[..., None]) -> ArgumentParser:
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = DashedParser(
         prog="audiollm",
         description="Turn audio into tokens, a text LLM into an Audio-LLM, and recordings into answers.",
         version=version("audiollm"),
@@ -77,6 +78,8 @@ def build_parser() -> ArgumentParser:
     for name, function in COMMANDS.items():
         command = command_parser(function)
         commands.add_subcommand(name, command, help=command.description)
+    for name, (_, summary) in TRAINERS.items():
+        commands.add_subcommand(name, ArgumentParser(description=summary), help=summary)
     commands.add_subcommand("bench", ArgumentParser(description=BENCH_HELP), help=BENCH_HELP)
     return parser
 
@@ -113,7 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given[:1] == ["bench"]:
         run_bench(given[1:])
         return
+    if given[:1] and given[0] in TRAINERS:
+        run_trainer(given[0], given[1:])
     parsed = build_parser().parse_args(spelt_out(given))
     command, values = COMMANDS[parsed.subcommand], parsed[parsed.subcommand]
-    with errors_as_one_line("audiollm"):
+    with errors_as_one_line("audiollm", inspect.signature(command).parameters):
         command(**values)

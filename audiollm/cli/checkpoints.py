@@ -6,6 +6,7 @@ import json as jsonlib
 from pathlib import Path
 from typing import Literal
 
+from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
 
 from .console import Dtype, load_audio_tokenizer, show_diagnosis, write_line
@@ -71,7 +72,7 @@ def export_tokenizer(source: str, output_dir: str) -> None:
     write_line(f"wrote {output_dir}: {model.tokenizer.codebook_size} codes, {model.tokenizer.frame_rate:g} per second")
 
 
-def convert(source: str, output_dir: str) -> None:
+def convert(source: str, output_dir: str, *, overwrite: bool = False) -> None:
     """Rewrite a released waveform decoder (config.yaml, flow.pt, hift.pt) as safetensors and JSON.
 
     No weight changes. What is read is only ever data: an unknown tag of the YAML, or code in a .pt file, is refused.
@@ -79,8 +80,13 @@ def convert(source: str, output_dir: str) -> None:
     Args:
         source: the decoder's folder or Hub id, or a folder that holds decoder/.
         output_dir: folder to write.
+        overwrite: replace a converted decoder that is there.
     """
+    from audiollm.tokenizer.decoder.checkpoints.files import OWN_FILES
     from audiollm.tokenizer.decoder.model import convert_decoder
+
+    for name in OWN_FILES:
+        refuse_existing(Path(output_dir) / name, overwrite)
 
     write_line(f"wrote {convert_decoder(source, output_dir)}")
 

@@ -38,6 +38,18 @@ def load_audio_llm(path_or_id: str, dtype: str, device: str | None) -> Any:
         return AudioLLM.from_pretrained(path_or_id, dtype=getattr(torch, dtype), device=found)
 
 
+def check_model_folder(path_or_id: str) -> None:
+    """Looks at an Audio-LLM folder without loading it, which takes long.
+
+    Raises:
+        ValueError: it is none.
+    """
+    from audiollm.folders import check_folder
+    from audiollm.mini import model_or_mini
+
+    check_folder(model_or_mini(path_or_id))
+
+
 @contextmanager
 def _absence_told(path_or_id: str) -> Iterator[None]:
     """Says first that there is no such folder where the Hub was asked for a name that isn't one here.
@@ -52,12 +64,6 @@ def _absence_told(path_or_id: str) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())
         raise ValueError(f"there is no folder {path_or_id} here, and the Hub did not give it: {reason}") from error
-
-
-def refuse_existing(output: str | Path, overwrite: bool) -> None:
-    """Raises ValueError if an output exists that may not be replaced."""
-    if Path(output).exists() and not overwrite:
-        raise ValueError(f"{output} exists already; delete it, choose another output, or set --overwrite")
 
 
 def write_line(text: str) -> None:

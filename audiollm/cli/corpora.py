@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 from typing import Literal
 
+from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
 
 from .console import Dtype, load_audio_tokenizer, show_token_table, write_line
@@ -41,7 +42,11 @@ def tokenize(
         overwrite: replace an output that exists.
         json: print the report as JSON.
     """
+    from audiollm.data.resumable_output import checked_ending, shard_path
     from audiollm.data.tokenizing.corpus import tokenize_corpus
+
+    # Both before the tokenizer is loaded, which takes longer than to notice them.
+    refuse_existing(shard_path(checked_ending(output), shard, num_shards), overwrite)
 
     report = tokenize_corpus(
         source,
@@ -103,6 +108,7 @@ def speech_data(
     min_seconds: float = 0.3,
     max_seconds: float = 30.0,
     seed: int = 0,
+    overwrite: bool = False,
     json: bool = False,
 ) -> None:
     """Turn clips with texts into records that teach a model to speak, in a voice that is asked for in words.
@@ -115,10 +121,13 @@ def speech_data(
         min_seconds: shorter clips are left out.
         max_seconds: longer clips are left out, not cut.
         seed: changes which clips get which words.
+        overwrite: replace an output that exists.
         json: print the report as JSON.
     """
+    from audiollm.data.resumable_output import JSON_LINES_SUFFIXES, checked_ending
     from audiollm.data.voices.speech_records import SpeechTaskSettings, write_speech_records
 
+    refuse_existing(checked_ending(output, JSON_LINES_SUFFIXES), overwrite)
     settings = SpeechTaskSettings(
         split=split, voice_share=voice_share, min_seconds=min_seconds, max_seconds=max_seconds, seed=seed
     )

@@ -6,9 +6,10 @@ import json as jsonlib
 from pathlib import Path
 from typing import Any, Literal
 
+from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
 
-from .console import refuse_existing, write_line
+from .console import write_line
 
 
 def label(
@@ -24,6 +25,7 @@ def label(
     captioner_model: str | None = None,
     captioner_key: str | None = None,
     captioner_prices: tuple[float, float] | None = None,
+    mono: Literal["first", "mean"] | None = None,
     max_seconds: float = 30.0,
     max_asks: int = 2,
     concurrency: int = 8,
@@ -55,6 +57,7 @@ def label(
         captioner_model: its name at the endpoint.
         captioner_key: environment variable with the key for the endpoint.
         captioner_prices: cost of a million tokens in and out.
+        mono: which channel of a clip models hear: the first one, or the mean of all (if not given).
         max_seconds: longer clips are refused, not cut.
         max_asks: the structurer is asked so often before a clip is refused.
         concurrency: clips labelled at a time.
@@ -69,16 +72,23 @@ def label(
         overwrite: replace an output that exists.
         json: print the report as JSON.
     """
-    from audiollm.data.resumable_output import shard_path
+    from audiollm.data.resumable_output import JSON_LINES_SUFFIXES, checked_ending, shard_path
+
+    path = shard_path(output, shard, num_shards)
+    audit_folder = path.with_name(f"{path.stem}_audit")
+    if audit:
+        _refuse_sheets(audit_folder, overwrite)
 
     if structurer is None:
-        for name, value in (("captioner", captioner), ("structurer_model", structurer_model)):
+        from audiollm.data.labelling.by_rules import label_by_rules
+
+        for name, value in (("captioner", captioner), ("structurer_model", structurer_model), ("mono", mono)):
             if value is not None:
                 raise ValueError(f"--{name.replace('_', '-')} needs --structurer, a model that writes records")
         if num_shards != 1:
             raise ValueError("--num-shards is for models; rules take a moment")
-        path = Path(output)
-        report: Any = _label_by_rules(source, path, rules, split, overwrite)
+        refuse_existing(checked_ending(path, JSON_LINES_SUFFIXES), overwrite)
+        report: Any = label_by_rules(source, path, rules=rules, split=split)
     else:
         from audiollm.data.chat.base import EndpointSettings
         from audiollm.data.chat.opening import open_chat_model
@@ -89,6 +99,7 @@ def label(
 
         if rules is not None:
             raise ValueError("give --rules or --structurer, not both")
+        refuse_existing(checked_ending(path), overwrite)
         torch_device = find_device(device)
         endpoint = EndpointSettings(timeout_seconds=timeout_seconds, max_retries=max_retries)
         writes = open_chat_model(
@@ -97,12 +108,12 @@ def label(
         hears = captioner and open_chat_model(
             captioner, captioner_model, key_variable=captioner_key, hears=True, device=torch_device, settings=endpoint
         )
+        labelling = ModelLabelling(max_seconds=max_seconds, max_asks=max_asks, mono=mono)
         prices = {"structurer": structurer_prices, "captioner": captioner_prices}
-        path = shard_path(output, shard, num_shards)
         report = label_corpus(
             source,
             output,
-            ModelLabeller(writes, hears or None, ModelLabelling(max_seconds=max_seconds, max_asks=max_asks)),
+            ModelLabeller(writes, hears or None, labelling),
             concurrency=concurrency,
             max_failures=max_failures,
             num_shards=num_shards,
@@ -113,21 +124,30 @@ def label(
         )
     write_line(jsonlib.dumps(_as_json(report), ensure_ascii=False) if json else str(report))
     if audit:
-        audit_labels(str(path), str(path.with_name(f"{path.stem}_audit")), num_clips=audit)
-
-
-def _label_by_rules(source: str, output: Path, rules: str | None, split: str | None, overwrite: bool) -> Any:
-    from audiollm.data.labelling.by_rules import label_by_rules
-
-    refuse_existing(output, overwrite)
-    return label_by_rules(source, output, rules=rules, split=split)
+        audit_labels(str(path), str(audit_folder), num_clips=audit, mono=mono or "mean", overwrite=overwrite)
 
 
 def _as_json(report: Any) -> dict[str, Any]:
     return report.to_dict() if hasattr(report, "to_dict") else vars(report)
 
 
-def audit_labels(labels: str, output_dir: str, *, num_clips: int = 100, seed: int = 0) -> None:
+def _refuse_sheets(folder: Path, overwrite: bool) -> None:
+    """Raises ValueError where sheets are that people may have filled in."""
+    from audiollm.benchmarks.sap.audit import sheet_paths
+
+    for path in sheet_paths(folder):
+        refuse_existing(path, overwrite)
+
+
+def audit_labels(
+    labels: str,
+    output_dir: str,
+    *,
+    num_clips: int = 100,
+    seed: int = 0,
+    mono: Literal["first", "mean"] = "mean",
+    overwrite: bool = False,
+) -> None:
     """Write a sheet for people to check labels: an HTML page that plays each clip, and the same as CSV.
 
     Args:
@@ -135,10 +155,13 @@ def audit_labels(labels: str, output_dir: str, *, num_clips: int = 100, seed: in
         output_dir: folder of audit.html and audit.csv.
         num_clips: so many sampled clips.
         seed: of the sample.
+        mono: which channel of a clip the page plays: the first one, or the mean of all.
+        overwrite: replace sheets that exist, and what people wrote into them.
     """
     from audiollm.benchmarks.sap.audit import write_audit
 
-    count = write_audit(labels, Path(output_dir), num_clips=num_clips, seed=seed)
+    _refuse_sheets(Path(output_dir), overwrite)
+    count = write_audit(labels, Path(output_dir), num_clips=num_clips, seed=seed, mono=mono)
     write_line(f"wrote {count} clips to {Path(output_dir) / 'audit.html'} and audit.csv")
 
 
@@ -176,6 +199,7 @@ def score_sap(
     normalizer: Literal["english", "basic", "none"] = "english",
     unit: Literal["word", "character"] = "word",
     device: str | None = None,
+    overwrite: bool = False,
     json: bool = False,
 ) -> None:
     """Score predicted SAP records: transcripts, closed attributes and events, and with a judge the free texts.
@@ -193,6 +217,7 @@ def score_sap(
         normalizer: of transcripts before words are compared; basic for languages other than English.
         unit: character for languages written without spaces.
         device: torch device of a local judge; the first GPU when there is one.
+        overwrite: replace an output that exists.
         json: print the scores as JSON.
     """
     from audiollm.benchmarks.judge.asking import JudgeSettings
@@ -200,6 +225,8 @@ def score_sap(
     from audiollm.data.chat.opening import open_chat_model
     from audiollm.environment import find_device
 
+    if output is not None:
+        refuse_existing(output, overwrite)
     settings = JudgeSettings(votes=votes, temperature=temperature, concurrency=concurrency)
     model = judge and open_chat_model(judge, judge_model, key_variable=judge_key, device=find_device(device))
     result = sap_report.score_sap(
@@ -213,7 +240,9 @@ def score_sap(
     )
     if output is not None:
         sap_report.write_scores(result, output)
-    summary = {name: round(value, 4) for name, value in result["scores"].items()} | {"missing": result["missing"]}
+    summary = {name: round(value, 4) for name, value in result["scores"].items()} | {
+        name: result[name] for name in ("missing", "repaired")
+    }
     if json:
         write_line(jsonlib.dumps(summary | {"judge": result.get("judge")}))
         return

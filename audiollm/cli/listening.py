@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json as jsonlib
 import logging
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from .console import Dtype, load_audio_llm, write_line
+from .answers import Answers, Form, open_answers
+from .console import Dtype, check_model_folder, load_audio_llm
+from .recordings import Recording, check_recordings, find_recordings
 
 logger = logging.getLogger(__name__)
 
@@ -15,37 +18,99 @@ logger = logging.getLogger(__name__)
 def transcribe(
     audio: list[str],
     *,
+    output: str | None = None,
+    format: Literal["txt", "json", "srt", "vtt"] | None = None,
     model: str = "mini",
     prompt: str | None = None,
     max_new_tokens: int = 256,
+    longest_seconds: float | None = None,
+    pauses: Literal["level", "silero"] = "level",
+    batch_size: int = 4,
     dtype: Dtype = "float32",
     device: str | None = None,
     mono: Literal["first", "mean"] = "first",
     skip_bad: bool = False,
+    overwrite: bool = False,
     json: bool = False,
+    jsonl: bool = False,
 ) -> None:
-    """Write down what is said in recordings.
+    """Write down what is said in recordings of any length.
 
     Args:
-        audio: one or more audio files.
+        audio: recordings, folders of them, or - for one that comes through stdin.
+        output: where to, also -o: a .jsonl file for all (a stopped run goes on with it), a folder that gets a file for
+            each, or a .txt, .json, .srt or .vtt file for a single one; the terminal if not given.
+        format: of what a folder gets or the terminal shows; txt if not given.
         model: Audio-LLM folder or Hub id; the small embedded one if not given.
         prompt: ask this instead of the standard transcription instruction.
-        max_new_tokens: longest answer, in tokens.
+        max_new_tokens: longest answer about a piece, in tokens.
+        longest_seconds: longer recordings are cut at their pauses into pieces of at most this length; 28, or what the
+            model's context holds, if not given.
+        pauses: what tells them: the level, or Silero's voice activity detector (extra vad).
+        batch_size: how many pieces the model gets together.
         dtype: precision of the LLM.
         device: torch device; the first GPU when there is one.
         mono: which waveform of several channels: the first one, or their mean.
-        skip_bad: report unreadable or too long recordings and go on, instead of stopping at the first.
-        json: one JSON object per recording.
+        skip_bad: report unreadable recordings and go on, instead of stopping at the first.
+        overwrite: replace outputs that exist.
+        json: one JSON object per recording, with the times of its pieces.
+        jsonl: the same as --json.
     """
-    from audiollm.prompts import instruction
+    settings = {
+        "model": model,
+        "prompt": prompt,
+        "max_new_tokens": max_new_tokens,
+        "longest_seconds": longest_seconds,
+        "pauses": pauses,
+        "dtype": dtype,
+        "mono": mono,
+    }
+    listening = _Listening.checked(audio, model, skip_bad)
+    form = Form(
+        line=lambda transcript: transcript.text,
+        record=lambda transcript: transcript.to_dict(),
+        contents={kind: _written_as(kind) for kind in ("txt", "json", "srt", "vtt")},
+    )
+    with open_answers(
+        output,
+        form,
+        listening.recordings,
+        kind=format,
+        as_json=json or jsonl,
+        overwrite=overwrite,
+        settings=settings,
+    ) as answers:
+        from audiollm.transcription.activity import activity_of
+        from audiollm.transcription.transcribing import transcribe as transcribe_recording
 
-    llm = load_audio_llm(model, dtype, device)
-    _ask_about(llm, audio, prompt or instruction("transcribe"), max_new_tokens, mono, skip_bad, json, "transcribed")
+        activity_of(pauses, 16_000)  # what it needs is missing before the model is loaded, or never
+        llm = load_audio_llm(model, dtype, device)
+        listening.run(
+            lambda source: transcribe_recording(
+                llm,
+                source,
+                prompt=prompt,
+                mono=mono,
+                longest_seconds=longest_seconds,
+                pauses=pauses,
+                batch_size=batch_size,
+                max_new_tokens=max_new_tokens,
+            ),
+            answers,
+            max_new_tokens,
+            done="transcribed",
+        )
+
+
+def _written_as(kind: Any) -> Callable[[Any], str]:
+    return lambda transcript: transcript.to_format(kind)
 
 
 def describe(
     audio: list[str],
     *,
+    output: str | None = None,
+    format: Literal["txt", "json"] | None = None,
     question: str | None = None,
     model: str = "mini",
     max_new_tokens: int = 256,
@@ -53,12 +118,17 @@ def describe(
     device: str | None = None,
     mono: Literal["first", "mean"] = "first",
     skip_bad: bool = False,
+    overwrite: bool = False,
     json: bool = False,
+    jsonl: bool = False,
 ) -> None:
     """Say what can be heard in recordings, or answer a question about them.
 
     Args:
-        audio: one or more audio files.
+        audio: recordings, folders of them, or - for one that comes through stdin.
+        output: where to, also -o: a .jsonl file for all (a stopped run goes on with it), a folder that gets a file for
+            each, or a .txt or .json file for a single one; the terminal if not given.
+        format: of what a folder gets or the terminal shows; txt if not given.
         question: ask this instead of for a description, such as "Is the speaker a man or a woman?".
         model: Audio-LLM folder or Hub id; the small embedded one if not given.
         max_new_tokens: longest answer, in tokens.
@@ -66,63 +136,126 @@ def describe(
         device: torch device; the first GPU when there is one.
         mono: which waveform of several channels: the first one, or their mean.
         skip_bad: report unreadable or too long recordings and go on, instead of stopping at the first.
+        overwrite: replace outputs that exist.
         json: one JSON object per recording.
+        jsonl: the same as --json.
     """
-    from audiollm.prompts import instruction
+    settings = {
+        "model": model,
+        "question": question,
+        "max_new_tokens": max_new_tokens,
+        "dtype": dtype,
+        "mono": mono,
+    }
+    listening = _Listening.checked(audio, model, skip_bad)
+    form = Form(
+        line=lambda answer: answer.text,
+        record=vars,
+        contents={
+            "txt": lambda answer: answer.text + "\n",
+            "json": lambda answer: jsonlib.dumps(vars(answer), ensure_ascii=False, indent=2) + "\n",
+        },
+    )
+    with open_answers(
+        output,
+        form,
+        listening.recordings,
+        kind=format,
+        as_json=json or jsonl,
+        overwrite=overwrite,
+        settings=settings,
+    ) as answers:
+        from audiollm.modeling import question_about
+        from audiollm.prompts import instruction
 
-    llm = load_audio_llm(model, dtype, device)
-    _ask_about(llm, audio, question or instruction("describe"), max_new_tokens, mono, skip_bad, json, "described")
+        llm = load_audio_llm(model, dtype, device)
+        llm.processor.mono = mono
+        asked = question or instruction("describe")
+
+        def answer(source: str | bytes) -> _Description:
+            result = llm.chat(question_about(source, asked), max_new_tokens=max_new_tokens)
+            return _Description(result.texts[0], result.finish_reasons[0])
+
+        listening.run(answer, answers, max_new_tokens, done="described")
 
 
-def _ask_about(
-    llm: object,
-    audio: Sequence[str],
-    question: str,
-    max_new_tokens: int,
-    mono: Literal["first", "mean"],
-    skip_bad: bool,
-    as_json: bool,
-    done: str,
-) -> None:
-    """Asks the same of every recording and writes the answers, one line each.
+class _BadRecordingError(ValueError):
+    """A recording that cannot be answered about; there may be others that can."""
 
-    Raises:
-        AudioError: for an unreadable recording, unless those are skipped.
-        ValueError: for one that is too long, likewise; or if no recording was left.
-    """
-    from rich.progress import track
 
-    from audiollm.chat.encoded import TooLongError
-    from audiollm.data.audio.opening import AudioError
-    from audiollm.generation.request import ContextError
-    from audiollm.modeling import AudioLLM, question_about
+@dataclass(frozen=True)
+class _Description:
+    text: str
+    finish_reason: str
 
-    assert isinstance(llm, AudioLLM)
-    llm.processor.mono = mono
-    num_bad, cut = 0, []
-    for path in track(audio, description="listening", disable=as_json or len(audio) == 1, transient=True):
+
+@dataclass(frozen=True)
+class _Listening:
+    """A run over recordings that have been looked at."""
+
+    recordings: list[Recording]
+    skip_bad: bool
+
+    @classmethod
+    def checked(cls, audio: list[str], model: str, skip_bad: bool) -> _Listening:
+        """Looks at all inputs before a model is loaded, which takes longer.
+
+        Raises:
+            ValueError: there is no such model folder, or no such recording.
+        """
+        check_model_folder(model)
+        recordings = find_recordings(audio)
+        if not skip_bad:
+            check_recordings(recordings)
+        return cls(recordings, skip_bad)
+
+    def run(self, answer_of: Callable[[str | bytes], Any], answers: Answers, max_new_tokens: int, done: str) -> None:
+        """Answers about every recording that has none yet.
+
+        Raises:
+            ValueError: for an unreadable or too long recording, unless those are skipped; or if no recording was left.
+        """
+        from rich.console import Console
+        from rich.progress import track
+
+        from audiollm.generation.result import cut_notice
+
+        num_bad, cut = 0, []
+        is_hidden = len(self.recordings) == 1
+        indices = track(
+            range(len(self.recordings)), "listening", disable=is_hidden, transient=True, console=Console(stderr=True)
+        )
+        for index in indices:
+            recording = self.recordings[index]
+            if answers.is_done(index, recording):
+                continue
+            try:
+                answer = self._answered(recording, answer_of)
+            except _BadRecordingError as error:
+                if not self.skip_bad:
+                    raise
+                num_bad += 1
+                answers.reject(index, recording, str(error))
+                continue
+            if answer.finish_reason == "silent":
+                logger.warning("%s: nothing is heard in it, so the model was not asked", recording.name)
+            if answer.finish_reason == "length":
+                cut.append(recording.name)
+            answers.add(index, recording, answer)
+        if cut:
+            others = f" and of {len(cut) - 1} more" if cut[1:] else ""
+            told = cut_notice(f"the answer about {cut[0]}{others}", f"{max_new_tokens} tokens", "--max-new-tokens")
+            logger.warning("%s", told)
+        if num_bad == len(self.recordings):
+            raise ValueError(f"none of the {num_bad} recordings could be {done}")
+
+    def _answered(self, recording: Recording, answer_of: Callable[[str | bytes], Any]) -> Any:
+        """The answer about a recording; raises a `_BadRecordingError` that names it."""
+        from audiollm.data.audio.sources import AudioError
+
         try:
-            result = llm.chat(question_about(path, question), max_new_tokens=max_new_tokens)
-        except (AudioError, ContextError, TooLongError) as error:
-            if not skip_bad:
-                raise error if isinstance(error, AudioError) else ValueError(f"{path}: {error}") from error
-            num_bad += 1
-            write_line(jsonlib.dumps({"audio": path, "error": str(error)}) if as_json else f"{path}: skipped: {error}")
-            continue
-        answer, reason = result.texts[0], result.finish_reasons[0]
-        if reason == "length":
-            cut.append(path)
-        line = {"audio": path, "text": answer, "finish_reason": reason}
-        write_line(
-            jsonlib.dumps(line, ensure_ascii=False) if as_json else (f"{path}: {answer}" if audio[1:] else answer)
-        )
-    if cut:
-        others = f" and of {len(cut) - 1} more" if cut[1:] else ""
-        logger.warning(
-            "the answer about %s%s was cut after %d tokens; --max-new-tokens allows longer ones",
-            cut[0],
-            others,
-            max_new_tokens,
-        )
-    if num_bad == len(audio):
-        raise ValueError(f"none of the {num_bad} recordings could be {done}")
+            return answer_of(recording.source)
+        except AudioError as error:
+            raise _BadRecordingError(f"{recording.name}: {error.reason}") from error
+        except ValueError as error:  # too long, or an audio tokenizer's word for sound that it does not take
+            raise _BadRecordingError(f"{recording.name}: {error}") from error

@@ -6,24 +6,34 @@ import json as jsonlib
 import sys
 from pathlib import Path
 
+from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
 
 from .console import write_line
 
 
-def report(results: str, *, output: str | None = None, strict: bool = False, json: bool = False) -> None:
+def report(
+    results: str, *, output: str | None = None, strict: bool = False, overwrite: bool = False, json: bool = False
+) -> None:
     """Build a leaderboard page of result files, beside the published figures: Markdown, and one HTML file.
 
     Args:
         results: folder with result files, of any depth.
-        output: where the page goes, without ending; leaderboard in the folder of results, if not given.
+        output: where the page goes, without ending; leaderboard in the folder of results, made anew each time, if not
+            given.
         strict: fail if a file cannot be read, or figures cannot be traced to their predictions.
+        overwrite: replace pages that exist at --output.
         json: print what was found as JSON.
     """
     from audiollm.benchmarks.leaderboard.board import build_leaderboard
-    from audiollm.benchmarks.leaderboard.page import write_pages
+    from audiollm.benchmarks.leaderboard.page import page_paths, write_pages
 
     folder = Path(results)
+    beside = folder if folder.is_dir() else folder.parent
+    if output is None and overwrite:
+        raise ValueError("--overwrite needs --output: leaderboard in the folder of results is always made anew")
+    for path in () if output is None else page_paths(output):
+        refuse_existing(path, overwrite)
     board = build_leaderboard(folder)
     if not board.num_results:
         reasons = "; ".join(f"{file.path}: {file.reason}" for file in board.unread[:3])
@@ -31,7 +41,6 @@ def report(results: str, *, output: str | None = None, strict: bool = False, jso
             f"{results} holds no results that can be shown: give a folder with result files (*.json), as audiollm "
             f"bench writes them{f'; not read: {reasons}' if reasons else ''}"
         )
-    beside = folder if folder.is_dir() else folder.parent
     pages = write_pages(board, output or beside / "leaderboard")
     untraceable = board.trace_problems
     unread = [f"{file.path}: {file.reason}" for file in board.unread]
@@ -62,6 +71,7 @@ def compare_results(
     allow_different: bool = False,
     max_items: int = 20,
     output: str | None = None,
+    overwrite: bool = False,
     json: bool = False,
 ) -> None:
     """Compare two result files, or two folders of results: figures, items that changed, and whether it is chance.
@@ -76,6 +86,7 @@ def compare_results(
         allow_different: compare in spite of different data, modes or prompts, and say what differs.
         max_items: show so many changed items of a figure.
         output: file for all of it as JSON.
+        overwrite: replace an output that exists.
         json: print it as JSON.
     """
     from dataclasses import asdict
@@ -86,6 +97,8 @@ def compare_results(
 
     if beyond_chance and fail_below is None:
         raise ValueError("--beyond-chance needs --fail-below, which says what counts as a failure")
+    if output is not None:
+        refuse_existing(output, overwrite)
     sets = compare_sets(Path(old), Path(new), allow_different=allow_different)
     fallen = [
         f"{one.name}: {figure.name} {figure.old:g} to {'nothing' if figure.new is None else format(figure.new, 'g')}"

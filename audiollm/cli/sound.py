@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
 
-from .console import Dtype, load_audio_llm, load_audio_tokenizer, refuse_existing
+from .console import Dtype, load_audio_llm, load_audio_tokenizer
 
 NO_RECOGNIZER = "none"
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def speak(
     """
     from audiollm import speaking
     from audiollm.data.audio.writing import check_output_path, open_audio_output
+    from audiollm.generation.result import cut_notice
     from audiollm.generation.streaming import StreamedAudio
 
     check_output_path(output)
@@ -95,7 +97,7 @@ def speak(
             )
         summary["seconds"] = writer.num_samples / sample_rate
     if summary["finish_reason"] == "length":
-        logger.warning("the sound was cut after %.2f s; --max-seconds allows longer ones", summary["seconds"])
+        logger.warning("%s", cut_notice("the sound", f"{summary['seconds']:.2f} s", "--max-seconds"))
     show_facts(summary, as_json=json, title="spoken")
 
 
@@ -107,6 +109,7 @@ def reconstruct(
     prompt_audio: str | None = None,
     speaker_audio: str | None = None,
     speaker_encoder: str = "resemblyzer",
+    mono: Literal["first", "mean"] = "first",
     steps: int = 10,
     guidance: float | None = None,
     seed: int = 42,
@@ -130,6 +133,7 @@ def reconstruct(
         prompt_audio: a recording whose voice the decoder takes over.
         speaker_audio: a recording that a speaker encoder describes for the decoder.
         speaker_encoder: which one; its vectors must be what the decoder was trained with.
+        mono: which channel of the recording is heard: the first one, or the mean of all.
         steps: steps of the decoder's flow model; fewer are faster and coarser.
         guidance: strength of its guidance; the checkpoint's own if not given.
         seed: of the decoder's noise.
@@ -147,6 +151,9 @@ def reconstruct(
 
     if not Path(output).is_file() or not Path(source).is_file() or not Path(output).samefile(source):
         refuse_existing(output, overwrite)  # the original itself is refused below, whatever is set
+    report_folder = Path(output).with_name(f"{Path(output).stem}_report")
+    if report:
+        refuse_existing(report_folder, overwrite)
     result = reconstruction.reconstruct(
         source,
         output,
@@ -157,9 +164,11 @@ def reconstruct(
         seed=seed,
         stream=stream,
         guidance=guidance,
+        mono=mono,
     )
     summary: dict[str, Any] = {
         "output": str(result.output),
+        "mono": result.mono,
         "seconds": result.output_seconds,
         "codes": len(result.codes),
         "real_time_factor": result.real_time_factor,
@@ -167,10 +176,9 @@ def reconstruct(
     if report:
         from audiollm.benchmarks.speech.reconstruction_report import report_reconstruction
 
-        folder = Path(output).with_name(f"{Path(output).stem}_report")
         recognizer = None if asr == NO_RECOGNIZER else asr
-        scores = report_reconstruction(result, folder, text=text, asr=recognizer, language=language)
-        summary |= scores.reconstructed | {"report": str(folder / "report.html")}
+        scores = report_reconstruction(result, report_folder, text=text, asr=recognizer, language=language)
+        summary |= scores.reconstructed | {"report": str(report_folder / "report.html")}
     show_facts(summary, as_json=json, title=f"reconstructed {source}")
 
 

@@ -16,6 +16,17 @@ from audiollm.data.audio.writing import save_audio
 FinishReason = Literal["stop", "length"]
 
 
+def cut_notice(what: str, length: str, setting: str) -> str:
+    """What people are told of a result that a limit cut.
+
+    Args:
+        what: was cut, such as "the answer".
+        length: of what is there, such as "8 tokens".
+        setting: the limit, called as the reader can set it.
+    """
+    return f"{what} was cut after {length}; {setting} allows longer ones"
+
+
 @dataclass
 class GenerationResult:
     """What was generated, one entry per row.

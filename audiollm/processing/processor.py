@@ -25,6 +25,7 @@ from audiollm.chat.rendering import marks_assistant_turns
 from audiollm.chat.segments import AudioSegment, TextSegment, split_segments
 from audiollm.data.audio.reading import Mono
 from audiollm.data.conversation.types import Conversation
+from audiollm.data.files.atomic import atomic_entries
 from audiollm.folders import Origin, check_codec_path
 from audiollm.mini import AUDIO_TOKENIZER_FOLDER
 from audiollm.tokenizer.base import AudioTokenizer
@@ -383,7 +384,7 @@ class AudioLLMProcessor(ProcessorMixin):
         return facts if fingerprint is None else facts | {"codec_fingerprint": fingerprint}
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """Writes the text tokenizer, the template, ``processor_config.json`` and ``audio_tokenizer/``.
+        """Writes the text tokenizer, the template, ``processor_config.json`` and ``audio_tokenizer/``, all or nothing.
 
         Args:
             save_directory: the folder, usually the model's.
@@ -392,8 +393,12 @@ class AudioLLMProcessor(ProcessorMixin):
         Raises:
             ValueError: if the audio tokenizer in memory is of a kind that cannot be saved.
         """
-        self._attached.save(Path(save_directory) / AUDIO_TOKENIZER_FOLDER)
-        return super().save_pretrained(str(save_directory), push_to_hub=push_to_hub, **kwargs)
+        with atomic_entries(save_directory) as staging:
+            self._attached.save(staging / AUDIO_TOKENIZER_FOLDER)
+            written = super().save_pretrained(str(staging))
+        if push_to_hub:  # the whole folder, with what else lies in it, such as a model card
+            return super().save_pretrained(str(save_directory), push_to_hub=True, **kwargs)
+        return [os.path.join(save_directory, Path(path).relative_to(staging)) for path in written]
 
     def _upload_modified_files(
         self, working_dir: str | os.PathLike[str], repo_id: str, files_timestamps: dict[str, float], **options: Any

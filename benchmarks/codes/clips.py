@@ -12,10 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
+from audiollm.data.audio.channels import Mono
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, open_manifest
 
+LABEL_KEY = "label"  # of a class, in records
 ESC50_TABLE = Path("meta") / "esc50.csv"
 
 
@@ -32,15 +34,19 @@ class LabelledClip:
     sound_type: str | None = None
     """``speech``, ``sound``, ``music`` or ``mix``, where the record says so."""
 
-    def load(self, sample_rate: int) -> Tensor:
-        """Decodes the first channel, float32 ``[N]`` at ``sample_rate``; raises AudioError for broken files."""
-        return self.audio.load(sample_rate)[0]
+    def load(self, sample_rate: int, mono: Mono = "first") -> Tensor:
+        """Decodes the first channel, or the mean of all, float32 ``[N]`` at ``sample_rate``.
+
+        Raises:
+            AudioError: if the file is broken.
+        """
+        return self.audio.load(sample_rate, mono)[0]
 
 
 def read_labelled_clips(
     source: str | os.PathLike[str] | Manifest,
     *,
-    label_key: str = "label",
+    label_key: str = LABEL_KEY,
     splits: Sequence[str] | None = None,
     sound_type: str | None = None,
     min_clips_per_class: int = 1,
@@ -62,6 +68,8 @@ def read_labelled_clips(
             the line).
     """
     if not isinstance(source, Manifest) and (Path(source) / ESC50_TABLE).is_file():
+        if label_key != LABEL_KEY:
+            raise ValueError(f"label_key={label_key}: {source} is ESC-50, whose classes are categories; leave it out")
         clips = read_esc50(Path(source), esc10=esc10)
     elif esc10:
         raise ValueError(f"{source} is no folder of ESC-50, which has {ESC50_TABLE}; leave esc10 out")

@@ -32,6 +32,7 @@ from .clustering import (
 
 logger = logging.getLogger(__name__)
 
+LABEL_KEY = "label"  # of a class, in JSONL
 CODES_KEYS = ("codes", "tokens")
 TOKENIZER_KEY = "audio_tokenizer"  # fingerprint of what made the codes, as audiollm tokenize writes it
 
@@ -51,7 +52,7 @@ class LabelledCodes:
 
 
 def read_labelled_codes(
-    path: str | os.PathLike[str], *, codebook_size: int | None = None, label_key: str = "label"
+    path: str | os.PathLike[str], *, codebook_size: int | None = None, label_key: str = LABEL_KEY
 ) -> list[LabelledCodes]:
     """Reads code sequences with classes.
 
@@ -73,6 +74,8 @@ def read_labelled_codes(
         whole = json.loads(text)
     except ValueError:
         whole = None
+    if isinstance(whole, dict) and ("cases" in whole or "labels" in whole) and label_key != LABEL_KEY:
+        raise ValueError(f"label_key={label_key}: {path} holds its classes in lists called labels; leave it out")
     if isinstance(whole, dict) and isinstance(whole.get("cases"), list):
         return [
             _set_of_clips(case, f"{path}, case {number}", codebook_size) for number, case in enumerate(whole["cases"])

@@ -44,6 +44,7 @@ KINDS: dict[str, str] = {
 }
 """What can be done to a clip, and what the number after it means; none where that is empty."""
 
+DRAWN_KINDS = (*NOISE_COLOURS, "reverberation")  # what a seed decides
 DEFAULT_CONDITIONS = (
     "white:30", "white:20", "white:10", "pink:20", "brown:20", "crush:8", "reverberation:0.3", "gain:-12",
     "g711", "gsm", "vorbis", "mp3", "shift:0.25", "shift:0.5", "shift:1", "chunks:5", "chunks:1", "bfloat16",

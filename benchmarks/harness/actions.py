@@ -11,6 +11,8 @@ from typing import Any, get_type_hints
 
 from audiollm.program import run_program
 
+from .options import check_output
+
 Actions = Mapping[str, Callable[[Any], None]]
 """Functions of one config, a dataclass named in their last annotation: its fields are the interface, and the first line
 of the function's docstring says what it does.
@@ -39,7 +41,19 @@ def run_action(actions: Actions, *, name: str, arguments: Sequence[str] | None =
     action = _action_parser(actions, name).parse_args(given[:1]).action
     told = name if action == "run" else f"{name} {action}"
     # Results go to stdout; what is logged beside them are warnings.
-    run_program(config_class(actions[action]), actions[action], name=told, level=logging.WARNING, arguments=given[1:])
+    run_program(
+        config_class(actions[action]),
+        partial(_run_checked, actions[action]),
+        name=told,
+        level=logging.WARNING,
+        arguments=given[1:],
+        with_dashes=True,
+    )
+
+
+def _run_checked(action: Callable[[Any], None], config: Any) -> None:
+    check_output(config)
+    action(config)
 
 
 def config_class(action: Callable[[Any], None]) -> type[Any]:

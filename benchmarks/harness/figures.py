@@ -29,11 +29,12 @@ def recorded_config(config: Any, **settled: object) -> dict[str, Any]:
     """What a result tells of the config it was made with.
 
     Args:
-        config: a dataclass. How the result is printed (``json``) is no part of it.
+        config: a dataclass. How the result is printed (``json``) and what it may replace are no part of it.
         settled: fields that the run decided, such as the device.
     """
     told = dataclasses.asdict(config) | settled
-    told.pop("json", None)
+    for name in ("json", "overwrite"):
+        told.pop(name, None)
     return {_NAMES_IN_RESULTS.get(name, name): value for name, value in told.items()}
 
 

@@ -50,6 +50,38 @@ class JudgeSettings:
             )
 
 
+@dataclass(frozen=True)
+class Vote:
+    """What a judge said, asked once.
+
+    Attributes:
+        answer: what its reply says; None if it says nothing that can be read.
+        num_cut: of the replies it took, those that were cut at the longest length.
+    """
+
+    answer: int | None
+    num_cut: int = 0
+
+
+class NoVerdictError(ChatError):
+    """The judge answered, but not so that anything follows.
+
+    Args:
+        message: what it said.
+        num_cut: of its replies, those that were cut at the longest length.
+    """
+
+    def __init__(self, message: str, num_cut: int = 0) -> None:
+        super().__init__(f"{message}; {told_cuts(num_cut)}" if num_cut else message)
+        self.num_cut = num_cut
+
+
+def told_cuts(num_cut: int) -> str:
+    """How many of a judge's replies were cut, in words."""
+    replies = "1 reply of the judge was" if num_cut == 1 else f"{num_cut} replies of the judge were"
+    return f"{replies} cut after {_ANSWER_TOKENS} tokens"
+
+
 def judge_prompt(name: str) -> Prompt:
     """What a judge is asked: ``attribute``, ``scene`` or ``question``."""
     return Prompt(f"judge/{name}", (_PROMPTS / f"{name}.md").read_text(encoding="utf-8"))
@@ -63,7 +95,7 @@ def ask_judge(
     read: Callable[[str], int | None],
     *,
     num_attempts: int = 0,
-) -> int | None:
+) -> Vote:
     """One vote.
 
     Args:
@@ -77,16 +109,18 @@ def ask_judge(
     Raises:
         ChatError: if the judge does not answer.
     """
+    num_cut = 0
     for again in range(_TRIES):
         # A number of its own for each vote, try and attempt: votes lie side by side, tries and attempts step over them.
         seed = settings.seed + vote + settings.votes * (_TRIES * num_attempts + again)
         reply = judge.ask(
             [ChatMessage("user", text)], max_tokens=_ANSWER_TOKENS, temperature=settings.temperature, seed=seed
         )
+        num_cut += reply.is_cut
         answer = read(reply.text)
         if answer is not None:
-            return answer
-    return None
+            return Vote(answer, num_cut)
+    return Vote(None, num_cut)
 
 
 def read_verdict(text: str) -> int | None:
@@ -139,6 +173,7 @@ def judge_items(
                 if outcome.answer is not None:
                     log.add_verdict(outcome.item, outcome.answer)
                 else:
-                    log.add_failure(outcome.item, str(outcome.error))
+                    num_cut = outcome.error.num_cut if isinstance(outcome.error, NoVerdictError) else 0
+                    log.add_failure(outcome.item, str(outcome.error), num_cut)
     except ChatError as error:
         raise ChatError(f"the judge gave up ({error}); run again to go on", fatal=True) from error

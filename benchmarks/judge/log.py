@@ -11,6 +11,7 @@ from audiollm.data.files.json_lines import AppendOnlyLog, Record
 from audiollm.data.files.lock import locked_folder
 
 HEADER, VERDICT, FAILURE = "judging", "verdict", "failure"
+CUT = "judge_replies_cut"
 
 
 class VerdictLog(AppendOnlyLog):
@@ -24,6 +25,7 @@ class VerdictLog(AppendOnlyLog):
         verdicts: what was said of each item, by id.
         failures: why an item has no verdict, by id.
         attempts: how often each item was tried, by id.
+        cut: of the judge's replies on an item, in the last attempt, how many were cut at the longest length; by id.
 
     Raises:
         ValueError: if the file is of another judging (what differs is named), damaged, or another process is at work.
@@ -34,6 +36,7 @@ class VerdictLog(AppendOnlyLog):
         self.verdicts: dict[str, Record] = {}
         self.failures: dict[str, str] = {}
         self.attempts: dict[str, int] = {}
+        self.cut: dict[str, int] = {}
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> VerdictLog:
@@ -53,9 +56,9 @@ class VerdictLog(AppendOnlyLog):
         """Writes down what the judge says of an item."""
         self._add({"kind": VERDICT, "id": item, **verdict})
 
-    def add_failure(self, item: str, error: str) -> None:
-        """Writes down why an item has no verdict."""
-        self._add({"kind": FAILURE, "id": item, "error": error})
+    def add_failure(self, item: str, error: str, num_cut: int = 0) -> None:
+        """Writes down why an item has no verdict, and how many of the judge's replies on it were cut."""
+        self._add({"kind": FAILURE, "id": item, "error": error, **({CUT: num_cut} if num_cut else {})})
 
     def _add(self, line: Record) -> None:
         self.append(line)
@@ -64,6 +67,7 @@ class VerdictLog(AppendOnlyLog):
     def _take(self, line: Record) -> None:
         item = line["id"]
         self.attempts[item] = self.attempts.get(item, 0) + 1
+        self.cut[item] = line.get(CUT, 0)
         if line["kind"] == VERDICT:
             self.verdicts[item] = line
             self.failures.pop(item, None)

@@ -49,16 +49,19 @@ def write_pages(board: Leaderboard, output: str | os.PathLike[str]) -> list[Path
         board: what to show.
         output: path without ending; one that ends in .md or .html loses it.
     """
-    base = Path(re.sub(r"\.(md|html?)$", "", os.fspath(output)))
-    base.parent.mkdir(parents=True, exist_ok=True)
-    texts = {".md": markdown_page(board, base.parent), ".html": html_page(board, base.parent)}
-    paths = []
-    for ending, text in texts.items():
-        path = base.with_name(base.name + ending)
+    paths = page_paths(output)
+    folder = paths[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, text in zip(paths, (markdown_page(board, folder), html_page(board, folder)), strict=True):
         with atomic_write(path) as file:
             file.write(text)
-        paths.append(path)
     return paths
+
+
+def page_paths(output: str | os.PathLike[str]) -> list[Path]:
+    """The two files of a page, Markdown and HTML; ``output`` as for :func:`write_pages`."""
+    base = Path(re.sub(r"\.(md|html?)$", "", os.fspath(output)))
+    return [base.with_name(base.name + ending) for ending in (".md", ".html")]
 
 
 def markdown_page(board: Leaderboard, folder: Path) -> str:

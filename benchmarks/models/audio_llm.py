@@ -38,6 +38,7 @@ class AudioLLMUnderTest:
         self._model = AudioLLM.from_pretrained(
             source, device=device, dtype=dtype if dtype == "auto" else getattr(torch, dtype)
         )
+        self._own_mono = self._model.processor.mono
 
     @property
     def decoding(self) -> dict[str, Any]:
@@ -59,6 +60,7 @@ class AudioLLMUnderTest:
             Conversation(f"request {number}", [Message("user", [*audio_parts(one.audio, None), TextPart(one.text)])])
             for number, one in enumerate(requests)
         ]
+        self._model.processor.mono = self.settings.mono or self._own_mono
         draws: dict[str, Any] = {}
         if self.settings.temperature:
             draws = {"do_sample": True, "temperature": self.settings.temperature, "seed": self.settings.seed}

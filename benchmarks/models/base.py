@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from audiollm.data.audio.channels import Mono, checked_mono
 from audiollm.data.chat.base import ChatError
 
 
@@ -46,23 +47,30 @@ class AnswerSettings:
         max_new_tokens: the longest answer; give models that think aloud more.
         temperature: 0 for the likeliest answer.
         seed: of what is drawn.
+        mono: which channel of a recording is heard, "first" or the "mean" of all. None: a model of ours hears the first
+            one, one of transformers their mean, and an endpoint is sent plain WAV files with all channels.
     """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
     seed: int = 0
+    mono: Mono | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={self.max_new_tokens}: use 1 or more")
         if self.temperature < 0:
             raise ValueError(f"temperature={self.temperature}: use 0 or more")
+        if self.mono is not None:
+            checked_mono(self.mono)
 
     def to_dict(self) -> dict[str, Any]:
-        """What an answer depends on: the seed only where something is drawn."""
+        """What an answer depends on: the seed only where something is drawn, ``mono`` only where it was chosen."""
         settings = dataclasses.asdict(self)
         if not self.temperature:
             del settings["seed"]
+        if self.mono is None:
+            del settings["mono"]
         return settings
 
 

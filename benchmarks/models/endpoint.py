@@ -62,7 +62,7 @@ class EndpointUnderTest:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: ChatRequest) -> ChatAnswer | ChatError:
-        message = ChatMessage("user", request.text, wav_file(request.audio))
+        message = ChatMessage("user", request.text, wav_file(request.audio, self.settings.mono))
         settings = self.settings
         seed = settings.seed if settings.temperature else None
         try:

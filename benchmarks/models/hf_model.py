@@ -64,7 +64,7 @@ class TransformersUnderTest:
 
     def _recording(self, request: ChatRequest) -> tuple[Tensor, bool]:
         """The waveform of a request, and whether the model hears only its beginning."""
-        waveform, _ = load_audio(request.audio, self._checkpoint.sample_rate)
+        waveform, _ = load_audio(request.audio, self._checkpoint.sample_rate, self.settings.mono or "mean")
         max_samples = self._checkpoint.max_samples
         if max_samples is None or len(waveform) <= max_samples:
             return waveform, False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from audiollm.data.chat.base import EndpointSettings
-from audiollm.data.chat.opening import LOCAL_PREFIX
+from audiollm.data.chat.opening import LOCAL_PREFIX, is_endpoint
 from audiollm.environment import find_device
 
 from .audio_llm import AudioLLMUnderTest
@@ -47,7 +47,7 @@ def open_audio_chat_model(
     """
     name = "mini" if source is None else os.fspath(source)
     settings = settings or AnswerSettings()
-    if name.startswith(("http://", "https://")):
+    if is_endpoint(name):
         return EndpointUnderTest(
             name,
             endpoint_model,

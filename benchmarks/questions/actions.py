@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from audiollm.benchmarks.harness.actions import Actions
 from audiollm.benchmarks.harness.figures import print_json
+from audiollm.benchmarks.harness.options import refuse_idle
 from audiollm.benchmarks.judge.asking import JudgeSettings
 from audiollm.data.chat.base import EndpointSettings
-from audiollm.data.chat.opening import open_chat_model
+from audiollm.data.chat.opening import is_endpoint, open_chat_model
 from audiollm.environment import find_device
 from audiollm.facts import show_facts
 
@@ -19,7 +21,7 @@ from .checking import check_questions, require_usable
 from .custom_sets import write_question_set
 from .data import load_questions
 from .exporting import export_replies
-from .grading.judging import judge_predictions
+from .grading.judging import judge_predictions, verdicts_path
 from .grading.scoring import score_file
 from .registry import benchmark_named
 from .report import show_result, write_facts
@@ -34,6 +36,8 @@ class CheckConfig:
     """The published file of questions, the folder it is in, or the id of a data set on the Hub."""
     output: str | None = None
     """File for the report as JSON."""
+    overwrite: bool = False
+    """Replace an output that exists."""
     limit: int | None = None
     """Look at the first so many recordings only."""
     require_known_data: bool = False
@@ -68,6 +72,8 @@ class ExportConfig:
     """The questions."""
     output: str
     """File, .json or .jsonl."""
+    overwrite: bool = False
+    """Replace an output that exists."""
     prediction_key: str | None = None
     """Field of the replies, if it is not the official one."""
 
@@ -85,6 +91,8 @@ class ScoringConfig:
     takes the answer out of the reply first."""
     output: str | None = None
     """File for the result as JSON."""
+    overwrite: bool = False
+    """Replace an output that exists."""
     prediction_key: str | None = None
     """Field of the replies, if it is not the official one."""
     require_known_data: bool = False
@@ -134,6 +142,13 @@ class JudgingConfig:
     """Torch device of a local judge; the first GPU when there is one."""
     json: bool = False
     """Print the result without its items as JSON."""
+
+    def __post_init__(self) -> None:
+        if is_endpoint(self.judge):
+            refuse_idle(self, ["device"], "with an endpoint")
+        else:
+            of_endpoints = ("judge_model", "judge_key", "max_retries", "timeout_seconds")
+            refuse_idle(self, of_endpoints, "with a judge that runs here")
 
 
 def run(benchmark: QuestionBenchmark, config: QuestionRun) -> None:
@@ -189,6 +204,10 @@ def score(benchmark: QuestionBenchmark, config: ScoringConfig) -> None:
 
 def judge(benchmark: QuestionBenchmark, config: JudgingConfig) -> None:
     """Have a chat model say which replies are right: a figure beside the accuracy, never part of it."""
+    if not verdicts_path(config.output).exists() and Path(config.output).exists():
+        raise ValueError(
+            f"{config.output} exists, but is no judging that can go on; delete it, or choose another output"
+        )
     endpoint = EndpointSettings(max_retries=config.max_retries, timeout_seconds=config.timeout_seconds)
     result = judge_predictions(
         benchmark,
@@ -215,7 +234,10 @@ def judge(benchmark: QuestionBenchmark, config: JudgingConfig) -> None:
     share = result["accuracy_of_evaluated"]
     facts = {
         "right of evaluated": f"{share:.4f}" if isinstance(share, float) else "–",
-        **{name: result[f"n_{name}"] for name in ("items", "evaluated", "correct", "missing", "not_evaluated")},
+        **{
+            name: result[f"n_{name}"]
+            for name in ("items", "evaluated", "correct", "missing", "not_evaluated", "judge_replies_cut")
+        },
     }
     show_facts(facts, title=f"{benchmark.name}, judged by {result['judge']['model']}")
 

@@ -45,8 +45,9 @@ def export_replies(
         raise ValueError(f"{path}: end the name in .json or .jsonl")
     loaded = load_questions(benchmark, data, with_audio=False)
     check_revision(benchmark, loaded)
-    key = prediction_key or benchmark.prediction_key
-    asked = questions_of_data(benchmark, open_predictions(predictions), loaded, key)
+    source = open_predictions(predictions)
+    key = source.reply_key(prediction_key, benchmark.prediction_key)
+    asked = questions_of_data(benchmark, source, loaded, key)
     rows = published_rows(benchmark, data)
     records = [_exported(benchmark, row, question) for row, question in zip(rows, asked, strict=False)]
     write_rows(records, path)

@@ -41,6 +41,20 @@ class PredictionFile:
         self.records = list(self.records)
         return self
 
+    def reply_key(self, chosen: str | None, published: str) -> str:
+        """The field of the replies.
+
+        Args:
+            chosen: the one that was asked for, if any.
+            published: the one where the published scorer looks.
+
+        Raises:
+            ValueError: one was asked for, but the file is a log of ours, which has its own.
+        """
+        if chosen is not None and self.header is not None:
+            raise ValueError(f"prediction_key={chosen}: {self.path} is a log, whose replies have a field of their own")
+        return chosen or published
+
     @property
     def sha256(self) -> str:
         return file_sha256(self.path)

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audiollm.benchmarks.harness.identity import require_folder
+from audiollm.benchmarks.harness.options import refuse_idle
 from audiollm.benchmarks.harness.processes import launched_processes
 from audiollm.benchmarks.models.base import AnswerSettings
 from audiollm.benchmarks.models.opening import open_audio_chat_model
 from audiollm.benchmarks.questions.asking.predicting import PredictingSettings, PredictionReport, predict_questions
 from audiollm.benchmarks.questions.grading.scoring import score_loaded
+from audiollm.data.audio.channels import Mono
+from audiollm.data.chat.opening import is_endpoint
 
 from .base import MODES, LoadedQuestions, QuestionBenchmark, first_problems
 from .checking import check_questions, require_usable
@@ -49,6 +52,9 @@ class QuestionRun:
     """The longest reply."""
     temperature: float = AnswerSettings.temperature
     """0 for the likeliest reply."""
+    mono: Mono | None = None
+    """Which channel of a recording is heard: first, or the mean of all. If not given, our models hear the first one,
+    those of transformers the mean, and endpoints get plain WAV files with all channels."""
     device: str | None = None
     """Torch device of a model on this machine; the first GPU when there is one."""
     dtype: str = "auto"
@@ -63,6 +69,12 @@ class QuestionRun:
     """Refuse questions that are not a known version."""
     keep_going: bool = False
     """Ask what can be asked although recordings cannot be used; these count as not answered."""
+
+    def __post_init__(self) -> None:
+        if self.model is not None and is_endpoint(self.model):
+            refuse_idle(self, ["device", "dtype", "batch_size"], "with an endpoint")
+        else:
+            refuse_idle(self, ["endpoint_model", "endpoint_key", "concurrency"], "with a model that runs here")
 
 
 def run_questions(benchmark: QuestionBenchmark, config: QuestionRun, *, scores: bool = True) -> None:
@@ -100,7 +112,7 @@ def _predict(
 ) -> PredictionReport:
     model = open_audio_chat_model(
         config.model,
-        settings=AnswerSettings(max_new_tokens=config.max_new_tokens, temperature=config.temperature),
+        settings=AnswerSettings(max_new_tokens=config.max_new_tokens, temperature=config.temperature, mono=config.mono),
         device=config.device,
         dtype=config.dtype,
         endpoint_model=config.endpoint_model,

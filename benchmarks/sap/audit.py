@@ -17,6 +17,7 @@ from typing import Any
 
 from audiollm.benchmarks.harness.identity import require_folder
 from audiollm.benchmarks.harness.page import render, sound_address
+from audiollm.data.audio.channels import Mono
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.files.atomic import atomic_write
@@ -53,7 +54,12 @@ class FieldAudit:
         return self.right / self.judged
 
 
-def write_audit(labelled: Any, folder: Path, *, num_clips: int = 100, seed: int = 0) -> int:
+def sheet_paths(folder: Path) -> tuple[Path, Path]:
+    """The two sheets of a folder: the table, and the page."""
+    return folder / "audit.csv", folder / "audit.html"
+
+
+def write_audit(labelled: Any, folder: Path, *, num_clips: int = 100, seed: int = 0, mono: Mono = "mean") -> int:
     """Writes ``audit.html`` and ``audit.csv`` of sampled records.
 
     Args:
@@ -61,6 +67,7 @@ def write_audit(labelled: Any, folder: Path, *, num_clips: int = 100, seed: int 
         folder: where to; made if it is not there.
         num_clips: records to sample; all if there are fewer.
         seed: of the sample.
+        mono: which channel of a clip the page plays.
 
     Returns:
         How many there are in the sheets.
@@ -76,12 +83,13 @@ def write_audit(labelled: Any, folder: Path, *, num_clips: int = 100, seed: int 
     chosen = sorted(random.Random(seed).sample(range(len(manifest)), min(num_clips, len(manifest))))
     rows = [_row(manifest, index) for index in chosen]
     require_folder(folder).mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / "audit.csv") as file:
+    table, page = sheet_paths(folder)
+    with atomic_write(table) as file:
         writer = csv.DictWriter(file, ["id", "audio", *(f for name in FIELDS for f in (name, f"{name}_verdict"))])
         writer.writeheader()
         writer.writerows(row | {f"{name}_verdict": "" for name in FIELDS if row[name]} for row in rows)
-    clips = [_clip(manifest, index, row) for index, row in zip(chosen, rows, strict=True)]
-    with atomic_write(folder / "audit.html") as file:
+    clips = [_clip(manifest, index, row, mono) for index, row in zip(chosen, rows, strict=True)]
+    with atomic_write(page) as file:
         file.write(render(Path(__file__).with_name("audit.html.jinja"), clips=clips, verdicts=(RIGHT, WRONG)))
     return len(rows)
 
@@ -109,12 +117,12 @@ def field_texts(record: SapRecord) -> dict[str, str]:
     }
 
 
-def _clip(manifest: Manifest, index: int, row: Mapping[str, str]) -> dict[str, Any]:
+def _clip(manifest: Manifest, index: int, row: Mapping[str, str], mono: Mono) -> dict[str, Any]:
     """What the page shows of a clip: its sound, or why it cannot be played, and the fields that say something."""
     part = parse_audio_part(manifest[index]["audio"], where=row["id"], base_dir=manifest.base_dir(index))
     sound, problem = None, None
     try:
-        sound = sound_address(*part.load(PLAYER_SAMPLE_RATE, mono="mean"))
+        sound = sound_address(*part.load(PLAYER_SAMPLE_RATE, mono))
     except AudioError as error:
         problem = str(error)
     # The name of a field's buttons is what the page saves of them, as the script reads it.

@@ -18,7 +18,7 @@ from string import Template
 
 from tqdm import tqdm
 
-from audiollm.benchmarks.judge.asking import JudgeSettings, ask_judge, judge_prompt, majority, read_verdict
+from audiollm.benchmarks.judge.asking import JudgeSettings, Vote, ask_judge, judge_prompt, majority, read_verdict
 from audiollm.data.chat.asking import ask_all
 from audiollm.data.chat.base import ChatModel
 from audiollm.data.prompts import Prompt
@@ -55,6 +55,7 @@ class Judgement:
         scores: ``accent_accuracy`` …, shares in [0, 1]; ``scene_rating``, a mean in [1, 5]; ``num_accent`` …, what they
             are over; absent where no reference says anything.
         votes: of each prediction, by field: true or false, or ratings; None for an answer that is none.
+        cut: of each prediction, by field, how many replies of the judge were cut at the longest length.
         unreadable: answers that are none.
         undecided: pairs without a majority of the votes, or a rating, among readable answers; left out of the scores.
         judge: the model.
@@ -63,6 +64,7 @@ class Judgement:
 
     scores: dict[str, float]
     votes: list[dict[str, list[int | None]]]
+    cut: list[dict[str, int]]
     unreadable: int
     undecided: int
     judge: str
@@ -102,9 +104,13 @@ def judge_sap(
                 votes[item][name] = [LOWEST_RATING if name == "scene" else 0] * settings.votes
             else:
                 asked.append(question)
-    for question, answers in zip(asked, _ask_all(asked, judge, settings, progress), strict=True):
-        votes[question.item][question.name] = answers
-    return _judgement(votes, judge.name, {prompt.id: prompt.hash for prompt in prompts.values()})
+    cut: list[dict[str, int]] = [{} for _ in references]
+    for question, cast in zip(asked, _ask_all(asked, judge, settings, progress), strict=True):
+        votes[question.item][question.name] = [vote.answer for vote in cast]
+        num_cut = sum(vote.num_cut for vote in cast)
+        if num_cut:
+            cut[question.item][question.name] = num_cut
+    return _judgement(votes, cut, judge.name, {prompt.id: prompt.hash for prompt in prompts.values()})
 
 
 def _questions(
@@ -134,10 +140,10 @@ def _scene(record: SapRecord | None) -> str | None:
 
 def _ask_all(
     questions: Sequence[Question], judge: ChatModel, settings: JudgeSettings, progress: bool
-) -> list[list[int | None]]:
+) -> list[list[Vote]]:
     """All votes on each question; an answer that is none is asked for once more, with another seed."""
 
-    def vote(question: Question, number: int) -> int | None:
+    def vote(question: Question, number: int) -> Vote:
         return ask_judge(judge, question.text, settings, number, _rating if question.name == "scene" else read_verdict)
 
     pairs = list(itertools.product(questions, range(settings.votes)))
@@ -145,8 +151,9 @@ def _ask_all(
         pairs, lambda pair: vote(*pair), concurrency=settings.concurrency, max_failures=1, in_order=True, name="judge"
     )
     with closing(asked) as outcomes:
-        answers = [outcome.answer for outcome in tqdm(outcomes, total=len(pairs), unit="vote", disable=not progress)]
-    return [answers[start : start + settings.votes] for start in range(0, len(answers), settings.votes)]
+        shown = tqdm(outcomes, total=len(pairs), unit="vote", disable=not progress)
+        votes = [outcome.answer for outcome in shown if outcome.answer is not None]  # the first error ends it all
+    return [votes[start : start + settings.votes] for start in range(0, len(votes), settings.votes)]
 
 
 def _rating(text: str) -> int | None:
@@ -159,7 +166,9 @@ def _mean(votes: Sequence[int | None]) -> float | None:
     return statistics.fmean(readable) if 2 * len(readable) > len(votes) else None
 
 
-def _judgement(votes: list[dict[str, list[int | None]]], judge: str, prompts: dict[str, str]) -> Judgement:
+def _judgement(
+    votes: list[dict[str, list[int | None]]], cut: list[dict[str, int]], judge: str, prompts: dict[str, str]
+) -> Judgement:
     scores: dict[str, float] = {}
     undecided = 0
     for name in (*JUDGED_FIELDS, "scene"):
@@ -171,4 +180,4 @@ def _judgement(votes: list[dict[str, list[int | None]]], judge: str, prompts: di
             scores["scene_rating" if name == "scene" else f"{name}_accuracy"] = statistics.fmean(decided)
             scores[f"num_{name}"] = float(len(decided))
     unreadable = sum(vote is None for item in votes for answers in item.values() for vote in answers)
-    return Judgement(scores, votes, unreadable, undecided, judge, prompts)
+    return Judgement(scores, votes, cut, unreadable, undecided, judge, prompts)

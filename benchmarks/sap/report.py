@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
-from audiollm.benchmarks.judge.asking import JudgeSettings
+from audiollm.benchmarks.judge.asking import JudgeSettings, told_cuts
+from audiollm.benchmarks.judge.log import CUT
 from audiollm.data.chat.base import ChatModel
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
@@ -16,7 +18,9 @@ from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.record import SapError, SapRecord
 
 from .judging import judge_sap
-from .scoring import read_prediction, score_closed
+from .scoring import ReadPrediction, read_prediction, score_closed
+
+logger = logging.getLogger(__name__)
 
 PREDICTION_KEYS = ("prediction", "sap")
 
@@ -44,7 +48,8 @@ def score_sap(
         progress: show a progress bar of the judge's votes.
 
     Returns:
-        ``scores``; ``missing``, how many references have no prediction; ``data``, the fingerprints of both files;
+        ``scores``; ``missing``, how many references have no prediction; ``repaired``, how many
+        predictions were read after repairs, which the items name; ``data``, the fingerprints of both files;
         ``judge``, with its prompts' hashes and what it could not say; ``items``, one for each reference.
 
     Raises:
@@ -59,24 +64,35 @@ def score_sap(
         raise RecordError(said_manifest.name, f"{sorted(strangers)[0]!r} is the id of no reference")
     texts = [said.get(key, "") for key in true]
     records = list(true.values())
+    items = [{"id": key, **_reading(read_prediction(text))} for key, text in zip(true, texts, strict=True)]
     result: dict[str, Any] = {
         "scores": score_closed(texts, records, normalizer=normalizer, unit=unit),
         "missing": len(true.keys() - said.keys()),
+        "repaired": sum(item["readable"] and not item["valid"] for item in items),
         "settings": {"normalizer": normalizer, "unit": unit},
         "data": {"predictions": said_manifest.fingerprint, "references": true_manifest.fingerprint},
     }
-    items = [
-        {"id": key, "valid": (read := read_prediction(text)).valid, "readable": read.record is not None}
-        for key, text in zip(true, texts, strict=True)
-    ]
     if judge is not None:
         settings = judge_settings or JudgeSettings()
         judgement = judge_sap(texts, records, judge, settings, progress=progress)
         result["scores"] |= judgement.scores
         facts = {"model": judgement.judge, "unreadable": judgement.unreadable, "undecided": judgement.undecided}
         result["judge"] = facts | {"prompts": judgement.prompts} | dataclasses.asdict(settings)
-        items = [item | {"votes": votes} for item, votes in zip(items, judgement.votes, strict=True)]
+        num_cut = sum(sum(fields.values()) for fields in judgement.cut)
+        result["judge"][f"n_{CUT}"] = num_cut
+        if num_cut:
+            logger.warning("%s; the items say of which fields", told_cuts(num_cut))
+        items = [
+            item | {"votes": votes} | ({CUT: cut} if cut else {})
+            for item, votes, cut in zip(items, judgement.votes, judgement.cut, strict=True)
+        ]
     return result | {"items": items}
+
+
+def _reading(read: ReadPrediction) -> dict[str, Any]:
+    """Whether and how a prediction was read."""
+    reading = {"valid": read.valid, "readable": read.record is not None}
+    return reading | ({"repairs": list(read.repairs)} if read.repairs else {})
 
 
 def write_scores(result: Mapping[str, Any], output: str | os.PathLike[str]) -> None:

@@ -26,10 +26,12 @@ class ReadPrediction:
     Attributes:
         record: None if there is nothing to read in it.
         valid: whether it is what it should be, without any repair.
+        repairs: what had to be changed in its form; why it cannot be read last, if it cannot.
     """
 
     record: SapRecord | None
     valid: bool
+    repairs: Sequence[str] = ()
 
 
 def read_prediction(text: str) -> ReadPrediction:
@@ -37,8 +39,8 @@ def read_prediction(text: str) -> ReadPrediction:
     try:
         return ReadPrediction(parse_sap(text), valid=True)
     except SapError:
-        record, _ = repair_sap(text)
-        return ReadPrediction(record, valid=False)
+        record, repairs = repair_sap(text)
+        return ReadPrediction(record, valid=False, repairs=repairs)
 
 
 def score_closed(

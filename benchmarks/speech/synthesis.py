@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from audiollm.benchmarks.models.revisions import checkpoint_revision
+from audiollm.data.audio.channels import Mono
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.files.json_lines import write_json_lines
@@ -48,6 +49,8 @@ class AudioLLMSpeech:
             (``speaker``), ``both``, ``none``, or what the decoder can (``auto``).
         speaker_encoder: which one.
         generation: for `audiollm.speaking.speak`, such as ``max_seconds``, ``temperature``, ``steps``.
+        mono: which channel of a prompt is heard, "first" or the "mean" of all. None: the decoder hears the first one,
+            the speaker encoder their mean.
 
     Raises:
         ValueError: the decoder cannot take the voice that way.
@@ -61,9 +64,11 @@ class AudioLLMSpeech:
         voice: VoiceMode = "auto",
         speaker_encoder: str = "resemblyzer",
         generation: Mapping[str, Any] | None = None,
+        mono: Mono | None = None,
     ) -> None:
         self._model = model
         self._name = name
+        self._mono = mono
         self._generation = {key: value for key, value in (generation or {}).items() if value is not None}
         decoder: Any = getattr(model.processor.audio_tokenizer, "decoder", None)
         self._takes_prompt = voice in ("prompt", "both") or (voice == "auto" and hasattr(decoder, "prompt"))
@@ -82,17 +87,26 @@ class AudioLLMSpeech:
             "decoder_prompt": self._takes_prompt,
             "decoder_speaker": self._encoder_name,
             "generation": self._generation,
+            **({} if self._mono is None else {"mono": self._mono}),
         }
 
     def say(self, item: SpeechItem, seed: int) -> tuple[Tensor, int]:
         """See :class:`SpeechSystem`."""
         voice: dict[str, Any] = {}
         if item.prompt is not None and self._takes_prompt:
-            voice["prompt_audio"] = item.prompt
+            voice |= _prompt(item.prompt, self._mono)
         if item.prompt is not None and self._encoder is not None:
-            voice["speaker"] = self._encoder.embed(*load_audio(item.prompt))
+            voice["speaker"] = self._encoder.embed(*load_audio(item.prompt, mono=self._mono or "mean"))
         result = speak(self._model, item.text, seed=seed, **voice, **self._generation)
         return result.waveform, result.sample_rate
+
+
+def _prompt(recording: str, mono: Mono | None) -> dict[str, Any]:
+    """A prompt as `audiollm.speaking.speak` takes it."""
+    if mono is None:
+        return {"prompt_audio": recording}
+    waveform, sample_rate = load_audio(recording, mono=mono)
+    return {"prompt_audio": waveform, "sample_rate": sample_rate}
 
 
 def speaking_model_facts(model: AudioLLM, name: str) -> dict[str, str | None]:

@@ -18,8 +18,9 @@ Mono = Literal["mean", "first"]
 # Samples are squared and summed over windows and bands; from here up the sums leave the range of float32, whose
 # largest number is 3.4e38. Integers that were stored as floats reach 2e9.
 MAX_AMPLITUDE = 1e15
-# The result of the choice is called silent below this share of the loudest channel: 40 dB.
-SILENT_SHARE = 0.01
+# The result of the choice is called silent below this share of the loudest channel, 26 dB: a line without a speaker
+# has its noise, and the other speaker is heard through it.
+SILENT_SHARE = 0.05
 MIN_HEARD_RMS = 1e-3  # of the loudest channel, or it holds no sound that one could miss: -60 dB of full scale
 
 

@@ -243,6 +243,8 @@ def _joined_part(part: Part, first: Decoder, file: BinaryIO, num_bytes: int) -> 
 
 
 def _open_part(part: Part, file: BinaryIO, num_bytes: int, stack: contextlib.ExitStack) -> Decoder:
+    if part.misread:
+        raise DecodingError(part.misread)
     is_whole_file = part.start == 0 and part.end >= num_bytes and not part.prefix
     if is_whole_file and isinstance(file, io.FileIO):
         decoder = open_with_libsndfile(file, stack)

@@ -235,8 +235,8 @@ def decoded_blocks(
 
 def _check_limit(num_samples: int, sample_rate: int, max_seconds: float | None, name: str, is_all: bool) -> None:
     if max_seconds is not None and num_samples > max_seconds * sample_rate:
-        length = f"{num_samples / sample_rate:.6g} s" if is_all else "longer"
-        raise AudioError(name, f"is {length} of audio; at most {max_seconds:g} s are taken here")
+        length = f"is {num_samples / sample_rate:.6g} s" if is_all else "holds more"
+        raise AudioError(name, f"{length} of audio; at most {max_seconds:g} s are taken here")
 
 
 def _gathered(blocks: Iterable[np.ndarray], num_samples: int) -> Iterator[np.ndarray]:

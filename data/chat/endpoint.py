@@ -13,7 +13,6 @@ import logging
 import os
 import queue
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +23,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+from audiollm.data.files.text import HALF_CHARACTERS
 
 from .base import ChatError, ChatMessage, ChatReply, EndpointSettings, without_thoughts
 
@@ -39,7 +40,6 @@ LONGEST_ASKED_PAUSE_SECONDS = 120.0  # a server that asks for more, or for nonse
 RETRIED_STATUS = (408, 409, 429)  # and all from 500
 MAX_BODY_BYTES = 16 * 2**20
 SHOWN_CHARACTERS = 200  # of a server's message
-_HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
 
 
 class _PassingError(ChatError):
@@ -276,7 +276,7 @@ def _read(body: bytes, num_retries: int) -> ChatReply:
     if text is None or not without_thoughts(text):
         raise _PassingError("the reply is empty" + (": max_tokens were reached before anything was said" * is_cut))
     return ChatReply(
-        text=_HALF_CHARACTERS.sub("\ufffd", without_thoughts(text)),
+        text=HALF_CHARACTERS.sub("\ufffd", without_thoughts(text)),
         prompt_tokens=_count(completion, "prompt_tokens"),
         completion_tokens=_count(completion, "completion_tokens"),
         num_retries=num_retries,

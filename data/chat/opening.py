@@ -9,6 +9,11 @@ from .local import open_local_model
 LOCAL_PREFIX = "hf:"
 
 
+def is_endpoint(source: str) -> bool:
+    """Whether a source is the URL of an endpoint."""
+    return source.startswith(("http://", "https://"))
+
+
 def open_chat_model(
     source: str,
     model: str | None = None,
@@ -41,6 +46,6 @@ def open_chat_model(
         if misplaced:
             raise ValueError(f"{source} runs here: leave out {', '.join(misplaced)}, which belong to an endpoint")
         return open_local_model(source.removeprefix(LOCAL_PREFIX), hears=hears, device=device)
-    if not source.startswith(("http://", "https://")):
+    if not is_endpoint(source):
         raise ValueError(f"{source!r} is no chat model: give the URL of an endpoint, or hf: and a folder or Hub id")
     return EndpointModel(source, model, key_variable=key_variable, settings=settings)

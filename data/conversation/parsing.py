@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from audiollm.data.audio.sources import AUDIO_SUFFIXES
+from audiollm.data.files.text import is_whole
 
 from .audio_parts import AudioPartParser
 from .problems import ConversationError, Problem, ProblemLog, kind_of
@@ -262,11 +263,6 @@ def _is_recording(key: str, value: Any) -> bool:
     return isinstance(value, bytes) or (isinstance(value, Mapping) and not {"bytes", "array"}.isdisjoint(value))
 
 
-def is_whole(text: str) -> bool:
-    """Whether a text is of whole characters: JSON may hold half a surrogate pair, UTF-8 cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def _texts(value: Any, at: str) -> Iterator[tuple[str, str]]:
     """All texts of a record with their fields, but for paths: names of files may be of bytes that are no UTF-8."""
     if isinstance(value, str):
@@ -283,6 +279,10 @@ def _texts(value: Any, at: str) -> Iterator[tuple[str, str]]:
 def _hint(wanted: str, present: Mapping[str, Any]) -> str:
     if wanted == "messages" and "conversations" in present:
         return "; rename conversations to messages, with role and content in each"
+    if wanted == "messages" and "codes" in present:
+        return (
+            "; a clip with codes is no conversation: `audiollm speech-data` makes training records of clips with texts"
+        )
     close = difflib.get_close_matches(wanted, [str(key) for key in present], n=1)
     return f"; did you mean it by {close[0]!r}?" if close else ""
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 from .atomic import atomic_write
 from .json_document import write_json
 from .lock import locked_file
+from .text import is_whole
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +41,8 @@ def json_line(
         ValueError: NaN or infinity where they are not allowed.
     """
     text = json.dumps(record, ensure_ascii=ensure_ascii, allow_nan=allow_nan, default=default)
-    if not ensure_ascii:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            text = json.dumps(record, allow_nan=allow_nan, default=default)
+    if not is_whole(text):
+        text = json.dumps(record, allow_nan=allow_nan, default=default)
     return text + "\n"
 
 

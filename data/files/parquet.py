@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .atomic import atomic_write
+from .text import is_whole
 
 PARQUET_ROWS = 1000  # per row group
 
@@ -41,10 +42,8 @@ def check_parquet_values(record: Any) -> None:
         ValueError: a text with half a character (of a surrogate pair) in it, or a number of more than 64 bits.
     """
     if isinstance(record, str):
-        try:
-            record.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"parquet holds no half characters, as in {record[:40]!r}") from error
+        if not is_whole(record):
+            raise ValueError(f"parquet holds no half characters, as in {record[:40]!r}")
     elif isinstance(record, int) and not -(2**63) <= record < 2**63:
         raise ValueError(f"parquet holds no whole numbers of more than 64 bits, such as {record}")
     elif isinstance(record, Mapping):

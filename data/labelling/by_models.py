@@ -23,8 +23,9 @@ from audiollm.data.audio.opening import AudioError
 from audiollm.data.chat.asking import Outcome, ask_all
 from audiollm.data.chat.base import ChatError
 from audiollm.data.files.json_document import write_json
+from audiollm.data.files.replacing import refuse_existing
 from audiollm.data.manifest import Manifest, RecordError
-from audiollm.data.resumable_output import PartialOutput, UnwritableRecordError, shard_path
+from audiollm.data.resumable_output import PartialOutput, UnwritableRecordError, checked_ending, shard_path
 from audiollm.data.tokenizing.source import open_corpus
 
 from .clips import ClipsOfSplit, labelled_record, read_label_clip
@@ -65,7 +66,7 @@ def label_corpus(
 
     Args:
         source: clips in any form that :func:`audiollm.data.tokenizing.source.open_corpus` opens.
-        output: ``.parquet`` or anything else for JSONL. Of several shards, each writes
+        output: ``.jsonl``, ``.ndjson`` (the same) or ``.parquet``. Of several shards, each writes
             :func:`audiollm.data.resumable_output.shard_path` of it. ``<output>.rejected.jsonl`` lists what was
             refused, ``<output>.report.json`` holds the report.
         labeller: the models.
@@ -85,23 +86,22 @@ def label_corpus(
 
     Raises:
         ChatError: a model does not answer. What is done so far is kept: run again to go on.
-        ValueError: nothing to do, the output exists, no clip could be labelled, or an interrupted run had another
-            corpus, model, prompt or setting.
+        ValueError: nothing to do, the output exists or has another ending, no clip could be labelled, or an interrupted
+            run had another corpus, model, prompt or setting.
     """
     if not 0 <= shard < num_shards:
         raise ValueError(f"shard={shard} of num_shards={num_shards}: shards count from 0 to num_shards - 1")
     for name, value in (("concurrency", concurrency), ("max_failures", max_failures)):
         if value < 1:
             raise ValueError(f"{name}={value}: use 1 or more")
+    path = shard_path(checked_ending(output), shard, num_shards)
     manifest = open_corpus(source, base_dir=base_dir, split=split)
     if split is not None:
         manifest = ClipsOfSplit(manifest, split)
     start, stop = (len(manifest) * edge // num_shards for edge in (shard, shard + 1))
     if start == stop:
         raise ValueError(f"{manifest.name} holds no records" + (f" for shard {shard}" if len(manifest) else ""))
-    path = shard_path(output, shard, num_shards)
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists already; delete it, choose another output, or set --overwrite")
+    refuse_existing(path, overwrite)
     settings = {"corpus": manifest.fingerprint, "shard": f"{shard} of {num_shards}", **labeller.facts}
     started = time.perf_counter()
     with PartialOutput(path, settings) as partial:
@@ -198,7 +198,13 @@ def _labelling(manifest: Manifest, labeller: ModelLabeller, path: Path) -> Calla
             clip = read_label_clip(index, manifest[index], manifest.where(index), manifest.base_dir(index))
             labels = labeller.label(clip)
             record = labelled_record(
-                clip, labels.sap, labels.caption, labels.duration_seconds, path.parent, audio_folder
+                clip,
+                labels.sap,
+                labels.caption,
+                labels.duration_seconds,
+                path.parent,
+                audio_folder,
+                labeller.mono,
             )
         except (AudioError, RecordError) as error:
             return LabelledClip(error=error)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audiollm.data.audio.channels import Mono
 from audiollm.data.audio.writing import open_audio_output, wav_bytes
 from audiollm.data.conversation.audio_parts import clip_part
 from audiollm.data.conversation.types import AudioPart
@@ -19,6 +20,7 @@ from audiollm.data.voices.attributes import CLOSED_VALUES, VocalAttributes
 
 from .by_rules import training_record
 
+HEARD: Mono = "mean"  # of several channels, if nothing else is said
 LISTENER_SAMPLE_RATE = 16000  # Hz; captioners of the Whisper kind take no other, larger models resample by themselves
 LABEL_KEYS = ("label", "language", "translation", "caption", "attributes", "vocal_attributes", "paralinguistics")
 VOICE_KEYS = ("attributes", "paralinguistics", "vocal_attributes")  # the strongest last
@@ -102,8 +104,8 @@ class LabelClip:
         given = VocalAttributes.from_record(values)[0].given
         return {name: value for name, value in given.items() if name in _CLOSED_FIELDS}
 
-    def wav(self, max_seconds: float) -> tuple[bytes, float]:
-        """The sound as a WAV file (16 kHz, mono, 16 bit), and its duration in seconds.
+    def wav(self, max_seconds: float, mono: Mono = HEARD) -> tuple[bytes, float]:
+        """The sound as a WAV file (16 kHz, one channel, 16 bit), and its duration in seconds.
 
         Raises:
             AudioError: if it cannot be decoded.
@@ -113,7 +115,7 @@ class LabelClip:
         seconds = self.part.probe().duration_seconds
         if seconds > max_seconds:
             raise RecordError(self.where, f"lasts {seconds:.1f} s, but max_seconds is {max_seconds:g}; cut it first")
-        waveform, _ = self.part.load(LISTENER_SAMPLE_RATE, mono="mean")
+        waveform, _ = self.part.load(LISTENER_SAMPLE_RATE, mono)
         seconds = len(waveform) / LISTENER_SAMPLE_RATE
         if seconds > max_seconds:
             raise RecordError(self.where, f"lasts {seconds:.1f} s, but max_seconds is {max_seconds:g}; cut it first")
@@ -138,7 +140,13 @@ def read_label_clip(index: int, record: Any, where: str, base_dir: str | None) -
 
 
 def labelled_record(
-    clip: LabelClip, sap: SapRecord, caption: str, duration_seconds: float, folder: Path, audio_folder: Path
+    clip: LabelClip,
+    sap: SapRecord,
+    caption: str,
+    duration_seconds: float,
+    folder: Path,
+    audio_folder: Path,
+    mono: Mono = HEARD,
 ) -> dict[str, Any]:
     """The clip as a record for training a tokenizer.
 
@@ -149,8 +157,9 @@ def labelled_record(
         duration_seconds: of the clip.
         folder: where the record will lie; paths below it are written relative to it.
         audio_folder: sound that is in no file of its own (the column of a data set) is written there as FLAC.
+        mono: which channel was heard, and is written.
     """
-    path = Path(os.path.abspath(_audio_file(clip, audio_folder)))
+    path = Path(os.path.abspath(_audio_file(clip, audio_folder, mono)))
     folder = Path(os.path.abspath(folder))
     audio = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
     metadata = clip.metadata | {"duration_seconds": round(duration_seconds, 3)}
@@ -159,10 +168,10 @@ def labelled_record(
     return record | cut | {"caption": caption}
 
 
-def _audio_file(clip: LabelClip, audio_folder: Path) -> str | Path:
+def _audio_file(clip: LabelClip, audio_folder: Path, mono: Mono) -> str | Path:
     if clip.part.path is not None:
         return clip.part.path
-    waveform, sample_rate = clip.part.load()
+    waveform, sample_rate = clip.part.load(mono=mono)
     audio_folder.mkdir(parents=True, exist_ok=True)
     path = audio_folder / f"{clip.index:08d}.flac"
     with open_audio_output(path, sample_rate) as writer:

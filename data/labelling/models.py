@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from audiollm.data.audio.channels import Mono, checked_mono
 from audiollm.data.chat.base import ChatModel, ChatReply
 from audiollm.data.manifest import RecordError
 from audiollm.data.sap.record import SapRecord
 from audiollm.data.sap.repair import repair_sap
 from audiollm.data.sap.validation import letters, validate_sap
 
-from .clips import LabelClip
+from .clips import HEARD, LabelClip
 from .messages import LabellingMessages
 
 ROLES = ("captioner", "structurer")
@@ -33,17 +34,21 @@ class ModelLabelling:
         caption_tokens: longest description; what is cut off is cut back to whole sentences.
         record_tokens: longest answer of the structurer.
         max_asks: the structurer is asked so often before a clip is refused.
+        mono: which channel of a clip is heard, "first" or the "mean" of all; None: the mean.
     """
 
     max_seconds: float = 30.0
     caption_tokens: int = 400
     record_tokens: int = 1024
     max_asks: int = 2
+    mono: Mono | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_seconds", "caption_tokens", "record_tokens", "max_asks"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: use a positive number")
+        if self.mono is not None:
+            checked_mono(self.mono)
 
 
 @dataclass
@@ -128,9 +133,15 @@ class ModelLabeller:
     @property
     def facts(self) -> dict[str, str]:
         """What the labels depend on: models, settings and the hash of each prompt."""
-        settings = {name: str(value) for name, value in dataclasses.asdict(self._settings).items()}
+        given = dataclasses.asdict(self._settings).items()
+        settings = {name: str(value) for name, value in given if value is not None}
         captioner = "none" if self._captioner is None else self._captioner.name
         return {"captioner": captioner, "structurer": self._structurer.name} | settings | self._messages.hashes
+
+    @property
+    def mono(self) -> Mono:
+        """Which channel of a clip is heard."""
+        return self._settings.mono or HEARD
 
     def label(self, clip: LabelClip) -> ModelLabels:
         """Labels a clip.
@@ -141,7 +152,7 @@ class ModelLabeller:
             RecordError: if it is too long.
             ChatError: if a model does not answer.
         """
-        wav, duration_seconds = clip.wav(self._settings.max_seconds)
+        wav, duration_seconds = clip.wav(self._settings.max_seconds, self.mono)
         usage = {role: Usage() for role in ROLES}
         caption = self._caption(clip, wav, usage["captioner"])
         sap, repairs = self._structure(clip, caption, duration_seconds, usage)
@@ -190,7 +201,7 @@ def read_labels(
         return None, [], [f"the answer was cut off after {reply.completion_tokens} tokens: be shorter"]
     sap, repairs = repair_sap(reply.text)
     if sap is None:
-        return None, repairs, ["the answer holds no JSON object of the form asked for"]
+        return None, repairs, [f"the answer holds no JSON object of the form asked for: it {repairs[-1]}"]
     words = sap.linguistic_content
     if words is not None and clip.transcript and letters(words) == letters(clip.transcript):
         sap = dataclasses.replace(sap, linguistic_content=clip.transcript)

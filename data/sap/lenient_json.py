@@ -7,27 +7,30 @@ refused. Libraries that repair JSON guess in both cases.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from typing import Any
 
 _CUT = object()  # a value that breaks off
-_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "„": "“"}
+_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "„": "“", "‚": "‘", "«": "»", "»": "«", "‹": "›", "›": "‹"}
+_QUOTE_MARKS = "".join(dict.fromkeys("".join(_QUOTES) + "".join(_QUOTES.values())))
 _LITERALS = {"null": None, "none": None, "true": True, "false": False}
 _BARE = re.compile(r"[^\s,:\[\]{}\"]+")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 # A pair of surrogates is one character.
 _ESCAPE = re.compile(r'\\(u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|u[\da-fA-F]{4}|["\\/bfnrt])')
+_OPENING = "[" + "".join(_QUOTES) + "]"
 _AFTER_STRING = re.compile(
-    r"""\s*(?:
-        \Z | [:}\]] | ``` | // | /\*                               # a mark, or nothing
-        | ,\s*(?:\Z | [{\[}\]"'“‘„/\d-] | \w+\s*: | (?:null|none|true|false)\b)  # a comma and another member
-        | (?<=\n)\s*["'“‘„]                                       # another member on a line of its own
+    rf"""\s*(?:
+        \Z | [:}}\]] | ``` | // | /\*                              # a mark, or nothing
+        | ,\s*(?:\Z | {_OPENING} | [{{\[}}\]/\d-] | \w+\s*: | (?:null|none|true|false)\b)  # a comma, another member
+        | (?<=\n)\s*{_OPENING}                                    # another member on a line of its own
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
-_STARTS_OBJECT = re.compile(r"""\{(?=\s*(?:["'“‘„}]|\w+\s*:|\Z))""")
+_STARTS_OBJECT = re.compile(rf"\{{(?=\s*(?:{_OPENING}|\}}|\w+\s*:|\Z))")
 _THOUGHTS = re.compile(r".*</think>", re.DOTALL)
 _MAX_DEPTH = 32
 
@@ -59,14 +62,37 @@ def read_lenient_json(text: str) -> tuple[Any, list[str]]:
     try:
         value, end = _STRICT.raw_decode(text, start)
     except (json.JSONDecodeError, RecursionError):
-        reader = _Reader(text, start)
-        value, end, repairs = reader.value(0), reader.position, reader.repairs
+        value, end, repairs = _read_at(text, start)
     before, after = text[:start].strip(), text[end:].strip()
     if re.fullmatch(r"```\w*", before) and after in ("```", ""):
         repairs.insert(0, "took it out of its fence")
     elif before or after:
         repairs.insert(0, "left out text around the object")
     return value, list(dict.fromkeys(repairs))
+
+
+def _read_at(text: str, start: int) -> tuple[Any, int, list[str]]:
+    """The value at a place, where it ends, and what was repaired.
+
+    A text may hold quotes of other kinds, so that only its own kind ends it; unless it would have no end then.
+
+    Raises:
+        UnreadableError: likewise.
+    """
+    reader, error = _Reader(text, start), None
+    try:
+        value = reader.value(0)
+    except UnreadableError as unreadable:
+        error = unreadable
+    if error is not None or reader.is_broken_off:
+        with contextlib.suppress(UnreadableError):  # then what was found first counts
+            other = _Reader(text, start, any_quote_ends=True)
+            other_value = other.value(0)
+            if error is not None or not other.is_broken_off:
+                return other_value, other.position, other.repairs
+    if error is not None:
+        raise error
+    return value, reader.position, reader.repairs
 
 
 def _is_json(text: str) -> bool:
@@ -96,12 +122,21 @@ _STRICT = json.JSONDecoder(object_pairs_hook=_with_each_key_once, parse_constant
 
 
 class _Reader:
-    """Descends through a text; `position` is the next character."""
+    """Descends through a text; `position` is the next character.
 
-    def __init__(self, text: str, position: int) -> None:
+    Args:
+        text: what is read.
+        position: where the value begins.
+        any_quote_ends: take a quote of any kind for the end of a text where one may end, unless it closes another
+            that was opened inside.
+    """
+
+    def __init__(self, text: str, position: int, *, any_quote_ends: bool = False) -> None:
         self.text = text
         self.position = position
         self.repairs: list[str] = []
+        self.is_broken_off = False
+        self._any_quote_ends = any_quote_ends
 
     def value(self, depth: int) -> Any:
         if depth > _MAX_DEPTH:
@@ -124,7 +159,7 @@ class _Reader:
             key = self._key()
             self._skip()
             if key is _CUT or not self._peek():
-                self.repairs.append("closed what broke off")
+                self._close_broken_off()
                 break
             if self._peek() != ":":
                 raise UnreadableError(f"there is no colon after {key!r:.40}")
@@ -164,7 +199,7 @@ class _Reader:
             self.position += 1
             return True
         if not self._peek() or self.text.startswith("```", self.position):
-            self.repairs.append("closed what broke off")
+            self._close_broken_off()
             return True
         if self._peek() in "}]":
             # The other bracket: this one was forgotten.
@@ -173,6 +208,10 @@ class _Reader:
         if not comma and has_members:
             self.repairs.append("added a missing comma")
         return False
+
+    def _close_broken_off(self) -> None:
+        self.is_broken_off = True
+        self.repairs.append("closed what broke off")
 
     def _key(self) -> Any:
         if self._peek() in _QUOTES:
@@ -185,38 +224,53 @@ class _Reader:
 
     def _string(self) -> Any:
         opening = self._peek()
-        closing = _QUOTES[opening]
         repairs = [] if opening == '"' else ["read other quotes as double quotes"]  # done if the string ends
         characters: list[str] = []
+        inner: list[str] = []  # what would close the quotes that were opened inside
         index = self.position + 1
         while index < len(self.text):
             character = self.text[index]
             if character == "\\" and index + 1 < len(self.text):
                 index = self._escape(index, characters, repairs)
                 continue
-            if character in (closing, opening):
+            if inner and character == inner[-1]:
+                inner.pop()
+            elif self._may_close(opening, character):
                 if self._ends_string(index + 1):
                     self.position = index + 1
                     self.repairs += repairs
+                    if character not in (opening, _QUOTES[opening]):
+                        self.repairs.append("read other quotes as double quotes")
                     return "".join(characters)
                 repairs.append("kept quotes inside a text")
             elif character < " ":
                 kind = "line breaks" if character in "\n\r" else "control characters"
                 repairs.append(f"kept {kind} inside a text")
+            if self._any_quote_ends and character in "“„«‹":
+                inner.append(_QUOTES[character])
             characters.append(character)
             index += 1
         self.position = len(self.text)
+        self.is_broken_off = True
         return _CUT
 
+    def _may_close(self, opening: str, character: str) -> bool:
+        return character in (opening, _QUOTES[opening]) or (self._any_quote_ends and character in _QUOTE_MARKS)
+
     def _escape(self, index: int, characters: list[str], repairs: list[str]) -> int:
-        """Takes an escape at ``index``; returns the position behind it."""
+        """Takes an escape at ``index``; returns the position behind it. What escapes nothing is kept as it stands."""
         match = _ESCAPE.match(self.text, index)
-        if match is None:
-            repairs.append("left out a backslash that escapes nothing")
-            characters.append(self.text[index + 1])
-            return index + 2
-        characters.append(json.loads(f'"{match[0]}"'))
-        return match.end()
+        if match is not None:
+            characters.append(json.loads(f'"{match[0]}"'))
+            return match.end()
+        escaped = self.text[index + 1]
+        if escaped in _QUOTE_MARKS:
+            repairs.append("left out a backslash before a quote")
+            characters.append(escaped)
+        else:
+            repairs.append("kept a backslash that escapes nothing")
+            characters.append("\\" + escaped)
+        return index + 2
 
     def _ends_string(self, index: int) -> bool:
         """Whether a quote before ``index`` closes its string: what follows is a mark of JSON, not a word."""
@@ -225,6 +279,7 @@ class _Reader:
     def _bare(self) -> Any:
         word = self._bare_word()
         if not self._peek():
+            self.is_broken_off = True
             return _CUT  # "tru", 12 of 123, or nothing at all
         if word.lower() in _LITERALS:
             if word not in ("null", "true", "false"):

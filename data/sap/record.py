@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from audiollm.data.files.text import is_whole
 from audiollm.data.voices.attributes import VocalAttributes
 
 EventType = Literal["transient", "persistent"]
@@ -22,8 +22,6 @@ SAP_ATTRIBUTES = ("age", "gender", "emotion", "accent", "prosody", "timbre")
 Style = Literal["compact", "json"]
 SAYS_NOTHING = {"", "null", "none", "n/a", "na", "unknown", "unspecified", "not applicable", "undefined", "-"}
 """What models write where they have nothing to say."""
-
-_SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
 class SapError(ValueError):
@@ -189,11 +187,6 @@ def _text(name: str, value: Any) -> str | None:
     if not is_whole(value):
         raise SapError([f"{name}={value!r}: holds half a surrogate pair, which no file can"])
     return value.strip()
-
-
-def is_whole(text: str) -> bool:
-    """Whether a text can be written as UTF-8: JSON may spell out half a character."""
-    return not _SURROGATES.search(text)
 
 
 EVENT_FIELDS = tuple("class" if item.name == "label" else item.name for item in dataclasses.fields(SoundEvent))

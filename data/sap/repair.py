@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from audiollm.data.files.text import is_whole
 from audiollm.data.voices.attributes import VocalAttributes
 
 from .lenient_json import read_lenient_json
@@ -18,7 +19,6 @@ from .record import (
     AuditoryScene,
     SapRecord,
     SoundEvent,
-    is_whole,
 )
 
 # Words for the two types of events; "momentary" and the like are what models write.
@@ -167,19 +167,42 @@ def _object(
 def _named(
     value: Mapping[str, Any], name: str, other_names: Mapping[str, str], allowed: tuple[str, ...], repairs: list[str]
 ) -> dict[str, Any]:
-    """An object with its keys as they should be; others are dropped, of two that mean the same the first is kept."""
+    """An object with its keys as they should be; others are dropped.
+
+    A field that is given in two spellings counts once if both say the same, or one says nothing; else it cannot be told
+    which is meant, and it is null.
+    """
     known = {_plain(key): key for key in allowed} | {_plain(key): ours for key, ours in other_names.items()}
     content: dict[str, Any] = {}
+    undecided: set[str] = set()
     for key, item in value.items():
         field = f"{name}.{key}" if name else str(key)
         our_key = known.get(_plain(key))
-        if our_key is None or our_key in content:
-            repairs.append(f"dropped {field}, which is {'unknown' if our_key is None else 'given twice'}")
+        if our_key is None:
+            repairs.append(f"dropped {field}, which is unknown")
             continue
         if key != our_key and key not in other_names:
             repairs.append(f"{field} was taken as {our_key}")
-        content[our_key] = item
+        if our_key not in content:
+            content[our_key] = item
+            continue
+        repairs.append(f"dropped {field}, which is given twice")
+        earlier = content[our_key]
+        if our_key not in undecided and None not in (earlier, item) and not _says_same(earlier, item):
+            undecided.add(our_key)
+            which = f"{name}.{our_key}" if name else our_key
+            repairs[-1] = f"{which} is given twice with different values, {earlier!r:.40} and {item!r:.40}: null"
+            content[our_key] = None
+        elif our_key not in undecided and earlier is None and item is not None:
+            repairs[-1] = f"took {field} where it is given twice, once as null"
+            content[our_key] = item
     return content
+
+
+def _says_same(one: Any, other: Any) -> bool:
+    if isinstance(one, str) and isinstance(other, str):
+        return one.split() == other.split() or one.casefold().strip() == other.casefold().strip()
+    return bool(one == other)
 
 
 def _plain(key: Any) -> str:

@@ -16,8 +16,9 @@ from typing import Any
 from tqdm import tqdm
 
 from audiollm.data.audio.reading import Mono
+from audiollm.data.files.replacing import refuse_existing
 from audiollm.data.manifest import RecordError
-from audiollm.data.resumable_output import PartialOutput, UnwritableRecordError, shard_path
+from audiollm.data.resumable_output import PartialOutput, UnwritableRecordError, checked_ending, shard_path
 from audiollm.data.unread_keys import unread_keys, warn_of_unread_keys
 from audiollm.tokenizer.base import AudioTokenizer
 
@@ -54,7 +55,7 @@ def tokenize_corpus(
             :func:`audiollm.data.manifest.open_manifest` reads; an audio file; a folder of them; a list of paths.
         audio_tokenizer: anything with ``encode`` and ``fingerprint``; ``encode_stream`` keeps memory flat for long
             recordings.
-        output: ``.parquet`` or anything else for JSONL. Of several shards, each writes
+        output: ``.jsonl``, ``.ndjson`` (the same) or ``.parquet``. Of several shards, each writes
             :func:`audiollm.data.resumable_output.shard_path` of it.
         skip_bad: leave out records with bad audio or fields, and list them in ``<output>.rejected.jsonl``, instead of
             stopping at the first.
@@ -73,7 +74,8 @@ def tokenize_corpus(
     Raises:
         AudioError: a bad recording, named with file, line and reason. What is done so far is kept: run again to go on.
         RecordError: a bad record, named with file, line and field.
-        ValueError: nothing to do, the output exists, or an interrupted run had another corpus, tokenizer or setting.
+        ValueError: nothing to do, the output exists or has another ending, or an interrupted run had another corpus,
+            tokenizer or setting.
     """
     if not 0 <= shard < num_shards:
         raise ValueError(f"shard={shard} of num_shards={num_shards}: shards count from 0 to num_shards - 1")
@@ -81,13 +83,12 @@ def tokenize_corpus(
         raise ValueError(f"batch_size={batch_size}: use 1 or more")
     if mono not in ("first", "mean"):
         raise ValueError(f'mono={mono!r}: use "first" or "mean"')
+    path = shard_path(checked_ending(output), shard, num_shards)
     manifest = open_corpus(source, base_dir=base_dir, split=split)
     if len(manifest) == 0:
         raise ValueError(f"{manifest.name} holds no records")
     start, stop = (len(manifest) * edge // num_shards for edge in (shard, shard + 1))
-    path = shard_path(output, shard, num_shards)
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists already; delete it, choose another output, or set --overwrite")
+    refuse_existing(path, overwrite)
     settings = {
         "corpus": manifest.fingerprint,
         "audio_tokenizer": audio_tokenizer.fingerprint(),
@@ -103,7 +104,8 @@ def tokenize_corpus(
         items = encoder.run(range(start + report.resumed, stop))
         with tqdm(items, total=stop - start, initial=report.resumed, unit="record", disable=not progress) as bar:
             for item in bar:
-                if item.conversation is None:  # a conversation is checked where it is trained on
+                # A conversation is checked where it is trained on; what is rejected is told elsewhere.
+                if item.conversation is None and item.error is None:
                     unread.update(unread_keys(item.record))
                 if item.error is None:
                     try:

@@ -27,7 +27,7 @@ def open_corpus(source: Any, *, base_dir: str | os.PathLike[str] | None = None, 
         if os.path.isfile(path) and _is_audio_file(path):
             return AudioFiles([(os.path.basename(path), path)], path)
         if os.path.isdir(path) and not _is_record_folder(path):
-            return _open_audio_folder(path)
+            return open_audio_folder(path)
     elif isinstance(source, Sequence) and source and all(isinstance(item, (str, os.PathLike)) for item in source):
         folder = os.fspath(base_dir or "")
         return AudioFiles([(os.fspath(item), os.path.join(folder, item)) for item in source], "<list of files>")
@@ -65,7 +65,12 @@ def _is_record_folder(path: str) -> bool:
     return any(n in ("dataset_info.json", "dataset_dict.json") or n.endswith(MANIFEST_SUFFIXES) for n in names)
 
 
-def _open_audio_folder(path: str) -> AudioFiles:
+def open_audio_folder(path: str) -> AudioFiles:
+    """Opens the audio files of a folder, and of those in it, in the order of their names.
+
+    Raises:
+        RecordError: it holds none.
+    """
     files = []
     for folder, folders, names in os.walk(path):
         folders.sort()

@@ -10,8 +10,10 @@ import torch
 
 from audiollm import AudioLLM
 from audiollm.data.conversation.parsing import parse_conversation
+from audiollm.data.conversation.types import AudioPart
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.mini import mini_folder
+from audiollm.modeling import question_about
 from audiollm.processing import AudioLLMProcessor
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.vocabulary import extend
@@ -48,6 +50,25 @@ def test_codes_of_another_audio_tokenizer_are_refused_until_they_are_accepted(pr
         processor.apply_chat_template(conversation)
     processor.accepted_codes = frozenset({"other"})
     assert processor.encode_conversation(conversation).token_ids
+
+
+def test_every_way_into_a_model_refuses_codes_of_another_audio_tokenizer_and_names_both(make_llm, text_tokenizer):
+    audio_tokenizer = UniAudioTokenizer.from_pretrained(mini_folder() / "audio_tokenizer", decoder=False)
+    model = AudioLLM.create(make_llm(), text_tokenizer, audio_tokenizer)
+    own, foreign = audio_tokenizer.fingerprint(), AudioPart(codes=[1, 2], audio_tokenizer="other")
+    chat = [{"role": "user", "content": [foreign.to_dict()]}]
+    ways = [
+        lambda: model.chat(chat, max_new_tokens=1),
+        lambda: model.chat(question_about(foreign, "What?"), max_new_tokens=1),
+        lambda: model.chat([chat, chat], max_new_tokens=1),
+        lambda: model.processor.apply_chat_template(chat),
+        lambda: model.processor.encode_conversations([parse_conversation(record("other"))]),
+    ]
+    for way in ways:
+        with pytest.raises(ValueError, match=rf"another audio tokenizer \(other\) than the LLM's \({own}\)"):
+            way()
+    same = AudioPart(codes=[1, 2], audio_tokenizer=own)
+    assert model.chat(question_about(same, "What?"), max_new_tokens=1).texts
 
 
 def test_the_maker_survives_reading_and_writing_a_record_and_is_written_once():

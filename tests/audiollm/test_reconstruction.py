@@ -164,8 +164,8 @@ def test_what_cannot_work_is_refused_before_any_work_and_leaves_nothing(tmp_path
     before = sorted(os.listdir(tmp_path))
     with pytest.raises(AudioError, match="is the original itself"):
         reconstruct(original, tmp_path / "." / "original.wav", codec)
-    with pytest.raises(AudioError, match=r"'\.mp3'; name the file"):
-        reconstruct(original, tmp_path / "out.mp3", codec)
+    with pytest.raises(AudioError, match=r"'\.m4a'; name the file"):
+        reconstruct(original, tmp_path / "out.m4a", codec)
     with pytest.raises(AudioError, match="no such file"):
         reconstruct(tmp_path / "none.wav", tmp_path / "out.wav", codec)
     with pytest.raises(ValueError, match="steps"):

@@ -47,6 +47,15 @@ def test_conversations_list_unknown_keys_in_one_warning(caplog, tmp_path):
     assert said(caplog) == [f"{path}: keys that nothing reads: foo (7 records), bar (2)"]
 
 
+@pytest.mark.parametrize(
+    ("key", "shown"), [("\u2028", r"'\u2028'"), ("", "''"), ("x" * 99, "x" * 59 + "…"), ("ключ", "ключ")]
+)
+def test_odd_keys_stay_on_one_line(caplog, tmp_path, key, shown):
+    write_json_lines(tmp_path / "train.jsonl", conversations(1, **{key: 1}))
+    validate_conversations(tmp_path / "train.jsonl")
+    assert said(caplog) == [f"{tmp_path / 'train.jsonl'}: keys that nothing reads: {shown} (1 record)"]
+
+
 @pytest.fixture
 def clip_records(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.sin(np.arange(16000) / 20).astype(np.float32), 16000)

@@ -9,6 +9,8 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from .finished_runs import (
     metrics_of,
     weights_of,
 )
-from .launched_jobs import launch_as_users_do
+from .launched_jobs import launch_as_users_do, launch_environment
 
 SFT, TOKENIZER, DECODER = (f"training/{name}.py" for name in ("sft", "train_tokenizer", "train_decoder"))
 FLOW = "flow.safetensors"
@@ -249,6 +251,18 @@ def test_the_flow_model_on_two_processes_equals_one_and_resumes(
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert metrics_of(tmp_path / "both") == straight
     assert all(torch.equal(tensor, weights[name]) for name, tensor in weights_of(tmp_path / "both", FLOW).items())
+
+
+@pytest.mark.multiprocess
+def test_the_command_starts_two_processes_from_any_folder(make_decoder_config, decoder_corpus, tmp_path):
+    config = make_decoder_config(output_dir=str(tmp_path / "run"), max_steps=1, num_processes=2)
+    (tmp_path / "run.json").write_text(json.dumps(dataclasses.asdict(config)))
+    done = subprocess.run(
+        [sys.executable, "-m", "audiollm", "train-decoder", "--processes", "2", "--config", "run.json"],
+        cwd=tmp_path, env=launch_environment(tmp_path), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "run/run.json").read_text())["launch"] == {"mode": "ddp", "num_processes": 2}
 
 
 @pytest.mark.multiprocess

@@ -43,6 +43,7 @@ DECODER_FILES = (
     *_PAPERS,
 )  # fmt: skip
 _POSITIONS = "encoder.embed_positions.weight"
+WEIGHT_FILES = "model*.safetensors*"  # in one file or in parts with an index
 WEIGHTS_INDEX = "model.safetensors.index.json"
 TOKENIZER_FOLDER = "tokenizer"  # of a release
 FROM_AUTO_CLASSES = ("_from_auto", "trust_remote_code", "adapter_kwargs", "code_revision")  # transformers adds these

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from audiollm.data.conversation.parsing import is_whole
 from audiollm.data.conversation.problems import Problem, ProblemLog, kind_of
+from audiollm.data.files.text import is_whole
 from audiollm.data.records import SOUND_TYPES
 from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.record import SapError, SapRecord, render_sap

@@ -19,18 +19,20 @@ from typing import Any
 from audiollm.benchmarks.harness.identity import file_identity
 from audiollm.benchmarks.judge.asking import (
     JudgeSettings,
+    NoVerdictError,
     ask_judge,
     judge_items,
     judge_prompt,
     majority,
     read_verdict,
+    told_cuts,
 )
-from audiollm.benchmarks.judge.log import VerdictLog
+from audiollm.benchmarks.judge.log import CUT, VerdictLog
 from audiollm.benchmarks.questions.base import QuestionBenchmark
 from audiollm.benchmarks.questions.data import load_questions
 from audiollm.benchmarks.questions.predictions import open_predictions
 from audiollm.benchmarks.questions.report import write_result
-from audiollm.data.chat.base import ChatError, ChatModel
+from audiollm.data.chat.base import ChatModel
 from audiollm.data.files.json_lines import Record
 from audiollm.data.prompts import Prompt
 
@@ -115,6 +117,8 @@ def judge_predictions(
     write_result(result, output)
     if result["n_not_evaluated"]:
         logger.warning("%d replies were not evaluated; run again to ask the judge again", result["n_not_evaluated"])
+    if result["n_judge_replies_cut"]:
+        logger.warning("%s; the items say about which replies", told_cuts(result["n_judge_replies_cut"]))
     return result
 
 
@@ -132,7 +136,7 @@ def read_judged(
     loaded = None if data is None else load_questions(benchmark, data, with_audio=False)
     if loaded is None and source.header is not None:
         raise ValueError(f"{predictions} is a log, which does not hold the questions: give them with --data")
-    key = prediction_key or benchmark.prediction_key
+    key = source.reply_key(prediction_key, benchmark.prediction_key)
     paired = (
         questions_of_file(benchmark, source, key)
         if loaded is None
@@ -175,10 +179,11 @@ def _vote(text: str, judge: ChatModel, settings: JudgeSettings, num_attempts: in
         ask_judge(judge, text, settings, number, read_verdict, num_attempts=num_attempts)
         for number in range(settings.votes)
     ]
-    decided = majority(votes)
+    answers, num_cut = [vote.answer for vote in votes], sum(vote.num_cut for vote in votes)
+    decided = majority(answers)
     if decided is None:
-        raise ChatError(f"no majority of {settings.votes} votes: {json.dumps(votes)}")
-    return {"correct": bool(decided), "votes": votes}
+        raise NoVerdictError(f"no majority of {settings.votes} votes: {json.dumps(answers)}", num_cut)
+    return {"correct": bool(decided), "votes": answers, **({CUT: num_cut} if num_cut else {})}
 
 
 def _settings_facts(settings: JudgeSettings, prompt: Prompt) -> dict[str, Any]:
@@ -204,6 +209,7 @@ def _result(judged: JudgedFile, log: VerdictLog, judge: Mapping[str, Any]) -> di
         "n_not_evaluated": len(items) - len(evaluated),
         "n_missing": sum(bool(item.get("missing")) for item in items),
         "n_correct": num_right,
+        "n_judge_replies_cut": sum(item.get(CUT, 0) for item in items),
         "accuracy_of_evaluated": num_right / len(evaluated) if evaluated else None,
         "interval": interval and interval.as_json(),
         "not_evaluated": dict(list(log.failures.items())[:MAX_PROBLEMS_SHOWN]),
@@ -215,6 +221,8 @@ def _item(key: str, question: PairedQuestion, log: VerdictLog) -> dict[str, Any]
     item: dict[str, Any] = {"index": question.position, "id": question.id}
     if not is_reply(question.reply):
         return item | {"evaluated": True, "correct": False, "missing": True}
+    if log.cut.get(key):
+        item[CUT] = log.cut[key]
     verdict = log.verdicts.get(key)
     if verdict is None:
         return item | {"evaluated": False, "correct": None}

@@ -1,8 +1,9 @@
 """Which option a reply names, read in the same way for every benchmark: the one reader of the extract mode.
 
 What a reply states as its answer counts before what it says otherwise; in either, the text of an option (by word sets,
-see `token_matching`) counts before a letter. Nothing is guessed: a thought without an end, several options, a letter
-without an option and a letter that is denied are unreadable.
+see `token_matching`) counts before a letter. A first line that is an option and nothing else is the answer, whatever is
+explained behind it; a list of all options says nothing of which is meant. Nothing is guessed: a thought without an end,
+several options, a letter without an option and a letter that is denied are unreadable.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ _JOINED = re.compile(r"(?:\b(?:or|and)|/|或|和)\s*(?:the\s+)?(?:\w+\s+)?\Z", r
 
 _MARKUP = re.compile(r"\\(?:text|textbf|mathrm|mathbf|rm)\b|\\[()\[\]]|<\|[^|<>]*\|>|[*_`$\"“”{}]")
 _WHOLE = re.compile(r"\W*(?:(?:the\s+)?(?:option|choice|answer|letter|选项|選項)\b\W*)?([A-Za-z])\W*", re.IGNORECASE)
+# The text of an option behind its letter, or behind the number of a list.
+_LISTED = re.compile(r"\W*(?:(?:option|choice)\b\W*)?[A-Z]\W+(.+)", re.IGNORECASE)
+_BULLET = re.compile(r"\W*(?:\d+[.)]|[-+•])\s+(.+)")
 # What may follow a letter A that is no article.
 _NO_NOUN = (
     r"(?:according|although|and|as|based|because|but|due|fits?|for|given|here|is|matches|nor|not|only|or|since|so|sounds|"
@@ -96,15 +100,21 @@ def read_reply(reply: str, choices: Sequence[str | None], answer: str = "") -> R
     texts = [choice for choice in choices if choice is not None]
     if answer and answer not in texts:
         texts.append(answer)
-    found = NOTHING
-    stated = _stated(thoughtless)
+    before, after = _around_listing(thoughtless, choices)
+    stated = _stated(thoughtless if after is None else f"{before}\n{after}")
     if stated is not None:
-        option, found = _read(extract_answer(stated), stated, choices, texts, is_stated=True)
+        option, found = _read(stated, choices, texts, is_stated=True, is_all=False)
         if option is not None:
             return ReplyReading(option, _letter_of(option, choices), f"stated {found}")
         if found == SEVERAL:
             return ReplyReading(None, None, SEVERAL)
-    option, found = _read(extract_answer(thoughtless), thoughtless, choices, texts, is_stated=False)
+    if after is None:
+        option, found = _read(thoughtless, choices, texts, is_stated=False, is_all=True)
+    else:
+        option, found = _option_of_line(after.strip() or before, choices)
+        if option is None and after.strip():  # what leads to a list may name an option without choosing it
+            option, found = _read(after, choices, texts, is_stated=False, is_all=False)
+    found = SEVERAL if after is not None and option is None else found
     return ReplyReading(option, None if option is None else _letter_of(option, choices), found)
 
 
@@ -135,9 +145,13 @@ def _stated(text: str) -> str | None:
 
 
 def _read(
-    extracted: str, text: str, choices: Sequence[str | None], texts: Sequence[str], *, is_stated: bool
+    text: str, choices: Sequence[str | None], texts: Sequence[str], *, is_stated: bool, is_all: bool
 ) -> tuple[str | None, str]:
-    """The option that a text names and how; or None and why."""
+    """The option that a text names and how; or None and why. ``is_all``: the text is all of the reply."""
+    option, found = _of_lines(text, choices)
+    if option is not None or found == SEVERAL:
+        return option, found
+    extracted = extract_answer(text)
     if (option := _of_text(extracted, texts)) is not None:
         return option, "text"
     letters = _letters(text, is_stated=is_stated)
@@ -151,7 +165,55 @@ def _read(
     words = words_of(extracted)
     options = [option_words(one) for one in texts]
     wordless = [one for one, own in zip(texts, options, strict=True) if not own and names_option(words, own, options)]
-    return (wordless[0], "text") if wordless and not is_stated else (None, NOTHING)
+    return (wordless[0], "text") if wordless and is_all else (None, NOTHING)
+
+
+def _around_listing(text: str, choices: Sequence[str | None]) -> tuple[str, str | None]:
+    """What stands before and behind the first list of all options, one a line; all and None if there is none."""
+    lines = _lines(text)
+    wanted = {choice for choice in choices if choice is not None}
+    if not 1 < len(wanted) <= len(lines):
+        return text, None
+    options = [_option_of_line(line, choices)[0] for line in lines]
+    for start in range(len(lines) - len(wanted) + 1):
+        if options[start] is not None and set(options[start : start + len(wanted)]) == wanted:
+            return "\n".join(lines[:start]), "\n".join(lines[start + len(wanted) :])
+    return text, None
+
+
+def _of_lines(text: str, choices: Sequence[str | None]) -> tuple[str | None, str]:
+    """The option that is the whole first of several lines, and how; ``SEVERAL`` if others are other options."""
+    lines = _lines(text)
+    if len(lines) < 2:
+        return None, NOTHING
+    read = [_option_of_line(line, choices) for line in lines]
+    if len({option for option, _ in read} - {None}) > 1:
+        return None, SEVERAL
+    if read[0][0] is None or _OFFERED.match("\n".join(lines[1:])):
+        return None, NOTHING
+    return read[0]
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def _option_of_line(line: str, choices: Sequence[str | None]) -> tuple[str | None, str]:
+    """The option that a line is, without anything else, and whether by its text or its letter."""
+    line = _MARKUP.sub("", unicodedata.normalize("NFKC", line)).strip()
+    bare = (match[1] for match in (_LISTED.fullmatch(line), _BULLET.fullmatch(line)) if match)
+    for text in (line, *bare):
+        for choice in choices:
+            if choice is not None and _is_option(text, choice):
+                return choice, "text"
+    letter = _WHOLE.fullmatch(line)
+    position = ord(letter[1].upper()) - ord("A") if letter else len(choices)
+    return (choices[position] if position < len(choices) else None), "letter"
+
+
+def _is_option(text: str, choice: str) -> bool:
+    words = words_of(text)
+    return text.strip().casefold() == choice.strip().casefold() or (bool(words) and words == option_words(choice))
 
 
 def _of_text(text: str, texts: Sequence[str]) -> str | None:

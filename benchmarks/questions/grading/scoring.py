@@ -87,7 +87,7 @@ def score_loaded(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Scores replies to questions that have been read; arguments, result and errors as for :func:`score_file`."""
-    key = prediction_key or benchmark.prediction_key
+    key = predictions.reply_key(prediction_key, benchmark.prediction_key)
     if loaded is None:
         questions = questions_of_file(benchmark, predictions, key)
     else:

@@ -22,7 +22,6 @@ from audiollm.data.audio.writing import wav_bytes
 from audiollm.data.chat.base import ChatMessage, ChatModel
 from audiollm.data.chat.opening import open_chat_model
 from audiollm.data.voices.attributes import CLOSED_VALUES
-from audiollm.environment import find_device
 from audiollm.tokenizer.checkpoints.fingerprint import weights_fingerprint
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 
@@ -122,16 +121,17 @@ def sap_question() -> str:
     )
 
 
-def open_judge(source: str) -> AttributeJudge:
+def open_judge(source: str, device: str) -> AttributeJudge:
     """Opens a judge.
 
     Args:
         source: a training checkpoint of an audio tokenizer; ``http://…/v1#model`` or ``hf:`` and a folder or Hub id for
             a chat model that hears.
+        device: where a chat model of this machine computes.
     """
     if source.startswith(("http://", "https://", "hf:")):
         url, _, model = source.partition("#")
-        return ChatJudge(open_chat_model(url, model or None, hears=True, device=find_device()))
+        return ChatJudge(open_chat_model(url, model or None, hears=True, device=device))
     return SapTokenizerJudge(source)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from audiollm.benchmarks.metrics.speaker_similarity.speaker_similarity import cosine
+from audiollm.data.audio.channels import Mono
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.files.hashing import file_sha256
 from audiollm.data.files.json_lines import Record, append_line, json_line, read_finished_lines, write_json_lines
@@ -76,6 +77,7 @@ class SpeechJudges:
         mos: see :func:`audiollm.benchmarks.speech.judges.mos.load_predictor`.
         language: of the recordings.
         device: where they compute.
+        mono: which channel of a recording they hear, "first" or the "mean" of all; None: the mean.
 
     Raises:
         ValueError: there is no such judge.
@@ -84,9 +86,17 @@ class SpeechJudges:
     """
 
     def __init__(
-        self, recognizer: str, speaker_encoder: str, mos: str, *, language: str | None = None, device: str = "cpu"
+        self,
+        recognizer: str,
+        speaker_encoder: str,
+        mos: str,
+        *,
+        language: str | None = None,
+        device: str = "cpu",
+        mono: Mono | None = None,
     ) -> None:
         self._language = language
+        self._mono = mono
         self._recognizer: SpeechRecognizer | None = None
         self._encoder: SpeakerEncoder | None = None
         self._predictor: MosPredictor | None = None
@@ -107,6 +117,7 @@ class SpeechJudges:
             "language": self._language,
             "speaker_encoder": None if self._encoder is None else self._encoder_name,
             "mos_predictor": None if self._predictor is None else self._predictor.name,
+            **({} if self._mono is None else {"mono": self._mono}),
         }
 
     def judge(self, recordings: Sequence[SpokenRecording], kept: Path) -> list[Verdict]:
@@ -134,7 +145,7 @@ class SpeechJudges:
         return [known[one.id, hashes[one.id]] for one in recordings]
 
     def _judge_batch(self, recordings: Sequence[SpokenRecording], hashes: dict[str, str]) -> list[Verdict]:
-        sounds = [load_audio(one.path) for one in recordings]
+        sounds = [self._load(one.path) for one in recordings]
         return [
             Verdict(
                 id=one.id,
@@ -146,6 +157,9 @@ class SpeechJudges:
             )
             for one, (waveform, rate), hypothesis in zip(recordings, sounds, self._transcripts(sounds), strict=True)
         ]
+
+    def _load(self, path: str) -> tuple[Tensor, int]:
+        return load_audio(path, mono=self._mono or "mean")
 
     def _transcripts(self, sounds: Sequence[tuple[Tensor, int]]) -> list[str | None]:
         if self._recognizer is None:
@@ -162,7 +176,7 @@ class SpeechJudges:
         if self._encoder is None or one.voice is None:
             return None
         if one.voice not in self._voices:
-            self._voices[one.voice] = self._embed(*load_audio(one.voice), one.voice)
+            self._voices[one.voice] = self._embed(*self._load(one.voice), one.voice)
         made, wanted = self._embed(waveform, sample_rate, one.path), self._voices[one.voice]
         return None if made is None or wanted is None else cosine(made, wanted, one.id)
 

@@ -20,6 +20,7 @@ UNKNOWN_FRAMES = 2**62  # libsndfile's "unknown" is the largest integer
 SEEKABLE_SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 # Rare formats, which are not gone over before they are opened.
 FORMATS_CHECKED_BY_LOG = ("VOC", "AVR", "MPC2K", "WVE", "SDS", "MAT4", "MAT5")
+_SDS_BLOCK = re.compile(r"^\s*Samples/Block\s*: (\d+)", re.MULTILINE)
 _ANNOUNCED = re.compile(r"^\s*(?:Frames|Rows : \d+\s+Cols)\s*: (\d+)", re.MULTILINE)
 
 
@@ -65,7 +66,8 @@ def open_with_libsndfile(file: BinaryIO | FileView, stack: contextlib.ExitStack)
             raise DecodingError(_cleaned(error)) from error
 
     num_samples = reader.frames if 0 <= reader.frames < UNKNOWN_FRAMES else None
-    can_seek = num_samples is not None and reader.subtype.startswith(SEEKABLE_SUBTYPES)
+    # In SDS it loses its way in the last block.
+    can_seek = num_samples is not None and reader.subtype.startswith(SEEKABLE_SUBTYPES) and reader.format != "SDS"
     return Decoder(
         name="libsndfile",
         format=f"{reader.format} {reader.subtype}",
@@ -81,6 +83,8 @@ def open_with_libsndfile(file: BinaryIO | FileView, stack: contextlib.ExitStack)
 def _what_the_log_says(reader: soundfile.SoundFile) -> str:
     """libsndfile notes what a header announces, and reads what is there."""
     log = reader.extra_info
+    if reader.format == "SDS":
+        return _what_blocks_lack(reader, log)
     announced = [int(count) for count in _ANNOUNCED.findall(log)][-1:]
     if "truncated" not in log and "should be" not in log and announced in ([], [reader.frames]):
         return ""
@@ -88,6 +92,14 @@ def _what_the_log_says(reader: soundfile.SoundFile) -> str:
         f"its header announces {announced[0]} samples" if announced else "its header announces more than there is"
     )
     return f"is damaged or truncated: {promised}, libsndfile finds {reader.frames}"
+
+
+def _what_blocks_lack(reader: soundfile.SoundFile, log: str) -> str:
+    """Of SDS the log tells how many samples its blocks hold; the last one is filled up with zeros."""
+    blocks_hold, per_block = int(_ANNOUNCED.findall(log)[-1]), int(_SDS_BLOCK.findall(log)[-1])
+    if reader.frames <= blocks_hold < reader.frames + per_block:
+        return ""
+    return f"is damaged or truncated: its header announces {reader.frames} samples, its blocks hold {blocks_hold}"
 
 
 def _cleaned(error: soundfile.LibsndfileError) -> str:

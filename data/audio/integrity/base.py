@@ -18,6 +18,7 @@ class Part:
     prefix: bytes = b""  # goes in front of the range: a header in place of one that is missing or wrong
     has_length: bool = True  # False: the number of samples that the header tells is a bound or a guess
     announced_samples: int = 0  # by a header; a decoder that speaks of fewer has read it wrong, or it is wrong
+    misread: str = ""  # what libsndfile would take for something else, so that it must not read the range
     min_samples: int = 0  # that the range is known to hold: a decoder that gives fewer has left some out
 
 

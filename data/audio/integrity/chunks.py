@@ -15,9 +15,12 @@ from .tags import skip_tags
 
 # Sizes from here up are written by programs that stream to a pipe and do not know the length yet.
 UNKNOWN_SIZE_32 = 0x7FFFF000
+UNKNOWN_SIZE_64 = (1 << 63) - 1
 MAX_SIZE_32 = 0xFFFFFFFF
+OTHER_BEGINNINGS = (b"OggS", b"fLaC", b".snd", b"NIST", b"Crea")  # of files, which look like names of chunks
 MAX_CHUNKS = 4096  # a file with more chunks than that is not one that a recorder wrote
-PCM_FORMAT_TAGS = (1, 3, 6, 7, 0xFFFE)  # integers, floats, A-law, mu-law, and any of them with a longer description
+PCM_FORMAT_TAGS = (1, 3, 6, 7, 0xFFFE)  # integers, floats, A-law, mu-law, and EXTENSIBLE: any of them
+EXTENSIBLE = 0xFFFE
 MPEG_FORMAT_TAGS = (0x50, 0x55)
 
 
@@ -77,6 +80,7 @@ class _Walk:
         self._file, self._start, self._end = file, start, num_bytes
         self._wide_size: int | None = None  # of the samples, from a "ds64" chunk
         self._format_tag = 0
+        self._plain_tag: tuple[int, bytes] | None = None  # where it goes into the header, in place of a longer one
         self._announced_samples = 0  # where a chunk of its own tells
         self._contradiction = ""
 
@@ -107,6 +111,9 @@ class _Walk:
                     f"is damaged: its header speaks of {channels} channels of {bits} bits, and of {frame_bytes} bytes "
                     "for all of them"
                 )
+            if self._format_tag == EXTENSIBLE and self._layout.size_format == "<Q":
+                # libsndfile takes all samples of such a W64 for integers.
+                self._plain_tag = (chunk.start - self._start, read_at(self._file, chunk.start + 24, 2))
         elif chunk.id == b"COMM":
             self._announced_samples = int.from_bytes(read_at(self._file, chunk.start + 2, 4), "big")
         elif chunk.id == b"pakt":
@@ -141,6 +148,8 @@ class _Walk:
             body = self._wide_size
         elif self._layout.size_format[1] == "I":
             is_unknown = body >= UNKNOWN_SIZE_32 and present < body
+        else:
+            is_unknown = is_unknown or audio.size >= UNKNOWN_SIZE_64
         if is_unknown:
             return self._of_unknown_length(audio)
         if body <= 0:
@@ -156,6 +165,8 @@ class _Walk:
             return self._mpeg_inside(audio.start, end)
         chunks_end, behind, problem = self._end_of_chunks(audio._replace(end=end))
         part = Part(self._start, chunks_end, announced_samples=self._announced_samples)
+        if self._plain_tag is not None:
+            part = Part(audio.start, end, self._header_with(audio, body))
         return Extent(behind, [part], self._contradiction or problem)
 
     def _of_unknown_length(self, audio: _Chunk) -> Extent:
@@ -167,7 +178,9 @@ class _Walk:
                 if read_at(self._file, found - 8, 4) == magic:
                     end = found - 8
                     break
-        return Extent(end, [Part(self._start, end)])
+        if self._format_tag in MPEG_FORMAT_TAGS:
+            return self._mpeg_inside(audio.start, end)
+        return Extent(end, [Part(audio.start, end, self._header_with(audio, end - audio.start))])
 
     def _unfinished(self, audio: _Chunk) -> Extent:
         """The size is 0: no samples, or those of a recorder that was killed before it wrote the size."""
@@ -190,6 +203,9 @@ class _Walk:
             wide = header.find(b"ds64")
             if wide >= 0:
                 header[wide : wide + 4] = b"JUNK"
+        if self._plain_tag is not None:
+            place, tag = self._plain_tag
+            header[place : place + 2] = tag
         written = size + layout.header_bytes if layout.size_counts_header else size
         limit = MAX_SIZE_32 if layout.size_format[1] == "I" else written
         header[-struct.calcsize(layout.size_format) :] = struct.pack(layout.size_format, min(written, limit))
@@ -234,5 +250,5 @@ class _Walk:
     def _is_sensible(self, chunk: _Chunk | None) -> bool:
         if chunk is None:
             return False
-        is_named = all(32 <= byte < 127 for byte in chunk.id[:4])
+        is_named = chunk.id[:4] not in OTHER_BEGINNINGS and all(32 <= byte < 127 for byte in chunk.id[:4])
         return is_named and (chunk.start <= chunk.end <= self._end or chunk.id[:4] in CHUNKED)

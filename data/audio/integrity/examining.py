@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import BinaryIO
 
-from .base import Contents, Extent, Part, read_at
+from .base import Contents, Extent, Part, occurrences, read_at
 from .chunks import CHUNKED, measure_chunks
+from .flac import BEGINNINGS as FLAC_BEGINNINGS
 from .flac import MAGIC as FLAC_MAGIC
 from .flac import measure_flac
 from .headers import (
     MATROSKA_MAGIC,
     SPHERE_MAGIC,
     UNMEASURED_MAGICS,
+    VOC_MAGIC,
     measure_au,
     measure_by_magic,
     measure_matroska,
     measure_mp4,
     measure_sphere,
+    measure_voc,
 )
 from .mpeg import frame_at, measure_mpeg
 from .ogg import PAGE_MARK, measure_ogg
@@ -25,6 +28,17 @@ from .tags import skip_tags
 
 GIT_LFS_POINTER = b"version https://git-lfs"
 AUDIO_MAGICS = (*CHUNKED, FLAC_MAGIC, PAGE_MARK[:4], b"ID3", b".snd", MATROSKA_MAGIC, SPHERE_MAGIC)
+# Of eight bytes and more, which sound does not hold by chance, and how far behind a file's beginning they stand.
+UNMISTAKABLE_MARKS = (
+    *((mark, 0) for mark in (*FLAC_BEGINNINGS, SPHERE_MAGIC + b"\n", VOC_MAGIC, b"caff\0\1\0\0", b".snd\0\0\0")),
+    *(
+        (mark, 0)
+        for mark in (b"riff\x2e\x91\xcf\x11", b"Extended Instrument: ", b"ALawSoundFile", b"MATLAB 5.0 MAT-file")
+    ),
+    *((mark, 8) for mark in (b"WAVEfmt ", b"WAVEds64", b"AIFFCOMM", b"AIFCFVER", b"8SVXVHDR")),
+    (PAGE_MARK + b"\2\0\0\0\0\0\0\0\0", 0),
+)
+RARE_MAGICS = (b"PVF1\n", b" paf", b"\x64\xa3\x02\0")  # Portable Voice Format, Ensoniq PARIS, IRCAM
 MAX_PARTS = 1024  # a day of radio, song by song, has half as many
 
 _Measure = Callable[[BinaryIO, int, int], Extent]
@@ -65,6 +79,7 @@ def examine(file: BinaryIO, num_bytes: int) -> Contents:
             break
     if last is None:
         contents.parts = [Part(0, num_bytes)]
+        contents.problem = _another_file_inside(file, num_bytes)
     elif not contents.parts:
         contents.refusal = contents.problem or "holds no sound"
     elif begin < num_bytes and not last.is_told_from_junk:
@@ -73,6 +88,17 @@ def examine(file: BinaryIO, num_bytes: int) -> Contents:
             "its sizes are wrong, or something was appended"
         )
     return contents
+
+
+def _another_file_inside(file: BinaryIO, num_bytes: int) -> str:
+    """Formats that are not gone over are read to where they say or to the end, so another file behind is looked for."""
+    own = read_at(file, 0, 8)
+    own_mark = [(own, 0)] if own.startswith(RARE_MAGICS) else []
+    for mark, offset in (*UNMISTAKABLE_MARKS, *own_mark):
+        found = next(occurrences(file, mark, 1, num_bytes), None)
+        if found is not None:
+            return f"holds another file at byte {found - offset}, which would be lost or heard as noise; take it apart"
+    return ""
 
 
 def _measure_of(head: bytes) -> _Measure | None:
@@ -90,6 +116,8 @@ def _measure_of(head: bytes) -> _Measure | None:
         return measure_matroska
     if head[4:8] == b"ftyp":
         return measure_mp4
+    if head.startswith(VOC_MAGIC):
+        return measure_voc
     if head.startswith(UNMEASURED_MAGICS):
         return measure_by_magic
     return measure_mpeg if frame_at(head) is not None else None

@@ -9,6 +9,8 @@ import re
 from typing import BinaryIO
 
 from .base import Extent, Part, occurrences, read_at
+from .chunks import CHUNKED
+from .ogg import PAGE_MARK
 from .tags import skip_tags
 
 MAGIC = b"fLaC"
@@ -16,6 +18,10 @@ STREAMINFO_BYTES = 34
 # A file begins with its STREAMINFO block, of type 0; bit 7 marks the only block of metadata.
 BEGINNINGS = (MAGIC + b"\x00\x00\x00\x22", MAGIC + b"\x80\x00\x00\x22")
 TAIL_BYTES = 1 << 18  # looked over for the last frame; frames have 4,096 samples as a rule, a few kB
+HEADER_BYTES = 16  # of a frame, at most
+MIN_FRAME_BYTES = 8
+MAX_FRAME_BYTES = 1 << 22
+_OTHER_BEGINNINGS = (*CHUNKED, MAGIC, PAGE_MARK, b".snd", b"ID3", b"TAG", b"APETAGEX", b"\0\0\0\0")
 _FRAME_MARK = re.compile(rb"\xff[\xf8\xf9]")
 BLOCK_SIZES = {
     1: 192,
@@ -57,7 +63,46 @@ def measure_flac(file: BinaryIO, start: int, num_bytes: int) -> Extent:
         last = _end_of_last_frame(file, frames_start, end, info)
         if last is not None and last > total:
             problem = f"is damaged: its header announces {total} samples, but its frames go on to sample {last}"
-    return Extent(end, [Part(start, audio_end)], problem, is_told_from_junk=True)
+        elif last is None or last == total:
+            end = audio_end = _end_of_frames(file, frames_start, end, info, total)
+    return Extent(end, [Part(start, audio_end)], problem, is_told_from_junk=not total)
+
+
+def _end_of_frames(file: BinaryIO, start: int, end: int, info: bytes, total: int) -> int:
+    """Where the frame ends that holds the last announced sample; ``end`` if it is not found."""
+    position = end
+    while position > start:
+        block_start = max(start, position - TAIL_BYTES)
+        block = read_at(file, block_start, min(end, position + HEADER_BYTES) - block_start)
+        for found in reversed([*_FRAME_MARK.finditer(block)]):
+            if _sample_behind(block[found.start() : found.start() + HEADER_BYTES], info) == total:
+                begin = block_start + found.start()
+                frame_end = _end_of_frame(file, begin, end)
+                if frame_end is not None:
+                    return frame_end
+        position = block_start
+    return end
+
+
+def _end_of_frame(file: BinaryIO, begin: int, end: int) -> int | None:
+    """Where the last frame ends: at ``end``, or behind its checksum, where something known begins if there is any."""
+    frame = read_at(file, begin, min(end - begin, MAX_FRAME_BYTES))
+    ends = _ends_by_checksum(frame)
+    if not ends or ends[-1] == end - begin:
+        return begin + ends[-1] if ends else None
+    # One place in 65,536 looks like the end of a frame by chance.
+    known = [place for place in ends if frame.startswith(_OTHER_BEGINNINGS, place)]
+    return begin + [*known, *ends][0]
+
+
+def _ends_by_checksum(frame: bytes) -> list[int]:
+    """Places in front of which the checksum is that of everything before it."""
+    ends, remainder = [], 0
+    for place, byte in enumerate(frame, 1):
+        remainder = (remainder << 8 & 0xFFFF) ^ _CRC16[(remainder >> 8) ^ byte]
+        if not remainder and place > MIN_FRAME_BYTES:
+            ends.append(place)
+    return ends
 
 
 def _end_of_metadata(file: BinaryIO, start: int, num_bytes: int) -> int:
@@ -87,7 +132,7 @@ def _end_of_last_frame(file: BinaryIO, start: int, end: int, info: bytes) -> int
     tail = read_at(file, tail_start, end - tail_start)
     frames: list[tuple[int, int]] = []  # where a frame begins, and the sample behind it
     for found in _FRAME_MARK.finditer(tail):
-        behind = _sample_behind(tail[found.start() : found.start() + 16], info)
+        behind = _sample_behind(tail[found.start() : found.start() + HEADER_BYTES], info)
         if behind is not None:
             frames.append((found.start(), behind))
     # A frame ends with a checksum over all of it: so the place of the next one is proven by the one in front of it.
@@ -99,7 +144,7 @@ def _end_of_last_frame(file: BinaryIO, start: int, end: int, info: bytes) -> int
 
 def _sample_behind(header: bytes, info: bytes) -> int | None:
     """Reads a frame's header; ``None`` if it is none."""
-    if len(header) < 16 or header[3] & 1:
+    if len(header) < HEADER_BYTES or header[3] & 1:
         return None
     number, position = _coded_number(header)
     if number is None:

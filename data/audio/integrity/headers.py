@@ -12,17 +12,19 @@ SPHERE_MAGIC = b"NIST_1A"
 SPHERE_HEADER_LIMIT = 1 << 16
 MATROSKA_MAGIC = b"\x1a\x45\xdf\xa3"
 MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
-# TTA, Monkey's Audio, VOC, AMR, WMA, DSF, DSDIFF, RealMedia: their decoders notice a cut, but not a second file.
+VOC_MAGIC = b"Creative Voice File\x1a"[:16]
+# TTA, Monkey's Audio, AMR, WMA, DSF, DSDIFF, RealMedia: their decoders notice a cut, but not a second file.
 UNMEASURED_MAGICS = (
     b"TTA1",
     b"MAC ",
-    b"Creative Voice File\x1a"[:16],
     b"#!AMR",
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
     b"DSD ",
     b"FRM8",
     b".RMF",
 )
+VOC_BLOCKS = range(1, 10)
+VOC_SOUND_BLOCKS = (1, 2, 3, 6, 9)  # sound, more of it, silence, the start of a repetition, sound of version 1.20
 AU_UNKNOWN_SIZE = 0xFFFFFFFF
 MARK_BYTES = 8  # of a file of the same kind: the mark and the first fields behind it
 MAX_BOXES = 1 << 16
@@ -122,6 +124,26 @@ def measure_by_magic(file: BinaryIO, start: int, num_bytes: int) -> Extent:
     mark = read_at(file, start, MARK_BYTES)
     end = next(occurrences(file, mark, start + 1, num_bytes), num_bytes)
     return Extent(end, [Part(start, end)], is_told_from_junk=True)
+
+
+def measure_voc(file: BinaryIO, start: int, num_bytes: int) -> Extent:
+    """VOC: blocks of sound, silence and remarks; libsndfile takes all that follows the first header for sound."""
+    position = start + int.from_bytes(read_at(file, start + 20, 2), "little")
+    num_blocks, problem = 0, ""
+    for _ in range(MAX_BOXES):
+        header = read_at(file, position, 4)
+        if header[:1] == b"\0":  # the last block, which has no size
+            position += 1
+            break
+        if len(header) < 4 or header[0] not in VOC_BLOCKS:
+            break
+        num_blocks += header[0] in VOC_SOUND_BLOCKS
+        position += 4 + int.from_bytes(header[1:], "little")
+    if position > num_bytes:
+        problem = f"is truncated: its header promises audio up to byte {position}, but the file ends at {num_bytes}"
+    end = min(position, num_bytes)
+    misread = "It has several blocks of sound or silence, whose headers would be heard" if num_blocks > 1 else ""
+    return Extent(end, [Part(start, end, misread=misread)], problem)
 
 
 def _boxes_end(start: int, num_bytes: int, end: int) -> Extent:

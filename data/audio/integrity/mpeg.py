@@ -22,6 +22,7 @@ EMPTY_TAG = b"ID3\4\0\0\0\0\1\0" + bytes(128)
 MAX_HEADER_FRAME_BYTES = 512  # a length header has its fields, without the table for seeking, in front of this
 # 72 * 8000 / 24000: the shortest frame that MPEG audio layer III knows, so a bound on how many a file can hold.
 MIN_FRAME_BYTES = 24
+MAX_REMNANT_BYTES = 1024  # behind the last frame: what programs leave there when they edit tags
 MAX_DELAY = 4095  # samples that an encoder may put in front of the sound, and behind it
 DECODER_DELAY = 529  # samples by which decoding lags behind; length headers count without it
 SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
@@ -118,13 +119,16 @@ def measure_mpeg(file: BinaryIO, start: int, end: int) -> Extent:
         parts.append(part)
         problems.append(problem)
     problem = next(filter(None, problems), walk.problem)
-    return Extent(end, parts, problem, is_told_from_junk=True, ffmpeg_reads_all=True)
+    # A frame or two among junk are there by chance; what they are the decoder says.
+    is_remnant = end - walk.behind < MAX_REMNANT_BYTES or sum(run.num_frames for run in walk.runs) < 3
+    return Extent(walk.behind, parts, problem, is_told_from_junk=is_remnant, ffmpeg_reads_all=True)
 
 
 class _Walk:
     def __init__(self, file: BinaryIO, start: int, end: int) -> None:
         self.runs: list[_Run] = []
         self.problem = ""
+        self.behind = end  # where something else begins
         self._file, self._end, self._position = file, end, start
         self._buffer, self._buffer_start = b"", start
 
@@ -141,6 +145,7 @@ class _Walk:
                     continue
                 behind_junk = self._resynchronized(seconds)
                 if behind_junk is None:
+                    self.behind = self._position
                     break
                 self._position = behind_junk
                 continue

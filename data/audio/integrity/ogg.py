@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from .base import Extent, Part, occurrences
+from .tags import skip_tags
 
 PAGE_MARK = b"OggS\0"
 HEADER_BYTES = 27
@@ -65,13 +66,14 @@ def measure_ogg(file: BinaryIO, start: int, num_bytes: int) -> Extent:
     walk = _Walk(file, start, num_bytes)
     walk.run()
     parts = [Part(link.start, link.end) for link in walk.links]
-    return Extent(num_bytes, parts, walk.problem, is_told_from_junk=True, ffmpeg_reads_all=True)
+    return Extent(walk.end, parts, walk.problem, ffmpeg_reads_all=True)
 
 
 class _Walk:
     def __init__(self, file: BinaryIO, start: int, num_bytes: int) -> None:
         self.links: list[_Link] = []
         self.problem = ""
+        self.end = num_bytes  # where something else begins
         self._file, self._position, self._end = file, start, num_bytes
         self._buffer, self._buffer_start = b"", start
 
@@ -82,7 +84,11 @@ class _Walk:
                 # Behind a damaged page, or among junk: on to the next mark. What is lost, the page numbers tell.
                 following = next(occurrences(self._file, PAGE_MARK, self._position + 1, self._end), None)
                 if following is None:
+                    if not self.problem and self.links and not self.links[-1].unfinished():
+                        self.end = self._position  # tags behind the last page, or another file
                     break
+                if skip_tags(self._file, self._position, following) < following:
+                    self._note(f"is damaged: {following - self._position} bytes at byte {self._position} are no pages")
                 self._position = following
                 continue
             self._take(page)

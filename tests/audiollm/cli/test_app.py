@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import subprocess
@@ -201,6 +202,7 @@ def test_transcribe_answers_for_every_file(folders: Path, audio_llm: Path, capsy
     main(["transcribe", *clips, "--model", str(audio_llm), "--max-new-tokens", "3", "--json"])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["audio"] for line in lines] == clips
+    assert [len(line["segments"]) for line in lines] == [1, 1]
     assert all(isinstance(line["text"], str) for line in lines)
     assert all(line["finish_reason"] in ("stop", "length") for line in lines)
 
@@ -294,15 +296,15 @@ def test_transcribe_and_a_bad_file(folders: Path, audio_llm: Path, capsys: pytes
     assert "none of the 1 recordings could be transcribed" in fails(["transcribe", bad, *common, "--skip-bad"], capsys)
 
 
-def test_transcribe_names_a_recording_that_is_too_long(
+def test_describe_names_a_recording_that_is_too_long(
     folders: Path, audio_llm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, long = str(folders / "clips" / "a.wav"), tmp_path / "long.wav"
     sf.write(long, np.random.default_rng(0).normal(0, 0.1, 16000 * 25), 16000)
     common = ["--model", str(audio_llm), "--max_new_tokens", "2"]
-    message = fails(["transcribe", str(long), good, *common], capsys)
+    message = fails(["describe", str(long), good, *common], capsys)
     assert "long.wav: the prompt has" in message
-    main(["transcribe", str(long), good, *common, "--json", "--skip-bad"])
+    main(["describe", str(long), good, *common, "--json", "--skip-bad"])
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert "context holds 512" in first["error"]
     assert second["audio"] == good
@@ -355,3 +357,71 @@ def test_options_that_do_not_exist_are_quoted_as_they_were_written(capsys: pytes
     with pytest.raises(SystemExit):
         main(["tokenize", "in", "out", "--audio-rot", "x"])
     assert "--audio-rot" in capsys.readouterr().err
+
+
+FILLED = {  # a command that writes → its words; what stands at the output is refused before anything else is looked at
+    "tokenize": ["no.jsonl", "@out.jsonl"],
+    "extend": ["no-llm", "@folder"],
+    "speech-data": ["no.jsonl", "@out.jsonl"],
+    "label": ["no.jsonl", "@out.jsonl"],
+    "audit-labels": ["no.jsonl", "@folder"],
+    "score-sap": ["no.jsonl", "no.jsonl", "--output", "@out.json"],
+    "transcribe": ["@in.wav", "--model", "no-model", "--output", "@out.jsonl"],
+    "describe": ["@in.wav", "--model", "no-model", "--output", "@out.txt"],
+    "speak": ["Hi.", "--model", "no-model", "--output", "@out.wav"],
+    "reconstruct": ["no.wav", "@out.wav", "--audio-tokenizer", "no-tokenizer"],
+    "export-tokenizer": ["no-run", "@folder"],
+    "convert": ["no-decoder", "@folder"],
+    "report": ["no-results", "--output", "@out.md"],
+    "compare-results": ["no.json", "no.json", "--output", "@out.json"],
+}
+
+
+def test_every_command_that_writes_is_listed_here() -> None:
+    writes = {
+        name
+        for name, function in COMMANDS.items()
+        if {"output", "output_dir"} & inspect.signature(function).parameters.keys()
+    }
+    assert writes == FILLED.keys()
+
+
+@pytest.mark.parametrize("command", FILLED)
+def test_nothing_that_exists_is_replaced_unasked(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    sf.write(tmp_path / "in.wav", np.zeros(1600), 16000)
+    names = ["out.jsonl", "out.json", "out.txt", "out.wav", "out.md", "folder/audit.csv", "folder/model.safetensors"]
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    words = [str(tmp_path / word[1:]) if word.startswith("@") else word for word in FILLED[command]]
+    message = fails([command, *words], capsys)
+    assert "set --overwrite" in message or "is not empty; name a new folder" in message
+    assert all((tmp_path / name).read_text() == "mine" for name in names)
+
+
+@pytest.mark.parametrize(
+    ("command", "ending"),
+    [
+        (name, ending)
+        for name in ("tokenize", "label", "speech-data")
+        for ending in ("", ".json", ".csv", ".JSONL", ".wav")
+    ]
+    + [("label", ".parquet"), ("speech-data", ".parquet")],
+)
+def test_endings_that_say_something_else_than_what_is_written_are_refused(
+    command: str, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / f"out{ending}"
+    message = fails([command, "no.jsonl", str(output)], capsys)
+    assert f"{output} {'ends in ' + ending if ending else 'has no ending'}; records are written as .jsonl" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_clip_with_codes_is_sent_to_the_command_that_makes_records_of_it(
+    folders: Path, audio_llm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "codes.jsonl"
+    main(["tokenize", str(folders / "clips" / "a.wav"), str(source), "--audio-tokenizer", str(folders / "codec")])
+    assert "audiollm speech-data" in fails(["inspect-data", str(source), "--model", str(audio_llm)], capsys)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -116,3 +118,81 @@ def test_options_that_do_not_go_together_are_named(
     ):
         assert reason in fails([*command, *options], capsys)
     assert not (tmp_path / "out.jsonl").exists()
+
+
+FILLED_IN = "id,gender_verdict\nc0,right\n"
+
+
+@pytest.mark.parametrize("name", ["audit.csv", "audit.html"])
+def test_sheets_that_people_filled_in_stay_unless_they_are_given_up(
+    corpus: Path, chat_server: Any, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, sheets = tmp_path / "labels.jsonl", tmp_path / "labels_audit"
+    main(["label", str(corpus), str(output)])
+    sheets.mkdir()
+    (sheets / name).write_text(FILLED_IN)
+    output.rename(tmp_path / "kept.jsonl")
+    refused = (
+        ["audit-labels", str(tmp_path / "kept.jsonl"), str(sheets)],
+        ["label", str(corpus), str(output), "--audit", "2"],
+        # Before the models are asked, which may be paid: an unset key would be noticed when they are opened.
+        [
+            "label",
+            str(corpus),
+            str(output),
+            "--audit",
+            "2",
+            "--structurer",
+            "http://h/v1",
+            "--structurer-key",
+            "NO_SUCH",
+        ],
+    )
+    for command in refused:
+        assert f"{sheets / name} exists already" in fails(command, capsys)
+    assert (sheets / name).read_text() == FILLED_IN
+    assert not output.exists()
+    main(["audit-labels", str(tmp_path / "kept.jsonl"), str(sheets), "--overwrite"])
+    assert (sheets / name).read_text() != FILLED_IN
+
+
+def test_the_channel_that_models_hear_is_chosen_and_part_of_the_run(
+    chat_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The left channel is silent, so what is sent tells which one was heard."""
+    samples = np.zeros((16000, 2))
+    samples[:, 1] = np.random.default_rng(0).normal(0, 0.1, 16000)
+    sf.write(tmp_path / "clip.wav", samples, 16000)
+    source, output = tmp_path / "clips.jsonl", tmp_path / "labels.jsonl"
+    source.write_text(json.dumps({"id": "c", "audio": "clip.wav", "text": "hello there"}) + "\n")
+    heard: list[float] = []
+
+    def listen(request: dict[str, Any]) -> str:
+        for part in request["messages"][0]["content"]:
+            if isinstance(part, dict) and part["type"] == "input_audio":
+                waveform, _ = sf.read(io.BytesIO(base64.b64decode(part["input_audio"]["data"])))
+                heard.append(float(abs(waveform).max()))
+        return answer(request)
+
+    chat_server.answer = listen
+    models = ["--structurer", chat_server.url, "--captioner", chat_server.url, "--overwrite", "--json"]
+    for mono in ([], ["--mono", "mean"], ["--mono", "first"]):
+        main(["label", str(source), str(output), *models, *mono])
+    assert heard[0] == heard[1] > 0 == heard[2]
+    assert json.loads(Path(f"{output}.report.json").read_text())["facts"]["mono"] == "first"
+    assert "--mono needs --structurer" in fails(["label", str(source), str(output), "--mono", "mean"], capsys)
+
+
+def test_scores_that_are_there_are_not_replaced_unasked(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, scores = tmp_path / "labels.jsonl", tmp_path / "scores.json"
+    main(["label", str(corpus), str(labels)])
+    predictions = tmp_path / "predictions.jsonl"
+    predictions.write_text(json.dumps({"id": "c0", "prediction": json.dumps(SAP)}) + "\n")
+    scores.write_text("kept")
+    command = ["score-sap", str(predictions), str(labels), "--output", str(scores)]
+    assert "exists already" in fails(command, capsys)
+    assert scores.read_text() == "kept"
+    main([*command, "--overwrite"])
+    assert json.loads(scores.read_text())

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile as sf
 import torch
@@ -170,3 +171,28 @@ def test_speech_that_a_limit_cuts_is_told(
         capsys.readouterr()
         main([*command, *more, "--json"])
         assert json.loads(capsys.readouterr().out)["finish_reason"] == "length"
+
+
+def test_the_channel_that_reconstruct_hears_can_be_chosen(
+    speaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the mean of both channels meets the second one's hole."""
+    samples = np.random.default_rng(0).normal(0, 0.1, (16000, 2))
+    samples[100, 1] = np.nan
+    sf.write(tmp_path / "in.wav", samples, 16000, subtype="FLOAT")
+    codec = str(speaking / "codec-out")
+    command = ["reconstruct", str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), "--audio-tokenizer", codec]
+    for options in ([], ["--mono", "first"], ["--mono", "first", "--stream"]):
+        main([*command, "--steps", "1", "--json", "--overwrite", *options])
+        assert json.loads(capsys.readouterr().out)["mono"] == "first"
+    for more in ([], ["--stream"]):
+        with pytest.raises(SystemExit):
+            main([*command, "--overwrite", "--mono", "mean", *more])
+        assert "holds nan at sample 100" in capsys.readouterr().err
+
+
+def test_a_report_that_is_there_is_kept(speaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out_report").mkdir()
+    with pytest.raises(SystemExit):
+        main(["reconstruct", str(speaking / "clips" / "a.wav"), str(tmp_path / "out.wav"), "--report"])
+    assert "out_report exists already" in capsys.readouterr().err

@@ -236,3 +236,44 @@ def test_settings_that_mean_nothing_are_refused() -> None:
         AnswerSettings(max_new_tokens=0)
     with pytest.raises(ValueError, match="temperature=-1"):
         AnswerSettings(temperature=-1)
+
+
+def two_channels(left: np.ndarray, right: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    sf.write(buffer, np.stack([left, right], axis=1), 16000, format="WAV", subtype="DOUBLE")
+    return buffer.getvalue()
+
+
+def one_channel(samples: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    sf.write(buffer, samples, 16000, format="WAV", subtype="DOUBLE")
+    return buffer.getvalue()
+
+
+def test_the_channel_that_is_heard_is_chosen_and_part_of_what_an_answer_depends_on(local_folder: Path) -> None:
+    left, right = (0.3 * np.sin(np.arange(8000) * pitch) for pitch in (0.05, 0.2))
+    both, heard = two_channels(left, right), {"first": left, "mean": (left + right) / 2}
+    answers = {}
+    for mono in ("first", "mean", None):
+        model = open_local(local_folder, AnswerSettings(max_new_tokens=24, mono=mono))  # type: ignore[arg-type]
+        assert model.decoding.get("mono") == mono
+        answers[mono] = model.answer([ChatRequest(both, "Which?")])
+        if mono is not None:
+            assert answers[mono] == model.answer([ChatRequest(one_channel(heard[mono]), "Which?")])
+    own = "first" if "audio-llm" in str(local_folder) else "mean"
+    assert answers[None] == answers[own]
+
+
+def test_an_endpoint_is_sent_the_channel_that_was_chosen() -> None:
+    rng = np.random.default_rng(0)
+    samples = rng.normal(0, 0.1, (800, 2))
+    buffer = io.BytesIO()
+    sf.write(buffer, samples, 16000, format="WAV", subtype="PCM_16")
+    whole = buffer.getvalue()
+    kept = sf.read(io.BytesIO(whole))[0]
+    assert wav_file(whole) == whole
+    for mono, expected in (("first", kept[:, 0]), ("mean", kept.mean(1))):
+        sent, rate = sf.read(io.BytesIO(wav_file(whole, mono)))  # type: ignore[arg-type]
+        assert rate == 16000
+        assert sent.shape == (800,)
+        assert np.allclose(sent, expected, atol=1 / 2**15)

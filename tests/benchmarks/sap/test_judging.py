@@ -150,6 +150,16 @@ def test_files_are_matched_by_id_and_a_missing_prediction_says_nothing(
     assert json.loads((tmp_path / "scores.json").read_text()) == result
 
 
+def test_what_was_repaired_in_a_prediction_is_counted_and_named(files: tuple[Path, Path]) -> None:
+    answer = render_sap(record(accent="Scots"))
+    files[0].write_text(json.dumps({"id": "b", "prediction": f"{answer} or {answer}"}) + "\n")
+    result = score_sap(*files)
+    assert result["repaired"] == 1
+    missing, repaired = result["items"]
+    assert repaired == {"id": "b", "valid": False, "readable": True, "repairs": ["left out text around the object"]}
+    assert missing["repairs"][-1].startswith("cannot be read")
+
+
 def test_a_judge_that_does_not_answer_is_an_error(files: tuple[Path, Path], chat_server: Any) -> None:
     judge = EndpointModel(chat_server.url)
     for _ in range(100):
@@ -172,3 +182,25 @@ def test_files_that_do_not_fit_are_named(files: tuple[Path, Path], line: dict[st
         file.write(json.dumps(line) + "\n")
     with pytest.raises(RecordError, match=rf"predictions\.jsonl.*{reason}"):
         score_sap(*files)
+
+
+def test_replies_of_the_judge_that_were_cut_are_counted_by_field(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class CutOnScenes(Judge):
+        def ask(self, messages: Sequence[ChatMessage], **settings: Any) -> ChatReply:
+            reply = super().ask(messages, **settings)
+            return reply if "Answer with one word" in messages[-1].text else ChatReply("well", is_cut=True)
+
+    judge = CutOnScenes(lambda text, seed: "yes")
+    said = [{"id": str(n), "prediction": render_sap(TRUE)} for n in range(2)]
+    true = [{"id": str(n), "sap": TRUE.to_dict()} for n in range(2)]
+    result = score_sap(said, true, judge=judge)
+    assert [item["judge_replies_cut"] for item in result["items"]] == [{"scene": 6}] * 2  # each of 3 votes, twice
+    assert result["judge"]["n_judge_replies_cut"] == 12
+    assert "12 replies of the judge were cut" in caplog.text
+    caplog.clear()
+    result = score_sap(said, true, judge=Judge(lambda text, seed: "yes" if "one word" in text else "4"))
+    assert result["judge"]["n_judge_replies_cut"] == 0
+    assert not any("judge_replies_cut" in item for item in result["items"])
+    assert "cut" not in caplog.text

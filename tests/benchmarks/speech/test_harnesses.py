@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import math
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import soundfile as sf
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from audiollm.benchmarks.speech.judges.recognizers import RECOGNIZERS, Transcrip
 from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem, read_meta, scored_lines
 from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech
 from audiollm.data.audio.reading import load_audio
+from audiollm.data.audio.sources import AudioError
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.files.lock import locked_folder
 from audiollm.data.voices import encoders as speakers
@@ -473,3 +476,22 @@ def test_dnsmos_rates_speech_above_noise():
     assert predictor.predict(torch.zeros(RATE), RATE) is None
     # Shorter than a window: doubled until it is long enough, so that twice the same is the same.
     assert predictor.predict(torch.cat([noise, noise]), RATE) == pytest.approx(predictor.predict(noise, RATE), abs=1e-3)
+
+
+def test_a_folder_goes_on_only_with_the_channel_it_was_begun_with(reader, reconstruction_config):
+    tokenizers = {"keeps": LevelTokenizer()}
+    assert reconstruction.measure(reconstruction_config, tokenizers)["config"]["mono"] == "first"
+    with pytest.raises(ValueError, match=r"begun with another mono \(None, now mean\)"):
+        reconstruction.measure(dataclasses.replace(reconstruction_config, mono="mean"), tokenizers)
+
+
+def test_the_channel_that_judges_hear_is_one_of_their_facts(tmp_path):
+    waveform = torch.sin(torch.arange(RATE) * 0.3)
+    channels = torch.stack([torch.full_like(waveform, torch.nan), waveform], dim=1)
+    sf.write(tmp_path / "u0.wav", channels.numpy(), RATE, subtype="FLOAT")
+    with pytest.raises(AudioError, match="nan"):
+        SpeechJudges("none", "none", "none", mono="first").judge(
+            [SpokenRecording("u0", str(tmp_path / "u0.wav"))], tmp_path / "verdicts.jsonl"
+        )
+    assert SpeechJudges("none", "none", "none", mono="first").names["mono"] == "first"
+    assert "mono" not in SpeechJudges("none", "none", "none").names

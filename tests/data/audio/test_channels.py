@@ -28,6 +28,8 @@ def test_sound_that_is_not_heard_is_told_of_once(caplog, tmp_path):
     (message,) = warnings_of(caplog, right, "first")
     assert 'the first channel is silent, but channel 2 holds sound; mono="mean"' in message
     assert len(warnings_of(caplog, np.concatenate([0.001 * sound, silence, sound], 1), "first")) == 1
+    line_noise = 0.03 * noise(RATE, seed=2)  # a telephone line without a speaker, 30 dB below the other one
+    assert len(warnings_of(caplog, np.concatenate([line_noise, sound], 1), "first")) == 1
     (message,) = warnings_of(caplog, np.concatenate([sound, -sound], 1), "mean")
     assert 'cancel each other in their mean; mono="first"' in message
     path = tmp_path / "right.wav"

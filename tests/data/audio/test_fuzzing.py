@@ -70,6 +70,29 @@ def test_damaged_files_of_every_format_give_samples_or_an_audio_error(monkeypatc
         assert not outcomes[kind]["other sound"], kind
 
 
+def test_no_recording_behind_another_is_lost():
+    """Every pair of formats (or some of them): both come, or an error does."""
+    pairs = [(first, second) for first in FORMATS for second in FORMATS]
+    choices = random.Random(3)
+    firsts = {kind: recording(kind) for kind in FORMATS}
+    seconds = {kind: recording(kind, 5000, seed=1) for kind in FORMATS}
+    sounds = {id(content): load_audio(content)[0].numpy() for content in [*firsts.values(), *seconds.values()]}
+    outcomes: Counter[str] = Counter()
+    lost = set()
+    for first, second in choices.sample(pairs, min(len(pairs), max(150, NUM_FILES // 10))):
+        expected = np.concatenate([sounds[id(firsts[first])], sounds[id(seconds[second])]])
+        try:
+            samples = load_audio(firsts[first] + seconds[second])[0].numpy()
+        except AudioError:
+            outcomes["refused"] += 1
+            continue
+        is_both = np.array_equal(samples, expected)
+        outcomes["both" if is_both else "lost, or heard as noise"] += 1
+        lost |= set() if is_both else {first}
+    sys.stdout.write(f"pairs of recordings: {dict(outcomes)}\n")
+    assert lost <= {*LENGTH_NOT_TOLD, "MAT4", "SDS"}
+
+
 @pytest.mark.parametrize("kind", CHECKED_BYTE_BY_BYTE)
 def test_no_flipped_bit_of_ogg_and_flac_goes_unnoticed(kind):
     content = encoded(noise(24_000), format=FORMATS[kind][0], subtype=FORMATS[kind][1])

@@ -72,6 +72,46 @@ def test_joined_files_are_read_one_behind_the_other(tmp_path, kind, between):
         assert probe_audio(source).num_samples == len(expected)
 
 
+@pytest.mark.parametrize("kind", JOINABLE)
+def test_a_file_of_another_format_behind_is_read_too_or_told_of(kind):
+    first = recording(kind)
+    sound = load_audio(first)[0]
+    for other in [*JOINABLE, "VOC", "MAT5", "WVE"]:
+        second = recording(other, 5000, seed=1)
+        try:
+            joined, _ = load_audio(first + second)
+        except AudioError:
+            continue
+        assert torch.equal(joined, torch.cat([sound, load_audio(second)[0]])), other
+
+
+@pytest.mark.parametrize("kind", ["FLAC", "Vorbis", "Opus", "AIFF", "AU", "CAF"])
+def test_a_wav_file_of_equal_rate_behind_is_read_too(kind):
+    first, second = recording(kind), recording("WAV", 200_000, seed=1)
+    joined, _ = load_audio(first + second)
+    assert torch.equal(joined, torch.cat([load_audio(first)[0], load_audio(second)[0]]))
+
+
+@pytest.mark.parametrize("kind", ["IRCAM", "PVF", "PAF", "XI", "MAT4", "HTK"])
+def test_a_file_behind_a_format_that_is_not_gone_over_is_told_of(kind):
+    for other in ("WAV", "FLAC", "Vorbis", "AIFF", "CAF", "SPHERE", "VOC"):
+        with pytest.raises(AudioError, match=r"another file at byte \d+"):
+            load_audio(recording(kind) + recording(other))
+
+
+@pytest.mark.parametrize("kind", ["FLAC", "Vorbis", "Opus"])
+def test_junk_behind_compressed_sound_is_told_of(kind):
+    content = recording(kind)
+    with pytest.raises(AudioError, match=rf"2000 bytes behind.*from byte {len(content)} on"):
+        load_audio(content + b"\x80" * 2000)
+
+
+def test_another_file_between_two_ogg_streams_is_told_of():
+    first, second = recording("Vorbis"), recording("Vorbis", 5000, seed=1)
+    with pytest.raises(AudioError, match=rf"bytes at byte {len(first)} are no pages"):
+        load_audio(first + recording("WAV") + second)
+
+
 @pytest.mark.parametrize("kind", ["WAV", "AIFF", "FLAC", "Vorbis", "MP3"])
 def test_what_goes_on_at_another_rate_is_refused_and_named(kind):
     first = recording(kind)
@@ -122,6 +162,56 @@ def test_sizes_that_were_never_written_do_not_hide_the_samples(tmp_path, kind, s
     for source in as_every_source(bytes(unfinished), tmp_path / "unfinished"):
         assert torch.equal(load_audio(source)[0], expected)
         assert probe_audio(source).num_samples == len(expected)
+
+
+@pytest.mark.parametrize("kind", ["W64", "CAF"])
+def test_sizes_of_files_that_were_written_to_a_pipe_are_unknown(tmp_path, kind):
+    content = bytearray(recording(kind))
+    expected, _ = load_audio(bytes(content))
+    place = content.rindex(b"data") + (16 if kind == "W64" else 4)
+    content[place : place + 8] = struct.pack("<q", (1 << 63) - 1) if kind == "W64" else b"\xff" * 8
+    for source in as_every_source(bytes(content), tmp_path / "piped"):
+        assert torch.equal(load_audio(source)[0], expected)
+
+
+def test_mp3_in_a_wav_file_that_was_written_to_a_pipe_is_whole():
+    mp3 = encoded(noise(40_000), format="MP3")
+    description = struct.pack("<HHIIHHHHIHHH", 0x55, 1, RATE, 8000, 1, 0, 12, 1, 2, 288, 1, 0)
+    content = b"RIFF\xff\xff\xff\xffWAVE" + chunk(b"fmt ", description) + b"data\xff\xff\xff\xff" + mp3
+    assert torch.equal(load_audio(content)[0], load_audio(mp3)[0])
+
+
+@pytest.mark.parametrize(("subtype", "tag"), [("FLOAT", 3), ("ULAW", 7), ("ALAW", 6)])
+def test_w64_with_the_longer_description_is_no_file_of_integers(subtype, tag):
+    content = encoded(noise(9000, 2), format="W64", subtype=subtype)
+    place = content.index(b"fmt ")
+    size = int.from_bytes(content[place + 16 : place + 24], "little")
+    plain = content[place + 24 : place + 40]
+    long = struct.pack("<H", 0xFFFE) + plain[2:] + struct.pack("<HHIH", 22, 32, 3, tag)
+    long += b"\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71"
+    header = content[place : place + 16] + struct.pack("<Q", 24 + len(long))
+    changed = content[:place] + header + long + content[place + size :]
+    assert torch.equal(load_audio(changed)[0], load_audio(content)[0])
+
+
+def test_headers_of_blocks_are_not_heard_as_sound(monkeypatch):
+    """libsndfile reads on over them: a VOC of several blocks is for ffmpeg."""
+    monkeypatch.setenv("PATH", "")
+    samples = recording("VOC")[42:-1]
+    head = recording("VOC")[:42]
+    content = head[:27] + struct.pack("<I", 12 + 8000)[:3] + head[30:] + samples[:8000]
+    content += b"\2" + struct.pack("<I", 8000)[:3] + samples[8000:16_000] + b"\0"
+    with pytest.raises(AudioError, match="several blocks of sound"):
+        load_audio(content)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
+def test_the_last_block_of_sds_may_be_filled_up(subtype):
+    for num_samples in (100, 119, 120, 121, 2000):
+        content = encoded(noise(num_samples), format="SDS", subtype=subtype)
+        assert len(load_audio(content)[0]) == num_samples
+        with pytest.raises(AudioError):
+            load_audio(content[:-127])
 
 
 @pytest.mark.parametrize("kind", ["WAV", "AIFF", "AU", "SPHERE", "CAF", "W64"])

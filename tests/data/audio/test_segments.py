@@ -41,6 +41,24 @@ def test_a_segment_is_the_slice_of_the_whole(kind, offset, duration, block_secon
     assert torch.equal(half, resample(segment, rate, rate // 2))
 
 
+@pytest.mark.parametrize("kind", sorted(FORMATS))
+def test_segments_at_the_edges_are_exact(kind):
+    whole, rate = WHOLES[kind]
+    seconds, half = len(whole) / rate, len(whole) // 2
+    for offset, duration, first, end in (
+        (0, seconds, 0, None),
+        (0, 1e-9, 0, 1),
+        (1e-9, None, 0, None),
+        (seconds - 1 / rate, None, len(whole) - 1, None),
+        (seconds - 1 / rate, 1 / rate, len(whole) - 1, None),
+        (half / rate, (len(whole) - half) / rate, half, None),
+    ):
+        assert torch.equal(load_audio(SOURCES[kind], offset=offset, duration=duration)[0], whole[first:end])
+    for offset, duration in ((seconds, None), (seconds + 1, 0.1), (0, seconds + 0.1), (1e300, None), (0, 1e300)):
+        with pytest.raises(AudioError, match="a segment from"):
+            load_audio(SOURCES[kind], offset=offset, duration=duration)
+
+
 @pytest.mark.parametrize("kind", ["WAV", "FLAC"])
 def test_segments_of_long_recordings_are_exact(kind):
     samples = noise(400_000) * np.repeat(np.random.default_rng(1).random((800, 1)), 500, 0)

@@ -10,7 +10,7 @@ import torch
 
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import load_audio, probe_audio
-from audiollm.data.audio.writing import open_audio_output, save_audio
+from audiollm.data.audio.writing import open_audio_output, open_audio_pipe, save_audio
 
 
 def tone(num_samples=8000, sample_rate=16000, amplitude=0.5):
@@ -73,7 +73,7 @@ def test_loud_samples_are_clipped_not_wrapped_and_warned_of(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("name", "waveform", "rate", "message"),
     [
-        ("a.mp3", tone(), 16000, r"a\.mp3: ends in '\.mp3'; name the file \.wav, \.flac, \.ogg"),
+        ("a.m4a", tone(), 16000, r"a\.m4a: ends in '\.m4a'; name the file \.wav, \.flac, \.ogg, \.opus, \.mp3"),
         ("a", tone(), 16000, r"ends in ''"),
         ("no/a.wav", tone(), 16000, r"no folder .*no; make it first"),
         ("a.wav", torch.zeros(0), 16000, r"no samples to write"),
@@ -113,7 +113,7 @@ def test_a_failure_leaves_the_older_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.wav"]
 
 
-@pytest.mark.parametrize("extension", ["wav", "flac", "ogg"])
+@pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "opus", "mp3"])
 @pytest.mark.parametrize("limit", [100, 20_000])
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, extension, limit):
     noise = 0.3 * torch.randn(300_000, generator=torch.Generator().manual_seed(0))
@@ -125,3 +125,69 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, extension, limit):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 24000, 44100, 48000])
+@pytest.mark.parametrize("extension", ["mp3", "opus"])
+def test_lossy_files_sound_the_same_at_a_rate_that_they_know(tmp_path, extension, rate):
+    path = tmp_path / f"tone.{extension}"
+    waveform = tone(rate * 2, rate)
+    save_audio(path, waveform, rate)
+    info = probe_audio(path)
+    assert info.sample_rate >= rate if extension == "opus" else info.sample_rate == rate
+    assert info.duration_seconds == pytest.approx(2, abs=0.1)
+    heard = load_audio(path, rate)[0]
+    spectrum = torch.fft.rfft(heard[: rate // 2 * 2]).abs()
+    assert spectrum.argmax().item() == pytest.approx(440 * len(heard[: rate // 2 * 2]) / rate, abs=2)
+    assert heard[rate // 2 : rate].abs().max() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("extension", ["mp3", "opus"])
+def test_blocks_of_what_is_resampled_lose_nothing(tmp_path, extension):
+    waveform = tone(150_000, 22050)
+    save_audio(tmp_path / f"whole.{extension}", waveform, 22050)
+    with open_audio_output(tmp_path / f"blocks.{extension}", 22050) as writer:
+        for block in waveform.split(777):
+            writer.write(block)
+        assert writer.num_samples == len(waveform)
+    whole, blocks = (load_audio(tmp_path / f"{name}.{extension}")[0] for name in ("whole", "blocks"))
+    assert len(whole) == len(blocks)
+    torch.testing.assert_close(blocks, whole, atol=0.02, rtol=0)
+
+
+def test_a_rate_above_all_of_a_format_is_refused(tmp_path):
+    with pytest.raises(AudioError, match="cannot be written as MP3 at 96000 Hz"):
+        save_audio(tmp_path / "a.mp3", tone(), 96000)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_pipe_gets_wav_that_is_read_whole(tmp_path, is_live):
+    pipe = OneWay()
+    with open_audio_pipe(pipe, 22050, is_live=is_live) as writer:
+        for block in tone(50_000, 22050).split(7000):
+            writer.write(block)
+            assert bool(pipe.contents) == is_live
+    save_audio(tmp_path / "a.wav", tone(50_000, 22050), 22050)
+    assert torch.equal(load_audio(bytes(pipe.contents))[0], load_audio(tmp_path / "a.wav")[0])
+    assert is_live or pipe.contents == (tmp_path / "a.wav").read_bytes()
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_nothing_in_a_pipe_is_an_error(is_live):
+    with pytest.raises(AudioError, match="no samples"), open_audio_pipe(OneWay(), 22050, is_live=is_live):
+        pass
+
+
+class OneWay:
+    """A pipe: it can be written to and nothing else."""
+
+    def __init__(self):
+        self.contents = bytearray()
+
+    def write(self, data):
+        self.contents += data
+        return len(data)
+
+    def flush(self):
+        pass

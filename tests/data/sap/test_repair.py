@@ -234,3 +234,86 @@ def test_of_two_objects_the_first_is_read():
     assert record.vocal_attributes.given == {"age": "adult"}
     assert record.linguistic_content is None
     assert repairs == ["left out text around the object", "removed a trailing comma"]
+
+
+@pytest.mark.parametrize("written", [r"\x41", r"\alpha and \lambda", r"C:\Users", r"\u12", r"100\%", "\\\u2028"])
+def test_a_backslash_that_escapes_nothing_is_kept_with_what_follows(written):
+    record, repairs = repair_sap('{"linguistic_content": "say TEXT here"}'.replace("TEXT", written))
+    assert record.linguistic_content == f"say {written} here"
+    assert repairs == ["kept a backslash that escapes nothing"]
+
+
+@pytest.mark.parametrize("quote", list("'’”“‘„«»"))
+def test_a_backslash_before_a_quote_is_left_out_with_a_note(quote):
+    record, repairs = repair_sap('{"linguistic_content": "it\\' + quote + 's"}')
+    assert record.linguistic_content == f"it{quote}s"
+    assert repairs == ["left out a backslash before a quote"]
+
+
+# Where a text ends with the wrong mark: TEXT is one text with its marks.
+ODD_PLACES = [
+    '{"linguistic_content": TEXT}',
+    '{"linguistic_content": TEXT\n}',
+    '{"linguistic_content": TEXT, "vocal_attributes": {"gender": null}}',
+    '{"linguistic_content": TEXT,\n "auditory_scenes": {"summary": null, "events": []}}',
+    "Here it is:\n```json\n{'linguistic_content': TEXT}\n```",
+    '{"auditory_scenes": {"events": []}, "linguistic_content": TEXT, "vocal_attributes": {"gender": "fema',
+]
+
+
+@pytest.mark.parametrize("place", ODD_PLACES)
+@pytest.mark.parametrize("closing", list("”’“‘„«»'"))
+@pytest.mark.parametrize("said", ["hello there", "it’s the dogs’ food", "say “hi”, “bye” now", "“all of it”, she said"])
+def test_a_text_with_an_odd_closing_quote_is_whole_and_the_quote_is_noted(place, closing, said):
+    record, repairs = repair_sap(place.replace("TEXT", f'"{said}{closing}'))
+    assert record.linguistic_content == said, repairs
+    assert "read other quotes as double quotes" in repairs
+    assert not any("linguistic_content" in repair for repair in repairs)
+
+
+@pytest.mark.parametrize("opening", list("\"'“‘„‚«»‹"))
+def test_quotes_of_one_kind_are_understood_for_keys_and_values(opening):
+    closing = {"“": "”", "‘": "’", "„": "“", "‚": "‘", "«": "»", "»": "«", "‹": "›"}.get(opening, opening)
+    answer = '{"linguistic_content": "hello", "vocal_attributes": {"gender": "male"}}'
+    quoted = re.sub(r'"(.*?)"', rf"{opening}\1{closing}", answer)
+    assert repair_sap(quoted)[0] == repair_sap(answer)[0]
+
+
+def test_a_text_without_any_end_is_still_dropped():
+    for text in ('"hello ”', '"hello', '"say “hi” and', '"it’s'):
+        record, repairs = repair_sap('{"vocal_attributes": {"age": 34}, "linguistic_content": ' + text)
+        assert record.linguistic_content is None
+        assert "dropped linguistic_content, which breaks off" in repairs
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "kept"),
+    [("female", "male", None), ("female", "Female", "female"), ("female", None, "female"), (None, "male", "male")],
+)
+def test_of_two_spellings_of_a_field_nothing_is_taken_unless_they_agree(one, other, kept):
+    answer = {"linguistic_content": "a", "vocal_attributes": {"Gender": one, "gender": other, "age": "adult"}}
+    for asked in (answer, json.dumps(answer)):
+        record, repairs = repair_sap(asked)
+        assert record.vocal_attributes.given.get("gender") == kept
+        assert any("gender" in repair and "given twice" in repair for repair in repairs)
+        if kept is None:
+            assert "vocal_attributes.gender is given twice with different values, 'female' and 'male': null" in repairs
+
+
+def test_a_third_spelling_settles_nothing():
+    record, repairs = repair_sap({"linguistic_content": "a", "Linguistic Content": "b", "transcription": "a"})
+    assert record.linguistic_content is None
+    assert sum("given twice" in repair for repair in repairs) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "{0}{1}", "{0}\n\n{1}", "{0} or {1}", "{0},{1}", "```json\n{0}\n```\n```json\n{1}\n```",
+        "1. {0}\n2. {1}", "```json\n{0}\n{1}\n```",
+    ],
+)  # fmt: skip
+def test_of_several_answers_the_first_is_read_with_a_note(answer):
+    record, repairs = repair_sap(answer.replace("{0}", GOOD).replace("{1}", GOOD.replace("34", "8")))
+    assert record.vocal_attributes.given == {"age": "adult"}
+    assert "left out text around the object" in repairs

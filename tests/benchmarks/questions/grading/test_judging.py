@@ -200,3 +200,45 @@ def test_one_judging_at_a_time_is_at_work_on_a_folder(tmp_path: Path) -> None:
         VerdictLog(tmp_path / "b.jsonl", {"judge": "c"}).__enter__()
     with VerdictLog(tmp_path / "a.jsonl", {"judge": "a"}) as log:
         log.add_verdict("x", {"vote": 1})
+
+
+class CutJudge(Judge):
+    """Thinks aloud about one question until it is cut; about others it answers."""
+
+    def ask(self, messages: list[ChatMessage], **settings: Any) -> ChatReply:
+        is_hard = "in b?" in messages[-1].text
+        reply = super().ask(messages, **settings)
+        return ChatReply("let me think", is_cut=True) if is_hard else reply
+
+
+def test_a_judge_that_was_cut_is_told_by_item_and_in_the_counts(
+    predictions: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = str(tmp_path / "judge.json")
+    for result in (
+        judge_predictions(MMAU, str(predictions), CutJudge(lambda text, seed: "no"), output),
+        json.loads(Path(output).read_text()),
+    ):
+        assert [item.get("judge_replies_cut", 0) for item in result["items"]] == [0, 6, 0, 0]  # each of 3 votes, twice
+        assert result["n_judge_replies_cut"] == 6
+        assert "6 replies of the judge were cut after" in result["not_evaluated"]["b"]
+    assert "6 replies of the judge were cut after" in caplog.text
+    caplog.clear()
+    result = judge_predictions(MMAU, str(predictions), Judge(lambda text, seed: "no"), output)
+    assert (result["n_judge_replies_cut"], result["n_not_evaluated"]) == (0, 0)
+    assert "cut" not in caplog.text
+
+
+def test_a_cut_reply_beside_a_majority_is_kept_with_the_verdict(predictions: Path, tmp_path: Path) -> None:
+    class OnceCut(Judge):
+        def ask(self, messages: list[ChatMessage], **settings: Any) -> ChatReply:
+            reply = super().ask(messages, **settings)
+            return ChatReply("hm", is_cut=True) if settings["seed"] == 0 else reply
+
+    judge = OnceCut(lambda text, seed: "yes")
+    output = str(tmp_path / "judge.json")
+    result = judge_predictions(MMAU, str(predictions), judge, output)
+    assert [item.get("judge_replies_cut", 0) for item in result["items"]] == [1, 1, 0, 1]
+    assert result["n_evaluated"] == 4
+    again = judge_predictions(MMAU, str(predictions), Judge(lambda text, seed: "yes"), output)  # kept with the verdicts
+    assert again["items"] == result["items"]

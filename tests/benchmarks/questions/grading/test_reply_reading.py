@@ -49,6 +49,35 @@ TEXT_SHAPES = (
     "{b}. {choice}", "{b}: {choice}", "**{b}. {choice}**", "<answer>{b}. {choice}</answer>",
     "Answer: ({b}) {choice}", "答案是{b}：{choice}",
 )  # fmt: skip
+# An option alone on the first line, and reasons behind it, which may name the others.
+EXPLAINED_SHAPES = tuple(
+    first + reasons
+    for first in (
+        "{b}", "{b}.", "({b})", "**{b}**", "{b})", "\n{b}:", "`{b}`", "{small}", "{wide}", "Option {b}",
+        "<think>x</think>\n{b}",
+    )
+    for reasons in (
+        "\n\nBecause of what is heard.", "\nI hear it clearly, and {other} does not fit.", "\r\n\r\nBecause.",
+        "\n\nBecause ({other}) would be louder.\n\nSo I am sure.", "\n\nExplanation: it is not {other}.",
+    )
+)  # fmt: skip
+EXPLAINED_TEXTS = tuple(
+    first + "\n\nBecause of what is heard; ({other}) does not fit."
+    for first in ("{choice}", "{choice}.", "({b}) {choice}", "{b}. {choice}", "**{b}) {choice}**", "{b}: {choice}")
+)
+LISTINGS = (
+    "{b}) {choice}", "{b}. {choice}", "({b}) {choice}", "{b}: {choice}", "- {choice}", "{choice}", "{b}",
+    "**{b}.** {choice}", "* {b}) {choice}", "Option {b}: {choice}", "{number}. {choice}", "| {b} | {choice} |",
+    "({small}) {choice}", "{wide}、{choice}",
+)  # fmt: skip
+AROUND_LISTINGS = (
+    "{all}", "{all}\n", "\n\n{all}", "Options:\n{all}", "The choices are:\n\n{all}\n\nI cannot tell.",
+    "<answer>\n{all}\n</answer>", "Answer:\n{all}", "<think>hm</think>{all}", "```\n{all}\n```",
+)  # fmt: skip
+CHOSEN = (
+    "{all}\n\n{b}", "{all}\nThe answer is {b}.", "{all}\n\n({b}) {choice}", "{b}\n\n{all}", "{b}. {choice}\n{all}",
+    "{all}\n\nAnswer: {b}", "The answer is ({b}).\n\n{all}", "{all}\n\n{b}\n\nBecause of what is heard.",
+)  # fmt: skip
 UNREADABLE = (
     "<think>{b}", "<think>It is {b}. The answer is {b}", "<think>x</think>{b}<think>no", "<Thinking>\n({b})",
     "{b} or {other}", "({b}) or ({other})", "{b}/{other}", "{b}, {other}", "both {b} and {other}",
@@ -90,6 +119,12 @@ def filled(shape: str, choices: tuple[str | None, ...], position: int) -> str:
     )
 
 
+def listed(choices: tuple[str | None, ...], line: str) -> str:
+    """All options, one a line."""
+    present = [place for place, choice in enumerate(choices) if choice is not None]
+    return "\n".join(filled(line.replace("{number}", str(place + 1)), choices, place) for place in present)
+
+
 def cases(shapes: tuple[str, ...]) -> list[tuple[str, tuple[str | None, ...], int]]:
     return [
         (shape, choices, position)
@@ -99,7 +134,11 @@ def cases(shapes: tuple[str, ...]) -> list[tuple[str, tuple[str | None, ...], in
     ]
 
 
-@pytest.mark.parametrize("shapes", [LETTER_SHAPES, TEXT_SHAPES], ids=["letters", "texts of options"])
+@pytest.mark.parametrize(
+    "shapes",
+    [LETTER_SHAPES, TEXT_SHAPES, EXPLAINED_SHAPES, EXPLAINED_TEXTS],
+    ids=["letters", "texts of options", "explained letters", "explained texts"],
+)
 def test_every_shape_is_read_and_alike_by_all_benchmarks(shapes: tuple[str, ...]) -> None:
     missed = []
     for shape, choices, position in cases(shapes):
@@ -123,6 +162,36 @@ def test_what_names_no_option_or_several_is_unreadable_whatever_the_answer_is() 
         if verdict.correct or not verdict.unreadable:
             guessed.append((reply, choices, read_reply(reply, choices)))
     assert not guessed, (len(guessed), guessed[:20])
+
+
+@pytest.mark.parametrize("line", LISTINGS)
+def test_a_list_of_all_options_is_no_choice_unless_one_is_chosen_beside_it(line: str) -> None:
+    guessed, missed = [], []
+    for choices in CHOICE_SETS:
+        all_options = listed(choices, line)
+        for shape in AROUND_LISTINGS:
+            reply = shape.replace("{all}", all_options)
+            for answer in filter(None, choices):
+                verdict = verdict_of_all(asked(choices, answer), reply)
+                if verdict.correct or not verdict.unreadable:
+                    guessed.append((reply, read_reply(reply, choices)))
+        for shape, _, position in (case for case in cases(CHOSEN) if case[1] is choices):
+            reply = filled(shape.replace("{all}", "LIST"), choices, position).replace("LIST", all_options)
+            answer = choices[position]
+            assert answer is not None
+            if not verdict_of_all(asked(choices, answer), reply).correct:
+                missed.append((reply, read_reply(reply, choices)))
+    assert not guessed, (len(guessed), guessed[:9])
+    assert not missed, (len(missed), missed[:9])
+
+
+@pytest.mark.parametrize("shape", ["{b}\n{other}", "{b}\nor\n{other}", "{b}\n\nor {other}", "{b}) {choice}\n\n{other}"])
+def test_an_option_beside_another_on_lines_of_their_own_is_unreadable(shape: str) -> None:
+    for choices in CHOICE_SETS:
+        answer = choices[0]
+        assert answer is not None
+        verdict = verdict_of_all(asked(choices, answer), filled(shape, choices, 0))
+        assert verdict.unreadable, (choices, verdict)
 
 
 @pytest.mark.parametrize("shape", ["{b}", "({b})", "The answer is {b}.", "<answer>{b}</answer>"])

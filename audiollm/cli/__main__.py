@@ -1,5 +1,0 @@
-"""``python -m audiollm.cli``: the ``audiollm`` command without an entry point."""
-
-from audiollm.cli.app import main
-
-main()

@@ -1,0 +1,260 @@
+"""Where answers about recordings go: the terminal, a file of JSON lines that a stopped run goes on with, or files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from audiollm.data.files.replacing import refuse_existing
+
+from .console import write_line
+from .recordings import Recording
+
+logger = logging.getLogger(__name__)
+
+Answer = Mapping[str, Any]
+JSON_LINES = ".jsonl"
+
+
+class Answers(Protocol):
+    """Takes the answers of a run, in the order of the recordings."""
+
+    def is_done(self, index: int, recording: Recording) -> bool:
+        """Whether an earlier run answered it already."""
+        ...
+
+    def add(self, index: int, recording: Recording, answer: Any) -> None:
+        """Takes an answer."""
+        ...
+
+    def reject(self, index: int, recording: Recording, reason: str) -> None:
+        """Takes note of a recording that was left out."""
+        ...
+
+
+@dataclass(frozen=True)
+class Form:
+    """How an answer is written.
+
+    Attributes:
+        line: for the terminal.
+        record: for JSON.
+        contents: of a file, for each ending.
+    """
+
+    line: Callable[[Any], str]
+    record: Callable[[Any], Answer]
+    contents: Mapping[str, Callable[[Any], str]]
+
+
+@contextmanager
+def open_answers(
+    output: str | None,
+    form: Form,
+    recordings: Sequence[Recording],
+    *,
+    kind: str | None,
+    as_json: bool,
+    overwrite: bool,
+    settings: Mapping[str, Any],
+) -> Iterator[Answers]:
+    """Opens the place where answers go; it is checked at once, and kept whole whatever happens.
+
+    Args:
+        output: a .jsonl file for all; another file, for a single recording; a folder; or None, for the terminal.
+        form: how an answer is written.
+        recordings: what is answered.
+        kind: "txt", "srt" …, of what a folder gets or the terminal shows; None: text, or what the output's ending says.
+        as_json: one JSON object per recording, on the terminal.
+        overwrite: replace what exists.
+        settings: all that decides the answers: a run with others does not go on with this one's.
+
+    Raises:
+        ValueError: the output exists, belongs to another run, cannot hold so many answers, or is of no known ending.
+    """
+    if output is None:
+        yield _on_terminal(form, recordings, kind, as_json)
+        return
+    if as_json:
+        raise ValueError(f"--json is for the terminal: -o FILE{JSON_LINES} gets one JSON object per recording")
+    path = Path(output)
+    if path.suffix.lower() == JSON_LINES:
+        if kind is not None:
+            raise ValueError(f"--format {kind} and -o {output} contradict each other")
+        refuse_existing(path, overwrite)
+        with _JsonLines.opened(path, form, recordings, settings) as lines:
+            yield lines
+    elif path.is_dir() or not path.suffix or output.endswith(("/", "\\")):
+        yield _in_folder(path, form, recordings, kind or "txt", overwrite)
+    else:
+        yield _in_single_file(path, form, recordings, kind, overwrite)
+
+
+def _on_terminal(form: Form, recordings: Sequence[Recording], kind: str | None, as_json: bool) -> Answers:
+    if kind is None or kind == "txt":
+        return _Terminal(form, as_json, with_names=len(recordings) > 1)
+    if as_json:
+        raise ValueError(f"--json and --format {kind} contradict each other")
+    if len(recordings) > 1:
+        raise ValueError(f"--format {kind} shows one recording; give -o FOLDER to write a file for each of these")
+    return _Terminal(form, False, with_names=False, contents=_contents(form, kind))
+
+
+def _contents(form: Form, kind: str) -> Callable[[Any], str]:
+    if kind not in form.contents:
+        raise ValueError(f"format {kind!r} is none of this command: use {', '.join([*form.contents, JSON_LINES[1:]])}")
+    return form.contents[kind]
+
+
+@dataclass(frozen=True)
+class _Terminal:
+    """Shows answers as they come."""
+
+    form: Form
+    as_json: bool
+    with_names: bool
+    contents: Callable[[Any], str] | None = None
+
+    def is_done(self, index: int, recording: Recording) -> bool:
+        return False
+
+    def add(self, index: int, recording: Recording, answer: Any) -> None:
+        if self.contents is not None:
+            write_line(self.contents(answer).removesuffix("\n"))
+        elif self.as_json:
+            write_line(json.dumps({"audio": recording.name, **self.form.record(answer)}, ensure_ascii=False))
+        else:
+            line = self.form.line(answer)
+            write_line(f"{recording.name}: {line}" if self.with_names else line)
+
+    def reject(self, index: int, recording: Recording, reason: str) -> None:
+        noted = {"audio": recording.name, "error": reason}
+        write_line(json.dumps(noted) if self.as_json else f"{recording.name}: skipped: {reason}")
+
+
+@dataclass
+class _Progress:
+    """Counts what a file of JSON lines holds already."""
+
+    resumed: int = 0
+    rejected: set[int] = field(default_factory=set)
+
+    def add(self, record: Any) -> None:
+        """Nothing but the number of records counts."""
+
+    def reject(self, entry: Mapping[str, Any]) -> None:
+        self.rejected.add(entry["index"])
+
+
+class _JsonLines:
+    """One JSON object per recording, in a file that a stopped run goes on with."""
+
+    def __init__(self, partial: Any, form: Form, progress: _Progress) -> None:
+        self._partial, self._form, self._progress = partial, form, progress
+        self._num_added = progress.resumed - len(progress.rejected)
+
+    @classmethod
+    @contextmanager
+    def opened(
+        cls, path: Path, form: Form, recordings: Sequence[Recording], settings: Mapping[str, Any]
+    ) -> Iterator[_JsonLines]:
+        from audiollm.data.resumable_output import PartialOutput
+
+        told = {name: str(value) for name, value in settings.items()} | {"recordings": _fingerprint(recordings)}
+        with PartialOutput(path, told) as partial:
+            lines = cls(partial, form, partial.resume(0, _Progress()))
+            if lines._progress.resumed:
+                logger.warning("%s: goes on behind %d recordings", path, lines._progress.resumed)
+            try:
+                yield lines
+            except BaseException:
+                if not lines._num_added:
+                    partial.discard()  # nothing that a later run could go on with
+                raise
+            if lines._progress.rejected:
+                count = len(lines._progress.rejected)
+                logger.warning("%d recordings were left out; %s says why", count, partial.rejected_path)
+            partial.finish()
+
+    def is_done(self, index: int, recording: Recording) -> bool:
+        return index < self._progress.resumed
+
+    def add(self, index: int, recording: Recording, answer: Any) -> None:
+        self._partial.append({"audio": recording.name, **self._form.record(answer)})
+        self._num_added += 1
+
+    def reject(self, index: int, recording: Recording, reason: str) -> None:
+        from audiollm.data.manifest import RecordError
+
+        self._progress.reject(self._partial.reject(index, RecordError(recording.name, reason)))
+
+
+def _fingerprint(recordings: Iterable[Recording]) -> str:
+    digest = hashlib.sha256()
+    for recording in recordings:
+        contents = recording.source if isinstance(recording.source, bytes) else b""
+        digest.update(json.dumps([recording.name, len(contents)]).encode() + contents)
+    return digest.hexdigest()
+
+
+class _Files:
+    """A file for each recording."""
+
+    def __init__(self, paths: Sequence[Path], contents: Callable[[Any], str], overwrite: bool) -> None:
+        self._paths, self._contents, self._overwrite = paths, contents, overwrite
+
+    def is_done(self, index: int, recording: Recording) -> bool:
+        return not self._overwrite and self._paths[index].exists()
+
+    def add(self, index: int, recording: Recording, answer: Any) -> None:
+        from audiollm.data.files.atomic import atomic_write
+
+        path = self._paths[index]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(self._contents(answer))
+
+    def reject(self, index: int, recording: Recording, reason: str) -> None:
+        write_line(f"{recording.name}: skipped: {reason}")
+
+
+def _in_folder(folder: Path, form: Form, recordings: Sequence[Recording], kind: str, overwrite: bool) -> _Files:
+    """A file of the folder for each recording; answers that are there already are kept."""
+    contents = _contents(form, kind)
+    paths = [folder / f"{recording.place}.{kind}" for recording in recordings]
+    first: dict[Path, str] = {}
+    for path, recording in zip(paths, recordings, strict=True):
+        if path in first:
+            raise ValueError(
+                f"{first[path]} and {recording.name} would both be written to {path}: use -o FILE{JSON_LINES}, or name "
+                "the folder that holds both"
+            )
+        first[path] = recording.name
+    num_done = 0 if overwrite else sum(path.exists() for path in paths)
+    if num_done:
+        told = (num_done, len(paths), folder)
+        logger.warning("%d of %d answers are in %s already and are kept; --overwrite makes them anew", *told)
+    return _Files(paths, contents, overwrite)
+
+
+def _in_single_file(
+    path: Path, form: Form, recordings: Sequence[Recording], kind: str | None, overwrite: bool
+) -> _Files:
+    """The answer about the one recording, in a file whose ending says how."""
+    ending = path.suffix.lower().removeprefix(".")
+    if kind not in (None, ending):
+        raise ValueError(f"--format {kind} and -o {path} contradict each other")
+    contents = _contents(form, ending)
+    if len(recordings) != 1:
+        raise ValueError(
+            f"{path} holds the answer about one recording, and {len(recordings)} are given: use -o FILE{JSON_LINES}, "
+            "or -o FOLDER"
+        )
+    refuse_existing(path, overwrite)
+    return _Files([path], contents, overwrite)

@@ -1,0 +1,161 @@
+"""``audiollm train …``: the trainers, each started in as many processes as there are GPUs.
+
+What accelerate needs to be told, its launch configurations tell; they come with this package. Everything else on the
+command line belongs to the trainer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from types import FrameType
+
+from audiollm.program import errors_as_one_line
+
+TRAINERS = {
+    "train": ("audiollm.training.sft", "Fine-tune an Audio-LLM on conversations."),
+    "train-tokenizer": ("audiollm.training.train_tokenizer", "Train an audio tokenizer on labelled clips."),
+    "train-decoder": ("audiollm.training.train_decoder", "Train a waveform decoder: its flow model, or its vocoder."),
+}
+STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3")
+FORWARDED = (signal.SIGTERM, signal.SIGUSR1)  # at which a trainer writes a checkpoint
+
+
+def run_trainer(command: str, arguments: Sequence[str]) -> None:
+    """Runs what ``audiollm train …`` says and ends with the trainer's exit status.
+
+    Args:
+        command: one of `TRAINERS`.
+        arguments: what follows it.
+
+    Raises:
+        SystemExit: always.
+    """
+    module, _ = TRAINERS[command]
+    own, rest = launch_parser(command).parse_known_args(list(arguments))
+    asks_for_help = bool({"-h", "--help"} & set(arguments))
+    with errors_as_one_line(f"audiollm {command}"):
+        strategy, num_processes = _launch(own.launch, own.processes)
+        if asks_for_help:
+            launch_parser(command).print_help()
+            sys.stdout.write("\nEverything else is the trainer's; these are its options:\n\n")
+            sys.stdout.flush()
+        trainer = ["-m", module, *with_packaged_config(rest), *(["--help"] if asks_for_help else [])]
+        if asks_for_help or (num_processes == 1 and strategy in ("single", "ddp")):
+            status = _status_of([sys.executable, *trainer], os.environ)
+        else:
+            status = _status_of(launcher(strategy, num_processes) + trainer, _environment(strategy))
+        if status and num_processes > 1:
+            sys.stderr.write(f"audiollm {command}: error: the run ended with status {status}; its reason is above\n")
+    raise SystemExit(status)
+
+
+def launcher(strategy: str, num_processes: int) -> list[str]:
+    """The command that starts a Python module in several processes; what follows it begins with ``-m``.
+
+    Args:
+        strategy: one of `STRATEGIES`, or the path of a launch configuration of accelerate.
+        num_processes: how many.
+    """
+    configs = Path(str(files("audiollm.training"))) / "configs"
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    if strategy not in STRATEGIES:
+        return [*launch, "--config_file", strategy, "--num_processes", str(num_processes)]
+    launch += ["--config_file", str(configs / "accelerate" / f"{strategy}.yaml"), "--num_processes", str(num_processes)]
+    if strategy.startswith("zero"):  # which the launch configuration names from the root of a checkout
+        launch += ["--deepspeed_config_file", str(configs / "deepspeed" / f"{strategy}.json")]
+    return launch
+
+
+def launch_parser(command: str) -> argparse.ArgumentParser:
+    """Reads the options that are not the trainer's."""
+    parser = argparse.ArgumentParser(
+        prog=f"audiollm {command}", description=TRAINERS[command][1], allow_abbrev=False, add_help=False
+    )
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="how many processes; one for each GPU, or one, if not given"
+    )
+    parser.add_argument(
+        "--launch",
+        metavar="STRATEGY",
+        help=f"how processes share the work: {', '.join(STRATEGIES)}, or a launch configuration of accelerate; ddp if "
+        "there are several processes and nothing is given",
+    )
+    return parser
+
+
+def _launch(strategy: str | None, processes: int | None) -> tuple[str, int]:
+    """The strategy and the number of processes.
+
+    Raises:
+        ValueError: there is no such strategy, or it does not fit the number.
+    """
+    if processes is None:
+        import torch
+
+        processes = 1 if strategy == "single" else max(1, torch.cuda.device_count())
+    if processes < 1:
+        raise ValueError(f"--processes {processes}: give 1 or more")
+    if strategy is None:
+        strategy = "ddp" if processes > 1 else "single"
+    if strategy == "single" and processes > 1:
+        raise ValueError(f"--launch single starts one process, not {processes}: use --launch ddp")
+    if strategy not in STRATEGIES and not Path(strategy).is_file():
+        raise ValueError(
+            f"--launch {strategy}: give {', '.join(STRATEGIES)}, or the path of a launch configuration of accelerate"
+        )
+    return strategy, processes
+
+
+def with_packaged_config(arguments: Sequence[str]) -> list[str]:
+    """The trainer's arguments, with ``--config sft`` as the path of the configuration of that name in this package."""
+    result = list(arguments)
+    for index, argument in enumerate(result):
+        option, equals, value = argument.partition("=")
+        if option == "--config" and equals:
+            result[index] = f"--config={_config_path(value)}"
+        elif index and result[index - 1] == "--config":
+            result[index] = _config_path(argument)
+    return result
+
+
+def _config_path(name: str) -> str:
+    packaged = Path(str(files("audiollm.training"))) / "configs" / f"{name}.yaml"
+    return str(packaged) if not Path(name).exists() and Path(name).name == name and packaged.is_file() else name
+
+
+def _environment(strategy: str) -> Mapping[str, str]:
+    """The environment that several processes need to find each other on a machine without a GPU."""
+    import torch
+
+    # With DeepSpeed this variable would turn DeepSpeed off; it finds out by itself.
+    if torch.cuda.is_available() or strategy.startswith("zero"):
+        return os.environ
+    return {**os.environ, "ACCELERATE_USE_CPU": "true"}
+
+
+def _status_of(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Runs a command, hands the signals on that ask for a checkpoint, and returns its exit status as a shell has it."""
+    process = subprocess.Popen(command, env=environment)
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        process.send_signal(number)
+
+    previous = {number: signal.signal(number, hand_on) for number in FORWARDED}
+    try:
+        while True:
+            try:
+                status = process.wait()
+                break
+            except KeyboardInterrupt:  # the terminal sent it to the trainer as well: it says the last word
+                continue
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return 128 - status if status < 0 else status

@@ -1,0 +1,12 @@
+"""Text as UTF-8 can hold it."""
+
+from __future__ import annotations
+
+import re
+
+HALF_CHARACTERS = re.compile(r"[\ud800-\udfff]")
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is of whole characters: JSON may spell out half a surrogate pair, which UTF-8 cannot hold."""
+    return text.isascii() or not HALF_CHARACTERS.search(text)
