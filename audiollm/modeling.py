@@ -29,15 +29,30 @@ from audiollm.generation.request import GenerationRequest, GenerationSettings, t
 from audiollm.generation.result import GenerationResult, cut_notice
 from audiollm.generation.streaming import AnswerStream
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .folders import check_folder
 from .loading import check_settings, load_causal_lm, load_text_tokenizer, refused_by_transformers
 from .processing.processor import AudioLLMProcessor
-from .sources import find_source
+from .sources.places import find_source
 from .vocabulary import AudioVocabulary, extend
 
 logger = logging.getLogger(__name__)
+
+
+_INSTEAD = {
+    "torch_dtype": "give dtype",
+    "device_map": "give device",
+    "trust_remote_code": "leave it out, code beside a model is never run",
+}
+"""What transformers calls otherwise."""
+
+
+def _check_hub_options(options: Mapping[str, Any]) -> None:
+    for name in options.keys() - set(HUB_OPTIONS):
+        instead = _INSTEAD.get(name, f"known are {', '.join(HUB_OPTIONS)}")
+        raise ValueError(f"from_pretrained() of an AudioLLM takes no {name}: {instead}")
 
 
 def question_about(
@@ -160,6 +175,7 @@ class AudioLLM:
             ValueError: if a folder is no Audio-LLM, or a file in it is damaged, or weights are missing, unexpected,
                 misshapen or no numbers; the message names them. Looking for NaN reads the weights once.
         """
+        _check_hub_options(hub)
         source = find_source(path_or_hub_id)
         path_or_hub_id = source.model
         check_folder(path_or_hub_id)

@@ -190,8 +190,9 @@ def audio_parts(audio: Any, sample_rate: int | None = None) -> list[AudioPart]:
     """One recording or several as parts of a message.
 
     Args:
-        audio: a path, the bytes of a file, samples ``[N]``, ``[C, N]`` or ``[N, C]``, samples with their rate (what
-            ``load_audio`` returns), an audio part as in messages, or codes (a flat list of ints); or a list of those.
+        audio: a path, the bytes of a file or a file that gives them, samples ``[N]``, ``[C, N]`` or ``[N, C]``, samples
+            with their rate (what ``load_audio`` returns), an audio part as in messages, or codes (a flat list of ints);
+            or a list of those.
         sample_rate: rate in Hz of samples that come without one.
 
     Raises:
@@ -227,6 +228,8 @@ def _audio_part(source: Any, sample_rate: int | None, where: str) -> AudioPart:
         return AudioPart(path=os.fspath(source))
     if isinstance(source, (bytes, bytearray)):
         return AudioPart(bytes=bytes(source))
+    if hasattr(source, "read"):
+        return AudioPart(bytes=source.read())
     if isinstance(source, Mapping):
         given = {} if sample_rate is None or "array" not in source else {"sampling_rate": sample_rate}
         return parse_audio_part(given | dict(source), where=where)

@@ -340,6 +340,8 @@ class AudioLLMProcessor(ProcessorMixin):
     @property
     def feature_extractor(self) -> Any:
         """The audio tokenizer's, for programs that ask it for the ``sampling_rate`` of recordings; any rate will do."""
+        if not self.has_audio_tokenizer:
+            raise AttributeError("this processor has no audio tokenizer, and so no feature extractor")
         return self.audio_tokenizer.feature_extractor  # type: ignore[attr-defined]  # of those that have one
 
     @property

@@ -46,6 +46,20 @@ def test_modes_devices_and_types(audio_llm: AudioLLM) -> None:
     assert audio_llm.processor.audio_tokenizer.fingerprint() == before  # lower precision would change codes
 
 
+@pytest.mark.parametrize(
+    ("option", "cure"),
+    [
+        ("torch_dtype", "give dtype"),
+        ("device_map", "give device"),
+        ("trust_remote_code", "leave it out"),
+        ("subfolder", "known are repo_type, revision"),
+    ],
+)
+def test_options_of_other_names_are_refused_with_ours(option: str, cure: str) -> None:
+    with pytest.raises(ValueError, match=f"takes no {option}: {cure}"):
+        AudioLLM.from_pretrained(**{option: "auto"})
+
+
 def test_it_says_what_it_is(audio_llm: AudioLLM) -> None:
     assert repr(audio_llm) == (
         "AudioLLM(Qwen2ForCausalLM, 0.0 M parameters, torch.float32 on cpu, 64 codes, audio tokenizer)"

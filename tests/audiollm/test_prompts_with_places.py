@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import soundfile
@@ -68,8 +70,9 @@ def test_recordings_come_in_every_spelling(processor, tmp_path):
     stereo = torch.stack([samples, torch.zeros_like(samples)])
     integers = (samples * 32768).to(torch.int16)
     expected = processor(text, samples, sampling_rate=RATE)["input_ids"]
-    for audio in (str(path), path, path.read_bytes(), load_audio(path), [load_audio(path)], (RATE, samples.numpy()),
-                  {"array": samples.numpy(), "sampling_rate": RATE}, {"path": str(path), "bytes": None}):  # fmt: skip
+    for audio in (str(path), path, path.read_bytes(), io.BytesIO(path.read_bytes()), load_audio(path),
+                  [load_audio(path)], (RATE, samples.numpy()), {"array": samples.numpy(), "sampling_rate": RATE},
+                  {"path": str(path), "bytes": None}):  # fmt: skip
         assert torch.equal(processor(text, audio)["input_ids"], expected), type(audio)
     for audio in (samples.numpy(), samples.bfloat16(), samples.half(), samples.double(), integers, integers.numpy(),
                   stereo, stereo.T, stereo.bfloat16().T, samples.tolist(), [samples]):  # fmt: skip

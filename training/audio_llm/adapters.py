@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from audiollm.adapters import with_adapter
 from audiollm.modeling import AudioLLM
+from audiollm.sources.adapters import with_adapter
 
 from .config import LoRASettings
 

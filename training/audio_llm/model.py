@@ -12,7 +12,7 @@ from torch import nn
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.modeling import AudioLLM
-from audiollm.sources import EXTENDED_FOLDER
+from audiollm.sources.places import EXTENDED_FOLDER
 from audiollm.training.loop.config import MODEL_FOLDER
 
 from .adapters import add_adapters, merge_adapter

@@ -109,6 +109,12 @@ def test_the_feature_extractor_gives_what_forward_takes(codec: UniAudioTokenizer
     assert codes.shape == (1, 25)
 
 
+def test_a_processor_tells_the_rate_as_others_do(make_llm, text_tokenizer, codec) -> None:
+    processor = AudioLLM.create(make_llm(), text_tokenizer, codec).processor
+    assert processor.feature_extractor.sampling_rate == 16000
+    assert not hasattr(AudioLLMProcessor(processor.tokenizer), "feature_extractor")
+
+
 def test_an_audio_tokenizer_is_no_llm_and_a_plain_whisper_no_audio_tokenizer(codec, make_llm, tmp_path: Path) -> None:
     codec.save_pretrained(tmp_path / "codec")
     with pytest.raises(

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from audiollm.mini import model_or_mini
 from audiollm.tokenizer.checkpoints.folders import read_json_object
 from audiollm.tokenizer.checkpoints.tensors import check_complete, check_finite, read_safetensors
 
 from .adapters import ADAPTER_CONFIG, with_adapter
-from .mini import model_or_mini
 
 MODEL_FOLDER, EXTENDED_FOLDER = "model", "extended"
 _CHECKPOINT_STATE, _CHECKPOINT_WEIGHTS = "checkpoint.json", "weights.safetensors"

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from audiollm.loading import refused_by_transformers, without_memory
 from audiollm.tokenizer.checkpoints.folders import read_json_object
 from audiollm.tokenizer.checkpoints.tensors import check_finite, check_shapes, read_safetensors, stored_shapes
-
-from .loading import refused_by_transformers, without_memory
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # their names in PEFT
 
