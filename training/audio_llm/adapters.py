@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.logging import get_logger
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from audiollm.modeling import AudioLLM
 from audiollm.sources.adapters import with_adapter
 
 from .config import LoRASettings
+
+logger = get_logger(__name__)
 
 
 def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
@@ -23,6 +29,9 @@ def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
     Returns:
         The PEFT model. Only adapters and audio rows have gradients. With tied weights the output rows follow the
         embedding's; without, both have rows of their own.
+
+    Raises:
+        ValueError: if a layer that is named does not exist, or none is linear.
     """
     from peft import LoraConfig, get_peft_model  # takes seconds, and only LoRA needs it
 
@@ -37,10 +46,34 @@ def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=list(settings.target_modules),
+        target_modules=_adapted_layers(audio_llm.model, settings.target_modules),
         trainable_token_indices=rows,
     )
     return get_peft_model(audio_llm.model, lora)
+
+
+def _adapted_layers(model: Any, named: Iterable[str] | None) -> list[str]:
+    """Names of the layers that get an adapter, each of which exists: PEFT would leave out the others in silence."""
+    output = model.get_output_embeddings()
+    layers = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not output
+    ]
+    names = sorted({name.rpartition(".")[2] for name in layers})
+    stacked = sorted({name.rpartition(".")[2] for name, parameter in model.named_parameters() if parameter.dim() == 3})
+    kind = type(model).__name__
+    if not names:
+        raise ValueError(f"lora: {kind} has no linear layers that could get an adapter; train all weights instead")
+    missing = [one for one in named or () if not any(f".{name}".endswith(f".{one}") for name in layers)]
+    if missing:
+        raise ValueError(
+            f"lora.target_modules: {kind} has no linear layers {', '.join(missing)}; choose among "
+            f"{', '.join(names)}, or leave target_modules out for all of them"
+        )
+    if stacked:
+        logger.warning("lora: the experts of %s (%s) get no adapters and keep their weights", kind, ", ".join(stacked))
+    return names if named is None else list(named)
 
 
 def merge_adapter(source: str, adapter: Path, dtype: str) -> AudioLLM:
