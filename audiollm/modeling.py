@@ -33,7 +33,7 @@ from audiollm.tokenizer.checkpoints.hub import push_files, require_token
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .folders import check_folder
-from .loading import check_settings, load_causal_lm, load_text_tokenizer, refused_by_transformers
+from .loading import check_reachable, check_settings, load_causal_lm, load_text_tokenizer, refused_by_transformers
 from .processing.processor import AudioLLMProcessor
 from .sources.places import find_source
 from .vocabulary import AudioVocabulary, extend
@@ -181,6 +181,7 @@ class AudioLLM:
         check_folder(path_or_hub_id)
         check_settings(Path(path_or_hub_id))
         revisions = {} if revision is None else {"revision": revision}
+        check_reachable(path_or_hub_id, **revisions, **hub)
         with refused_by_transformers(path_or_hub_id):
             processor = AudioLLMProcessor.from_pretrained(path_or_hub_id, **revisions, **hub)
         model = load_causal_lm(path_or_hub_id, dtype=dtype, attn_implementation=attn_implementation, **revisions, **hub)

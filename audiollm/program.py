@@ -119,6 +119,7 @@ def check_config_file(path: Path) -> None:
 def log_to_stderr(level: int) -> None:
     """Starts the logging of a program, unless it has been started."""
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own: each warning would come twice
 
 
 def spelt_out(arguments: Sequence[str], component: Callable[..., Any]) -> list[str]:
