@@ -30,7 +30,7 @@ class HasModules(Protocol):
 
 
 class WaveformEncoder(HasModules, Protocol):
-    """What encoding needs of a model: :class:`~audiollm.tokenizer.UniAudioTokenizer` is one."""
+    """What encoding needs of a model: `UniAudioTokenizer` is one."""
 
     @property
     def config(self) -> UniAudioTokenizerConfig: ...
@@ -55,7 +55,7 @@ def encode_waveforms(
     batch_size: int,
     return_features: bool,
 ) -> Codes:
-    """Encodes clips held in memory; see :meth:`UniAudioTokenizer.encode`."""
+    """Encodes clips held in memory; see `UniAudioTokenizer.encode`."""
     clips = check_waveforms(waveforms)
     sample_rate = check_sample_rate(sample_rate)
     check_batch_size(batch_size)
@@ -82,7 +82,7 @@ def encode_waveforms(
 def encode_chunks(
     model: WaveformEncoder, chunks: Iterable[Tensor], sample_rate: int, batch_size: int
 ) -> Iterator[Tensor]:
-    """Encodes a stream segment by segment; see :meth:`UniAudioTokenizer.encode_stream`."""
+    """Encodes a stream segment by segment; see `UniAudioTokenizer.encode_stream`."""
     sample_rate = check_sample_rate(sample_rate)
     check_batch_size(batch_size)
     segments: list[Segment] = []
