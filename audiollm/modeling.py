@@ -28,6 +28,7 @@ from audiollm.generation.passed_on import ignored_of_checkpoint
 from audiollm.generation.request import GenerationRequest, GenerationSettings
 from audiollm.generation.result import GenerationResult, cut_notice
 from audiollm.generation.streaming import AnswerStream
+from audiollm.generation.values import check_values
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
@@ -347,6 +348,7 @@ class AudioLLM:
                 **generate_kwargs,
             }
         )
+        check_values({"return_waveforms": return_waveforms, "streamer": streamer})
         request = self._request(input_ids, attention_mask, settings)
         decoder = self._speech_decoder(request, return_waveforms, decoding)
         result = request.run(streamer)
@@ -399,6 +401,8 @@ class AudioLLM:
         self, request: GenerationRequest, return_waveforms: bool | None, settings: DecodingSettings | None
     ) -> SpeechDecoder | None:
         """What will decode the answer; None if nothing will."""
+        if return_waveforms and "audio" not in request.modalities:
+            raise ValueError("return_waveforms=True, but no audio may be generated: allow 'audio' among the modalities")
         if return_waveforms is None:
             return_waveforms = "audio" in request.modalities and (
                 settings is not None

@@ -124,6 +124,8 @@ class AudioLLMProcessor(ProcessorMixin):
             AudioError: if a recording cannot be used.
         """
         template = chat_template or self.chat_template
+        if not isinstance(template, str):
+            raise ValueError(f"chat_template is {type(template).__name__}: give the Jinja source of one template")
         if not marks_assistant_turns(template):
             raise ValueError(
                 "the chat template does not say what the assistant writes: put the content of assistant turns and "
@@ -181,6 +183,8 @@ class AudioLLMProcessor(ProcessorMixin):
             TooLongError: a ValueError that names the conversation, its tokens and the limit.
             AudioError: if a recording cannot be used.
         """
+        if not tokenize and (max_length is not None or return_assistant_tokens_mask):
+            raise ValueError("max_length and return_assistant_tokens_mask are of tokens: leave them out or tokenize")
         if add_generation_prompt and continue_final_message:
             raise ValueError("add_generation_prompt opens a turn and continue_final_message keeps one open: use one")
         is_batch = is_batch_of_chats(conversation)
@@ -192,6 +196,8 @@ class AudioLLMProcessor(ProcessorMixin):
             for index, chat in enumerate(chats)
         ]
         template = chat_template or self.chat_template
+        if not isinstance(template, str):
+            raise ValueError(f"chat_template is {type(template).__name__}: give the Jinja source of one template")
         options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
         if not tokenize:
             codes = iter(self._codes_of([part for conversation in conversations for part in conversation.audio_parts]))
@@ -232,6 +238,10 @@ class AudioLLMProcessor(ProcessorMixin):
         texts = [text] if isinstance(text, str) else list(text)
         if not texts:
             raise ValueError("text is empty: give at least one prompt")
+        if audio is None and sampling_rate is not None:
+            raise ValueError(
+                f"sampling_rate={sampling_rate!r} is of audio, and none is given: pass audio= or leave it out"
+            )
         parts = [] if audio is None else audio_parts(audio, sampling_rate)
         codes = iter(self._codes_of(parts))
         num_places = sum(one.count(AUDIO_START + AUDIO_END) for one in texts)
@@ -498,8 +508,8 @@ class AudioLLMProcessor(ProcessorMixin):
                 yield from self.vocabulary.codes_to_token_ids(next(codes))
 
     def _check_lengths(self, encoded: Sequence[EncodedConversation], max_length: int | None) -> None:
-        if max_length is not None and max_length < 1:
-            raise ValueError(f"max_length={max_length}: use 1 or more")
+        if max_length is not None and (type(max_length) is not int or max_length < 1):
+            raise ValueError(f"max_length={max_length!r}: use a whole number from 1")
         limit = max_length if max_length is not None else self.tokenizer.model_max_length
         if limit >= _UNLIMITED:
             return
