@@ -401,8 +401,6 @@ class AudioLLM:
         self, request: GenerationRequest, return_waveforms: bool | None, settings: DecodingSettings | None
     ) -> SpeechDecoder | None:
         """What will decode the answer; None if nothing will."""
-        if return_waveforms and "audio" not in request.modalities:
-            raise ValueError("return_waveforms=True, but no audio may be generated: allow 'audio' among the modalities")
         if return_waveforms is None:
             return_waveforms = "audio" in request.modalities and (
                 settings is not None
