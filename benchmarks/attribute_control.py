@@ -330,7 +330,8 @@ def show_confusions(result: Mapping[str, Any]) -> None:
         if figures["cut"] or figures["repaired"]:
             console.print(
                 f"of {figures['n_asked']} answers of the judge, {figures['cut']} were cut by its limit and "
-                f"{figures['repaired']} read after repair of their form: see result.json"
+                f"{figures['repaired']} read after repair of their form: see result.json",
+                soft_wrap=True,
             )
 
 
