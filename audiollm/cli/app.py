@@ -20,14 +20,16 @@ from audiollm.program import DashedParser, errors_as_one_line, log_to_stderr, wi
 
 from .bench import run_bench
 from .checkpoints import convert, doctor, export_tokenizer, extend_llm
-from .corpora import inspect_data, speech_data, tokenize
+from .corpora import convert_data, inspect_data, speech_data, tokenize
 from .labelling import audit_labels, audit_verdicts, label, score_sap
 from .listening import describe, transcribe
+from .publishing import push
 from .reporting import compare_results, report
 from .sound import reconstruct, speak
 from .training import TRAINERS, run_trainer
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "convert-data": convert_data,
     "tokenize": tokenize,
     "extend": extend_llm,
     "inspect-data": inspect_data,
@@ -42,6 +44,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruct": reconstruct,
     "export-tokenizer": export_tokenizer,
     "convert": convert,
+    "push": push,
     "report": report,
     "compare-results": compare_results,
     "doctor": doctor,

@@ -97,8 +97,3 @@ def test_what_concerns_tokens_is_refused_where_none_are_made(speaking_llm, optio
 def test_lengths_are_whole_numbers(speaking_llm, max_length):
     with pytest.raises(ValueError, match="max_length"):
         speaking_llm.processor("hi", max_length=max_length)
-
-
-def test_a_rate_without_audio_is_refused(speaking_llm):
-    with pytest.raises(ValueError, match="sampling_rate"):
-        speaking_llm.processor("hi", sampling_rate=16_000)
