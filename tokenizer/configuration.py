@@ -23,7 +23,7 @@ MAX_SEGMENT_SAMPLES = 30 * SAMPLE_RATE  # Whisper's window
 
 
 class UniAudioTokenizerConfig(WhisperConfig):
-    """Rebuilds a :class:`UniAudioTokenizer`; saved as ``config.json`` beside the weights.
+    """Rebuilds a `UniAudioTokenizer`; saved as ``config.json`` beside the weights.
 
     Args:
         pooling_kernel_size: encoder frames merged into one token; None for no pooling.

@@ -75,7 +75,7 @@ def check_conversation(
     codebook_size: int | None = None,
     for_training: bool = False,
 ) -> tuple[Conversation | None, list[Problem]]:
-    """Does what :func:`parse_conversation` does, but returns all problems instead of raising the first.
+    """Does what `parse_conversation` does, but returns all problems instead of raising the first.
 
     Returns:
         ``(conversation, [])``, or ``(None, problems)`` with at least one problem.

@@ -55,7 +55,7 @@ def find_decoder(source: str | Path, **hub_options: Any) -> Path:
 
     Args:
         source: a folder or Hub id.
-        hub_options: see :func:`~audiollm.tokenizer.checkpoints.folders.find_folder`.
+        hub_options: see `find_folder`.
 
     Raises:
         ValueError: if there is none.
