@@ -20,7 +20,7 @@ import jsonargparse
 import pytest
 import soundfile as sf
 
-from audiollm import program
+from audiollm.program import running
 from audiollm.cli import app
 from audiollm.cli.app import main
 from audiollm.cli.training import TRAINERS, launch_parser, with_packaged_config
@@ -150,7 +150,7 @@ def understand(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str]], Non
             raise Understood
         auto_cli(stand_in(component), **settings)
 
-    monkeypatch.setattr(program, "auto_cli", call)
+    monkeypatch.setattr(running, "auto_cli", call)
     monkeypatch.setattr(jsonargparse, "auto_cli", call)
     monkeypatch.setattr(app, "COMMANDS", {name: stand_in(function) for name, function in app.COMMANDS.items()})
     monkeypatch.chdir(ROOT)
