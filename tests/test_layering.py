@@ -190,7 +190,7 @@ def test_imports_follow_the_layering(folder: str) -> None:
 
 
 def test_nothing_imports_the_command_line() -> None:
-    above = [name for name in MODULES if not name.startswith(COMMAND_LINE)]
+    above = [name for name in MODULES if not name.startswith((COMMAND_LINE, "audiollm.__main__"))]
     assert [(n, target) for n in above for target in GRAPH[n] if target.startswith(COMMAND_LINE)] == []
 
 

@@ -145,7 +145,7 @@ def test_a_stopped_run_goes_on_where_it_was(folder, tmp_path, monkeypatch, caplo
         )
 
     stopping_at(3)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match="130"):
         _run(["describe", folder, *SHORT, "-o", output])
     assert not output.exists()
     stopping_at(0)
