@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from audiollm.tokenizer.checkpoints.folders import read_json_object
-from audiollm.tokenizer.checkpoints.tensors import check_loaded, without_numbers
-from audiollm.tokenizer.checkpoints.tokenizer import weight_files
+from audiollm.tokenizer.checkpoints.tensors import check_loaded
+from audiollm.tokenizer.checkpoints.tokenizer import shapes_in
 
 _LISTED = 5
 _SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json")
@@ -49,7 +48,8 @@ def load_causal_lm(
     options = {"attn_implementation": attn_implementation} if attn_implementation is not None else {}
     shapes = None
     if folder.is_dir():
-        shapes = _stored_shapes(folder)
+        if any(folder.glob("*.safetensors*")):  # else it has other weights
+            shapes = shapes_in(folder)
         check_settings(folder, None if shapes is None else len(shapes))
     with refused_by_transformers(source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
@@ -59,9 +59,6 @@ def load_causal_lm(
             source, config=config, dtype=dtype, output_loading_info=True, trust_remote_code=False, **options, **hub
         )
     check_loaded(model, report, source)
-    wrong = without_numbers({name: parameter.detach() for name, parameter in model.named_parameters()})
-    if wrong:
-        raise ValueError(f"{source} holds NaN or infinity in {_some(wrong)}: its training failed, or it was altered")
     return model
 
 
@@ -126,24 +123,9 @@ def load_text_tokenizer(path_or_hub_id: str | os.PathLike[str], **hub: Any) -> A
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub)
 
 
-def _stored_shapes(folder: Path) -> dict[str, list[int]] | None:
-    """Shapes of the tensors in a folder's safetensors, by their headers alone; None if it has other weights."""
-    if not any(folder.glob("*.safetensors*")):
-        return None
-    shapes: dict[str, list[int]] = {}
-    for path in weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                shapes |= {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is cut off or damaged ({error}); copy or download it again") from error
-    return shapes
-
-
 def _check_shapes(source: str, config: Any, shapes: Mapping[str, list[int]]) -> None:
     """Compares with the model as its configuration makes it, before a weight takes memory."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(json_copy(config), trust_remote_code=False)
+    model = without_memory(config)
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     wrong = [
         f"{name} {shape} instead of {expected[name]}"
@@ -152,6 +134,13 @@ def _check_shapes(source: str, config: Any, shapes: Mapping[str, list[int]]) -> 
     ]
     if wrong:
         raise ValueError(f"{source}: config.json does not fit the weights: {_some(wrong)}")
+
+
+def without_memory(config: Any) -> PreTrainedModel:
+    """The model of a configuration, whose weights have names and shapes and no values."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(json_copy(config), trust_remote_code=False)
+    return model
 
 
 def json_copy(config: Any) -> Any:

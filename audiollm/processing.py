@@ -28,6 +28,7 @@ from audiollm.chat.text_encoding import TextEncoder
 from audiollm.data.audio.reading import Mono
 from audiollm.data.collation import IGNORED_LABEL, collate
 from audiollm.data.conversation.types import AudioPart, Conversation
+from audiollm.data.files.atomic import atomic_entries
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.locks import CopyableLock
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -386,7 +387,7 @@ class AudioLLMProcessor(ProcessorMixin):
         return facts if self._fingerprint is None else facts | {"codec_fingerprint": self._fingerprint}
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """Writes the text tokenizer, the template, ``processor_config.json`` and ``audio_tokenizer/``.
+        """Writes the text tokenizer, the template, ``processor_config.json`` and ``audio_tokenizer/``, all or nothing.
 
         Args:
             save_directory: the folder, usually the model's.
@@ -395,9 +396,13 @@ class AudioLLMProcessor(ProcessorMixin):
         Raises:
             ValueError: if the audio tokenizer in memory is of a kind that cannot be saved.
         """
-        self._save_audio_tokenizer(Path(save_directory) / AUDIO_TOKENIZER_FOLDER)
-        self._fingerprint = self.codec_fingerprint  # from here on no other one can be put in its place
-        return super().save_pretrained(str(save_directory), push_to_hub=push_to_hub, **kwargs)
+        with atomic_entries(save_directory) as staging:
+            self._save_audio_tokenizer(staging / AUDIO_TOKENIZER_FOLDER)
+            self._fingerprint = self.codec_fingerprint  # from here on no other one can be put in its place
+            written = super().save_pretrained(str(staging))
+        if push_to_hub:  # the whole folder, with what else lies in it, such as a model card
+            return super().save_pretrained(str(save_directory), push_to_hub=True, **kwargs)
+        return [os.path.join(save_directory, Path(path).relative_to(staging)) for path in written]
 
     def _upload_modified_files(
         self, working_dir: str | os.PathLike[str], repo_id: str, files_timestamps: dict[str, float], **options: Any

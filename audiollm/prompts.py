@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 
-from audiollm.data.prompts import Prompt, numbered
+from audiollm.data.prompts import TASK_ANSWERS, Prompt, numbered
 from audiollm.data.sampling import draw
 from audiollm.data.voices.instructions import SPEAK, SPEAK_IN_VOICE
 
-__all__ = ["INSTRUCTIONS", "choose_prompt", "instruction", "prompt", "prompts"]
+__all__ = ["INSTRUCTIONS", "choose_prompt", "clip_instruction", "instruction", "prompt", "prompts"]
+
+UNANSWERED_BY_CLIPS = ("speak", "speak_in_voice", "continue", "question")  # but by sound, or by more than a clip
 
 # Task → its wordings. Runs record them by number, so new ones go to the end.
 INSTRUCTIONS: dict[str, tuple[str, ...]] = {
@@ -129,6 +131,24 @@ def choose_prompt(task: str, key: str) -> Prompt:
     """A wording that follows from ``key`` alone (such as a record's id): the same in every run, spread over all."""
     wordings = prompts(task)
     return wordings[draw(task, key, len(wordings))]
+
+
+def clip_instruction(task: str, text_key: str | None) -> str:
+    """What is asked about every clip of a corpus that is to teach a task, in the standard wording.
+
+    Args:
+        task: one of `INSTRUCTIONS` that a text answers.
+        text_key: the key of the clips that holds the answer; needed where no fact of a clip is one.
+
+    Raises:
+        ValueError: if the task is not known or not answered by a text, or nothing says what the answer is.
+    """
+    if task in UNANSWERED_BY_CLIPS:
+        raise ValueError(f"task {task!r} is not answered by a text of a clip; `audiollm speech-data` teaches to speak")
+    asked = instruction(task)
+    if text_key is None and task not in TASK_ANSWERS:
+        raise ValueError(f"task {task!r}: name the key that holds the answers with --text-key")
+    return asked
 
 
 def instruction(task: str, key: str | None = None, *, question: str | None = None, voice: str | None = None) -> str:

@@ -289,7 +289,13 @@ def _has_token(text_tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
 
 
 def _as_int64(values: Tensor | Sequence[int], name: str) -> Tensor:
-    tensor = torch.as_tensor(values)
+    try:
+        tensor = torch.as_tensor(values)
+    except (OverflowError, RuntimeError, ValueError) as error:  # torch's words name neither the value nor what it is
+        beyond = [value for value in values if isinstance(value, int) and not -(2**63) <= value < 2**63]
+        if not beyond:
+            raise
+        raise ValueError(f"{name} hold {beyond[0]}, which no audio vocabulary has") from error
     if tensor.numel() == 0:
         return tensor.long()
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:

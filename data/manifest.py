@@ -24,6 +24,7 @@ from .files.hashing import file_sha256
 PARQUET_MAGIC = b"PAR1"
 GZIP_MAGIC = b"\x1f\x8b"
 MANIFEST_SUFFIXES = (".jsonl", ".ndjson", ".parquet")
+NOT_JSON = "is not JSON"
 MAX_DEPTH = 100  # levels of brackets in a record
 FINGERPRINT_ROWS = 1000  # rows hashed at a time
 
@@ -129,21 +130,37 @@ class JsonLines(Manifest):
         with open(self._path, "rb") as file:
             file.seek(self._offsets[index])
             line = file.readline()
-        try:
-            text = line.decode("utf-8-sig").strip()  # -sig: editors of Windows put a byte order mark before UTF-8
-            if "\0" in text:
-                raise RecordError(self.where(index), "holds NUL bytes, as half-written files do; remove the line")
-            if self._plain_paths and not text.startswith(("{", "[", '"')):
-                return text
-            return _of_bounded_depth(json.loads(text), text)
-        except UnicodeDecodeError as error:
-            raise RecordError(self.where(index), f"is not UTF-8 text (byte {error.start}: {error.reason})") from error
-        except json.JSONDecodeError as error:
-            raise RecordError(self.where(index), f"is not JSON: {error.msg} at column {error.colno}") from error
-        except RecursionError as error:
-            raise RecordError(self.where(index), "is not a record: brackets are nested too deeply") from error
-        except ValueError as error:  # a number of more digits than Python reads
-            raise RecordError(self.where(index), f"is not a record: {error}") from error
+        return parse_json_line(line, self.where(index), self._plain_paths)
+
+
+def parse_json_line(line: bytes, where: str, plain_paths: bool = False) -> Any:
+    """What a line of a JSON Lines file holds.
+
+    Args:
+        line: UTF-8.
+        where: file and line, for messages.
+        plain_paths: as for :class:`JsonLines`.
+
+    Raises:
+        RecordError: it is not JSON, nested too deeply, or not UTF-8.
+    """
+    try:
+        text = line.decode("utf-8-sig").strip()  # -sig: editors of Windows put a byte order mark before UTF-8
+        if "\0" in text:
+            raise RecordError(where, "holds NUL bytes, as half-written files do; remove the line")
+        if plain_paths and not text.startswith(("{", "[", '"')):
+            return text
+        return _of_bounded_depth(json.loads(text), text)
+    except RecordError:
+        raise
+    except UnicodeDecodeError as error:
+        raise RecordError(where, f"is not UTF-8 text (byte {error.start}: {error.reason})") from error
+    except json.JSONDecodeError as error:
+        raise RecordError(where, f"{NOT_JSON}: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise RecordError(where, "is not a record: brackets are nested too deeply") from error
+    except ValueError as error:  # a number of more digits than Python reads
+        raise RecordError(where, f"is not a record: {error}") from error
 
 
 def _of_bounded_depth(value: Any, text: str) -> Any:
@@ -359,7 +376,7 @@ def _open_json_array(path: str, folder: str) -> Manifest:
     try:
         records = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise RecordError(f"{path}:{error.lineno}", f"is not JSON: {error.msg} at column {error.colno}") from error
+        raise RecordError(f"{path}:{error.lineno}", f"{NOT_JSON}: {error.msg} at column {error.colno}") from error
     except UnicodeDecodeError as error:
         raise RecordError(path, f"is not UTF-8 text (byte {error.start}: {error.reason})") from error
     except RecursionError as error:

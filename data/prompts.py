@@ -6,6 +6,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+TASK_ANSWERS = {
+    "transcribe": "text",
+    "translate": "translation",
+    "language": "language",
+    "describe": "caption",
+    "sound": "label",
+    "emotion": "emotion",
+}
+"""Of a task about a clip: the fact that answers it, unless a key of the text is named."""
+
 
 @dataclass(frozen=True)
 class Prompt:

@@ -73,7 +73,7 @@ def write_records(
 
     def relative() -> Iterator[dict[str, Any]]:
         for record in records:
-            _make_relative(record, folder)
+            make_paths_relative(record, folder)
             yield record
         if not report.num_records:
             raise ValueError(f"{if_none}\n{report}")
@@ -81,7 +81,8 @@ def write_records(
     write_json_lines(output, relative())
 
 
-def _make_relative(record: dict[str, Any], folder: Path) -> None:
+def make_paths_relative(record: dict[str, Any], folder: Path) -> None:
+    """Writes absolute paths of audio below a folder relative to it, in ``audio`` or in the content of messages."""
     if isinstance(record.get("audio"), str):
         record["audio"] = _relative_path(record["audio"], folder)
     for message in record.get("messages", ()):

@@ -1,10 +1,20 @@
-"""A lock for objects that are also copied, pickled, and taken along by forked processes."""
+"""Locks: between threads, for objects that are copied, pickled and forked; between processes, for folders."""
 
 from __future__ import annotations
 
 import os
+import re
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
+
+if sys.platform != "win32":
+    import fcntl
+
+_STAGING_NAME = re.compile(r"\..*\.[0-9a-f]{8}-[0-9a-f]{8}\.tmp")  # a folder that is filled before it gets its name
 
 
 class CopyableLock:
@@ -26,3 +36,44 @@ class CopyableLock:
 
     def __reduce__(self) -> tuple[type[CopyableLock], tuple[()]]:
         return CopyableLock, ()
+
+
+@contextmanager
+def held_folder(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Holds a folder, also when it is renamed; the lock is the system's and dies with its owner.
+
+    Process numbers would not do: containers that share a disk may share a host name, and count processes apart.
+
+    Yields:
+        Whether it is held: some systems lock no folders.
+
+    Raises:
+        BlockingIOError: another process holds it, or this one does already.
+        FileNotFoundError: it is gone.
+    """
+    if sys.platform == "win32":
+        yield False
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            is_held = False
+        else:
+            is_held = True
+        yield is_held
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def entries_held(folder: Path) -> Iterator[None]:
+    """Keeps other processes from putting entries into a folder at the same time: theirs must not mix with ours."""
+    if _STAGING_NAME.fullmatch(folder.name):  # ours alone, and held already by the block that made it
+        yield
+        return
+    with held_folder(folder, wait=True):
+        yield

@@ -24,8 +24,10 @@ from transformers.models.whisper.modeling_whisper import sinusoids
 from transformers.utils import ModelOutput
 
 from audiollm.tokenizer.checkpoints.fingerprint import tokenizer_fingerprint
-from audiollm.tokenizer.checkpoints.tensors import check_complete, check_finite, torch_dtype
+from audiollm.tokenizer.checkpoints.folders import replaced_files
+from audiollm.tokenizer.checkpoints.tensors import check_finite, torch_dtype
 from audiollm.tokenizer.checkpoints.tokenizer import (
+    WEIGHT_FILES,
     default_tensors,
     find_tokenizer,
     read_config,
@@ -421,6 +423,8 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
     ) -> None:
         """Writes the tokenizer, and its waveform decoder into ``decoder/`` as safetensors and JSON.
 
+        Each file appears whole or not at all, and those of two processes that write one folder do not mix.
+
         Args:
             save_directory: folder to write.
             is_main_process: whether this process writes.
@@ -428,11 +432,12 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             kwargs: as in transformers.
         """
         upload = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if not is_main_process:
             return
-        if self._attached_decoder is not None:
-            self._attached_decoder.save(Path(save_directory) / "decoder")
+        with replaced_files(Path(save_directory), "config.json", outdated=[WEIGHT_FILES]) as staging:
+            super().save_pretrained(staging, **kwargs)
+            if self._attached_decoder is not None:
+                self._attached_decoder.save(staging / "decoder")
         if push_to_hub:  # not by transformers' save, which would leave out the decoder
             self.push_to_hub(upload.pop("repo_id", Path(save_directory).name), **upload)
 
@@ -487,9 +492,8 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         with torch.device("meta"):  # no memory and no random initialisation for weights about to be replaced
             model = cls(config)
         expected = model.state_dict()
-        tensors = read_tensors(folder, config)
+        tensors = read_tensors(folder, config, expected)
         tensors |= default_tensors(config, expected, tensors)
-        check_complete(expected, tensors, folder)
         # The published trainer leaves chance values in its running sums; codes do not depend on those.
         check_finite({name: tensor for name, tensor in tensors.items() if not name.startswith("codebook.ema_")}, folder)
         if fingerprint is not None:

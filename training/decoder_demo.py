@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import torch
 from rich.table import Table
-from transformers import WhisperModel
 
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.corpora.build import build_corpus
@@ -29,6 +28,7 @@ from audiollm.data.pretrained.whisper import whisper_from_package
 from audiollm.data.records import SPLITS, Split
 from audiollm.program import run_program
 from audiollm.tables import print_table
+from audiollm.tokenizer.checkpoints.whisper import load_whisper
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.decoder.parts import join_decoder
 from audiollm.training.recipes.decoder_report import write_report
@@ -92,7 +92,7 @@ def make_tokenizer(folder: Path, clips: Sequence[Clip], encoder: str, config: De
     """
     if (folder / "config.json").exists():
         return UniAudioTokenizer.from_pretrained(folder)
-    whisper = WhisperModel.from_pretrained(encoder, dtype=torch.float32)
+    whisper: Any = load_whisper(encoder).float()
     position = max(2, 2 * whisper.config.encoder_layers // 3)
     audio_tokenizer = UniAudioTokenizer.from_whisper(
         whisper,
@@ -149,10 +149,13 @@ def launch_training(model: Literal["flow", "vocoder"], folder: Path, config: Dec
 
 def run_decoder_demo(config: DecoderDemoConfig) -> dict[str, Any]:
     """Runs all steps and writes ``report.html`` and ``results.json``; returns what the latter holds."""
-    started = time.perf_counter()
     settings = {name: value for name, value in vars(config).items() if name != "output_dir"}
-    folder = open_recipe_folder(Path(config.output_dir) / "demo.json", settings)
+    with open_recipe_folder(Path(config.output_dir) / "demo.json", settings) as folder:
+        return _run_in(folder, config)
 
+
+def _run_in(folder: Path, config: DecoderDemoConfig) -> dict[str, Any]:
+    started = time.perf_counter()
     console.rule("1. recordings")
     clips = find_recordings(folder / "asterisk")
     for split in SPLITS:

@@ -25,7 +25,7 @@ from audiollm.data.corpora.clips import Clip
 from audiollm.data.corpora.sample_corpus import load_sample_corpus
 from audiollm.data.files.json_document import write_json
 from audiollm.data.files.json_lines import read_json_lines, write_json_lines
-from audiollm.data.files.lock import holds_nothing
+from audiollm.data.files.lock import held_run_folder, holds_nothing
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.mini import audio_tokenizer_or_mini
 from audiollm.modeling import AudioLLM
@@ -223,9 +223,17 @@ def show_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def run_demo(config: DemoConfig) -> DemoReport:
-    """Runs all steps and writes ``report.html``; returns what it shows."""
+    """Runs all steps and writes ``report.html``; returns what it shows.
+
+    Raises:
+        ValueError: if the folder holds something that is not a demo, or another demo is at work in it.
+    """
+    with held_run_folder(config.output_dir):
+        return _run_in(Path(config.output_dir), config)
+
+
+def _run_in(folder: Path, config: DemoConfig) -> DemoReport:
     started = time.perf_counter()
-    folder = Path(config.output_dir)
     if not (folder / "demo.json").exists() and not holds_nothing(folder):
         raise ValueError(f"{folder} holds something that is not a demo; name another --output_dir")
     shutil.rmtree(folder, ignore_errors=True)

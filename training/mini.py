@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from audiollm.data.files.json_document import write_json
+from audiollm.data.files.lock import held_run_folder
 from audiollm.data.records import SPLITS
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.program import run_program
@@ -208,9 +209,15 @@ def run_mini(config: MiniConfig) -> Path:
     """Runs every step that is not complete, or one; returns the package's folder.
 
     Raises:
-        ValueError: if the folder holds something else, or a step lacks what it needs.
+        ValueError: if the folder holds something else, another call is at work in it, or a step lacks what it needs.
     """
     layout = MiniLayout(Path(config.output_dir))
+    with held_run_folder(layout.root):
+        _run_steps(layout, config)
+    return layout.package
+
+
+def _run_steps(layout: MiniLayout, config: MiniConfig) -> None:
     layout.root.mkdir(parents=True, exist_ok=True)
     for step in STEPS if config.only is None else (config.only,):
         complete = read_steps(layout.root)
@@ -225,7 +232,6 @@ def run_mini(config: MiniConfig) -> Path:
         started = time.perf_counter()
         RUN[step](layout, config)
         write_json(layout.root / STEPS_NAME, read_steps(layout.root) | {step: round(time.perf_counter() - started, 1)})
-    return layout.package
 
 
 def read_steps(root: Path) -> dict[str, float]:

@@ -129,12 +129,17 @@ def run_experiment(config: SapSaeConfig) -> dict[str, Any]:
     """Trains and evaluates what is missing, writes ``results.json``, tables and figures; returns the results.
 
     Raises:
-        ValueError: if the output folder belongs to an experiment with other settings, or the data are not as needed.
+        ValueError: if the output folder belongs to an experiment with other settings, another call is at work in it, or
+            the data are not as needed.
         ProgramError: if a training fails.
     """
-    started = time.perf_counter()
     settings = {name: _readable(value) for name, value in asdict(config).items() if name not in FREE_SETTINGS}
-    folder = open_recipe_folder(Path(config.output_dir) / "experiment.json", settings)
+    with open_recipe_folder(Path(config.output_dir) / "experiment.json", settings) as folder:
+        return _run_in(folder, config, settings)
+
+
+def _run_in(folder: Path, config: SapSaeConfig, settings: dict[str, Any]) -> dict[str, Any]:
+    started = time.perf_counter()
     data_folder = Path(config.data) if config.data is not None else folder / "data"
     if config.data is None:
         build_data(data_folder, folder / "corpora")

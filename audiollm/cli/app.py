@@ -22,7 +22,7 @@ from audiollm.program import DashedParser, be_verbose, errors_as_one_line, log_t
 from .bench import run_bench
 from .checkpoints import convert, doctor, export_tokenizer, extend_llm
 from .completion import Shell, completion_script
-from .corpora import inspect_data, speech_data, tokenize
+from .corpora import convert_data, inspect_data, speech_data, tokenize
 from .labelling import audit_labels, audit_verdicts, label, score_sap
 from .listening import describe, transcribe
 from .reporting import compare_results, report
@@ -32,7 +32,7 @@ from .training import TRAINERS, run_trainer
 COMMAND_GROUPS = {
     "listen": ("transcribe", "describe"),
     "speak": ("speak", "reconstruct"),
-    "prepare data": ("tokenize", "speech-data", "inspect-data", "label", "audit-labels", "audit-verdicts"),
+    "prepare data": ("convert-data", "tokenize", "speech-data", "inspect-data", "label", "audit-labels", "audit-verdicts"),
     "train": ("train", "train-tokenizer", "train-decoder"),
     "make models": ("extend", "export-tokenizer", "convert"),
     "score and compare": ("bench", "score-sap", "report", "compare-results"),
@@ -53,6 +53,7 @@ def completion(shell: Shell) -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "convert-data": convert_data,
     "tokenize": tokenize,
     "extend": extend_llm,
     "inspect-data": inspect_data,

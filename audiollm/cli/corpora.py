@@ -1,4 +1,4 @@
-"""Commands on corpora: turning them into codes or speech tasks, and showing what is trained on."""
+"""Commands on corpora: other projects' records as ours, codes, speech tasks, and what is trained on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,60 @@ from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
 
 from .console import Dtype, load_audio_tokenizer, show_token_table, write_line
+
+
+def convert_data(
+    source: str,
+    output: str,
+    *,
+    format: str | None = None,
+    task: str | None = None,
+    instruction: str | None = None,
+    text_key: str | None = None,
+    base_dir: str | None = None,
+    check_audio: bool = False,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Write records of other projects as ours: ShareGPT, ms-swift, Alpaca, NeMo, lhotse, Kaldi, WeNet and others.
+
+    Args:
+        source: a file or folder of theirs; the content tells what it is.
+        output: our records (.jsonl); conversations, or clips if nothing is asked about recordings.
+        format: what the source is, if that is not clear: messages, sharegpt, query-response, prompt-completion, alpaca,
+            nemo, lhotse, kaldi, wenet, audiofolder, common-voice or clips.
+        task: written into every conversation, such as transcribe; asks its usual question about every clip.
+        instruction: what is asked about every clip, instead of the usual question.
+        text_key: the key that holds the text of a clip.
+        base_dir: folder that relative paths start from; that of the file they are written in if not given.
+        check_audio: open every recording, instead of looking whether it is there.
+        skip_bad: list bad records in OUTPUT.rejected.jsonl and go on, instead of stopping at the first.
+        overwrite: replace an output that exists.
+        json: print the report as JSON.
+    """
+    from audiollm.data.conversion.writing import convert_data as convert
+    from audiollm.data.foreign.detection import find_format
+    from audiollm.prompts import clip_instruction
+
+    if task is not None and instruction is None and not find_format(source, format).is_chat:
+        instruction = clip_instruction(task, text_key)
+    report = convert(
+        source,
+        output,
+        format=format,
+        task=task,
+        instruction=instruction,
+        text_key=text_key,
+        base_dir=base_dir,
+        check_audio=check_audio,
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+    )
+    if json:
+        show_facts(vars(report), as_json=True, title=f"converted {source}")
+    else:
+        write_line(str(report))
 
 
 def tokenize(

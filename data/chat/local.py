@@ -12,6 +12,7 @@ import torch
 
 from audiollm.data.audio.reading import load_audio
 from audiollm.tokenizer.checkpoints.tensors import check_loaded
+from audiollm.tokenizer.checkpoints.tokenizer import check_readable
 
 from .base import ChatError, ChatMessage, ChatReply, without_thoughts
 
@@ -99,6 +100,7 @@ class LocalCheckpoint:
         self._hears = hears
         self.sample_rate: int = 0 if extractor is None else extractor.sampling_rate
         self.max_samples: int | None = getattr(extractor, "n_samples", None)
+        check_readable(source)
         loader: Any = AutoModelForMultimodalLM if hears else AutoModelForCausalLM
         model, report = loader.from_pretrained(
             source,

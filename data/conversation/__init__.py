@@ -4,8 +4,8 @@ One record is ``{"id", "messages": [{"role", "content"}], "task", "tools", …}`
 ``{"type": "text", "text"}`` or ``{"type": "audio", …}`` with exactly one of a path, the bytes of a file, samples, or
 ready codes.
 
-Reading order: ``types`` → ``parsing`` with ``audio_parts`` (checks that name file, line and field) → ``problems`` →
-``loading`` (files and data sets of records).
+Reading order: ``types`` → ``parsing`` with ``audio_parts`` and ``encoded_audio`` (checks that name file, line and
+field) → ``problems`` → ``loading`` (files and data sets of records).
 """
 
 from __future__ import annotations

@@ -14,11 +14,12 @@ from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.waveforms import waveform_from_array
 from audiollm.data.manifest import RecordError
 
+from .encoded_audio import DATA_SCHEME, bytes_of_data_url, path_of_url
 from .problems import ConversationError, ProblemLog, kind_of
 from .types import AudioPart
 
 AUDIO_KEYS = (
-    *("type", "audio", "path", "url", "bytes", "array", "sampling_rate", "codes", "audio_tokenizer"),
+    *("type", "audio", "path", "url", "audio_url", "bytes", "array", "sampling_rate", "codes", "audio_tokenizer"),
     *("offset", "duration"),
 )
 SEGMENT_KEYS = ("offset", "duration")
@@ -186,8 +187,9 @@ class AudioPartParser:
             values["bytes"] = audio
         elif audio is not None:
             values["array"] = audio
-        if "url" in values:
-            values.setdefault("path", values.pop("url"))
+        for key in ("url", "audio_url"):
+            if key in values:
+                values.setdefault("path", values.pop(key))
         # datasets writes the path beside the bytes or samples it has read from it.
         if "bytes" in values or "array" in values:
             values.pop("path", None)
@@ -197,16 +199,25 @@ class AudioPartParser:
         if not isinstance(value, (str, os.PathLike)):
             self._log.note(at, f"must be the path of an audio file, not {kind_of(value)}")
             return None
-        path = os.fspath(value).removeprefix("file://")
+        path = path_of_url(os.fspath(value))
         if not path:
             self._log.note(at, "must be the path of an audio file, not empty")
             return None
-        if "://" in path or path.startswith("data:"):
+        if path.startswith(DATA_SCHEME):
+            return self._data_url(path, at, where)
+        if "://" in path:
             self._log.note(at, f"{path[:80]!r} is a URL; download the file and give its path")
             return None
         if self._base_dir is not None:
             path = os.path.normpath(os.path.join(self._base_dir, path))
         return AudioPart(path=path, where=where)
+
+    def _data_url(self, url: str, at: str, where: str) -> AudioPart | None:
+        try:
+            return AudioPart(bytes=bytes_of_data_url(url), where=where)
+        except ValueError as error:
+            self._log.note(at, str(error))
+            return None
 
     def _bytes(self, value: Any, at: str, where: str) -> AudioPart | None:
         if not isinstance(value, (bytes, bytearray, memoryview)):

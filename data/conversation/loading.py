@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -11,9 +12,11 @@ from audiollm.data.audio.opening import AudioError
 from audiollm.data.manifest import Manifest, RecordError, checked_index, open_manifest
 from audiollm.data.unread_keys import CONVERSATION_KEYS, unread_keys, warn_of_unread_keys
 
-from .parsing import check_conversation, parse_conversation
+from .parsing import check_conversation, is_conversation, parse_conversation
 from .problems import ConversationError, Problem
 from .types import AudioPart, Conversation
+
+logger = logging.getLogger(__name__)
 
 MAX_PROBLEMS = 100
 
@@ -108,7 +111,18 @@ def load_conversations(
         raise ConversationError(error.where, error.reason) from error
     if len(manifest) == 0:
         raise ConversationError(manifest.name, "holds no records")
+    _name_foreign(manifest)
     return Conversations(manifest, codebook_size, for_training)
+
+
+def _name_foreign(manifest: Manifest) -> None:
+    """Says what records are read as that are not in our words; whether they are well is found when they are read."""
+    try:
+        first = manifest[0]
+    except RecordError:
+        return
+    if is_conversation(first) and "messages" not in first:
+        logger.info("%s: read as ShareGPT", manifest.name)
 
 
 def validate_conversations(

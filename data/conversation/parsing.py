@@ -10,14 +10,20 @@ from typing import Any
 
 from audiollm.data.audio.sources import AUDIO_SUFFIXES
 from audiollm.data.files.text import is_whole
+from audiollm.data.foreign.base import ShapeError
+from audiollm.data.foreign.detection import formats_of
+from audiollm.data.foreign.formats import FORMATS
+from audiollm.data.foreign.sharegpt import TURN_MARK, is_sharegpt, sharegpt_chat
 
 from .audio_parts import AudioPartParser
+from .encoded_audio import plain_audio_part
 from .problems import ConversationError, Problem, ProblemLog, kind_of
 from .types import ROLES, AudioPart, Conversation, Message, TextPart
 
 RECORD_KEYS = ("id", "messages", "task", "tools", "audios")
 MESSAGE_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id")
 TEXT_PART_KEYS = ("type", "text")
+FOREIGN_AUDIO_PARTS = ("input_audio", "audio_url")  # of the OpenAI API, and of servers that speak it
 # Where other formats keep recordings, and users' records too.
 RECORDING_KEYS = ("audio", "audio_path", "audio_filepath", "audio_file", "wav", "wav_path", "sound", "speech", "path")
 AUDIO_PLACEHOLDER = "<audio>"  # marks the place of the next entry of "audios" in a record's text
@@ -56,6 +62,11 @@ def parse_conversation(
     return conversation
 
 
+def is_conversation(record: Any) -> bool:
+    """Whether a record is a conversation, in our words or in those of ShareGPT, or means to be one."""
+    return isinstance(record, Mapping) and ("messages" in record or is_sharegpt(record))
+
+
 def check_conversation(
     record: Any,
     *,
@@ -89,8 +100,11 @@ class _RecordParser:
             self._log.note("", f"a record is an object with the key messages, not {kind_of(record)}")
             return None
         present = {key: value for key, value in record.items() if value is not None}
+        if "messages" not in present and is_sharegpt(present):
+            present = self._of_sharegpt(present)
         if "messages" not in present:
-            self._log.note("messages", f"missing{_hint('messages', present)}; the record has {_listed(present)}")
+            if not self._log.problems:
+                self._log.note("messages", f"missing{_hint('messages', present)}; the record has {_listed(present)}")
             return None
         for at, text in _texts(present, ""):
             if not is_whole(text):
@@ -109,6 +123,17 @@ class _RecordParser:
         tools = self._dicts(present.get("tools"), "tools")
         metadata = {key: value for key, value in present.items() if key not in RECORD_KEYS}
         return Conversation(str(identifier), messages, task, tools, metadata, self._log.where)
+
+    def _of_sharegpt(self, present: dict[str, Any]) -> dict[str, Any]:
+        try:
+            chat = sharegpt_chat(present)
+        except ShapeError as error:
+            self._log.note(error.field, error.reason)
+            return {}
+        for key in chat.unread:
+            if key.startswith(TURN_MARK):
+                self._log.note(key, "unknown key of a turn")
+        return chat.record
 
     def _note_unheard(self, present: Mapping[str, Any]) -> None:
         """Notes places of recordings in the text, and recordings under keys that nothing reads, if nothing is heard."""
@@ -208,9 +233,21 @@ class _RecordParser:
         if kind == "audio":
             audio = self._audio_parser.parse(part, at)
             return [] if audio is None else [audio]
+        if kind in FOREIGN_AUDIO_PARTS:
+            return self._foreign_audio(part, at)
         fix = "missing" if kind is None else f"{kind!r} is not known"
         self._log.note(f"{at}.type", f'{fix}; use "text" or "audio"')
         return []
+
+    def _foreign_audio(self, part: Mapping[str, Any], at: str) -> list[TextPart | AudioPart]:
+        try:
+            plain = plain_audio_part(part)
+        except ValueError as error:
+            field, _, reason = str(error).partition(": ")
+            self._log.note(f"{at}.{field}", reason)
+            return []
+        audio = self._audio_parser.parse(plain, at)
+        return [] if audio is None else [audio]
 
     def _text_with_placeholders(
         self, text: str, at: str, placeholders: list[AudioPart] | None
@@ -251,7 +288,7 @@ def _listed_mappings(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _num_audio_parts(message: Mapping[str, Any]) -> int:
-    return sum(part.get("type") == "audio" for part in _listed_mappings(message.get("content")))
+    return sum(part.get("type") in ("audio", *FOREIGN_AUDIO_PARTS) for part in _listed_mappings(message.get("content")))
 
 
 def _is_recording(key: str, value: Any) -> bool:
@@ -269,7 +306,7 @@ def _texts(value: Any, at: str) -> Iterator[tuple[str, str]]:
         yield at, value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            if key not in ("path", "audio", "audios", "url"):
+            if key not in ("path", "audio", "audios", "url", "audio_url", "input_audio"):
                 yield from _texts(item, f"{at}.{key}" if at else str(key))
     elif isinstance(value, (list, tuple)) and not (value and isinstance(value[0], (int, float))):
         for index, item in enumerate(value):
@@ -277,12 +314,12 @@ def _texts(value: Any, at: str) -> Iterator[tuple[str, str]]:
 
 
 def _hint(wanted: str, present: Mapping[str, Any]) -> str:
-    if wanted == "messages" and "conversations" in present:
-        return "; rename conversations to messages, with role and content in each"
     if wanted == "messages" and "codes" in present:
         return (
             "; a clip with codes is no conversation: `audiollm speech-data` makes training records of clips with texts"
         )
+    if wanted == "messages" and (found := formats_of(present)):
+        return f"; this looks like {FORMATS[found[0]].title}, of which `audiollm convert-data` makes records"
     close = difflib.get_close_matches(wanted, [str(key) for key in present], n=1)
     return f"; did you mean it by {close[0]!r}?" if close else ""
 

@@ -12,20 +12,17 @@ import re
 import secrets
 import shutil
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from safetensors import SafetensorError
 
-if sys.platform != "win32":
-    import fcntl
+from audiollm.tokenizer.locks import entries_held, held_folder
 
 logger = logging.getLogger(__name__)
 
 _READABLE = 0o755
-_STAGING_NAME = re.compile(r"\..*\.[0-9a-f]{8}-[0-9a-f]{8}\.tmp")  # what `_hidden_sibling` gives
 _ATTEMPTS = 20  # to put a folder where other processes put theirs
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -132,21 +129,23 @@ def atomic_entries(folder: str | os.PathLike[str], *, outdated: Sequence[str] = 
             block runs, ``folder`` is as it was.
     """
     final = Path(os.path.realpath(folder))
-    if not final.exists():
-        with atomic_folder(final) as staging:
-            yield staging
-        return
-    inside = final / "entries"  # on the same disk even if the folder is a mount
+    is_new = not final.exists()
+    # Beside a new folder, which appears whole; else inside, on the same disk even if the folder is a mount.
+    place = final if is_new else final / "entries"
     with contextlib.ExitStack() as stack:
         with _named_errors(folder):
-            _clear_leftovers(inside)
-            staging = stack.enter_context(_staging_folder(inside))
+            _make_parents(place, is_readable=False)
+            _clear_leftovers(place)
+            staging = stack.enter_context(_staging_folder(place))
         with _full_disk_named(folder):
             yield staging
         with _named_errors(folder):
             open_and_flush(staging)
+            if is_new and _has_become(staging, final):
+                sync_folder(final.parent)
+                return
             names = sorted(entry.name for entry in staging.iterdir())
-            with _entries_held(final):
+            with entries_held(final):
                 for name in names:
                     put_in_place(staging / name, final / name, may_replace=True)
                 for pattern in outdated:
@@ -154,6 +153,17 @@ def atomic_entries(folder: str | os.PathLike[str], *, outdated: Sequence[str] = 
                         if entry.name not in names:
                             _remove(entry)
             sync_folder(final)
+
+
+def _has_become(staging: Path, final: Path) -> bool:
+    """Gives a folder its name, unless another process made one of that name meanwhile."""
+    try:
+        staging.rename(final)
+    except OSError:
+        if not final.is_dir():
+            raise
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -196,7 +206,7 @@ def _staging_folder(final: Path) -> Iterator[Path]:
         staging.mkdir()
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(_held(staging))
+                stack.enter_context(held_folder(staging))
             except (BlockingIOError, FileNotFoundError):
                 continue  # another process took it for a leftover before it was held
             if not staging.is_dir():
@@ -206,47 +216,6 @@ def _staging_folder(final: Path) -> Iterator[Path]:
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
             return
-
-
-@contextlib.contextmanager
-def _held(folder: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Holds a folder, also when it is renamed; the lock is the system's and dies with its owner.
-
-    Process numbers would not do: containers that share a disk may share a host name, and count processes apart.
-
-    Yields:
-        Whether it is held: some systems lock no folders.
-
-    Raises:
-        BlockingIOError: another process holds it, or this one does already.
-        FileNotFoundError: it is gone.
-    """
-    if sys.platform == "win32":
-        yield False
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError:
-            is_held = False
-        else:
-            is_held = True
-        yield is_held
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _entries_held(folder: Path) -> Iterator[None]:
-    """Keeps other processes from putting entries into a folder at the same time: theirs must not mix with ours."""
-    if _STAGING_NAME.fullmatch(folder.name):  # ours alone, and held already by the block that made it
-        yield
-        return
-    with _held(folder, wait=True):
-        yield
 
 
 def put_in_place(new: Path, final: Path, *, may_replace: bool) -> None:
@@ -279,7 +248,7 @@ def _replace(new: Path, final: Path) -> None:
     old = _hidden_sibling(final, "old.tmp")
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # another process replaces it too, or it may not be read
-            stack.enter_context(_held(final))
+            stack.enter_context(held_folder(final))
         os.replace(final, old)
         try:
             os.replace(new, final)
@@ -292,7 +261,7 @@ def _replace(new: Path, final: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _hidden_sibling(path: Path, ending: str) -> Path:
+def _hidden_sibling(path: Path, ending: str) -> Path:  # a name that `entries_held` knows
     return path.with_name(f".{path.name}.{_machine()}-{secrets.token_hex(4)}.{ending}")
 
 
@@ -308,7 +277,7 @@ def _clear_leftovers(final: Path) -> None:
         match = pattern.fullmatch(entry.name)
         if match is None:
             continue
-        with contextlib.suppress(OSError), _held(entry) as is_held:  # held by another: its process lives
+        with contextlib.suppress(OSError), held_folder(entry) as is_held:  # held by another: its process lives
             if not is_held:
                 continue
             if match[1] and not final.exists():

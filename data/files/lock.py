@@ -7,13 +7,18 @@ without a name, and a third one a new file of that name.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from .json_document import write_json
+
 FOLDER_LOCK_NAME = ".lock"
+_OWNER = ".owner.lock"  # beside the lock itself, which holds no text
 # Some versions of filelock remove the file on release. Who had opened it just before has to try again.
 _PATIENCE_SECONDS = 0.2
 _PAUSE_SECONDS = 0.02
@@ -54,6 +59,43 @@ def locked_folder(folder: str | os.PathLike[str], *, otherwise: str = "choose an
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / FOLDER_LOCK_NAME, folder, otherwise):
         yield
+
+
+@contextlib.contextmanager
+def held_run_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds the folder of a run while the block lasts, so that no second run writes into it.
+
+    The lock lies beside the folder: one that a run never came to write into stays as it was.
+
+    Raises:
+        FileInUseError: another run is at work there; the message names its process.
+        OSError: the folder's parent cannot be written.
+    """
+    folder = Path(folder).resolve()
+    owner = folder.with_name(f".{folder.name}{_OWNER}")
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked_file(folder))
+        except FileInUseError as error:
+            raise FileInUseError(
+                f"{folder} is in use by another run ({_owner_in(owner)}): wait for it, stop it, or choose another "
+                "output_dir"
+            ) from error
+        except OSError as error:
+            raise OSError(f"{folder} cannot be written: {error}") from error
+        write_json(owner, {"process": os.getpid(), "host": platform.node()})
+        stack.callback(owner.unlink, missing_ok=True)
+        yield
+
+
+def _owner_in(path: Path) -> str:
+    """Who holds a folder, for people; only the lock itself decides."""
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {owner['process']} on {owner['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its process is not known"
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 from audiollm.data.audio.channels import Mono
 from audiollm.data.audio.writing import open_audio_output, wav_bytes
 from audiollm.data.conversation.audio_parts import clip_part
+from audiollm.data.conversation.parsing import is_conversation
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.manifest import Manifest, RecordError
 from audiollm.data.records import SOUND_TYPES, TEXT_KEYS
@@ -128,7 +129,7 @@ def read_label_clip(index: int, record: Any, where: str, base_dir: str | None) -
     Raises:
         RecordError: if it is none, or its text is no text.
     """
-    if isinstance(record, Mapping) and "messages" in record:
+    if is_conversation(record):
         raise RecordError(where, "is a conversation; give clips, {audio, text}")
     part = clip_part(record, where, base_dir)
     metadata = {"id": record} if isinstance(record, str) else {"id": os.path.basename(where), **record}

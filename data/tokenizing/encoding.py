@@ -7,7 +7,7 @@ import inspect
 import os
 from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import Mono
 from audiollm.data.conversation.audio_parts import clip_part
-from audiollm.data.conversation.parsing import parse_conversation
+from audiollm.data.conversation.parsing import is_conversation, parse_conversation
 from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.data.manifest import Manifest, RecordError
 from audiollm.tokenizer.base import AudioTokenizer
@@ -114,7 +114,7 @@ class CorpusEncoder:
             item.record = self._manifest[index]
             if isinstance(item.record, Conversation):
                 item.record = item.record.to_dict()
-            if isinstance(item.record, Mapping) and "messages" in item.record:
+            if is_conversation(item.record):
                 size = self._audio_tokenizer.codebook_size
                 item.conversation = parse_conversation(item.record, where=where, base_dir=base_dir, codebook_size=size)
                 parts = [part for part in item.conversation.audio_parts if part.codes is None]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from audiollm.data.conversation.audio_parts import CLIP_AUDIO_KEYS, clip_part
+from audiollm.data.conversation.parsing import is_conversation
 from audiollm.data.manifest import RecordError
 from audiollm.data.records import TEXT_KEYS
 
@@ -74,7 +75,7 @@ def read_spoken_clip(record: Any, where: str, base_dir: str | None) -> SpokenCli
     """
     if not isinstance(record, Mapping):
         raise UnusableClipError("not an object")
-    if "messages" in record:
+    if is_conversation(record):
         raise UnusableClipError("a conversation already")
     sap = record.get("sap")
     holders: list[Mapping[str, Any]] = [sap, record] if isinstance(sap, Mapping) else [record]

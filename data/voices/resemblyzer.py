@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from audiollm.data.audio.waveforms import resample
 from audiollm.data.packages import Package, PackageError
+from audiollm.tokenizer.checkpoints.tensors import check_complete, check_finite, load_pickle
 from audiollm.tokenizer.signal.mel import slaney_mel_filters
 
 SAMPLE_RATE = 16000  # Hz, as this encoder was trained, and so are all sizes below
@@ -126,14 +127,19 @@ def read_resemblyzer(path: Path) -> ResemblyzerEncoder:
     """Loads the weights of a file; code in it is never run.
 
     Raises:
-        PackageError: other tensors than this model's.
+        PackageError: the file is damaged or holds code, or other tensors than this model's, or some with NaN.
     """
-    weights = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
-    # Scale and offset of the training loss; no voice needs them.
-    weights = {name: tensor for name, tensor in weights.items() if not name.startswith("similarity_")}
     encoder = ResemblyzerEncoder().eval()
     try:
-        encoder.load_state_dict(weights)
-    except RuntimeError as error:
+        content = load_pickle(path)
+        stored = content.get("model_state") if isinstance(content, dict) else None
+        if not isinstance(stored, dict) or not all(isinstance(tensor, Tensor) for tensor in stored.values()):
+            raise ValueError(f"{path} holds no tensors by name under model_state")
+        # Scale and offset of the training loss; no voice needs them.
+        weights = {name: tensor for name, tensor in stored.items() if not name.startswith("similarity_")}
+        check_complete(encoder.state_dict(), weights, path)
+        check_finite(weights, path)
+    except ValueError as error:
         raise PackageError(f"{path} does not hold the weights of Resemblyzer's speaker encoder: {error}") from error
+    encoder.load_state_dict(weights)
     return encoder.requires_grad_(False)

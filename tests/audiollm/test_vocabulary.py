@@ -337,3 +337,11 @@ def test_the_real_qwen_tokenizer_gets_the_documented_ids_and_every_token_round_t
         assert mixed == [*text_tokenizer("x")["input_ids"], *vocabulary.wrap([7]), *text_tokenizer("y")["input_ids"]]
         assert text_tokenizer.decode(mixed, skip_special_tokens=True) == "xy"
         assert AudioVocabulary.from_text_tokenizer(text_tokenizer, 8192) == vocabulary
+
+
+@pytest.mark.parametrize("value", [10**30, -(10**30), 2**63])
+def test_numbers_beyond_all_integers_are_named(value):
+    vocabulary = AudioVocabulary(8, 10, 8, 9)
+    for method in (vocabulary.codes_to_token_ids, vocabulary.token_ids_to_codes):
+        with pytest.raises(ValueError, match=str(value)):
+            method([1, value])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import secrets
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs a test that asks for ``variant`` once per encoder variant."""
     if "variant" in metafunc.fixturenames:
         metafunc.parametrize("variant", sorted(folder.name for folder in parity_root().glob("encoder_*")))
+
+
+@pytest.fixture(scope="session")
+def announce() -> Callable[[Path, str, int], None]:
+    """Makes a safetensors file announce a tensor as ``[size]``, which it then also holds, as a hole that takes no disk.
+
+    Reading such a tensor takes the memory; the header tells its shape.
+    """
+
+    def make(path: Path, name: str, size: int) -> None:
+        header: dict[str, Any] = {}
+        end = 0
+        for one, tensor in load_file(path).items():
+            shape = [size] if one == name else list(tensor.shape)
+            start, end = end, end + 4 * math.prod(shape)
+            header[one] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+        assert name in header
+        text = json.dumps(header).encode()
+        with path.open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            file.truncate(8 + len(text) + end)
+
+    return make
 
 
 @pytest.fixture(scope="session")

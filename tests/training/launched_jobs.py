@@ -16,8 +16,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import torch
@@ -66,6 +67,7 @@ class Launch:
         folder.mkdir(parents=True)
         self._mode, self._folder, self._num_processes = mode, folder, num_processes
         self._num_jobs = 0
+        self.statuses: list[int] = []  # how the processes of the last job ended
         self._log = (folder / "launch.log").open("wb")
         self._process = subprocess.Popen(
             [*launcher(mode), __file__, str(folder), str(os.getpid())],
@@ -96,13 +98,16 @@ class Launch:
         """Whether it takes further jobs."""
         return self._process.poll() is None
 
-    def run(self, script: str, config: Any, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, script: str, config: Any, timeout: float = 300, asked_to_stop: Mapping[int, int] = MappingProxyType({})
+    ) -> subprocess.CompletedProcess[str]:
         """Runs a script on all processes.
 
         Args:
             script: its path in the repository.
             config: the dataclass that ``--config`` reads.
             timeout: seconds until the launch counts as stuck.
+            asked_to_stop: processes that get SIGTERM, and at the end of which of their updates.
 
         Returns:
             The first exit status that is not zero, and what all processes wrote to stderr.
@@ -110,7 +115,7 @@ class Launch:
         number, self._num_jobs = self._num_jobs, self._num_jobs + 1
         settings = self._folder / f"{number}.config.json"
         settings.write_text(json.dumps(dataclasses.asdict(config)))
-        _put(self._folder / f"{number}.job", json.dumps([script, "--config", str(settings)]))
+        _put(self._folder / f"{number}.job", json.dumps([[script, "--config", str(settings)], dict(asked_to_stop)]))
         reports = [self._folder / f"{number}.{rank}.status" for rank in range(self._num_processes)]
         deadline = time.monotonic() + timeout
         while not all(report.exists() for report in reports):
@@ -121,11 +126,11 @@ class Launch:
                 self._end()
                 break
             time.sleep(POLL_SECONDS)
-        statuses = [int(report.read_text()) if report.exists() else -9 for report in reports]
+        self.statuses = [int(report.read_text()) if report.exists() else -9 for report in reports]
         said = [path.read_text() for path in sorted(self._folder.glob(f"{number}.*.stderr"))]
         log = "" if self.is_alive else (self._folder / "launch.log").read_text()
         return subprocess.CompletedProcess(
-            [self._mode, script], next((status for status in statuses if status), 0), stderr=log + "\n".join(said)
+            [self._mode, script], next((status for status in self.statuses if status), 0), stderr=log + "\n".join(said)
         )
 
 
@@ -137,12 +142,16 @@ class Launches:
         self._numbers = itertools.count()
         self._running: dict[str, Launch] = {}
 
-    def run(self, mode: str, script: str, config: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, mode: str, script: str, config: Any, **options: Any) -> subprocess.CompletedProcess[str]:
         """Runs a script under a shipped configuration; see :meth:`Launch.run`."""
         if mode not in self._running or not self._running[mode].is_alive:
             folder = self._folder / f"{mode}-{next(self._numbers)}"
             self._running[mode] = Launch(mode, folder, 1 if mode == "single" else 2)
-        return self._running[mode].run(script, config)
+        return self._running[mode].run(script, config, **options)
+
+    def statuses(self, mode: str) -> list[int]:
+        """How each process of the last job under a configuration ended."""
+        return self._running[mode].statuses
 
     def stop(self) -> None:
         for launch in self._running.values():
@@ -177,8 +186,24 @@ def wait_for_end(child: int, folder: Path, driver: int) -> int:
         time.sleep(POLL_SECONDS)
 
 
-def run_child(folder: Path, number: int, rank: str, arguments: list[str]) -> None:
+def ask_to_stop(after: int) -> None:
+    """Sends SIGTERM to this process at the end of an update."""
+    from audiollm.training.loop.stopping import StopRequest
+
+    answer, updates = StopRequest.is_asked_of_anyone, itertools.count(1)
+
+    def asked(self: Any, accelerator: Any) -> bool:
+        if next(updates) == after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return answer(self, accelerator)
+
+    StopRequest.is_asked_of_anyone = asked  # type: ignore[method-assign]
+
+
+def run_child(folder: Path, number: int, rank: str, arguments: list[str], stops_after: int | None) -> None:
     """Becomes the program; never returns."""
+    if stops_after is not None:
+        ask_to_stop(stops_after)
     torch.set_num_threads(1)  # replaces the thread pool that fork left broken
     # Processes find each other through the launcher's store, which still holds the addresses of earlier jobs.
     rendezvous: Any = sys.modules["torch.distributed.rendezvous"]  # the package hides it behind a function of its name
@@ -220,7 +245,8 @@ def main() -> None:
             time.sleep(POLL_SECONDS)
         child = os.fork()
         if child == 0:
-            run_child(folder, number, rank, json.loads(job.read_text()))
+            arguments, asked_to_stop = json.loads(job.read_text())
+            run_child(folder, number, rank, arguments, asked_to_stop.get(rank))
         _put(folder / f"{number}.{rank}.status", str(wait_for_end(child, folder, driver)))
 
 

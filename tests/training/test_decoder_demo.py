@@ -24,14 +24,21 @@ SYSTEMS = {
 
 def test_a_run_is_taken_up_with_the_same_settings_only(tmp_path: Path) -> None:
     settings = {"codebook_size": 64, "seed": 0}
-    open_recipe_folder(tmp_path / "run" / "demo.json", settings)
-    open_recipe_folder(tmp_path / "run" / "demo.json", settings)
-    with pytest.raises(ValueError, match=r"another seed.*name another --output_dir"):
-        open_recipe_folder(tmp_path / "run" / "demo.json", settings | {"seed": 1})
+    for _ in range(2):
+        with open_recipe_folder(tmp_path / "run" / "demo.json", settings) as folder:
+            assert folder == tmp_path / "run"
+    with (
+        pytest.raises(ValueError, match=r"another seed.*name another --output_dir"),
+        open_recipe_folder(tmp_path / "run" / "demo.json", settings | {"seed": 1}),
+    ):
+        pass
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
-    with pytest.raises(ValueError, match="not a run of this script"):
-        open_recipe_folder(tmp_path / "other" / "demo.json", settings)
+    with (
+        pytest.raises(ValueError, match="not a run of this script"),
+        open_recipe_folder(tmp_path / "other" / "demo.json", settings),
+    ):
+        pass
     assert not (tmp_path / "other" / "demo.json").exists()
 
 

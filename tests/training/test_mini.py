@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audiollm import mini as embedded
@@ -275,6 +277,16 @@ def test_too_large_a_package_is_not_written(layout, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"more than 10,000:\n.*model\.safetensors"):
         make_package(layout.model, layout.tokenizer, tmp_path / "package")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_is_not_whole_is_not_packed(layout, tmp_path):
+    shutil.copytree(layout.model, tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"1 missing: model\.norm\.weight"):
+        make_package(tmp_path / "model", layout.tokenizer, tmp_path / "package")
+    assert not (tmp_path / "package").exists()
 
 
 def test_installing_replaces_the_embedded_model(layout, tmp_path, monkeypatch):

@@ -190,14 +190,21 @@ def test_variants_differ_in_nothing_but_what_they_are_about(make_config: Any) ->
 
 
 def test_the_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
-    open_recipe_folder(tmp_path / "run" / "experiment.json", {"codebook_size": 64})
-    open_recipe_folder(tmp_path / "run" / "experiment.json", {"codebook_size": 64})
-    with pytest.raises(ValueError, match=r"another codebook_size.*name another --output_dir"):
-        open_recipe_folder(tmp_path / "run" / "experiment.json", {"codebook_size": 128})
+    for _ in range(2):
+        with open_recipe_folder(tmp_path / "run" / "experiment.json", {"codebook_size": 64}) as folder:
+            assert folder == tmp_path / "run"
+    with (
+        pytest.raises(ValueError, match=r"another codebook_size.*name another --output_dir"),
+        open_recipe_folder(tmp_path / "run" / "experiment.json", {"codebook_size": 128}),
+    ):
+        pass
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
-    with pytest.raises(ValueError, match="not a run of this script"):
-        open_recipe_folder(tmp_path / "other" / "experiment.json", {})
+    with (
+        pytest.raises(ValueError, match="not a run of this script"),
+        open_recipe_folder(tmp_path / "other" / "experiment.json", {}),
+    ):
+        pass
 
 
 def test_a_failed_training_ends_the_experiment_and_leaves_no_figures(make_config: Any, monkeypatch, tmp_path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,28 @@ def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, 
         assert lines_of(resumed, event) == lines_of(straight, event)
     for name, tensor in weights_of(straight.output_dir).items():
         assert torch.equal(tensor, weights_of(resumed.output_dir)[name]), name
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("asked", [{0: 3}, {1: 3}, {0: 3, 1: 3}])
+def test_asked_to_stop_all_processes_stop_after_one_update_and_go_on_to_the_same_bits(
+    make_config, launches, tmp_path, asked
+):
+    """Schedulers signal one process of a run, or all."""
+    settings = {"num_processes": 2, "save_every": 100}
+    straight = make_config(output_dir=str(tmp_path / "straight"), **settings)
+    assert launches.run("ddp", SFT, straight).returncode == 0
+    ended = launches.run("ddp", SFT, make_config(**settings), asked_to_stop=asked)
+    assert launches.statuses("ddp") == [143, 143], ended.stderr[-3000:]
+    assert re.search(r"sft: error: stopped as asked after update 3 of 6.*--resume latest", ended.stderr)
+    assert "Traceback" not in ended.stderr
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["latest", "step_000003"]
+    ended = launches.run("ddp", SFT, make_config(resume="latest", **settings))
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert metrics_of(tmp_path / "run", None) == metrics_of(tmp_path / "straight", None)
+    for name, tensor in weights_of(straight.output_dir).items():
+        assert torch.equal(tensor, weights_of(tmp_path / "run")[name]), name
 
 
 # --- the tokenizer ---------------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from audiollm.tokenizer.locks import entries_held
+
 _STAGING_PREFIX = ".writing-"
 _ABANDONED_SECONDS = 24 * 60 * 60
 HUB_OPTIONS = ("repo_type", "revision", "cache_dir", "token", "local_files_only", "force_download")
@@ -102,15 +104,18 @@ def copy_listed(source: Path, target: Path, patterns: Sequence[str]) -> None:
 
 
 @contextmanager
-def replaced_files(folder: Path, *names: str) -> Iterator[Path]:
+def replaced_files(folder: Path, *names: str, outdated: Sequence[str] = ()) -> Iterator[Path]:
     """Yields an empty folder to write files in, which take their places in ``folder`` when the block ends well.
 
     Each appears whole or not at all, those of ``names`` last and in that order: name last the file by which a reader
-    knows that the folder is complete. After an error ``folder`` holds what it held before.
+    knows that the folder is complete. Of two processes that write the same folder, the files of one stay. After an
+    error ``folder`` holds what it held before.
 
     Args:
         folder: where the files belong; made if need be.
-        names: of files that the block must write. It may write others.
+        names: of files that the block must write. It may write others, also in folders.
+        outdated: patterns of files that go when the new ones are in place and none of them has that name, such as the
+            parts of weights that are now one file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _clear_leftovers(folder)
@@ -118,9 +123,21 @@ def replaced_files(folder: Path, *names: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=_STAGING_PREFIX, dir=folder) as made:
         staging = Path(made)
         yield staging
-        others = sorted(path.name for path in staging.iterdir() if path.name not in names)
-        for name in (*others, *names):
-            os.replace(staging / name, folder / name)
+        written = [str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file()]
+        others = sorted((name for name in written if name not in names), key=_settings_last)
+        with entries_held(folder):
+            for name in (*others, *names):
+                (folder / name).parent.mkdir(exist_ok=True)
+                os.replace(staging / name, folder / name)
+            for pattern in outdated:
+                for path in folder.glob(pattern):
+                    if path.name not in written:
+                        path.unlink()
+
+
+def _settings_last(name: str) -> tuple[str, bool, str]:
+    path = Path(name)
+    return str(path.parent), path.name == "config.json", path.name
 
 
 def _clear_leftovers(folder: Path) -> None:

@@ -7,12 +7,12 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -35,17 +35,27 @@ LISTED = 5  # names in a message; a broken file may lack hundreds
 COUNTERS = ("epoch", "step")  # plain numbers that training scripts save beside the tensors
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Reads named tensors from ``.safetensors``, or from what ``torch.save`` wrote.
 
     Pickles are read by torch's restricted unpickler: one that names a function or class beyond those of plain tensors
     is refused before any of it runs.
 
+    Args:
+        path: the file.
+        expected: the ``state_dict()`` that it must hold, of which only names and shapes matter; of safetensors they are
+            compared before a tensor takes memory. None: whatever it holds.
+
     Raises:
         ValueError: if the file is damaged, holds code, or holds something else than dense floating-point tensors
-            without NaN and infinity.
+            without NaN and infinity, or others than those expected.
     """
-    values = _read_safetensors(path) if path.suffix == ".safetensors" else load_pickle(path)
+    if path.suffix == ".safetensors":
+        if expected is not None:
+            check_shapes(expected, stored_shapes(path), path)
+        values: object = read_safetensors(path)
+    else:
+        values = load_pickle(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, not tensors by name")
     tensors = {}
@@ -58,8 +68,41 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise ValueError(f"{path}: {name} is {value.dtype} and {value.layout}; expected dense floats")
         tensors[name] = value.detach()
     check_storage(tensors, path)
+    if expected is not None:
+        check_complete(expected, tensors, path)
     check_finite(tensors, path)
     return tensors
+
+
+def stored_shapes(path: Path) -> dict[str, list[int]]:
+    """Shapes of the tensors in a safetensors file, by its header alone: nothing else is read.
+
+    Raises:
+        ValueError: if the file is absent, cut off or damaged.
+    """
+    try:
+        with safe_open(path, framework="np") as file:  # torch's way reserves memory for all of the file
+            return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Reads all tensors of a safetensors file, of any dtype.
+
+    Raises:
+        ValueError: if the file is cut off or damaged.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path} is cut off or damaged, not a readable safetensors file ({error}): copy or download it again"
+    )
 
 
 def check_storage(tensors: Mapping[str, Tensor], source: Path) -> None:
@@ -112,12 +155,33 @@ def check_complete(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
     Raises:
         ValueError: listing every missing, unknown and misshapen one.
     """
-    missing = sorted(expected.keys() - tensors.keys())
-    unknown = sorted(tensors.keys() - expected.keys())
+    check_shapes(expected, {name: tensor.shape for name, tensor in tensors.items()}, source)
+
+
+def check_shapes(
+    expected: Mapping[str, Tensor],
+    stored: Mapping[str, Sequence[int]],
+    source: Path,
+    *,
+    may_lack: Collection[str] = (),
+) -> None:
+    """As :func:`check_complete`, of shapes that a file's header tells before its tensors take memory.
+
+    Args:
+        expected: the model's ``state_dict()``, of which only names and shapes matter.
+        stored: shapes by name.
+        source: where from.
+        may_lack: names that need not be there.
+
+    Raises:
+        ValueError: listing every missing, unknown and misshapen one.
+    """
+    missing = sorted(expected.keys() - stored.keys() - set(may_lack))
+    unknown = sorted(stored.keys() - expected.keys())
     misshapen = [
-        f"{name} {list(tensors[name].shape)} instead of {list(tensor.shape)}"
+        f"{name} {list(stored[name])} instead of {list(tensor.shape)}"
         for name, tensor in sorted(expected.items())
-        if name in tensors and tensors[name].shape != tensor.shape
+        if name in stored and list(stored[name]) != list(tensor.shape)
     ]
     if missing or unknown or misshapen:
         raise ValueError(
@@ -129,7 +193,7 @@ def check_complete(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 def check_loaded(
     model: nn.Module, report: Mapping[str, Any], source: str | Path, *, may_hold_more: bool = False
 ) -> None:
-    """Refuses what transformers only warns of: weights it drew at random, or left over.
+    """Refuses what transformers only warns of, or nothing: weights drawn at random, left over, or no numbers.
 
     Args:
         model: what it loaded.
@@ -138,7 +202,7 @@ def check_loaded(
         may_hold_more: the file may hold weights of other parts, as that of a larger model does.
 
     Raises:
-        ValueError: naming the weights that are missing, unexpected or of a wrong shape.
+        ValueError: naming the weights that are missing, unexpected, of a wrong shape or no numbers.
     """
     kinds = {"missing": sorted(report["missing_keys"])}
     if not may_hold_more:
@@ -154,6 +218,10 @@ def check_loaded(
             f"{source} does not hold the weights of a {type(model).__name__} ({'; '.join(found)}): copy or download "
             "it again; to make an Audio-LLM, name a whole text LLM such as Qwen/Qwen2.5-0.5B"
         )
+    wrong = without_numbers({name: parameter.detach() for name, parameter in model.named_parameters()})
+    if wrong:
+        some = f"{', '.join(wrong[:LISTED])}{' …' if len(wrong) > LISTED else ''}"
+        raise ValueError(f"{source} holds NaN or infinity in {some}: its training failed, or it was altered")
 
 
 def torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -172,13 +240,6 @@ def torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     return dtype or torch.float32
 
 
-def _read_safetensors(path: Path) -> object:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-
-
 def load_pickle(path: Path) -> object:
     """Reads what ``torch.save`` wrote: tensors and plain values on the CPU, by torch's restricted unpickler.
 
@@ -191,7 +252,9 @@ def load_pickle(path: Path) -> object:
         with warnings.catch_warnings():  # torch warns about old forms of pickles, which are read all the same
             warnings.simplefilter("ignore")
             values = torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGED as error:
+    except (*DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.filename is not None:  # not there, or may not be read
+            raise
         raise ValueError(f"{path} {_explain(error)}") from error
     _refuse_views(values, path)
     return values

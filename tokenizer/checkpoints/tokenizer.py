@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import WhisperConfig, WhisperFeatureExtractor
@@ -22,12 +22,14 @@ from audiollm.tokenizer.signal.log_mel import N_FFT
 
 from .folders import copy_listed, find_folder, read_json_object, replaced_files
 from .names import is_left_out, our_name, released_name
+from .tensors import check_shapes, stored_shapes
 
 logger = logging.getLogger(__name__)
 
 RELEASED_ARCHITECTURE = "WhisperVQEncoder"
 RELEASED_FILES = ("preprocessor_config.json", "model.safetensors", "config.json")  # the last tells that it is complete
 MAX_LAYERS = 4096
+MAX_POSITIONS = 1_000_000  # more than five hours of frames; they are made up where a checkpoint lacks them
 # What belongs to a tokenizer, and to the decoder in it, and is copied with them.
 _PAPERS = ("README.md", "LICENSE*", "NOTICE*", "ATTRIBUTION.md")
 TOKENIZER_FILES = (
@@ -39,6 +41,8 @@ DECODER_FILES = (
     "config.json", "model.safetensors", "config.yaml", "flow.pt", "hift.pt", "flow.safetensors", "hift.safetensors",
     *_PAPERS,
 )  # fmt: skip
+_POSITIONS = "encoder.embed_positions.weight"
+WEIGHT_FILES = "model*.safetensors*"  # in one file or in parts with an index
 WEIGHTS_INDEX = "model.safetensors.index.json"
 TOKENIZER_FOLDER = "tokenizer"  # of a release
 FROM_AUTO_CLASSES = ("_from_auto", "trust_remote_code", "adapter_kwargs", "code_revision")  # transformers adds these
@@ -111,11 +115,14 @@ def read_config(folder: Path) -> UniAudioTokenizerConfig:
 
 
 def _check_layers(path: Path, values: Mapping[str, Any]) -> None:
-    """A billion layers are made one by one before their weights are found missing."""
+    """A billion layers are made one by one before their weights are found missing; positions are made up."""
     for key in ("encoder_layers", "decoder_layers", "num_hidden_layers"):
         count = values.get(key)
         if isinstance(count, int) and count > MAX_LAYERS:
             raise ValueError(f"{path}: {key}={count}; no tokenizer has more than {MAX_LAYERS}")
+    positions = values.get("max_source_positions")
+    if isinstance(positions, int) and positions > MAX_POSITIONS:
+        raise ValueError(f"{path}: max_source_positions={positions}; no tokenizer has more than {MAX_POSITIONS}")
 
 
 def check_preprocessor(folder: Path, num_mel_bins: int) -> None:
@@ -168,6 +175,19 @@ def _names_in_index(index: Path) -> list[str]:
     return sorted(set(weight_map.values()))
 
 
+def check_readable(source: str | Path) -> None:
+    """Refuses a model's folder with a safetensors file that is cut off, damaged or missing; headers alone are read.
+
+    A Hub id, or a folder of weights of another kind, is passed over.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    folder = Path(source)
+    if folder.is_dir() and any(folder.glob("*.safetensors*")):
+        shapes_in(folder)
+
+
 def copy_tokenizer_files(source: Path, target: Path) -> None:
     """Copies what belongs to a tokenizer, or to a release: their files by name, and those of a decoder beside them.
 
@@ -185,22 +205,67 @@ def copy_tokenizer_files(source: Path, target: Path) -> None:
         copy_listed(source / place, target / place, names)
 
 
-def read_tensors(folder: Path, config: UniAudioTokenizerConfig) -> dict[str, Tensor]:
-    """Reads the tensors that the model needs, under our names; names nobody knows are kept for the error message."""
+def shapes_in(folder: Path) -> dict[str, list[int]]:
+    """Shapes of all tensors in a checkpoint's files, under the names there, by their headers alone.
+
+    Raises:
+        ValueError: if a file is absent, cut off or damaged, or a tensor lies in two of them.
+    """
+    shapes: dict[str, list[int]] = {}
+    origin: dict[str, str] = {}
+    for path in weight_files(folder):
+        for name, shape in stored_shapes(path).items():
+            if name in shapes:
+                raise ValueError(f"{folder} holds {name} twice, in {origin[name]} and {path.name}: remove one of them")
+            shapes[name], origin[name] = shape, path.name
+    return shapes
+
+
+def read_tensors(folder: Path, config: UniAudioTokenizerConfig, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Reads the tensors that the model needs, under our names, after comparing their shapes by the files' headers.
+
+    Args:
+        folder: of the checkpoint.
+        config: of the tokenizer.
+        expected: the tokenizer's ``state_dict()``, of which only names and shapes matter.
+
+    Raises:
+        ValueError: if a file is damaged, or tensors are missing, unknown, misshapen or there twice.
+    """
+    stored: dict[str, list[int]] = {}
+    for name, shape in shapes_in(folder).items():
+        ours = our_name(name)
+        if ours is None or is_left_out(ours, config):
+            continue
+        if ours in stored:
+            raise ValueError(f"{folder} holds {ours} twice, under two names: remove one of them")
+        stored[ours] = shape
+    check_shapes(expected, stored, folder, may_lack=_names_made_up(config, expected))
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - not a dict
-                    ours = our_name(name)
-                    if ours is not None and not is_left_out(ours, config):
-                        tensors[ours] = file.get_tensor(name)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a dict
+                ours = our_name(name)
+                if ours in stored:
+                    tensors[ours] = file.get_tensor(name)
     recent = tensors.get("codebook.recent_codes")
     if recent is not None:
         tensors["codebook.recent_codes"] = recent.long()  # float32 in the released layout
     return tensors
+
+
+def _names_made_up(config: UniAudioTokenizerConfig, expected: Mapping[str, Tensor]) -> set[str]:
+    """What a checkpoint may lack: training statistics, SAE parts that are switched off, fixed positions."""
+    names = {"codebook.num_updates", "codebook.recent_codes", _POSITIONS}
+    if config.quantize_ema_decay is not None:
+        names |= {"codebook.ema_count", "codebook.ema_weight"}
+    return names | set(_unused(config, expected))
+
+
+def _unused(config: UniAudioTokenizerConfig, expected: Mapping[str, Tensor]) -> list[str]:
+    parts = {"sae.adapter.": config.use_residual_adapter, "sae.gate.": config.use_residual_gate}
+    unused = tuple(part for part, is_used in parts.items() if not is_used)
+    return [name for name in expected if name.startswith(unused)]
 
 
 def default_tensors(
@@ -211,29 +276,20 @@ def default_tensors(
     Args:
         config: of the tokenizer.
         expected: the tokenizer's ``state_dict()``, of which only names and shapes matter.
-        tensors: what was read; these are not made up.
+        tensors: what :func:`read_tensors` found; these are not made up.
     """
-    codebook = tensors.get("codebook.weight")
+    codebook = tensors["codebook.weight"]
     defaults: dict[str, Tensor] = {
         "codebook.num_updates": torch.zeros((), dtype=torch.int64),
         "codebook.recent_codes": torch.zeros(RECENT_CODES_PER_ENTRY * config.quantize_vocab_size, dtype=torch.int64),
     }
-    if config.quantize_ema_decay is not None and codebook is not None:
+    if config.quantize_ema_decay is not None:
         # Every entry seen once: training that goes on from here begins with averages that agree with the entries.
         defaults["codebook.ema_count"] = torch.ones(len(codebook))
         defaults["codebook.ema_weight"] = codebook.float().clone()
     # Whisper never trains these, so that small checkpoints may leave them out.
-    positions = "encoder.embed_positions.weight"
-    dtype = tensors["encoder.conv1.weight"].dtype if "encoder.conv1.weight" in tensors else torch.float32
-    defaults[positions] = sinusoids(*expected[positions].shape).to(dtype)
-    unused = [
-        part
-        for part, is_used in (("sae.adapter.", config.use_residual_adapter), ("sae.gate.", config.use_residual_gate))
-        if not is_used
-    ]
-    for name, tensor in expected.items():
-        if name.startswith(tuple(unused)):
-            defaults[name] = torch.zeros(tensor.shape)
+    defaults[_POSITIONS] = sinusoids(*expected[_POSITIONS].shape).to(tensors["encoder.conv1.weight"].dtype)
+    defaults |= {name: torch.zeros(expected[name].shape) for name in _unused(config, expected)}
     return {name: tensor for name, tensor in defaults.items() if name not in tensors}
 
 

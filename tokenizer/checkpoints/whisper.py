@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperModel
 
 from .tensors import check_loaded
+from .tokenizer import check_readable
 
 # Keys of a Whisper configuration that say what the file is, not what the model is.
 KEYS_OF_THE_FILE = ("architectures", "dtype", "torch_dtype", "transformers_version", "model_type", "_name_or_path")
@@ -27,6 +28,7 @@ def load_whisper(source: str | Path | nn.Module) -> nn.Module:
     if isinstance(source, nn.Module):
         model = source
     else:
+        check_readable(source)
         try:
             model, report = WhisperModel.from_pretrained(
                 str(source),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from audiollm.tokenizer.base import Codes
 from audiollm.tokenizer.checkpoints.fingerprint import decoder_fingerprint
-from audiollm.tokenizer.checkpoints.tensors import check_complete, torch_dtype
+from audiollm.tokenizer.checkpoints.tensors import torch_dtype
 from audiollm.tokenizer.decoder.checkpoints.files import (
     find_decoder,
     read_decoder_config,
@@ -337,10 +337,10 @@ def read_decoder(folder: Path) -> WaveformDecoder:
     Raises:
         ValueError: as :meth:`WaveformDecoder.from_pretrained`.
     """
-    config, tensors = read_decoder_config(folder), read_decoder_tensors(folder)
+    config = read_decoder_config(folder)
     with torch.device("meta"):  # no memory and no random initialisation for weights about to be replaced
         decoder = WaveformDecoder(config)
-    check_complete(decoder.state_dict(), tensors, folder)
+    tensors = read_decoder_tensors(folder, decoder.state_dict())
     decoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     return decoder.eval()
 

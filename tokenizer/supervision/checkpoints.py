@@ -18,9 +18,11 @@ from transformers import WhisperFeatureExtractor
 
 from audiollm.tokenizer.checkpoints.folders import replaced_files
 from audiollm.tokenizer.checkpoints.names import TRAINING_PREFIX
+from audiollm.tokenizer.checkpoints.tensors import check_finite, check_shapes
 from audiollm.tokenizer.checkpoints.tokenizer import (
     RELEASED_FILES,
     released_tensors,
+    shapes_in,
     weight_files,
     write_released_config,
 )
@@ -33,14 +35,34 @@ DECODER_PREFIX = "model.decoder."
 OUTPUT_IDS_FILE = "output_ids.json"
 
 
-def read_decoder_tensors(folder: Path) -> dict[str, Tensor]:
-    """Reads the text decoder's tensors, without their prefix; none if the checkpoint has no decoder."""
+def read_decoder_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Reads the text decoder's tensors, without their prefix, after comparing their shapes by the files' headers.
+
+    Args:
+        folder: of the checkpoint.
+        expected: the text decoder's ``state_dict()``, of which only names and shapes matter.
+
+    Raises:
+        ValueError: if there is no text decoder, or its tensors are missing, unknown, misshapen, or no numbers.
+    """
+    stored = {
+        name.removeprefix(DECODER_PREFIX): shape
+        for name, shape in shapes_in(folder).items()
+        if name.startswith(DECODER_PREFIX)
+    }
+    if not stored:
+        raise ValueError(
+            f"{folder} holds a tokenizer without the text decoder that trained it; continue from the training "
+            "run's model folder, or start from a Whisper checkpoint"
+        )
+    check_shapes(expected, stored, folder)
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a dict
                 if name.startswith(DECODER_PREFIX):
                     tensors[name.removeprefix(DECODER_PREFIX)] = file.get_tensor(name)
+    check_finite(tensors, folder)
     return tensors
 
 
@@ -51,9 +73,21 @@ def read_text(folder: Path) -> SapText | None:
 
 
 def read_output_ids(folder: Path) -> list[int] | None:
-    """Reads the tokens that the decoder's output was restricted to; None if it was not."""
+    """Reads the tokens that the decoder's output was restricted to; None if it was not.
+
+    Raises:
+        ValueError: if the file is no list of whole numbers.
+    """
     path = folder / OUTPUT_IDS_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        ids = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}; copy the checkpoint again") from error
+    if not isinstance(ids, list) or any(type(one) is not int for one in ids):
+        raise ValueError(f"{path} is damaged: it holds no list of token ids; copy the checkpoint again")
+    return ids
 
 
 def write_supervised(

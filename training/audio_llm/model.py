@@ -14,7 +14,8 @@ from audiollm.data.files.atomic import atomic_folder
 from audiollm.modeling import AudioLLM
 from audiollm.training.loop.config import MODEL_FOLDER
 
-from .config import LoRASettings, SFTConfig
+from .adapters import add_adapters, merge_adapter
+from .config import SFTConfig
 
 EXTENDED_FOLDER = "extended"
 ADAPTER_FOLDER = "adapter"
@@ -69,36 +70,6 @@ def load_starting_point(accelerator: Accelerator, config: SFTConfig) -> Starting
     return StartingPoint(audio_llm, trained, source)
 
 
-def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
-    """Puts low-rank adapters on the linear layers and makes the audio rows trainable.
-
-    Args:
-        audio_llm: the Audio-LLM; its model is changed in place.
-        settings: rank, scale, layers.
-
-    Returns:
-        The PEFT model. Only adapters and audio rows have gradients. With tied weights the output rows follow the
-        embedding's; without, both have rows of their own.
-    """
-    from peft import LoraConfig, get_peft_model  # takes seconds, and only LoRA needs it
-
-    rows: dict[str, list[int]] | None = None
-    if settings.train_audio_rows:
-        token_ids = audio_llm.vocabulary.token_ids
-        rows = {"embed_tokens": token_ids}
-        if not audio_llm.model.config.tie_word_embeddings:
-            rows["lm_head"] = token_ids
-    lora = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=settings.r,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=list(settings.target_modules),
-        trainable_token_indices=rows,
-    )
-    return get_peft_model(audio_llm.model, lora)
-
-
 def save_trained_model(accelerator: Accelerator, prepared: nn.Module, start: StartingPoint, config: SFTConfig) -> Path:
     """Writes the trained Audio-LLM as a plain folder; all processes must call it.
 
@@ -130,15 +101,6 @@ def save_trained_model(accelerator: Accelerator, prepared: nn.Module, start: Sta
             _replace_folder(folder / MODEL_FOLDER, merge_adapter(start.source, folder / ADAPTER_FOLDER, config.dtype))
     accelerator.wait_for_everyone()
     return folder / MODEL_FOLDER
-
-
-def merge_adapter(source: str, adapter: Path, dtype: str) -> AudioLLM:
-    """Loads an Audio-LLM and merges a saved adapter into its weights."""
-    from peft import PeftModel  # takes seconds, and only LoRA needs it
-
-    audio_llm = AudioLLM.from_pretrained(source, dtype=getattr(torch, dtype))
-    audio_llm.model = PeftModel.from_pretrained(audio_llm.model, adapter).merge_and_unload()
-    return audio_llm
 
 
 def _recompute_activations(model: Any) -> None:

@@ -6,16 +6,17 @@ A run's ``model`` folder holds ``config.json`` (sizes of the whole decoder) and 
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Literal
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.data.files.json_document import write_json
+from audiollm.tokenizer.checkpoints.folders import read_json_object
 from audiollm.tokenizer.checkpoints.tensors import read_tensors
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
 from audiollm.tokenizer.decoder.model import WaveformDecoder
@@ -50,13 +51,13 @@ def load_part(source: str | os.PathLike[str], part: Part) -> tuple[WaveformDecod
         Sizes of the whole decoder, and the model's ``state_dict``.
 
     Raises:
-        ValueError: if nothing of the kind is there.
+        ValueError: if nothing of the kind is there, or its files are damaged, or its weights missing, unknown,
+            misshapen or no numbers.
     """
     path = Path(source)
     for folder in (path / MODEL_FOLDER, path):
         if (folder / _file_name(part)).exists() and (folder / "config.json").exists():
-            sizes = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            return WaveformDecoderConfig.from_dict(sizes), read_tensors(folder / _file_name(part))
+            return _read_part(folder, part)
     other: Part = "vocoder" if part == "flow" else "flow"
     if any((folder / _file_name(other)).exists() for folder in (path / MODEL_FOLDER, path)):
         raise ValueError(f"{source} is a training run of the {other}, not of the {part}: give the other folder")
@@ -64,6 +65,17 @@ def load_part(source: str | os.PathLike[str], part: Part) -> tuple[WaveformDecod
         raise ValueError(f"{source} is a run that has not saved its {MODEL_FOLDER} folder yet: wait for a checkpoint")
     decoder = WaveformDecoder.from_pretrained(os.fspath(source))
     return decoder.config, getattr(decoder, part).state_dict()
+
+
+def _read_part(folder: Path, part: Part) -> tuple[WaveformDecoderConfig, dict[str, Tensor]]:
+    sizes = read_json_object(folder / "config.json")
+    try:
+        config = WaveformDecoderConfig.from_dict(sizes)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from error
+    with torch.device("meta"):  # for names and shapes
+        model = getattr(WaveformDecoder(config), part)
+    return config, read_tensors(folder / _file_name(part), model.state_dict())
 
 
 def join_decoder(

@@ -7,7 +7,8 @@ import logging
 import random
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -191,33 +192,55 @@ class Checkpoints:
         # Not `atomic_folder`: all processes write into one folder, so they must know its name without being told.
         temporary = self.folder / f".{target.name}.tmp"
         if accelerator.is_main_process:
-            for leftover in self.folder.glob(".step_*.tmp"):
-                shutil.rmtree(leftover)
-            temporary.mkdir(parents=True)
+            with _named_errors(target):
+                self._clear_leftovers()
+                temporary.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        try:
-            self._write(accelerator, model, optimizer, state, extras, temporary)
-            if accelerator.is_main_process:
-                for name, value in documents.items():
-                    write_json(temporary / name, value)
-        except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to torch and safetensors
-            # Give the space back, and leave the last good checkpoint as it is.
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise OSError(f"{target} could not be written: {error}; older checkpoints are as they were") from error
+        with _named_errors(target):
+            try:
+                self._write(accelerator, model, optimizer, state, extras, temporary)
+                if accelerator.is_main_process:
+                    for name, value in documents.items():
+                        write_json(temporary / name, value)
+            except (OSError, RuntimeError, SafetensorError):
+                # Give the space back, and leave the last good checkpoint as it is.
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            open_and_flush(temporary)
-            # There may be one of this step already, after resuming from an earlier checkpoint.
-            put_in_place(temporary, target, may_replace=True)
-            with atomic_write(self.folder / "latest") as file:
-                file.write(target.name)
-            # Only what a run wrote: a copy that a user keeps beside them has another name.
-            own = [path for path in self.folder.iterdir() if _OWN_NAME.fullmatch(path.name) and not path.is_symlink()]
-            by_age = sorted(own, key=_age)
-            for outdated in by_age[: -self.keep]:
-                shutil.rmtree(outdated)
+            with _named_errors(target):
+                open_and_flush(temporary)
+                # There may be one of this step already, after resuming from an earlier checkpoint.
+                put_in_place(temporary, target, may_replace=True)
+                with atomic_write(self.folder / "latest") as file:
+                    file.write(target.name)
+                self._prune()
         accelerator.wait_for_everyone()
         return target
+
+    def _clear_leftovers(self) -> None:
+        """Removes what killed or failed savings left."""
+        for folder in self.folder.glob(".step_*.tmp"):
+            shutil.rmtree(folder)
+        for file in self.folder.glob(".latest.*.tmp"):
+            file.unlink()
+
+    def _prune(self) -> None:
+        # Only what a run wrote: a copy that a user keeps beside them has another name.
+        own = [path for path in self.folder.iterdir() if _OWN_NAME.fullmatch(path.name) and not path.is_symlink()]
+        for outdated in sorted(own, key=_age)[: -self.keep]:
+            # Not deleted under its name: what a kill left of it would look like a checkpoint, and the newest one.
+            leftover = outdated.with_name(f".{outdated.name}.old.tmp")
+            outdated.rename(leftover)
+            shutil.rmtree(leftover)
+
+
+@contextmanager
+def _named_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to torch and safetensors
+        raise OSError(f"{target} could not be written: {error}; older checkpoints are as they were") from error
 
 
 def find_checkpoint(resume: str | None, checkpoints: Checkpoints) -> Path | None:

@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from audiollm.tokenizer.checkpoints.tensors import DAMAGED, load_pickle, without_numbers
+from audiollm.tokenizer.checkpoints.tensors import (
+    DAMAGED,
+    load_pickle,
+    read_safetensors,
+    stored_shapes,
+    without_numbers,
+)
 
 from .errors import ResumeError
 
@@ -31,21 +36,20 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
         ResumeError: if the file is damaged, or its weights are others, of other shapes, or no numbers.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a dict
-            unmatched = sorted(shapes.keys() ^ expected.keys())
-            if unmatched:
-                raise ResumeError(f"{path}: weights do not match the model: {_some(unmatched)}")
-            misshapen = [
-                f"{name} {shapes[name]} instead of {list(tensor.shape)}"
-                for name, tensor in expected.items()
-                if shapes[name] != list(tensor.shape)
-            ]
-            if misshapen:
-                raise ResumeError(f"{path}: weights do not match the model: {_some(misshapen)}")
-            weights = {name: file.get_tensor(name) for name in expected}
-    except (SafetensorError, OSError) as error:
-        raise ResumeError(f"{path} is absent, cut off or damaged: {error}") from error
+        shapes = stored_shapes(path)
+    except ValueError as error:
+        raise ResumeError(f"{path} is absent, cut off or damaged: {error.__cause__}") from error
+    unmatched = sorted(shapes.keys() ^ expected.keys())
+    if unmatched:
+        raise ResumeError(f"{path}: weights do not match the model: {_some(unmatched)}")
+    misshapen = [
+        f"{name} {shapes[name]} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if shapes[name] != list(tensor.shape)
+    ]
+    if misshapen:
+        raise ResumeError(f"{path}: weights do not match the model: {_some(misshapen)}")
+    weights = read_safetensors(path)
     _refuse_no_numbers(path, weights)
     return weights
 

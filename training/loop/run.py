@@ -7,9 +7,6 @@ In the order of use: :func:`running` (processes), :func:`open_run_folder` (befor
 from __future__ import annotations
 
 import gc
-import json
-import os
-import platform
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,7 +22,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from audiollm.data.files.json_document import write_json
-from audiollm.data.files.lock import FileInUseError, locked_file
+from audiollm.data.files.lock import FileInUseError, held_run_folder
 
 from .checkpoints import (
     Checkpoints,
@@ -47,8 +44,6 @@ logger = get_logger(__name__)
 
 Item = TypeVar("Item")
 
-_OWNER = ".owner.lock"  # beside the lock itself, which holds no text
-
 
 @contextmanager
 def running(accelerator: Accelerator) -> Iterator[Accelerator]:
@@ -69,39 +64,18 @@ def held_folder(accelerator: Accelerator, config: RunConfig) -> Iterator[None]:
     Raises:
         FileInUseError: a ValueError, on every process; it names the process that is at work there.
     """
-    # Beside the folder: one that a run never came to write into stays as it was.
-    folder = Path(config.output_dir).resolve()
-    owner = folder.with_name(f".{folder.name}{_OWNER}")
     with ExitStack() as stack:
         refused: list[str | None] = [None]
         if accelerator.is_main_process:
             try:
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked_file(folder))
-            except FileInUseError:
-                refused = [
-                    f"{folder} is in use by another run ({_owner_in(owner)}): wait for it, stop it, or choose another "
-                    "output_dir"
-                ]
-            except OSError as error:
-                refused = [f"{folder} cannot be written: {error}"]
-            else:
-                write_json(owner, {"process": os.getpid(), "host": platform.node()})
-                stack.callback(owner.unlink, missing_ok=True)
+                stack.enter_context(held_run_folder(config.output_dir))
+            except (FileInUseError, OSError) as error:
+                refused = [str(error)]
         broadcast_object_list(refused)
         if refused[0] is not None:
             raise FileInUseError(refused[0])
         yield
         accelerator.wait_for_everyone()  # the others still write when the first is done
-
-
-def _owner_in(path: Path) -> str:
-    """Who holds a folder, for people; only the lock itself decides."""
-    try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {owner['process']} on {owner['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "its process is not known"
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
 
 from audiollm.data.files.json_lines import check_same_run
-from audiollm.data.files.lock import holds_nothing
+from audiollm.data.files.lock import held_run_folder, holds_nothing
 
 TRAINING = Path(__file__).resolve().parents[1]
 
@@ -57,21 +58,23 @@ def run_logged(command: Sequence[str], num_threads: int, log: TextIO) -> None:
     subprocess.run([sys.executable, *command], check=True, env=environment, stdout=log, stderr=log)
 
 
-def open_recipe_folder(settings_file: Path, settings: Mapping[str, Any]) -> Path:
-    """Makes the folder of a run of several steps, or finds that it belongs to one of the same settings.
+@contextmanager
+def open_recipe_folder(settings_file: Path, settings: Mapping[str, Any]) -> Iterator[Path]:
+    """Makes the folder of a run of several steps, or finds that it belongs to one of the same settings; and holds it.
 
     Args:
         settings_file: file in the folder that holds the settings.
         settings: what must be equal for finished steps to be kept.
 
-    Returns:
+    Yields:
         The folder.
 
     Raises:
-        ValueError: if the folder holds something else.
+        ValueError: if the folder holds something else, or another call is at work in it.
     """
     folder = settings_file.parent
-    if not settings_file.exists() and not holds_nothing(folder):
-        raise ValueError(f"{folder} holds something that is not a run of this script; name another --output_dir")
-    check_same_run(settings_file, settings, output=folder, otherwise="name another --output_dir")
-    return folder
+    with held_run_folder(folder):
+        if not settings_file.exists() and not holds_nothing(folder):
+            raise ValueError(f"{folder} holds something that is not a run of this script; name another --output_dir")
+        check_same_run(settings_file, settings, output=folder, otherwise="name another --output_dir")
+        yield folder

@@ -360,6 +360,7 @@ def test_options_that_do_not_exist_are_quoted_as_they_were_written(capsys: pytes
 
 
 FILLED = {  # a command that writes → its words; what stands at the output is refused before anything else is looked at
+    "convert-data": ["no.jsonl", "@out.jsonl"],
     "tokenize": ["no.jsonl", "@out.jsonl"],
     "extend": ["no-llm", "@folder"],
     "speech-data": ["no.jsonl", "@out.jsonl"],

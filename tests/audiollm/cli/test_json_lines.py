@@ -21,6 +21,7 @@ LABELLED = {"audio": "a.wav", "text": "one\u2028two", "sound_type": "speech"}
 TURNS = [{"role": "user", "content": "a\u2028b"}, {"role": "assistant", "content": "yes\u2029\x85"}]
 # The record that each reads, its command line, and whether bad records are left out and counted instead of ending it.
 COMMANDS: dict[str, tuple[dict[str, Any], list[str], bool]] = {
+    "convert-data": (LABELLED, ["convert-data", "in.jsonl", "out.jsonl"], False),
     "tokenize": (CLIP, ["tokenize", "in.jsonl", "out.jsonl"], False),
     "inspect-data": ({"messages": TURNS}, ["inspect-data", "in.jsonl", "--index", "1"], False),
     "speech-data": (CLIP, ["speech-data", "in.jsonl", "out.jsonl"], True),

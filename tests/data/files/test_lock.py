@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from audiollm.data.files.lock import FileInUseError, holds_nothing, locked_file, locked_folder
+from audiollm.data.files.lock import FileInUseError, held_run_folder, holds_nothing, locked_file, locked_folder
 
 
 @pytest.mark.parametrize("hold", [locked_file, locked_folder])
@@ -54,3 +54,26 @@ def test_the_lock_dies_with_its_owner(tmp_path, hold):
         owner.wait()
     with hold(tmp_path / "out"):
         pass
+
+
+def test_the_folder_of_a_run_is_held_by_the_process_that_is_named_and_free_when_that_is_killed(tmp_path):
+    code = (
+        "import sys; from audiollm.data.files.lock import *; lock = held_run_folder(sys.argv[1]); lock.__enter__(); "
+        "print(flush=True); sys.stdin.read()"
+    )
+    run = tmp_path / "runs" / "one"
+    with subprocess.Popen([sys.executable, "-c", code, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        owner.stdout.readline()
+        assert not run.exists()  # what holds it lies beside it
+        with pytest.raises(
+            FileInUseError, match=rf"one is in use by another run \(process {owner.pid} on .*output_dir"
+        ):
+            held_run_folder(run).__enter__()
+        with held_run_folder(tmp_path / "runs" / "two"):
+            pass
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+    assert (run.parent / ".one.owner.lock").exists()  # what it left says nothing
+    with held_run_folder(run):
+        pass
+    assert not (run.parent / ".one.owner.lock").exists()

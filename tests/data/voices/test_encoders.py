@@ -3,6 +3,7 @@
 import itertools
 import math
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 import torch
@@ -180,10 +181,38 @@ def test_weights_are_read_strictly_and_without_running_code(tmp_path, encoder):
     loaded = read_resemblyzer(tmp_path / "good.pt")
     assert not loaded.training
     assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
-    del weights["linear.bias"]
-    torch.save({"model_state": weights}, tmp_path / "less.pt")
-    with pytest.raises(PackageError, match=r"less\.pt does not hold"):
-        read_resemblyzer(tmp_path / "less.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("linear.bias"), r"missing: linear\.bias"),
+        (lambda w: w.update(other=torch.zeros(1)), "unknown: other"),
+        (lambda w: w.update({"linear.bias": torch.zeros(3)}), r"linear\.bias \[3\] instead of \[256\]"),
+        (lambda w: w.update({"linear.bias": torch.full((256,), torch.nan)}), r"NaN or infinity in linear\.bias"),
+        (lambda w: w.update({"linear.bias": torch.zeros(1).expand(256)}), r"linear\.bias.*announces|announces more"),
+        (lambda w: w.update({"linear.bias": [0.0]}), "holds no tensors by name"),
+        (lambda w: w.update({"linear.bias": Path("code")}), "is refused: it holds code"),
+    ],
+)
+def test_weights_that_are_not_its_own_are_named_and_no_code_runs(tmp_path, encoder, change, message):
+    weights = dict(encoder.state_dict())
+    change(weights)
+    torch.save({"model_state": weights}, tmp_path / "other.pt")
+    with pytest.raises(PackageError, match=rf"other\.pt does not hold .*({message})"):
+        read_resemblyzer(tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_files_that_are_none_are_named(tmp_path, encoder, content):
+    path = tmp_path / "none.pt"
+    torch.save({"model_state": dict(encoder.state_dict())}, path)
+    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
+    with pytest.raises(PackageError, match=r"none\.pt does not hold"):
+        read_resemblyzer(path)
+    torch.save([1], path)
+    with pytest.raises(PackageError, match="no tensors by name under model_state"):
+        read_resemblyzer(path)
 
 
 @pytest.mark.slow

@@ -223,6 +223,33 @@ def test_weights_that_are_no_numbers_are_refused_by_name(released: Path) -> None
         UniAudioTokenizer.from_pretrained(released)
 
 
+def test_what_a_header_announces_is_refused_before_it_takes_memory(
+    released: Path, announce: Callable[[Path, str, int], None]
+) -> None:
+    announce(released / "model.safetensors", "conv2.bias", 10**10)
+    with pytest.raises(ValueError, match=r"encoder\.conv2\.bias \[10000000000\] instead of \[64\]"):
+        UniAudioTokenizer.from_pretrained(released)
+
+
+@pytest.mark.parametrize("name", ["model-other.safetensors", "within"])
+def test_a_tensor_that_is_there_twice_is_refused(released: Path, name: str) -> None:
+    path = released / "model.safetensors"
+    if name == "within":
+        tensors = load_file(path)
+        save_file(tensors | {"model.encoder.conv1.weight": tensors["conv1.weight"].clone()}, path)
+    else:
+        shutil.copy(path, released / name)
+    with pytest.raises(ValueError, match="twice"):
+        UniAudioTokenizer.from_pretrained(released)
+
+
+def test_positions_without_number_are_not_made_up(released: Path) -> None:
+    path = released / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_source_positions": 10**9}))
+    with pytest.raises(ValueError, match="max_source_positions=1000000000"):
+        UniAudioTokenizer.from_pretrained(released)
+
+
 def test_wrong_folders_are_refused(tmp_path: Path, released: Path) -> None:
     with pytest.raises(ValueError, match="neither a folder here nor a checkpoint on the Hub"):
         UniAudioTokenizer.from_pretrained(tmp_path / "nothing" / "here" / "at-all")

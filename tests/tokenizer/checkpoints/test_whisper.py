@@ -27,14 +27,23 @@ def test_a_whole_model_is_loaded_also_out_of_one_that_writes_text(folder: Path) 
     assert load_whisper(folder).config.d_model == 16
 
 
-@pytest.mark.parametrize("change", ["missing", "wrong shape"])
+@pytest.mark.parametrize("change", ["missing", "wrong shape", "no numbers"])
 def test_what_is_missing_or_misshapen_is_named(folder: Path, change: str) -> None:
     path = folder / "model.safetensors"
     weights = load_file(path)
     name = next(name for name in weights if name.endswith("encoder.layer_norm.weight"))
     weights[name] = torch.zeros(3)
+    if change == "no numbers":
+        weights[name] = torch.full((16,), torch.nan)
     if change == "missing":
         del weights[name]
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"encoder\.layer_norm\.weight"):
+        load_whisper(folder)
+
+
+def test_a_cut_file_is_named(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors is cut off or damaged"):
         load_whisper(folder)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import WhisperForConditionalGeneration, WhisperModel
 
@@ -373,4 +373,44 @@ def test_the_first_stage_has_no_codes_to_export(
 def test_folders_without_text_decoder_are_refused(model: SupervisedTokenizer, tmp_path: Path) -> None:
     model.export_tokenizer(tmp_path)
     with pytest.raises(ValueError, match=r"without the text decoder .* start from a Whisper checkpoint"):
+        SupervisedTokenizer.from_pretrained(tmp_path)
+
+
+EMBEDDING = "model.decoder.embed_tokens.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop(EMBEDDING), r"missing: embed_tokens\.weight"),
+        (lambda t: t.update({"model.decoder.other": torch.zeros(1)}), "unknown: other"),
+        (lambda t: t.update({EMBEDDING: torch.zeros(3, 16)}), r"embed_tokens\.weight \[3, 16\] instead of \[262, 16\]"),
+        (lambda t: t[EMBEDDING].fill_(torch.nan), r"NaN or infinity in embed_tokens\.weight"),
+    ],
+)
+def test_weights_of_the_text_decoder_that_are_not_its_own_are_named(
+    model: SupervisedTokenizer, tmp_path: Path, change: Callable[[dict[str, Tensor]], object], message: str
+) -> None:
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    change(tensors)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=message):
+        SupervisedTokenizer.from_pretrained(tmp_path)
+
+
+def test_what_a_header_announces_is_refused_before_it_takes_memory(
+    model: SupervisedTokenizer, tmp_path: Path, announce: Callable[[Path, str, int], None]
+) -> None:
+    model.save_pretrained(tmp_path)
+    announce(tmp_path / "model.safetensors", EMBEDDING, 10**10)
+    with pytest.raises(ValueError, match=r"embed_tokens\.weight \[10000000000\] instead of \[262, 16\]"):
+        SupervisedTokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, '{"0": 1}', "[1.5]", "[true]"])
+def test_a_damaged_restriction_of_the_output_is_named(model: SupervisedTokenizer, tmp_path: Path, content: str) -> None:
+    model.save_pretrained(tmp_path)
+    (tmp_path / "output_ids.json").write_text(content)
+    with pytest.raises(ValueError, match=r"output_ids\.json is damaged"):
         SupervisedTokenizer.from_pretrained(tmp_path)

@@ -1,6 +1,14 @@
 from __future__ import annotations
 
+import errno
+import itertools
+import os
 import random
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +104,87 @@ def test_debris_of_a_killed_save_is_ignored_and_removed(tmp_path):
     assert checkpoints.latest().name == "step_000001"
     save(checkpoints, 3)
     assert names(checkpoints) == ["latest", "step_000001", "step_000003"]
+
+
+def in_child(happens: Callable[[int], object], folder: Path, function: Callable[[], object]) -> int:
+    """Runs a function in a child, in which something happens before each step that changes the folder; its status."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    torch.set_num_threads(1)  # the parent's threads are not here
+    steps = itertools.count(1)
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod") and "checkpoints" in str(
+            arguments
+        ):
+            happens(next(steps))
+
+    sys.addaudithook(watch)
+    try:
+        function()
+    except OSError as error:
+        os._exit(1 if "\n" not in str(error) and str(folder) in str(error) else 2)
+    except BaseException:
+        os._exit(3)
+    os._exit(0)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    model = torch.nn.Linear(2, 2)
+    load(OneProcess(), model, torch.optim.AdamW(model.parameters()), checkpoint)
+    return True
+
+
+def save_three_and_sweep(tmp_path: Path, happens_at: Callable[[int], Callable[[int], object]]) -> list[int]:
+    """Spoils the third saving, which prunes too, at its first step, its second and so on; statuses of the children."""
+    statuses = []
+    for step in (1, 2):
+        save(Checkpoints(tmp_path / "0" / "checkpoints", keep=2), step)
+    for number in itertools.count(1):
+        checkpoints = Checkpoints(tmp_path / str(number) / "checkpoints", keep=2)
+        shutil.copytree(tmp_path / "0", tmp_path / str(number))
+        statuses.append(in_child(happens_at(number), checkpoints.folder, lambda of=checkpoints: save(of, 3)))
+        assert checkpoints.latest().name in ("step_000002", "step_000003")
+        whole = [path for path in checkpoints.folder.glob("step_*") if is_whole(path)]
+        assert len(whole) >= 2
+        save(checkpoints, 4)  # the run goes on, and removes what was left
+        assert len(names(checkpoints)) == 3
+        assert checkpoints.latest().name == "step_000004"
+        assert all(is_whole(path) for path in checkpoints.folder.glob("step_*"))
+        if statuses[-1] == 0:
+            return statuses
+
+
+@pytest.fixture
+def unflushed(monkeypatch):
+    """Waiting for the disk is no part of what is tried, and most of the time that it takes."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+def test_killed_at_any_step_of_saving_and_pruning_two_whole_checkpoints_are_there(tmp_path, unflushed):
+    def kill_at(number: int) -> Callable[[int], object]:
+        return lambda step: step == number and os.kill(os.getpid(), signal.SIGKILL)
+
+    *killed, last = save_three_and_sweep(tmp_path, kill_at)
+    assert set(killed) == {-signal.SIGKILL}
+    assert (len(killed) > 20, last) == (True, 0)
+
+
+@pytest.mark.parametrize("number_of_error", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_fails_at_any_step_is_one_message_and_leaves_two_whole_checkpoints(
+    tmp_path, number_of_error, unflushed
+):
+    def fail_from(number: int) -> Callable[[int], object]:
+        def fail(step: int) -> None:
+            if step == number:
+                raise OSError(number_of_error, os.strerror(number_of_error), str(tmp_path))
+
+        return fail
+
+    *failed, last = save_three_and_sweep(tmp_path, fail_from)
+    assert set(failed) == {1}
+    assert (len(failed) > 20, last) == (True, 0)
 
 
 def test_latest_falls_back_when_its_folder_is_gone(tmp_path):

@@ -28,3 +28,18 @@ def test_weights_are_shrunk_in_place_and_an_error_leaves_the_old_ones(tmp_path, 
         package.shrink_weights(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
     assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])
+def test_what_float16_has_no_place_for_is_named_and_nothing_written(tmp_path, value):
+    save_file({"a": torch.ones(2), "broken": torch.tensor([value])}, tmp_path / "model.safetensors")
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"model\.safetensors holds NaN or infinity in broken"):
+        package.shrink_weights(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_cut_weights_are_named(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"\0" * 30)
+    with pytest.raises(ValueError, match=r"model\.safetensors is cut off or damaged"):
+        package.shrink_weights(tmp_path)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from audiollm.tokenizer.checkpoints.folders import copy_listed, find_folder, read_json_object, replaced_files
-from audiollm.tokenizer.checkpoints.tensors import read_tensors
+from audiollm.tokenizer.checkpoints.tensors import check_complete, check_shapes, read_tensors, stored_shapes
 from audiollm.tokenizer.checkpoints.tokenizer import DECODER_FILES, TOKENIZER_FOLDER
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
 
@@ -108,34 +108,49 @@ def copy_decoder_beside(source: Path, target: Path) -> None:
 # ---------------------------------------------------------------------- tensors
 
 
-def read_decoder_tensors(folder: Path) -> dict[str, Tensor]:
+def read_decoder_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Reads the tensors of a decoder's folder, under our names.
 
+    Args:
+        folder: of the decoder.
+        expected: its ``state_dict()``, of which only names and shapes matter; of safetensors they are compared before
+            a tensor takes memory.
+
     Raises:
-        ValueError: if a file is absent, damaged or holds code, or a tensor is there twice.
+        ValueError: if a file is absent, damaged or holds code, or a tensor is missing, unknown, misshapen, no number or
+            there twice.
     """
-    return _read_own(folder) if is_own(folder) else _read_released(folder)
+    return _read_own(folder, expected) if is_own(folder) else _read_released(folder, expected)
 
 
-def _read_own(folder: Path) -> dict[str, Tensor]:
+def _read_own(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     if not path.is_file():
         raise ValueError(f"{folder} lacks {WEIGHTS}")
-    return read_tensors(path)
+    return read_tensors(path, expected)
 
 
-def _read_released(folder: Path) -> dict[str, Tensor]:
+def _read_released(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for model, names in RELEASED_WEIGHTS.items():
         path = next((folder / name for name in names if (folder / name).is_file()), None)
         if path is None:
             raise ValueError(f"{folder} lacks {' or '.join(names)}")
+        if path.suffix == ".safetensors":
+            stored = {_our_name(model, name): shape for name, shape in stored_shapes(path).items()}
+            part = {name: tensor for name, tensor in expected.items() if name.startswith(f"{model}.")}
+            check_shapes(part, stored, path)
         for name, tensor in read_tensors(path).items():
-            ours = f"{model}.{vocoder_name(name) if model == 'vocoder' else name}"
+            ours = _our_name(model, name)
             if ours in tensors:
                 raise ValueError(f"{path} holds {ours.removeprefix('vocoder.')} twice, under two names")
             tensors[ours] = tensor
+    check_complete(expected, tensors, folder)
     return tensors
+
+
+def _our_name(model: str, name: str) -> str:
+    return f"{model}.{vocoder_name(name) if model == 'vocoder' else name}"
 
 
 # ---------------------------------------------------------------------- writing

@@ -7,11 +7,14 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import audiollm
 from audiollm.data.files.atomic import atomic_entries, atomic_folder
 from audiollm.mini import AUDIO_TOKENIZER_FOLDER
+from audiollm.modeling import AudioLLM
+from audiollm.tokenizer.checkpoints.tensors import check_finite, read_safetensors
+from audiollm.tokenizer.decoder.model import WaveformDecoder
 
 BYTE_BUDGET = 30_000_000
 # Training statistics of the codebook, and positions that Whisper never trains: loading makes them up.
@@ -37,13 +40,17 @@ def shrink_weights(folder: Path, left_out: tuple[str, ...] = ()) -> None:
     Args:
         folder: of a model.
         left_out: names of tensors to drop.
+
+    Raises:
+        ValueError: if the file is damaged, or a tensor holds NaN, infinity, or numbers that float16 has no place for.
     """
     path = folder / WEIGHTS
     tensors = {
         name: tensor.to(torch.float16) if tensor.is_floating_point() else tensor
-        for name, tensor in load_file(path).items()
+        for name, tensor in read_safetensors(path).items()
         if name not in left_out
     }
+    check_finite(tensors, path)
     with atomic_entries(folder) as staging:
         save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
 
@@ -69,7 +76,7 @@ def make_package(model: Path, audio_tokenizer: Path, package: Path) -> int:
         Its size in bytes.
 
     Raises:
-        ValueError: if it is larger than `BYTE_BUDGET`; nothing is written then.
+        ValueError: if it is larger than `BYTE_BUDGET`, or does not load whole; nothing is written then.
     """
     with atomic_folder(package) as folder:
         for name in (*LLM_FILES, WEIGHTS):
@@ -85,6 +92,9 @@ def make_package(model: Path, audio_tokenizer: Path, package: Path) -> int:
         size = folder_size(folder)
         if size > BYTE_BUDGET:
             raise ValueError(f"the package takes {size:,} bytes, more than {BYTE_BUDGET:,}:\n{_largest(folder)}")
+        # What ships is whole: loading names a weight that is missing, unknown, misshapen or no number.
+        AudioLLM.from_pretrained(folder)
+        WaveformDecoder.from_pretrained(folder / AUDIO_TOKENIZER_FOLDER)
     return size
 
 

@@ -205,6 +205,21 @@ def test_tensors_that_do_not_fit_are_named(
         WaveformDecoder.from_pretrained(released)
 
 
+@pytest.mark.parametrize("layout", ["own", "released"])
+def test_what_a_header_announces_is_refused_before_it_takes_memory(
+    released: Path, tmp_path: Path, layout: str, announce: Callable[[Path, str, int], None]
+) -> None:
+    if layout == "own":
+        read_decoder(released).save_pretrained(tmp_path / "own")
+        announce(tmp_path / "own" / "model.safetensors", "flow.encoder_proj.bias", 10**10)
+    else:
+        (released / "flow.pt").unlink()
+        save_file(tensors_of("flow.pt"), released / "flow.safetensors")
+        announce(released / "flow.safetensors", "encoder_proj.bias", 10**10)
+    with pytest.raises(ValueError, match=r"flow\.encoder_proj\.bias \[10000000000\] instead of \[80\]"):
+        WaveformDecoder.from_pretrained(tmp_path / "own" if layout == "own" else released)
+
+
 def test_one_tensor_under_two_names_is_refused(released: Path) -> None:
     tensors = tensors_of("hift.pt")
     torch.save({**tensors, "conv_pre.bias": tensors["pre_conv.bias"]}, released / "hift.pt")
