@@ -16,10 +16,26 @@ from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.tokenizer.base import AudioTokenizer
-from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS, find_folder, read_json_object
-from audiollm.tokenizer.checkpoints.tokenizer import copy_tokenizer_files
-from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder_beside
+from audiollm.tokenizer.checkpoints.card import Kind
+from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS, copy_listed, find_folder, read_json_object
+from audiollm.tokenizer.checkpoints.tokenizer import (
+    DECODER_FILES,
+    PAPERS,
+    TOKENIZER_FILES,
+    copy_tokenizer_files,
+    find_tokenizer,
+    read_config,
+)
+from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder_beside, holds_decoder
 
+_FILES: dict[Kind, tuple[str, ...]] = {
+    "audio_llm": (*TOKENIZER_FILES, "processor_config.json", "chat_template.jinja"),
+    "adapter": ("adapter_config.json", "adapter_model.safetensors", *PAPERS),
+    "decoder": DECODER_FILES,
+    "flow": ("config.json", "flow.safetensors", *PAPERS),
+    "vocoder": ("config.json", "vocoder.safetensors", *PAPERS),
+}
+"""What belongs to a model, and goes with it: names of files at its top."""
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
@@ -108,6 +124,65 @@ def copy_audio_tokenizer(source: Path, target: Path) -> None:
     with atomic_folder(target) as new:
         copy_tokenizer_files(source, new)
         copy_decoder_beside(source, new)
+
+
+def trained_model(folder: str | os.PathLike[str]) -> Path:
+    """The model's folder: this one, or the one that a training run has left in it.
+
+    Raises:
+        ValueError: if there is no such folder, or a run has not left its model yet.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ValueError(f"{path} is no folder: give a model's folder, or that of the run that trained it")
+    if (path / "model").is_dir():
+        return path / "model"
+    if (path / "checkpoints").is_dir():
+        raise ValueError(f"{path} is a training run that has not left its model yet: let it end first")
+    return path
+
+
+def copy_model(source: Path, target: Path) -> Kind:
+    """Copies a model's files, by their names, and nothing else: no checkpoints, no links, no other files.
+
+    Args:
+        source: the folder of an Audio-LLM, an adapter, an audio tokenizer, a waveform decoder, or a part of one.
+        target: an empty folder.
+
+    Returns:
+        What it is.
+
+    Raises:
+        ValueError: if it is none of them, or something is missing, or a file is a link that leads out of the folder.
+    """
+    kind = _kind_of(source)
+    if kind == "audio_tokenizer":
+        copy_tokenizer_files(source, target)
+        copy_decoder_beside(source, target)
+        return kind
+    copy_listed(source, target, _FILES[kind])
+    if kind == "audio_llm":
+        check_folder(source)
+        codec_path = read_json_object(source / "processor_config.json").get("codec_path")
+        if codec_path is not None:
+            copy_audio_tokenizer(source / codec_path, target / codec_path)
+    return kind
+
+
+def _kind_of(folder: Path) -> Kind:
+    """What a folder holds, by its files."""
+    if (folder / "processor_config.json").is_file():
+        return "audio_llm"
+    if (folder / "adapter_config.json").is_file():
+        return "adapter"
+    if holds_decoder(folder):
+        return "decoder"
+    parts: tuple[Kind, ...] = ("flow", "vocoder")
+    for part in parts:
+        if (folder / f"{part}.safetensors").is_file():
+            return part
+    read_config(find_tokenizer(folder))  # refuses what is no tokenizer either
+    return "audio_tokenizer"
 
 
 def save_audio_tokenizer(audio_tokenizer: AudioTokenizer, target: Path) -> None:

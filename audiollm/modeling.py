@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import create_repo, upload_folder
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
@@ -29,6 +28,7 @@ from audiollm.generation.request import GenerationRequest, GenerationSettings
 from audiollm.generation.result import GenerationResult, cut_notice
 from audiollm.generation.streaming import AnswerStream
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.checkpoints.hub import push_files, require_token
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .folders import check_folder
@@ -189,13 +189,25 @@ class AudioLLM:
                 self.model.save_pretrained(staging, state_dict=dict(state_dict))
             self.processor.save_pretrained(staging)
 
-    def push_to_hub(self, repo_id: str, *, private: bool | None = None, commit_message: str = "Upload") -> None:
-        """Uploads the folder that `save_pretrained` writes to the Hub repository ``repo_id``."""
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads the folder that `save_pretrained` writes, and a basic card; `audiollm push` takes a folder's own.
+
+        Args:
+            repo_id: ``owner/name``, or a name under the token's owner; the repository is made if it is not there.
+            options: ``token``, ``revision``, ``tags``, ``private``, ``commit_message`` …: see
+                `audiollm.tokenizer.checkpoints.hub.push_files`.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            ValueError: without a token, or where the Hub refuses; nothing is written before a token is there.
+        """
+        require_token(repo_id, options.get("token"))
         with tempfile.TemporaryDirectory() as parent:
             folder = Path(parent) / "model"
             self.save_pretrained(folder)
-            create_repo(repo_id, private=private, exist_ok=True)
-            upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
+            return push_files(folder, repo_id, "audio_llm", **options)
 
     # Facts
 

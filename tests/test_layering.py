@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -316,6 +317,23 @@ def test_each_module_can_be_imported_first() -> None:
     assert modules_that_cannot_be_first(sorted(MODULES.keys() - run_when_imported - of_another_program)) == []
 
 
+def check_licences(wheel: Path) -> None:
+    """A wheel says under what its parts are: the code, the embedded model, the sample recordings."""
+    archive = zipfile.ZipFile(wheel)
+    [info] = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
+    code, mini, sample = "LICENSE", "audiollm/embedded/mini/README.md", "data/corpora/sample/ATTRIBUTION.md"
+    texts = {path: archive.read(f"{info}/licenses/{path}").decode() for path in (code, mini, sample)}
+    assert texts == {path: (ROOT / path).read_text(encoding="utf-8") for path in texts}
+    assert "license: cc-by-sa-3.0" in texts[mini]
+    assert archive.read(mini).decode() == texts[mini]
+    metadata = archive.read(f"{info}/METADATA").decode().partition("\n\n")[0]
+    expression = re.search(r"^License-Expression: (.*)$", metadata, re.MULTILINE)
+    assert expression is not None
+    licences_of_clips = re.findall(r"^- (C[\w.-]+|MIT): ", texts[sample], re.MULTILINE)
+    assert set(expression[1].split(" AND ")) == {"Apache-2.0", "CC-BY-SA-3.0", *licences_of_clips}
+    assert {"Keywords", "Project-URL", "Classifier"} <= {line.split(":")[0] for line in metadata.splitlines()}
+
+
 @pytest.mark.multiprocess
 def test_a_built_wheel_holds_every_folder_and_imports_on_its_own(tmp_path: Path) -> None:
     source = tmp_path / "source"  # a build writes into its source folder
@@ -333,6 +351,7 @@ def test_a_built_wheel_holds_every_folder_and_imports_on_its_own(tmp_path: Path)
     }
     assert {".py", ".opus", ".yaml"} <= {Path(name).suffix for name in expected}
     assert expected - set(names) == set()
+    check_licences(wheel)
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     code = "import audiollm.tokenizer.quantizer.codebook as m; print(m.__file__)"

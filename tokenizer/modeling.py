@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from transformers.utils import ModelOutput
 
 from audiollm.tokenizer.checkpoints.fingerprint import tokenizer_fingerprint
 from audiollm.tokenizer.checkpoints.folders import replaced_files
+from audiollm.tokenizer.checkpoints.hub import push_files, require_token
 from audiollm.tokenizer.checkpoints.tensors import check_finite, torch_dtype
 from audiollm.tokenizer.checkpoints.tokenizer import (
     WEIGHT_FILES,
@@ -53,7 +55,9 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_SAE_SOURCE_POSITION = 3  # the released tokenizer's
 OUTPUT_SAMPLE_RATE = 22050  # Hz, of the released waveform decoders
-HUB_ARGUMENTS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr", "tags")
+HUB_ARGUMENTS = (
+    "repo_id", "token", "commit_message", "commit_description", "private", "revision", "create_pr", "tags",
+)  # fmt: skip
 
 
 @dataclass
@@ -440,6 +444,25 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
                 self._attached_decoder.save(staging / "decoder")
         if push_to_hub:  # not by transformers' save, which would leave out the decoder
             self.push_to_hub(upload.pop("repo_id", Path(save_directory).name), **upload)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads what :meth:`save_pretrained` writes, the waveform decoder included, and a basic card.
+
+        Args:
+            repo_id: ``owner/name``, or a name under the token's owner; the repository is made if it is not there.
+            options: ``token``, ``revision``, ``tags``, ``private``, ``commit_message`` …: see
+                :func:`~audiollm.tokenizer.checkpoints.hub.push_files`.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            ValueError: without a token, or where the Hub refuses; nothing is written before a token is there.
+        """
+        require_token(repo_id, options.get("token"))
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_files(Path(folder), repo_id, "audio_tokenizer", **options)
 
     def export_released(self, folder: str | Path) -> None:
         """Writes the encoder-only checkpoint in the released layout: config, weights and feature extractor settings.

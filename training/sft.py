@@ -20,20 +20,29 @@ from torch import nn
 from audiollm.data.collation import collate
 from audiollm.data.conversation.loading import load_conversations
 from audiollm.data.files.json_lines import write_json_lines
+from audiollm.mini import audio_tokenizer_or_mini, model_or_mini
 from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
+from audiollm.tokenizer.checkpoints.card import Base
 from audiollm.training.audio_llm.config import SFTConfig, accumulation_steps, num_updates
 from audiollm.training.audio_llm.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
-from audiollm.training.audio_llm.model import StartingPoint, load_starting_point, save_trained_model
+from audiollm.training.audio_llm.model import (
+    ADAPTER_FOLDER,
+    EXTENDED_FOLDER,
+    StartingPoint,
+    load_starting_point,
+    save_trained_model,
+)
 from audiollm.training.audio_llm.objective import TargetTokenLoss, num_chunks
 from audiollm.training.audio_llm.records import DataCheck, EncodedRecord, EncodedRecords, usable_records
 from audiollm.training.loop.batches import DataOrder, share_of_process
+from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_accumulating, whole_weights
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import adamw
 from audiollm.training.loop.prefetching import Prefetched
 from audiollm.training.loop.record import METRICS_NAME
-from audiollm.training.loop.run import RunSummary, held_folder, open_run_folder, running, start_run
+from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due, learning_rate_at
 from audiollm.training.loop.stopping import StopRequest, stop_requests
 
@@ -137,12 +146,35 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
         if parts.eval_records is not None and is_due(config.eval_every, step, run.total_steps):
             updates.settle()  # a fast text tokenizer must not be used from two threads at once
             evaluation = _evaluate(parts, step, folder.path / "samples")
-            run.write(evaluation)
+            run.write_evaluation(evaluation)
         run.save_if_due(step)
         started = time.perf_counter()
+    model_step = run.load_best()
     with whole_weights(accelerator):
         model_folder = save_trained_model(accelerator, parts.model, start, config)
-    return RunSummary(run.total_steps, loss, evaluation, model_folder, folder.path / METRICS_NAME)
+    _write_cards(run, parts, model_step)
+    summary = RunSummary(
+        run.total_steps, loss, evaluation, model_folder, folder.path / METRICS_NAME, model_step, run.best
+    )
+    return run.finish(summary, f"audiollm transcribe RECORDING --model {model_folder}")
+
+
+def _write_cards(run: TrainingRun, parts: _Parts, step: int) -> None:
+    """The cards of what `save_trained_model` wrote."""
+    config, folder = parts.config, Path(parts.config.output_dir)
+    extends = config.audio_tokenizer is not None
+    bases = [Base("text LLM" if extends else "Audio-LLM", config.model, Path(model_or_mini(config.model)))]
+    if config.audio_tokenizer is not None:
+        place = Path(audio_tokenizer_or_mini(config.audio_tokenizer))
+        bases.append(Base("audio tokenizer", config.audio_tokenizer, place))
+    held_out = {}
+    if parts.eval_records is not None:
+        held_out = {"records": parts.eval_records.conversations.fingerprint, "num_records": len(parts.usable_eval)}
+    run.write_card(folder / MODEL_FOLDER, "audio_llm", bases, step=step, evaluation_data=held_out)
+    if config.lora is not None:
+        if extends:  # what the adapter is loaded onto
+            bases.insert(0, Base("Audio-LLM, made of the other two", str(folder / EXTENDED_FOLDER)))
+        run.write_card(folder / ADAPTER_FOLDER, "adapter", bases, step=step, evaluation_data=held_out)
 
 
 def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) -> tuple[_Parts, dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from audiollm.program import run_program
+from audiollm.tokenizer.checkpoints.card import Base
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.decoder.base import DecoderRun, DecoderTrainer
 from audiollm.training.decoder.clips import ClipFormat
@@ -26,7 +27,7 @@ from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_data_parallel
 from audiollm.training.loop.prefetching import Prefetched
 from audiollm.training.loop.record import METRICS_NAME
-from audiollm.training.loop.run import RunSummary, held_folder, open_run_folder, running, start_run
+from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
 
@@ -64,7 +65,7 @@ def _train(accelerator: Accelerator, config: DecoderTrainingConfig, stop: StopRe
         optimizer=trainer.optimizer,
         extras=trainer.extras,
         total_steps=trainer.total_steps,
-        data_metadata=_data_metadata(decoder_run),
+        data_metadata=_data_facts(decoder_run.train_items),
         stop=stop,
     )
     folder = run_folder.path
@@ -78,12 +79,35 @@ def _train(accelerator: Accelerator, config: DecoderTrainingConfig, stop: StopRe
         run.write_update(line)
         if decoder_run.eval_items is not None and is_due(config.eval_every, step, run.total_steps):
             evaluation = {"event": "eval", "step": step, **trainer.evaluate(step, folder / "evaluation")}
-            run.write(evaluation)
+            run.write_evaluation(evaluation)
         if is_due(config.save_every, step, run.total_steps):
-            trainer.save(folder / MODEL_FOLDER)
+            _save_model(run, trainer, decoder_run, step)
         run.save_if_due(step)
         started = time.perf_counter()
-    return RunSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME)
+    model_step = run.load_best()
+    if model_step != run.total_steps:
+        _save_model(run, trainer, decoder_run, model_step)
+    summary = RunSummary(
+        run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME, model_step, run.best
+    )
+    return run.finish(summary, _next_command(config, folder))
+
+
+def _save_model(run: TrainingRun, trainer: DecoderTrainer, decoder_run: DecoderRun, step: int) -> None:
+    """Writes the model as it is after an update, and its card; all processes call it."""
+    config, folder = decoder_run.config, run.folder.path / MODEL_FOLDER
+    trainer.save(folder)
+    bases = [] if config.start_from is None else [Base("waveform decoder", config.start_from)]
+    if config.audio_tokenizer is not None:
+        bases.append(Base("audio tokenizer whose codes it knows", config.audio_tokenizer))
+    held_out = {} if decoder_run.eval_items is None else _data_facts(decoder_run.eval_items)
+    run.write_card(folder, config.model, bases, step=step, evaluation_data=held_out)
+
+
+def _next_command(config: DecoderTrainingConfig, folder: Path) -> str:
+    """What makes a decoder of the trained model and one of the other kind."""
+    flow, vocoder = (folder, "VOCODER_RUN") if config.model == "flow" else ("FLOW_RUN", folder)
+    return f"python training/join_decoder.py --flow {flow} --vocoder {vocoder} --output_dir DECODER"
 
 
 def _prepare(accelerator: Accelerator, config: DecoderTrainingConfig) -> tuple[DecoderTrainer, DecoderRun]:
@@ -150,8 +174,7 @@ def _prepare_items(
     )
 
 
-def _data_metadata(run: DecoderRun) -> dict[str, Any]:
-    items = run.train_items
+def _data_facts(items: DecoderItems) -> dict[str, Any]:
     return {"prepared": items.fingerprint, "num_clips": len(items)}
 
 

@@ -19,6 +19,7 @@ from accelerate.utils import gather_object
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.program import run_program
+from audiollm.tokenizer.checkpoints.card import Base, Kind
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training.audio_tokenizer.config import TokenizerTrainingConfig, passes_per_update
 from audiollm.training.audio_tokenizer.evaluation import evaluate_tokenizer
@@ -43,6 +44,7 @@ from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
+from audiollm.training.results.figures import flat_numbers
 
 logger = get_logger(__name__)
 
@@ -140,14 +142,19 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig, stop: Stop
             evaluation = {"event": "eval", "step": step}
             with objective.autocast():
                 evaluation |= _evaluate(accelerator, config, model, eval_records, step)
-            run.write(evaluation)
+            run.write_evaluation(evaluation)
             _track(accelerator, config, evaluation, "eval")
             if accelerator.is_main_process:
                 draw_run(folder)
         run.save_if_due(step)
         started = time.perf_counter()
+    model_step = run.load_best()
     _save_model(accelerator, run, model)
-    return RunSummary(run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME)
+    _write_card(run, config, {} if eval_records is None else _data_metadata(eval_records, model), model_step)
+    summary = RunSummary(
+        run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME, model_step, run.best
+    )
+    return run.finish(summary, _next_command(config, folder))
 
 
 def _read_data(
@@ -225,6 +232,23 @@ def _save_model(accelerator: Accelerator, run: TrainingRun, model: SupervisedTok
     accelerator.wait_for_everyone()
 
 
+def _write_card(run: TrainingRun, config: TokenizerTrainingConfig, held_out: dict[str, Any], step: int) -> None:
+    model = run.folder.path / MODEL_FOLDER
+    bases = [Base("Whisper model or training checkpoint", config.start_from)]
+    kind: Kind = "audio_tokenizer" if config.quantized else "feature_tokenizer"
+    run.write_card(model, kind, bases, step=step, evaluation_data=held_out)
+
+
+def _next_command(config: TokenizerTrainingConfig, folder: Path) -> str:
+    """What uses the trained model next: a tokenizer goes to work, a model without codes learns to have some."""
+    if config.quantized:
+        return f"audiollm export-tokenizer {folder} TOKENIZER"
+    return (
+        f"audiollm train-tokenizer --config tokenizer_stage2 --start_from {folder / MODEL_FOLDER} "
+        f"--train_data {config.train_data} --output_dir RUN"
+    )
+
+
 def _check_trackers(names: tuple[str, ...]) -> None:
     for name in names:
         if importlib.util.find_spec(TRACKER_PACKAGES[name]) is None:
@@ -234,17 +258,6 @@ def _check_trackers(names: tuple[str, ...]) -> None:
 def _track(accelerator: Accelerator, config: TokenizerTrainingConfig, line: dict[str, Any], prefix: str) -> None:
     if config.trackers:
         accelerator.log({f"{prefix}/{name}": value for name, value in flat_numbers(line).items()}, step=line["step"])
-
-
-def flat_numbers(line: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers in a line of metrics, those of inner objects as ``outer/inner``."""
-    numbers: dict[str, float] = {}
-    for name, value in line.items():
-        if isinstance(value, dict):
-            numbers |= flat_numbers(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and name != "step":
-            numbers[prefix + name] = value
-    return numbers
 
 
 if __name__ == "__main__":

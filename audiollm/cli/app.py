@@ -25,6 +25,7 @@ from .completion import Shell, completion_script
 from .corpora import convert_data, inspect_data, speech_data, tokenize
 from .labelling import audit_labels, audit_verdicts, label, score_sap
 from .listening import describe, transcribe
+from .publishing import push
 from .reporting import compare_results, report
 from .sound import reconstruct, speak
 from .training import TRAINERS, run_trainer
@@ -68,6 +69,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruct": reconstruct,
     "export-tokenizer": export_tokenizer,
     "convert": convert,
+    "push": push,
     "report": report,
     "compare-results": compare_results,
     "doctor": doctor,

@@ -36,13 +36,21 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     """
     import torch
 
+    from audiollm.mini import audio_tokenizer_or_mini
     from audiollm.modeling import AudioLLM
+    from audiollm.tokenizer.checkpoints.card import Base, write_card
 
     _refuse_filled(output_dir, "the Audio-LLM checkpoint")
     # float32 whatever the LLM's dtype is: the checkpoint keeps these weights, and lower precision changes some codes.
     loaded = load_audio_tokenizer(audio_tokenizer, "float32", "cpu")
     model = AudioLLM.create(llm, audio_tokenizer=loaded, init=init, seed=seed, dtype=getattr(torch, dtype))
     model.save_pretrained(output_dir)
+    bases = [
+        Base("text LLM", llm),
+        Base("audio tokenizer", audio_tokenizer, Path(audio_tokenizer_or_mini(audio_tokenizer))),
+    ]
+    note = "The rows of its audio tokens are new: train it before it is used."
+    write_card(Path(output_dir), "audio_llm", title=Path(output_dir).resolve().name, bases=bases, note=note)
     summary = {
         "output": output_dir,
         "codebook_size": model.vocabulary.codebook_size,
@@ -62,13 +70,24 @@ def export_tokenizer(source: str, output_dir: str) -> None:
         source: a run of training/train_tokenizer.py, or the folder of a full training checkpoint.
         output_dir: folder to write; must not exist or be empty.
     """
+    from audiollm.tokenizer.checkpoints.folders import copy_listed
+    from audiollm.tokenizer.checkpoints.tokenizer import PAPERS
+    from audiollm.tokenizer.supervision.checkpoints import NoTextDecoderError
     from audiollm.tokenizer.supervision.model import SupervisedTokenizer
     from audiollm.training.loop.config import MODEL_FOLDER
 
     _refuse_filled(output_dir, "the tokenizer")
     run_model = Path(source) / MODEL_FOLDER
-    model = SupervisedTokenizer.from_pretrained(run_model if run_model.is_dir() else source)
+    trained = str(run_model) if run_model.is_dir() else source
+    try:
+        model = SupervisedTokenizer.from_pretrained(trained)
+    except NoTextDecoderError as error:
+        raise ValueError(
+            f"{source} is exported already: use it as it is, such as with --audio-tokenizer {source}"
+        ) from error
     model.export_tokenizer(output_dir)
+    if Path(trained).is_dir():  # its card, which holds for the exported tokenizer too
+        copy_listed(Path(trained), Path(output_dir), PAPERS)
     write_line(f"wrote {output_dir}: {model.tokenizer.codebook_size} codes, {model.tokenizer.frame_rate:g} per second")
 
 

@@ -142,7 +142,8 @@ def reconstruct(
         text: what is said in the recording; with --report the words are counted against it.
         asr: recognizer of the report: folder, Hub id, whisper-tiny.en or whisper-base; "none" counts no words.
         language: of the speech, such as fr.
-        report: write OUTPUT's name with _report: both sounds, pictures, WER, STOI, PESQ and mel distances.
+        report: write OUTPUT's name with _report: both sounds, pictures, WER, STOI, PESQ and mel distances;
+            what is not installed is left out.
         stream: decode while encoding, in constant memory.
         overwrite: replace an output that exists.
         json: print the summary as JSON.
@@ -152,8 +153,18 @@ def reconstruct(
     if not Path(output).is_file() or not Path(source).is_file() or not Path(output).samefile(source):
         refuse_existing(output, overwrite)  # the original itself is refused below, whatever is set
     report_folder = Path(output).with_name(f"{Path(output).stem}_report")
+    recognizer = None if asr == NO_RECOGNIZER else asr
+    metrics: tuple[str, ...] = ()
     if report:
+        from audiollm.benchmarks.speech.reconstruction_report import (
+            available_metrics,
+            check_report,
+            report_reconstruction,
+        )
+
         refuse_existing(report_folder, overwrite)
+        metrics = available_metrics()
+        check_report(metrics, text, recognizer)
     result = reconstruction.reconstruct(
         source,
         output,
@@ -174,10 +185,9 @@ def reconstruct(
         "real_time_factor": result.real_time_factor,
     }
     if report:
-        from audiollm.benchmarks.speech.reconstruction_report import report_reconstruction
-
-        recognizer = None if asr == NO_RECOGNIZER else asr
-        scores = report_reconstruction(result, report_folder, text=text, asr=recognizer, language=language)
+        scores = report_reconstruction(
+            result, report_folder, text=text, asr=recognizer, language=language, metrics=metrics
+        )
         summary |= scores.reconstructed | {"report": str(report_folder / "report.html")}
     show_facts(summary, as_json=json, title=f"reconstructed {source}")
 

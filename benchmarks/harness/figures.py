@@ -22,7 +22,7 @@ def write_figures(results: Mapping[str, Any], output: str | None) -> str:
 
 
 # Fields under which results tell them, whatever the flag is called: result files keep their format.
-_NAMES_IN_RESULTS = {"audio_tokenizer": "tokenizer", "audio_tokenizers": "tokenizers", "output_dir": "output"}
+_NAMES_IN_RESULTS = {"output_dir": "output"}
 
 
 def recorded_config(config: Any, **settled: object) -> dict[str, Any]:
@@ -36,6 +36,11 @@ def recorded_config(config: Any, **settled: object) -> dict[str, Any]:
     for name in ("json", "overwrite"):
         told.pop(name, None)
     return {_NAMES_IN_RESULTS.get(name, name): value for name, value in told.items()}
+
+
+def audio_tokenizer_of(config: Mapping[str, Any]) -> str:
+    """The audio tokenizer that a result's config names; in older results the field is called ``tokenizer``."""
+    return str(config.get("audio_tokenizer", config.get("tokenizer")))
 
 
 def print_json(result: Mapping[str, Any], *without: str) -> None:

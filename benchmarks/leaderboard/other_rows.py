@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from audiollm.benchmarks.harness.figures import audio_tokenizer_of
+
 from .published import Figure
 from .result_files import ResultFile
 from .rows import LeaderboardRow
@@ -20,7 +22,7 @@ def _stability(result: ResultFile) -> list[LeaderboardRow]:
         _row(
             result,
             "Stability of codes",
-            f"{content['config']['tokenizer']}: {row['condition']}",
+            f"{audio_tokenizer_of(content['config'])}: {row['condition']}",
             {"share of codes changed": row["share_changed"], "edit distance": row["unit_edit_distance"]},
             {"data": str(content["config"].get("data"))},
             {"clips": f"{row['num_clips']:,}", "codes": f"{row['num_codes']:,}"},
@@ -35,7 +37,7 @@ def _probes(result: ResultFile) -> list[LeaderboardRow]:
         _row(
             result,
             "Probes",
-            f"{config['tokenizer']}: {name.removeprefix('probes on ')}",
+            f"{audio_tokenizer_of(config)}: {name.removeprefix('probes on ')}",
             {probe: value for probe, value in figures.items() if isinstance(value, (int, float))},
             {"data": str(config.get("data"))},
             {},

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from audiollm.benchmarks.harness.figures import audio_tokenizer_of
+
 from .published import Figure
 from .result_files import ResultFile
 from .rows import LeaderboardRow
@@ -135,7 +137,7 @@ def clustering_rows(result: ResultFile, files: PredictionFiles) -> list[Leaderbo
     if result.kind == "sound classes":
         own = content["clustering"]
         config = content["config"]
-        cases = [{**own, "case": str(config.get("tokenizer")), "n_clips": own["num_clips"]}]
+        cases = [{**own, "case": audio_tokenizer_of(config), "n_clips": own["num_clips"]}]
         cases[0]["n_classes"] = own["num_classes"]
         settings: Mapping[str, Any] = own
     else:

@@ -8,10 +8,12 @@ be had is on the page.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,8 @@ from audiollm.reconstruction import ReconstructionResult
 from audiollm.tokenizer.signal.mel import MelConfig
 
 from .words import UNSPACED_LANGUAGES
+
+logger = logging.getLogger(__name__)
 
 METRICS = ("stoi", "pesq", "mel_distance", "mcd")
 HEADINGS = {"stoi": "STOI ↑", "pesq": "PESQ ↑", "mel_distance": "mel distance ↓", "mcd": "MCD (dB) ↓", "wer": "WER ↓"}
@@ -89,7 +93,7 @@ def report_reconstruction(
         ImportError: the library of a metric is missing; the message says how to get it.
         AudioError: the original or the reconstruction cannot be read any more.
     """
-    _check(metrics, text, asr)
+    check_report(metrics, text, asr)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     original, source_rate = load_audio(result.source, mono=result.mono)
@@ -114,8 +118,26 @@ def report_reconstruction(
     return report
 
 
-def _check(metrics: Sequence[str], text: str | None, asr: object | None) -> None:
-    """Refuses, before the work, what would fail after it."""
+def available_metrics() -> tuple[str, ...]:
+    """Those of :data:`METRICS` whose libraries are installed; a warning names the others and how to get them."""
+    absent = [metric for metric, library in LIBRARIES.items() if find_spec(library) is None]
+    if absent:
+        names = ", ".join(HEADINGS[metric].split()[0] for metric in absent)
+        libraries = " and ".join(LIBRARIES[metric] for metric in absent)
+        logger.warning(
+            "the report will be without %s: %s not installed, run `pip install 'audiollm[bench]'`",
+            names, f"{libraries} {'are' if len(absent) > 1 else 'is'}",
+        )  # fmt: skip
+    return tuple(metric for metric in METRICS if metric not in absent)
+
+
+def check_report(metrics: Sequence[str], text: str | None, asr: object | None) -> None:
+    """Refuses, before the work, what would fail after it.
+
+    Raises:
+        ValueError: an unknown metric, or a text without a recognizer.
+        ImportError: the library of a metric is missing; the message says how to get it.
+    """
     for metric in metrics:
         if metric not in METRICS:
             raise ValueError(f"no metric {metric!r} of reconstructions; there are {', '.join(METRICS)}")

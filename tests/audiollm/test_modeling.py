@@ -22,7 +22,6 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-import audiollm.modeling
 from audiollm.data.collation import collate
 from audiollm.data.conversation.parsing import parse_conversation
 from audiollm.generation.streaming import SegmentStreamer, StreamedCodes
@@ -386,19 +385,6 @@ def test_other_places_are_refused_too(tmp_path, codec):
     codec.save_pretrained(tmp_path / "codec")
     with pytest.raises(ValueError, match="is it an audio tokenizer"):
         AudioLLM.from_pretrained(tmp_path / "codec")
-
-
-def test_pushing_uploads_the_saved_folder(saved, monkeypatch):
-    audio_llm, folder = saved
-    seen = {}
-    monkeypatch.setattr(audiollm.modeling, "create_repo", lambda repo_id, **options: seen.update(repo=repo_id))
-    monkeypatch.setattr(
-        audiollm.modeling,
-        "upload_folder",
-        lambda *, repo_id, folder_path, commit_message: seen.update(files={p.name for p in folder_path.iterdir()}),
-    )
-    audio_llm.push_to_hub("someone/audio-llm")
-    assert seen == {"repo": "someone/audio-llm", "files": {entry.name for entry in folder.iterdir()}}
 
 
 def test_an_audio_tokenizer_given_later_is_the_one_that_is_saved(saved, codec, tmp_path):

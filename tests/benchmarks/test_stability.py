@@ -195,6 +195,8 @@ def clips_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_script_reports_every_condition_of_a_real_tokenizer(clips_folder: Path) -> None:
     config = StabilityConfig(audio_tokenizer=str(clips_folder / "tokenizer"), data=str(clips_folder / "clips.jsonl"))
     results = measure(config)
+    assert results["config"]["audio_tokenizer"] == config.audio_tokenizer
+    assert "tokenizer" not in results["config"]
     assert [row["condition"] for row in results["rows"]] == list(DEFAULT_CONDITIONS)
     assert results["num_clips"] == 4
     by_name = {row["condition"]: row for row in results["rows"]}

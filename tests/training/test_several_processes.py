@@ -17,13 +17,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from audiollm.data.files.json_lines import write_json_lines
 from audiollm.modeling import AudioLLM
 from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
 from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
+from audiollm.training.results.figures import flat_numbers
 from audiollm.training.sft import train as train_llm
 from audiollm.training.train_decoder import train as train_decoder
-from audiollm.training.train_tokenizer import flat_numbers
 from audiollm.training.train_tokenizer import train as train_tokenizer
 
 from .finished_runs import (
@@ -100,6 +102,36 @@ def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, 
         assert lines_of(resumed, event) == lines_of(straight, event)
     for name, tensor in weights_of(straight.output_dir).items():
         assert torch.equal(tensor, weights_of(resumed.output_dir)[name]), name
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("mode", ["ddp", "zero3"])
+def test_every_mode_ends_with_the_best_weights(make_config, assets, launches, tmp_path, mode):
+    settings = {
+        "eval_data": str(assets.dev),
+        "eval_every": 2,
+        "save_every": 2,
+        "max_steps": 4,
+        "load_best_at_end": True,
+    }
+    alone = make_config(output_dir=str(tmp_path / "alone"), **settings)
+    train_llm(alone)
+    both = make_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
+    ended = launches.run(mode, SFT, both)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    last = weights_of(both.output_dir)
+    # As if the first evaluation had been the best; the run that is over has only to end with it.
+    metrics = tmp_path / "both" / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    write_json_lines(metrics, [line | {"loss": line["step"]} if line["event"] == "eval" else line for line in lines])
+    ended = launches.run(mode, SFT, dataclasses.replace(both, resume="latest"))
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert "its weights are those after update 2 of 4, of the best evaluation (loss 2)" in ended.stderr
+    best = load_file(tmp_path / "alone" / "checkpoints" / "step_000002" / "weights.safetensors")
+    saved = weights_of(both.output_dir)
+    for name, tensor in best.items():
+        torch.testing.assert_close(saved[name.removeprefix("model.")], tensor, rtol=1e-2, atol=1e-3)
+    assert any(not torch.equal(saved[name], tensor) for name, tensor in last.items())
 
 
 @pytest.mark.multiprocess

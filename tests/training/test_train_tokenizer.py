@@ -24,7 +24,8 @@ from audiollm.training.audio_tokenizer.records import TokenizerRecords
 from audiollm.training.audio_tokenizer.start import load_start
 from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
 from audiollm.training.loop.record import config_as_json
-from audiollm.training.train_tokenizer import flat_numbers, train
+from audiollm.training.results.figures import flat_numbers
+from audiollm.training.train_tokenizer import train
 
 from .finished_runs import assert_same_weights, metrics_of, weights_of
 

@@ -31,15 +31,15 @@ RELEASED_FILES = ("preprocessor_config.json", "model.safetensors", "config.json"
 MAX_LAYERS = 4096
 MAX_POSITIONS = 1_000_000  # more than five hours of frames; they are made up where a checkpoint lacks them
 # What belongs to a tokenizer, and to the decoder in it, and is copied with them.
-_PAPERS = ("README.md", "LICENSE*", "NOTICE*", "ATTRIBUTION.md")
+PAPERS = ("README.md", "LICENSE*", "NOTICE*", "ATTRIBUTION.md")
 TOKENIZER_FILES = (
     "config.json", "preprocessor_config.json", "model.safetensors", "model-*-of-*.safetensors",
     "model.safetensors.index.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
-    "merges.txt", "normalizer.json", "added_tokens.json", "special_tokens_map.json", "output_ids.json", *_PAPERS,
+    "merges.txt", "normalizer.json", "added_tokens.json", "special_tokens_map.json", "output_ids.json", *PAPERS,
 )  # fmt: skip
 DECODER_FILES = (
     "config.json", "model.safetensors", "config.yaml", "flow.pt", "hift.pt", "flow.safetensors", "hift.safetensors",
-    *_PAPERS,
+    *PAPERS,
 )  # fmt: skip
 _POSITIONS = "encoder.embed_positions.weight"
 WEIGHT_FILES = "model*.safetensors*"  # in one file or in parts with an index

@@ -7,6 +7,7 @@ UniAudio-Token, GLM-4-Voice and CosyVoice checkpoints share it. Reading order: :
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from audiollm.tokenizer.base import Codes
 from audiollm.tokenizer.checkpoints.fingerprint import decoder_fingerprint
+from audiollm.tokenizer.checkpoints.hub import push_files, require_token
 from audiollm.tokenizer.checkpoints.tensors import torch_dtype
 from audiollm.tokenizer.decoder.checkpoints.files import (
     find_decoder,
@@ -92,6 +94,25 @@ class WaveformDecoder(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes ``config.json`` and ``model.safetensors``."""
         write_decoder(self.config, self.state_dict(), folder)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads what :meth:`save_pretrained` writes, and a basic card.
+
+        Args:
+            repo_id: ``owner/name``, or a name under the token's owner; the repository is made if it is not there.
+            options: ``token``, ``revision``, ``tags``, ``private``, ``commit_message`` …: see
+                :func:`~audiollm.tokenizer.checkpoints.hub.push_files`.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            ValueError: without a token, or where the Hub refuses.
+        """
+        require_token(repo_id, options.get("token"))
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_files(Path(folder), repo_id, "decoder", **options)
 
     def fingerprint(self) -> str:
         """Returns a SHA-256 over everything that decides the sound of given codes, the seed aside."""

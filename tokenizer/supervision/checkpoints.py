@@ -35,6 +35,10 @@ DECODER_PREFIX = "model.decoder."
 OUTPUT_IDS_FILE = "output_ids.json"
 
 
+class NoTextDecoderError(ValueError):
+    """A tokenizer lacks the text decoder that trained it: it is ready for use, and not for training."""
+
+
 def read_decoder_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Reads the text decoder's tensors, without their prefix, after comparing their shapes by the files' headers.
 
@@ -43,7 +47,8 @@ def read_decoder_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[s
         expected: the text decoder's ``state_dict()``, of which only names and shapes matter.
 
     Raises:
-        ValueError: if there is no text decoder, or its tensors are missing, unknown, misshapen, or no numbers.
+        NoTextDecoderError: if there is no text decoder.
+        ValueError: if its tensors are missing, unknown, misshapen, or no numbers.
     """
     stored = {
         name.removeprefix(DECODER_PREFIX): shape
@@ -51,7 +56,7 @@ def read_decoder_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[s
         if name.startswith(DECODER_PREFIX)
     }
     if not stored:
-        raise ValueError(
+        raise NoTextDecoderError(
             f"{folder} holds a tokenizer without the text decoder that trained it; continue from the training "
             "run's model folder, or start from a Whisper checkpoint"
         )

@@ -259,8 +259,9 @@ class SupervisedTokenizer(nn.Module):
             hub_options: ``cache_dir``, ``token``, ``local_files_only`` and ``subfolder``, as in transformers.
 
         Raises:
-            ValueError: if it holds no text decoder, as an exported tokenizer does not, or its weights do not fit its
-                configuration, are no numbers, or the file of its output's tokens is damaged.
+            NoTextDecoderError: if it holds no text decoder, as an exported tokenizer does not.
+            ValueError: if its weights do not fit its configuration, are no numbers, or the file of its output's tokens
+                is damaged.
         """
         folder = find_tokenizer(source, revision=revision, **hub_options)
         with torch.device("meta"):  # no memory and no random initialisation for weights about to be replaced

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.data.files.json_document import write_json
+from audiollm.tokenizer.checkpoints.card import Base, write_card
 from audiollm.tokenizer.checkpoints.folders import read_json_object
 from audiollm.tokenizer.checkpoints.tensors import read_tensors
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
@@ -107,6 +108,8 @@ def join_decoder(
     decoder.vocoder.load_state_dict(vocoder_state)
     decoder.eval()
     decoder.save_pretrained(Path(output_dir))
+    bases = [Base("flow model", os.fspath(flow)), Base("vocoder", os.fspath(vocoder))]
+    write_card(Path(output_dir), "decoder", title=Path(output_dir).resolve().name, bases=bases)
     return decoder
 
 

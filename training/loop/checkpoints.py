@@ -38,7 +38,7 @@ MAY_CHANGE = frozenset(
         "save_every", "keep_checkpoints", "resume", "log_every", "num_processes", "cache_tokens", "check_data",
         "num_epochs", "max_steps",  # their result, the number of updates, must stay
         "cache_dir", "eval_clips", "eval_asr", "flow.eval_steps", "flow.eval_vocoder", "eval_samples", "trackers",
-        "cache_megabytes", "trust_checkpoint",
+        "cache_megabytes", "trust_checkpoint", "metric_for_best", "load_best_at_end",
     }
 )  # fmt: skip
 
@@ -137,6 +137,14 @@ class Checkpoints:
             logger.warning("%s names %s, which is not there whole: going on from %s", pointer, name, found.name)
         return found
 
+    def of_step(self, step: int) -> Path:
+        """Where the checkpoint after an update is, if there is one."""
+        return self.folder / _name_of(step)
+
+    def steps(self) -> set[int]:
+        """The updates after which there are complete checkpoints."""
+        return {int(path.name.partition("_")[2]) for path in _complete(self.folder)}
+
     def _write(
         self,
         accelerator: Accelerator,
@@ -171,6 +179,7 @@ class Checkpoints:
         state: CheckpointState,
         documents: dict[str, Any],
         extras: Mapping[str, Stateful] = MappingProxyType({}),
+        kept_step: int | None = None,
     ) -> Path:
         """Saves weights, optimizer and every process's random state; all processes must call it.
 
@@ -184,11 +193,12 @@ class Checkpoints:
             state: step and identity of the run.
             documents: more JSON files to put beside the weights, by file name.
             extras: more to restore on resuming, the same on every process, by name.
+            kept_step: the checkpoint after this update is kept beside the newest ones.
 
         Returns:
             The checkpoint's folder.
         """
-        target = self.folder / _name_of(state.step)
+        target = self.of_step(state.step)
         # Not `atomic_folder`: all processes write into one folder, so they must know its name without being told.
         temporary = self.folder / f".{target.name}.tmp"
         if accelerator.is_main_process:
@@ -214,7 +224,7 @@ class Checkpoints:
                 put_in_place(temporary, target, may_replace=True)
                 with atomic_write(self.folder / "latest") as file:
                     file.write(target.name)
-                self._prune()
+                self._prune(kept_step)
         accelerator.wait_for_everyone()
         return target
 
@@ -225,10 +235,13 @@ class Checkpoints:
         for file in self.folder.glob(".latest.*.tmp"):
             file.unlink()
 
-    def _prune(self) -> None:
+    def _prune(self, kept_step: int | None) -> None:
         # Only what a run wrote: a copy that a user keeps beside them has another name.
         own = [path for path in self.folder.iterdir() if _OWN_NAME.fullmatch(path.name) and not path.is_symlink()]
+        kept = None if kept_step is None else _name_of(kept_step)
         for outdated in sorted(own, key=_age)[: -self.keep]:
+            if outdated.name == kept:
+                continue
             # Not deleted under its name: what a kill left of it would look like a checkpoint, and the newest one.
             leftover = outdated.with_name(f".{outdated.name}.old.tmp")
             outdated.rename(leftover)

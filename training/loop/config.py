@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
+from audiollm.training.results.best import higher_is_better
+
 MODEL_FOLDER = "model"  # in a run's folder: the trained model
 
 
@@ -61,7 +63,15 @@ class RunConfig:
     """Updates between checkpoints. None: only after the last update."""
 
     keep_checkpoints: int = 2
-    """Newest checkpoints to keep."""
+    """Newest checkpoints to keep. That of the best evaluation is kept beside them, if one was saved after it."""
+
+    metric_for_best: str | None = None
+    """Figure of the evaluations that says which is the best, such as ``wer``, or ``accuracy_by_task/describe`` of an
+    inner object. None: ``loss``, or ``mel_distance`` where there is none."""
+
+    load_best_at_end: bool = False
+    """End with the weights of the best evaluation in place of the last ones; then a checkpoint is saved after every
+    evaluation that is the best so far."""
 
     resume: str | None = None
     """``latest``, or a checkpoint folder, to go on from. ``latest`` in a fresh folder starts from the beginning."""
@@ -91,7 +101,9 @@ class RunConfig:
             raise ValueError(f"betas={self.betas}: use two numbers in [0, 1), such as {first} and {second}")
         if self.num_epochs is None and self.max_steps is None:
             raise ValueError("neither num_epochs nor max_steps is given: say how long to train")
-        require_eval_data(self, "eval_every")
+        require_eval_data(self, "eval_every", "metric_for_best", "load_best_at_end")
+        if self.metric_for_best is not None:
+            higher_is_better(self.metric_for_best)  # refuses what is not known
 
 
 def require_given(config: object, *names: str) -> None:

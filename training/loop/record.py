@@ -59,6 +59,10 @@ class MetricsLog:
         with self.path.open("ab") as file:
             append_line(file, line, allow_nan=False)
 
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines so far."""
+        return read_metrics(self.path)
+
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Reads a metrics file; a last line that a killed process left unfinished is ignored."""

@@ -7,7 +7,7 @@ In the order of use: :func:`running` (processes), :func:`open_run_folder` (befor
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,15 @@ from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 from tqdm.auto import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from audiollm.data.files.json_document import write_json
 from audiollm.data.files.lock import FileInUseError, held_run_folder
+from audiollm.tokenizer.checkpoints.card import Base, Kind, write_card
+from audiollm.training.results.best import BestEvaluation, best_evaluation, check_metric
+from audiollm.training.results.card import told_weights, training_of
+from audiollm.training.results.curves import CURVES_PICTURE, write_curves
+from audiollm.training.results.figures import told_scores
 
 from .checkpoints import (
     Checkpoints,
@@ -111,7 +117,7 @@ def open_run_folder(accelerator: Accelerator, config: RunConfig) -> RunFolder:
     return RunFolder(folder, checkpoints, checkpoint)
 
 
-@dataclass(frozen=True)
+@dataclass
 class TrainingRun:
     """A run between its first and its last update.
 
@@ -128,6 +134,7 @@ class TrainingRun:
         documents: JSON files that lie in its folder and beside every checkpoint.
         metrics: on the main process, ``metrics.jsonl``.
         stop: whether it has been asked to stop; None: nobody listens.
+        best: the best evaluation so far, the same on every process.
     """
 
     accelerator: Accelerator
@@ -142,6 +149,10 @@ class TrainingRun:
     documents: dict[str, Any]
     metrics: MetricsLog | None
     stop: StopRequest | None = None
+    best: BestEvaluation | None = None
+
+    def __post_init__(self) -> None:
+        self._find_best()
 
     @property
     def steps(self) -> range:
@@ -169,6 +180,41 @@ class TrainingRun:
         if step % self.config.log_every == 0 or step == self.total_steps:
             self.write(line)
 
+    def write_evaluation(self, line: dict[str, Any]) -> None:
+        """Appends an evaluation's line to the metrics, says it, and draws the curves; all processes call it.
+
+        Raises:
+            ValueError: if it lacks the figure that decides which evaluation is the best.
+        """
+        self.write(line)
+        refused: list[str | None] = [None]
+        if self.metrics is not None:
+            try:
+                check_metric(line, self.config.metric_for_best)
+            except ValueError as error:
+                refused = [str(error)]
+        broadcast_object_list(refused)
+        if refused[0] is not None:
+            raise ValueError(refused[0])
+        self._find_best()
+        if self.metrics is not None:
+            is_best = self.best is not None and self.best.step == line["step"]
+            told = "the best so far" if is_best else f"best so far: {self.best or 'none has the figure that decides'}"
+            with logging_redirect_tqdm():  # on lines of its own, not behind the progress bar
+                logger.info(
+                    "evaluation after update %d of %d: %s; %s", line["step"], self.total_steps, told_scores(line), told
+                )
+            write_curves(self.folder.path, self.metrics.lines(), self.best)
+
+    def _find_best(self) -> None:
+        found: list[BestEvaluation | None] = [self._best_of()]
+        self.best = broadcast_object_list(found)[0]
+
+    def _best_of(self, steps: Collection[int] | None = None) -> BestEvaluation | None:
+        """The best evaluation, or the best after some updates; None on processes without metrics."""
+        lines = [] if self.metrics is None else self.metrics.lines()
+        return best_evaluation(lines, self.config.metric_for_best, steps)
+
     def save_if_due(self, step: int) -> None:
         """Saves a checkpoint after an update, if one is due or the run is to stop; all processes call it.
 
@@ -176,16 +222,76 @@ class TrainingRun:
             RunStoppedError: after saving, if the run was asked to stop. After its last update it just ends.
         """
         stops = step < self.total_steps and self.stop is not None and self.stop.is_asked_of_anyone(self.accelerator)
-        if stops or is_due(self.config.save_every, step, self.total_steps):
+        is_wanted = self.config.load_best_at_end and self.best is not None and self.best.step == step
+        if stops or is_wanted or is_due(self.config.save_every, step, self.total_steps):
             state = CheckpointState(step, self.identity)
+            kept = self._best_of({*self.folder.checkpoints.steps(), step})
             saved = self.folder.checkpoints.save(
-                self.accelerator, self.model, self.optimizer, state, self.documents, self.extras
-            )
+                self.accelerator, self.model, self.optimizer, state, self.documents, self.extras,
+                kept_step=kept.step if kept else None,
+            )  # fmt: skip
             if stops:
                 raise RunStoppedError(
                     f"stopped as asked after update {step} of {self.total_steps}; {saved} holds it, go on with "
                     "--resume latest"
                 )
+
+    def load_best(self) -> int:
+        """After the last update: takes back the weights of the best evaluation, if the run is to end with them.
+
+        All processes call it.
+
+        Returns:
+            The update whose weights the model has now.
+
+        Raises:
+            ResumeError: if the checkpoint is damaged.
+        """
+        if not self.config.load_best_at_end:
+            return self.total_steps
+        kept = broadcast_object_list([self._best_of(self.folder.checkpoints.steps())])[0]
+        if kept != self.best:
+            logger.warning(
+                "no checkpoint holds the best evaluation (%s): the best of those kept is %s", self.best, kept
+            )
+        if kept is None or kept.step == self.total_steps:
+            return self.total_steps
+        checkpoint = self.folder.checkpoints.of_step(kept.step)
+        trusted = self.config.trust_checkpoint
+        load(self.accelerator, self.model, self.optimizer, checkpoint, self.extras, trusted=trusted)
+        return kept.step
+
+    def write_card(
+        self, model: Path, kind: Kind, bases: Sequence[Base], *, step: int, evaluation_data: Mapping[str, Any]
+    ) -> None:
+        """Writes the card of a saved model; the main process does it.
+
+        Args:
+            model: the model's folder.
+            kind: what it is.
+            bases: what the run started from.
+            step: the update whose weights it has.
+            evaluation_data: sizes and fingerprint of the held-out records; empty without any.
+        """
+        if self.metrics is None:
+            return
+        training = training_of(
+            self.documents, self.metrics.lines(), step=step, best=self.best, evaluation_data=evaluation_data
+        )
+        write_card(model, kind, title=self.folder.path.resolve().name, bases=bases, training=training)
+
+    def finish(self, summary: RunSummary, next_command: str) -> RunSummary:
+        """Draws the curves and says what the run leaves and what uses it next; all processes call it."""
+        if self.metrics is not None:
+            write_curves(self.folder.path, self.metrics.lines(), self.best)
+        weights = told_weights(summary.model_step, self.total_steps, self.best)
+        logger.info("trained model: %s (its weights are %s)", summary.model_folder, weights)
+        if self.best is not None:
+            checkpoint = self.folder.checkpoints.of_step(self.best.step)
+            logger.info("best evaluation: %s%s", self.best, f" ({checkpoint})" if checkpoint.exists() else "")
+        logger.info("curves: %s, figures: %s", self.folder.path / CURVES_PICTURE, summary.metrics_file)
+        logger.info("next: %s", next_command)
+        return summary
 
 
 def start_run(
@@ -275,6 +381,8 @@ class RunSummary:
             scores, such as generated texts, is in it there alone.
         model_folder: the trained model.
         metrics_file: one JSON object per update and evaluation.
+        model_step: the update whose weights it has: that of the best evaluation, or the last.
+        best: the best evaluation of the run, if there was one.
     """
 
     steps: int
@@ -282,6 +390,8 @@ class RunSummary:
     evaluation: dict[str, Any] | None
     model_folder: Path
     metrics_file: Path
+    model_step: int
+    best: BestEvaluation | None
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:

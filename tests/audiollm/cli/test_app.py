@@ -127,6 +127,9 @@ def test_extend_writes_a_checkpoint_that_loads(audio_llm: Path) -> None:
     model = AudioLLM.from_pretrained(audio_llm)
     assert model.vocabulary.codebook_size == CODEBOOK_SIZE
     assert json.loads((audio_llm / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
+    card = (audio_llm / "README.md").read_text()
+    assert "- text LLM: llm. Licence: not given" in card
+    assert "train it before it is used" in card
 
 
 def test_extend_leaves_a_full_folder_alone(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,13 +274,17 @@ def test_export_tokenizer_leaves_the_codes_as_they_are(
     trained = SupervisedTokenizer(UniAudioTokenizer(config), SapDecoder(config)).eval()
     trained.save_pretrained(tmp_path / "run" / "model")
     source, output = str(tmp_path / "run" if is_run else tmp_path / "run" / "model"), tmp_path / "exported"
+    (tmp_path / "run" / "model" / "README.md").write_text("its card")
     main(["export-tokenizer", source, str(output)])
+    assert (output / "README.md").read_text() == "its card"
     assert "64 codes, 25 per second" in capsys.readouterr().out
     waveform = 0.1 * torch.randn(16000)
     exported = UniAudioTokenizer.from_pretrained(output)
     assert exported.config.quantize_encoder_only
     assert torch.equal(exported.encode(waveform, 16000).codes, trained.tokenizer.encode(waveform, 16000).codes)
     assert "not empty" in fails(["export-tokenizer", source, str(output)], capsys)
+    again = fails(["export-tokenizer", str(output), str(tmp_path / "again")], capsys)
+    assert f"{output} is exported already: use it as it is" in again
     trained.quantize = False
     trained.save_pretrained(tmp_path / "continuous")
     assert "without a quantizer" in fails(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import soundfile as sf
 import torch
 from safetensors.torch import load_file
 
+from audiollm import reconstruction
 from audiollm.cli import main
 
 DECODER = Path(__file__).parents[2] / "fixtures" / "parity_decoder"
@@ -68,6 +71,36 @@ def test_reconstruct_reports_scores_and_pictures(
     assert list(folder.glob("*.png"))
 
 
+def test_reports_leave_out_what_is_not_installed_and_say_so_before_the_work(
+    speaking: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pystoi", None)
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    said_before: list[str] = []
+    work = reconstruction.reconstruct
+
+    def work_after_all_was_said(*given: Any, **more: Any) -> reconstruction.ReconstructionResult:
+        said_before.append(caplog.text)
+        return work(*given, **more)
+
+    monkeypatch.setattr(reconstruction, "reconstruct", work_after_all_was_said)
+    command = ["reconstruct", str(speaking / "clips" / "a.wav"), str(tmp_path / "out.wav"), "--audio-tokenizer"]
+    command += [str(speaking / "codec-out"), "--steps", "1", "--report", "--asr", "none", "--json"]
+    main(command)
+    told = "without STOI, PESQ: pystoi and pesq are not installed, run `pip install 'audiollm[bench]'`"
+    assert told in said_before[0]
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["mcd"] is not None
+    assert not {"stoi", "pesq"} & facts.keys()
+    with pytest.raises(SystemExit):  # a text that nothing is compared with
+        main([*command, "--overwrite", "--text", "hello"])
+    assert len(said_before) == 1
+
+
 def test_speak_obeys_voice_limits_and_seed(speaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def speak(name: str, *options: str) -> torch.Tensor:
         main(
@@ -114,7 +147,7 @@ def test_speech_data_makes_records_that_ask_for_the_text(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["reconstruct", "@clips/a.wav", "@out.mp3", "--audio-tokenizer", "@codec-out"], "out.mp3"),
+        (["reconstruct", "@clips/a.wav", "@out.aac", "--audio-tokenizer", "@codec-out"], "out.aac"),
         (["reconstruct", "@broken.wav", "@out.wav", "--audio-tokenizer", "@codec-out"], "broken.wav"),
         (["reconstruct", "@clips/a.wav", "@out.wav", "--audio-tokenizer", "@codec"], "no waveform decoder"),
         (["speak", "hi", "--model", "@audio-llm", "-o", "@out.wav"], "no waveform decoder"),
