@@ -11,7 +11,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import version
 
 import docstring_parser
@@ -25,6 +25,7 @@ from .completion import Shell, completion_script
 from .corpora import convert_data, inspect_data, speech_data, tokenize
 from .labelling import audit_labels, audit_verdicts, label, score_sap
 from .listening import describe, transcribe
+from .pipes import PIPE
 from .publishing import push
 from .reporting import compare_results, report
 from .sound import reconstruct, speak
@@ -33,14 +34,15 @@ from .training import TRAINERS, run_trainer
 COMMAND_GROUPS = {
     "listen": ("transcribe", "describe"),
     "speak": ("speak", "reconstruct"),
-    "prepare data": ("convert-data", "tokenize", "speech-data", "inspect-data", "label", "audit-labels", "audit-verdicts"),
+    "prepare data": (
+        "convert-data", "tokenize", "speech-data", "inspect-data", "label", "audit-labels", "audit-verdicts",
+    ),
     "train": ("train", "train-tokenizer", "train-decoder"),
-    "make models": ("extend", "export-tokenizer", "convert"),
+    "make and share models": ("extend", "export-tokenizer", "convert", "push"),
     "score and compare": ("bench", "score-sap", "report", "compare-results"),
     "this installation": ("doctor", "completion"),
-}
+}  # fmt: skip
 """Commands by what one wants to do, in the order of ``audiollm --help``."""
-
 
 
 def completion(shell: Shell) -> None:
@@ -119,25 +121,42 @@ def _elsewhere(name: str) -> str:
 
 
 def spelt_out(arguments: Sequence[str]) -> list[str]:
-    """The command line with options called as the parser calls them: ``--skip_bad`` for ``--skip-bad``, ``-o`` too."""
-    command = next((COMMANDS.get(word) for word in arguments if word != "--verbose"), None)
-    parameters = inspect.signature(command).parameters.values() if command is not None else ()
+    """The command line with options called as the parser calls them: ``--skip_bad`` for ``--skip-bad``, ``-o`` too.
+
+    What is given by its place comes first, wherever it was among the options: the parser wants that together.
+    """
+    place = next((index for index, word in enumerate(arguments) if word != "--verbose"), len(arguments))
+    command = COMMANDS.get(arguments[place]) if place < len(arguments) else None
+    if command is None:
+        return list(arguments)
+    parameters = inspect.signature(command).parameters.values()
     # Whatever must be given and may be given by its place alone is no option.
-    options = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY or one.default is not one.empty}
-    named = [with_named_option(argument, options) for argument in arguments]
-    if command is None or not {"output", "output_dir"} & inspect.signature(command).parameters.keys():
-        return named
-    return _with_output_in_place(named)
+    options = {one.name: one for one in parameters if one.kind is one.KEYWORD_ONLY or one.default is not one.empty}
+    words = [with_named_option(argument, options) for argument in arguments[place + 1 :]]
+    if "--" not in words:
+        switches = {f"--{name}" for name, one in options.items() if one.annotation == "bool"}
+        has_output = any(one.name in ("output", "output_dir") for one in parameters)
+        words = _with_places_first(words, switches | {"-h", "--help", "--verbose"}, has_output)
+    return [*arguments[: place + 1], *words]
 
 
-def _with_output_in_place(arguments: Sequence[str]) -> list[str]:
-    """``-o FILE`` of a command that takes its output by its place, which is the last: at the end."""
-    for index, argument in enumerate(arguments):
-        if argument == "-o" and index + 1 < len(arguments):
-            return [*arguments[:index], *arguments[index + 2 :], arguments[index + 1]]
-        if argument.startswith("-o="):
-            return [*arguments[:index], *arguments[index + 1 :], argument[3:]]
-    return list(arguments)
+def _with_places_first(words: Sequence[str], switches: Collection[str], has_output: bool) -> list[str]:
+    """What is given by its place, then ``-o FILE`` of an output that is, too, for it is the last; then all options."""
+    places, output, options = [], [], []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-") or word == PIPE or " " in word:
+            places.append(word)
+        elif has_output and word == "-o" and rest:
+            output.append(rest.pop(0))
+        elif has_output and word.startswith("-o="):
+            output.append(word[3:])
+        else:
+            options.append(word)
+            if word not in switches and "=" not in word and rest:
+                options.append(rest.pop(0))
+    return [*places, *output, *options]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,12 @@ def write_line(text: str) -> None:
     """Writes a line; what the terminal cannot show, such as bytes of a file name, is escaped as JSON does it."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()  # whoever reads a pipe sees each line when it is there
+
+
+def shown_name(name: str) -> str:
+    """A name as it can stand in a line: line ends and the like are escaped as JSON does it."""
+    return name if name.isprintable() else json.dumps(name, ensure_ascii=False)[1:-1]
 
 
 def show_token_table(rows: Sequence[Any], *, total: int, record_id: str) -> None:

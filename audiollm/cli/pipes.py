@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from typing import IO, Any
 
 from audiollm.data.files.replacing import refuse_existing
@@ -99,10 +98,11 @@ def check_sound_file(output: str, overwrite: bool) -> None:
     refuse_existing(output, overwrite)
 
 
-def open_sound(pipe: IO[bytes] | None, output: str, *, is_live: bool) -> Callable[[int], AbstractContextManager[Any]]:
-    """What opens a writer of sound for a rate in Hz: into the pipe, or else the file."""
+@contextlib.contextmanager
+def open_sound(pipe: IO[bytes] | None, output: str, sample_rate: int, *, is_live: bool) -> Iterator[Any]:
+    """Opens what takes the sound of an output: the pipe, if there is one, or else the file."""
     from audiollm.data.audio.writing import open_audio_output, open_audio_pipe
 
-    if pipe is not None:
-        return lambda sample_rate: open_audio_pipe(pipe, sample_rate, is_live=is_live)
-    return lambda sample_rate: open_audio_output(output, sample_rate)
+    opened = open_audio_output(output, sample_rate) if pipe is None else open_audio_pipe(pipe, sample_rate, is_live=is_live)
+    with opened as writer:
+        yield writer
