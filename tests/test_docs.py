@@ -20,11 +20,11 @@ import jsonargparse
 import pytest
 import soundfile as sf
 
-from audiollm.program import running
 from audiollm.cli import app
 from audiollm.cli.app import main
 from audiollm.cli.training import TRAINERS, launch_parser, with_packaged_config
 from audiollm.mini import mini_folder
+from audiollm.program import running
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -135,7 +135,9 @@ class _Terminal:
 
     def reject(self, index: int, recording: Recording, reason: str) -> None:
         noted = {"audio": recording.name, "error": reason}
-        write_line(json.dumps(noted) if self.as_json else f"{shown_name(recording.name)}: skipped: {shown_name(reason)}")
+        write_line(
+            json.dumps(noted) if self.as_json else f"{shown_name(recording.name)}: skipped: {shown_name(reason)}"
+        )
 
 
 @dataclass

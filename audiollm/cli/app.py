@@ -107,7 +107,7 @@ def build_parser() -> ArgumentParser:
     commands = parser.add_subcommands(
         title="commands", metavar="COMMAND", description="audiollm COMMAND --help tells what each of them takes."
     )
-    commands.command_groups = COMMAND_GROUPS
+    vars(commands)["command_groups"] = COMMAND_GROUPS  # for the formatter of the help
     for name in (name for names in COMMAND_GROUPS.values() for name in names):
         command = command_parser(COMMANDS[name]) if name in COMMANDS else ArgumentParser(description=_elsewhere(name))
         commands.add_subcommand(name, command, help=command.description)

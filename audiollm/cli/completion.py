@@ -34,7 +34,7 @@ def completion_script(parser: Any, shell: Shell) -> str:
     return script.rstrip() + "\n"
 
 
-def _prepare(action: argparse.Action, files: Mapping[str, str]) -> None:
+def _prepare(action: argparse.Action, files: object) -> None:
     """Says what completes an argument: its choices, or the names of files, but none for a number."""
     action.option_strings = names_of(action)
     kind = kind_of(action)

@@ -103,6 +103,8 @@ def open_sound(pipe: IO[bytes] | None, output: str, sample_rate: int, *, is_live
     """Opens what takes the sound of an output: the pipe, if there is one, or else the file."""
     from audiollm.data.audio.writing import open_audio_output, open_audio_pipe
 
-    opened = open_audio_output(output, sample_rate) if pipe is None else open_audio_pipe(pipe, sample_rate, is_live=is_live)
+    opened = (
+        open_audio_output(output, sample_rate) if pipe is None else open_audio_pipe(pipe, sample_rate, is_live=is_live)
+    )
     with opened as writer:
         yield writer

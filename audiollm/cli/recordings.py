@@ -79,12 +79,13 @@ def made_of(recording: Recording, make: Callable[[str | bytes], Any]) -> Any:
     Raises:
         BadRecordingError: names the recording.
     """
-    from audiollm.data.audio.sources import AudioError
+    from audiollm.data.audio.sources import AudioError, source_name
 
     try:
         return make(recording.source)
     except AudioError as error:
-        raise BadRecordingError(f"{recording.name}: {error.reason}") from error
+        is_about_it = error.source == source_name(recording.source)
+        raise BadRecordingError(f"{recording.name}: {error.reason if is_about_it else error}") from error
     except ValueError as error:  # too long, or an audio tokenizer's word for sound that it does not take
         raise BadRecordingError(f"{recording.name}: {error}") from error
 

@@ -184,9 +184,7 @@ def reconstruct(
     """
     from audiollm import reconstruction
 
-    refuse_two_of_stdin(
-        source=PIPE if PIPE in source else None, prompt_audio=prompt_audio, speaker_audio=speaker_audio
-    )
+    refuse_two_of_stdin(source=PIPE if PIPE in source else None, prompt_audio=prompt_audio, speaker_audio=speaker_audio)
     if not report:
         for option, value in (("--text", text), ("--asr", asr), ("--language", language)):
             if value is not None:
@@ -254,7 +252,9 @@ class _Outputs:
         else:
             outputs = cls([output], False, overwrite)
         if not outputs.is_folder and len(recordings) > 1:
-            raise ValueError(f"{output} takes the sound of one recording, and {len(recordings)} are given: name a folder")
+            raise ValueError(
+                f"{output} takes the sound of one recording, and {len(recordings)} are given: name a folder"
+            )
         if not outputs.is_folder and kind not in (None, Path(output).suffix[1:].lower()):
             raise ValueError(f"--format {kind} and {output} contradict each other: the former is for folders")
         if output != PIPE:
@@ -371,9 +371,7 @@ class _Voices:
         named = [Recording(name, read_recording(name), name) for name in (prompt, speaker) if name is not None]
         check_recordings(named)
         sources = {recording.name: recording.source for recording in named}
-        return cls(
-            sources.get(prompt or ""), sources.get(speaker or ""), encoder or STANDARD_SPEAKER_ENCODER
-        )
+        return cls(sources.get(prompt or ""), sources.get(speaker or ""), encoder or STANDARD_SPEAKER_ENCODER)
 
     def speaker_vector(self, device: str | None) -> Any:
         """What the encoder says of the recording; None if there is none."""

@@ -26,7 +26,7 @@ def be_verbose() -> None:
     logging.getLogger().setLevel(logging.INFO)
 
 
-class _VerboseAction(NonParsingAction):  # type: ignore[misc]  # jsonargparse does not annotate it
+class _VerboseAction(NonParsingAction):
     """``--verbose``: acts as soon as it is read."""
 
     def __init__(self, option_strings: Sequence[str], dest: str = argparse.SUPPRESS, **settings: Any) -> None:
@@ -36,7 +36,7 @@ class _VerboseAction(NonParsingAction):  # type: ignore[misc]  # jsonargparse do
         be_verbose()
 
 
-class HelpFormatter(DefaultHelpFormatter):  # type: ignore[misc]  # jsonargparse does not annotate it
+class HelpFormatter(DefaultHelpFormatter):
     """Help without the types of Python: what an option is for, what fits it, and what holds if it isn't given."""
 
     def _expand_help(self, action: argparse.Action) -> str:
@@ -116,7 +116,7 @@ def _shown_kind(kind: Any, name: str) -> str:
 def _shown_default(action: argparse.Action) -> str:
     """The default of an option where it tells something: no switch is set, and nothing is given, by default."""
     default = action.default
-    if not action.option_strings or default in (None, False, "", (), argparse.SUPPRESS):
+    if not action.option_strings or default is None or default is False or default in ("", (), argparse.SUPPRESS):
         return ""
     if isinstance(default, bool):
         return "true"
@@ -134,12 +134,12 @@ class _Section:
     _group_actions: list[argparse.Action]
 
 
-def _sections(groups: Iterable[Any]) -> list[_Section]:
+def _sections(groups: Iterable[Any]) -> list[Any]:
     """The arguments of a parser under the headings of `OPTION_GROUPS`; what is none of those stays where it was."""
     told: dict[str, list[argparse.Action]] = {heading: [] for heading in OPTION_GROUPS}
     others: list[_Section] = []
     for group in groups:
-        rest = []
+        rest: list[argparse.Action] = []
         for action in group._group_actions:
             name = action.option_strings[-1][2:].replace("-", "_") if action.option_strings else ""
             (told[HEADINGS[name]] if name in HEADINGS else rest).append(action)

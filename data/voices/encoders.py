@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from audiollm.data.audio.reading import load_audio
+from audiollm.data.audio.sources import AudioSource
 from audiollm.data.plugins import PluginNames
 
 from .resemblyzer import load_resemblyzer
