@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from audiollm.data.files.replacing import refuse_existing
 
 from .console import shown_name, write_line
-from .recordings import Recording
+from .recordings import Recording, skipped_line
 
 logger = logging.getLogger(__name__)
 
@@ -223,7 +223,7 @@ class _Files:
             file.write(self._contents(answer))
 
     def reject(self, index: int, recording: Recording, reason: str) -> None:
-        write_line(f"{shown_name(recording.name)}: skipped: {shown_name(reason)}")
+        write_line(skipped_line(recording, reason))
 
 
 def _in_folder(folder: Path, form: Form, recordings: Sequence[Recording], kind: str, overwrite: bool) -> _Files:

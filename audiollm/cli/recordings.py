@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .console import shown_name
 from .pipes import PIPE, read_recording
 
 
@@ -88,6 +89,12 @@ def made_of(recording: Recording, make: Callable[[str | bytes], Any]) -> Any:
         raise BadRecordingError(f"{recording.name}: {error.reason if is_about_it else error}") from error
     except ValueError as error:  # too long, or an audio tokenizer's word for sound that it does not take
         raise BadRecordingError(f"{recording.name}: {error}") from error
+
+
+def skipped_line(recording: Recording, reason: str) -> str:
+    """The line that tells that a recording was left out; its name stands in it once."""
+    told = shown_name(reason.removeprefix(f"{recording.name}: "))
+    return f"{shown_name(recording.name)}: skipped: {told}"
 
 
 def with_progress(recordings: Sequence[Recording], doing: str) -> Iterable[tuple[int, Recording]]:

@@ -23,7 +23,15 @@ from .console import (
     write_line,
 )
 from .pipes import PIPE, check_sound_file, open_sound, read_recording, read_text, refuse_two_of_stdin, stdout_for_sound
-from .recordings import BadRecordingError, Recording, check_recordings, find_recordings, made_of, with_progress
+from .recordings import (
+    BadRecordingError,
+    Recording,
+    check_recordings,
+    find_recordings,
+    made_of,
+    skipped_line,
+    with_progress,
+)
 
 NO_RECOGNIZER = "none"
 STANDARD_RECOGNIZER = "whisper-tiny.en"
@@ -347,7 +355,7 @@ class _Told:
         if self.as_json:
             write_line(jsonlib.dumps({"source": recording.name, "error": reason}))
         else:
-            write_line(f"{shown_name(recording.name)}: skipped: {reason}")
+            write_line(skipped_line(recording, reason))
 
 
 @dataclass(frozen=True)
