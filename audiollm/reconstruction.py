@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class ReconstructionResult:
     """
 
     source: AudioSource
-    output: Path | IO[bytes]
+    output: Path | BinaryIO
     mono: Mono
     codes: Tensor
     source_sample_rate: int
@@ -67,7 +67,7 @@ class ReconstructionResult:
 
 def reconstruct(
     source: AudioSource,
-    output: str | os.PathLike[str] | IO[bytes],
+    output: str | os.PathLike[str] | BinaryIO,
     audio_tokenizer: AudioTokenizer,
     speaker: Tensor | Sequence[float] | SpeakerEncoder | None = None,
     prompt: Any = None,
@@ -181,7 +181,7 @@ def _beginning(source: AudioSource, mono: Mono) -> Tensor:
     return next(stream_audio(source, mono=mono, block_seconds=SPEAKER_SECONDS))
 
 
-def refuse_original(source: AudioSource, output: Path | IO[bytes]) -> None:
+def refuse_original(source: AudioSource, output: Path | BinaryIO) -> None:
     """Raises `AudioError` if the output is the very file that is to be reconstructed."""
     if not isinstance(source, (str, os.PathLike)) or not isinstance(output, Path):
         return
@@ -189,7 +189,7 @@ def refuse_original(source: AudioSource, output: Path | IO[bytes]) -> None:
         raise AudioError(os.fspath(output), "is the original itself; give the reconstruction another name")
 
 
-def _opened(output: Path | IO[bytes], sample_rate: int, is_live: bool) -> AbstractContextManager[AudioWriter]:
+def _opened(output: Path | BinaryIO, sample_rate: int, is_live: bool) -> AbstractContextManager[AudioWriter]:
     if isinstance(output, Path):
         return open_audio_output(output, sample_rate)
     return open_audio_pipe(output, sample_rate, is_live=is_live)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 OPTION_GROUPS: dict[str, tuple[str, ...]] = {
     "input and output": (
-        "data", "pairs", "meta", "wavs", "texts", "esc10", "predictions", "per_clip", "codes", "question",
-        "index", "limit", "max_items", "max_clips", "min_clips_per_class", "num_clips", "sound_type", "label_key",
+        "data", "pairs", "meta", "wavs", "texts", "esc10", "predictions", "per_clip", "codes", "question", "index",
+        "limit", "max_items", "max_clips", "min_clips_per_class", "num_clips", "sound_type", "label_key",
         "prediction_key", "shuffle_options", "attributes", "conditions", "split", "rules", "voice_share", "audit",
-        "task", "instruction", "text_key", "base_dir", "check_audio", "mono", "output", "output_dir", "format", "json", "jsonl", "overwrite",
+        "task", "instruction", "text_key", "base_dir", "check_audio", "mono", "output", "output_dir", "format",
+        "json", "jsonl", "overwrite",
     ),
     "model": (
         "model", "audio_tokenizer", "audio_tokenizers", "codebook_size", "init", "dtype", "device", "speaker_encoder",
@@ -20,11 +21,13 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
         "stream",
     ),
     "scoring": (
-        "report", "text", "asr", "language", "similarity", "mos", "metrics", "mode", "judge", "judge_model", "judge_key",
-        "votes", "normalizer", "unit", "distance", "scale", "num_clusters", "num_restarts", "fail_below", "beyond_chance",
-        "allow_different", "strict", "require_known_data",
+        "report", "text", "asr", "language", "similarity", "mos", "metrics", "mode", "judge", "judge_model",
+        "judge_key", "votes", "normalizer", "unit", "distance", "scale", "num_clusters", "num_restarts", "fail_below",
+        "beyond_chance", "allow_different", "strict", "require_known_data",
     ),
-    "the Hub": ("token", "revision", "tags", "private", "commit_message"),
+    "the Hub": (
+        "token", "revision", "tags", "private", "commit_message",
+    ),
     "run": (
         "batch_size", "concurrency", "num_shards", "shard", "max_asks", "max_retries", "timeout_seconds",
         "max_failures", "skip_bad", "keep_going", "config", "print_config", "verbose", "version", "help",
