@@ -9,7 +9,7 @@ from typing import Literal
 from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
 
-from .console import Dtype, load_audio_tokenizer, show_diagnosis, write_line
+from .console import Dtype, absence_told, load_audio_tokenizer, show_diagnosis, write_line
 
 
 def extend_llm(  # not `extend`: the parser would look up that public name and so load torch
@@ -43,7 +43,8 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     _refuse_filled(output_dir, "the Audio-LLM checkpoint")
     # float32 whatever the LLM's dtype is: the checkpoint keeps these weights, and lower precision changes some codes.
     loaded = load_audio_tokenizer(audio_tokenizer, "float32", "cpu")
-    model = AudioLLM.create(llm, audio_tokenizer=loaded, init=init, seed=seed, dtype=getattr(torch, dtype))
+    with absence_told(llm):
+        model = AudioLLM.create(llm, audio_tokenizer=loaded, init=init, seed=seed, dtype=getattr(torch, dtype))
     model.save_pretrained(output_dir)
     bases = [
         Base("text LLM", llm),

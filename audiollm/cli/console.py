@@ -23,7 +23,7 @@ def load_audio_tokenizer(path_or_id: str, dtype: str, device: str | None) -> Any
     from audiollm.tokenizer.modeling import UniAudioTokenizer
 
     name, found = audio_tokenizer_or_mini(path_or_id), find_device(device)
-    with _absence_told(name):
+    with absence_told(name):
         return UniAudioTokenizer.from_pretrained(name, encoder_only=True, dtype=getattr(torch, dtype), device=found)
 
 
@@ -35,7 +35,7 @@ def load_audio_llm(path_or_id: str, dtype: str, device: str | None) -> Any:
     from audiollm.modeling import AudioLLM
 
     found = find_device(device)
-    with _absence_told(path_or_id):
+    with absence_told(path_or_id):
         return AudioLLM.from_pretrained(path_or_id, dtype=getattr(torch, dtype), device=found)
 
 
@@ -52,7 +52,7 @@ def check_model_folder(path_or_id: str) -> None:
 
 
 @contextmanager
-def _absence_told(path_or_id: str) -> Iterator[None]:
+def absence_told(path_or_id: str) -> Iterator[None]:
     """Says first that there is no such folder where the Hub was asked for a name that isn't one here.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from jsonargparse._actions import NonParsingAction  # what is no setting, such as --help and --version
+from jsonargparse._required import restore_suppressed_required
 
 from .option_groups import HEADINGS, OPTION_GROUPS
 
@@ -113,6 +114,16 @@ def _shown_kind(kind: Any, name: str) -> str:
     return {int: "N", float: "X"}.get(kind, re.split("[-_]", name)[-1].upper())
 
 
+def _wanted(kind: Any) -> str:
+    """What fits a type, in words; empty where the type says too little."""
+    if get_origin(kind) is Literal:
+        *others, last = map(str, get_args(kind))
+        return f"{', '.join(others)} or {last}" if others else last
+    if get_origin(kind) in (tuple, list):
+        return f"values as in {_shown_kind(kind, 'value')}"
+    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "")
+
+
 def _shown_default(action: argparse.Action) -> str:
     """The default of an option where it tells something: no switch is set, and nothing is given, by default."""
     default = action.default
@@ -165,20 +176,43 @@ class DashedParser(ArgumentParser):
             self._action_groups = groups
 
     def format_usage(self, *args: Any) -> str:
-        return _with_dashes(super().format_usage(*args))
+        with restore_suppressed_required():  # as jsonargparse does for its help
+            return _with_dashes(super().format_usage(*args))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        told = re.sub(r'(?:Parser key|Key|key) "([\w.]+)"', lambda match: self._called(match[1]), message)
+        parser: Any = self
+        told = self._without_types(message)
+        told = re.sub(r'(?:Parser key|Key|key) "([\w.]+)"', lambda match: self._called(match[1]), told)
+        told = re.sub(r'expected "subcommand" to be one of .*', "the following arguments are required: COMMAND", told)
         beginning, colon, names = told.partition("arguments are required: ")
         if colon:
+            parser = self._commands().get(names.split(", ")[0].rpartition(".")[0], self)
             told = beginning + colon + ", ".join(map(self._called, names.split(", ")))
-        super().error(_with_dashes(told), ex)
+        super(DashedParser, parser).error(_with_dashes(told), ex)
+
+    def _without_types(self, message: str) -> str:
+        """A message about a value that does not fit, without what Python calls it."""
+        told = re.match(
+            r'(?:Parser key|Key|key) "([\w.]+)":\n.*Expected a .*(?:Given|Got) value: (.*)', message, re.DOTALL
+        )
+        if told is None:
+            return message
+        parser, name = self._owner(told[1])
+        action = next((action for action in parser._actions if action.dest == name), None)
+        wanted = _wanted(kind_of(action)) if action is not None else ""
+        return f"{self._called(told[1])}: give {wanted}, not {told[2]}" if wanted else message
+
+    def _commands(self) -> Mapping[str, Any]:
+        return self._subcommands_action._name_parser_map if self._subcommands_action is not None else {}
+
+    def _owner(self, key: str) -> tuple[Any, str]:
+        """The parser that knows an argument, and what it calls it."""
+        command, _, name = key.partition(".")
+        return (self._commands()[command], name) if command in self._commands() else (self, key)
 
     def _called(self, key: str) -> str:
         """An argument as it is typed: one that is given by its place has its name alone."""
-        command, _, name = key.rpartition(".")
-        commands = self._subcommands_action._name_parser_map if self._subcommands_action is not None else {}
-        parser = commands.get(command, self)
+        parser, name = self._owner(key)
         return as_option(name) if f"--{name}" in parser._option_string_actions else name
 
 

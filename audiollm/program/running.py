@@ -121,7 +121,11 @@ def check_config_file(path: Path) -> None:
 
 def log_to_stderr(level: int) -> None:
     """Starts the logging of a program, unless it has been started."""
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if logging.getLogger().handlers:
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(lambda record: not record.name.startswith("huggingface_hub"))  # which writes there itself
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", handlers=[handler])
 
 
 @contextmanager

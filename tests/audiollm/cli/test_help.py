@@ -16,7 +16,7 @@ import pytest
 
 from audiollm.cli import main
 from audiollm.cli.app import COMMAND_GROUPS, COMMANDS, build_parser
-from audiollm.cli.bench import BENCHMARKS
+from audiollm.cli.bench import BENCHMARKS, SUMMARIES
 from audiollm.cli.training import TRAINERS
 from audiollm.program import as_option
 from audiollm.program.option_groups import HEADINGS, OPTION_GROUPS
@@ -146,6 +146,10 @@ def test_an_interrupted_command_says_so_in_one_line(monkeypatch: pytest.MonkeyPa
     assert capsys.readouterr().err == "audiollm: interrupted\n"
 
 
+def test_every_benchmark_is_summed_up() -> None:
+    assert SUMMARIES.keys() == BENCHMARKS.keys()
+
+
 def test_help_starts_without_what_commands_need() -> None:
     start = time.process_time()
     build_parser()
@@ -154,3 +158,26 @@ def test_help_starts_without_what_commands_need() -> None:
     code += "print({'torch', 'numpy', 'transformers', 'rich', 'shtab', 'tqdm'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["speak", "Hi.", "-o", "a.wav", "--steps", "many"], "error: --steps: give a whole number, not many"),
+        (["speak", "Hi.", "-o", "a.wav", "--guidance", "much"], "error: --guidance: give a number, not much"),
+        (["transcribe", "a.wav", "--format", "pdf"], "error: --format: give txt, json, srt or vtt, not pdf"),
+        (["completion", "tcsh"], "error: shell: give bash, zsh or fish, not tcsh"),
+        (["speak", "Hi."], "usage: audiollm speak [options] --output OUTPUT text"),
+        ([], "required: COMMAND"),
+        (["bench"], "required: BENCHMARK"),
+    ],
+)
+def test_usage_errors_speak_of_the_command_and_of_no_types(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert not re.search(r"class|Literal|Union", shown)

@@ -1,4 +1,4 @@
-"""``-``, several recordings and folders, for the commands that make sound; what is wrong is told before a model loads."""
+"""``-``, several recordings and folders where sound is made; what is wrong is told before a model is loaded."""
 
 from __future__ import annotations
 
