@@ -4,6 +4,7 @@
 #   make mini     the embedded model `mini` from scratch: tokenizer, decoder, LM, model card (hours; see docs/mini.md)
 #   make evidence tokenizers with and without SAP and SAE, compared over three seeds (hours)
 #   make scores   every benchmark harness on the recordings that ship, and a leaderboard (minutes)
+#   make docs     the documentation as a site, in build/site
 #   make test     lint, types and the test suite (what CI runs)
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ PARALLEL ?= -n auto --dist loadfile --no-loadscope-reorder
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo decoder mini evidence scores test lint types unit shuffled slow clean
+.PHONY: demo decoder mini evidence scores docs test lint types unit shuffled slow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python training/demo.py --output_dir runs/demo $(DEMO_FLAGS)
@@ -33,6 +34,10 @@ evidence: $(VENV)/.installed-dev
 
 scores: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/sample_scores.py --output-dir runs/scores $(SCORES_FLAGS)
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "read it: $(BIN)/python -m http.server --directory build/site"
 
 test: lint types unit
 
@@ -63,7 +68,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,bench,bench-zh,label]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,docs,bench,bench-zh,label]'
 	touch $@ $(VENV)/.installed
 
 clean:

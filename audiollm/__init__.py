@@ -5,7 +5,7 @@ Reading order: ``vocabulary`` (codes and token ids) → ``processing`` with ``ch
 ``tokenizer``, ``data``, ``training`` and ``benchmarks`` are the top-level folders of these names.
 
 Public names are imported on first use (PEP 562), so that ``import audiollm`` is instant and
-``import audiollm.tokenizer`` never pulls in the LLM stack.
+``import audiollm.tokenizer`` never pulls in the LLM stack. The auto classes of transformers find ours from here on.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from .huggingface.registration import register
+
 __version__ = "0.1.0"
 
 _HOME_OF = {
+    "AnyToAnyPipeline": "audiollm.huggingface.pipelines",
     "AudioLLM": "audiollm.modeling",
     "AudioLLMProcessor": "audiollm.processing",
     "AudioVocabulary": "audiollm.vocabulary",
     "Codes": "audiollm.tokenizer.base",
+    "SpeechRecognitionPipeline": "audiollm.huggingface.pipelines",
+    "TextToSpeechPipeline": "audiollm.huggingface.pipelines",
     "UniAudioTokenizer": "audiollm.tokenizer.modeling",
     "UniAudioTokenizerConfig": "audiollm.tokenizer.configuration",
     "WaveformDecoder": "audiollm.tokenizer.decoder.model",
@@ -39,3 +44,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+register()

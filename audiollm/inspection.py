@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from audiollm.data.collation import IGNORED_LABEL
 from audiollm.data.conversation.types import Conversation
 
-from .processing import AudioLLMProcessor
+from .processing.processor import AudioLLMProcessor
 
 
 @dataclass(frozen=True)

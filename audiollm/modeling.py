@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
@@ -24,27 +24,47 @@ from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.data.files.atomic import atomic_entries
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
 from audiollm.generation.passed_on import ignored_of_checkpoint
-from audiollm.generation.request import GenerationRequest, GenerationSettings
+from audiollm.generation.request import GenerationRequest, GenerationSettings, takes_settings
 from audiollm.generation.result import GenerationResult, cut_notice
 from audiollm.generation.streaming import AnswerStream
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS
 from audiollm.tokenizer.checkpoints.hub import push_files, require_token
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .folders import check_folder
 from .loading import check_settings, load_causal_lm, load_text_tokenizer, refused_by_transformers
-from .mini import model_or_mini
-from .processing import AudioLLMProcessor
+from .processing.processor import AudioLLMProcessor
+from .sources.places import find_source
 from .vocabulary import AudioVocabulary, extend
 
 logger = logging.getLogger(__name__)
+
+
+_INSTEAD = {
+    "torch_dtype": "give dtype",
+    "device_map": "give device",
+    "trust_remote_code": "leave it out, code beside a model is never run",
+}
+"""What transformers calls otherwise."""
+
+
+def _check_hub_options(options: Mapping[str, Any]) -> None:
+    for name in options.keys() - set(HUB_OPTIONS):
+        instead = _INSTEAD.get(name, f"known are {', '.join(HUB_OPTIONS)}")
+        raise ValueError(f"from_pretrained() of an AudioLLM takes no {name}: {instead}")
 
 
 def question_about(
     audio: AudioSource | Sequence[AudioSource], question: str, sample_rate: int | None = None
 ) -> Conversation:
     """The conversation of `AudioLLM.ask`, whose arguments these are."""
-    return Conversation("question", [Message("user", [*audio_parts(audio, sample_rate), TextPart(question)])])
+    if not isinstance(question, str):
+        raise ValueError(f"question is of type {type(question).__name__}: ask one question, or use chat() for a batch")
+    parts = audio_parts(audio, sample_rate)
+    if not parts:
+        raise ValueError("audio is an empty list: give a recording")
+    return Conversation("question", [Message("user", [*parts, TextPart(question)])])
 
 
 class AudioLLM:
@@ -139,11 +159,12 @@ class AudioLLM:
         attn_implementation: str | None = None,
         **hub: Any,
     ) -> AudioLLM:
-        """Loads an Audio-LLM folder; the audio tokenizer follows when the first recording comes.
+        """Loads an Audio-LLM; the audio tokenizer follows when the first recording comes.
 
         Args:
             path_or_hub_id: what `save_pretrained` wrote, or its Hub id. None, or "mini": the small model that comes
-                with this package.
+                with this package. Also the folder of a run of ``training/sft.py`` (its trained model), of an adapter
+                (merged into the Audio-LLM that it names), or of a checkpoint (its weights in the model of the run).
             dtype: of the LLM's weights; "auto": as stored.
             device: where LLM and audio tokenizer run; None: the CPU.
             revision: branch, tag or commit on the Hub.
@@ -154,7 +175,9 @@ class AudioLLM:
             ValueError: if a folder is no Audio-LLM, or a file in it is damaged, or weights are missing, unexpected,
                 misshapen or no numbers; the message names them. Looking for NaN reads the weights once.
         """
-        path_or_hub_id = model_or_mini(path_or_hub_id)
+        _check_hub_options(hub)
+        source = find_source(path_or_hub_id)
+        path_or_hub_id = source.model
         check_folder(path_or_hub_id)
         check_settings(Path(path_or_hub_id))
         revisions = {} if revision is None else {"revision": revision}
@@ -170,7 +193,7 @@ class AudioLLM:
                 path_or_hub_id,
                 settings,
             )
-        return cls(model.eval(), processor).to(device or "cpu")
+        return cls(source.applied_to(model).eval(), processor).to(device or "cpu")
 
     def save_pretrained(
         self, folder: str | os.PathLike[str], *, state_dict: Mapping[str, Tensor] | None = None
@@ -221,10 +244,50 @@ class AudioLLM:
         """Where the LLM runs."""
         return self.model.device
 
-    def to(self, device: torch.device | str) -> AudioLLM:
-        """Moves LLM and audio tokenizer (also one that is loaded later)."""
-        self.model.to(device)
-        self.processor.audio_device = device
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the LLM's weights."""
+        return self.model.dtype
+
+    def __repr__(self) -> str:
+        num_parameters = sum(parameter.numel() for parameter in self.parameters())
+        listens = "no audio tokenizer (takes codes)" if not self.processor.has_audio_tokenizer else "audio tokenizer"
+        return (
+            f"AudioLLM({type(self.model).__name__}, {num_parameters / 1e6:,.1f} M parameters, {self.dtype} on "
+            f"{self.device}, {self.vocabulary.codebook_size} codes, {listens})"
+        )
+
+    # As a module of torch has them; the audio tokenizer is not trained along
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The LLM's weights."""
+        return self.model.parameters()
+
+    def train(self, mode: bool = True) -> AudioLLM:
+        """Puts the LLM into training mode."""
+        self.model.train(mode)
+        return self
+
+    def eval(self) -> AudioLLM:
+        """Puts the LLM into evaluation mode, in which it is loaded."""
+        return self.train(False)
+
+    def to(
+        self, device: torch.device | str | int | torch.dtype | None = None, dtype: torch.dtype | None = None
+    ) -> AudioLLM:
+        """Moves LLM and audio tokenizer (also one that is loaded later), or casts the LLM's weights.
+
+        Args:
+            device: where to; a dtype here is one for ``dtype``.
+            dtype: for the LLM alone: the audio tokenizer stays as it is, since lower precision changes some codes.
+        """
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+        if dtype is not None:
+            self.model.to(dtype=dtype)
+        if device is not None:
+            self.model.to(device)
+            self.processor.audio_device = torch.device(device)
         return self
 
     # Use
@@ -240,9 +303,10 @@ class AudioLLM:
         """Asks something about a recording (or several) and returns the answer's text; warns if a limit cut it.
 
         Args:
-            audio: path, bytes of a file, samples or codes; a list of them for several recordings.
+            audio: path, bytes of a file, samples (with their rate: what ``load_audio`` returns) or codes; a list of
+                them for several recordings.
             question: the request.
-            sample_rate: rate in Hz of samples.
+            sample_rate: rate in Hz of samples that come without one.
             generation: as for `generate`.
         """
         result = self.chat(question_about(audio, question, sample_rate), **generation)
@@ -277,31 +341,16 @@ class AudioLLM:
         inputs: Any = self.processor.apply_chat_template(messages, tools=tools, add_generation_prompt=True)
         return self.stream(**inputs, **generation)
 
+    @takes_settings
     def generate(
         self,
         *,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
-        modalities: Collection[str] = ("text",),
-        max_new_tokens: int | None = None,
-        min_seconds: float | None = None,
-        max_seconds: float | None = None,
-        do_sample: bool | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        repetition_window: int | None = None,
-        repetition_threshold: float | None = None,
-        min_p: float | None = None,
-        top_h: float | None = None,
-        typical_p: float | None = None,
-        epsilon_cutoff: float | None = None,
-        eta_cutoff: float | None = None,
-        seed: int | None = None,
         return_waveforms: bool | None = None,
         decoding: DecodingSettings | None = None,
         streamer: BaseStreamer | None = None,
-        **generate_kwargs: Any,
+        **settings: Any,
     ) -> GenerationResult:
         """Generates answers in text, audio or both.
 
@@ -311,55 +360,21 @@ class AudioLLM:
         Args:
             input_ids: prompts padded on the left, int64 ``[B, S]``.
             attention_mask: 1 for real tokens, ``[B, S]``; None if all are.
-            modalities: what may be generated: {"text"}, {"audio"} (one segment) or {"text", "audio"}.
-            max_new_tokens: longest answer; None: 256 for text, and room for ``max_seconds`` (else 30 s) of audio.
-            min_seconds: shortest audio segment.
-            max_seconds: longest audio segment.
-            do_sample: draw, or take the most likely token; None: draw for audio, and if a setting below is given.
-            temperature: see `SamplingSettings`, as the next four; None: its default.
-            top_k: among how many tokens to draw.
-            top_p: share of the probability to draw from.
-            repetition_window: how many codes repetition-aware sampling looks back.
-            repetition_threshold: share of them that a code may fill.
-            min_p: draw among tokens at least this share as likely as the likeliest.
-            top_h: keep the entropy of what is drawn from below this share.
-            typical_p: draw among the tokens closest to the expected information, up to this share of the probability.
-            epsilon_cutoff: draw among tokens of this probability or more.
-            eta_cutoff: the same, less where the distribution is flat.
-            seed: of the draws; None: torch's global state.
             return_waveforms: also decode the codes; None: if audio may be generated and the audio tokenizer can.
             decoding: whose voice it is, and details of the waveform decoder.
             streamer: gets the ids as they come, for one row; `stream` is the easier way.
-            generate_kwargs: what is passed on to transformers' ``generate``, such as ``num_beams``, ``stop_strings`` or
-                ``stopping_criteria``; or a ``generation_config`` with any of it, before which arguments count.
+            settings: what may be generated (``modalities``), how much (``max_new_tokens``, ``min_seconds``,
+                ``max_seconds``) and how it is drawn (``do_sample``, ``seed``, ``temperature``, ``top_p``, …): those of
+                `GenerationSettings` and `SamplingSettings`. Others go to transformers' ``generate``, such as
+                ``num_beams``, ``stop_strings`` or ``stopping_criteria``; a ``generation_config`` may hold any of them,
+                and arguments count before it.
 
         Raises:
             ValueError: if settings contradict each other, one (it is named) would have no effect, or a waveform is
                 asked of an audio tokenizer that has no decoder.
             ContextError: a ValueError; the context is too short.
         """
-        settings = GenerationSettings.of(
-            {
-                "modalities": modalities,
-                "max_new_tokens": max_new_tokens,
-                "min_seconds": min_seconds,
-                "max_seconds": max_seconds,
-                "do_sample": do_sample,
-                "temperature": temperature,
-                "top_k": top_k,
-                "top_p": top_p,
-                "repetition_window": repetition_window,
-                "repetition_threshold": repetition_threshold,
-                "min_p": min_p,
-                "top_h": top_h,
-                "typical_p": typical_p,
-                "epsilon_cutoff": epsilon_cutoff,
-                "eta_cutoff": eta_cutoff,
-                "seed": seed,
-                **generate_kwargs,
-            }
-        )
-        request = self._request(input_ids, attention_mask, settings)
+        request = self._request(input_ids, attention_mask, GenerationSettings.of(settings))
         decoder = self._speech_decoder(request, return_waveforms, decoding)
         result = request.run(streamer)
         if decoder is not None:

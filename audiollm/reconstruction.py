@@ -14,9 +14,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from audiollm.data.audio.playing import audio_html
 from audiollm.data.audio.reading import Mono, load_audio, probe_audio, stream_audio
 from audiollm.data.audio.sources import AudioError, AudioSource, source_name
-from audiollm.data.audio.writing import AudioWriter, open_audio_output, open_audio_pipe
+from audiollm.data.audio.writing import AudioWriter, open_audio_output, open_audio_pipe, save_audio
 from audiollm.data.voices.encoders import SpeakerEncoder
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
 from audiollm.tokenizer.base import AudioTokenizer
@@ -63,6 +64,14 @@ class ReconstructionResult:
     def real_time_factor(self) -> float:
         """Wall-clock seconds per second of sound; below 1 is faster than speech."""
         return self.total_seconds / self.output_seconds
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the sound once more, in the format of the name, as `audiollm.data.audio.writing.save_audio` does."""
+        save_audio(path, *load_audio(self.output))
+
+    def _repr_html_(self) -> str:
+        """A player, for notebooks."""
+        return audio_html(*load_audio(self.output), caption=str(self.output))
 
 
 def reconstruct(

@@ -7,6 +7,7 @@ taken over from a recording; words and one of the others go together.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from audiollm.chat.input import AudioSource
+from audiollm.data.audio.playing import audio_html
+from audiollm.data.audio.writing import save_audio
 from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.data.voices.instructions import VocalAttributes, describe_voice, speech_request
 from audiollm.generation.decoding import DecodingSettings
@@ -53,6 +56,14 @@ class SpeechResult:
         """How long it takes."""
         return len(self.waveform) / self.sample_rate
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes it as ``.wav``, ``.flac`` or ``.ogg``; errors as for `audiollm.data.audio.writing.save_audio`."""
+        save_audio(path, self.waveform, self.sample_rate)
+
+    def _repr_html_(self) -> str:
+        """A player, for notebooks."""
+        return audio_html(self.waveform, self.sample_rate, self.text)
+
 
 def speak(
     model: AudioLLM,
@@ -86,6 +97,8 @@ def speak(
         ValueError: if the text or the voice is empty, or the model cannot speak.
         AudioError: if the recording cannot be used.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"text is of type {type(text).__name__}: give one text, or use speak_many() for several")
     decoding = _decoding(generation, speaker, prompt_audio, sample_rate, steps, guidance)
     return speak_many(model, [text], [voice], decoding=decoding, key=key, **generation)[0]
 

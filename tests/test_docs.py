@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import functools
 import inspect
@@ -19,7 +20,9 @@ from typing import Any
 import jsonargparse
 import pytest
 import soundfile as sf
+import yaml
 
+from audiollm import __version__
 from audiollm.cli import app
 from audiollm.cli.app import main
 from audiollm.cli.training import TRAINERS, launch_parser, with_packaged_config
@@ -27,9 +30,9 @@ from audiollm.mini import mini_folder
 from audiollm.program import running
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-FOLDERS = "tokenizer|data|audiollm|benchmarks|training|docs|tests"
+FOLDERS = "tokenizer|data|audiollm|benchmarks|training|docs|tests|examples"
 # Programs that are not ours, and not part of the installation.
 OTHERS = {"cat", "ffmpeg", "ffplay", "jq", "lmms_eval", "sha256sum"}
 
@@ -60,6 +63,28 @@ def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_picture_stands_on_the_first_screen_of_the_readme() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert next(n for n, line in enumerate(lines) if line.startswith("![")) < 25
+    assert len(lines) < 200
+
+
+def test_the_citation_is_whole_and_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(citation)
+    for entry in (citation, *citation["references"]):
+        assert entry["title"]
+        assert all(author.get("name") for author in entry["authors"])
+    assert all({"type", "title", "authors"} <= set(entry) for entry in citation["references"])
+    assert str(citation["version"]) == __version__
+
+
+def test_every_extra_is_said_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in extras() if f"`{name}`" not in text] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -150,6 +175,12 @@ def understand(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str]], Non
             raise Understood
         auto_cli(stand_in(component), **settings)
 
+    parse_args = argparse.ArgumentParser.parse_args
+
+    def parse_example(parser: argparse.ArgumentParser, *given: Any) -> None:
+        parse_args(parser, *given)
+        raise Understood
+
     monkeypatch.setattr(running, "auto_cli", call)
     monkeypatch.setattr(jsonargparse, "auto_cli", call)
     monkeypatch.setattr(app, "COMMANDS", {name: stand_in(function) for name, function in app.COMMANDS.items()})
@@ -167,6 +198,8 @@ def understand(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str]], Non
         elif program_name in ("python", "accelerate", "audiollm"):
             script, arguments = script_of(words)
             monkeypatch.setattr(sys, "argv", [script, *arguments])
+            if script.startswith("examples/"):
+                monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_example)
             with pytest.raises(Understood):
                 start(script)
         else:

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForAudioTokenization
+from transformers import AutoModel, AutoModelForAudioTokenization, AutoModelForCausalLM, WhisperFeatureExtractor
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.models.whisper.modeling_whisper import sinusoids
@@ -31,6 +31,7 @@ from audiollm.tokenizer.checkpoints.tensors import check_finite, torch_dtype
 from audiollm.tokenizer.checkpoints.tokenizer import (
     WEIGHT_FILES,
     default_tensors,
+    feature_extractor_of,
     find_tokenizer,
     read_config,
     read_tensors,
@@ -164,6 +165,11 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
     def sae_is_active(self) -> bool:
         """Whether the SAE reaches the codes; behind the quantizer it only reaches a text decoder."""
         return self.config.sae_is_active
+
+    @property
+    def feature_extractor(self) -> WhisperFeatureExtractor:
+        """What `AutoFeatureExtractor` finds beside this model; :meth:`encode` needs it not."""
+        return feature_extractor_of(self.config)
 
     def num_tokens(self, num_samples: int, sample_rate: int) -> int:
         """Counts the tokens that :meth:`encode` makes of a clip, without encoding it.
@@ -425,7 +431,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Writes the tokenizer, and its waveform decoder into ``decoder/`` as safetensors and JSON.
+        """Writes the tokenizer, its feature extractor, and its waveform decoder into ``decoder/``.
 
         Each file appears whole or not at all, and those of two processes that write one folder do not mix.
 
@@ -440,6 +446,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             return
         with replaced_files(Path(save_directory), "config.json", outdated=[WEIGHT_FILES]) as staging:
             super().save_pretrained(staging, **kwargs)
+            self.feature_extractor.save_pretrained(staging)
             if self._attached_decoder is not None:
                 self._attached_decoder.save(staging / "decoder")
         if push_to_hub:  # not by transformers' save, which would leave out the decoder
@@ -491,7 +498,8 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         """Loads a released tokenizer, a full training checkpoint, or what :meth:`save_pretrained` wrote.
 
         Args:
-            pretrained_model_name_or_path: a folder (the tokenizer's own or its parent), or a Hub id.
+            pretrained_model_name_or_path: a folder (the tokenizer's own, its release's or its Audio-LLM's), a Hub id,
+                or "mini": that of the small model that comes with this package.
             encoder_only: leave out the layers behind the quantizer, which codes do not need; they are not even read.
             dtype: of the weights; float32 if None, ``"auto"`` for the checkpoint's own. The codebook stays float32.
             device: where to put the model; the CPU if None.
@@ -670,6 +678,17 @@ def _cast(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor if dtype is None else tensor.to(dtype)
 
 
-AutoConfig.register(UniAudioTokenizerConfig.model_type, UniAudioTokenizerConfig)
+class _NoLanguageModel:
+    """What `AutoModelForCausalLM` finds where an audio tokenizer lies: a word on what to do."""
+
+    @classmethod
+    def from_pretrained(cls, path_or_hub_id: str, *_: Any, **__: Any) -> None:
+        raise ValueError(
+            f"{path_or_hub_id} is an audio tokenizer and no LLM: load it with AutoModelForAudioTokenization, or make "
+            f"an Audio-LLM with AudioLLM.create(llm, audio_tokenizer={path_or_hub_id!r})"
+        )
+
+
 AutoModel.register(UniAudioTokenizerConfig, UniAudioTokenizer)
 AutoModelForAudioTokenization.register(UniAudioTokenizerConfig, UniAudioTokenizer)
+AutoModelForCausalLM.register(UniAudioTokenizerConfig, _NoLanguageModel)

@@ -11,7 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.audio_llm.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.record import METRICS_NAME, read_metrics
+from audiollm.training.recipes.demo.commands import CommandSettings, UnderstoodCommands, teach_commands
 from audiollm.training.recipes.demo.questions import answer_text, answers_of, records_of, score_table
 from audiollm.training.recipes.demo.report import DemoReport, Hearing, write_report
 from audiollm.training.recipes.launching import console, launch_trainer
@@ -68,6 +69,9 @@ class DemoConfig:
 
     learning_rate: float = 1e-3
     """Peak learning rate; use about 1e-4 with a pretrained LLM."""
+
+    commands: CommandSettings = field(default_factory=CommandSettings)
+    """The spoken commands that mini is fine-tuned on at the end; only without ``encoder``."""
 
     seed: int = 0
     """Decides new weights and the order of the data."""
@@ -158,8 +162,7 @@ def listen(model: AudioLLM, audio_tokenizer: UniAudioTokenizer, clip: Clip) -> H
     codes = audio_tokenizer.encode(waveform, sample_rate)[0][0]
     hook.remove()
     padded = torch.nn.functional.pad(waveform, (0, -len(waveform) % audio_tokenizer.config.token_stride))
-    task = "language" if clip.sound_type == "speech" else "kind"
-    question = instruction(task)
+    question = instruction("kind")  # which the model can tell of nearly all recordings
     return Hearing(
         title=f"{clip.id}: {clip.text or clip.caption or clip.label}",
         waveform=waveform,
@@ -170,7 +173,7 @@ def listen(model: AudioLLM, audio_tokenizer: UniAudioTokenizer, clip: Clip) -> H
         frame_rate=audio_tokenizer.frame_rate,
         question=question,
         answer=model.ask(str(clip.audio), question, max_new_tokens=16),
-        truth=answers_of(clip)[task],
+        truth=answers_of(clip)["kind"],
     )
 
 
@@ -196,6 +199,36 @@ def ask_mini(clips: Sequence[Clip], speech_file: Path) -> list[dict[str, str]]:
         {"recording": "", "question": f"speak: {SPOKEN_BY_MINI}", "answer": str(speech_file), "label": SPOKEN_BY_MINI}
     )
     return rows
+
+
+def understand_commands(clips: Sequence[Clip], folder: Path, config: DemoConfig) -> UnderstoodCommands:
+    """Fine-tunes mini on a few commands that it has never heard, and shows what it makes of them."""
+    started = time.perf_counter()
+    understood = teach_commands("mini", clips, folder / "commands", config.commands, config.seed)
+    show_rows("spoken commands, in recordings that were not learned from", understood.rows)
+    rates = understood.word_error_rates
+    console.print(
+        f"  word error rate {100 * rates['before']:.0f} % before, {100 * rates['after']:.0f} % after "
+        f"{time.perf_counter() - started:.0f} s"
+    )
+    return understood
+
+
+def show_next_steps(folder: Path, understood: UnderstoodCommands | None, question: Clip) -> None:
+    """Ends the demo with commands that go on from here."""
+    console.rule("what to do next")
+    ask = f'audiollm describe {question.audio} --question "{instruction("kind")}"'
+    steps = {
+        "look at the report": f"{folder / 'report.html'}",
+        "ask the model you just trained": f"{ask} --model {folder / 'sft' / MODEL_FOLDER}",
+        "fine-tune on recordings of yours": "python examples/finetune_on_own_clips.py clips.jsonl --output runs/mine",
+        "start from a real LLM": "audiollm extend Qwen/Qwen2.5-0.5B-Instruct my-audio-llm",
+    }
+    if understood is not None:
+        heard = next(understood.model_folder.parents[1].glob("*_unheard.wav"))
+        steps["ask the one that knows the commands"] = f"audiollm transcribe {heard} --model {understood.model_folder}"
+    for what, command in steps.items():
+        console.print(f"  {what}:\n    {command}", soft_wrap=True)
 
 
 def read_samples(folder: Path, records: Sequence[dict[str, Any]], count: int) -> list[dict[str, str]]:
@@ -238,7 +271,7 @@ def _run_in(folder: Path, config: DemoConfig) -> DemoReport:
         raise ValueError(f"{folder} holds something that is not a demo; name another --output_dir")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_json(folder / "demo.json", vars(config))
+    write_json(folder / "demo.json", asdict(config))
 
     clips = load_sample_corpus()
     train_clips = [clip for clip in clips if clip.split == "train"]
@@ -280,7 +313,12 @@ def _run_in(folder: Path, config: DemoConfig) -> DemoReport:
     held_out_losses = [(line["step"], line["loss"]) for line in evaluations]
     scores = score_table(train_records, held_out_records, evaluations[-1]["accuracy_by_task"])
 
-    console.rule("5. results")
+    understood: UnderstoodCommands | None = None
+    if config.encoder is None:
+        console.rule("5. a few spoken commands")
+        understood = understand_commands(held_out_clips, folder, config)
+
+    console.rule("6. results")
     last_updates = [loss for _, loss in train_losses[-20:]]
     facts = {
         **source.facts,
@@ -288,11 +326,15 @@ def _run_in(folder: Path, config: DemoConfig) -> DemoReport:
         "train loss, last 20 updates": f"{sum(last_updates) / len(last_updates):.3f} nats per answer token",
         "held-out loss": f"{held_out_losses[-1][1]:.3f} nats per answer token",
     }
+    if understood is not None:
+        rates = {name: f"{100 * rate:.1f} %" for name, rate in understood.word_error_rates.items()}
+        facts["spoken commands"] = f"word error rate {rates['before']} before fine-tuning, {rates['after']} after"
     for name, value in facts.items():
         console.print(f"  {name}: {value}")
     show_rows("accuracy on held-out clips", scores)
     trained = AudioLLM.from_pretrained(folder / "sft" / MODEL_FOLDER)
-    hearing = listen(trained, audio_tokenizer, next(clip for clip in held_out_clips if clip.sound_type == "speech"))
+    asked = next(clip for clip in held_out_clips if clip.sound_type == "speech")
+    hearing = listen(trained, audio_tokenizer, asked)
     console.print(f"  {hearing.title}\n  Q: {hearing.question}\n  A: {hearing.answer} (truth: {hearing.truth})")
 
     facts["wall time"] = f"{time.perf_counter() - started:.0f} s without the installation"
@@ -305,20 +347,27 @@ def _run_in(folder: Path, config: DemoConfig) -> DemoReport:
         hearing=hearing,
         samples=read_samples(folder, held_out_records, count=20),
         mini_samples=mini_rows,
+        commands=[] if understood is None else understood.rows,
+        word_error_rates={} if understood is None else understood.word_error_rates,
         attribution="Licence and author of every clip: data/corpora/sample/ATTRIBUTION.md",
     )
     write_report(demo_report, folder / "report.html")
-    write_json(folder / "results.json", {"facts": facts, "scores": scores})
+    results = {"facts": facts, "scores": scores, "commands": demo_report.word_error_rates}
+    write_json(folder / "results.json", results)
     console.print(f"  report: {folder / 'report.html'} ({facts['wall time']})")
+    show_next_steps(folder, understood, asked)
     return demo_report
 
 
 def check_demo(config: DemoConfig) -> None:
-    """Runs the demo; ends with status 1 where the model has not learnt to listen."""
+    """Runs the demo; ends with status 1 where a model has not learnt to listen."""
     report = run_demo(config)
     weak = [row["task"] for row in report.scores if row["accuracy %"] <= row["majority %"]]
     if weak:
         raise ProgramError(f"no better than the majority answer on: {', '.join(weak)}")
+    rates = report.word_error_rates
+    if rates and rates["after"] >= rates["before"]:
+        raise ProgramError(f"fine-tuning on commands left {100 * rates['after']:.0f} % of their words wrong")
 
 
 if __name__ == "__main__":

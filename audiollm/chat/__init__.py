@@ -2,7 +2,7 @@
 
 Reading order: ``input`` (what callers pass becomes a conversation) → ``rendering`` (a chat template's text, cut into
 pieces that can be tokenized safely) → ``encoded`` (ids, training targets, roles); back: ``segments`` (text, codes).
-`AudioLLMProcessor` in ``audiollm/processing.py`` puts them together.
+`AudioLLMProcessor` in ``audiollm/processing`` puts them together.
 """
 
 from .encoded import EncodedConversation, TooLongError

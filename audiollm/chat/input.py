@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from audiollm.data.audio.waveforms import numpy_samples
+from audiollm.data.conversation.audio_parts import parse_audio_part
 from audiollm.data.conversation.parsing import parse_conversation
+from audiollm.data.conversation.problems import ConversationError
 from audiollm.data.conversation.types import AudioPart, Conversation, Message
+from audiollm.vocabulary import AUDIO_END, AUDIO_START
 
 ChatMessage = Mapping[str, Any] | Message
 Chat = Conversation | Sequence[ChatMessage]
-AudioSource = str | os.PathLike[str] | bytes | np.ndarray | Tensor | Sequence[int]
+Samples = np.ndarray | Tensor
+AudioSource = (
+    str | os.PathLike[str] | bytes | Samples | tuple[Samples, int] | Mapping[str, Any] | AudioPart | Sequence[int]
+)
+"""One recording: a file, samples (with their rate beside them, if it is not given elsewhere), a part, or codes."""
+_PLACE = AUDIO_START + AUDIO_END
 
 
 def is_batch_of_chats(conversation: Any) -> bool:
@@ -50,11 +60,24 @@ def to_conversation(chat: Any, name: str, tools: list[dict[str, Any]] | None, sa
         if tools is None:
             return chat
         return Conversation(chat.id, chat.messages, chat.task, tools, chat.metadata, chat.where)
-    if not isinstance(chat, Sequence) or isinstance(chat, (str, bytes)):
-        raise ValueError(f"{name} must be a list of messages or a Conversation, not {type(chat).__name__}")
+    _check_is_chat(chat, name)
     messages = [_message_record(message, sample_rate) for message in chat]
+    for number, message in enumerate(messages):
+        content = message.get("content") if isinstance(message, Mapping) else None
+        for index, part in enumerate(content if isinstance(content, (list, tuple)) else ()):
+            if _is_place(part):
+                raise ConversationError(
+                    name,
+                    f"messages[{number}].content[{index}]: holds no audio: put the recording into it; or keep it as a "
+                    "place with tokenize=False, and give the recording to processor(text=…, audio=…)",
+                )
     record = {"id": name, "messages": messages, "tools": tools}
     return parse_conversation(record, where=name)
+
+
+def _check_is_chat(chat: Any, name: str) -> None:
+    if not isinstance(chat, Sequence) or isinstance(chat, (str, bytes)):
+        raise ValueError(f"{name} must be a list of messages or a Conversation, not {type(chat).__name__}")
 
 
 def _message_record(message: Any, sample_rate: int | None) -> Any:
@@ -73,35 +96,174 @@ def _with_rate(part: Any, sample_rate: int) -> Any:
     return {**part, "sampling_rate": sample_rate} if is_array else part
 
 
-def audio_parts(audio: AudioSource | Sequence[AudioSource], sample_rate: int | None = None) -> list[AudioPart]:
+def chats_of(conversation: Any) -> tuple[list[tuple[str, Any]], bool]:
+    """One chat, or a batch of them, as a list of chats with the names that messages give them; and which it was.
+
+    Raises:
+        ValueError: if it is neither, or the batch is empty.
+    """
+    if not is_batch_of_chats(conversation):
+        return [("conversation", conversation)], False
+    if not conversation:
+        raise ValueError("the batch is empty: give at least one conversation")
+    return [(f"conversation[{index}]", chat) for index, chat in enumerate(conversation)], True
+
+
+def prompt_with_places(
+    chat: Any, name: str, tools: list[dict[str, Any]] | None, sample_rate: int | None
+) -> tuple[Conversation, list[bool]]:
+    """A chat in which a bare ``{"type": "audio"}`` keeps the place of a recording; arguments as for `to_conversation`.
+
+    Returns:
+        The conversation, and for each of its audio parts whether it is such a place (it holds no more than a stand-in).
+
+    Raises:
+        ConversationError: as for `to_conversation`, as does the following.
+        ValueError: if it is no chat at all.
+    """
+    if isinstance(chat, Conversation):
+        conversation = to_conversation(chat, name, tools, sample_rate)
+        return conversation, [False] * len(conversation.audio_parts)
+    _check_is_chat(chat, name)
+    filled, is_place = [], []
+    for message in chat:
+        content = message.get("content") if isinstance(message, Mapping) else None
+        if isinstance(message, Message):
+            is_place += [False] * sum(isinstance(part, AudioPart) for part in message.content)
+        elif isinstance(content, (list, tuple)):
+            is_place += [
+                _is_place(part) for part in content if isinstance(part, Mapping) and part.get("type") != "text"
+            ]
+            stand_in = {"type": "audio", "codes": [0]}
+            message = {**message, "content": [stand_in if _is_place(part) else part for part in content]}
+        filled.append(message)
+    return to_conversation(filled, name, tools, sample_rate), is_place
+
+
+def _is_place(part: Any) -> bool:
+    """Whether a part says that audio is there, and nothing of what it is."""
+    return (
+        isinstance(part, Mapping)
+        and [key for key, value in part.items() if value is not None] == ["type"]
+        and (part["type"] == "audio")
+    )
+
+
+def audio_of_prompts(audio: Any, texts: Sequence[str], sample_rate: int | None) -> list[AudioPart]:
+    """The recordings of prompts that are written out, in the order of their places.
+
+    Args:
+        audio: recordings over all prompts, or a list of them for each prompt; None: there are none.
+        texts: the prompts, with ``<|audio_start|><|audio_end|>`` in the place of each recording.
+        sample_rate: rate in Hz of samples.
+
+    Raises:
+        ValueError: if places and recordings differ in number, or as for `audio_parts`.
+    """
+    places = [text.count(_PLACE) for text in texts]
+    if isinstance(audio, (list, tuple)) and len(audio) == len(texts) and all(map(_is_list_of_sources, audio)):
+        by_prompt = [audio_parts(one, sample_rate) for one in audio]
+        for index, (parts, num_places) in enumerate(zip(by_prompt, places, strict=True)):
+            _check_number(parts, num_places, f"text[{index}]", texts[index : index + 1])
+        return [part for parts in by_prompt for part in parts]
+    parts = [] if audio is None else audio_parts(audio, sample_rate)
+    _check_number(parts, sum(places), "the text", texts)
+    return parts
+
+
+def _check_number(parts: Sequence[AudioPart], num_places: int, where: str, texts: Sequence[str]) -> None:
+    if len(parts) == num_places:
+        return
+    cure = "give one recording for each, in their order"
+    num_spelt = sum(text.count(AUDIO_START) for text in texts) - num_places
+    if len(parts) > num_places:
+        cure = 'write {"type": "audio"} into the messages, or these marks into the text, for each recording'
+        if num_spelt:
+            cure = (
+                f"{num_spelt} recordings are spelt out in it as codes, for the messages held them: leave audio out, or "
+                'write a bare {"type": "audio"} there'
+            )
+    raise ValueError(f"{where} has {num_places} places for audio ({_PLACE}), but {len(parts)} came: {cure}")
+
+
+def audio_parts(audio: Any, sample_rate: int | None = None) -> list[AudioPart]:
     """One recording or several as parts of a message.
 
     Args:
-        audio: a path, the bytes of a file, samples ``[N]`` or codes (a flat list of ints), or a list of those.
-        sample_rate: rate in Hz of samples.
+        audio: a path, the bytes of a file or a file that gives them, samples ``[N]``, ``[C, N]`` or ``[N, C]``, samples
+            with their rate (what ``load_audio`` returns), an audio part as in messages, or codes (a flat list of ints);
+            or a list of those.
+        sample_rate: rate in Hz of samples that come without one.
 
     Raises:
         ValueError: if samples come without a rate, or the type is none of these.
     """
-    is_several = isinstance(audio, (list, tuple)) and not (audio and all(isinstance(code, int) for code in audio))
-    sources: Any = audio if is_several else [audio]
-    return [_audio_part(source, sample_rate) for source in sources]
+    if sample_rate is not None:
+        sample_rate = _checked_rate(sample_rate)
+    if not _is_list_of_sources(audio):
+        return [_audio_part(audio, sample_rate, "audio")]
+    return [_audio_part(source, sample_rate, f"audio[{index}]") for index, source in enumerate(audio)]
 
 
-def _audio_part(source: Any, sample_rate: int | None) -> AudioPart:
+def _is_list_of_sources(audio: Any) -> bool:
+    return isinstance(audio, (list, tuple)) and not (_are_numbers(audio) or _with_rate_beside(audio))
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return len(values) > 0 and all(isinstance(one, Real) and not isinstance(one, bool) for one in values)
+
+
+def _with_rate_beside(pair: Sequence[Any]) -> tuple[Any, Any] | None:
+    """Samples and their rate, if that is what a pair holds; in the order of SciPy and Gradio too."""
+    if len(pair) != 2:
+        return None
+    samples, rate = pair if isinstance(pair[0], (np.ndarray, Tensor)) else (pair[1], pair[0])
+    return (samples, rate) if isinstance(samples, (np.ndarray, Tensor)) and isinstance(rate, Real) else None
+
+
+def _audio_part(source: Any, sample_rate: int | None, where: str) -> AudioPart:
     if isinstance(source, AudioPart):
         return source
     if isinstance(source, (str, os.PathLike)):
         return AudioPart(path=os.fspath(source))
     if isinstance(source, (bytes, bytearray)):
         return AudioPart(bytes=bytes(source))
-    if isinstance(source, (list, tuple)):
-        return AudioPart(codes=list(source))
+    if hasattr(source, "read"):
+        return AudioPart(bytes=source.read())
+    if isinstance(source, Mapping):
+        given = {} if sample_rate is None or "array" not in source else {"sampling_rate": sample_rate}
+        return parse_audio_part(given | dict(source), where=where)
+    if isinstance(source, (list, tuple)) and (pair := _with_rate_beside(source)):
+        samples, rate = pair
+        if sample_rate is not None and _checked_rate(rate) != sample_rate:
+            raise ValueError(f"{where} comes with a rate of {rate} Hz, but {sample_rate} Hz is said too: say one")
+        return _samples(samples, _checked_rate(rate), where)
+    if isinstance(source, (list, tuple)) and _are_numbers(source):
+        if all(isinstance(one, Integral) for one in source):
+            return AudioPart(codes=[int(one) for one in source])
+        source = np.asarray(source, dtype=np.float32)
     if isinstance(source, (np.ndarray, Tensor)):
-        if sample_rate is None:
-            raise ValueError(
-                "audio comes as samples: give their rate in Hz as sample_rate= (processors call it sampling_rate=)"
-            )
-        samples = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
-        return AudioPart(array=samples, sampling_rate=sample_rate)
-    raise ValueError(f"audio of type {type(source).__name__}: give a path, bytes, samples or codes")
+        return _samples(source, sample_rate, where)
+    if isinstance(source, (list, tuple)):
+        raise ValueError(f"{where} is a list where one recording is expected: give all of them in one flat list")
+    raise ValueError(
+        f"{where} is of type {type(source).__name__}: give a path, bytes of a file, samples (with their rate) or codes"
+    )
+
+
+def _samples(samples: np.ndarray | Tensor, sample_rate: int | None, where: str) -> AudioPart:
+    if sample_rate is None:
+        raise ValueError(
+            f"{where} comes as samples without their rate: give it in Hz, such as sampling_rate=16000 (sample_rate= in "
+            "ask() and speak())"
+        )
+    return AudioPart(array=numpy_samples(samples, where), sampling_rate=sample_rate, where=where)
+
+
+def _checked_rate(sample_rate: Any) -> int:
+    """A rate as an int, whatever kind of number it is."""
+    is_number = isinstance(sample_rate, Real) and not isinstance(sample_rate, bool)
+    if not is_number or sample_rate <= 0 or sample_rate != int(sample_rate):
+        raise ValueError(f"sample_rate={sample_rate!r}: give the rate of samples in Hz, such as 16000")
+    rate: Any = sample_rate
+    return int(rate)

@@ -46,9 +46,9 @@ def check_model_folder(path_or_id: str) -> None:
         ValueError: it is none.
     """
     from audiollm.folders import check_folder
-    from audiollm.mini import model_or_mini
+    from audiollm.sources.places import find_source
 
-    check_folder(model_or_mini(path_or_id))
+    check_folder(find_source(path_or_id).model)
 
 
 @contextmanager

@@ -156,10 +156,10 @@ def inspect_data(
 
     from audiollm.data.conversation.loading import load_conversations
     from audiollm.inspection import token_rows
-    from audiollm.mini import model_or_mini
-    from audiollm.processing import AudioLLMProcessor
+    from audiollm.processing.processor import AudioLLMProcessor
+    from audiollm.sources.places import find_source
 
-    model = model_or_mini(model)
+    model = find_source(model).model
     processor = AudioLLMProcessor.from_pretrained(model)
     conversations = load_conversations(data, codebook_size=processor.vocabulary.codebook_size)
     if not 0 <= index < len(conversations):

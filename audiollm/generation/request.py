@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from audiollm.chat.segments import AudioSegment
-from audiollm.processing import AudioLLMProcessor
+from audiollm.processing.processor import AudioLLMProcessor
 
 from .grammar import AudioSegmentLogitsProcessor, check_modalities, ends_inside_audio, segment_limits
 from .passed_on import check_passed_on, may_forbid_everything, with_generation_config
@@ -29,6 +30,7 @@ from .sampling import RepetitionAwareSampler, SamplingSettings
 
 TEXT_TOKENS = 256  # room for text where nothing else is said
 AUDIO_TOKENS = 768  # room for audio: 30 s at 25 codes per second, and the marks
+Function = TypeVar("Function", bound=Callable[..., Any])
 _MARKS = 3  # start of audio, end of audio, end of the answer
 
 
@@ -36,26 +38,22 @@ class ContextError(ValueError):
     """A prompt and its answer are longer than the model's context."""
 
 
+# The fields of `SamplingSettings`, each None where it is not given: with them one tells whether to draw at all.
+_SamplingOptions: Any = make_dataclass(
+    "_SamplingOptions", [(one.name, Any, None) for one in fields(SamplingSettings)], frozen=True, kw_only=True
+)
+
+
 @dataclass(frozen=True, kw_only=True)
-class GenerationSettings:
-    """What may be generated, how much of it, and how it is drawn; `AudioLLM.generate` says what each setting does.
+class GenerationSettings(_SamplingOptions):
+    """What may be generated, how much of it, and how it is drawn: these, and each setting of `SamplingSettings`.
 
     Attributes:
         modalities: {"text"}, {"audio"} (one segment) or {"text", "audio"}.
         max_new_tokens: longest answer; None: 256 for text, and room for ``max_seconds`` (30 s if not given) of audio.
         min_seconds: shortest audio segment.
         max_seconds: longest audio segment.
-        do_sample: draw, or take the most likely token; None: draw for audio, and if one of the next five is given.
-        temperature: see `SamplingSettings`, as the next four; None: its default.
-        top_k: among how many tokens to draw.
-        top_p: share of the probability to draw from.
-        repetition_window: how many codes repetition-aware sampling looks back.
-        repetition_threshold: share of them that a code may fill.
-        min_p: see `SamplingSettings`, as the next four; None: not used.
-        top_h: keep the entropy of what is drawn from below this share.
-        typical_p: share of the probability, of the tokens closest to the expected information.
-        epsilon_cutoff: least probability.
-        eta_cutoff: the same, less where the distribution is flat.
+        do_sample: draw, or take the most likely token; None: draw for audio, and if it is said how.
         seed: of the draws; None: torch's global state.
         transformers: what is passed on to transformers' ``generate``, see `passed_on`.
 
@@ -68,16 +66,6 @@ class GenerationSettings:
     min_seconds: float | None = None
     max_seconds: float | None = None
     do_sample: bool | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    repetition_window: int | None = None
-    repetition_threshold: float | None = None
-    min_p: float | None = None
-    top_h: float | None = None
-    typical_p: float | None = None
-    epsilon_cutoff: float | None = None
-    eta_cutoff: float | None = None
     seed: int | None = None
     transformers: Mapping[str, Any] = field(default_factory=dict)
     sampling: SamplingSettings | None = field(init=False)
@@ -110,6 +98,19 @@ class GenerationSettings:
         if not do_sample and given:
             raise ValueError(f"do_sample=False takes the most likely token, so leave out {', '.join(given)}")
         return SamplingSettings(**given) if do_sample else None
+
+
+def takes_settings(function: Function) -> Function:
+    """Shows the settings in the signature of a function that takes them as keyword arguments of any name."""
+    signature = inspect.signature(function)
+    *own, others = signature.parameters.values()
+    settings = [
+        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type)
+        for one in fields(GenerationSettings)
+        if one.init and one.name != "transformers"
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *settings, others])  # type: ignore[attr-defined]
+    return function
 
 
 class GenerationRequest:

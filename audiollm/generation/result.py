@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
 from audiollm.chat.segments import AudioSegment, TextSegment
+from audiollm.data.audio.playing import audio_html, text_html
+from audiollm.data.audio.writing import save_audio
 
 FinishReason = Literal["stop", "length"]
 
@@ -46,3 +49,42 @@ class GenerationResult:
     finish_reasons: list[FinishReason]
     waveforms: list[list[Tensor]] | None = None
     sample_rate: int | None = None
+
+    def save(self, path: str | os.PathLike[str], row: int | None = None, segment: int | None = None) -> None:
+        """Writes the sound of an answer; formats and errors as for `audiollm.data.audio.writing.save_audio`.
+
+        Args:
+            path: ends in ``.wav``, ``.flac`` or ``.ogg``.
+            row: of which answer; None: there is sound in one only.
+            segment: which audio segment of it; None: it has one only.
+
+        Raises:
+            ValueError: if there is no such sound, or more than one.
+        """
+        if self.waveforms is None or self.sample_rate is None:
+            raise ValueError(
+                "the answer holds no sound: allow 'audio' among the modalities, of a model that can decode its codes"
+            )
+        found = [
+            (number, index, waveform)
+            for number, waveforms in enumerate(self.waveforms)
+            for index, waveform in enumerate(waveforms)
+            if row in (None, number) and segment in (None, index)
+        ]
+        if len(found) != 1:
+            numbers = [len(waveforms) for waveforms in self.waveforms]
+            raise ValueError(
+                f"row={row}, segment={segment} mean {len(found)} sounds (the answers have {numbers}): name one by row= "
+                "and segment="
+            )
+        save_audio(path, found[0][2], self.sample_rate)
+
+    def _repr_html_(self) -> str:
+        """Texts and players, for notebooks."""
+        shown = []
+        for row, text in enumerate(self.texts):
+            shown += [text_html(text)] if text else []
+            for waveform in [] if self.waveforms is None else self.waveforms[row]:
+                assert self.sample_rate is not None  # comes with waveforms
+                shown.append(audio_html(waveform, self.sample_rate))
+        return "\n".join(shown)

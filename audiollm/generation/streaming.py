@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from audiollm.processing import AudioLLMProcessor
+from audiollm.processing.processor import AudioLLMProcessor
 
 from .decoding import SpeechDecoder
 from .grammar import ends_inside_audio

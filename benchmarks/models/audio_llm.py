@@ -10,11 +10,11 @@ import torch
 
 from audiollm.chat.input import audio_parts
 from audiollm.data.conversation.types import Conversation, Message, TextPart
-from audiollm.mini import model_or_mini
 from audiollm.modeling import AudioLLM
+from audiollm.sources.places import find_source
 
 from .base import AnswerSettings, ChatAnswer, ChatRequest
-from .revisions import checkpoint_revision, folder_revision
+from .revisions import audio_llm_revision, folder_revision
 
 
 class AudioLLMUnderTest:
@@ -47,11 +47,11 @@ class AudioLLMUnderTest:
 
     def describe(self) -> dict[str, str | None]:
         """See `AudioChatModel`; folders are told apart by hashes of what is in them."""
-        folder = model_or_mini(self._source)
-        revision = checkpoint_revision(folder, self._model.model.config)
+        source = find_source(self._source)
+        revision = audio_llm_revision(source, self._model.model.config)
         codec_path = self._model.processor.codec_path
         # An audio tokenizer inside a repository on the Hub has the repository's revision.
-        inside = None if codec_path is None else folder_revision(Path(folder) / codec_path)
+        inside = None if codec_path is None else folder_revision(Path(source.model) / codec_path)
         return {"name": self._source, "revision": revision, "tokenizer_revision": inside or revision}
 
     def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from audiollm.data.files.hashing import file_sha256
-from audiollm.mini import MINI
+from audiollm.sources.places import ModelSource, find_source
 
 _HASHED_SUFFIXES = (".json", ".jinja", ".model", ".txt", ".safetensors", ".bin", ".pt")
 _PROCESSOR_CONFIG = "processor_config.json"
@@ -36,12 +36,23 @@ def checkpoint_revision(source: str, config: object) -> str | None:
     return folder_revision(source) or commit
 
 
+def audio_llm_revision(source: ModelSource, config: object) -> str | None:
+    """As `checkpoint_revision`; where an adapter or a checkpoint comes on top of the model, one hash of both."""
+    revision = checkpoint_revision(source.model, config)
+    if source.adapter is not None:
+        on_top = folder_revision(source.adapter)
+    elif source.weights is not None:
+        on_top = f"sha256:{file_sha256(source.weights)}"
+    else:
+        return revision
+    return f"sha256:{hashlib.sha256(f'{revision}{on_top}'.encode()).hexdigest()}"
+
+
 def is_audio_llm(source: str) -> bool:
     """Whether a folder or Hub id holds an Audio-LLM of ours, by its processor's class."""
     from transformers.utils import cached_file
 
-    if source == MINI:
-        return True
+    source = find_source(source).model
     if Path(source).is_dir():
         path: str | None = str(Path(source) / _PROCESSOR_CONFIG)
     else:

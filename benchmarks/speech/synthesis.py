@@ -11,14 +11,14 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from audiollm.benchmarks.models.revisions import checkpoint_revision
+from audiollm.benchmarks.models.revisions import audio_llm_revision
 from audiollm.data.audio.channels import Mono
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
-from audiollm.mini import model_or_mini
 from audiollm.modeling import AudioLLM
+from audiollm.sources.places import find_source
 from audiollm.speaking import speak
 
 from .seed_tts_meta import SpeechItem
@@ -119,7 +119,7 @@ def speaking_model_facts(model: AudioLLM, name: str) -> dict[str, str | None]:
     audio_tokenizer: Any = model.processor.audio_tokenizer
     return {
         "model": name,
-        "model_revision": checkpoint_revision(model_or_mini(name), model.model.config),
+        "model_revision": audio_llm_revision(find_source(name), model.model.config),
         "tokenizer_fingerprint": audio_tokenizer.fingerprint(),
         "decoder_fingerprint": decoder_fingerprint(audio_tokenizer),
     }

@@ -16,7 +16,7 @@ from .sources import AudioError
 
 # soxr's "HQ" keeps errors below 16-bit rounding. "VHQ", for 24 bits, is slower, and no model hears the difference.
 RESAMPLE_QUALITY = "HQ"
-MAX_ARRAY_CHANNELS = 64  # more than any recording has: a 2-D array with more rows is [N, C], the wrong way round
+MAX_ARRAY_CHANNELS = 64  # more than any recording has: the longer side of a 2-D array is that of the samples
 
 
 def resample(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
@@ -75,8 +75,9 @@ def waveform_from_array(array: Any, mono: Mono = "mean", *, name: str = "<array>
     """Makes a waveform of samples that are in memory already.
 
     Args:
-        array: ``[N]`` or ``[C, N]``: NumPy array, tensor (bfloat16 too) or list. Integers are scaled by their type's
-            range (a list of integers has no such range and is refused).
+        array: ``[N]``, ``[C, N]`` or ``[N, C]``: NumPy array, tensor (bfloat16 too) or list. Of two dimensions, the one
+            above 64 is N; where both are below, the first one is C. Integers are scaled by their type's range (a list
+            of integers has no such range and is refused).
         mono: as for :func:`audiollm.data.audio.reading.load_audio`.
         name: what an error calls it.
 
@@ -88,9 +89,7 @@ def waveform_from_array(array: Any, mono: Mono = "mean", *, name: str = "<array>
     """
     checked_mono(mono)
     has_range = isinstance(array, (np.ndarray, Tensor))
-    samples = _as_numpy(array, name)
-    if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[0] > MAX_ARRAY_CHANNELS):
-        raise AudioError(name, f"has shape {list(samples.shape)}; give samples [N] or channels and samples [C, N]")
+    samples = channels_first(numpy_samples(array, name), name)
     if samples.dtype.kind in "iu" and has_range:
         limits = np.iinfo(samples.dtype)
         half_range = (int(limits.max) - int(limits.min) + 1) // 2
@@ -100,13 +99,33 @@ def waveform_from_array(array: Any, mono: Mono = "mean", *, name: str = "<array>
     elif samples.dtype.kind != "f":
         raise AudioError(name, f"has samples of type {samples.dtype}; give floats in [-1, 1] or an integer array")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
-        channels = np.atleast_2d(samples.astype(np.float32)).T
+        channels = samples.astype(np.float32).T
     if not channels.size:
         raise AudioError(name, "holds no samples (0 s of audio)")
     return torch.from_numpy(checked_samples(one_channel(channels, mono), 0, None, name))
 
 
-def _as_numpy(array: Any, name: str) -> np.ndarray:
+def channels_first(samples: np.ndarray, name: str = "<array>") -> np.ndarray:
+    """Samples ``[N]``, ``[C, N]`` or ``[N, C]`` as ``[C, N]``; see :func:`waveform_from_array`.
+
+    Raises:
+        AudioError: another number of dimensions, or too many channels either way round.
+    """
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and min(samples.shape) > MAX_ARRAY_CHANNELS):
+        raise AudioError(
+            name, f"has shape {list(samples.shape)}; give one recording: samples [N], or with channels [C, N] or [N, C]"
+        )
+    if samples.ndim == 2 and samples.shape[0] > MAX_ARRAY_CHANNELS:
+        return samples.T
+    return np.atleast_2d(samples)
+
+
+def numpy_samples(array: Any, name: str = "<array>") -> np.ndarray:
+    """Samples as NumPy holds them, of the same shape; its missing types (bfloat16) become float32.
+
+    Raises:
+        AudioError: a list that is no array.
+    """
     if isinstance(array, Tensor):
         array = array.detach().cpu()
         # NumPy has no type for bfloat16 or the 8-bit floats; float32 holds every value of theirs.

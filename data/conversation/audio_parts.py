@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from audiollm.data.audio.opening import AudioError
-from audiollm.data.audio.waveforms import waveform_from_array
+from audiollm.data.audio.waveforms import numpy_samples, waveform_from_array
 from audiollm.data.manifest import RecordError
 
 from .encoded_audio import DATA_SCHEME, bytes_of_data_url, path_of_url
@@ -227,7 +227,7 @@ class AudioPartParser:
 
     def _array(self, value: Any, sampling_rate: Any, at: str, where: str) -> AudioPart | None:
         if not isinstance(value, (np.ndarray, Tensor, list)):
-            self._log.note(f"{at}.array", f"must hold samples [N] or [C, N], not {kind_of(value)}")
+            self._log.note(f"{at}.array", f"must hold samples [N], [C, N] or [N, C], not {kind_of(value)}")
             return None
         if isinstance(sampling_rate, bool) or not isinstance(sampling_rate, int) or sampling_rate <= 0:
             given = "missing" if sampling_rate is None else f"{sampling_rate!r}"
@@ -235,7 +235,7 @@ class AudioPartParser:
             return None
         try:
             waveform_from_array(value)
-            samples = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+            samples = numpy_samples(value)
         except ValueError as error:  # AudioError, or rows of different lengths
             self._log.note(f"{at}.array", error.reason if isinstance(error, AudioError) else str(error))
             return None

@@ -20,7 +20,7 @@ from audiollm.data.audio.reading import (
     stream_audio,
 )
 from audiollm.data.audio.segments import Segment
-from audiollm.data.audio.waveforms import resample, waveform_from_array
+from audiollm.data.audio.waveforms import channels_first, resample, waveform_from_array
 
 # Metadata round a recording's length; a duration so close to it is that length and cuts nothing.
 WHOLE_TOLERANCE_SECONDS = 0.01
@@ -46,7 +46,7 @@ class AudioPart:
 
     path: str | None = None
     bytes: _FileBytes | None = field(default=None, repr=False)  # of an audio file
-    array: np.ndarray | None = field(default=None, repr=False)  # samples [N] or [C, N]
+    array: np.ndarray | None = field(default=None, repr=False)  # samples [N], [C, N] or [N, C]
     sampling_rate: int | None = None  # Hz, of the array
     codes: list[int] | None = field(default=None, repr=False)  # one codebook's, each >= 0
     audio_tokenizer: str | None = field(default=None, repr=False)  # fingerprint of what made the codes, if known
@@ -136,7 +136,7 @@ class AudioPart:
                 return probe_audio(self.file, **self._segment())
             assert self.sampling_rate is not None  # __post_init__ pairs them
             num_samples = len(self._cut_samples(waveform_from_array(self.array, "first"), self.sampling_rate))
-            num_channels = 1 if self.array.ndim == 1 else len(self.array)
+            num_channels = len(channels_first(self.array))
             return AudioInfo(self.sampling_rate, num_channels, num_samples, f"array {self.array.dtype}")
 
     def _segment(self) -> dict[str, Any]:

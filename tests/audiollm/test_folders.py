@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-import audiollm.processing
+import audiollm.processing.processor
 from audiollm import AudioLLM, AudioLLMProcessor
 from audiollm.tokenizer import UniAudioTokenizer
 
@@ -78,7 +78,7 @@ def test_pushing_a_processor_uploads_the_decoder(
         assert (repo_id, ignore_patterns) == ("someone/audio-llm", ["model*.safetensors*"])
         uploads.append(files_of(Path(folder_path)))
 
-    monkeypatch.setattr(audiollm.processing, "upload_folder", upload)
+    monkeypatch.setattr(audiollm.processing.processor, "upload_folder", upload)
     made.processor.save_pretrained(tmp_path)
     made.processor._upload_modified_files(tmp_path, "someone/audio-llm", {}, commit_message="Upload")
     assert {f"audio_tokenizer/{name}" for name in OWN} <= uploads[0]

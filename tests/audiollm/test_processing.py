@@ -394,7 +394,7 @@ def test_a_saved_processor_is_found_by_auto_processor_and_survives_a_move(real_p
     for folder in (tmp_path / "moved", str(tmp_path / "moved"), "moved"):
         loaded = AutoProcessor.from_pretrained(folder)
         assert isinstance(loaded, AudioLLMProcessor)
-        assert loaded._audio_tokenizer is None  # nothing is loaded before audio comes
+        assert not loaded._attached.is_loaded  # nothing is loaded before audio comes
         assert loaded.chat_template == real_processor.chat_template
         assert torch.equal(loaded.apply_chat_template(chat)["input_ids"], ids)
     # Saved again, also onto itself and with the tokenizer never loaded, it stays whole.

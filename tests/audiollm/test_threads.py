@@ -178,7 +178,7 @@ def test_texts_that_spell_special_tokens_are_read_in_linear_work(make_text_token
     long = "<|im_end|>" * 80_000  # in quadratic work this takes minutes
     encoded = processor.apply_chat_template([{"role": "user", "content": long}], tokenize=False)
     assert long in encoded
-    pieces = processor._renderer.pieces(
+    pieces = processor._encoder.renderer.pieces(
         parse_conversation({"messages": [{"role": "user", "content": long}]}), processor.chat_template
     )
     assert sum(piece.text == "<|im_end|>" for piece in pieces) == 2  # of the system, and of the user

@@ -44,6 +44,7 @@ from audiollm.training.decoder.config import DecoderTrainingConfig, VocoderTrain
 
 from .launched_jobs import Launches
 
+ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["red", "green", "blue", "cat", "dog", "bird"]
 CODEBOOK_SIZE = 64
 

@@ -10,10 +10,17 @@ import torch
 from transformers import WhisperConfig, WhisperModel
 
 from audiollm.data.corpora.sample_corpus import load_sample_corpus
+from audiollm.program import run_program
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training import demo
+from audiollm.training.audio_llm.config import SFTConfig
+from audiollm.training.recipes.demo import commands
+from audiollm.training.recipes.demo.commands import CommandSettings, choose_commands, degraded_copy, teach_commands
 from audiollm.training.recipes.demo.questions import answer_text, answers_of, records_of, score_table
 from audiollm.training.recipes.demo.report import DemoReport, Hearing, write_report
+from audiollm.training.sft import train
+
+from .conftest import ROOT, Assets
 
 
 @pytest.fixture
@@ -99,11 +106,57 @@ def test_the_report_needs_nothing_beside_it_and_escapes_what_it_shows(tmp_path: 
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".html", ".png", ".png"]
 
 
+@pytest.fixture
+def training_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainers are launched without a process of their own."""
+
+    def launch(script: str, settings: str, *flags: str) -> None:
+        assert script == "sft.py"
+        arguments = ["--config", str(ROOT / "training" / "configs" / settings), *flags]
+        run_program(SFTConfig, train, arguments=arguments)
+
+    monkeypatch.setattr(commands, "launch_trainer", launch)
+
+
+def test_commands_are_learned_from_copies_and_asked_about_others(
+    assets: Assets, tmp_path: Path, training_in_this_process: None
+) -> None:
+    clips = load_sample_corpus()
+    settings = CommandSettings(num_commands=2, copies_to_learn_from=1, max_steps=2)
+    understood = teach_commands(str(assets.audio_llm), clips, tmp_path / "commands", settings)
+    assert [row["said"] for row in understood.rows] == [clip.text for clip in choose_commands(clips, 2)]
+    assert set(understood.word_error_rates) == {"before", "after"}
+    assert (understood.model_folder / "config.json").exists()
+    learned = (tmp_path / "commands" / "commands.jsonl").read_text()
+    assert learned.count("assistant") == 2 * (1 + 1)
+    assert "_unheard" not in learned
+    assert len(list((tmp_path / "commands").glob("*_unheard.wav"))) == 2
+
+
+def test_copies_are_degraded_each_in_its_own_way(tmp_path: Path) -> None:
+    [clip] = choose_commands(load_sample_corpus(), 1)
+    copies = [degraded_copy(clip, tmp_path / f"{n}.wav", n).read_bytes() for n in (0, 1)]
+    assert copies[0] != copies[1]
+    assert degraded_copy(clip, tmp_path / "again.wav", 0).read_bytes() == copies[0]
+
+
+def test_the_demo_ends_with_commands_that_name_what_was_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [clip] = choose_commands(load_sample_corpus(), 1)
+    demo.show_next_steps(tmp_path / "demo", None, clip)
+    shown = capsys.readouterr().out
+    assert f"--model {tmp_path / 'demo' / 'sft' / 'model'}" in shown
+    assert "examples/finetune_on_own_clips.py" in shown
+
+
 @pytest.mark.slow
 def test_the_whole_demo_beats_the_majority_answer(tmp_path: Path) -> None:
     report = demo.run_demo(demo.DemoConfig(output_dir=str(tmp_path / "demo")))
     assert "mini" in report.facts["audio tokenizer"]
     assert (tmp_path / "demo" / "mini_speech.wav").stat().st_size > 10_000
+    rates = json.loads((tmp_path / "demo" / "results.json").read_text())["commands"]
+    assert rates["after"] < 0.2 < rates["before"]
     accuracies = {row["task"]: row["accuracy %"] for row in report.scores}
     assert accuracies["kind"] > 85
     assert accuracies["language"] > 50

@@ -24,6 +24,7 @@ from audiollm.data.records import SPLITS
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.data.voices.attributes import VocalAttributes
 from audiollm.modeling import AudioLLM
+from audiollm.tokenizer.checkpoints import mini as embedded_folder
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training import mini
@@ -297,14 +298,14 @@ def test_installing_replaces_the_embedded_model(layout, tmp_path, monkeypatch):
     (target / "old").touch()
     assert mini_package.install_package(layout.package) == target
     assert not (target / "old").exists()
-    monkeypatch.setattr(embedded, "_FOLDER", target)
+    monkeypatch.setattr(embedded_folder, "_FOLDER", target)
     assert embedded.mini_folder() == target
     assert AudioLLM.from_pretrained().vocabulary == AudioLLM.from_pretrained("mini").vocabulary
     assert Path(embedded.audio_tokenizer_or_mini(None)).is_dir()
 
 
 def test_without_the_embedded_model_the_message_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded, "_FOLDER", tmp_path)
+    monkeypatch.setattr(embedded_folder, "_FOLDER", tmp_path)
     with pytest.raises(ValueError, match=r"lacks the embedded model.*make mini"):
         AudioLLM.from_pretrained()
     assert embedded.model_or_mini("my/model") == "my/model"

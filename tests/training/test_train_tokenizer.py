@@ -10,10 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import save_file
 
+from audiollm.cli import main
 from audiollm.data.audio.augmentation import AugmentationConfig
 from audiollm.program import run_program
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -27,6 +30,7 @@ from audiollm.training.loop.record import config_as_json
 from audiollm.training.results.figures import flat_numbers
 from audiollm.training.train_tokenizer import train
 
+from .conftest import write_records
 from .finished_runs import assert_same_weights, metrics_of, weights_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -358,16 +362,53 @@ def test_settings_that_cannot_work_with_these_data_are_refused(make_tokenizer_co
         train(make_tokenizer_config(trackers=("wandb",)))
 
 
-@pytest.mark.parametrize("name", ["tokenizer_stage1", "tokenizer_stage2"])
+@pytest.mark.parametrize(
+    "name", ["tokenizer_stage1", "tokenizer_stage2", "tokenizer_small_stage1", "tokenizer_small_stage2"]
+)
 def test_shipped_configs_are_read(tmp_path, name):
     seen = []
     path = ROOT / "training" / "configs" / f"{name}.yaml"
     flags = ["--config", str(path), "--train_data", "x.jsonl", "--output_dir", str(tmp_path), "--start_from", "w"]
+    flags += ["--eval_data", "y.jsonl"]
     run_program(TokenizerTrainingConfig, seen.append, arguments=[*flags, "--augmentation.probability", "0.4"])
     [config] = seen
-    assert config.quantized is (name == "tokenizer_stage2")
+    assert config.quantized is name.endswith("stage2")
     assert config.augmentation.probability == 0.4
     assert dataclasses.replace(config) == config
+
+
+@pytest.fixture
+def noise_records(tmp_path):
+    """Records of ten clips of noise, long enough that k-means has its frames."""
+    generator = np.random.default_rng(0)
+    records = []
+    for number in range(10):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, generator.normal(0, 0.1, 16000 * 5), 16000)
+        records.append({"audio": str(path), "text": "red green"})
+    return str(write_records(tmp_path / "noise.jsonl", records))
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "tokenizer_small"])
+def test_shipped_configs_train_a_small_whisper_with_no_more_than_the_documented_flags(
+    tokenizer_corpus, noise_records, tmp_path, kind
+):
+    """Both stages and the export, but for the number of updates (and the published codebook's data)."""
+    start = tokenizer_corpus.whisper
+    for stage in (1, 2):
+        flags = ["--config", str(ROOT / "training" / "configs" / f"{kind}_stage{stage}.yaml"), "--max_steps", "1"]
+        flags += ["--start_from", str(start), "--train_data", noise_records, "--eval_data", noise_records]
+        flags += ["--output_dir", str(tmp_path / f"stage{stage}")]
+        if kind == "tokenizer" and stage == 2:
+            flags += ["--audio_tokenizer.codebook_size", "64"]
+        run_program(TokenizerTrainingConfig, train, arguments=flags)
+        start = tmp_path / f"stage{stage}"
+    main(["export-tokenizer", str(start), str(tmp_path / "exported")])
+    exported = UniAudioTokenizer.from_pretrained(tmp_path / "exported")
+    assert exported.config.quantize_position == 2  # half of four layers
+    assert exported.config.encoder_residual_source_position == 1
+    assert exported.codebook_size == {"tokenizer": 64, "tokenizer_small": 1024}[kind]
+    assert exported.encode([torch.zeros(16000)], 16000)[0].shape[-1] == 25
 
 
 def test_user_errors_end_in_one_message_and_no_traceback(capfd, tmp_path, tokenizer_corpus):

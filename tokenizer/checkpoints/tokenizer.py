@@ -21,6 +21,7 @@ from audiollm.tokenizer.quantizer.codebook import RECENT_CODES_PER_ENTRY
 from audiollm.tokenizer.signal.log_mel import N_FFT
 
 from .folders import copy_listed, find_folder, read_json_object, replaced_files
+from .mini import AUDIO_TOKENIZER_FOLDER, MINI, mini_folder
 from .names import is_left_out, our_name, released_name
 from .tensors import check_shapes, stored_shapes
 
@@ -52,10 +53,10 @@ FROM_AUTO_CLASSES = ("_from_auto", "trust_remote_code", "adapter_kwargs", "code_
 
 
 def find_tokenizer(source: str | Path, *, subfolder: str = "", **options: Any) -> Path:
-    """Finds the folder with ``config.json``: ``source`` itself, or its ``tokenizer/`` as in a release.
+    """Finds the folder with ``config.json``: ``source`` itself, or in it, as in a release or an Audio-LLM.
 
     Args:
-        source: a folder or Hub id.
+        source: a folder or Hub id, or "mini".
         subfolder: of it.
         options: where ``source`` is on the Hub, see :func:`~audiollm.tokenizer.checkpoints.folders.find_folder`.
 
@@ -64,6 +65,7 @@ def find_tokenizer(source: str | Path, *, subfolder: str = "", **options: Any) -
         TypeError: for an option that is not known.
     """
     options = {name: value for name, value in options.items() if name not in FROM_AUTO_CLASSES}
+    source = mini_folder() if source == MINI else source
     # The decoder's weights are fetched when they are first used.
     decoders = ("decoder/", "*/decoder/")
     folder = find_folder(
@@ -73,7 +75,10 @@ def find_tokenizer(source: str | Path, *, subfolder: str = "", **options: Any) -
         **options,
     )
     folder = folder / subfolder
-    for candidate in (folder, folder / TOKENIZER_FOLDER):
+    if (folder / "run.json").is_file():  # of a training: the tokenizer, or the Audio-LLM, that came out of it
+        folder = folder / "model"
+    # An Audio-LLM has a config.json of its own, so what lies in it comes first.
+    for candidate in (folder / AUDIO_TOKENIZER_FOLDER, folder, folder / TOKENIZER_FOLDER):
         if (candidate / "config.json").is_file():
             return candidate
     raise ValueError(
@@ -317,7 +322,12 @@ def write_released(
     with replaced_files(Path(folder), *RELEASED_FILES) as staging:
         save_file(released_tensors(tensors), staging / "model.safetensors", metadata={"format": "pt"})
         write_released_config(config, staging, RELEASED_ARCHITECTURE, dtype)
-        WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(staging)
+        feature_extractor_of(config).save_pretrained(staging)
+
+
+def feature_extractor_of(config: UniAudioTokenizerConfig) -> WhisperFeatureExtractor:
+    """Makes transformers' feature extractor for an audio tokenizer; what it gives is what ``forward`` takes."""
+    return WhisperFeatureExtractor(feature_size=config.num_mel_bins)
 
 
 def released_tensors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

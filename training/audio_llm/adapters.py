@@ -1,21 +1,22 @@
-"""Low-rank adapters: put on a model, and merged into it; what is not whole or is another model's is refused by name."""
+"""Low-rank adapters: put on a model to be trained, and merged into it afterwards."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.logging import get_logger
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from audiollm.loading import refused_by_transformers, without_memory
 from audiollm.modeling import AudioLLM
-from audiollm.tokenizer.checkpoints.folders import read_json_object
-from audiollm.tokenizer.checkpoints.tensors import check_finite, check_shapes, read_safetensors, stored_shapes
+from audiollm.sources.adapters import with_adapter
 
 from .config import LoRASettings
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # their names in PEFT
+logger = get_logger(__name__)
 
 
 def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
@@ -28,6 +29,9 @@ def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
     Returns:
         The PEFT model. Only adapters and audio rows have gradients. With tied weights the output rows follow the
         embedding's; without, both have rows of their own.
+
+    Raises:
+        ValueError: if a layer that is named does not exist, or none is linear.
     """
     from peft import LoraConfig, get_peft_model  # takes seconds, and only LoRA needs it
 
@@ -42,10 +46,34 @@ def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=list(settings.target_modules),
+        target_modules=_adapted_layers(audio_llm.model, settings.target_modules),
         trainable_token_indices=rows,
     )
     return get_peft_model(audio_llm.model, lora)
+
+
+def _adapted_layers(model: Any, named: Iterable[str] | None) -> list[str]:
+    """Names of the layers that get an adapter, each of which exists: PEFT would leave out the others in silence."""
+    output = model.get_output_embeddings()
+    layers = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not output
+    ]
+    names = sorted({name.rpartition(".")[2] for name in layers})
+    stacked = sorted({name.rpartition(".")[2] for name, parameter in model.named_parameters() if parameter.dim() == 3})
+    kind = type(model).__name__
+    if not names:
+        raise ValueError(f"lora: {kind} has no linear layers that could get an adapter; train all weights instead")
+    missing = [one for one in named or () if not any(f".{name}".endswith(f".{one}") for name in layers)]
+    if missing:
+        raise ValueError(
+            f"lora.target_modules: {kind} has no linear layers {', '.join(missing)}; choose among "
+            f"{', '.join(names)}, or leave target_modules out for all of them"
+        )
+    if stacked:
+        logger.warning("lora: the experts of %s (%s) get no adapters and keep their weights", kind, ", ".join(stacked))
+    return names if named is None else list(named)
 
 
 def merge_adapter(source: str, adapter: Path, dtype: str) -> AudioLLM:
@@ -60,32 +88,6 @@ def merge_adapter(source: str, adapter: Path, dtype: str) -> AudioLLM:
         ValueError: if the adapter is damaged, was trained on another model, or its weights are missing, unknown,
             misshapen or no numbers; the message names them.
     """
-    from peft import PeftModel  # takes seconds, and only LoRA needs it
-
     audio_llm = AudioLLM.from_pretrained(source, dtype=getattr(torch, dtype))
-    _check_adapter(audio_llm.model.config, source, adapter)
-    audio_llm.model = PeftModel.from_pretrained(audio_llm.model, adapter).merge_and_unload()
+    audio_llm.model = with_adapter(audio_llm.model, source, adapter)
     return audio_llm
-
-
-def _check_adapter(model_config: Any, source: str, adapter: Path) -> None:
-    """Compares an adapter with what its settings put on the model, before PEFT gives it memory or makes up the rest."""
-    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-
-    if not (adapter / ADAPTER_CONFIG).is_file():
-        raise ValueError(f"{adapter} holds no adapter: expected {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}")
-    settings = read_json_object(adapter / ADAPTER_CONFIG)
-    if settings.get("peft_type") != "LORA":
-        raise ValueError(f"{adapter / ADAPTER_CONFIG}: peft_type={settings.get('peft_type')!r}; only LORA is merged")
-    base = settings.get("base_model_name_or_path")
-    if isinstance(base, str) and os.path.realpath(base) != os.path.realpath(source):
-        raise ValueError(
-            f"{adapter} was trained on {base}, not on {source}: merge it into that one; if the folder was only moved, "
-            f"say so in {ADAPTER_CONFIG} (base_model_name_or_path)"
-        )
-    stored = stored_shapes(adapter / ADAPTER_WEIGHTS)
-    with refused_by_transformers(str(adapter)), torch.device("meta"):
-        adapted = get_peft_model(without_memory(model_config), LoraConfig.from_pretrained(adapter))
-        expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    check_shapes(expected, stored, adapter)
-    check_finite(read_safetensors(adapter / ADAPTER_WEIGHTS), adapter)

@@ -28,8 +28,8 @@ class LoRASettings:
     dropout: float = 0.0
     """Dropout in front of each adapter."""
 
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Names of the linear layers that get an adapter."""
+    target_modules: tuple[str, ...] | None = None
+    """Names of the linear layers that get an adapter. None: all but the output layer."""
 
     train_audio_rows: bool = True
     """Train the embedding and output rows of the audio vocabulary too: a freshly extended model needs them."""
@@ -41,7 +41,7 @@ class LoRASettings:
             raise ValueError(f"lora.alpha={self.alpha}: use a positive scale, such as 2 × lora.r")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"lora.dropout={self.dropout}: use a probability in [0, 1)")
-        if not self.target_modules:
+        if self.target_modules is not None and not self.target_modules:
             raise ValueError("lora.target_modules is empty: name at least one linear layer, such as q_proj")
 
 

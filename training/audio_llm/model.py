@@ -12,12 +12,12 @@ from torch import nn
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.modeling import AudioLLM
+from audiollm.sources.places import EXTENDED_FOLDER
 from audiollm.training.loop.config import MODEL_FOLDER
 
 from .adapters import add_adapters, merge_adapter
 from .config import SFTConfig
 
-EXTENDED_FOLDER = "extended"
 ADAPTER_FOLDER = "adapter"
 
 

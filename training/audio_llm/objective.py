@@ -55,6 +55,11 @@ class TargetTokenLoss(nn.Module):
                     f"the model's config sets {name}={getattr(model.config, name)}, which this loss leaves out: "
                     "use a model without it, such as Qwen2.5"
                 )
+        if getattr(model.config, "output_router_logits", False):
+            raise ValueError(
+                "the model's config sets output_router_logits, a loss of the router that this loss leaves out: set it "
+                "to false in config.json"
+            )
         self.model = model
 
     @property

@@ -16,7 +16,7 @@ from audiollm.data.collation import IGNORED_LABEL, Example
 from audiollm.data.conversation.loading import Conversations
 from audiollm.data.conversation.types import Conversation
 from audiollm.data.unread_keys import CONVERSATION_KEYS, unread_keys, warn_of_unread_keys
-from audiollm.processing import AudioLLMProcessor
+from audiollm.processing.processor import AudioLLMProcessor
 from audiollm.training.loop.errors import DataError
 
 # Records whose audio is tokenized in one batch while the data are checked.

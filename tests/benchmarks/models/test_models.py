@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoProcessor,
@@ -29,6 +31,7 @@ from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.writing import wav_file
 from audiollm.data.chat import endpoint as chat_endpoint
 from audiollm.data.chat.base import ChatError, EndpointSettings
+from audiollm.modeling import AudioLLM
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
 TEMPLATE = (
@@ -148,6 +151,27 @@ def test_the_audio_tokenizer_has_a_revision_of_its_own(audio_llm: Path, tmp_path
     after = open_local(copy).describe()
     assert after["revision"] == before["revision"]
     assert after["tokenizer_revision"] != before["tokenizer_revision"]
+
+
+def test_a_run_and_a_checkpoint_have_the_revision_of_what_is_loaded(audio_llm: Path, tmp_path: Path) -> None:
+    expected = open_local(audio_llm).describe()
+    run = tmp_path / "run"
+    shutil.copytree(audio_llm, run / "model")
+    (run / "run.json").write_text("{}")
+    assert open_local(run).describe() == expected | {"name": str(run)}
+    revisions = {expected["revision"]}
+    for number, factor in enumerate((1.0, 0.5)):
+        checkpoint = tmp_path / f"step_{number:06d}"
+        checkpoint.mkdir()
+        (checkpoint / "checkpoint.json").write_text("{}")
+        (checkpoint / "config.json").write_text(json.dumps({"model": str(audio_llm), "lora": None}))
+        model = AudioLLM.from_pretrained(audio_llm).model
+        weights = {f"model.{name}": one.detach() * factor for name, one in model.named_parameters()}
+        save_file(weights, checkpoint / "weights.safetensors")
+        found = open_local(checkpoint).describe()
+        assert found["tokenizer_revision"] == expected["tokenizer_revision"]
+        revisions.add(found["revision"])
+    assert len(revisions) == 3
 
 
 def test_a_recording_that_is_longer_than_a_model_hears_is_named(

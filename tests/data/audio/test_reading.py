@@ -363,11 +363,21 @@ def test_arrays_may_be_unsigned_of_several_channels_or_lists():
     assert waveform_from_array([0.5, -0.5]).tolist() == [0.5, -0.5]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int16])
+@pytest.mark.parametrize("mono", ["first", "mean"])
+def test_channels_are_told_from_samples_either_way_round(dtype, mono):
+    channels = torch.tensor([[0.5, -0.25] * 50, [0.125, 0.25] * 50])
+    channels = (channels * 32768).to(dtype) if dtype == torch.int16 else channels.to(dtype)
+    expected = waveform_from_array(channels, mono)
+    assert torch.equal(expected, torch.tensor([0.5, -0.25] * 50 if mono == "first" else [0.3125, 0.0] * 50))
+    assert torch.equal(waveform_from_array(channels.T, mono), expected)
+
+
 @pytest.mark.parametrize(
     ("array", "reason"),
     [
         (np.zeros((2, 2, 2)), r"shape \[2, 2, 2\]"),
-        (np.zeros((1000, 2)), r"shape \[1000, 2\].*\[C, N\]"),
+        (np.zeros((1000, 100)), r"shape \[1000, 100\].*\[C, N\] or \[N, C\]"),
         (np.zeros(0), "no samples"),
         ([1, 2, 3], "type int64"),
         (np.array(["a"]), "type <U1"),

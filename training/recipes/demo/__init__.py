@@ -1,1 +1,1 @@
-"""Parts of ``training/demo.py``: ``questions`` that labels of recordings answer, and the ``report``."""
+"""Parts of ``training/demo.py``: ``questions`` that labels answer, spoken ``commands``, the ``report``."""

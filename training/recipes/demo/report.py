@@ -42,6 +42,8 @@ class DemoReport:
     hearing: Hearing
     samples: list[dict[str, str]] = field(default_factory=list)
     mini_samples: list[dict[str, str]] = field(default_factory=list)  # of the embedded model, before any training
+    commands: list[dict[str, str]] = field(default_factory=list)  # said, and understood before and after fine-tuning
+    word_error_rates: dict[str, float] = field(default_factory=dict)  # of these, "before" and "after"
     attribution: str = ""
 
 

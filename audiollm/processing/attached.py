@@ -1,0 +1,221 @@
+"""The audio tokenizer of a processor: given, or found beside it and loaded when it is first needed."""
+# Shapes: T codes of one clip, N samples.
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audiollm.data.audio.reading import Mono
+from audiollm.data.conversation.types import AudioPart
+from audiollm.folders import Origin, copy_audio_tokenizer, save_audio_tokenizer
+from audiollm.tokenizer.base import AudioTokenizer, Codes
+from audiollm.tokenizer.locks import CopyableLock
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+
+logger = logging.getLogger(__name__)
+
+
+class AttachedAudioTokenizer:
+    """Where a processor's audio tokenizer comes from, and the audio tokenizer itself once it is loaded.
+
+    Args:
+        codebook_size: V of the codes that the LLM knows.
+        codec_path: where it is: a folder inside the processor's own, another folder, or a Hub id; None: nowhere.
+        fingerprint: of the audio tokenizer whose codes the LLM knows, if that is known.
+    """
+
+    def __init__(self, codebook_size: int, codec_path: str | None = None, fingerprint: str | None = None) -> None:
+        self.codebook_size = codebook_size
+        self.codec_path = codec_path
+        self.origin: Origin | None = None
+        """What the processor was loaded from; ``codec_path`` is looked for there first."""
+        self.mono: Mono = "first"
+        self.accepted_codes: frozenset[str] = frozenset()
+        self._fingerprint = fingerprint
+        self._loaded: AudioTokenizer | None = None
+        self._device: torch.device | str | None = None
+        self._loading = CopyableLock()  # by the first thread that needs it
+
+    # The audio tokenizer itself
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is one, loaded or not."""
+        return self.is_loaded or self.codec_path is not None
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it is in memory."""
+        return self._loaded is not None
+
+    def get(self) -> AudioTokenizer:
+        """Returns it; loads it the first time."""
+        with self._loading:
+            return self.load() if self._loaded is None else self._loaded
+
+    def set(self, audio_tokenizer: AudioTokenizer) -> None:
+        """Puts another one in its place; warns if the LLM does not know its codes.
+
+        Raises:
+            ValueError: if it has another number of codes.
+        """
+        self._check_codes(audio_tokenizer)
+        if self._fingerprint is not None:
+            fingerprint = audio_tokenizer.fingerprint()
+            if fingerprint not in (self._fingerprint, *self.accepted_codes):
+                logger.warning(
+                    "the LLM knows the codes of another audio tokenizer (fingerprint %s) than the one given now (%s): "
+                    "it takes them for other sounds until it is trained on them",
+                    self._fingerprint,
+                    fingerprint,
+                )
+            self._fingerprint = fingerprint
+        self._loaded = audio_tokenizer
+        self.codec_path = None  # the one that is given counts, and is saved, instead of the one that was found
+
+    def load(
+        self,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        encoder_only: bool = True,
+    ) -> AudioTokenizer:
+        """Loads it, replacing one that is loaded; arguments as for `AudioLLMProcessor.load_audio_tokenizer`."""
+        if self.codec_path is None:
+            raise ValueError(
+                "this processor has no audio tokenizer, so it takes codes but no recordings: pass audio_tokenizer= or "
+                "codec_path=, or load it from an Audio-LLM folder with audio_tokenizer/ inside"
+            )
+        if device is not None:
+            self._device = device
+        loaded = UniAudioTokenizer.from_pretrained(
+            self._source(),
+            encoder_only=encoder_only,
+            dtype=dtype,
+            device=self._device,
+            fingerprint=self._fingerprint,
+        )
+        self._check_codes(loaded)
+        self._loaded = loaded
+        return loaded
+
+    @property
+    def device(self) -> torch.device | str | None:
+        """Where it runs, loaded or not yet; None: the CPU, or where the one given was."""
+        return self._device
+
+    @device.setter
+    def device(self, device: torch.device | str | None) -> None:
+        self._device = device
+        if isinstance(self._loaded, torch.nn.Module):
+            self._loaded.to(device if device is not None else "cpu")
+
+    def save(self, target: Path) -> None:
+        """Writes it, if there is one, as a folder of its own; from then on no other one can be put in its place.
+
+        Raises:
+            ValueError: if the one in memory is of a kind that cannot be saved.
+        """
+        if self.codec_path is None:
+            if self._loaded is not None:
+                save_audio_tokenizer(self._loaded, target)
+        elif (source := Path(self._source())).is_dir():
+            copy_audio_tokenizer(source, target)
+        else:  # a Hub id: whole, whatever part of it is in memory
+            save_audio_tokenizer(self.load(encoder_only=False), target)
+        self._fingerprint = self.fingerprint
+
+    def _source(self) -> str | Path:
+        """A folder or Hub id: relative to the processor's own place first, so that a moved folder still works."""
+        assert self.codec_path is not None
+        if self.origin is not None:
+            folder = self.origin.subfolder(self.codec_path)
+            if folder is not None:
+                return folder
+        return self.codec_path
+
+    # Its codes
+
+    @property
+    def known_fingerprint(self) -> str | None:
+        """The fingerprint as far as it is known without loading anything."""
+        return self._fingerprint
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the audio tokenizer whose codes the LLM knows (it may have to be loaded to tell); None if it has none."""
+        if self._fingerprint is None and self.exists:
+            self._fingerprint = self.get().fingerprint()
+        return self._fingerprint
+
+    def codes_of(self, parts: Sequence[AudioPart]) -> list[list[int]]:
+        """The codes of each part, in order; one call of the audio tokenizer per sample rate.
+
+        Raises:
+            ValueError: if codes are another audio tokenizer's, or a recording gives none.
+            AudioError: if a recording cannot be used.
+        """
+        codes: dict[int, list[int]] = {}
+        waveforms: dict[int, list[tuple[int, Tensor]]] = {}
+        for index, part in enumerate(parts):
+            if part.codes is not None:
+                self._check_maker(part)
+                codes[index] = list(part.codes)
+            else:
+                waveform, sample_rate = part.load(mono=self.mono)
+                waveforms.setdefault(sample_rate, []).append((index, waveform))
+        for sample_rate, clips in waveforms.items():
+            # All at once: the audio tokenizer sorts by length and pads little, which a call per clip could not.
+            encoded = self.get().encode([waveform for _, waveform in clips], sample_rate).tolist()
+            codes.update(zip((index for index, _ in clips), encoded, strict=True))
+        for index, part in enumerate(parts):
+            if not codes[index]:
+                raise ValueError(f"{part.where or f'audio {index}'}: gives no codes; leave it out")
+        return [codes[index] for index in range(len(parts))]
+
+    def waveforms_of(self, clips: Sequence[Tensor], **options: Any) -> list[Tensor]:
+        """The sound of codes.
+
+        Args:
+            clips: int64 codes ``[T]`` of each clip.
+            options: of the audio tokenizer's ``decode``, such as ``speaker`` and ``seed``.
+
+        Returns:
+            float32 ``[N]`` of each clip, at the audio tokenizer's ``output_sample_rate``.
+
+        Raises:
+            ValueError: if the audio tokenizer cannot decode.
+        """
+        audio_tokenizer = self.get()
+        if not audio_tokenizer.can_decode:
+            raise ValueError(
+                "this audio tokenizer has no waveform decoder, so codes cannot become sound: use one with a decoder/ "
+                "folder"
+            )
+        return list(audio_tokenizer.decode(Codes.from_list([clip[None] for clip in clips]), **options))
+
+    def _check_codes(self, audio_tokenizer: AudioTokenizer) -> None:
+        if audio_tokenizer.num_codebooks != 1 or audio_tokenizer.codebook_size != self.codebook_size:
+            raise ValueError(
+                f"the audio tokenizer has {audio_tokenizer.num_codebooks} x {audio_tokenizer.codebook_size} codes, but "
+                f"the text tokenizer holds an audio vocabulary of 1 x {self.codebook_size}: use the audio "
+                "tokenizer that the LLM was extended for"
+            )
+
+    def _check_maker(self, part: AudioPart) -> None:
+        """Refuses codes that say that another audio tokenizer made them; the LLM would take them for other sounds."""
+        if part.audio_tokenizer is None or part.audio_tokenizer in self.accepted_codes:
+            return
+        own = self.fingerprint
+        if own is not None and own != part.audio_tokenizer:
+            raise ValueError(
+                f"{part.where or 'audio'}: its codes were made by another audio tokenizer ({part.audio_tokenizer}) "
+                f"than the LLM's ({own}): tokenize the recordings with the LLM's own; if both give the same codes (one "
+                "in lower precision), accept that fingerprint (accepted_codes of the processor, accept_codes_of in a "
+                "training)"
+            )
