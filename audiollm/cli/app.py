@@ -20,13 +20,12 @@ from jsonargparse import ArgumentParser
 from audiollm.program import DashedParser, be_verbose, errors_as_one_line, log_to_stderr, with_named_option
 
 from .bench import run_bench
-from .checkpoints import convert, doctor, export_tokenizer, extend_llm
+from .checkpoints import convert, doctor, export_tokenizer, extend_llm, push
 from .completion import Shell, completion_script
 from .corpora import convert_data, inspect_data, speech_data, tokenize
 from .labelling import audit_labels, audit_verdicts, label, score_sap
 from .listening import describe, transcribe
 from .pipes import PIPE
-from .publishing import push
 from .reporting import compare_results, report
 from .sound import reconstruct, speak
 from .training import TRAINERS, run_trainer
