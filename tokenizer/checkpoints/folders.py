@@ -59,7 +59,7 @@ def find_folder(
     try:
         return Path(snapshot_download(str(source), **hub_options))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())  # the Hub's, of several lines
         raise ValueError(f"{source} is neither a folder here nor a {kind} on the Hub: {reason}") from error
 
 
