@@ -167,5 +167,9 @@ def _typed_part(turn: Mapping[str, Any], at: str) -> dict[str, Any]:
         raise ShapeError(f"{at}.{key}", f"{kind!r:.40} is not known; use text or audio")
     value = _value(turn, at)
     if kind == "audio":
-        return {"type": "audio", "path": value, **{key: turn[key] for key in _SEGMENT_KEYS if turn.get(key) is not None}}
+        return {
+            "type": "audio",
+            "path": value,
+            **{key: turn[key] for key in _SEGMENT_KEYS if turn.get(key) is not None},
+        }
     return {"type": "text", "text": value}
