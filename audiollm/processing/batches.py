@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,41 @@ from audiollm.vocabulary import AudioVocabulary
 
 _PADDING = {True: True, False: False, "longest": True, "do_not_pad": False}  # and as transformers calls them
 _UNLIMITED = 10**9  # transformers writes 1e30 where a tokenizer names no limit
+
+
+_GROUPS = ("common_kwargs", "text_kwargs", "audio_kwargs", "processor_kwargs")  # in which transformers takes options
+_AS_IT_IS = {
+    "truncation": (False, "do_not_truncate"),
+    "return_attention_mask": (True,),
+    "return_token_type_ids": (False,),
+}
+_INSTEAD = {
+    "truncation": "nothing is ever cut; leave it out, and shorten what is too long",
+    "images": "an Audio-LLM sees nothing; leave it out",
+    "videos": "an Audio-LLM sees nothing; leave it out",
+}
+
+
+def with_options(arguments: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a processor, with those that came in the groups of transformers.
+
+    Args:
+        arguments: known ones, by name.
+        others: what came beside them; ``text_kwargs``, ``audio_kwargs``, ``common_kwargs`` and ``processor_kwargs`` are
+            looked into. What says no more than what is so anyway (``truncation=False``) is taken.
+
+    Raises:
+        ValueError: naming an argument that would have no effect, and what to do.
+    """
+    found = dict(arguments)
+    for name, value in others.items():
+        if name in _GROUPS:
+            found = with_options(found, value or {})
+        elif name in arguments:
+            found[name] = value
+        elif value is not None and value not in _AS_IT_IS.get(name, ()):
+            raise ValueError(f"{name}={value!r:.40} has no effect here: {_INSTEAD.get(name, 'leave it out')}")
+    return found
 
 
 @dataclass(frozen=True)
