@@ -159,8 +159,8 @@ def prompts_of(text: Any) -> list[str]:
         return [text]
     if text is None:
         raise ValueError(
-            "text is missing: write the prompt with apply_chat_template(messages, tokenize=False), or give that messages "
-            "with recordings in them"
+            "text is missing: write the prompt with apply_chat_template(messages, tokenize=False), or give that the "
+            "messages with recordings in them"
         )
     if isinstance(text, (np.ndarray, Tensor)) or not isinstance(text, Sequence) or isinstance(text, bytes):
         raise ValueError(f"text is of type {type(text).__name__}: give prompts as text=, and recordings as audio=")
