@@ -24,9 +24,9 @@ _AS_IT_IS = {
     "return_token_type_ids": (False,),
 }
 _INSTEAD = {
-    "truncation": "nothing is ever cut; leave it out, and shorten what is too long",
-    "images": "an Audio-LLM sees nothing; leave it out",
-    "videos": "an Audio-LLM sees nothing; leave it out",
+    "truncation": "has no effect here, nothing is ever cut: leave it out, and shorten what is too long",
+    "images": "have no effect here, an Audio-LLM sees nothing: leave them out",
+    "videos": "have no effect here, an Audio-LLM sees nothing: leave them out",
 }
 
 
@@ -39,16 +39,20 @@ def with_options(arguments: Mapping[str, Any], others: Mapping[str, Any]) -> dic
             looked into. What says no more than what is so anyway (``truncation=False``) is taken.
 
     Raises:
-        ValueError: naming an argument that would have no effect, and what to do.
+        TypeError: naming an argument that would have no effect, and what to do.
+        ValueError: the same for one in a group.
     """
     found = dict(arguments)
     for name, value in others.items():
         if name in _GROUPS:
-            found = with_options(found, value or {})
+            try:
+                found = with_options(found, value or {})
+            except TypeError as error:
+                raise ValueError(f"{name}: {error}") from error
         elif name in arguments:
             found[name] = value
         elif value is not None and value not in _AS_IT_IS.get(name, ()):
-            raise ValueError(f"{name}={value!r:.40} has no effect here: {_INSTEAD.get(name, 'leave it out')}")
+            raise TypeError(f"{name} {_INSTEAD.get(name, 'has no effect here: leave it out')}")
     return found
 
 
@@ -113,8 +117,8 @@ def check_lengths(
         TooLongError: a ValueError that names the conversation, its tokens and the limit.
         ValueError: if ``max_length`` is no number of tokens.
     """
-    if max_length is not None and max_length < 1:
-        raise ValueError(f"max_length={max_length}: use 1 or more")
+    if max_length is not None and (type(max_length) is not int or max_length < 1):
+        raise ValueError(f"max_length={max_length!r}: use a whole number from 1")
     limit = max_length if max_length is not None else model_max_length
     if limit >= _UNLIMITED:
         return

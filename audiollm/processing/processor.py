@@ -194,8 +194,12 @@ class AudioLLMProcessor(ProcessorMixin):
         layout, max_length, sampling_rate = _options(
             return_tensors, padding, padding_side, max_length, sampling_rate, others
         )
+        if not tokenize and (max_length is not None or return_assistant_tokens_mask):
+            raise ValueError("max_length and return_assistant_tokens_mask are of tokens: leave them out or tokenize")
         named_chats, is_batch = chats_of(conversation)
         template = chat_template or self.chat_template
+        if not isinstance(template, str):
+            raise ValueError(f"chat_template is {type(template).__name__}: give the Jinja source of one template")
         options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
         if not tokenize:
             prompts = [prompt_with_places(chat, name, tools, sampling_rate) for name, chat in named_chats]
@@ -243,6 +247,7 @@ class AudioLLMProcessor(ProcessorMixin):
                 anything that would have no effect is refused.
 
         Raises:
+            TypeError: for an argument without an effect.
             ValueError: if places and recordings differ in number, samples come without their rate, or a prompt is too
                 long.
             AudioError: if a recording cannot be used.
