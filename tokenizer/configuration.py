@@ -12,8 +12,6 @@ from typing import Any
 
 from transformers import WhisperConfig
 
-from .checkpoints.mini import AUDIO_TOKENIZER_FOLDER, MINI, mini_folder
-
 MODEL_TYPE = "uniaudio_tokenizer"
 SAMPLE_RATE = 16000  # Hz; every Whisper encoder
 HOP_LENGTH = 160  # samples per mel frame
@@ -95,18 +93,16 @@ class UniAudioTokenizerConfig(WhisperConfig):
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Reads ``config.json`` for ``from_pretrained``; takes "mini" too.
+        """Reads ``config.json`` for ``from_pretrained``.
 
         Raises:
             ValueError: if it is another model's, whose values would be taken for ours or left at their defaults.
         """
-        source = pretrained_model_name_or_path
-        place = mini_folder() / AUDIO_TOKENIZER_FOLDER if source == MINI else source
-        values, others = super().get_config_dict(place, **kwargs)
+        values, others = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if not values.get("quantize_vocab_size"):
             raise ValueError(
-                f"{source} holds no configuration of an audio tokenizer (no quantize_vocab_size): name its own folder, "
-                f"such as {AUDIO_TOKENIZER_FOLDER}/ in that of an Audio-LLM"
+                f"{pretrained_model_name_or_path} holds no configuration of an audio tokenizer (no "
+                "quantize_vocab_size): name its own folder, such as audio_tokenizer/ in that of an Audio-LLM"
             )
         return values, others
 

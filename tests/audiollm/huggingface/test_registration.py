@@ -168,8 +168,6 @@ def test_a_configuration_of_another_model_is_none_of_an_audio_tokenizer(make_llm
     make_llm().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds no configuration of an audio tokenizer"):
         UniAudioTokenizerConfig.from_pretrained(tmp_path)
-    expected = UniAudioTokenizer.from_pretrained("mini").config.to_dict()
-    assert UniAudioTokenizerConfig.from_pretrained("mini").quantize_vocab_size == expected["quantize_vocab_size"]
 
 
 def test_what_belongs_to_an_audio_llm_is_found_wherever_it_is(make_llm, text_tokenizer, codec, tmp_path: Path) -> None:
