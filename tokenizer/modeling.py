@@ -18,7 +18,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForAudioTokenization, AutoModelForCausalLM, WhisperFeatureExtractor
+from transformers import (
+    AutoModel,
+    AutoModelForAudioTokenization,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    WhisperFeatureExtractor,
+)
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.models.whisper.modeling_whisper import sinusoids
@@ -689,6 +695,18 @@ class _NoLanguageModel:
         )
 
 
+class _NoTextTokenizer:
+    """What `AutoTokenizer` finds there."""
+
+    @classmethod
+    def from_pretrained(cls, path_or_hub_id: str, *_: Any, **__: Any) -> None:
+        raise ValueError(
+            f"{path_or_hub_id} is an audio tokenizer and has no text tokenizer: load it with "
+            "AutoModelForAudioTokenization, or an Audio-LLM's folder with AutoTokenizer"
+        )
+
+
 AutoModel.register(UniAudioTokenizerConfig, UniAudioTokenizer)
+AutoTokenizer.register(UniAudioTokenizerConfig, tokenizer_class=_NoTextTokenizer)
 AutoModelForAudioTokenization.register(UniAudioTokenizerConfig, UniAudioTokenizer)
 AutoModelForCausalLM.register(UniAudioTokenizerConfig, _NoLanguageModel)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -209,6 +210,8 @@ def check_waveforms(waveforms: Sequence[Tensor] | Tensor) -> list[Tensor]:
     Raises:
         ValueError: naming the first clip that is not a finite float vector.
     """
+    if isinstance(waveforms, np.ndarray):
+        raise ValueError("waveforms are a numpy array; pass a float tensor, torch.from_numpy(samples)")
     if isinstance(waveforms, Tensor) and waveforms.dim() == 1:
         waveforms = [waveforms]
     elif isinstance(waveforms, Tensor) and waveforms.dim() != 2:
