@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from audiollm.data.files.replacing import refuse_existing
 
-from .console import write_line
+from .console import on_one_line, write_line
 from .recordings import Recording
+
+if TYPE_CHECKING:  # it takes a second that help and errors do without
+    from audiollm.data.manifest import RecordError
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +37,7 @@ class Answers(Protocol):
         """Takes an answer."""
         ...
 
-    def reject(self, index: int, recording: Recording, reason: str) -> None:
+    def reject(self, index: int, error: RecordError) -> None:
         """Takes note of a recording that was left out."""
         ...
 
@@ -131,11 +135,15 @@ class _Terminal:
             write_line(json.dumps({"audio": recording.name, **self.form.record(answer)}, ensure_ascii=False))
         else:
             line = self.form.line(answer)
-            write_line(f"{recording.name}: {line}" if self.with_names else line)
+            write_line(f"{on_one_line(recording.name)}: {line}" if self.with_names else line)
 
-    def reject(self, index: int, recording: Recording, reason: str) -> None:
-        noted = {"audio": recording.name, "error": reason}
-        write_line(json.dumps(noted) if self.as_json else f"{recording.name}: skipped: {reason}")
+    def reject(self, index: int, error: RecordError) -> None:
+        noted = {"audio": error.where, "error": error.reason}
+        write_line(json.dumps(noted, ensure_ascii=False) if self.as_json else _told_skipped(error))
+
+
+def _told_skipped(error: RecordError) -> str:
+    return f"{on_one_line(error.where)}: skipped: {error.reason}"
 
 
 @dataclass
@@ -189,17 +197,18 @@ class _JsonLines:
         self._partial.append({"audio": recording.name, **self._form.record(answer)})
         self._num_added += 1
 
-    def reject(self, index: int, recording: Recording, reason: str) -> None:
-        from audiollm.data.manifest import RecordError
-
-        self._progress.reject(self._partial.reject(index, RecordError(recording.name, reason)))
+    def reject(self, index: int, error: RecordError) -> None:
+        self._progress.reject(self._partial.reject(index, error))
 
 
 def _fingerprint(recordings: Iterable[Recording]) -> str:
+    """sha256 over names and sizes: enough to notice other recordings, without reading all of them."""
     digest = hashlib.sha256()
     for recording in recordings:
-        contents = recording.source if isinstance(recording.source, bytes) else b""
-        digest.update(json.dumps([recording.name, len(contents)]).encode() + contents)
+        source = recording.source
+        contents = source if isinstance(source, bytes) else b""
+        size = len(source) if isinstance(source, bytes) else os.path.getsize(source) if os.path.isfile(source) else -1
+        digest.update(json.dumps([recording.name, size]).encode() + contents)
     return digest.hexdigest()
 
 
@@ -220,8 +229,8 @@ class _Files:
         with atomic_write(path) as file:
             file.write(self._contents(answer))
 
-    def reject(self, index: int, recording: Recording, reason: str) -> None:
-        write_line(f"{recording.name}: skipped: {reason}")
+    def reject(self, index: int, error: RecordError) -> None:
+        write_line(_told_skipped(error))
 
 
 def _in_folder(folder: Path, form: Form, recordings: Sequence[Recording], kind: str, overwrite: bool) -> _Files:
@@ -231,16 +240,36 @@ def _in_folder(folder: Path, form: Form, recordings: Sequence[Recording], kind: 
     first: dict[Path, str] = {}
     for path, recording in zip(paths, recordings, strict=True):
         if path in first:
-            raise ValueError(
-                f"{first[path]} and {recording.name} would both be written to {path}: use -o FILE{JSON_LINES}, or name "
-                "the folder that holds both"
-            )
+            raise ValueError(_told_clash(first[path], recording.name, path))
         first[path] = recording.name
+    _make_folder(folder)
     num_done = 0 if overwrite else sum(path.exists() for path in paths)
     if num_done:
         told = (num_done, len(paths), folder)
         logger.warning("%d of %d answers are in %s already and are kept; --overwrite makes them anew", *told)
     return _Files(paths, contents, overwrite)
+
+
+def _told_clash(one: str, other: str, path: Path) -> str:
+    """Why the answers about two recordings cannot be written, and what helps."""
+    if one == other:
+        return f"{one} is given twice"
+    cure = f"use -o FILE{JSON_LINES}"
+    if Path(one).parent != Path(other).parent:
+        cure += ", or name the folder that holds both"
+    return f"{one} and {other} would both be written to {path}: {cure}"
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes the folder that answers go to, before a model is loaded for them.
+
+    Raises:
+        ValueError: there is a file of that name.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{folder} is no folder that answers could go to: a file has that name") from error
 
 
 def _in_single_file(
@@ -257,4 +286,5 @@ def _in_single_file(
             "or -o FOLDER"
         )
     refuse_existing(path, overwrite)
+    _make_folder(path.parent)
     return _Files([path], contents, overwrite)

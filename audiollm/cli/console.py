@@ -72,6 +72,11 @@ def write_line(text: str) -> None:
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
+def on_one_line(name: str) -> str:
+    """A name with the line breaks, tabs and other control characters in it escaped, as names of files may have them."""
+    return "".join(char if char.isprintable() or not char.isascii() else repr(char)[1:-1] for char in name)
+
+
 def show_token_table(rows: Sequence[Any], *, total: int, record_id: str) -> None:
     from rich.table import Table
 

@@ -80,26 +80,18 @@ def transcribe(
         overwrite=overwrite,
         settings=settings,
     ) as answers:
-        from audiollm.transcription.activity import activity_of
-        from audiollm.transcription.transcribing import transcribe as transcribe_recording
+        from audiollm.transcription.transcribing import Transcriber, check_settings
+        from audiollm.transcription.transcript import Transcript
 
-        activity_of(pauses, 16_000)  # what it needs is missing before the model is loaded, or never
-        llm = load_audio_llm(model, dtype, device)
-        listening.run(
-            lambda source: transcribe_recording(
-                llm,
-                source,
-                prompt=prompt,
-                mono=mono,
-                longest_seconds=longest_seconds,
-                pauses=pauses,
-                batch_size=batch_size,
-                max_new_tokens=max_new_tokens,
-            ),
-            answers,
-            max_new_tokens,
-            done="transcribed",
-        )
+        asked: dict[str, Any] = {
+            "longest_seconds": longest_seconds,
+            "pauses": pauses,
+            "batch_size": batch_size,
+            "max_new_tokens": max_new_tokens,
+        }
+        check_settings(**asked)
+        transcriber = Transcriber(load_audio_llm(model, dtype, device), prompt=prompt, mono=mono, **asked)
+        listening.run(lambda source: Transcript(list(transcriber.segments(source))), answers, max_new_tokens)
 
 
 def _written_as(kind: Any) -> Callable[[Any], str]:
@@ -165,9 +157,11 @@ def describe(
         overwrite=overwrite,
         settings=settings,
     ) as answers:
+        from audiollm.generation.request import GenerationSettings
         from audiollm.modeling import question_about
         from audiollm.prompts import instruction
 
+        GenerationSettings(max_new_tokens=max_new_tokens)
         llm = load_audio_llm(model, dtype, device)
         llm.processor.mono = mono
         asked = question or instruction("describe")
@@ -176,11 +170,7 @@ def describe(
             result = llm.chat(question_about(source, asked), max_new_tokens=max_new_tokens)
             return _Description(result.texts[0], result.finish_reasons[0])
 
-        listening.run(answer, answers, max_new_tokens, done="described")
-
-
-class _BadRecordingError(ValueError):
-    """A recording that cannot be answered about; there may be others that can."""
+        listening.run(answer, answers, max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -209,15 +199,17 @@ class _Listening:
             check_recordings(recordings)
         return cls(recordings, skip_bad)
 
-    def run(self, answer_of: Callable[[str | bytes], Any], answers: Answers, max_new_tokens: int, done: str) -> None:
+    def run(self, answer_of: Callable[[str | bytes], Any], answers: Answers, max_new_tokens: int) -> None:
         """Answers about every recording that has none yet.
 
         Raises:
-            ValueError: for an unreadable or too long recording, unless those are skipped; or if no recording was left.
+            RecordError: for an unreadable or too long recording, unless those are skipped.
+            ValueError: no recording was left.
         """
         from rich.console import Console
         from rich.progress import track
 
+        from audiollm.data.manifest import RecordError
         from audiollm.generation.result import cut_notice
 
         num_bad, cut = 0, []
@@ -231,11 +223,11 @@ class _Listening:
                 continue
             try:
                 answer = self._answered(recording, answer_of)
-            except _BadRecordingError as error:
+            except RecordError as error:
                 if not self.skip_bad:
                     raise
                 num_bad += 1
-                answers.reject(index, recording, str(error))
+                answers.reject(index, error)
                 continue
             if answer.finish_reason == "silent":
                 logger.warning("%s: nothing is heard in it, so the model was not asked", recording.name)
@@ -247,15 +239,20 @@ class _Listening:
             told = cut_notice(f"the answer about {cut[0]}{others}", f"{max_new_tokens} tokens", "--max-new-tokens")
             logger.warning("%s", told)
         if num_bad == len(self.recordings):
-            raise ValueError(f"none of the {num_bad} recordings could be {done}")
+            raise ValueError(f"none of the {num_bad} recordings could be used")
 
     def _answered(self, recording: Recording, answer_of: Callable[[str | bytes], Any]) -> Any:
-        """The answer about a recording; raises a `_BadRecordingError` that names it."""
+        """The answer about a recording.
+
+        Raises:
+            RecordError: it is unreadable, too long, or holds sound that the audio tokenizer does not take.
+        """
         from audiollm.data.audio.sources import AudioError
+        from audiollm.data.manifest import RecordError
 
         try:
             return answer_of(recording.source)
-        except AudioError as error:
-            raise _BadRecordingError(f"{recording.name}: {error.reason}") from error
-        except ValueError as error:  # too long, or an audio tokenizer's word for sound that it does not take
-            raise _BadRecordingError(f"{recording.name}: {error}") from error
+        except (AudioError, RecordError) as error:
+            raise RecordError(recording.name, error.reason) from error
+        except ValueError as error:
+            raise RecordError(recording.name, str(error)) from error
