@@ -118,7 +118,18 @@ def check_config_file(path: Path) -> None:
 
 def log_to_stderr(level: int) -> None:
     """Starts the logging of a program, unless it has been started."""
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LogLines("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class _LogLines(logging.Formatter):
+    """What a program says about itself is a plain line; warnings also tell where they come from."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.levelno != logging.INFO or not record.name.startswith("audiollm"):
+            return super().format(record)
+        return record.getMessage().removeprefix("[RANK 0] ")  # accelerate says so in every line, and of no other
 
 
 def spelt_out(arguments: Sequence[str], component: Callable[..., Any]) -> list[str]:

@@ -82,7 +82,7 @@ class _Frames:
 
 
 class LevelActivity:
-    """The level of each frame in dB of full scale, around its mean: what a converter adds to all samples is no sound."""
+    """The level of each frame in dB of full scale, around its mean: an offset of all samples is no sound."""
 
     threshold = SILENT_DECIBEL
 

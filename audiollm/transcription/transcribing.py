@@ -101,9 +101,7 @@ class Transcriber:
         """
         part = _recording(audio, sample_rate)
         rate = part.probe().sample_rate
-        pieces = pieces_of(
-            _blocks(part, self._mono), rate, longest_seconds=self._longest_seconds, pauses=self._pauses
-        )
+        pieces = pieces_of(_blocks(part, self._mono), rate, longest_seconds=self._longest_seconds, pauses=self._pauses)
         return self._segments(pieces, rate)
 
     def _segments(self, pieces: Iterator[Piece], sample_rate: int) -> Iterator[TranscriptSegment]:
@@ -122,9 +120,7 @@ class Transcriber:
         return list(zip(result.texts, result.finish_reasons, strict=True))
 
 
-def transcribe(
-    model: AudioLLM, audio: AudioSource, *, sample_rate: int | None = None, **settings: Any
-) -> Transcript:
+def transcribe(model: AudioLLM, audio: AudioSource, *, sample_rate: int | None = None, **settings: Any) -> Transcript:
     """Writes down what is said in a recording of any length.
 
     Args:

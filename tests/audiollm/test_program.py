@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from audiollm.program import ProgramError, check_config_file, errors_as_one_line, run_program
+from audiollm.program import ProgramError, check_config_file, errors_as_one_line, log_to_stderr, run_program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,3 +227,14 @@ def test_settings_that_take_no_reader_are_refused_before_they_are_read(tmp_path,
     path.write_text(content)
     with pytest.raises(ValueError, match=r"config\.yaml"):
         check_config_file(path)
+
+
+def test_what_a_program_says_is_a_plain_line_and_a_warning_tells_where_it_comes_from(monkeypatch, capsys):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    log_to_stderr(logging.INFO)
+    logging.getLogger("audiollm.training").info("[RANK 0] next: %s", "this")
+    logging.getLogger("audiollm.training").warning("careful")
+    logging.getLogger("another").info("hello")
+    assert capsys.readouterr().err.splitlines() == [
+        "next: this", "WARNING audiollm.training: careful", "INFO another: hello"
+    ]  # fmt: skip
