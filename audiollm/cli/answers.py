@@ -10,15 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from audiollm.data.files.replacing import refuse_existing
 
-from .console import on_one_line, write_line
-from .recordings import Recording
-
-if TYPE_CHECKING:  # it takes a second that help and errors do without
-    from audiollm.data.manifest import RecordError
+from .console import shown_name, write_line
+from .recordings import Recording, skipped_line
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +34,7 @@ class Answers(Protocol):
         """Takes an answer."""
         ...
 
-    def reject(self, index: int, error: RecordError) -> None:
+    def reject(self, index: int, recording: Recording, reason: str) -> None:
         """Takes note of a recording that was left out."""
         ...
 
@@ -135,15 +132,11 @@ class _Terminal:
             write_line(json.dumps({"audio": recording.name, **self.form.record(answer)}, ensure_ascii=False))
         else:
             line = self.form.line(answer)
-            write_line(f"{on_one_line(recording.name)}: {line}" if self.with_names else line)
+            write_line(f"{shown_name(recording.name)}: {line}" if self.with_names else line)
 
-    def reject(self, index: int, error: RecordError) -> None:
-        noted = {"audio": error.where, "error": error.reason}
-        write_line(json.dumps(noted, ensure_ascii=False) if self.as_json else _told_skipped(error))
-
-
-def _told_skipped(error: RecordError) -> str:
-    return f"{on_one_line(error.where)}: skipped: {error.reason}"
+    def reject(self, index: int, recording: Recording, reason: str) -> None:
+        noted = {"audio": recording.name, "error": reason.removeprefix(f"{recording.name}: ")}
+        write_line(json.dumps(noted, ensure_ascii=False) if self.as_json else skipped_line(recording, reason))
 
 
 @dataclass
@@ -197,8 +190,10 @@ class _JsonLines:
         self._partial.append({"audio": recording.name, **self._form.record(answer)})
         self._num_added += 1
 
-    def reject(self, index: int, error: RecordError) -> None:
-        self._progress.reject(self._partial.reject(index, error))
+    def reject(self, index: int, recording: Recording, reason: str) -> None:
+        from audiollm.data.manifest import RecordError
+
+        self._progress.reject(self._partial.reject(index, RecordError(recording.name, reason)))
 
 
 def _fingerprint(recordings: Iterable[Recording]) -> str:
@@ -229,39 +224,59 @@ class _Files:
         with atomic_write(path) as file:
             file.write(self._contents(answer))
 
-    def reject(self, index: int, error: RecordError) -> None:
-        write_line(_told_skipped(error))
+    def reject(self, index: int, recording: Recording, reason: str) -> None:
+        write_line(skipped_line(recording, reason))
 
 
 def _in_folder(folder: Path, form: Form, recordings: Sequence[Recording], kind: str, overwrite: bool) -> _Files:
     """A file of the folder for each recording; answers that are there already are kept."""
     contents = _contents(form, kind)
-    paths = [folder / f"{recording.place}.{kind}" for recording in recordings]
+    paths = paths_in_folder(folder, recordings, kind, overwrite, instead=f"use -o FILE{JSON_LINES}")
+    return _Files(paths, contents, overwrite)
+
+
+def paths_in_folder(
+    folder: Path, recordings: Sequence[Recording], ending: str, overwrite: bool, *, instead: str
+) -> list[Path]:
+    """The file of each recording in a folder; says how many are there already and are kept.
+
+    Args:
+        folder: that is written; it need not exist.
+        recordings: each gets a file.
+        ending: of their names, without a dot.
+        overwrite: none is kept.
+        instead: what else can be done where two recordings would get the same file.
+
+    Raises:
+        ValueError: two would.
+    """
+    paths = [folder / f"{recording.place}.{ending}" for recording in recordings]
     first: dict[Path, str] = {}
     for path, recording in zip(paths, recordings, strict=True):
         if path in first:
-            raise ValueError(_told_clash(first[path], recording.name, path))
+            raise ValueError(_told_clash(first[path], recording.name, path, instead))
         first[path] = recording.name
     _make_folder(folder)
     num_done = 0 if overwrite else sum(path.exists() for path in paths)
     if num_done:
         told = (num_done, len(paths), folder)
-        logger.warning("%d of %d answers are in %s already and are kept; --overwrite makes them anew", *told)
-    return _Files(paths, contents, overwrite)
+        logger.warning("%d of %d files are in %s already and are kept; --overwrite makes them anew", *told)
+    return paths
 
 
-def _told_clash(one: str, other: str, path: Path) -> str:
-    """Why the answers about two recordings cannot be written, and what helps."""
+def _told_clash(one: str, other: str, path: Path, instead: str) -> str:
+    """Why what is made of two recordings cannot be written, and what helps."""
     if one == other:
         return f"{one} is given twice"
-    cure = f"use -o FILE{JSON_LINES}"
-    if Path(one).parent != Path(other).parent:
-        cure += ", or name the folder that holds both"
-    return f"{one} and {other} would both be written to {path}: {cure}"
+    cures = [instead] if instead else []
+    cures.append(
+        "name them differently" if Path(one).parent == Path(other).parent else "name the folder that holds both"
+    )
+    return f"{one} and {other} would both be written to {path}: {', or '.join(cures)}"
 
 
 def _make_folder(folder: Path) -> None:
-    """Makes the folder that answers go to, before a model is loaded for them.
+    """Makes the folder that is written, before a model is loaded.
 
     Raises:
         ValueError: there is a file of that name.
@@ -269,7 +284,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"{folder} is no folder that answers could go to: a file has that name") from error
+        raise ValueError(f"{folder} is no folder to write to: a file has that name") from error
 
 
 def _in_single_file(

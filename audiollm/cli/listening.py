@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from .answers import Answers, Form, open_answers
 from .console import Dtype, check_model_folder, load_audio_llm
-from .recordings import Recording, check_recordings, find_recordings
+from .recordings import BadRecordingError, Recording, check_recordings, find_recordings, made_of, with_progress
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,9 @@ def transcribe(
         }
         check_settings(**asked)
         transcriber = Transcriber(load_audio_llm(model, dtype, device), prompt=prompt, mono=mono, **asked)
-        listening.run(lambda source: Transcript(list(transcriber.segments(source))), answers, max_new_tokens)
+        listening.run(
+            lambda source: Transcript(list(transcriber.segments(source))), answers, max_new_tokens, done="transcribed"
+        )
 
 
 def _written_as(kind: Any) -> Callable[[Any], str]:
@@ -170,7 +172,7 @@ def describe(
             result = llm.chat(question_about(source, asked), max_new_tokens=max_new_tokens)
             return _Description(result.texts[0], result.finish_reasons[0])
 
-        listening.run(answer, answers, max_new_tokens)
+        listening.run(answer, answers, max_new_tokens, done="described")
 
 
 @dataclass(frozen=True)
@@ -199,35 +201,25 @@ class _Listening:
             check_recordings(recordings)
         return cls(recordings, skip_bad)
 
-    def run(self, answer_of: Callable[[str | bytes], Any], answers: Answers, max_new_tokens: int) -> None:
+    def run(self, answer_of: Callable[[str | bytes], Any], answers: Answers, max_new_tokens: int, done: str) -> None:
         """Answers about every recording that has none yet.
 
         Raises:
-            RecordError: for an unreadable or too long recording, unless those are skipped.
-            ValueError: no recording was left.
+            ValueError: for an unreadable or too long recording, unless those are skipped; or if no recording was left.
         """
-        from rich.console import Console
-        from rich.progress import track
-
-        from audiollm.data.manifest import RecordError
         from audiollm.generation.result import cut_notice
 
         num_bad, cut = 0, []
-        is_hidden = len(self.recordings) == 1
-        indices = track(
-            range(len(self.recordings)), "listening", disable=is_hidden, transient=True, console=Console(stderr=True)
-        )
-        for index in indices:
-            recording = self.recordings[index]
+        for index, recording in with_progress(self.recordings, "listening"):
             if answers.is_done(index, recording):
                 continue
             try:
-                answer = self._answered(recording, answer_of)
-            except RecordError as error:
+                answer = made_of(recording, answer_of)
+            except BadRecordingError as error:
                 if not self.skip_bad:
                     raise
                 num_bad += 1
-                answers.reject(index, error)
+                answers.reject(index, recording, str(error))
                 continue
             if answer.finish_reason == "silent":
                 logger.warning("%s: nothing is heard in it, so the model was not asked", recording.name)
@@ -239,20 +231,4 @@ class _Listening:
             told = cut_notice(f"the answer about {cut[0]}{others}", f"{max_new_tokens} tokens", "--max-new-tokens")
             logger.warning("%s", told)
         if num_bad == len(self.recordings):
-            raise ValueError(f"none of the {num_bad} recordings could be used")
-
-    def _answered(self, recording: Recording, answer_of: Callable[[str | bytes], Any]) -> Any:
-        """The answer about a recording.
-
-        Raises:
-            RecordError: it is unreadable, too long, or holds sound that the audio tokenizer does not take.
-        """
-        from audiollm.data.audio.sources import AudioError
-        from audiollm.data.manifest import RecordError
-
-        try:
-            return answer_of(recording.source)
-        except (AudioError, RecordError) as error:
-            raise RecordError(recording.name, error.reason) from error
-        except ValueError as error:
-            raise RecordError(recording.name, str(error)) from error
+            raise ValueError(f"none of the {num_bad} recordings could be {done}")
