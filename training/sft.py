@@ -156,7 +156,7 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
     summary = RunSummary(
         run.total_steps, loss, evaluation, model_folder, folder.path / METRICS_NAME, model_step, run.best
     )
-    return run.finish(summary, f"audiollm transcribe RECORDING --model {model_folder}")
+    return run.finish(summary, ["audiollm", "transcribe", "RECORDING", "--model", str(model_folder)])
 
 
 def _write_cards(run: TrainingRun, parts: _Parts, step: int) -> None:

@@ -104,10 +104,12 @@ def _save_model(run: TrainingRun, trainer: DecoderTrainer, decoder_run: DecoderR
     run.write_card(folder, config.model, bases, step=step, evaluation_data=held_out)
 
 
-def _next_command(config: DecoderTrainingConfig, folder: Path) -> str:
+def _next_command(config: DecoderTrainingConfig, folder: Path) -> list[str]:
     """What makes a decoder of the trained model and one of the other kind."""
-    flow, vocoder = (folder, "VOCODER_RUN") if config.model == "flow" else ("FLOW_RUN", folder)
-    return f"python training/join_decoder.py --flow {flow} --vocoder {vocoder} --output_dir DECODER"
+    run = str(folder)
+    flow, vocoder = (run, "VOCODER_RUN") if config.model == "flow" else ("FLOW_RUN", run)
+    join = ["python", "-m", "audiollm.training.join_decoder"]  # from any folder
+    return [*join, "--flow", flow, "--vocoder", vocoder, "--output_dir", "DECODER"]
 
 
 def _prepare(accelerator: Accelerator, config: DecoderTrainingConfig) -> tuple[DecoderTrainer, DecoderRun]:

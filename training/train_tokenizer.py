@@ -239,14 +239,13 @@ def _write_card(run: TrainingRun, config: TokenizerTrainingConfig, held_out: dic
     run.write_card(model, kind, bases, step=step, evaluation_data=held_out)
 
 
-def _next_command(config: TokenizerTrainingConfig, folder: Path) -> str:
+def _next_command(config: TokenizerTrainingConfig, folder: Path) -> list[str]:
     """What uses the trained model next: a tokenizer goes to work, a model without codes learns to have some."""
     if config.quantized:
-        return f"audiollm export-tokenizer {folder} TOKENIZER"
-    return (
-        f"audiollm train-tokenizer --config tokenizer_stage2 --start_from {folder / MODEL_FOLDER} "
-        f"--train_data {config.train_data} --output_dir RUN"
-    )
+        return ["audiollm", "export-tokenizer", str(folder), "TOKENIZER"]
+    second_stage = ["audiollm", "train-tokenizer", "--config", "tokenizer_stage2"]
+    start = ["--start_from", str(folder / MODEL_FOLDER)]
+    return [*second_stage, *start, "--train_data", config.train_data, "--output_dir", "RUN"]
 
 
 def _check_trackers(names: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -134,10 +135,8 @@ class _Terminal:
             write_line(f"{shown_name(recording.name)}: {line}" if self.with_names else line)
 
     def reject(self, index: int, recording: Recording, reason: str) -> None:
-        noted = {"audio": recording.name, "error": reason}
-        write_line(
-            json.dumps(noted) if self.as_json else f"{shown_name(recording.name)}: skipped: {shown_name(reason)}"
-        )
+        noted = {"audio": recording.name, "error": reason.removeprefix(f"{recording.name}: ")}
+        write_line(json.dumps(noted, ensure_ascii=False) if self.as_json else skipped_line(recording, reason))
 
 
 @dataclass
@@ -198,10 +197,13 @@ class _JsonLines:
 
 
 def _fingerprint(recordings: Iterable[Recording]) -> str:
+    """sha256 over names and sizes: enough to notice other recordings, without reading all of them."""
     digest = hashlib.sha256()
     for recording in recordings:
-        contents = recording.source if isinstance(recording.source, bytes) else b""
-        digest.update(json.dumps([recording.name, len(contents)]).encode() + contents)
+        source = recording.source
+        contents = source if isinstance(source, bytes) else b""
+        size = len(source) if isinstance(source, bytes) else os.path.getsize(source) if os.path.isfile(source) else -1
+        digest.update(json.dumps([recording.name, size]).encode() + contents)
     return digest.hexdigest()
 
 
@@ -229,7 +231,7 @@ class _Files:
 def _in_folder(folder: Path, form: Form, recordings: Sequence[Recording], kind: str, overwrite: bool) -> _Files:
     """A file of the folder for each recording; answers that are there already are kept."""
     contents = _contents(form, kind)
-    paths = paths_in_folder(folder, recordings, kind, overwrite, instead=f"use -o FILE{JSON_LINES}, or ")
+    paths = paths_in_folder(folder, recordings, kind, overwrite, instead=f"use -o FILE{JSON_LINES}")
     return _Files(paths, contents, overwrite)
 
 
@@ -252,16 +254,37 @@ def paths_in_folder(
     first: dict[Path, str] = {}
     for path, recording in zip(paths, recordings, strict=True):
         if path in first:
-            raise ValueError(
-                f"{first[path]} and {recording.name} would both be written to {path}: {instead}name the folder that "
-                "holds both"
-            )
+            raise ValueError(_told_clash(first[path], recording.name, path, instead))
         first[path] = recording.name
+    _make_folder(folder)
     num_done = 0 if overwrite else sum(path.exists() for path in paths)
     if num_done:
         told = (num_done, len(paths), folder)
         logger.warning("%d of %d files are in %s already and are kept; --overwrite makes them anew", *told)
     return paths
+
+
+def _told_clash(one: str, other: str, path: Path, instead: str) -> str:
+    """Why what is made of two recordings cannot be written, and what helps."""
+    if one == other:
+        return f"{one} is given twice"
+    cures = [instead] if instead else []
+    cures.append(
+        "name them differently" if Path(one).parent == Path(other).parent else "name the folder that holds both"
+    )
+    return f"{one} and {other} would both be written to {path}: {', or '.join(cures)}"
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes the folder that is written, before a model is loaded.
+
+    Raises:
+        ValueError: there is a file of that name.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{folder} is no folder to write to: a file has that name") from error
 
 
 def _in_single_file(
@@ -278,4 +301,5 @@ def _in_single_file(
             "or -o FOLDER"
         )
     refuse_existing(path, overwrite)
+    _make_folder(path.parent)
     return _Files([path], contents, overwrite)

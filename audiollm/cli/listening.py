@@ -80,25 +80,19 @@ def transcribe(
         overwrite=overwrite,
         settings=settings,
     ) as answers:
-        from audiollm.transcription.activity import activity_of
-        from audiollm.transcription.transcribing import transcribe as transcribe_recording
+        from audiollm.transcription.transcribing import Transcriber, check_settings
+        from audiollm.transcription.transcript import Transcript
 
-        activity_of(pauses, 16_000)  # what it needs is missing before the model is loaded, or never
-        llm = load_audio_llm(model, dtype, device)
+        asked: dict[str, Any] = {
+            "longest_seconds": longest_seconds,
+            "pauses": pauses,
+            "batch_size": batch_size,
+            "max_new_tokens": max_new_tokens,
+        }
+        check_settings(**asked)
+        transcriber = Transcriber(load_audio_llm(model, dtype, device), prompt=prompt, mono=mono, **asked)
         listening.run(
-            lambda source: transcribe_recording(
-                llm,
-                source,
-                prompt=prompt,
-                mono=mono,
-                longest_seconds=longest_seconds,
-                pauses=pauses,
-                batch_size=batch_size,
-                max_new_tokens=max_new_tokens,
-            ),
-            answers,
-            max_new_tokens,
-            done="transcribed",
+            lambda source: Transcript(list(transcriber.segments(source))), answers, max_new_tokens, done="transcribed"
         )
 
 
@@ -165,9 +159,11 @@ def describe(
         overwrite=overwrite,
         settings=settings,
     ) as answers:
+        from audiollm.generation.request import GenerationSettings
         from audiollm.modeling import question_about
         from audiollm.prompts import instruction
 
+        GenerationSettings(max_new_tokens=max_new_tokens)
         llm = load_audio_llm(model, dtype, device)
         llm.processor.mono = mono
         asked = question or instruction("describe")

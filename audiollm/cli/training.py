@@ -7,6 +7,7 @@ command line belongs to the trainer.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from types import FrameType
+
+import psutil
 
 from audiollm.program import errors_as_one_line
 
@@ -50,7 +53,7 @@ def run_trainer(command: str, arguments: Sequence[str]) -> None:
         if asks_for_help or (num_processes == 1 and strategy in ("single", "ddp")):
             status = _status_of([sys.executable, *trainer], os.environ)
         else:
-            status = _status_of(launcher(strategy, num_processes) + trainer, _environment(strategy))
+            status = _status_of(launcher(strategy, num_processes) + trainer, _environment(strategy), trainer)
         if status and num_processes > 1:
             sys.stderr.write(f"audiollm {command}: error: the run ended with status {status}; its reason is above\n")
     raise SystemExit(status)
@@ -140,12 +143,23 @@ def _environment(strategy: str) -> Mapping[str, str]:
     return {**os.environ, "ACCELERATE_USE_CPU": "true"}
 
 
-def _status_of(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Runs a command, hands the signals on that ask for a checkpoint, and returns its exit status as a shell has it."""
-    process = subprocess.Popen(command, env=environment)
+def _status_of(command: Sequence[str], environment: Mapping[str, str], launched: Sequence[str] = ()) -> int:
+    """Runs a command, hands the signals on that ask for a checkpoint, and returns its exit status as a shell has it.
 
-    def hand_on(number: int, _: FrameType | None) -> None:
-        process.send_signal(number)
+    Args:
+        command: a trainer, or a launcher of several.
+        environment: its own.
+        launched: what the command lines of the trainers end with that a launcher starts. It is they who hear of the
+            signals: their launcher would die of SIGUSR1, and after SIGTERM leave them 30 s.
+    """
+    process = subprocess.Popen(command, env=environment)
+    asked: list[int] = []
+
+    def hand_on(number: int, _: FrameType | None = None) -> None:
+        asked.append(number)
+        for trainer in _trainers(process.pid, launched):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                trainer.send_signal(number)
 
     previous = {number: signal.signal(number, hand_on) for number in FORWARDED}
     try:
@@ -153,9 +167,35 @@ def _status_of(command: Sequence[str], environment: Mapping[str, str]) -> int:
             try:
                 status = process.wait()
                 break
-            except KeyboardInterrupt:  # the terminal sent it to the trainer as well: it says the last word
-                continue
+            except KeyboardInterrupt:
+                if not _is_in_front_of_terminal():  # which has sent it to the trainer as well: that says the last word
+                    hand_on(signal.SIGINT)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if status and launched and set(asked) & set(FORWARDED):  # the launcher's own says nothing of the trainers'
+        return 128 + signal.SIGTERM
     return 128 - status if status < 0 else status
+
+
+def _trainers(pid: int, launched: Sequence[str]) -> list[psutil.Process]:
+    """The processes that train: those that a launcher has started, or the process itself."""
+    try:
+        process = psutil.Process(pid)
+        children = process.children() if launched else []
+        trainers = [child for child in children if child.cmdline()[-len(launched) :] == list(launched)]
+    except psutil.NoSuchProcess:
+        return []
+    return trainers or [process]
+
+
+def _is_in_front_of_terminal() -> bool:
+    """Whether keys that are pressed in a terminal, such as Ctrl-C, reach this process and those that it started."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY)
+    except OSError:  # there is none
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    finally:
+        os.close(terminal)

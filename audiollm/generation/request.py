@@ -77,6 +77,8 @@ class GenerationSettings(_SamplingOptions):
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
         object.__setattr__(self, "sampling", self._sampling())
         object.__setattr__(self, "transformers", check_passed_on(self.transformers))
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={self.max_new_tokens}: use 1 or more")
         if self.modalities == {"text"} and (self.min_seconds, self.max_seconds) != (None, None):
             raise ValueError("min_seconds and max_seconds are of audio: allow 'audio' among the modalities too")
         shortest = [name for name in ("min_length", "min_new_tokens") if name in self.transformers]

@@ -125,7 +125,17 @@ def log_to_stderr(level: int) -> None:
         return
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(lambda record: not record.name.startswith("huggingface_hub"))  # which writes there itself
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", handlers=[handler])
+    handler.setFormatter(_LogLines("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class _LogLines(logging.Formatter):
+    """What a program says about itself is a plain line; warnings also tell where they come from."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.levelno != logging.INFO or not record.name.startswith("audiollm"):
+            return super().format(record)
+        return record.getMessage().removeprefix("[RANK 0] ")  # accelerate says so in every line, and of no other
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from audiollm.loading import refused_by_transformers, without_memory
+from audiollm.mini import model_or_mini
 from audiollm.tokenizer.checkpoints.folders import read_json_object
 from audiollm.tokenizer.checkpoints.tensors import check_finite, check_shapes, read_safetensors, stored_shapes
 
@@ -45,14 +46,16 @@ def _check_adapter(model_config: Any, source: str, adapter: Path) -> None:
     if settings.get("peft_type") != "LORA":
         raise ValueError(f"{adapter / ADAPTER_CONFIG}: peft_type={settings.get('peft_type')!r}; only LORA is merged")
     base = settings.get("base_model_name_or_path")
-    if isinstance(base, str) and os.path.realpath(base) != os.path.realpath(source):
+    if isinstance(base, str) and os.path.realpath(model_or_mini(base)) != os.path.realpath(model_or_mini(source)):
         raise ValueError(
             f"{adapter} was trained on {base}, not on {source}: merge it into that one; if the folder was only moved, "
             f"say so in {ADAPTER_CONFIG} (base_model_name_or_path)"
         )
     stored = stored_shapes(adapter / ADAPTER_WEIGHTS)
     with refused_by_transformers(str(adapter)), torch.device("meta"):
-        adapted = get_peft_model(without_memory(model_config), LoraConfig.from_pretrained(adapter))
+        config = LoraConfig.from_pretrained(adapter)
+        config.base_model_name_or_path = None  # it has been compared; PEFT would warn that this one has no name
+        adapted = get_peft_model(without_memory(model_config), config)
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     check_shapes(expected, stored, adapter)
     check_finite(read_safetensors(adapter / ADAPTER_WEIGHTS), adapter)

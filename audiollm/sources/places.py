@@ -90,6 +90,7 @@ def _base_of_adapter(folder: Path) -> str:
             f"{folder} holds a LoRA adapter that names no base model: write the Audio-LLM's folder into "
             f"base_model_name_or_path of {path}"
         )
+    base = model_or_mini(base)
     if Path(base).is_dir():
         return base
     if _looks_like_path(base):
@@ -115,6 +116,7 @@ def _of_checkpoint(folder: Path) -> ModelSource:
     if config.get("audio_tokenizer") is not None:
         beside = folder.parent.parent / EXTENDED_FOLDER
         base = str(beside if beside.is_dir() else Path(str(config.get("output_dir"))) / EXTENDED_FOLDER)
+    base = model_or_mini(base)
     if not Path(base).is_dir() and _looks_like_path(base):
         raise ValueError(
             f"{folder} is a checkpoint of a run that started from {base}, which is not there: write where it is into "

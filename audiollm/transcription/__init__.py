@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "pieces": ["Piece", "pieces_of"],
-        "transcribing": ["transcribe", "transcribe_stream"],
+        "transcribing": ["Transcriber", "transcribe", "transcribe_stream"],
         "transcript": ["Transcript", "TranscriptSegment"],
     },
 )

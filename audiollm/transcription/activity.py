@@ -72,17 +72,17 @@ class _Frames:
         self._held = np.empty(0, np.float32)
 
     def complete(self, block_N: np.ndarray, is_last: bool) -> np.ndarray:
-        """float32 ``[F, frame_samples]``; silence fills up the last one."""
+        """float32 ``[F, frame_samples]``; the last sample fills up the last one, which adds no step to it."""
         samples = np.concatenate([self._held, block_N])
-        if is_last:
-            samples = np.pad(samples, (0, -len(samples) % self._frame_samples))
+        if is_last and len(samples):
+            samples = np.pad(samples, (0, -len(samples) % self._frame_samples), mode="edge")
         num_frames = len(samples) // self._frame_samples
         self._held = samples[num_frames * self._frame_samples :]
         return samples[: num_frames * self._frame_samples].reshape(num_frames, self._frame_samples)
 
 
 class LevelActivity:
-    """The level of each frame in dB of full scale."""
+    """The level of each frame in dB of full scale, around its mean: an offset of all samples is no sound."""
 
     threshold = SILENT_DECIBEL
 
@@ -92,7 +92,7 @@ class LevelActivity:
     def scores(self, block_N: np.ndarray, is_last: bool = False) -> np.ndarray:
         """As `Activity.scores`."""
         frames = self._frames.complete(block_N, is_last)
-        power = np.square(frames, dtype=np.float64).mean(axis=1)
+        power = frames.var(axis=1, dtype=np.float64)
         return (10 * np.log10(np.maximum(power, 1e-20))).astype(np.float32)
 
 

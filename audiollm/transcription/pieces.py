@@ -16,6 +16,7 @@ from torch import Tensor
 from .activity import Activity, ActivityMeasure, activity_of, frame_samples, frames_in
 
 LONGEST_SECONDS = 28.0  # a little below the 30 s that Whisper's encoder hears at once
+SHORTEST_SECONDS = 1.0  # that the longest piece may be: in less there is no pause to find
 # Of the longest time, the last share, in which a piece ends: pieces stay long, and most of 12 s of speech has a pause.
 SEARCHED_SHARE = 0.45
 PAUSE_SECONDS = 0.2  # a cut lies in the middle of the quietest stretch of this length
@@ -60,9 +61,21 @@ def pieces_of(
         ValueError: ``longest_seconds`` below 1 s, or an unknown ``pauses``.
         ImportError: what ``pauses`` needs is missing.
     """
-    if not 1.0 <= longest_seconds < float("inf"):
-        raise ValueError(f"longest_seconds={longest_seconds}: pieces take 1 s or more, such as {LONGEST_SECONDS:g}")
+    check_longest(longest_seconds)
     return _pieces(blocks, sample_rate, longest_seconds, activity_of(pauses, sample_rate))
+
+
+def check_longest(longest_seconds: float) -> None:
+    """Refuses a longest piece that is shorter than `SHORTEST_SECONDS`, or no number.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not SHORTEST_SECONDS <= longest_seconds < float("inf"):
+        raise ValueError(
+            f"longest_seconds={longest_seconds:g}: pieces take {SHORTEST_SECONDS:g} s or more, such as "
+            f"{LONGEST_SECONDS:g}"
+        )
 
 
 def _pieces(blocks: Iterable[Tensor], sample_rate: int, longest_seconds: float, activity: Activity) -> Iterator[Piece]:

@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from audiollm.chat.input import AudioSource, audio_parts
-from audiollm.data.audio.channels import Mono
+from audiollm.data.audio.channels import Mono, checked_mono
 from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
-from audiollm.generation.request import TEXT_TOKENS
+from audiollm.generation.request import TEXT_TOKENS, GenerationSettings
 from audiollm.modeling import AudioLLM
 from audiollm.prompts import instruction
 
-from .activity import ActivityMeasure
-from .pieces import LONGEST_SECONDS, Piece, pieces_of
+from .activity import SILERO_RATE, ActivityMeasure, activity_of
+from .pieces import LONGEST_SECONDS, SHORTEST_SECONDS, Piece, check_longest, pieces_of
 from .transcript import SegmentReason, Transcript, TranscriptSegment
 
 BLOCK_SECONDS = 10.0  # of the recording that are decoded at a time
@@ -24,25 +24,12 @@ BATCH_SIZE = 4  # pieces that are transcribed together
 NOT_ASKED: tuple[str, SegmentReason] = ("", "silent")
 
 
-def transcribe(
-    model: AudioLLM,
-    audio: AudioSource,
-    *,
-    prompt: str | None = None,
-    sample_rate: int | None = None,
-    mono: Mono = "first",
-    longest_seconds: float | None = None,
-    pauses: ActivityMeasure = "level",
-    batch_size: int = BATCH_SIZE,
-    **generation: Any,
-) -> Transcript:
-    """Writes down what is said in a recording of any length.
+class Transcriber:
+    """Writes down what is said in recordings of any length; all settings are checked before the first one.
 
     Args:
         model: an Audio-LLM.
-        audio: path, bytes of a file, or samples.
         prompt: what the model is asked about each piece; None: the standard instruction for transcribing.
-        sample_rate: rate in Hz of samples.
         mono: which waveform of several channels: "first", or their "mean".
         longest_seconds: a longer recording is cut at its pauses into pieces of at most this length; None: 28, or what
             the model's context holds beside the answer.
@@ -51,60 +38,133 @@ def transcribe(
         generation: as for `AudioLLM.generate`; ``max_new_tokens`` is meant for each piece.
 
     Raises:
-        AudioError: if the recording cannot be used.
-        ValueError: if the audio is codes or several recordings, the context holds no second of audio, or a setting is
-            refused.
-        ImportError: if what ``pauses`` needs is missing.
+        ValueError: a setting is refused, asks for anything but one text, or the context does not hold the pieces.
+        ImportError: what ``pauses`` needs is missing.
     """
-    return Transcript(
-        list(
-            transcribe_stream(
-                model,
-                audio,
-                prompt=prompt,
-                sample_rate=sample_rate,
-                mono=mono,
-                longest_seconds=longest_seconds,
-                pauses=pauses,
-                batch_size=batch_size,
-                **generation,
-            )
+
+    def __init__(
+        self,
+        model: AudioLLM,
+        *,
+        prompt: str | None = None,
+        mono: Mono = "first",
+        longest_seconds: float | None = None,
+        pauses: ActivityMeasure = "level",
+        batch_size: int = BATCH_SIZE,
+        **generation: Any,
+    ) -> None:
+        check_settings(longest_seconds=longest_seconds, pauses=pauses, batch_size=batch_size, **generation)
+        checked_mono(mono)
+        self._model, self._mono, self._pauses = model, mono, pauses
+        self._batch_size, self._generation = batch_size, generation
+        self._prompt = prompt or instruction("transcribe")
+        self._longest_seconds = self._fitting(longest_seconds)
+
+    def _fitting(self, longest_seconds: float | None) -> float:
+        """The longest piece, such that the context holds it beside the question and the longest answer.
+
+        Raises:
+            ValueError: it holds less than what is asked for, or less than a second.
+        """
+        context = getattr(self._model.model.config.get_text_config(), "max_position_embeddings", None)
+        if context is None:
+            return longest_seconds or LONGEST_SECONDS
+        max_new_tokens = self._generation.get("max_new_tokens")
+        max_new_tokens = TEXT_TOKENS if max_new_tokens is None else max_new_tokens
+        question = Conversation("question", [Message("user", [AudioPart(codes=[0]), TextPart(self._prompt)])])
+        inputs: Any = self._model.processor.apply_chat_template(question, add_generation_prompt=True)
+        num_other = inputs["input_ids"].shape[1] - 1
+        held = (context - num_other - max_new_tokens) / self._model.processor.audio_tokenizer.frame_rate
+        left = (
+            f"the context holds {context} tokens, of which the question takes {num_other} and the answer "
+            f"max_new_tokens={max_new_tokens}"
         )
-    )
+        if held < SHORTEST_SECONDS:
+            raise ValueError(f"{left}: that leaves no second of audio; ask for shorter answers")
+        if longest_seconds is not None and longest_seconds > held:
+            raise ValueError(f"longest_seconds={longest_seconds:g}: {left}: that leaves {held:.1f} s of audio")
+        return min(LONGEST_SECONDS, held) if longest_seconds is None else longest_seconds
+
+    def segments(self, audio: AudioSource, *, sample_rate: int | None = None) -> Iterator[TranscriptSegment]:
+        """Writes down what is said in a recording, segment by segment.
+
+        A piece in which nothing is heard is not put to the model, which might write what nobody said; it becomes a
+        segment without text.
+
+        Args:
+            audio: path, bytes of a file, or samples.
+            sample_rate: rate in Hz of samples.
+
+        Raises:
+            AudioError: the recording cannot be used.
+            ValueError: the audio is codes or several recordings.
+        """
+        part = _recording(audio, sample_rate)
+        rate = part.probe().sample_rate
+        pieces = pieces_of(_blocks(part, self._mono), rate, longest_seconds=self._longest_seconds, pauses=self._pauses)
+        return self._segments(pieces, rate)
+
+    def _segments(self, pieces: Iterator[Piece], sample_rate: int) -> Iterator[TranscriptSegment]:
+        while batch := list(itertools.islice(pieces, self._batch_size)):
+            heard = [piece for piece in batch if piece.is_active]
+            answers = iter(self._answers(heard, sample_rate))
+            for piece in batch:
+                yield TranscriptSegment(piece.start, piece.end, *(next(answers) if piece.is_active else NOT_ASKED))
+
+    def _answers(self, pieces: list[Piece], sample_rate: int) -> list[tuple[str, SegmentReason]]:
+        """Text of each piece, and why it ended."""
+        if not pieces:
+            return []
+        questions = [_question(piece, sample_rate, self._prompt) for piece in pieces]
+        result = self._model.chat(questions, **self._generation)
+        return list(zip(result.texts, result.finish_reasons, strict=True))
+
+
+def transcribe(model: AudioLLM, audio: AudioSource, *, sample_rate: int | None = None, **settings: Any) -> Transcript:
+    """Writes down what is said in a recording of any length.
+
+    Args:
+        model: an Audio-LLM.
+        audio: path, bytes of a file, or samples.
+        sample_rate: rate in Hz of samples.
+        settings: those of `Transcriber`.
+
+    Raises:
+        AudioError: the recording cannot be used.
+        ValueError: the audio is codes or several recordings, or as for `Transcriber`.
+        ImportError: as for `Transcriber`.
+    """
+    return Transcript(list(transcribe_stream(model, audio, sample_rate=sample_rate, **settings)))
 
 
 def transcribe_stream(
-    model: AudioLLM,
-    audio: AudioSource,
-    *,
-    prompt: str | None = None,
-    sample_rate: int | None = None,
-    mono: Mono = "first",
-    longest_seconds: float | None = None,
-    pauses: ActivityMeasure = "level",
-    batch_size: int = BATCH_SIZE,
-    **generation: Any,
+    model: AudioLLM, audio: AudioSource, *, sample_rate: int | None = None, **settings: Any
 ) -> Iterator[TranscriptSegment]:
-    """Writes down what is said in a recording, segment by segment; arguments and errors as for `transcribe`.
+    """Writes down what is said in a recording, segment by segment; arguments and errors as for `transcribe`."""
+    return Transcriber(model, **settings).segments(audio, sample_rate=sample_rate)
 
-    A piece in which nothing is heard is not put to the model, which might write what nobody said; it becomes a segment
-    without text.
+
+def check_settings(
+    *, longest_seconds: float | None, pauses: ActivityMeasure, batch_size: int, **generation: Any
+) -> None:
+    """Refuses what no model takes, before one is loaded; arguments as for `Transcriber`.
 
     Raises:
-        ValueError: as for `transcribe`, and if answers in anything but one text per piece are asked for.
+        ValueError: names the setting.
+        ImportError: what ``pauses`` needs is missing.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: use 1 or more")
-    for name, only in (("modalities", ("text",)), ("num_return_sequences", 1)):
-        if name in generation and generation[name] not in (only, set(only) if isinstance(only, tuple) else only):
+    if longest_seconds is not None:
+        check_longest(longest_seconds)
+    activity_of(pauses, SILERO_RATE)
+    settings = GenerationSettings.of(generation)
+    for name, value, only in (
+        ("modalities", settings.modalities, {"text"}),
+        ("num_return_sequences", settings.transformers.get("num_return_sequences", 1), 1),
+    ):
+        if value != only:
             raise ValueError(f"{name}={generation[name]!r}: a transcript is one text")
-    part = _recording(audio, sample_rate)
-    rate = part.probe().sample_rate
-    prompt = prompt or instruction("transcribe")
-    if longest_seconds is None:
-        longest_seconds = min(LONGEST_SECONDS, _seconds_in_context(model, prompt, generation.get("max_new_tokens")))
-    pieces = pieces_of(_blocks(part, mono), rate, longest_seconds=longest_seconds, pauses=pauses)
-    return _segments(model, pieces, rate, prompt, batch_size, generation)
 
 
 def _recording(audio: AudioSource, sample_rate: int | None) -> AudioPart:
@@ -118,57 +178,10 @@ def _recording(audio: AudioSource, sample_rate: int | None) -> AudioPart:
     return parts[0]
 
 
-def _seconds_in_context(model: AudioLLM, prompt: str, max_new_tokens: int | None) -> float:
-    """How much audio the context holds beside the question and the longest answer.
-
-    Raises:
-        ValueError: less than a second.
-    """
-    context = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
-    if context is None:
-        return LONGEST_SECONDS
-    max_new_tokens = TEXT_TOKENS if max_new_tokens is None else max_new_tokens
-    question = Conversation("question", [Message("user", [AudioPart(codes=[0]), TextPart(prompt)])])
-    inputs: Any = model.processor.apply_chat_template(question, add_generation_prompt=True)
-    num_other = inputs["input_ids"].shape[1] - 1
-    seconds = (context - num_other - max_new_tokens) / model.processor.audio_tokenizer.frame_rate
-    if seconds < 1:
-        raise ValueError(
-            f"the context holds {context} tokens, of which the question takes {num_other} and the answer "
-            f"max_new_tokens={max_new_tokens}: that leaves no second of audio; ask for shorter answers"
-        )
-    return float(seconds)
-
-
 def _blocks(part: AudioPart, mono: Mono) -> Iterable[Tensor]:
     if part.array is None:
         return part.stream(mono, BLOCK_SECONDS)
     return [part.load(mono=mono)[0]]
-
-
-def _segments(
-    model: AudioLLM,
-    pieces: Iterator[Piece],
-    sample_rate: int,
-    prompt: str,
-    batch_size: int,
-    generation: dict[str, Any],
-) -> Iterator[TranscriptSegment]:
-    while batch := list(itertools.islice(pieces, batch_size)):
-        heard = [piece for piece in batch if piece.is_active]
-        answers = iter(_answers(model, heard, sample_rate, prompt, generation))
-        for piece in batch:
-            yield TranscriptSegment(piece.start, piece.end, *(next(answers) if piece.is_active else NOT_ASKED))
-
-
-def _answers(
-    model: AudioLLM, pieces: list[Piece], sample_rate: int, prompt: str, generation: dict[str, Any]
-) -> list[tuple[str, SegmentReason]]:
-    """Text of each piece, and why it ended."""
-    if not pieces:
-        return []
-    result = model.chat([_question(piece, sample_rate, prompt) for piece in pieces], **generation)
-    return list(zip(result.texts, result.finish_reasons, strict=True))
 
 
 def _question(piece: Piece, sample_rate: int, prompt: str) -> Conversation:

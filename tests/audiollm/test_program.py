@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from audiollm.program import ProgramError, check_config_file, errors_as_one_line, run_program
+from audiollm.program import ProgramError, check_config_file, errors_as_one_line, log_to_stderr, run_program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,3 +236,14 @@ def test_what_the_hubs_library_warns_of_comes_once() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
     assert told.count("it is slow today") == 1
+
+
+def test_what_a_program_says_is_a_plain_line_and_a_warning_tells_where_it_comes_from(monkeypatch, capsys):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    log_to_stderr(logging.INFO)
+    logging.getLogger("audiollm.training").info("[RANK 0] next: %s", "this")
+    logging.getLogger("audiollm.training").warning("careful")
+    logging.getLogger("another").info("hello")
+    assert capsys.readouterr().err.splitlines() == [
+        "next: this", "WARNING audiollm.training: careful", "INFO another: hello"
+    ]  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from audiollm.cli.training import with_packaged_config
+from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training import sft, train_decoder, train_tokenizer
@@ -72,7 +75,7 @@ def test_the_end_of_a_first_stage_names_the_second_which_starts_from_it(make_tok
     settings = make_tokenizer_config(quantized=False, max_steps=1, audio_tokenizer=TokenizerSettings())
     train_tokenizer.train(settings)
     [command] = re.findall(r"next: audiollm train-tokenizer (.*)", caplog.text)
-    options = [*with_packaged_config(command.split()), "--max_steps", "1"]
+    options = [*with_packaged_config(shlex.split(command)), "--max_steps", "1"]
     config = run_program(TokenizerTrainingConfig, lambda config: config, arguments=options)
     assert (config.start_from, config.quantized) == (str(tmp_path / "run" / "model"), True)
 
@@ -122,6 +125,29 @@ def test_adapters_get_a_card_of_their_own(make_config, tmp_path, assets, card_of
     card = card_of(adapter)
     assert card.data.library_name == "peft"
     assert card.data.license is None
+
+
+def test_adapters_and_checkpoints_of_the_embedded_model_name_it_and_no_place(
+    make_config, tmp_path, assets, monkeypatch
+):
+    def no_hub(*_: object, **__: object) -> None:
+        raise AssertionError("the Hub is asked")
+
+    monkeypatch.setattr("audiollm.mini.mini_folder", lambda: assets.audio_llm)
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", no_hub)
+    sft.train(make_config(model="mini", lora=LoRASettings(r=2), max_steps=1))
+    settings = (tmp_path / "run" / "adapter" / "adapter_config.json").read_text()
+    assert json.loads(settings)["base_model_name_or_path"] == "mini"
+    assert str(assets.audio_llm) not in settings
+    sft.train(make_config(model="mini", output_dir=str(tmp_path / "whole"), max_steps=1))
+    for folder in ("run/adapter", "whole/checkpoints/step_000001"):
+        AudioLLM.from_pretrained(tmp_path / folder)
+
+
+@pytest.mark.parametrize("metric", ["wer", "accuracy", "accuracy_by_task/describe", "mcd"])
+def test_a_figure_of_answers_that_are_not_generated_is_refused_before_training(make_config, assets, metric):
+    with pytest.raises(ValueError, match=f"metric_for_best={metric} needs eval_generate_samples"):
+        make_config(eval_data=str(assets.dev), metric_for_best=metric)
 
 
 @pytest.mark.parametrize("quantized", [True, False])

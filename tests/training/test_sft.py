@@ -364,7 +364,7 @@ def test_few_records_come_once_in_an_epoch(make_config, assets, tmp_path):
     assert [line["loss"] for line in many] == pytest.approx([line["loss"] for line in ten], rel=1e-4)
 
 
-@pytest.mark.parametrize("number", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGUSR1", "SIGINT"])
 def test_a_run_asked_to_stop_saves_and_goes_on_to_the_same_bits(make_config, monkeypatch, tmp_path, number):
     train(make_config(output_dir=str(tmp_path / "straight")))
     update = sft._update
@@ -385,6 +385,18 @@ def test_a_run_asked_to_stop_saves_and_goes_on_to_the_same_bits(make_config, mon
     ]
     for name, tensor in weights_of(tmp_path / "straight").items():
         assert torch.equal(tensor, weights_of(tmp_path / "run")[name]), name
+
+
+def test_a_second_interrupt_does_not_wait_for_the_update(make_config, monkeypatch, tmp_path):
+    def interrupted_twice(parts, step, micro_batches):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the update goes on")
+
+    monkeypatch.setattr(sft, "_update", interrupted_twice)
+    with pytest.raises(RunStoppedError, match="at once, without a checkpoint"):
+        train(make_config())
+    assert not (tmp_path / "run" / "checkpoints" / "step_000001").exists()
 
 
 def test_a_finished_run_goes_on_to_more_updates(make_config, tmp_path):

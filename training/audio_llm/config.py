@@ -125,6 +125,11 @@ class SFTConfig(RunConfig):
         )
         require_not_negative(self, "cache_tokens", "eval_generate_samples")
         require_eval_data(self, "eval_generate_samples")
+        if self.metric_for_best not in (None, "loss") and not self.eval_generate_samples:
+            raise ValueError(
+                f"metric_for_best={self.metric_for_best} needs eval_generate_samples: without generated answers an "
+                "evaluation has only loss"
+            )
         if self.global_batch_size % self.micro_batch_size:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} is not a multiple of "

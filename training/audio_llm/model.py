@@ -66,7 +66,10 @@ def load_starting_point(accelerator: Accelerator, config: SFTConfig) -> Starting
     if config.gradient_checkpointing:
         _recompute_activations(audio_llm.model)
     if config.lora is not None:
-        trained = add_adapters(audio_llm, config.lora)
+        adapted = add_adapters(audio_llm, config.lora)
+        # As it was named: PEFT would tell where "mini" lies in this installation.
+        adapted.peft_config["default"].base_model_name_or_path = source
+        trained = adapted
     return StartingPoint(audio_llm, trained, source)
 
 
@@ -97,7 +100,8 @@ def save_trained_model(accelerator: Accelerator, prepared: nn.Module, start: Sta
         if config.lora is None:
             _replace_folder(folder / MODEL_FOLDER, start.audio_llm, weights)
         else:
-            _replace_folder(folder / ADAPTER_FOLDER, start.trained, weights)
+            # Or else PEFT asks the Hub about the base's vocabulary; the rows that were trained are in the adapter.
+            _replace_folder(folder / ADAPTER_FOLDER, start.trained, weights, save_embedding_layers=False)
             _replace_folder(folder / MODEL_FOLDER, merge_adapter(start.source, folder / ADAPTER_FOLDER, config.dtype))
     accelerator.wait_for_everyone()
     return folder / MODEL_FOLDER
@@ -111,10 +115,12 @@ def _recompute_activations(model: Any) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
 
 
-def _replace_folder(folder: Path, saved: Any, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+def _replace_folder(
+    folder: Path, saved: Any, state_dict: dict[str, torch.Tensor] | None = None, **options: Any
+) -> None:
     """Saves into a temporary folder that takes the place of ``folder`` when it is complete."""
     with atomic_folder(folder) as temporary:
         if state_dict is None:
             saved.save_pretrained(temporary)
         else:
-            saved.save_pretrained(temporary, state_dict=state_dict)
+            saved.save_pretrained(temporary, state_dict=state_dict, **options)

@@ -7,6 +7,7 @@ In the order of use: `running` (processes), `open_run_folder` (before anything s
 from __future__ import annotations
 
 import gc
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -184,7 +185,7 @@ class TrainingRun:
         """Appends an evaluation's line to the metrics, says it, and draws the curves; all processes call it.
 
         Raises:
-            ValueError: if it lacks the figure that decides which evaluation is the best.
+            ValueError: after saving a checkpoint, if it lacks the figure that decides which evaluation is the best.
         """
         self.write(line)
         refused: list[str | None] = [None]
@@ -195,7 +196,8 @@ class TrainingRun:
                 refused = [str(error)]
         broadcast_object_list(refused)
         if refused[0] is not None:
-            raise ValueError(refused[0])
+            saved = self._save(line["step"])
+            raise ValueError(f"{refused[0]}; {saved} holds the run: go on with another one and --resume latest")
         self._find_best()
         if self.metrics is not None:
             is_best = self.best is not None and self.best.step == line["step"]
@@ -224,17 +226,20 @@ class TrainingRun:
         stops = step < self.total_steps and self.stop is not None and self.stop.is_asked_of_anyone(self.accelerator)
         is_wanted = self.config.load_best_at_end and self.best is not None and self.best.step == step
         if stops or is_wanted or is_due(self.config.save_every, step, self.total_steps):
-            state = CheckpointState(step, self.identity)
-            kept = self._best_of({*self.folder.checkpoints.steps(), step})
-            saved = self.folder.checkpoints.save(
-                self.accelerator, self.model, self.optimizer, state, self.documents, self.extras,
-                kept_step=kept.step if kept else None,
-            )  # fmt: skip
+            saved = self._save(step)
             if stops:
                 raise RunStoppedError(
                     f"stopped as asked after update {step} of {self.total_steps}; {saved} holds it, go on with "
                     "--resume latest"
                 )
+
+    def _save(self, step: int) -> Path:
+        """Saves a checkpoint after an update; all processes call it."""
+        kept = self._best_of({*self.folder.checkpoints.steps(), step})
+        return self.folder.checkpoints.save(
+            self.accelerator, self.model, self.optimizer, CheckpointState(step, self.identity), self.documents,
+            self.extras, kept_step=kept.step if kept else None,
+        )  # fmt: skip
 
     def load_best(self) -> int:
         """After the last update: takes back the weights of the best evaluation, if the run is to end with them.
@@ -280,8 +285,13 @@ class TrainingRun:
         )
         write_card(model, kind, title=self.folder.path.resolve().name, bases=bases, training=training)
 
-    def finish(self, summary: RunSummary, next_command: str) -> RunSummary:
-        """Draws the curves and says what the run leaves and what uses it next; all processes call it."""
+    def finish(self, summary: RunSummary, next_command: Sequence[str]) -> RunSummary:
+        """Draws the curves and says what the run leaves and what uses it next; all processes call it.
+
+        Args:
+            summary: how the run ended.
+            next_command: a command line, in capitals what is to be put in.
+        """
         if self.metrics is not None:
             write_curves(self.folder.path, self.metrics.lines(), self.best)
         weights = told_weights(summary.model_step, self.total_steps, self.best)
@@ -290,7 +300,7 @@ class TrainingRun:
             checkpoint = self.folder.checkpoints.of_step(self.best.step)
             logger.info("best evaluation: %s%s", self.best, f" ({checkpoint})" if checkpoint.exists() else "")
         logger.info("curves: %s, figures: %s", self.folder.path / CURVES_PICTURE, summary.metrics_file)
-        logger.info("next: %s", next_command)
+        logger.info("next: %s", shlex.join(next_command))
         return summary
 
 

@@ -17,6 +17,7 @@ from audiollm.cli import main
 from audiollm.cli.console import load_audio_llm
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
+from audiollm.transcription import Transcriber
 
 SPEECH = Path(__file__).parents[3] / "data/corpora/sample/asterisk/en"
 SHORT = ["--max-new-tokens", "6"]
@@ -188,7 +189,13 @@ def test_bad_recordings_are_listed_beside_the_answers(folder, tmp_path, capsys):
         (["{folder}/a.opus", "--json", "--format", "srt"], "contradict"),
         (["{folder}/a.opus", "-o", "a.jsonl", "--json"], "-o FILE.jsonl"),
         (["{folder}/a.opus", "{folder}/more/a.opus", "-o", "out"], "both be written"),
+        (["{folder}/a.opus", "{folder}/a.opus", "-o", "out"], "is given twice"),
         (["{folder}/a.opus", "--model", "./nowhere"], "nowhere"),
+        (["{folder}/a.opus", "-o", "{folder}/notes.txt/out"], "a file has that name"),
+        (["{folder}/a.opus", "-o", "{folder}/notes.txt/out.srt"], "a file has that name"),
+        (["{folder}/a.opus", "--skip-bad", "--batch-size", "0"], "--batch-size=0"),
+        (["{folder}/a.opus", "--skip-bad", "--longest-seconds", "0.5"], "--longest-seconds=0.5"),
+        (["{folder}/a.opus", "--skip-bad", "--max-new-tokens", "0"], "--max-new-tokens=0"),
         (["{folder}/notes.txt"], "notes.txt"),
         (["{folder}/empty"], "holds neither audio"),
     ],
@@ -197,6 +204,44 @@ def test_what_cannot_be_is_told_before_a_model_is_loaded(more, named, folder, tm
     monkeypatch.chdir(tmp_path)
     (folder / "empty").mkdir()
     assert named in _fails(["transcribe", *(str(one).format(folder=folder) for one in more)], capsys)
+
+
+def test_recordings_of_one_folder_that_share_a_name_are_not_sent_to_the_folder_that_holds_both(
+    folder, tmp_path, capsys, no_model
+):
+    shutil.copy(folder / "a.opus", folder / "a.ogg")
+    error = _fails(["transcribe", folder, "-o", tmp_path / "out"], capsys)
+    assert "both be written" in error
+    assert "folder that holds both" not in error
+
+
+def test_a_bad_recording_is_named_once(folder, capsys):
+    (folder / "aa.wav").write_bytes(b"RIFF0000")
+    _run(["transcribe", folder, *SHORT, "--skip-bad"])
+    (skipped,) = (line for line in capsys.readouterr().out.splitlines() if ": skipped: " in line)
+    assert skipped.count("aa.wav") == 1
+
+
+def test_names_with_line_breaks_stay_on_their_line(folder, capsys):
+    (folder / "a.opus").rename(folder / "\u00fc\nz.opus")
+    _run(["transcribe", folder, *SHORT])
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_recording_that_changed_does_not_go_on_with_the_answers(folder, tmp_path, monkeypatch, capsys):
+    segments = Transcriber.segments
+
+    def stopped_at_b(transcriber, audio):
+        if audio.endswith("b.opus"):
+            raise KeyboardInterrupt
+        return segments(transcriber, audio)
+
+    monkeypatch.setattr(Transcriber, "segments", stopped_at_b)
+    with pytest.raises(SystemExit):
+        _run(["transcribe", folder, *SHORT, "-o", tmp_path / "out.jsonl"])
+    shutil.copy(sorted(SPEECH.glob("*.opus"))[5], folder / "a.opus")
+    monkeypatch.undo()
+    assert "recordings" in _fails(["transcribe", folder, *SHORT, "-o", tmp_path / "out.jsonl"], capsys)
 
 
 def test_a_long_recording_becomes_segments_that_cover_it(folder, tmp_path, capsys):

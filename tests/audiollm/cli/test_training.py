@@ -33,7 +33,7 @@ def started(monkeypatch):
     """The commands that were started, which all end well, with what they set in the environment."""
     calls = []
 
-    def run(command, environment):
+    def run(command, environment, launched=()):
         calls.append((command, environment.get("ACCELERATE_USE_CPU")))
         return 0
 
@@ -133,6 +133,48 @@ def test_a_signal_to_the_command_reaches_the_trainer():
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+
+
+LAUNCHER = """
+import os, signal, subprocess, sys
+workers = [subprocess.Popen([sys.executable, "-c", sys.argv[1], "trainer"]) for _ in range(2)]
+sys.exit(int(any([worker.wait() for worker in workers])))
+"""
+LAUNCHING = """
+import os, sys
+from audiollm.cli.training import _status_of
+sys.exit(_status_of([sys.executable, "-c", sys.argv[1], sys.argv[2], "trainer"], os.environ, ["trainer"]))
+"""
+COUNTING = """
+import os, signal, sys, time
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, lambda number, _: (os.write(1, b"%d\\n" % number), sys.exit(143)))
+os.write(1, b"ready\\n")
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_passes_a_launcher_by_and_reaches_every_trainer(number):
+    process = subprocess.Popen([sys.executable, "-c", LAUNCHING, LAUNCHER, COUNTING], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 143
+    assert process.stdout.read().split() == [str(int(number))] * 2
+
+
+def test_an_interrupt_of_the_command_alone_reaches_the_trainer():
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANDING_ON, ENDLESS.replace("SIGTERM", "SIGINT")],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # without a terminal, whose Ctrl-C would reach both
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 143
 
 

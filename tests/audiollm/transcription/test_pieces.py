@@ -140,6 +140,20 @@ def test_scores_keep_to_the_time_of_the_samples(measure, rate):
     assert num_scores == -(-30 * rate // frame)
 
 
-def test_levels_are_decibels():
-    scores = LevelActivity(16000).scores(np.full(1024, 0.1, np.float32))
-    assert scores == pytest.approx([-20.0, -20.0], abs=1e-4)
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_levels_are_decibels(offset):
+    square = np.tile(np.float32([0.1, -0.1]), 512) + np.float32(offset)
+    assert LevelActivity(16000).scores(square) == pytest.approx([-20.0, -20.0], abs=1e-3)
+
+
+@pytest.mark.parametrize("seconds", [0.01, 3.0, 12.34])
+def test_an_offset_changes_no_cut_and_is_no_sound(seconds):
+    rate = 16000
+    waveform = _noise(seconds, rate)
+    waveform[len(waveform) // 3 :][: rate // 2] *= 0.001
+    plain, shifted = (
+        [(piece.start, piece.end, piece.is_active) for piece in pieces_of([one], rate, longest_seconds=2)]
+        for one in (waveform, waveform + 0.4)
+    )
+    assert plain == shifted
+    assert not any(piece.is_active for piece in pieces_of([torch.full((len(waveform),), 0.4)], rate))

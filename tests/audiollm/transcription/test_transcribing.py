@@ -10,7 +10,7 @@ import torch
 from audiollm.data.audio.sources import AudioError
 from audiollm.modeling import AudioLLM, question_about
 from audiollm.prompts import instruction
-from audiollm.transcription import transcribe, transcribe_stream
+from audiollm.transcription import Transcriber, transcribe, transcribe_stream
 from tests.audiollm.conftest import build_llm
 
 SHORT = {"max_new_tokens": 4}
@@ -88,6 +88,23 @@ def test_what_cannot_be_is_refused_at_once(llm, recording, audio, options, error
     audio = str(recording) if isinstance(audio, str) and audio == "a.wav" else audio
     with pytest.raises((ValueError, AudioError), match=error):
         transcribe_stream(llm, audio, **options)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"longest_seconds": 0.5}, "longest_seconds=0.5"),
+        ({"longest_seconds": 1e6}, "longest_seconds=1e\\+06: the context holds"),
+        ({"pauses": "never"}, "pauses='never'"),
+        ({"mono": "second"}, "mono='second'"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"do_sample": False, "temperature": 0.5}, "temperature"),
+    ],
+)
+def test_settings_are_checked_before_any_recording(llm, settings, error):
+    with pytest.raises(ValueError, match=error):
+        Transcriber(llm, **settings)
 
 
 def test_a_recording_that_breaks_off_is_an_error(llm, recording):

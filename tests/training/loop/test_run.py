@@ -175,8 +175,10 @@ def test_without_the_best_the_best_of_the_kept_ones_is_taken_and_said(no_picture
 
 def test_a_metric_that_evaluations_lack_is_refused(tmp_path):
     run = start(evaluated(tmp_path, metric_for_best="mcd"))
-    with pytest.raises(ValueError, match=r"metric_for_best=mcd.*they have loss, wer$"):
+    with pytest.raises(ValueError, match=r"metric_for_best=mcd.*they have loss, wer; .*step_000001 holds"):
         make_evaluated_updates(run, 1)
+    resumed = start(evaluated(tmp_path, metric_for_best="wer", resume="latest"))
+    assert resumed.first_step == 2
     with pytest.raises(ValueError, match="metric_for_best=applause: use one of loss"):
         evaluated(tmp_path, metric_for_best="applause")
     with pytest.raises(ValueError, match="load_best_at_end needs eval_data"):
@@ -188,7 +190,8 @@ def test_evaluations_and_the_end_are_said_in_readable_lines(no_pictures, tmp_pat
     run = start(evaluated(tmp_path))
     make_evaluated_updates(run, 5)
     run.finish(
-        RunSummary(5, 7.0, None, tmp_path / "model", tmp_path / "metrics.jsonl", run.load_best(), run.best), "do this"
+        RunSummary(5, 7.0, None, tmp_path / "model", tmp_path / "metrics.jsonl", run.load_best(), run.best),
+        ["do", "it", "in a folder"],
     )
     messages = [record.message.removeprefix("[RANK 0] ") for record in caplog.records]
     assert messages[:3] == [
@@ -200,7 +203,7 @@ def test_evaluations_and_the_end_are_said_in_readable_lines(no_pictures, tmp_pat
         f"trained model: {tmp_path}/model (its weights are those after update 5 of 5, the last)",
         f"best evaluation: loss 2 after update 2 ({tmp_path}/checkpoints/step_000002)",
         f"curves: {tmp_path}/curves.png, figures: {tmp_path}/metrics.jsonl",
-        "next: do this",
+        "next: do it 'in a folder'",
     ]
 
 
