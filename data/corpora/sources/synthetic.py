@@ -65,6 +65,11 @@ class Voice:
     pitch_hz: float | None
     """Its own mean fundamental frequency; None for a voice that ignores another one."""
 
+    def attributes(self, speed: str = "moderate", pitch: str = "medium") -> dict[str, str]:
+        """What is said of it in the manifest when it reads at that speed and pitch."""
+        spoken = {"gender": self.gender, "age": "adult", "accent": self.accent, "speed": speed}
+        return spoken | ({"pitch": pitch} if self.pitch_hz else {})
+
 
 VOICES = (
     Voice("slt", "female", "American", "CMU ARCTIC voice slt", 170.0),
@@ -262,13 +267,7 @@ def _recording(
         text=text,
         language="en",
         speaker=f"{NAME}/{voice.name}",
-        attributes={
-            "gender": voice.gender,
-            "age": "adult",
-            "accent": voice.accent,
-            "speed": speed,
-            **({"pitch": pitch} if voice.pitch_hz else {}),
-        },
+        attributes=voice.attributes(speed, pitch),
     )
     load = partial(
         synthesize,
