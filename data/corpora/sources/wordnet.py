@@ -62,7 +62,7 @@ def examples_in(lines: Iterable[str]) -> Iterator[str]:
         entry, _, gloss = line.partition(" | ")
         if _OFFENSIVE.isdisjoint(_POINTER.findall(entry)):
             for example, author in _EXAMPLE.findall(gloss):
-                if not author.strip(" ;") and (text := _sentence(example)):
+                if not author.strip() and (text := _sentence(example)):
                     yield text
 
 
