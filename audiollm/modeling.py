@@ -27,6 +27,7 @@ from audiollm.generation.passed_on import ignored_of_checkpoint
 from audiollm.generation.request import GenerationRequest, GenerationSettings, takes_settings
 from audiollm.generation.result import GenerationResult, cut_notice
 from audiollm.generation.streaming import AnswerStream
+from audiollm.generation.values import check_values
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS
 from audiollm.tokenizer.checkpoints.hub import push_files, require_token
@@ -374,6 +375,7 @@ class AudioLLM:
                 asked of an audio tokenizer that has no decoder.
             ContextError: a ValueError; the context is too short.
         """
+        check_values({"return_waveforms": return_waveforms, "streamer": streamer})
         request = self._request(input_ids, attention_mask, GenerationSettings.of(settings))
         decoder = self._speech_decoder(request, return_waveforms, decoding)
         result = request.run(streamer)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from audiollm.data.audio.playing import audio_html
 from audiollm.data.audio.reading import Mono, load_audio, probe_audio, stream_audio
 from audiollm.data.audio.sources import AudioError, AudioSource, source_name
-from audiollm.data.audio.writing import open_audio_output, save_audio
+from audiollm.data.audio.writing import AudioWriter, open_audio_output, open_audio_pipe, save_audio
 from audiollm.data.voices.encoders import SpeakerEncoder
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
 from audiollm.tokenizer.base import AudioTokenizer
@@ -30,7 +31,7 @@ class ReconstructionResult:
 
     Attributes:
         source: the original, as it was given.
-        output: the file that was written.
+        output: the file that was written, or the pipe.
         mono: which channel of the original was heard.
         codes: int64 ``[T]``.
         source_sample_rate: of the original, in Hz.
@@ -43,7 +44,7 @@ class ReconstructionResult:
     """
 
     source: AudioSource
-    output: Path
+    output: Path | BinaryIO
     mono: Mono
     codes: Tensor
     source_sample_rate: int
@@ -75,7 +76,7 @@ class ReconstructionResult:
 
 def reconstruct(
     source: AudioSource,
-    output: str | os.PathLike[str],
+    output: str | os.PathLike[str] | BinaryIO,
     audio_tokenizer: AudioTokenizer,
     speaker: Tensor | Sequence[float] | SpeakerEncoder | None = None,
     prompt: Any = None,
@@ -92,7 +93,8 @@ def reconstruct(
 
     Args:
         source: path, bytes of a file, or a seekable binary file object; of any length.
-        output: file to write, ``.wav``, ``.flac`` or ``.ogg``; it appears when it is complete.
+        output: file to write, ``.wav``, ``.flac``, ``.ogg``, ``.opus`` or ``.mp3``; it appears when it is complete. Or
+            a pipe, which gets WAV: with ``stream`` bit by bit.
         audio_tokenizer: encodes and decodes.
         speaker: whose voice: a vector ``[S]``, or a speaker encoder, which describes the original's first minute.
             None: the decoder's neutral voice.
@@ -110,8 +112,8 @@ def reconstruct(
     """
     start = time.monotonic()
     name = source_name(source)
-    output = Path(output)
-    _refuse_overwriting(source, output)
+    target = Path(output) if isinstance(output, (str, os.PathLike)) else output
+    refuse_original(source, target)
     info = probe_audio(source)
     if isinstance(speaker, SpeakerEncoder):
         speaker = speaker.embed(_beginning(source, mono), info.sample_rate)
@@ -120,7 +122,7 @@ def reconstruct(
     recorder = _Recorder(_encode(audio_tokenizer, source, info.sample_rate, mono, stream))
     max_samples = round(info.duration_seconds * decoder.sample_rate)
     first_sound: float | None = None
-    with open_audio_output(output, decoder.sample_rate) as writer:
+    with _opened(target, decoder.sample_rate, stream) as writer:
         for waveform in decoder.decode_stream(recorder) if stream else _decode_whole(decoder, recorder):
             if first_sound is None and len(waveform):
                 first_sound = time.monotonic() - start
@@ -129,7 +131,7 @@ def reconstruct(
             raise AudioError(name, f"of {info.duration_seconds:.3f} s gives no codes to decode: it is too short")
     return ReconstructionResult(
         source=source,
-        output=output,
+        output=target,
         mono=mono,
         codes=torch.cat(recorder.codes),
         source_sample_rate=info.sample_rate,
@@ -188,6 +190,15 @@ def _beginning(source: AudioSource, mono: Mono) -> Tensor:
     return next(stream_audio(source, mono=mono, block_seconds=SPEAKER_SECONDS))
 
 
-def _refuse_overwriting(source: AudioSource, output: Path) -> None:
-    if isinstance(source, (str, os.PathLike)) and output.exists() and os.path.samefile(source, output):
+def refuse_original(source: AudioSource, output: Path | BinaryIO) -> None:
+    """Raises `AudioError` if the output is the very file that is to be reconstructed."""
+    if not isinstance(source, (str, os.PathLike)) or not isinstance(output, Path):
+        return
+    if output.exists() and os.path.exists(source) and os.path.samefile(source, output):
         raise AudioError(os.fspath(output), "is the original itself; give the reconstruction another name")
+
+
+def _opened(output: Path | BinaryIO, sample_rate: int, is_live: bool) -> AbstractContextManager[AudioWriter]:
+    if isinstance(output, Path):
+        return open_audio_output(output, sample_rate)
+    return open_audio_pipe(output, sample_rate, is_live=is_live)

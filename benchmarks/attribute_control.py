@@ -29,6 +29,7 @@ from audiollm.benchmarks.harness.options import refuse_idle
 from audiollm.benchmarks.speech.judges.attributes import (
     JUDGED,
     AttributeJudge,
+    JudgeWords,
     median_pitch,
     open_judge,
     read_attributes,
@@ -210,21 +211,25 @@ def _speak_all(speak: Speak, requests: Sequence[Request], folder: Path, seed: in
     return failures
 
 
-def _ask_judge(judge: AttributeJudge, requests: Sequence[Request], folder: Path) -> dict[str, str]:
+def _ask_judge(judge: AttributeJudge, requests: Sequence[Request], folder: Path) -> dict[str, JudgeWords]:
     """The judge's words on each recording of a judged attribute; kept, so that a stopped run goes on."""
     path = folder / "judge.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    words: dict[str, str] = kept.get("words", {}) if kept.get("judge") == judge.name else {}
+    if kept.get("judge") != judge.name:
+        kept = {}
+    words = {name: JudgeWords(text, name in kept.get("cut", ())) for name, text in kept.get("words", {}).items()}
     for request in requests:
         name = request.file_name
         if request.attribute in JUDGED and name not in words and (folder / "wavs" / name).is_file():
             words[name] = judge.describe(folder / "wavs" / name)
             # After each recording: a judge may be slow or paid, and what it has said must outlive the run.
-            write_figures({"judge": judge.name, "words": words}, str(path))
+            texts = {name: one.text for name, one in words.items()}
+            cut = [name for name, one in words.items() if one.is_cut]
+            write_figures({"judge": judge.name, "words": texts, "cut": cut}, str(path))
     return words
 
 
-def _observation(request: Request, folder: Path, words: Mapping[str, str]) -> dict[str, Any]:
+def _observation(request: Request, folder: Path, words: Mapping[str, JudgeWords]) -> dict[str, Any]:
     """What is known of a recording; ``heard`` is the value of its attribute, or why there is none."""
     path = folder / request.file_name
     if not path.is_file():
@@ -236,9 +241,10 @@ def _observation(request: Request, folder: Path, words: Mapping[str, str]) -> di
         "characters_per_second": characters_per_second(request.text, seconds) if seconds else None,
     }
     if request.attribute in JUDGED:
-        read = read_attributes(words[request.file_name])
-        facts |= {"heard": UNREADABLE if read is None else read[request.attribute] or UNSAID}
-        facts["words"] = words[request.file_name]
+        said = words[request.file_name]
+        read = read_attributes(said.text)
+        facts["heard"] = UNREADABLE if read.values is None else read.values[request.attribute] or UNSAID
+        facts |= {"words": said.text, "is_cut": said.is_cut, "repairs": list(read.repairs)}
     return facts
 
 
@@ -282,6 +288,8 @@ def _figures(name: str, requests: Sequence[Request], observations: Sequence[Mapp
         "not_said": sum(row[UNSAID] for row in confusion.values()),
         "unreadable": sum(row[UNREADABLE] for row in confusion.values()),
         "missing": sum(row[MISSING] for row in confusion.values()),
+        "cut": sum(one.get("is_cut", False) for _, one in own),
+        "repaired": sum(bool(one.get("repairs")) and one["heard"] != UNREADABLE for _, one in own),
         "confusion": confusion,
         "median_pitch_hz": _medians(own, "pitch_hz"),
         "median_characters_per_second": _medians(own, "characters_per_second"),
@@ -319,6 +327,12 @@ def show_confusions(result: Mapping[str, Any]) -> None:
         for value, row in figures["confusion"].items():
             table.add_row(value, *(str(row[column]) for column in columns))
         print_table(table, console)
+        if figures["cut"] or figures["repaired"]:
+            console.print(
+                f"of {figures['n_asked']} answers of the judge, {figures['cut']} were cut by its limit and "
+                f"{figures['repaired']} read after repair of their form: see result.json",
+                soft_wrap=True,
+            )
 
 
 ACTIONS: Actions = {"run": run}

@@ -31,8 +31,10 @@ from rich.table import Table
 from torch import Tensor
 
 from audiollm.benchmarks.harness.figures import recorded_config, write_figures
+from audiollm.benchmarks.harness.options import refuse_idle
 from audiollm.benchmarks.speed.plain.decoder import PlainDecoder
 from audiollm.benchmarks.speed.timing import in_turns, path_figures
+from audiollm.data.files.replacing import refuse_existing
 from audiollm.program import run_program
 from audiollm.tables import print_table, table_console
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
@@ -70,6 +72,8 @@ class DecoderSpeedConfig:
     """File for the figures as JSON."""
     plot: str | None = None
     """PNG file for the cost of streaming."""
+    overwrite: bool = False
+    """Replace outputs that exist."""
     json: bool = False
     """Print the figures as JSON instead of tables."""
 
@@ -286,6 +290,11 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
 
 def run(config: DecoderSpeedConfig) -> None:
     """Times all paths, writes the figures down and shows them."""
+    outputs = [path for path in (config.output, config.plot) if path is not None]
+    if not outputs:
+        refuse_idle(config, ["overwrite"], "without --output and --plot")
+    for path in outputs:
+        refuse_existing(path, config.overwrite)
     results = measure(config)
     text = write_figures(results, config.output)
     if config.plot is not None:

@@ -25,6 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from audiollm.benchmarks.harness.figures import recorded_config, write_figures
+from audiollm.benchmarks.harness.options import check_output
 from audiollm.benchmarks.speed.plain.encoder import PlainEncoder
 from audiollm.benchmarks.speed.timing import PartTimer, in_turns, now, path_figures
 from audiollm.environment import find_device
@@ -68,6 +69,8 @@ class TokenizerSpeedConfig:
     """For weights and noise."""
     output: str | None = None
     """File for the figures as JSON."""
+    overwrite: bool = False
+    """Replace outputs that exist."""
     json: bool = False
     """Print the figures as JSON instead of tables."""
 
@@ -236,6 +239,7 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
 
 def run(config: TokenizerSpeedConfig) -> None:
     """Times all paths, writes the figures down and shows them."""
+    check_output(config)
     results = measure(config)
     text = write_figures(results, config.output)
     if config.json:

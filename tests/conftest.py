@@ -30,6 +30,11 @@ from audiollm.tokenizer.modeling import UniAudioTokenizer
 CODEBOOK_SIZE = 64
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names files in memory by what they are for: some hold the time at which they were made, others are long."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`codec/`, `llm/` and three recordings of one second, one of which is no audio."""

@@ -22,11 +22,12 @@ import pytest
 import soundfile as sf
 import yaml
 
-from audiollm import __version__, program
+from audiollm import __version__
 from audiollm.cli import app
 from audiollm.cli.app import main
 from audiollm.cli.training import TRAINERS, launch_parser, with_packaged_config
 from audiollm.mini import mini_folder
+from audiollm.program import running
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -180,7 +181,7 @@ def understand(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str]], Non
         parse_args(parser, *given)
         raise Understood
 
-    monkeypatch.setattr(program, "auto_cli", call)
+    monkeypatch.setattr(running, "auto_cli", call)
     monkeypatch.setattr(jsonargparse, "auto_cli", call)
     monkeypatch.setattr(app, "COMMANDS", {name: stand_in(function) for name, function in app.COMMANDS.items()})
     monkeypatch.chdir(ROOT)

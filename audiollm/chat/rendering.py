@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from audiollm.data.conversation.problems import ConversationError
 from audiollm.data.conversation.types import AudioPart, Conversation, Message
 from audiollm.tokenizer.locks import CopyableLock
 from audiollm.vocabulary import AUDIO_END, AUDIO_START, TURN_START
@@ -51,6 +53,17 @@ class Piece:
     by_assistant: bool = False
     role: str = NO_TURN
     token_ids: list[int] = field(default_factory=list)
+
+
+@contextmanager
+def _failing_template(name: str) -> Iterator[None]:
+    """Makes one error of whatever a chat template raises: by itself, or over messages that it does not foresee."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # templates compute: what fails in them is of any type
+        raise ConversationError(f"{name}: the chat template fails: {' '.join(str(error).split())}") from error
 
 
 class ConversationRenderer:
@@ -93,9 +106,10 @@ class ConversationRenderer:
                 _map_strings(value, lambda text: self._disguise(text, stand_ins)) for value in (messages, tools)
             )
         marks_assistant = marks_assistant_turns(template)
-        rendered, spans = self._render(
-            messages, tools, template, return_assistant_tokens_mask=marks_assistant, **options
-        )
+        with _failing_template(conversation.id):
+            rendered, spans = self._render(
+                messages, tools, template, return_assistant_tokens_mask=marks_assistant, **options
+            )
         pieces = self._cut(rendered, spans, stand_ins)
         num_shown, num_parts = sum(piece.is_audio for piece in pieces), len(conversation.audio_parts)
         if num_shown != num_parts:
@@ -108,7 +122,8 @@ class ConversationRenderer:
     def text(self, conversation: Conversation, template: str, codes: Iterator[list[int]], **options: bool) -> str:
         """Renders a conversation as one text, audio spelt out from the next ``codes``; other arguments as `pieces`."""
         messages = [_template_message(message, codes) for message in conversation.messages]
-        return self._render(messages, conversation.tools, template, **options)[0]
+        with _failing_template(conversation.id):
+            return self._render(messages, conversation.tools, template, **options)[0]
 
     def _render(
         self, messages: Any, tools: Any, template: str, **options: bool

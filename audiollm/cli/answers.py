@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from audiollm.data.files.replacing import refuse_existing
 
-from .console import write_line
-from .recordings import Recording
+from .console import shown_name, write_line
+from .recordings import Recording, skipped_line
 
 logger = logging.getLogger(__name__)
 
@@ -131,11 +131,13 @@ class _Terminal:
             write_line(json.dumps({"audio": recording.name, **self.form.record(answer)}, ensure_ascii=False))
         else:
             line = self.form.line(answer)
-            write_line(f"{recording.name}: {line}" if self.with_names else line)
+            write_line(f"{shown_name(recording.name)}: {line}" if self.with_names else line)
 
     def reject(self, index: int, recording: Recording, reason: str) -> None:
         noted = {"audio": recording.name, "error": reason}
-        write_line(json.dumps(noted) if self.as_json else f"{recording.name}: skipped: {reason}")
+        write_line(
+            json.dumps(noted) if self.as_json else f"{shown_name(recording.name)}: skipped: {shown_name(reason)}"
+        )
 
 
 @dataclass
@@ -221,26 +223,45 @@ class _Files:
             file.write(self._contents(answer))
 
     def reject(self, index: int, recording: Recording, reason: str) -> None:
-        write_line(f"{recording.name}: skipped: {reason}")
+        write_line(skipped_line(recording, reason))
 
 
 def _in_folder(folder: Path, form: Form, recordings: Sequence[Recording], kind: str, overwrite: bool) -> _Files:
     """A file of the folder for each recording; answers that are there already are kept."""
     contents = _contents(form, kind)
-    paths = [folder / f"{recording.place}.{kind}" for recording in recordings]
+    paths = paths_in_folder(folder, recordings, kind, overwrite, instead=f"use -o FILE{JSON_LINES}, or ")
+    return _Files(paths, contents, overwrite)
+
+
+def paths_in_folder(
+    folder: Path, recordings: Sequence[Recording], ending: str, overwrite: bool, *, instead: str
+) -> list[Path]:
+    """The file of each recording in a folder; says how many are there already and are kept.
+
+    Args:
+        folder: that is written; it need not exist.
+        recordings: each gets a file.
+        ending: of their names, without a dot.
+        overwrite: none is kept.
+        instead: what else can be done where two recordings would get the same file.
+
+    Raises:
+        ValueError: two would.
+    """
+    paths = [folder / f"{recording.place}.{ending}" for recording in recordings]
     first: dict[Path, str] = {}
     for path, recording in zip(paths, recordings, strict=True):
         if path in first:
             raise ValueError(
-                f"{first[path]} and {recording.name} would both be written to {path}: use -o FILE{JSON_LINES}, or name "
-                "the folder that holds both"
+                f"{first[path]} and {recording.name} would both be written to {path}: {instead}name the folder that "
+                "holds both"
             )
         first[path] = recording.name
     num_done = 0 if overwrite else sum(path.exists() for path in paths)
     if num_done:
         told = (num_done, len(paths), folder)
-        logger.warning("%d of %d answers are in %s already and are kept; --overwrite makes them anew", *told)
-    return _Files(paths, contents, overwrite)
+        logger.warning("%d of %d files are in %s already and are kept; --overwrite makes them anew", *told)
+    return paths
 
 
 def _in_single_file(

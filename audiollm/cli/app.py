@@ -9,24 +9,50 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import version
 
 import docstring_parser
 from jsonargparse import ArgumentParser
 
-from audiollm.program import DashedParser, errors_as_one_line, log_to_stderr, with_named_option
+from audiollm.program import DashedParser, be_verbose, errors_as_one_line, log_to_stderr, with_named_option
 
 from .bench import run_bench
-from .checkpoints import convert, doctor, export_tokenizer, extend_llm
+from .checkpoints import convert, doctor, export_tokenizer, extend_llm, push
+from .completion import Shell, completion_script
 from .corpora import convert_data, inspect_data, speech_data, tokenize
 from .labelling import audit_labels, audit_verdicts, label, score_sap
 from .listening import describe, transcribe
-from .publishing import push
+from .pipes import PIPE
 from .reporting import compare_results, report
 from .sound import reconstruct, speak
 from .training import TRAINERS, run_trainer
+
+COMMAND_GROUPS = {
+    "listen": ("transcribe", "describe"),
+    "speak": ("speak", "reconstruct"),
+    "prepare data": (
+        "convert-data", "tokenize", "speech-data", "inspect-data", "label", "audit-labels", "audit-verdicts",
+    ),
+    "train": ("train", "train-tokenizer", "train-decoder"),
+    "make and share models": ("extend", "export-tokenizer", "convert", "push"),
+    "score and compare": ("bench", "score-sap", "report", "compare-results"),
+    "this installation": ("doctor", "completion"),
+}  # fmt: skip
+"""Commands by what one wants to do, in the order of ``audiollm --help``."""
+
+
+def completion(shell: Shell) -> None:
+    """Print the script with which a shell completes commands, options and files.
+
+    Args:
+        shell: whose. To use it, bash and zsh run eval "$(audiollm completion bash)", or zsh, when they start; fish runs
+            audiollm completion fish | source.
+    """
+    sys.stdout.write(completion_script(build_parser(), shell))
+
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "convert-data": convert_data,
@@ -48,10 +74,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "compare-results": compare_results,
     "doctor": doctor,
+    "completion": completion,
 }
 
-
-BENCH_HELP = "Score a model, or predictions, on a benchmark: audiollm bench --help lists them."
+BENCH_HELP = "Score a model, or predictions, on a benchmark."
 
 
 def command_parser(function: Callable[..., None]) -> ArgumentParser:
@@ -77,36 +103,59 @@ def build_parser() -> ArgumentParser:
         version=version("audiollm"),
         allow_abbrev=False,
     )
-    commands = parser.add_subcommands()
-    for name, function in COMMANDS.items():
-        command = command_parser(function)
+    commands = parser.add_subcommands(
+        title="commands", metavar="COMMAND", description="audiollm COMMAND --help tells what each of them takes."
+    )
+    vars(commands)["command_groups"] = COMMAND_GROUPS  # for the formatter of the help
+    for name in (name for names in COMMAND_GROUPS.values() for name in names):
+        command = command_parser(COMMANDS[name]) if name in COMMANDS else ArgumentParser(description=_elsewhere(name))
         commands.add_subcommand(name, command, help=command.description)
-    for name, (_, summary) in TRAINERS.items():
-        commands.add_subcommand(name, ArgumentParser(description=summary), help=summary)
-    commands.add_subcommand("bench", ArgumentParser(description=BENCH_HELP), help=BENCH_HELP)
+        command.prog = f"audiollm {name}"
     return parser
 
 
+def _elsewhere(name: str) -> str:
+    """What a command does whose options are read by a parser of its own."""
+    return BENCH_HELP if name == "bench" else TRAINERS[name][1]
+
+
 def spelt_out(arguments: Sequence[str]) -> list[str]:
-    """The command line with options called as the parser calls them: ``--skip_bad`` for ``--skip-bad``, ``-o`` too."""
-    command = COMMANDS.get(arguments[0]) if arguments else None
-    parameters = inspect.signature(command).parameters.values() if command is not None else ()
+    """The command line with options called as the parser calls them: ``--skip_bad`` for ``--skip-bad``, ``-o`` too.
+
+    What is given by its place comes first, wherever it was among the options: the parser wants that together.
+    """
+    place = next((index for index, word in enumerate(arguments) if word != "--verbose"), len(arguments))
+    command = COMMANDS.get(arguments[place]) if place < len(arguments) else None
+    if command is None:
+        return list(arguments)
+    parameters = inspect.signature(command).parameters.values()
     # Whatever must be given and may be given by its place alone is no option.
-    options = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY or one.default is not one.empty}
-    named = [with_named_option(argument, options) for argument in arguments]
-    if command is None or not {"output", "output_dir"} & inspect.signature(command).parameters.keys():
-        return named
-    return _with_output_in_place(named)
+    options = {one.name: one for one in parameters if one.kind is one.KEYWORD_ONLY or one.default is not one.empty}
+    words = [with_named_option(argument, options) for argument in arguments[place + 1 :]]
+    if "--" not in words:
+        switches = {f"--{name}" for name, one in options.items() if one.annotation == "bool"}
+        has_output = any(one.name in ("output", "output_dir") for one in parameters)
+        words = _with_places_first(words, switches | {"-h", "--help", "--verbose"}, has_output)
+    return [*arguments[: place + 1], *words]
 
 
-def _with_output_in_place(arguments: Sequence[str]) -> list[str]:
-    """``-o FILE`` of a command that takes its output by its place, which is the last: at the end."""
-    for index, argument in enumerate(arguments):
-        if argument == "-o" and index + 1 < len(arguments):
-            return [*arguments[:index], *arguments[index + 2 :], arguments[index + 1]]
-        if argument.startswith("-o="):
-            return [*arguments[:index], *arguments[index + 1 :], argument[3:]]
-    return list(arguments)
+def _with_places_first(words: Sequence[str], switches: Collection[str], has_output: bool) -> list[str]:
+    """What is given by its place, then ``-o FILE`` of an output that is, too, for it is the last; then all options."""
+    places, output, options = [], [], []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-") or word == PIPE or " " in word:
+            places.append(word)
+        elif has_output and word == "-o" and rest:
+            output.append(rest.pop(0))
+        elif has_output and word.startswith("-o="):
+            output.append(word[3:])
+        else:
+            options.append(word)
+            if word not in switches and "=" not in word and rest:
+                options.append(rest.pop(0))
+    return [*places, *output, *options]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -114,14 +163,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Set ``AUDIOLLM_TRACEBACK=1`` to see where an error came from.
     """
-    log_to_stderr(logging.WARNING)
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["bench"]:
-        run_bench(given[1:])
+    log_to_stderr(logging.WARNING)
+    with errors_as_one_line("audiollm"):
+        _run(given)
+
+
+def _run(given: list[str]) -> None:
+    if "--verbose" not in given:
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars that nobody switched on, such as those over weights
+    command = next((word for word in given if word != "--verbose"), None)
+    if command in TRAINERS and given[0] != command:
+        raise ValueError(f"audiollm {command} says what it does in any case: leave --verbose out")
+    if command in TRAINERS:
+        run_trainer(command, given[1:])
+    if command == "bench":
+        if given[0] != command:
+            be_verbose()
+        run_bench(given[given.index(command) + 1 :])
         return
-    if given[:1] and given[0] in TRAINERS:
-        run_trainer(given[0], given[1:])
     parsed = build_parser().parse_args(spelt_out(given))
-    command, values = COMMANDS[parsed.subcommand], parsed[parsed.subcommand]
-    with errors_as_one_line("audiollm", inspect.signature(command).parameters):
-        command(**values)
+    function, values = COMMANDS[parsed.subcommand], parsed[parsed.subcommand]
+    with errors_as_one_line("audiollm", inspect.signature(function).parameters):
+        function(**values)

@@ -22,6 +22,18 @@ BENCHMARKS = {
     "stability": "audiollm.benchmarks.stability",
 }
 
+SUMMARIES = {
+    "mmau": "questions about speech, sound and music",
+    "mmar": "questions that need several steps of reasoning",
+    "mmsu": "questions about how something is said",
+    "seed-tts": "speaking texts in the voices of prompts",
+    "reconstruction": "what codes keep of words, voice and quality",
+    "attribute-control": "speaking with the gender, age, emotion, pitch and speed that are asked for",
+    "clustering": "whether codes in a file tell kinds of sound apart",
+    "probing": "the same of recordings, with a classifier",
+    "stability": "what noise and the like change in the codes",
+}
+
 
 def benchmark_actions(benchmark: str) -> Mapping[str, Callable[..., None]]:
     """What can be done with a benchmark, by name; its module is imported when it is asked for."""
@@ -36,9 +48,14 @@ def run_bench(arguments: Sequence[str]) -> None:
         arguments: what follows ``bench``.
     """
     parser = argparse.ArgumentParser(
-        prog="audiollm bench", description="Score a model, or predictions, on a benchmark.", allow_abbrev=False
+        prog="audiollm bench",
+        description="Score a model, or predictions, on a benchmark.",
+        epilog="audiollm bench BENCHMARK --help tells what can be done with each.",
+        allow_abbrev=False,
     )
-    parser.add_argument("benchmark", choices=tuple(BENCHMARKS), help="which; NAME --help tells more")
+    benchmarks = parser.add_subparsers(title="benchmarks", dest="benchmark", metavar="BENCHMARK", required=True)
+    for name, summary in SUMMARIES.items():
+        benchmarks.add_parser(name, help=summary, add_help=False)
     benchmark = parser.parse_args(list(arguments[:1])).benchmark
     from audiollm.benchmarks.harness.actions import run_action
 

@@ -1,4 +1,4 @@
-"""Commands on checkpoints (extending, exporting, converting) and on the installation (`audiollm doctor`)."""
+"""Commands on checkpoints (extending, exporting, converting, uploading) and on the installation (`audiollm doctor`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
 
-from .console import Dtype, load_audio_tokenizer, show_diagnosis, write_line
+from .console import Dtype, absence_told, load_audio_tokenizer, show_diagnosis, write_line
 
 
 def extend_llm(  # not `extend`: the parser would look up that public name and so load torch
@@ -43,7 +43,8 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     _refuse_filled(output_dir, "the Audio-LLM checkpoint")
     # float32 whatever the LLM's dtype is: the checkpoint keeps these weights, and lower precision changes some codes.
     loaded = load_audio_tokenizer(audio_tokenizer, "float32", "cpu")
-    model = AudioLLM.create(llm, audio_tokenizer=loaded, init=init, seed=seed, dtype=getattr(torch, dtype))
+    with absence_told(llm):
+        model = AudioLLM.create(llm, audio_tokenizer=loaded, init=init, seed=seed, dtype=getattr(torch, dtype))
     model.save_pretrained(output_dir)
     bases = [
         Base("text LLM", llm),
@@ -108,6 +109,51 @@ def convert(source: str, output_dir: str, *, overwrite: bool = False) -> None:
         refuse_existing(Path(output_dir) / name, overwrite)
 
     write_line(f"wrote {convert_decoder(source, output_dir)}")
+
+
+def push(
+    folder: str,
+    repo_id: str,
+    *,
+    token: str | None = None,
+    revision: str | None = None,
+    tags: str | None = None,
+    private: bool = False,
+    commit_message: str = "Upload",
+) -> None:
+    """Upload a model to the Hub: an Audio-LLM, an adapter, an audio tokenizer, a decoder, or a part of one.
+
+    Only the model's files go there, by their names: no checkpoints, no links, no other files. The example in its card
+    then loads the repository.
+
+    Args:
+        folder: the model's folder, or that of the run that trained it.
+        repo_id: owner/name, or a name under the token's owner; the repository is made if it is not there.
+        token: of the Hub; better set in HF_TOKEN, or kept by `hf auth login`, as others see command lines.
+        revision: branch to upload to, made if it is not there.
+        tags: more tags for the card, such as speech,english.
+        private: make a new repository private.
+        commit_message: first line of the commit.
+    """
+    import tempfile
+
+    from audiollm.folders import copy_model, trained_model
+    from audiollm.tokenizer.checkpoints.hub import push_files, require_token
+
+    require_token(repo_id, token)
+    with tempfile.TemporaryDirectory() as staging:
+        kind = copy_model(trained_model(folder), Path(staging))
+        address = push_files(
+            Path(staging),
+            repo_id,
+            kind,
+            token=token,
+            revision=revision,
+            tags=[tag for tag in (tags or "").split(",") if tag],
+            private=private or None,  # whether an existing one is, is not changed
+            commit_message=commit_message,
+        )
+    write_line(f"uploaded {folder} to {address}")
 
 
 def _refuse_filled(folder: str, purpose: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ def load_audio_tokenizer(path_or_id: str, dtype: str, device: str | None) -> Any
     from audiollm.tokenizer.modeling import UniAudioTokenizer
 
     name, found = audio_tokenizer_or_mini(path_or_id), find_device(device)
-    with _absence_told(name):
+    with absence_told(name):
         return UniAudioTokenizer.from_pretrained(name, encoder_only=True, dtype=getattr(torch, dtype), device=found)
 
 
@@ -34,7 +35,7 @@ def load_audio_llm(path_or_id: str, dtype: str, device: str | None) -> Any:
     from audiollm.modeling import AudioLLM
 
     found = find_device(device)
-    with _absence_told(path_or_id):
+    with absence_told(path_or_id):
         return AudioLLM.from_pretrained(path_or_id, dtype=getattr(torch, dtype), device=found)
 
 
@@ -51,7 +52,7 @@ def check_model_folder(path_or_id: str) -> None:
 
 
 @contextmanager
-def _absence_told(path_or_id: str) -> Iterator[None]:
+def absence_told(path_or_id: str) -> Iterator[None]:
     """Says first that there is no such folder where the Hub was asked for a name that isn't one here.
 
     Raises:
@@ -70,6 +71,12 @@ def write_line(text: str) -> None:
     """Writes a line; what the terminal cannot show, such as bytes of a file name, is escaped as JSON does it."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()  # whoever reads a pipe sees each line when it is there
+
+
+def shown_name(name: str) -> str:
+    """A name as it can stand in a line: line ends and the like are escaped as JSON does it."""
+    return name if name.isprintable() else json.dumps(name, ensure_ascii=False)[1:-1]
 
 
 def show_token_table(rows: Sequence[Any], *, total: int, record_id: str) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Sequence
 from typing import Literal
 
 from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
 
-from .console import Dtype, load_audio_tokenizer, show_token_table, write_line
+from .console import Dtype, load_audio_tokenizer, show_token_table, shown_name, write_line
+from .pipes import PIPE
+from .recordings import find_recordings
 
 
 def convert_data(
@@ -66,7 +69,7 @@ def convert_data(
 
 
 def tokenize(
-    source: str,
+    source: list[str],
     output: str,
     *,
     audio_tokenizer: str = "mini",
@@ -83,7 +86,7 @@ def tokenize(
     """Turn a corpus into codes: conversations (JSONL, parquet) or audio files, resumable after any interruption.
 
     Args:
-        source: a manifest of conversation records, an audio file, or a folder of audio files.
+        source: a manifest of conversation records; or audio files, and folders of them.
         output: where the records with codes go (.jsonl or .parquet); appears only once it is complete.
         audio_tokenizer: checkpoint folder or Hub id of the audio tokenizer; the embedded one if not given.
         batch_size: 30 s segments encoded at once.
@@ -99,11 +102,12 @@ def tokenize(
     from audiollm.data.resumable_output import checked_ending, shard_path
     from audiollm.data.tokenizing.corpus import tokenize_corpus
 
-    # Both before the tokenizer is loaded, which takes longer than to notice them.
+    # All before the tokenizer is loaded, which takes longer than to notice them.
+    corpus = _corpus(source)
     refuse_existing(shard_path(checked_ending(output), shard, num_shards), overwrite)
 
     report = tokenize_corpus(
-        source,
+        corpus,
         load_audio_tokenizer(audio_tokenizer, dtype, device),
         output,
         batch_size=batch_size,
@@ -113,7 +117,27 @@ def tokenize(
         shard=shard,
         overwrite=overwrite,
     )
-    show_facts(vars(report), as_json=json, title=f"tokenized {source}")
+    show_facts(vars(report), as_json=json, title=f"tokenized {', '.join(map(shown_name, source))}")
+
+
+def _corpus(sources: Sequence[str]) -> str | list[str]:
+    """What is tokenized: a corpus of any kind, or the paths of several recordings.
+
+    Raises:
+        ValueError: of what comes through a pipe, or one of several is a manifest.
+    """
+    from audiollm.data.manifest import MANIFEST_SUFFIXES
+
+    if PIPE in sources:
+        raise ValueError(
+            f"{PIPE}: a corpus is read from files, so that a stopped run can go on; save the recording first"
+        )
+    if len(sources) == 1:
+        return sources[0]
+    for source in sources:
+        if source.endswith(MANIFEST_SUFFIXES):
+            raise ValueError(f"{source} is a manifest: tokenize one of them at a time, and no recordings beside it")
+    return [str(recording.source) for recording in find_recordings(sources)]
 
 
 def inspect_data(

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import json as jsonlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
+from audiollm.program import as_option
 
 from .console import write_line
+
+CAPTIONER_OPTIONS = ("captioner_model", "captioner_key", "captioner_prices")
+MODEL_OPTIONS = (
+    "captioner", "structurer_model", "structurer_key", "structurer_prices", "mono", "max_seconds", "max_asks",
+    "concurrency", "max_retries", "timeout_seconds", "max_failures", "device",
+)  # fmt: skip
+"""What rules have no use for."""
 
 
 def label(
@@ -72,6 +82,8 @@ def label(
         overwrite: replace an output that exists.
         json: print the report as JSON.
     """
+    given = dict(locals())
+
     from audiollm.data.resumable_output import JSON_LINES_SUFFIXES, checked_ending, shard_path
 
     path = shard_path(output, shard, num_shards)
@@ -82,10 +94,8 @@ def label(
     if structurer is None:
         from audiollm.data.labelling.by_rules import label_by_rules
 
-        for name, value in (("captioner", captioner), ("structurer_model", structurer_model), ("mono", mono)):
-            if value is not None:
-                raise ValueError(f"--{name.replace('_', '-')} needs --structurer, a model that writes records")
-        if num_shards != 1:
+        _refuse_given(given, (*CAPTIONER_OPTIONS, *MODEL_OPTIONS), "--structurer, a model that writes records")
+        if num_shards != 1 or shard:
             raise ValueError("--num-shards is for models; rules take a moment")
         refuse_existing(checked_ending(path, JSON_LINES_SUFFIXES), overwrite)
         report: Any = label_by_rules(source, path, rules=rules, split=split)
@@ -99,6 +109,8 @@ def label(
 
         if rules is not None:
             raise ValueError("give --rules or --structurer, not both")
+        if captioner is None:
+            _refuse_given(given, CAPTIONER_OPTIONS, "--captioner, a model that hears clips")
         refuse_existing(checked_ending(path), overwrite)
         torch_device = find_device(device)
         endpoint = EndpointSettings(timeout_seconds=timeout_seconds, max_retries=max_retries)
@@ -125,6 +137,14 @@ def label(
     write_line(jsonlib.dumps(_as_json(report), ensure_ascii=False) if json else str(report))
     if audit:
         audit_labels(str(path), str(audit_folder), num_clips=audit, mono=mono or "mean", overwrite=overwrite)
+
+
+def _refuse_given(given: Mapping[str, Any], names: Sequence[str], wanted: str) -> None:
+    """Raises ValueError for an option of `label` that has no effect without another one."""
+    parameters = inspect.signature(label).parameters
+    for name in names:
+        if given[name] != parameters[name].default:
+            raise ValueError(f"{as_option(name)} needs {wanted}")
 
 
 def _as_json(report: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from .answers import Answers, Form, open_answers
 from .console import Dtype, check_model_folder, load_audio_llm
-from .recordings import Recording, check_recordings, find_recordings
+from .recordings import BadRecordingError, Recording, check_recordings, find_recordings, made_of, with_progress
 
 logger = logging.getLogger(__name__)
 
@@ -179,10 +179,6 @@ def describe(
         listening.run(answer, answers, max_new_tokens, done="described")
 
 
-class _BadRecordingError(ValueError):
-    """A recording that cannot be answered about; there may be others that can."""
-
-
 @dataclass(frozen=True)
 class _Description:
     text: str
@@ -215,23 +211,15 @@ class _Listening:
         Raises:
             ValueError: for an unreadable or too long recording, unless those are skipped; or if no recording was left.
         """
-        from rich.console import Console
-        from rich.progress import track
-
         from audiollm.generation.result import cut_notice
 
         num_bad, cut = 0, []
-        is_hidden = len(self.recordings) == 1
-        indices = track(
-            range(len(self.recordings)), "listening", disable=is_hidden, transient=True, console=Console(stderr=True)
-        )
-        for index in indices:
-            recording = self.recordings[index]
+        for index, recording in with_progress(self.recordings, "listening"):
             if answers.is_done(index, recording):
                 continue
             try:
-                answer = self._answered(recording, answer_of)
-            except _BadRecordingError as error:
+                answer = made_of(recording, answer_of)
+            except BadRecordingError as error:
                 if not self.skip_bad:
                     raise
                 num_bad += 1
@@ -248,14 +236,3 @@ class _Listening:
             logger.warning("%s", told)
         if num_bad == len(self.recordings):
             raise ValueError(f"none of the {num_bad} recordings could be {done}")
-
-    def _answered(self, recording: Recording, answer_of: Callable[[str | bytes], Any]) -> Any:
-        """The answer about a recording; raises a `_BadRecordingError` that names it."""
-        from audiollm.data.audio.sources import AudioError
-
-        try:
-            return answer_of(recording.source)
-        except AudioError as error:
-            raise _BadRecordingError(f"{recording.name}: {error.reason}") from error
-        except ValueError as error:  # too long, or an audio tokenizer's word for sound that it does not take
-            raise _BadRecordingError(f"{recording.name}: {error}") from error

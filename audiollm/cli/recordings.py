@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-STDIN = "-"
+from .console import shown_name
+from .pipes import PIPE, read_recording
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,12 @@ def find_recordings(inputs: Sequence[str]) -> list[Recording]:
     """
     from audiollm.data.tokenizing.source import open_audio_folder
 
-    if list(inputs).count(STDIN) > 1:
-        raise ValueError(f"{STDIN} is given twice: one recording comes through stdin")
+    if list(inputs).count(PIPE) > 1:
+        raise ValueError(f"{PIPE} is given twice: one recording comes through stdin")
     found: list[Recording] = []
     for name in inputs:
-        if name == STDIN:
-            found.append(Recording(STDIN, _read_stdin(), "stdin"))
+        if name == PIPE:
+            found.append(Recording(PIPE, read_recording(PIPE), "stdin"))
         elif os.path.isdir(name):  # Path("") is a folder, and Path.is_dir fails for long names
             for record in open_audio_folder(name):
                 found.append(Recording(record["audio"], record["audio"], str(Path(record["id"]).with_suffix(""))))
@@ -64,13 +66,49 @@ def check_recordings(recordings: Sequence[Recording]) -> None:
             pass
 
 
-def _read_stdin() -> bytes:
-    if sys.stdin is None or sys.stdin.isatty():
-        raise ValueError(
-            "- reads a recording from stdin, which is a terminal: pipe one in, such as with cat meeting.mp3 | audiollm "
-            "transcribe -"
-        )
-    contents = sys.stdin.buffer.read()
-    if not contents:
-        raise ValueError("- reads a recording from stdin, where nothing came: see whether the program before it failed")
-    return contents
+class BadRecordingError(ValueError):
+    """A recording that nothing can be made of; there may be others of which something can."""
+
+
+def made_of(recording: Recording, make: Callable[[str | bytes], Any]) -> Any:
+    """What is made of a recording.
+
+    Args:
+        recording: which.
+        make: makes it of its source.
+
+    Raises:
+        BadRecordingError: names the recording.
+    """
+    from audiollm.data.audio.sources import AudioError, source_name
+
+    try:
+        return make(recording.source)
+    except AudioError as error:
+        is_about_it = error.source == source_name(recording.source)
+        raise BadRecordingError(f"{recording.name}: {error.reason if is_about_it else error}") from error
+    except ValueError as error:  # too long, or an audio tokenizer's word for sound that it does not take
+        raise BadRecordingError(f"{recording.name}: {error}") from error
+
+
+def skipped_line(recording: Recording, reason: str) -> str:
+    """The line that tells that a recording was left out; its name stands in it once."""
+    told = shown_name(reason.removeprefix(f"{recording.name}: "))
+    return f"{shown_name(recording.name)}: skipped: {told}"
+
+
+def with_progress(recordings: Sequence[Recording], doing: str) -> Iterable[tuple[int, Recording]]:
+    """Recordings and their numbers, with a bar on a terminal if there are several.
+
+    Args:
+        recordings: what is gone through.
+        doing: what is done with them.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    is_hidden = len(recordings) == 1 or not sys.stderr.isatty()
+    console = Console(stderr=True)
+    return track(
+        enumerate(recordings), doing, total=len(recordings), disable=is_hidden, transient=True, console=console
+    )

@@ -20,10 +20,25 @@ PASSED_ON = frozenset(
 )
 """Settings that transformers obeys as they are."""
 
+OBJECTS = frozenset(
+    (
+        *(
+            "logits_processor",
+            "stopping_criteria",
+            "prefix_allowed_tokens_fn",
+            "assistant_model",
+            "assistant_tokenizer",
+        ),
+        *("target_tokenizer", "negative_prompt_ids", "negative_prompt_attention_mask", "synced_gpus", "tokenizer"),
+    )
+)
+"""Further arguments of transformers' ``generate`` that have an effect here."""
+
 _NEEDS = {
     "length_penalty": ("num_beams", "has an effect in beam search only"),
     "early_stopping": ("num_beams", "has an effect in beam search only"),
     "max_matching_ngram_size": ("prompt_lookup_num_tokens", "belongs to prompt lookup"),
+    "tokenizer": ("stop_strings", "serves to find them"),
     "cache_config": ("cache_implementation", "belongs to one"),
     "negative_prompt_ids": ("guidance_scale", "belongs to classifier-free guidance"),
     "negative_prompt_attention_mask": ("guidance_scale", "belongs to classifier-free guidance"),
@@ -113,7 +128,7 @@ def check_passed_on(options: Mapping[str, Any]) -> dict[str, Any]:
         options: arguments of transformers' ``generate`` that are none of ours.
 
     Raises:
-        ValueError: naming the first one that is refused, and why. What transformers does not know it refuses itself.
+        ValueError: naming the first one that is refused, and why.
     """
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
@@ -127,6 +142,12 @@ def check_passed_on(options: Mapping[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"{name} {why}: give {needed} too, or leave it out")
         if name in vars(GenerationConfig()) and name not in PASSED_ON:
             raise ValueError(f"{name} is not supported here: leave it out")
+        if name not in PASSED_ON | OBJECTS:  # a model takes what it ignores, such as labels
+            raise ValueError(f"{name} is no setting of generation here: leave it out")
+    beams = given.get("num_beams", 1)
+    for name in ("prompt_lookup_num_tokens", "assistant_model"):
+        if name in given and beams != 1:
+            raise ValueError(f"{name} is ignored in beam search: leave out num_beams={beams}, or {name}")
     return {name: value for name, value in given.items() if name not in REFUSED}
 
 

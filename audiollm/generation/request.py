@@ -27,6 +27,7 @@ from .grammar import AudioSegmentLogitsProcessor, check_modalities, ends_inside_
 from .passed_on import check_passed_on, may_forbid_everything, with_generation_config
 from .result import GenerationResult
 from .sampling import RepetitionAwareSampler, SamplingSettings
+from .values import check_token_ids, check_values
 
 TEXT_TOKENS = 256  # room for text where nothing else is said
 AUDIO_TOKENS = 768  # room for audio: 30 s at 25 codes per second, and the marks
@@ -72,12 +73,17 @@ class GenerationSettings(_SamplingOptions):
     """How to draw; None for greedy."""
 
     def __post_init__(self) -> None:
+        check_values({**self.transformers, **{one.name: getattr(self, one.name) for one in fields(self) if one.init}})
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
         object.__setattr__(self, "sampling", self._sampling())
         object.__setattr__(self, "transformers", check_passed_on(self.transformers))
         if self.modalities == {"text"} and (self.min_seconds, self.max_seconds) != (None, None):
             raise ValueError("min_seconds and max_seconds are of audio: allow 'audio' among the modalities too")
         shortest = [name for name in ("min_length", "min_new_tokens") if name in self.transformers]
+        if self.seed is not None and self.sampling is None and self.modalities == {"text"}:
+            raise ValueError(
+                f"seed={self.seed} has no effect, for nothing is drawn: pass do_sample=True, or leave it out"
+            )
         if "audio" in self.modalities and shortest:
             raise ValueError(f"{shortest[0]} would keep audio from ending where its segment has: give min_seconds")
 
@@ -142,6 +148,7 @@ class GenerationRequest:
         self.modalities = settings.modalities
         self.num_prompts = input_ids.shape[0]
         options = dict(settings.transformers)
+        check_token_ids(options, model.config.get_text_config().vocab_size)
         sampling = settings.sampling
         num_answers = options.get("num_return_sequences", 1)
         if sampling is not None:  # to transformers the search is greedy, which gives one answer per row

@@ -78,8 +78,8 @@ def check_lengths(
         TooLongError: a ValueError that names the conversation, its tokens and the limit.
         ValueError: if ``max_length`` is no number of tokens.
     """
-    if max_length is not None and max_length < 1:
-        raise ValueError(f"max_length={max_length}: use 1 or more")
+    if max_length is not None and (type(max_length) is not int or max_length < 1):
+        raise ValueError(f"max_length={max_length!r}: use a whole number from 1")
     limit = max_length if max_length is not None else model_max_length
     if limit >= _UNLIMITED:
         return

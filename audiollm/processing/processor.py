@@ -185,8 +185,12 @@ class AudioLLMProcessor(ProcessorMixin):
         max_length, sampling_rate = given.pop("max_length", max_length), given.pop("sampling_rate", sampling_rate)
         if given:
             raise ValueError(f"processor_kwargs: {', '.join(given)} have no effect here: leave them out")
+        if not tokenize and (max_length is not None or return_assistant_tokens_mask):
+            raise ValueError("max_length and return_assistant_tokens_mask are of tokens: leave them out or tokenize")
         named_chats, is_batch = chats_of(conversation)
         template = chat_template or self.chat_template
+        if not isinstance(template, str):
+            raise ValueError(f"chat_template is {type(template).__name__}: give the Jinja source of one template")
         options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
         if not tokenize:
             prompts = [prompt_with_places(chat, name, tools, sampling_rate) for name, chat in named_chats]

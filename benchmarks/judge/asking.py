@@ -169,7 +169,7 @@ def judge_items(
     )
     try:
         with closing(asked) as outcomes:
-            for outcome in tqdm(outcomes, total=len(left), unit="item", disable=not progress):
+            for outcome in tqdm(outcomes, total=len(left), unit="item", disable=None if progress else True):
                 if outcome.answer is not None:
                     log.add_verdict(outcome.item, outcome.answer)
                 else:

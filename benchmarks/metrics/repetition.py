@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-MAX_PERIOD = 160  # characters of the piece that is repeated
+import numpy as np
+
+MAX_PERIOD = 400  # characters of the piece that is repeated: a few sentences
 MIN_REPEATS = 4
 MIN_CHARACTERS = 20  # that the repetition covers: "no, no, no, no" is speech
+MIN_REPEATS_OF_LONG = 3  # of what covers this much, which nobody says again by chance
+MIN_CHARACTERS_OF_LONG = 60
 TIMES_REFERENCE = 2  # so much longer than the longest repetition that was to be said
 
 
@@ -28,14 +32,20 @@ def longest_repetition(text: str) -> Repetition:
     Case, blanks and punctuation do not count, so that it finds words, phrases and characters of any script alike.
     """
     characters = "".join(filter(str.isalnum, text.casefold()))
+    codes = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), np.uint32)
     longest = Repetition(1, 0)
-    for period in range(1, min(MAX_PERIOD, len(characters) // 2) + 1):
+    for period in range(1, min(MAX_PERIOD, len(codes) // 2) + 1):
         # A stretch that repeats with a period equals itself, moved by the period.
-        equal = "".join(map("01".__getitem__, map(str.__eq__, characters, characters[period:])))
-        moved = max(map(len, equal.split("0")))
+        moved = _longest_run(codes[:-period] == codes[period:])
         if moved >= period and moved + period > longest.num_characters:
             longest = Repetition(moved // period + 1, moved + period)
     return longest
+
+
+def _longest_run(is_equal: np.ndarray) -> int:
+    """The length of the longest stretch of True."""
+    ends = np.flatnonzero(~is_equal)
+    return int(np.diff(ends, prepend=-1, append=len(is_equal)).max()) - 1
 
 
 def is_looped(hypothesis: str, reference: str) -> bool:
@@ -46,6 +56,8 @@ def is_looped(hypothesis: str, reference: str) -> bool:
         reference: what was to be said, which may repeat itself, too.
     """
     heard = longest_repetition(hypothesis)
-    if heard.num_repeats < MIN_REPEATS or heard.num_characters < MIN_CHARACTERS:
+    is_short_loop = heard.num_repeats >= MIN_REPEATS and heard.num_characters >= MIN_CHARACTERS
+    is_long_loop = heard.num_repeats >= MIN_REPEATS_OF_LONG and heard.num_characters >= MIN_CHARACTERS_OF_LONG
+    if not (is_short_loop or is_long_loop):
         return False
     return heard.num_characters > TIMES_REFERENCE * longest_repetition(reference).num_characters

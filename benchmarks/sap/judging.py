@@ -151,7 +151,7 @@ def _ask_all(
         pairs, lambda pair: vote(*pair), concurrency=settings.concurrency, max_failures=1, in_order=True, name="judge"
     )
     with closing(asked) as outcomes:
-        shown = tqdm(outcomes, total=len(pairs), unit="vote", disable=not progress)
+        shown = tqdm(outcomes, total=len(pairs), unit="vote", disable=None if progress else True)
         votes = [outcome.answer for outcome in shown if outcome.answer is not None]  # the first error ends it all
     return [votes[start : start + settings.votes] for start in range(0, len(votes), settings.votes)]
 

@@ -103,9 +103,11 @@ class _Energies:
             return
         if mono == "first":
             logger.warning(
-                '%s: the first channel is silent, but channel %d holds sound; mono="mean" hears it', name, loudest + 1
-            )
+                '%s: the first channel is silent, but channel %d holds sound; mono="mean" (--mono mean) hears it',
+                name, loudest + 1,
+            )  # fmt: skip
         else:
             logger.warning(
-                '%s: the channels cancel each other in their mean; mono="first" hears the first one alone', name
+                '%s: the channels cancel each other in their mean; mono="first" (--mono first) hears the first one',
+                name,
             )

@@ -21,6 +21,7 @@ from audiollm.tokenizer.signal.resampling import MAX_SAMPLE_RATE, MIN_SAMPLE_RAT
 
 from .damage import AudioDamage
 from .decoders import Decoder, DecodingError, open_with_ffmpeg, open_with_libsndfile
+from .foreign import foreign_kind
 from .integrity import Contents, Part, examine
 from .sources import AudioError, AudioSource, FileView, open_binary
 
@@ -198,6 +199,9 @@ def _open_parts(
     try:
         first = _open_part(part, file, num_bytes, stack)
     except DecodingError as error:
+        file.seek(0)
+        if foreign := foreign_kind(file.read(64)):
+            raise AudioError(name, foreign) from error
         file.seek(0)
         unsupported = f"libsndfile cannot read it ({error}), it starts with {file.read(12)!r}"
         if others and not contents.ffmpeg_reads_all:

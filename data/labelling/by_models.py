@@ -114,7 +114,7 @@ def label_corpus(
         writer = _Writer(partial, report, manifest)
         with (
             closing(outcomes),
-            tqdm(total=stop - start, initial=report.resumed, unit="clip", disable=not progress) as bar,
+            tqdm(total=stop - start, initial=report.resumed, unit="clip", disable=None if progress else True) as bar,
         ):
             try:
                 for outcome in outcomes:

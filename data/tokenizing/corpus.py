@@ -102,7 +102,9 @@ def tokenize_corpus(
         resumed_seconds = report.seconds
         encoder = CorpusEncoder(manifest, audio_tokenizer, settings["audio_tokenizer"], mono, batch_size, path.parent)
         items = encoder.run(range(start + report.resumed, stop))
-        with tqdm(items, total=stop - start, initial=report.resumed, unit="record", disable=not progress) as bar:
+        with tqdm(
+            items, total=stop - start, initial=report.resumed, unit="record", disable=None if progress else True
+        ) as bar:
             for item in bar:
                 # A conversation is checked where it is trained on; what is rejected is told elsewhere.
                 if item.conversation is None and item.error is None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from audiollm.data.audio.reading import load_audio
+from audiollm.data.audio.sources import AudioSource
 from audiollm.data.plugins import PluginNames
 
 from .resemblyzer import load_resemblyzer
@@ -94,6 +95,6 @@ def load_speaker_encoder(name: str = DEFAULT_SPEAKER_ENCODER, device: torch.devi
     return encoder
 
 
-def embed_recording(encoder: SpeakerEncoder, source: str) -> Tensor:
-    """The speaker vector of an audio file, float32 ``[S]``. Raises `AudioError` as `load_audio` does."""
+def embed_recording(encoder: SpeakerEncoder, source: AudioSource) -> Tensor:
+    """The speaker vector of a recording, float32 ``[S]``. Raises `AudioError` as `load_audio` does."""
     return encoder.embed(*load_audio(source))

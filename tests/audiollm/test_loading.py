@@ -50,8 +50,23 @@ def without(*parts: str) -> Callable[[dict[str, torch.Tensor]], None]:
         (lambda weights: weights.update({"model.norm.weight": torch.ones(3)}), r"model\.norm\.weight \[3\] instead of"),
         (lambda weights: [tensor.fill_(torch.nan) for tensor in weights.values()], "NaN or infinity"),
         (lambda weights: weights["model.norm.weight"].fill_(torch.inf), r"NaN or infinity in model\.norm\.weight"),
+        (lambda weights: weights.update({"model.norm.weight": torch.ones(192, dtype=torch.int32)}), "norm.* holds I32"),
+        (lambda weights: weights.update({"model.norm.weight": torch.ones(192, dtype=torch.complex64)}), "norm.* C64"),
+        (lambda weights: weights.update({"model.norm.weight": torch.ones(192, dtype=torch.bool)}), "norm.* BOOL"),
     ],
-    ids=["no mlp", "no layer", "no embeddings", "no norms", "one more", "shape", "all NaN", "infinity"],
+    ids=[
+        "no mlp",
+        "no layer",
+        "no embeddings",
+        "no norms",
+        "one more",
+        "shape",
+        "all NaN",
+        "infinity",
+        "int",
+        "complex",
+        "bool",
+    ],
 )
 def test_weights_that_are_not_the_models_are_named(folder, change, named):
     change_weights(folder, change)

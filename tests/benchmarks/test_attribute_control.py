@@ -11,8 +11,15 @@ import torch
 from audiollm.benchmarks import attribute_control
 from audiollm.benchmarks.attribute_control import AttributeControlConfig
 from audiollm.benchmarks.leaderboard.result_files import find_results
-from audiollm.benchmarks.speech.judges.attributes import ChatJudge, median_pitch, read_attributes, speech_seconds
+from audiollm.benchmarks.speech.judges.attributes import (
+    ChatJudge,
+    JudgeWords,
+    median_pitch,
+    read_attributes,
+    speech_seconds,
+)
 from audiollm.data.audio.writing import save_audio
+from audiollm.data.chat.base import ChatReply
 from audiollm.data.chat.opening import open_chat_model
 
 pytestmark = pytest.mark.skipif(find_spec("pyworld") is None, reason="pyworld is not installed")
@@ -45,8 +52,9 @@ class Hearing:
         self.num_heard += 1
         _, name, value = path.stem.split("_")
         if value in self.odd:
-            return self.odd[value]
-        return json.dumps({"linguistic_content": "words", "vocal_attributes": {name: value}})
+            odd = self.odd[value]
+            return odd if isinstance(odd, JudgeWords) else JudgeWords(odd)
+        return JudgeWords(json.dumps({"linguistic_content": "words", "vocal_attributes": {name: value}}))
 
 
 def config_of(folder, **changes):
@@ -86,6 +94,37 @@ def test_what_a_judge_cannot_say_is_counted_apart(tmp_path):
     again = Hearing()
     assert attribute_control.measure(config, obeys, again)["attributes"] == result["attributes"]
     assert again.num_heard == 0  # the judge's words are kept
+
+
+def test_words_that_were_cut_or_repaired_are_told(tmp_path, capsys):
+    cut = JudgeWords('{"linguistic_content": "w", "vocal_attributes": {"gender": "female"', is_cut=True)
+    judge = Hearing(female=cut, male="{'linguistic_content': 'w', 'vocal_attributes': {'gender': 'man'}}")
+    (tmp_path / "texts.txt").write_text("one\n", encoding="utf-8")
+    config = config_of(tmp_path, attributes=("gender",), texts=str(tmp_path / "texts.txt"))
+    result = attribute_control.measure(config, obeys, judge)
+    figures = result["attributes"]["gender"]
+    of_value = {one["value"]: one for one in result["recordings"]}
+    assert (figures["cut"], of_value["female"]["is_cut"], of_value["male"]["is_cut"]) == (1, True, False)
+    assert of_value["male"]["repairs"]
+    assert figures["repaired"] == sum(
+        bool(one["repairs"]) and one["heard"] != "unreadable" for one in of_value.values()
+    )
+    attribute_control.show_confusions(result)
+    assert "1 were cut" in " ".join(capsys.readouterr().out.split())
+    assert (
+        attribute_control.measure(config, obeys, Hearing())["attributes"] == result["attributes"]
+    )  # kept with its mark
+
+
+def test_a_chat_judge_tells_that_its_answer_was_cut(tmp_path):
+    class Model:
+        name = "m"
+
+        def ask(self, messages, max_tokens):
+            return ChatReply("{", is_cut=True)
+
+    save_audio(tmp_path / "a.wav", tone(100.0, 1.0), RATE)
+    assert ChatJudge(Model()).describe(tmp_path / "a.wav").is_cut
 
 
 def test_what_was_not_spoken_is_missing_and_the_rest_is_kept(tmp_path):
@@ -142,7 +181,10 @@ def test_a_chat_model_that_hears_is_asked_of_the_voice(tmp_path, chat_server):
     )
     save_audio(tmp_path / "a.wav", tone(100.0, 1.0), RATE)
     judge = ChatJudge(open_chat_model(chat_server.url, "tiny", hears=True))
-    assert read_attributes(judge.describe(tmp_path / "a.wav")) == {"gender": "male", "age": None, "emotion": None}
+    words = judge.describe(tmp_path / "a.wav")
+    assert not words.is_cut
+    assert read_attributes(words.text).values == {"gender": "male", "age": None, "emotion": None}
+    assert read_attributes(words.text.replace('"', "'")).repairs
     [message] = chat_server.requests[0]["messages"]
     assert [part["type"] for part in message["content"]] == ["input_audio", "text"]
 

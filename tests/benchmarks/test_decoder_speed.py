@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from audiollm.benchmarks import decoder_speed
 from audiollm.benchmarks.decoder_speed import (
     DecoderSpeedConfig,
     build_decoder,
@@ -88,3 +89,15 @@ def test_figures_are_complete_and_serialisable(tmp_path: Path) -> None:
     assert [piece["audio_seconds_before"] for piece in results["plain_stream"]] == pytest.approx([0, 1.12])
     plot_streaming(results, tmp_path / "stream.png")
     assert (tmp_path / "stream.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("option", ["output", "plot"])
+def test_figures_that_are_there_are_kept(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_speed, "measure", lambda _: pytest.fail("it is told too late"))
+    path = tmp_path / "there"
+    path.write_text("mine")
+    with pytest.raises(ValueError, match="exists already"):
+        decoder_speed.run(DecoderSpeedConfig(**{option: str(path)}))
+    with pytest.raises(ValueError, match="--overwrite has no effect"):
+        decoder_speed.run(DecoderSpeedConfig(overwrite=True))
+    assert path.read_text() == "mine"

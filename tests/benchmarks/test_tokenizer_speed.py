@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from audiollm.benchmarks import tokenizer_speed
 from audiollm.benchmarks.speed.plain.encoder import PlainEncoder
 from audiollm.benchmarks.tokenizer_speed import (
     TokenizerSpeedConfig,
@@ -52,3 +54,10 @@ def test_figures_are_complete_and_serialisable() -> None:
 def test_unknown_variants_are_refused() -> None:
     with pytest.raises(ValueError, match="variant 'int4': use bfloat16 or compiled"):
         measure(TokenizerSpeedConfig(**{**vars(TINY), "variants": ("int4",)}))
+
+
+def test_figures_that_are_there_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer_speed, "measure", lambda _: pytest.fail("it is told too late"))
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(ValueError, match="exists already"):
+        tokenizer_speed.run(TokenizerSpeedConfig(output=str(tmp_path / "there")))

@@ -59,7 +59,8 @@ def find_folder(
     try:
         return Path(snapshot_download(str(source), **hub_options))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(f"{source} is neither a folder here nor a {kind} on the Hub: {error}") from error
+        reason = " ".join(str(error).split())  # the Hub's, of several lines
+        raise ValueError(f"{source} is neither a folder here nor a {kind} on the Hub: {reason}") from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ DAMAGED = (
     ValueError,
 )
 LISTED = 5  # names in a message; a broken file may lack hundreds
+_WEIGHTS = (".weight", ".bias")
 COUNTERS = ("epoch", "step")  # plain numbers that training scripts save beside the tensors
 
 
@@ -78,13 +79,24 @@ def stored_shapes(path: Path) -> dict[str, list[int]]:
     """Shapes of the tensors in a safetensors file, by its header alone: nothing else is read.
 
     Raises:
-        ValueError: if the file is absent, cut off or damaged.
+        ValueError: if the file is absent, cut off or damaged, or holds weights of a dtype that would be cast to another
+            one, which loses what nobody sees.
     """
     try:
         with safe_open(path, framework="np") as file:  # torch's way reserves memory for all of the file
-            return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a dict
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            shapes = {name: list(one.get_shape()) for name, one in slices.items()}
+            dtypes = {name: str(one.get_dtype()) for name, one in slices.items()}
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
+    wrong = [
+        f"{name} holds {dtype}"
+        for name, dtype in sorted(dtypes.items())
+        if dtype.startswith("C") or (name.endswith(_WEIGHTS) and not dtype.startswith(("F", "BF")))
+    ]
+    if wrong:
+        raise ValueError(f"{path}: weights must be floating-point numbers: {', '.join(wrong[:LISTED])}")
+    return shapes
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

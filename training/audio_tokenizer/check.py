@@ -116,7 +116,7 @@ def check_records(
     """
     found = RecordsCheck()
     outcomes = _in_threads(reader, numbers, limits)
-    for number, outcome in tqdm(outcomes, "check", len(numbers), unit="clip", disable=not progress):
+    for number, outcome in tqdm(outcomes, "check", len(numbers), unit="clip", disable=None if progress else True):
         if outcome is None:
             found.num_elsewhere += 1
         elif isinstance(outcome, list):

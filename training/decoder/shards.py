@@ -244,7 +244,7 @@ def prepare_items(
     num_shards = -(-len(manifest) // SHARD_RECORDS)
     mine = range(process_index, num_shards, num_processes)
     unread: Counter[str] = Counter()
-    for shard in tqdm(mine, desc="prepare", unit="shard", disable=not progress):
+    for shard in tqdm(mine, desc="prepare", unit="shard", disable=None if progress else True):
         if not (folder / _shard_name("clips", shard)).exists():
             _prepare_shard(folder, manifest, shard, clip_format, audio_tokenizer, settings["audio_tokenizer"], unread)
     warn_of_unread_keys(manifest.name, unread)  # of this process's share, when it is prepared
@@ -255,7 +255,7 @@ def prepare_items(
     prefixes = {column.name: f"{column.name}-{_hash(column.settings)[:16]}" for column in columns}
     items = DecoderItems(folder, entries, {}, clip_format, fingerprint)
     for column in columns:
-        for shard in tqdm(mine, desc=column.name, unit="shard", disable=not progress):
+        for shard in tqdm(mine, desc=column.name, unit="shard", disable=None if progress else True):
             _prepare_column(items, entries, shard, column, prefixes[column.name])
     wait_for_everyone()
     return DecoderItems(folder, entries, prefixes, clip_format, fingerprint)

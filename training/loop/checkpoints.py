@@ -45,6 +45,7 @@ MAY_CHANGE = frozenset(
 _STATE_FILE = "checkpoint.json"
 _DEEPSPEED_TAG = "deepspeed"
 _ABSENT = "absent"
+_MAX_NAME = 80  # characters; more is no name of a checkpoint
 _OWN_NAME = re.compile(r"step_\d{6,12}")  # what `_name_of` gives
 
 
@@ -236,8 +237,8 @@ class Checkpoints:
             file.unlink()
 
     def _prune(self, kept_step: int | None) -> None:
-        # Only what a run wrote: a copy that a user keeps beside them has another name.
-        own = [path for path in self.folder.iterdir() if _OWN_NAME.fullmatch(path.name) and not path.is_symlink()]
+        # Only what a run wrote: a user's folders beside them have other names, or hold no checkpoint of that step.
+        own = [path for path in self.folder.iterdir() if _is_own(path)]
         kept = None if kept_step is None else _name_of(kept_step)
         for outdated in sorted(own, key=_age)[: -self.keep]:
             if outdated.name == kept:
@@ -429,14 +430,28 @@ def _name_of(step: int) -> str:
     return f"step_{step:06d}"
 
 
+def _is_own(path: Path) -> bool:
+    """Whether a run wrote this folder: a checkpoint of the step after which it is named."""
+    if path.is_symlink() or not _OWN_NAME.fullmatch(path.name):
+        return False
+    try:
+        content = json.loads((path / _STATE_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("step") == int(path.name.removeprefix("step_"))
+
+
 def _complete(folder: Path) -> list[Path]:
     """Checkpoints in a folder that a run wrote whole."""
     return [path.parent for path in folder.glob(f"step_*/{_STATE_FILE}") if _OWN_NAME.fullmatch(path.parent.name)]
 
 
 def _first_line(path: Path) -> str:
+    if path.is_symlink():
+        raise ResumeError(f"{path} is a link, and no run writes one; {_instead_of(path)}")
     try:
-        return path.read_text(encoding="utf-8").strip()
+        with path.open(encoding="utf-8") as file:
+            return file.read(_MAX_NAME).strip()
     except (UnicodeDecodeError, OSError) as error:
         raise ResumeError(f"{path} cannot be read: {error}; {_instead_of(path)}") from error
 

@@ -232,7 +232,7 @@ def _ask_share(
     writer = _Writer(log, settings.max_failures)
     with (
         contextlib.closing(outcomes_of(batches, model, settings.max_attempts)) as outcomes,
-        tqdm(total=len(share.ids), initial=num_done, unit="question", disable=not is_shown) as bar,
+        tqdm(total=len(share.ids), initial=num_done, unit="question", disable=None if is_shown else True) as bar,
     ):
         for question, error in share.unusable:
             if question.item.id not in done:

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 from audiollm.benchmarks.questions.base import Verdict
 from audiollm.benchmarks.questions.items import QuestionItem
 
-from .answer_extraction import after_thinking, extract_answer
+from .answer_extraction import extract_answer
+from .denials import is_denied, is_doubted, without_denied, without_struck_out
+from .thoughts import without_thoughts
 from .token_matching import names_option, option_words, words_of
 
 UNFINISHED_THOUGHT, SEVERAL, NOTHING = "unfinished thought", "several options", "no option"
@@ -37,19 +39,15 @@ class ReplyReading(NamedTuple):
     how: str
 
 
-_THOUGHT = r"(?:think|thinking|thought|reasoning)"
-_FINISHED = re.compile(rf"<({_THOUGHT})>(?:(?!<\1>).)*?</\1>", re.IGNORECASE | re.DOTALL)
-_THOUGHT_END = re.compile(rf"</{_THOUGHT}>", re.IGNORECASE)
-_THOUGHT_START = re.compile(rf"<{_THOUGHT}>", re.IGNORECASE)
-
 # Where a reply states its answer; what is stated is the rest of the line, or what the marks enclose.
 _TAGGED = re.compile(r"<(?:final_)?(answer|response)>(.*?)(?:</(?:final_)?\1>|\Z)", re.IGNORECASE | re.DOTALL)
-_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_BOXED = re.compile(r"\\f?box(?:ed)?\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _IN_JSON = re.compile(r"[\"'](?:final_?)?(?:answer|option|choice)[\"']\s*:\s*(?:\"([^\"]*)\"|'([^']*)'|(\w+))", re.I)
 _NAME = r"(?:answer|option|choice)"
 _SENTENCE = re.compile(
     rf"\b{_NAME}\s*(?:\([^()\n]*\)\s*)?(?:(?:is|would\s+be|must\s+be|should\s+be|was)\b[^\S\n]*[:\-]?|[:=\-])|"
-    rf"答案(?:是|为|為|：|:|应该是|應該是)+|(?:我)?(?:选择|選擇|应选|應選|选|選)(?:项|項)?[:：]?(?=\W{0,4}[A-Za-z])",
+    rf"答案(?:是|为|為|：|:|应该是|應該是)+|(?:我)?(?<!不)(?:选择|選擇|应选|應選|选|選)(?:项|項)?[:：]?(?=\W{{0,4}}[A-Za-z])|"
+    r"\bI\s+(?:(?:would|will|must)\s+)?(?:choose|pick|select)\b(?=\W{0,4}(?:(?:option|choice)\W+)?[A-Z]\b)",
     re.IGNORECASE,
 )  # fmt: skip
 _BOLD_LETTER = re.compile(r"\*\*\W{0,3}(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\b\W{0,3})?([A-Z])\b\W{0,3}\*\*")
@@ -63,27 +61,25 @@ _LISTED = re.compile(r"\W*(?:(?:option|choice)\b\W*)?[A-Z]\W+(.+)", re.IGNORECAS
 _BULLET = re.compile(r"\W*(?:\d+[.)]|[-+•])\s+(.+)")
 # What may follow a letter A that is no article.
 _NO_NOUN = (
-    r"(?:according|although|and|as|based|because|but|due|fits?|for|given|here|is|matches|nor|not|only|or|since|so|sounds|"
-    r"that|though|was|which|while|with)\b"
+    r"(?:according|although|and|as|based|because|but|due|fits?|for|given|here|instead|is|matches|maybe|nor|not|only|or|"
+    r"perhaps|possibly|probably|rather|seems|since|so|sounds|that|though|was|which|while|with)\b"
 )
 # Letters of other scripts may touch it; parts of words, abbreviations, notes and keys are none.
 _LONE = re.compile(
-    rf"(?<![A-Za-z0-9'’.\-–])(?!A\s+(?!{_NO_NOUN})[^\W\d_])([A-Z])"
-    r"(?!['’]?[A-Za-z0-9]|\.[A-Za-z]\b|[#♯♭+]|[\-–]\w|\s+(?:major|minor|sharp|flat)\b)"
+    rf"(?<![A-Za-zÀ-ɏ0-9'’.\-–])(?!A\s+(?!{_NO_NOUN})[^\W\d_])([A-Z])"
+    r"(?!['’]?[A-Za-zÀ-ɏ0-9]|\.[A-Za-z]\b|[#♯♭+]|[\-–]\w|\s+(?:major|minor|sharp|flat)\b)"
 )
 _NAMED = re.compile(r"(?:\b(?:[Oo]ption|[Cc]hoice|[Ll]etter)|选项|選項)\s*[(\[]?\s*([A-Z])(?![A-Za-z0-9'’])")
 _BRACKETED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]|(?<![A-Za-z0-9'’.\-(\[])([A-Za-z])\)")
-_DENIED = re.compile(
-    r"(?:\b(?:not|never|isn['’]?t|wasn['’]?t|cannot\s+be|can['’]?t\s+be|neither|nor|rather\s+than|instead\s+of|except|"
-    r"excluding|(?:rul(?:e|es|ed|ing)|eliminat(?:e|es|ed|ing)|exclud(?:e|es|ed))(?:\s+out)?)"
-    r"|不是|并非|並非|排除)\s*(?:(?:the|an?|option|choice|answer|letter|选项)\s+)*[\"'(\[]*\s*\Z",
-    re.IGNORECASE,
-)
 _PRONOUN = "I"
-_BEFORE = 60  # characters looked at for what denies a letter
 # A stated letter is the answer, whatever is said of other letters behind it; unless these are offered as well.
 _FIRST = re.compile(rf"\W*(?:(?:option|choice|letter)\b\W*)?(?!A\s+(?!{_NO_NOUN})[^\W\d_])([A-Z])(?![A-Za-z0-9'’#♯♭+])")
-_OFFERED = re.compile(r"\W*(?:(?:or|and|或|和)\b|[/,&|或和、])\W*(?:(?:option|choice)\W*)?[A-Z](?![A-Za-z0-9'’])")
+_REASON = re.compile(
+    r"\W{0,3}\s*(?:because|since|due\s+to|given|rather\s+than|instead\s+of|(?<=[,;(\s])not)\b", re.IGNORECASE
+)
+_OFFERED = re.compile(
+    r"\W*(?:(?:or|and)\b|或者|还是|還是|以及|[/,&|或和与與及、])\W*(?:(?:option|choice)\W*)?[A-Z](?![A-Za-z0-9'’])"
+)
 
 
 def read_reply(reply: str, choices: Sequence[str | None], answer: str = "") -> ReplyReading:
@@ -97,6 +93,7 @@ def read_reply(reply: str, choices: Sequence[str | None], answer: str = "") -> R
     thoughtless = without_thoughts(reply)
     if thoughtless is None:
         return ReplyReading(None, None, UNFINISHED_THOUGHT)
+    thoughtless = without_struck_out(thoughtless)
     texts = [choice for choice in choices if choice is not None]
     if answer and answer not in texts:
         texts.append(answer)
@@ -118,24 +115,13 @@ def read_reply(reply: str, choices: Sequence[str | None], answer: str = "") -> R
     return ReplyReading(option, None if option is None else _letter_of(option, choices), found)
 
 
-def without_thoughts(reply: str) -> str | None:
-    """What follows the thoughts; None where one has no end, so that nothing is an answer."""
-    text = after_thinking(reply) if "</think>" in reply else reply
-    if "<" not in text:
-        return text
-    text = _FINISHED.sub("", text)
-    ends = list(_THOUGHT_END.finditer(text))
-    text = text[ends[-1].end() :] if ends else text
-    return None if _THOUGHT_START.search(text) else text
-
-
 def _stated(text: str) -> str | None:
     """The last thing that a text states as its answer; None if it states none."""
     for pattern in (_TAGGED, _BOXED, _IN_JSON):
         found = list(pattern.finditer(text))
         if found:
             return next((group for group in reversed(found[-1].groups()) if group), "")
-    sentences = list(_SENTENCE.finditer(text))
+    sentences = [match for match in _SENTENCE.finditer(text) if not is_doubted(text, match.start())]
     while len(sentences) > 1 and _JOINED.search(text, sentences[-2].end(), sentences[-1].start()):
         sentences.pop()
     if sentences:
@@ -152,8 +138,10 @@ def _read(
     if option is not None or found == SEVERAL:
         return option, found
     extracted = extract_answer(text)
-    if (option := _of_text(extracted, texts)) is not None:
-        return option, "text"
+    # By the published rule of words, "not a piano" names the piano; denials count where that rule finds no option.
+    for wording in (extracted, without_denied(extracted, texts)):
+        if (option := _of_text(wording, texts)) is not None:
+            return option, "text"
     letters = _letters(text, is_stated=is_stated)
     if len(letters) == 1:
         position = ord(letters.pop()) - ord("A")
@@ -234,14 +222,16 @@ def _letters(text: str, *, is_stated: bool) -> set[str]:
         return {whole[1].upper()}
     if is_stated and not _SENTENCE.search(text):
         first = _FIRST.match(text)
-        if first and not _OFFERED.match(text, first.end()):
+        if first and not _OFFERED.match(text, first.end()) and not is_denied(text, first.start(1), first.end()):
             return {first[1]}
+    if not is_stated and (first := _FIRST.match(text)) and _REASON.match(text, first.end()):
+        return {first[1]}
     named = set()
     for pattern in (_BRACKETED, _NAMED, _LONE):
         for match in pattern.finditer(text):
             letter = (match[1] or match[match.lastindex or 1]).upper()
             is_pronoun = pattern is _LONE and letter == _PRONOUN
-            if not is_pronoun and not _DENIED.search(text[max(0, match.start() - _BEFORE) : match.start()]):
+            if not is_pronoun and not is_denied(text, match.start(), match.end()):
                 named.add(letter)
     return named
 

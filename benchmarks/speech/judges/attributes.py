@@ -6,6 +6,8 @@ A judge's words are read, never guessed at: what cannot be read, or says nothing
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +37,32 @@ LEVEL_FRAME_SECONDS = 0.025
 SAP_PROMPT_ID = "attribute-control-sap-1"
 
 
+@dataclass(frozen=True)
+class JudgeWords:
+    """What a judge says of a recording.
+
+    Attributes:
+        text: a SAP record, as far as the judge keeps to that.
+        is_cut: whether a limit ended it.
+    """
+
+    text: str
+    is_cut: bool = False
+
+
+@dataclass(frozen=True)
+class ReadAttributes:
+    """A judge's words as far as they can be read.
+
+    Attributes:
+        values: each judged attribute, None for one that is not told; None if nothing can be read.
+        repairs: what had to be changed in the words, or why nothing can be read.
+    """
+
+    values: Mapping[str, str | None] | None
+    repairs: Sequence[str] = ()
+
+
 class AttributeJudge(Protocol):
     """Who hears recordings.
 
@@ -44,8 +72,8 @@ class AttributeJudge(Protocol):
 
     name: str
 
-    def describe(self, path: Path) -> str:
-        """What the judge says of a recording: a SAP record as text, as far as the judge keeps to that."""
+    def describe(self, path: Path) -> JudgeWords:
+        """What the judge says of a recording."""
 
 
 class SapTokenizerJudge:
@@ -67,7 +95,7 @@ class SapTokenizerJudge:
             raise ValueError(f"{folder} has no text tokenizer, so that nothing it writes can be read")
         self._max_new_tokens = max_new_tokens
 
-    def describe(self, path: Path) -> str:
+    def describe(self, path: Path) -> JudgeWords:
         """See :class:`AttributeJudge`; of a long recording, the first segment is heard."""
         text = self._model.text
         assert text is not None
@@ -75,7 +103,7 @@ class SapTokenizerJudge:
         waveform = resample(*load_audio(path), tokenizer.sample_rate)
         waveform = waveform[: int(tokenizer.max_segment_seconds * tokenizer.sample_rate)]
         if not len(waveform):
-            return ""
+            return JudgeWords("")
         stride = self._model.config.token_stride
         # To whole codes; the mask tells the frames that hold sound from this padding.
         padded = F.pad(waveform, (0, -len(waveform) % stride))[None]
@@ -88,7 +116,7 @@ class SapTokenizerJudge:
             max_new_tokens=self._max_new_tokens,
             end_id=text.end_id,
         )
-        return text.decode(written)
+        return JudgeWords(text.decode(written), is_cut=len(written) >= self._max_new_tokens)
 
 
 class ChatJudge:
@@ -104,11 +132,12 @@ class ChatJudge:
         self._model = model
         self._max_tokens = max_tokens
 
-    def describe(self, path: Path) -> str:
+    def describe(self, path: Path) -> JudgeWords:
         """See :class:`AttributeJudge`."""
         waveform = resample(*load_audio(path), JUDGED_SAMPLE_RATE)
         message = ChatMessage("user", sap_question(), audio=wav_bytes(waveform, JUDGED_SAMPLE_RATE))
-        return self._model.ask([message], max_tokens=self._max_tokens).text
+        reply = self._model.ask([message], max_tokens=self._max_tokens)
+        return JudgeWords(reply.text, reply.is_cut)
 
 
 def sap_question() -> str:
@@ -135,10 +164,11 @@ def open_judge(source: str, device: str) -> AttributeJudge:
     return SapTokenizerJudge(source)
 
 
-def read_attributes(text: str) -> dict[str, str | None] | None:
-    """The closed attributes in a judge's words; None for one that is not told. None if nothing can be read."""
-    record = read_prediction(text).record
-    return None if record is None else {name: attribute(record, name) for name in JUDGED}
+def read_attributes(text: str) -> ReadAttributes:
+    """The closed attributes in a judge's words, and what had to be repaired to read them."""
+    read = read_prediction(text)
+    values = None if read.record is None else {name: attribute(read.record, name) for name in JUDGED}
+    return ReadAttributes(values, read.repairs)
 
 
 def median_pitch(path: Path) -> float | None:

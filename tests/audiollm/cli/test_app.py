@@ -357,7 +357,7 @@ def test_an_output_given_by_its_place_may_be_given_as_an_option(given: list[str]
         if given == ["out"] and before[1] == "out":
             continue
         parsed = build_parser().parse_args(spelt_out(before))
-        assert (parsed.tokenize.source, parsed.tokenize.output) == ("in", "out")
+        assert (parsed.tokenize.source, parsed.tokenize.output) == (["in"], "out")
 
 
 def test_options_that_do_not_exist_are_quoted_as_they_were_written(capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,6 +111,10 @@ def test_options_that_do_not_go_together_are_named(
     for options, reason in (
         (["--captioner", chat_server.url], "--captioner needs --structurer"),
         (["--num-shards", "2"], "--num-shards is for models"),
+        (["--max-asks", "3"], "--max-asks needs --structurer"),
+        (["--timeout-seconds", "5"], "--timeout-seconds needs --structurer"),
+        (["--structurer-prices", "[1,2]"], "--structurer-prices needs --structurer"),
+        (["--structurer", chat_server.url, "--captioner-key", "KEY"], "--captioner-key needs --captioner"),
         (["--structurer", chat_server.url, "--rules", "default"], "--rules or --structurer"),
         (["--structurer", "localhost"], "no chat model"),
         (["--structurer", chat_server.url, "--structurer-key", "NO_SUCH"], "NO_SUCH is not set"),

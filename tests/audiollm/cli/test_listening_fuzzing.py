@@ -33,7 +33,7 @@ def llm() -> AudioLLM:
     return AudioLLM.from_pretrained("mini")
 
 
-@pytest.mark.parametrize(("command", "num_named"), [("describe", 1000)])
+@pytest.mark.parametrize(("command", "num_named"), [("describe", 1000), ("transcribe", 50)])
 def test_every_file_has_one_line(command, num_named, llm, tmp_path, monkeypatch, capsys):
     draw = random.Random(5)
     monkeypatch.chdir(tmp_path)

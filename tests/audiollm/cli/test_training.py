@@ -136,6 +136,7 @@ def test_a_signal_to_the_command_reaches_the_trainer():
     assert process.wait(timeout=60) == 143
 
 
-def test_the_command_is_a_module_too():
-    done = subprocess.run([sys.executable, "-m", "audiollm", "--version"], capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize("module", ["audiollm", "audiollm.cli"])
+def test_the_command_is_a_module_too(module):
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout[:8]) == (0, "audiollm")

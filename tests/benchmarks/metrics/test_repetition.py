@@ -36,6 +36,21 @@ def test_speech_is_no_loop(text):
     assert not is_looped(text, SENTENCE)
 
 
+LONG = "Number %d of these sentences is unlike the others, as it says a thing of its own. "
+
+
+@pytest.mark.parametrize("num_sentences", [1, 2, 3, 5])
+@pytest.mark.parametrize("num_repeats", [3, 4, 9])
+@pytest.mark.parametrize("cut", [0, 7])
+def test_sentences_that_come_again_and_again_are_a_loop(num_sentences, num_repeats, cut):
+    piece = "".join(LONG % number for number in range(num_sentences))
+    looped = piece * num_repeats + piece[:cut]
+    assert is_looped(looped, SENTENCE)
+    assert is_looped(looped, "")
+    assert not is_looped(looped, looped)
+    assert not is_looped("".join(LONG % (7 * number) for number in range(1, 2)) + piece, piece)
+
+
 def test_a_loop_is_named_and_its_cost_stands_capped_beside_the_published_figure():
     pairs = [TextPair("loop", "the cat " * 200, SENTENCE), TextPair("good", SENTENCE, SENTENCE)]
     result = score_pairs(pairs, "en")

@@ -448,3 +448,33 @@ def test_a_stream_that_is_left_early_leaves_no_ffmpeg_behind(tmp_path):
     blocks = stream_audio(path, block_seconds=0.01)
     next(blocks)
     del blocks  # closes the pipe and ends the process; a hang here is the failure
+
+
+def _saved(save, *values):
+    file = io.BytesIO()
+    save(file, *values)
+    return file.getvalue()
+
+
+FOREIGN = {
+    "c.npy": (_saved(np.save, np.arange(50)), "NumPy array.*WAV.*codes"),
+    "c.npz": (_saved(np.savez, np.arange(50)), "zip archive.*codes"),
+    "c.pt": (_saved(lambda file, value: torch.save(value, file), torch.arange(5)), "zip archive.*codes"),
+    "c.json": (b"[1, 2, 3]", "JSON.*codes"),
+    "d.json": (b' {\n"codes": [1, 2]}', "JSON.*audiollm tokenize"),
+    "e.jsonl": (b'{"audio": "a.wav"}\n', "JSON.*audiollm tokenize"),
+    "t.parquet": (b"PAR1" + bytes(40) + b"PAR1", "table.*audiollm tokenize"),
+    "page.mp3": (b"<!DOCTYPE html><html>404</html>", "web page.*again"),
+    "s.wav": (b"%PDF-1.4", "PDF"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_no_recording_is_said_with_what_to_do(name, tmp_path):
+    content, message = FOREIGN[name]
+    (tmp_path / name).write_bytes(content)
+    for source in (tmp_path / name, content, io.BytesIO(content)):
+        for reader in (load_audio, probe_audio):
+            with pytest.raises(AudioError, match=message) as error:
+                reader(source)
+            assert "\n" not in str(error.value)

@@ -88,6 +88,40 @@ def test_newest_means_saved_last_not_the_highest_step(tmp_path):
     assert checkpoints.latest().name == "step_000002"
 
 
+def test_pruning_leaves_what_no_run_wrote(tmp_path):
+    """Copies under other names or other steps, folders and files of users, links."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    save(checkpoints, 1)
+    kept = ["step_000001_best", "step_000009", "step_best", "step_000007", "step_000008", "notes.txt", "step_000006"]
+    for name in kept[:3]:
+        shutil.copytree(tmp_path / "step_000001", tmp_path / name)
+    (tmp_path / kept[3]).mkdir()
+    (tmp_path / kept[4]).mkdir()
+    (tmp_path / kept[4] / "checkpoint.json").write_text("[" * 100_000)
+    (tmp_path / kept[5]).write_text("mine")
+    (tmp_path / kept[6]).symlink_to(tmp_path / "step_000009")
+    for step in (2, 3):
+        save(checkpoints, step)
+    assert names(checkpoints) == sorted(["latest", "step_000003", *kept])
+
+
+def test_latest_is_no_link_and_shows_nothing_of_other_files(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    save(checkpoints, 1)
+    latest = tmp_path / "checkpoints" / "latest"
+    (tmp_path / "secret").write_text("secret " * 1000)
+    latest.unlink()
+    latest.symlink_to(tmp_path / "secret")
+    with pytest.raises(ResumeError, match=r"is a link.*--resume") as error:
+        checkpoints.latest()
+    assert "secret secret" not in str(error.value)
+    latest.unlink()
+    latest.write_text("x" * 100_000)
+    with pytest.raises(ResumeError, match="latest says") as error:
+        checkpoints.latest()
+    assert len(str(error.value)) < 1000
+
+
 def test_a_step_saved_twice_is_replaced(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
     save(checkpoints, 4)

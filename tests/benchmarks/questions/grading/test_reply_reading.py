@@ -42,6 +42,25 @@ LETTER_SHAPES = (
     "答案是{b}", "答案是{b}。", "答案：{b}", "答案为（{b}）", "正确答案是 {b}", "我选{b}", "选项{b}", "{b}<|im_end|>",
     "The answer is {b}, not {other}.", "Not {other}. The answer is {b}.", "It is not {other}, it is {b}.",
     "The answer is {other}. No, wait: the answer is {b}.", "The answer is {b} because {other} is too loud.",
+    # What is denied or struck out is no answer, wherever that is said.
+    "{other} is wrong. {b}.", "{other} is incorrect; {b} is correct.", "Option {other} can be ruled out. Option {b}.",
+    "({other}) does not fit, ({b}) does.", "It can't be {other}; it's {b}.", "~~{other}~~ {b}",
+    "<del>{other}</del> {b}",
+    "I don't think it is {other}. The answer is {b}.", "{b} because {other} is too loud.", "{b}, since {other} is loud",
+    "{b} rather than {other}", "{b} (not {other})", "Between {other} and {b}, I choose {b}.",
+    "I doubt it's {other}: {b}",
+    "选{b}，因为{other}太吵", "{other}不对，选{b}", "不选{other}。{b}", "~~({other})~~\n({b})", "{other} ✗ {b}",
+    # Other marks of thoughts.
+    "<think >{other}</think >{b}", '<think type="x">{other}</think>{b}', "[THINK]{other}[/THINK]{b}",
+    "◁think▷The answer is {other}◁/think▷{b}", "<reflection>{other}</reflection>{b}", "<|think|>{other}<|/think|>{b}",
+    "<analysis>{other}?</analysis>\n<answer>{b}</answer>", "<thoughts>{other}</thoughts>({b})",
+    "<|begin_of_thought|>{other}<|end_of_thought|>{b}",
+    "<|channel|>analysis<|message|>{other}<|end|><|start|>assistant<|channel|>final<|message|>{b}",
+    # Other languages and markup.
+    "Réponse : {b}", "La réponse est {b}.", "Die Antwort lautet {b}.", "Respuesta: {b}",
+    "À mon avis, {b}", "Ответ: {b}",
+    "正解は{b}です。", "정답은 {b}입니다.", "Đáp án: {b}", r"\fbox{{{b}}}", "【{b}】", "[[{b}]]", "> {b}", "1. {b}",
+    "___{b}___",
 )  # fmt: skip
 TEXT_SHAPES = (
     "{choice}", "{choice}.", "Final answer: {choice}", "<answer>{choice}</answer>", r"\boxed{{{choice}}}",
@@ -87,6 +106,13 @@ UNREADABLE = (
     "The answer is Z.", "Option Z", r"\boxed{{Z}}", "<answer>Z</answer>", "A xylophone sounds",
     "A Xylophone sounds.", "The answer is a xylophone", "I hear something", "???", "I", "I think so I do",
     "U.S.A.", "B-side C-sharp", "9",
+    "{b} is wrong.", "{b} is incorrect", "({b}) is not the answer", "Option {b} is not right", "{b} is ruled out",
+    "Option {b} can be excluded.", "({b}) does not fit", "Anything but {b}", "I don't think it's {b}.",
+    "I do not think the answer is {b}", "I doubt it is {b}", "~~{b}~~", "不选{b}", "{b}不对", "{b}是错的",
+    "排除{b}", "非{b}",
+    "Ce n'est pas {b}.", "Nicht {b}", "Non è {b}", "Не {b}", "选{b}或者{other}", "{b}还是{other}", "{b} maybe {other}",
+    "[THINK]The answer is {b}", "◁think▷The answer is {b}", "<analysis>The answer is {b}", "<think >{b}",
+    "<|channel|>analysis<|message|>The answer is {b}", "<|begin_of_thought|>{b}", "<|think|>{b}",
 )  # fmt: skip
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import itertools
-import json
 import logging
 import os
 import re
@@ -14,11 +12,13 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import UnionType
-from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, auto_cli, set_parsing_settings
+
+from .parser import DashedParser, as_option
+from .spelling import option_types, spelt_out
 
 
 class ProgramError(RuntimeError):
@@ -31,6 +31,9 @@ class ProgramError(RuntimeError):
     status = 1
 
 
+INTERRUPTED_STATUS = 130
+GONE_READER_STATUS = 141
+"""As shells have them: 128 and the number of SIGINT or SIGPIPE."""
 MAX_CONFIG_BYTES = 1 << 18
 MAX_CONFIG_DEPTH = 32
 USER_ERRORS = (ValueError, OSError, ImportError, subprocess.CalledProcessError, ProgramError)
@@ -70,7 +73,7 @@ def run_program(
     log_to_stderr(level)
     # Not at import: the setting holds for the process, and this module is imported by what is no program, too.
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    options = _option_types(component) if with_dashes else ()
+    options = option_types(component) if with_dashes else ()
     with errors_as_one_line(name or Path(sys.argv[0]).stem, options):
         spelt = spelt_out(sys.argv[1:] if arguments is None else arguments, component)
         for path in _config_files(spelt):
@@ -118,127 +121,19 @@ def check_config_file(path: Path) -> None:
 
 def log_to_stderr(level: int) -> None:
     """Starts the logging of a program, unless it has been started."""
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-
-
-def spelt_out(arguments: Sequence[str], component: Callable[..., Any]) -> list[str]:
-    """The command line in the one spelling that jsonargparse reads.
-
-    Args:
-        arguments: the command line; what is no option of ``component`` keeps its place.
-        component: the function or config class that is to be made of it.
-    """
-    types = _option_types(component)
-    result: list[str] = []
-    rest = list(arguments)
-    while rest:
-        argument = with_named_option(rest.pop(0), types)
-        if not argument.startswith("--"):
-            result.append(argument)
-            continue
-        option, equals, value = argument.partition("=")
-        annotation = types.get(option[2:])
-        values = [value] if equals else []
-        if annotation is bool and not equals:
-            values = [rest.pop(0)] if rest and rest[0].lower() in ("true", "false", "null") else ["true"]
-        elif get_origin(annotation) in (tuple, list):
-            while not equals and rest and not _is_option(rest[0]):
-                values.append(rest.pop(0))
-            values = [_as_list(values, get_args(annotation)[0])] if values else []
-        result.append("=".join([option, *values]))
-    return result
-
-
-def with_named_option(argument: str, options: Collection[str]) -> str:
-    """An argument whose option, if it has one, is called as the parser calls it.
-
-    ``--skip-bad`` is ``--skip_bad``; ``-o`` is the file or the folder that the program writes.
-
-    Args:
-        argument: of the command line, ``--option``, ``--option=value`` or a value.
-        options: those that the program has.
-    """
-    option, equals, value = argument.partition("=")
-    if option == "-o":
-        option = next((f"--{name}" for name in ("output", "output_dir") if name in options), option)
-    elif option.startswith("--"):
-        named = option[2:].replace("-", "_")
-        # Others keep their spelling, for the parser will quote it; it alone knows all that nests below a dot.
-        option = f"--{named}" if named in options or "." in named else option
-    return option + equals + value
-
-
-def _is_option(argument: str) -> bool:
-    """Whether it begins another option; ``-1`` and ``-0.5,0.5`` are values."""
-    if not argument.startswith("-"):
-        return False
-    try:
-        [float(value) for value in argument.split(",")]
-    except ValueError:
-        return True
-    return False
-
-
-def _option_types(component: Callable[..., Any]) -> dict[str, Any]:
-    """Option (dotted where configs nest) → its type, without None."""
-    hints = get_type_hints(component)
-    if dataclasses.is_dataclass(component):
-        hints = {field.name: hints[field.name] for field in dataclasses.fields(component)}
-    types: dict[str, Any] = {}
-    for name, annotation in hints.items():
-        choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-        kinds = [choice for choice in choices if choice is not type(None)]
-        types[name] = kinds[0] if len(kinds) == 1 else annotation
-        if dataclasses.is_dataclass(types[name]):
-            types |= {f"{name}.{inner}": kind for inner, kind in _option_types(types[name]).items()}
-    return types
-
-
-def _as_list(values: Sequence[str], item_type: Any) -> str:
-    """Values of a tuple as one JSON list; a list, or null, stays what it is."""
-    if len(values) == 1:
-        if values[0] == "null" or values[0].startswith("["):
-            return values[0]
-        values = [value for value in values[0].split(",") if value]
-    return f"[{','.join(values if item_type in (int, float) else map(json.dumps, values))}]"
-
-
-def as_option(name: str) -> str:
-    """An option as the pages write it: ``--max-clips`` of ``max_clips``."""
-    return f"--{name.replace('_', '-')}"
-
-
-class DashedParser(ArgumentParser):
-    """A parser whose help and errors call options as the pages do: ``--max-clips``, where it knows ``--max_clips``."""
-
-    def format_help(self, *args: Any) -> str:
-        return _with_dashes(super().format_help(*args))
-
-    def format_usage(self, *args: Any) -> str:
-        return _with_dashes(super().format_usage(*args))
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        told = re.sub(r'(?:Parser key|Key|key) "([\w.]+)"', lambda match: self._called(match[1]), message)
-        beginning, colon, names = told.partition("arguments are required: ")
-        if colon:
-            told = beginning + colon + ", ".join(map(self._called, names.split(", ")))
-        super().error(_with_dashes(told), ex)
-
-    def _called(self, key: str) -> str:
-        """An argument as it is typed: one that is given by its place has its name alone."""
-        command, _, name = key.rpartition(".")
-        commands = self._subcommands_action._name_parser_map if self._subcommands_action is not None else {}
-        parser = commands.get(command, self)
-        return as_option(name) if f"--{name}" in parser._option_string_actions else name
-
-
-def _with_dashes(text: str) -> str:
-    return re.sub(r"(?<![\w-])--[a-z][a-z\d]*(?:_[a-z\d]+)+", lambda option: option[0].replace("_", "-"), text)
+    if logging.getLogger().handlers:
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(lambda record: not record.name.startswith("huggingface_hub"))  # which writes there itself
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", handlers=[handler])
 
 
 @contextmanager
 def errors_as_one_line(name: str, options: Collection[str] = ()) -> Iterator[None]:
     """Ends the process with ``name: error: …`` on stderr and status 1 where users can mend what went wrong.
+
+    Ctrl-C ends it in one line, and a reader of stdout that is gone without a word, each with the status that shells
+    give for it.
 
     Args:
         name: of the program.
@@ -248,12 +143,34 @@ def errors_as_one_line(name: str, options: Collection[str] = ()) -> Iterator[Non
     traceback.
     """
     try:
-        yield
-    except USER_ERRORS as error:
+        try:
+            yield
+        finally:
+            _flush_stdout()
+    except (KeyboardInterrupt, *USER_ERRORS) as error:
         if os.environ.get("AUDIOLLM_TRACEBACK") == "1":
             raise
-        sys.stderr.write(f"{name}: error: {_with_options(_message(error), options)}\n")
-        raise SystemExit(error.status if isinstance(error, ProgramError) else 1) from error
+        raise SystemExit(_told(error, name, options)) from error
+
+
+def _told(error: BaseException, name: str, options: Collection[str]) -> int:
+    """Says on stderr why a program ends, and returns its exit status."""
+    if isinstance(error, BrokenPipeError):  # whoever read what is written, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python writes what is left at its end
+        return GONE_READER_STATUS
+    if isinstance(error, KeyboardInterrupt):
+        after_the_echo = "\n" if sys.stderr.isatty() else ""  # of ^C
+        sys.stderr.write(f"{after_the_echo}{name}: interrupted\n")
+        return INTERRUPTED_STATUS
+    assert isinstance(error, Exception)
+    sys.stderr.write(f"{name}: error: {_with_options(_message(error), options)}\n")
+    return error.status if isinstance(error, ProgramError) else 1
+
+
+def _flush_stdout() -> None:
+    """Hands on what is written now, while it can still be told that nobody reads it."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _with_options(message: str, options: Collection[str]) -> str:

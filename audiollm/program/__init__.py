@@ -1,0 +1,36 @@
+"""Programs: a function or a config class as a command, whose user errors are one line and exit status 1.
+
+Reading order: ``running`` (``run_program``, errors) → ``spelling`` (how options may be typed) → ``parser`` (the parser,
+its help) → ``option_groups`` (under which heading an option is shown).
+"""
+
+from .parser import DashedParser, as_option, be_verbose, kind_of, names_of
+from .running import (
+    MAX_CONFIG_BYTES,
+    MAX_CONFIG_DEPTH,
+    USER_ERRORS,
+    ProgramError,
+    check_config_file,
+    errors_as_one_line,
+    log_to_stderr,
+    run_program,
+)
+from .spelling import spelt_out, with_named_option
+
+__all__ = [
+    "MAX_CONFIG_BYTES",
+    "MAX_CONFIG_DEPTH",
+    "USER_ERRORS",
+    "DashedParser",
+    "ProgramError",
+    "as_option",
+    "be_verbose",
+    "check_config_file",
+    "errors_as_one_line",
+    "kind_of",
+    "log_to_stderr",
+    "names_of",
+    "run_program",
+    "spelt_out",
+    "with_named_option",
+]

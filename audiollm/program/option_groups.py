@@ -1,0 +1,39 @@
+"""Under which heading of ``--help`` an option is shown, by what it is about."""
+
+from __future__ import annotations
+
+OPTION_GROUPS: dict[str, tuple[str, ...]] = {
+    "input and output": (
+        "data", "pairs", "meta", "wavs", "texts", "esc10", "predictions", "per_clip", "codes", "question", "index",
+        "limit", "max_items", "max_clips", "min_clips_per_class", "num_clips", "sound_type", "label_key",
+        "prediction_key", "shuffle_options", "attributes", "conditions", "split", "rules", "voice_share", "audit",
+        "task", "instruction", "text_key", "base_dir", "check_audio", "mono", "output", "output_dir", "format",
+        "json", "jsonl", "overwrite",
+    ),
+    "model": (
+        "model", "audio_tokenizer", "audio_tokenizers", "codebook_size", "init", "dtype", "device", "speaker_encoder",
+        "endpoint_model", "endpoint_key", "structurer", "structurer_model", "structurer_key", "structurer_prices",
+        "captioner", "captioner_model", "captioner_key", "captioner_prices",
+    ),
+    "generation": (
+        "prompt", "voice", "prompt_audio", "speaker_audio", "steps", "guidance", "temperature", "min_seconds",
+        "max_seconds", "max_new_tokens", "longest_seconds", "pauses", "seed", "seeds", "num_seeds", "attempts",
+        "stream",
+    ),
+    "scoring": (
+        "report", "text", "asr", "language", "similarity", "mos", "metrics", "mode", "judge", "judge_model",
+        "judge_key", "votes", "normalizer", "unit", "distance", "scale", "num_clusters", "num_restarts", "fail_below",
+        "beyond_chance", "allow_different", "strict", "require_known_data",
+    ),
+    "the Hub": (
+        "token", "revision", "tags", "private", "commit_message",
+    ),
+    "run": (
+        "batch_size", "concurrency", "num_shards", "shard", "max_asks", "max_retries", "timeout_seconds",
+        "max_failures", "skip_bad", "keep_going", "config", "print_config", "verbose", "version", "help",
+    ),
+}  # fmt: skip
+"""Heading → options. What is listed nowhere, such as a trainer's settings, stands under the parser's own heading."""
+
+HEADINGS: dict[str, str] = {name: heading for heading, names in OPTION_GROUPS.items() for name in names}
+"""Option → heading."""
