@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audiollm import mini as embedded
+from audiollm.benchmarks.speech.judges.attributes import JudgeWords
 from audiollm.data.corpora.clips import Clip, CorpusError, load_manifest, save_manifest
 from audiollm.data.corpora.sources import synthetic
 from audiollm.data.records import SPLITS
@@ -367,12 +368,11 @@ class StubJudge:
     def __init__(self) -> None:
         self.num_heard = 0
 
-    def describe(self, path: Path) -> str:
+    def describe(self, path: Path) -> JudgeWords:
         assert path.is_file()
         self.num_heard += 1
-        return (
-            "?" if self.num_heard % 3 == 0 else '{"linguistic_content": "a", "vocal_attributes": {"gender": "female"}}'
-        )
+        woman = {"linguistic_content": "a", "vocal_attributes": {"gender": "female"}}
+        return JudgeWords("?" if self.num_heard % 3 == 0 else json.dumps(woman), is_cut=self.num_heard == 2)
 
 
 def read_as_noise(text: str, voice: str, **manner: Any) -> Tensor:
@@ -433,6 +433,7 @@ def test_every_voice_has_a_figure_for_each_part_that_an_error_can_come_from(figu
     assert "Scottish" in speaking_figures["voices"]["awb"]["asked"]
     assert speaking_figures["gender"] == {
         "judge": "stub judge", "clips": 4, "accuracy": 0.25, "by_gender": {"female": 0.5, "male": 0.0}, "not_told": 1,
+        "cut": 1, "repaired": 0,
     }  # fmt: skip
     assert figures["not_measured"] == {}
     assert figures["package"]["bytes"] > 1000

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from audiollm.benchmarks.metrics.seed_tts_wer.pairs import TextPair, score_pairs
-from audiollm.benchmarks.speech.judges.attributes import AttributeJudge, read_attributes
+from audiollm.benchmarks.speech.judges.attributes import AttributeJudge, JudgeWords, read_attributes
 from audiollm.benchmarks.speech.judges.recognizers import SpeechRecognizer
 from audiollm.data.audio.waveforms import resample
 from audiollm.data.audio.writing import save_audio
@@ -152,10 +152,14 @@ def _rates(texts: Sequence[str], heard: Sequence[str]) -> dict[str, float | None
 def _gender(judge: AttributeJudge, spoken: Mapping[str, Sequence[SpeechResult]]) -> dict[str, Any]:
     """As many recordings as there are sentences, women and men by turns, each gender's voices by turns."""
     heard: dict[str, list[str | None]] = {"female": [], "male": []}
+    num_cut = num_repaired = 0
     with tempfile.TemporaryDirectory() as folder:
         for gender, result in _by_turns(spoken):
-            read = _heard_by(judge, result, Path(folder) / "spoken.wav")
-            heard[gender].append(None if read is None else read["gender"])
+            words = _heard_by(judge, result, Path(folder) / "spoken.wav")
+            read = read_attributes(words.text)
+            heard[gender].append(None if read.values is None else read.values["gender"])
+            num_cut += words.is_cut
+            num_repaired += bool(read.repairs) and read.values is not None
     right = {gender: found.count(gender) for gender, found in heard.items()}
     asked = sum(map(len, heard.values()))
     return {
@@ -164,14 +168,16 @@ def _gender(judge: AttributeJudge, spoken: Mapping[str, Sequence[SpeechResult]])
         "accuracy": sum(right.values()) / asked,
         "by_gender": {gender: right[gender] / len(found) if found else None for gender, found in heard.items()},
         "not_told": sum(found.count(None) for found in heard.values()),
+        "cut": num_cut,
+        "repaired": num_repaired,
     }
 
 
-def _heard_by(judge: AttributeJudge, result: SpeechResult, path: Path) -> dict[str, str | None] | None:
+def _heard_by(judge: AttributeJudge, result: SpeechResult, path: Path) -> JudgeWords:
     if not len(result.waveform):
-        return None
+        return JudgeWords("")  # nothing was said of which anybody could say anything
     save_audio(path, result.waveform, result.sample_rate)
-    return read_attributes(judge.describe(path))
+    return judge.describe(path)
 
 
 def _by_turns(spoken: Mapping[str, Sequence[SpeechResult]]) -> Iterator[tuple[str, SpeechResult]]:
