@@ -43,9 +43,7 @@ def check_folder(path_or_hub_id: str | os.PathLike[str]) -> None:
     """Refuses a local folder that is no Audio-LLM, naming everything that is missing; Hub ids are left to the Hub."""
     folder = Path(path_or_hub_id)
     if not folder.is_dir():
-        looks_like_path = folder.is_absolute() or os.fspath(path_or_hub_id).startswith((".", "~")) or folder.exists()
-        if looks_like_path or len(folder.parts) > 2:
-            raise ValueError(f"{folder} is no folder: give an Audio-LLM folder or a Hub id such as owner/name")
+        _refuse_path(path_or_hub_id)
         return
     missing = [
         name for name in ("config.json", "tokenizer.json", "processor_config.json") if not (folder / name).is_file()
@@ -67,6 +65,23 @@ def check_folder(path_or_hub_id: str | os.PathLike[str]) -> None:
     elif {"processor_config.json", "tokenizer.json"} <= set(missing) and "config.json" not in missing:
         hint = "is it an audio tokenizer or a bare model? " + hint
     raise ValueError(f"{folder} is no Audio-LLM folder, it has no {', '.join(missing)}: {hint}")
+
+
+def _refuse_path(path_or_hub_id: str | os.PathLike[str]) -> None:
+    """Refuses a name that is no folder and cannot be a Hub id."""
+    folder = Path(path_or_hub_id)
+    looks_like_path = folder.is_absolute() or os.fspath(path_or_hub_id).startswith((".", "~")) or folder.exists()
+    if looks_like_path or len(folder.parts) > 2:
+        raise ValueError(f"{folder} is no folder: give an Audio-LLM folder or a Hub id such as owner/name")
+
+
+def check_processor_folder(path_or_hub_id: str | os.PathLike[str], subfolder: str = "") -> None:
+    """Refuses a local folder that holds no text tokenizer, and so no processor; Hub ids are left to the Hub."""
+    folder = Path(path_or_hub_id)
+    if not folder.is_dir():
+        _refuse_path(path_or_hub_id)
+    elif not any((folder / subfolder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        raise ValueError(f"{folder} holds no processor, it has no tokenizer.json: give an Audio-LLM folder")
 
 
 def check_codec_path(path: Path, codec_path: object) -> None:

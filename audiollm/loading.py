@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
-from audiollm.tokenizer.checkpoints.folders import read_json_object
+from audiollm.tokenizer.checkpoints.folders import find_folder, read_json_object
 from audiollm.tokenizer.checkpoints.tensors import check_loaded
 from audiollm.tokenizer.checkpoints.tokenizer import shapes_in
 
@@ -51,6 +51,7 @@ def load_causal_lm(
         if any(folder.glob("*.safetensors*")):  # else it has other weights
             shapes = shapes_in(folder)
         check_settings(folder, None if shapes is None else len(shapes))
+    check_reachable(source, **hub)
     with refused_by_transformers(source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
         if shapes is not None:
@@ -60,6 +61,21 @@ def load_causal_lm(
         )
     check_loaded(model, report, source)
     return model
+
+
+def check_reachable(source: str, **hub: Any) -> None:
+    """Asks the Hub once for what is no folder here, or in the Hub's cache.
+
+    transformers asks six times for each file, which takes minutes where there is no network.
+
+    Args:
+        source: a folder or Hub id.
+        hub: as for `load_causal_lm`.
+
+    Raises:
+        ValueError: if it is neither a folder here nor to be had from the Hub.
+    """
+    find_folder(source, needed=["config.json"], kind="model", **hub)
 
 
 @contextmanager
@@ -119,6 +135,7 @@ def load_text_tokenizer(path_or_hub_id: str | os.PathLike[str], **hub: Any) -> A
         ValueError: if its files are damaged.
     """
     source = os.fspath(path_or_hub_id)
+    check_reachable(source, **hub)
     with refused_by_transformers(source):
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub)
 

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ from audiollm.tokenizer.checkpoints.hub import push_files, require_token
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .folders import check_folder
-from .loading import check_settings, load_causal_lm, load_text_tokenizer, refused_by_transformers
+from .loading import check_reachable, check_settings, load_causal_lm, load_text_tokenizer, refused_by_transformers
 from .processing.processor import AudioLLMProcessor
 from .sources.places import find_source
 from .vocabulary import AudioVocabulary, extend
@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 _INSTEAD = {
     "torch_dtype": "give dtype",
     "device_map": "give device",
+    "quantization_config": "load the LLM with AutoModelForCausalLM, and give it to AudioLLM(model, processor)",
     "trust_remote_code": "leave it out, code beside a model is never run",
 }
 """What transformers calls otherwise."""
@@ -79,7 +80,12 @@ class AudioLLM:
         ValueError: if the model has fewer rows than the text tokenizer has entries.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: AudioLLMProcessor) -> None:
+    def __init__(self, model: PreTrainedModel, processor: AudioLLMProcessor | None = None) -> None:
+        if not isinstance(processor, AudioLLMProcessor) or not hasattr(model, "get_input_embeddings"):
+            raise ValueError(
+                f"AudioLLM() takes a causal LM and its AudioLLMProcessor, not {type(model).__name__} and "
+                f"{type(processor).__name__}: AudioLLM.from_pretrained(folder) loads both, AudioLLM.create() makes them"
+            )
         num_rows = model.get_input_embeddings().weight.shape[0]
         if num_rows < len(processor.tokenizer):
             raise ValueError(
@@ -182,6 +188,7 @@ class AudioLLM:
         check_folder(path_or_hub_id)
         check_settings(Path(path_or_hub_id))
         revisions = {} if revision is None else {"revision": revision}
+        check_reachable(path_or_hub_id, **revisions, **hub)
         with refused_by_transformers(path_or_hub_id):
             processor = AudioLLMProcessor.from_pretrained(path_or_hub_id, **revisions, **hub)
         model = load_causal_lm(path_or_hub_id, dtype=dtype, attn_implementation=attn_implementation, **revisions, **hub)
@@ -258,7 +265,17 @@ class AudioLLM:
             f"{self.device}, {self.vocabulary.codebook_size} codes, {listens})"
         )
 
+    if not TYPE_CHECKING:  # which would then take every name for one of ours
+
+        def __getattr__(self, name: str) -> NoReturn:
+            cure = f": use .model.{name}, of the LLM inside" if hasattr(self.__dict__.get("model"), name) else ""
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{cure}", name=name, obj=self)
+
     # As a module of torch has them; the audio tokenizer is not trained along
+
+    def __call__(self, *arguments: Any, **inputs: Any) -> Any:
+        """The LLM's own outputs, such as ``loss`` and ``logits``."""
+        return self.model(*arguments, **inputs)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The LLM's weights."""
@@ -345,8 +362,8 @@ class AudioLLM:
     @takes_settings
     def generate(
         self,
+        input_ids: Tensor | None = None,
         *,
-        input_ids: Tensor,
         attention_mask: Tensor | None = None,
         return_waveforms: bool | None = None,
         decoding: DecodingSettings | None = None,
@@ -375,6 +392,10 @@ class AudioLLM:
                 asked of an audio tokenizer that has no decoder.
             ContextError: a ValueError; the context is too short.
         """
+        if not isinstance(input_ids, Tensor):
+            raise ValueError(
+                f"input_ids are of type {type(input_ids).__name__}: give what the processor returns, generate(**inputs)"
+            )
         check_values({"return_waveforms": return_waveforms, "streamer": streamer})
         request = self._request(input_ids, attention_mask, GenerationSettings.of(settings))
         decoder = self._speech_decoder(request, return_waveforms, decoding)

@@ -50,10 +50,10 @@ def cluster_file(config: ClusteringConfig) -> dict[str, Any]:
     """Scores a file of code sequences.
 
     Returns:
-        The figures of :func:`measure_codes`; those of each case under ``cases`` where the file holds several.
+        The figures of `measure_codes`; those of each case under ``cases`` where the file holds several.
 
     Raises:
-        ValueError: the file is not of the form that :func:`read_labelled_codes` reads, naming place and field.
+        ValueError: the file is not of the form that `read_labelled_codes` reads, naming place and field.
         OSError: it cannot be read.
     """
     settings = {

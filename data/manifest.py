@@ -1,6 +1,6 @@
 """Records from wherever they lie: JSONL, parquet, a folder, a ``datasets`` data set, a Hub id or a list.
 
-A :class:`Manifest` is a sequence that reads one record when asked for it, so a 10 GB file costs an index of 8 bytes
+A `Manifest` is a sequence that reads one record when asked for it, so a 10 GB file costs an index of 8 bytes
 per record. It knows where each record came from, for messages, and what the whole of it hashes to, for run records.
 """
 
@@ -139,7 +139,7 @@ def parse_json_line(line: bytes, where: str, plain_paths: bool = False) -> Any:
     Args:
         line: UTF-8.
         where: file and line, for messages.
-        plain_paths: as for :class:`JsonLines`.
+        plain_paths: as for `JsonLines`.
 
     Raises:
         RecordError: it is not JSON, nested too deeply, or not UTF-8.
@@ -320,10 +320,10 @@ def open_manifest(
     Args:
         source: a file (JSONL, a JSON array or parquet, told apart by content), a glob pattern or a folder of such
             files, a folder written by ``datasets``' ``save_to_disk``, a Hub id (``owner/name``), a
-            ``datasets.Dataset``, a sequence of records, or a :class:`Manifest` (returned as it is).
+            ``datasets.Dataset``, a sequence of records, or a `Manifest` (returned as it is).
         base_dir: folder that relative paths start from; by default the folder of the file they are written in.
         split: which split of a data set that has several; "train" if it has one of that name.
-        plain_paths: as for :class:`JsonLines`.
+        plain_paths: as for `JsonLines`.
 
     Raises:
         RecordError: no such file, a format that is not read, a split that does not exist.

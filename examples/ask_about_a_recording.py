@@ -10,6 +10,7 @@ from pathlib import Path
 
 from audiollm import AudioLLM
 from audiollm.data.corpora import SAMPLE_FOLDER
+from audiollm.program import errors_as_one_line
 
 
 def main() -> None:
@@ -32,4 +33,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_one_line(Path(__file__).stem):
+        main()

@@ -16,6 +16,7 @@ from audiollm import AudioLLM
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.data.corpora import load_sample_corpus
 from audiollm.data.files.json_lines import read_json_lines, write_json_lines
+from audiollm.program import errors_as_one_line
 from audiollm.training.audio_llm import SFTConfig
 from audiollm.training.sft import train
 
@@ -84,4 +85,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_one_line(Path(__file__).stem):
+        main()

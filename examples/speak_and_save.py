@@ -13,6 +13,7 @@ from pathlib import Path
 
 from audiollm import AudioLLM
 from audiollm.data.audio import open_audio_output
+from audiollm.program import errors_as_one_line
 from audiollm.speaking import speak_stream
 
 
@@ -39,4 +40,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_one_line(Path(__file__).stem):
+        main()

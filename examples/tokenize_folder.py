@@ -19,6 +19,7 @@ from audiollm.data.corpora import SAMPLE_FOLDER
 from audiollm.data.files.json_lines import read_json_lines
 from audiollm.data.tokenizing import tokenize_corpus
 from audiollm.mini import mini_folder
+from audiollm.program import errors_as_one_line
 
 
 def draw(waveform, decoded, codes, sample_rate: int, decoded_rate: int, path: Path) -> None:
@@ -47,7 +48,7 @@ def main() -> None:
     folder = arguments.recordings or SAMPLE_FOLDER / "asterisk" / "it"
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".wav", ".flac", ".opus", ".ogg", ".mp3"))
     if not files:
-        parser.error(f"{folder} holds no recordings")
+        parser.error(f"{folder} " + ("holds no recordings" if folder.is_dir() else "is no folder"))
     if arguments.recordings is None:
         files = files[:5]
     audio_tokenizer = UniAudioTokenizer.from_pretrained(mini_folder() / "audio_tokenizer")
@@ -67,4 +68,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_as_one_line(Path(__file__).stem):
+        main()

@@ -295,7 +295,7 @@ def test_every_command_has_help(names: str, capsys: pytest.CaptureFixture[str]) 
 
 CHEAP = [
     ["audiollm transcribe recording.wav"],
-    ["audiollm describe recording.wav"],
+    ["audiollm describe data/corpora/sample/"],
     ['audiollm speak "The kettle is on."'],
     ["audiollm reconstruct meeting.mp3"],
     ["audiollm tokenize corpus/train.jsonl"],
@@ -317,6 +317,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         sf.write(tmp_path / name, waveform, sample_rate)
     lines = [json.dumps(record | {"audio": str(sample / record["audio"])}) + "\n" for record in clips]
     (tmp_path / "corpus").mkdir()
+    (tmp_path / "data" / "corpora").mkdir(parents=True)
+    (tmp_path / "data" / "corpora" / "sample").symlink_to(sample)
     for name in ("clips.jsonl", "corpus/train.jsonl"):
         (tmp_path / name).write_text("".join(lines), encoding="utf-8")
     (tmp_path / "my-tokenizer").symlink_to(mini_folder() / "audio_tokenizer")

@@ -1,6 +1,6 @@
 """The audio tokenizer: waveforms to codes, and where the checkpoint can, back.
 
-Reading order: ``base.py`` (what a language model needs of any tokenizer), ``modeling.py`` (:class:`UniAudioTokenizer`),
+Reading order: ``base.py`` (what a language model needs of any tokenizer), ``modeling.py`` (`UniAudioTokenizer`),
 ``signal/``, ``encoder/`` and ``quantizer/`` (from waveform to code), ``decoder/`` (from code to waveform),
 ``checkpoints/`` (where weights come from), ``supervision/`` (how the tokenizer is trained).
 

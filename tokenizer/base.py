@@ -75,12 +75,12 @@ class AudioTokenizer(ABC):
     @property
     @abstractmethod
     def sample_rate(self) -> int:
-        """Rate in Hz at which the model works; :meth:`encode` takes any rate and resamples."""
+        """Rate in Hz at which the model works; `encode` takes any rate and resamples."""
 
     @property
     @abstractmethod
     def output_sample_rate(self) -> int:
-        """Rate in Hz of what :meth:`decode` returns."""
+        """Rate in Hz of what `decode` returns."""
 
     @property
     @abstractmethod
@@ -122,7 +122,7 @@ class AudioTokenizer(ABC):
 
     @abstractmethod
     def decode(self, codes: Codes | Tensor, speaker: Tensor | None = None, prompt: Any = None) -> Any:
-        """Turns codes into waveforms at :attr:`output_sample_rate`."""
+        """Turns codes into waveforms at `output_sample_rate`."""
 
     def encode_stream(self, chunks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
         """Encodes consecutive pieces of one waveform, each ``[N_i]``; yields int64 codes ``[T]`` as they are certain.

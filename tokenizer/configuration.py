@@ -7,6 +7,7 @@ A *position* n means "after encoder layer n" (1-based); position 0 is in front o
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 from transformers import WhisperConfig
@@ -23,7 +24,7 @@ MAX_SEGMENT_SAMPLES = 30 * SAMPLE_RATE  # Whisper's window
 
 
 class UniAudioTokenizerConfig(WhisperConfig):
-    """Rebuilds a :class:`UniAudioTokenizer`; saved as ``config.json`` beside the weights.
+    """Rebuilds a `UniAudioTokenizer`; saved as ``config.json`` beside the weights.
 
     Args:
         pooling_kernel_size: encoder frames merged into one token; None for no pooling.
@@ -87,6 +88,23 @@ class UniAudioTokenizerConfig(WhisperConfig):
     encoder_layers: int = 32
     encoder_attention_heads: int = 20
     encoder_ffn_dim: int = 5120
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Reads ``config.json`` for ``from_pretrained``.
+
+        Raises:
+            ValueError: if it is another model's, whose values would be taken for ours or left at their defaults.
+        """
+        values, others = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if not values.get("quantize_vocab_size"):
+            raise ValueError(
+                f"{pretrained_model_name_or_path} holds no configuration of an audio tokenizer (no "
+                "quantize_vocab_size): name its own folder, such as audio_tokenizer/ in that of an Audio-LLM"
+            )
+        return values, others
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

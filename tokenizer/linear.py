@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` through :func:`linear`."""
+    """``nn.Linear`` through `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)

@@ -1,6 +1,6 @@
 """UniAudio-Token: a Whisper encoder with a vector quantizer in its middle, 25 codes of 13 bits per second.
 
-Reading order: :meth:`UniAudioTokenizer.forward` here (features to codes), ``encoder/`` and ``quantizer/`` (its parts),
+Reading order: `UniAudioTokenizer.forward` here (features to codes), ``encoder/`` and ``quantizer/`` (its parts),
 ``encoder/encoding.py`` (waveforms to codes), ``checkpoints/`` (where the weights come from).
 """
 # Shapes: B clips, M mel bins, F mel frames, T tokens (F / 2 before pooling), D feature size.
@@ -18,7 +18,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForAudioTokenization, AutoModelForCausalLM, WhisperFeatureExtractor
+from transformers import (
+    AutoModel,
+    AutoModelForAudioTokenization,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    WhisperFeatureExtractor,
+)
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.models.whisper.modeling_whisper import sinusoids
@@ -84,8 +90,8 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
     Args:
         config: the architecture; copied, so that later changes to either side stay there.
 
-    The weights come from :meth:`from_pretrained` (a released checkpoint, a training checkpoint or one of our own) or
-    :meth:`from_whisper` (a start for training). In training mode :meth:`forward` updates the codebook; :meth:`encode`
+    The weights come from `from_pretrained` (a released checkpoint, a training checkpoint or one of our own) or
+    `from_whisper` (a start for training). In training mode `forward` updates the codebook; `encode`
     never does.
     """
 
@@ -168,11 +174,11 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
 
     @property
     def feature_extractor(self) -> WhisperFeatureExtractor:
-        """What `AutoFeatureExtractor` finds beside this model; :meth:`encode` needs it not."""
+        """What `AutoFeatureExtractor` finds beside this model; `encode` needs it not."""
         return feature_extractor_of(self.config)
 
     def num_tokens(self, num_samples: int, sample_rate: int) -> int:
-        """Counts the tokens that :meth:`encode` makes of a clip, without encoding it.
+        """Counts the tokens that `encode` makes of a clip, without encoding it.
 
         Args:
             num_samples: length of the clip at its own rate.
@@ -302,7 +308,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         return cast(Tensor, run(input_features, attention_mask, stop_before_quantizer=True).pre_quantizer_hidden)
 
     def compile_encoder(self, **options: Any) -> None:
-        """Compiles what :meth:`encode` runs with ``torch.compile(**options)``; the first calls take minutes.
+        """Compiles what `encode` runs with ``torch.compile(**options)``; the first calls take minutes.
 
         Lengths differ from clip to clip, so shapes are dynamic unless ``options`` say otherwise.
         """
@@ -339,7 +345,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         return encode_waveforms(self, waveforms, sample_rate, batch_size, return_features)
 
     def encode_stream(self, chunks: Iterable[Tensor], sample_rate: int, *, batch_size: int = 1) -> Iterator[Tensor]:
-        """Encodes a stream of any length in constant memory; the codes are those of :meth:`encode` of the whole.
+        """Encodes a stream of any length in constant memory; the codes are those of `encode` of the whole.
 
         Args:
             chunks: consecutive pieces of one waveform, float ``[N_i]``, of any lengths.
@@ -350,7 +356,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             int64 codes ``[T]`` on the CPU, for one or more whole segments at a time.
 
         Raises:
-            ValueError: as :meth:`encode`, when the stream comes to the bad chunk.
+            ValueError: as `encode`, when the stream comes to the bad chunk.
         """
         return encode_chunks(self, chunks, sample_rate, batch_size)
 
@@ -390,7 +396,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         prompt: Any = None,
         **options: Any,
     ) -> list[Tensor]:
-        """Turns codes into waveforms at :attr:`output_sample_rate`; see :meth:`WaveformDecoder.decode`.
+        """Turns codes into waveforms at `output_sample_rate`; see `WaveformDecoder.decode`.
 
         Raises:
             ValueError: if this checkpoint has no decoder, or as that method.
@@ -402,7 +408,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
     def decode_stream(
         self, codes: Iterable[Tensor], speaker: Tensor | None = None, prompt: Any = None, **options: Any
     ) -> Iterator[Tensor]:
-        """Decodes codes as they come; see :meth:`WaveformDecoder.decode_stream`.
+        """Decodes codes as they come; see `WaveformDecoder.decode_stream`.
 
         Raises:
             ValueError: if this checkpoint has no decoder, or as that method.
@@ -438,7 +444,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         Args:
             save_directory: folder to write.
             is_main_process: whether this process writes.
-            push_to_hub: also upload it, as :meth:`push_to_hub` does; ``repo_id`` says where.
+            push_to_hub: also upload it, as `push_to_hub` does; ``repo_id`` says where.
             kwargs: as in transformers.
         """
         upload = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
@@ -453,12 +459,12 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             self.push_to_hub(upload.pop("repo_id", Path(save_directory).name), **upload)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads what :meth:`save_pretrained` writes, the waveform decoder included, and a basic card.
+        """Uploads what `save_pretrained` writes, the waveform decoder included, and a basic card.
 
         Args:
             repo_id: ``owner/name``, or a name under the token's owner; the repository is made if it is not there.
             options: ``token``, ``revision``, ``tags``, ``private``, ``commit_message`` …: see
-                :func:`~audiollm.tokenizer.checkpoints.hub.push_files`.
+                `push_files`.
 
         Returns:
             The address of the repository.
@@ -495,7 +501,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         fingerprint: str | None = None,
         **kwargs: Any,
     ) -> UniAudioTokenizer:
-        """Loads a released tokenizer, a full training checkpoint, or what :meth:`save_pretrained` wrote.
+        """Loads a released tokenizer, a full training checkpoint, or what `save_pretrained` wrote.
 
         Args:
             pretrained_model_name_or_path: a folder (the tokenizer's own, its release's or its Audio-LLM's), a Hub id,
@@ -507,7 +513,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             config: in place of the folder's ``config.json``.
             decoder: the waveform decoder: True takes the one in ``decoder/``, inside this folder or beside it, if there
                 is one; False none; a folder or Hub id another one. Its weights are read when it is first used.
-            fingerprint: of the audio tokenizer that is meant, as :meth:`fingerprint` gives it; another one is refused.
+            fingerprint: of the audio tokenizer that is meant, as `fingerprint` gives it; another one is refused.
             kwargs: ``cache_dir``, ``token``, ``local_files_only``, ``force_download`` and ``subfolder``, as in
                 transformers.
 
@@ -566,7 +572,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
 
         Convolutions, positions, layers and final norm are Whisper's. New are the SAE (normal weights, zero biases, so
         that the gate starts at one half), the codebook (normal, with statistics that agree with it; see
-        :meth:`fit_codebook` for a better start) and the positions added to codes (sinusoids).
+        `fit_codebook` for a better start) and the positions added to codes (sinusoids).
 
         Args:
             whisper: a folder or Hub id of any Whisper model in transformers' layout, or the loaded model.
@@ -586,7 +592,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             loss_scale: weight of the quantizer loss.
             encoder_only: leave out the layers behind the quantizer.
             seed: for the new weights; the global generator is left alone.
-            config_values: further keys of :class:`UniAudioTokenizerConfig`.
+            config_values: further keys of `UniAudioTokenizerConfig`.
 
         Raises:
             ValueError: if ``whisper`` is no Whisper model or the positions do not fit its depth.
@@ -689,6 +695,18 @@ class _NoLanguageModel:
         )
 
 
+class _NoTextTokenizer:
+    """What `AutoTokenizer` finds there."""
+
+    @classmethod
+    def from_pretrained(cls, path_or_hub_id: str, *_: Any, **__: Any) -> None:
+        raise ValueError(
+            f"{path_or_hub_id} is an audio tokenizer and has no text tokenizer: load it with "
+            "AutoModelForAudioTokenization, or an Audio-LLM's folder with AutoTokenizer"
+        )
+
+
 AutoModel.register(UniAudioTokenizerConfig, UniAudioTokenizer)
+AutoTokenizer.register(UniAudioTokenizerConfig, tokenizer_class=_NoTextTokenizer)
 AutoModelForAudioTokenization.register(UniAudioTokenizerConfig, UniAudioTokenizer)
 AutoModelForCausalLM.register(UniAudioTokenizerConfig, _NoLanguageModel)

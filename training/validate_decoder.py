@@ -104,7 +104,7 @@ class ValidationConfig:
 
 
 def validate(config: ValidationConfig) -> dict[str, Any]:
-    """Runs a validation; returns and writes what :func:`measure` found.
+    """Runs a validation; returns and writes what `measure` found.
 
     Raises:
         DataError: listing the clips that cannot be used.

@@ -149,6 +149,33 @@ def _is_place(part: Any) -> bool:
     )
 
 
+def prompts_of(text: Any) -> list[str]:
+    """Prompts that are written out, as a list.
+
+    Raises:
+        ValueError: if it is something else; what to do with that is said.
+    """
+    if isinstance(text, str):
+        return [text]
+    if text is None:
+        raise ValueError(
+            "text is missing: write the prompt with apply_chat_template(messages, tokenize=False), or give that the "
+            "messages with recordings in them"
+        )
+    if isinstance(text, (np.ndarray, Tensor)) or not isinstance(text, Sequence) or isinstance(text, bytes):
+        raise ValueError(f"text is of type {type(text).__name__}: give prompts as text=, and recordings as audio=")
+    if not text:
+        raise ValueError("text is empty: give at least one prompt")
+    for index, prompt in enumerate(text):
+        if isinstance(prompt, (Mapping, Message)):
+            raise ValueError(f"text[{index}] is a message: give messages to apply_chat_template")
+        if not isinstance(prompt, str):
+            raise ValueError(
+                f"text[{index}] is of type {type(prompt).__name__}: give one prompt, or a flat list of them"
+            )
+    return list(text)
+
+
 def audio_of_prompts(audio: Any, texts: Sequence[str], sample_rate: int | None) -> list[AudioPart]:
     """The recordings of prompts that are written out, in the order of their places.
 
@@ -161,12 +188,18 @@ def audio_of_prompts(audio: Any, texts: Sequence[str], sample_rate: int | None) 
         ValueError: if places and recordings differ in number, or as for `audio_parts`.
     """
     places = [text.count(_PLACE) for text in texts]
+    audio = _as_list(audio)
     if isinstance(audio, (list, tuple)) and len(audio) == len(texts) and all(map(_is_list_of_sources, audio)):
         by_prompt = [audio_parts(one, sample_rate) for one in audio]
         for index, (parts, num_places) in enumerate(zip(by_prompt, places, strict=True)):
             _check_number(parts, num_places, f"text[{index}]", texts[index : index + 1])
         return [part for parts in by_prompt for part in parts]
     parts = [] if audio is None else audio_parts(audio, sample_rate)
+    if isinstance(audio, (np.ndarray, Tensor)) and audio.ndim > 1 and sum(places) == max(audio.shape[0], 2):
+        raise ValueError(
+            f"an array {list(audio.shape)} is one recording with channels, and the text has {sum(places)} places: give "
+            "a list of recordings"
+        )
     _check_number(parts, sum(places), "the text", texts)
     return parts
 
@@ -200,9 +233,16 @@ def audio_parts(audio: Any, sample_rate: int | None = None) -> list[AudioPart]:
     """
     if sample_rate is not None:
         sample_rate = _checked_rate(sample_rate)
+    audio = _as_list(audio)
     if not _is_list_of_sources(audio):
         return [_audio_part(audio, sample_rate, "audio")]
     return [_audio_part(source, sample_rate, f"audio[{index}]") for index, source in enumerate(audio)]
+
+
+def _as_list(audio: Any) -> Any:
+    """Other sequences, such as a column of a data set, as lists."""
+    is_one = isinstance(audio, (str, bytes, bytearray, memoryview, tuple))
+    return list(audio) if isinstance(audio, Sequence) and not is_one else audio
 
 
 def _is_list_of_sources(audio: Any) -> bool:
@@ -232,11 +272,13 @@ def _audio_part(source: Any, sample_rate: int | None, where: str) -> AudioPart:
         return AudioPart(bytes=source.read())
     if isinstance(source, Mapping):
         given = {} if sample_rate is None or "array" not in source else {"sampling_rate": sample_rate}
+        if given and source.get("sampling_rate") not in (None, sample_rate):
+            raise _two_rates(where, source["sampling_rate"], sample_rate)
         return parse_audio_part(given | dict(source), where=where)
     if isinstance(source, (list, tuple)) and (pair := _with_rate_beside(source)):
         samples, rate = pair
         if sample_rate is not None and _checked_rate(rate) != sample_rate:
-            raise ValueError(f"{where} comes with a rate of {rate} Hz, but {sample_rate} Hz is said too: say one")
+            raise _two_rates(where, rate, sample_rate)
         return _samples(samples, _checked_rate(rate), where)
     if isinstance(source, (list, tuple)) and _are_numbers(source):
         if all(isinstance(one, Integral) for one in source):
@@ -249,6 +291,10 @@ def _audio_part(source: Any, sample_rate: int | None, where: str) -> AudioPart:
     raise ValueError(
         f"{where} is of type {type(source).__name__}: give a path, bytes of a file, samples (with their rate) or codes"
     )
+
+
+def _two_rates(where: str, own: Any, said: int | None) -> ValueError:
+    return ValueError(f"{where} comes with a rate of {own} Hz, but {said} Hz is said too: say one")
 
 
 def _samples(samples: np.ndarray | Tensor, sample_rate: int | None, where: str) -> AudioPart:

@@ -69,6 +69,20 @@ REFUSED = {
 }
 """Settings without an effect, or with one that the grammar of an answer forbids: why."""
 
+_OF_OTHERS = {
+    "inputs": "is called input_ids here",
+    "return_audio": "is of other models: modalities={'audio'} asks for sound",
+    "speaker": "is of other models: decoding=DecodingSettings(…) says whose voice it is",
+    "spk": "is of other models: decoding=DecodingSettings(…) says whose voice it is",
+    "return_timestamps": "is of Whisper: audiollm.transcription gives times",
+    "chunk_length_s": "is of Whisper: audiollm.transcription takes recordings of any length",
+    "stride_length_s": "is of Whisper: audiollm.transcription takes recordings of any length",
+    "language": "is of Whisper: say it in the question",
+    "task": "is of Whisper: say it in the question",
+    "return_full_text": "has no effect: answers come without the prompt",
+}
+"""Settings that other models of transformers have: what stands for them here."""
+
 _MAY_FORBID = (
     *("min_length", "min_new_tokens", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens"),
     *("begin_suppress_tokens", "sequence_bias", "forced_eos_token_id", "logits_processor", "prefix_allowed_tokens_fn"),
@@ -132,6 +146,8 @@ def check_passed_on(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
+        if name in _OF_OTHERS and value is not False:
+            raise ValueError(f"{name} {_OF_OTHERS[name]}")
         if name in REFUSED:
             if value is False:
                 continue  # switched off, as it is
@@ -142,13 +158,13 @@ def check_passed_on(options: Mapping[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"{name} {why}: give {needed} too, or leave it out")
         if name in vars(GenerationConfig()) and name not in PASSED_ON:
             raise ValueError(f"{name} is not supported here: leave it out")
-        if name not in PASSED_ON | OBJECTS:  # a model takes what it ignores, such as labels
+        if name not in PASSED_ON | OBJECTS | _OF_OTHERS.keys():  # a model takes what it ignores, such as labels
             raise ValueError(f"{name} is no setting of generation here: leave it out")
     beams = given.get("num_beams", 1)
     for name in ("prompt_lookup_num_tokens", "assistant_model"):
         if name in given and beams != 1:
             raise ValueError(f"{name} is ignored in beam search: leave out num_beams={beams}, or {name}")
-    return {name: value for name, value in given.items() if name not in REFUSED}
+    return {name: value for name, value in given.items() if name not in REFUSED and name not in _OF_OTHERS}
 
 
 def may_forbid_everything(options: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NoReturn
 
 from torch import Tensor
 
@@ -78,6 +78,12 @@ class GenerationResult:
                 "and segment="
             )
         save_audio(path, found[0][2], self.sample_rate)
+
+    def __getitem__(self, index: Any) -> NoReturn:
+        raise TypeError(
+            "a GenerationResult holds answers without their prompts: take its texts, codes, waveforms or token_ids, "
+            "one for each row"
+        )
 
     def _repr_html_(self) -> str:
         """Texts and players, for notebooks."""

@@ -118,8 +118,6 @@ class SpeechRecognitionPipeline(_AudioLLMPipeline):
     """
 
     def _sanitize_parameters(self, **settings: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if settings.pop("return_timestamps", None):
-            raise ValueError("return_timestamps: an Audio-LLM writes no times; leave it out")
         return super()._sanitize_parameters(**settings)
 
     def preprocess(self, inputs: Any, sampling_rate: int | None = None) -> dict[str, Any]:

@@ -64,8 +64,8 @@ class _Names(ModuleType):
 class AudioTokenizerElsewhere:
     """What `AutoModelForAudioTokenization` loads where ``config.json`` is not an audio tokenizer's own.
 
-    The released layout calls itself "whisper", and an Audio-LLM's folder is that of its LLM. No model of transformers
-    with such a configuration is an audio tokenizer, so this is in nobody's way.
+    A plain Whisper is refused there with the cure, and an Audio-LLM's folder is that of its LLM. No model of
+    transformers with such a configuration is an audio tokenizer, so this is in nobody's way.
     """
 
     @classmethod
@@ -82,6 +82,26 @@ def _add_configuration(module: ModuleType) -> None:
 def _add_processor(module: ModuleType) -> None:
     _Names("audiollm", ["AudioLLMProcessor"])
     module.PROCESSOR_MAPPING_NAMES["audiollm"] = "AudioLLMProcessor"
+
+
+def _add_released_layout(module: ModuleType) -> None:
+    """Lets a ``config.json`` of the released layout, which calls itself "whisper", be read as an audio tokenizer's.
+
+    It alone has a codebook. Without this, the auto classes would make a Whisper model of it, with weights drawn at
+    random for all that it lacks.
+    """
+    whisper = module.WhisperConfig
+
+    def from_dict(cls: Any, config_dict: dict[str, Any], **options: Any) -> Any:
+        if cls is whisper and config_dict.get("quantize_vocab_size"):
+            # Keys left out of a released file have Whisper's defaults.
+            values = {**whisper().to_dict(), **config_dict}
+            del values["model_type"]
+            return sys.modules["audiollm"].UniAudioTokenizerConfig.from_dict(values, **options)
+        return super(whisper, cls).from_dict(config_dict, **options)
+
+    whisper.from_dict = classmethod(from_dict)
+    _add_audio_tokenizers(module)
 
 
 def _add_audio_tokenizers(_: ModuleType) -> None:
@@ -113,4 +133,5 @@ _ACTIONS: dict[str, Callable[[ModuleType], None]] = {
     f"{_AUTO}.configuration_auto": _add_configuration,
     f"{_AUTO}.processing_auto": _add_processor,
     **dict.fromkeys((f"{_AUTO}.modeling_auto", *map(_configuration_module, _CONFIGURATIONS)), _add_audio_tokenizers),
+    _configuration_module("whisper"): _add_released_layout,
 }

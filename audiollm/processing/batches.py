@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,45 @@ from audiollm.vocabulary import AudioVocabulary
 
 _PADDING = {True: True, False: False, "longest": True, "do_not_pad": False}  # and as transformers calls them
 _UNLIMITED = 10**9  # transformers writes 1e30 where a tokenizer names no limit
+
+
+_GROUPS = ("common_kwargs", "text_kwargs", "audio_kwargs", "processor_kwargs")  # in which transformers takes options
+_AS_IT_IS = {
+    "truncation": (False, "do_not_truncate"),
+    "return_attention_mask": (True,),
+    "return_token_type_ids": (False,),
+}
+_INSTEAD = {
+    "truncation": "has no effect here, nothing is ever cut: leave it out, and shorten what is too long",
+    "images": "have no effect here, an Audio-LLM sees nothing: leave them out",
+    "videos": "have no effect here, an Audio-LLM sees nothing: leave them out",
+}
+
+
+def with_options(arguments: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a processor, with those that came in the groups of transformers.
+
+    Args:
+        arguments: known ones, by name.
+        others: what came beside them; ``text_kwargs``, ``audio_kwargs``, ``common_kwargs`` and ``processor_kwargs`` are
+            looked into. What says no more than what is so anyway (``truncation=False``) is taken.
+
+    Raises:
+        TypeError: naming an argument that would have no effect, and what to do.
+        ValueError: the same for one in a group.
+    """
+    found = dict(arguments)
+    for name, value in others.items():
+        if name in _GROUPS:
+            try:
+                found = with_options(found, value or {})
+            except TypeError as error:
+                raise ValueError(f"{name}: {error}") from error
+        elif name in arguments:
+            found[name] = value
+        elif value is not None and value not in _AS_IT_IS.get(name, ()):
+            raise TypeError(f"{name} {_INSTEAD.get(name, 'has no effect here: leave it out')}")
+    return found
 
 
 @dataclass(frozen=True)

@@ -14,25 +14,35 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from huggingface_hub import upload_folder
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from audiollm.chat.encoded import EncodedConversation
-from audiollm.chat.input import AudioSource, Chat, audio_of_prompts, chats_of, prompt_with_places, to_conversation
+from audiollm.chat.input import (
+    AudioSource,
+    Chat,
+    audio_of_prompts,
+    chats_of,
+    prompt_with_places,
+    prompts_of,
+    to_conversation,
+)
 from audiollm.chat.rendering import marks_assistant_turns
 from audiollm.chat.segments import AudioSegment, TextSegment, split_segments
 from audiollm.data.audio.reading import Mono
 from audiollm.data.conversation.types import Conversation
 from audiollm.data.files.atomic import atomic_entries
-from audiollm.folders import Origin, check_codec_path
+from audiollm.folders import Origin, check_codec_path, check_processor_folder
 from audiollm.mini import AUDIO_TOKENIZER_FOLDER
+from audiollm.sources.places import find_source
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.vocabulary import AUDIO_END, AUDIO_START, AudioVocabulary
 
 from .attached import AttachedAudioTokenizer
-from .batches import BatchLayout, check_lengths
+from .batches import BatchLayout, check_lengths, with_options
 from .encoding import PromptEncoder
 
 CHAT_TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
@@ -73,6 +83,11 @@ class AudioLLMProcessor(ProcessorMixin):
         chat_template: str | None = None,
         codec_fingerprint: str | None = None,
     ) -> None:
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise ValueError(
+                f"tokenizer is of type {type(tokenizer).__name__}: give the text tokenizer, or load a folder with "
+                "AudioLLMProcessor.from_pretrained(folder)"
+            )
         if chat_template is None:
             chat_template = CHAT_TEMPLATE_FILE.read_text(encoding="utf-8")
         super().__init__(tokenizer, chat_template=chat_template)
@@ -140,7 +155,7 @@ class AudioLLMProcessor(ProcessorMixin):
         padding_side: Literal["left", "right"] = "left",
         max_length: int | None = None,
         sampling_rate: int | None = None,
-        processor_kwargs: Mapping[str, Any] | None = None,
+        **others: Any,
     ) -> BatchFeature | Tensor | list[list[int]] | str | list[str]:
         """Turns one conversation or a batch of them into model inputs.
 
@@ -163,8 +178,8 @@ class AudioLLMProcessor(ProcessorMixin):
             padding_side: "left" for generation.
             max_length: the most tokens; None: the text tokenizer's ``model_max_length``. Longer is an error, never cut.
             sampling_rate: rate in Hz of audio arrays that come without one.
-            processor_kwargs: ``return_tensors``, ``padding``, ``padding_side``, ``max_length`` and ``sampling_rate``
-                where transformers (from 5 on) puts them.
+            others: ``processor_kwargs`` of transformers, for ``return_tensors``, ``padding``, ``padding_side``,
+                ``max_length`` and ``sampling_rate``; anything that would have no effect is refused.
 
         Returns:
             ``input_ids`` and ``attention_mask``, int64 ``[B, S]``; B = 1 for one conversation.
@@ -176,15 +191,9 @@ class AudioLLMProcessor(ProcessorMixin):
         """
         if add_generation_prompt and continue_final_message:
             raise ValueError("add_generation_prompt opens a turn and continue_final_message keeps one open: use one")
-        given = dict(processor_kwargs or {})
-        layout = BatchLayout(
-            given.pop("return_tensors", return_tensors),
-            given.pop("padding", padding),
-            given.pop("padding_side", padding_side),
+        layout, max_length, sampling_rate = _options(
+            return_tensors, padding, padding_side, max_length, sampling_rate, others
         )
-        max_length, sampling_rate = given.pop("max_length", max_length), given.pop("sampling_rate", sampling_rate)
-        if given:
-            raise ValueError(f"processor_kwargs: {', '.join(given)} have no effect here: leave them out")
         if not tokenize and (max_length is not None or return_assistant_tokens_mask):
             raise ValueError("max_length and return_assistant_tokens_mask are of tokens: leave them out or tokenize")
         named_chats, is_batch = chats_of(conversation)
@@ -207,7 +216,7 @@ class AudioLLMProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        text: str | Sequence[str],
+        text: str | Sequence[str] | None = None,
         audio: AudioSource | Sequence[AudioSource] | Sequence[Sequence[AudioSource]] | None = None,
         *,
         audios: Any = None,
@@ -217,6 +226,7 @@ class AudioLLMProcessor(ProcessorMixin):
         padding: bool | str = True,
         padding_side: Literal["left", "right"] = "left",
         max_length: int | None = None,
+        **others: Any,
     ) -> BatchFeature:
         """Tokenizes prompts that are written out already, as `apply_chat_template` does with ``tokenize=False``.
 
@@ -233,16 +243,19 @@ class AudioLLMProcessor(ProcessorMixin):
             padding: as for `apply_chat_template`.
             padding_side: as for `apply_chat_template`.
             max_length: as for `apply_chat_template`.
+            others: ``text_kwargs``, ``audio_kwargs`` and ``common_kwargs`` of transformers, for the arguments above;
+                anything that would have no effect is refused.
 
         Raises:
+            TypeError: for an argument without an effect.
             ValueError: if places and recordings differ in number, samples come without their rate, or a prompt is too
                 long.
             AudioError: if a recording cannot be used.
         """
-        layout = BatchLayout(return_tensors, padding, padding_side)
-        texts = [text] if isinstance(text, str) else list(text)
-        if not texts:
-            raise ValueError("text is empty: give at least one prompt")
+        layout, max_length, sampling_rate = _options(
+            return_tensors, padding, padding_side, max_length, sampling_rate, others
+        )
+        texts = prompts_of(text)
         if audio is not None and audios is not None:
             raise ValueError("audio and audios are the same: give one of them")
         recordings = audio_of_prompts(audios if audio is None else audio, texts, sampling_rate)
@@ -255,10 +268,13 @@ class AudioLLMProcessor(ProcessorMixin):
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = True, **kwargs: Any) -> str:
         """The text of ids ``[S]``; audio tokens are special, so they are left out unless asked for."""
+        _refuse_labels(token_ids)
         return self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs)
 
     def batch_decode(self, token_ids: Any, skip_special_tokens: bool = True, **kwargs: Any) -> list[str]:
-        """The texts of several rows of ids; see `decode`, and `split` for the codes."""
+        """The texts of several rows of ids, or of a `GenerationResult`; see `decode`, and `split` for the codes."""
+        token_ids = getattr(token_ids, "token_ids", token_ids)
+        _refuse_labels(token_ids)
         return self.tokenizer.batch_decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs)
 
     def split(self, token_ids: Tensor | Sequence[int]) -> list[TextSegment | AudioSegment]:
@@ -270,13 +286,16 @@ class AudioLLMProcessor(ProcessorMixin):
 
     def decode_audio(self, token_ids: Tensor | Sequence[int], **decoding: Any) -> Tensor:
         """The sound in ids ``[S]``; arguments and errors as for `batch_decode_audio`."""
+        if isinstance(token_ids, Tensor) and token_ids.dim() != 1:
+            raise ValueError(f"ids of shape {list(token_ids.shape)} are several rows: use batch_decode_audio")
         return self.batch_decode_audio([token_ids], **decoding)[0]
 
     def batch_decode_audio(self, token_ids: Tensor | Sequence[Tensor | Sequence[int]], **decoding: Any) -> list[Tensor]:
         """The sound in several rows of ids.
 
         Args:
-            token_ids: what was generated, without the prompt (whose audio would be decoded too): rows ``[S]``.
+            token_ids: what was generated, without the prompt (whose audio would be decoded too): rows ``[S]``, or a
+                `GenerationResult`.
             decoding: as for the audio tokenizer's ``decode``, such as ``speaker``, ``prompt``, ``steps`` and ``seed``.
 
         Returns:
@@ -286,6 +305,11 @@ class AudioLLMProcessor(ProcessorMixin):
             ValueError: if a row holds no audio, or the audio tokenizer cannot decode.
         """
         clips_of_rows = []
+        token_ids = getattr(token_ids, "token_ids", token_ids)
+        if isinstance(token_ids, Tensor) and token_ids.dim() == 1:
+            raise ValueError(
+                f"ids of shape {list(token_ids.shape)} are one row: use decode_audio, or give a list of rows"
+            )
         for index, row in enumerate(token_ids):
             segments = [one for one in self.split(row) if isinstance(one, AudioSegment) and len(one.codes)]
             if not segments:
@@ -416,7 +440,15 @@ class AudioLLMProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> AudioLLMProcessor:
-        """Loads from a folder or the Hub; arguments as for transformers' ``ProcessorMixin.from_pretrained``."""
+        """Loads the one of what `AudioLLM.from_pretrained` takes: "mini", a folder or Hub id, an adapter, a run.
+
+        Arguments as for transformers' ``ProcessorMixin.from_pretrained``.
+
+        Raises:
+            ValueError: if a folder is none of these, or holds no processor.
+        """
+        pretrained_model_name_or_path = find_source(pretrained_model_name_or_path).model
+        check_processor_folder(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         # Python that lies beside a model is never run, whatever the caller (such as AutoProcessor) was told.
         loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs | {"trust_remote_code": False})
         processor = loaded[0] if isinstance(loaded, tuple) else loaded  # with return_unused_kwargs
@@ -437,3 +469,19 @@ class AudioLLMProcessor(ProcessorMixin):
             if token_id is not None:
                 return token_id
         raise ValueError("the text tokenizer has no padding token: set tokenizer.pad_token")
+
+
+def _options(
+    return_tensors: Any, padding: Any, padding_side: Any, max_length: Any, sampling_rate: Any, others: Mapping[str, Any]
+) -> tuple[BatchLayout, int | None, int | None]:
+    """The layout of a batch, the most tokens and the rate of samples, wherever they were given."""
+    layout = {"return_tensors": return_tensors, "padding": padding, "padding_side": padding_side}
+    found = with_options({**layout, "max_length": max_length, "sampling_rate": sampling_rate}, others)
+    return BatchLayout(*(found[name] for name in layout)), found["max_length"], found["sampling_rate"]
+
+
+def _refuse_labels(token_ids: Any) -> None:
+    if isinstance(token_ids, (Tensor, np.ndarray)) and bool((token_ids < 0).any()):
+        raise ValueError(
+            "ids below 0 are no tokens (-100 marks labels without loss): put the padding token in their place"
+        )

@@ -55,7 +55,7 @@ def read_labelled_clips(
     """Reads the clips that have a class.
 
     Args:
-        source: records with ``audio`` and a class (anything :func:`open_manifest` reads), or a folder of ESC-50, which
+        source: records with ``audio`` and a class (anything `open_manifest` reads), or a folder of ESC-50, which
             has ``meta/esc50.csv``.
         label_key: key of the class in the records; records without it are left out.
         splits: keep clips of these ``split`` values; None for all.

@@ -110,7 +110,7 @@ def class_silhouette(
 def clip_silhouettes(
     histograms: NDArray[np.float64], labels: Sequence[Any], *, distance: Distance = "euclidean"
 ) -> NDArray[np.float64]:
-    """Silhouette of each clip, ``[C]``; arguments and errors as for :func:`class_silhouette`."""
+    """Silhouette of each clip, ``[C]``; arguments and errors as for `class_silhouette`."""
     _check_labels(len(histograms), labels)
     if distance not in DISTANCES:
         raise ValueError(f"distance={distance!r}: use one of {', '.join(DISTANCES)}")
@@ -154,7 +154,7 @@ def cluster_codes(
     """Clusters clips by the histograms of their codes.
 
     Args:
-        codes: as for :func:`code_histograms`.
+        codes: as for `code_histograms`.
         labels: class of each clip.
         codebook_size: V.
         num_codebooks: K.

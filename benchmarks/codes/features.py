@@ -64,7 +64,7 @@ def encode_clips(audio_tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], s
     """Encodes clips.
 
     Args:
-        audio_tokenizer: any; only :class:`UniAudioTokenizer` gives features.
+        audio_tokenizer: any; only `UniAudioTokenizer` gives features.
         waveforms: float ``[N_i]`` in [-1, 1].
         sample_rate: of all, in Hz.
     """

@@ -98,7 +98,7 @@ def measure_codes(
     num_restarts: int = 10,
     num_seeds: int = 10,
 ) -> dict[str, Any]:
-    """All figures of one set of clips; settings as in :func:`.clustering.cluster_codes`.
+    """All figures of one set of clips; settings as in `.clustering.cluster_codes`.
 
     Where there is one class, or as many as clips, nothing says how far classes are apart: those figures are None and
     ``problem`` says why.

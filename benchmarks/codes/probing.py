@@ -124,10 +124,10 @@ def knn_probe(
     temperature: float = 0.07,
     normalisation: Normalisation = "cosine",
 ) -> ProbeResult:
-    """Names the class of each test clip by its nearest training clips; see :func:`knn_scores`.
+    """Names the class of each test clip by its nearest training clips; see `knn_scores`.
 
     Raises:
-        ValueError: as :func:`knn_scores`, or if features and labels do not fit each other.
+        ValueError: as `knn_scores`, or if features and labels do not fit each other.
     """
     classes, numbers = _number_classes(train_features, train_labels, test_features, test_labels)
     scores = knn_scores(

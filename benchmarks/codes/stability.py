@@ -118,7 +118,7 @@ def token_stability(
     """Compares the codes of clips with those of the same clips under each condition.
 
     Args:
-        audio_tokenizer: any; ``bfloat16`` needs a :class:`UniAudioTokenizer`.
+        audio_tokenizer: any; ``bfloat16`` needs a `UniAudioTokenizer`.
         waveforms: float32 ``[N_i]`` each, at least one frame long.
         sample_rate: of all of them, in Hz.
         conditions: ``kind`` or ``kind:amount``, see ``KINDS``.

@@ -26,8 +26,8 @@ def render(template: Path, **values: Any) -> str:
 
     Args:
         template: the file, ``….html.jinja`` or ``….md.jinja``. HTML escapes its values and may extend
-            ``report.html.jinja``; Markdown has the filters ``plain`` (see :func:`markdown_text`) and the function
-            ``table`` (see :func:`markdown_table`).
+            ``report.html.jinja``; Markdown has the filters ``plain`` (see `markdown_text`) and the function
+            ``table`` (see `markdown_table`).
         values: by the names that the template uses.
 
     Raises:

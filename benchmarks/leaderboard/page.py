@@ -59,7 +59,7 @@ def write_pages(board: Leaderboard, output: str | os.PathLike[str]) -> list[Path
 
 
 def page_paths(output: str | os.PathLike[str]) -> list[Path]:
-    """The two files of a page, Markdown and HTML; ``output`` as for :func:`write_pages`."""
+    """The two files of a page, Markdown and HTML; ``output`` as for `write_pages`."""
     base = Path(re.sub(r"\.(md|html?)$", "", os.fspath(output)))
     return [base.with_name(base.name + ending) for ending in (".md", ".html")]
 
@@ -75,7 +75,7 @@ def markdown_page(board: Leaderboard, folder: Path) -> str:
 
 
 def html_page(board: Leaderboard, folder: Path) -> str:
-    """The page as one HTML file; arguments as for :func:`markdown_page`."""
+    """The page as one HTML file; arguments as for `markdown_page`."""
     return render(Path(__file__).with_name("page.html.jinja"), **_values(board, folder))
 
 

@@ -15,7 +15,7 @@ _FOLDER = Path(__file__).resolve().parent
 
 
 def available_metrics() -> list[str]:
-    """Names that :func:`load_metric` knows."""
+    """Names that `load_metric` knows."""
     return sorted(path.parent.name for path in _FOLDER.glob("*/*.py") if path.stem == path.parent.name)
 
 
@@ -23,7 +23,7 @@ def load_metric(name: str) -> Any:
     """Loads a metric of this folder.
 
     Args:
-        name: one of :func:`available_metrics`.
+        name: one of `available_metrics`.
 
     Returns:
         An ``evaluate.Metric``: call ``compute(predictions=…, references=…)``.

@@ -85,7 +85,10 @@ def _local(benchmark: QuestionBenchmark, data: str) -> Path:
     if path.exists():
         return path
     if not _HUB_ID.fullmatch(data):
-        raise FileNotFoundError(f"{data}: no such file or folder with the questions of {benchmark.title}")
+        raise FileNotFoundError(
+            f"{data}: no such file or folder with the questions of {benchmark.title}; "
+            "docs/benchmarks.md says where they are to be had"
+        )
     needed = ["*.parquet"] if benchmark.parquet_first else None
     try:
         return find_folder(data, needed=needed, kind="data set", repo_type="dataset")

@@ -17,7 +17,7 @@ REPLY_CUT, RECORDING_CUT = "reply_cut", "recording_cut"
 
 @dataclass
 class PredictionFile:
-    """A file of predictions; its records can be gone through once, or as often as wanted after :meth:`read`.
+    """A file of predictions; its records can be gone through once, or as often as wanted after `read`.
 
     Attributes:
         path: the file.

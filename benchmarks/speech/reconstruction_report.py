@@ -80,13 +80,13 @@ def report_reconstruction(
     """Compares a reconstruction with its original.
 
     Args:
-        result: what :func:`audiollm.reconstruction.reconstruct` returned; both files are read again.
+        result: what `reconstruct` returned; both files are read again.
         folder: where the report goes; made if it is not there, and its files are replaced.
         text: what is said in the recording. None: the recognizer's transcript of the original stands for it.
         asr: a speech recognizer: a folder or Hub id, ``whisper-tiny.en`` or ``whisper-base`` (both come from a package
             index), or one that is loaded. None: no word error rate.
         language: of the speech, such as ``fr``; decides how texts are normalized. None: English.
-        metrics: which of :data:`METRICS` to compute.
+        metrics: which of `METRICS` to compute.
 
     Raises:
         ValueError: an unknown metric, or a text without a recognizer.
@@ -119,7 +119,7 @@ def report_reconstruction(
 
 
 def available_metrics() -> tuple[str, ...]:
-    """Those of :data:`METRICS` whose libraries are installed; a warning names the others and how to get them."""
+    """Those of `METRICS` whose libraries are installed; a warning names the others and how to get them."""
     absent = [metric for metric, library in LIBRARIES.items() if find_spec(library) is None]
     if absent:
         names = ", ".join(HEADINGS[metric].split()[0] for metric in absent)
@@ -153,7 +153,7 @@ def waveform_scores(
     """Scores of one recording; long ones are cut by the clock into equal pieces, whose scores are averaged.
 
     Args:
-        metrics: of :data:`METRICS`.
+        metrics: of `METRICS`.
         made: the recording, ``[N]``, and its rate in Hz.
         original: what it is compared with, and its rate.
     """

@@ -81,7 +81,7 @@ class AudioLLMSpeech:
         self._encoder_name = speaker_encoder if self._encoder is not None else None
 
     def describe(self) -> dict[str, Any]:
-        """See :class:`SpeechSystem`."""
+        """See `SpeechSystem`."""
         return {
             **speaking_model_facts(self._model, self._name),
             "decoder_prompt": self._takes_prompt,
@@ -91,7 +91,7 @@ class AudioLLMSpeech:
         }
 
     def say(self, item: SpeechItem, seed: int) -> tuple[Tensor, int]:
-        """See :class:`SpeechSystem`."""
+        """See `SpeechSystem`."""
         voice: dict[str, Any] = {}
         if item.prompt is not None and self._takes_prompt:
             voice |= _prompt(item.prompt, self._mono)

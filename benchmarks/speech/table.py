@@ -18,7 +18,7 @@ def show_speech_table(rows: Mapping[str, Mapping[str, Any]], judges: Mapping[str
 
     Args:
         rows: figures by name: ``wer``, ``similarity``, ``mos``, ``missing``, and others where they are there.
-        judges: as :attr:`audiollm.benchmarks.speech.judges.judging.SpeechJudges.names`.
+        judges: as `names`.
     """
     others = [name for name in OTHERS if any(name in row for row in rows.values())]
     table = Table()

@@ -35,7 +35,7 @@ def path_figures(seconds: Mapping[str, Sequence[float]], audio_seconds: float) -
     """Times, real-time factor and speed-up of each path, which one named ``plain`` is compared with.
 
     Args:
-        seconds: what :func:`in_turns` returns.
+        seconds: what `in_turns` returns.
         audio_seconds: of sound that a path works on.
     """
     plain = seconds["plain"]

@@ -70,7 +70,7 @@ def mono_blocks(blocks: Iterable[np.ndarray], mono: str, sample_rate: int, name:
     """Mixes and checks a recording, float32 [n, C] → [n]; warns at its end if only what is not heard holds sound.
 
     Raises:
-        AudioError: as :func:`checked_samples`.
+        AudioError: as `checked_samples`.
     """
     position, energies = 0, _Energies()
     for block in blocks:

@@ -1,6 +1,6 @@
 """Opens any audio file, whatever it is called: libsndfile where it can, ffmpeg where it must.
 
-:mod:`.integrity` says what the bytes hold, in how many parts, and what is wrong with them; here the parts are opened
+`.integrity` says what the bytes hold, in how many parts, and what is wrong with them; here the parts are opened
 and read one behind the other, and what comes is compared with what was promised.
 """
 # Shapes: n samples, C channels.
@@ -41,7 +41,7 @@ class _PartReader:
 
 
 class AudioStream:
-    """An opened recording, whoever decodes it; made by :func:`open_stream`.
+    """An opened recording, whoever decodes it; made by `open_stream`.
 
     Args:
         name: what an error calls it.

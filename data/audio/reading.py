@@ -1,7 +1,7 @@
 """Reading of audio files: decode any of them, probe them, stream them in flat memory.
 
-The format is recognised by content, never by the name of the file; :mod:`.opening` says who decodes it. Everything
-that is wrong with a file is an :class:`AudioError` that names the file and the reason.
+The format is recognised by content, never by the name of the file; `.opening` says who decodes it. Everything
+that is wrong with a file is an `AudioError` that names the file and the reason.
 """
 # Shapes: N samples, C channels.
 
@@ -62,7 +62,7 @@ def load_audio(
         max_seconds: longest that what is wanted may last; a longer one is refused before it is decoded, or as soon as
             decoding shows it. ``None``: any length.
         on_damaged: "raise", or "take" what can be decoded of a damaged file: a warning is logged that says how much;
-            a function is called with the :class:`AudioDamage` in place of the warning.
+            a function is called with the `AudioDamage` in place of the warning.
 
     Returns:
         ``(waveform, sample_rate)``: float32 ``[N]``, N >= 1. Integer encodings are scaled to [-1, 1); float ones are
@@ -94,14 +94,14 @@ def stream_audio(
 ) -> Iterator[Tensor]:
     """Decodes a recording block by block, in memory that does not grow with its length.
 
-    The concatenation of the blocks equals :func:`load_audio`, sample for sample, resampled or not.
+    The concatenation of the blocks equals `load_audio`, sample for sample, resampled or not.
 
     Args:
-        source: as for :func:`load_audio`.
-        sample_rate: Hz to resample to; ``None`` keeps the recording's own (:func:`probe_audio` tells it).
-        mono: as for :func:`load_audio`.
+        source: as for `load_audio`.
+        sample_rate: Hz to resample to; ``None`` keeps the recording's own (`probe_audio` tells it).
+        mono: as for `load_audio`.
         block_seconds: seconds of the recording in a block.
-        offset: as for :func:`load_audio`, as are the arguments that follow.
+        offset: as for `load_audio`, as are the arguments that follow.
         duration: seconds that are wanted.
         max_seconds: longest that they may last.
         on_damaged: what is done about a damaged file.
@@ -110,8 +110,8 @@ def stream_audio(
         float32 ``[n]``, n >= 1; blocks differ a little in size when resampling.
 
     Raises:
-        AudioError: as for :func:`load_audio`, when the iteration reaches the defect.
-        ValueError: ``block_seconds`` is not positive, or as for :func:`load_audio`.
+        AudioError: as for `load_audio`, when the iteration reaches the defect.
+        ValueError: ``block_seconds`` is not positive, or as for `load_audio`.
     """
     if not block_seconds > 0:
         raise ValueError(f"block_seconds={block_seconds}: use a positive duration, such as 30")
@@ -127,15 +127,15 @@ def probe_audio(
     """Reads what a recording is from its header; decodes it only where the header does not tell the length.
 
     Args:
-        source: as for :func:`load_audio`.
-        offset: as for :func:`load_audio`; ``num_samples`` is that of the segment.
+        source: as for `load_audio`.
+        offset: as for `load_audio`; ``num_samples`` is that of the segment.
         duration: seconds that are wanted.
-        on_damaged: as for :func:`load_audio`.
+        on_damaged: as for `load_audio`.
 
     Raises:
         AudioError: missing, a directory, empty, truncated (as far as the file tells without being decoded), not audio,
             without samples; the recording ends before the segment does.
-        ValueError: as for :func:`load_audio`.
+        ValueError: as for `load_audio`.
     """
     segment = Segment(offset, duration)
     name = source_name(source)

@@ -78,7 +78,7 @@ def waveform_from_array(array: Any, mono: Mono = "mean", *, name: str = "<array>
         array: ``[N]``, ``[C, N]`` or ``[N, C]``: NumPy array, tensor (bfloat16 too) or list. Of two dimensions, the one
             above 64 is N; where both are below, the first one is C. Integers are scaled by their type's range (a list
             of integers has no such range and is refused).
-        mono: as for :func:`audiollm.data.audio.reading.load_audio`.
+        mono: as for `load_audio`.
         name: what an error calls it.
 
     Returns:
@@ -106,7 +106,7 @@ def waveform_from_array(array: Any, mono: Mono = "mean", *, name: str = "<array>
 
 
 def channels_first(samples: np.ndarray, name: str = "<array>") -> np.ndarray:
-    """Samples ``[N]``, ``[C, N]`` or ``[N, C]`` as ``[C, N]``; see :func:`waveform_from_array`.
+    """Samples ``[N]``, ``[C, N]`` or ``[N, C]`` as ``[C, N]``; see `waveform_from_array`.
 
     Raises:
         AudioError: another number of dimensions, or too many channels either way round.

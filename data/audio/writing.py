@@ -101,7 +101,7 @@ class _WavPipe:
 
 
 class AudioWriter:
-    """Takes the blocks of one recording, in order; made by :func:`open_audio_output` or :func:`open_audio_pipe`."""
+    """Takes the blocks of one recording, in order; made by `open_audio_output` or `open_audio_pipe`."""
 
     def __init__(
         self, file: _Encoder, sink: _Sink | None, name: str, resampler: soxr.ResampleStream | None = None
@@ -183,7 +183,7 @@ def open_audio_output(path: str | os.PathLike[str], sample_rate: int) -> Iterato
         sample_rate: Hz. Opus and MP3 know few rates: what is of another is resampled to the next higher one.
 
     Yields:
-        The writer, for :meth:`AudioWriter.write`.
+        The writer, for `AudioWriter.write`.
 
     Raises:
         AudioError: another extension, no such folder, a directory, a sample rate that the format cannot hold, or
@@ -245,15 +245,15 @@ def open_audio_pipe(file: IO[bytes], sample_rate: int, *, is_live: bool = False)
 
 
 def save_audio(path: str | os.PathLike[str], waveform: Tensor | np.ndarray, sample_rate: int) -> None:
-    """Writes one waveform; :func:`open_audio_output` tells about formats, clipping and errors.
+    """Writes one waveform; `open_audio_output` tells about formats, clipping and errors.
 
     Args:
-        path: as for :func:`open_audio_output`; an older file is replaced in one step.
+        path: as for `open_audio_output`; an older file is replaced in one step.
         waveform: floats in [-1, 1], ``[N]`` or ``[1, N]``, N >= 1, on any device.
         sample_rate: Hz.
 
     Raises:
-        AudioError: see :func:`open_audio_output` and :meth:`AudioWriter.write`.
+        AudioError: see `open_audio_output` and `AudioWriter.write`.
         ValueError: not floats, not one channel, or a bad sample rate.
     """
     samples = _checked_samples(waveform)
@@ -262,10 +262,10 @@ def save_audio(path: str | os.PathLike[str], waveform: Tensor | np.ndarray, samp
 
 
 def check_output_path(path: str | os.PathLike[str]) -> None:
-    """Refuses, before any work is done, a path that :func:`save_audio` would refuse for its extension.
+    """Refuses, before any work is done, a path that `save_audio` would refuse for its extension.
 
     Raises:
-        AudioError: the extension is none of :data:`OUTPUT_FORMATS`.
+        AudioError: the extension is none of `OUTPUT_FORMATS`.
     """
     _output_format(os.fspath(path))
 

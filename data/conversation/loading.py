@@ -26,8 +26,8 @@ class Conversations(Sequence[Conversation]):
 
     Args:
         manifest: the records.
-        codebook_size: as for :func:`parse_conversation`.
-        for_training: as for :func:`parse_conversation`.
+        codebook_size: as for `parse_conversation`.
+        for_training: as for `parse_conversation`.
     """
 
     def __init__(self, manifest: Manifest, codebook_size: int | None = None, for_training: bool = False) -> None:
@@ -100,7 +100,7 @@ def load_conversations(
 
     Returns:
         A sequence (length, access by index, slices) with a ``fingerprint``. Reading a bad record raises
-        :class:`ConversationError`; :func:`validate_conversations` finds all of them beforehand.
+        `ConversationError`; `validate_conversations` finds all of them beforehand.
 
     Raises:
         ConversationError: no such source, or nothing in it.
@@ -138,13 +138,13 @@ def validate_conversations(
     """Checks every record and reports everything that is wrong. Keys that nothing reads are listed in one warning.
 
     Args:
-        source: as for :func:`load_conversations`.
+        source: as for `load_conversations`.
         check_audio: open every recording too: missing, empty, truncated, not audio. (Defects that only decoding the
             whole file shows, such as a NaN sample, are left to the run.)
-        base_dir: as for :func:`load_conversations`.
-        split: as for :func:`load_conversations`.
-        codebook_size: as for :func:`load_conversations`.
-        for_training: as for :func:`load_conversations`.
+        base_dir: as for `load_conversations`.
+        split: as for `load_conversations`.
+        codebook_size: as for `load_conversations`.
+        for_training: as for `load_conversations`.
         max_problems: stop after so many.
 
     Returns:

@@ -10,9 +10,10 @@ from typing import Any
 
 from audiollm.data.audio.sources import AUDIO_SUFFIXES
 from audiollm.data.files.text import is_whole
-from audiollm.data.foreign.base import ShapeError
+from audiollm.data.foreign.base import LABEL_OF_PREFERENCE, ShapeError
 from audiollm.data.foreign.detection import formats_of
 from audiollm.data.foreign.formats import FORMATS
+from audiollm.data.foreign.recordings import inline_recordings
 from audiollm.data.foreign.sharegpt import TURN_MARK, is_sharegpt, sharegpt_chat
 
 from .audio_parts import AudioPartParser
@@ -75,7 +76,7 @@ def check_conversation(
     codebook_size: int | None = None,
     for_training: bool = False,
 ) -> tuple[Conversation | None, list[Problem]]:
-    """Does what :func:`parse_conversation` does, but returns all problems instead of raising the first.
+    """Does what `parse_conversation` does, but returns all problems instead of raising the first.
 
     Returns:
         ``(conversation, [])``, or ``(None, problems)`` with at least one problem.
@@ -117,6 +118,8 @@ class _RecordParser:
         task = present.get("task")
         if task is not None and not isinstance(task, str):
             self._log.note("task", f"must be a string, not {kind_of(task)}")
+        if isinstance(present.get("label"), bool):
+            self._log.note("label", LABEL_OF_PREFERENCE)
         if "audios" not in present:
             self._note_unheard(present)
         messages = self._messages(present["messages"], present.get("audios"))
@@ -145,6 +148,8 @@ class _RecordParser:
         elif marks > num_heard and self._for_training:  # else somebody may be asking about HTML
             reason = f"say {AUDIO_PLACEHOLDER} {marks} times, but the record has {num_heard} recordings"
             self._log.note("messages", f"{reason}; give a list as audios, one for each")
+        elif not num_heard and (named := inline_recordings(text for _, text in _texts(present["messages"], ""))):
+            self._log.note("messages", f"name {named[0][:80]} in a text; convert the file with audiollm convert-data")
         elif keys and not num_heard:
             self._log.note(keys[0], "looks like a recording, which nothing would hear; make it an audio part")
 

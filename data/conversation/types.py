@@ -85,11 +85,11 @@ class AudioPart:
 
         The defaults, native rate and first channel, are how an audio tokenizer wants it (it resamples its own way):
         so codes made while training equal codes made beforehand by
-        :func:`audiollm.data.tokenizing.corpus.tokenize_corpus`.
+        `tokenize_corpus`.
 
         Args:
             sample_rate: Hz to resample to; ``None`` keeps the recording's own.
-            mono: "first" or "mean", as for :func:`audiollm.data.audio.reading.load_audio`.
+            mono: "first" or "mean", as for `load_audio`.
             max_seconds: a longer file is refused before it is decoded. ``None``: any length.
 
         Returns:
@@ -115,10 +115,10 @@ class AudioPart:
             return resample(waveform, rate, sample_rate), sample_rate
 
     def stream(self, mono: Mono = "first", block_seconds: float = 30.0) -> Iterator[Tensor]:
-        """Decodes an audio file block by block at its own rate, in flat memory; together the blocks equal :meth:`load`.
+        """Decodes an audio file block by block at its own rate, in flat memory; together the blocks equal `load`.
 
         Raises:
-            AudioError: as for :meth:`load`, when the iteration reaches the defect.
+            AudioError: as for `load`, when the iteration reaches the defect.
             ValueError: the part holds no file.
         """
         with self._errors_named():

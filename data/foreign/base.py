@@ -9,6 +9,9 @@ from typing import Any
 from audiollm.data.manifest import RecordError
 
 OTHER_MEDIA = ("images", "image", "videos", "video")  # a record that needs them makes no sense to a model that hears
+LABEL_OF_PREFERENCE = (
+    "says whether the answer is wanted (KTO); every answer is learnt here: keep the wanted records, without label"
+)
 PREFERENCE_KEYS = ("chosen", "rejected", "rejected_response", "rejected_messages", "kto_tag")
 
 
@@ -137,8 +140,12 @@ def never(path: str) -> bool:
     return False
 
 
-def refuse_other_uses(record: Mapping[str, Any]) -> None:
+def refuse_other_uses(record: Mapping[str, Any], *, is_chat: bool = True) -> None:
     """Refuses records that are for other models or for another training.
+
+    Args:
+        record: of another project.
+        is_chat: a ``label`` of true or false says whether its answer is wanted, as in data for KTO.
 
     Raises:
         ShapeError: pictures, or preferences.
@@ -149,6 +156,8 @@ def refuse_other_uses(record: Mapping[str, Any]) -> None:
     for key in PREFERENCE_KEYS:
         if record.get(key) is not None:
             raise ShapeError(key, "is a preference; supervised training takes records of one answer each")
+    if is_chat and isinstance(record.get("label"), bool):
+        raise ShapeError("label", LABEL_OF_PREFERENCE)
 
 
 def checked_text(value: Any, at: str, *, may_be_empty: bool = False) -> str:

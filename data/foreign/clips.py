@@ -49,12 +49,14 @@ def clip_of(
     Raises:
         ShapeError: the record is of pictures or preferences, or has no ``text_key``.
     """
-    refuse_other_uses(record)
+    refuse_other_uses(record, is_chat=False)
     if text_key is not None and text_key not in record:
         raise ShapeError(text_key, f"missing; the record has {', '.join(map(str, list(record)[:12]))}")
     words = text_key or first_of(record, text_keys)
     language, speaker, question = (first_of(record, keys) for keys in (LANGUAGE_KEYS, SPEAKER_KEYS, QUESTION_KEYS))
-    answer = "answer" if "answer" in record else None
+    answer = "answer" if question is not None and "answer" in record else None
+    if question is None and words is None and "answer" in record:
+        words = "answer"  # to a question that the project asks of all
     found = {key for key in (words, language, speaker, question, answer) if key is not None}
     more = {key: value for key, value in record.items() if key not in {*found, *done}}
     read: dict[str, Any] = {
@@ -63,7 +65,7 @@ def clip_of(
         "language": record.get(language) if language else None,
         "speaker": record.get(speaker) if speaker else None,
         "question": record.get(question) if question else None,
-        "answer": record.get("answer"),
+        "answer": record.get(answer) if answer else None,
         "offset": _number(record.get("offset")),
         "duration": _number(record.get("duration")),
     }

@@ -28,13 +28,9 @@ def read_messages(record: Mapping[str, Any], text_key: str | None = None) -> lis
         raise ShapeError("messages", "must be a list of objects with role and content")
     made = with_system([_plain(message, f"messages[{i}]") for i, message in enumerate(messages)], record)
     others = {key: value for key, value in record.items() if key not in ("messages", *SYSTEM_KEYS)}
-    if any(others.get(key) for key in AUDIO_KEYS):
-        if not all(isinstance(message.get("content"), str) for message in made):
-            return [ForeignChat(record={**others, "messages": made}, unread=_unread(others))]
-        read = with_recordings(made, record)
-        others = {key: value for key, value in others.items() if key not in AUDIO_KEYS}
-        return [ForeignChat(record={**others, **read}, unread=_unread(others))]
-    return [ForeignChat(record={**others, "messages": made}, unread=_unread(others))]
+    read = with_recordings(made, record)
+    kept = {key: value for key, value in others.items() if key not in AUDIO_KEYS or not value}
+    return [ForeignChat(record={**kept, **read}, unread=_unread({**kept, **read}))]
 
 
 def _plain(message: Mapping[str, Any], at: str) -> dict[str, Any]:
@@ -43,7 +39,8 @@ def _plain(message: Mapping[str, Any], at: str) -> dict[str, Any]:
         raise ShapeError(
             f"{at}.audio", "is the API's own name of what it said; give the recording as an input_audio part"
         )
-    return {key: value for key, value in message.items() if key not in ("loss", "weight", "audio")}
+    plain = {key: value for key, value in message.items() if key not in ("loss", "weight", "audio")}
+    return plain | {"role": "system"} if plain.get("role") == "developer" else plain  # of the OpenAI API
 
 
 def _unread(record: Mapping[str, Any]) -> tuple[str, ...]:

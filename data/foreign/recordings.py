@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .base import ShapeError
@@ -11,7 +11,8 @@ from .base import ShapeError
 AUDIO_KEYS = ("audios", "audio", "sound", "speech")
 PLACEHOLDER = "<audio>"
 _PLACEHOLDERS = {"sound": "<sound>", "speech": "<speech>"}  # beside the key of that name
-_INLINE = re.compile(r"<audio>([^<>\n]+)</audio>")  # as Qwen-Audio writes a recording into the text
+# As Qwen-Audio and FunASR write a recording into the text.
+_INLINE = re.compile(r"<audio>([^<>\n]+)</audio>|<\|startofspeech\|>!?([^<>\n]+)<\|endofspeech\|>")
 
 
 def with_recordings(messages: list[dict[str, Any]], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def with_recordings(messages: list[dict[str, Any]], record: Mapping[str, Any]) -
     If no text says where they belong, the recordings stand in front of the first user turn, in their order.
 
     Args:
-        messages: with texts as contents.
+        messages: with texts as contents; if one holds parts, recordings stay where the record has them.
         record: may hold recordings under one of `AUDIO_KEYS`.
 
     Returns:
@@ -30,11 +31,13 @@ def with_recordings(messages: list[dict[str, Any]], record: Mapping[str, Any]) -
         ShapeError: recordings under two keys, or nobody to hear them.
     """
     keys = [key for key in AUDIO_KEYS if record.get(key)]
+    if not all(isinstance(message.get("content"), str) for message in messages):
+        return {"messages": messages, **{key: record[key] for key in keys}}
     if len(keys) > 1:
         raise ShapeError(keys[1], f"holds recordings, and so does {keys[0]}; give them once")
     audios = _as_list(record[keys[0]]) if keys else []
     texts = [message["content"] for message in messages]
-    inline = [path.strip() for text in texts for path in _INLINE.findall(text)]
+    inline = inline_recordings(texts)
     if inline and audios:
         raise ShapeError(keys[0], "holds recordings, and so does the text, as <audio>path</audio>; give them once")
     texts = [_INLINE.sub(PLACEHOLDER, text) for text in texts]
@@ -51,6 +54,11 @@ def with_recordings(messages: list[dict[str, Any]], record: Mapping[str, Any]) -
             raise ShapeError(keys[0], f"has no {PLACEHOLDER} in the text to stand in, and there is no user turn")
         first["content"] = PLACEHOLDER * len(audios) + first["content"]
     return {"messages": made, "audios": audios}
+
+
+def inline_recordings(texts: Iterable[str]) -> list[str]:
+    """The recordings that texts name between marks of other projects."""
+    return [(qwen or funasr).strip() for text in texts for qwen, funasr in _INLINE.findall(text)]
 
 
 def _as_list(value: Any) -> list[Any]:

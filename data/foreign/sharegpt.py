@@ -24,7 +24,8 @@ _ROLES = {
 _TOOL_ROLES = ("function_call", "function", "observation", "tool", "tool_call", "tool_response")
 _SPEAKER_KEYS, _VALUE_KEYS = ("from", "role"), ("value", "content")
 _LOSS_KEYS = ("loss", "weight")  # of ms-swift, and of OpenAI's fine-tuning and others
-_NEMO_KEYS = ("type", "duration", "offset")
+_TYPE_KEYS = ("type", "message_type")  # of NeMo, and of Kimi-Audio
+_SEGMENT_KEYS = ("duration", "offset")
 _PAIR_KEYS = ("human", "user", "assistant", "gpt", "bot")
 
 
@@ -99,7 +100,11 @@ def refuse_turn_without_loss(turn: Mapping[str, Any], at: str) -> None:
 
 
 def _is_typed(turns: Any) -> bool:
-    return any(turn.get("type") == "audio" for turn in turns)
+    return any(_type(turn) != "text" for turn in turns)
+
+
+def _type(turn: Mapping[str, Any]) -> Any:
+    return next((turn[key] for key in _TYPE_KEYS if turn.get(key) is not None), "text")
 
 
 def _role(turn: Mapping[str, Any], at: str) -> str:
@@ -126,18 +131,21 @@ def _messages(turn: Mapping[str, Any], at: str, unread: list[str]) -> list[dict[
         unread += [f"{TURN_MARK}{key}" for key, value in turn.items() if value is not None and key not in pairs]
         return [{"role": _ROLES[key], "content": checked_text(turn[key], f"{at}.{key}")} for key in pairs]
     refuse_turn_without_loss(turn, at)
-    known = (*_SPEAKER_KEYS, *_VALUE_KEYS, *_LOSS_KEYS, "type")
+    known = (*_SPEAKER_KEYS, *_VALUE_KEYS, *_LOSS_KEYS, *_TYPE_KEYS)
     unread += [f"{TURN_MARK}{key}" for key, value in turn.items() if value is not None and key not in known]
+    if isinstance(turn.get("content"), (list, tuple)) and turn.get("value") is None:  # parts, as transformers has them
+        return [{"role": _role(turn, at), "content": turn["content"]}]
     return [{"role": _role(turn, at), "content": _value(turn, at)}]
 
 
 def _typed_messages(turns: Any, key: str) -> list[dict[str, Any]]:
-    """NeMo's turns, each a text or a recording; what one side says in a row is one message."""
+    """Turns of NeMo and Kimi-Audio, each a text or a recording; what one side says in a row is one message."""
     messages: list[dict[str, Any]] = []
     for index, turn in enumerate(turns):
         at = f"{key}[{index}]"
         refuse_turn_without_loss(turn, at)
-        unknown = [name for name in turn if name not in (*_SPEAKER_KEYS, *_VALUE_KEYS, *_LOSS_KEYS, *_NEMO_KEYS)]
+        known = (*_SPEAKER_KEYS, *_VALUE_KEYS, *_LOSS_KEYS, *_TYPE_KEYS, *_SEGMENT_KEYS)
+        unknown = [name for name in turn if name not in known]
         if unknown:
             raise ShapeError(f"{at}.{unknown[0]}", "unknown key of a turn with a type")
         role, part = _role(turn, at), _typed_part(turn, at)
@@ -153,10 +161,15 @@ def _typed_messages(turns: Any, key: str) -> list[dict[str, Any]]:
 
 
 def _typed_part(turn: Mapping[str, Any], at: str) -> dict[str, Any]:
+    kind = _type(turn)
+    if kind not in ("text", "audio"):
+        key = next(key for key in _TYPE_KEYS if turn.get(key) is not None)
+        raise ShapeError(f"{at}.{key}", f"{kind!r:.40} is not known; use text or audio")
     value = _value(turn, at)
-    if turn.get("type") == "audio":
-        segment = {key: turn[key] for key in ("offset", "duration") if turn.get(key) is not None}
-        return {"type": "audio", "path": value, **segment}
-    if turn.get("type") not in ("text", None):
-        raise ShapeError(f"{at}.type", f"{turn['type']!r:.40} is not known; use text or audio")
+    if kind == "audio":
+        return {
+            "type": "audio",
+            "path": value,
+            **{key: turn[key] for key in _SEGMENT_KEYS if turn.get(key) is not None},
+        }
     return {"type": "text", "text": value}

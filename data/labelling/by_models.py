@@ -65,9 +65,9 @@ def label_corpus(
     repaired. Without a text, nobody is taken to speak.
 
     Args:
-        source: clips in any form that :func:`audiollm.data.tokenizing.source.open_corpus` opens.
+        source: clips in any form that `open_corpus` opens.
         output: ``.jsonl``, ``.ndjson`` (the same) or ``.parquet``. Of several shards, each writes
-            :func:`audiollm.data.resumable_output.shard_path` of it. ``<output>.rejected.jsonl`` lists what was
+            `shard_path` of it. ``<output>.rejected.jsonl`` lists what was
             refused, ``<output>.report.json`` holds the report.
         labeller: the models.
         concurrency: clips labelled at a time.

@@ -52,11 +52,11 @@ def tokenize_corpus(
 
     Args:
         source: conversation records or clip records (``{"audio": path, …}`` or a bare path per line) in any form that
-            :func:`audiollm.data.manifest.open_manifest` reads; an audio file; a folder of them; a list of paths.
+            `open_manifest` reads; an audio file; a folder of them; a list of paths.
         audio_tokenizer: anything with ``encode`` and ``fingerprint``; ``encode_stream`` keeps memory flat for long
             recordings.
         output: ``.jsonl``, ``.ndjson`` (the same) or ``.parquet``. Of several shards, each writes
-            :func:`audiollm.data.resumable_output.shard_path` of it.
+            `shard_path` of it.
         skip_bad: leave out records with bad audio or fields, and list them in ``<output>.rejected.jsonl``, instead of
             stopping at the first.
         mono: which waveform of several channels: the first one (as the reference tokenizer does) or their mean.

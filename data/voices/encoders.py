@@ -1,6 +1,6 @@
 """Speaker encoders: a recording to a vector that says whose voice it is. Others can add theirs under a name.
 
-In code, :func:`register_speaker_encoder`; from an installed package, an entry point, which is found by itself::
+In code, `register_speaker_encoder`; from an installed package, an entry point, which is found by itself::
 
     [project.entry-points."audiollm.speaker_encoders"]
     mine = "my_package.voices:load_encoder"
@@ -57,7 +57,7 @@ _encoders.register(DEFAULT_SPEAKER_ENCODER, load_resemblyzer)
 
 
 def register_speaker_encoder(name: str, factory: SpeakerEncoderFactory, *, replace: bool = False) -> None:
-    """Adds a speaker encoder under a name, for :func:`load_speaker_encoder`.
+    """Adds a speaker encoder under a name, for `load_speaker_encoder`.
 
     Args:
         name: how users ask for it.
@@ -71,7 +71,7 @@ def register_speaker_encoder(name: str, factory: SpeakerEncoderFactory, *, repla
 
 
 def available_speaker_encoders() -> list[str]:
-    """Names that :func:`load_speaker_encoder` knows: ours, registered ones, and those of installed packages."""
+    """Names that `load_speaker_encoder` knows: ours, registered ones, and those of installed packages."""
     return _encoders.available()
 
 
@@ -79,7 +79,7 @@ def load_speaker_encoder(name: str = DEFAULT_SPEAKER_ENCODER, device: torch.devi
     """Loads a speaker encoder.
 
     Args:
-        name: one of :func:`available_speaker_encoders`.
+        name: one of `available_speaker_encoders`.
         device: where it computes.
 
     Raises:

@@ -144,9 +144,12 @@ def speech_request(text: str, voice: str | None = None, key: str | None = None) 
 
     Raises:
         ValueError: if the text or the voice is empty.
+        TypeError: if the voice is no text.
     """
     if not text.strip():
         raise ValueError("the text to speak is empty")
+    if voice is not None and not isinstance(voice, str):
+        raise TypeError(f"voice={voice!r}: describe the voice in words, as in 'an elderly man, slowly'")
     if voice is not None and not voice.strip():
         raise ValueError("the voice is empty: describe it, as in 'an elderly man, slowly', or leave it out")
     wording = choose("speak", SPEAK, key) if voice is None else choose("speak_in_voice", SPEAK_IN_VOICE, key)

@@ -41,7 +41,7 @@ _WEIGHTS = "resemblyzer/pretrained.pt"
 class ResemblyzerEncoder(nn.Module):
     """Three LSTM layers over windows of 1.6 s, whose unit vectors are averaged.
 
-    Satisfies :class:`~audiollm.data.voices.encoders.SpeakerEncoder`.
+    Satisfies `SpeakerEncoder`.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class ResemblyzerEncoder(nn.Module):
 
     @torch.no_grad()
     def embed(self, waveform: Tensor, sample_rate: int) -> Tensor:
-        """Describes the voice of a recording; see :meth:`~audiollm.data.voices.encoders.SpeakerEncoder.embed`."""
+        """Describes the voice of a recording; see `embed`."""
         if waveform.dim() != 1 or not waveform.is_floating_point():
             raise ValueError(f"waveform is {waveform.dtype} {list(waveform.shape)}; give floats of one channel, [N]")
         if not bool(waveform.isfinite().all()):

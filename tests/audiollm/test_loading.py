@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
+from audiollm.loading import load_causal_lm, load_text_tokenizer
 from audiollm.mini import mini_folder
 from audiollm.modeling import AudioLLM
 
@@ -180,3 +182,18 @@ def test_no_auto_class_of_transformers_is_trusted_with_code():
             if not (isinstance(said, ast.Constant) and said.value is False):
                 open_calls.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert open_calls == []
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
+    asked = []
+    told = "runs/nothing is neither a folder here nor a model on the Hub: no network"
+
+    def offline(name, **options):
+        asked.append((name, options["allow_patterns"]))
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr("audiollm.tokenizer.checkpoints.folders.snapshot_download", offline)
+    for load in (AudioLLM.from_pretrained, load_causal_lm, load_text_tokenizer):
+        with pytest.raises(ValueError, match=told):
+            load("runs/nothing")
+    assert asked == [("runs/nothing", ["config.json"])] * 3

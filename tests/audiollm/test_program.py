@@ -227,3 +227,12 @@ def test_settings_that_take_no_reader_are_refused_before_they_are_read(tmp_path,
     path.write_text(content)
     with pytest.raises(ValueError, match=r"config\.yaml"):
         check_config_file(path)
+
+
+def test_what_the_hubs_library_warns_of_comes_once() -> None:
+    code = (
+        "import logging, huggingface_hub\nfrom audiollm.program import log_to_stderr\nlog_to_stderr(logging.INFO)\n"
+        "huggingface_hub.logging.get_logger('huggingface_hub.utils').warning('it is slow today')"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert told.count("it is slow today") == 1

@@ -98,6 +98,11 @@ def test_what_cannot_be_spoken_is_refused(speaking_llm, call, message):
         call(speaking_llm)
 
 
+def test_a_voice_that_is_not_words_is_refused(speaking_llm):
+    with pytest.raises(TypeError, match="voice=3: describe the voice in words"):
+        speak(speaking_llm, "Hi", 3)
+
+
 def test_a_model_without_a_decoder_says_so(make_llm, text_tokenizer, audio_tokenizer):
     mute = AudioLLM.create(make_llm(), text_tokenizer, audio_tokenizer)
     for say in (speak, speak_stream):

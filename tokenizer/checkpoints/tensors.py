@@ -177,7 +177,7 @@ def check_shapes(
     *,
     may_lack: Collection[str] = (),
 ) -> None:
-    """As :func:`check_complete`, of shapes that a file's header tells before its tensors take memory.
+    """As `check_complete`, of shapes that a file's header tells before its tensors take memory.
 
     Args:
         expected: the model's ``state_dict()``, of which only names and shapes matter.

@@ -58,7 +58,7 @@ def find_tokenizer(source: str | Path, *, subfolder: str = "", **options: Any) -
     Args:
         source: a folder or Hub id, or "mini".
         subfolder: of it.
-        options: where ``source`` is on the Hub, see :func:`~audiollm.tokenizer.checkpoints.folders.find_folder`.
+        options: where ``source`` is on the Hub, see `find_folder`.
 
     Raises:
         ValueError: if there is none.
@@ -281,7 +281,7 @@ def default_tensors(
     Args:
         config: of the tokenizer.
         expected: the tokenizer's ``state_dict()``, of which only names and shapes matter.
-        tensors: what :func:`read_tensors` found; these are not made up.
+        tensors: what `read_tensors` found; these are not made up.
     """
     codebook = tensors["codebook.weight"]
     defaults: dict[str, Tensor] = {

@@ -174,7 +174,7 @@ class WaveformDecoderConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> WaveformDecoderConfig:
-        """Reads what :meth:`to_dict` wrote; missing keys take their defaults.
+        """Reads what `to_dict` wrote; missing keys take their defaults.
 
         Raises:
             ValueError: for an unknown key (named with its path) or a value that does not fit.

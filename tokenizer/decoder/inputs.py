@@ -86,7 +86,7 @@ class DecoderInputs:
         speaker: Tensor | None = None,
         prompt: VoicePrompt | tuple[Tensor, Tensor] | None = None,
     ) -> DecoderInputs:
-        """Checks what a caller gave; see :func:`as_code_rows`, :func:`as_speakers` and :func:`as_prompt`.
+        """Checks what a caller gave; see `as_code_rows`, `as_speakers` and `as_prompt`.
 
         Args:
             config: of the decoder.
@@ -122,7 +122,7 @@ def as_code_rows(
     """Takes codes apart into one row per clip, without padding.
 
     Args:
-        codes: a batch of :class:`Codes`; a tensor ``[T]``, ``[B, T]`` or ``[B, 1, T]``; or a list of tensors or lists,
+        codes: a batch of `Codes`; a tensor ``[T]``, ``[B, T]`` or ``[B, 1, T]``; or a list of tensors or lists,
             one per clip, ``[T_i]`` or ``[1, T_i]``.
         lengths: valid codes of each row of a tensor; what lies behind may be anything. None: all.
         codebook_size: codes must be in [0, codebook_size).
@@ -213,7 +213,7 @@ def as_prompt(
     """Checks a prompt; one recording is taken for all rows.
 
     Args:
-        prompt: a :class:`VoicePrompt` or the pair of its codes and mel, the latter also as ``[1, Q, C]``.
+        prompt: a `VoicePrompt` or the pair of its codes and mel, the latter also as ``[1, Q, C]``.
         batch_size: B.
         config: of the decoder.
 

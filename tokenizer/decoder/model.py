@@ -1,6 +1,6 @@
 """Codes to sound: the flow model makes a mel spectrogram of the codes, the vocoder a waveform of the mel.
 
-UniAudio-Token, GLM-4-Voice and CosyVoice checkpoints share it. Reading order: :meth:`WaveformDecoder.mel` here,
+UniAudio-Token, GLM-4-Voice and CosyVoice checkpoints share it. Reading order: `WaveformDecoder.mel` here,
 ``batching.py``, then ``flow/`` and ``vocoder/``; ``streaming/`` decodes codes as they come.
 """
 # Shapes: B rows, T codes, C mel bins, M mel frames, N samples, S size of a speaker vector.
@@ -53,7 +53,7 @@ class WaveformDecoder(nn.Module):
     Args:
         config: the architecture.
 
-    The weights come from :meth:`from_pretrained`; a decoder is always in evaluation mode after loading. For the same
+    The weights come from `from_pretrained`; a decoder is always in evaluation mode after loading. For the same
     seed the result is the same: in any batch, and up to rounding on any device, since all draws are made on the CPU.
     """
 
@@ -79,7 +79,7 @@ class WaveformDecoder(nn.Module):
 
         Args:
             source: a folder that holds ``config.yaml``, ``flow.pt`` and ``hift.pt`` (or ``.safetensors``), or what
-                :meth:`save_pretrained` wrote; one with such a folder ``decoder/``; or a Hub id.
+                `save_pretrained` wrote; one with such a folder ``decoder/``; or a Hub id.
             dtype: of the computation; float32 if None. Pitch and excitation are float32 always.
             device: where to put it; the CPU if None.
             hub_options: ``revision``, ``cache_dir``, ``token``, ``local_files_only`` and ``force_download``.
@@ -96,12 +96,12 @@ class WaveformDecoder(nn.Module):
         write_decoder(self.config, self.state_dict(), folder)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads what :meth:`save_pretrained` writes, and a basic card.
+        """Uploads what `save_pretrained` writes, and a basic card.
 
         Args:
             repo_id: ``owner/name``, or a name under the token's owner; the repository is made if it is not there.
             options: ``token``, ``revision``, ``tags``, ``private``, ``commit_message`` …: see
-                :func:`~audiollm.tokenizer.checkpoints.hub.push_files`.
+                `push_files`.
 
         Returns:
             The address of the repository.
@@ -178,15 +178,15 @@ class WaveformDecoder(nn.Module):
         one before, so memory and time per second stay bounded.
 
         Args:
-            codes: as :class:`Codes`, ``[T]``, ``[B, T]``, ``[B, 1, T]``, or a list of ``[T_i]``.
+            codes: as `Codes`, ``[T]``, ``[B, T]``, ``[B, 1, T]``, or a list of ``[T_i]``.
             speaker: speaker vectors ``[S]`` (for all rows) or ``[B, S]``; None: neutral, as zeros.
-            prompt: a recording to go on from, see :meth:`prompt`.
+            prompt: a recording to go on from, see `prompt`.
             steps: Euler steps of the flow; fewer are faster and coarser.
             guidance: strength of classifier-free guidance; None: the checkpoint's own.
             seed: of each row's noise.
 
         Returns:
-            One float32 waveform ``[N_i]`` at :attr:`sample_rate` per row, on the CPU; empty for a row without codes.
+            One float32 waveform ``[N_i]`` at `sample_rate` per row, on the CPU; empty for a row without codes.
 
         Raises:
             ValueError: for codes that are out of range or no integers, a speaker vector of the wrong size or with NaN,
@@ -218,17 +218,17 @@ class WaveformDecoder(nn.Module):
         Args:
             codes: consecutive pieces of one clip, int64 ``[n]`` each, of any lengths; or all of it as one tensor.
             speaker: one speaker vector ``[S]``.
-            prompt: as for :meth:`decode`.
-            steps: as for :meth:`decode`.
-            guidance: as for :meth:`decode`.
-            seed: as for :meth:`decode`.
-            options: see :class:`~audiollm.tokenizer.decoder.streaming.decoder.StreamingDecoder`.
+            prompt: as for `decode`.
+            steps: as for `decode`.
+            guidance: as for `decode`.
+            seed: as for `decode`.
+            options: see `StreamingDecoder`.
 
         Yields:
-            float32 ``[n]`` on the CPU, as soon as enough codes are there; together as long as :meth:`decode` gives.
+            float32 ``[n]`` on the CPU, as soon as enough codes are there; together as long as `decode` gives.
 
         Raises:
-            ValueError: as :meth:`decode`; for codes, when the stream comes to the bad piece.
+            ValueError: as `decode`; for codes, when the stream comes to the bad piece.
         """
         stream = StreamingDecoder(
             self, speaker=speaker, prompt=prompt, steps=steps, guidance=guidance, seed=seed, **options
@@ -262,23 +262,23 @@ class WaveformDecoder(nn.Module):
         guidance: float | None = None,
         seed: int = DEFAULT_SEED,
     ) -> Tensor:
-        """Makes the log-mel of codes, the first half of :meth:`decode`.
+        """Makes the log-mel of codes, the first half of `decode`.
 
         Args:
-            codes: as for :meth:`decode`, at least one per row.
+            codes: as for `decode`, at least one per row.
             lengths: valid codes of each row of a tensor; None: all.
-            speaker: as for :meth:`decode`.
-            prompt: as for :meth:`decode`; its frames are not returned.
+            speaker: as for `decode`.
+            prompt: as for `decode`; its frames are not returned.
             noise: where the flow starts, ``[B, C, M]``, M counting the prompt's frames too; drawn if None.
-            steps: as for :meth:`decode`.
-            guidance: as for :meth:`decode`.
+            steps: as for `decode`.
+            guidance: as for `decode`.
             seed: of each row's noise.
 
         Returns:
             float32 ``[B, C, M]`` on the decoder's device, 0 behind the end of shorter rows.
 
         Raises:
-            ValueError: as :meth:`decode`, and for a row without codes or noise of another shape.
+            ValueError: as `decode`, and for a row without codes or noise of another shape.
         """
         settings = FlowSettings(steps, guidance, seed)
         inputs = DecoderInputs.from_arguments(self.config, codes, lengths, speaker, prompt)
@@ -299,7 +299,7 @@ class WaveformDecoder(nn.Module):
         lengths: Tensor | Sequence[int] | None = None,
         seed: int = DEFAULT_SEED,
     ) -> Tensor:
-        """Makes waveforms of log-mels, the second half of :meth:`decode` (with draws of its own).
+        """Makes waveforms of log-mels, the second half of `decode` (with draws of its own).
 
         Args:
             mel: ``[B, C, M]``.
@@ -329,7 +329,7 @@ class WaveformDecoder(nn.Module):
         Args:
             waveform: float ``[N]`` in [-1, 1], some seconds of clean speech.
             sample_rate: its rate in Hz.
-            codes: what the tokenizer made of the same recording, ``[P]``, ``[1, P]`` or :class:`Codes` of one clip.
+            codes: what the tokenizer made of the same recording, ``[P]``, ``[1, P]`` or `Codes` of one clip.
 
         Returns:
             Codes and log-mel, cut to the same duration.
@@ -356,7 +356,7 @@ def read_decoder(folder: Path) -> WaveformDecoder:
     """Builds the decoder of a folder, in float32 and with weight normalization, as it is trained.
 
     Raises:
-        ValueError: as :meth:`WaveformDecoder.from_pretrained`.
+        ValueError: as `WaveformDecoder.from_pretrained`.
     """
     config = read_decoder_config(folder)
     with torch.device("meta"):  # no memory and no random initialisation for weights about to be replaced
@@ -370,7 +370,7 @@ def convert_decoder(source: str | Path, output_dir: str | Path) -> Path:
     """Converts a released decoder to safetensors and JSON, in float32 and without changing a weight.
 
     Args:
-        source: a folder or Hub id, as for :meth:`WaveformDecoder.from_pretrained`.
+        source: a folder or Hub id, as for `WaveformDecoder.from_pretrained`.
         output_dir: folder to write; made if need be.
 
     Returns:

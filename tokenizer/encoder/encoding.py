@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ class HasModules(Protocol):
 
 
 class WaveformEncoder(HasModules, Protocol):
-    """What encoding needs of a model: :class:`~audiollm.tokenizer.UniAudioTokenizer` is one."""
+    """What encoding needs of a model: `UniAudioTokenizer` is one."""
 
     @property
     def config(self) -> UniAudioTokenizerConfig: ...
@@ -55,7 +56,7 @@ def encode_waveforms(
     batch_size: int,
     return_features: bool,
 ) -> Codes:
-    """Encodes clips held in memory; see :meth:`UniAudioTokenizer.encode`."""
+    """Encodes clips held in memory; see `UniAudioTokenizer.encode`."""
     clips = check_waveforms(waveforms)
     sample_rate = check_sample_rate(sample_rate)
     check_batch_size(batch_size)
@@ -82,7 +83,7 @@ def encode_waveforms(
 def encode_chunks(
     model: WaveformEncoder, chunks: Iterable[Tensor], sample_rate: int, batch_size: int
 ) -> Iterator[Tensor]:
-    """Encodes a stream segment by segment; see :meth:`UniAudioTokenizer.encode_stream`."""
+    """Encodes a stream segment by segment; see `UniAudioTokenizer.encode_stream`."""
     sample_rate = check_sample_rate(sample_rate)
     check_batch_size(batch_size)
     segments: list[Segment] = []
@@ -209,6 +210,8 @@ def check_waveforms(waveforms: Sequence[Tensor] | Tensor) -> list[Tensor]:
     Raises:
         ValueError: naming the first clip that is not a finite float vector.
     """
+    if isinstance(waveforms, np.ndarray):
+        raise ValueError("waveforms are a numpy array; pass a float tensor, torch.from_numpy(samples)")
     if isinstance(waveforms, Tensor) and waveforms.dim() == 1:
         waveforms = [waveforms]
     elif isinstance(waveforms, Tensor) and waveforms.dim() != 2:

@@ -22,7 +22,7 @@ from audiollm.tokenizer.linear import Linear
 
 
 class EncoderLayer(WhisperEncoderLayer):
-    """Whisper's layer with this package's :class:`~audiollm.tokenizer.linear.Linear`; parameter names are the same."""
+    """Whisper's layer with this package's `Linear`; parameter names are the same."""
 
     def __init__(self, config: UniAudioTokenizerConfig) -> None:
         super().__init__(config)

@@ -59,7 +59,7 @@ class Codebook(nn.Module):
     data-parallel wrapper must not copy buffers from rank 0 (``broadcast_buffers=False``): they agree by themselves, but
     for ``recent_codes``, which is each process's own.
 
-    With ``deferred`` set to True, a pass in training mode only gathers, and :meth:`apply_update` does one update of
+    With ``deferred`` set to True, a pass in training mode only gathers, and `apply_update` does one update of
     what was gathered: for updates of many passes, unevenly many per process. All buffers then agree on all processes,
     and do not depend on how the clips of an update were dealt out to passes and processes (but for rounding).
 
@@ -115,7 +115,7 @@ class Codebook(nn.Module):
     # ------------------------------------------------------------------ search
 
     def half_squared_norms(self) -> Tensor:
-        """Returns ``|e|²/2`` of every entry, float32 ``[V]``; pass it to :meth:`encode` when calling that often."""
+        """Returns ``|e|²/2`` of every entry, float32 ``[V]``; pass it to `encode` when calling that often."""
         return self.weight.detach().float().square().sum(dim=-1) / 2
 
     @torch.no_grad()
@@ -124,7 +124,7 @@ class Codebook(nn.Module):
 
         Args:
             features_BTD: encoder output, any float dtype, ``[..., D]``.
-            half_norms_V: :meth:`half_squared_norms` of the present entries, computed here if None.
+            half_norms_V: `half_squared_norms` of the present entries, computed here if None.
 
         Returns:
             Codes in ``[0, V)``, int64, ``[...]``.

@@ -23,7 +23,7 @@ MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 768_000  # Hz; beyond these a rate is s
 
 
 class Resampler:
-    """Resamples a stream: the concatenation of all :meth:`push` results and :meth:`finish` is the whole resampled.
+    """Resamples a stream: the concatenation of all `push` results and `finish` is the whole resampled.
 
     Args:
         from_rate: rate of the input in Hz.

@@ -22,7 +22,7 @@ DEFAULT_CHUNK_SIZE = 256  # targets; with 51,865 tokens, 53 MB of float32 logits
 def summed_cross_entropy(
     hidden_ND: Tensor, weight_UD: Tensor, labels_N: Tensor, chunk_size: int = DEFAULT_CHUNK_SIZE
 ) -> Tensor:
-    """Sums the cross-entropy of ``hidden @ weight.T`` over targets; see :func:`cross_entropies`."""
+    """Sums the cross-entropy of ``hidden @ weight.T`` over targets; see `cross_entropies`."""
     return cross_entropies(hidden_ND, weight_UD, labels_N, chunk_size)[0]
 
 

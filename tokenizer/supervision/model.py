@@ -213,7 +213,7 @@ class SupervisedTokenizer(nn.Module):
                 departs.
             decoder_layers: keep so many of the decoder's layers, evenly spaced, first and last among them; all if None.
             seed: for all new weights; the global generator is left alone.
-            settings: as in :meth:`UniAudioTokenizer.from_whisper`, such as ``encoder_layers`` (the first so many) or
+            settings: as in `UniAudioTokenizer.from_whisper`, such as ``encoder_layers`` (the first so many) or
                 ``max_target_positions`` (further positions repeat Whisper's from the first).
 
         Raises:

@@ -31,7 +31,7 @@ class SapText:
     Args:
         tokenizer: any Whisper text tokenizer; start tokens that it lacks are added to it, in this order: emotion,
             caption, sap.
-        max_target_positions: positions of the decoder; :meth:`encode` cuts targets to one token more, because inputs
+        max_target_positions: positions of the decoder; `encode` cuts targets to one token more, because inputs
             are all but the last token and labels all but the first.
 
     Raises:
@@ -81,7 +81,7 @@ class SapText:
         return cls(tokenizer, max_target_positions=max_target_positions)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the text tokenizer, start tokens included; :meth:`from_pretrained` gives the same ids again."""
+        """Writes the text tokenizer, start tokens included; `from_pretrained` gives the same ids again."""
         self._tokenizer.save_pretrained(os.fspath(folder))
 
     def __len__(self) -> int:

@@ -24,7 +24,7 @@ from .text import ADDED_TOKENS, START_TOKENS, SapText
 
 
 class DecoderLayer(WhisperDecoderLayer):
-    """Whisper's layer with this package's :class:`~audiollm.tokenizer.linear.Linear`; parameter names are the same."""
+    """Whisper's layer with this package's `Linear`; parameter names are the same."""
 
     def __init__(self, config: UniAudioTokenizerConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
@@ -44,7 +44,7 @@ class SapDecoder(nn.Module):
     Args:
         config: sizes of the decoder and its vocabulary; parameter names are Whisper's below ``model.decoder.``.
 
-    The output matrix is the embedding. :meth:`restrict_output` shrinks both to the tokens that the data use.
+    The output matrix is the embedding. `restrict_output` shrinks both to the tokens that the data use.
     """
 
     def __init__(self, config: UniAudioTokenizerConfig) -> None:
@@ -84,7 +84,7 @@ class SapDecoder(nn.Module):
         The softmax over 51,865 tokens, the gradient of their embeddings and the optimizer's state for them are most of
         a small model's cost; data of one language and domain use a few thousand. While restricted, ``embed_tokens``
         holds these rows only (as a new parameter: build the optimizer afterwards); the others stay as they were and are
-        put back by :meth:`full_state_dict` and ``restrict_output(None)``.
+        put back by `full_state_dict` and ``restrict_output(None)``.
 
         Args:
             token_ids: ids in the whole vocabulary, in any order, repetitions allowed; None lifts the restriction.
@@ -137,7 +137,7 @@ class SapDecoder(nn.Module):
         """Translates ids into rows of ``embed_tokens``; -100 stays.
 
         Raises:
-            ValueError: if a token is outside the vocabulary or what :meth:`restrict_output` left of it.
+            ValueError: if a token is outside the vocabulary or what `restrict_output` left of it.
         """
         ignored = token_ids == IGNORED_LABEL
         ids = token_ids.masked_fill(ignored, self.config.pad_token_id)
@@ -175,7 +175,7 @@ class SapDecoder(nn.Module):
             cache: keys and values of the positions before these; extended in place.
 
         Returns:
-            Hidden states ``[B, S, D]``; see :meth:`logits` and :meth:`text_loss`.
+            Hidden states ``[B, S, D]``; see `logits` and `text_loss`.
 
         Raises:
             ValueError: if there are more positions than the decoder has, or a token is outside the vocabulary.
@@ -202,7 +202,7 @@ class SapDecoder(nn.Module):
         return normed
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Computes scores of the output tokens, ``[..., V]``, or ``[..., U]`` in the order of :attr:`output_ids`."""
+        """Computes scores of the output tokens, ``[..., V]``, or ``[..., U]`` in the order of `output_ids`."""
         return linear(hidden, self.embed_tokens.weight)
 
     def text_loss(
@@ -211,7 +211,7 @@ class SapDecoder(nn.Module):
         """Sums the cross-entropy over targets.
 
         Args:
-            hidden_BSD: what :meth:`forward` returned.
+            hidden_BSD: what `forward` returned.
             labels_BS: the next token at each position, int64 ``[B, S]``; -100 where nothing is to be learned.
             chunk_size: targets whose logits exist at the same time.
 
@@ -220,7 +220,7 @@ class SapDecoder(nn.Module):
             ``[B, 2]``, without gradient.
 
         Raises:
-            ValueError: if a label is outside the vocabulary or what :meth:`restrict_output` left of it.
+            ValueError: if a label is outside the vocabulary or what `restrict_output` left of it.
         """
         is_target_BS = labels_BS != IGNORED_LABEL
         rows_N = self.to_rows(labels_BS[is_target_BS], "labels")

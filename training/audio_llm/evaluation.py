@@ -48,7 +48,7 @@ def held_out_loss(
 
     Args:
         accelerator: the run's accelerator.
-        model: the prepared :class:`TargetTokenLoss`.
+        model: the prepared `TargetTokenLoss`.
         records: the held-out data.
         usable: numbers of the records to use.
         batch_size: records per process and forward pass.
@@ -96,7 +96,7 @@ def generate_samples(
 
     Args:
         accelerator: the run's accelerator.
-        model: the prepared :class:`TargetTokenLoss`.
+        model: the prepared `TargetTokenLoss`.
         audio_llm: the Audio-LLM whose model is inside it.
         records: the held-out data.
         usable: numbers of the records to choose from.

@@ -78,7 +78,7 @@ def save_trained_model(accelerator: Accelerator, prepared: nn.Module, start: Sta
 
     Args:
         accelerator: the run's accelerator.
-        prepared: the prepared :class:`TargetTokenLoss`.
+        prepared: the prepared `TargetTokenLoss`.
         start: what the run started from.
         config: the run.
 

@@ -62,7 +62,7 @@ class EncodedRecord:
 
 @dataclass
 class DataCheck:
-    """What one process found in the records it encoded; parts of several processes are merged with :meth:`merge`.
+    """What one process found in the records it encoded; parts of several processes are merged with `merge`.
 
     Attributes:
         problems: record number → why it cannot be used.

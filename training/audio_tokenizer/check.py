@@ -28,7 +28,7 @@ _LISTED_PROBLEMS = 20
 
 
 class TargetEncoder(Protocol):
-    """The text side: :class:`audiollm.tokenizer.supervision.text.SapText`, or what can stand in for it."""
+    """The text side: `SapText`, or what can stand in for it."""
 
     @property
     def end_id(self) -> int:
@@ -71,7 +71,7 @@ class Entry:
 
 @dataclass
 class RecordsCheck:
-    """What one process found in its share of the records; parts are joined with :meth:`merge`.
+    """What one process found in its share of the records; parts are joined with `merge`.
 
     Attributes:
         entries: record number → what is remembered of a usable record.

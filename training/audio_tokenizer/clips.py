@@ -91,7 +91,7 @@ class ClipReader:
         return Clip(number, self.where(number), targets, num_samples, self.audio_digest(number))
 
     def targets(self, number: int, duration_seconds: float | None = None) -> ClipTargets:
-        """What the record says of its clip; see :func:`parse_targets`.
+        """What the record says of its clip; see `parse_targets`.
 
         Raises:
             RecordError: the record cannot be read.
@@ -175,7 +175,7 @@ class WaveformCache:
         return None if kept is None else _as_floats(*kept)
 
     def keep(self, number: int, waveform: Tensor) -> Tensor:
-        """Keeps a clip if there is room; returns it as :meth:`get` would, so that room makes no difference."""
+        """Keeps a clip if there is room; returns it as `get` would, so that room makes no difference."""
         samples, scale = _as_integers(waveform)
         with self._lock:
             if number not in self._clips and self._num_bytes + samples.nbytes <= self._max_bytes:

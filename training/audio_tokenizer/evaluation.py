@@ -99,7 +99,7 @@ def evaluate_tokenizer(
         - ``gate_means``: by sound type, where there is a gate.
         - Where texts were generated ``wer`` of transcripts (None if nothing is said in any), ``false_speech`` (share of
           clips without speech for which words were written), ``emotion_accuracy``, and ``sap``, see
-          :func:`audiollm.benchmarks.sap.scoring.score_closed`; ``num_samples``. On the main process only.
+          `score_closed`; ``num_samples``. On the main process only.
     """
     # A generator of its own: evaluating must not move the run's random state.
     drawn = np.random.default_rng(seed).permutation(len(records))[: num_clips or None].tolist()
@@ -138,7 +138,7 @@ def score_texts(samples: Sequence[TextSample], references: Sequence[SapRecord | 
         references: the true SAP record of each sample's clip; needed for the task "sap" only.
 
     Returns:
-        See :func:`evaluate_tokenizer`; only what the samples have something for.
+        See `evaluate_tokenizer`; only what the samples have something for.
     """
     scores: dict[str, Any] = {"num_samples": len(samples)}
     transcripts = [sample for sample in samples if sample.task == "asr"]

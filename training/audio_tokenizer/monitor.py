@@ -35,7 +35,7 @@ def gate_sums_by_type(gate_means_B: Tensor, sound_types: Sequence[str]) -> Tenso
 
 
 def gate_means_by_type(sums: Tensor) -> dict[str, float]:
-    """Turns added-up :func:`gate_sums_by_type` into the mean by type; types without a clip are left out."""
+    """Turns added-up `gate_sums_by_type` into the mean by type; types without a clip are left out."""
     return {name: total / count for name, (total, count) in zip(SOUND_TYPES, sums.tolist(), strict=True) if count}
 
 
@@ -174,7 +174,7 @@ class TokenizerMonitor:
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Inverse of :meth:`state_dict`."""
+        """Inverse of `state_dict`."""
         self._num_updates = state["num_updates"]
         self._averages, self._best = dict(state["averages"]), dict(state["best"])
         self._restarted, self._active = list(state["restarted"]), list(state["active"])

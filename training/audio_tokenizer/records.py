@@ -48,7 +48,7 @@ class TokenizerRecords:
 
     Args:
         source: records ``{"audio", "text"?, "sap"?, "caption"?, "emotion"?, "sound_type"?, "id"?, "split"?}``:
-            whatever :func:`audiollm.data.manifest.open_manifest` takes.
+            whatever `open_manifest` takes.
         text: turns target texts into tokens.
         tasks: weight of each supervision task; a clip's task is drawn among those it has something for.
         max_seconds: longer clips cannot be used. None: any length.

@@ -177,7 +177,7 @@ def make_ready(model: SupervisedTokenizer, config: TokenizerTrainingConfig, toke
     """Sets the stage, and what of the model is trained; the optimizer can be built afterwards.
 
     Args:
-        model: from :func:`load_start`, on the device that it is trained on.
+        model: from `load_start`, on the device that it is trained on.
         config: the run.
         token_ids: all tokens in targets, held-out ones included.
 
@@ -246,10 +246,10 @@ def learning_rates_of(config: TokenizerTrainingConfig) -> dict[str, float]:
 
 
 def warm_start_on(model: SupervisedTokenizer, records: TokenizerRecords, seed: int) -> None:
-    """Lets a tokenizer just made of Whisper begin as Whisper, see :func:`warm_start`; all processes do the same.
+    """Lets a tokenizer just made of Whisper begin as Whisper, see `warm_start`; all processes do the same.
 
     Args:
-        model: from :func:`load_start`.
+        model: from `load_start`.
         records: training clips, some of which show what features are like.
         seed: chooses them.
     """

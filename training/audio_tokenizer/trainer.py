@@ -68,7 +68,7 @@ class TokenizerObjective(nn.Module):
         labels: Tensor,
         example_ids: Tensor,
     ) -> SupervisedOutput:
-        """See :meth:`SupervisedTokenizer.forward`."""
+        """See `SupervisedTokenizer.forward`."""
         with self.autocast():
             output: SupervisedOutput = self.model(
                 input_features, attention_mask, decoder_input_ids, labels, example_ids=example_ids
@@ -174,7 +174,7 @@ def without_content(batch: TokenizerBatch) -> TokenizerBatch:
 
 @dataclass
 class UpdateSums:
-    """Sums over the passes of an update; :meth:`over_processes` adds those of other processes in one exchange."""
+    """Sums over the passes of an update; `over_processes` adds those of other processes in one exchange."""
 
     values: Tensor  # float64 [4]: text loss, quantizer loss, quantization error, feature power
     gates: Tensor  # float64 [4, 2]: sum and number of clips by sound type
@@ -237,7 +237,7 @@ class TokenizerUpdater:
     Attributes:
         accelerator: the run's processes.
         config: its settings.
-        objective: the prepared :class:`TokenizerObjective`.
+        objective: the prepared `TokenizerObjective`.
         model: the model in it.
         optimizer: the prepared optimizer.
         total_steps: updates of the whole run.

@@ -31,7 +31,7 @@ def warm_start(
     norm is fitted, channel by channel, so that what comes out is close to the deep features that went in.
 
     Args:
-        model: from :meth:`SupervisedTokenizer.from_whisper`.
+        model: from `SupervisedTokenizer.from_whisper`.
         waveforms: some training clips to fit the norm on, float ``[N_i]`` at 16 kHz; not needed without SAE.
         position_scale: factor on the positions.
 

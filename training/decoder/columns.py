@@ -25,7 +25,7 @@ def speaker_column(name: str, decoder: WaveformDecoderConfig) -> Column:
     """The column of speaker vectors; a record's own ``speaker_vector`` goes before it.
 
     Args:
-        name: of the encoder, as :func:`audiollm.data.voices.encoders.load_speaker_encoder` knows it.
+        name: of the encoder, as `load_speaker_encoder` knows it.
         decoder: sizes of the decoder that is to take the vectors.
 
     Raises:
@@ -62,7 +62,7 @@ def pitch_of_frames(
     Args:
         waveform: samples in [-1, 1] at the mel's sample rate, ``[N]``.
         mel: gives the sample rate and the hop between frames.
-        method: see :func:`audiollm.data.audio.pitch.fundamental_frequency`.
+        method: see `fundamental_frequency`.
         min_frequency: lowest frequency looked for, in Hz.
         max_frequency: highest frequency looked for, in Hz.
 

@@ -210,7 +210,7 @@ def prepare_items(
 
     Args:
         source: clip records with ``audio`` and, as ``audiollm tokenize`` writes them, ``codes``; a JSONL or parquet
-            file or whatever else :func:`audiollm.data.tokenizing.source.open_corpus` takes.
+            file or whatever else `open_corpus` takes.
         clip_format: what to turn the clips into.
         cache_dir: shards go to a folder in here that is named by a hash of everything that decides them.
         audio_tokenizer: encodes clips that come without codes.

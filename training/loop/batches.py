@@ -1,7 +1,7 @@
 """Batches by a pure function of the seed: which records make up update ``s``, by their number or by their frames.
 
 The position in the data is the number of the update, so that a resumed run replays no loader. Batches know nothing of
-processes: each takes its share (:func:`share_of_process`), so that runs on other numbers of processes see the same.
+processes: each takes its share (`share_of_process`), so that runs on other numbers of processes see the same.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Stateful(Protocol):
         """Returns tensors and plain values."""
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
-        """Takes back what :meth:`state_dict` returned, with all tensors on the CPU."""
+        """Takes back what `state_dict` returned, with all tensors on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class CheckpointState:
 
     Attributes:
         step: updates made.
-        identity: settings, data fingerprint and launch mode; see :func:`run_identity`.
+        identity: settings, data fingerprint and launch mode; see `run_identity`.
     """
 
     step: int
@@ -411,7 +411,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Inverse of :func:`random_state`."""
+    """Inverse of `random_state`."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, *rest = state["numpy"]

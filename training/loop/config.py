@@ -135,7 +135,7 @@ def require_positive(config: object, *names: str, prefix: str = "") -> None:
 
 
 def require_not_negative(config: object, *names: str, prefix: str = "") -> None:
-    """Refuses negative numbers, NaN and infinity; see :func:`require_positive`.
+    """Refuses negative numbers, NaN and infinity; see `require_positive`.
 
     Args:
         config: what has the fields.

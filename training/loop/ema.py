@@ -66,7 +66,7 @@ class ExponentialMovingAverage:
         return {"num_updates": self.num_updates, "averages": self.averages()}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Takes back what :meth:`state_dict` returned.
+        """Takes back what `state_dict` returned.
 
         Raises:
             ValueError: if the averages are of another module.

@@ -1,7 +1,7 @@
 """A run around its updates, for every trainer: its folder, resuming, records, metrics, checkpoints and summary.
 
-In the order of use: :func:`running` (processes), :func:`open_run_folder` (before anything slow), :func:`start_run`
-(when model, optimizer and data are ready), the methods of :class:`TrainingRun`, and :class:`RunSummary`.
+In the order of use: `running` (processes), `open_run_folder` (before anything slow), `start_run`
+(when model, optimizer and data are ready), the methods of `TrainingRun`, and `RunSummary`.
 """
 
 from __future__ import annotations
@@ -312,7 +312,7 @@ def start_run(
     Args:
         accelerator: the run's accelerator.
         config: its settings.
-        folder: what :func:`open_run_folder` returned.
+        folder: what `open_run_folder` returned.
         model: the prepared model.
         optimizer: the prepared optimizer.
         total_steps: updates of the whole run.

@@ -62,7 +62,7 @@ def mean_gate_of_clips(audio_tokenizer: UniAudioTokenizer, waveforms: Sequence[T
     """Mean over clips of the mean gate of each: a long clip weighs no more than a short one. None without clips.
 
     Args:
-        audio_tokenizer: as for :func:`gate_by_token`.
+        audio_tokenizer: as for `gate_by_token`.
         waveforms: float ``[N_i]`` at 16 kHz; empty ones do not count.
     """
     means = [float(gate_by_token(audio_tokenizer, waveform).mean()) for waveform in waveforms if len(waveform)]
@@ -79,7 +79,7 @@ def mean_gate_of_mixes(
     """Mean gate of speech with something else in it, by how loud the speech is above it.
 
     Args:
-        audio_tokenizer: as for :func:`gate_by_token`.
+        audio_tokenizer: as for `gate_by_token`.
         speech: float ``[N_i]`` at 16 kHz.
         others: what is mixed in, one after the other in turn; each is repeated or cut to the length of the speech.
         snrs_db: power of the speech over that of the other, in dB; the same pairs for each.

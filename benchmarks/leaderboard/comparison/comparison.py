@@ -154,7 +154,7 @@ def compare_results(old: ResultFile, new: ResultFile, *, name: str, allow_differ
         old: before.
         new: now.
         name: to call the pair by.
-        allow_different: see :func:`compare_sets`.
+        allow_different: see `compare_sets`.
 
     Raises:
         ValueError: if they are of different kinds or benchmarks.

@@ -102,7 +102,7 @@ def utterance_errors(
         hypothesis: as a recognizer gave it; Mandarin is converted to simplified characters here.
         reference: the text to be said, which is not converted.
         language: ``en`` or ``zh``.
-        keep_apostrophes: as for :func:`normalise`.
+        keep_apostrophes: as for `normalise`.
 
     Returns:
         None if the reference holds nothing to be compared: there is nothing to divide by.

@@ -131,7 +131,7 @@ def verdicts_path(output: str) -> Path:
 def read_judged(
     benchmark: QuestionBenchmark, predictions: str, data: str | None, prediction_key: str | None
 ) -> JudgedFile:
-    """Reads predictions and the questions that they answer; arguments and errors as for :func:`judge_predictions`."""
+    """Reads predictions and the questions that they answer; arguments and errors as for `judge_predictions`."""
     source = open_predictions(predictions)
     loaded = None if data is None else load_questions(benchmark, data, with_audio=False)
     if loaded is None and source.header is not None:

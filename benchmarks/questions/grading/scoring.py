@@ -86,7 +86,7 @@ def score_loaded(
     prediction_key: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Scores replies to questions that have been read; arguments, result and errors as for :func:`score_file`."""
+    """Scores replies to questions that have been read; arguments, result and errors as for `score_file`."""
     key = predictions.reply_key(prediction_key, benchmark.prediction_key)
     if loaded is None:
         questions = questions_of_file(benchmark, predictions, key)

@@ -96,7 +96,7 @@ class SapTokenizerJudge:
         self._max_new_tokens = max_new_tokens
 
     def describe(self, path: Path) -> JudgeWords:
-        """See :class:`AttributeJudge`; of a long recording, the first segment is heard."""
+        """See `AttributeJudge`; of a long recording, the first segment is heard."""
         text = self._model.text
         assert text is not None
         tokenizer = self._model.tokenizer
@@ -133,7 +133,7 @@ class ChatJudge:
         self._max_tokens = max_tokens
 
     def describe(self, path: Path) -> JudgeWords:
-        """See :class:`AttributeJudge`."""
+        """See `AttributeJudge`."""
         waveform = resample(*load_audio(path), JUDGED_SAMPLE_RATE)
         message = ChatMessage("user", sap_question(), audio=wav_bytes(waveform, JUDGED_SAMPLE_RATE))
         reply = self._model.ask([message], max_tokens=self._max_tokens)

@@ -34,7 +34,7 @@ _NETWORK = "speechmos/dnsmos_models/sig_bak_ovr.onnx"
 
 
 class Dnsmos:
-    """The predictor; satisfies :class:`~audiollm.benchmarks.speech.judges.mos.MosPredictor`.
+    """The predictor; satisfies `MosPredictor`.
 
     Args:
         path: the network.

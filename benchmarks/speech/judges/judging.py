@@ -72,9 +72,9 @@ class SpeechJudges:
     """A recognizer, a speaker encoder and a predictor of opinion, each of which may be ``none``.
 
     Args:
-        recognizer: see :func:`audiollm.benchmarks.speech.judges.recognizers.load_recognizer`.
-        speaker_encoder: see :func:`audiollm.data.voices.encoders.load_speaker_encoder`.
-        mos: see :func:`audiollm.benchmarks.speech.judges.mos.load_predictor`.
+        recognizer: see `load_recognizer`.
+        speaker_encoder: see `load_speaker_encoder`.
+        mos: see `load_predictor`.
         language: of the recordings.
         device: where they compute.
         mono: which channel of a recording they hear, "first" or the "mean" of all; None: the mean.

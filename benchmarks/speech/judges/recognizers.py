@@ -180,7 +180,7 @@ class Paraformer:
         self._model: Any = funasr.AutoModel(model=PARAFORMER, device=device, disable_update=True, disable_pbar=True)
 
     def transcribe(self, waveforms: Sequence[Tensor], sample_rate: int) -> list[str]:
-        """See :class:`SpeechRecognizer`."""
+        """See `SpeechRecognizer`."""
         return [
             self._transcript(resample(waveform.float().cpu(), sample_rate, RECOGNIZER_SAMPLE_RATE))
             for waveform in waveforms
@@ -225,7 +225,7 @@ class TranscriptionEndpoint:
         )
 
     def transcribe(self, waveforms: Sequence[Tensor], sample_rate: int) -> list[str]:
-        """See :class:`SpeechRecognizer`.
+        """See `SpeechRecognizer`.
 
         Raises:
             OSError: the server cannot be reached, or refuses.

@@ -23,7 +23,7 @@ class PlainDecoder:
         self.vocoder = PlainVocoder(decoder.vocoder)
 
     def decode(self, codes_T: Tensor, steps: int, seed: int = DEFAULT_SEED) -> Tensor:
-        """Decodes one clip, ``[N]``; the same draws as :meth:`WaveformDecoder.decode`."""
+        """Decodes one clip, ``[N]``; the same draws as `WaveformDecoder.decode`."""
         generator = torch.Generator().manual_seed(seed)
         noise_CM = torch.randn(self.config.mel.num_mels, self.num_frames(len(codes_T)), generator=generator)
         guidance = self.config.flow.guidance

@@ -1,6 +1,6 @@
 """The flow model spelled out without any care for speed, as the published decoder computes it.
 
-Works on the weights of a :class:`~audiollm.tokenizer.decoder.flow.model.FlowModel`: one row at a time, two passes of
+Works on the weights of a `FlowModel`: one row at a time, two passes of
 the estimator per step for guidance, the block mask built by a loop in every layer, all history computed anew for every
 block of a stream. What the fast path is timed and tested against.
 """

@@ -1,6 +1,6 @@
 """The vocoder spelled out with torch's own transforms and without any care for speed or memory.
 
-Works on the weights of a :class:`~audiollm.tokenizer.decoder.vocoder.model.HiFTVocoder`: weight normalization is
+Works on the weights of a `HiFTVocoder`: weight normalization is
 computed in every call, one row at a time, everything at once. What the fast path is timed and tested against.
 """
 # Shapes: C mel bins or channels, M mel frames, F spectrum frames, N samples, H overtones; no batch.

@@ -55,10 +55,10 @@ def test_help_lists_benchmarks_and_their_actions_and_unknown_ones_are_refused(
     shown = stops(["bench", "mmau", "--help"], 0, capsys)
     assert all(action in shown for action in benchmark_actions("mmau"))
     assert "mmau" in stops(["bench", "mmlu"], 2, capsys)
-    assert "benchmark" in stops(["bench"], 2, capsys)
+    assert "BENCHMARK" in stops(["bench"], 2, capsys)
     assert "predictions" in stops(["bench", "mmau", "score"], 2, capsys)
     assert "data" in stops(["bench", "mmau", "--limit", "3"], 2, capsys)  # without an action: run
-    assert "official,strict,extract" in stops(
+    assert "give official, strict or extract, not kind" in stops(
         ["bench", "mmau", "score", "--predictions", "x", "--mode", "kind"], 2, capsys
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,11 @@ from transformers import (
     AutoProcessor,
     AutoTokenizer,
     Qwen2ForCausalLM,
+    WhisperConfig,
     WhisperFeatureExtractor,
 )
 
-from audiollm import AudioLLM, AudioLLMProcessor, UniAudioTokenizer, UniAudioTokenizerConfig
+from audiollm import AudioLLM, AudioLLMProcessor, UniAudioTokenizer, UniAudioTokenizerConfig, WaveformDecoder
 from audiollm.huggingface.registration import _CONFIGURATIONS, _configuration_module
 from audiollm.mini import mini_folder
 
@@ -132,3 +134,63 @@ def test_an_audio_tokenizer_is_no_llm_and_a_plain_whisper_no_audio_tokenizer(cod
 def test_an_audio_llm_is_a_place_of_its_audio_tokenizer_too() -> None:
     of_llm = UniAudioTokenizer.from_pretrained(mini_folder())
     assert of_llm.fingerprint() == UniAudioTokenizer.from_pretrained("mini").fingerprint()
+
+
+def test_both_layouts_of_an_audio_tokenizer_are_the_same_to_every_auto_class(
+    codec: UniAudioTokenizer, tmp_path: Path
+) -> None:
+    codec.save_pretrained(tmp_path / "own")
+    codec.export_released(tmp_path / "released")
+    assert json.loads((tmp_path / "released" / "config.json").read_text())["model_type"] == "whisper"
+    for place in (tmp_path / "own", tmp_path / "released"):
+        config = AutoConfig.from_pretrained(place)
+        assert isinstance(config, UniAudioTokenizerConfig)
+        assert config.quantize_position == codec.config.quantize_position
+        found = AutoModel.from_pretrained(place)
+        assert isinstance(found, UniAudioTokenizer)
+        assert found.fingerprint() == codec.fingerprint()
+        with pytest.raises(ValueError, match="is an audio tokenizer and no LLM"):
+            AutoModelForCausalLM.from_pretrained(place)
+        with pytest.raises(ValueError, match="is an audio tokenizer and has no text tokenizer"):
+            AutoTokenizer.from_pretrained(place)
+        assert isinstance(AutoProcessor.from_pretrained(place), WhisperFeatureExtractor)
+
+
+def test_a_plain_whisper_stays_one(tmp_path: Path) -> None:
+    config = WhisperConfig(encoder_layers=1, decoder_layers=1, d_model=8, encoder_attention_heads=2, vocab_size=60)
+    config.save_pretrained(tmp_path)
+    found = AutoConfig.from_pretrained(tmp_path, d_model=16)
+    assert type(found) is WhisperConfig
+    assert (found.d_model, found.encoder_layers) == (16, 1)
+
+
+def test_a_configuration_of_another_model_is_none_of_an_audio_tokenizer(make_llm, tmp_path: Path) -> None:
+    make_llm().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="holds no configuration of an audio tokenizer"):
+        UniAudioTokenizerConfig.from_pretrained(tmp_path)
+
+
+def test_what_belongs_to_an_audio_llm_is_found_wherever_it_is(make_llm, text_tokenizer, codec, tmp_path: Path) -> None:
+    model = AudioLLM.create(make_llm(), text_tokenizer, codec)
+    model.save_pretrained(tmp_path / "run" / "model")
+    (tmp_path / "run" / "run.json").write_text("{}")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "run/model")}))
+    for place in (tmp_path / "run" / "model", tmp_path / "run", adapter):
+        assert len(AudioLLMProcessor.from_pretrained(place).tokenizer) == len(text_tokenizer)
+    assert AudioLLMProcessor.from_pretrained("mini").has_audio_tokenizer
+    mini, named = (WaveformDecoder.from_pretrained(place) for place in ("mini", mini_folder()))
+    assert mini.fingerprint() == named.fingerprint()
+
+
+@pytest.mark.parametrize("place", ["/no/such", "./no_such", "a/b/c"])
+def test_a_path_that_is_not_there_is_no_hub_id(place: str) -> None:
+    with pytest.raises(ValueError, match=r"is no folder: give an Audio-LLM folder or a Hub id"):
+        AudioLLMProcessor.from_pretrained(place)
+
+
+def test_a_folder_without_text_tokenizer_is_no_processors(codec, tmp_path: Path) -> None:
+    codec.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"holds no processor, it has no tokenizer\.json"):
+        AudioLLMProcessor.from_pretrained(tmp_path)

@@ -88,3 +88,18 @@ def test_urls_of_files_and_paths_are_paths(url, path, spelling):
 def test_what_is_no_recording_is_named_with_its_field(part, message):
     with pytest.raises(ConversationError, match=rf"^r\.jsonl:3: messages\[0\]\.content\[0\].*{message}"):
         parsed(part)
+
+
+def test_recordings_and_verdicts_that_only_other_projects_read_are_no_text() -> None:
+    said = [
+        {"role": "user", "content": "<|startofspeech|>!a.wav<|endofspeech|>"},
+        {"role": "assistant", "content": "y"},
+    ]
+    with pytest.raises(
+        ValueError, match=r"messages: name a\.wav in a text; convert the file with audiollm convert-data"
+    ):
+        parse_conversation({"messages": said})
+    chat = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    with pytest.raises(ValueError, match="label: says whether the answer is wanted"):
+        parse_conversation({"messages": chat, "label": False})
+    assert parse_conversation({"messages": chat, "label": "dog"}).metadata == {"label": "dog"}

@@ -51,6 +51,38 @@ CHATS = {
             "audios": ["a.wav"],
         },
     ),
+    "Kimi-Audio's turns": (
+        "sharegpt",
+        [turn("user", text("What is said?"), A), turn("assistant", text("Hello."))],
+        {
+            "conversation": [
+                {"role": "user", "message_type": "text", "content": "What is said?"},
+                {"role": "user", "message_type": "audio", "content": "a.wav"},
+                {"role": "assistant", "message_type": "text", "content": "Hello."},
+            ]
+        },
+    ),
+    "FunASR's marks, and a developer as system": (
+        "messages",
+        [turn("system", text("Be brief.")), turn("user", text("Heard: "), A), turn("assistant", text("Hello."))],
+        {
+            "messages": [
+                {"role": "developer", "content": "Be brief."},
+                {"role": "user", "content": "Heard: <|startofspeech|>!a.wav<|endofspeech|>"},
+                {"role": "assistant", "content": "Hello."},
+            ]
+        },
+    ),
+    "transformers' parts under conversation": (
+        "sharegpt",
+        ONE_QUESTION,
+        {
+            "conversation": [
+                {"role": "user", "content": [{"type": "audio", "url": "a.wav"}, text("What is said?")]},
+                {"role": "assistant", "content": "Hello."},
+            ]
+        },
+    ),
     "vLLM's parts": (
         "messages",
         ONE_QUESTION,
@@ -251,6 +283,14 @@ REFUSED = {
     "a recording that is not there": (
         {"query": "x", "response": "y", "audios": ["c.wav"]},
         r"audios\[0\]: .*c\.wav: no such file; relative paths start from .* \(--base-dir\)",
+    ),
+    "an answer that is not wanted": (
+        {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], "label": False},
+        "label: says whether the answer is wanted",
+    ),
+    "a turn of another kind": (
+        {"conversations": [{"from": "human", "value": "a.png", "type": "image"}, {"from": "gpt", "value": "y"}]},
+        r"conversations\[0\].type: 'image' is not known",
     ),
     "a URL": (
         {"query": "x", "response": "y", "audios": ["https://x/y.wav"]},

@@ -163,3 +163,12 @@ def test_a_bad_line_is_rejected_and_the_others_are_kept(corpus, record, message)
         corpus.convert(source, format="nemo")
     assert len(corpus.rejections(source, format="nemo")) == 2
     assert [one["text"] for one in corpus.convert(source, format="nemo", skip_bad=True)] == ["Yes.", "No."]
+
+
+def test_an_answer_to_no_question_is_the_text_and_never_lost(corpus):
+    record = {"audio_filepath": "a.wav", "source_lang": "en", "target_lang": "en", "answer": "good morning"}
+    assert corpus.convert(corpus.lines("manifest.jsonl", record))[0]["text"] == "good morning"
+    translated = corpus.convert(corpus.lines("other.jsonl", record | {"target_lang": "de"}), "out/other.jsonl")
+    assert translated[0]["translation"] == "good morning"
+    both = corpus.convert(corpus.lines("both.jsonl", record | {"text": "hello"}), "out/both.jsonl")
+    assert (both[0]["text"], both[0]["answer"]) == ("hello", "good morning")

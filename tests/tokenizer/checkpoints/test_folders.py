@@ -21,7 +21,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, di
     def download(repository: str, **options: Any) -> str:
         requests.append((repository, options))
         if repository == "nobody/nothing":
-            raise LocalEntryNotFoundError("it is not here")
+            raise LocalEntryNotFoundError("it is not here.\nLook elsewhere.")
         return str(tmp_path)
 
     monkeypatch.setattr("audiollm.tokenizer.checkpoints.folders.snapshot_download", download)
@@ -44,7 +44,9 @@ def test_of_a_repository_only_what_is_needed_is_downloaded(
 
 @pytest.mark.usefixtures("asked")
 def test_what_cannot_be_found_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nobody/nothing is neither a folder here nor a decoder on the Hub: it is"):
+    with pytest.raises(
+        ValueError, match=r"nobody/nothing is neither a folder here nor a decoder on the Hub: it is not here\. L"
+    ):
         find_folder("nobody/nothing", kind="decoder")
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ValueError, match=r"model\.safetensors is a file; pass the folder"):

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from audiollm.tokenizer.checkpoints.folders import copy_listed, find_folder, read_json_object, replaced_files
+from audiollm.tokenizer.checkpoints.mini import AUDIO_TOKENIZER_FOLDER, MINI, mini_folder
 from audiollm.tokenizer.checkpoints.tensors import check_complete, check_shapes, read_tensors, stored_shapes
 from audiollm.tokenizer.checkpoints.tokenizer import DECODER_FILES, TOKENIZER_FOLDER
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
@@ -53,18 +54,22 @@ def read_decoder_config(folder: Path) -> WaveformDecoderConfig:
 def find_decoder(source: str | Path, **hub_options: Any) -> Path:
     """Finds the folder of a decoder: ``source`` itself, its ``decoder/``, or the same on the Hub.
 
+    "mini" is the one that comes with this package; in the folder of an Audio-LLM, its audio tokenizer's is found.
+
     Args:
         source: a folder or Hub id.
-        hub_options: see :func:`~audiollm.tokenizer.checkpoints.folders.find_folder`.
+        hub_options: see `find_folder`.
 
     Raises:
         ValueError: if there is none.
     """
+    if source == MINI:
+        source = mini_folder()
     folder = find_folder(source, needed=[f"{DECODER_FOLDER}/*"], kind="decoder", **hub_options)
     if not Path(source).is_dir() and not (folder / DECODER_FOLDER).is_dir():  # the decoder lies at its top
         top = [CONFIG, WEIGHTS, RELEASED_CONFIG, *(file for files in RELEASED_WEIGHTS.values() for file in files)]
         folder = find_folder(source, needed=top, kind="decoder", **hub_options)
-    found = decoder_in(folder)
+    found = decoder_in(folder) or decoder_in(folder / AUDIO_TOKENIZER_FOLDER)
     if found is None:
         raise ValueError(
             f"{source} holds no waveform decoder: expected {RELEASED_CONFIG}, flow.pt and hift.pt, or {CONFIG} and "

@@ -1,7 +1,7 @@
 """The HyperPyYAML of released waveform decoders, read without ever executing what it asks for.
 
 In that dialect a tag such as ``!new:package.Class`` asks for an object to be made. Nothing is made here: a tag found in
-a closed list of class names is remembered as a name beside the plain values under it (:class:`Part`), ``!ref <name>``
+a closed list of class names is remembered as a name beside the plain values under it (`Part`), ``!ref <name>``
 gives the plain value of a top-level entry, and every other tag is an error that names it.
 """
 
@@ -120,7 +120,7 @@ _ReleasedLoader.add_implicit_resolver(  # YAML 1.1 takes 1e-06 for a string, for
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a released ``config.yaml`` into plain values, :class:`Part` sections, and resolved references.
+    """Reads a released ``config.yaml`` into plain values, `Part` sections, and resolved references.
 
     Raises:
         ValueError: for a tag outside the closed list (named), a reference to nothing, or a file that is not YAML.

@@ -26,7 +26,7 @@ def read_released_config(path: Path) -> WaveformDecoderConfig:
     """Reads the sizes of a released decoder from its ``config.yaml``.
 
     Raises:
-        ValueError: if the file is refused (see :func:`read_yaml`), lacks a size, or asks for something that this
+        ValueError: if the file is refused (see `read_yaml`), lacks a size, or asks for something that this
             package does not build; the entry is named.
     """
     entries = read_yaml(path)

@@ -43,7 +43,7 @@ class LengthRegulator(nn.Module):
 
         Args:
             encoded_BTC: projected encoder output ``[B, T, C]``.
-            codes_of_frames: from :func:`nearest_codes`, int64 ``[B, M]``.
+            codes_of_frames: from `nearest_codes`, int64 ``[B, M]``.
             mask: valid frames; None: all.
 
         Returns:

@@ -98,7 +98,7 @@ class ConditionalFlow(nn.Module):
         guidance: float | None = None,
         known: Tensor | None = None,
     ) -> Tensor:
-        """Integrates as :meth:`sample`, and returns every state on the way from noise to mel.
+        """Integrates as `sample`, and returns every state on the way from noise to mel.
 
         Args:
             noise: float32 ``[B, C, M]``.
@@ -184,7 +184,7 @@ class ConditionalFlow(nn.Module):
             mask: the same as a mask; None: all.
             mu: what the codes say ``[B, C, M]``.
             speaker: projected speaker vector ``[B, C]``.
-            draws: from :meth:`draw`.
+            draws: from `draw`.
 
         Returns:
             Scalar, float32.

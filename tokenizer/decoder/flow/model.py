@@ -85,7 +85,7 @@ class FlowModel(nn.Module):
             codes: int64 ``[B, T]``, right-padded with any valid code.
             lengths: valid codes, at least 1, int64 ``[B]``.
             num_frames: mel frames of each row, int64 ``[B]``.
-            padding: how rows of different lengths share the batch, see :mod:`~audiollm.tokenizer.decoder.flow.masking`.
+            padding: how rows of different lengths share the batch, see `masking`.
 
         Returns:
             ``(mu [B, C, M], mask)`` where the mask is None if all rows are M frames long.
@@ -178,9 +178,9 @@ class FlowModel(nn.Module):
         """Runs the flow under a known condition.
 
         Args:
-            mu: from :meth:`condition`, ``[B, C, M]``.
+            mu: from `condition`, ``[B, C, M]``.
             mask: valid frames; None: all.
-            speaker: from :meth:`project_speaker`, ``[B, C]``.
+            speaker: from `project_speaker`, ``[B, C]``.
             given: mel frames that are known and come first ``[B, C, Q]``; Q may be 0.
             noise: ``[B, C, M]``.
             steps: Euler steps.

@@ -1,7 +1,7 @@
 """Block-causal transformer over embedded codes, with relative positions (Transformer-XL, arXiv:1901.02860).
 
 A code sees every earlier code and all codes of its own block, so whole blocks can be encoded one after another with
-cached keys and values: :meth:`TokenEncoder.forward_block` gives the same numbers as one pass over everything.
+cached keys and values: `TokenEncoder.forward_block` gives the same numbers as one pass over everything.
 
 Shapes: B rows, T codes, D width, H heads, Q queries, K keys, R relative distances.
 """
@@ -70,7 +70,7 @@ class AttentionCache:
 
 @dataclass
 class TokenEncoderCache:
-    """State between calls of :meth:`TokenEncoder.forward_block`. Make a new one for every stream."""
+    """State between calls of `TokenEncoder.forward_block`. Make a new one for every stream."""
 
     max_history: int | None = None
     """Codes in front of a block that it may see; None keeps all of them, which equals one pass over everything."""
@@ -212,7 +212,7 @@ class EncoderBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor, positions_1RD: Tensor, is_visible: Tensor) -> Tensor:
-        """One layer over ``[B, T, D]``; see :meth:`RelativeAttention.forward`."""
+        """One layer over ``[B, T, D]``; see `RelativeAttention.forward`."""
         x_BTD = x_BTD + self.dropout(self.self_attn(self.norm_mha(x_BTD), positions_1RD, is_visible))
         return x_BTD + self.dropout(self.feed_forward(self.norm_ff(x_BTD)))
 
@@ -295,7 +295,7 @@ class TokenEncoder(nn.Module):
             embedded_BbE: the next codes, embedded, ``[B, b, E]``: a whole block, or what is left at the end. The codes
                 of one call see each other, so the output equals one pass over everything exactly if each call but
                 the last brings ``config.block_size`` codes.
-            cache: from :meth:`new_cache` or the call before.
+            cache: from `new_cache` or the call before.
 
         Returns:
             ``(output [B, b, D], cache)``; the cache is changed in place.

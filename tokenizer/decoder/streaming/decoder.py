@@ -1,7 +1,7 @@
 """The streaming decoder: codes to sound while they come.
 
-Blocks of codes go through :class:`~audiollm.tokenizer.decoder.streaming.mel.MelStream` and
-:class:`~audiollm.tokenizer.decoder.streaming.vocoder.VocoderStream`. The first block is small, so that sound begins
+Blocks of codes go through `MelStream` and
+`VocoderStream`. The first block is small, so that sound begins
 early; each further one is as long as all before it, up to a bound, since longer blocks waste less on looking back. A
 producer that is twice as fast as the sound therefore never lets it stop.
 """
@@ -46,7 +46,7 @@ class StreamingDecoder:
     ``decoder.decode`` makes it. The cost per second is constant.
 
     Args:
-        decoder: a :class:`~audiollm.tokenizer.WaveformDecoder` in evaluation mode.
+        decoder: a `WaveformDecoder` in evaluation mode.
         block_codes: codes of a block when the stream is under way, 2 seconds if None.
         first_block_codes: codes of the first block, 0.4 seconds if None; what overlaps the next one is held back, so
             the first sound is about half as long.
@@ -58,7 +58,7 @@ class StreamingDecoder:
         guidance: strength of classifier-free guidance; None: the checkpoint's own.
         seed: of the noise.
         reference: decode exactly as published instead, with growing cost and blocks of the encoder's size; see
-            :mod:`~audiollm.tokenizer.decoder.streaming.reference`. The other sizes are then fixed.
+            `reference`. The other sizes are then fixed.
 
     Raises:
         ValueError: for sizes that are too small, and whatever ``decoder.decode`` refuses.

@@ -1,6 +1,6 @@
 """Layers of the vocoder: the snake activation, its residual block, and the predictor of the fundamental.
 
-Signals are images of height one, see :func:`~audiollm.tokenizer.decoder.vocoder.weight_norm.convolve_rows`.
+Signals are images of height one, see `convolve_rows`.
 """
 # Shapes: B rows, C channels or mel bins, T frames of a layer, M mel frames.
 

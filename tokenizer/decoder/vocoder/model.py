@@ -36,7 +36,7 @@ MAX_MAGNITUDE = 100.0  # of a bin: exp() of an output gone astray must not drown
 class HiFTVocoder(nn.Module):
     """Turns mel spectrograms into waveforms.
 
-    Differentiable, except that no gradient passes from the excitation to the fundamental: :meth:`predict_f0` needs a
+    Differentiable, except that no gradient passes from the excitation to the fundamental: `predict_f0` needs a
     loss of its own. Without gradients, long inputs are worked on in chunks, with the same result.
 
     Args:
@@ -97,9 +97,9 @@ class HiFTVocoder(nn.Module):
             mel: log-mel, ``[B, C, M]``.
             lengths: frames of each row, ``[B]``; all M if None. A row gives what it gives alone.
             source: excitation ``[B, 1, n]`` to use for the first n samples, such as all of them.
-            phase: see :meth:`excitation`.
-            noise: see :meth:`excitation`.
-            generator: see :meth:`excitation`.
+            phase: see `excitation`.
+            noise: see `excitation`.
+            generator: see `excitation`.
 
         Returns:
             Samples within the amplitude limit, float32, ``[B, M * hop_length]``; zero beyond a row's own length.
@@ -144,7 +144,7 @@ class HiFTVocoder(nn.Module):
             noise: standard normal, ``[B, H + 1, M * hop_length]``; drawn if None, after the phase.
             generator: for the draws; one, or one per row so that a row draws what it draws alone.
             cycles: periods of the fundamental before the first sample, ``[B]``, see
-                :meth:`HarmonicSource.count_cycles`; for a signal made block by block.
+                `HarmonicSource.count_cycles`; for a signal made block by block.
 
         Returns:
             float32 ``[B, 1, M * hop_length]``.

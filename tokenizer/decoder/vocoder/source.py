@@ -35,7 +35,7 @@ class HarmonicSource(nn.Module):
             phase_BH: phase of each harmonic at the start, in radians, ``[B, H + 1]``.
             noise_BHN: standard normal noise, ``[B, H + 1, N]``.
             cycles_B: periods of the fundamental before the first sample, float64, as
-                :meth:`count_cycles` gives them; 0 if None. Carries a signal over from block to block.
+                `count_cycles` gives them; 0 if None. Carries a signal over from block to block.
 
         Returns:
             Excitation in (-1, 1), float32, ``[B, 1, N]``.

@@ -125,7 +125,7 @@ def fold_weight_norm(module: nn.Module) -> None:
 
 
 def unfold_weight_norm(module: nn.Module) -> None:
-    """Undoes :func:`fold_weight_norm`."""
+    """Undoes `fold_weight_norm`."""
     for child in module.modules():
         if isinstance(child, _WeightNormalized):
             child.unfold()

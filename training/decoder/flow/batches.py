@@ -40,7 +40,7 @@ class FlowPass:
         return int(self.mel_lengths.sum())
 
     def inputs(self, device: torch.device) -> dict[str, Any]:
-        """Arguments of :meth:`FlowModel.loss`."""
+        """Arguments of `FlowModel.loss`."""
         draws = FlowDraws(**{f.name: getattr(self.draws, f.name).to(device) for f in dataclasses.fields(self.draws)})
         names = ("codes", "code_lengths", "mel", "mel_lengths", "speaker")
         return {name: getattr(self, name).to(device) for name in names} | {"draws": draws}

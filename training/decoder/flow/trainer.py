@@ -62,7 +62,7 @@ class FlowObjective(nn.Module):
 
 
 class FlowTrainer:
-    """Trains a flow model; see :class:`~audiollm.training.decoder.base.DecoderTrainer`.
+    """Trains a flow model; see `DecoderTrainer`.
 
     Args:
         run: its surroundings.
@@ -172,7 +172,7 @@ class FlowTrainer:
     # ------------------------------------------------------------- evaluation
 
     def evaluate(self, step: int, folder: Path) -> dict[str, Any]:
-        """Measures the averaged weights on held-out clips; see :class:`~audiollm.training.decoder.flow.evaluation`."""
+        """Measures the averaged weights on held-out clips; see `evaluation`."""
         items = self._run.eval_items
         assert items is not None
         accelerator, config = self._run.accelerator, self._run.config
@@ -208,7 +208,7 @@ class FlowTrainer:
     # ----------------------------------------------------------------- result
 
     def save(self, folder: Path) -> None:
-        """Writes the averaged weights; see :func:`~audiollm.training.decoder.parts.save_part`."""
+        """Writes the averaged weights; see `save_part`."""
         if self._run.accelerator.is_main_process:
             weights = {name.removeprefix("flow."): value for name, value in self._ema.averages().items()}
             state = self._flow.state_dict() | weights

@@ -70,11 +70,11 @@ def vocoder_columns(config: DecoderTrainingConfig) -> list[Column]:
 
 
 class VocoderTrainer:
-    """Trains a vocoder; see :class:`~audiollm.training.decoder.base.DecoderTrainer`.
+    """Trains a vocoder; see `DecoderTrainer`.
 
     Args:
         run: its surroundings; the clips need their fundamental frequency, see
-            :func:`~audiollm.training.decoder.columns.pitch_column`.
+            `pitch_column`.
         weights: ``state_dict`` of a vocoder to start from. None: random weights.
 
     Raises:
@@ -273,7 +273,7 @@ class VocoderTrainer:
         )
 
     def save(self, folder: Path) -> None:
-        """Writes the weights; see :func:`~audiollm.training.decoder.parts.save_part`."""
+        """Writes the weights; see `save_part`."""
         if self._run.accelerator.is_main_process:
             save_part(folder, "vocoder", self._run.config.decoder, self._vocoder.state_dict())
         self._run.accelerator.wait_for_everyone()
