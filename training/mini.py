@@ -29,6 +29,7 @@ from audiollm.training.recipes.mini import data as mini_data
 from audiollm.training.recipes.mini.card import write_card
 from audiollm.training.recipes.mini.conversations import write_conversations
 from audiollm.training.recipes.mini.evaluation import evaluate_mini
+from audiollm.training.recipes.mini.held_out import held_out_sentences
 from audiollm.training.recipes.mini.layout import MiniLayout
 from audiollm.training.recipes.mini.lm import MINI_LM, make_lm
 from audiollm.training.recipes.mini.package import install_package, make_package, shrink_tokenizer
@@ -64,6 +65,14 @@ class MiniConfig:
     spoken_clips: int = 40
     """Of how many held-out clips the texts are spoken in the evaluation."""
 
+    held_out: int = 60
+    """How many of the held-out sentences of open vocabulary are spoken and transcribed in the evaluation, in every
+    voice: 1 to 60."""
+
+    voice_judge: str | None = None
+    """Who hears the gender of what is spoken: a training checkpoint of an audio tokenizer with its SAP decoder, or
+    http://…/v1#model. None: the run's own tokenizer."""
+
     install: bool = False
     """Put the result into this project, as what `mini` means from then on. Otherwise it stays in the run's folder."""
 
@@ -74,6 +83,8 @@ class MiniConfig:
         unknown = set(self.steps or {}) - {"stage1", "stage2", "vocoder", "flow", "lm"}
         if unknown:
             raise ValueError(f"steps names {', '.join(sorted(unknown))}: use stage1, stage2, vocoder, flow or lm")
+        if not 1 <= self.held_out <= len(held_out_sentences()):
+            raise ValueError(f"held_out={self.held_out}: use 1 to {len(held_out_sentences())} sentences")
 
 
 # ------------------------------------------------------------------- the steps
@@ -85,7 +96,7 @@ def run_data(layout: MiniLayout, config: MiniConfig) -> None:
     counts = mini_data.write_tokenizer_data(layout)
     mini_data.write_vocoder_data(layout)
     more = mini_data.write_more_speech(layout)
-    console.print(f"  more sentences for the LM: {more}")
+    console.print("  more sentences for the LM: " + ", ".join(f"{name} {count}" for name, count in more.items()))
     for split in SPLITS:
         console.print(f"  {split}: " + ", ".join(f"{name} {count}" for name, count in counts[split].items()))
 
@@ -160,6 +171,8 @@ def run_evaluation(layout: MiniLayout, config: MiniConfig) -> None:
         judge=config.judge,
         clips_per_corpus=config.test_clips,
         spoken_clips=config.spoken_clips,
+        held_out=config.held_out,
+        voice_judge=config.voice_judge,
     )
     write_json(layout.evaluation, figures)
 

@@ -38,6 +38,19 @@ LICENCE_TEXTS = {
     "GPL-2.0-only": "https://www.gnu.org/licenses/old-licenses/gpl-2.0.html",
     "GPL-2.0-or-later": "https://www.gnu.org/licenses/old-licenses/gpl-2.0.html",
     "MIT-Festival": "https://spdx.org/licenses/MIT-Festival.html",
+    "MIT-Festival AND LicenseRef-WordNet-3.0": "https://spdx.org/licenses/MIT-Festival.html for the voices, "
+    "and for the sentences: “Permission to use, copy, modify and distribute this software and database and its "
+    "documentation for any purpose and without fee or royalty is hereby granted, provided that you agree to comply "
+    "with the following copyright notice and statements, including the disclaimer, and that the same appear on ALL "
+    "copies of the software, database and documentation, including modifications that you make for internal use or "
+    "for distribution. WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved. THIS SOFTWARE AND "
+    "DATABASE IS PROVIDED “AS IS” AND PRINCETON UNIVERSITY MAKES NO REPRESENTATIONS OR WARRANTIES, EXPRESS OR "
+    "IMPLIED. BY WAY OF EXAMPLE, BUT NOT LIMITATION, PRINCETON UNIVERSITY MAKES NO REPRESENTATIONS OR WARRANTIES OF "
+    "MERCHANTABILITY OR FITNESS FOR ANY PARTICULAR PURPOSE OR THAT THE USE OF THE LICENSED SOFTWARE, DATABASE OR "
+    "DOCUMENTATION WILL NOT INFRINGE ANY THIRD PARTY PATENTS, COPYRIGHTS, TRADEMARKS OR OTHER RIGHTS. The name of "
+    "Princeton University or Princeton may not be used in advertising or publicity pertaining to distribution of "
+    "the software and/or database. Title to copyright in this software, database and any associated documentation "
+    "shall at all times remain with Princeton University and LICENSEE agrees to preserve same.”",
     "MIT": "Permission is hereby granted, free of charge, to any person obtaining a copy of this software and "
     "associated documentation files (the “Software”), to deal in the Software without restriction, including without "
     "limitation the rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of "
@@ -111,6 +124,13 @@ CORPORA: Mapping[str, Corpus] = {
             synthetic.PACKAGES,
             synthetic.recordings,
             synthetic.NUM_CLIPS,
+        ),
+        Corpus(
+            synthetic.OPEN_NAME,
+            "English sentences of open vocabulary read by the four voices of Flite",
+            synthetic.OPEN_PACKAGES,
+            synthetic.open_recordings,
+            synthetic.OPEN_NUM_CLIPS,
         ),
     )
 }

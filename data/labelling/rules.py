@@ -87,6 +87,7 @@ RULES: Mapping[str, SapRules] = {
         SapRules(name=fillets.NAME),
         SapRules(name=tuxpaint.NAME),
         SapRules(name=synthetic.NAME),
+        SapRules(name=synthetic.OPEN_NAME),
     )
 }
 

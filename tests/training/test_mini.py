@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -19,7 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audiollm import mini as embedded
-from audiollm.data.corpora.clips import Clip, load_manifest, save_manifest
+from audiollm.benchmarks.speech.judges.attributes import JudgeWords
+from audiollm.data.corpora.clips import Clip, CorpusError, load_manifest, save_manifest
+from audiollm.data.corpora.sources import synthetic
 from audiollm.data.records import SPLITS
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.data.voices.attributes import VocalAttributes
@@ -32,6 +35,7 @@ from audiollm.training.audio_llm.small_llm import SmallLLMConfig
 from audiollm.training.recipes.mini import data as mini_data
 from audiollm.training.recipes.mini import evaluation as mini_evaluation
 from audiollm.training.recipes.mini import package as mini_package
+from audiollm.training.recipes.mini import speaking
 from audiollm.training.recipes.mini.card import percent, write_card
 from audiollm.training.recipes.mini.conversations import (
     answers_of,
@@ -42,6 +46,7 @@ from audiollm.training.recipes.mini.conversations import (
     write_conversations,
 )
 from audiollm.training.recipes.mini.evaluation import evaluate_mini
+from audiollm.training.recipes.mini.held_out import held_out_sentences
 from audiollm.training.recipes.mini.layout import MiniLayout
 from audiollm.training.recipes.mini.lm import make_lm
 from audiollm.training.recipes.mini.package import folder_size, make_package, shrink_tokenizer
@@ -53,6 +58,8 @@ TINY_LM = SmallLLMConfig(
     context_length=512,
 )  # fmt: skip
 VOICE = {"gender": "male", "age": "adult", "accent": "Scottish", "speed": "fast", "pitch": "medium"}
+LONG_HELD_OUT = max(held_out_sentences(), key=len)
+FEW_HELD_OUT = tuple(sorted(held_out_sentences(), key=len)[:4])
 LABELS = {"sonic-pi": "drum_snare", "opensfx": "train"}
 
 
@@ -108,6 +115,17 @@ def toy_sentences(layout: MiniLayout) -> None:
     save_manifest(clips, folder / "manifest.jsonl")
 
 
+def toy_open_sentences(layout: MiniLayout) -> None:
+    """Sentences of open vocabulary, one of which says what a held-out one says."""
+    folder = layout.corpus(mini_data.OPEN_SPEECH)
+    texts = ["A piebald horse.", f"Once more: {' '.join(LONG_HELD_OUT.split()[1:])}"]
+    clips = [
+        toy_clip(folder, "flite-open", number, "train", text=text, language="en", attributes=VOICE)
+        for number, text in enumerate(texts)
+    ]
+    save_manifest(clips, folder / "manifest.jsonl")
+
+
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> MiniLayout:
     """A run with data, a tokenizer with a decoder, codes, conversations, an untrained LM and a package."""
@@ -115,6 +133,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> MiniLayo
     for name in mini_data.CORPORA:
         toy_corpus(layout, name)
     toy_sentences(layout)
+    toy_open_sentences(layout)
     mini_data.write_tokenizer_data(layout)
     mini_data.write_more_speech(layout)
     mini_data.write_vocoder_data(layout)
@@ -151,11 +170,12 @@ def test_tokenizer_and_lm_learn_from_english_and_the_vocoder_from_all_languages(
 
 
 def test_more_sentences_are_for_training_and_are_none_that_are_read_elsewhere(layout, tmp_path):
-    assert [record["text"] for record in read(layout.more_speech)] == ["Good morning, Ann.", "The cat sleeps."]
+    texts = ["Good morning, Ann.", "The cat sleeps.", "A piebald horse."]
+    assert [record["text"] for record in read(layout.more_speech)] == texts
     write_conversations(layout.codes("train"), tmp_path / "train.jsonl", more_speech=layout.more_codes)
     records = read(tmp_path / "train.jsonl")
-    more = [record for record in records if record["id"].startswith("flite-speech-more/")]
-    assert Counter(record["task"] for record in more) == {"transcribe": 2, "speak": 2}
+    more = [record for record in records if record["id"].startswith(("flite-speech-more/", "flite-open/"))]
+    assert Counter(record["task"] for record in more) == {"transcribe": 3, "speak": 3}
     assert [record for record in records if record not in more] == read(layout.lm_data("train"))
     spoken = next(record["messages"] for record in more if record["task"] == "speak")
     assert "Scottish" in str(spoken[0]["content"])
@@ -168,6 +188,18 @@ def test_only_training_clips_are_repeated_and_every_repetition_has_its_own_id(la
         assert len(set(ids)) == len(ids)
         repeats = {corpus: sum(name.startswith(f"{corpus}/0") for name in ids) for corpus in mini_data.CORPORA}
         assert repeats == (mini_data.REPEATS if split == "train" else dict.fromkeys(mini_data.CORPORA, 0))
+
+
+def test_no_training_clip_says_what_a_held_out_sentence_says(layout, tmp_path):
+    held_out = MiniLayout(tmp_path)
+    for name in mini_data.CORPORA:
+        shutil.copytree(layout.corpus(name), held_out.corpus(name))
+    manifest = held_out.corpus("flite-speech") / "manifest.jsonl"
+    lines = manifest.read_text(encoding="utf-8").replace("It is 0 o'clock.", held_out_sentences()[0])
+    manifest.write_text(lines, encoding="utf-8")
+    for clips in (mini_data.clips_of(layout, "train"), mini_data.clips_of(held_out, "train")):
+        assert not any(clip.text in held_out_sentences() for clip in clips)
+    assert len(mini_data.clips_of(layout, "train")) == len(mini_data.clips_of(held_out, "train")) + 1
 
 
 def test_nothing_of_one_split_is_in_another(layout):
@@ -328,17 +360,56 @@ class StubTranscriber:
         return ["press" if sample_rate == 16000 else "nothing at all"] * len(waveforms)
 
 
+class StubJudge:
+    """Takes everybody for a woman, but says nothing of every third."""
+
+    name = "stub judge"
+
+    def __init__(self) -> None:
+        self.num_heard = 0
+
+    def describe(self, path: Path) -> JudgeWords:
+        assert path.is_file()
+        self.num_heard += 1
+        woman = {"linguistic_content": "a", "vocal_attributes": {"gender": "female"}}
+        return JudgeWords("?" if self.num_heard % 3 == 0 else json.dumps(woman), is_cut=self.num_heard == 2)
+
+
+def read_as_noise(text: str, voice: str, **manner: Any) -> Tensor:
+    return torch.rand(len(text) * 800, generator=torch.Generator().manual_seed(len(text))) * 0.1
+
+
+def no_synthesizer() -> Path:
+    raise CorpusError("there is no synthesizer for abacuses")
+
+
+@pytest.fixture
+def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub_everything(monkeypatch)
+
+
+def stub_everything(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(mini_evaluation, "Transcriber", StubTranscriber)
+    patch.setattr(mini_evaluation, "open_judge", lambda source, device: StubJudge())
+    patch.setattr(mini_evaluation, "MAX_SPOKEN_SECONDS", 1.0)
+    patch.setattr(speaking, "MAX_SPOKEN_SECONDS", 1.0)
+    patch.setattr(synthetic, "flite_program", lambda: Path("/nowhere/flite"))
+    patch.setattr(synthetic, "synthesize", read_as_noise)
+    for module in (mini_data, mini_evaluation):
+        patch.setattr(module, "held_out_sentences", lambda: FEW_HELD_OUT)
+
+
 @pytest.fixture(scope="module")
 def figures(layout: MiniLayout) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mini_evaluation, "Transcriber", StubTranscriber)
-        patch.setattr(mini_evaluation, "MAX_SPOKEN_SECONDS", 1.0)
-        return evaluate_mini(layout.package, layout, judge="stub", spoken_clips=3)
+        stub_everything(patch)
+        return evaluate_mini(layout.package, layout, judge="stub", spoken_clips=3, held_out=4, voice_judge="stub")
 
 
 def test_figures_stand_beside_baselines(figures):
     assert figures["clips"] == {"speech": 4, "sound": 4, "music": 4}
-    assert set(figures["transcribe"]) == {"asterisk", "flite-speech"}
+    assert set(figures["transcribe"]) == {"asterisk", "flite-speech", "flite-held-out"}
+    assert figures["transcribe"]["flite-held-out"]["clips"] == 4 * len(synthetic.VOICES)
     assert figures["transcribe"]["asterisk"]["judge_wer"] == 0.5
     kind = figures["questions"]["kind"]
     assert kind["clips"] == 12
@@ -351,6 +422,53 @@ def test_figures_stand_beside_baselines(figures):
     json.dumps(figures, allow_nan=False)
 
 
+def test_every_voice_has_a_figure_for_each_part_that_an_error_can_come_from(figures):
+    speaking_figures = figures["speaking"]
+    assert speaking_figures["sentences"] == 4
+    assert set(speaking_figures["voices"]) == {voice.name for voice in synthetic.VOICES}
+    for name, found in speaking_figures["voices"].items():
+        assert list(found["systems"]) == ["original", "copy_synthesis", "reconstructed", "spoken"], name
+        for rates in found["systems"].values():
+            assert 0 < rates["wer_capped"] <= min(1, rates["wer"])
+    assert "Scottish" in speaking_figures["voices"]["awb"]["asked"]
+    assert speaking_figures["gender"] == {
+        "judge": "stub judge", "clips": 4, "accuracy": 0.25, "by_gender": {"female": 0.5, "male": 0.0}, "not_told": 1,
+        "cut": 1, "repaired": 0,
+    }  # fmt: skip
+    assert figures["not_measured"] == {}
+    assert figures["package"]["bytes"] > 1000
+    assert all(seconds > 0 for seconds in figures["package"]["first_sample_seconds"].values())
+
+
+def test_what_cannot_be_measured_is_said_and_has_no_figure(layout, tmp_path, stubs, monkeypatch):
+    monkeypatch.setattr(synthetic, "flite_program", no_synthesizer)
+    bare = MiniLayout(tmp_path / "run")
+    shutil.copytree(layout.root / "data", bare.root / "data")
+    figures = evaluate_mini(
+        layout.package, bare, judge="stub", clips_per_corpus=1, spoken_clips=1, held_out=1, voice_judge=None
+    )
+    assert set(figures["transcribe"]) == {"asterisk", "flite-speech"}
+    for what in ("transcripts of flite-held-out", "original", "copy_synthesis", "reconstructed"):
+        assert "no synthesizer for abacuses" in figures["not_measured"][what]
+    assert "--voice_judge" in figures["not_measured"]["gender"]
+    assert all(list(found["systems"]) == ["spoken"] for found in figures["speaking"]["voices"].values())
+    assert "gender" not in figures["speaking"]
+    write_card(layout, figures, {})
+    card = (layout.package / "README.md").read_text(encoding="utf-8")
+    assert "Not measured: gender, since" in card
+    assert re.search(r"\| awb \| [^|]*Scottish[^|]* \| – \| – \| – \| [\d.]+ \([\d.]+\) \|", card)
+    assert "heard by the SAP judge" not in card
+
+
+def test_a_card_of_figures_from_before_shows_no_rows_that_were_not_measured(layout, figures):
+    old = {name: found for name, found in figures.items() if name not in ("speaking", "package", "not_measured")}
+    write_card(layout, old, {})
+    card = (layout.package / "README.md").read_text(encoding="utf-8")
+    assert "**Speaking sentences of open vocabulary**" not in card
+    assert "It loads in" not in card
+    assert "Not measured" not in card
+
+
 def test_balanced_accuracy_is_no_better_for_the_commonest_answer():
     truths = ["a"] * 9 + ["b"]
     assert mini_evaluation._accuracy(["A."] * 10, truths) == 0.9
@@ -361,7 +479,9 @@ def test_the_card_names_authors_licences_figures_and_limits(layout, figures):
     layout.notes.write_text("## This version\n\nTrained by candle light.\n", encoding="utf-8")
     write_card(layout, figures, {"data": 60.0, "lm": 3600.0})
     card = (layout.package / "README.md").read_text(encoding="utf-8")
-    for clip in (clip for name in mini_data.CORPORA for clip in load_manifest(layout.corpus(name))):
+    for clip in (
+        clip for name in (*mini_data.CORPORA, mini_data.OPEN_SPEECH) for clip in load_manifest(layout.corpus(name))
+    ):
         assert clip.attribution in card
         assert f"\n{clip.licence}:\n" in card
         assert f"- {clip.licence}: " in card.partition("The licences:")[2]
@@ -370,6 +490,9 @@ def test_the_card_names_authors_licences_figures_and_limits(layout, figures):
     assert "CC-BY-SA-3.0" in card
     assert "Whisper tiny.en" in card
     assert f"| asterisk | 2 | {percent(figures['transcribe']['asterisk']['wer'])} | 50.0 |" in card
+    assert "| voice | asked for | as the synthesizer reads them | through the vocoder | through codes" in card
+    assert "heard by the SAP judge in 25.0 % of 4" in card
+    assert "Not measured" not in card
     assert "lm 60 min" in card
     assert "## Limits" in card
     assert percent(None) == "–"
@@ -431,6 +554,8 @@ def test_trainers_get_their_configs_data_and_lengths(tmp_path, monkeypatch):
         assert command[command.index("--resume") + 1] == "latest"
         assert str(tmp_path) in command[command.index("--output_dir") + 1]
     assert [command[-2:] for command in commands if "--max_steps" in command] == [["--max_steps", "7"]]
+    with pytest.raises(ValueError, match="held_out=61: use 1 to 60"):
+        mini.MiniConfig(held_out=61)
     with pytest.raises(ValueError, match="steps names tokenizer"):
         mini.MiniConfig(steps={"tokenizer": 3})
 

@@ -332,20 +332,26 @@ def grammar_sentences(count: int, seed: int = 0) -> list[str]:
             break
         family = SENTENCES[families[number % len(families)]]
         key = f"{seed} {number}"
-        found[_finished(_filled(family[draw("template", key, len(family))], key))] = None
+        found[finished(filled(family[draw("template", key, len(family))], key, ALTERNATIVES))] = None
     if len(found) < count:
         raise ValueError(f"count={count}: the grammar gave only {len(found)} different sentences; ask for fewer")
     return list(found)
 
 
-def _filled(template: str, key: str) -> str:
-    """Puts an alternative into every slot; one template never uses the same alternative of a name twice."""
+def filled(template: str, key: str, alternatives: Mapping[str, Sequence[str]]) -> str:
+    """Puts an alternative into every slot; one template never uses the same alternative of a name twice.
+
+    Args:
+        template: text with names in braces.
+        key: decides which; another key, other alternatives.
+        alternatives: by name; they may hold names themselves.
+    """
     used: set[tuple[str, str]] = set()
     text = template
     step = 0
     while match := _SLOT.search(text):
         name = match[1]
-        options = [option for option in ALTERNATIVES[name] if (name, option) not in used or "{" in option]
+        options = [option for option in alternatives[name] if (name, option) not in used or "{" in option]
         option = options[draw(f"{step} {name}", key, len(options))]
         if name != "digit":  # telephone numbers repeat digits
             used.add((name, option))
@@ -354,7 +360,8 @@ def _filled(template: str, key: str) -> str:
     return text
 
 
-def _finished(text: str) -> str:
+def finished(text: str) -> str:
+    """With a capital at the start of each sentence, and a mark at the end."""
     is_question = text.startswith(_QUESTION_WORDS) and "?" not in text
     whole = text if text[-1] in ".?!" else text + ("?" if is_question else ".")
     return _SENTENCE_START.sub(lambda match: match[0].upper(), whole)

@@ -1,4 +1,4 @@
-"""English sentences of our own grammar, read by the four free voices of the speech synthesizer Flite.
+"""English sentences of our own grammars and a dictionary, read by the four free voices of the synthesizer Flite.
 
 Synthetic speech is no substitute for recordings, but its texts, voices, speeds and pitches are known exactly, and
 anyone can make any amount of it. Flite comes as Debian packages; it is run from the folder they are unpacked to.
@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -27,18 +27,25 @@ from audiollm.data.packages import Package, cache_folder
 from audiollm.data.sampling import draw
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 
+from .open_sentences import OpenSentence, open_sentences
 from .sentences import grammar_sentences
+from .wordnet import ATTRIBUTION as EXAMPLE_ATTRIBUTION
+from .wordnet import PACKAGE as EXAMPLE_PACKAGE
 
 NAME = "flite-speech"
 NUM_CLIPS = 4000
 VOICES_PER_SENTENCE = 2
+OPEN_NAME = "flite-open"
+OPEN_NUM_CLIPS = 24_000
 PACKAGES = (
     Package("deb", "flite", "2.2-5", "f4ce03470bf9974c2cb9cacd981e6be29339ef4c97cf994dd6fa3f90e6544db9"),
     Package("deb", "libflite1", "2.2-5", "bfa8c591f1b47730b30b372ec38e02918a1c9795eada67684e1746390ad2f061"),
     # Flite can also play what it reads, so it wants this one; nothing is played here.
     Package("deb", "libasound2", "1.2.8-1+b1", "44c77b076a7b11ae99712439022d822245b1994c435da564ebd320bb676faf4c"),
 )
+OPEN_PACKAGES = (*PACKAGES, EXAMPLE_PACKAGE)
 LICENCE = "MIT-Festival"
+EXAMPLE_LICENCE = "MIT-Festival AND LicenseRef-WordNet-3.0"
 SYNTHESIS_TIMEOUT_SECONDS = 120
 # Factors of the duration of every sound; most sentences are read at the voice's own speed and pitch.
 SPEEDS = {"fast": 0.85, "moderate": 1.0, "slow": 1.2}
@@ -57,6 +64,11 @@ class Voice:
     maker: str
     pitch_hz: float | None
     """Its own mean fundamental frequency; None for a voice that ignores another one."""
+
+    def attributes(self, speed: str = "moderate", pitch: str = "medium") -> dict[str, str]:
+        """What is said of it in the manifest when it reads at that speed and pitch."""
+        spoken = {"gender": self.gender, "age": "adult", "accent": self.accent, "speed": speed}
+        return spoken | ({"pitch": pitch} if self.pitch_hz else {})
 
 
 VOICES = (
@@ -99,10 +111,68 @@ def recordings(num_clips: int = NUM_CLIPS, texts: Sequence[str] = (), seed: int 
     program = flite_program()
     pairs = list(combinations(VOICES, VOICES_PER_SENTENCE))
     return [
-        _recording(program, text, number, voice, seed)
+        _recording(program, OpenSentence(text, "grammar"), number, voice, NAME, _drawn_manner(text, voice, seed))
         for number, text in enumerate(sentences)
         for voice in pairs[number % len(pairs)]
     ][:num_clips]
+
+
+def open_recordings(
+    num_clips: int = OPEN_NUM_CLIPS,
+    seed: int = 0,
+    *,
+    voices: Sequence[Voice] = VOICES,
+    leave_out: Callable[[str], bool] | None = None,
+    examples: Sequence[str] | None = None,
+) -> list[Recording]:
+    """Sentences of open vocabulary, each read by one voice, all voices in turn; speed and pitch are drawn.
+
+    One voice for each, other than in `recordings`: what a model can say depends on how many words it has read.
+
+    Args:
+        num_clips: how many sentences.
+        seed: another seed, other sentences.
+        voices: who reads.
+        leave_out: as for `audiollm.data.corpora.sources.open_sentences.open_sentences`, and so are ``examples``.
+
+    Returns:
+        Recordings as from `recordings`; those of a dictionary's examples name it as an author too.
+
+    Raises:
+        ValueError: if there are fewer than one clip, no voice, or not so many sentences.
+        PackageError: if a package cannot be fetched.
+        CorpusError: if the machine cannot run the packages' program.
+    """
+    if num_clips < 1:
+        raise ValueError(f"num_clips={num_clips}: use 1 or more")
+    if not voices:
+        raise ValueError("voices is empty: name at least one")
+    sentences = open_sentences(num_clips, seed, examples=examples, leave_out=leave_out)
+    program = flite_program()
+    in_turn = ((number, sentence, voices[number % len(voices)]) for number, sentence in enumerate(sentences))
+    return [
+        _recording(program, sentence, number, voice, OPEN_NAME, _drawn_manner(sentence.text, voice, seed))
+        for number, sentence, voice in in_turn
+    ]
+
+
+def plain_recordings(texts: Sequence[str], corpus: str) -> list[Recording]:
+    """Every text read by every voice, at its own speed and pitch.
+
+    Args:
+        texts: English texts of our own, none empty.
+        corpus: what the clips' ids begin with.
+
+    Raises:
+        PackageError: if a package cannot be fetched.
+        CorpusError: if the machine cannot run the packages' program.
+    """
+    program = flite_program()
+    return [
+        _recording(program, OpenSentence(text, "grammar"), number, voice, corpus, ("moderate", "medium"))
+        for number, text in enumerate(texts)
+        for voice in VOICES
+    ]
 
 
 def flite_program() -> Path:
@@ -172,29 +242,32 @@ def synthesize(
     return waveform
 
 
-def _recording(program: Path, text: str, number: int, voice: Voice, seed: int) -> Recording:
+def _drawn_manner(text: str, voice: Voice, seed: int) -> tuple[str, str]:
+    """Speed and pitch of a clip."""
     key = f"{seed} {voice.name} {text}"
     # "moderate" and "medium" stand twice: the plain way of reading is the most common one.
     speed = ("fast", "moderate", "moderate", "slow")[draw("speed", key, 4)]
-    pitch = ("low", "medium", "medium", "high")[draw("pitch", key, 4)] if voice.pitch_hz else "medium"
+    return speed, ("low", "medium", "medium", "high")[draw("pitch", key, 4)] if voice.pitch_hz else "medium"
+
+
+def _recording(
+    program: Path, sentence: OpenSentence, number: int, voice: Voice, corpus: str, manner: tuple[str, str]
+) -> Recording:
+    text, (speed, pitch) = sentence.text, manner
+    reader = f"Read by Flite ({voice.maker}), © Carnegie Mellon University"
+    is_example = sentence.source == "example"
     metadata = ClipMetadata(
-        id=f"{NAME}/{voice.name}/{number:05d}",
+        id=f"{corpus}/{voice.name}/{number:05d}",
         sound_type="speech",
-        group=f"{NAME} text {' '.join(re.findall(r'[a-z0-9]+', text.lower()))}",
+        group=f"{corpus} text {' '.join(re.findall(r'[a-z0-9]+', text.lower()))}",
         duration_seconds=round(SPEEDS[speed] * (0.5 + len(text) / _CHARACTERS_PER_SECOND), 4),
-        licence=LICENCE,
-        attribution=f"Read by Flite ({voice.maker}), © Carnegie Mellon University",
+        licence=EXAMPLE_LICENCE if is_example else LICENCE,
+        attribution=f"{reader}; {EXAMPLE_ATTRIBUTION}" if is_example else reader,
         source=f"{PACKAGES[1]}: voice {voice.name}",
         text=text,
         language="en",
         speaker=f"{NAME}/{voice.name}",
-        attributes={
-            "gender": voice.gender,
-            "age": "adult",
-            "accent": voice.accent,
-            "speed": speed,
-            **({"pitch": pitch} if voice.pitch_hz else {}),
-        },
+        attributes=voice.attributes(speed, pitch),
     )
     load = partial(
         synthesize,

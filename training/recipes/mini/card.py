@@ -14,9 +14,10 @@ from audiollm.data.corpora.clips import Clip, load_manifest
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.records import SPLITS
 
-from .data import CORPORA, MORE_SPEECH
+from .data import CORPORA, HELD_OUT, MORE_SPEECH, OPEN_SPEECH
 from .layout import MiniLayout
 from .package import BYTE_BUDGET, folder_size
+from .speaking import COPIED, DECODED, ORIGINAL, SPOKEN
 
 NO_FIGURE = "–"
 TASK_NAMES = {
@@ -34,6 +35,12 @@ SPEECH_SYSTEMS = {
     "reconstructed": "recordings through codes and decoder",
     "spoken": "spoken by mini from the text",
 }
+VOICE_SYSTEMS = {
+    ORIGINAL: "as the synthesizer reads them",
+    COPIED: "through the vocoder",
+    DECODED: "through codes and decoder",
+    SPOKEN: "spoken by mini",
+}
 PARTS = {
     "audio tokenizer": "audio_tokenizer/model.safetensors",
     "waveform decoder": "audio_tokenizer/decoder/model.safetensors",
@@ -50,7 +57,7 @@ def write_card(layout: MiniLayout, figures: Mapping[str, Any], step_seconds: Map
         figures: what `audiollm.training.recipes.mini.evaluation.evaluate_mini` found.
         step_seconds: how long the steps of the run took.
     """
-    corpora = {name: load_manifest(layout.corpus(name)) for name in (*CORPORA, MORE_SPEECH)}
+    corpora = {name: load_manifest(layout.corpus(name)) for name in (*CORPORA, MORE_SPEECH, OPEN_SPEECH)}
     card = render(
         Path(__file__).with_name("card.md.jinja"),
         notes=layout.notes.read_text(encoding="utf-8").rstrip("\n") if layout.notes.exists() else "",
@@ -66,6 +73,13 @@ def write_card(layout: MiniLayout, figures: Mapping[str, Any], step_seconds: Map
         ],
         speech=figures.get("speech"),
         speech_systems=SPEECH_SYSTEMS,
+        speaking=figures.get("speaking"),
+        voices=_voices(figures["speaking"]["voices"]) if "speaking" in figures else [],
+        voice_systems=list(VOICE_SYSTEMS.values()),
+        package=figures.get("package"),
+        not_measured=figures.get("not_measured"),
+        open_speech=OPEN_SPEECH,
+        held_out=HELD_OUT,
         codes=figures["codes"],
         more_speech=MORE_SPEECH,
         corpora=[_corpus(name, clips) for name, clips in corpora.items()],
@@ -86,6 +100,16 @@ def _sizes(package: Path) -> list[list[str]]:
     ]
     total = folder_size(package)
     return [*rows, ["all files", f"{total / 1e6:.2f} MB of {BYTE_BUDGET / 1e6:.0f} MB allowed"]]
+
+
+def _voices(voices: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each voice: who was asked for, and the word error rates of all systems, the capped ones in brackets."""
+    rows = []
+    for name, found in voices.items():
+        rates = (found["systems"].get(system) for system in VOICE_SYSTEMS)
+        cells = (f"{percent(rate['wer'])} ({percent(rate['wer_capped'])})" if rate else NO_FIGURE for rate in rates)
+        rows.append([name, found["asked"], *cells])
+    return rows
 
 
 def _corpus(name: str, clips: Sequence[Clip]) -> list[str]:

@@ -1,7 +1,8 @@
 """Held-out figures of the model `mini`, each beside what one gets without it.
 
 Transcripts stand beside those of a real recognizer, answers beside always giving the commonest answer and guessing, and
-spoken sentences beside the original recordings and beside recordings that only went through the codes.
+spoken sentences beside the original recordings and beside recordings that only went through the codes. What cannot be
+measured here is named, with the reason.
 """
 # Shapes: T codes, N samples.
 
@@ -17,19 +18,27 @@ from typing import Any
 from torch import Tensor
 
 from audiollm.benchmarks.metrics import load_metric
+from audiollm.benchmarks.speech.judges.attributes import AttributeJudge, open_judge
 from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
+from audiollm.data.corpora.clips import CorpusError
 from audiollm.data.files.json_lines import read_json_lines
+from audiollm.data.packages import PackageError
 from audiollm.data.sampling import spread
 from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.questions import collect_vocabulary
 from audiollm.modeling import AudioLLM
 from audiollm.speaking import speak_many
 from audiollm.tokenizer.configuration import SAMPLE_RATE
+from audiollm.training.loop.config import MODEL_FOLDER
 
 from .conversations import MAX_SPOKEN_SECONDS, answers_of, request_of, sap_questions, voice_of
+from .data import HELD_OUT, held_out_clips
+from .held_out import held_out_sentences
 from .layout import MiniLayout
+from .package import folder_size
+from .speaking import ReadSentences, first_sample_seconds, speaking_figures
 
 BATCH_SIZE = 16
 MAX_ANSWER_TOKENS = {"transcribe": 128}
@@ -47,6 +56,8 @@ def evaluate_mini(
     judge: str = "whisper-tiny.en",
     clips_per_corpus: int | None = None,
     spoken_clips: int = SPOKEN_CLIPS,
+    held_out: int = SPOKEN_CLIPS,
+    voice_judge: str | None = None,
 ) -> dict[str, Any]:
     """Measures a model on the test clips of a run.
 
@@ -56,12 +67,20 @@ def evaluate_mini(
         judge: the recognizer, see `audiollm.benchmarks.speech.judges.recognizers`.
         clips_per_corpus: so many test clips of each corpus at most, evenly spread; None: all.
         spoken_clips: how many of the clips' texts are spoken.
+        held_out: how many of the sentences of open vocabulary are spoken and transcribed, in every voice.
+        voice_judge: who hears the gender of what is spoken, see `audiollm.benchmarks.speech.judges.attributes`; None:
+            the run's own tokenizer before its export, if it is there.
 
     Returns:
-        Figures by kind of task, ready for JSON; see the model card.
+        Figures by kind of task, ready for JSON; see the model card. ``not_measured`` says of what there are none, why.
     """
     started = time.perf_counter()
     model = AudioLLM.from_pretrained(folder)
+    package: dict[str, Any] = {"bytes": folder_size(folder), "load_seconds": round(time.perf_counter() - started, 2)}
+    texts = spread(held_out_sentences(), held_out)
+    if model.processor.audio_tokenizer.can_decode:
+        # Before the decoder is used otherwise: the first call is to load it.
+        package["first_sample_seconds"] = first_sample_seconds(model, texts[0])
     clips = _evenly(list(read_json_lines(layout.tokenizer_data("test"))), clips_per_corpus)
     waveforms = [load_audio(clip["audio"], SAMPLE_RATE)[0] for clip in clips]
     encoded = model.processor.audio_tokenizer.encode(waveforms, SAMPLE_RATE)
@@ -72,6 +91,7 @@ def evaluate_mini(
         "judge": judge,
         "clips": dict(Counter(clip["sound_type"] for clip in clips)),
         "codes": _usage(codes, model.vocabulary.codebook_size),
+        "package": package,
         "transcribe": _transcripts(model, clips, codes, waveforms, speech, transcriber),
         "questions": _questions(model, clips, codes, list(read_json_lines(layout.lm_data("train")))),
     }
@@ -79,6 +99,9 @@ def evaluate_mini(
     chosen = short[:: max(1, len(short) // spoken_clips)][:spoken_clips]
     if model.processor.audio_tokenizer.can_decode and chosen:
         figures["speech"] = _speech(model, clips, codes, waveforms, chosen, transcriber)
+    held_out_figures = _held_out_figures(model, layout, transcriber, texts, voice_judge)
+    figures["transcribe"] |= held_out_figures.pop("transcribe", {})
+    figures |= held_out_figures
     figures["seconds"] = round(time.perf_counter() - started, 1)
     return figures
 
@@ -212,6 +235,65 @@ def _speech(
             {"text": text, "heard": found} for text, found in zip(texts[:8], transcripts["spoken"][:8], strict=True)
         ],
     }
+
+
+# ------------------------------------------------- sentences of open vocabulary
+
+
+def _held_out_figures(
+    model: AudioLLM,
+    layout: MiniLayout,
+    transcriber: Transcriber,
+    texts: Sequence[str],
+    voice_judge: str | None,
+) -> dict[str, Any]:
+    """Transcripts of held-out sentences and speech; and what was not measured."""
+    clips = _read_by_synthesizer(layout, texts)
+    waveforms: list[Tensor] = []
+    codes: list[Tensor] = []
+    found: dict[str, Any] = {"not_measured": {}}
+    if isinstance(clips, str):
+        found["not_measured"][f"transcripts of {HELD_OUT}"] = clips
+    else:
+        waveforms = [load_audio(clip["audio"], SAMPLE_RATE)[0] for clip in clips]
+        encoded = model.processor.audio_tokenizer.encode(waveforms, SAMPLE_RATE)
+        codes = [encoded[number][0] for number in range(len(clips))]
+        found["transcribe"] = _transcripts(model, clips, codes, waveforms, range(len(clips)), transcriber)
+    if not model.processor.audio_tokenizer.can_decode:
+        found["not_measured"]["speech"] = "the audio tokenizer has no decoder"
+        return found
+    read = clips if isinstance(clips, str) else _by_voice(clips, waveforms, codes)
+    speaking = speaking_figures(model, texts, transcriber, read, _voice_judge(layout, voice_judge))
+    found["not_measured"] |= speaking.pop("not_measured")
+    return found | {"speaking": speaking}
+
+
+def _read_by_synthesizer(layout: MiniLayout, texts: Sequence[str]) -> list[dict[str, Any]] | str:
+    """Recordings of the texts, voice by voice and each in the texts' order; or why there are none."""
+    try:
+        clips = [clip for clip in held_out_clips(layout) if clip["text"] in texts]
+    except (PackageError, CorpusError) as error:
+        return f"the sentences cannot be read here: {error}"
+    return sorted(clips, key=lambda clip: (clip["speaker"], texts.index(clip["text"])))
+
+
+def _by_voice(
+    clips: Sequence[Mapping[str, Any]], waveforms: Sequence[Tensor], codes: Sequence[Tensor]
+) -> ReadSentences:
+    read = ReadSentences(defaultdict(list), defaultdict(list))
+    for clip, waveform, row in zip(clips, waveforms, codes, strict=True):
+        voice = clip["speaker"].rpartition("/")[2]
+        read.waveforms[voice].append(waveform)
+        read.codes[voice].append(row)
+    return read
+
+
+def _voice_judge(layout: MiniLayout, source: str | None) -> AttributeJudge | str:
+    """The judge, or why there is none."""
+    own = layout.stage(2) / MODEL_FOLDER
+    if source is None and not own.is_dir():
+        return f"{own} is not there, whose text decoder hears voices; name another judge with --voice_judge"
+    return open_judge(source or str(own), "cpu")
 
 
 # --------------------------------------------------------------------- numbers
