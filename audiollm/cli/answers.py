@@ -135,7 +135,7 @@ class _Terminal:
             write_line(f"{shown_name(recording.name)}: {line}" if self.with_names else line)
 
     def reject(self, index: int, recording: Recording, reason: str) -> None:
-        noted = {"audio": recording.name, "error": reason.removeprefix(f"{recording.name}: ")}
+        noted = {"audio": recording.name, "error": reason}
         write_line(json.dumps(noted, ensure_ascii=False) if self.as_json else skipped_line(recording, reason))
 
 
@@ -256,7 +256,7 @@ def paths_in_folder(
         if path in first:
             raise ValueError(_told_clash(first[path], recording.name, path, instead))
         first[path] = recording.name
-    _make_folder(folder)
+    _check_folder(folder)
     num_done = 0 if overwrite else sum(path.exists() for path in paths)
     if num_done:
         told = (num_done, len(paths), folder)
@@ -275,16 +275,15 @@ def _told_clash(one: str, other: str, path: Path, instead: str) -> str:
     return f"{one} and {other} would both be written to {path}: {', or '.join(cures)}"
 
 
-def _make_folder(folder: Path) -> None:
-    """Makes the folder that is written, before a model is loaded.
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder that cannot be made, before a model is loaded; it is made with the first file in it.
 
     Raises:
-        ValueError: there is a file of that name.
+        ValueError: a file has its name, or that of a folder above it.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"{folder} is no folder to write to: a file has that name") from error
+    above = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if above.exists() and not above.is_dir():
+        raise ValueError(f"{folder} is no folder to write to: {above} is a file")
 
 
 def _in_single_file(
@@ -301,5 +300,5 @@ def _in_single_file(
             "or -o FOLDER"
         )
     refuse_existing(path, overwrite)
-    _make_folder(path.parent)
+    _check_folder(path.parent)
     return _Files([path], contents, overwrite)

@@ -271,10 +271,10 @@ def test_a_disk_that_fills_up_while_saving_leaves_the_last_checkpoint(
         run = tmp_path / file
         space = (checkpoint / file).stat().st_size - 1
 
-        def save_to_full_disk(self: Any, *args: Any, space: int = space) -> Any:
+        def save_to_full_disk(self: Any, *args: Any, space: int = space, **options: Any) -> Any:
             step = args[3].step
             with full_disk(space) if step == 2 else nullcontext():
-                return save(self, *args)
+                return save(self, *args, **options)
 
         monkeypatch.setattr(checkpointing.Checkpoints, "save", save_to_full_disk)
         with pytest.raises(OSError, match=r"step_000002 could not be written.*older checkpoints are as they were"):

@@ -204,7 +204,7 @@ class Checkpoints:
         temporary = self.folder / f".{target.name}.tmp"
         if accelerator.is_main_process:
             with _named_errors(target):
-                self._clear_leftovers()
+                self.clear_leftovers()
                 temporary.mkdir(parents=True)
         accelerator.wait_for_everyone()
         with _named_errors(target):
@@ -229,7 +229,7 @@ class Checkpoints:
         accelerator.wait_for_everyone()
         return target
 
-    def _clear_leftovers(self) -> None:
+    def clear_leftovers(self) -> None:
         """Removes what killed or failed savings left."""
         for folder in self.folder.glob(".step_*.tmp"):
             shutil.rmtree(folder)

@@ -114,6 +114,7 @@ def open_run_folder(accelerator: Accelerator, config: RunConfig) -> RunFolder:
         raise ValueError(f"{folder} already holds a run: choose another output_dir, or go on with --resume latest")
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.clear_leftovers()
     set_seed(config.seed)  # the same on every process: all of them make the same new weights
     return RunFolder(folder, checkpoints, checkpoint)
 
