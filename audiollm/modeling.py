@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -30,7 +29,7 @@ from audiollm.generation.streaming import AnswerStream
 from audiollm.generation.values import check_values
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS
-from audiollm.tokenizer.checkpoints.hub import push_files, require_token
+from audiollm.tokenizer.checkpoints.hub import push_saved
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .folders import check_folder
@@ -234,11 +233,7 @@ class AudioLLM:
         Raises:
             ValueError: without a token, or where the Hub refuses; nothing is written before a token is there.
         """
-        require_token(repo_id, options.get("token"))
-        with tempfile.TemporaryDirectory() as parent:
-            folder = Path(parent) / "model"
-            self.save_pretrained(folder)
-            return push_files(folder, repo_id, "audio_llm", **options)
+        return push_saved(self.save_pretrained, repo_id, "audio_llm", **options)
 
     # Facts
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from transformers.utils import ModelOutput
 
 from audiollm.tokenizer.checkpoints.fingerprint import tokenizer_fingerprint
 from audiollm.tokenizer.checkpoints.folders import replaced_files
-from audiollm.tokenizer.checkpoints.hub import push_files, require_token
+from audiollm.tokenizer.checkpoints.hub import push_saved
 from audiollm.tokenizer.checkpoints.tensors import check_finite, torch_dtype
 from audiollm.tokenizer.checkpoints.tokenizer import (
     WEIGHT_FILES,
@@ -472,10 +471,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         Raises:
             ValueError: without a token, or where the Hub refuses; nothing is written before a token is there.
         """
-        require_token(repo_id, options.get("token"))
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            return push_files(Path(folder), repo_id, "audio_tokenizer", **options)
+        return push_saved(self.save_pretrained, repo_id, "audio_tokenizer", **options)
 
     def export_released(self, folder: str | Path) -> None:
         """Writes the encoder-only checkpoint in the released layout: config, weights and feature extractor settings.

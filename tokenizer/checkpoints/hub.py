@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +30,22 @@ def require_token(repo_id: str, token: str | bool | None) -> None:
             f"{repo_id} cannot be uploaded without a token: set HF_TOKEN, log in with `hf auth login`, or pass token "
             "(--token); https://huggingface.co/settings/tokens makes one that may write"
         )
+
+
+def push_saved(save: Callable[[Path], None], repo_id: str, kind: Kind, **options: Any) -> str:
+    """Uploads what a model saves; nothing is saved before a token is there.
+
+    Args:
+        save: writes the model into a folder.
+        repo_id: as for `push_files`, as are the arguments that follow, what is returned, and what is raised.
+        kind: of the model.
+        options: ``token``, ``revision``, ``tags`` ….
+    """
+    require_token(repo_id, options.get("token"))
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "model"
+        save(folder)
+        return push_files(folder, repo_id, kind, **options)
 
 
 def push_files(

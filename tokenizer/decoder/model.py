@@ -7,7 +7,6 @@ UniAudio-Token, GLM-4-Voice and CosyVoice checkpoints share it. Reading order: `
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from audiollm.tokenizer.base import Codes
 from audiollm.tokenizer.checkpoints.fingerprint import decoder_fingerprint
-from audiollm.tokenizer.checkpoints.hub import push_files, require_token
+from audiollm.tokenizer.checkpoints.hub import push_saved
 from audiollm.tokenizer.checkpoints.tensors import torch_dtype
 from audiollm.tokenizer.decoder.checkpoints.files import (
     find_decoder,
@@ -109,10 +108,7 @@ class WaveformDecoder(nn.Module):
         Raises:
             ValueError: without a token, or where the Hub refuses.
         """
-        require_token(repo_id, options.get("token"))
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            return push_files(Path(folder), repo_id, "decoder", **options)
+        return push_saved(self.save_pretrained, repo_id, "decoder", **options)
 
     def fingerprint(self) -> str:
         """Returns a SHA-256 over everything that decides the sound of given codes, the seed aside."""
