@@ -350,10 +350,15 @@ def _open_path(path: str, folder: str | None, split: str | None, plain_paths: bo
     files = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
     if files:
         return Joined([_open_file(file, folder, plain_paths) for file in files], path)
-    looks_like_file = path.count("/") != 1 or path.startswith((".", "/", "~")) or path.endswith(MANIFEST_SUFFIXES)
-    if looks_like_file or not all(path.split("/")):
+    if not may_be_hub_id(path):
         raise RecordError(path, "no such file or folder")
     return _open_hub(path, folder, split)
+
+
+def may_be_hub_id(name: str) -> bool:
+    """Whether a name that is no file here may be a data set's on the Hub: ``owner/name``."""
+    looks_like_file = name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith(MANIFEST_SUFFIXES)
+    return not looks_like_file and all(name.split("/"))
 
 
 def _open_file(path: str, folder: str | None, plain_paths: bool) -> Manifest:

@@ -21,6 +21,10 @@ from audiollm.tokenizer.modeling import UniAudioTokenizer
 logger = logging.getLogger(__name__)
 
 
+class ForeignCodesError(ValueError):
+    """Codes of another audio tokenizer than that whose codes the LLM knows."""
+
+
 class AttachedAudioTokenizer:
     """Where a processor's audio tokenizer comes from, and the audio tokenizer itself once it is loaded.
 
@@ -157,7 +161,8 @@ class AttachedAudioTokenizer:
         """The codes of each part, in order; one call of the audio tokenizer per sample rate.
 
         Raises:
-            ValueError: if codes are another audio tokenizer's, or a recording gives none.
+            ForeignCodesError: a ValueError, if codes are another audio tokenizer's.
+            ValueError: if a recording gives none.
             AudioError: if a recording cannot be used.
         """
         codes: dict[int, list[int]] = {}

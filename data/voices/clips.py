@@ -77,12 +77,10 @@ def read_spoken_clip(record: Any, where: str, base_dir: str | None) -> SpokenCli
         raise UnusableClipError("not an object")
     if is_conversation(record):
         raise UnusableClipError("a conversation already")
-    sap = record.get("sap")
-    holders: list[Mapping[str, Any]] = [sap, record] if isinstance(sap, Mapping) else [record]
-    text = next((holder[key] for holder in holders[::-1] for key in TEXT_KEYS if holder.get(key) is not None), None)
+    text = words_of(record)
     if not isinstance(text, str) or not any(character.isalnum() for character in text):
         raise UnusableClipError("no text")
-    attributes, unknown_values = VocalAttributes.from_record(_labels(holders))
+    attributes, unknown_values = VocalAttributes.from_record(labelled_attributes(record))
     name = record.get("id")
     return SpokenClip(
         id=where if name is None else str(name),
@@ -96,10 +94,21 @@ def read_spoken_clip(record: Any, where: str, base_dir: str | None) -> SpokenCli
     )
 
 
-def _labels(holders: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """The labels of a voice, the strongest last; null says nothing."""
+def _holders(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Where words and labels of a record may stand, the weakest first."""
+    sap = record.get("sap")
+    return [sap, record] if isinstance(sap, Mapping) else [record]
+
+
+def words_of(record: Mapping[str, Any]) -> Any:
+    """The words spoken, as the record has them; None if it says none."""
+    return next((holder[key] for holder in _holders(record)[::-1] for key in TEXT_KEYS if holder.get(key) is not None), None)
+
+
+def labelled_attributes(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the labels of a record say of the voice, the strongest last; null says nothing."""
     labels: dict[str, Any] = {}
-    for holder in holders:
+    for holder in _holders(record):
         labelled = [holder.get(key) for key in ATTRIBUTE_KEYS]
         labelled.append({name: holder.get(name) for name in FIELDS})
         for values in labelled:

@@ -148,7 +148,8 @@ def speech_records(
             report.leave_out(str(error), where)
             continue
         unread.update(unread_keys(manifest[index]))
-        record, named = _record(clip, VocalAttributes(**(measured.get(index, {}) | clip.attributes.given)), settings)
+        attributes = VocalAttributes(**(measured.get(index, {}) | clip.attributes.given))
+        record, named = speech_conversation(clip, attributes, f"{settings.seed} {clip.id}", settings)
         report.records[_WITH_VOICE if named.given else _PLAIN] += 1
         report.seconds += clip.seconds or 0.0
         report.attributes.update(named.given.keys())
@@ -194,11 +195,17 @@ def _measured(manifest: Manifest, settings: SpeechTaskSettings) -> dict[int, dic
     }
 
 
-def _record(
-    clip: SpokenClip, attributes: VocalAttributes, settings: SpeechTaskSettings
+def speech_conversation(
+    clip: SpokenClip, attributes: VocalAttributes, key: str, settings: SpeechTaskSettings
 ) -> tuple[dict[str, Any], VocalAttributes]:
-    """The conversation, and the attributes that its request names."""
-    key = f"{settings.seed} {clip.id}"
+    """The conversation of one clip, and the attributes that its request names.
+
+    Args:
+        clip: what is spoken.
+        attributes: the voice, as far as it is known.
+        key: decides the words, and how much they tell of the voice.
+        settings: shares of records that describe the voice.
+    """
     named = _named(attributes, key, settings)
     words = describe_voice(named, key) if named.given else None
     message, prompt_id = speech_request(clip.text, words.text if words else None, key)

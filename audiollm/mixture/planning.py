@@ -1,0 +1,132 @@
+"""How much of each source a mixture takes: weights by size, and what the sources hold in all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from audiollm.data.streaming.drawing import MixtureOrder
+from audiollm.processing.processor import AudioLLMProcessor
+
+from .config import MixtureConfig
+from .sampling import SourceSample
+from .sources import MixtureSource
+
+
+@dataclass(frozen=True)
+class MixturePlan:
+    """What is drawn how often.
+
+    Attributes:
+        weights: of the sources, as they are drawn.
+        sizes: records that each gives in a pass over the mixture: all its epochs, or as many as have its tokens.
+        is_exact: or some of the sizes are estimates.
+        available: records of all sources together before they have run out; None: at least one never does.
+    """
+
+    weights: tuple[float, ...]
+    sizes: tuple[int, ...]
+    is_exact: bool
+    available: int | None
+
+    @property
+    def shares(self) -> list[float]:
+        """Of the records drawn, while no source has run out."""
+        return [weight / sum(self.weights) for weight in self.weights]
+
+    @property
+    def pass_size(self) -> int:
+        """Records of a pass over the mixture."""
+        return sum(self.sizes)
+
+    def num_updates(self, global_batch_size: int, num_epochs: float | None, max_steps: int | None) -> int:
+        """Updates of a run.
+
+        Args:
+            global_batch_size: records of each.
+            num_epochs: passes over the mixture, if ``max_steps`` is not given.
+            max_steps: the number itself.
+
+        Raises:
+            ValueError: the sources run out before; told only where their sizes are exact.
+        """
+        if max_steps is None:
+            assert num_epochs is not None  # one of them is given
+            wanted = math.ceil(num_epochs * self.pass_size)
+            num_updates = max(1, math.ceil(wanted / global_batch_size))
+        else:
+            num_updates, wanted = max_steps, (max_steps - 1) * global_batch_size + 1
+        if self.is_exact and self.available is not None and wanted > self.available:
+            raise ValueError(
+                f"{num_updates} updates of {global_batch_size} records need {wanted:,} or more, but all sources have "
+                f"run out after {self.available:,}: raise their epochs or tokens, or make fewer updates"
+            )
+        return num_updates
+
+    def order(self, sources: Sequence[MixtureSource], *, seed: int, global_batch_size: int) -> MixtureOrder:
+        """The updates of a run."""
+        return MixtureOrder(
+            [source.rows for source in sources],
+            [source.title for source in sources],
+            self.weights,
+            seed=seed,
+            global_batch_size=global_batch_size,
+            pass_size=self.pass_size,
+        )
+
+
+def plan_mixture(
+    config: MixtureConfig, sources: Sequence[MixtureSource], samples: Sequence[SourceSample]
+) -> MixturePlan:
+    """Weighs the sources, and limits those that have a number of tokens.
+
+    Args:
+        config: the mixture.
+        sources: opened.
+        samples: of each, what a sample tells; empty if none was taken.
+
+    Raises:
+        ValueError: a limit in tokens without a sample.
+    """
+    sizes, available, is_exact = [], [], True
+    for index, source in enumerate(sources):
+        limits = [source.counted.count * source.config.epochs] if source.config.epochs is not None else []
+        if source.config.tokens is not None:
+            if not samples:
+                raise ValueError(f"{source.title}: tokens needs check_data=true: lengths are known from a sample")
+            source.rows.max_records = math.ceil(source.config.tokens / samples[index].tokens_per_record)
+            limits.append(source.rows.max_records)
+        sizes.append(min(limits, default=source.counted.count))
+        available.append(min(limits) if limits else None)
+        is_exact &= source.counted.is_exact
+    given = [source.config.weight for source in sources]
+    weights = [size ** (1 / config.temperature) if weight is None else weight for size, weight in zip(sizes, given, strict=True)]
+    limited = [limit for limit in available if limit is not None]
+    return MixturePlan(tuple(weights), tuple(sizes), is_exact, sum(limited) if len(limited) == len(sources) else None)
+
+
+def check_samples(
+    sources: Sequence[MixtureSource], samples: Sequence[SourceSample], processor: AudioLLMProcessor
+) -> None:
+    """Refuses a source that gives nothing, and codes of several audio tokenizers.
+
+    Raises:
+        ValueError: naming the source, and why its records cannot be used.
+    """
+    makers: dict[str, str] = {}
+    for source, found in zip(sources, samples, strict=True):
+        if not found.usable:
+            reason, number = found.reasons.most_common(1)[0]
+            raise ValueError(
+                f"{source.title}: none of the {found.looked_at} records looked at can be used; {number} of them: {reason}"
+            )
+        for maker in found.made_codes:
+            if maker and maker not in processor.accepted_codes:
+                makers.setdefault(maker, source.title)
+    if len(makers) > 1:
+        (one, first), (other, second) = list(makers.items())[:2]
+        raise ValueError(
+            f"codes of two audio tokenizers: {first} ({one[:12]}…) and {second} ({other[:12]}…): tokenize all recordings "
+            "with the LLM's own, or accept both fingerprints if they give the same codes (accept_codes_of)"
+        )

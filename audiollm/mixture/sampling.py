@@ -1,0 +1,166 @@
+"""What a sample of a source tells of it: tokens, targets, what cannot be used, and who made its codes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from audiollm.chat.encoded import EncodedConversation
+from audiollm.data.collation import IGNORED_LABEL
+from audiollm.data.conversation.types import Conversation
+from audiollm.data.streaming.shuffling import Place
+from audiollm.data.unread_keys import CLIP_KEYS, CONVERSATION_KEYS, unread_keys
+from audiollm.processing.attached import ForeignCodesError
+from audiollm.processing.processor import AudioLLMProcessor
+
+from .encoding import encode_each
+from .sources import MixtureSource
+
+SAMPLED_AT_ONCE = 16
+TOO_LONG = "longer than max_length"
+NO_TARGETS = "no assistant turn to learn from"
+
+
+@dataclass
+class SourceSample:
+    """Findings about some records of a source; those of several processes are merged with `merge`.
+
+    Attributes:
+        looked_at: records.
+        usable: those that can be trained on.
+        tokens: of the usable ones.
+        audio_tokens: those of them that are audio.
+        text_targets: tokens that a model learns to predict, of text.
+        audio_targets: the same, of audio.
+        tasks: usable records by task.
+        bad: places and what is wrong there.
+        too_long: places and numbers of tokens.
+        reasons: records that cannot be used, by the reason.
+        made_codes: in how many records codes are of which audio tokenizer; "": they don't say.
+        unread: in how many records each key is that nothing reads.
+        digests: SHA-256 of ids and labels by place.
+    """
+
+    looked_at: int = 0
+    usable: int = 0
+    tokens: int = 0
+    audio_tokens: int = 0
+    text_targets: int = 0
+    audio_targets: int = 0
+    tasks: Counter[str] = field(default_factory=Counter)
+    bad: dict[Place, str] = field(default_factory=dict)
+    too_long: dict[Place, int] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
+    made_codes: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
+    digests: dict[Place, str] = field(default_factory=dict)
+
+    @classmethod
+    def merge(cls, parts: Iterable[SourceSample]) -> SourceSample:
+        """Joins what several processes found."""
+        merged = cls()
+        for part in parts:
+            for name, value in vars(part).items():
+                own = getattr(merged, name)
+                if isinstance(own, Counter):
+                    own.update(value)
+                else:
+                    setattr(merged, name, own | value if isinstance(own, dict) else own + value)
+        return merged
+
+    @property
+    def tokens_per_record(self) -> float:
+        """Mean length of the usable records; 0 if there are none."""
+        return self.tokens / self.usable if self.usable else 0.0
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the records as the model sees them."""
+        return hashlib.sha256("".join(digest for _, digest in sorted(self.digests.items())).encode()).hexdigest()
+
+
+def sample_source(
+    source: MixtureSource, places: Sequence[Place], processor: AudioLLMProcessor, *, max_length: int
+) -> SourceSample:
+    """Encodes some records of a source, and reports on all of them instead of stopping at the first bad one.
+
+    Args:
+        source: the source.
+        places: in it.
+        processor: of the Audio-LLM.
+        max_length: most tokens of a usable record.
+    """
+    found = SourceSample()
+    for start in range(0, len(places), SAMPLED_AT_ONCE):
+        conversations: dict[Place, Conversation] = {}
+        for place in places[start : start + SAMPLED_AT_ONCE]:
+            found.looked_at += 1
+            try:
+                conversations[place] = source.conversation(place)
+            except ValueError as error:
+                found.bad[place] = str(error)
+                found.reasons[reason_of(error)] += 1
+                continue
+            found.unread.update(_unread(source, place))
+            found.made_codes.update({part.audio_tokenizer or "" for part in conversations[place].audio_parts if part.codes})
+        encoded = encode_each(processor, list(conversations.values()))
+        for (place, conversation), one in zip(conversations.items(), encoded, strict=True):
+            _count(found, place, conversation, one, processor, max_length)
+    return found
+
+
+def _unread(source: MixtureSource, place: Place) -> list[str]:
+    record, where, _ = source.rows.record(place)
+    fields, task = source.drawn(record, where, place.epoch)
+    known = CONVERSATION_KEYS if task in ("conversation", "text") else CLIP_KEYS
+    return [key for key in unread_keys(fields, known) if key != source.config.text_key and not key.startswith("answer_")]
+
+
+def _count(
+    found: SourceSample,
+    place: Place,
+    conversation: Conversation,
+    encoded: EncodedConversation | ValueError,
+    processor: AudioLLMProcessor,
+    max_length: int,
+) -> None:
+    if isinstance(encoded, ForeignCodesError):
+        raise encoded
+    if isinstance(encoded, ValueError):
+        found.bad[place] = named(conversation, encoded)
+        found.reasons[reason_of(encoded)] += 1
+        return
+    if len(encoded) > max_length:
+        found.too_long[place] = len(encoded)
+        found.reasons[TOO_LONG] += 1
+        return
+    ids, labels = torch.tensor([encoded.token_ids, encoded.labels])
+    is_audio, is_target = processor.vocabulary.is_audio(ids), labels != IGNORED_LABEL
+    is_target[0] = False  # nothing predicts the first token
+    if not is_target.any():
+        found.bad[place] = f"{conversation.where}: {NO_TARGETS}"
+        found.reasons[NO_TARGETS] += 1
+        return
+    found.digests[place] = hashlib.sha256(ids.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+    found.usable += 1
+    found.tasks[conversation.task or "conversation"] += 1
+    found.tokens += len(ids)
+    found.audio_tokens += int(is_audio.sum())
+    found.audio_targets += int((is_audio & is_target).sum())
+    found.text_targets += int((~is_audio & is_target).sum())
+
+
+def reason_of(error: ValueError) -> str:
+    """What is wrong with a record, without its place: the same for all records that share it."""
+    reason = getattr(error, "reason", None)
+    return reason if isinstance(reason, str) and reason else str(error)
+
+
+def named(conversation: Conversation, error: ValueError) -> str:
+    """What is wrong, with the record's place in front unless it says it itself."""
+    return str(error) if conversation.where in str(error) else f"{conversation.where}: {error}"
+

@@ -1,0 +1,1 @@
+"""What tasks make of records: ``base`` (a record as tasks see it) → ``clips``, ``speech``, ``chats`` → ``registry``."""

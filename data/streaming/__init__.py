@@ -1,0 +1,13 @@
+"""More records than memory or disk holds: read shard by shard, in an order that follows from a seed.
+
+Reading order: ``shards`` (files, and the blocks they are read in) → ``counting`` (how many records, and a sample of
+them, without reading all) → ``shuffling`` (the endless order of one source) → ``drawing`` (several sources, by weight).
+"""
+
+from __future__ import annotations
+
+from .drawing import MixtureOrder
+from .shards import Shard, open_shards
+from .shuffling import Place, ShuffledSource
+
+__all__ = ["MixtureOrder", "Place", "Shard", "ShuffledSource", "open_shards"]
