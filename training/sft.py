@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import gather_object
 from torch import nn
 
 from audiollm.data.collation import collate
 from audiollm.data.conversation.loading import load_conversations
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.mini import audio_tokenizer_or_mini, model_or_mini
+from audiollm.mixture.config import is_mixture
 from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
 from audiollm.tokenizer.checkpoints.card import Base
-from audiollm.training.audio_llm.config import SFTConfig, accumulation_steps, num_updates
+from audiollm.training.audio_llm.config import SFTConfig, accumulation_steps
 from audiollm.training.audio_llm.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
+from audiollm.training.audio_llm.mixture_data import MixtureData
 from audiollm.training.audio_llm.model import (
     ADAPTER_FOLDER,
     EXTENDED_FOLDER,
@@ -34,9 +35,11 @@ from audiollm.training.audio_llm.model import (
     save_trained_model,
 )
 from audiollm.training.audio_llm.objective import TargetTokenLoss, num_chunks
-from audiollm.training.audio_llm.records import DataCheck, EncodedRecord, EncodedRecords, usable_records
-from audiollm.training.loop.batches import DataOrder, share_of_process
+from audiollm.training.audio_llm.records import EncodedRecord, EncodedRecords
+from audiollm.training.audio_llm.training_data import ListedData, TrainingData, check_records
+from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.config import MODEL_FOLDER
+from audiollm.training.loop.errors import DataError
 from audiollm.training.loop.launch import start_accumulating, whole_weights
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import adamw
@@ -58,15 +61,11 @@ class _Parts:
     model: nn.Module  # TargetTokenLoss, prepared
     optimizer: Any
     audio_llm: AudioLLM
-    train_records: EncodedRecords
-    usable: list[int]
+    data: TrainingData
     eval_records: EncodedRecords | None
     usable_eval: list[int]
-    total_steps: int
-    order: DataOrder = field(init=False)
 
     def __post_init__(self) -> None:
-        self.order = DataOrder(len(self.usable), self.config.global_batch_size, self.config.seed)
         self.pad_token_id: int = self.audio_llm.processor.pad_token_id
         self.vocabulary_size: int = self.audio_llm.model.config.vocab_size
 
@@ -75,16 +74,16 @@ class _Parts:
 
         The loss belongs to the whole update, so grouping changes the padding and not the result.
         """
-        batch = [self.usable[n] for n in self.order.batch(step)]
-        mine = share_of_process(batch, self.accelerator.process_index, self.accelerator.num_processes)
-        records = sorted(self.train_records.encode(mine), key=len)  # stable: equal lengths keep the update's order
+        places = self.data.places(step)
+        mine = share_of_process(places, self.accelerator.process_index, self.accelerator.num_processes)
+        records = sorted(self.data.encode(step, mine), key=len)  # stable: equal lengths keep the update's order
         size = self.config.micro_batch_size
         batches = [records[start : start + size] for start in range(0, len(records), size)]
         # All processes make the same number of passes, also where there are fewer records than an update may have.
         missing = accumulation_steps(self.config, self.accelerator.num_processes) - len(batches)
         if missing:
-            shortest = records[0] if records else self.train_records.encode(batch[:1])[0]
-            batches += [[shortest.without_targets()]] * missing
+            filler = records[0].without_targets() if records else self.data.filler(places)
+            batches += [[filler]] * missing
         return batches
 
 
@@ -120,16 +119,17 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
     folder = open_run_folder(accelerator, config)
     with whole_weights(accelerator):
         start = load_starting_point(accelerator, config)
-    parts, data_metadata = _prepare(accelerator, config, start)
+    parts = _prepare(accelerator, config, start)
     run = start_run(
         accelerator,
         config,
         folder,
         model=parts.model,
         optimizer=parts.optimizer,
-        total_steps=parts.total_steps,
-        data_metadata=data_metadata,
-        run_metadata={"num_records": len(parts.usable)},
+        total_steps=parts.data.total_steps,
+        data_metadata=parts.data.metadata,
+        run_metadata={"num_records": parts.data.num_records},
+        extras=parts.data.extras,
         stop=stop,
     )
     loss, evaluation = None, None
@@ -137,7 +137,9 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
     progress = run.with_progress(updates)
     started = time.perf_counter()
     for step, micro_batches in progress:
-        line = _update(parts, step, micro_batches)
+        of_records = parts.data.agree(step)
+        line = _update(parts, step, micro_batches) | of_records
+        parts.data.made(step)
         line["seconds"] = time.perf_counter() - started
         line["tokens_per_second"] = line["tokens"] / line["seconds"]
         loss = line["loss"]
@@ -177,61 +179,45 @@ def _write_cards(run: TrainingRun, parts: _Parts, step: int) -> None:
         run.write_card(folder / ADAPTER_FOLDER, "adapter", bases, step=step, evaluation_data=held_out)
 
 
-def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) -> tuple[_Parts, dict[str, Any]]:
+def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) -> _Parts:
     """Checks the data, then hands model and optimizer to accelerate."""
     audio_llm = start.audio_llm
     context_length = audio_llm.model.config.max_position_embeddings
     if config.max_length is not None and config.max_length > context_length:
         raise ValueError(f"max_length={config.max_length} exceeds the model's context of {context_length} tokens")
+    max_length = config.max_length or context_length
 
     def read(source: str) -> EncodedRecords:
         return EncodedRecords(
             load_conversations(source, codebook_size=audio_llm.vocabulary.codebook_size, for_training=True),
             audio_llm.processor,
-            max_length=config.max_length or context_length,
+            max_length=max_length,
             cache_tokens=config.cache_tokens,
         )
 
-    train_records = read(config.train_data)
-    usable, metadata = _check_data(accelerator, config, train_records, "train")
+    data: TrainingData
+    if is_mixture(config.train_data):
+        data = MixtureData(accelerator, config, audio_llm.processor, max_length=max_length)
+    else:
+        data = ListedData(accelerator, config, read(config.train_data))
     eval_records: EncodedRecords | None = None
     usable_eval: list[int] = []
     if config.eval_data is not None:
         eval_records = read(config.eval_data)
-        usable_eval, _ = _check_data(accelerator, config, eval_records, "eval")
+        usable_eval, _ = check_records(accelerator, config, eval_records, "eval")
     objective = TargetTokenLoss(start.trained)
     model, optimizer = accelerator.prepare(objective, adamw(objective, config, accelerator.device))
     model.train()
-    parts = _Parts(
+    return _Parts(
         config=config,
         accelerator=accelerator,
         model=model,
         optimizer=optimizer,
         audio_llm=audio_llm,
-        train_records=train_records,
-        usable=usable,
+        data=data,
         eval_records=eval_records,
         usable_eval=usable_eval,
-        total_steps=num_updates(config, len(usable)),
     )
-    return parts, metadata
-
-
-def _check_data(
-    accelerator: Accelerator, config: SFTConfig, records: EncodedRecords, role: str
-) -> tuple[list[int], dict[str, Any]]:
-    """Encodes every record once, each process its share; returns usable record numbers and fingerprints."""
-    metadata: dict[str, Any] = {"records": records.conversations.fingerprint, "num_records": len(records)}
-    if not config.check_data:
-        return list(range(len(records))), metadata
-    mine = share_of_process(list(range(len(records))), accelerator.process_index, accelerator.num_processes)
-    check = DataCheck.merge(gather_object([records.check(mine)]))
-    usable = usable_records(check, len(records), on_too_long=config.on_too_long, source=records.name)
-    if check.too_long:
-        logger.warning("%s: %d of %d records skipped as too long", records.name, len(check.too_long), len(records))
-        if accelerator.is_main_process:
-            write_json_lines(Path(config.output_dir) / f"skipped_{role}.jsonl", list(check.too_long.values()))
-    return usable, metadata | {"encoded": check.fingerprint(), "num_skipped": len(check.too_long)}
 
 
 def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) -> dict[str, Any]:
@@ -239,7 +225,7 @@ def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) 
     accelerator, config = parts.accelerator, parts.config
     learning_rate = learning_rate_at(
         step,
-        total_steps=parts.total_steps,
+        total_steps=parts.data.total_steps,
         peak=config.learning_rate,
         warmup_ratio=config.warmup_ratio,
         min_ratio=config.min_learning_rate_ratio,
@@ -253,6 +239,8 @@ def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) 
     # Known before the first pass, as its gradients are already divided by it.
     counts = accelerator.gather(counts[None])  # [processes, micro-batches, 2]
     target_tokens, tokens = counts.sum(dim=(0, 1)).tolist()
+    if target_tokens == 0:
+        raise DataError(f"update {step}: none of its records can be used; skipped_train.jsonl says why")
     # ZeRO-3 gathers the output layer once per chunk of logits, so all processes must make equally many.
     most_targets = counts[:, :, 0].amax(dim=0).tolist()
     # Every target token of the update weighs the same, wherever it is: a mean of the batches' means would count the
@@ -282,7 +270,7 @@ def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) 
     return {
         "event": "train",
         "step": step,
-        "epoch": parts.order.epoch(step),
+        "epoch": parts.data.epoch(step),
         "loss": loss,
         "learning_rate": learning_rate,
         "grad_norm": grad_norm,

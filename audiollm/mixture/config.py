@@ -80,13 +80,13 @@ class MixtureConfig:
     """Where records come from."""
 
     temperature: float = 1.0
-    """Where no weights are given, a source of n records weighs n^(1/temperature): 1 is in proportion, more is more even."""
+    """Where no weights are given, a source of n records weighs n^(1/temperature): 1 in proportion, more is evener."""
 
     shuffle: int = 10_000
     """Records of a source that are shuffled among each other; its files are shuffled as wholes."""
 
     on_bad: Literal["error", "skip"] = "error"
-    """What happens to records that cannot be used, and shards that cannot be read; skipped ones are counted and listed."""
+    """What happens to records that cannot be used, and to shards that cannot be read; those skipped are counted."""
 
     check_records: int = 256
     """Records of each source that are looked at before the first update."""
@@ -100,7 +100,9 @@ class MixtureConfig:
         weighted = [source.title for source in self.sources if source.weight is not None]
         if weighted and len(weighted) < len(self.sources):
             missing = next(source.title for source in self.sources if source.weight is None)
-            raise ValueError(f"source {missing!r} has no weight, but {weighted[0]!r} has: give all of them one, or none")
+            raise ValueError(
+                f"source {missing!r} has no weight, but {weighted[0]!r} has: give all of them one, or none"
+            )
         if weighted and self.temperature != 1:
             raise ValueError("temperature has no effect beside weights: leave one of them out")
         if not 1 <= self.temperature < float("inf"):
@@ -147,7 +149,8 @@ def _read_source(given: Mapping[str, Any], where: str, folder: Path) -> SourceCo
 def _absolute(path: str, folder: Path) -> str:
     """A path from the folder; what isn't there and may be the id of a data set on the Hub stays as it is."""
     beside = folder / path
-    return path if not path or (may_be_hub_id(path) and not beside.exists() and not glob.glob(str(beside))) else str(beside)
+    is_there = beside.exists() or bool(glob.glob(str(beside)))
+    return path if not path or (may_be_hub_id(path) and not is_there) else str(beside)
 
 
 def _made(kind: Any, given: Mapping[str, Any], where: str, **ready: Any) -> Any:

@@ -100,8 +100,9 @@ def plan_mixture(
         sizes.append(min(limits, default=source.counted.count))
         available.append(min(limits) if limits else None)
         is_exact &= source.counted.is_exact
-    given = [source.config.weight for source in sources]
-    weights = [size ** (1 / config.temperature) if weight is None else weight for size, weight in zip(sizes, given, strict=True)]
+    weights = [
+        source.config.weight or size ** (1 / config.temperature) for source, size in zip(sources, sizes, strict=True)
+    ]
     limited = [limit for limit in available if limit is not None]
     return MixturePlan(tuple(weights), tuple(sizes), is_exact, sum(limited) if len(limited) == len(sources) else None)
 
@@ -119,7 +120,7 @@ def check_samples(
         if not found.usable:
             reason, number = found.reasons.most_common(1)[0]
             raise ValueError(
-                f"{source.title}: none of the {found.looked_at} records looked at can be used; {number} of them: {reason}"
+                f"{source.title}: none of the {found.looked_at} records looked at can be used; {number} times: {reason}"
             )
         for maker in found.made_codes:
             if maker and maker not in processor.accepted_codes:
@@ -127,6 +128,6 @@ def check_samples(
     if len(makers) > 1:
         (one, first), (other, second) = list(makers.items())[:2]
         raise ValueError(
-            f"codes of two audio tokenizers: {first} ({one[:12]}…) and {second} ({other[:12]}…): tokenize all recordings "
-            "with the LLM's own, or accept both fingerprints if they give the same codes (accept_codes_of)"
+            f"codes of two audio tokenizers: {first} ({one[:12]}…) and {second} ({other[:12]}…): tokenize all "
+            "recordings with the LLM's own, or accept both fingerprints if they give the same codes (accept_codes_of)"
         )

@@ -106,7 +106,8 @@ def sample_source(
                 found.reasons[reason_of(error)] += 1
                 continue
             found.unread.update(_unread(source, place))
-            found.made_codes.update({part.audio_tokenizer or "" for part in conversations[place].audio_parts if part.codes})
+            parts = conversations[place].audio_parts
+            found.made_codes.update({part.audio_tokenizer or "" for part in parts if part.codes})
         encoded = encode_each(processor, list(conversations.values()))
         for (place, conversation), one in zip(conversations.items(), encoded, strict=True):
             _count(found, place, conversation, one, processor, max_length)
@@ -117,7 +118,8 @@ def _unread(source: MixtureSource, place: Place) -> list[str]:
     record, where, _ = source.rows.record(place)
     fields, task = source.drawn(record, where, place.epoch)
     known = CONVERSATION_KEYS if task in ("conversation", "text") else CLIP_KEYS
-    return [key for key in unread_keys(fields, known) if key != source.config.text_key and not key.startswith("answer_")]
+    read = {source.config.text_key, *(f"answer_{key}" for key in CLIP_KEYS)}
+    return [key for key in unread_keys(fields, known) if key not in read]
 
 
 def _count(
@@ -163,4 +165,3 @@ def reason_of(error: ValueError) -> str:
 def named(conversation: Conversation, error: ValueError) -> str:
     """What is wrong, with the record's place in front unless it says it itself."""
     return str(error) if conversation.where in str(error) else f"{conversation.where}: {error}"
-

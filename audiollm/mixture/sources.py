@@ -98,12 +98,10 @@ class MixtureSource:
         """
         record, where, base_dir = self.rows.record(place)
         fields, task = self.drawn(record, where, place.epoch)
+        key = self._key(fields, where, place.epoch)
+        asked = SourceRecord(fields, where, base_dir, key, self.config.text_key, self._text_tokenizer)
         try:
-            made = TASKS[task](
-                SourceRecord(
-                    fields, where, base_dir, self._key(fields, where, place.epoch), self.config.text_key, self._text_tokenizer
-                )
-            )
+            made = TASKS[task](asked)
         except UnfillableError as error:
             raise RecordError(where, f"task {task}: {error}") from error
         return parse_conversation(

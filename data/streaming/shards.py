@@ -1,7 +1,8 @@
 """Shards: files of records, listed at once and read block by block when their turn comes.
 
-A block is what is read in one go: a row group of a parquet file, the lines that begin in a mebibyte of JSONL, a thousand
-rows of a data set. Nothing of a file is read before it is asked for, so that 100,000 of them are opened in no time.
+A block is what is read in one go: a row group of a parquet file, the lines that begin in a mebibyte of JSONL, a
+thousand rows of a data set. Nothing of a file is read before it is asked for, so that 100,000 of them are opened in no
+time.
 """
 
 from __future__ import annotations

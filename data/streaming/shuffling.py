@@ -174,7 +174,6 @@ class ShuffledSource:
         return generator.permutation(count).tolist()
 
 
-
 class _RecentBlocks:
     """The blocks of this window and of the one before, from which records come in any order."""
 

@@ -102,7 +102,8 @@ def _holders(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def words_of(record: Mapping[str, Any]) -> Any:
     """The words spoken, as the record has them; None if it says none."""
-    return next((holder[key] for holder in _holders(record)[::-1] for key in TEXT_KEYS if holder.get(key) is not None), None)
+    found = (holder.get(key) for holder in _holders(record)[::-1] for key in TEXT_KEYS)
+    return next((words for words in found if words is not None), None)
 
 
 def labelled_attributes(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from audiollm.mixture.config import is_mixture
 from audiollm.training.loop.batches import updates_of_epochs
 from audiollm.training.loop.config import (
     RunConfig,
@@ -53,7 +54,8 @@ class SFTConfig(RunConfig):
     """Audio-LLM to start from: a folder or a Hub id. With ``audio_tokenizer`` it is a plain text LLM instead."""
 
     train_data: str
-    """Conversations to train on: a JSONL or parquet file, a folder saved by ``datasets``, or a Hub id."""
+    """Conversations to train on: a JSONL or parquet file, a folder saved by ``datasets``, or a Hub id; or the YAML file
+    of a mixture of sources (docs/mixtures.md)."""
 
     output_dir: str
     """Folder of the run: metrics, samples, checkpoints and the trained model."""
@@ -105,6 +107,9 @@ class SFTConfig(RunConfig):
     check_data: bool = True
     """Encode every record once before the first update, so that a bad one stops the run at once, and not in hours."""
 
+    check_records: int = 100_000
+    """Of more records than so many only so many are encoded beforehand, evenly spread. A mixture has its own number."""
+
     cache_tokens: int = 50_000_000
     """Encoded records are kept in memory up to this many tokens (8 bytes each), so that audio is tokenized once."""
 
@@ -121,8 +126,9 @@ class SFTConfig(RunConfig):
         super().__post_init__()
         require_given(self, "model")
         require_positive(
-            self, "learning_rate", "global_batch_size", "micro_batch_size", "max_length", "eval_max_new_tokens"
-        )
+            self, "learning_rate", "global_batch_size", "micro_batch_size", "max_length", "eval_max_new_tokens",
+            "check_records",
+        )  # fmt: skip
         require_not_negative(self, "cache_tokens", "eval_generate_samples")
         require_eval_data(self, "eval_generate_samples")
         if self.metric_for_best not in (None, "loss") and not self.eval_generate_samples:
@@ -135,7 +141,9 @@ class SFTConfig(RunConfig):
                 f"global_batch_size={self.global_batch_size} is not a multiple of "
                 f"micro_batch_size={self.micro_batch_size}: change one of them"
             )
-        if self.on_too_long == "skip" and not self.check_data:
+        if is_mixture(self.eval_data):
+            raise ValueError(f"eval_data={self.eval_data} is a mixture: name a file of held-out conversations")
+        if self.on_too_long == "skip" and not self.check_data and not is_mixture(self.train_data):
             raise ValueError("on_too_long=skip needs check_data=true: lengths are known only once records are encoded")
 
 

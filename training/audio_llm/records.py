@@ -5,26 +5,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import sys
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from audiollm.chat.encoded import EncodedConversation
 from audiollm.data.collation import IGNORED_LABEL, Example
 from audiollm.data.conversation.loading import Conversations
 from audiollm.data.conversation.types import Conversation
 from audiollm.data.unread_keys import CONVERSATION_KEYS, unread_keys, warn_of_unread_keys
+from audiollm.mixture.encoding import encode_each
+from audiollm.mixture.sampling import named
 from audiollm.processing.processor import AudioLLMProcessor
 from audiollm.training.loop.errors import DataError
 
 # Records whose audio is tokenized in one batch while the data are checked.
 _CHECK_BATCH = 16
 _LISTED_PROBLEMS = 20
-
-# Lengths are judged here, so that all long records are found and not only the first.
-_NO_LIMIT = sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,22 @@ class EncodedRecord:
     def num_targets(self) -> int:
         """Tokens that count in the loss; nothing predicts the first token."""
         return int((self.labels[1:] != IGNORED_LABEL).sum())
+
+    @classmethod
+    def of(cls, conversation: Conversation, encoded: EncodedConversation) -> EncodedRecord:
+        """Takes an encoded conversation in."""
+        return cls(
+            record_id=conversation.id,
+            where=conversation.where,
+            # int32 holds every vocabulary, and the cache takes half the memory that it would in int64.
+            token_ids=np.asarray(encoded.token_ids, dtype=np.int32),
+            labels=np.asarray(encoded.labels, dtype=np.int32),
+        )
+
+    @classmethod
+    def blank(cls) -> EncodedRecord:
+        """What a process passes through the model that has no record of an update: two tokens, no targets."""
+        return cls("", "", np.zeros(2, dtype=np.int32), np.full(2, IGNORED_LABEL, dtype=np.int32))
 
     def without_targets(self) -> EncodedRecord:
         """The record as a pass that teaches nothing."""
@@ -199,23 +214,12 @@ class EncodedRecords:
     def _encode_batch(self, indexes: Sequence[int]) -> list[EncodedRecord]:
         """Encodes without looking at length; errors of the data or its audio are raised as they are, with a name."""
         conversations = [self.conversations[index] for index in indexes]
-        try:
-            encoded = self.processor.encode_conversations(conversations, max_length=_NO_LIMIT)
-        except ValueError as error:
-            if len(indexes) == 1:
-                raise DataError(_named(conversations[0], str(error))) from error
-            # Find out which one it was: a batch's error may not say.
-            return [record for index in indexes for record in self._encode_batch([index])]
-        return [
-            EncodedRecord(
-                record_id=conversation.id,
-                where=conversation.where,
-                # int32 holds every vocabulary, and the cache takes half the memory that it would in int64.
-                token_ids=np.asarray(one.token_ids, dtype=np.int32),
-                labels=np.asarray(one.labels, dtype=np.int32),
-            )
-            for conversation, one in zip(conversations, encoded, strict=True)
-        ]
+        records = []
+        for conversation, encoded in zip(conversations, encode_each(self.processor, conversations), strict=True):
+            if isinstance(encoded, ValueError):
+                raise DataError(named(conversation, encoded)) from encoded
+            records.append(EncodedRecord.of(conversation, encoded))
+        return records
 
     def _keep(self, index: int, record: EncodedRecord) -> None:
         if index in self._cache:
@@ -225,11 +229,6 @@ class EncodedRecords:
         self._cached_tokens += len(record)
         while self._cached_tokens > self._cache_tokens and self._cache:
             self._cached_tokens -= len(self._cache.popitem(last=False)[1])
-
-
-def _named(conversation: Conversation, reason: str) -> str:
-    """The reason with the record's file and line in front, unless it says them itself."""
-    return reason if conversation.where in reason else f"{conversation.where}: {reason}"
 
 
 def _digest(record: EncodedRecord) -> str:

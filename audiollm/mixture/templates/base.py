@@ -93,7 +93,8 @@ class SourceRecord:
             UnfillableError: it has none.
             ConversationError, RecordError: what is there is none.
         """
-        fields = {key: self.fields[f"{prefix}{key}"] for key in _AUDIO_KEYS if self.fields.get(f"{prefix}{key}") is not None}
+        found = {key: self.fields.get(f"{prefix}{key}") for key in _AUDIO_KEYS}
+        fields = {key: value for key, value in found.items() if value is not None}
         if "codes" in fields:
             return parse_audio_part({"codes": fields["codes"]}, where=self.where)
         if not any(key in fields for key in CLIP_AUDIO_KEYS):

@@ -1,4 +1,4 @@
-"""Tasks that are answered by sound: a text is spoken, in a voice that is asked for in words; speech is answered by speech.
+"""Tasks that are answered by sound: a text is spoken, in a voice asked for in words; speech is answered by speech.
 
 Interleaved answers write what they say while they say it: 13 text tokens, 52 codes (2 s at 25 Hz), and so on, as the
 spoken dialogues of UAS (arXiv:2604.12506).
@@ -6,14 +6,14 @@ spoken dialogues of UAS (arXiv:2604.12506).
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from audiollm.data.conversation.types import AudioPart
-from audiollm.data.sampling import choose
 from audiollm.data.voices.clips import UnusableClipError, read_spoken_clip
-from audiollm.data.voices.instructions import SPEAK, speech_request
+from audiollm.data.voices.instructions import speech_request
 from audiollm.data.voices.speech_records import SpeechTaskSettings, speech_conversation
 
 from .base import SourceRecord, UnfillableError
@@ -79,4 +79,4 @@ def _pieces_of_text(text: str, text_tokenizer: PreTrainedTokenizerBase) -> list[
     offsets = text_tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).offsets
     ends = [offsets[index - 1][1] for index in range(TEXT_TOKENS, len(offsets), TEXT_TOKENS)]
     edges = [0, *ends, len(text)]
-    return [text[start:end] for start, end in zip(edges[:-1], edges[1:], strict=True) if end > start]
+    return [text[start:end] for start, end in itertools.pairwise(edges) if end > start]
