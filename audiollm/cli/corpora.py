@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
@@ -141,40 +141,82 @@ def _corpus(sources: Sequence[str]) -> str | list[str]:
 
 
 def inspect_data(
-    data: str, *, model: str = "mini", index: int = 0, limit: int | None = None, json: bool = False
+    data: str,
+    *,
+    model: str = "mini",
+    index: int | None = None,
+    limit: int | None = None,
+    max_length: int | None = None,
+    seed: int | None = None,
+    examples: int | None = None,
+    json: bool = False,
 ) -> None:
-    """Show one training record token by token, exactly as the model is trained on it.
+    """Show a training record token by token as the model is trained on it, or what it will see of a mixture.
 
     Args:
-        data: conversation records: JSONL, parquet, a saved `datasets` folder or a Hub id.
+        data: conversation records: JSONL, parquet, a saved `datasets` folder or a Hub id; or a mixture (.yaml).
         model: Audio-LLM folder (or Hub id) whose processor encodes the record; the embedded one if not given.
-        index: which record, from 0.
-        limit: print at most this many tokens.
-        json: one JSON object per token instead of a table.
+        index: which record, from 0; the first if not given. Not of a mixture.
+        limit: print at most this many tokens. Not of a mixture.
+        max_length: longest record of the training, in tokens; the model's context if not given.
+        seed: of the training, which decides tasks and wordings; 0 if not given. Of a mixture only.
+        examples: records of each source to show; 1 if not given. Of a mixture only.
+        json: one JSON object per token, or the whole report, instead of a table.
     """
     from transformers import AutoConfig
 
     from audiollm.data.conversation.loading import load_conversations
     from audiollm.inspection import token_rows
+    from audiollm.mixture.config import is_mixture
     from audiollm.processing.processor import AudioLLMProcessor
     from audiollm.sources.places import find_source
 
+    _refuse_given(is_mixture(data), index=index, limit=limit, seed=seed, examples=examples)
     model = find_source(model).model
     processor = AudioLLMProcessor.from_pretrained(model)
+    context_length = AutoConfig.from_pretrained(model, trust_remote_code=False).max_position_embeddings
+    if max_length is not None and not 0 < max_length <= context_length:
+        raise ValueError(f"max_length={max_length}: use 1 to {context_length}, the model's context")
+    if is_mixture(data):
+        _inspect_mixture(data, processor, max_length or context_length, seed or 0, examples, json)
+        return
+    index = index or 0
     conversations = load_conversations(data, codebook_size=processor.vocabulary.codebook_size)
     if not 0 <= index < len(conversations):
         raise ValueError(f"--index {index}: {data} holds records 0 to {len(conversations) - 1}")
     conversation = conversations[index]
-    rows = token_rows(
-        processor,
-        conversation,
-        max_length=AutoConfig.from_pretrained(model, trust_remote_code=False).max_position_embeddings,
-    )
+    rows = token_rows(processor, conversation, max_length=max_length or context_length)
     if json:
         for row in rows[:limit]:
             write_line(jsonlib.dumps(vars(row), ensure_ascii=False))
         return
     show_token_table(rows[:limit], total=len(rows), record_id=conversation.id)
+
+
+def _refuse_given(is_of_mixture: bool, **options: int | None) -> None:
+    """Refuses options that have no effect on what is inspected.
+
+    Raises:
+        ValueError: naming one.
+    """
+    of_mixtures = ("seed", "examples")
+    for name, value in options.items():
+        if value is not None and (name in of_mixtures) != is_of_mixture:
+            kind = "a file of records" if is_of_mixture else "a mixture (.yaml)"
+            raise ValueError(f"{name}={value}: has an effect on {kind} only; leave it out")
+
+
+def _inspect_mixture(data: str, processor: Any, max_length: int, seed: int, examples: int | None, json: bool) -> None:
+    from audiollm.mixture.report import print_report, report_on_mixture
+
+    num_examples = 1 if examples is None else examples
+    if num_examples < 0:
+        raise ValueError(f"examples={examples}: use 0 or more")
+    report = report_on_mixture(data, processor, max_length=max_length, seed=seed, num_examples=num_examples)
+    if json:
+        show_facts(report.to_dict(), as_json=True, title=data)
+    else:
+        print_report(report)
 
 
 def speech_data(

@@ -118,7 +118,7 @@ def check_samples(
     makers: dict[str, str] = {}
     for source, found in zip(sources, samples, strict=True):
         if not found.usable:
-            reason, number = found.reasons.most_common(1)[0]
+            reason, number = (found.reasons.most_common(1) or [("cannot be read", found.looked_at)])[0]
             raise ValueError(
                 f"{source.title}: none of the {found.looked_at} records looked at can be used; {number} times: {reason}"
             )

@@ -133,9 +133,21 @@ class MixtureSource:
 
 
 def open_sources(
-    config: MixtureConfig, *, text_tokenizer: PreTrainedTokenizerBase, codebook_size: int, seed: int
+    config: MixtureConfig,
+    *,
+    text_tokenizer: PreTrainedTokenizerBase,
+    codebook_size: int,
+    seed: int,
+    skips_damage: bool | None = None,
 ) -> list[MixtureSource]:
     """Opens all sources of a mixture; see `MixtureSource`.
+
+    Args:
+        config: the mixture.
+        text_tokenizer: the LLM's.
+        codebook_size: codes must be below this.
+        seed: decides order, tasks and wordings.
+        skips_damage: leave out shards that cannot be read; None: as the mixture says (``on_bad``).
 
     Raises:
         ValueError: one of them cannot be opened.
@@ -148,7 +160,7 @@ def open_sources(
             codebook_size=codebook_size,
             window=config.shuffle,
             seed=seed,
-            skips_damage=config.on_bad == "skip",
+            skips_damage=config.on_bad == "skip" if skips_damage is None else skips_damage,
         )
         for number, source in enumerate(config.sources)
     ]

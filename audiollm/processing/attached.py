@@ -218,7 +218,7 @@ class AttachedAudioTokenizer:
             return
         own = self.fingerprint
         if own is not None and own != part.audio_tokenizer:
-            raise ValueError(
+            raise ForeignCodesError(
                 f"{part.where or 'audio'}: its codes were made by another audio tokenizer ({part.audio_tokenizer}) "
                 f"than the LLM's ({own}): tokenize the recordings with the LLM's own; if both give the same codes (one "
                 "in lower precision), accept that fingerprint (accepted_codes of the processor, accept_codes_of in a "
