@@ -131,6 +131,7 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
         run_metadata={"num_records": parts.data.num_records},
         extras=parts.data.extras,
         stop=stop,
+        processes_may_change=True,
     )
     loss, evaluation = None, None
     updates = Prefetched(parts.micro_batches, run.steps)

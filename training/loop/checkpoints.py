@@ -17,13 +17,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, set_seed
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from audiollm.data.files.atomic import atomic_write, open_and_flush, put_in_place
 from audiollm.data.files.json_document import write_json
+from audiollm.data.sampling import seed_of
 from audiollm.tokenizer.checkpoints.tensors import DAMAGED
 
 from .errors import ResumeError
@@ -43,6 +44,7 @@ MAY_CHANGE = frozenset(
     }
 )  # fmt: skip
 
+_WHOLE_MODES = ("single", "ddp")
 _STATE_FILE = "checkpoint.json"
 _DEEPSPEED_TAG = "deepspeed"
 _ABSENT = "absent"
@@ -327,6 +329,19 @@ def _goes_further(saved: CheckpointState, current: dict[str, Any]) -> bool:
     )
 
 
+def with_launch_of(saved: CheckpointState, current: dict[str, Any]) -> dict[str, Any]:
+    """An identity with the launch of a checkpoint in place of its own, where other processes may go on from it.
+
+    That is where every process holds the whole of model and optimizer, then and now.
+    """
+    launches = [
+        {name: value for name, value in one.items() if name.startswith("launch.")} for one in (saved.identity, current)
+    ]
+    if not all(launch.get("launch.mode") in _WHOLE_MODES for launch in launches):
+        return current
+    return current | launches[0]
+
+
 def load(
     accelerator: Accelerator,
     model: nn.Module,
@@ -335,8 +350,11 @@ def load(
     extras: Mapping[str, Stateful] = MappingProxyType({}),
     *,
     trusted: bool = False,
+    seed: int = 0,
 ) -> None:
     """Restores weights, optimizer, extras and this process's random state into prepared objects.
+
+    On another number of processes than the checkpoint was saved by, random states begin anew, from seed and update.
 
     Args:
         accelerator: the run's accelerator.
@@ -345,13 +363,14 @@ def load(
         checkpoint: the folder.
         extras: what else was saved.
         trusted: whether DeepSpeed may unpickle its states without a look at them before.
+        seed: of the run.
 
     Raises:
         ResumeError: naming the file that is damaged, is not of this run, or holds what may run; and the checkpoint
             before it, if there is one.
     """
     try:
-        _load(accelerator, model, optimizer, checkpoint, extras, trusted)
+        _load(accelerator, model, optimizer, checkpoint, extras, trusted, seed)
     except ResumeError as error:
         raise ResumeError(f"{error}; {_instead_of(checkpoint)}") from error
 
@@ -372,9 +391,12 @@ def _load(
     checkpoint: Path,
     extras: Mapping[str, Stateful],
     trusted: bool,
+    seed: int,
 ) -> None:
+    state = read_state(checkpoint)
+    is_same = state.identity.get("launch.num_processes", accelerator.num_processes) == accelerator.num_processes
     rng_file = checkpoint / f"random_{accelerator.process_index:05d}.pt"
-    drawn = read_values(rng_file)
+    drawn = read_values(rng_file) if is_same else None
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         check_deepspeed_files(checkpoint / _DEEPSPEED_TAG, trusted=trusted)
         # Not strict, as frozen weights were left out; learning rates are a function of the update, with no scheduler.
@@ -393,6 +415,9 @@ def _load(
         load_part(checkpoint / f"{name}.pt", part)
     # Last: whatever is drawn while loading must not count, as the next update has to draw what it would have drawn
     # without an interruption.
+    if drawn is None:
+        set_seed(seed_of(seed, state.step) % 2**31, device_specific=True)
+        return
     try:
         restore_random_state(drawn)
     except DAMAGED as error:

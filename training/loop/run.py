@@ -40,6 +40,7 @@ from .checkpoints import (
     load,
     read_state,
     run_identity,
+    with_launch_of,
 )
 from .config import RunConfig
 from .launch import mode_name, stop_accelerator
@@ -264,7 +265,8 @@ class TrainingRun:
             return self.total_steps
         checkpoint = self.folder.checkpoints.of_step(kept.step)
         trusted = self.config.trust_checkpoint
-        load(self.accelerator, self.model, self.optimizer, checkpoint, self.extras, trusted=trusted)
+        seed = self.config.seed
+        load(self.accelerator, self.model, self.optimizer, checkpoint, self.extras, trusted=trusted, seed=seed)
         return kept.step
 
     def write_card(
@@ -317,6 +319,7 @@ def start_run(
     run_metadata: Mapping[str, Any] = MappingProxyType({}),
     extras: Mapping[str, Stateful] = MappingProxyType({}),
     stop: StopRequest | None = None,
+    processes_may_change: bool = False,
 ) -> TrainingRun:
     """Restores the checkpoint to resume, if any, and writes down what the run is.
 
@@ -331,6 +334,8 @@ def start_run(
         run_metadata: more for ``run.json``.
         extras: what checkpoints hold beside model and optimizer, the same on every process.
         stop: what listens for a request to stop.
+        processes_may_change: whether a run may go on with another number of processes: its updates know nothing of
+            them, and each process holds the whole of the model.
 
     Raises:
         ResumeError: if the checkpoint belongs to a different run.
@@ -342,8 +347,14 @@ def start_run(
     set_seed(config.seed, device_specific=True)
     if folder.checkpoint is not None:
         state = read_state(folder.checkpoint)
-        check_identity(folder.checkpoint, state, identity)
-        load(accelerator, model, optimizer, folder.checkpoint, extras, trusted=config.trust_checkpoint)
+        check_identity(folder.checkpoint, state, with_launch_of(state, identity) if processes_may_change else identity)
+        if (before := state.identity.get("launch.num_processes")) != accelerator.num_processes:
+            logger.warning(
+                "going on with %d processes in place of %s: the same updates, with other draws of dropout",
+                *(accelerator.num_processes, before),
+            )
+        trusted = config.trust_checkpoint
+        load(accelerator, model, optimizer, folder.checkpoint, extras, trusted=trusted, seed=config.seed)
         first_step = state.step + 1
         logger.info("resumed %s after update %d of %d", folder.checkpoint, state.step, total_steps)
     metadata = {

@@ -1,0 +1,302 @@
+"""A mixture as what updates are made of: shared out to processes, gone on with, and what happens to bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+import yaml
+
+from audiollm.processing.attached import ForeignCodesError
+from audiollm.processing.processor import AudioLLMProcessor
+from audiollm.training.audio_llm.mixture_data import MixtureData
+from audiollm.training.loop.batches import share_of_process
+from audiollm.training.loop.errors import DataError
+
+CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]}
+
+
+def clip(number: int, **fields: Any) -> dict[str, Any]:
+    return {"id": f"clip-{number}", "codes": [number % 64, 1, 2], "text": f"words {number}", **fields}
+
+
+def write_jsonl(path: Path, records: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_shard(path: Path, records: list[dict[str, Any]]) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path, row_group_size=5, use_dictionary=False)
+
+
+@pytest.fixture(scope="module")
+def processor(assets) -> AudioLLMProcessor:
+    return AudioLLMProcessor.from_pretrained(assets.audio_llm)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three shards of clips, and chats."""
+    (tmp_path / "clips").mkdir()
+    for shard in range(3):
+        records = [clip(number) for number in range(shard * 12, shard * 12 + 12)]
+        write_shard(tmp_path / "clips" / f"{shard}.parquet", records)
+    write_jsonl(tmp_path / "chats.jsonl", [{"id": f"chat-{number}", **CHAT} for number in range(9)])
+    return tmp_path
+
+
+def write_mixture(
+    folder: Path, clips: dict[str, Any] | None = None, chats: dict[str, Any] | None = None, **more
+) -> str:
+    sources = [
+        {"data": "clips", "tasks": ["transcribe", "speak"], "weight": 3, **(clips or {})},
+        {"data": "chats.jsonl", "tasks": ["text"], "weight": 1, **(chats or {})},
+    ]
+    (folder / "mix.yaml").write_text(yaml.safe_dump({"sources": sources, "shuffle": 10, **more}))
+    return str(folder / "mix.yaml")
+
+
+class Process(SimpleNamespace):
+    """One of several processes, as far as data ask for it; what it gathers are the values of all, if given."""
+
+    is_main_process = True
+    device = torch.device("cpu")
+    others: torch.Tensor | None = None
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if self.others is None else torch.cat([tensor, self.others])
+
+
+@pytest.fixture
+def open_data(make_config, processor, tmp_path: Path):
+    def open_data(
+        mixture: str, process: int = 0, num_processes: int = 1, max_length: int = 256, **settings
+    ) -> MixtureData:
+        config = make_config(train_data=mixture, **settings)
+        Path(config.output_dir).mkdir(exist_ok=True)
+        accelerator = Process(process_index=process, num_processes=num_processes)
+        return MixtureData(accelerator, config, processor, max_length=256)  # type: ignore[arg-type]
+
+    return open_data
+
+
+def encoded(data: MixtureData, step: int, process: int = 0, num_processes: int = 1) -> list[tuple[str, bytes, bytes]]:
+    share = share_of_process(data.places(step), process, num_processes)
+    return [(one.record_id, one.token_ids.tobytes(), one.labels.tobytes()) for one in data.encode(step, share)]
+
+
+def encode_updates(data: MixtureData) -> None:
+    for step in range(1, 20):
+        encoded(data, step)
+
+
+@pytest.mark.parametrize("num_processes", [2, 3, 8, 11])
+def test_processes_share_every_update_out_none_twice_and_none_lost(folder, open_data, num_processes: int) -> None:
+    mixture = write_mixture(folder)
+    alone = open_data(mixture, check_data=False)
+    all_of_them = [open_data(mixture, process, num_processes, check_data=False) for process in range(num_processes)]
+    for step in range(1, 20):
+        shares = [encoded(data, step, process, num_processes) for process, data in enumerate(all_of_them)]
+        assert sorted(record for share in shares for record in share) == sorted(encoded(alone, step))
+
+
+def test_one_pass_over_sources_that_run_out_has_every_record_once(folder, open_data) -> None:
+    data = open_data(write_mixture(folder, {"epochs": 1, "tasks": ["transcribe"]}, {"epochs": 1}), max_steps=None)
+    assert data.total_steps == 6  # 45 records, 8 an update
+    seen = Counter(record for step in range(1, 7) for record, _, _ in encoded(data, step))
+    wanted = {f"clip-{number}/transcribe" for number in range(36)} | {f"chat-{number}" for number in range(9)}
+    assert seen == Counter(wanted)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 4])
+def test_a_checkpoint_goes_on_record_for_record_on_any_number_of_processes(
+    folder, open_data, num_processes: int
+) -> None:
+    mixture = write_mixture(folder)
+    straight = open_data(mixture)
+    expected = [sorted(encoded(straight, step)) for step in range(1, 31)]
+    stopped = open_data(mixture)
+    for step in range(1, 14):
+        encoded(stopped, step)
+        stopped.made(step - 1)
+    stopped.made(12)
+    state = stopped.extras["data"].state_dict()
+    resumed = [open_data(mixture, process, num_processes) for process in range(num_processes)]
+    for data in resumed:
+        data.extras["data"].load_state_dict(state)
+    for step in range(13, 31):
+        shares = [encoded(data, step, process, num_processes) for process, data in enumerate(resumed)]
+        assert sorted(record for share in shares for record in share) == expected[step - 1]
+
+
+def test_a_second_pass_asks_in_other_words_the_same_for_all(folder, open_data) -> None:
+    mixture = write_mixture(folder, {"tasks": ["transcribe"]}, {"weight": 0.001})
+    data = open_data(mixture)
+    records = [record for step in range(1, 13) for record in encoded(data, step)]
+    by_id: dict[str, set[bytes]] = {}
+    for record_id, token_ids, _ in records:
+        by_id.setdefault(record_id, set()).add(token_ids)
+    assert sum(len(wordings) > 1 for wordings in by_id.values()) > 20
+
+
+def test_start_up_reads_a_sample_and_says_so(folder, open_data, caplog, monkeypatch) -> None:
+    many = folder / "many"
+    many.mkdir()
+    for shard in range(200):
+        write_shard(many / f"{shard:03}.parquet", [clip(number) for number in range(5)])
+    from audiollm.data.streaming import shards
+
+    read: list[str] = []
+    original = shards._ParquetContent.read
+    monkeypatch.setattr(
+        shards._ParquetContent, "read", lambda self, number: read.append(self._name) or original(self, number)
+    )
+    with caplog.at_level("INFO"):
+        open_data(write_mixture(folder, {"data": "many"}, check_records=20))
+    assert len(set(read)) <= 32
+    assert "many: 20 of 1,000 records looked at before the first update, 20 of them usable" in caplog.text
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+def spoil(shard: Path) -> None:
+    """Overwrites the second of its row groups."""
+    content = bytearray(shard.read_bytes())
+    start = pyarrow.parquet.ParquetFile(shard).metadata.row_group(1).column(0).data_page_offset
+    content[start : start + 40] = bytes(40)
+    shard.write_bytes(content)
+
+
+def test_a_corrupt_shard_in_the_middle_of_an_epoch_stops_by_its_name(folder, open_data) -> None:
+    data = open_data(write_mixture(folder), check_data=False)
+    spoil(folder / "clips" / "1.parquet")
+    with pytest.raises(DataError, match=r"clips: .*1\.parquet:row 5 and those after it: is damaged"):
+        encode_updates(data)
+
+
+def test_a_corrupt_shard_is_skipped_and_counted_if_that_is_wanted(folder, open_data, tmp_path) -> None:
+    mixture = write_mixture(folder, {"epochs": 1, "tasks": ["transcribe"]}, {"epochs": 1}, on_bad="skip")
+    data = open_data(mixture, check_data=False, max_steps=None)
+    spoil(folder / "clips" / "1.parquet")
+    seen, skipped = [], 0
+    for step in range(1, data.total_steps + 1):
+        seen += encoded(data, step)
+        skipped += data.agree(step).get("skipped", 0)
+    assert len(seen) == 40
+    assert skipped == 5
+    lines = [json.loads(line) for line in (tmp_path / "run" / "skipped_train.jsonl").read_text().splitlines()]
+    assert len(lines) == 5
+    assert {(line["source"], "is damaged" in line["reason"]) for line in lines} == {("clips", True)}
+
+
+def test_a_shard_without_its_end_is_left_out_whole(folder, open_data, caplog) -> None:
+    shard = folder / "clips" / "2.parquet"
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"2\.parquet: is damaged"):
+        open_data(write_mixture(folder))
+    mixture = write_mixture(folder, {"epochs": 1, "tasks": ["transcribe"]}, {"epochs": 1}, on_bad="skip")
+    data = open_data(mixture, max_steps=None)
+    assert "clips is left out: " in caplog.text
+    seen = [record for step in range(1, data.total_steps + 1) for record in encoded(data, step)]
+    assert len(seen) == 24 + 9
+
+
+def test_a_record_longer_than_the_budget_is_an_error_or_counted(folder, open_data) -> None:
+    write_shard(folder / "clips" / "1.parquet", [clip(number) for number in range(11)] + [clip(50, codes=[1] * 300)])
+    with pytest.raises(
+        DataError, match=r"1 of 45 records looked at .*\n.*1\.parquet:row 11: \d+ tokens are more than max"
+    ):
+        open_data(write_mixture(folder))
+    with pytest.raises(DataError, match=r"clips: .*1\.parquet:row 11: \d+ tokens are more than max_length=256"):
+        encode_updates(open_data(write_mixture(folder), check_data=False))
+    data = open_data(write_mixture(folder, {"epochs": 1}, {"epochs": 1}), max_steps=None, on_too_long="skip")
+    reports = []
+    for step in range(1, data.total_steps + 1):
+        encoded(data, step)
+        reports.append(data.agree(step))
+    assert sum(report.get("skipped", 0) for report in reports) == 1
+
+
+def test_a_task_that_fields_cannot_fill_stops_or_is_counted(folder, open_data) -> None:
+    records = [clip(number) for number in range(10)] + [{"id": "x", "codes": [1]}, "7"]
+    write_jsonl(folder / "chats.jsonl", records)
+    with pytest.raises(DataError, match=r"2 of 48 .*\n.*chats\.jsonl:byte \d+: task transcribe: has no words spoken"):
+        open_data(write_mixture(folder, chats={"tasks": ["transcribe"]}))
+    open_data(write_mixture(folder, chats={"tasks": ["transcribe"]}, on_bad="skip"))
+    with pytest.raises(DataError, match=r"chats\.jsonl: none of the 12 records looked at can be used"):
+        open_data(write_mixture(folder, chats={"tasks": ["emotion"]}, on_bad="skip"))
+
+
+def test_codes_of_another_tokenizer_stop_a_run_even_if_bad_records_are_skipped(folder, open_data) -> None:
+    write_shard(folder / "clips" / "1.parquet", [clip(number, audio_tokenizer="f" * 64) for number in range(12)])
+    with pytest.raises(ForeignCodesError, match=r"1\.parquet:row \d+: .*made by another audio tokenizer"):
+        open_data(write_mixture(folder, on_bad="skip"))
+    data = open_data(write_mixture(folder, on_bad="skip"), check_data=False)
+    with pytest.raises(DataError, match="made by another audio tokenizer"):
+        encode_updates(data)
+
+
+def test_codes_of_two_tokenizers_are_refused_where_the_llm_knows_none(
+    folder, open_data, processor, monkeypatch
+) -> None:
+    monkeypatch.setattr(type(processor._attached), "fingerprint", None)
+    for shard, maker in ((0, "a" * 64), (1, "b" * 64)):
+        path = folder / "clips" / f"{shard}.parquet"
+        write_shard(path, [clip(number, audio_tokenizer=maker) for number in range(12)])
+    with pytest.raises(DataError, match="codes of two audio tokenizers: clips"):
+        open_data(write_mixture(folder))
+    data = open_data(write_mixture(folder), check_data=False)
+    with pytest.raises(DataError, match="codes of two audio tokenizers"):
+        encode_updates(data)
+
+
+def test_an_empty_source_is_refused(folder, open_data) -> None:
+    (folder / "chats.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match=r"chats\.jsonl: holds no records"):
+        open_data(write_mixture(folder))
+
+
+@pytest.mark.parametrize("settings", [{"max_steps": 7}, {"max_steps": None, "num_epochs": 2.0}])
+def test_a_run_longer_than_its_sources_is_refused_before_it_starts(folder, open_data, settings) -> None:
+    with pytest.raises(ValueError, match="all sources have run out after 45: raise their epochs or tokens"):
+        open_data(write_mixture(folder, {"epochs": 1}, {"epochs": 1}), **settings)
+    open_data(write_mixture(folder, {"epochs": 1}), **settings)
+
+
+def test_a_source_runs_out_after_its_tokens(folder, open_data) -> None:
+    with pytest.raises(ValueError, match="tokens needs check_data=true"):
+        open_data(write_mixture(folder, chats={"tokens": 100}), check_data=False)
+    data = open_data(write_mixture(folder, chats={"tokens": 100}))
+    tokens = sum(len(ids) // 4 for step in range(1, 60) for record, ids, _ in encoded(data, step) if "chat" in record)
+    assert 100 <= tokens < 200
+
+
+def test_processes_that_see_other_files_stop(folder, open_data) -> None:
+    data = open_data(write_mixture(folder))
+    encoded(data, 1)
+    data._accelerator.others = torch.tensor([[12345, 0]])
+    with pytest.raises(
+        DataError, match=r"update 1: processes read different records: the files of .* must be the same"
+    ):
+        data.agree(1)
+
+
+def test_other_files_weights_or_tasks_are_another_run(folder, open_data) -> None:
+    changes: list[tuple[dict[str, Any], dict[str, Any]]] = [({}, {}), ({}, {}), ({"weight": 2}, {})]
+    changes += [({"tasks": ["transcribe"]}, {}), ({"epochs": 9}, {}), ({}, {"shuffle": 4})]
+    metadata = [open_data(write_mixture(folder, clips, **more)).metadata for clips, more in changes]
+    assert metadata[0] == metadata[1]
+    assert all(other != metadata[0] for other in metadata[2:])
+    shutil.copy(folder / "clips" / "0.parquet", folder / "clips" / "3.parquet")
+    assert (
+        open_data(write_mixture(folder)).metadata["sources"]["clips"]["files"]
+        != (metadata[0]["sources"]["clips"]["files"])
+    )
