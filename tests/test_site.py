@@ -16,11 +16,21 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PACKAGES = {
-    "audiollm.md": ["audiollm"],
+    "audiollm.md": ["audiollm", "audiollm.mixture"],
     "tokenizer.md": ["audiollm.tokenizer"],
     "data.md": [
         f"audiollm.data.{name}"
-        for name in ("audio", "conversation", "corpora", "labelling", "pretrained", "sap", "tokenizing", "voices")
+        for name in (
+            "audio",
+            "conversation",
+            "corpora",
+            "labelling",
+            "pretrained",
+            "sap",
+            "streaming",
+            "tokenizing",
+            "voices",
+        )
     ],
     "generation.md": ["audiollm.generation"],
 }
