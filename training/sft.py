@@ -39,11 +39,11 @@ from audiollm.training.loop.batches import DataOrder, share_of_process
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_accumulating, whole_weights
 from audiollm.training.loop.non_finite import stop_unless_finite
-from audiollm.training.loop.optimizer import adamw
+from audiollm.training.loop.optimizer import learning_rate_figures, make_optimizer, set_learning_rates
 from audiollm.training.loop.prefetching import Prefetched
 from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
-from audiollm.training.loop.schedule import is_due, learning_rate_at
+from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
 
 logger = get_logger(__name__)
@@ -200,7 +200,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         eval_records = read(config.eval_data)
         usable_eval, _ = _check_data(accelerator, config, eval_records, "eval")
     objective = TargetTokenLoss(start.trained)
-    model, optimizer = accelerator.prepare(objective, adamw(objective, config, accelerator.device))
+    model, optimizer = accelerator.prepare(objective, make_optimizer(objective, config, accelerator.device))
     model.train()
     parts = _Parts(
         config=config,
@@ -237,15 +237,7 @@ def _check_data(
 def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) -> dict[str, Any]:
     """Makes one update; returns its line of the metrics."""
     accelerator, config = parts.accelerator, parts.config
-    learning_rate = learning_rate_at(
-        step,
-        total_steps=parts.total_steps,
-        peak=config.learning_rate,
-        warmup_ratio=config.warmup_ratio,
-        min_ratio=config.min_learning_rate_ratio,
-    )
-    for group in parts.optimizer.param_groups:
-        group["lr"] = learning_rate
+    learning_rates = set_learning_rates(parts.optimizer, step, parts.total_steps, config)
     counts = torch.tensor(
         [[sum(r.num_targets for r in batch), sum(len(r) for r in batch)] for batch in micro_batches],
         device=accelerator.device,
@@ -284,7 +276,7 @@ def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) 
         "step": step,
         "epoch": parts.order.epoch(step),
         "loss": loss,
-        "learning_rate": learning_rate,
+        **learning_rate_figures(learning_rates),
         "grad_norm": grad_norm,
         "target_tokens": target_tokens,
         "tokens": tokens,

@@ -27,7 +27,7 @@ from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
 from audiollm.training.audio_llm.objective import TargetTokenLoss
 from audiollm.training.audio_llm.records import EncodedRecords
 from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
-from audiollm.training.loop.optimizer import adamw
+from audiollm.training.loop.optimizer import make_optimizer
 from audiollm.training.loop.record import config_as_json
 from audiollm.training.loop.stopping import RunStoppedError
 from audiollm.training.sft import train
@@ -133,6 +133,16 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(make_config, as
     assert summary.steps == 6
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "adafactor", "sgd"])
+def test_every_optimizer_is_resumed_to_the_same_bits(make_config, tmp_path, optimizer):
+    settings = {"optimizer": optimizer, "schedule": "warmup_stable_decay", "save_every": 3}
+    train(make_config(output_dir=str(tmp_path / "straight"), **settings))
+    checkpoint = tmp_path / "straight" / "checkpoints" / "step_000003"
+    train(make_config(output_dir=str(tmp_path / "resumed"), resume=str(checkpoint), **settings))
+    assert metrics_of(tmp_path / "resumed") == metrics_of(tmp_path / "straight")[3:]
+    assert_same_weights(tmp_path / "resumed", tmp_path / "straight")
+
+
 def test_resume_latest_without_a_checkpoint_starts_from_the_beginning(make_config, tmp_path):
     train(make_config(max_steps=2, resume="latest"))
     assert [line["step"] for line in metrics_of(tmp_path / "run")] == [1, 2]
@@ -220,7 +230,7 @@ def test_weight_decay_spares_norms_and_biases_and_frozen_weights_are_left_out(ma
     model = AudioLLM.from_pretrained(assets.audio_llm).model
     model.model.embed_tokens.requires_grad_(False)
     cpu = torch.device("cpu")
-    decayed, spared = adamw(TargetTokenLoss(model), make_config(weight_decay=0.3), cpu).param_groups
+    decayed, spared = make_optimizer(TargetTokenLoss(model), make_config(weight_decay=0.3), cpu).param_groups
     name_of = {parameter: name for name, parameter in model.named_parameters()}
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
     assert all(name_of[parameter].endswith("proj.weight") for parameter in decayed["params"])

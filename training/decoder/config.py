@@ -195,6 +195,10 @@ class DecoderTrainingConfig(RunConfig):
         require_eval_data(self, "flow.eval_vocoder")
         if self.min_seconds > self.max_seconds:
             raise ValueError(f"min_seconds={self.min_seconds} is above max_seconds={self.max_seconds}: swap them")
+        if self.model == "vocoder" and self.optimizer == "muon":
+            raise ValueError(
+                "optimizer: muon is for the matrices of linear layers, and a vocoder is made of convolutions: use adamw"
+            )
         self._refuse_the_other_models_settings()
 
     def _refuse_the_other_models_settings(self) -> None:
