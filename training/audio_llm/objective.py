@@ -9,6 +9,7 @@ are recomputed in the backward pass, so that memory does not grow with vocabular
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from audiollm.data.collation import IGNORED_LABEL
+
+from .packed_attention import packed_arguments
 
 # Logits held at once: 2**26 float32 numbers are 256 MiB (418 positions of a vocabulary of 160,000).
 _LOGITS_PER_CHUNK = 2**26
@@ -68,13 +71,23 @@ class TargetTokenLoss(nn.Module):
         model: Any = self.model
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, num_chunks: int = 1) -> Tensor:
-        """Computes the loss of one micro-batch.
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        labels: Tensor,
+        position_ids: Tensor | None = None,
+        segment_lengths: Sequence[int] | None = None,
+        num_chunks: int = 1,
+    ) -> Tensor:
+        """Computes the loss of one micro-batch: of `collate`, or of `collate_packed` within `segment_attention`.
 
         Args:
-            input_ids: int64 ``[B, S]``, padded on the right.
-            attention_mask: int64 ``[B, S]``, 0 on padding.
+            input_ids: int64 ``[B, S]``, padded on the right, or a packed row ``[1, S]``.
+            attention_mask: int64 ``[B, S]``, 0 on padding; None for a packed row.
             labels: int64 ``[B, S]``, aligned with ``input_ids``; ``IGNORED_LABEL`` where nothing is to be learned.
+            position_ids: int64 ``[1, S]`` of a packed row.
+            segment_lengths: tokens of each record of a packed row.
             num_chunks: pieces the logits are computed in. Under ZeRO-3 every process must pass the same number, because
                 each piece gathers the output layer.
 
@@ -82,7 +95,11 @@ class TargetTokenLoss(nn.Module):
             The sum over target tokens, in nats, float32 scalar. Divide by the target tokens of the whole update.
         """
         causal_lm = self.causal_lm
-        hidden_BSD = causal_lm.get_decoder()(input_ids, attention_mask=attention_mask, use_cache=False)[0]
+        packed: dict[str, Any] = {}
+        if segment_lengths is not None:
+            packed = packed_arguments(causal_lm, segment_lengths, input_ids.device) | {"position_ids": position_ids}
+        # use_cache=False: with a cache, transformers takes a packed row for a single sequence.
+        hidden_BSD = causal_lm.get_decoder()(input_ids, attention_mask=attention_mask, use_cache=False, **packed)[0]
         is_target_BS = labels[:, 1:] != IGNORED_LABEL
         hidden_ND = hidden_BSD[:, :-1][is_target_BS]
         labels_N = labels[:, 1:][is_target_BS]

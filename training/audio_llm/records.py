@@ -51,6 +51,11 @@ class EncodedRecord:
         """Tokens that count in the loss; nothing predicts the first token."""
         return int((self.labels[1:] != IGNORED_LABEL).sum())
 
+    @classmethod
+    def blank(cls) -> EncodedRecord:
+        """What a process passes through the model that has no record of an update: two tokens, no targets."""
+        return cls("", "", np.zeros(2, dtype=np.int32), np.full(2, IGNORED_LABEL, dtype=np.int32))
+
     def without_targets(self) -> EncodedRecord:
         """The record as a pass that teaches nothing."""
         return dataclasses.replace(self, labels=np.full_like(self.labels, IGNORED_LABEL))
@@ -68,12 +73,14 @@ class DataCheck:
         problems: record number → why it cannot be used.
         too_long: record number → what a ``skipped.jsonl`` line says about it.
         digests: record number → SHA-256 of its token ids and labels.
+        lengths: record number → tokens.
         unread: in how many records each key is that nothing reads.
     """
 
     problems: dict[int, str] = field(default_factory=dict)
     too_long: dict[int, dict[str, object]] = field(default_factory=dict)
     digests: dict[int, str] = field(default_factory=dict)
+    lengths: dict[int, int] = field(default_factory=dict)
     unread: Counter[str] = field(default_factory=Counter)
 
     @classmethod
@@ -84,11 +91,13 @@ class DataCheck:
             merged.problems |= part.problems
             merged.too_long |= part.too_long
             merged.digests |= part.digests
+            merged.lengths |= part.lengths
             merged.unread.update(part.unread)
         return cls(
             problems=dict(sorted(merged.problems.items())),
             too_long=dict(sorted(merged.too_long.items())),
             digests=dict(sorted(merged.digests.items())),
+            lengths=merged.lengths,
             unread=merged.unread,
         )
 
@@ -104,6 +113,7 @@ class EncodedRecords:
         conversations: the records, parsed when they are indexed.
         processor: turns conversations into token ids; tokenizes their audio unless they bring codes.
         max_length: longest usable record, in tokens.
+        limit: the setting that says so.
         cache_tokens: keep encoded records up to this many tokens, the least recently used leaving first.
     """
 
@@ -113,11 +123,13 @@ class EncodedRecords:
         processor: AudioLLMProcessor,
         *,
         max_length: int,
+        limit: str = "max_length",
         cache_tokens: int,
     ) -> None:
         self.conversations = conversations
         self.processor = processor
         self.max_length = max_length
+        self._limit = limit
         self._cache_tokens = cache_tokens
         self._cache: OrderedDict[int, EncodedRecord] = OrderedDict()
         self._cached_tokens = 0
@@ -170,6 +182,7 @@ class EncodedRecords:
                         found.problems[index] = str(error)
             for index, record in records:
                 found.digests[index] = _digest(record)
+                found.lengths[index] = len(record)
                 found.unread.update(unread_keys(self.conversations[index].metadata, CONVERSATION_KEYS))
                 reason = self._unusable(record)
                 if len(record) > self.max_length:
@@ -189,8 +202,8 @@ class EncodedRecords:
     def _unusable(self, record: EncodedRecord) -> str | None:
         if len(record) > self.max_length:
             return (
-                f"{len(record)} tokens are more than max_length={self.max_length}: "
-                "split the recording, raise max_length or set on_too_long: skip"
+                f"{len(record)} tokens are more than {self._limit}={self.max_length}: "
+                f"split the recording, raise {self._limit} or set on_too_long: skip"
             )
         if record.num_targets == 0:
             return "no assistant turn to learn from"
