@@ -198,6 +198,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
             audio_llm.processor,
             max_length=max_length,
             limit=limit,
+            vocabulary_size=audio_llm.model.config.vocab_size,
             cache_tokens=config.cache_tokens,
         )
 
