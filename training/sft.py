@@ -143,12 +143,15 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
     loss, evaluation = None, None
     updates = Prefetched(parts.micro_batches, run.steps)
     progress = run.with_progress(updates)
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     for step, micro_batches in progress:
+        waited = time.perf_counter() - started
         # Kept inside each record of a packed row, until gradients are made: recomputed activations attend again.
         with segment_attention(start.audio_llm.model) if config.packing == "pack" else nullcontext():
             line = _update(parts, step, micro_batches)
         line["seconds"] = time.perf_counter() - started
+        line["data_seconds"] = waited  # of these, in which the model had nothing to work on
+        line["processor_seconds"] = time.process_time() - used
         line["tokens_per_second"] = line["tokens"] / line["seconds"]
         loss = line["loss"]
         progress.set_postfix(loss=f"{loss:.4f}")
@@ -158,7 +161,7 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
             evaluation = _evaluate(parts, step, folder.path / "samples")
             run.write_evaluation(evaluation)
         run.save_if_due(step)
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
     model_step = run.load_best()
     with whole_weights(accelerator):
         model_folder = save_trained_model(accelerator, parts.model, start, config)

@@ -12,7 +12,10 @@ from safetensors.torch import load_file
 from audiollm.training.loop.record import read_metrics
 
 # What depends on the machine and not on the run.
-MACHINE = ("seconds", "tokens_per_second", "mel_frames_per_second", "audio_seconds_per_second", "memory_mb")
+MACHINE = (
+    "seconds", "data_seconds", "processor_seconds", "tokens_per_second", "mel_frames_per_second",
+    "audio_seconds_per_second", "memory_mb",
+)  # fmt: skip
 # What depends on how an update is cut into passes.
 PASSES = ("padding_share", "packed_share")
 
