@@ -16,7 +16,7 @@ from audiollm.modeling import AudioLLM
 from audiollm.tokenizer.checkpoints.tensors import check_finite, read_safetensors
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 
-BYTE_BUDGET = 30_000_000
+BYTE_BUDGET = 60_000_000
 # Training statistics of the codebook, and positions that Whisper never trains: loading makes them up.
 LEFT_OUT = ("ema_count", "ema_weight", "codebook_used", "embed_positions.weight")
 LLM_FILES = (
