@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from torch import nn
 
-from audiollm.data.collation import collate
 from audiollm.data.conversation.loading import load_conversations
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.mini import audio_tokenizer_or_mini, model_or_mini
@@ -24,7 +24,12 @@ from audiollm.mixture.config import is_mixture
 from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
 from audiollm.tokenizer.checkpoints.card import Base
-from audiollm.training.audio_llm.config import SFTConfig, accumulation_steps
+from audiollm.training.audio_llm.config import (
+    SFTConfig,
+    accumulation_steps,
+    length_limit,
+    varies_in_passes,
+)
 from audiollm.training.audio_llm.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
 from audiollm.training.audio_llm.mixture_data import MixtureData
 from audiollm.training.audio_llm.model import (
@@ -35,18 +40,20 @@ from audiollm.training.audio_llm.model import (
     save_trained_model,
 )
 from audiollm.training.audio_llm.objective import TargetTokenLoss, num_chunks
+from audiollm.training.audio_llm.packed_attention import segment_attention
+from audiollm.training.audio_llm.passes import PassCounts, as_many_as_others, cut_into_passes, inputs_of, loss_divisor
 from audiollm.training.audio_llm.records import EncodedRecord, EncodedRecords
 from audiollm.training.audio_llm.training_data import ListedData, TrainingData, check_records
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.errors import DataError
-from audiollm.training.loop.launch import start_accumulating, whole_weights
+from audiollm.training.loop.launch import start_accumulating, whole_weights, zero_stage
 from audiollm.training.loop.non_finite import stop_unless_finite
-from audiollm.training.loop.optimizer import adamw
+from audiollm.training.loop.optimizer import learning_rate_figures, make_optimizer, set_learning_rates
 from audiollm.training.loop.prefetching import Prefetched
 from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
-from audiollm.training.loop.schedule import is_due, learning_rate_at
+from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
 
 logger = get_logger(__name__)
@@ -70,19 +77,16 @@ class _Parts:
         self.vocabulary_size: int = self.audio_llm.model.config.vocab_size
 
     def micro_batches(self, step: int) -> list[list[EncodedRecord]]:
-        """This process's records of an update, in micro-batches of similar length.
-
-        The loss belongs to the whole update, so grouping changes the padding and not the result.
-        """
+        """This process's records of an update, in the batches of its forward passes."""
         places = self.data.places(step)
         mine = share_of_process(places, self.accelerator.process_index, self.accelerator.num_processes)
-        records = sorted(self.data.encode(step, mine), key=len)  # stable: equal lengths keep the update's order
-        size = self.config.micro_batch_size
-        batches = [records[start : start + size] for start in range(0, len(records), size)]
+        batches = cut_into_passes(self.data.encode(step, mine), self.config)
+        if varies_in_passes(self.config):
+            return batches or [[self.data.filler(places)]]
         # All processes make the same number of passes, also where there are fewer records than an update may have.
         missing = accumulation_steps(self.config, self.accelerator.num_processes) - len(batches)
         if missing:
-            filler = records[0].without_targets() if records else self.data.filler(places)
+            filler = batches[0][0].without_targets() if batches else self.data.filler(places)
             batches += [[filler]] * missing
         return batches
 
@@ -128,7 +132,10 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
         optimizer=parts.optimizer,
         total_steps=parts.data.total_steps,
         data_metadata=parts.data.metadata,
-        run_metadata={"num_records": parts.data.num_records},
+        run_metadata={
+            "num_records": parts.data.num_records,
+            "cross_entropy": accelerator.unwrap_model(parts.model).cross_entropy,
+        },
         extras=parts.data.extras,
         stop=stop,
         processes_may_change=True,
@@ -136,12 +143,17 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
     loss, evaluation = None, None
     updates = Prefetched(parts.micro_batches, run.steps)
     progress = run.with_progress(updates)
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     for step, micro_batches in progress:
+        waited = time.perf_counter() - started
         of_records = parts.data.agree(step)
-        line = _update(parts, step, micro_batches) | of_records
+        # Kept inside each record of a packed row, until gradients are made: recomputed activations attend again.
+        with segment_attention(start.audio_llm.model) if config.packing == "pack" else nullcontext():
+            line = _update(parts, step, micro_batches) | of_records
         parts.data.made(step)
         line["seconds"] = time.perf_counter() - started
+        line["data_seconds"] = waited  # of these, in which the model had nothing to work on
+        line["processor_seconds"] = time.process_time() - used
         line["tokens_per_second"] = line["tokens"] / line["seconds"]
         loss = line["loss"]
         progress.set_postfix(loss=f"{loss:.4f}")
@@ -151,7 +163,7 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
             evaluation = _evaluate(parts, step, folder.path / "samples")
             run.write_evaluation(evaluation)
         run.save_if_due(step)
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
     model_step = run.load_best()
     with whole_weights(accelerator):
         model_folder = save_trained_model(accelerator, parts.model, start, config)
@@ -184,30 +196,37 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
     """Checks the data, then hands model and optimizer to accelerate."""
     audio_llm = start.audio_llm
     context_length = audio_llm.model.config.max_position_embeddings
-    if config.max_length is not None and config.max_length > context_length:
-        raise ValueError(f"max_length={config.max_length} exceeds the model's context of {context_length} tokens")
-    max_length = config.max_length or context_length
 
-    def read(source: str) -> EncodedRecords:
+    def read(source: str, limit: str, max_length: int) -> EncodedRecords:
         return EncodedRecords(
             load_conversations(source, codebook_size=audio_llm.vocabulary.codebook_size, for_training=True),
             audio_llm.processor,
             max_length=max_length,
+            limit=limit,
+            vocabulary_size=audio_llm.model.config.vocab_size,
             cache_tokens=config.cache_tokens,
         )
 
+    limit, max_length = length_limit(config, context_length)
     data: TrainingData
     if is_mixture(config.train_data):
-        data = MixtureData(accelerator, config, audio_llm.processor, max_length=max_length)
+        data = MixtureData(
+            accelerator,
+            config,
+            audio_llm.processor,
+            max_length=max_length,
+            limit=limit,
+            vocabulary_size=audio_llm.model.config.vocab_size,
+        )
     else:
-        data = ListedData(accelerator, config, read(config.train_data))
+        data = ListedData(accelerator, config, read(config.train_data, limit, max_length))
     eval_records: EncodedRecords | None = None
     usable_eval: list[int] = []
     if config.eval_data is not None:
-        eval_records = read(config.eval_data)
-        usable_eval, _ = check_records(accelerator, config, eval_records, "eval")
-    objective = TargetTokenLoss(start.trained)
-    model, optimizer = accelerator.prepare(objective, adamw(objective, config, accelerator.device))
+        eval_records = read(config.eval_data, "max_length", config.max_length or context_length)
+        usable_eval = check_records(accelerator, config, eval_records, "eval").usable
+    objective = TargetTokenLoss(start.trained, config.mixed_precision, splits_weights=zero_stage(accelerator) == 3)
+    model, optimizer = accelerator.prepare(objective, make_optimizer(objective, config, accelerator.device))
     model.train()
     return _Parts(
         config=config,
@@ -224,35 +243,22 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
 def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) -> dict[str, Any]:
     """Makes one update; returns its line of the metrics."""
     accelerator, config = parts.accelerator, parts.config
-    learning_rate = learning_rate_at(
-        step,
-        total_steps=parts.data.total_steps,
-        peak=config.learning_rate,
-        warmup_ratio=config.warmup_ratio,
-        min_ratio=config.min_learning_rate_ratio,
-    )
-    for group in parts.optimizer.param_groups:
-        group["lr"] = learning_rate
-    counts = torch.tensor(
-        [[sum(r.num_targets for r in batch), sum(len(r) for r in batch)] for batch in micro_batches],
-        device=accelerator.device,
-    )
+    learning_rates = set_learning_rates(parts.optimizer, step, parts.data.total_steps, config)
+    micro_batches = as_many_as_others(micro_batches, accelerator, config)
     # Known before the first pass, as its gradients are already divided by it.
-    counts = accelerator.gather(counts[None])  # [processes, micro-batches, 2]
-    target_tokens, tokens = counts.sum(dim=(0, 1)).tolist()
+    counts = PassCounts.of(micro_batches, accelerator, config)
+    target_tokens = counts.target_tokens
     if target_tokens == 0:
         raise DataError(f"update {step}: none of its records can be used; skipped_train.jsonl says why")
-    # ZeRO-3 gathers the output layer once per chunk of logits, so all processes must make equally many.
-    most_targets = counts[:, :, 0].amax(dim=0).tolist()
     # Every target token of the update weighs the same, wherever it is: a mean of the batches' means would count the
     # tokens of short answers more, and change with the number of processes. Undone here is that accelerate (or
     # DeepSpeed) divides by the accumulated batches, and that gradients are averaged over the processes.
-    scale = len(micro_batches) * accelerator.num_processes / target_tokens
+    scale = loss_divisor(accelerator, config, len(micro_batches)) * accelerator.num_processes / target_tokens
     by_pass: list[tuple[list[str], torch.Tensor]] = []  # ids of its records, loss
-    for batch, num_targets in zip(micro_batches, most_targets, strict=True):
+    # ZeRO-3 gathers the output layer once per chunk of logits, so all processes must make equally many.
+    for batch, num_targets in zip(micro_batches, counts.most_targets, strict=True):
         with accelerator.accumulate(parts.model):
-            inputs = collate([record.example() for record in batch], pad_token_id=parts.pad_token_id)
-            inputs = {name: value.to(accelerator.device) for name, value in inputs.items()}
+            inputs = inputs_of(batch, config, parts.pad_token_id, accelerator.device)
             loss_sum = parts.model(**inputs, num_chunks=num_chunks(num_targets, parts.vocabulary_size))
             by_pass.append(([record.record_id for record in batch], loss_sum.detach()))
             if accelerator.sync_gradients:
@@ -273,10 +279,11 @@ def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) 
         "step": step,
         "epoch": parts.data.epoch(step),
         "loss": loss,
-        "learning_rate": learning_rate,
+        **learning_rate_figures(learning_rates),
         "grad_norm": grad_norm,
         "target_tokens": target_tokens,
-        "tokens": tokens,
+        "tokens": counts.tokens,
+        **counts.shares(config),
     }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 OPTION_GROUPS: dict[str, tuple[str, ...]] = {
     "input and output": (
         "data", "pairs", "meta", "wavs", "texts", "esc10", "predictions", "per_clip", "codes", "question", "index",
-        "examples", "limit", "max_length", "max_items", "max_clips", "min_clips_per_class", "num_clips", "sound_type", "label_key",
+        "examples", "limit", "max_length", "max_items", "max_clips", "min_clips_per_class", "num_clips", "sound_type",
+        "label_key",
         "prediction_key", "shuffle_options", "attributes", "conditions", "split", "rules", "voice_share", "audit",
         "task", "instruction", "text_key", "base_dir", "check_audio", "mono", "output", "output_dir", "format",
         "json", "jsonl", "overwrite",

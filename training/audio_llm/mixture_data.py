@@ -30,6 +30,7 @@ from audiollm.training.loop.errors import DataError
 from audiollm.training.loop.record import MetricsLog
 
 from .config import SFTConfig
+from .guards import out_of_place
 from .records import EncodedRecord
 from .training_data import TrainingData
 
@@ -47,6 +48,8 @@ class MixtureData(TrainingData):
         config: its settings; ``train_data`` is the mixture's file.
         processor: of the Audio-LLM.
         max_length: most tokens of a record.
+        limit: the setting that says so.
+        vocabulary_size: rows of the model's embedding.
 
     Raises:
         DataError: records of the sample cannot be trained on, or a source gives none.
@@ -54,9 +57,22 @@ class MixtureData(TrainingData):
     """
 
     def __init__(
-        self, accelerator: Accelerator, config: SFTConfig, processor: AudioLLMProcessor, *, max_length: int
+        self,
+        accelerator: Accelerator,
+        config: SFTConfig,
+        processor: AudioLLMProcessor,
+        *,
+        max_length: int,
+        limit: str,
+        vocabulary_size: int,
     ) -> None:
-        self._accelerator, self._config, self._processor, self._max_length = accelerator, config, processor, max_length
+        if config.tokens_per_update is not None:
+            raise ValueError(
+                "tokens_per_update needs the lengths of all records before the first update, which a mixture does not "
+                "tell: use global_batch_size, with tokens_per_pass and packing as you like"
+            )
+        self._accelerator, self._config, self._processor = accelerator, config, processor
+        self._max_length, self._limit, self._vocabulary_size = max_length, limit, vocabulary_size
         self.mixture = read_mixture(config.train_data)
         self.sources = open_sources(
             self.mixture,
@@ -103,9 +119,8 @@ class MixtureData(TrainingData):
             record = EncodedRecord.of(conversation, one)
             if len(record) > self._max_length:
                 self._leave_out_long(skipped, step, place, record)
-            elif record.num_targets == 0:
-                nothing = ValueError(NO_TARGETS)
-                self._leave_out(skipped, step, place, nothing, named(conversation, nothing))
+            elif (wrong := self._wrong(record)) is not None:
+                self._leave_out(skipped, step, place, wrong, named(conversation, wrong))
             else:
                 records.append(record)
         self._skipped[step] = skipped
@@ -160,11 +175,24 @@ class MixtureData(TrainingData):
         skipped.append({"step": step, "source": title, "reason": reason_of(error), "record": told})
 
     def _leave_out_long(self, skipped: list[dict[str, Any]], step: int, place: Place, record: EncodedRecord) -> None:
-        told = f"{record.where}: {_too_long(len(record), self._max_length)}"
+        told = f"{record.where}: {self._told_length(len(record))}"
         if self._config.on_too_long == "error":
             raise DataError(f"{self.sources[place.source].title}: {told}")
         title = self.sources[place.source].title
         skipped.append({"step": step, "source": title, "reason": TOO_LONG, "record": told})
+
+    def _wrong(self, record: EncodedRecord) -> ValueError | None:
+        """Why a record cannot be used that could be encoded and is not too long; None if it can."""
+        if record.num_targets == 0:
+            return ValueError(NO_TARGETS)
+        reason = out_of_place(record.token_ids, record.labels, self._processor.vocabulary, self._vocabulary_size)
+        return None if reason is None else ValueError(reason)
+
+    def _told_length(self, length: int) -> str:
+        return (
+            f"{length} tokens are more than {self._limit}={self._max_length}: split the recording, raise "
+            f"{self._limit} or set on_too_long: skip"
+        )
 
     def _note_makers(self, conversation: Conversation) -> None:
         """Refuses codes of two audio tokenizers, where nothing says which one the LLM knows."""
@@ -220,15 +248,8 @@ class MixtureData(TrainingData):
         problems = dict(found.bad) if self.mixture.on_bad == "error" else {}
         if self._config.on_too_long == "error":
             for place, length in found.too_long.items():
-                problems[place] = f"{source.rows.where(place)}: {_too_long(length, self._max_length)}"
+                problems[place] = f"{source.rows.where(place)}: {self._told_length(length)}"
         return [problem for _, problem in sorted(problems.items())]
-
-
-def _too_long(length: int, max_length: int) -> str:
-    return (
-        f"{length} tokens are more than max_length={max_length}: split the recording, raise max_length or set "
-        "on_too_long: skip"
-    )
 
 
 def _settings(mixture: MixtureConfig) -> dict[str, Any]:

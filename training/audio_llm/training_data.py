@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +18,7 @@ from accelerate.utils import gather_object
 
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.sampling import spread
-from audiollm.training.loop.batches import DataOrder, share_of_process
+from audiollm.training.loop.batches import DataOrder, TokenOrder, share_of_process
 from audiollm.training.loop.checkpoints import Stateful
 
 from .config import SFTConfig, num_updates
@@ -88,12 +89,20 @@ class ListedData(TrainingData):
 
     def __init__(self, accelerator: Accelerator, config: SFTConfig, records: EncodedRecords) -> None:
         self.records = records
-        self.is_sampled = config.check_data and len(records) > config.check_records
-        self.usable, self.metadata = check_records(accelerator, config, records, "train", at_most=config.check_records)
+        counts_tokens = config.tokens_per_update is not None  # which takes the lengths of all records
+        at_most = None if counts_tokens else config.check_records
+        checked = check_records(accelerator, config, records, "train", at_most=at_most)
+        self.usable, self.metadata = checked.usable, checked.metadata
         self.num_records = len(self.usable)
-        self.total_steps = num_updates(config, self.num_records)
-        self._skips_long = self.is_sampled and config.on_too_long == "skip"
-        self._order = DataOrder(self.num_records, config.global_batch_size, config.seed)
+        self._skips_long = checked.is_sampled and config.on_too_long == "skip"
+        self._order: DataOrder | TokenOrder
+        if config.tokens_per_update is None:
+            self._order = DataOrder(self.num_records, config.global_batch_size, config.seed)
+            self.total_steps = num_updates(config, self.num_records)
+        else:
+            lengths = [checked.lengths[number] for number in self.usable]
+            self._order = TokenOrder(lengths, config.tokens_per_update, config.seed)
+            self.total_steps = config.max_steps or self._order.num_updates(config.num_epochs)
 
     def places(self, step: int) -> list[int]:
         return [self.usable[number] for number in self._order.batch(step)]
@@ -120,10 +129,27 @@ class ListedData(TrainingData):
         return [place for place in places if place not in too_long]
 
 
+@dataclass(frozen=True)
+class CheckedRecords:
+    """What a check found.
+
+    Attributes:
+        usable: numbers of the records to use.
+        lengths: tokens of those that were encoded, by number.
+        metadata: sizes and fingerprints.
+        is_sampled: whether only some of them were encoded.
+    """
+
+    usable: list[int]
+    lengths: dict[int, int]
+    metadata: dict[str, Any]
+    is_sampled: bool = False
+
+
 def check_records(
     accelerator: Accelerator, config: SFTConfig, records: EncodedRecords, role: str, *, at_most: int | None = None
-) -> tuple[list[int], dict[str, Any]]:
-    """Encodes records once, each process its share; returns numbers of the usable ones, and fingerprints.
+) -> CheckedRecords:
+    """Encodes records once, each process its share.
 
     Args:
         accelerator: the run's accelerator.
@@ -138,8 +164,9 @@ def check_records(
     metadata: dict[str, Any] = {"records": records.conversations.fingerprint, "num_records": len(records)}
     numbers: Sequence[int] = range(len(records))
     if not config.check_data:
-        return list(numbers), metadata
-    if at_most is not None and len(numbers) > at_most:
+        return CheckedRecords(list(numbers), {}, metadata)
+    is_sampled = at_most is not None and len(numbers) > at_most
+    if at_most is not None and is_sampled:
         numbers = spread(numbers, at_most)
         logger.info(
             "%s: %d of %d records are looked at before the first update (check_records)",
@@ -152,4 +179,5 @@ def check_records(
         logger.warning("%s: %d of %d records skipped as too long", records.name, len(check.too_long), len(records))
         if accelerator.is_main_process:
             write_json_lines(Path(config.output_dir) / f"skipped_{role}.jsonl", list(check.too_long.values()))
-    return usable, metadata | {"encoded": check.fingerprint(), "num_skipped": len(check.too_long)}
+    metadata |= {"encoded": check.fingerprint(), "num_skipped": len(check.too_long)}
+    return CheckedRecords(usable, check.lengths, metadata, is_sampled)

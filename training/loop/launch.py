@@ -23,7 +23,7 @@ from accelerate.utils import (
 )
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
-from .config import RunConfig
+from .config import OPTIMIZERS_OF_WHOLE_MATRICES, RunConfig
 from .errors import LaunchError
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.DEEPSPEED)
@@ -119,6 +119,11 @@ def start_accumulating(
         raise LaunchError(
             f"ZeRO-{zero_stage(accelerator)} is not supported here: every process holds this model whole; use "
             f"training/configs/accelerate/zero{max_zero_stage}.yaml"
+        )
+    if zero_stage(accelerator) and config.optimizer in OPTIMIZERS_OF_WHOLE_MATRICES:
+        raise LaunchError(
+            f"optimizer: {config.optimizer} looks at whole matrices, which ZeRO-{zero_stage(accelerator)} cuts up: use "
+            "adamw, or training/configs/accelerate/ddp.yaml"
         )
     if mode == DistributedType.DEEPSPEED:
         _complete_deepspeed_config(accelerator, micro_batch_size, config.max_grad_norm)

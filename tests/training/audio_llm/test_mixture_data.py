@@ -82,7 +82,14 @@ def open_data(make_config, processor, tmp_path: Path):
         config = make_config(train_data=mixture, **settings)
         Path(config.output_dir).mkdir(exist_ok=True)
         accelerator = Process(process_index=process, num_processes=num_processes)
-        return MixtureData(accelerator, config, processor, max_length=256)  # type: ignore[arg-type]
+        return MixtureData(
+            accelerator,
+            config,
+            processor,
+            max_length=256,
+            limit="max_length",
+            vocabulary_size=len(processor.text_tokenizer),
+        )  # type: ignore[arg-type]
 
     return open_data
 
@@ -269,6 +276,11 @@ def test_a_run_longer_than_its_sources_is_refused_before_it_starts(folder, open_
     with pytest.raises(ValueError, match="all sources have run out after 45: raise their epochs or tokens"):
         open_data(write_mixture(folder, {"epochs": 1}, {"epochs": 1}), **settings)
     open_data(write_mixture(folder, {"epochs": 1}), **settings)
+
+
+def test_updates_by_tokens_are_refused_as_lengths_are_not_known(folder, open_data) -> None:
+    with pytest.raises(ValueError, match=r"tokens_per_update needs the lengths of all records"):
+        open_data(write_mixture(folder), tokens_per_update=500, global_batch_size=64)
 
 
 def test_a_source_runs_out_after_its_tokens(folder, open_data) -> None:
