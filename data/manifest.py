@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .files.hashing import file_sha256
-from .files.parquet import read_facts
+from .files.parquet import num_rows, read_facts
 
 PARQUET_MAGIC = b"PAR1"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -136,11 +136,13 @@ class JsonLines(Manifest):
         return self._fingerprint
 
     def _record(self, index: int) -> Any:
+        return parse_json_line(self._line(index), self.where(index), self._plain_paths)
+
+    def _line(self, index: int) -> bytes:
         # Opened for each record: a descriptor shared by forked workers would share its position too.
         with open(self._path, "rb") as file:
             file.seek(self._offsets[index])
-            line = file.readline()
-        return parse_json_line(line, self.where(index), self._plain_paths)
+            return file.readline()
 
 
 def parse_json_line(line: bytes, where: str, plain_paths: bool = False) -> Any:
@@ -421,6 +423,8 @@ def _open_json_array(path: str, folder: str) -> Manifest:
 def _open_parquet(path: str, folder: str) -> Manifest:
     from datasets import load_dataset
 
+    if num_rows(path) == 0:  # which `datasets` does not take
+        return Records([], path, folder)
     dataset = _loaded(path, lambda: load_dataset("parquet", data_files=path, split="train"))
     return Rows(dataset, path, folder, file=os.path.abspath(path))
 

@@ -73,6 +73,16 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     return {} if facts is None else dict(json.loads(facts))
 
 
+def num_rows(path: str | os.PathLike[str]) -> int | None:
+    """How many rows a parquet file has; None if it is damaged. Only the end of the file is read."""
+    import pyarrow.parquet
+
+    try:
+        return int(pyarrow.parquet.read_metadata(path).num_rows)
+    except (OSError, ValueError):
+        return None  # whoever reads it says what is wrong
+
+
 def _with_small_codes(field: Any, small: Any, *, is_codes: bool = False) -> Any:
     """A field whose whole numbers below the name ``codes`` are of another type."""
     import pyarrow

@@ -45,16 +45,13 @@ class ForeignClips(JsonLines):
         self._folder = folder
 
     def where(self, index: int) -> str:
-        return str(self._line(index)["where"])
+        return str(json.loads(self._line(index))["where"])
 
     def _record(self, index: int) -> Any:
-        line = self._line(index)
+        line = json.loads(self._line(index))
         if "error" in line:
             raise RecordError(line["where"], line["error"])
         return line["clip"]
-
-    def _line(self, index: int) -> dict[str, Any]:
-        return super()._record(index)
 
 
 def needs_lines(path: str) -> bool:

@@ -105,6 +105,9 @@ class EncodedRecords:
         processor: turns conversations into token ids; tokenizes their audio unless they bring codes.
         max_length: longest usable record, in tokens.
         cache_tokens: keep encoded records up to this many tokens, the least recently used leaving first.
+
+    Raises:
+        DataError: a file of the records says that its codes are of another audio tokenizer than the LLM's.
     """
 
     def __init__(
@@ -115,6 +118,11 @@ class EncodedRecords:
         max_length: int,
         cache_tokens: int,
     ) -> None:
+        for file, made_by in conversations.manifest.code_makers():
+            try:
+                processor.check_maker(made_by, file)
+            except ValueError as error:
+                raise DataError(str(error)) from error
         self.conversations = conversations
         self.processor = processor
         self.max_length = max_length

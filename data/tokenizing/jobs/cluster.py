@@ -45,7 +45,7 @@ class RayCluster:
         if self.num_workers > available:
             self.close()
             raise ValueError(
-                f"num_workers={self.num_workers}: the cluster has {available} "
+                f"processes={self.num_workers}: the cluster has {available} "
                 f"{'GPUs' if self._kind == 'num_gpus' else 'cores'}; each worker needs one"
             )
         self._job, self._open = job, open_audio_tokenizer

@@ -24,6 +24,7 @@ class ThisProcess:
 
     def run(self, units: Sequence[Unit]) -> Generator[UnitResult, None, None]:
         """Yields what becomes of each unit, as they end."""
+        self._worker.go_on()
         waiting = iter(units)
         running: set[Future[UnitResult]] = set()
         with ThreadPoolExecutor(UNITS_AT_ONCE, thread_name_prefix="unit") as pool:

@@ -70,11 +70,11 @@ def tokenize_into_folder(
     batch_size: int = 16,
     num_decoders: int = NUM_DECODERS,
     shard_hours: float = 1.0,
-    num_processes: int | None = None,
+    processes: int | None = None,
     ray: str | None = None,
     device: str | None = None,
-    num_parts: int = 1,
-    part: int = 0,
+    num_shards: int = 1,
+    shard: int = 0,
     base_dir: str | os.PathLike[str] | None = None,
     split: str | None = None,
     format: str | None = None,
@@ -95,11 +95,11 @@ def tokenize_into_folder(
         batch_size: segments (30 s for Whisper encoders) encoded at once.
         num_decoders: threads of a worker that decode recordings, for each of the two shards it is at.
         shard_hours: of audio in a shard, as far as that is known beforehand; see `make_plan`.
-        num_processes: of this machine, or actors of the cluster; None: this process does it, or all of the cluster.
+        processes: of this machine, or actors of the cluster; None: this process does it, or all of the cluster.
         ray: address of a cluster, ``auto`` for the one that this machine is part of, ``local`` to start one here.
         device: of the audio tokenizer; None: the GPUs in turn, or the CPU.
-        num_parts: cut the job into this many, for as many calls on any machines.
-        part: which of them this is, from 0.
+        num_shards: cut the job into this many parts, for as many calls on any machines that share the folder's disk.
+        shard: which of them this call does, from 0: every ``num_shards``-th file.
         base_dir: folder that relative audio paths start from; by default that of the file they are written in.
         split: which split of a data set that has several.
         format: what another project's manifest is, if its content does not say it.
@@ -111,20 +111,22 @@ def tokenize_into_folder(
         WorkerError: workers died again and again on a shard, which is named; or one could not go on.
         ValueError: a setting, or a folder of something else or of another job; another call is at the same part.
     """
-    _check_settings(batch_size, num_decoders, shard_hours, num_processes, ray, device, num_parts, part, mono)
+    numbers = {"batch_size": batch_size, "num_decoders": num_decoders, "processes": processes}
+    _check_settings(numbers, shard_hours, ray, device, num_shards, shard, mono)
     folder = Path(os.path.abspath(output_dir))
     _check_folder(folder, overwrite)
     state = (folder / JOB_FILE).parent
     state.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        name = f"part-{part:05d}-of-{num_parts:05d}"
+        name = f"part-{shard:05d}-of-{num_shards:05d}"
         stack.enter_context(
             locked_file(state / name, otherwise="give each call its own part, or choose another output")
         )
+        source, base_dir = _independent_of_working_folder(source, base_dir)
         corpus = open_corpus(source, base_dir=base_dir, split=split, format=format, lines=state / CLIPS_NAME)
         if len(getattr(corpus, "parts", corpus)) == 0:
             raise ValueError(f"{corpus.name} holds no records")
-        is_here = num_processes is None and ray is None
+        is_here = processes is None and ray is None
         audio_tokenizer = open_audio_tokenizer(device if is_here else "cpu")
         fingerprint, codebook_size = audio_tokenizer.fingerprint(), audio_tokenizer.codebook_size
         settings = {
@@ -140,40 +142,45 @@ def tokenize_into_folder(
         )  # fmt: skip
         workers: _Workers
         if ray is not None:
-            workers = RayCluster(job, open_audio_tokenizer, ray, num_processes)
+            workers = RayCluster(job, open_audio_tokenizer, ray, processes)
             stack.callback(workers.close)
-        elif num_processes is not None:
-            workers = LocalProcesses(job, open_audio_tokenizer, num_processes, device)
+        elif processes is not None:
+            workers = LocalProcesses(job, open_audio_tokenizer, processes, device)
         else:
             workers = ThisProcess(UnitWorker(job, lambda _: audio_tokenizer, device))
         if not is_here:
             del audio_tokenizer  # the workers load it, where it is to run
-        units = [unit for unit in plan.units() if unit.number % num_parts == part]
-        return _run(job, units, workers, name if num_parts > 1 else "", progress)
+        units = [unit for unit in plan.units() if unit.number % num_shards == shard]
+        return _run(job, units, workers, name if num_shards > 1 else "", progress)
 
 
 def _check_settings(
-    batch_size: int,
-    num_decoders: int,
+    numbers: Mapping[str, int | None],
     shard_hours: float,
-    num_processes: int | None,
     ray: str | None,
     device: str | None,
-    num_parts: int,
-    part: int,
+    num_shards: int,
+    shard: int,
     mono: str,
 ) -> None:
-    for name, value in (("batch_size", batch_size), ("num_decoders", num_decoders), ("num_processes", num_processes)):
+    for name, value in numbers.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: use 1 or more")
     if not shard_hours > 0:
         raise ValueError(f"shard_hours={shard_hours}: use a positive number of hours, such as 1")
-    if not 0 <= part < num_parts:
-        raise ValueError(f"part={part} of num_parts={num_parts}: parts count from 0 to num_parts - 1")
+    if not 0 <= shard < num_shards:
+        raise ValueError(f"shard={shard} of num_shards={num_shards}: shards count from 0 to num_shards - 1")
     if mono not in ("first", "mean"):
         raise ValueError(f'mono={mono!r}: use "first" or "mean"')
     if ray is not None and device is not None:
         raise ValueError(f"device={device}: Ray gives each of its workers a GPU, or a core; leave it out")
+
+
+def _independent_of_working_folder(source: Any, base_dir: Any) -> tuple[Any, Any]:
+    """The source as workers find it whose working folder is another one."""
+    if isinstance(source, (str, os.PathLike)):
+        return os.path.abspath(source) if os.path.exists(source) else source, base_dir
+    return source, os.getcwd() if base_dir is None else base_dir
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:

@@ -47,7 +47,8 @@ class UnitWorker:
         self._job = job
         self._open, self._device = open_audio_tokenizer, device
         self._audio_tokenizer: AudioTokenizer | None = None
-        self._encoder_turn = threading.RLock()
+        # Two locks: a unit's recordings are decoded while another one is encoded, and so while it has its turn.
+        self._loading, self._encoder_turn = threading.Lock(), threading.Lock()
         self._slots, self._gate = threading.Semaphore(UNITS_AT_ONCE), threading.Lock()
         self._is_stopped = threading.Event()
         self._name = f"{platform.node()}:{os.getpid()}"
@@ -56,13 +57,17 @@ class UnitWorker:
         """Lets the units at hand end before their next record, without a shard."""
         self._is_stopped.set()
 
+    def go_on(self) -> None:
+        """Takes units again after `stop`."""
+        self._is_stopped.clear()
+
     def load(self) -> AudioTokenizer:
         """The audio tokenizer.
 
         Raises:
             ValueError: it is not the one that the job was begun with.
         """
-        with self._encoder_turn:
+        with self._loading:
             if self._audio_tokenizer is None:
                 audio_tokenizer = self._open(self._device)
                 found = audio_tokenizer.fingerprint()
