@@ -178,7 +178,7 @@ def _refuse_settings_of_folders(output: str, settings: Mapping[str, Any]) -> Non
     for name, value in settings.items():
         if value is not None:
             raise ValueError(
-                f"{name}={value}: is for a folder of parquet files; name it with a / at its end: {output}/"
+                f"{name}={value}: is for a folder of parquet files, such as codes/; the output is {output}"
             )
 
 

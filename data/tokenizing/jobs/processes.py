@@ -125,7 +125,8 @@ class LocalProcesses:
             self._deaths_at_start += 1
             if self._deaths_at_start >= MOST_DEATHS_AT_START:
                 raise WorkerError(
-                    f"worker processes {how} while they load the audio tokenizer: use fewer of them, or another device"
+                    f"a worker process {how} while it loaded the audio tokenizer, {self._deaths_at_start} times in a "
+                    "row: use fewer processes, or another device"
                 )
         logger.warning("a worker process %s; another one takes its place", how)
         return list(process.units.values())
