@@ -48,7 +48,7 @@ class RayCluster:
                 f"processes={self.num_workers}: the cluster has {available} "
                 f"{'GPUs' if self._kind == 'num_gpus' else 'cores'}; each worker needs one"
             )
-        self._job, self._open = job, open_audio_tokenizer
+        self._work = self._ray.put((job, open_audio_tokenizer))  # held here, for actors that are started anew
 
     def close(self) -> None:
         """Leaves the cluster, or ends the one that was started."""
@@ -72,7 +72,7 @@ class RayCluster:
                 max_tasks_in_flight_per_actor=UNITS_AT_ONCE,
                 enable_true_multi_threading=True,
             ),
-            fn_constructor_args=(ray.put((self._job, self._open)),),
+            fn_constructor_args=(self._work,),
             **{self._kind: 1},
         )
         try:

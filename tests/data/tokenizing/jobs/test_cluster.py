@@ -45,7 +45,7 @@ def test_workers_and_then_the_driver_are_killed_and_another_run_goes_on(tmp_path
         process.wait()
         end(everyone)
     assert 0 < len(list(codes.glob("*.parquet"))) < 30
-    assert started(clips, codes, **options).wait(300) == 0
+    assert started(clips, codes, **options).wait(1200) == 0
     check_whole(clips, codes)
 
 
@@ -53,12 +53,15 @@ def test_a_clip_that_kills_its_actors_is_named(tmp_path):
     clips, codes = make_clips(tmp_path / "clips", 10), tmp_path / "codes"
     (clips / "008.wav").write_bytes(killed_job.poison())
     process = started(clips, codes, skip_bad=True, ray="local", processes=2)
-    assert process.wait(400) == 0
+    try:
+        assert process.wait(1200) == 0
+    finally:
+        end(family(process))
     listed = (tmp_path / "codes.rejected.jsonl").read_text().splitlines()
     assert [("005.wav" in line, "kills the process" in line) for line in listed] == [(True, False), (False, True)]
 
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path):
     clips = make_clips(tmp_path / "clips", 10)
-    with pytest.raises(ConnectionError, match="Ray"):
-        tokenize_into_folder(clips, killed_job.open_slow, tmp_path / "codes", ray="auto", progress=False)
+    with pytest.raises(ConnectionError):
+        tokenize_into_folder(clips, killed_job.open_slow, tmp_path / "codes", ray="127.0.0.1:9", progress=False)

@@ -61,7 +61,7 @@ def test_a_process_that_is_killed_at_random_moments_loses_nothing(tmp_path):
 def started(clips, codes, **options):
     command = [sys.executable, "-m", killed_job.__name__, str(clips), str(codes), json.dumps(options)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def family(process):
@@ -73,7 +73,7 @@ def family(process):
         return []
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=400):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
