@@ -113,16 +113,19 @@ def check_samples(
     """Refuses a source that gives nothing, and codes of several audio tokenizers.
 
     Raises:
+        ForeignCodesError: a ValueError: a shard says that its codes are of another audio tokenizer than the LLM's.
         ValueError: naming the source, and why its records cannot be used.
     """
     makers: dict[str, str] = {}
     for source, found in zip(sources, samples, strict=True):
+        for maker, shard in source.code_makers().items():
+            processor.check_maker(maker, shard)
         if not found.usable:
             reason, number = (found.reasons.most_common(1) or [("cannot be read", found.looked_at)])[0]
             raise ValueError(
                 f"{source.title}: none of the {found.looked_at} records looked at can be used; {number} times: {reason}"
             )
-        for maker in found.made_codes:
+        for maker in (*source.code_makers(), *found.made_codes):
             if maker and maker not in processor.accepted_codes:
                 makers.setdefault(maker, source.title)
     if len(makers) > 1:

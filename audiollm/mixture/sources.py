@@ -83,6 +83,17 @@ class MixtureSource:
         """What tells its files from others: a hash over their names and sizes."""
         return source_identity(self.shards)
 
+    def code_makers(self) -> dict[str, str]:
+        """Fingerprints of the audio tokenizers that shards say made their codes, and the first shard of each."""
+        makers: dict[str, str] = {}
+        for shard in self.shards:
+            try:
+                if (made_by := shard.code_maker) is not None:
+                    makers.setdefault(made_by, shard.name)
+            except RecordError as error:
+                self._note_damage(error)
+        return makers
+
     def sample(self, num_records: int) -> list[Place]:
         """Places all over the source, of the first pass."""
         found = sample(self.shards, self.counted, num_records, self._note_damage)

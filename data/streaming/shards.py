@@ -16,6 +16,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
+from audiollm.data.files.parquet import facts_of
 from audiollm.data.manifest import (
     GZIP_MAGIC,
     MANIFEST_SUFFIXES,
@@ -24,6 +25,7 @@ from audiollm.data.manifest import (
     RecordError,
     open_manifest,
     parse_json_line,
+    refuse_unfinished,
 )
 
 BLOCK_BYTES = 1 << 20  # of JSONL
@@ -84,6 +86,11 @@ class Shard(ABC):
         """Its records, if that can be told without reading it; else None."""
 
     @property
+    def code_maker(self) -> str | None:
+        """Fingerprint of the audio tokenizer that made all codes in it, if it says so."""
+        return None
+
+    @property
     @abstractmethod
     def identity(self) -> str:
         """What tells it from another one, found without reading it: for a file, its name and size."""
@@ -112,6 +119,10 @@ class FileShard(Shard):
     @property
     def num_records(self) -> int | None:
         return self._content.num_records
+
+    @property
+    def code_maker(self) -> str | None:
+        return self._content.code_maker
 
     @property
     def identity(self) -> str:
@@ -179,7 +190,7 @@ class _ManifestBlock(Block):
 class _JsonLinesContent:
     """The lines of a file, by the mebibyte in which they begin: found without reading what is before them."""
 
-    num_records = None
+    num_records = code_maker = None
 
     def __init__(self, name: str, path: str) -> None:
         self._name, self._path = name, path
@@ -231,9 +242,11 @@ class _ParquetContent:
 
         self._name, self._path = name, path
         self._damages = (pyarrow.ArrowException, OSError)
+        self.code_maker: str | None
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
                 groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+                self.code_maker = facts_of(file.metadata).get("audio_tokenizer")
         except self._damages as error:
             raise _damaged(name, error) from error
         self._starts = [0, *accumulate(groups)]
@@ -307,13 +320,15 @@ def open_shards(
         Files in the order of their names.
 
     Raises:
-        RecordError: there is no such file, or a folder without any.
+        RecordError: there is no such file, a folder without any, or one of codes in which some are still missing.
         ValueError: files, of which there are no splits, with ``split``.
     """
     folder = None if base_dir is None else os.path.abspath(base_dir)
     files = _files_of(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else []
     if not files:
         return [ManifestShard(open_manifest(source, base_dir=base_dir, split=split))]
+    for parent in {os.path.dirname(file) for file in files}:
+        refuse_unfinished(parent)
     if split is not None:
         raise ValueError(f"split={split}: {source} is no data set with splits; name the files of the split")
     return [FileShard(path, folder) for path in files]

@@ -132,6 +132,9 @@ class EncodedRecords:
         limit: the setting that says so.
         vocabulary_size: rows of the model's embedding; None: at least as many as the tokenizer has tokens.
         cache_tokens: keep encoded records up to this many tokens, the least recently used leaving first.
+
+    Raises:
+        DataError: a file of the records says that its codes are of another audio tokenizer than the LLM's.
     """
 
     def __init__(
@@ -144,6 +147,11 @@ class EncodedRecords:
         vocabulary_size: int | None = None,
         cache_tokens: int,
     ) -> None:
+        for file, made_by in conversations.manifest.code_makers():
+            try:
+                processor.check_maker(made_by, file)
+            except ValueError as error:
+                raise DataError(str(error)) from error
         self.conversations = conversations
         self.processor = processor
         self.max_length = max_length

@@ -251,6 +251,23 @@ def test_codes_of_another_tokenizer_stop_a_run_even_if_bad_records_are_skipped(f
         encode_updates(data)
 
 
+def test_every_shard_that_says_who_made_its_codes_is_looked_at_before_the_first_update(folder, open_data) -> None:
+    """The sample is of one record, and what is wrong stands at the end of another file."""
+    shard = folder / "clips" / "2.parquet"
+    table = pyarrow.parquet.read_table(shard)
+    facts = {b"audiollm": json.dumps({"audio_tokenizer": "f" * 64})}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(facts), shard)
+    with pytest.raises(DataError, match=r"2\.parquet: its codes were made by another audio tokenizer"):
+        open_data(write_mixture(folder, check_records=1, on_bad="skip"))
+
+
+def test_a_folder_of_codes_that_is_not_finished_is_refused(folder, open_data) -> None:
+    (folder / "clips" / ".job").mkdir()
+    (folder / "clips" / ".job" / "job.json").write_text(json.dumps({"num_shards": 5}))
+    with pytest.raises(ValueError, match="holds 0 of 5 shards of codes"):
+        open_data(write_mixture(folder))
+
+
 def test_codes_of_two_tokenizers_are_refused_where_the_llm_knows_none(
     folder, open_data, processor, monkeypatch
 ) -> None:
