@@ -30,7 +30,8 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
         "token", "revision", "tags", "private", "commit_message",
     ),
     "run": (
-        "batch_size", "concurrency", "num_shards", "shard", "max_asks", "max_retries", "timeout_seconds",
+        "batch_size", "concurrency", "processes", "ray", "num_decoders", "shard_hours", "num_shards", "shard",
+        "max_asks", "max_retries", "timeout_seconds",
         "max_failures", "skip_bad", "keep_going", "config", "print_config", "verbose", "version", "help",
     ),
 }  # fmt: skip
