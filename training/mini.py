@@ -35,13 +35,25 @@ from audiollm.training.recipes.mini.evaluation import evaluate_mini
 from audiollm.training.recipes.mini.held_out import held_out_sentences
 from audiollm.training.recipes.mini.layout import MiniLayout
 from audiollm.training.recipes.mini.lm import MINI_LM, make_lm
-from audiollm.training.recipes.mini.package import install_package, make_package, shrink_tokenizer
+from audiollm.training.recipes.mini.package import install_package, install_samples, make_package, shrink_tokenizer
+from audiollm.training.recipes.mini.samples import write_samples
 from audiollm.training.recipes.schedule import run_steps
 
 STEPS_NAME = "steps.json"
 
 Step = Literal[
-    "data", "stage1", "stage2", "codes", "vocoder", "flow", "conversations", "lm", "package", "evaluation", "card"
+    "data",
+    "stage1",
+    "stage2",
+    "codes",
+    "vocoder",
+    "flow",
+    "conversations",
+    "lm",
+    "package",
+    "evaluation",
+    "samples",
+    "card",
 ]
 STEPS: tuple[Step, ...] = get_args(Step)
 
@@ -186,13 +198,19 @@ def run_evaluation(layout: MiniLayout, config: MiniConfig) -> None:
     write_json(layout.evaluation, figures)
 
 
+def run_samples(layout: MiniLayout, config: MiniConfig) -> None:
+    """A page to listen to."""
+    size = write_samples(layout.package, layout, layout.samples, config.judge)
+    console.print(f"  {layout.samples / 'README.md'}: {size / 1e6:.2f} MB")
+
+
 def run_card(layout: MiniLayout, config: MiniConfig) -> None:
-    """The model card; with --install, the package takes the place of the project's mini."""
+    """The model card; with --install, the package takes the place of the project's mini, and so do its samples."""
     figures = json.loads(layout.evaluation.read_text(encoding="utf-8"))
     write_card(layout, figures, read_steps(layout.root))
     console.print(f"  {layout.package / 'README.md'}")
     if config.install:
-        console.print(f"  installed: {install_package(layout.package)}")
+        console.print(f"  installed: {install_package(layout.package)}, {install_samples(layout.samples)}")
 
 
 RUN: dict[Step, Callable[[MiniLayout, MiniConfig], None]] = {
@@ -206,6 +224,7 @@ RUN: dict[Step, Callable[[MiniLayout, MiniConfig], None]] = {
     "lm": run_lm,
     "package": run_package,
     "evaluation": run_evaluation,
+    "samples": run_samples,
     "card": run_card,
 }
 # What each step needs of those before it: the vocoder needs no tokenizer, and the LM no decoder.
@@ -220,7 +239,8 @@ NEEDS: dict[Step, tuple[Step, ...]] = {
     "lm": ("conversations",),
     "package": ("flow", "lm"),
     "evaluation": ("package",),
-    "card": ("evaluation",),
+    "samples": ("package",),
+    "card": ("evaluation", "samples"),
 }
 
 

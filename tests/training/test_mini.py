@@ -35,6 +35,7 @@ from audiollm.training.audio_llm.small_llm import SmallLLMConfig
 from audiollm.training.recipes.mini import data as mini_data
 from audiollm.training.recipes.mini import evaluation as mini_evaluation
 from audiollm.training.recipes.mini import package as mini_package
+from audiollm.training.recipes.mini import samples as mini_samples
 from audiollm.training.recipes.mini import speaking
 from audiollm.training.recipes.mini.card import percent, write_card
 from audiollm.training.recipes.mini.conversations import (
@@ -382,7 +383,10 @@ def stub_everything(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(speaking, "MAX_SPOKEN_SECONDS", 1.0)
     patch.setattr(synthetic, "flite_program", lambda: Path("/nowhere/flite"))
     patch.setattr(synthetic, "synthesize", read_as_noise)
-    for module in (mini_data, mini_evaluation):
+    patch.setattr(mini_samples, "Transcriber", StubTranscriber)
+    patch.setattr(mini_samples, "MAX_SPOKEN_SECONDS", 1.0)
+    patch.setattr(mini_samples, "SHORTEST_SECONDS", 0.1)
+    for module in (mini_data, mini_evaluation, mini_samples):
         patch.setattr(module, "held_out_sentences", lambda: FEW_HELD_OUT)
 
 
@@ -555,3 +559,41 @@ def test_the_shipped_sizes_fit_the_budget():
     layer = 2 * size * size + 2 * size * kv_size + 3 * size * mini.MINI_LM.feed_forward_size
     lm = rows * size + mini.MINI_LM.num_layers * layer
     assert 2 * lm < 17_000_000
+
+
+# -------------------------------------------------------------------- samples
+
+
+def test_the_page_of_samples_plays_and_shows_every_version_of_every_clip(layout, stubs, tmp_path):
+    size = mini_samples.write_samples(layout.package, layout, tmp_path / "samples", "stub")
+    page = (tmp_path / "samples" / "README.md").read_text(encoding="utf-8")
+    files = {path.name for path in (tmp_path / "samples").iterdir()} - {"README.md"}
+    assert size == folder_size(tmp_path / "samples")
+    assert {name for name in files if name in page} == files
+    assert set(re.findall(r"[\w-]+\.(?:png|opus)", page)) == files
+    sentences = {name for name in files if name.startswith("sentence_") and name.endswith("_spoken.opus")}
+    assert len(sentences) == len(FEW_HELD_OUT)
+    for text in FEW_HELD_OUT:
+        assert f"“{text}”" in page
+    assert page.count("<audio") == len([name for name in files if name.endswith(".opus")])
+    assert "heard: “press”" in page
+    assert "Ann of" in page
+
+
+def test_too_many_samples_are_not_written(layout, stubs, tmp_path, monkeypatch):
+    monkeypatch.setattr(mini_samples, "BYTE_BUDGET", 1000)
+    with pytest.raises(ValueError, match="more than 1,000; make them fewer"):
+        mini_samples.write_samples(layout.package, layout, tmp_path / "samples", "stub")
+    assert not list(tmp_path.iterdir())
+
+
+def test_samples_are_installed_in_a_checkout_only(layout, tmp_path, monkeypatch):
+    monkeypatch.setattr(mini_package.audiollm, "__file__", str(tmp_path / "audiollm" / "__init__.py"))
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "README.md").write_text("new")
+    with pytest.raises(ValueError, match="in a checkout of the project only"):
+        mini_package.install_samples(tmp_path / "page")
+    (tmp_path / "docs" / "mini_samples").mkdir(parents=True)
+    (tmp_path / "docs" / "mini_samples" / "old.opus").touch()
+    target = mini_package.install_samples(tmp_path / "page")
+    assert [path.name for path in target.iterdir()] == ["README.md"]

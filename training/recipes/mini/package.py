@@ -113,6 +113,21 @@ def install_package(package: Path) -> Path:
     return target
 
 
+def install_samples(samples: Path) -> Path:
+    """Makes a page of samples that of the project's documentation; returns where it lies.
+
+    Raises:
+        ValueError: if audiollm is installed without its documentation.
+    """
+    documentation = Path(audiollm.__file__).resolve().parents[1] / "docs"
+    if not documentation.is_dir():
+        raise ValueError(f"{documentation} is not there: samples are installed in a checkout of the project only")
+    target = documentation / "mini_samples"
+    with atomic_folder(target) as folder:
+        shutil.copytree(samples, folder, dirs_exist_ok=True)
+    return target
+
+
 def folder_size(folder: Path) -> int:
     """Bytes of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
