@@ -45,7 +45,7 @@ from audiollm.training.audio_llm.passes import PassCounts, as_many_as_others, cu
 from audiollm.training.audio_llm.records import DataCheck, EncodedRecord, EncodedRecords, usable_records
 from audiollm.training.loop.batches import DataOrder, TokenOrder, share_of_process
 from audiollm.training.loop.config import MODEL_FOLDER
-from audiollm.training.loop.launch import start_accumulating, whole_weights, zero_stage
+from audiollm.training.loop.launch import splits_weights, start_accumulating, whole_weights
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import learning_rate_figures, make_optimizer, set_learning_rates
 from audiollm.training.loop.prefetching import Prefetched
@@ -217,7 +217,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
     if config.eval_data is not None:
         eval_records = read(config.eval_data, "max_length", config.max_length or context_length)
         usable_eval, _, _ = _check_data(accelerator, config, eval_records, "eval")
-    objective = TargetTokenLoss(start.trained, config.mixed_precision, splits_weights=zero_stage(accelerator) == 3)
+    objective = TargetTokenLoss(start.trained, config.mixed_precision, splits_weights(accelerator))
     model, optimizer = accelerator.prepare(objective, make_optimizer(objective, config, accelerator.device))
     model.train()
     parts = _Parts(
