@@ -23,7 +23,7 @@ from accelerate.utils import (
 )
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
-from .config import RunConfig
+from .config import OPTIMIZERS_OF_WHOLE_MATRICES, RunConfig
 from .errors import LaunchError
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.DEEPSPEED)
@@ -120,6 +120,11 @@ def start_accumulating(
             f"ZeRO-{zero_stage(accelerator)} is not supported here: every process holds this model whole; use "
             f"training/configs/accelerate/zero{max_zero_stage}.yaml"
         )
+    if config.optimizer in OPTIMIZERS_OF_WHOLE_MATRICES and (zero_stage(accelerator) or splits_weights(accelerator)):
+        raise LaunchError(
+            f"optimizer: {config.optimizer} looks at whole matrices, which {mode.value} cuts up: use adamw, or "
+            "training/configs/accelerate/ddp.yaml"
+        )
     if mode == DistributedType.DEEPSPEED:
         _complete_deepspeed_config(accelerator, micro_batch_size, config.max_grad_norm)
     return accelerator
@@ -182,6 +187,11 @@ def zero_stage(accelerator: Accelerator) -> int:
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
         return 0
     return int(accelerator.state.deepspeed_plugin.zero_stage)
+
+
+def splits_weights(accelerator: Accelerator) -> bool:
+    """Whether each process holds a part of every weight."""
+    return zero_stage(accelerator) == 3 or accelerator.distributed_type == DistributedType.FSDP
 
 
 @contextmanager
