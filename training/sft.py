@@ -47,7 +47,7 @@ from audiollm.training.audio_llm.training_data import ListedData, TrainingData, 
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.errors import DataError
-from audiollm.training.loop.launch import start_accumulating, whole_weights, zero_stage
+from audiollm.training.loop.launch import splits_weights, start_accumulating, whole_weights
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import learning_rate_figures, make_optimizer, set_learning_rates
 from audiollm.training.loop.prefetching import Prefetched
@@ -225,7 +225,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
     if config.eval_data is not None:
         eval_records = read(config.eval_data, "max_length", config.max_length or context_length)
         usable_eval = check_records(accelerator, config, eval_records, "eval").usable
-    objective = TargetTokenLoss(start.trained, config.mixed_precision, splits_weights=zero_stage(accelerator) == 3)
+    objective = TargetTokenLoss(start.trained, config.mixed_precision, splits_weights(accelerator))
     model, optimizer = accelerator.prepare(objective, make_optimizer(objective, config, accelerator.device))
     model.train()
     return _Parts(

@@ -120,10 +120,10 @@ def start_accumulating(
             f"ZeRO-{zero_stage(accelerator)} is not supported here: every process holds this model whole; use "
             f"training/configs/accelerate/zero{max_zero_stage}.yaml"
         )
-    if zero_stage(accelerator) and config.optimizer in OPTIMIZERS_OF_WHOLE_MATRICES:
+    if config.optimizer in OPTIMIZERS_OF_WHOLE_MATRICES and (zero_stage(accelerator) or splits_weights(accelerator)):
         raise LaunchError(
-            f"optimizer: {config.optimizer} looks at whole matrices, which ZeRO-{zero_stage(accelerator)} cuts up: use "
-            "adamw, or training/configs/accelerate/ddp.yaml"
+            f"optimizer: {config.optimizer} looks at whole matrices, which {mode.value} cuts up: use adamw, or "
+            "training/configs/accelerate/ddp.yaml"
         )
     if mode == DistributedType.DEEPSPEED:
         _complete_deepspeed_config(accelerator, micro_batch_size, config.max_grad_norm)
@@ -187,6 +187,11 @@ def zero_stage(accelerator: Accelerator) -> int:
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
         return 0
     return int(accelerator.state.deepspeed_plugin.zero_stage)
+
+
+def splits_weights(accelerator: Accelerator) -> bool:
+    """Whether each process holds a part of every weight."""
+    return zero_stage(accelerator) == 3 or accelerator.distributed_type == DistributedType.FSDP
 
 
 @contextmanager

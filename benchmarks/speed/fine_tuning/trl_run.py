@@ -58,7 +58,7 @@ def train(config: TrlRunConfig) -> None:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    class MeasuredTrainer(SFTTrainer):  # type: ignore[misc]
+    class MeasuredTrainer(SFTTrainer):
         """Counts what passes through the model, and the time in which it waits for data."""
 
         data_seconds = 0.0
@@ -115,7 +115,7 @@ def train(config: TrlRunConfig) -> None:
     trainer.train()
 
 
-class _Recorder(TrainerCallback):  # type: ignore[misc]
+class _Recorder(TrainerCallback):
     """Writes a line for each update."""
 
     def __init__(self, trainer: Any, path: str) -> None:

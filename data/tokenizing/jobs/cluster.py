@@ -6,6 +6,7 @@ Audio never goes through Ray: units are numbers, results are counts, and the sha
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Generator, Sequence
 from pickle import dumps, loads
 from typing import Any
@@ -17,6 +18,8 @@ from .work import Job, OpenAudioTokenizer, UnitResult, WorkerError
 from .worker import UNITS_AT_ONCE, UnitWorker
 
 LOCAL = "local"
+SECONDS_TO_ANSWER = 10.0
+_START = "start one with `ray start --head`"
 OBJECT_STORE_BYTES = 200 << 20  # of a cluster that we start; there is nothing large in it
 
 
@@ -108,7 +111,27 @@ def _connect(address: str, num_workers: int | None) -> Any:
             object_store_memory=OBJECT_STORE_BYTES,
         )
     else:
-        ray.init(address=address, log_to_driver=False)
+        _check_address(address)
+        try:
+            ray.init(address=address, log_to_driver=False)
+        except ConnectionError as error:
+            place = "on this machine" if address == "auto" else f"at {address}"
+            raise ConnectionError(f"there is no Ray cluster {place} ({_START})") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     return ray
+
+
+def _check_address(address: str) -> None:
+    """Looks whether anybody answers, which takes Ray minutes to find out.
+
+    Raises:
+        ConnectionError: nobody does.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or "://" in address or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(f"no Ray cluster answers at {address} ({error}; {_START})") from error

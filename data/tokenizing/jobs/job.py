@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -41,7 +40,7 @@ from .worker import UnitWorker
 
 SECONDS_BETWEEN_LOOKS = 1.0  # at shards that other processes are making
 MOST_NAMED = 5
-PLAN_NAME = "plan.json"
+PLAN_NAME, JOB_FILE_NAME = "plan.json", Path(JOB_FILE).name
 logger = logging.getLogger(__name__)
 
 
@@ -114,8 +113,10 @@ def tokenize_into_folder(
     numbers = {"batch_size": batch_size, "num_decoders": num_decoders, "processes": processes}
     _check_settings(numbers, shard_hours, ray, device, num_shards, shard, mono)
     folder = Path(os.path.abspath(output_dir))
-    _check_folder(folder, overwrite)
     state = (folder / JOB_FILE).parent
+    _check_folder(folder)
+    if overwrite:
+        _clear(folder, state)
     state.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         name = f"part-{shard:05d}-of-{num_shards:05d}"
@@ -124,7 +125,7 @@ def tokenize_into_folder(
         )
         source, base_dir = _independent_of_working_folder(source, base_dir)
         corpus = open_corpus(source, base_dir=base_dir, split=split, format=format, lines=state / CLIPS_NAME)
-        if len(getattr(corpus, "parts", corpus)) == 0:
+        if not isinstance(corpus, TarShards) and len(corpus) == 0:  # how much is in tar files, only opening them tells
             raise ValueError(f"{corpus.name} holds no records")
         is_here = processes is None and ray is None
         audio_tokenizer = open_audio_tokenizer(device if is_here else "cpu")
@@ -183,17 +184,28 @@ def _independent_of_working_folder(source: Any, base_dir: Any) -> tuple[Any, Any
     return source, os.getcwd() if base_dir is None else base_dir
 
 
-def _check_folder(folder: Path, overwrite: bool) -> None:
-    """Refuses a folder that is of something else, and empties one that is to be replaced."""
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder that is of something else."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; name a folder for the shards")
     is_job = (folder / JOB_FILE).is_file()
     if not is_job and not holds_nothing(folder) and any(entry.name != ".job" for entry in folder.iterdir()):
         raise ValueError(f"{folder} holds files, but no job of tokenizing: name a new folder")
-    if is_job and overwrite:
+
+
+def _clear(folder: Path, state: Path) -> None:
+    """Removes a job and its shards, but for the locks: whoever waits for one must find it.
+
+    Raises:
+        FileInUseError: a call is at work in the folder.
+    """
+    with contextlib.ExitStack() as stack:
+        for lock in state.glob(".part-*.lock"):
+            stack.enter_context(locked_file(state / lock.name[1 : -len(".lock")]))
+        for path in (state / JOB_FILE_NAME, state / PLAN_NAME, state / CLIPS_NAME, *state.glob("units/*.jsonl")):
+            path.unlink(missing_ok=True)
         for path in folder.glob("codes-*-of-*.parquet"):
             path.unlink()
-        shutil.rmtree(folder / ".job")
 
 
 def _begun_plan(folder: Path, settings: Mapping[str, Any], corpus: Manifest, skip_bad: bool) -> Plan:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from accelerate.utils import DistributedType
 
 from audiollm.modeling import AudioLLM
 from audiollm.training.audio_llm.adapters import add_adapters
@@ -134,9 +133,8 @@ def test_what_looks_at_whole_matrices_is_refused_where_they_are_cut_up(make_conf
     import audiollm.training.loop.launch as launch
 
     monkeypatch.setattr(launch, "zero_stage", lambda accelerator: 2)
-    with pytest.raises(LaunchError, match=rf"{name} looks at whole matrices, which ZeRO-2 cuts up"):
+    with pytest.raises(LaunchError, match=rf"{name} looks at whole matrices, which \w+ cuts up"):
         start_accumulating(make_config(optimizer=name), lambda n: 1, micro_batch_size=1, mixed_precision="no")
-    assert DistributedType.DEEPSPEED in launch.SUPPORTED
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_a_clip_that_kills_its_actors_is_named(tmp_path):
     assert [("005.wav" in line, "kills the process" in line) for line in listed] == [(True, False), (False, True)]
 
 
-def test_a_cluster_that_is_not_there_is_told(tmp_path):
+def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path):
     clips = make_clips(tmp_path / "clips", 10)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ConnectionError, match=r"no Ray cluster answers at 127\.0\.0\.1:9 .*ray start --head"):
         tokenize_into_folder(clips, killed_job.open_slow, tmp_path / "codes", ray="127.0.0.1:9", progress=False)

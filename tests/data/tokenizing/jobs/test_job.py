@@ -235,14 +235,23 @@ def test_shards_that_are_damaged_or_of_another_job_are_named(clips, tmp_path):
 
 
 def test_two_calls_for_one_part_are_one_too_many(clips, tmp_path):
-    state = tmp_path / "codes" / ".job"
+    codes, state = tmp_path / "codes", tmp_path / "codes" / ".job"
     state.mkdir(parents=True)
-    with (
-        locked_file(state / "part-00000-of-00001"),
-        pytest.raises(ValueError, match="being written by another process"),
-    ):
-        run(clips, tmp_path / "codes")
-    assert run(clips, tmp_path / "codes").records == NUM_CLIPS
+    with locked_file(state / "part-00000-of-00001"):
+        for overwrite in (False, True):
+            with pytest.raises(ValueError, match="being written by another process"):
+                run(clips, codes, overwrite=overwrite)
+    assert run(clips, codes).records == NUM_CLIPS
+
+
+def test_nothing_is_removed_under_the_hands_of_another_call(clips, tmp_path):
+    codes = tmp_path / "codes"
+    run(clips, codes, num_shards=2, shard=1)
+    with locked_file(codes / ".job" / "part-00001-of-00002"):
+        with pytest.raises(ValueError, match="being written by another process"):
+            run(clips, codes, overwrite=True)
+        assert len(rows(codes)) == NUM_CLIPS // 2
+    assert run(clips, codes, overwrite=True).resumed == 0
 
 
 def test_a_shard_that_another_process_is_making_is_waited_for(clips, tmp_path, monkeypatch):
