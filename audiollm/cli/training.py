@@ -23,6 +23,10 @@ from audiollm.program import errors_as_one_line
 
 TRAINERS = {
     "train": ("audiollm.training.sft", "Fine-tune an Audio-LLM on conversations."),
+    "train-preference": (
+        "audiollm.training.preference",
+        "Train an Audio-LLM on rewards, or on better and worse answers.",
+    ),
     "train-tokenizer": ("audiollm.training.train_tokenizer", "Train an audio tokenizer on labelled clips."),
     "train-decoder": ("audiollm.training.train_decoder", "Train a waveform decoder: its flow model, or its vocoder."),
 }

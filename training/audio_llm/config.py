@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from audiollm.training.loop.batches import updates_of_epochs
 from audiollm.training.loop.config import (
@@ -139,7 +139,19 @@ class SFTConfig(RunConfig):
             raise ValueError("on_too_long=skip needs check_data=true: lengths are known only once records are encoded")
 
 
-def accumulation_steps(config: SFTConfig, num_processes: int) -> int:
+class BatchSizes(Protocol):
+    """Settings that say how many records an update and a pass have."""
+
+    @property
+    def global_batch_size(self) -> int:
+        """Records per update, over all processes."""
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Records per process in one pass."""
+
+
+def accumulation_steps(config: BatchSizes, num_processes: int) -> int:
     """Micro-batches that each process accumulates for one update.
 
     Raises:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from audiollm.chat.encoded import EncodedConversation
 from audiollm.data.collation import IGNORED_LABEL, Example
 from audiollm.data.conversation.loading import Conversations
 from audiollm.data.conversation.types import Conversation
@@ -21,7 +22,7 @@ from audiollm.training.loop.errors import DataError
 
 # Records whose audio is tokenized in one batch while the data are checked.
 _CHECK_BATCH = 16
-_LISTED_PROBLEMS = 20
+LISTED_PROBLEMS = 20
 
 # Lengths are judged here, so that all long records are found and not only the first.
 _NO_LIMIT = sys.maxsize
@@ -42,6 +43,17 @@ class EncodedRecord:
     where: str
     token_ids: np.ndarray
     labels: np.ndarray
+
+    @classmethod
+    def of(cls, conversation: Conversation, encoded: EncodedConversation) -> EncodedRecord:
+        """What the processor has made of a conversation."""
+        return cls(
+            record_id=conversation.id,
+            where=conversation.where,
+            # int32 holds every vocabulary, and the cache takes half the memory that it would in int64.
+            token_ids=np.asarray(encoded.token_ids, dtype=np.int32),
+            labels=np.asarray(encoded.labels, dtype=np.int32),
+        )
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -206,16 +218,7 @@ class EncodedRecords:
                 raise DataError(_named(conversations[0], str(error))) from error
             # Find out which one it was: a batch's error may not say.
             return [record for index in indexes for record in self._encode_batch([index])]
-        return [
-            EncodedRecord(
-                record_id=conversation.id,
-                where=conversation.where,
-                # int32 holds every vocabulary, and the cache takes half the memory that it would in int64.
-                token_ids=np.asarray(one.token_ids, dtype=np.int32),
-                labels=np.asarray(one.labels, dtype=np.int32),
-            )
-            for conversation, one in zip(conversations, encoded, strict=True)
-        ]
+        return [EncodedRecord.of(*pair) for pair in zip(conversations, encoded, strict=True)]
 
     def _keep(self, index: int, record: EncodedRecord) -> None:
         if index in self._cache:
@@ -253,8 +256,8 @@ def usable_records(check: DataCheck, num_records: int, *, on_too_long: str, sour
     if on_too_long == "error":
         bad |= {n: f"{line['where']}: {line['reason']}" for n, line in check.too_long.items()}
     if bad:
-        lines = [f"  {reason}" for _, reason in itertools.islice(sorted(bad.items()), _LISTED_PROBLEMS)]
-        more = [f"  … and {len(bad) - _LISTED_PROBLEMS} more"] if len(bad) > _LISTED_PROBLEMS else []
+        lines = [f"  {reason}" for _, reason in itertools.islice(sorted(bad.items()), LISTED_PROBLEMS)]
+        more = [f"  … and {len(bad) - LISTED_PROBLEMS} more"] if len(bad) > LISTED_PROBLEMS else []
         raise DataError("\n".join([f"{len(bad)} of {num_records} records cannot be trained on:", *lines, *more]))
     usable = [number for number in range(num_records) if number not in check.too_long]
     if not usable:
