@@ -64,7 +64,7 @@ def load_starting_point(accelerator: Accelerator, config: SFTConfig) -> Starting
     audio_llm.processor.accepted_codes = frozenset(config.accept_codes_of)
     trained: nn.Module = audio_llm.model
     if config.gradient_checkpointing:
-        _recompute_activations(audio_llm.model)
+        recompute_activations(audio_llm.model)
     if config.lora is not None:
         adapted = add_adapters(audio_llm, config.lora)
         # As it was named: PEFT would tell where "mini" lies in this installation.
@@ -130,7 +130,8 @@ def save_trained_model(
     return folder / MODEL_FOLDER
 
 
-def _recompute_activations(model: Any) -> None:
+def recompute_activations(model: Any) -> None:
+    """Keeps the inputs of layers alone for the backward pass, in which the layers are computed again."""
     settings = {"use_reentrant": False}
     if hasattr(model, "activation_checkpointing_enable"):  # its name from transformers 5.23 on
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)

@@ -86,7 +86,17 @@ class TargetTokenLoss(nn.Module):
         is_target_BS = labels[:, 1:] != IGNORED_LABEL
         hidden_ND = hidden_BSD[:, :-1][is_target_BS]
         labels_N = labels[:, 1:][is_target_BS]
-        lm_head = causal_lm.get_output_embeddings()
+        return self.of_targets(hidden_ND, labels_N, num_chunks)
+
+    def of_targets(self, hidden_ND: Tensor, labels_N: Tensor, num_chunks: int) -> Tensor:
+        """The loss of positions that predict a target.
+
+        Args:
+            hidden_ND: the decoder's output there, ``[N, D]``.
+            labels_N: what they are to predict, int64 ``[N]``.
+            num_chunks: as for `forward`.
+        """
+        lm_head = self.causal_lm.get_output_embeddings()
         total = hidden_ND.new_zeros((), dtype=torch.float32)
         # tensor_split, not chunk: it makes exactly so many pieces, empty ones too, as ZeRO-3 needs of every process.
         for chunk_ND, chunk_labels_N in zip(
