@@ -6,7 +6,6 @@ python training/estimate.py --config training/configs/sft.yaml --model Qwen2.5-0
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
@@ -101,8 +100,8 @@ def estimate(config: EstimateConfig) -> dict[str, Any]:
     for name in ("weights", "gradients", "optimizer", "activations", "exchange", "total"):
         facts[f"{name}_gib"] = getattr(found, name) / _GIB
     if config.memory is not None:
-        per_process = config.global_batch_size // config.processes
-        sizes = [size for size in range(1, per_process + 1) if config.global_batch_size % (size * config.processes) == 0]
+        per_process, rest = divmod(config.global_batch_size, config.processes)
+        sizes = [size for size in range(1, per_process + 1) if not rest and per_process % size == 0]
         facts["memory_gib"] = config.memory
         facts["largest_micro_batch_that_fits"] = largest_micro_batch(
             lambda size: of(size).total, sizes, round(config.memory * _GIB)
@@ -126,8 +125,9 @@ def extended_config(config: SFTConfig) -> tuple[Any, AudioVocabulary | None]:
         return model_config, AudioVocabulary(**noted)
     if config.audio_tokenizer is None:
         raise ValueError(f"{config.model} is a text LLM: name the audio tokenizer that extends it (audio_tokenizer)")
-    folder = find_folder(audio_tokenizer_or_mini(config.audio_tokenizer), needed=["config.json"], kind="audio tokenizer")
-    codebook_size = read_config(Path(folder)).quantize_vocab_size
+    place = audio_tokenizer_or_mini(config.audio_tokenizer)
+    folder = find_folder(place, needed=["config.json"], kind="audio tokenizer")
+    codebook_size = read_config(folder).quantize_vocab_size
     text_tokenizer = load_text_tokenizer(source)
     missing_marks = sum(mark not in text_tokenizer.get_added_vocab() for mark in (TURN_START, TURN_END))
     start_id = len(text_tokenizer) + missing_marks

@@ -111,6 +111,7 @@ def train(config: SFTConfig) -> RunSummary:
         lambda num_processes: accumulation_steps(config, num_processes),
         micro_batch_size=config.micro_batch_size,
         mixed_precision=config.mixed_precision,
+        allows_fsdp=True,
     )
     with running(accelerator), held_folder(accelerator, config), stop_requests() as stop:
         return _train(accelerator, config, stop)

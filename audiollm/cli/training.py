@@ -29,8 +29,10 @@ TRAINERS = {
     ),
     "train-tokenizer": ("audiollm.training.train_tokenizer", "Train an audio tokenizer on labelled clips."),
     "train-decoder": ("audiollm.training.train_decoder", "Train a waveform decoder: its flow model, or its vocoder."),
+    "estimate": ("audiollm.training.estimate", "Tell how much memory a fine-tuning takes, before it is started."),
 }
-STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3")
+ONE_PROCESS = ("estimate",)  # for which processes and launch are settings of what is estimated
+STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp2")
 FORWARDED = (signal.SIGTERM, signal.SIGUSR1)  # at which a trainer writes a checkpoint
 
 
@@ -45,6 +47,8 @@ def run_trainer(command: str, arguments: Sequence[str]) -> None:
         SystemExit: always.
     """
     module, _ = TRAINERS[command]
+    if command in ONE_PROCESS:
+        raise SystemExit(_status_of([sys.executable, "-m", module, *with_packaged_config(arguments)], os.environ))
     own, rest = launch_parser(command).parse_known_args(list(arguments))
     asks_for_help = bool({"-h", "--help"} & set(arguments))
     with errors_as_one_line(f"audiollm {command}"):

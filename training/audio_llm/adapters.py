@@ -18,6 +18,8 @@ from .config import LoRASettings
 
 logger = get_logger(__name__)
 
+_NO_LAYERS = "dummy-target-modules"  # PEFT's name for "none", which it otherwise takes for a mistake
+
 
 def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
     """Puts low-rank adapters on the linear layers and makes the audio rows trainable.
@@ -53,7 +55,7 @@ def adapter_config(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=_adapted_layers(audio_llm.model, settings.target_modules),
+        target_modules=_NO_LAYERS if settings.rows_only else _adapted_layers(audio_llm.model, settings.target_modules),
         trainable_token_indices=rows,
     )
 

@@ -34,7 +34,16 @@ class LoRASettings:
     train_audio_rows: bool = True
     """Train the embedding and output rows of the audio vocabulary too: a freshly extended model needs them."""
 
+    rows_only: bool = False
+    """Train these rows and nothing else, without adapters: the first of two phases, in which new rows find their place
+    before the others move."""
+
     def __post_init__(self) -> None:
+        if self.rows_only and not (self.train_audio_rows and self.target_modules is None):
+            raise ValueError(
+                "lora.rows_only trains the rows of the audio vocabulary alone: leave train_audio_rows and "
+                "target_modules out"
+            )
         if self.r <= 0:
             raise ValueError(f"lora.r={self.r}: use a positive rank, such as 16")
         if self.alpha <= 0:

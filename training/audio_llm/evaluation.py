@@ -18,7 +18,7 @@ from audiollm.data.collation import IGNORED_LABEL, Example, collate
 from audiollm.data.conversation.types import Conversation
 from audiollm.modeling import AudioLLM
 from audiollm.training.loop.batches import share_of_process
-from audiollm.training.loop.launch import zero_stage
+from audiollm.training.loop.launch import gathered_outside_layers, shards_weights
 
 from .objective import num_chunks
 from .records import EncodedRecord, EncodedRecords
@@ -118,7 +118,7 @@ def generate_samples(
     context_length = audio_llm.model.config.max_position_embeddings
     mine: list[tuple[int, GeneratedSample]] = []
     model.eval()
-    with torch.no_grad(), accelerator.autocast():
+    with torch.no_grad(), accelerator.autocast(), gathered_outside_layers(accelerator, model):
         for indexes, weight in zip(batches, weights, strict=True):
             prompts: list[Example] = [{"input_ids": prompt_token_ids(record)} for record in records.encode(indexes)]
             batch = collate(prompts, pad_token_id=audio_llm.processor.pad_token_id, padding_side="left")
@@ -126,7 +126,7 @@ def generate_samples(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],
                 max_new_tokens=min(max_new_tokens, context_length - batch["input_ids"].shape[1]),
-                synced_gpus=zero_stage(accelerator) == 3,
+                synced_gpus=shards_weights(accelerator),
             )
             if weight:
                 mine += [

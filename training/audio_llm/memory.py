@@ -115,9 +115,13 @@ def estimate_memory(
         tracker.track_external(objective, optimizer)
         smallest = PassShape(1, 2, 1)
         with tracker:
+            # The tracker wants to hear of the gradient of every weight: in this pass, frozen ones have one, too.
+            frozen = [parameter for parameter in objective.parameters() if not parameter.requires_grad]
+            _set_requires_grad(frozen, True)
             _make_pass(objective, config, smallest)
             optimizer.step()  # from here on there is a state
             optimizer.zero_grad()
+            _set_requires_grad(frozen, False)
             tracker.reset_mod_stats()
             for number in range(min(num_passes, 2)):  # the third holds what the second does
                 if number:
@@ -216,6 +220,12 @@ def _make_pass(objective: TargetTokenLoss, config: SFTConfig, shape: PassShape) 
     loss.backward()  # type: ignore[no-untyped-call]
 
 
+def _set_requires_grad(parameters: list[nn.Parameter], value: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(value)
+        parameter.grad = None
+
+
 def _first_rows(hidden_BSD: Tensor, num_rows: int) -> Tensor:
     return hidden_BSD.reshape(-1, hidden_BSD.shape[-1])[:num_rows].clone()
 
@@ -236,8 +246,8 @@ def _largest_layer(module: nn.Module) -> int:
 def _exchange(layout: Layout, num_processes: int, whole: Any) -> int:
     """Buffers of one process.
 
-    Plain data parallelism copies gradients into buckets as large as they are. DeepSpeed's ZeRO-1 and -2 keep two buckets
-    of 500 million numbers, or of all gradients if these are fewer, and a copy of the process's part of the weights.
+    Plain data parallelism copies gradients into buckets as large as they are. DeepSpeed's ZeRO-1 and -2 keep two
+    buckets of 500 million numbers, or of all gradients if these are fewer, and a copy of the process's weights.
     What shards the weights gathers one layer while the next one is on its way.
     """
     if layout == "single" or num_processes == 1:

@@ -63,6 +63,11 @@ class TargetTokenLoss(nn.Module):
         self.model = model
 
     @property
+    def _no_split_modules(self) -> list[str]:
+        """The layers that FSDP gathers one by one, as the model names them; accelerate asks what it prepares."""
+        return list(self.causal_lm._no_split_modules or [])
+
+    @property
     def causal_lm(self) -> Any:
         """The transformers model itself, adapters in place."""
         model: Any = self.model

@@ -42,6 +42,7 @@ from .checkpoints import (
     run_identity,
 )
 from .config import RunConfig
+from .distributed.companions import companions
 from .launch import mode_name, stop_accelerator
 from .record import METRICS_NAME, MetricsLog, config_as_json, git_revision, package_versions
 from .schedule import is_due
@@ -54,9 +55,14 @@ Item = TypeVar("Item")
 
 @contextmanager
 def running(accelerator: Accelerator) -> Iterator[Accelerator]:
-    """Leaves the process group at the end, after everything that the run held has been freed."""
+    """Leaves the process group at the end, after everything that the run held has been freed.
+
+    Raises:
+        LostProcessError: if another process died meanwhile.
+    """
     try:
-        yield accelerator
+        with companions(accelerator):
+            yield accelerator
     finally:
         gc.collect()  # frames of an error may still hold tensors in circles, which stopping needs to be gone
         stop_accelerator(accelerator)

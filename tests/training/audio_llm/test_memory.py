@@ -137,6 +137,7 @@ def test_the_largest_micro_batch_is_the_last_that_fits():
 
 def test_the_program_needs_settings_only(assets, capsys, monkeypatch):
     """Neither weights nor records are opened: of an extended text LLM the rows are counted."""
+    extended = AudioLLM.from_pretrained(assets.audio_llm)
     monkeypatch.setattr("audiollm.loading.AutoModelForCausalLM.from_pretrained", None)
     config = EstimateConfig(
         model=str(assets.text_llm), audio_tokenizer=str(assets.audio_tokenizer), tokens_per_record=64, memory=1.0,
@@ -147,7 +148,6 @@ def test_the_program_needs_settings_only(assets, capsys, monkeypatch):
     assert facts["largest_micro_batch_that_fits"] == 4
     assert facts["launch"] == "zero2"
     assert facts["total_gib"] > facts["activations_gib"] > 0
-    extended = AudioLLM.from_pretrained(assets.audio_llm)
     model_config, vocabulary = extended_config(config)
     assert model_config.vocab_size == extended.model.config.vocab_size
     assert vocabulary == extended.vocabulary
