@@ -1,4 +1,4 @@
-"""How much memory a fine-tuning takes on each process, and which micro batch fits: without weights, from settings alone.
+"""How much memory a fine-tuning takes on each process, and which micro batch fits: by its settings, without weights.
 
 python training/estimate.py --config training/configs/sft.yaml --model Qwen2.5-0.5B --audio_tokenizer my-tokenizer …
 """

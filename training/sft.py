@@ -35,6 +35,7 @@ from audiollm.training.audio_llm.model import (
 )
 from audiollm.training.audio_llm.objective import TargetTokenLoss, num_chunks
 from audiollm.training.audio_llm.records import DataCheck, EncodedRecord, EncodedRecords, usable_records
+from audiollm.training.audio_llm.text_probe import HeldOutTexts, perplexity_figures
 from audiollm.training.loop.batches import DataOrder, share_of_process
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_accumulating, whole_weights
@@ -62,6 +63,7 @@ class _Parts:
     usable: list[int]
     eval_records: EncodedRecords | None
     usable_eval: list[int]
+    eval_texts: HeldOutTexts | None
     total_steps: int
     order: DataOrder = field(init=False)
 
@@ -134,6 +136,8 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
         stop=stop,
     )
     loss, evaluation = None, None
+    if parts.eval_texts is not None and folder.checkpoint is None:
+        run.write({"event": "start", "step": 0, **_probe_text(parts, parts.eval_texts)})
     updates = Prefetched(parts.micro_batches, run.steps)
     progress = run.with_progress(updates)
     started = time.perf_counter()
@@ -200,6 +204,9 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
     if config.eval_data is not None:
         eval_records = read(config.eval_data)
         usable_eval, _ = _check_data(accelerator, config, eval_records, "eval")
+    eval_texts = None
+    if config.eval_text is not None:
+        eval_texts = HeldOutTexts(config.eval_text, audio_llm.processor.tokenizer, config.max_length or context_length)
     objective = TargetTokenLoss(start.trained)
     model, optimizer = accelerator.prepare(objective, adamw(objective, config, accelerator.device))
     model.train()
@@ -213,6 +220,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         usable=usable,
         eval_records=eval_records,
         usable_eval=usable_eval,
+        eval_texts=eval_texts,
         total_steps=num_updates(config, len(usable)),
     )
     return parts, metadata
@@ -306,6 +314,8 @@ def _evaluate(parts: _Parts, step: int, samples_folder: Path) -> dict[str, Any]:
         vocabulary_size=parts.vocabulary_size,
     )
     line: dict[str, Any] = {"event": "eval", "step": step, "loss": loss, "target_tokens": target_tokens}
+    if parts.eval_texts is not None:
+        line |= _probe_text(parts, parts.eval_texts)
     if config.eval_generate_samples:
         samples = generate_samples(
             parts.accelerator,
@@ -323,6 +333,20 @@ def _evaluate(parts: _Parts, step: int, samples_folder: Path) -> dict[str, Any]:
             write_json_lines(samples_folder / f"step_{step:06d}.jsonl", sample_lines(samples))
             line |= score_samples(samples, config.wer_tasks)
     return line
+
+
+def _probe_text(parts: _Parts, texts: HeldOutTexts) -> dict[str, Any]:
+    """Perplexity on held-out texts, as a part of a line of the metrics."""
+    loss, num_tokens = held_out_loss(
+        parts.accelerator,
+        parts.model,
+        texts,
+        range(len(texts)),
+        batch_size=parts.config.micro_batch_size,
+        pad_token_id=parts.pad_token_id,
+        vocabulary_size=parts.vocabulary_size,
+    )
+    return perplexity_figures(loss, num_tokens)
 
 
 if __name__ == "__main__":

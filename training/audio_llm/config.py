@@ -123,6 +123,10 @@ class SFTConfig(RunConfig):
     eval_max_new_tokens: int = 128
     """Longest generated answer, in tokens."""
 
+    eval_text: str | None = None
+    """Held-out texts, a line each in a .txt file or as ``text`` of records: their perplexity, before the first update
+    and at each evaluation, tells what the model forgets. Needs eval_data, which says when."""
+
     wer_tasks: tuple[str, ...] = ("transcribe", "transcription", "asr")
     """Records with one of these ``task`` values are scored by word error rate, all others by exact match."""
 
@@ -133,7 +137,7 @@ class SFTConfig(RunConfig):
             self, "learning_rate", "global_batch_size", "micro_batch_size", "max_length", "eval_max_new_tokens"
         )
         require_not_negative(self, "cache_tokens", "eval_generate_samples")
-        require_eval_data(self, "eval_generate_samples")
+        require_eval_data(self, "eval_generate_samples", "eval_text")
         if self.metric_for_best not in (None, "loss") and not self.eval_generate_samples:
             raise ValueError(
                 f"metric_for_best={self.metric_for_best} needs eval_generate_samples: without generated answers an "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,10 +34,17 @@ class GeneratedSample:
     prediction: str
 
 
+class Records(Protocol):
+    """Held-out records or texts."""
+
+    def encode(self, indexes: Sequence[int]) -> list[EncodedRecord]:
+        """The records of these numbers, as ids."""
+
+
 def held_out_loss(
     accelerator: Accelerator,
     model: nn.Module,
-    records: EncodedRecords,
+    records: Records,
     usable: Sequence[int],
     *,
     batch_size: int,

@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 MAY_CHANGE = frozenset(
     {
         "output_dir", "eval_data", "eval_every", "eval_generate_samples", "eval_max_new_tokens", "wer_tasks",
-        "save_every", "keep_checkpoints", "resume", "log_every", "num_processes", "cache_tokens", "check_data",
-        "num_epochs", "max_steps",  # their result, the number of updates, must stay
+        "eval_text", "save_every", "keep_checkpoints", "resume", "log_every", "num_processes", "cache_tokens",
+        "check_data", "num_epochs", "max_steps",  # their result, the number of updates, must stay
         "cache_dir", "eval_clips", "eval_asr", "flow.eval_steps", "flow.eval_vocoder", "eval_samples", "trackers",
         "cache_megabytes", "trust_checkpoint", "metric_for_best", "load_best_at_end",
     }
