@@ -80,7 +80,7 @@ def reconstruct(
     audio_tokenizer: AudioTokenizer,
     speaker: Tensor | Sequence[float] | SpeakerEncoder | None = None,
     prompt: Any = None,
-    steps: int = 10,
+    steps: int | None = None,
     seed: int = 42,
     stream: bool = False,
     *,
@@ -99,7 +99,7 @@ def reconstruct(
         speaker: whose voice: a vector ``[S]``, or a speaker encoder, which describes the original's first minute.
             None: the decoder's neutral voice.
         prompt: a recording whose voice is taken over: a path, bytes, or what the decoder's ``prompt`` made of one.
-        steps: steps of the decoder's flow model; fewer are faster and coarser.
+        steps: steps of the decoder's flow model; fewer are faster and coarser. None: its own number.
         seed: of its noise.
         stream: decode while encoding. Memory does not grow with the recording, and the first sound comes early; the
             samples differ a little from those of one piece.

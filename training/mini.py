@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+import torch
 
 from audiollm.data.files.json_document import write_json
 from audiollm.data.files.lock import held_run_folder
@@ -32,12 +35,25 @@ from audiollm.training.recipes.mini.evaluation import evaluate_mini
 from audiollm.training.recipes.mini.held_out import held_out_sentences
 from audiollm.training.recipes.mini.layout import MiniLayout
 from audiollm.training.recipes.mini.lm import MINI_LM, make_lm
-from audiollm.training.recipes.mini.package import install_package, make_package, shrink_tokenizer
+from audiollm.training.recipes.mini.package import install_package, install_samples, make_package, shrink_tokenizer
+from audiollm.training.recipes.mini.samples import write_samples
+from audiollm.training.recipes.schedule import run_steps
 
 STEPS_NAME = "steps.json"
 
 Step = Literal[
-    "data", "stage1", "stage2", "codes", "vocoder", "flow", "conversations", "lm", "package", "evaluation", "card"
+    "data",
+    "stage1",
+    "stage2",
+    "codes",
+    "vocoder",
+    "flow",
+    "conversations",
+    "lm",
+    "package",
+    "evaluation",
+    "samples",
+    "card",
 ]
 STEPS: tuple[Step, ...] = get_args(Step)
 
@@ -76,10 +92,16 @@ class MiniConfig:
     install: bool = False
     """Put the result into this project, as what `mini` means from then on. Otherwise it stays in the run's folder."""
 
+    jobs: int = 1
+    """How many steps run at once where they don't need each other, such as vocoder and tokenizer; each gets its share
+    of the processor's cores, and what it says goes to ``logs/`` in the run's folder. On two cores, 2 is faster."""
+
     seed: int = 0
     """Decides new weights and the order of the data."""
 
     def __post_init__(self) -> None:
+        if not 1 <= self.jobs <= len(STEPS):
+            raise ValueError(f"jobs={self.jobs}: use 1 to {len(STEPS)}")
         unknown = set(self.steps or {}) - {"stage1", "stage2", "vocoder", "flow", "lm"}
         if unknown:
             raise ValueError(f"steps names {', '.join(sorted(unknown))}: use stage1, stage2, vocoder, flow or lm")
@@ -95,8 +117,7 @@ def run_data(layout: MiniLayout, config: MiniConfig) -> None:
     mini_data.build_corpora(layout)
     counts = mini_data.write_tokenizer_data(layout)
     mini_data.write_vocoder_data(layout)
-    more = mini_data.write_more_speech(layout)
-    console.print("  more sentences for the LM: " + ", ".join(f"{name} {count}" for name, count in more.items()))
+    console.print(f"  more sentences for the LM: {mini_data.write_more_speech(layout)}")
     for split in SPLITS:
         console.print(f"  {split}: " + ", ".join(f"{name} {count}" for name, count in counts[split].items()))
 
@@ -177,13 +198,19 @@ def run_evaluation(layout: MiniLayout, config: MiniConfig) -> None:
     write_json(layout.evaluation, figures)
 
 
+def run_samples(layout: MiniLayout, config: MiniConfig) -> None:
+    """A page to listen to."""
+    size = write_samples(layout.package, layout, layout.samples, config.judge)
+    console.print(f"  {layout.samples / 'README.md'}: {size / 1e6:.2f} MB")
+
+
 def run_card(layout: MiniLayout, config: MiniConfig) -> None:
-    """The model card; with --install, the package takes the place of the project's mini."""
+    """The model card; with --install, the package takes the place of the project's mini, and so do its samples."""
     figures = json.loads(layout.evaluation.read_text(encoding="utf-8"))
     write_card(layout, figures, read_steps(layout.root))
     console.print(f"  {layout.package / 'README.md'}")
     if config.install:
-        console.print(f"  installed: {install_package(layout.package)}")
+        console.print(f"  installed: {install_package(layout.package)}, {install_samples(layout.samples)}")
 
 
 RUN: dict[Step, Callable[[MiniLayout, MiniConfig], None]] = {
@@ -197,6 +224,7 @@ RUN: dict[Step, Callable[[MiniLayout, MiniConfig], None]] = {
     "lm": run_lm,
     "package": run_package,
     "evaluation": run_evaluation,
+    "samples": run_samples,
     "card": run_card,
 }
 # What each step needs of those before it: the vocoder needs no tokenizer, and the LM no decoder.
@@ -211,7 +239,8 @@ NEEDS: dict[Step, tuple[Step, ...]] = {
     "lm": ("conversations",),
     "package": ("flow", "lm"),
     "evaluation": ("package",),
-    "card": ("evaluation",),
+    "samples": ("package",),
+    "card": ("evaluation", "samples"),
 }
 
 
@@ -232,19 +261,41 @@ def run_mini(config: MiniConfig) -> Path:
 
 def _run_steps(layout: MiniLayout, config: MiniConfig) -> None:
     layout.root.mkdir(parents=True, exist_ok=True)
-    for step in STEPS if config.only is None else (config.only,):
-        complete = read_steps(layout.root)
-        is_last = step == "card"  # quick, and where --install is obeyed
-        if step in complete and config.only is None and not is_last:
-            console.print(f"{step}: complete")
-            continue
-        missing = [name for name in NEEDS[step] if name not in complete]
+    complete = read_steps(layout.root)
+    if config.only is not None:
+        missing = [name for name in NEEDS[config.only] if name not in complete]
         if missing:
-            raise ValueError(f"step {step} needs {', '.join(missing)} first: run it with --only, or all without")
+            raise ValueError(f"step {config.only} needs {', '.join(missing)} first: run it with --only, or all without")
+        due: tuple[Step, ...] = (config.only,)
+    else:
+        # The card is quick, and where --install is obeyed.
+        due = tuple(step for step in STEPS if step not in complete or step == "card")
+        for step in STEPS:
+            if step not in due:
+                console.print(f"{step}: complete")
+    seconds: dict[Step, float] = {}
+
+    def run(step: Step) -> None:
         console.rule(step)
         started = time.perf_counter()
-        RUN[step](layout, config)
-        write_json(layout.root / STEPS_NAME, read_steps(layout.root) | {step: round(time.perf_counter() - started, 1)})
+        try:
+            RUN[step](layout, config)
+        except BaseException as error:
+            # Told now: what runs beside it is waited for.
+            console.print(f"  {step} failed: {error}")
+            raise
+        seconds[step] = round(time.perf_counter() - started, 1)
+
+    def is_complete(step: Step) -> None:
+        write_json(layout.root / STEPS_NAME, read_steps(layout.root) | {step: seconds[step]})
+
+    if config.jobs > 1:
+        torch.set_num_threads(_threads_of_job(config))
+    run_steps(due, NEEDS, run, is_complete, jobs=config.jobs)
+
+
+def _threads_of_job(config: MiniConfig) -> int:
+    return max(1, (os.cpu_count() or 1) // config.jobs)
 
 
 def read_steps(root: Path) -> dict[str, float]:
@@ -263,9 +314,11 @@ def _train_tokenizer(layout: MiniLayout, config: MiniConfig, stage: int, *flags:
 def _launch(script: str, settings: str, run: Path, config: MiniConfig, step: str, *flags: str) -> None:
     """Runs a trainer as a user would, from where an earlier call stopped."""
     more = ("--max_steps", str(config.steps[step])) if config.steps and step in config.steps else ()
+    log = run.parent / "logs" / f"{step}.log" if config.jobs > 1 else None
     launch_trainer(
-        script, settings, *flags, "--output_dir", str(run), "--resume", "latest", "--seed", str(config.seed), *more
-    )
+        script, settings, *flags, "--output_dir", str(run), "--resume", "latest", "--seed", str(config.seed), *more,
+        num_threads=None if log is None else _threads_of_job(config), log=log,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

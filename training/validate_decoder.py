@@ -80,8 +80,8 @@ class ValidationConfig:
     write_clips: int = 16
     """How many of them to write as waveforms and pictures."""
 
-    steps: int = 10
-    """Steps of the flow's sampler."""
+    steps: int | None = None
+    """Steps of the flow's sampler. None: the decoder's own number."""
 
     seed: int = 0
     """Of everything that is drawn."""
@@ -99,7 +99,7 @@ class ValidationConfig:
             raise ValueError("stream: a vocoder alone has no codes to stream; give a decoder")
         if self.max_clips is not None and self.max_clips < 1:
             raise ValueError(f"max_clips={self.max_clips}: use 1 or more")
-        if self.write_clips < 0 or self.steps < 1:
+        if self.write_clips < 0 or (self.steps is not None and self.steps < 1):
             raise ValueError(f"write_clips={self.write_clips}, steps={self.steps}: use zero or more, and 1 or more")
 
 

@@ -49,7 +49,7 @@ def speak(
     prompt_audio: str | None = None,
     speaker_audio: str | None = None,
     speaker_encoder: str | None = None,
-    steps: int = 10,
+    steps: int | None = None,
     guidance: float | None = None,
     temperature: float | None = None,
     min_seconds: float | None = None,
@@ -71,7 +71,7 @@ def speak(
         prompt_audio: a recording whose voice the decoder takes over, or - for one that comes through stdin.
         speaker_audio: a recording that a speaker encoder describes for the decoder, or -.
         speaker_encoder: which one; its vectors must be what the decoder was trained with; resemblyzer if not given.
-        steps: steps of the decoder's flow model; fewer are faster and coarser.
+        steps: steps of the decoder's flow model; fewer are faster and coarser. By default its own number.
         guidance: strength of its guidance; the checkpoint's own if not given.
         temperature: below 1 makes the LLM's choice of codes more cautious.
         min_seconds: the sound lasts at least so long.
@@ -147,7 +147,7 @@ def reconstruct(
     speaker_audio: str | None = None,
     speaker_encoder: str | None = None,
     mono: Literal["first", "mean"] = "first",
-    steps: int = 10,
+    steps: int | None = None,
     guidance: float | None = None,
     seed: int = 42,
     dtype: Dtype = "float32",
@@ -174,7 +174,7 @@ def reconstruct(
         speaker_audio: a recording that a speaker encoder describes for the decoder, or -.
         speaker_encoder: which one; its vectors must be what the decoder was trained with; resemblyzer if not given.
         mono: which channel of the recording is heard: the first one, or the mean of all.
-        steps: steps of the decoder's flow model; fewer are faster and coarser.
+        steps: steps of the decoder's flow model; fewer are faster and coarser. By default its own number.
         guidance: strength of its guidance; the checkpoint's own if not given.
         seed: of the decoder's noise.
         dtype: precision of the encoder and the decoder.

@@ -68,11 +68,7 @@ class SpeechDecoder:
         settings = settings or DecodingSettings()
         # Before the LLM generates anything, not when its codes are decoded. What is not given is the decoder's default;
         # any valid number stands for it here.
-        FlowSettings(
-            10 if settings.steps is None else settings.steps,
-            settings.guidance,
-            0 if settings.seed is None else settings.seed,
-        )
+        FlowSettings(settings.steps, settings.guidance, 0 if settings.seed is None else settings.seed)
         self._audio_tokenizer: Any = audio_tokenizer
         self.sample_rate = audio_tokenizer.output_sample_rate
         speaker_size = getattr(getattr(audio_tokenizer, "decoder", None), "speaker_size", None)

@@ -32,14 +32,14 @@ ATTRIBUTION_NAME = "ATTRIBUTION.md"
 
 
 LICENCE_TEXTS = {
+    "Apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0",
     "CC0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
     "CC-BY-3.0": "https://creativecommons.org/licenses/by/3.0/",
     "CC-BY-SA-3.0": "https://creativecommons.org/licenses/by-sa/3.0/",
     "GPL-2.0-only": "https://www.gnu.org/licenses/old-licenses/gpl-2.0.html",
     "GPL-2.0-or-later": "https://www.gnu.org/licenses/old-licenses/gpl-2.0.html",
     "MIT-Festival": "https://spdx.org/licenses/MIT-Festival.html",
-    "MIT-Festival AND LicenseRef-WordNet-3.0": "https://spdx.org/licenses/MIT-Festival.html for the voices, "
-    "and for the sentences: “Permission to use, copy, modify and distribute this software and database and its "
+    "LicenseRef-WordNet-3.0": "“Permission to use, copy, modify and distribute this software and database and its "
     "documentation for any purpose and without fee or royalty is hereby granted, provided that you agree to comply "
     "with the following copyright notice and statements, including the disclaimer, and that the same appear on ALL "
     "copies of the software, database and documentation, including modifications that you make for internal use or "
@@ -127,7 +127,7 @@ CORPORA: Mapping[str, Corpus] = {
         ),
         Corpus(
             synthetic.OPEN_NAME,
-            "English sentences of open vocabulary read by the four voices of Flite",
+            "English sentences of open vocabulary read by the three clearest synthetic voices",
             synthetic.OPEN_PACKAGES,
             synthetic.open_recordings,
             synthetic.OPEN_NUM_CLIPS,
@@ -237,8 +237,13 @@ def write_attribution(clips: Iterable[Clip], path: Path, title: str) -> None:
             for (licence, attribution), count in sorted(authors.items()):
                 file.write(f"- {licence}: {attribution} ({count} {'clip' if count == 1 else 'clips'})\n")
         file.write("\n## Licences\n\n")
-        for licence in sorted({clip_licence for authors in lines.values() for clip_licence, _ in authors}):
+        for licence in single_licences(licence for authors in lines.values() for licence, _ in authors):
             file.write(f"- {licence}: {LICENCE_TEXTS[licence]}\n")
+
+
+def single_licences(expressions: Iterable[str]) -> list[str]:
+    """The licences in SPDX expressions such as ``MIT AND Apache-2.0``, sorted."""
+    return sorted({licence for expression in expressions for licence in expression.split(" AND ")})
 
 
 def _encode(waveform: Tensor, metadata: ClipMetadata, audio_format: AudioFormat) -> tuple[bytes, str]:

@@ -35,6 +35,7 @@ from audiollm.training.audio_llm.small_llm import SmallLLMConfig
 from audiollm.training.recipes.mini import data as mini_data
 from audiollm.training.recipes.mini import evaluation as mini_evaluation
 from audiollm.training.recipes.mini import package as mini_package
+from audiollm.training.recipes.mini import samples as mini_samples
 from audiollm.training.recipes.mini import speaking
 from audiollm.training.recipes.mini.card import percent, write_card
 from audiollm.training.recipes.mini.conversations import (
@@ -57,6 +58,7 @@ TINY_LM = SmallLLMConfig(
     vocabulary_size=300, hidden_size=16, num_layers=1, num_heads=2, num_key_value_heads=1, feed_forward_size=16,
     context_length=512,
 )  # fmt: skip
+BRITISH = {"gender": "female", "age": "adult", "accent": "British", "speed": "moderate", "pitch": "high"}
 VOICE = {"gender": "male", "age": "adult", "accent": "Scottish", "speed": "fast", "pitch": "medium"}
 LONG_HELD_OUT = max(held_out_sentences(), key=len)
 FEW_HELD_OUT = tuple(sorted(held_out_sentences(), key=len)[:4])
@@ -86,43 +88,22 @@ def toy_corpus(layout: MiniLayout, name: str) -> None:
         elif name == "flite-speech":
             text = f"It is {number} o'clock."
             clips.append(toy_clip(folder, name, number, split, text=text, language="en", attributes=VOICE))
+        elif name == "open-speech":
+            facts = {"language": "en", "attributes": BRITISH, "speaker": "pico/pico-gb"}
+            clips.append(toy_clip(folder, name, number, split, text=f"A piebald horse has {number} legs.", **facts))
         elif name in LABELS:
             sound = {"sound_type": "sound", "label": LABELS[name], "licence": "CC0-1.0"}
             clips.append(toy_clip(folder, name, number, split, **sound))
         else:
             mood = {"label": "calm", "attributes": {"style": "acoustic", "bpm": 70}} if name == "immich-music" else {}
             clips.append(toy_clip(folder, name, number, split, sound_type="music", **mood))
+    if name == "open-speech":
+        says_held_out = f"Once more: {' '.join(LONG_HELD_OUT.split()[1:])}"
+        clips.append(toy_clip(folder, name, 5, "train", text=says_held_out, **facts))
+        clips.append(toy_clip(folder, name, 6, "train", text="No.", seconds=0.1, **facts))
     if name == "asterisk":
         clips.append(toy_clip(folder, name, 9, "train", text="Premi uno.", language="it", licence="CC-BY-3.0"))
         clips.append(toy_clip(folder, name, 10, "train", text="Wait.", language="en", seconds=0.1))
-    save_manifest(clips, folder / "manifest.jsonl")
-
-
-def toy_sentences(layout: MiniLayout) -> None:
-    """More of the synthesizer's sentences: one that is held out, one that is read already, one that is too short."""
-    folder = layout.corpus(mini_data.MORE_SPEECH)
-    facts = [
-        ("train", "Good morning, Ann.", 0.6),
-        ("train", "The cat sleeps.", 0.6),
-        ("test", "The sun rises.", 0.6),
-        ("train", "It is 4 o'clock.", 0.6),  # of the other corpus's test clips
-        ("train", "No.", 0.1),
-    ]
-    clips = [
-        toy_clip(folder, "flite-speech", number, split, text=text, language="en", attributes=VOICE, seconds=seconds)
-        for number, (split, text, seconds) in enumerate(facts)
-    ]
-    save_manifest(clips, folder / "manifest.jsonl")
-
-
-def toy_open_sentences(layout: MiniLayout) -> None:
-    """Sentences of open vocabulary, one of which says what a held-out one says."""
-    folder = layout.corpus(mini_data.OPEN_SPEECH)
-    texts = ["A piebald horse.", f"Once more: {' '.join(LONG_HELD_OUT.split()[1:])}"]
-    clips = [
-        toy_clip(folder, "flite-open", number, "train", text=text, language="en", attributes=VOICE)
-        for number, text in enumerate(texts)
-    ]
     save_manifest(clips, folder / "manifest.jsonl")
 
 
@@ -132,8 +113,6 @@ def layout(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> MiniLayo
     layout = MiniLayout(tmp_path_factory.mktemp("mini"))
     for name in mini_data.CORPORA:
         toy_corpus(layout, name)
-    toy_sentences(layout)
-    toy_open_sentences(layout)
     mini_data.write_tokenizer_data(layout)
     mini_data.write_more_speech(layout)
     mini_data.write_vocoder_data(layout)
@@ -158,36 +137,47 @@ def read(path: Path) -> list[dict[str, Any]]:
 # ----------------------------------------------------------------------- data
 
 
-def test_tokenizer_and_lm_learn_from_english_and_the_vocoder_from_all_languages(layout):
+def test_tokenizer_and_decoder_learn_from_all_languages_and_the_lm_from_english(layout):
     train = read(layout.tokenizer_data("train"))
-    assert {record.get("language") for record in train} == {"en", None}
+    assert {record.get("language") for record in train} == {"en", "it", None}
     assert {record["sound_type"] for record in train} == {"speech", "sound", "music"}
     vocoder = {record["id"] for record in read(layout.vocoder_data("train"))}
-    assert vocoder == {record["id"].partition("#")[0] for record in train} | {"asterisk/9"}
+    assert vocoder == {record["id"].partition("#")[0] for record in train}
+    assert "asterisk/9" in vocoder
     assert "asterisk/10" not in vocoder  # too short
+    assert not any(record["id"].startswith("asterisk/9/") for record in read(layout.lm_data("train")))
     for record in read(layout.vocoder_data("test")):
         assert record["codes"] == [0] * 15
 
 
-def test_more_sentences_are_for_training_and_are_none_that_are_read_elsewhere(layout, tmp_path):
-    texts = ["Good morning, Ann.", "The cat sleeps.", "A piebald horse."]
-    assert [record["text"] for record in read(layout.more_speech)] == texts
+def test_every_open_sentence_of_training_is_either_shared_or_for_the_lm_alone(layout, tmp_path):
+    shared = {record["id"] for record in read(layout.tokenizer_data("train")) if record["id"].startswith("open-")}
+    more = {record["id"] for record in read(layout.more_speech)}
+    assert not shared & more
+    assert shared | more == {"open-speech/0", "open-speech/1"}
     write_conversations(layout.codes("train"), tmp_path / "train.jsonl", more_speech=layout.more_codes)
     records = read(tmp_path / "train.jsonl")
-    more = [record for record in records if record["id"].startswith(("flite-speech-more/", "flite-open/"))]
-    assert Counter(record["task"] for record in more) == {"transcribe": 3, "speak": 3}
-    assert [record for record in records if record not in more] == read(layout.lm_data("train"))
-    spoken = next(record["messages"] for record in more if record["task"] == "speak")
-    assert "Scottish" in str(spoken[0]["content"])
+    added = [record for record in records if record["id"].rpartition("/")[0] in more]
+    assert Counter(record["task"] for record in added) == {"transcribe": len(more), "speak": len(more)}
+    assert [record for record in records if record not in added] == read(layout.lm_data("train"))
     assert len({record["id"] for record in records}) == len(records)
+
+
+def test_only_the_clear_voices_are_asked_to_speak(layout, tmp_path):
+    write_conversations(layout.codes("train"), tmp_path / "train.jsonl", more_speech=layout.more_codes)
+    spoken = [record for record in read(tmp_path / "train.jsonl") if record["task"] == "speak"]
+    assert {record["id"].partition("/")[0] for record in spoken} == {"open-speech"}
+    assert all("British" in str(record["messages"][0]["content"]) for record in spoken)
 
 
 def test_only_training_clips_are_repeated_and_every_repetition_has_its_own_id(layout):
     for split in SPLITS:
         ids = [record["id"] for record in read(layout.tokenizer_data(split))]
         assert len(set(ids)) == len(ids)
-        repeats = {corpus: sum(name.startswith(f"{corpus}/0") for name in ids) for corpus in mini_data.CORPORA}
-        assert repeats == (mini_data.REPEATS if split == "train" else dict.fromkeys(mini_data.CORPORA, 0))
+        counts = Counter(name.partition("#")[0] for name in ids)
+        for clip in mini_data.clips_of(layout, split):
+            is_repeated = split == "train" and clip.language != "it"
+            assert counts[clip.id] == (mini_data.REPEATS.get(clip.id.partition("/")[0], 1) if is_repeated else 1)
 
 
 def test_no_training_clip_says_what_a_held_out_sentence_says(layout, tmp_path):
@@ -236,7 +226,7 @@ def test_conversations_ask_and_answer_about_the_codes_of_their_clip(layout):
     clips = {clip["id"]: clip for clip in read(layout.codes("train"))}
     records = read(layout.lm_data("train"))
     assert len({record["id"] for record in records}) == len(records)
-    assert {"transcribe", "kind", "describe", "sound", "music", "question", "speak"} <= {r["task"] for r in records}
+    assert {"transcribe", "kind", "describe", "sound", "music", "question"} <= {r["task"] for r in records}
     for record in records:
         user, assistant = record["messages"]
         clip = clips[record["id"].rpartition("/")[0]]
@@ -252,12 +242,10 @@ def test_conversations_ask_and_answer_about_the_codes_of_their_clip(layout):
 def test_a_clip_of_speech_gets_few_questions_in_training_and_all_when_held_out(tmp_path, layout):
     write_conversations(layout.codes("test"), tmp_path / "all.jsonl", drawn_questions=None)
     asked = [r["task"] for r in read(tmp_path / "all.jsonl") if r["id"].startswith("flite-speech/3/")]
-    assert sorted(asked) == sorted(
-        ["transcribe", "kind", "speaker", "describe", "gender", "accent", "question", "speak"]
-    )
+    assert sorted(asked) == sorted(["transcribe", "kind", "speaker", "describe", "gender", "accent", "question"])
     few = [r for r in read(layout.lm_data("test")) if r["id"].startswith("flite-speech/3/")]
     tasks = Counter(record["task"] for record in few)
-    assert (tasks["transcribe"], tasks["speak"]) == (2, 1)
+    assert tasks["transcribe"] == 2
     assert sum(tasks[task] for task in ("kind", "speaker", "describe", "gender", "accent")) == 1
     wordings = {r["messages"][0]["content"][1]["text"] for r in few if r["task"] == "transcribe"}
     assert len(wordings) == 2
@@ -395,7 +383,10 @@ def stub_everything(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(speaking, "MAX_SPOKEN_SECONDS", 1.0)
     patch.setattr(synthetic, "flite_program", lambda: Path("/nowhere/flite"))
     patch.setattr(synthetic, "synthesize", read_as_noise)
-    for module in (mini_data, mini_evaluation):
+    patch.setattr(mini_samples, "Transcriber", StubTranscriber)
+    patch.setattr(mini_samples, "MAX_SPOKEN_SECONDS", 1.0)
+    patch.setattr(mini_samples, "SHORTEST_SECONDS", 0.1)
+    for module in (mini_data, mini_evaluation, mini_samples):
         patch.setattr(module, "held_out_sentences", lambda: FEW_HELD_OUT)
 
 
@@ -408,8 +399,8 @@ def figures(layout: MiniLayout) -> dict[str, Any]:
 
 def test_figures_stand_beside_baselines(figures):
     assert figures["clips"] == {"speech": 4, "sound": 4, "music": 4}
-    assert set(figures["transcribe"]) == {"asterisk", "flite-speech", "flite-held-out"}
-    assert figures["transcribe"]["flite-held-out"]["clips"] == 4 * len(synthetic.VOICES)
+    assert set(figures["transcribe"]) == {"asterisk", "flite-speech", "held-out-speech"}
+    assert figures["transcribe"]["held-out-speech"]["clips"] == 4 * len(synthetic.CLEAR_VOICES)
     assert figures["transcribe"]["asterisk"]["judge_wer"] == 0.5
     kind = figures["questions"]["kind"]
     assert kind["clips"] == 12
@@ -425,12 +416,12 @@ def test_figures_stand_beside_baselines(figures):
 def test_every_voice_has_a_figure_for_each_part_that_an_error_can_come_from(figures):
     speaking_figures = figures["speaking"]
     assert speaking_figures["sentences"] == 4
-    assert set(speaking_figures["voices"]) == {voice.name for voice in synthetic.VOICES}
+    assert set(speaking_figures["voices"]) == {voice.name for voice in synthetic.CLEAR_VOICES}
     for name, found in speaking_figures["voices"].items():
         assert list(found["systems"]) == ["original", "copy_synthesis", "reconstructed", "spoken"], name
         for rates in found["systems"].values():
             assert 0 < rates["wer_capped"] <= min(1, rates["wer"])
-    assert "Scottish" in speaking_figures["voices"]["awb"]["asked"]
+    assert "British" in speaking_figures["voices"]["pico-gb"]["asked"]
     assert speaking_figures["gender"] == {
         "judge": "stub judge", "clips": 4, "accuracy": 0.25, "by_gender": {"female": 0.5, "male": 0.0}, "not_told": 1,
         "cut": 1, "repaired": 0,
@@ -448,7 +439,7 @@ def test_what_cannot_be_measured_is_said_and_has_no_figure(layout, tmp_path, stu
         layout.package, bare, judge="stub", clips_per_corpus=1, spoken_clips=1, held_out=1, voice_judge=None
     )
     assert set(figures["transcribe"]) == {"asterisk", "flite-speech"}
-    for what in ("transcripts of flite-held-out", "original", "copy_synthesis", "reconstructed"):
+    for what in ("transcripts of held-out-speech", "original", "copy_synthesis", "reconstructed"):
         assert "no synthesizer for abacuses" in figures["not_measured"][what]
     assert "--voice_judge" in figures["not_measured"]["gender"]
     assert all(list(found["systems"]) == ["spoken"] for found in figures["speaking"]["voices"].values())
@@ -456,7 +447,7 @@ def test_what_cannot_be_measured_is_said_and_has_no_figure(layout, tmp_path, stu
     write_card(layout, figures, {})
     card = (layout.package / "README.md").read_text(encoding="utf-8")
     assert "Not measured: gender, since" in card
-    assert re.search(r"\| awb \| [^|]*Scottish[^|]* \| – \| – \| – \| [\d.]+ \([\d.]+\) \|", card)
+    assert re.search(r"\| pico-gb \| [^|]*British[^|]* \| – \| – \| – \| [\d.]+ \([\d.]+\) \|", card)
     assert "heard by the SAP judge" not in card
 
 
@@ -542,7 +533,7 @@ def test_a_failed_step_is_not_complete(tmp_path, recorded_steps, monkeypatch):
 def test_trainers_get_their_configs_data_and_lengths(tmp_path, monkeypatch):
     commands: list[list[str]] = []
     monkeypatch.setattr(
-        "audiollm.training.recipes.launching.subprocess.run", lambda command, check: commands.append(command)
+        "audiollm.training.recipes.launching.subprocess.run", lambda command, **options: commands.append(command)
     )
     monkeypatch.setattr(mini, "join_decoder", lambda *parts: None)
     layout = MiniLayout(tmp_path)
@@ -567,4 +558,42 @@ def test_the_shipped_sizes_fit_the_budget():
     kv_size = size * mini.MINI_LM.num_key_value_heads // mini.MINI_LM.num_heads
     layer = 2 * size * size + 2 * size * kv_size + 3 * size * mini.MINI_LM.feed_forward_size
     lm = rows * size + mini.MINI_LM.num_layers * layer
-    assert 2 * lm < 7_000_000
+    assert 2 * lm < 17_000_000
+
+
+# -------------------------------------------------------------------- samples
+
+
+def test_the_page_of_samples_plays_and_shows_every_version_of_every_clip(layout, stubs, tmp_path):
+    size = mini_samples.write_samples(layout.package, layout, tmp_path / "samples", "stub")
+    page = (tmp_path / "samples" / "README.md").read_text(encoding="utf-8")
+    files = {path.name for path in (tmp_path / "samples").iterdir()} - {"README.md"}
+    assert size == folder_size(tmp_path / "samples")
+    assert {name for name in files if name in page} == files
+    assert set(re.findall(r"[\w-]+\.(?:png|opus)", page)) == files
+    sentences = {name for name in files if name.startswith("sentence_") and name.endswith("_spoken.opus")}
+    assert len(sentences) == len(FEW_HELD_OUT)
+    for text in FEW_HELD_OUT:
+        assert f"“{text}”" in page
+    assert page.count("<audio") == len([name for name in files if name.endswith(".opus")])
+    assert "heard: “press”" in page
+    assert "Ann of" in page
+
+
+def test_too_many_samples_are_not_written(layout, stubs, tmp_path, monkeypatch):
+    monkeypatch.setattr(mini_samples, "BYTE_BUDGET", 1000)
+    with pytest.raises(ValueError, match="more than 1,000; make them fewer"):
+        mini_samples.write_samples(layout.package, layout, tmp_path / "samples", "stub")
+    assert not list(tmp_path.iterdir())
+
+
+def test_samples_are_installed_in_a_checkout_only(layout, tmp_path, monkeypatch):
+    monkeypatch.setattr(mini_package.audiollm, "__file__", str(tmp_path / "audiollm" / "__init__.py"))
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "README.md").write_text("new")
+    with pytest.raises(ValueError, match="in a checkout of the project only"):
+        mini_package.install_samples(tmp_path / "page")
+    (tmp_path / "docs" / "mini_samples").mkdir(parents=True)
+    (tmp_path / "docs" / "mini_samples" / "old.opus").touch()
+    target = mini_package.install_samples(tmp_path / "page")
+    assert [path.name for path in target.iterdir()] == ["README.md"]

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from audiollm.program import run_program
+from audiollm.tokenizer.decoder.configuration import FlowConfig, WaveformDecoderConfig
 from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -291,6 +292,10 @@ def test_speaker_vectors_of_another_size_are_named(make_decoder_config, decoder_
             "flow.ema_decay has no effect with model: vocoder",
         ),
         ({"train_data": ""}, "train_data is empty"),
+        (
+            {"decoder": WaveformDecoderConfig(flow=FlowConfig(mean_prior=0.3))},
+            "decoder.flow.mean_prior needs flow.mean_weight above 0",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(make_decoder_config, changes, message):

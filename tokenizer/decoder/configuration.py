@@ -7,6 +7,7 @@ Saved as ``config.json`` beside the weights. The defaults are the likely sizes o
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +80,9 @@ class FlowConfig:
     regulator_convolutions: int = 4
     """Convolutions of the length regulator, after the interpolation."""
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
+    mean_prior: float | None = None
+    """Where the flow starts: None, at standard normal noise, as published; or at what the codes say, which training
+    makes a rough mel, with noise of this standard deviation in nats. A small model then has little way to go."""
     sigma_min: float = 1e-6
     """Noise left at the end of the path."""
     cosine_schedule: bool = True
@@ -87,10 +91,14 @@ class FlowConfig:
     """Probability of training an example without its condition."""
     guidance: float = 0.7
     """Strength of classifier-free guidance when decoding."""
+    steps: int = 10
+    """Euler steps when decoding."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "codebook_size", "frame_rate", "embedding_size", "num_mels", "speaker_size")
+        require_positive(self, "codebook_size", "frame_rate", "embedding_size", "num_mels", "speaker_size", "steps")
         _require_few(self, "regulator_convolutions")
+        if self.mean_prior is not None and not 0 <= self.mean_prior < math.inf:
+            raise ValueError(f"mean_prior={self.mean_prior}: use a deviation of 0 or more, such as 0.3, or null")
         if not 0 <= self.training_guidance_dropout < 1:
             raise ValueError(f"training_guidance_dropout={self.training_guidance_dropout}: use a share in [0, 1)")
 

@@ -43,7 +43,7 @@ class FlowSettings:
     """How the flow model computes.
 
     Args:
-        steps: Euler steps; fewer are faster and coarser.
+        steps: Euler steps; fewer are faster and coarser. None: the checkpoint's own number.
         guidance: strength of classifier-free guidance; None: the checkpoint's own.
         seed: of each row's noise.
 
@@ -51,12 +51,13 @@ class FlowSettings:
         ValueError: for settings that make no sense.
     """
 
-    steps: int = 10
+    steps: int | None = None
     guidance: float | None = None
     seed: int = DEFAULT_SEED
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+        is_number = isinstance(self.steps, int) and not isinstance(self.steps, bool)
+        if self.steps is not None and (not is_number or self.steps < 1):
             raise ValueError(f"steps={self.steps}: use a whole number of at least 1, such as 10")
         if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise ValueError(f"guidance={self.guidance}: use a number of at least 0, such as 0.7")

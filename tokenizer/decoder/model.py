@@ -164,7 +164,7 @@ class WaveformDecoder(nn.Module):
         codes: Codes | Tensor | Sequence[Any],
         speaker: Tensor | None = None,
         prompt: VoicePrompt | tuple[Tensor, Tensor] | None = None,
-        steps: int = 10,
+        steps: int | None = None,
         guidance: float | None = None,
         seed: int = DEFAULT_SEED,
     ) -> list[Tensor]:
@@ -177,7 +177,7 @@ class WaveformDecoder(nn.Module):
             codes: as `Codes`, ``[T]``, ``[B, T]``, ``[B, 1, T]``, or a list of ``[T_i]``.
             speaker: speaker vectors ``[S]`` (for all rows) or ``[B, S]``; None: neutral, as zeros.
             prompt: a recording to go on from, see `prompt`.
-            steps: Euler steps of the flow; fewer are faster and coarser.
+            steps: Euler steps of the flow; fewer are faster and coarser. None: the checkpoint's own number.
             guidance: strength of classifier-free guidance; None: the checkpoint's own.
             seed: of each row's noise.
 
@@ -204,7 +204,7 @@ class WaveformDecoder(nn.Module):
         codes: Iterable[Tensor],
         speaker: Tensor | None = None,
         prompt: VoicePrompt | tuple[Tensor, Tensor] | None = None,
-        steps: int = 10,
+        steps: int | None = None,
         guidance: float | None = None,
         seed: int = DEFAULT_SEED,
         **options: Any,
@@ -254,7 +254,7 @@ class WaveformDecoder(nn.Module):
         speaker: Tensor | None = None,
         prompt: VoicePrompt | tuple[Tensor, Tensor] | None = None,
         noise: Tensor | None = None,
-        steps: int = 10,
+        steps: int | None = None,
         guidance: float | None = None,
         seed: int = DEFAULT_SEED,
     ) -> Tensor:

@@ -131,8 +131,8 @@ def estimate_memory(
         [peak] = tracker.get_tracker_snapshot("peak").values()
     sizes = dict.fromkeys(("weights", "gradients", "optimizer", "activations"), 0)
     for kind, size in peak.items():
-        if kind != "Total":
-            sizes[_CATEGORIES.get(kind.value, "activations")] += size
+        if kind != "Total":  # the others are members of an enumeration
+            sizes[_CATEGORIES.get(str(getattr(kind, "value", kind)), "activations")] += size
     whole = SimpleNamespace(
         weights=_bytes_of(objective.parameters()), trainable=_bytes_of(trained), layer=_largest_layer(objective)
     )
@@ -217,7 +217,7 @@ def _make_pass(objective: TargetTokenLoss, config: SFTConfig, shape: PassShape) 
         loss = objective.of_targets(
             hidden_ND, labels_N, num_chunks(shape.targets, causal_lm.get_output_embeddings().weight.shape[0])
         )
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
 
 
 def _set_requires_grad(parameters: list[nn.Parameter], value: bool) -> None:

@@ -63,7 +63,7 @@ def copy_synthesis(vocoder: HiFTVocoder, seed: int = 0) -> Synthesis:
     return synthesize
 
 
-def decoding(decoder: WaveformDecoder, steps: int = 10, seed: int = 0) -> Synthesis:
+def decoding(decoder: WaveformDecoder, steps: int | None = None, seed: int = 0) -> Synthesis:
     """The whole decoder, from codes."""
 
     def synthesize(items: DecoderItems, clip: int) -> Tensor:
@@ -73,7 +73,7 @@ def decoding(decoder: WaveformDecoder, steps: int = 10, seed: int = 0) -> Synthe
     return synthesize
 
 
-def streaming(decoder: WaveformDecoder, steps: int = 10, seed: int = 0) -> Synthesis:
+def streaming(decoder: WaveformDecoder, steps: int | None = None, seed: int = 0) -> Synthesis:
     """The whole decoder, from codes that come one by one."""
 
     def synthesize(items: DecoderItems, clip: int) -> Tensor:

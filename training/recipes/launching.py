@@ -20,32 +20,42 @@ TRAINING = Path(__file__).resolve().parents[1]
 console = Console(markup=False, highlight=False)
 
 
-def launch_trainer(script: str, settings: str, *flags: str) -> None:
+def launch_trainer(
+    script: str, settings: str, *flags: str, num_threads: int | None = None, log: Path | None = None
+) -> None:
     """Runs a trainer as a user would: ``accelerate launch training/<script> --config training/configs/<settings> …``.
 
     Args:
         script: file of ``training/``.
         settings: file of ``training/configs/``.
         flags: what goes before the file's settings.
+        num_threads: CPU threads that it may use; None: all.
+        log: file that what it says is appended to; None: it is shown.
 
     Raises:
         subprocess.CalledProcessError: if it fails; it has said why.
     """
     command = [
-        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("-m", "accelerate.commands.launch"),
         *("--config_file", str(TRAINING / "configs/accelerate/single.yaml"), str(TRAINING / script)),
         *("--config", str(TRAINING / "configs" / settings), *flags),
     ]
-    console.print("  " + " ".join(["accelerate launch", *command[3:]]))
-    subprocess.run(command, check=True)
+    where = "" if log is None else f" > {log}"
+    console.print("  " + " ".join(["accelerate launch", *command[2:]]) + where)
+    if log is None:
+        _run(command, num_threads)
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        run_logged(command, num_threads, file)
 
 
-def run_logged(command: Sequence[str], num_threads: int, log: TextIO) -> None:
+def run_logged(command: Sequence[str], num_threads: int | None, log: TextIO) -> None:
     """Runs a script, or a module behind ``-m``, and appends what it says to a log.
 
     Args:
         command: what Python is to run, and its flags.
-        num_threads: CPU threads that it may use.
+        num_threads: CPU threads that it may use; None: all.
         log: an open file.
 
     Raises:
@@ -53,8 +63,14 @@ def run_logged(command: Sequence[str], num_threads: int, log: TextIO) -> None:
     """
     log.write(" ".join(["python", *command]) + "\n")
     log.flush()  # before the program writes to the same file
+    _run(command, num_threads, log)
+
+
+def _run(command: Sequence[str], num_threads: int | None, log: TextIO | None = None) -> None:
     # Without "false", text tokenizers warn of forks in every loader.
-    environment = {**os.environ, "OMP_NUM_THREADS": str(num_threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    if num_threads is not None:
+        environment["OMP_NUM_THREADS"] = str(num_threads)
     subprocess.run([sys.executable, *command], check=True, env=environment, stdout=log, stderr=log)
 
 

@@ -1,6 +1,8 @@
 """Conditional flow matching (Lipman et al., 2023, arXiv:2210.02747) with classifier-free guidance.
 
 Noise z becomes a mel x along x_t = (1 - (1 - sigma) t) z + t x; the estimator learns the velocity x - (1 - sigma) z.
+With a prior around the mean, z is noise around what the codes say (as in Grad-TTS, Popov et al., 2021,
+arXiv:2105.06337).
 
 Shapes: B rows, C mel channels, M frames.
 """
@@ -42,8 +44,10 @@ class ConditionalFlow(nn.Module):
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
+        self.mean_prior = config.mean_prior
         self.sigma_min = config.sigma_min
         self.cosine_schedule = config.cosine_schedule
+        self.steps = config.steps
         self.guidance = config.guidance
         self.guidance_dropout = config.training_guidance_dropout
         self.estimator = Estimator(config.estimator, config.num_mels)
@@ -51,6 +55,10 @@ class ConditionalFlow(nn.Module):
     def warp(self, t: Tensor) -> Tensor:
         """Maps uniform times to the schedule, which with the cosine takes smaller steps at the start."""
         return 1 - torch.cos(t * 0.5 * torch.pi) if self.cosine_schedule else t
+
+    def source(self, noise: Tensor, mu: Tensor) -> Tensor:
+        """Where the flow starts: standard normal noise, or with a prior around the mean, noise around ``mu``."""
+        return noise if self.mean_prior is None else mu.detach().to(noise.dtype) + self.mean_prior * noise
 
     @torch.no_grad()
     def sample(
@@ -61,7 +69,7 @@ class ConditionalFlow(nn.Module):
         speaker: Tensor,
         condition: Tensor,
         *,
-        steps: int,
+        steps: int | None = None,
         guidance: float | None = None,
     ) -> Tensor:
         """Integrates from noise to mel by Euler's method.
@@ -72,7 +80,7 @@ class ConditionalFlow(nn.Module):
             mu: what the codes say ``[B, C, M]``.
             speaker: projected speaker vector ``[B, C]``.
             condition: given mel frames, elsewhere 0, ``[B, C, M]``.
-            steps: Euler steps, at least 1.
+            steps: Euler steps, at least 1; None: the configured number.
             guidance: strength of classifier-free guidance; None: the configured one; 0 halves the cost.
 
         Returns:
@@ -94,7 +102,7 @@ class ConditionalFlow(nn.Module):
         speaker: Tensor,
         condition: Tensor,
         *,
-        steps: int,
+        steps: int | None = None,
         guidance: float | None = None,
         known: Tensor | None = None,
     ) -> Tensor:
@@ -105,13 +113,13 @@ class ConditionalFlow(nn.Module):
             mu: what the codes say ``[B, C, M]``.
             speaker: projected speaker vector ``[B, C]``.
             condition: given mel frames, elsewhere 0, ``[B, C, M]``.
-            steps: Euler steps, at least 1.
+            steps: Euler steps, at least 1; None: the configured number.
             guidance: strength of classifier-free guidance; None: the configured one.
             known: states of the first K frames ``[steps + 1, B, C, K]``, from an earlier trace. Those frames repeat the
                 way they went then, and the others see them on it.
 
         Returns:
-            ``[steps + 1, B, C, M]``; the first state is the noise, the last one the log-mel.
+            ``[steps + 1, B, C, M]``; the first state is where the flow starts, the last one the log-mel.
         """
         return torch.stack(list(self._states(noise, None, mu, speaker, condition, steps, guidance, known)))
 
@@ -122,21 +130,23 @@ class ConditionalFlow(nn.Module):
         mu: Tensor,
         speaker: Tensor,
         condition: Tensor,
-        steps: int,
+        steps: int | None,
         guidance: float | None,
         known: Tensor | None,
     ) -> Iterator[Tensor]:
         guidance = self.guidance if guidance is None else guidance
+        steps = self.steps if steps is None else steps
         if steps < 1:
             raise ValueError(f"steps={steps}: use at least 1; 10 is the usual number")
         if not 0 <= guidance < math.inf:
             raise ValueError(f"guidance={guidance}: use 0 (off) or a positive number, such as 0.7")
         dtype = mu.dtype
+        x = self.source(noise.to(torch.promote_types(dtype, torch.float32)), mu)  # exact even if the model is bfloat16
         if guidance:  # both branches as one batch: rows B.. know nothing, as in training without keep_condition
             mu, speaker, condition = (torch.cat([part, torch.zeros_like(part)]) for part in (mu, speaker, condition))
             mask = None if mask is None else mask.repeated(2)
         times = self.warp(torch.linspace(0, 1, steps + 1, device=noise.device))
-        x, t = noise.to(torch.promote_types(dtype, torch.float32)), times[0]  # exact even if the model is in bfloat16
+        t = times[0]
         for step in range(steps):
             x = _with_known(x, known, step)
             yield x
@@ -193,7 +203,7 @@ class ConditionalFlow(nn.Module):
         frames = torch.arange(target.shape[2], device=target.device)
         is_given = (frames < draws.prompt_frames[:, None])[:, None]
         keep = draws.keep_condition[:, None, None].to(mu.dtype)
-        z, target = draws.z.float(), target.float()
+        z, target = self.source(draws.z.float(), mu), target.float()
         point = (1 - (1 - self.sigma_min) * t[:, None, None]) * z + t[:, None, None] * target
         velocity = self.estimator(
             point.to(mu.dtype),

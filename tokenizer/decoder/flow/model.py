@@ -117,7 +117,7 @@ class FlowModel(nn.Module):
         prompt_mel: Tensor | None = None,
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
-        steps: int = 10,
+        steps: int | None = None,
         guidance: float | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decodes codes to log-mel frames. A row gives the same in any batch, given its noise.
@@ -131,7 +131,7 @@ class FlowModel(nn.Module):
             noise: where the flow starts, ``[B, C, at least M + Q frames]``; frames beyond a row's own are not used.
                 None: drawn from ``generator`` in the shape ``[B, C, M + Q]``.
             generator: any device.
-            steps: Euler steps.
+            steps: Euler steps; None: the configured number.
             guidance: strength of classifier-free guidance; None: the configured one.
 
         Returns:
@@ -172,7 +172,7 @@ class FlowModel(nn.Module):
         given: Tensor,
         noise: Tensor,
         *,
-        steps: int = 10,
+        steps: int | None = None,
         guidance: float | None = None,
     ) -> Tensor:
         """Runs the flow under a known condition.
@@ -183,7 +183,7 @@ class FlowModel(nn.Module):
             speaker: from `project_speaker`, ``[B, C]``.
             given: mel frames that are known and come first ``[B, C, Q]``; Q may be 0.
             noise: ``[B, C, M]``.
-            steps: Euler steps.
+            steps: Euler steps; None: the configured number.
             guidance: strength of classifier-free guidance; None: the configured one.
 
         Returns:
@@ -235,6 +235,7 @@ class FlowModel(nn.Module):
         draws: FlowDraws | None = None,
         generator: torch.Generator | None = None,
         padding: Padding = "reference",
+        mean_weight: float = 0.0,
     ) -> Tensor:
         """Flow-matching loss, a mean over all valid mel values.
 
@@ -248,6 +249,9 @@ class FlowModel(nn.Module):
             generator: any device.
             padding: ``"reference"`` is the published recipe. ``"hidden"`` trains each row under the conditions in
                 which it is decoded, without influence of the rows beside it; better for training anew.
+            mean_weight: weight of the absolute distance between the mel and what the codes say before the flow, so that
+                the flow starts from a rough mel (as the prior loss of Grad-TTS, arXiv:2105.06337). 0: the published
+                recipe, in which nothing but the flow teaches the codes' encoder.
 
         Returns:
             Scalar, float32.
@@ -258,4 +262,12 @@ class FlowModel(nn.Module):
             )
         mu, mask = self.condition(codes, lengths, mel_lengths, padding=padding)
         draws = self.decoder.draw(mel, mel_lengths, generator) if draws is None else draws
-        return self.decoder.loss(mel, mel_lengths, mask, mu, self.project_speaker(speaker, len(codes)), draws)
+        loss = self.decoder.loss(mel, mel_lengths, mask, mu, self.project_speaker(speaker, len(codes)), draws)
+        return loss + mean_weight * mean_distance(mu, mel, mel_lengths) if mean_weight else loss
+
+
+def mean_distance(mu: Tensor, mel: Tensor, mel_lengths: Tensor) -> Tensor:
+    """Mean absolute difference of ``[B, C, M]`` over the valid frames, in nats; scalar, float32."""
+    frames = torch.arange(mel.shape[2], device=mel.device)
+    is_valid = (frames < mel_lengths.to(mel.device)[:, None])[:, None]
+    return ((mu.float() - mel.float()).abs() * is_valid).sum() / (mel_lengths.sum() * mel.shape[1])

@@ -74,7 +74,7 @@ class StreamingDecoder:
         overlap_codes: int | None = None,
         speaker: Any = None,
         prompt: VoicePrompt | tuple[Tensor, Tensor] | None = None,
-        steps: int = 10,
+        steps: int | None = None,
         guidance: float | None = None,
         seed: int = DEFAULT_SEED,
         reference: bool = False,

@@ -86,7 +86,7 @@ class MelStream:
         max_history_codes: codes that the encoder looks back on.
         speaker: speaker vector ``[1, S]``; None: neutral.
         prompt: a recording to go on from, codes ``[1, P]`` and mel ``[1, C, Q]``; it stays in front of every window.
-        steps: Euler steps.
+        steps: Euler steps; None: the configured number.
         guidance: strength of classifier-free guidance; None: the configured one.
     """
 
@@ -100,12 +100,13 @@ class MelStream:
         max_history_codes: int,
         speaker: Tensor | None = None,
         prompt: VoicePrompt | None = None,
-        steps: int = 10,
+        steps: int | None = None,
         guidance: float | None = None,
     ) -> None:
         self._flow, self._noise = flow, noise
         self._history_frames, self._overlap_frames = history_frames, overlap_frames
-        self._steps, self._guidance = steps, guidance
+        self._steps = steps = flow.config.steps if steps is None else steps
+        self._guidance = guidance
         self._stride = 2 ** (len(flow.config.estimator.channels) - 1)
         num_prompt_codes = 0 if prompt is None else prompt.codes.shape[1]
         self._encoded = EncodedCodes(flow, num_prompt_codes, max_history_codes)

@@ -43,10 +43,11 @@ class FlowBatch:
 class FlowObjective(nn.Module):
     """The loss as a forward pass, which is what data parallelism and mixed precision wrap."""
 
-    def __init__(self, flow: FlowModel, padding: Padding) -> None:
+    def __init__(self, flow: FlowModel, padding: Padding, mean_weight: float) -> None:
         super().__init__()
         self.flow = flow
         self._padding = padding
+        self._mean_weight = mean_weight
 
     def forward(
         self,
@@ -57,8 +58,12 @@ class FlowObjective(nn.Module):
         speaker: Tensor,
         draws: FlowDraws,
     ) -> Tensor:
-        """Returns the mean squared error of the velocity over valid frames, a scalar."""
-        return self.flow.loss(codes, code_lengths, mel, mel_lengths, speaker, draws=draws, padding=self._padding)
+        """Returns the mean squared error of the velocity over valid frames and the weighted distance of the mean, a
+        scalar."""
+        return self.flow.loss(
+            codes, code_lengths, mel, mel_lengths, speaker, draws=draws, padding=self._padding,
+            mean_weight=self._mean_weight,
+        )  # fmt: skip
 
 
 class FlowTrainer:
@@ -77,7 +82,7 @@ class FlowTrainer:
         config = run.config
         device = run.accelerator.device
         self._flow = build_flow(run, weights).to(device)
-        self._objective = objective = FlowObjective(self._flow, config.flow.padding)
+        self._objective = objective = FlowObjective(self._flow, config.flow.padding, config.flow.mean_weight)
         # Of the module itself, before it is wrapped: the averages' names are those of the saved weights.
         self._ema = ExponentialMovingAverage(objective, config.flow.ema_decay)
         self._model, self._optimizer = run.accelerator.prepare(objective, adamw(objective, config, device))
@@ -227,7 +232,12 @@ def build_flow(run: DecoderRun, weights: dict[str, Tensor] | None) -> FlowModel:
         # The velocity is mel minus noise, so its mean is the mel's; from zero the first hundreds of updates go there.
         bias = flow.decoder.estimator.final_proj.bias
         assert bias is not None
-        bias.copy_(mean_mel(run.train_items))
+        mean = mean_mel(run.train_items)
+        bias.copy_(mean)
+        if run.config.flow.mean_weight:  # what the codes say is to be a mel too
+            last = flow.length_regulator.model[-1].bias
+            assert isinstance(last, Tensor)
+            last.copy_(mean)
         if run.codebook is not None and run.config.flow.initialise_embedding:
             flow.input_embedding.weight.copy_(embedding_from_codebook(run.codebook, sizes.flow.embedding_size))
     return flow

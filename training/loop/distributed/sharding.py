@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 def whole(tensor: Tensor) -> Tensor:
     """A tensor without its history; of a sharded one all of it, on the CPU. All processes call it in the same order."""
     if isinstance(tensor, DTensor):
-        return tensor.detach().full_tensor().cpu()
+        return tensor.full_tensor().detach().cpu()
     return tensor.detach()
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from audiollm.benchmarks.harness.page import render
-from audiollm.data.corpora.build import LICENCE_TEXTS
+from audiollm.data.corpora.build import LICENCE_TEXTS, single_licences
 from audiollm.data.corpora.clips import Clip, load_manifest
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.records import SPLITS
 
-from .data import CORPORA, HELD_OUT, MORE_SPEECH, OPEN_SPEECH
+from .data import CORPORA, HELD_OUT, OPEN_SPEECH, SHARED_OPEN_SPEECH
 from .layout import MiniLayout
 from .package import BYTE_BUDGET, folder_size
 from .speaking import COPIED, DECODED, ORIGINAL, SPOKEN
@@ -57,7 +57,8 @@ def write_card(layout: MiniLayout, figures: Mapping[str, Any], step_seconds: Map
         figures: what `audiollm.training.recipes.mini.evaluation.evaluate_mini` found.
         step_seconds: how long the steps of the run took.
     """
-    corpora = {name: load_manifest(layout.corpus(name)) for name in (*CORPORA, MORE_SPEECH, OPEN_SPEECH)}
+    corpora = {name: load_manifest(layout.corpus(name)) for name in CORPORA}
+    licences = single_licences(clip.licence for clip in itertools.chain.from_iterable(corpora.values()))
     card = render(
         Path(__file__).with_name("card.md.jinja"),
         notes=layout.notes.read_text(encoding="utf-8").rstrip("\n") if layout.notes.exists() else "",
@@ -81,11 +82,11 @@ def write_card(layout: MiniLayout, figures: Mapping[str, Any], step_seconds: Map
         open_speech=OPEN_SPEECH,
         held_out=HELD_OUT,
         codes=figures["codes"],
-        more_speech=MORE_SPEECH,
+        shared_open_speech=SHARED_OPEN_SPEECH,
         corpora=[_corpus(name, clips) for name, clips in corpora.items()],
         making=_making(step_seconds),
         authors_by_licence=_authors(itertools.chain.from_iterable(corpora.values())),
-        licence_texts=LICENCE_TEXTS,
+        licence_texts={licence: LICENCE_TEXTS[licence] for licence in licences},
         percent=percent,
     )
     with atomic_write(layout.package / "README.md") as file:

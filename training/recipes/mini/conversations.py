@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from audiollm.data.corpora.sources.synthetic import CLEAR_VOICES
 from audiollm.data.files.json_lines import read_json_lines, write_json_lines
 from audiollm.data.sampling import choose, draw
 from audiollm.data.sap.parsing import parse_sap
@@ -26,6 +27,8 @@ from audiollm.data.sap.sounds import sound_classes
 from audiollm.data.voices.attributes import VocalAttributes
 from audiollm.data.voices.speech_records import SpeechTaskSettings, speech_records
 from audiollm.prompts import instruction
+
+from .data import LANGUAGE
 
 # Wordings are only ever appended, as all wordings are.
 GENDER_QUESTIONS = (
@@ -47,6 +50,8 @@ NUM_TRANSCRIPTS = 2  # so often is each clip's asked for, in other words: what i
 # Of what SAP records answer, left out: transcripts are asked for anyway, and all speakers are adults.
 SAP_FIELDS_LEFT_OUT = ("linguistic_content", "age")
 
+# Who speaks: for one description there is one voice.
+SPEAKERS = frozenset(voice.speaker for voice in CLEAR_VOICES)
 # Speech is never shorter than a word nor longer than a breath or two: longer texts are beyond a model of this size.
 MAX_SPOKEN_SECONDS = 10.0
 
@@ -57,7 +62,8 @@ def write_conversations(
     """Writes the conversations about clips, and those that ask for speech.
 
     Args:
-        source: clips with codes, as `audiollm.data.tokenizing.corpus.tokenize_corpus` writes them.
+        source: clips with codes, as `audiollm.data.tokenizing.corpus.tokenize_corpus` writes them; speech in other
+            languages than English is left out.
         output: JSONL.
         drawn_questions: how many of the questions about speech each clip gets, while its SAP record is asked about in
             one of two; None: all, each once, for held-out data.
@@ -66,7 +72,7 @@ def write_conversations(
     Returns:
         How many conversations there are.
     """
-    clips = list(read_json_lines(source))
+    clips = [clip for clip in read_json_lines(source) if clip.get("language") in (LANGUAGE, None)]
     more = [] if more_speech is None else list(read_json_lines(more_speech))
     vocabulary = collect_vocabulary(parse_sap(clip["sap"]) for clip in clips)
     records = [record for clip in clips for record in questions_about(clip, drawn_questions)]
@@ -177,12 +183,12 @@ def voice_sentence(voice: VocalAttributes) -> str:
 
 
 def requests_to_speak(clips: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Conversations in which the user asks for a text in a voice, and hears it."""
+    """Conversations in which the user asks for a text in a voice, and hears it; of clips of `SPEAKERS`."""
     spoken = [
         {key: value for key, value in clip.items() if key not in ("sap", "caption", "audio")}
         | {"attributes": voice_of(clip).given}
         for clip in clips
-        if clip["sound_type"] == "speech" and clip["duration_seconds"] <= MAX_SPOKEN_SECONDS
+        if clip.get("speaker") in SPEAKERS and clip["duration_seconds"] <= MAX_SPOKEN_SECONDS
     ]
     return speech_records(spoken, SpeechTaskSettings(measure=False)) if spoken else iter(())
 

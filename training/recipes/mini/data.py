@@ -1,9 +1,9 @@
-"""The data of the model `mini`: free recordings from packages, and sentences read by a synthesizer.
+"""The data of the model `mini`: free recordings from packages, and sentences read by synthesizers.
 
-Tokenizer and LM learn from English speech, sounds and music; the vocoder, which knows no words, from all languages. The
-LM gets more of the synthesizer's sentences, most of them of open vocabulary: what it says of texts that it was not
-trained on depends on their number before all else. No training text shares four words in a row with the sentences that
-the model is measured with.
+Tokenizer and decoder learn from speech in five languages, sounds and music; the LM from the English of it, and from
+more of the synthesizers' sentences of open vocabulary: what it says of texts that it was not trained on depends on
+their number before all else. No training text shares four words in a row with the sentences that the model is measured
+with.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ from typing import Any
 from audiollm.data import corpora
 from audiollm.data.corpora.build import build_corpus
 from audiollm.data.corpora.clips import Clip, CorpusError, load_manifest
+from audiollm.data.corpora.sources.synthetic import CLEAR_VOICES, open_recordings, plain_recordings
 from audiollm.data.corpora.sources.synthetic import NAME as SPEECH
 from audiollm.data.corpora.sources.synthetic import OPEN_NAME as OPEN_SPEECH
-from audiollm.data.corpora.sources.synthetic import VOICES, open_recordings, plain_recordings, recordings
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.labelling.by_rules import records_by_rules
 from audiollm.data.records import SPLITS, RecordReport, Split
+from audiollm.data.sampling import draw
 
 from .held_out import held_out_sentences, is_held_out
 from .layout import MiniLayout
 
 LANGUAGE = "en"
-CORPORA = ("asterisk", "opensfx", "sonic-pi", "immich-music", "asterisk-moh", "flite-speech")
-# Recordings are few beside synthetic speech; in an epoch of training each is seen so often.
-# Another seed gives other sentences.
-MORE_SPEECH, MORE_SPEECH_CLIPS, MORE_SPEECH_SEED = "flite-speech-more", 8000, 1
-HELD_OUT = "flite-held-out"
-REPEATS = {"asterisk": 3, "opensfx": 6, "sonic-pi": 6, "immich-music": 2, "asterisk-moh": 1, "flite-speech": 1}
+CORPORA = ("asterisk", "opensfx", "sonic-pi", "immich-music", "asterisk-moh", SPEECH, OPEN_SPEECH)
+HELD_OUT = "held-out-speech"
+# Recordings are few beside synthetic speech; in an epoch of training each is seen so often. Prompts in other languages
+# than English, of which there are enough, are seen once.
+REPEATS = {"asterisk": 4, "opensfx": 6, "sonic-pi": 6, "immich-music": 2}
+# Of the sentences of open vocabulary, one of so many is for tokenizer, decoder and LM, and the others for the LM alone.
+SHARED_OPEN_SPEECH = 4
 # Clips of no corpus are longer than 30 s; the shortest are clicks that make less than five codes.
 MIN_SECONDS, MAX_SECONDS = 0.2, 30.0
 _FRAME_RATE = 25.0
@@ -53,18 +55,14 @@ def build_corpora(layout: MiniLayout) -> None:
     for name in CORPORA:
         folder = layout.corpus(name)
         if not (folder / "manifest.jsonl").exists():
-            build_corpus(name, folder)
-    if not (layout.corpus(MORE_SPEECH) / "manifest.jsonl").exists():
-        read = partial(recordings, MORE_SPEECH_CLIPS, seed=MORE_SPEECH_SEED)
-        more = replace(corpora.CORPORA[SPEECH], recordings=read, num_clips=MORE_SPEECH_CLIPS)
-        build_corpus(more, layout.corpus(MORE_SPEECH))
-    if not (layout.corpus(OPEN_SPEECH) / "manifest.jsonl").exists():
-        read = partial(open_recordings, leave_out=is_held_out)
-        build_corpus(replace(corpora.CORPORA[OPEN_SPEECH], recordings=read), layout.corpus(OPEN_SPEECH))
+            corpus = corpora.CORPORA[name]
+            if name == OPEN_SPEECH:
+                corpus = replace(corpus, recordings=partial(open_recordings, leave_out=is_held_out))
+            build_corpus(corpus, folder)
 
 
 def held_out_clips(layout: MiniLayout) -> list[dict[str, Any]]:
-    """Records of the held-out sentences, each read by every voice of the synthesizer; they are read on the first call.
+    """Records of the held-out sentences, each read by all voices that mini speaks in; they are read on the first call.
 
     Returns:
         Records like those that the tokenizer is trained with, in the order of the sentences.
@@ -77,7 +75,7 @@ def held_out_clips(layout: MiniLayout) -> list[dict[str, Any]]:
     if not (folder / "manifest.jsonl").exists():
         texts = held_out_sentences()
         read = partial(plain_recordings, texts, HELD_OUT)
-        num_clips = len(texts) * len(VOICES)
+        num_clips = len(texts) * len(CLEAR_VOICES)
         build_corpus(replace(corpora.CORPORA[SPEECH], name=HELD_OUT, recordings=read, num_clips=num_clips), folder)
     attributes = {clip.id: dict(clip.attributes) for clip in load_manifest(folder)}
     report = RecordReport()
@@ -88,15 +86,24 @@ def held_out_clips(layout: MiniLayout) -> list[dict[str, Any]]:
 
 
 def clips_of(layout: MiniLayout, split: Split) -> list[Clip]:
-    """All clips of a split, in all languages, that are neither too short nor too long; those of training say nothing of
-    the held-out sentences."""
+    """All clips of a split that tokenizer and decoder learn from, in all languages, neither too short nor too long;
+    those of training say nothing of the held-out sentences."""
     clips = [clip for name in CORPORA for clip in load_manifest(layout.corpus(name)) if clip.split == split]
     return [
         clip
         for clip in clips
-        if MIN_SECONDS <= clip.duration_seconds <= MAX_SECONDS
-        and not (split == "train" and clip.text is not None and is_held_out(clip.text))
+        if _is_fitting(clip.duration_seconds, clip.text, split)
+        and (_corpus_of(clip.id) != OPEN_SPEECH or _is_shared(clip.id))
     ]
+
+
+def _is_fitting(seconds: float, text: str | None, split: Split) -> bool:
+    says_held_out = split == "train" and text is not None and is_held_out(text)
+    return MIN_SECONDS <= seconds <= MAX_SECONDS and not says_held_out
+
+
+def _is_shared(clip_id: str) -> bool:
+    return draw("shared", clip_id, SHARED_OPEN_SPEECH) == 0
 
 
 def write_tokenizer_data(layout: MiniLayout) -> dict[Split, Counter[str]]:
@@ -114,29 +121,15 @@ def write_tokenizer_data(layout: MiniLayout) -> dict[Split, Counter[str]]:
     return counts
 
 
-def write_more_speech(layout: MiniLayout) -> dict[str, int]:
-    """Writes the records of the sentences that only the LM learns from; none of them is read in `SPEECH` too.
-
-    Returns:
-        How many there are, by corpus.
-    """
-    known = {clip.text for clip in load_manifest(layout.corpus(SPEECH))}
-    records = {
-        MORE_SPEECH: list(_more_records(layout, MORE_SPEECH, known)),
-        OPEN_SPEECH: list(_more_records(layout, OPEN_SPEECH, known)),
-    }
-    write_json_lines(layout.more_speech, [record for found in records.values() for record in found])
-    return {name: len(found) for name, found in records.items()}
-
-
-def _more_records(layout: MiniLayout, name: str, known: set[str | None]) -> Iterator[dict[str, Any]]:
-    clips = {clip.id: clip for clip in load_manifest(layout.corpus(name)) if clip.text not in known}
-    for record in records_by_rules(layout.corpus(name), split="train"):
-        is_fitting = record["id"] in clips and MIN_SECONDS <= record["duration_seconds"] <= MAX_SECONDS
-        if is_fitting and not is_held_out(record["text"]):
-            # Sentences of another seed have the ids that those of the first one have.
-            own_id = record["id"] if name == OPEN_SPEECH else record["id"].replace(SPEECH, name, 1)
-            yield record | {"id": own_id, "attributes": dict(clips[record["id"]].attributes)}
+def write_more_speech(layout: MiniLayout) -> int:
+    """Writes the records of the sentences that only the LM learns from; returns how many there are."""
+    records = [
+        record
+        for record in _with_attributes(layout, OPEN_SPEECH, "train")
+        if not _is_shared(record["id"]) and _is_fitting(record["duration_seconds"], record["text"], "train")
+    ]
+    write_json_lines(layout.more_speech, records)
+    return len(records)
 
 
 def write_vocoder_data(layout: MiniLayout) -> None:
@@ -159,16 +152,21 @@ def write_vocoder_data(layout: MiniLayout) -> None:
 
 
 def _tokenizer_records(layout: MiniLayout, split: Split) -> Iterator[dict[str, Any]]:
-    clips = {clip.id: clip for clip in clips_of(layout, split) if clip.language in (LANGUAGE, None)}
+    known = {clip.id for clip in clips_of(layout, split)}
     for name in CORPORA:
-        for record in records_by_rules(layout.corpus(name), split=split):
-            clip = clips.get(record["id"])
-            if clip is None:
-                continue
-            if clip.attributes:
-                record = record | {"attributes": dict(clip.attributes)}
-            for number in range(REPEATS[name] if split == "train" else 1):
-                yield record | ({"id": f"{record['id']}#{number + 1}"} if number else {})
+        for record in _with_attributes(layout, name, split):
+            if record["id"] in known:
+                is_repeated = split == "train" and record.get("language") in (LANGUAGE, None)
+                for number in range(REPEATS.get(name, 1) if is_repeated else 1):
+                    yield record | ({"id": f"{record['id']}#{number + 1}"} if number else {})
+
+
+def _with_attributes(layout: MiniLayout, name: str, split: Split) -> Iterator[dict[str, Any]]:
+    """Records of a corpus, with the attributes that its manifest holds."""
+    attributes = {clip.id: dict(clip.attributes) for clip in load_manifest(layout.corpus(name)) if clip.attributes}
+    for record in records_by_rules(layout.corpus(name), split=split):
+        own = attributes.get(record["id"])
+        yield record | ({"attributes": own} if own else {})
 
 
 def _corpus_of(record_id: str) -> str:

@@ -94,6 +94,11 @@ class MiniLayout:
         return self.root / "evaluation.json"
 
     @property
+    def samples(self) -> Path:
+        """Clips to listen to."""
+        return self.root / "samples"
+
+    @property
     def notes(self) -> Path:
         """Remarks on the run for the model card, if somebody wrote any."""
         return self.root / "notes.md"

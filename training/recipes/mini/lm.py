@@ -11,14 +11,14 @@ from audiollm.prompts import INSTRUCTIONS
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.audio_llm.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
 
-# 7 MB in float16. Half of it are the rows of 8,192 codes, so that the width counts most.
+# 16 MB in float16. A third of it are the rows of 8,192 codes.
 MINI_LM = SmallLLMConfig(
-    vocabulary_size=1500,
-    hidden_size=192,
-    num_layers=4,
+    vocabulary_size=2000,
+    hidden_size=256,
+    num_layers=6,
     num_heads=4,
     num_key_value_heads=2,
-    feed_forward_size=448,
+    feed_forward_size=704,
     context_length=2048,
 )
 

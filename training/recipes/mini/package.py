@@ -16,7 +16,7 @@ from audiollm.modeling import AudioLLM
 from audiollm.tokenizer.checkpoints.tensors import check_finite, read_safetensors
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 
-BYTE_BUDGET = 30_000_000
+BYTE_BUDGET = 60_000_000
 # Training statistics of the codebook, and positions that Whisper never trains: loading makes them up.
 LEFT_OUT = ("ema_count", "ema_weight", "codebook_used", "embed_positions.weight")
 LLM_FILES = (
@@ -110,6 +110,21 @@ def install_package(package: Path) -> Path:
     target = Path(audiollm.__file__).resolve().parent / "embedded" / "mini"
     with atomic_folder(target) as folder:
         shutil.copytree(package, folder, dirs_exist_ok=True)
+    return target
+
+
+def install_samples(samples: Path) -> Path:
+    """Makes a page of samples that of the project's documentation; returns where it lies.
+
+    Raises:
+        ValueError: if audiollm is installed without its documentation.
+    """
+    documentation = Path(audiollm.__file__).resolve().parents[1] / "docs"
+    if not documentation.is_dir():
+        raise ValueError(f"{documentation} is not there: samples are installed in a checkout of the project only")
+    target = documentation / "mini_samples"
+    with atomic_folder(target) as folder:
+        shutil.copytree(samples, folder, dirs_exist_ok=True)
     return target
 
 

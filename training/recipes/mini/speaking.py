@@ -22,7 +22,7 @@ from audiollm.benchmarks.speech.judges.attributes import AttributeJudge, JudgeWo
 from audiollm.benchmarks.speech.judges.recognizers import SpeechRecognizer
 from audiollm.data.audio.waveforms import resample
 from audiollm.data.audio.writing import save_audio
-from audiollm.data.corpora.sources.synthetic import VOICES
+from audiollm.data.corpora.sources.synthetic import CLEAR_VOICES
 from audiollm.data.voices.attributes import VocalAttributes
 from audiollm.generation.streaming import StreamedAudio
 from audiollm.modeling import AudioLLM
@@ -77,7 +77,7 @@ def speaking_figures(
     assert isinstance(audio_tokenizer, UniAudioTokenizer)
     decoder = audio_tokenizer.decoder
     assert decoder is not None
-    spoken = {voice.name: _speak(model, texts, VocalAttributes(**voice.attributes())) for voice in VOICES}
+    spoken = {voice.name: _speak(model, texts, VocalAttributes(**voice.attributes())) for voice in CLEAR_VOICES}
     voices: dict[str, Any] = {}
     for name, results in spoken.items():
         made = _through_parts(decoder, read, name) if isinstance(read, ReadSentences) else {}
@@ -109,7 +109,7 @@ def first_sample_seconds(model: AudioLLM, text: str) -> dict[str, float]:
 
 def _seconds_to_sound(model: AudioLLM, text: str) -> float:
     started = time.perf_counter()
-    voice = VocalAttributes(**VOICES[0].attributes())
+    voice = VocalAttributes(**CLEAR_VOICES[0].attributes())
     # At least a second: of a model that says nothing there would be no first sample.
     with speak_stream(model, text, voice, seed=0, min_seconds=1.0, max_seconds=MAX_SPOKEN_SECONDS) as stream:
         next(piece for piece in stream if isinstance(piece, StreamedAudio) and len(piece.waveform))
@@ -184,5 +184,5 @@ def _by_turns(spoken: Mapping[str, Sequence[SpeechResult]]) -> Iterator[tuple[st
     genders = ("female", "male")
     for number in range(len(next(iter(spoken.values())))):
         gender = genders[number % len(genders)]
-        voices = [voice.name for voice in VOICES if voice.gender == gender]
+        voices = [voice.name for voice in CLEAR_VOICES if voice.gender == gender]
         yield gender, spoken[voices[number // len(genders) % len(voices)]][number]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from audiollm.data.corpora.build import LICENCE_TEXTS
+from audiollm.data.corpora.build import LICENCE_TEXTS, single_licences
 from audiollm.data.corpora.clips import assign_splits
 from audiollm.data.corpora.sources import synthetic
 from audiollm.data.corpora.sources.open_grammar import ALTERNATIVES, SENTENCES, number_words
@@ -136,13 +136,16 @@ def test_each_sentence_is_read_once_and_examples_name_their_dictionary(no_packag
     clips = [recording.metadata for recording in recordings]
     assert [clip.text for clip in clips] == texts(60, examples=EXAMPLES)
     assert len({clip.id for clip in clips}) == 60
-    assert set(Counter(clip.speaker for clip in clips).values()) == {15}
+    assert set(Counter(clip.speaker for clip in clips).values()) == {20}
     for clip in clips:
         is_example = clip.text in EXAMPLES
-        assert ("WordNet" in clip.attribution) == is_example == (clip.licence == synthetic.EXAMPLE_LICENCE)
-        assert "Carnegie Mellon" in clip.attribution
-        assert clip.licence in LICENCE_TEXTS
-    assert "Princeton University makes no representations".lower() in LICENCE_TEXTS[synthetic.EXAMPLE_LICENCE].lower()
+        licences = single_licences([clip.licence])
+        assert ("WordNet" in clip.attribution) == is_example == (synthetic.WORDNET_LICENCE in licences)
+        is_of_pico = clip.speaker.startswith("pico/")
+        assert ("SVOX" in clip.attribution) == is_of_pico == ("Apache-2.0" in licences)
+        assert ("Carnegie Mellon" in clip.attribution) == (not is_of_pico) == ("MIT-Festival" in licences)
+        assert set(licences) <= LICENCE_TEXTS.keys()
+    assert "Princeton University makes no representations".lower() in LICENCE_TEXTS[synthetic.WORDNET_LICENCE].lower()
     assert assign_splits(recordings).keys() == {clip.group for clip in clips}
 
 
@@ -157,11 +160,11 @@ def test_few_voices_can_read_all(no_packages):
 
 def test_plain_recordings_are_every_text_in_every_voice_as_it_is(no_packages):
     recordings = synthetic.plain_recordings(["One.", "Two words."], "toys")
-    assert [recording.metadata.text for recording in recordings] == ["One."] * 4 + ["Two words."] * 4
-    assert len({recording.metadata.id for recording in recordings}) == 8
+    assert [recording.metadata.text for recording in recordings] == ["One."] * 3 + ["Two words."] * 3
+    assert len({recording.metadata.id for recording in recordings}) == 6
     for recording in recordings:
         assert recording.metadata.id.startswith("toys/")
         assert recording.load.keywords["duration_factor"] == 1.0
-        own = next(voice for voice in synthetic.VOICES if voice.name == recording.load.args[1])
+        own = next(voice for voice in synthetic.CLEAR_VOICES if voice.name == recording.load.args[1])
         assert recording.load.keywords["pitch_hz"] == own.pitch_hz
         assert recording.metadata.attributes == own.attributes()

@@ -175,10 +175,14 @@ def test_codes_of_frames_are_those_of_nearest_interpolation(rate: float) -> None
 
 
 @pytest.mark.parametrize("with_prompt", [False, True])
-@pytest.mark.parametrize("channels", [(16,), (16, 32, 16)])
-def test_a_row_gives_the_same_in_any_batch(with_prompt: bool, channels: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("channels", "mean_prior"), [((16,), None), ((16,), 0.3), ((16, 32, 16), None)])
+def test_a_row_gives_the_same_in_any_batch(
+    with_prompt: bool, channels: tuple[int, ...], mean_prior: float | None
+) -> None:
     estimator = EstimatorConfig(channels=channels, num_heads=2, head_dim=6, blocks_per_stage=2, num_mid_stages=2)
-    flow = make_flow(estimator=estimator).double()  # norms of the shortest rows would show the rounding of float32
+    flow = make_flow(
+        estimator=estimator, mean_prior=mean_prior
+    ).double()  # norms of the shortest rows would show the rounding of float32
     torch.manual_seed(3)
     lengths = torch.tensor([9, 1, 6, 8])
     codes = torch.randint(20, (4, 9))
@@ -203,21 +207,53 @@ def test_a_row_gives_the_same_in_any_batch(with_prompt: bool, channels: tuple[in
         assert not mel[row, :, alone.shape[2] :].any()
 
 
-def test_hidden_training_loss_is_the_frame_weighted_mean_of_the_rows() -> None:
-    flow = make_flow()
+@pytest.mark.parametrize(("mean_weight", "mean_prior"), [(0.0, None), (0.7, None), (0.7, 0.3)])
+def test_hidden_training_loss_is_the_frame_weighted_mean_of_the_rows(
+    mean_weight: float, mean_prior: float | None
+) -> None:
+    flow = make_flow(mean_prior=mean_prior)
     torch.manual_seed(3)
     codes, lengths = torch.randint(20, (2, 9)), torch.tensor([9, 5])
     frames = flow.num_mel_frames(lengths)
     mel = torch.randn(2, 8, int(frames.max()))
     draws = flow.decoder.draw(mel, frames)
-    together = flow.loss(codes, lengths, mel, frames, draws=draws, padding="hidden")
+    together = flow.loss(codes, lengths, mel, frames, draws=draws, padding="hidden", mean_weight=mean_weight)
     total = 0.0
     for row in range(2):
         one, num_frames = slice(row, row + 1), int(frames[row])
         own = FlowDraws(draws.t[one], draws.z[one, :, :num_frames], draws.keep_condition[one], draws.prompt_frames[one])
-        loss = flow.loss(codes[one, : lengths[row]], lengths[one], mel[one, :, :num_frames], frames[one], draws=own)
+        loss = flow.loss(
+            codes[one, : lengths[row]], lengths[one], mel[one, :, :num_frames], frames[one], draws=own,
+            mean_weight=mean_weight,
+        )  # fmt: skip
         total += loss.item() * num_frames
     assert together.item() == pytest.approx(total / int(frames.sum()), rel=1e-5)
+
+
+def test_the_flow_does_not_move_the_mean_that_it_starts_from() -> None:
+    """It could make its own way easy with a mean that is no mel."""
+    flow = make_flow(mean_prior=0.3)
+    torch.manual_seed(4)
+    codes, lengths = torch.randint(20, (1, 9)), torch.tensor([9])
+    frames = flow.num_mel_frames(lengths)
+    mel = torch.randn(1, 8, int(frames))
+    draws = dataclasses.replace(flow.decoder.draw(mel, frames), keep_condition=torch.tensor([False]))
+    flow.loss(codes, lengths, mel, frames, draws=draws).backward()  # the estimator does not see the codes either
+    assert not flow.length_regulator.model[-1].weight.grad.any()
+
+
+def test_the_weighted_mean_is_the_distance_of_what_the_codes_say_before_the_flow() -> None:
+    flow = make_flow()
+    torch.manual_seed(4)
+    codes, lengths = torch.randint(20, (1, 9)), torch.tensor([9])
+    frames = flow.num_mel_frames(lengths)
+    mel = torch.randn(1, 8, int(frames))
+    draws = flow.decoder.draw(mel, frames)
+    plain, weighted = (flow.loss(codes, lengths, mel, frames, draws=draws, mean_weight=weight) for weight in (0.0, 3.0))
+    mu, _ = flow.condition(codes, lengths, frames)
+    assert (weighted - plain).item() == pytest.approx(3 * (mu - mel).abs().mean().item(), rel=1e-4)
+    weighted.backward()
+    assert flow.length_regulator.model[-1].weight.grad.any()
 
 
 # ---------------------------------------------------------------- flow properties
@@ -243,6 +279,24 @@ def test_a_known_velocity_is_integrated_exactly(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(flow.decoder.estimator, "forward", lambda *inputs: target - noise)
     for steps in (1, 4):
         close(flow.mel(torch.randint(20, (1, 6)), noise=noise, steps=steps)[0], target, atol=1e-5)
+
+
+@pytest.mark.parametrize("mean_prior", [0.0, 0.4])
+def test_with_a_prior_around_the_mean_the_flow_leads_from_there_to_the_mel(
+    mean_prior: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = make_flow(guidance=0.7, mean_prior=mean_prior, sigma_min=0.0, training_guidance_dropout=0.0)
+    codes, lengths = torch.randint(20, (1, 6)), torch.tensor([6])
+    frames = flow.num_mel_frames(lengths)
+    noise, target = torch.randn(1, 8, int(frames)), torch.randn(1, 8, int(frames))
+    mu, _ = flow.condition(codes, lengths, frames)
+    start = (mu + mean_prior * noise).detach()
+    # The velocity that training asks for leads from the start to the mel, in however many steps.
+    monkeypatch.setattr(flow.decoder.estimator, "forward", lambda x, *_: (target - start).expand_as(x))
+    draws = dataclasses.replace(flow.decoder.draw(target, frames), z=noise)
+    assert flow.loss(codes, lengths, target, frames, draws=draws).item() == pytest.approx(0, abs=1e-10)
+    for steps in (1, 4):
+        close(flow.mel(codes, noise=noise, steps=steps)[0], target, atol=1e-5)
 
 
 def test_cosine_schedule_takes_smaller_steps_first() -> None:

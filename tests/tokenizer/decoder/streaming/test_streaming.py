@@ -31,7 +31,7 @@ FOLDER = Path(os.environ.get("AUDIOLLM_PARITY_DECODER", FIXTURES))  # or another
 HOP_LENGTH, NUM_MELS, CODEBOOK_SIZE = 64, 8, 20
 
 
-def make_decoder(frame_rate: float = 25.0, block_size: int = 4) -> WaveformDecoder:
+def make_decoder(frame_rate: float = 25.0, block_size: int = 4, mean_prior: float | None = None) -> WaveformDecoder:
     """A tiny decoder; at 25 codes per second, a code lasts 5 mel frames exactly."""
     torch.manual_seed(0)
     flow = FlowConfig(
@@ -42,6 +42,7 @@ def make_decoder(frame_rate: float = 25.0, block_size: int = 4) -> WaveformDecod
         speaker_size=5,
         encoder=TokenEncoderConfig(size=16, num_heads=2, feed_forward_size=24, num_blocks=2, block_size=block_size),
         regulator_convolutions=2,
+        mean_prior=mean_prior,
         estimator=EstimatorConfig(channels=(16, 16), num_heads=2, head_dim=8, blocks_per_stage=1, num_mid_stages=1),
     )
     vocoder = VocoderConfig(
@@ -181,7 +182,9 @@ def seam_frames(num_codes: int, block: int) -> list[int]:
     return [(end - 5) * 5 for end in range(block, num_codes + 1, block)]
 
 
-def test_one_block_is_the_clip_decoded_at_once(decoder: WaveformDecoder) -> None:
+@pytest.mark.parametrize("mean_prior", [None, 0.3])
+def test_one_block_is_the_clip_decoded_at_once(mean_prior: float | None) -> None:
+    decoder = make_decoder(mean_prior=mean_prior)
     codes = draw_codes(60)
     waveform, mel = decode_in_blocks(decoder, codes, 1000)
     noise = NoiseBuffer(NUM_MELS, torch.Generator().manual_seed(42)).take(0, 300)
