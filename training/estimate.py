@@ -138,4 +138,4 @@ def extended_config(config: SFTConfig) -> tuple[Any, AudioVocabulary | None]:
 
 
 if __name__ == "__main__":
-    run_program(EstimateConfig, estimate, name="estimate")
+    run_program(EstimateConfig, estimate, name="audiollm estimate")

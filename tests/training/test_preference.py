@@ -213,6 +213,18 @@ def test_interrupted_and_resumed_equals_uninterrupted(make_preference, tmp_path)
     assert_same_weights(tmp_path / "straight", tmp_path / "run")
 
 
+@needs_trl
+@pytest.mark.multiprocess
+def test_two_processes_draw_answers_to_the_same_records_and_end_with_one_model(make_preference, launches, tmp_path):
+    config = make_preference(num_processes=2, global_batch_size=16)
+    ended = launches.run("ddp", "training/preference.py", config)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["launch"] == {"mode": "ddp", "num_processes": 2}
+    assert [line["step"] for line in metrics_of(tmp_path / "run")] == [1, 2]
+    assert AudioLLM.from_pretrained(tmp_path / "run").vocabulary.codebook_size == 64
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
