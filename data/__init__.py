@@ -2,7 +2,7 @@
 
 Reading order: ``manifest`` (records from wherever they lie) → ``audio/`` (any file to a waveform) → ``conversation/``
 (the training record) → ``foreign/`` and ``conversion/`` (those of other projects, and how they become ours) →
-``tokenizing/`` (recordings to codes) → ``collation`` (examples to a batch).
+``tokenizing/`` (recordings to codes) → ``packing``, ``collation`` (examples to a batch).
 
 Descriptions of clips: ``sap/`` (the record) → ``labelling/`` (from known labels, or from models that listen) →
 ``sap/question_records`` (what can be asked of them). Speech in a voice: ``voices/``. Recordings to start with:

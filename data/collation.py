@@ -1,10 +1,10 @@
-"""Examples of different lengths, padded to one batch of tensors."""
+"""Examples of different lengths as one batch of tensors: padded, or packed into a row."""
 # Shapes: B examples, S token ids of the longest one (rounded up).
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -68,6 +68,39 @@ def collate(
         if with_labels:
             batch["labels"][row, columns] = torch.as_tensor(example["labels"], dtype=torch.int64)
     return batch
+
+
+def collate_packed(examples: Sequence[Example]) -> dict[str, Any]:
+    """Puts examples one behind the other into a single row, without padding.
+
+    Args:
+        examples: at least one, each with labels and at least one token id.
+
+    Returns:
+        int64 ``[1, N]`` each: ``input_ids``, ``labels``, and ``position_ids``, which begin anew with each example; and
+        ``segment_lengths``, the tokens of each example. ``attention_mask`` is None: with one, transformers takes the
+        row for a single sequence.
+
+    Raises:
+        ValueError: no examples, an empty one, or labels that are missing or of another length.
+    """
+    if not examples:
+        raise ValueError("the row is empty: give at least one example")
+    if not _check_labels(examples):
+        raise ValueError("the examples have no labels: rows are packed for training only")
+    lengths = [len(example["input_ids"]) for example in examples]
+    if 0 in lengths:
+        raise ValueError(f"examples[{lengths.index(0)}] has no token ids; leave it out of the row")
+    labels = [torch.as_tensor(example["labels"], dtype=torch.int64).clone() for example in examples]
+    for one in labels:
+        one[0] = IGNORED_LABEL  # it would be predicted by the last token of the example before
+    return {
+        "input_ids": torch.cat([torch.as_tensor(one["input_ids"], dtype=torch.int64) for one in examples])[None],
+        "attention_mask": None,
+        "labels": torch.cat(labels)[None],
+        "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+        "segment_lengths": tuple(lengths),
+    }
 
 
 def _check_labels(examples: Sequence[Example]) -> bool:

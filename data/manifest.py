@@ -13,13 +13,14 @@ import os
 from abc import abstractmethod
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from .files.hashing import file_sha256
+from .files.parquet import num_rows, read_facts
 
 PARQUET_MAGIC = b"PAR1"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -27,6 +28,7 @@ MANIFEST_SUFFIXES = (".jsonl", ".ndjson", ".parquet")
 NOT_JSON = "is not JSON"
 MAX_DEPTH = 100  # levels of brackets in a record
 FINGERPRINT_ROWS = 1000  # rows hashed at a time
+JOB_FILE = os.path.join(".job", "job.json")  # in a folder of codes that several processes may fill
 
 
 class RecordError(ValueError):
@@ -68,6 +70,14 @@ class Manifest(Sequence[Any]):
     @abstractmethod
     def _record(self, index: int) -> Any:
         """Reads record ``index`` in [0, len)."""
+
+    def without_sound(self) -> Manifest:
+        """Returns the same records without columns that hold files, where leaving them out saves reading them."""
+        return self
+
+    def code_makers(self) -> Iterator[tuple[str, str]]:
+        """Yields the files that say which audio tokenizer made the codes in them, and its fingerprint."""
+        return iter(())
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
@@ -126,11 +136,13 @@ class JsonLines(Manifest):
         return self._fingerprint
 
     def _record(self, index: int) -> Any:
+        return parse_json_line(self._line(index), self.where(index), self._plain_paths)
+
+    def _line(self, index: int) -> bytes:
         # Opened for each record: a descriptor shared by forked workers would share its position too.
         with open(self._path, "rb") as file:
             file.seek(self._offsets[index])
-            line = file.readline()
-        return parse_json_line(line, self.where(index), self._plain_paths)
+            return file.readline()
 
 
 def parse_json_line(line: bytes, where: str, plain_paths: bool = False) -> Any:
@@ -267,6 +279,16 @@ class Rows(Manifest):
                 digest.update(batch.serialize())
         return digest.hexdigest()
 
+    def without_sound(self) -> Manifest:
+        schema = self._rows.features.arrow_schema
+        names = [field.name for field in schema if "binary" not in str(field.type)]
+        return Rows(self._rows.select_columns(names), self.name, self._base_dir, self._file) if names else self
+
+    def code_makers(self) -> Iterator[tuple[str, str]]:
+        made_by = None if self._file is None else read_facts(self._file).get("audio_tokenizer")
+        if made_by is not None:
+            yield self.name, made_by
+
     def _record(self, index: int) -> Any:
         return self._rows[index : index + 1].to_pylist()[0]
 
@@ -281,15 +303,18 @@ class Joined(Manifest):
 
     def __init__(self, parts: Sequence[Manifest], name: str) -> None:
         self.name = name
-        self._parts = parts
-        self._ends = list(accumulate(len(part) for part in parts))
+        self.parts = parts
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(len(part) for part in self.parts))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def _locate(self, index: int) -> tuple[Manifest, int]:
         number = bisect_right(self._ends, index)
-        return self._parts[number], index - (self._ends[number - 1] if number else 0)
+        return self.parts[number], index - (self._ends[number - 1] if number else 0)
 
     def where(self, index: int) -> str:
         part, inner_index = self._locate(index)
@@ -301,7 +326,14 @@ class Joined(Manifest):
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256("\n".join(part.fingerprint for part in self._parts).encode()).hexdigest()
+        return hashlib.sha256("\n".join(part.fingerprint for part in self.parts).encode()).hexdigest()
+
+    def without_sound(self) -> Manifest:
+        return Joined([part.without_sound() for part in self.parts], self.name)
+
+    def code_makers(self) -> Iterator[tuple[str, str]]:
+        for part in self.parts:
+            yield from part.code_makers()
 
     def _record(self, index: int) -> Any:
         part, inner_index = self._locate(index)
@@ -349,7 +381,9 @@ def _open_path(path: str, folder: str | None, split: str | None, plain_paths: bo
         return _open_folder(path, folder, split, plain_paths)
     files = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
     if files:
-        return Joined([_open_file(file, folder, plain_paths) for file in files], path)
+        for parent in {os.path.dirname(file) for file in files}:
+            refuse_unfinished(parent)
+        return _joined(files, path, folder, plain_paths)
     looks_like_file = path.count("/") != 1 or path.startswith((".", "/", "~")) or path.endswith(MANIFEST_SUFFIXES)
     if looks_like_file or not all(path.split("/")):
         raise RecordError(path, "no such file or folder")
@@ -389,6 +423,8 @@ def _open_json_array(path: str, folder: str) -> Manifest:
 def _open_parquet(path: str, folder: str) -> Manifest:
     from datasets import load_dataset
 
+    if num_rows(path) == 0:  # which `datasets` does not take
+        return Records([], path, folder)
     dataset = _loaded(path, lambda: load_dataset("parquet", data_files=path, split="train"))
     return Rows(dataset, path, folder, file=os.path.abspath(path))
 
@@ -402,7 +438,45 @@ def _open_folder(path: str, folder: str | None, split: str | None, plain_paths: 
     files = sorted(os.path.join(path, name) for name in os.listdir(path) if name.endswith(MANIFEST_SUFFIXES))
     if not files:
         raise RecordError(path, f"holds neither a saved data set nor {', '.join(MANIFEST_SUFFIXES)} files")
-    return Joined([_open_file(file, folder, plain_paths) for file in files], path)
+    refuse_unfinished(path)
+    return _joined(files, path, folder, plain_paths)
+
+
+def _joined(files: Sequence[str], name: str, folder: str | None, plain_paths: bool) -> Manifest:
+    """Files as one, whose codes mean the same in all of them.
+
+    Raises:
+        RecordError: two of them hold codes of different audio tokenizers.
+    """
+    joined = Joined([_open_file(file, folder, plain_paths) for file in files], name)
+    first: tuple[str, str] | None = None
+    for file, made_by in joined.code_makers():
+        first = first or (file, made_by)
+        if made_by != first[1]:
+            raise RecordError(
+                name,
+                f"mixes codes of two audio tokenizers, {first[1]} in {first[0]} and {made_by} in {file}: keep those of "
+                "one, or tokenize again",
+            )
+    return joined
+
+
+def refuse_unfinished(folder: str) -> None:
+    """Refuses a folder of codes while shards are missing.
+
+    Raises:
+        RecordError: its job is not finished, so that a part of the corpus would be left out in silence.
+    """
+    path = os.path.join(folder, JOB_FILE)
+    if os.path.isfile(path):
+        with open(path, encoding="utf-8") as file:
+            num_shards = json.load(file)["num_shards"]
+        found = sum(name.endswith(f"-of-{num_shards:05d}.parquet") for name in os.listdir(folder))
+        if found < num_shards:
+            raise RecordError(
+                folder,
+                f"holds {found} of {num_shards} shards of codes: `audiollm tokenize` has not finished; run it again",
+            )
 
 
 def _open_hub(name: str, folder: str | None, split: str | None) -> Manifest:

@@ -51,10 +51,16 @@ class PartialOutput:
 
     A record ends up in exactly one of the two lists, and rejections reach the file before the records that follow
     them. So the number of lines done and the rejected indices tell where to go on, wherever the process was killed.
+
+    Args:
+        output: the file.
+        settings: what must be equal for a run to go on with it.
+        facts: of a parquet file, see `write_parquet`.
     """
 
-    def __init__(self, output: Path, settings: dict[str, str]) -> None:
+    def __init__(self, output: Path, settings: dict[str, str], facts: Mapping[str, str] | None = None) -> None:
         self._output = output
+        self._facts = facts
         self._settings = settings
         self._path = output.with_name(output.name + ".partial")
         self._settings_path = output.with_name(output.name + ".partial.json")
@@ -126,14 +132,7 @@ class PartialOutput:
         Raises:
             UnwritableRecordError: the output cannot hold it.
         """
-        try:
-            line = _line(record)
-            if self._output.suffix == ".parquet":
-                check_parquet_values(record)
-        except (TypeError, ValueError, RecursionError) as error:
-            reason = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise UnwritableRecordError(f"cannot be written: {reason}") from error
-        self._file.write(line)
+        self._file.write(output_line(record, is_parquet=self._output.suffix == ".parquet"))
         self._file.flush()
 
     def reject(
@@ -169,7 +168,7 @@ class PartialOutput:
         if self._output.suffix == ".parquet":
             self._file.seek(0)
             try:
-                write_parquet(self._file, self._output)
+                write_parquet(self._file, self._output, facts=self._facts)
             except (TypeError, ValueError, OverflowError) as error:  # what pyarrow raises for a column of several types
                 fix = f"all is done, as JSONL, in {self._path}: rename that to .jsonl"
                 raise ValueError(f"{self._output} cannot hold these records ({error}); {fix}") from error
@@ -203,6 +202,26 @@ def shard_path(output: str | os.PathLike[str], shard: int, num_shards: int) -> P
     """Returns where a shard is written: ``codes-00000-of-00004.jsonl``; one shard alone keeps the plain name."""
     path = Path(output)
     return path if num_shards == 1 else path.with_name(f"{path.stem}-{shard:05d}-of-{num_shards:05d}{path.suffix}")
+
+
+def output_line(record: Mapping[str, Any], *, is_parquet: bool) -> bytes:
+    """A record as a line of JSON, which parquet is made of, too.
+
+    Args:
+        record: what it says.
+        is_parquet: whether columns will have to hold it.
+
+    Raises:
+        UnwritableRecordError: the output cannot hold it.
+    """
+    try:
+        line = _line(record)
+        if is_parquet:
+            check_parquet_values(record)
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise UnwritableRecordError(f"cannot be written: {reason}") from error
+    return line
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

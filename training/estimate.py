@@ -16,7 +16,7 @@ from audiollm.mini import audio_tokenizer_or_mini, model_or_mini
 from audiollm.program import run_program
 from audiollm.tokenizer.checkpoints.folders import find_folder
 from audiollm.tokenizer.checkpoints.tokenizer import read_config
-from audiollm.training.audio_llm.config import SFTConfig, accumulation_steps
+from audiollm.training.audio_llm.config import SFTConfig, accumulation_steps, varies_in_passes
 from audiollm.training.audio_llm.memory import (
     Layout,
     MemoryEstimate,
@@ -58,6 +58,10 @@ class EstimateConfig(SFTConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "processes", "tokens_per_record", "memory")
+        if self.memory is not None and self.tokens_per_pass is not None:
+            raise ValueError(
+                "memory chooses micro_batch_size, in whose place tokens_per_pass stands: leave one of the two out"
+            )
         if not 0 < self.target_share <= 1:
             raise ValueError(f"target_share={self.target_share}: use a share above 0, at most 1")
 
@@ -82,11 +86,14 @@ def estimate(config: EstimateConfig) -> dict[str, Any]:
 
     def of(micro_batch: int) -> MemoryEstimate:
         chosen = replace(config, micro_batch_size=micro_batch)
-        shape = PassShape(micro_batch, tokens, max(1, round(config.target_share * micro_batch * (tokens - 1))))
-        return estimate_memory(
-            chosen, model_config, vocabulary, shape, config.launch, config.processes,
-            accumulation_steps(chosen, config.processes),
-        )  # fmt: skip
+        rows, length = micro_batch, tokens
+        if config.tokens_per_pass is not None:
+            packs = config.packing == "pack"
+            rows, length = (1, config.tokens_per_pass) if packs else (max(1, config.tokens_per_pass // tokens), tokens)
+        shape = PassShape(rows, length, max(1, round(config.target_share * rows * (length - 1))))
+        # Where every update says how many passes it has, it has several.
+        passes = 2 if varies_in_passes(chosen) else accumulation_steps(chosen, config.processes)
+        return estimate_memory(chosen, model_config, vocabulary, shape, config.launch, config.processes, passes)
 
     found = of(config.micro_batch_size)
     facts: dict[str, Any] = {

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,19 @@ from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 from torch import nn
 
-from audiollm.data.collation import collate
 from audiollm.data.conversation.loading import load_conversations
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.mini import audio_tokenizer_or_mini, model_or_mini
 from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
 from audiollm.tokenizer.checkpoints.card import Base
-from audiollm.training.audio_llm.config import SFTConfig, accumulation_steps, num_updates
+from audiollm.training.audio_llm.config import (
+    SFTConfig,
+    accumulation_steps,
+    length_limit,
+    num_updates,
+    varies_in_passes,
+)
 from audiollm.training.audio_llm.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
 from audiollm.training.audio_llm.model import (
     ADAPTER_FOLDER,
@@ -34,17 +40,19 @@ from audiollm.training.audio_llm.model import (
     save_trained_model,
 )
 from audiollm.training.audio_llm.objective import TargetTokenLoss, num_chunks
+from audiollm.training.audio_llm.packed_attention import segment_attention
+from audiollm.training.audio_llm.passes import PassCounts, as_many_as_others, cut_into_passes, inputs_of, loss_divisor
 from audiollm.training.audio_llm.records import DataCheck, EncodedRecord, EncodedRecords, usable_records
 from audiollm.training.audio_llm.text_probe import HeldOutTexts, perplexity_figures
-from audiollm.training.loop.batches import DataOrder, share_of_process
+from audiollm.training.loop.batches import DataOrder, TokenOrder, share_of_process
 from audiollm.training.loop.config import MODEL_FOLDER
-from audiollm.training.loop.launch import start_accumulating, whole_weights
+from audiollm.training.loop.launch import splits_weights, start_accumulating, whole_weights
 from audiollm.training.loop.non_finite import stop_unless_finite
-from audiollm.training.loop.optimizer import adamw
+from audiollm.training.loop.optimizer import learning_rate_figures, make_optimizer, set_learning_rates
 from audiollm.training.loop.prefetching import Prefetched
 from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
-from audiollm.training.loop.schedule import is_due, learning_rate_at
+from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
 
 logger = get_logger(__name__)
@@ -65,27 +73,24 @@ class _Parts:
     usable_eval: list[int]
     eval_texts: HeldOutTexts | None
     total_steps: int
-    order: DataOrder = field(init=False)
+    order: DataOrder | TokenOrder
 
     def __post_init__(self) -> None:
-        self.order = DataOrder(len(self.usable), self.config.global_batch_size, self.config.seed)
         self.pad_token_id: int = self.audio_llm.processor.pad_token_id
         self.vocabulary_size: int = self.audio_llm.model.config.vocab_size
 
     def micro_batches(self, step: int) -> list[list[EncodedRecord]]:
-        """This process's records of an update, in micro-batches of similar length.
-
-        The loss belongs to the whole update, so grouping changes the padding and not the result.
-        """
+        """This process's records of an update, in the batches of its forward passes."""
         batch = [self.usable[n] for n in self.order.batch(step)]
         mine = share_of_process(batch, self.accelerator.process_index, self.accelerator.num_processes)
-        records = sorted(self.train_records.encode(mine), key=len)  # stable: equal lengths keep the update's order
-        size = self.config.micro_batch_size
-        batches = [records[start : start + size] for start in range(0, len(records), size)]
+        records = self.train_records.encode(mine)
+        batches = cut_into_passes(records, self.config)
+        if varies_in_passes(self.config):
+            return batches
         # All processes make the same number of passes, also where there are fewer records than an update may have.
         missing = accumulation_steps(self.config, self.accelerator.num_processes) - len(batches)
         if missing:
-            shortest = records[0] if records else self.train_records.encode(batch[:1])[0]
+            shortest = batches[0][0] if batches else self.train_records.encode(batch[:1])[0]
             batches += [[shortest.without_targets()]] * missing
         return batches
 
@@ -132,7 +137,10 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
         optimizer=parts.optimizer,
         total_steps=parts.total_steps,
         data_metadata=data_metadata,
-        run_metadata={"num_records": len(parts.usable)},
+        run_metadata={
+            "num_records": len(parts.usable),
+            "cross_entropy": accelerator.unwrap_model(parts.model).cross_entropy,
+        },
         stop=stop,
     )
     loss, evaluation = None, None
@@ -140,10 +148,15 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
         run.write({"event": "start", "step": 0, **_probe_text(parts, parts.eval_texts)})
     updates = Prefetched(parts.micro_batches, run.steps)
     progress = run.with_progress(updates)
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     for step, micro_batches in progress:
-        line = _update(parts, step, micro_batches)
+        waited = time.perf_counter() - started
+        # Kept inside each record of a packed row, until gradients are made: recomputed activations attend again.
+        with segment_attention(start.audio_llm.model) if config.packing == "pack" else nullcontext():
+            line = _update(parts, step, micro_batches)
         line["seconds"] = time.perf_counter() - started
+        line["data_seconds"] = waited  # of these, in which the model had nothing to work on
+        line["processor_seconds"] = time.process_time() - used
         line["tokens_per_second"] = line["tokens"] / line["seconds"]
         loss = line["loss"]
         progress.set_postfix(loss=f"{loss:.4f}")
@@ -153,7 +166,7 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
             evaluation = _evaluate(parts, step, folder.path / "samples")
             run.write_evaluation(evaluation)
         run.save_if_due(step)
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
     model_step = run.load_best()
     with whole_weights(accelerator):
         model_folder = save_trained_model(accelerator, parts.model, start, config)
@@ -186,29 +199,34 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
     """Checks the data, then hands model and optimizer to accelerate."""
     audio_llm = start.audio_llm
     context_length = audio_llm.model.config.max_position_embeddings
-    if config.max_length is not None and config.max_length > context_length:
-        raise ValueError(f"max_length={config.max_length} exceeds the model's context of {context_length} tokens")
 
-    def read(source: str) -> EncodedRecords:
+    def read(source: str, limit: str, max_length: int) -> EncodedRecords:
         return EncodedRecords(
             load_conversations(source, codebook_size=audio_llm.vocabulary.codebook_size, for_training=True),
             audio_llm.processor,
-            max_length=config.max_length or context_length,
+            max_length=max_length,
+            limit=limit,
+            vocabulary_size=audio_llm.model.config.vocab_size,
             cache_tokens=config.cache_tokens,
         )
 
-    train_records = read(config.train_data)
-    usable, metadata = _check_data(accelerator, config, train_records, "train")
+    train_records = read(config.train_data, *length_limit(config, context_length))
+    usable, lengths, metadata = _check_data(accelerator, config, train_records, "train")
+    order: DataOrder | TokenOrder
+    if config.tokens_per_update is None:
+        order = DataOrder(len(usable), config.global_batch_size, config.seed)
+    else:
+        order = TokenOrder([lengths[number] for number in usable], config.tokens_per_update, config.seed)
     eval_records: EncodedRecords | None = None
     usable_eval: list[int] = []
     if config.eval_data is not None:
-        eval_records = read(config.eval_data)
-        usable_eval, _ = _check_data(accelerator, config, eval_records, "eval")
+        eval_records = read(config.eval_data, "max_length", config.max_length or context_length)
+        usable_eval, _, _ = _check_data(accelerator, config, eval_records, "eval")
     eval_texts = None
     if config.eval_text is not None:
         eval_texts = HeldOutTexts(config.eval_text, audio_llm.processor.tokenizer, config.max_length or context_length)
-    objective = TargetTokenLoss(start.trained)
-    model, optimizer = accelerator.prepare(objective, adamw(objective, config, accelerator.device))
+    objective = TargetTokenLoss(start.trained, config.mixed_precision, splits_weights(accelerator))
+    model, optimizer = accelerator.prepare(objective, make_optimizer(objective, config, accelerator.device))
     model.train()
     parts = _Parts(
         config=config,
@@ -221,18 +239,25 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         eval_records=eval_records,
         usable_eval=usable_eval,
         eval_texts=eval_texts,
-        total_steps=num_updates(config, len(usable)),
+        total_steps=_num_updates(config, order),
+        order=order,
     )
     return parts, metadata
 
 
+def _num_updates(config: SFTConfig, order: DataOrder | TokenOrder) -> int:
+    if isinstance(order, DataOrder) or config.max_steps is not None:
+        return num_updates(config, order.num_records)
+    return order.num_updates(config.num_epochs)
+
+
 def _check_data(
     accelerator: Accelerator, config: SFTConfig, records: EncodedRecords, role: str
-) -> tuple[list[int], dict[str, Any]]:
-    """Encodes every record once, each process its share; returns usable record numbers and fingerprints."""
+) -> tuple[list[int], dict[int, int], dict[str, Any]]:
+    """Encodes every record once, each process its share; returns usable record numbers, lengths and fingerprints."""
     metadata: dict[str, Any] = {"records": records.conversations.fingerprint, "num_records": len(records)}
     if not config.check_data:
-        return list(range(len(records))), metadata
+        return list(range(len(records))), {}, metadata
     mine = share_of_process(list(range(len(records))), accelerator.process_index, accelerator.num_processes)
     check = DataCheck.merge(gather_object([records.check(mine)]))
     usable = usable_records(check, len(records), on_too_long=config.on_too_long, source=records.name)
@@ -240,39 +265,26 @@ def _check_data(
         logger.warning("%s: %d of %d records skipped as too long", records.name, len(check.too_long), len(records))
         if accelerator.is_main_process:
             write_json_lines(Path(config.output_dir) / f"skipped_{role}.jsonl", list(check.too_long.values()))
-    return usable, metadata | {"encoded": check.fingerprint(), "num_skipped": len(check.too_long)}
+    return usable, check.lengths, metadata | {"encoded": check.fingerprint(), "num_skipped": len(check.too_long)}
 
 
 def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) -> dict[str, Any]:
     """Makes one update; returns its line of the metrics."""
     accelerator, config = parts.accelerator, parts.config
-    learning_rate = learning_rate_at(
-        step,
-        total_steps=parts.total_steps,
-        peak=config.learning_rate,
-        warmup_ratio=config.warmup_ratio,
-        min_ratio=config.min_learning_rate_ratio,
-    )
-    for group in parts.optimizer.param_groups:
-        group["lr"] = learning_rate
-    counts = torch.tensor(
-        [[sum(r.num_targets for r in batch), sum(len(r) for r in batch)] for batch in micro_batches],
-        device=accelerator.device,
-    )
+    learning_rates = set_learning_rates(parts.optimizer, step, parts.total_steps, config)
+    micro_batches = as_many_as_others(micro_batches, accelerator, config)
     # Known before the first pass, as its gradients are already divided by it.
-    counts = accelerator.gather(counts[None])  # [processes, micro-batches, 2]
-    target_tokens, tokens = counts.sum(dim=(0, 1)).tolist()
-    # ZeRO-3 gathers the output layer once per chunk of logits, so all processes must make equally many.
-    most_targets = counts[:, :, 0].amax(dim=0).tolist()
+    counts = PassCounts.of(micro_batches, accelerator, config)
+    target_tokens = counts.target_tokens
     # Every target token of the update weighs the same, wherever it is: a mean of the batches' means would count the
     # tokens of short answers more, and change with the number of processes. Undone here is that accelerate (or
     # DeepSpeed) divides by the accumulated batches, and that gradients are averaged over the processes.
-    scale = len(micro_batches) * accelerator.num_processes / target_tokens
+    scale = loss_divisor(accelerator, config, len(micro_batches)) * accelerator.num_processes / target_tokens
     by_pass: list[tuple[list[str], torch.Tensor]] = []  # ids of its records, loss
-    for batch, num_targets in zip(micro_batches, most_targets, strict=True):
+    # ZeRO-3 gathers the output layer once per chunk of logits, so all processes must make equally many.
+    for batch, num_targets in zip(micro_batches, counts.most_targets, strict=True):
         with accelerator.accumulate(parts.model):
-            inputs = collate([record.example() for record in batch], pad_token_id=parts.pad_token_id)
-            inputs = {name: value.to(accelerator.device) for name, value in inputs.items()}
+            inputs = inputs_of(batch, config, parts.pad_token_id, accelerator.device)
             loss_sum = parts.model(**inputs, num_chunks=num_chunks(num_targets, parts.vocabulary_size))
             by_pass.append(([record.record_id for record in batch], loss_sum.detach()))
             if accelerator.sync_gradients:
@@ -293,10 +305,11 @@ def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) 
         "step": step,
         "epoch": parts.order.epoch(step),
         "loss": loss,
-        "learning_rate": learning_rate,
+        **learning_rate_figures(learning_rates),
         "grad_norm": grad_norm,
         "target_tokens": target_tokens,
-        "tokens": tokens,
+        "tokens": counts.tokens,
+        **counts.shares(config),
     }
 
 

@@ -28,7 +28,6 @@ from audiollm.training.audio_tokenizer.plots import draw_run
 from audiollm.training.audio_tokenizer.records import TokenizerRecords
 from audiollm.training.audio_tokenizer.start import (
     initialise_codebook,
-    learning_rates_of,
     load_start,
     make_ready,
     parts_of,
@@ -38,7 +37,7 @@ from audiollm.training.audio_tokenizer.start import (
 from audiollm.training.audio_tokenizer.trainer import TokenizerObjective, TokenizerUpdater, UpdateReader
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_accumulating
-from audiollm.training.loop.optimizer import adamw_by_part
+from audiollm.training.loop.optimizer import make_optimizer
 from audiollm.training.loop.prefetching import Prefetched
 from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
@@ -98,7 +97,7 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig, stop: Stop
         initialise_codebook(accelerator, model, records, config)
     objective = TokenizerObjective(model, config.mixed_precision)
     prepared, optimizer = accelerator.prepare(
-        objective, adamw_by_part(parts_of(model), learning_rates_of(config), config, accelerator.device)
+        objective, make_optimizer(model, config, accelerator.device, parts_of(model))
     )
     prepared.train()
     codebook = model.tokenizer.codebook

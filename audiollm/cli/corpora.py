@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Sequence
-from typing import Literal
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
 
 from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
@@ -74,50 +77,136 @@ def tokenize(
     *,
     audio_tokenizer: str = "mini",
     batch_size: int = 16,
+    num_decoders: int = 4,
     mono: Literal["first", "mean"] = "first",
     dtype: Dtype = "float32",
     device: str | None = None,
+    processes: int | None = None,
+    ray: str | None = None,
+    shard_hours: float | None = None,
     num_shards: int = 1,
     shard: int = 0,
+    split: str | None = None,
+    format: str | None = None,
     skip_bad: bool = False,
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
-    """Turn a corpus into codes: conversations (JSONL, parquet) or audio files, resumable after any interruption.
+    """Turn a corpus into codes, by one process or a cluster of them; the same command goes on after any interruption.
 
     Args:
-        source: a manifest of conversation records; or audio files, and folders of them.
-        output: where the records with codes go (.jsonl or .parquet); appears only once it is complete.
+        source: records (JSONL, parquet, a data set of the Hub), tar shards, a lhotse manifest; or audio files, and
+            folders of them.
+        output: where the records with codes go: a file (.jsonl or .parquet) that appears only once it is complete, or
+            a folder of parquet files, named with a / at its end.
         audio_tokenizer: checkpoint folder or Hub id of the audio tokenizer; the embedded one if not given.
         batch_size: 30 s segments encoded at once.
+        num_decoders: threads that decode recordings ahead of the encoder.
         mono: which waveform of a multi-channel file is heard; "first" is the reference's rule.
         dtype: precision of the encoder; bfloat16 changes a few codes (see docs/tokenizer.md).
         device: torch device; the first GPU when there is one.
+        processes: how many processes fill the folder, on this machine or in the cluster; one for each GPU if not given.
+        ray: address of a Ray cluster that fills the folder; auto for the one that this machine is part of, local to
+            start one here.
+        shard_hours: hours of audio in each file of the folder; 1 if not given.
         num_shards: split the corpus into this many parts, one per process or machine.
         shard: which part this process takes, from 0.
+        split: which split of a data set that has several.
+        format: what the source is, if its content does not say it: lhotse, kaldi, audiofolder, common-voice, wenet.
         skip_bad: list unreadable clips in OUTPUT.rejected.jsonl and go on, instead of stopping at the first.
         overwrite: replace an output that exists.
         json: print the report as JSON.
     """
     from audiollm.data.resumable_output import checked_ending, shard_path
     from audiollm.data.tokenizing.corpus import tokenize_corpus
+    from audiollm.data.tokenizing.jobs.job import tokenize_into_folder
+    from audiollm.data.tokenizing.report import CorpusReport
 
     # All before the tokenizer is loaded, which takes longer than to notice them.
     corpus = _corpus(source)
-    refuse_existing(shard_path(checked_ending(output), shard, num_shards), overwrite)
-
-    report = tokenize_corpus(
-        corpus,
-        load_audio_tokenizer(audio_tokenizer, dtype, device),
-        output,
-        batch_size=batch_size,
-        mono=mono,
-        skip_bad=skip_bad,
-        num_shards=num_shards,
-        shard=shard,
-        overwrite=overwrite,
-    )
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "num_decoders": num_decoders,
+        "mono": mono,
+        "split": split,
+        "format": format,
+        "skip_bad": skip_bad,
+        "overwrite": overwrite,
+    }
+    if _is_folder(output):
+        num_shards, shard = _share_of_launch(num_shards, shard)
+        if processes is None and ray is None and num_shards == 1 and device is None:
+            processes = _several_gpus()
+        _log_progress()
+        report: CorpusReport = tokenize_into_folder(
+            corpus,
+            partial(load_audio_tokenizer, _found_anywhere(audio_tokenizer), dtype),
+            output,
+            device=device,
+            processes=processes,
+            ray=ray,
+            shard_hours=1.0 if shard_hours is None else shard_hours,
+            num_shards=num_shards,
+            shard=shard,
+            **options,
+        )
+    else:
+        of_folders = {"processes": processes, "ray": ray, "shard_hours": shard_hours}
+        _refuse_settings_of_folders(output, of_folders)
+        refuse_existing(shard_path(checked_ending(output), shard, num_shards), overwrite)
+        report = tokenize_corpus(
+            corpus,
+            load_audio_tokenizer(audio_tokenizer, dtype, device),
+            output,
+            num_shards=num_shards,
+            shard=shard,
+            **options,
+        )
     show_facts(vars(report), as_json=json, title=f"tokenized {', '.join(map(shown_name, source))}")
+
+
+def _is_folder(output: str) -> bool:
+    return output.endswith(os.sep) or os.path.isdir(output)
+
+
+def _refuse_settings_of_folders(output: str, settings: Mapping[str, Any]) -> None:
+    """Refuses what has no effect on a single file.
+
+    Raises:
+        ValueError: one of them is given.
+    """
+    for name, value in settings.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}={value}: is for a folder of parquet files, such as codes/; the output is {output}"
+            )
+
+
+def _share_of_launch(num_shards: int, shard: int) -> tuple[int, int]:
+    """The part of this process where torchrun or accelerate has started several and the user has not said it."""
+    if num_shards == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    return num_shards, shard
+
+
+def _several_gpus() -> int | None:
+    """How many GPUs there are, if there are several: a process works for each."""
+    import torch
+
+    num_gpus = torch.cuda.device_count()
+    return num_gpus if num_gpus > 1 else None
+
+
+def _found_anywhere(path_or_id: str) -> str:
+    """A checkpoint folder as processes find it whose working folder is another one."""
+    return os.path.abspath(path_or_id) if os.path.isdir(path_or_id) else path_or_id
+
+
+def _log_progress() -> None:
+    """Lets a job say how far it is where there is no terminal for a bar, also without --verbose."""
+    from audiollm.data.tokenizing.jobs import progress
+
+    progress.logger.setLevel(logging.INFO)
 
 
 def _corpus(sources: Sequence[str]) -> str | list[str]:
@@ -127,6 +216,7 @@ def _corpus(sources: Sequence[str]) -> str | list[str]:
         ValueError: of what comes through a pipe, or one of several is a manifest.
     """
     from audiollm.data.manifest import MANIFEST_SUFFIXES
+    from audiollm.data.tokenizing.tar_shards import tar_files
 
     if PIPE in sources:
         raise ValueError(
@@ -134,6 +224,8 @@ def _corpus(sources: Sequence[str]) -> str | list[str]:
         )
     if len(sources) == 1:
         return sources[0]
+    if tar_files(sources) is not None:
+        return list(sources)
     for source in sources:
         if source.endswith(MANIFEST_SUFFIXES):
             raise ValueError(f"{source} is a manifest: tokenize one of them at a time, and no recordings beside it")

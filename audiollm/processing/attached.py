@@ -164,7 +164,7 @@ class AttachedAudioTokenizer:
         waveforms: dict[int, list[tuple[int, Tensor]]] = {}
         for index, part in enumerate(parts):
             if part.codes is not None:
-                self._check_maker(part)
+                self.check_maker(part.audio_tokenizer, part.where)
                 codes[index] = list(part.codes)
             else:
                 waveform, sample_rate = part.load(mono=self.mono)
@@ -207,14 +207,22 @@ class AttachedAudioTokenizer:
                 "tokenizer that the LLM was extended for"
             )
 
-    def _check_maker(self, part: AudioPart) -> None:
-        """Refuses codes that say that another audio tokenizer made them; the LLM would take them for other sounds."""
-        if part.audio_tokenizer is None or part.audio_tokenizer in self.accepted_codes:
+    def check_maker(self, made_by: str | None, where: str) -> None:
+        """Refuses codes that say that another audio tokenizer made them; the LLM would take them for other sounds.
+
+        Args:
+            made_by: its fingerprint; None: they say nothing.
+            where: the place of the codes.
+
+        Raises:
+            ValueError: they are another's; the message names both.
+        """
+        if made_by is None or made_by in self.accepted_codes:
             return
         own = self.fingerprint
-        if own is not None and own != part.audio_tokenizer:
+        if own is not None and own != made_by:
             raise ValueError(
-                f"{part.where or 'audio'}: its codes were made by another audio tokenizer ({part.audio_tokenizer}) "
+                f"{where or 'audio'}: its codes were made by another audio tokenizer ({made_by}) "
                 f"than the LLM's ({own}): tokenize the recordings with the LLM's own; if both give the same codes (one "
                 "in lower precision), accept that fingerprint (accepted_codes of the processor, accept_codes_of in a "
                 "training)"

@@ -404,6 +404,18 @@ class AudioLLMProcessor(ProcessorMixin):
     def accepted_codes(self, fingerprints: frozenset[str]) -> None:
         self._attached.accepted_codes = fingerprints
 
+    def check_maker(self, made_by: str | None, where: str) -> None:
+        """Refuses codes that say that another audio tokenizer made them than the LLM's.
+
+        Args:
+            made_by: its fingerprint; None: they say nothing.
+            where: the place of the codes, such as a file of them.
+
+        Raises:
+            ValueError: they are another's, which is not one of `accepted_codes` either; the message names both.
+        """
+        self._attached.check_maker(made_by, where)
+
     # Saving and loading
 
     def to_dict(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Converter:
             return self._conversation(self._asked(reading, question), entry, audio_folder), True
         for name in ("text", "translation"):
             _check_words(vars(reading)[name], name)
-        record = _clip_record(reading) | {"id": reading.id or os.path.basename(entry.where)}
+        record = clip_facts(reading) | {"id": reading.id or os.path.basename(entry.where)}
         part = clip_part({"audio": reading.audio, **_segment(reading)}, entry.where, entry.base_dir)
         path = self._path(part, entry, audio_folder)
         return {"id": record.pop("id"), "audio": path, **part.cut, **record}, False
@@ -88,7 +88,7 @@ class Converter:
             {"role": "user", "content": [audio, asked]},
             {"role": "assistant", "content": [{"type": "text", "text": self._answer(clip)}]},
         ]
-        facts = {key: value for key, value in _clip_record(clip).items() if value is not None}
+        facts = {key: value for key, value in clip_facts(clip).items() if value is not None}
         return {**facts, "messages": turns}
 
     def _answer(self, clip: ForeignClip) -> str:
@@ -151,7 +151,7 @@ def _segment(clip: ForeignClip) -> dict[str, Any]:
     return {"offset": clip.offset, "duration": clip.duration}
 
 
-def _clip_record(clip: ForeignClip) -> dict[str, Any]:
+def clip_facts(clip: ForeignClip) -> dict[str, Any]:
     """What is said of a clip, without the recording."""
     names = ("id", "text", "translation", "language", "speaker")
     facts = {name: vars(clip)[name] for name in names if vars(clip)[name] is not None}

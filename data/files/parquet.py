@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -12,10 +13,27 @@ from .atomic import atomic_write
 from .text import is_whole
 
 PARQUET_ROWS = 1000  # per row group
+FACTS_KEY = b"audiollm"  # in the metadata of a file; what is said of it, as JSON
+_INT16_CODES = 1 << 15
 
 
-def write_parquet(lines: IO[bytes], output: Path) -> None:
-    """Converts JSONL to parquet in two passes: one to find the types of all records, one to write."""
+def write_parquet(
+    lines: IO[bytes],
+    output: Path,
+    *,
+    facts: Mapping[str, Any] | None = None,
+    codebook_size: int | None = None,
+    compression: str = "snappy",
+) -> None:
+    """Converts JSONL to parquet in two passes: one to find the types of all records, one to write.
+
+    Args:
+        lines: the records, one a line.
+        output: the file; it appears whole or not at all.
+        facts: what is said of the file, for `read_facts`.
+        codebook_size: store whatever is called ``codes`` in 16 bits, or 32 if that many are more; None: in 64.
+        compression: as pyarrow calls it.
+    """
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
@@ -28,11 +46,55 @@ def write_parquet(lines: IO[bytes], output: Path) -> None:
         names = dict.fromkeys(name for row in rows for name in row)  # pyarrow looks at the first row's only
         return pyarrow.table({name: [row.get(name) for row in rows] for name in names}).schema
 
-    schemas = [schema_of(rows) for rows in chunks()]
+    schemas = [schema_of(rows) for rows in chunks()] or [pyarrow.schema([("id", pyarrow.string())])]
     schema = pyarrow.unify_schemas(schemas, promote_options="permissive")
-    with atomic_write(output, "wb") as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
+    if codebook_size is not None:
+        small = pyarrow.int16() if codebook_size <= _INT16_CODES else pyarrow.int32()
+        schema = pyarrow.schema([_with_small_codes(field, small) for field in schema])
+    if facts is not None:
+        schema = schema.with_metadata({FACTS_KEY: json.dumps(facts)})
+    with (
+        atomic_write(output, "wb") as file,
+        pyarrow.parquet.ParquetWriter(file, schema, compression=compression) as writer,
+    ):
         for rows in chunks():
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
+
+
+def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `write_parquet` was told of a file; empty for files of others. Only the end of the file is read.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is not a whole parquet file.
+    """
+    import pyarrow.parquet
+
+    facts = (pyarrow.parquet.read_metadata(path).metadata or {}).get(FACTS_KEY)
+    return {} if facts is None else dict(json.loads(facts))
+
+
+def num_rows(path: str | os.PathLike[str]) -> int | None:
+    """How many rows a parquet file has; None if it is damaged. Only the end of the file is read."""
+    import pyarrow.parquet
+
+    try:
+        return int(pyarrow.parquet.read_metadata(path).num_rows)
+    except (OSError, ValueError):
+        return None  # whoever reads it says what is wrong
+
+
+def _with_small_codes(field: Any, small: Any, *, is_codes: bool = False) -> Any:
+    """A field whose whole numbers below the name ``codes`` are of another type."""
+    import pyarrow
+
+    is_codes = is_codes or field.name == "codes"
+    kind = field.type
+    if pyarrow.types.is_list(kind):
+        return field.with_type(pyarrow.list_(_with_small_codes(kind.value_field, small, is_codes=is_codes)))
+    if pyarrow.types.is_struct(kind):
+        inner = [_with_small_codes(kind.field(n), small) for n in range(kind.num_fields)]
+        return field.with_type(pyarrow.struct(inner))
+    return field.with_type(small) if is_codes and pyarrow.types.is_integer(kind) else field
 
 
 def check_parquet_values(record: Any) -> None:

@@ -22,7 +22,7 @@ from audiollm.data.resumable_output import PartialOutput, UnwritableRecordError,
 from audiollm.data.unread_keys import unread_keys, warn_of_unread_keys
 from audiollm.tokenizer.base import AudioTokenizer
 
-from .encoding import CorpusEncoder
+from .encoding import NUM_DECODERS, CorpusEncoder
 from .report import CorpusReport
 from .source import open_corpus
 
@@ -41,6 +41,8 @@ def tokenize_corpus(
     shard: int = 0,
     base_dir: str | os.PathLike[str] | None = None,
     split: str | None = None,
+    format: str | None = None,
+    num_decoders: int = NUM_DECODERS,
     overwrite: bool = False,
     progress: bool = True,
 ) -> CorpusReport:
@@ -51,8 +53,8 @@ def tokenize_corpus(
     it was; a clip as ``{"id", "audio", "codes", "num_samples", "sample_rate", "duration_seconds", …}``.
 
     Args:
-        source: conversation records or clip records (``{"audio": path, …}`` or a bare path per line) in any form that
-            `open_manifest` reads; an audio file; a folder of them; a list of paths.
+        source: conversation records or clip records (``{"audio": path, …}`` or a bare path per line), recordings, tar
+            shards or another project's manifest: whatever `open_corpus` opens.
         audio_tokenizer: anything with ``encode`` and ``fingerprint``; ``encode_stream`` keeps memory flat for long
             recordings.
         output: ``.jsonl``, ``.ndjson`` (the same) or ``.parquet``. Of several shards, each writes
@@ -65,6 +67,8 @@ def tokenize_corpus(
         shard: which part this is, from 0.
         base_dir: folder that relative audio paths start from; by default that of the file they are written in.
         split: which split of a data set that has several.
+        format: what another project's manifest is, if its content does not say it.
+        num_decoders: threads that decode recordings.
         overwrite: replace an output that exists.
         progress: show a progress bar.
 
@@ -84,7 +88,9 @@ def tokenize_corpus(
     if mono not in ("first", "mean"):
         raise ValueError(f'mono={mono!r}: use "first" or "mean"')
     path = shard_path(checked_ending(output), shard, num_shards)
-    manifest = open_corpus(source, base_dir=base_dir, split=split)
+    if num_decoders < 1:
+        raise ValueError(f"num_decoders={num_decoders}: use 1 or more")
+    manifest = open_corpus(source, base_dir=base_dir, split=split, format=format)
     if len(manifest) == 0:
         raise ValueError(f"{manifest.name} holds no records")
     start, stop = (len(manifest) * edge // num_shards for edge in (shard, shard + 1))
@@ -97,10 +103,13 @@ def tokenize_corpus(
     }
     unread: Counter[str] = Counter()
     started = time.perf_counter()
-    with PartialOutput(path, settings) as partial:
+    facts = {"audio_tokenizer": settings["audio_tokenizer"]}
+    with PartialOutput(path, settings, facts) as partial:
         report = partial.resume(start, CorpusReport(str(path)))
         resumed_seconds = report.seconds
-        encoder = CorpusEncoder(manifest, audio_tokenizer, settings["audio_tokenizer"], mono, batch_size, path.parent)
+        encoder = CorpusEncoder(
+            manifest, audio_tokenizer, settings["audio_tokenizer"], mono, batch_size, path.parent, num_decoders
+        )
         items = encoder.run(range(start + report.resumed, stop))
         with tqdm(
             items, total=stop - start, initial=report.resumed, unit="record", disable=None if progress else True
@@ -133,5 +142,7 @@ def tokenize_corpus(
         partial.finish()
     report.wall_seconds = time.perf_counter() - started
     report.realtime_speed = (report.seconds - resumed_seconds) / report.wall_seconds
+    report.encoder_idle_share = max(0.0, 1 - encoder.encoding_seconds / report.wall_seconds)
+    report.decoders_idle_share = min(1.0, encoder.waits.producers / report.wall_seconds)
     report.tokens_per_second = report.tokens / report.seconds if report.seconds else 0.0
     return report

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+import time
 from array import array
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,13 @@ from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.data.manifest import Manifest, RecordError
 from audiollm.tokenizer.base import AudioTokenizer
 
+from .read_ahead import ReadAhead, Waits, made_ahead
+
 DEFAULT_SEGMENT_SECONDS = 30.0  # for tokenizers that set no limit
 BATCHES_AHEAD = 4  # audio gathered before encoding, in batches: the tokenizer sorts it by length and pads less
 MAX_GATHERED_RECORDS = 1024
 NUM_DECODERS = 4  # threads; libsndfile works without Python's lock
+STREAM_BLOCKS_AHEAD = 2  # of a recording that is streamed, each of 30 s
 
 
 @dataclass
@@ -59,7 +62,24 @@ class Item:
 
 
 class CorpusEncoder:
-    """Decodes, encodes and rewrites records, in order."""
+    """Decodes, encodes and rewrites records, in order.
+
+    Recordings are decoded by threads while others are encoded: as much audio as is encoded together may wait.
+
+    Args:
+        manifest: the records.
+        audio_tokenizer: encodes them.
+        fingerprint: its own.
+        mono: which waveform of several channels.
+        batch_size: segments encoded at once.
+        output_dir: folder that paths of recordings are written relative to.
+        num_decoders: threads that decode.
+        turn: is entered for each call of the audio tokenizer, for encoders that share one.
+
+    Attributes:
+        waits: seconds that the encoder waited for audio, and that the decoding threads waited for the encoder.
+        encoding_seconds: spent in the audio tokenizer.
+    """
 
     def __init__(
         self,
@@ -69,7 +89,13 @@ class CorpusEncoder:
         mono: Mono,
         batch_size: int,
         output_dir: Path,
+        num_decoders: int = NUM_DECODERS,
+        turn: AbstractContextManager[Any] | None = None,
     ) -> None:
+        self.waits = Waits()
+        self.encoding_seconds = 0.0
+        self._num_decoders = num_decoders
+        self._turn = turn or nullcontext()
         self._manifest = manifest
         self._audio_tokenizer = audio_tokenizer
         self._fingerprint = fingerprint
@@ -94,18 +120,27 @@ class CorpusEncoder:
         yield from self._encoded(gathered)
 
     def _decoded(self, indices: Sequence[int]) -> Iterator[Item]:
-        """Decodes a few records ahead of the one that is yielded."""
-        pending: deque[Future[Item]] = deque()
-        with ThreadPoolExecutor(NUM_DECODERS, thread_name_prefix="decode") as executor:
+        ahead = ReadAhead(
+            self._decode,
+            indices,
+            size_of=lambda item: item.held_seconds,
+            max_size=BATCHES_AHEAD * self._batch_seconds,
+            max_results=MAX_GATHERED_RECORDS,
+            num_threads=self._num_decoders,
+            waits=self.waits,
+        )
+        with closing(iter(ahead)) as items:
+            yield from items
+
+    @contextmanager
+    def _encoding(self) -> Iterator[None]:
+        with self._turn:
+            started, waited = time.perf_counter(), self.waits.consumer
             try:
-                for index in indices:
-                    pending.append(executor.submit(self._decode, index))
-                    if len(pending) > 2 * NUM_DECODERS:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
+                yield
             finally:
-                executor.shutdown(wait=False, cancel_futures=True)
+                # What is streamed is waited for in between.
+                self.encoding_seconds += time.perf_counter() - started - (self.waits.consumer - waited)
 
     def _decode(self, index: int) -> Item:
         item = Item(index)
@@ -167,7 +202,8 @@ class CorpusEncoder:
         """
         waveforms = [clip.waveform for clip in clips if clip.waveform is not None]
         try:
-            codes = self._audio_tokenizer.encode(waveforms, sample_rate, **self._options)
+            with self._encoding():
+                codes = self._audio_tokenizer.encode(waveforms, sample_rate, **self._options)
         except ValueError as error:
             if len(clips) > 1:
                 for clip in clips:
@@ -188,12 +224,14 @@ class CorpusEncoder:
         # Codes go into one growing block each. Small tensors kept alive between large temporary ones would leave the
         # heap full of holes, and memory would grow by 100 MB per hour of audio.
         rows: list[array[int]] = []
+        ahead = made_ahead(blocks(), max_results=STREAM_BLOCKS_AHEAD, waits=self.waits)
         try:
-            for block in encode_stream(blocks(), clip.sample_rate):
-                codes_KT = block if block.dim() == 2 else block[None]
-                rows = rows or [array("q") for _ in codes_KT]
-                for row, codes in zip(rows, codes_KT.tolist(), strict=True):
-                    row.extend(codes)
+            with closing(ahead), self._encoding():
+                for block in encode_stream(ahead, clip.sample_rate):
+                    codes_KT = block if block.dim() == 2 else block[None]
+                    rows = rows or [array("q") for _ in codes_KT]
+                    for row, codes in zip(rows, codes_KT.tolist(), strict=True):
+                        row.extend(codes)
         except AudioError:
             raise
         except ValueError as error:

@@ -22,6 +22,8 @@ class CorpusReport:
     resumed: int = 0  # records that an earlier run had done
     wall_seconds: float = 0.0
     realtime_speed: float = 0.0  # seconds of audio encoded per second of this run
+    encoder_idle_share: float = 0.0  # of this run: the audio tokenizer waited for audio, or for what it made to be kept
+    decoders_idle_share: float = 0.0  # of this run: the decoding threads waited, because enough audio lay ready
 
     def add(self, output: Mapping[str, Any]) -> None:
         """Adds an output record to the totals; the same whether it was made now or by the run that was interrupted."""

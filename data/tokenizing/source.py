@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +14,43 @@ from audiollm.data.audio.integrity import starts_like_audio
 from audiollm.data.audio.sources import AUDIO_SUFFIXES
 from audiollm.data.manifest import MANIFEST_SUFFIXES, Manifest, RecordError, Records, open_manifest
 
+from .other_manifests import needs_lines, open_foreign
+from .tar_shards import TarShards, tar_files
 
-def open_corpus(source: Any, *, base_dir: str | os.PathLike[str] | None = None, split: str | None = None) -> Manifest:
-    """Opens a corpus: records from anywhere, or audio files.
+logger = logging.getLogger(__name__)
+
+
+def open_corpus(
+    source: Any,
+    *,
+    base_dir: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    format: str | None = None,
+    lines: Path | None = None,
+) -> Manifest:
+    """Opens a corpus: records from anywhere, tar shards of WebDataset, manifests of other projects, or audio files.
 
     In a folder, a file counts as audio if its first bytes or its suffix say so; others (a README) are left alone.
 
+    Args:
+        source: records in any form that `open_manifest` reads; an audio file, a folder of them or a list; ``.tar``
+            files, a folder or a glob pattern of them; cuts, or recordings and supervisions, of lhotse.
+        base_dir: folder that relative paths start from; by default that of the file they are written in.
+        split: which split of a data set that has several.
+        format: what another project's manifest is, if its content does not say it; see `open_foreign`.
+        lines: where the clips of another project's manifest are written; see `open_foreign`.
+
     Raises:
         RecordError: no such file, a folder without audio, an unreadable format.
+        ValueError: a format that is not known, or that the source cannot have.
     """
+    if format is not None or (isinstance(source, (str, os.PathLike)) and needs_lines(os.fspath(source))):
+        if not isinstance(source, (str, os.PathLike)):
+            raise ValueError(f"format={format!r}: is of one file or folder, not of a {type(source).__name__}")
+        return open_foreign(os.fspath(source), format, base_dir, lines)
+    tars = tar_files(source)
+    if tars is not None and not _holds_others(source):
+        return TarShards(tars, os.fspath(source) if isinstance(source, (str, os.PathLike)) else "<list of tar files>")
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         if os.path.isfile(path) and _is_audio_file(path):
@@ -53,6 +82,19 @@ class AudioFiles(Records):
             size = os.path.getsize(record["audio"]) if os.path.isfile(record["audio"]) else -1
             digest.update(json.dumps([record["id"], size]).encode())
         return digest.hexdigest()
+
+
+def _holds_others(source: Any) -> bool:
+    """Whether a folder holds records or recordings beside its tar files: it is those that are read then."""
+    if not isinstance(source, (str, os.PathLike)) or not os.path.isdir(source):
+        return False
+    beside = [name for name in os.listdir(source) if name.lower().endswith((*AUDIO_SUFFIXES, *MANIFEST_SUFFIXES))]
+    if beside:
+        path = os.fspath(source)
+        logger.warning(
+            "%s: tar files are left out, because %s lies beside them; %s/*.tar are they", path, min(beside), path
+        )
+    return bool(beside)
 
 
 def _is_audio_file(path: str) -> bool:

@@ -12,13 +12,18 @@ from safetensors.torch import load_file
 from audiollm.training.loop.record import read_metrics
 
 # What depends on the machine and not on the run.
-MACHINE = ("seconds", "tokens_per_second", "mel_frames_per_second", "audio_seconds_per_second", "memory_mb")
+MACHINE = (
+    "seconds", "data_seconds", "processor_seconds", "tokens_per_second", "mel_frames_per_second",
+    "audio_seconds_per_second", "memory_mb",
+)  # fmt: skip
+# What depends on how an update is cut into passes.
+PASSES = ("padding_share", "packed_share")
 
 
 def metrics_of(run: Path | str, event: str | None = "train") -> list[dict[str, Any]]:
     """The lines of one kind, or all, without what depends on the machine's speed."""
     lines = [line for line in read_metrics(Path(run) / "metrics.jsonl") if event in (None, line["event"])]
-    return [{name: value for name, value in line.items() if name not in MACHINE} for line in lines]
+    return [{name: value for name, value in line.items() if name not in MACHINE + PASSES} for line in lines]
 
 
 def weights_of(run: Path | str, name: str = "model.safetensors") -> dict[str, torch.Tensor]:

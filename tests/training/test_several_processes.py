@@ -106,6 +106,29 @@ def test_every_shipped_mode_equals_one_process_and_resumes(make_config, assets, 
 
 @pytest.mark.multiprocess
 @pytest.mark.parametrize("mode", ["ddp", "zero3"])
+def test_packed_updates_of_a_token_budget_are_those_of_one_process(make_config, launches, tmp_path, mode):
+    """Processes have different numbers of rows in an update, and updates different numbers from each other."""
+    settings = {
+        "global_batch_size": 64, "tokens_per_update": 900, "tokens_per_pass": 200, "packing": "pack", "save_every": 3,
+    }  # fmt: skip
+    alone = make_config(output_dir=str(tmp_path / "alone"), **settings)
+    train_llm(alone)
+    both = make_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
+    ended = launches.run(mode, SFT, both)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    for line, expected in zip(lines_of(both, "train"), lines_of(alone, "train"), strict=True):
+        assert line == pytest.approx(expected, rel=2e-4)
+    for name, tensor in weights_of(both.output_dir).items():
+        torch.testing.assert_close(tensor, weights_of(alone.output_dir)[name], rtol=1e-2, atol=1e-3)
+    checkpoint = str(Path(both.output_dir) / "checkpoints" / "step_000003")
+    resumed = make_config(output_dir=str(tmp_path / "resumed"), resume=checkpoint, num_processes=2, **settings)
+    ended = launches.run(mode, SFT, resumed)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert lines_of(resumed, "train") == lines_of(both, "train")[3:]
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("mode", ["ddp", "zero3"])
 def test_every_mode_ends_with_the_best_weights(make_config, assets, launches, tmp_path, mode):
     settings = {
         "eval_data": str(assets.dev),

@@ -27,7 +27,7 @@ from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
 from audiollm.training.audio_llm.objective import TargetTokenLoss
 from audiollm.training.audio_llm.records import EncodedRecords
 from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
-from audiollm.training.loop.optimizer import adamw
+from audiollm.training.loop.optimizer import make_optimizer
 from audiollm.training.loop.record import config_as_json
 from audiollm.training.loop.stopping import RunStoppedError
 from audiollm.training.sft import train
@@ -133,6 +133,71 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(make_config, as
     assert summary.steps == 6
 
 
+CUTS = {
+    "grouped": {"tokens_per_pass": 300},
+    "packed": {"tokens_per_pass": 300, "packing": "pack", "gradient_checkpointing": True},
+    "packed with adapters": {"tokens_per_pass": 300, "packing": "pack", "lora": LoRASettings(r=2)},
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_grouped_and_packed_passes_make_the_updates_of_records(make_config, tmp_path, cut):
+    settings = CUTS[cut] | {"max_steps": 3}
+    train(make_config(output_dir=str(tmp_path / "records"), max_steps=3, lora=settings.get("lora")))
+    train(make_config(output_dir=str(tmp_path / cut), **settings))
+    for line, expected in zip(metrics_of(tmp_path / cut), metrics_of(tmp_path / "records"), strict=True):
+        assert line.pop("event") == expected.pop("event")
+        assert line == pytest.approx(expected, rel=1e-4)
+    for name, tensor in weights_of(tmp_path / cut).items():
+        torch.testing.assert_close(tensor, weights_of(tmp_path / "records")[name], rtol=1e-3, atol=1e-4)
+    [shares, *_] = [json.loads(line) for line in (tmp_path / cut / "metrics.jsonl").read_text().splitlines()]
+    if "packing" in CUTS[cut]:
+        assert shares["padding_share"] == 0
+        assert 0.5 < shares["packed_share"] <= 1
+    else:
+        assert 0 < shares["padding_share"] < 0.5
+    assert "segments" not in (tmp_path / cut / "model" / "config.json").read_text()
+
+
+def test_updates_of_a_token_budget_are_full_and_resumed_to_the_same_bits(make_config, assets, tmp_path):
+    settings = {
+        "global_batch_size": 64, "tokens_per_update": 600, "tokens_per_pass": 300, "packing": "pack", "save_every": 2,
+        "max_steps": None, "num_epochs": 1.5, "keep_checkpoints": 9, "eval_data": str(assets.dev), "eval_every": 3,
+    }  # fmt: skip
+    train(make_config(output_dir=str(tmp_path / "straight"), **settings))
+    lines = metrics_of(tmp_path / "straight")
+    assert all(450 < line["tokens"] <= 600 for line in lines)
+    assert lines[-2]["epoch"] < 1.5 <= lines[-1]["epoch"]
+    checkpoint = tmp_path / "straight" / "checkpoints" / "step_000004"
+    assert lines[3]["epoch"] % 1 > 0  # in the middle of an epoch
+    train(make_config(output_dir=str(tmp_path / "resumed"), resume=str(checkpoint), **settings))
+    assert metrics_of(tmp_path / "resumed") == lines[4:]
+    assert_same_weights(tmp_path / "resumed", tmp_path / "straight")
+
+
+def test_records_longer_than_a_token_budget_are_named_or_skipped(make_config, assets, tmp_path):
+    lines = [json.loads(line) for line in assets.train.read_text().splitlines()[:6]]
+    lines[1]["messages"][1]["content"] = "long " * 30
+    long = tmp_path / "long.jsonl"
+    long.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = {"train_data": str(long), "tokens_per_pass": 130, "packing": "pack", "max_steps": 1}
+    with pytest.raises(DataError, match=r"tokens are more than tokens_per_pass=130: .*raise tokens_per_pass or set"):
+        train(make_config(**settings))
+    train(make_config(on_too_long="skip", **settings))
+    [skipped] = (tmp_path / "run" / "skipped_train.jsonl").read_text().splitlines()
+    assert json.loads(skipped)["record"] == 1
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adafactor", "sgd"])
+def test_every_optimizer_is_resumed_to_the_same_bits(make_config, tmp_path, optimizer):
+    settings = {"optimizer": optimizer, "schedule": "warmup_stable_decay", "save_every": 3}
+    train(make_config(output_dir=str(tmp_path / "straight"), **settings))
+    checkpoint = tmp_path / "straight" / "checkpoints" / "step_000003"
+    train(make_config(output_dir=str(tmp_path / "resumed"), resume=str(checkpoint), **settings))
+    assert metrics_of(tmp_path / "resumed") == metrics_of(tmp_path / "straight")[3:]
+    assert_same_weights(tmp_path / "resumed", tmp_path / "straight")
+
+
 def test_resume_latest_without_a_checkpoint_starts_from_the_beginning(make_config, tmp_path):
     train(make_config(max_steps=2, resume="latest"))
     assert [line["step"] for line in metrics_of(tmp_path / "run")] == [1, 2]
@@ -220,7 +285,7 @@ def test_weight_decay_spares_norms_and_biases_and_frozen_weights_are_left_out(ma
     model = AudioLLM.from_pretrained(assets.audio_llm).model
     model.model.embed_tokens.requires_grad_(False)
     cpu = torch.device("cpu")
-    decayed, spared = adamw(TargetTokenLoss(model), make_config(weight_decay=0.3), cpu).param_groups
+    decayed, spared = make_optimizer(TargetTokenLoss(model), make_config(weight_decay=0.3), cpu).param_groups
     name_of = {parameter: name for name, parameter in model.named_parameters()}
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
     assert all(name_of[parameter].endswith("proj.weight") for parameter in decayed["params"])

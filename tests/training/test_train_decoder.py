@@ -161,6 +161,17 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in straight.items())
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "adafactor", "sgd"])
+def test_every_optimizer_is_resumed_to_the_same_bits(make_decoder_config, tmp_path, optimizer):
+    settings = {"optimizer": optimizer, "schedule": "linear", "max_steps": 4, "save_every": 2, "learning_rate": 1e-3}
+    train(make_decoder_config(output_dir=str(tmp_path / "straight"), **settings))
+    checkpoint = tmp_path / "straight" / "checkpoints" / "step_000002"
+    train(make_decoder_config(output_dir=str(tmp_path / "resumed"), resume=str(checkpoint), **settings))
+    assert metrics_of(tmp_path / "resumed") == metrics_of(tmp_path / "straight")[2:]
+    resumed, straight = weights_of(tmp_path / "resumed"), weights_of(tmp_path / "straight")
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in straight.items())
+
+
 def test_resuming_a_different_run_lists_every_difference(make_decoder_config, tmp_path):
     train(make_decoder_config(max_steps=2))
     with pytest.raises(ValueError, match=r"already holds a run.*--resume latest"):

@@ -200,6 +200,16 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(make_tokenizer_
     assert_same_weights(killed, tmp_path / "straight")
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "adafactor", "sgd"])
+def test_every_optimizer_is_resumed_to_the_same_bits(make_tokenizer_config, tmp_path, optimizer):
+    settings = {"optimizer": optimizer, "schedule": "linear", "max_steps": 4, "save_every": 2}
+    train(make_tokenizer_config(output_dir=str(tmp_path / "straight"), **settings))
+    checkpoint = tmp_path / "straight" / "checkpoints" / "step_000002"
+    train(make_tokenizer_config(output_dir=str(tmp_path / "resumed"), resume=str(checkpoint), **settings))
+    assert metrics_of(tmp_path / "resumed") == metrics_of(tmp_path / "straight")[2:]
+    assert_same_weights(tmp_path / "resumed", tmp_path / "straight")
+
+
 def test_resuming_a_different_run_lists_every_difference(make_tokenizer_config, tokenizer_corpus, tmp_path):
     train(make_tokenizer_config(max_steps=2))
     with pytest.raises(ValueError, match=r"already holds a run.*--resume latest"):

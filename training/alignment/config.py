@@ -169,13 +169,25 @@ class PreferenceConfig(RunConfig):
         for name in ("metric_for_best", "load_best_at_end", "trust_checkpoint"):
             if getattr(self, name):
                 raise ValueError(f"{name} is of the other trainers: trl keeps and reads the checkpoints of this one")
+        for name in ("optimizer", "schedule"):
+            if getattr(self, name) != getattr(RunConfig, name):
+                raise ValueError(f"{name}={getattr(self, name)}: here it is {getattr(RunConfig, name)}, leave it out")
         if self.grpo is not None and self.global_batch_size % self.grpo.num_generations:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} is not a multiple of grpo.num_generations="
                 f"{self.grpo.num_generations}: an update compares whole groups of answers"
             )
 
-    @property
-    def method(self) -> str:
-        """``grpo`` or ``dpo``."""
-        return "grpo" if self.dpo is None else "dpo"
+    def accumulation_steps(self, num_processes: int) -> int:
+        """Passes that each process accumulates for one update.
+
+        Raises:
+            ValueError: if the global batch does not split evenly.
+        """
+        per_pass = self.micro_batch_size * num_processes
+        if self.global_batch_size % per_pass:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} is not a multiple of micro_batch_size="
+                f"{self.micro_batch_size} × {num_processes} processes = {per_pass}: change one of them"
+            )
+        return self.global_batch_size // per_pass

@@ -14,7 +14,6 @@ from transformers import PrinterCallback, TrainerCallback
 
 from audiollm.modeling import AudioLLM
 from audiollm.training.audio_llm.adapters import adapter_config
-from audiollm.training.audio_llm.config import accumulation_steps
 
 from .config import GRPOSettings, PreferenceConfig
 from .records import Prompts
@@ -57,7 +56,7 @@ def arguments(config: PreferenceConfig, total_steps: int, num_processes: int, **
     return {
         "output_dir": str(Path(config.output_dir) / "checkpoints"),
         "per_device_train_batch_size": config.micro_batch_size,
-        "gradient_accumulation_steps": accumulation_steps(config, num_processes),
+        "gradient_accumulation_steps": config.accumulation_steps(num_processes),
         "max_steps": total_steps,
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": "cosine_with_min_lr",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from audiollm.training.loop.batches import updates_of_epochs
 from audiollm.training.loop.config import (
@@ -78,7 +78,20 @@ class SFTConfig(RunConfig):
     micro-batches follows from it."""
 
     micro_batch_size: int = 8
-    """Records per process in one forward pass: changes memory and speed, not the update."""
+    """Records per process in one forward pass: changes memory and speed, not the update. With ``tokens_per_pass`` it is
+    that of evaluations."""
+
+    tokens_per_update: int | None = None
+    """Most tokens per update, over all processes, in place of ``global_batch_size``: as many records of the shuffled
+    data as fit. Longer records are treated as ``on_too_long`` says."""
+
+    tokens_per_pass: int | None = None
+    """Most tokens per process in one forward pass, padding included, in place of ``micro_batch_size``: as many records
+    of similar length as fit. Longer records are treated as ``on_too_long`` says."""
+
+    packing: Literal["none", "pack"] = "none"
+    """``pack`` puts records one behind the other into rows of at most ``tokens_per_pass`` tokens, by best fit: nothing
+    is padded or cut, and each record has its own attention and positions, so that loss and gradients stay the same."""
 
     accept_codes_of: tuple[str, ...] = ()
     """Fingerprints of audio tokenizers whose codes in records count as the model's own, such as it in bfloat16."""
@@ -134,8 +147,9 @@ class SFTConfig(RunConfig):
         super().__post_init__()
         require_given(self, "model")
         require_positive(
-            self, "learning_rate", "global_batch_size", "micro_batch_size", "max_length", "eval_max_new_tokens"
-        )
+            self, "learning_rate", "global_batch_size", "micro_batch_size", "max_length", "eval_max_new_tokens",
+            "tokens_per_update", "tokens_per_pass",
+        )  # fmt: skip
         require_not_negative(self, "cache_tokens", "eval_generate_samples")
         require_eval_data(self, "eval_generate_samples", "eval_text")
         if self.metric_for_best not in (None, "loss") and not self.eval_generate_samples:
@@ -143,7 +157,8 @@ class SFTConfig(RunConfig):
                 f"metric_for_best={self.metric_for_best} needs eval_generate_samples: without generated answers an "
                 "evaluation has only loss"
             )
-        if self.global_batch_size % self.micro_batch_size:
+        self._check_token_budgets()
+        if not varies_in_passes(self) and self.global_batch_size % self.micro_batch_size:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} is not a multiple of "
                 f"micro_batch_size={self.micro_batch_size}: change one of them"
@@ -151,25 +166,51 @@ class SFTConfig(RunConfig):
         if self.on_too_long == "skip" and not self.check_data:
             raise ValueError("on_too_long=skip needs check_data=true: lengths are known only once records are encoded")
 
-
-class BatchSizes(Protocol):
-    """Settings that say how many records an update and a pass have."""
-
-    @property
-    def global_batch_size(self) -> int:
-        """Records per update, over all processes."""
-
-    @property
-    def micro_batch_size(self) -> int:
-        """Records per process in one pass."""
+    def _check_token_budgets(self) -> None:
+        if self.packing == "pack" and self.tokens_per_pass is None:
+            raise ValueError(
+                "packing: pack needs tokens_per_pass: the tokens that a process has memory for, such as 8192"
+            )
+        if self.tokens_per_update is not None and self.global_batch_size != type(self).global_batch_size:
+            raise ValueError("global_batch_size has no effect with tokens_per_update; remove one of them")
+        if self.tokens_per_update is not None and not self.check_data:
+            raise ValueError("tokens_per_update needs check_data=true: lengths are known only once records are encoded")
 
 
-def accumulation_steps(config: BatchSizes, num_processes: int) -> int:
-    """Micro-batches that each process accumulates for one update.
+def varies_in_passes(config: SFTConfig) -> bool:
+    """Whether the forward passes of an update are known only once its records are."""
+    return config.tokens_per_pass is not None or config.tokens_per_update is not None
+
+
+def length_limit(config: SFTConfig, context_length: int) -> tuple[str, int]:
+    """The setting that bounds the length of training records, and its number of tokens.
+
+    Args:
+        config: the run.
+        context_length: of the model, in tokens.
+
+    Raises:
+        ValueError: if ``max_length`` exceeds it.
+    """
+    if config.max_length is not None and config.max_length > context_length:
+        raise ValueError(f"max_length={config.max_length} exceeds the model's context of {context_length} tokens")
+    limits = {
+        "max_length": config.max_length or context_length,
+        "tokens_per_pass": config.tokens_per_pass,
+        "tokens_per_update": config.tokens_per_update,
+    }
+    given = [(name, limit) for name, limit in limits.items() if limit is not None]
+    return min(given, key=lambda pair: pair[1])
+
+
+def accumulation_steps(config: SFTConfig, num_processes: int) -> int:
+    """Micro-batches that each process accumulates for one update; 1 where every update says how many.
 
     Raises:
         ValueError: if the global batch does not split evenly.
     """
+    if varies_in_passes(config):
+        return 1
     per_pass = config.micro_batch_size * num_processes
     if config.global_batch_size % per_pass:
         raise ValueError(

@@ -18,7 +18,7 @@ from audiollm.data.collation import IGNORED_LABEL, Example, collate
 from audiollm.data.conversation.types import Conversation
 from audiollm.modeling import AudioLLM
 from audiollm.training.loop.batches import share_of_process
-from audiollm.training.loop.launch import gathered_outside_layers, shards_weights
+from audiollm.training.loop.launch import gathered_outside_layers, splits_weights
 
 from .objective import num_chunks
 from .records import EncodedRecord, EncodedRecords
@@ -133,7 +133,7 @@ def generate_samples(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],
                 max_new_tokens=min(max_new_tokens, context_length - batch["input_ids"].shape[1]),
-                synced_gpus=shards_weights(accelerator),
+                synced_gpus=splits_weights(accelerator),
             )
             if weight:
                 mine += [

@@ -20,6 +20,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from transformers import AutoModelForCausalLM
 
 from audiollm.loading import json_copy
+from audiollm.training.loop.optimizer import make_optimizer
 from audiollm.vocabulary import AudioVocabulary
 
 from .adapters import add_adapters
@@ -106,11 +107,11 @@ def estimate_memory(
     Raises:
         ValueError: if the model cannot be trained so; see `TargetTokenLoss`.
     """
-    objective = _objective(config, model_config, vocabulary)
+    objective = _objective(config, model_config, vocabulary, splits_weights="weights" in _SHARDED[layout])
     with FakeTensorMode(allow_non_fake_inputs=True):
         _give_storage(objective)
         trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
+        optimizer = make_optimizer(objective, config, torch.device("cpu"))
         tracker = MemTracker()
         tracker.track_external(objective, optimizer)
         smallest = PassShape(1, 2, 1)
@@ -168,7 +169,9 @@ def largest_micro_batch(estimate: Callable[[int], int], sizes: list[int], memory
     return best
 
 
-def _objective(config: SFTConfig, model_config: Any, vocabulary: AudioVocabulary | None) -> TargetTokenLoss:
+def _objective(
+    config: SFTConfig, model_config: Any, vocabulary: AudioVocabulary | None, *, splits_weights: bool
+) -> TargetTokenLoss:
     """The model of a run as it is trained, on the meta device."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
@@ -183,7 +186,7 @@ def _objective(config: SFTConfig, model_config: Any, vocabulary: AudioVocabulary
         if config.lora is not None:
             audio_llm: Any = SimpleNamespace(model=model, vocabulary=vocabulary)
             trained = add_adapters(audio_llm, config.lora)
-    return TargetTokenLoss(trained).train()
+    return TargetTokenLoss(trained, config.mixed_precision, splits_weights).train()
 
 
 def _give_storage(module: nn.Module) -> None:

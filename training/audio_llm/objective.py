@@ -1,14 +1,16 @@
 """Next-token loss on the assistant's tokens, without logits anywhere else.
 
 A vocabulary of 160,000 tokens makes logits the largest tensor of a step: 4,096 positions take 2.6 GB in float32, twice
-that with their gradient. Only the positions that predict a target need them, and those are taken in chunks whose logits
-are recomputed in the backward pass, so that memory does not grow with vocabulary × tokens.
+that with their gradient. Only the positions that predict a target need them, and those are taken in chunks, so that
+memory does not grow with vocabulary × tokens: by torch's ``linear_cross_entropy``, which makes the gradients of a chunk
+right behind its loss, or else by chunks whose logits are recomputed in the backward pass.
 """
 # Shapes: B batch, S sequence, D hidden size, N target tokens, V vocabulary.
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from audiollm.data.collation import IGNORED_LABEL
+
+from .packed_attention import packed_arguments
 
 # Logits held at once: 2**26 float32 numbers are 256 MiB (418 positions of a vocabulary of 160,000).
 _LOGITS_PER_CHUNK = 2**26
@@ -42,12 +46,14 @@ class TargetTokenLoss(nn.Module):
 
     Args:
         model: a causal LM of transformers, or a PEFT model around one.
+        mixed_precision: ``no`` or ``bf16``, as the run computes.
+        splits_weights: whether processes hold parts of the output layer, which is whole only while it is called.
 
     Raises:
         ValueError: if the model's logits are not simply ``lm_head(hidden states)``.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, mixed_precision: str = "no", splits_weights: bool = False) -> None:
         super().__init__()
         for name in _UNSUPPORTED_SETTINGS:
             if getattr(model.config, name, None) not in (None, 1, 1.0):
@@ -61,6 +67,16 @@ class TargetTokenLoss(nn.Module):
                 "to false in config.json"
             )
         self.model = model
+        self._recomputes_because = _reason_to_recompute(
+            self.causal_lm.get_output_embeddings(), mixed_precision, splits_weights
+        )
+
+    @property
+    def cross_entropy(self) -> str:
+        """How targets that take more than one chunk get their loss, for the run's record."""
+        if self._recomputes_because is None:
+            return "torch.nn.functional.linear_cross_entropy"
+        return f"chunks recomputed in the backward pass, as {self._recomputes_because}"
 
     @property
     def _no_split_modules(self) -> list[str]:
@@ -73,13 +89,23 @@ class TargetTokenLoss(nn.Module):
         model: Any = self.model
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, num_chunks: int = 1) -> Tensor:
-        """Computes the loss of one micro-batch.
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        labels: Tensor,
+        position_ids: Tensor | None = None,
+        segment_lengths: Sequence[int] | None = None,
+        num_chunks: int = 1,
+    ) -> Tensor:
+        """Computes the loss of one micro-batch: of `collate`, or of `collate_packed` within `segment_attention`.
 
         Args:
-            input_ids: int64 ``[B, S]``, padded on the right.
-            attention_mask: int64 ``[B, S]``, 0 on padding.
+            input_ids: int64 ``[B, S]``, padded on the right, or a packed row ``[1, S]``.
+            attention_mask: int64 ``[B, S]``, 0 on padding; None for a packed row.
             labels: int64 ``[B, S]``, aligned with ``input_ids``; ``IGNORED_LABEL`` where nothing is to be learned.
+            position_ids: int64 ``[1, S]`` of a packed row.
+            segment_lengths: tokens of each record of a packed row.
             num_chunks: pieces the logits are computed in. Under ZeRO-3 every process must pass the same number, because
                 each piece gathers the output layer.
 
@@ -87,7 +113,11 @@ class TargetTokenLoss(nn.Module):
             The sum over target tokens, in nats, float32 scalar. Divide by the target tokens of the whole update.
         """
         causal_lm = self.causal_lm
-        hidden_BSD = causal_lm.get_decoder()(input_ids, attention_mask=attention_mask, use_cache=False)[0]
+        packed: dict[str, Any] = {}
+        if segment_lengths is not None:
+            packed = packed_arguments(causal_lm, segment_lengths, input_ids.device) | {"position_ids": position_ids}
+        # use_cache=False: with a cache, transformers takes a packed row for a single sequence.
+        hidden_BSD = causal_lm.get_decoder()(input_ids, attention_mask=attention_mask, use_cache=False, **packed)[0]
         is_target_BS = labels[:, 1:] != IGNORED_LABEL
         hidden_ND = hidden_BSD[:, :-1][is_target_BS]
         labels_N = labels[:, 1:][is_target_BS]
@@ -102,18 +132,45 @@ class TargetTokenLoss(nn.Module):
             num_chunks: as for `forward`.
         """
         lm_head = self.causal_lm.get_output_embeddings()
+        learns = torch.is_grad_enabled()
+        if num_chunks > 1 and learns and len(labels_N) and self._recomputes_because is None:
+            return _linear_cross_entropy(lm_head, hidden_ND, labels_N, num_chunks)
         total = hidden_ND.new_zeros((), dtype=torch.float32)
         # tensor_split, not chunk: it makes exactly so many pieces, empty ones too, as ZeRO-3 needs of every process.
         for chunk_ND, chunk_labels_N in zip(
             hidden_ND.tensor_split(num_chunks), labels_N.tensor_split(num_chunks), strict=True
         ):
-            if num_chunks > 1 and torch.is_grad_enabled():  # one chunk alone needs no second forward pass
+            if num_chunks > 1 and learns:  # one chunk alone needs no second forward pass
                 total = total + checkpoint(
                     _summed_cross_entropy, lm_head, chunk_ND, chunk_labels_N, use_reentrant=False
                 )
             else:
                 total = total + _summed_cross_entropy(lm_head, chunk_ND, chunk_labels_N)
         return total
+
+
+def _reason_to_recompute(lm_head: nn.Module, mixed_precision: str, splits_weights: bool) -> str | None:
+    """Why torch's own function cannot be used; None if it can."""
+    if not hasattr(F, "linear_cross_entropy"):
+        return f"torch {torch.__version__} has no linear_cross_entropy"
+    if type(lm_head) is not nn.Linear:
+        return f"the output layer is a {type(lm_head).__name__}"
+    if lm_head.bias is not None:
+        return "the output layer has a bias"
+    if splits_weights:
+        return "the output layer is split over the processes"
+    if mixed_precision != "no" or lm_head.weight.dtype != torch.float32:
+        return "it would round the loss to bfloat16"
+    return None
+
+
+def _linear_cross_entropy(lm_head: nn.Linear, hidden_ND: Tensor, labels_N: Tensor, num_chunks: int) -> Tensor:
+    # An explicit size: what torch chooses by itself takes many times longer.
+    options = nn.LinearCrossEntropyOptions(  # from torch 2.13 on
+        batch_chunk_size=math.ceil(len(labels_N) / num_chunks), chunking_method=None
+    )
+    total: Tensor = F.linear_cross_entropy(hidden_ND, lm_head.weight, labels_N, reduction="sum", options=options)
+    return total
 
 
 def _summed_cross_entropy(lm_head: nn.Module, hidden_ND: Tensor, labels_N: Tensor) -> Tensor:

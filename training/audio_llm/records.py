@@ -20,6 +20,8 @@ from audiollm.data.unread_keys import CONVERSATION_KEYS, unread_keys, warn_of_un
 from audiollm.processing.processor import AudioLLMProcessor
 from audiollm.training.loop.errors import DataError
 
+from .guards import count_loss, out_of_place, warn_of_odd_loss
+
 # Records whose audio is tokenized in one batch while the data are checked.
 _CHECK_BATCH = 16
 LISTED_PROBLEMS = 20
@@ -63,6 +65,11 @@ class EncodedRecord:
         """Tokens that count in the loss; nothing predicts the first token."""
         return int((self.labels[1:] != IGNORED_LABEL).sum())
 
+    @classmethod
+    def blank(cls) -> EncodedRecord:
+        """What a process passes through the model that has no record of an update: two tokens, no targets."""
+        return cls("", "", np.zeros(2, dtype=np.int32), np.full(2, IGNORED_LABEL, dtype=np.int32))
+
     def without_targets(self) -> EncodedRecord:
         """The record as a pass that teaches nothing."""
         return dataclasses.replace(self, labels=np.full_like(self.labels, IGNORED_LABEL))
@@ -80,13 +87,17 @@ class DataCheck:
         problems: record number → why it cannot be used.
         too_long: record number → what a ``skipped.jsonl`` line says about it.
         digests: record number → SHA-256 of its token ids and labels.
+        lengths: record number → tokens.
         unread: in how many records each key is that nothing reads.
+        loss: what of the tokens carries loss, see `count_loss`.
     """
 
     problems: dict[int, str] = field(default_factory=dict)
     too_long: dict[int, dict[str, object]] = field(default_factory=dict)
     digests: dict[int, str] = field(default_factory=dict)
+    lengths: dict[int, int] = field(default_factory=dict)
     unread: Counter[str] = field(default_factory=Counter)
+    loss: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def merge(cls, parts: Iterable[DataCheck]) -> DataCheck:
@@ -96,12 +107,16 @@ class DataCheck:
             merged.problems |= part.problems
             merged.too_long |= part.too_long
             merged.digests |= part.digests
+            merged.lengths |= part.lengths
             merged.unread.update(part.unread)
+            merged.loss.update(part.loss)
         return cls(
             problems=dict(sorted(merged.problems.items())),
             too_long=dict(sorted(merged.too_long.items())),
             digests=dict(sorted(merged.digests.items())),
+            lengths=merged.lengths,
             unread=merged.unread,
+            loss=merged.loss,
         )
 
     def fingerprint(self) -> str:
@@ -116,7 +131,12 @@ class EncodedRecords:
         conversations: the records, parsed when they are indexed.
         processor: turns conversations into token ids; tokenizes their audio unless they bring codes.
         max_length: longest usable record, in tokens.
+        limit: the setting that says so.
+        vocabulary_size: rows of the model's embedding; None: at least as many as the tokenizer has tokens.
         cache_tokens: keep encoded records up to this many tokens, the least recently used leaving first.
+
+    Raises:
+        DataError: a file of the records says that its codes are of another audio tokenizer than the LLM's.
     """
 
     def __init__(
@@ -125,11 +145,20 @@ class EncodedRecords:
         processor: AudioLLMProcessor,
         *,
         max_length: int,
+        limit: str = "max_length",
+        vocabulary_size: int | None = None,
         cache_tokens: int,
     ) -> None:
+        for file, made_by in conversations.manifest.code_makers():
+            try:
+                processor.check_maker(made_by, file)
+            except ValueError as error:
+                raise DataError(str(error)) from error
         self.conversations = conversations
         self.processor = processor
         self.max_length = max_length
+        self._limit = limit
+        self._vocabulary_size = vocabulary_size or len(processor.text_tokenizer)
         self._cache_tokens = cache_tokens
         self._cache: OrderedDict[int, EncodedRecord] = OrderedDict()
         self._cached_tokens = 0
@@ -180,8 +209,15 @@ class EncodedRecords:
                         records.append((index, self._encode_batch([index])[0]))
                     except ValueError as error:
                         found.problems[index] = str(error)
+            marks = self.processor.text_tokenizer.all_special_ids
             for index, record in records:
+                found.loss.update(
+                    count_loss(
+                        self.conversations[index], record.token_ids, record.labels, self.processor.vocabulary, marks
+                    )
+                )
                 found.digests[index] = _digest(record)
+                found.lengths[index] = len(record)
                 found.unread.update(unread_keys(self.conversations[index].metadata, CONVERSATION_KEYS))
                 reason = self._unusable(record)
                 if len(record) > self.max_length:
@@ -201,12 +237,12 @@ class EncodedRecords:
     def _unusable(self, record: EncodedRecord) -> str | None:
         if len(record) > self.max_length:
             return (
-                f"{len(record)} tokens are more than max_length={self.max_length}: "
-                "split the recording, raise max_length or set on_too_long: skip"
+                f"{len(record)} tokens are more than {self._limit}={self.max_length}: "
+                f"split the recording, raise {self._limit} or set on_too_long: skip"
             )
         if record.num_targets == 0:
             return "no assistant turn to learn from"
-        return None
+        return out_of_place(record.token_ids, record.labels, self.processor.vocabulary, self._vocabulary_size)
 
     def _encode_batch(self, indexes: Sequence[int]) -> list[EncodedRecord]:
         """Encodes without looking at length; errors of the data or its audio are raised as they are, with a name."""
@@ -252,6 +288,7 @@ def usable_records(check: DataCheck, num_records: int, *, on_too_long: str, sour
         DataError: listing every bad record (the first 20 in full), or if none is left.
     """
     warn_of_unread_keys(source, check.unread)
+    warn_of_odd_loss(source, check.loss)
     bad = dict(check.problems)
     if on_too_long == "error":
         bad |= {n: f"{line['where']}: {line['reason']}" for n, line in check.too_long.items()}

@@ -217,6 +217,11 @@ class TokenizerTrainingConfig(RunConfig):
             self, "learning_rate", "encoder_learning_rate", "decoder_learning_rate", "eval_clips", "eval_samples",
             "cache_megabytes",
         )  # fmt: skip
+        if self.muon_learning_rate is not None:
+            raise ValueError(
+                "muon_learning_rate: each part of a tokenizer has its learning rate, which its matrices follow too; "
+                "set learning_rate, encoder_learning_rate and decoder_learning_rate"
+            )
         if self.max_seconds > 30:
             raise ValueError(f"max_seconds={self.max_seconds}: Whisper encoders take at most 30 seconds")
         if self.pad_to_seconds is not None and self.pad_to_seconds < self.max_seconds:

@@ -29,7 +29,7 @@ from audiollm.tokenizer.signal.log_mel import LogMelFeatures
 from audiollm.tokenizer.supervision.model import SupervisedOutput, SupervisedTokenizer
 from audiollm.training.loop.batches import DataOrder, share_of_process
 from audiollm.training.loop.non_finite import stop_unless_finite
-from audiollm.training.loop.schedule import learning_rate_at
+from audiollm.training.loop.optimizer import set_learning_rates
 
 from .batches import TokenizerBatch, collate_examples
 from .config import TokenizerTrainingConfig, num_updates, passes_per_update
@@ -262,7 +262,9 @@ class TokenizerUpdater:
                 DeepSpeed, which makes its update in the backward pass, only if it is the loss).
         """
         accelerator = self.accelerator
-        learning_rates = self._set_learning_rates(step)
+        learning_rates = set_learning_rates(
+            self.optimizer, step, self.total_steps, self.config, self._peaks, self.config.warmup_steps
+        )
         counts = count_update(accelerator, batches)
         # accelerate (or DeepSpeed) divides by the accumulated passes, and gradients are averaged over the processes.
         scale = len(batches) * accelerator.num_processes
@@ -308,22 +310,6 @@ class TokenizerUpdater:
             "audio_seconds": round(counts.seconds, 3),
             "memory_mb": round(peak_memory(accelerator.device) / 2**20),
         }
-
-    def _set_learning_rates(self, step: int) -> dict[str, float]:
-        rates = {
-            part: learning_rate_at(
-                step,
-                total_steps=self.total_steps,
-                peak=peak,
-                warmup_ratio=self.config.warmup_ratio,
-                warmup_steps=self.config.warmup_steps,
-                min_ratio=self.config.min_learning_rate_ratio,
-            )
-            for part, peak in self._peaks.items()
-        }
-        for group in self.optimizer.param_groups:
-            group["lr"] = rates[group["part"]]
-        return rates
 
     def _losses(self, sums: UpdateSums, counts: UpdateCounts) -> dict[str, Any]:
         text_loss, quantizer_loss, error, power = sums.values.tolist()

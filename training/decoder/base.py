@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from audiollm.training.loop.checkpoints import Stateful
-from audiollm.training.loop.schedule import learning_rate_at
 
 from .config import DecoderTrainingConfig
 from .shards import DecoderItems
@@ -74,21 +73,6 @@ class DecoderTrainer(Protocol):
 
     def save(self, folder: Path) -> None:
         """Writes the model in its present state; all processes call it, one writes."""
-
-
-def set_learning_rate(optimizers: Iterable[Any], step: int, total_steps: int, config: DecoderTrainingConfig) -> float:
-    """Sets the learning rate of an update in every group; returns it."""
-    learning_rate = learning_rate_at(
-        step,
-        total_steps=total_steps,
-        peak=config.learning_rate,
-        warmup_ratio=config.warmup_ratio,
-        min_ratio=config.min_learning_rate_ratio,
-    )
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-    return learning_rate
 
 
 def clip_gradients(accelerator: Accelerator, module: nn.Module, config: DecoderTrainingConfig) -> float:

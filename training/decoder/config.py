@@ -200,6 +200,10 @@ class DecoderTrainingConfig(RunConfig):
         require_eval_data(self, "flow.eval_vocoder")
         if self.min_seconds > self.max_seconds:
             raise ValueError(f"min_seconds={self.min_seconds} is above max_seconds={self.max_seconds}: swap them")
+        if self.model == "vocoder" and self.optimizer == "muon":
+            raise ValueError(
+                "optimizer: muon is for the matrices of linear layers, and a vocoder is made of convolutions: use adamw"
+            )
         if self.model == "flow" and self.decoder.flow.mean_prior is not None and not self.flow.mean_weight:
             raise ValueError(
                 "decoder.flow.mean_prior needs flow.mean_weight above 0, such as 1: nothing else makes what the codes "

@@ -28,14 +28,25 @@ def updates_of_epochs(num_epochs: float, num_records: int, global_batch_size: in
     """Updates in which so many passes over the records are complete, at least 1; says where they make more passes."""
     per_update = records_per_update(num_records, global_batch_size)
     updates = max(1, math.ceil(num_epochs * num_records / per_update))
-    passes = updates * per_update / num_records
+    say_extra_passes(num_epochs, updates * per_update / num_records, updates, f"{per_update} of {num_records} records")
+    return updates
+
+
+def say_extra_passes(num_epochs: float, passes: float, updates: int, size: str) -> None:
+    """Warns where full updates make more passes over the data than were asked for.
+
+    Args:
+        num_epochs: passes asked for.
+        passes: passes that the run makes.
+        updates: its updates.
+        size: what an update is made of.
+    """
     if passes > num_epochs + PASSES_UNTOLD:
         logger.warning(
-            "num_epochs=%g over %d records takes %d updates of %d, which are %.2f passes: updates are full, and the "
-            "last one begins another pass",
-            *(num_epochs, num_records, updates, per_update, passes),
+            "num_epochs=%g takes %d updates of %s, which are %.2f passes: updates are full, and the last one begins "
+            "another pass",
+            *(num_epochs, updates, size, passes),
         )
-    return updates
 
 
 class DataOrder:
@@ -58,7 +69,7 @@ class DataOrder:
         self.global_batch_size = records_per_update(num_records, global_batch_size)
         self.seed = seed
         # Two epochs: a batch can straddle a boundary.
-        self._permutation = lru_cache(maxsize=2)(self._shuffle)
+        self.permutation = lru_cache(maxsize=2)(self._shuffle)
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         # A generator for each epoch: a resumed run makes the one it is in without making those before it.
@@ -68,11 +79,80 @@ class DataOrder:
         """Indexes of the records of update ``step`` (1, 2, …)."""
         first = (step - 1) * self.global_batch_size
         positions = range(first, first + self.global_batch_size)
-        return [int(self._permutation(p // self.num_records)[p % self.num_records]) for p in positions]
+        return [self.record(position) for position in positions]
+
+    def record(self, position: int) -> int:
+        """Index of the record at a position of the endless sequence."""
+        return int(self.permutation(position // self.num_records)[position % self.num_records])
 
     def epoch(self, step: int) -> float:
         """Passes over the data that are complete after update ``step``."""
         return step * self.global_batch_size / self.num_records
+
+
+class TokenOrder:
+    """An endless sequence of shuffled epochs, cut into updates of as many records as a token budget has room for.
+
+    Args:
+        lengths: tokens of each record.
+        tokens_per_update: most tokens of an update. No update holds more than one pass over the records; it may reach
+            into the next epoch, and none is left out.
+        seed: with the epoch's number, decides its permutation.
+
+    Raises:
+        ValueError: if there is nothing to order, or a record alone is too long.
+    """
+
+    def __init__(self, lengths: Sequence[int], tokens_per_update: int, seed: int) -> None:
+        self._order = DataOrder(len(lengths), 1, seed)
+        if max(lengths) > tokens_per_update:
+            raise ValueError(f"a record of {max(lengths)} tokens exceeds tokens_per_update={tokens_per_update}")
+        self._lengths = np.asarray(lengths)
+        self._tokens_per_update = tokens_per_update
+        self._ends = [0]  # records by the end of each update
+        self._sums = lru_cache(maxsize=2)(self._tokens_by)
+
+    @property
+    def num_records(self) -> int:
+        """Records of an epoch."""
+        return self._order.num_records
+
+    def _tokens_by(self, epoch: int) -> np.ndarray:
+        """Tokens from the start of an epoch to the end of each of its records."""
+        return np.cumsum(self._lengths[self._order.permutation(epoch)])
+
+    def _end(self, step: int) -> int:
+        """Records of the endless sequence by the end of an update."""
+        while len(self._ends) <= step:
+            self._ends.append(self._next_end(self._ends[-1]))
+        return self._ends[step]
+
+    def _next_end(self, start: int) -> int:
+        epoch, position = divmod(start, self.num_records)
+        sums = self._sums(epoch)
+        before = int(sums[position - 1]) if position else 0
+        end = int(np.searchsorted(sums, before + self._tokens_per_update, side="right"))
+        if end < self.num_records or position == 0:
+            return start - position + end
+        room = self._tokens_per_update - (int(sums[-1]) - before)
+        of_next = int(np.searchsorted(self._sums(epoch + 1), room, side="right"))
+        return min(start - position + self.num_records + of_next, start + self.num_records)
+
+    def batch(self, step: int) -> list[int]:
+        """Indexes of the records of update ``step`` (1, 2, …)."""
+        return [self._order.record(position) for position in range(self._end(step - 1), self._end(step))]
+
+    def epoch(self, step: int) -> float:
+        """Passes over the data that are complete after update ``step``."""
+        return self._end(step) / self.num_records
+
+    def num_updates(self, num_epochs: float) -> int:
+        """Updates in which so many passes over the records are complete, at least 1; says where they make more."""
+        updates = 1
+        while self.epoch(updates) < num_epochs:
+            updates += 1
+        say_extra_passes(num_epochs, self.epoch(updates), updates, f"{self._tokens_per_update} tokens")
+        return updates
 
 
 class FrameBatches:

@@ -11,6 +11,15 @@ from audiollm.training.results.best import higher_is_better
 
 MODEL_FOLDER = "model"  # in a run's folder: the trained model
 
+OptimizerName = Literal["adamw", "muon", "adafactor", "sgd", "lion", "adamw_8bit", "lion_8bit"]
+ScheduleName = Literal["cosine", "linear", "constant", "warmup_stable_decay"]
+
+# Name → class in bitsandbytes, whose optimizers are for GPUs.
+OPTIMIZERS_OF_BITSANDBYTES = {"lion": "Lion", "adamw_8bit": "AdamW8bit", "lion_8bit": "Lion8bit"}
+OPTIMIZERS_OF_WHOLE_MATRICES = ("muon", "adafactor")
+_WITHOUT_BETAS = ("adafactor", "sgd")
+_WITH_MOMENTUM = ("muon", "sgd")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -38,14 +47,33 @@ class RunConfig:
     warmup_ratio: float = 0.03
     """Share of the updates over which the learning rate rises linearly."""
 
+    schedule: ScheduleName = "cosine"
+    """How the learning rate goes on from its peak: down a ``cosine`` or ``linear``, ``constant``, or constant and then
+    down linearly over the last updates (``warmup_stable_decay``)."""
+
+    decay_ratio: float | None = None
+    """Share of the updates over which ``warmup_stable_decay`` goes down. None: 0.2."""
+
     min_learning_rate_ratio: float = 0.1
-    """The cosine ends at this share of the peak."""
+    """The learning rate ends at this share of the peak."""
+
+    optimizer: OptimizerName = "adamw"
+    """``muon`` takes the matrices of hidden layers, and AdamW the rest. ``lion``, ``adamw_8bit`` and ``lion_8bit`` are
+    those of bitsandbytes and need a GPU. ``adafactor`` scales its steps by the size of the weights: its learning rate
+    is relative, such as 0.01."""
+
+    muon_learning_rate: float | None = None
+    """Peak learning rate of the matrices that ``muon`` takes; its steps are as large as AdamW's at the same rate. None:
+    that of the other weights."""
+
+    momentum: float | None = None
+    """Decay rate of the momentum of ``muon`` and ``sgd``. None: 0.95 and 0.9."""
 
     weight_decay: float = 0.01
-    """Decoupled weight decay (AdamW); not applied to norms and biases."""
+    """Weight decay, decoupled except in sgd; not applied to norms and biases."""
 
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of AdamW's two moments."""
+    """Decay rates of the two moments of AdamW, also beside Muon, and of Lion."""
 
     max_grad_norm: float | None = 1.0
     """Gradients are clipped to this global L2 norm. None: no clipping."""
@@ -99,11 +127,41 @@ class RunConfig:
         if not all(0 <= beta < 1 for beta in self.betas):
             first, second = type(self).betas
             raise ValueError(f"betas={self.betas}: use two numbers in [0, 1), such as {first} and {second}")
+        self._check_optimizer()
+        self._check_schedule()
         if self.num_epochs is None and self.max_steps is None:
             raise ValueError("neither num_epochs nor max_steps is given: say how long to train")
         require_eval_data(self, "eval_every", "metric_for_best", "load_best_at_end")
         if self.metric_for_best is not None:
             higher_is_better(self.metric_for_best)  # refuses what is not known
+
+    def _check_optimizer(self) -> None:
+        require_positive(self, "muon_learning_rate")
+        if self.momentum is not None and not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum={self.momentum}: use a number in [0, 1), such as 0.9")
+        if self.muon_learning_rate is not None and self.optimizer != "muon":
+            raise _without_effect("muon_learning_rate", "optimizer", self.optimizer)
+        if self.momentum is not None and self.optimizer not in _WITH_MOMENTUM:
+            raise _without_effect("momentum", "optimizer", self.optimizer)
+        if self.optimizer in _WITHOUT_BETAS and self.betas != type(self).betas:
+            raise _without_effect("betas", "optimizer", self.optimizer)
+
+    def _check_schedule(self) -> None:
+        if self.schedule == "constant" and self.min_learning_rate_ratio != type(self).min_learning_rate_ratio:
+            raise _without_effect("min_learning_rate_ratio", "schedule", self.schedule)
+        if self.decay_ratio is None:
+            return
+        if self.schedule != "warmup_stable_decay":
+            raise _without_effect("decay_ratio", "schedule", self.schedule)
+        if not 0 < self.decay_ratio <= 1 - self.warmup_ratio:
+            raise ValueError(
+                f"decay_ratio={self.decay_ratio}: use a share above 0 that leaves room for the warm-up, "
+                f"{1 - self.warmup_ratio:g} or less"
+            )
+
+
+def _without_effect(name: str, cause: str, value: str) -> ValueError:
+    return ValueError(f"{name} has no effect with {cause}: {value}; remove it")
 
 
 def require_given(config: object, *names: str) -> None:

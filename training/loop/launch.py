@@ -23,7 +23,7 @@ from accelerate.utils import (
 )
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
-from .config import RunConfig
+from .config import OPTIMIZERS_OF_WHOLE_MATRICES, RunConfig
 from .errors import LaunchError
 
 SUPPORTED = (
@@ -136,6 +136,11 @@ def start_accumulating(
             f"ZeRO-{zero_stage(accelerator)} is not supported here: every process holds this model whole; use "
             f"training/configs/accelerate/zero{max_zero_stage}.yaml"
         )
+    if config.optimizer in OPTIMIZERS_OF_WHOLE_MATRICES and (zero_stage(accelerator) or splits_weights(accelerator)):
+        raise LaunchError(
+            f"optimizer: {config.optimizer} looks at whole matrices, which {mode.value} cuts up: use adamw, or "
+            "training/configs/accelerate/ddp.yaml"
+        )
     if mode == DistributedType.DEEPSPEED:
         _complete_deepspeed_config(accelerator, micro_batch_size, config.max_grad_norm)
     return accelerator
@@ -200,9 +205,9 @@ def zero_stage(accelerator: Accelerator) -> int:
     return int(accelerator.state.deepspeed_plugin.zero_stage)
 
 
-def shards_weights(accelerator: Accelerator) -> bool:
-    """Whether a process holds a part of the weights only, so that all of them must make each forward pass together."""
-    return zero_stage(accelerator) == 3 or bool(accelerator.is_fsdp2)
+def splits_weights(accelerator: Accelerator) -> bool:
+    """Whether each process holds a part of every weight, so that all must make each forward pass together."""
+    return zero_stage(accelerator) == 3 or accelerator.distributed_type == DistributedType.FSDP
 
 
 @contextmanager

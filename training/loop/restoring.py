@@ -25,6 +25,9 @@ from audiollm.tokenizer.checkpoints.tensors import (
 from .distributed.sharding import sharded_state
 from .errors import ResumeError
 
+_FACTORS = {"row_var": -1, "col_var": -2}  # of Adafactor: moments of rows and of columns, and their axis of size 1
+_TABLES = ("qmap", "absmax")  # of 8-bit optimizers: what the bytes of a moment stand for, by blocks of it
+
 
 def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Reads the weights of a checkpoint; names and shapes are compared before any of them takes memory.
@@ -99,8 +102,12 @@ def _check_optimizer(path: Path, state: Any, optimizer: Any) -> None:
         if not isinstance(number, int) or not 0 <= number < len(parameters):
             raise ResumeError(f"{path} holds moments of a weight number {number!r}, of {len(parameters)}")
         for name, moment in moments.items():
+            if not isinstance(moment, Tensor) or name == "step" or name.startswith(_TABLES):
+                continue
             shape = list(parameters[number].shape)
-            if isinstance(moment, Tensor) and name != "step" and list(moment.shape) != shape:
+            if name in _FACTORS:
+                shape[_FACTORS[name]] = 1
+            if list(moment.shape) != shape:
                 raise ResumeError(f"{path}: {name} of weight {number} is {list(moment.shape)} instead of {shape}")
 
 

@@ -91,3 +91,51 @@ def test_models_that_transform_their_logits_are_refused():
     model.config.final_logit_softcapping = 30.0
     with pytest.raises(ValueError, match=r"final_logit_softcapping=30\.0"):
         TargetTokenLoss(model)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_torchs_function_and_recomputed_chunks_give_the_same(monkeypatch, missing):
+    """The other tests here have torch's where it is; the figures of both are those of full logits."""
+    if missing:
+        monkeypatch.delattr(F, "linear_cross_entropy", raising=False)
+    elif not hasattr(F, "linear_cross_entropy"):
+        pytest.skip("torch is older")
+    rows: list[int] = []
+    model, batch = tiny_model(tie_word_embeddings=False), tiny_batch()
+    reference = copy.deepcopy(model)
+    naive_loss(reference, batch).backward()
+    model.lm_head.register_forward_hook(lambda _module, inputs, _output: rows.append(inputs[0].shape[0]))
+    objective = TargetTokenLoss(model)
+    loss = objective(**batch, num_chunks=3)
+    (2.5 * loss).backward()
+    torch.testing.assert_close(loss, naive_loss(reference, batch))
+    for parameter, other in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, 2.5 * other.grad)
+    assert bool(rows) is missing
+    assert ("has no linear_cross_entropy" in objective.cross_entropy) is missing
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"mixed_precision": "bf16"}, "round the loss to bfloat16"),
+        ({"splits_weights": True}, "split over the processes"),
+    ],
+)
+@pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="torch is older")
+def test_where_torchs_function_cannot_be_used_the_record_says_why(settings, reason):
+    model = tiny_model()
+    assert TargetTokenLoss(model).cross_entropy == "torch.nn.functional.linear_cross_entropy"
+    assert reason in TargetTokenLoss(model, **settings).cross_entropy
+    assert "round the loss" in TargetTokenLoss(model.to(torch.bfloat16)).cross_entropy
+
+
+@pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="torch is older")
+def test_a_wrapped_output_layer_is_called_and_not_read():
+    from peft import LoraConfig, get_peft_model
+
+    rows = {"embed_tokens": [3], "lm_head": [3]}
+    adapted = get_peft_model(
+        tiny_model(tie_word_embeddings=False), LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=rows)
+    )
+    assert "the output layer is a" in TargetTokenLoss(adapted).cross_entropy

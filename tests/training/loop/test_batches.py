@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiollm.training.loop.batches import DataOrder, FrameBatches, cut_by_frames, share_of_process, updates_of_epochs
+from audiollm.training.loop.batches import (
+    DataOrder,
+    FrameBatches,
+    TokenOrder,
+    cut_by_frames,
+    share_of_process,
+    updates_of_epochs,
+)
 
 SIZES = {"num_records": st.integers(1, 30), "batch_size": st.integers(1, 17), "seed": st.integers(0, 5)}
 
@@ -121,3 +130,30 @@ def test_passes_cover_a_batch_and_fit_unless_one_clip_alone_does_not(lengths, fr
 def test_passes_that_full_updates_add_are_told(num_epochs, num_records, updates, is_told, caplog) -> None:
     assert updates_of_epochs(num_epochs, num_records, 64) == updates
     assert ("begins another pass" in caplog.text) == is_told
+
+
+@given(lengths=LENGTHS, tokens=st.integers(50, 200), seed=st.integers(0, 3))
+def test_updates_of_tokens_visit_every_record_once_an_epoch_and_are_as_full_as_can_be(lengths, tokens, seed):
+    order = TokenOrder(lengths, tokens, seed)
+    updates = [order.batch(step) for step in range(1, 60)]
+    stream = [record for update in updates for record in update]
+    for epoch in range(len(stream) // len(lengths)):
+        assert sorted(stream[epoch * len(lengths) : (epoch + 1) * len(lengths)]) == list(range(len(lengths)))
+    for update, following in itertools.pairwise(updates):
+        total = sum(lengths[record] for record in update)
+        assert total <= tokens
+        assert len(update) == len(lengths) or total + lengths[following[0]] > tokens
+
+
+@given(lengths=LENGTHS, step=st.integers(1, 30))
+def test_an_update_of_tokens_depends_on_its_number_alone(lengths, step):
+    walked, fresh = TokenOrder(lengths, 60, 0), TokenOrder(lengths, 60, 0)
+    for earlier in range(1, step):
+        walked.batch(earlier)
+    assert fresh.batch(step) == walked.batch(step)
+    assert fresh.epoch(step) == walked.epoch(step)
+
+
+def test_a_record_longer_than_an_update_is_refused():
+    with pytest.raises(ValueError, match="a record of 9 tokens exceeds tokens_per_update=8"):
+        TokenOrder([3, 9], 8, 0)

@@ -32,6 +32,19 @@ def test_without_warm_up_and_with_nothing_else():
     assert rates(1, warmup_ratio=0.0) == pytest.approx([0.5])
 
 
+def test_linear_and_constant():
+    assert rates(6, warmup_ratio=2 / 6, schedule="linear") == pytest.approx([1.0, 2.0, 1.625, 1.25, 0.875, 0.5])
+    assert rates(6, warmup_ratio=2 / 6, schedule="constant") == pytest.approx([1.0, 2.0, 2.0, 2.0, 2.0, 2.0])
+
+
+def test_warmup_stable_decay_stays_at_the_peak_and_then_goes_down():
+    curve = rates(10, warmup_ratio=0.2, schedule="warmup_stable_decay", decay_ratio=0.3)
+    assert curve == pytest.approx([1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.5, 1.0, 0.5])
+    # What the warm-up leaves is all there is.
+    short = rates(3, warmup_ratio=0.5, schedule="warmup_stable_decay", decay_ratio=0.5)
+    assert short == pytest.approx([1.0, 2.0, 0.5])
+
+
 @pytest.mark.parametrize("step", [0, 11])
 def test_updates_outside_the_run_are_refused(step):
     with pytest.raises(ValueError, match=rf"step={step} is outside .* 1 … 10"):

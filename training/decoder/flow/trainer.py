@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from audiollm.tokenizer.decoder.flow.masking import Padding
 from audiollm.tokenizer.decoder.flow.matching import FlowDraws
 from audiollm.tokenizer.decoder.flow.model import FlowModel
-from audiollm.training.decoder.base import DecoderRun, clip_gradients, set_learning_rate
+from audiollm.training.decoder.base import DecoderRun, clip_gradients
 from audiollm.training.decoder.parts import save_part
 from audiollm.training.decoder.shards import DecoderItems
 from audiollm.training.loop.batches import FrameBatches, cut_by_frames, share_of_process
 from audiollm.training.loop.checkpoints import Stateful
 from audiollm.training.loop.ema import ExponentialMovingAverage
 from audiollm.training.loop.non_finite import stop_unless_finite
-from audiollm.training.loop.optimizer import adamw
+from audiollm.training.loop.optimizer import learning_rate_figures, make_optimizer, set_learning_rates
 
 from .batches import FlowPass, make_pass
 from .evaluation import FlowEvaluation, held_out_loss
@@ -85,7 +85,7 @@ class FlowTrainer:
         self._objective = objective = FlowObjective(self._flow, config.flow.padding, config.flow.mean_weight)
         # Of the module itself, before it is wrapped: the averages' names are those of the saved weights.
         self._ema = ExponentialMovingAverage(objective, config.flow.ema_decay)
-        self._model, self._optimizer = run.accelerator.prepare(objective, adamw(objective, config, device))
+        self._model, self._optimizer = run.accelerator.prepare(objective, make_optimizer(objective, config, device))
         self._model.train()
         self._evaluation = FlowEvaluation(run)
         clip_format = run.train_items.clip_format
@@ -141,7 +141,7 @@ class FlowTrainer:
     def update(self, step: int, batch: FlowBatch) -> dict[str, Any]:
         """Makes an update; returns its loss, learning rate, gradient norm and size."""
         run, accelerator = self._run, self._run.accelerator
-        learning_rate = set_learning_rate([self._optimizer], step, self._total_steps, run.config)
+        learning_rates = set_learning_rates(self._optimizer, step, self._total_steps, run.config)
         losses: list[Tensor] = []
         shares = [one.num_frames / batch.total_frames for one in batch.passes]
         passes = batch.passes
@@ -165,7 +165,7 @@ class FlowTrainer:
         self._ema.update()
         return {
             "loss": mean_loss,
-            "learning_rate": learning_rate,
+            **learning_rate_figures(learning_rates),
             "grad_norm": grad_norm,
             "mel_frames": batch.total_frames,
         }

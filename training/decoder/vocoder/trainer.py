@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.files.json_document import write_json
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
-from audiollm.training.decoder.base import DecoderRun, clip_gradients, set_learning_rate
+from audiollm.training.decoder.base import DecoderRun, clip_gradients
 from audiollm.training.decoder.columns import pitch_column
 from audiollm.training.decoder.config import DecoderTrainingConfig
 from audiollm.training.decoder.parts import save_part
@@ -38,7 +38,7 @@ from audiollm.training.decoder.validation import (
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.checkpoints import Stateful
 from audiollm.training.loop.non_finite import stop_unless_finite
-from audiollm.training.loop.optimizer import adamw
+from audiollm.training.loop.optimizer import ALL_PARTS, make_optimizer, set_learning_rates
 
 from .discriminators import Discriminators, Judgement
 from .evaluation import PitchErrors, mean_pitch_errors, pitch_errors
@@ -92,7 +92,7 @@ class VocoderTrainer:
         self._hop_length = config.decoder.mel.hop_length
         _check_segments(settings.segment_frames, self._hop_length, config.frames_per_pass, settings.resolutions)
         objective = VocoderObjective(self._vocoder)
-        self._model, self._optimizer = run.accelerator.prepare(objective, adamw(objective, config, device))
+        self._model, self._optimizer = run.accelerator.prepare(objective, make_optimizer(objective, config, device))
         self._model.train()
         self._distance = SpectralDistance(
             config.decoder.mel.sample_rate, settings.resolutions, settings.convergence_weight
@@ -119,7 +119,7 @@ class VocoderTrainer:
                 settings.spectrogram_channels,
             ).to(device)
             self._judge, self._judge_optimizer = run.accelerator.prepare(
-                self._discriminators, adamw(self._discriminators, config, device)
+                self._discriminators, make_optimizer(self._discriminators, config, device)
             )
 
     @property
@@ -159,7 +159,7 @@ class VocoderTrainer:
         accelerator, config = self._run.accelerator, self._run.config
         start = self._settings.discriminator_start
         has_started = self._discriminators is not None and start is not None and step >= start
-        learning_rate = set_learning_rate([self._optimizer], step, self._total_steps, config)
+        learning_rate = set_learning_rates(self._optimizer, step, self._total_steps, config)[ALL_PARTS]
         measured: list[dict[str, Tensor]] = []
         shares = [len(one.mel) / self._order.segments_per_update for one in batch]
         for number, (one, share) in enumerate(zip(batch, shares, strict=True), start=1):
@@ -224,7 +224,7 @@ class VocoderTrainer:
         config = self._run.config
         # The run's schedule at a peak of their own. Discriminators that start late get no warm-up: the vocoder that
         # they face is past its own.
-        rate = set_learning_rate([self._judge_optimizer], step, self._total_steps, config)
+        rate = set_learning_rates(self._judge_optimizer, step, self._total_steps, config)[ALL_PARTS]
         factor = (self._settings.discriminator_learning_rate or config.learning_rate) / config.learning_rate
         for group in self._judge_optimizer.param_groups:
             group["lr"] = rate * factor
