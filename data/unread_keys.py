@@ -25,7 +25,7 @@ _METADATA_KEYS = frozenset(
         *("prompt", "voice", "voice_wordings", "field", "kind"),
     )
 )
-CONVERSATION_KEYS = _METADATA_KEYS | {"messages", "tools", "audios"}
+CONVERSATION_KEYS = _METADATA_KEYS | {"messages", "tools", "audios", "choices", "rejected"}
 """Of a conversation record: what is read, and what our own tools write beside it."""
 CLIP_KEYS = _METADATA_KEYS.union(
     TEXT_KEYS,

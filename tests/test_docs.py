@@ -100,9 +100,8 @@ def test_files_that_are_named_exist(page: Path) -> None:
 @functools.cache
 def entry_point_groups() -> set[str]:
     """What plug-ins are found under, which looks like the name of a module."""
-    sources = [
-        path.read_text(encoding="utf-8") for name in ("data", "benchmarks") for path in (ROOT / name).rglob("*.py")
-    ]
+    folders = ("data", "benchmarks", "training")
+    sources = [path.read_text(encoding="utf-8") for name in folders for path in (ROOT / name).rglob("*.py")]
     return {group for source in sources for group in re.findall(r"\"(audiollm\.\w+)\"", source)}
 
 

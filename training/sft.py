@@ -43,6 +43,7 @@ from audiollm.training.audio_llm.objective import TargetTokenLoss, num_chunks
 from audiollm.training.audio_llm.packed_attention import segment_attention
 from audiollm.training.audio_llm.passes import PassCounts, as_many_as_others, cut_into_passes, inputs_of, loss_divisor
 from audiollm.training.audio_llm.records import EncodedRecord, EncodedRecords
+from audiollm.training.audio_llm.text_probe import HeldOutTexts, perplexity_figures
 from audiollm.training.audio_llm.training_data import ListedData, TrainingData, check_records
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.config import MODEL_FOLDER
@@ -71,6 +72,7 @@ class _Parts:
     data: TrainingData
     eval_records: EncodedRecords | None
     usable_eval: list[int]
+    eval_texts: HeldOutTexts | None
 
     def __post_init__(self) -> None:
         self.pad_token_id: int = self.audio_llm.processor.pad_token_id
@@ -114,6 +116,7 @@ def train(config: SFTConfig) -> RunSummary:
         lambda num_processes: accumulation_steps(config, num_processes),
         micro_batch_size=config.micro_batch_size,
         mixed_precision=config.mixed_precision,
+        allows_fsdp=True,
     )
     with running(accelerator), held_folder(accelerator, config), stop_requests() as stop:
         return _train(accelerator, config, stop)
@@ -141,6 +144,8 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
         processes_may_change=True,
     )
     loss, evaluation = None, None
+    if parts.eval_texts is not None and folder.checkpoint is None:
+        run.write({"event": "start", "step": 0, **_probe_text(parts, parts.eval_texts)})
     updates = Prefetched(parts.micro_batches, run.steps)
     progress = run.with_progress(updates)
     started, used = time.perf_counter(), time.process_time()
@@ -224,7 +229,13 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
     usable_eval: list[int] = []
     if config.eval_data is not None:
         eval_records = read(config.eval_data, "max_length", config.max_length or context_length)
-        usable_eval = check_records(accelerator, config, eval_records, "eval").usable
+        usable_eval = check_records(
+            accelerator, eval_records, "eval", on_too_long=config.on_too_long, output_dir=config.output_dir,
+            check_data=config.check_data,
+        ).usable  # fmt: skip
+    eval_texts = None
+    if config.eval_text is not None:
+        eval_texts = HeldOutTexts(config.eval_text, audio_llm.processor.tokenizer, config.max_length or context_length)
     objective = TargetTokenLoss(start.trained, config.mixed_precision, splits_weights(accelerator))
     model, optimizer = accelerator.prepare(objective, make_optimizer(objective, config, accelerator.device))
     model.train()
@@ -237,6 +248,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         data=data,
         eval_records=eval_records,
         usable_eval=usable_eval,
+        eval_texts=eval_texts,
     )
 
 
@@ -301,6 +313,8 @@ def _evaluate(parts: _Parts, step: int, samples_folder: Path) -> dict[str, Any]:
         vocabulary_size=parts.vocabulary_size,
     )
     line: dict[str, Any] = {"event": "eval", "step": step, "loss": loss, "target_tokens": target_tokens}
+    if parts.eval_texts is not None:
+        line |= _probe_text(parts, parts.eval_texts)
     if config.eval_generate_samples:
         samples = generate_samples(
             parts.accelerator,
@@ -318,6 +332,20 @@ def _evaluate(parts: _Parts, step: int, samples_folder: Path) -> dict[str, Any]:
             write_json_lines(samples_folder / f"step_{step:06d}.jsonl", sample_lines(samples))
             line |= score_samples(samples, config.wer_tasks)
     return line
+
+
+def _probe_text(parts: _Parts, texts: HeldOutTexts) -> dict[str, Any]:
+    """Perplexity on held-out texts, as a part of a line of the metrics."""
+    loss, num_tokens = held_out_loss(
+        parts.accelerator,
+        parts.model,
+        texts,
+        range(len(texts)),
+        batch_size=parts.config.micro_batch_size,
+        pad_token_id=parts.pad_token_id,
+        vocabulary_size=parts.vocabulary_size,
+    )
+    return perplexity_figures(loss, num_tokens)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ COMMAND_GROUPS = {
     "prepare data": (
         "convert-data", "tokenize", "speech-data", "inspect-data", "label", "audit-labels", "audit-verdicts",
     ),
-    "train": ("train", "train-tokenizer", "train-decoder"),
+    "train": ("train", "train-preference", "train-tokenizer", "train-decoder", "estimate"),
     "make and share models": ("extend", "export-tokenizer", "convert", "push"),
     "score and compare": ("bench", "score-sap", "report", "compare-results"),
     "this installation": ("doctor", "completion"),

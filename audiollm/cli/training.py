@@ -23,10 +23,16 @@ from audiollm.program import errors_as_one_line
 
 TRAINERS = {
     "train": ("audiollm.training.sft", "Fine-tune an Audio-LLM on conversations."),
+    "train-preference": (
+        "audiollm.training.preference",
+        "Train an Audio-LLM on rewards, or on better and worse answers.",
+    ),
     "train-tokenizer": ("audiollm.training.train_tokenizer", "Train an audio tokenizer on labelled clips."),
     "train-decoder": ("audiollm.training.train_decoder", "Train a waveform decoder: its flow model, or its vocoder."),
+    "estimate": ("audiollm.training.estimate", "Tell how much memory a fine-tuning takes, before it is started."),
 }
-STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3")
+ESTIMATE = "estimate"  # starts no processes: how many there will be, and how they share the work, are its settings
+STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp2")
 FORWARDED = (signal.SIGTERM, signal.SIGUSR1)  # at which a trainer writes a checkpoint
 
 
@@ -41,6 +47,9 @@ def run_trainer(command: str, arguments: Sequence[str]) -> None:
         SystemExit: always.
     """
     module, _ = TRAINERS[command]
+    if command == ESTIMATE:
+        _estimate(with_packaged_config(arguments))
+        raise SystemExit(0)
     own, rest = launch_parser(command).parse_known_args(list(arguments))
     asks_for_help = bool({"-h", "--help"} & set(arguments))
     with errors_as_one_line(f"audiollm {command}"):
@@ -57,6 +66,13 @@ def run_trainer(command: str, arguments: Sequence[str]) -> None:
         if status and num_processes > 1:
             sys.stderr.write(f"audiollm {command}: error: the run ended with status {status}; its reason is above\n")
     raise SystemExit(status)
+
+
+def _estimate(arguments: Sequence[str]) -> None:
+    from audiollm.program import run_program
+    from audiollm.training.estimate import EstimateConfig, estimate
+
+    run_program(EstimateConfig, estimate, name=f"audiollm {ESTIMATE}", arguments=arguments)
 
 
 def launcher(strategy: str, num_processes: int) -> list[str]:

@@ -129,6 +129,13 @@ def log_to_stderr(level: int) -> None:
     logging.basicConfig(level=level, handlers=[handler])
 
 
+# What jsonargparse says of settings that may be left out: that they are not None is no news to who has given them.
+_OPTIONAL_SETTINGS = re.compile(
+    r"\ADoes not validate against any of the Union subtypes\nSubtypes: .*\nErrors:\n  - (.*)\n"
+    r"  - Expected a <class 'NoneType'>\nGiven value type: .*\nGiven value: .*\Z"
+)
+
+
 class _LogLines(logging.Formatter):
     """What a program says about itself is a plain line; warnings also tell where they come from."""
 
@@ -200,7 +207,7 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         both = f" and {os.fspath(error.filename2)}" if error.filename2 is not None else ""
         return f"{_told_path(error.filename)}{both}: {(error.strerror or 'cannot be used').lower()}"
-    return str(error)
+    return _OPTIONAL_SETTINGS.sub(r"\1", str(error))
 
 
 def _told_path(path: Any) -> str:

@@ -15,7 +15,7 @@ from audiollm.data.sampling import choose, draw
 from .attributes import CLOSED_VALUES, FIELDS, VocalAttributes
 
 __all__ = ["CLOSED_VALUES", "FIELDS", "SPEAK", "SPEAK_IN_VOICE", "VocalAttributes", "VoiceWords", "describe_voice",
-           "speech_request"]  # fmt: skip
+           "speech_request", "text_of_request"]  # fmt: skip
 
 # Wordings are only ever appended: their numbers are their ids.
 SPEAK = (
@@ -155,3 +155,8 @@ def speech_request(text: str, voice: str | None = None, key: str | None = None) 
     wording = choose("speak", SPEAK, key) if voice is None else choose("speak_in_voice", SPEAK_IN_VOICE, key)
     request = wording.text if voice is None else wording.text.replace("{voice}", voice.strip())
     return f"{request}\n\n{text.strip()}", wording.id
+
+
+def text_of_request(message: str) -> str | None:
+    """The text that a message of `speech_request` asks to speak: what is behind its first empty line; None without."""
+    return message.partition("\n\n")[2].strip() or None

@@ -18,6 +18,8 @@ from .config import LoRASettings
 
 logger = get_logger(__name__)
 
+_NO_LAYERS = "dummy-target-modules"  # PEFT's name for "none", which it otherwise takes for a mistake
+
 
 def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
     """Puts low-rank adapters on the linear layers and makes the audio rows trainable.
@@ -33,7 +35,14 @@ def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
     Raises:
         ValueError: if a layer that is named does not exist, or none is linear.
     """
-    from peft import LoraConfig, get_peft_model  # takes seconds, and only LoRA needs it
+    from peft import get_peft_model  # takes seconds, and only LoRA needs it
+
+    return get_peft_model(audio_llm.model, adapter_config(audio_llm, settings))
+
+
+def adapter_config(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
+    """What PEFT is told of the adapters; arguments and errors as for `add_adapters`."""
+    from peft import LoraConfig
 
     rows: dict[str, list[int]] | None = None
     if settings.train_audio_rows:
@@ -41,15 +50,14 @@ def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
         rows = {"embed_tokens": token_ids}
         if not audio_llm.model.config.tie_word_embeddings:
             rows["lm_head"] = token_ids
-    lora = LoraConfig(
+    return LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=_adapted_layers(audio_llm.model, settings.target_modules),
+        target_modules=_NO_LAYERS if settings.rows_only else _adapted_layers(audio_llm.model, settings.target_modules),
         trainable_token_indices=rows,
     )
-    return get_peft_model(audio_llm.model, lora)
 
 
 def _adapted_layers(model: Any, named: Iterable[str] | None) -> list[str]:

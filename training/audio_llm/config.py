@@ -35,7 +35,16 @@ class LoRASettings:
     train_audio_rows: bool = True
     """Train the embedding and output rows of the audio vocabulary too: a freshly extended model needs them."""
 
+    rows_only: bool = False
+    """Train these rows and nothing else, without adapters: the first of two phases, in which new rows find their place
+    before the others move."""
+
     def __post_init__(self) -> None:
+        if self.rows_only and not (self.train_audio_rows and self.target_modules is None):
+            raise ValueError(
+                "lora.rows_only trains the rows of the audio vocabulary alone: leave train_audio_rows and "
+                "target_modules out"
+            )
         if self.r <= 0:
             raise ValueError(f"lora.r={self.r}: use a positive rank, such as 16")
         if self.alpha <= 0:
@@ -132,6 +141,10 @@ class SFTConfig(RunConfig):
     eval_max_new_tokens: int = 128
     """Longest generated answer, in tokens."""
 
+    eval_text: str | None = None
+    """Held-out texts, a line each in a .txt file or as ``text`` of records: their perplexity, before the first update
+    and at each evaluation, tells what the model forgets. Needs eval_data, which says when."""
+
     wer_tasks: tuple[str, ...] = ("transcribe", "transcription", "asr")
     """Records with one of these ``task`` values are scored by word error rate, all others by exact match."""
 
@@ -143,7 +156,7 @@ class SFTConfig(RunConfig):
             "check_records", "tokens_per_update", "tokens_per_pass",
         )  # fmt: skip
         require_not_negative(self, "cache_tokens", "eval_generate_samples")
-        require_eval_data(self, "eval_generate_samples")
+        require_eval_data(self, "eval_generate_samples", "eval_text")
         if self.metric_for_best not in (None, "loss") and not self.eval_generate_samples:
             raise ValueError(
                 f"metric_for_best={self.metric_for_best} needs eval_generate_samples: without generated answers an "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from audiollm.data.collation import IGNORED_LABEL, Example, collate
 from audiollm.data.conversation.types import Conversation
 from audiollm.modeling import AudioLLM
 from audiollm.training.loop.batches import share_of_process
-from audiollm.training.loop.launch import zero_stage
+from audiollm.training.loop.launch import gathered_outside_layers, splits_weights
 
 from .objective import num_chunks
 from .records import EncodedRecord, EncodedRecords
@@ -34,10 +34,17 @@ class GeneratedSample:
     prediction: str
 
 
+class Records(Protocol):
+    """Held-out records or texts."""
+
+    def encode(self, indexes: Sequence[int]) -> list[EncodedRecord]:
+        """The records of these numbers, as ids."""
+
+
 def held_out_loss(
     accelerator: Accelerator,
     model: nn.Module,
-    records: EncodedRecords,
+    records: Records,
     usable: Sequence[int],
     *,
     batch_size: int,
@@ -118,7 +125,7 @@ def generate_samples(
     context_length = audio_llm.model.config.max_position_embeddings
     mine: list[tuple[int, GeneratedSample]] = []
     model.eval()
-    with torch.no_grad(), accelerator.autocast():
+    with torch.no_grad(), accelerator.autocast(), gathered_outside_layers(accelerator, model):
         for indexes, weight in zip(batches, weights, strict=True):
             prompts: list[Example] = [{"input_ids": prompt_token_ids(record)} for record in records.encode(indexes)]
             batch = collate(prompts, pad_token_id=audio_llm.processor.pad_token_id, padding_side="left")
@@ -126,7 +133,7 @@ def generate_samples(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],
                 max_new_tokens=min(max_new_tokens, context_length - batch["input_ids"].shape[1]),
-                synced_gpus=zero_stage(accelerator) == 3,
+                synced_gpus=splits_weights(accelerator),
             )
             if weight:
                 mine += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -16,7 +16,7 @@ from audiollm.sources.places import EXTENDED_FOLDER
 from audiollm.training.loop.config import MODEL_FOLDER
 
 from .adapters import add_adapters, merge_adapter
-from .config import SFTConfig
+from .config import LoRASettings, SFTConfig
 
 ADAPTER_FOLDER = "adapter"
 
@@ -64,7 +64,7 @@ def load_starting_point(accelerator: Accelerator, config: SFTConfig) -> Starting
     audio_llm.processor.accepted_codes = frozenset(config.accept_codes_of)
     trained: nn.Module = audio_llm.model
     if config.gradient_checkpointing:
-        _recompute_activations(audio_llm.model)
+        recompute_activations(audio_llm.model)
     if config.lora is not None:
         adapted = add_adapters(audio_llm, config.lora)
         # As it was named: PEFT would tell where "mini" lies in this installation.
@@ -73,7 +73,29 @@ def load_starting_point(accelerator: Accelerator, config: SFTConfig) -> Starting
     return StartingPoint(audio_llm, trained, source)
 
 
-def save_trained_model(accelerator: Accelerator, prepared: nn.Module, start: StartingPoint, config: SFTConfig) -> Path:
+class SavingSettings(Protocol):
+    """What saving needs to know of a run."""
+
+    @property
+    def output_dir(self) -> str:
+        """Folder of the run."""
+
+    @property
+    def lora(self) -> LoRASettings | None:
+        """Adapters, if they were trained."""
+
+    @property
+    def dtype(self) -> str:
+        """Type of the weights."""
+
+
+def save_trained_model(
+    accelerator: Accelerator,
+    prepared: nn.Module,
+    start: StartingPoint,
+    config: SavingSettings,
+    prefix: str = "model.",
+) -> Path:
     """Writes the trained Audio-LLM as a plain folder; all processes must call it.
 
     With LoRA the adapter is saved too, and the model is the starting point with the saved adapter merged into it: what
@@ -84,6 +106,7 @@ def save_trained_model(accelerator: Accelerator, prepared: nn.Module, start: Sta
         prepared: the prepared `TargetTokenLoss`.
         start: what the run started from.
         config: the run.
+        prefix: what the names of weights begin with in ``prepared`` and not in what is trained.
 
     Returns:
         The folder, for ``AudioLLM.from_pretrained``.
@@ -95,7 +118,7 @@ def save_trained_model(accelerator: Accelerator, prepared: nn.Module, start: Sta
         # DeepSpeed copies tied weights apart: keep the one that names them.
         tied = {name for name, _ in start.trained.named_parameters(remove_duplicate=False)}
         tied -= {name for name, _ in start.trained.named_parameters()}
-        weights = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        weights = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
         weights = {name: tensor for name, tensor in weights.items() if name not in tied}
         if config.lora is None:
             _replace_folder(folder / MODEL_FOLDER, start.audio_llm, weights)
@@ -107,7 +130,8 @@ def save_trained_model(accelerator: Accelerator, prepared: nn.Module, start: Sta
     return folder / MODEL_FOLDER
 
 
-def _recompute_activations(model: Any) -> None:
+def recompute_activations(model: Any) -> None:
+    """Keeps the inputs of layers alone for the backward pass, in which the layers are computed again."""
     settings = {"use_reentrant": False}
     if hasattr(model, "activation_checkpointing_enable"):  # its name from transformers 5.23 on
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)

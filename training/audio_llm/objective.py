@@ -79,6 +79,11 @@ class TargetTokenLoss(nn.Module):
         return f"chunks recomputed in the backward pass, as {self._recomputes_because}"
 
     @property
+    def _no_split_modules(self) -> list[str]:
+        """The layers that FSDP gathers one by one, as the model names them; accelerate asks what it prepares."""
+        return list(self.causal_lm._no_split_modules or [])
+
+    @property
     def causal_lm(self) -> Any:
         """The transformers model itself, adapters in place."""
         model: Any = self.model
@@ -116,7 +121,17 @@ class TargetTokenLoss(nn.Module):
         is_target_BS = labels[:, 1:] != IGNORED_LABEL
         hidden_ND = hidden_BSD[:, :-1][is_target_BS]
         labels_N = labels[:, 1:][is_target_BS]
-        lm_head = causal_lm.get_output_embeddings()
+        return self.of_targets(hidden_ND, labels_N, num_chunks)
+
+    def of_targets(self, hidden_ND: Tensor, labels_N: Tensor, num_chunks: int) -> Tensor:
+        """The loss of positions that predict a target.
+
+        Args:
+            hidden_ND: the decoder's output there, ``[N, D]``.
+            labels_N: what they are to predict, int64 ``[N]``.
+            num_chunks: as for `forward`.
+        """
+        lm_head = self.causal_lm.get_output_embeddings()
         learns = torch.is_grad_enabled()
         if num_chunks > 1 and learns and len(labels_N) and self._recomputes_because is None:
             return _linear_cross_entropy(lm_head, hidden_ND, labels_N, num_chunks)

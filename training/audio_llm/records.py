@@ -25,7 +25,7 @@ from .guards import count_loss, out_of_place, warn_of_odd_loss
 
 # Records whose audio is tokenized in one batch while the data are checked.
 _CHECK_BATCH = 16
-_LISTED_PROBLEMS = 20
+LISTED_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,9 @@ class EncodedRecord:
     token_ids: np.ndarray
     labels: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.token_ids)
-
-    @property
-    def num_targets(self) -> int:
-        """Tokens that count in the loss; nothing predicts the first token."""
-        return int((self.labels[1:] != IGNORED_LABEL).sum())
-
     @classmethod
     def of(cls, conversation: Conversation, encoded: EncodedConversation) -> EncodedRecord:
-        """Takes an encoded conversation in."""
+        """What the processor has made of a conversation."""
         return cls(
             record_id=conversation.id,
             where=conversation.where,
@@ -62,6 +54,14 @@ class EncodedRecord:
             token_ids=np.asarray(encoded.token_ids, dtype=np.int32),
             labels=np.asarray(encoded.labels, dtype=np.int32),
         )
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens that count in the loss; nothing predicts the first token."""
+        return int((self.labels[1:] != IGNORED_LABEL).sum())
 
     @classmethod
     def blank(cls) -> EncodedRecord:
@@ -284,8 +284,8 @@ def usable_records(check: DataCheck, num_records: int, *, on_too_long: str, sour
     if on_too_long == "error":
         bad |= {n: f"{line['where']}: {line['reason']}" for n, line in check.too_long.items()}
     if bad:
-        lines = [f"  {reason}" for _, reason in itertools.islice(sorted(bad.items()), _LISTED_PROBLEMS)]
-        more = [f"  … and {len(bad) - _LISTED_PROBLEMS} more"] if len(bad) > _LISTED_PROBLEMS else []
+        lines = [f"  {reason}" for _, reason in itertools.islice(sorted(bad.items()), LISTED_PROBLEMS)]
+        more = [f"  … and {len(bad) - LISTED_PROBLEMS} more"] if len(bad) > LISTED_PROBLEMS else []
         raise DataError("\n".join([f"{len(bad)} of {num_records} records cannot be trained on:", *lines, *more]))
     usable = [number for number in range(num_records) if number not in check.too_long]
     if not usable:

@@ -91,7 +91,10 @@ class ListedData(TrainingData):
         self.records = records
         counts_tokens = config.tokens_per_update is not None  # which takes the lengths of all records
         at_most = None if counts_tokens else config.check_records
-        checked = check_records(accelerator, config, records, "train", at_most=at_most)
+        checked = check_records(
+            accelerator, records, "train", on_too_long=config.on_too_long, output_dir=config.output_dir,
+            check_data=config.check_data, at_most=at_most,
+        )  # fmt: skip
         self.usable, self.metadata = checked.usable, checked.metadata
         self.num_records = len(self.usable)
         self._skips_long = checked.is_sampled and config.on_too_long == "skip"
@@ -147,15 +150,24 @@ class CheckedRecords:
 
 
 def check_records(
-    accelerator: Accelerator, config: SFTConfig, records: EncodedRecords, role: str, *, at_most: int | None = None
+    accelerator: Accelerator,
+    records: EncodedRecords,
+    role: str,
+    *,
+    on_too_long: str,
+    output_dir: str,
+    check_data: bool = True,
+    at_most: int | None = None,
 ) -> CheckedRecords:
     """Encodes records once, each process its share.
 
     Args:
         accelerator: the run's accelerator.
-        config: its settings.
         records: what to check.
         role: "train" or "eval".
+        on_too_long: ``skip`` lists those beyond the limit in ``skipped_<role>.jsonl``, ``error`` counts them as bad.
+        output_dir: the run's folder.
+        check_data: False takes all records as usable, unseen.
         at_most: of more records than so many only so many are encoded, evenly spread; None: all in any case.
 
     Raises:
@@ -163,7 +175,7 @@ def check_records(
     """
     metadata: dict[str, Any] = {"records": records.conversations.fingerprint, "num_records": len(records)}
     numbers: Sequence[int] = range(len(records))
-    if not config.check_data:
+    if not check_data:
         return CheckedRecords(list(numbers), {}, metadata)
     is_sampled = at_most is not None and len(numbers) > at_most
     if at_most is not None and is_sampled:
@@ -174,10 +186,10 @@ def check_records(
         )
     mine = share_of_process(list(numbers), accelerator.process_index, accelerator.num_processes)
     check = DataCheck.merge(gather_object([records.check(mine)]))
-    usable = usable_records(check, len(records), on_too_long=config.on_too_long, source=records.name)
+    usable = usable_records(check, len(records), on_too_long=on_too_long, source=records.name)
     if check.too_long:
         logger.warning("%s: %d of %d records skipped as too long", records.name, len(check.too_long), len(records))
         if accelerator.is_main_process:
-            write_json_lines(Path(config.output_dir) / f"skipped_{role}.jsonl", list(check.too_long.values()))
+            write_json_lines(Path(output_dir) / f"skipped_{role}.jsonl", list(check.too_long.values()))
     metadata |= {"encoded": check.fingerprint(), "num_skipped": len(check.too_long)}
     return CheckedRecords(usable, check.lengths, metadata, is_sampled)

@@ -27,6 +27,7 @@ from audiollm.data.files.json_document import write_json
 from audiollm.data.sampling import seed_of
 from audiollm.tokenizer.checkpoints.tensors import DAMAGED
 
+from .distributed.sharding import sharded_like, whole, whole_state
 from .errors import ResumeError
 from .restoring import check_deepspeed_files, load_part, read_values, read_weights
 
@@ -36,8 +37,8 @@ logger = logging.getLogger(__name__)
 MAY_CHANGE = frozenset(
     {
         "output_dir", "eval_data", "eval_every", "eval_generate_samples", "eval_max_new_tokens", "wer_tasks",
-        "save_every", "keep_checkpoints", "resume", "log_every", "num_processes", "cache_tokens", "check_data",
-        "check_records",
+        "eval_text", "save_every", "keep_checkpoints", "resume", "log_every", "num_processes", "cache_tokens",
+        "check_data", "check_records",
         "num_epochs", "max_steps",  # their result, the number of updates, must stay
         "cache_dir", "eval_clips", "eval_asr", "flow.eval_steps", "flow.eval_vocoder", "eval_samples", "trackers",
         "cache_megabytes", "trust_checkpoint", "metric_for_best", "load_best_at_end",
@@ -164,10 +165,13 @@ class Checkpoints:
             model.save_checkpoint(  # type: ignore[operator]  # a DeepSpeed engine
                 str(folder), tag=_DEEPSPEED_TAG, save_latest=False, exclude_frozen_parameters=True
             )
-        elif accelerator.is_main_process:
-            weights = {n: p.detach().contiguous() for n, p in _trainable(accelerator.unwrap_model(model)).items()}
-            save_file(weights, folder / "weights.safetensors")
-            torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+        else:
+            # Whole, from all processes if they are sharded: a checkpoint does not know how many there were.
+            weights = {n: whole(p).contiguous() for n, p in _trainable(accelerator.unwrap_model(model)).items()}
+            optimizer_state = whole_state(optimizer.state_dict())
+            if accelerator.is_main_process:
+                save_file(weights, folder / "weights.safetensors")
+                torch.save(optimizer_state, folder / "optimizer.pt")
         if accelerator.is_main_process:
             for name, part in extras.items():
                 torch.save(part.state_dict(), folder / f"{name}.pt")
@@ -408,7 +412,7 @@ def _load(
         weights = read_weights(checkpoint / "weights.safetensors", parameters)
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(weights[name])
+                parameter.copy_(sharded_like(weights[name], parameter))
         # Read to the CPU; loading moves each tensor to its weight.
         load_part(checkpoint / "optimizer.pt", optimizer)
     for name, part in extras.items():

@@ -26,7 +26,10 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 from .config import OPTIMIZERS_OF_WHOLE_MATRICES, RunConfig
 from .errors import LaunchError
 
-SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.DEEPSPEED)
+SUPPORTED = (
+    DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.DEEPSPEED,
+    DistributedType.FSDP,
+)  # fmt: skip
 
 
 def _is_set(name: str) -> bool:
@@ -62,6 +65,7 @@ def start_accumulating(
     micro_batch_size: int,
     mixed_precision: str,
     max_zero_stage: int = 3,
+    allows_fsdp: bool = False,
     broadcast_buffers: bool = True,
     trackers: tuple[str, ...] = (),
     tracker_folder: Path | None = None,
@@ -74,6 +78,7 @@ def start_accumulating(
         micro_batch_size: examples per process in one forward pass, for DeepSpeed.
         mixed_precision: ``no`` or ``bf16``, as accelerate and DeepSpeed understand it.
         max_zero_stage: of DeepSpeed; 2 for a model that every process must hold whole.
+        allows_fsdp: whether FSDP2 may shard the weights.
         broadcast_buffers: whether plain data parallelism copies buffers from the first process at every pass.
         trackers: accelerate's names of trackers.
         tracker_folder: where they write.
@@ -89,8 +94,14 @@ def start_accumulating(
         raise LaunchError(
             "ACCELERATE_USE_CPU turns DeepSpeed off: unset it (DeepSpeed finds out by itself that there is no GPU)"
         )
-    _refuse_fsdp(f"training/configs/accelerate/zero{max_zero_stage}.yaml, which shards the same things")
+    if not allows_fsdp:
+        _refuse_fsdp(f"training/configs/accelerate/zero{max_zero_stage}.yaml")
     has_device = torch.accelerator.is_available()
+    if _is_set("ACCELERATE_USE_FSDP") and not has_device:
+        raise LaunchError(
+            "FSDP was asked for, which accelerate leaves out where there is no GPU: use "
+            "training/configs/accelerate/zero3.yaml, which splits the same things on a CPU, too"
+        )
     handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=broadcast_buffers)]
     if wants_deepspeed and not has_device:
         # DeepSpeed would ask for NCCL, which needs GPUs.
@@ -113,6 +124,11 @@ def start_accumulating(
     _check_num_processes(accelerator, world_size)
     if wants_deepspeed and mode != DistributedType.DEEPSPEED:
         raise LaunchError(f"DeepSpeed was asked for but accelerate runs {mode.value}; is deepspeed installed?")
+    if (_is_set("ACCELERATE_USE_FSDP") or mode == DistributedType.FSDP) and not accelerator.is_fsdp2:
+        raise LaunchError(
+            f"FSDP2 was asked for but accelerate runs {mode.value}: use training/configs/accelerate/fsdp2.yaml "
+            "(fsdp_version: 2)"
+        )
     if mode not in SUPPORTED:
         raise LaunchError(f"{mode.value} is not supported: use one of training/configs/accelerate/*.yaml")
     if zero_stage(accelerator) > max_zero_stage:
@@ -190,8 +206,29 @@ def zero_stage(accelerator: Accelerator) -> int:
 
 
 def splits_weights(accelerator: Accelerator) -> bool:
-    """Whether each process holds a part of every weight."""
+    """Whether each process holds a part of every weight, so that all must make each forward pass together."""
     return zero_stage(accelerator) == 3 or accelerator.distributed_type == DistributedType.FSDP
+
+
+@contextmanager
+def gathered_outside_layers(accelerator: Accelerator, prepared: Any) -> Iterator[None]:
+    """Inside, parts of a model may be called by themselves, as generating does, also where FSDP2 shards it.
+
+    Its layers gather their weights whenever they are called; those of embeddings, last norm and output layer are
+    gathered when the prepared model as a whole is called, and here.
+
+    Args:
+        accelerator: the run's accelerator.
+        prepared: the prepared model.
+    """
+    if not accelerator.is_fsdp2:
+        yield
+        return
+    prepared.unshard()
+    try:
+        yield
+    finally:
+        prepared.reshard()
 
 
 @contextmanager
@@ -212,7 +249,9 @@ def whole_weights(accelerator: Accelerator) -> Iterator[None]:
 
 
 def mode_name(accelerator: Accelerator) -> str:
-    """``single``, ``ddp``, ``zero2`` …: what a checkpoint must be resumed under."""
+    """``single``, ``ddp``, ``zero2``, ``fsdp2`` …: what a checkpoint must be resumed under."""
+    if accelerator.is_fsdp2:
+        return "fsdp2"
     stage = zero_stage(accelerator)
     if stage:
         return f"zero{stage}"

@@ -22,6 +22,7 @@ from audiollm.tokenizer.checkpoints.tensors import (
     without_numbers,
 )
 
+from .distributed.sharding import sharded_state
 from .errors import ResumeError
 
 _FACTORS = {"row_var": -1, "col_var": -2}  # of Adafactor: moments of rows and of columns, and their axis of size 1
@@ -82,7 +83,7 @@ def load_part(path: Path, part: Any) -> None:
         else:
             _check_like(path, state, part.state_dict(), "")
         _refuse_no_numbers(path, _tensors(state, ""))
-        part.load_state_dict(state)
+        part.load_state_dict(sharded_state(state, part) if hasattr(part, "param_groups") else state)
     except ResumeError:
         raise
     except DAMAGED as error:

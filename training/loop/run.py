@@ -43,6 +43,7 @@ from .checkpoints import (
     with_launch_of,
 )
 from .config import RunConfig
+from .distributed.companions import companions
 from .launch import mode_name, stop_accelerator
 from .record import METRICS_NAME, MetricsLog, config_as_json, git_revision, package_versions
 from .schedule import is_due
@@ -55,9 +56,14 @@ Item = TypeVar("Item")
 
 @contextmanager
 def running(accelerator: Accelerator) -> Iterator[Accelerator]:
-    """Leaves the process group at the end, after everything that the run held has been freed."""
+    """Leaves the process group at the end, after everything that the run held has been freed.
+
+    Raises:
+        LostProcessError: if another process died meanwhile.
+    """
     try:
-        yield accelerator
+        with companions(accelerator):
+            yield accelerator
     finally:
         gc.collect()  # frames of an error may still hold tensors in circles, which stopping needs to be gone
         stop_accelerator(accelerator)
@@ -340,8 +346,9 @@ def start_run(
     Raises:
         ResumeError: if the checkpoint belongs to a different run.
     """
-    launch = {"mode": mode_name(accelerator), "num_processes": accelerator.num_processes}
-    identity = run_identity(config_as_json(config), data=data_metadata, total_steps=total_steps, launch=launch)
+    identity = run_identity(
+        config_as_json(config), data=data_metadata, total_steps=total_steps, launch=launch_of(accelerator)
+    )
     first_step = 1
     # Different dropout on every process; a checkpoint's random state takes its place on resuming.
     set_seed(config.seed, device_specific=True)
@@ -357,18 +364,7 @@ def start_run(
         load(accelerator, model, optimizer, folder.checkpoint, extras, trusted=trusted, seed=config.seed)
         first_step = state.step + 1
         logger.info("resumed %s after update %d of %d", folder.checkpoint, state.step, total_steps)
-    metadata = {
-        "versions": package_versions(),
-        "git_revision": git_revision(Path(__file__).resolve().parent),
-        "launch": launch,
-        "device": str(accelerator.device),
-        "num_threads": torch.get_num_threads(),
-        "data": data_metadata,
-        "num_updates": total_steps,
-        **parameter_counts(accelerator.unwrap_model(model)),
-        **run_metadata,
-    }
-    documents = {"config.json": config_as_json(config), "run.json": metadata}
+    documents = run_documents(accelerator, config, model, total_steps, data_metadata, run_metadata)
     metrics = None
     if accelerator.is_main_process:
         for name, value in documents.items():
@@ -390,6 +386,34 @@ def start_run(
         metrics=metrics,
         stop=stop,
     )
+
+
+def run_documents(
+    accelerator: Accelerator,
+    config: RunConfig,
+    model: nn.Module,
+    total_steps: int,
+    data_metadata: Mapping[str, Any],
+    run_metadata: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """What a run writes down of itself: ``config.json`` and ``run.json``; arguments as for `start_run`."""
+    metadata = {
+        "versions": package_versions(),
+        "git_revision": git_revision(Path(__file__).resolve().parent),
+        "launch": launch_of(accelerator),
+        "device": str(accelerator.device),
+        "num_threads": torch.get_num_threads(),
+        "data": data_metadata,
+        "num_updates": total_steps,
+        **parameter_counts(accelerator.unwrap_model(model)),
+        **run_metadata,
+    }
+    return {"config.json": config_as_json(config), "run.json": metadata}
+
+
+def launch_of(accelerator: Accelerator) -> dict[str, Any]:
+    """How a run shares its work, which a resumed one must do alike."""
+    return {"mode": mode_name(accelerator), "num_processes": accelerator.num_processes}
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from audiollm.facts import shown_value
 
 from .figures import scores
 
-DEFAULT_METRICS = ("loss", "mel_distance")
+DEFAULT_METRICS = ("loss", "mel_distance", "reward")
 """What decides where no metric is named: the first that an evaluation has."""
 LOWER_IS_BETTER = (
     "loss", "text_losses", "wer", "false_speech", "relative_quantization_error", "mel_distance", "sound_mel_distance",
-    "mcd", "f0_error", "voicing_error",
+    "mcd", "f0_error", "voicing_error", "text_loss", "text_perplexity",
 )  # fmt: skip
-HIGHER_IS_BETTER = ("accuracy", "accuracy_by_task", "emotion_accuracy", "code_usage", "perplexity")
+HIGHER_IS_BETTER = ("accuracy", "accuracy_by_task", "emotion_accuracy", "code_usage", "perplexity", "reward")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from audiollm.modeling import AudioLLM
 from audiollm.training.audio_llm.adapters import add_adapters, merge_adapter
 from audiollm.training.audio_llm.config import LoRASettings
+from audiollm.training.sft import train
 
 NAME = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
@@ -100,3 +102,30 @@ def test_damaged_files_are_named(assets, adapter, break_it, message):
     with pytest.raises(ValueError, match=message) as refused:
         merge_adapter(str(assets.audio_llm), adapter, "float32")
     assert str(adapter) in str(refused.value)
+
+
+@pytest.mark.parametrize("untied", [False, True])
+def test_of_two_phases_the_first_trains_new_rows_alone_and_the_second_goes_on_from_it(
+    make_config: Any, assets: Any, tmp_path: Path, untied: bool
+) -> None:
+    source = assets.untied_audio_llm if untied else assets.audio_llm
+    first = make_config(model=str(source), lora=LoRASettings(rows_only=True), max_steps=2, weight_decay=0.5)
+    train(first)
+    before, after = AudioLLM.from_pretrained(source), AudioLLM.from_pretrained(tmp_path / "run")
+    rows = torch.zeros(before.model.config.vocab_size, dtype=torch.bool)
+    rows[before.vocabulary.token_ids] = True
+    tables = {"model.embed_tokens.weight", "lm_head.weight"}
+    for name, tensor in after.model.state_dict().items():
+        changed = (tensor != before.model.state_dict()[name]).reshape(len(tensor), -1).any(dim=1)
+        assert not changed[~rows].any() if name in tables else not changed.any(), name
+        if name in tables:
+            assert changed.any()
+    train(make_config(model=str(tmp_path / "run"), output_dir=str(tmp_path / "second"), max_steps=1))
+    assert AudioLLM.from_pretrained(tmp_path / "second").vocabulary == before.vocabulary
+
+
+def test_rows_alone_leave_no_choice_of_layers() -> None:
+    with pytest.raises(ValueError, match="rows_only trains the rows of the audio vocabulary alone"):
+        LoRASettings(rows_only=True, target_modules=("q_proj",))
+    with pytest.raises(ValueError, match="rows_only"):
+        LoRASettings(rows_only=True, train_audio_rows=False)

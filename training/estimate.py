@@ -1,0 +1,148 @@
+"""How much memory a fine-tuning takes on each process, and which micro batch fits: by its settings, without weights.
+
+python training/estimate.py --config training/configs/sft.yaml --model Qwen2.5-0.5B --audio_tokenizer my-tokenizer …
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import AutoConfig
+
+from audiollm.facts import show_facts
+from audiollm.loading import check_reachable, load_text_tokenizer, refused_by_transformers
+from audiollm.mini import audio_tokenizer_or_mini, model_or_mini
+from audiollm.program import run_program
+from audiollm.tokenizer.checkpoints.folders import find_folder
+from audiollm.tokenizer.checkpoints.tokenizer import read_config
+from audiollm.training.audio_llm.config import SFTConfig, accumulation_steps, varies_in_passes
+from audiollm.training.audio_llm.memory import (
+    Layout,
+    MemoryEstimate,
+    PassShape,
+    estimate_memory,
+    largest_micro_batch,
+)
+from audiollm.training.loop.config import require_positive
+from audiollm.vocabulary import CONFIG_KEY, EMBEDDING_MULTIPLE, TURN_END, TURN_START, AudioVocabulary
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimateConfig(SFTConfig):
+    """The settings of a fine-tuning, and how it is launched; data and weights are not read."""
+
+    train_data: str = "not read"
+    output_dir: str = "not written"
+
+    processes: int = 1
+    """How many processes share the work."""
+
+    launch: Layout = "ddp"
+    """How they share it; with one process nothing is shared."""
+
+    tokens_per_record: int | None = None
+    """Length of a record with its padding, in tokens; 25 are a second of audio. None: the longest that may be."""
+
+    target_share: float = 1.0
+    """Share of the tokens that count in the loss: near 1 where the answer is audio, a tenth where it is a few words."""
+
+    memory: float | None = None
+    """GiB of each process's device; the largest micro batch that fits is told."""
+
+    json: bool = False
+    """Print one line of JSON."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "processes", "tokens_per_record", "memory")
+        if self.memory is not None and self.tokens_per_pass is not None:
+            raise ValueError(
+                "memory chooses micro_batch_size, in whose place tokens_per_pass stands: leave one of the two out"
+            )
+        if not 0 < self.target_share <= 1:
+            raise ValueError(f"target_share={self.target_share}: use a share above 0, at most 1")
+
+
+def estimate(config: EstimateConfig) -> dict[str, Any]:
+    """Estimates the memory of a run and prints it.
+
+    Args:
+        config: the run.
+
+    Returns:
+        What is printed: sizes in GiB, at the moment at which a process holds most.
+
+    Raises:
+        ValueError: if model or audio tokenizer cannot be found, or settings do not fit each other.
+    """
+    model_config, vocabulary = extended_config(config)
+    context_length = model_config.get_text_config().max_position_embeddings
+    tokens = config.tokens_per_record or config.max_length or context_length
+    if tokens > context_length:
+        raise ValueError(f"tokens_per_record={tokens} exceeds the model's context of {context_length} tokens")
+
+    def of(micro_batch: int) -> MemoryEstimate:
+        chosen = replace(config, micro_batch_size=micro_batch)
+        rows, length = micro_batch, tokens
+        if config.tokens_per_pass is not None:
+            packs = config.packing == "pack"
+            rows, length = (1, config.tokens_per_pass) if packs else (max(1, config.tokens_per_pass // tokens), tokens)
+        shape = PassShape(rows, length, max(1, round(config.target_share * rows * (length - 1))))
+        # Where every update says how many passes it has, it has several.
+        passes = 2 if varies_in_passes(chosen) else accumulation_steps(chosen, config.processes)
+        return estimate_memory(chosen, model_config, vocabulary, shape, config.launch, config.processes, passes)
+
+    found = of(config.micro_batch_size)
+    facts: dict[str, Any] = {
+        "parameters": found.num_parameters,
+        "trained_parameters": found.num_trainable,
+        "processes": config.processes,
+        "launch": config.launch if config.processes > 1 else "single",
+        "micro_batch_size": config.micro_batch_size,
+        "tokens_per_record": tokens,
+    }
+    for name in ("weights", "gradients", "optimizer", "activations", "exchange", "total"):
+        facts[f"{name}_gib"] = getattr(found, name) / _GIB
+    if config.memory is not None:
+        per_process, rest = divmod(config.global_batch_size, config.processes)
+        sizes = [size for size in range(1, per_process + 1) if not rest and per_process % size == 0]
+        facts["memory_gib"] = config.memory
+        facts["largest_micro_batch_that_fits"] = largest_micro_batch(
+            lambda size: of(size).total, sizes, round(config.memory * _GIB)
+        )
+    show_facts(facts, title="memory of each process", as_json=config.json)
+    return facts
+
+
+def extended_config(config: SFTConfig) -> tuple[Any, AudioVocabulary | None]:
+    """The LLM's configuration with room for the audio vocabulary, and where its tokens lie.
+
+    Raises:
+        ValueError: if there is no such model, or it knows no audio and no audio tokenizer is named.
+    """
+    source = model_or_mini(config.model)
+    check_reachable(source)
+    with refused_by_transformers(source):
+        model_config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    noted = getattr(model_config, CONFIG_KEY, None)
+    if noted is not None:
+        return model_config, AudioVocabulary(**noted)
+    if config.audio_tokenizer is None:
+        raise ValueError(f"{config.model} is a text LLM: name the audio tokenizer that extends it (audio_tokenizer)")
+    place = audio_tokenizer_or_mini(config.audio_tokenizer)
+    folder = find_folder(place, needed=["config.json"], kind="audio tokenizer")
+    codebook_size = read_config(folder).quantize_vocab_size
+    text_tokenizer = load_text_tokenizer(source)
+    missing_marks = sum(mark not in text_tokenizer.get_added_vocab() for mark in (TURN_START, TURN_END))
+    start_id = len(text_tokenizer) + missing_marks
+    num_tokens = start_id + 2 + codebook_size
+    rows = max(num_tokens, model_config.vocab_size)
+    model_config.vocab_size = -(-rows // EMBEDDING_MULTIPLE) * EMBEDDING_MULTIPLE
+    return model_config, AudioVocabulary(codebook_size, start_id + 2, start_id, start_id + 1)
+
+
+if __name__ == "__main__":
+    run_program(EstimateConfig, estimate, name="audiollm estimate")

@@ -1,0 +1,247 @@
+"""Preference training of an Audio-LLM: GRPO on rewards of drawn answers, or DPO on pairs of answers, through trl.
+
+accelerate launch training/preference.py --config training/configs/preference_grpo.yaml --model … --train_data … …
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.utils import set_seed
+
+from audiollm.data.conversation.loading import load_conversations
+from audiollm.data.files.json_document import write_json
+from audiollm.mini import model_or_mini
+from audiollm.modeling import AudioLLM
+from audiollm.program import run_program
+from audiollm.tokenizer.checkpoints.card import Base
+from audiollm.training.alignment.checkpoints import MarkComplete, check_same_run, find_checkpoint
+from audiollm.training.alignment.config import PreferenceConfig
+from audiollm.training.alignment.methods import dpo_trainer, grpo_trainer, load_trl
+from audiollm.training.alignment.records import Prompts, preference_pairs
+from audiollm.training.alignment.reporting import Reporting
+from audiollm.training.alignment.rewards.registry import make_rewards
+from audiollm.training.alignment.rewards.sounds import AnswerSounds
+from audiollm.training.audio_llm.model import ADAPTER_FOLDER, StartingPoint, save_trained_model
+from audiollm.training.audio_llm.records import EncodedRecords
+from audiollm.training.audio_llm.training_data import check_records
+from audiollm.training.loop.batches import updates_of_epochs
+from audiollm.training.loop.checkpoints import Checkpoints, run_identity
+from audiollm.training.loop.config import MODEL_FOLDER
+from audiollm.training.loop.errors import DataError
+from audiollm.training.loop.launch import start_data_parallel
+from audiollm.training.loop.record import METRICS_NAME, MetricsLog, config_as_json
+from audiollm.training.loop.run import (
+    RunFolder,
+    RunSummary,
+    TrainingRun,
+    held_folder,
+    launch_of,
+    run_documents,
+    running,
+)
+from audiollm.training.loop.stopping import StopRequest, stop_requests
+
+logger = get_logger(__name__)
+
+
+@dataclass
+class _Data:
+    """Records of one role.
+
+    Attributes:
+        records: encoded when they are asked for.
+        usable: numbers of those that are trained or evaluated on.
+        metadata: fingerprints and sizes.
+    """
+
+    records: EncodedRecords
+    usable: list[int]
+    metadata: dict[str, Any]
+
+
+def train(config: PreferenceConfig) -> RunSummary:
+    """Runs a preference training from its config to the saved model; every process of a launch calls it.
+
+    Args:
+        config: the run.
+
+    Returns:
+        How it ended, the same on every process.
+
+    Raises:
+        ImportError: trl is not installed.
+        LaunchError: if the processes are not the ones asked for, or shards of the weights are asked for.
+        DataError: listing the records that cannot be trained on.
+        ResumeError: if the checkpoint to resume belongs to a different run, or is damaged.
+        FileInUseError: if another run is at work in the folder.
+        RunStoppedError: after a checkpoint, if the process was asked to stop by SIGTERM or SIGUSR1.
+        NonFiniteLossError: if the loss or the gradient stops being a number.
+        ValueError: for other settings that cannot work.
+    """
+    load_trl()
+    with running(start_data_parallel(config)) as accelerator, held_folder(accelerator, config), stop_requests() as stop:
+        return _train(accelerator, config, stop)
+
+
+def _train(accelerator: Accelerator, config: PreferenceConfig, stop: StopRequest) -> RunSummary:
+    folder = Path(config.output_dir)
+    checkpoints = folder / "checkpoints"
+    checkpoint = find_checkpoint(config.resume, checkpoints)
+    if config.resume is None and (folder / METRICS_NAME).exists():
+        raise ValueError(f"{folder} already holds a run: choose another output_dir, or go on with --resume latest")
+    set_seed(config.seed)
+    audio_llm = _load(accelerator, config)
+    # trl writes ids of its own into them.
+    settings_before = copy.deepcopy((audio_llm.model.config, audio_llm.model.generation_config))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+    accelerator.wait_for_everyone()
+    data = _read(accelerator, config, audio_llm, config.train_data, "train")
+    eval_data = _read(accelerator, config, audio_llm, config.eval_data, "eval") if config.eval_data else None
+    total_steps = _num_updates(config, len(data.usable))
+    identity = run_identity(
+        config_as_json(config), data=data.metadata, total_steps=total_steps, launch=launch_of(accelerator)
+    )
+    first_step = 1 + (check_same_run(checkpoint, identity) if checkpoint is not None else 0)
+    metrics = MetricsLog(folder / METRICS_NAME, last_step=first_step - 1) if accelerator.is_main_process else None
+    reporting = Reporting(accelerator, metrics, stop)
+    trainer = _make_trainer(
+        accelerator, config, audio_llm, data, eval_data, total_steps, [reporting, MarkComplete(checkpoints, identity)]
+    )
+    documents = run_documents(
+        accelerator, config, trainer.model, total_steps, data.metadata, {"num_records": len(data.usable)}
+    )
+    if accelerator.is_main_process:
+        for name, value in documents.items():
+            write_json(folder / name, value)
+    stop.updates_begin()
+    if first_step <= total_steps:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    else:  # it made its last update before; the Trainer would make one more
+        trainer._load_from_checkpoint(str(checkpoint))
+        trainer.state.global_step = total_steps
+    reporting.raise_if_stopped(trainer.state.global_step, total_steps)
+    if eval_data is not None and (reporting.evaluation is None or reporting.evaluation["step"] != total_steps):
+        trainer.evaluate()
+    model_folder = _save(accelerator, config, audio_llm, trainer, settings_before)
+    run = TrainingRun(
+        accelerator=accelerator,
+        config=config,
+        folder=RunFolder(folder, Checkpoints(checkpoints, keep=config.keep_checkpoints), checkpoint),
+        model=trainer.model,
+        optimizer=trainer.optimizer,
+        extras={},
+        first_step=first_step,
+        total_steps=total_steps,
+        identity=identity,
+        documents=documents,
+        metrics=metrics,
+        stop=stop,
+    )
+    _write_cards(run, config, {} if eval_data is None else eval_data.metadata)
+    summary = RunSummary(
+        total_steps, reporting.loss, reporting.evaluation, model_folder, folder / METRICS_NAME, total_steps, run.best
+    )
+    return run.finish(summary, ["audiollm", "transcribe", "RECORDING", "--model", str(model_folder)])
+
+
+def _load(accelerator: Accelerator, config: PreferenceConfig) -> AudioLLM:
+    audio_llm = AudioLLM.from_pretrained(
+        config.model, dtype=getattr(torch, config.dtype), attn_implementation=config.attn_implementation
+    )
+    audio_llm.processor.audio_device = accelerator.device
+    audio_llm.processor.accepted_codes = frozenset(config.accept_codes_of)
+    return audio_llm
+
+
+def _read(accelerator: Accelerator, config: PreferenceConfig, audio_llm: AudioLLM, source: str, role: str) -> _Data:
+    """Encodes every record once, each process its share, and finds out which can be used."""
+    context_length = audio_llm.model.config.max_position_embeddings
+    if config.max_length is not None and config.max_length > context_length:
+        raise ValueError(f"max_length={config.max_length} exceeds the model's context of {context_length} tokens")
+    records = EncodedRecords(
+        load_conversations(source, codebook_size=audio_llm.vocabulary.codebook_size, for_training=True),
+        audio_llm.processor,
+        max_length=config.max_length or context_length,
+        cache_tokens=config.cache_tokens,
+    )
+    checked = check_records(accelerator, records, role, on_too_long=config.on_too_long, output_dir=config.output_dir)
+    return _Data(records, checked.usable, checked.metadata)
+
+
+def _num_updates(config: PreferenceConfig, num_records: int) -> int:
+    """Updates of the whole run.
+
+    Raises:
+        DataError: if an update takes more records than there are.
+    """
+    answers = 1 if config.grpo is None else config.grpo.num_generations
+    records_per_update = config.global_batch_size // answers
+    if records_per_update > num_records:
+        raise DataError(
+            f"{config.train_data} has {num_records} usable records, and an update takes {records_per_update}: lower "
+            "global_batch_size"
+        )
+    if config.max_steps is not None:
+        return config.max_steps
+    return updates_of_epochs(config.num_epochs, num_records, records_per_update)
+
+
+def _make_trainer(
+    accelerator: Accelerator,
+    config: PreferenceConfig,
+    audio_llm: AudioLLM,
+    data: _Data,
+    eval_data: _Data | None,
+    total_steps: int,
+    callbacks: list[Any],
+) -> Any:
+    num_processes = accelerator.num_processes
+    if config.grpo is None:
+        pairs = [
+            None if one is None else preference_pairs(one.records, one.usable, audio_llm.processor)
+            for one in (data, eval_data)
+        ]
+        assert pairs[0] is not None
+        return dpo_trainer(config, audio_llm, pairs[0], pairs[1], total_steps, num_processes, callbacks)
+    prompts = Prompts(data.records, data.usable)
+    eval_prompts = None if eval_data is None else Prompts(eval_data.records, eval_data.usable)
+    for one in (prompts, eval_prompts):
+        if one is not None:
+            one.check_room(config.max_length or audio_llm.model.config.max_position_embeddings, config.grpo)
+    sounds = AnswerSounds(audio_llm, seed=config.seed)
+    rewards = make_rewards([(reward.name, reward.options) for reward in config.grpo.rewards], sounds)
+    return grpo_trainer(config, audio_llm, prompts, eval_prompts, rewards, total_steps, num_processes, callbacks)
+
+
+def _save(
+    accelerator: Accelerator, config: PreferenceConfig, audio_llm: AudioLLM, trainer: Any, settings_before: Any
+) -> Path:
+    """Writes ``model/``, and ``adapter/`` with LoRA, with the settings that the model came with."""
+    audio_llm.model.config, audio_llm.model.generation_config = settings_before
+    source = audio_llm.model.name_or_path
+    if config.lora is not None:
+        trainer.model.peft_config["default"].base_model_name_or_path = source
+    start = StartingPoint(audio_llm, trainer.model, source)
+    return save_trained_model(accelerator, trainer.model_wrapped, start, config, prefix="")
+
+
+def _write_cards(run: TrainingRun, config: PreferenceConfig, evaluation_data: dict[str, Any]) -> None:
+    """The cards of what `_save` wrote."""
+    folder = Path(config.output_dir)
+    bases = [Base("Audio-LLM", config.model, Path(model_or_mini(config.model)))]
+    run.write_card(folder / MODEL_FOLDER, "audio_llm", bases, step=run.total_steps, evaluation_data=evaluation_data)
+    if config.lora is not None:
+        run.write_card(folder / ADAPTER_FOLDER, "adapter", bases, step=run.total_steps, evaluation_data=evaluation_data)
+
+
+if __name__ == "__main__":
+    run_program(PreferenceConfig, train, name="preference")
