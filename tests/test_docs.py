@@ -212,7 +212,7 @@ def start(script: str) -> None:
     if script.endswith(".py"):
         runpy.run_path(str(ROOT / script), run_name="__main__")
     else:
-        runpy.run_module(script, run_name="__main__")
+        runpy.run_module(script, run_name="__main__", alter_sys=True)  # whose classes name types of their module
 
 
 def script_of(words: Sequence[str]) -> tuple[str, list[str]]:
@@ -239,8 +239,13 @@ def test_every_command_is_understood(line: str, understand: Callable[[Sequence[s
 
 def required_by(script: str) -> list[str]:
     """What a script needs that a page leaves to the reader's configuration file."""
+    if script == "audiollm.training.estimate":
+        return ["--model", "m"]
+    required = ["--model", "m", "--train_data", "t.jsonl", "--output_dir", "o"]
+    if script == "audiollm.training.preference":
+        return [*required, "--dpo.beta", "0.1"]
     assert script in ("training/sft.py", "audiollm.training.sft")
-    return ["--model", "m", "--train_data", "t.jsonl", "--output_dir", "o"]
+    return required
 
 
 def test_a_command_that_is_not_understood_is_noticed(understand: Callable[[Sequence[str]], None]) -> None:

@@ -400,7 +400,7 @@ def _load(
     state = read_state(checkpoint)
     is_same = state.identity.get("launch.num_processes", accelerator.num_processes) == accelerator.num_processes
     rng_file = checkpoint / f"random_{accelerator.process_index:05d}.pt"
-    drawn = read_values(rng_file) if is_same else None
+    drawn = read_values(rng_file) if is_same else {}
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         check_deepspeed_files(checkpoint / _DEEPSPEED_TAG, trusted=trusted)
         # Not strict, as frozen weights were left out; learning rates are a function of the update, with no scheduler.
@@ -419,7 +419,7 @@ def _load(
         load_part(checkpoint / f"{name}.pt", part)
     # Last: whatever is drawn while loading must not count, as the next update has to draw what it would have drawn
     # without an interruption.
-    if drawn is None:
+    if not is_same:
         set_seed(seed_of(seed, state.step) % 2**31, device_specific=True)
         return
     try:

@@ -105,10 +105,12 @@ def train(config: TrlRunConfig) -> None:
         seed=config.seed,
     )
     trainer = MeasuredTrainer(
-        model=AutoModelForCausalLM.from_pretrained(config.model, dtype=torch.float32, attn_implementation="sdpa"),
+        model=AutoModelForCausalLM.from_pretrained(
+            config.model, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
+        ),
         args=arguments,
         train_dataset=Dataset.from_list([records[number] for number in order]),
-        processing_class=AutoTokenizer.from_pretrained(config.model),
+        processing_class=AutoTokenizer.from_pretrained(config.model, trust_remote_code=False),
     )
     recorder = _Recorder(trainer, config.metrics)
     trainer.add_callback(recorder)

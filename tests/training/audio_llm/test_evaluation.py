@@ -95,9 +95,13 @@ def test_the_cache_stays_within_its_budget_and_changes_nothing(assets):
 def test_a_record_without_targets_is_named(assets):
     """A chat template can mark nothing as the assistant's."""
 
+    processor = AudioLLM.from_pretrained(assets.audio_llm).processor
+
     class Silent:
+        text_tokenizer, vocabulary = processor.text_tokenizer, processor.vocabulary
+
         def encode_conversations(self, conversations, max_length):
-            return [SimpleNamespace(token_ids=[1, 2], labels=[-100, -100]) for _ in conversations]
+            return [SimpleNamespace(token_ids=np.array([1, 2]), labels=np.array([-100, -100])) for _ in conversations]
 
     records = EncodedRecords(load_conversations(assets.dev), Silent(), max_length=9, cache_tokens=0)
     with pytest.raises(DataError, match=r"dev\.jsonl:2: no assistant turn"):

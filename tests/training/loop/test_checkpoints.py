@@ -33,6 +33,7 @@ class OneProcess:
     distributed_type = "NO"
     is_main_process = True
     process_index = 0
+    num_processes = 1
     device = torch.device("cpu")
 
     def wait_for_everyone(self) -> None:

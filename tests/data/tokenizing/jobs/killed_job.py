@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from unittest.mock import patch
 
 from audiollm.data.tokenizing import encoding
 from audiollm.data.tokenizing.jobs.job import tokenize_into_folder
@@ -44,8 +45,8 @@ def open_dead(device):
 
 
 def tokenize(source, output, **options):
-    encoding.MAX_GATHERED_RECORDS = 1
-    return tokenize_into_folder(source, open_slow, output, shard_hours=SHARD_HOURS, progress=False, **options)
+    with patch.object(encoding, "MAX_GATHERED_RECORDS", 1):
+        return tokenize_into_folder(source, open_slow, output, shard_hours=SHARD_HOURS, progress=False, **options)
 
 
 if __name__ == "__main__":
