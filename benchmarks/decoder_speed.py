@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import platform
 import statistics
 import sys
 import time
@@ -33,7 +32,7 @@ from torch import Tensor
 from audiollm.benchmarks.harness.figures import recorded_config, write_figures
 from audiollm.benchmarks.harness.options import refuse_idle
 from audiollm.benchmarks.speed.plain.decoder import PlainDecoder
-from audiollm.benchmarks.speed.timing import in_turns, path_figures
+from audiollm.benchmarks.speed.timing import in_turns, machine_facts, path_figures
 from audiollm.data.files.replacing import refuse_existing
 from audiollm.program import run_program
 from audiollm.tables import print_table, table_console
@@ -210,14 +209,7 @@ def measure(config: DecoderSpeedConfig) -> dict[str, Any]:
     by_steps = {str(steps): time_stream(decoder, draw_codes(decoder, 1.0, seed=4), steps)[0] for steps in config.steps}
     return {
         "config": recorded_config(config),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "load_average_before": load_before,
-            "load_average_after": os.getloadavg(),
-            "torch": torch.__version__,
-        },
+        "machine": machine_facts(load_average_before=load_before, load_average_after=os.getloadavg()),
         "parameters": sum(parameter.numel() for parameter in decoder.parameters()),
         "whole": whole,
         "parts": time_parts(decoder, clip, config),

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from audiollm.benchmarks.harness.figures import recorded_config, write_figures
 from audiollm.benchmarks.harness.options import check_output
 from audiollm.benchmarks.speed.fine_tuning.contestants import Contestant, FinishedRun, figures_of, run_contestant
 from audiollm.benchmarks.speed.fine_tuning.material import Material, make_material
+from audiollm.benchmarks.speed.timing import machine_facts
 from audiollm.program import run_program
 from audiollm.tables import print_table, table_console
 
@@ -161,16 +161,12 @@ def measure(config: SFTSpeedConfig) -> dict[str, Any]:
     flops = (6 * material.layer_parameters, 6 * material.head_parameters)
     return {
         "config": recorded_config(config),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "load_average_before": load_before,
-            "load_average_after": os.getloadavg(),
-            "gemm_gflops": gemm_rate / 1e9,
-            "torch": torch.__version__,
-            "trl": version("trl") if find_spec("trl") else None,
-        },
+        "machine": machine_facts(
+            load_average_before=load_before,
+            load_average_after=os.getloadavg(),
+            gemm_gflops=gemm_rate / 1e9,
+            trl=version("trl") if find_spec("trl") else None,
+        ),
         "parameters": {"layers": material.layer_parameters, "output layer": material.head_parameters},
         "tokens_per_record": mean_tokens,
         "contestants": {name: figures_of(own, skip=1, flops=flops, gemm_rate=gemm_rate) for name, own in runs.items()},

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from torch import Tensor
 from audiollm.benchmarks.harness.figures import recorded_config, write_figures
 from audiollm.benchmarks.harness.options import check_output
 from audiollm.benchmarks.speed.plain.encoder import PlainEncoder
-from audiollm.benchmarks.speed.timing import PartTimer, in_turns, now, path_figures
+from audiollm.benchmarks.speed.timing import PartTimer, in_turns, machine_facts, now, path_figures
 from audiollm.environment import find_device
 from audiollm.program import run_program
 from audiollm.tables import print_table, table_console
@@ -200,14 +199,10 @@ def measure(config: TokenizerSpeedConfig) -> dict[str, Any]:
     lengths = (1 + 29 * torch.rand(config.num_files, generator=generator)).tolist()
     return {
         "config": recorded_config(config, device=device),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "load_average": os.getloadavg(),
-            "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
-            "torch": torch.__version__,
-        },
+        "machine": machine_facts(
+            load_average=os.getloadavg(),
+            device=torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        ),
         f"one file of {config.long_seconds:g} s": compare(model, make_clips([config.long_seconds], seed=2), config),
         f"{config.num_files} files of 1-30 s": compare(model, make_clips(lengths, seed=3), config),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import statistics
 import time
 from collections import defaultdict
@@ -10,6 +12,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+
+def machine_facts(**more: object) -> dict[str, Any]:
+    """What a figure of speed says of the machine, and ``more`` that its program knows of it."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        **more,
+    }
 
 
 def now(device: torch.device) -> float:

@@ -45,6 +45,7 @@ def test_steps_that_are_not_asked_for_count_as_complete():
 def test_two_steps_that_may_do_run_side_by_side():
     meeting = threading.Barrier(2, timeout=30)  # broken unless both are there at once
     run_steps(["tokenizer", "vocoder"], NEEDS, lambda step: meeting.wait() and None, lambda step: None, jobs=2)
+    assert not meeting.broken
 
 
 def test_a_failure_starts_nothing_more_and_loses_nothing_that_runs():

@@ -38,6 +38,7 @@ SENTENCES_PER_VOICE = 2
 RECORDINGS = {"asterisk": 2, "opensfx": 1, "sonic-pi": 1, "immich-music": 1, "asterisk-moh": 1}
 """Held-out recordings of each corpus."""
 SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 6.0
+_MEL = MelConfig(sample_rate=SAMPLE_RATE, hop_length=160)
 _NAMES = {"original": "as it is", "decoded": "through codes and decoder", "spoken": "spoken by mini"}
 
 
@@ -92,9 +93,6 @@ def write_samples(package: Path, layout: MiniLayout, folder: Path, judge: str) -
         if size > BYTE_BUDGET:
             raise ValueError(f"the samples take {size:,} bytes, more than {BYTE_BUDGET:,}; make them fewer")
     return size
-
-
-_MEL = MelConfig(sample_rate=SAMPLE_RATE, hop_length=160)
 
 
 def _sentences(model: AudioLLM, layout: MiniLayout, transcriber: Transcriber) -> list[Sample]:
