@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from .config import OPTIMIZERS_OF_BITSANDBYTES, RunConfig
+from .muon import Muon
 from .schedule import scheduled_learning_rate
 
 ALL_PARTS = "all"
@@ -118,14 +119,14 @@ def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
-    """Muon (Jordan, 2024) for some groups and AdamW for the others, with one list of groups and one state.
+    """Muon for some groups and AdamW for the others, with one list of groups and one state.
 
     Args:
-        muon: torch's Muon over its groups.
+        muon: over its groups.
         adamw: AdamW over all others.
     """
 
-    def __init__(self, muon: torch.optim.Optimizer, adamw: torch.optim.Optimizer) -> None:
+    def __init__(self, muon: Muon, adamw: torch.optim.Optimizer) -> None:
         self._muon, self._adamw = muon, adamw
         super().__init__([*muon.param_groups, *adamw.param_groups], {})
         self._share()
@@ -175,8 +176,6 @@ def _adamw(groups: list[dict[str, Any]], config: RunConfig, device: torch.device
 def _muon(
     module: nn.Module, config: RunConfig, device: torch.device, parts: Mapping[str, Iterable[nn.Parameter]]
 ) -> MuonAndAdamW:
-    if not hasattr(torch.optim, "Muon"):
-        raise ValueError(f"optimizer: muon needs torch 2.9 or newer, and this is {torch.__version__}: use adamw")
     parts = {part: list(parameters) for part, parameters in parts.items()}
     matrices = hidden_matrices(module)
     if not matrices:
@@ -187,13 +186,11 @@ def _muon(
         chosen = [one for one in parameters if id(one) in numbers]
         if chosen:
             groups.append({"params": chosen, "part": part if config.muon_learning_rate is None else MUON_PART})
-    muon = torch.optim.Muon(
+    muon = Muon(
         groups,
         lr=config.learning_rate if config.muon_learning_rate is None else config.muon_learning_rate,
         momentum=_MUON_MOMENTUM if config.momentum is None else config.momentum,
         weight_decay=config.weight_decay,
-        # Updates as large as AdamW's (Liu et al., 2025, arXiv:2502.16982), so that its learning rates serve for both.
-        adjust_lr_fn="match_rms_adamw",
     )
     return MuonAndAdamW(muon, _adamw(_groups(parts, config.weight_decay, left_out=matrices), config, device))
 
