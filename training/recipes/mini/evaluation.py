@@ -29,7 +29,6 @@ from audiollm.data.sampling import spread
 from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.questions import collect_vocabulary
 from audiollm.modeling import AudioLLM
-from audiollm.speaking import speak_many
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.training.loop.config import MODEL_FOLDER
 
@@ -38,7 +37,7 @@ from .data import HELD_OUT, held_out_clips
 from .held_out import held_out_sentences
 from .layout import MiniLayout
 from .package import folder_size
-from .speaking import ReadSentences, first_sample_seconds, speaking_figures
+from .speaking import ReadSentences, first_sample_seconds, speak_sentences, speaking_figures
 
 BATCH_SIZE = 16
 MAX_ANSWER_TOKENS = {"transcribe": 128}
@@ -212,16 +211,7 @@ def _speech(
     texts = [clips[number]["text"] for number in chosen]
     audio_tokenizer = model.processor.audio_tokenizer
     decoded = [audio_tokenizer.decode(codes[number][None, None])[0] for number in chosen]
-    spoken = []
-    for start in range(0, len(chosen), BATCH_SIZE):
-        group = chosen[start : start + BATCH_SIZE]
-        spoken += speak_many(
-            model,
-            [clips[number]["text"] for number in group],
-            [voice_of(clips[number]) for number in group],
-            max_seconds=MAX_SPOKEN_SECONDS,
-            seed=start,
-        )
+    spoken = speak_sentences(model, texts, [voice_of(clips[number]) for number in chosen])
     transcripts = {
         "original": transcriber.transcribe([waveforms[number] for number in chosen], SAMPLE_RATE),
         "reconstructed": transcriber.transcribe(decoded, audio_tokenizer.output_sample_rate),
