@@ -41,7 +41,7 @@ def word_figures(
     figures |= {"wer_capped": None, "looped": [pair.id for pair in pairs if is_looped(pair.hypothesis, pair.reference)]}
     if not pairs:
         return figures | ({"wer_missing_as_wrong": 1.0} if texts else {})
-    over_words = _over_words(pairs, language)
+    over_words = error_rate(pairs, language)
     if language not in LANGUAGES:
         capped = mean([min(rate, 1.0) for rate in _utterance_rates(pairs, language)])
         return figures | {
@@ -66,8 +66,16 @@ def word_figures(
     }
 
 
-def _over_words(pairs: Sequence[TextPair], language: str) -> float | None:
-    """Errors over words, after Whisper's text normalization; None where no words were to be said."""
+def error_rate(pairs: Sequence[TextPair], language: str) -> float | None:
+    """Errors over words, after Whisper's text normalization.
+
+    Args:
+        pairs: what was heard and what was to be said.
+        language: of the texts; characters are counted where words are not told apart by spaces.
+
+    Returns:
+        None where no words were to be said.
+    """
     rate: float | None = load_metric("wer").compute(
         predictions=[pair.hypothesis for pair in pairs],
         references=[pair.reference for pair in pairs],
@@ -78,5 +86,5 @@ def _over_words(pairs: Sequence[TextPair], language: str) -> float | None:
 
 
 def _utterance_rates(pairs: Sequence[TextPair], language: str) -> list[float]:
-    rates = (_over_words([pair], language) for pair in pairs)
+    rates = (error_rate([pair], language) for pair in pairs)
     return [rate for rate in rates if rate is not None]
