@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import WhisperFeatureExtractor
 
 from audiollm.benchmarks.metrics.seed_tts_wer.pairs import TextPair
 from audiollm.benchmarks.speech.judges.recognizers import RECOGNIZERS
@@ -22,6 +24,7 @@ from audiollm.modeling import AudioLLM
 from audiollm.tokenizer.base import Codes
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.training.audio_llm import listening
 from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
 from audiollm.training.loop.record import read_metrics
 from audiollm.training.sft import train
@@ -100,6 +103,14 @@ def spoken_record(number: int) -> dict[str, Any]:
     }
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """Pictures take longer than all the rest: keeps what they would have shown."""
+    shown: list[dict[str, Tensor]] = []
+    monkeypatch.setattr(listening, "draw_clip", lambda path, title, sounds, mel: shown.append(sounds))
+    return shown
+
+
 @pytest.fixture(scope="module")
 def spoken(decoder_parts: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty spoken records."""
@@ -118,10 +129,11 @@ def speaking_llm(assets: Any, decoder_parts: Any, spoken: Path) -> Path:
         audio_tokenizer.attach_decoder(WaveformDecoder(decoder_parts.tiny_decoder()))
     audio_llm.processor.audio_tokenizer = audio_tokenizer
     audio_llm.save_pretrained(spoken.parent / "llm")
-    paths = {"model": str(spoken.parent / "llm"), "train_data": str(spoken), "output_dir": str(spoken.parent / "run")}
-    return train(
-        SFTConfig(**paths, max_steps=60, global_batch_size=8, micro_batch_size=8, learning_rate=1e-2)
-    ).model_folder
+    config = SFTConfig(
+        model=str(spoken.parent / "llm"), train_data=str(spoken), output_dir=str(spoken.parent / "run"), max_steps=60,
+        global_batch_size=8, micro_batch_size=8, learning_rate=1e-2,
+    )  # fmt: skip
+    return train(config).model_folder
 
 
 @pytest.fixture
@@ -195,7 +207,7 @@ def test_what_is_spoken_is_written_heard_and_scored_beside_the_records_own_codes
     assert f"4 records answered in sound after update 2: {cut} cut at eval_max_new_tokens=8" in caplog.text
 
 
-def test_references_are_heard_once_in_a_run(make_speaking, tmp_path, reader, levels):
+def test_references_are_heard_once_in_a_run(make_speaking, tmp_path, reader, levels, no_pictures):
     settings = {"eval_every": 1, "max_steps": 3, "eval_asr": STAND_IN}
     train(make_speaking(save_every=2, **settings))
     spoken = sum(answer["sound"] is not None for step in (1, 2, 3) for answer in answers_of(tmp_path / "run", step))
@@ -207,9 +219,9 @@ def test_references_are_heard_once_in_a_run(make_speaking, tmp_path, reader, lev
 
 
 @pytest.mark.parametrize("judges", [{}, {"eval_asr": STAND_IN, "eval_similarity": STAND_IN}])
-def test_listening_changes_no_update(make_speaking, tmp_path, reader, judges):
+def test_listening_changes_no_update(make_speaking, tmp_path, reader, no_pictures, judges):
     """The real decoder is loaded at the first evaluation. Dropout makes random states matter."""
-    settings = {"lora": LoRASettings(r=2, dropout=0.2), "max_steps": 4, "eval_every": 2}
+    settings = {"lora": LoRASettings(r=2, dropout=0.2), "max_steps": 2, "eval_every": 1}
     train(make_speaking(output_dir=str(tmp_path / "deaf"), eval_listen_samples=0, **settings))
     train(make_speaking(output_dir=str(tmp_path / "hearing"), **settings, **judges))
     assert metrics_of(tmp_path / "hearing") == metrics_of(tmp_path / "deaf")
@@ -219,9 +231,10 @@ def test_listening_changes_no_update(make_speaking, tmp_path, reader, judges):
         assert ("spoken_wer" in line) == ("spoken_similarity" in line) == bool(judges)
 
 
-def test_a_resumed_run_speaks_and_trains_as_one_that_was_not_interrupted(make_speaking, tmp_path, reader):
+def test_a_resumed_run_speaks_and_trains_as_one_that_was_not_interrupted(make_speaking, tmp_path, reader, no_pictures):
     settings = {
-        "lora": LoRASettings(r=2, dropout=0.2), "eval_every": 2, "save_every": 3, "eval_asr": STAND_IN,
+        "lora": LoRASettings(r=2, dropout=0.2), "eval_every": 2, "save_every": 3, "max_steps": 4, "eval_asr": STAND_IN,
+        "eval_listen_samples": 2,
     }  # fmt: skip
     train(make_speaking(output_dir=str(tmp_path / "straight"), **settings))
     checkpoint = str(tmp_path / "straight" / "checkpoints" / "step_000003")
@@ -229,11 +242,11 @@ def test_a_resumed_run_speaks_and_trains_as_one_that_was_not_interrupted(make_sp
     straight, resumed = (metrics_of(tmp_path / name, "eval") for name in ("straight", "resumed"))
     assert resumed == straight[1:]
     assert_same_weights(tmp_path / "straight", tmp_path / "resumed")
-    for step in (4, 6):
-        one, other = (tmp_path / name / "evaluation" / f"step_{step:06d}" for name in ("straight", "resumed"))
-        assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
-        for path in one.iterdir():
-            assert path.read_bytes() == (other / path.name).read_bytes(), path
+    one, other = (tmp_path / name / "evaluation" / "step_000004" for name in ("straight", "resumed"))
+    assert list(one.glob("*.wav"))
+    assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
+    for path in one.iterdir():
+        assert path.read_bytes() == (other / path.name).read_bytes(), path
 
 
 REFUSED = {
@@ -263,8 +276,8 @@ def test_what_could_not_listen_is_refused_before_the_first_update(
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_records_that_tell_no_text_are_refused_or_counted(
-    make_speaking, tmp_path, decoder_parts, reader, levels, caplog
+def test_textless_records_are_refused_or_counted(
+    make_speaking, tmp_path, decoder_parts, reader, levels, no_pictures, caplog
 ):
     records = [spoken_record(n) for n in range(2)]
     for record in records:
@@ -282,19 +295,13 @@ def test_records_that_tell_no_text_are_refused_or_counted(
     assert texts == [None, "red"]
 
 
-def test_answers_that_the_limit_will_cut_are_said_beforehand(make_speaking, caplog):
+def test_answers_that_the_limit_will_cut_are_said_beforehand(make_speaking, no_pictures, caplog):
     train(make_speaking(max_steps=1, eval_max_new_tokens=5))  # three codes, two marks and the end of the turn
     assert "eval_max_new_tokens=5 is shorter than 4 of the 4 answers in sound" in caplog.text
 
 
-def test_the_picture_shows_the_recording_where_the_record_has_one(
-    make_speaking, tmp_path, decoder_parts, levels, monkeypatch
-):
+def test_the_picture_shows_a_records_recording(make_speaking, tmp_path, decoder_parts, levels, no_pictures):
     """The recording is at 16 kHz, the sound at the decoder's rate."""
-    shown: list[dict[str, Tensor]] = []
-    monkeypatch.setattr(
-        "audiollm.training.audio_llm.listening.draw_clip", lambda path, title, sounds, mel: shown.append(sounds)
-    )
     decoder_parts.make_clip(tmp_path, 7, 0.4)
     record = spoken_record(0) | {"messages": [
         {"role": "user", "content": "Say it."},
@@ -303,8 +310,34 @@ def test_the_picture_shows_the_recording_where_the_record_has_one(
     dev = decoder_parts.write_records(tmp_path / "recorded.jsonl", [record])
     train(make_speaking(eval_data=str(dev), max_steps=1, eval_max_new_tokens=24))
     [answer] = answers_of(tmp_path / "run", 1)
-    [sounds] = shown
+    [sounds] = no_pictures
     assert answer["sound"] == "000_clip_0.wav"
     assert list(sounds) == ["spoken", "reference codes, decoded", "recording"]
     assert len(sounds["recording"]) == round(0.4 * 22050)
     assert len(sounds["reference codes, decoded"]) == 10 * CODE_SAMPLES
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("mode", ["ddp", "zero3"])
+def test_processes_share_the_speaking_and_one_listens(
+    make_speaking: Any, tokenizer_corpus: Any, launches: Any, tmp_path: Path, mode: str
+) -> None:
+    """With a recognizer of transformers, which ZeRO-3 would split if it could; five answers in batches of two."""
+    recognizer = shutil.copytree(tokenizer_corpus.whisper, tmp_path / "recognizer")
+    WhisperFeatureExtractor().save_pretrained(recognizer)
+    settings = {"max_steps": 2, "eval_every": 1, "eval_listen_samples": 5, "eval_asr": str(recognizer)}
+    train(make_speaking(output_dir=str(tmp_path / "alone"), **settings))
+    both = make_speaking(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
+    ended = launches.run(mode, "training/sft.py", both)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    for line, expected in zip(
+        metrics_of(tmp_path / "both", "eval"), metrics_of(tmp_path / "alone", "eval"), strict=True
+    ):
+        assert line.keys() == expected.keys()
+        assert line["num_listened"] == 5
+        assert line["reference_wer"] == expected["reference_wer"]
+    for path in (tmp_path / "alone" / "evaluation" / "reference").glob("*.wav"):
+        assert path.read_bytes() == (tmp_path / "both" / "evaluation" / "reference" / path.name).read_bytes()
+    ids = [[answer["id"] for answer in answers_of(tmp_path / name, 2)] for name in ("alone", "both")]
+    assert ids[0] == ids[1]
+    assert any(answer["sound"] for answer in answers_of(tmp_path / "both", 2))
