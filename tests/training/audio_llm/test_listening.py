@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import WhisperFeatureExtractor
+from transformers import WhisperFeatureExtractor, WhisperTokenizerFast
 
 from audiollm.benchmarks.metrics.seed_tts_wer.pairs import TextPair
 from audiollm.benchmarks.speech.judges.recognizers import RECOGNIZERS
@@ -325,6 +325,9 @@ def test_processes_share_the_speaking_and_one_listens(
     """With a recognizer of transformers, which ZeRO-3 would split if it could; five answers in batches of two."""
     recognizer = shutil.copytree(tokenizer_corpus.whisper, tmp_path / "recognizer")
     WhisperFeatureExtractor().save_pretrained(recognizer)
+    text_tokenizer = WhisperTokenizerFast.from_pretrained(recognizer)
+    text_tokenizer.pad_token = "<|endoftext|>"
+    text_tokenizer.save_pretrained(recognizer)
     settings = {"max_steps": 2, "eval_every": 1, "eval_listen_samples": 5, "eval_asr": str(recognizer)}
     train(make_speaking(output_dir=str(tmp_path / "alone"), **settings))
     both = make_speaking(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
