@@ -41,7 +41,7 @@ def word_figures(
     figures |= {"wer_capped": None, "looped": [pair.id for pair in pairs if is_looped(pair.hypothesis, pair.reference)]}
     if not pairs:
         return figures | ({"wer_missing_as_wrong": 1.0} if texts else {})
-    over_words = error_rate(pairs, language)
+    over_words = _over_words(pairs, language)
     if language not in LANGUAGES:
         capped = mean([min(rate, 1.0) for rate in _utterance_rates(pairs, language)])
         return figures | {
@@ -66,25 +66,30 @@ def word_figures(
     }
 
 
-def error_rate(pairs: Sequence[TextPair], language: str) -> float | None:
-    """Errors over words, after Whisper's text normalization.
+def corpus_errors(pairs: Sequence[TextPair], language: str) -> dict[str, Any]:
+    """Errors over words, after Whisper's text normalization; characters of languages that are written without spaces.
 
     Args:
-        pairs: what was heard and what was to be said.
-        language: of the texts; characters are counted where words are not told apart by spaces.
+        pairs: what was heard and what was said.
+        language: of the texts.
 
     Returns:
-        None where no words were to be said.
+        What the metric ``wer`` returns; its rate is None where no words were to be said.
     """
-    rate: float | None = load_metric("wer").compute(
+    found: dict[str, Any] = load_metric("wer").compute(
         predictions=[pair.hypothesis for pair in pairs],
         references=[pair.reference for pair in pairs],
         normalizer="english" if language == "en" else "basic",
         unit="character" if language in UNSPACED_LANGUAGES else "word",
-    )["wer"]
+    )
+    return found
+
+
+def _over_words(pairs: Sequence[TextPair], language: str) -> float | None:
+    rate: float | None = corpus_errors(pairs, language)["wer"]
     return rate
 
 
 def _utterance_rates(pairs: Sequence[TextPair], language: str) -> list[float]:
-    rates = (error_rate([pair], language) for pair in pairs)
+    rates = (_over_words([pair], language) for pair in pairs)
     return [rate for rate in rates if rate is not None]

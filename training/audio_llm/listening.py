@@ -27,7 +27,7 @@ from audiollm.benchmarks.harness.processes import LaunchedProcesses
 from audiollm.benchmarks.metrics.seed_tts_wer.pairs import TextPair
 from audiollm.benchmarks.speech.judges.judging import NONE, SpeechJudges, SpokenRecording, Verdict, mean_and_count
 from audiollm.benchmarks.speech.judges.recognizers import check_recognizer
-from audiollm.benchmarks.speech.words import error_rate
+from audiollm.benchmarks.speech.words import corpus_errors
 from audiollm.chat.segments import AudioSegment
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.conversation.types import AudioPart, Conversation
@@ -333,7 +333,7 @@ class Listener:
             for index in indexes
             if (text := self._texts[index]) is not None
         ]
-        return error_rate(pairs, self._config.eval_language) if pairs else None
+        return corpus_errors(pairs, self._config.eval_language)["wer"] if pairs else None
 
     def _row(
         self, index: int, answer: SpokenAnswer, verdict: Verdict | None, reference: Verdict | None

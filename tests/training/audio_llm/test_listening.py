@@ -17,7 +17,7 @@ from transformers import WhisperFeatureExtractor, WhisperTokenizerFast
 
 from audiollm.benchmarks.metrics.seed_tts_wer.pairs import TextPair
 from audiollm.benchmarks.speech.judges.recognizers import RECOGNIZERS
-from audiollm.benchmarks.speech.words import error_rate
+from audiollm.benchmarks.speech.words import corpus_errors
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.voices import encoders
 from audiollm.modeling import AudioLLM
@@ -184,7 +184,7 @@ def test_what_is_spoken_is_written_heard_and_scored_beside_the_records_own_codes
         assert [answer["heard_in_reference"] for answer in answers] == [answer["text"] for answer in answers]
         assert line["reference_wer"] == 0
         pairs = [TextPair(answer["id"], answer["heard"], answer["text"]) for answer in answers]
-        assert line["spoken_wer"] == error_rate(pairs, "en")
+        assert line["spoken_wer"] == corpus_errors(pairs, "en")["wer"]
         assert line["num_spoken_cut"] == sum(answer["is_cut"] for answer in answers)
         there = [answer for answer in answers if answer["sound"] is not None]
         assert line["num_without_sound"] == 4 - len(there)
