@@ -181,9 +181,9 @@ class Listener:
         num_longer = sum(len(answer_token_ids(record)) > limit for record in self._records.encode(self._chosen))
         if num_longer:
             logger.warning(
-                "eval_max_new_tokens=%d is shorter than %d of the %d answers in sound, which will be cut: 25 tokens "
-                "are a second",
-                *(limit, num_longer, count),
+                "eval_max_new_tokens=%d is shorter than %d of the %d answers in sound, which will be cut: %g codes are "
+                "a second",
+                *(limit, num_longer, count, self._audio_llm.processor.audio_tokenizer.frame_rate),
             )
 
     # Speaking, which all processes share
