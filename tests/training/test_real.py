@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,18 +109,31 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyP
 def config_of(models: Path, folder: Path, **changes: Any) -> real.RealConfig:
     settings: dict[str, Any] = {
         "output_dir": str(folder), "llm": str(models / "llm"), "whisper": str(models / "whisper"), "small": True,
-        "steps": 2, "codebook_size": 32, "variants": real.VARIANTS,
+        "steps": 2, "codebook_size": 32,
     }  # fmt: skip
     return real.RealConfig(**(settings | changes))
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A run, and its results before any test adds to it."""
+
+    layout: RealLayout
+    results: dict[str, Any]
+
+
 @pytest.fixture(scope="module")
-def run(models: Path, patched: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> RealLayout:
-    """A whole run of all variants."""
+def finished(models: Path, patched: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("real") / "run"
     patched.setattr(real, "launch_trainer", Launches())
     real.run_real(config_of(models, folder))
-    return RealLayout(folder)
+    layout = RealLayout(folder)
+    return Finished(layout, read(layout.results))
+
+
+@pytest.fixture
+def run(finished: Finished) -> RealLayout:
+    return finished.layout
 
 
 def read(path: Path) -> Any:
@@ -133,21 +147,22 @@ def lines(path: Path) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------ the run
 
 
-def test_all_variants_are_trained_on_the_same_records_for_equal_updates_and_scored(run: RealLayout) -> None:
-    runs = read(run.results)["runs"]
-    assert list(runs) == list(real.VARIANTS)
-    trainings = {variant: by_seed["1"]["training"] for variant, by_seed in runs.items()}
-    assert {figures["updates"] for figures in trainings.values()} == {2}
-    assert len({figures["tokens"] for figures in trainings.values()}) == 1
-    sizes = {variant: by_seed["1"]["parameters"] for variant, by_seed in runs.items()}
-    assert trainings["random"]["trained_parameters"] == sizes["random"]
-    assert trainings["random_lora"]["trained_parameters"] == trainings["pretrained"]["trained_parameters"]
-    assert ("before" in runs["pretrained"]["1"], "before" in runs["random"]["1"]) == (True, False)
-    asked = [figures["1"]["after"] for figures in runs.values()] + [runs["pretrained"]["1"]["before"]]
+def test_both_variants_are_trained_on_the_same_records_for_equal_updates_and_scored(finished: Finished) -> None:
+    runs = finished.results["runs"]
+    assert list(runs) == ["pretrained", "random"]
+    pretrained, random = (by_seed["1"] for by_seed in runs.values())
+    for name in ("updates", "tokens", "target_tokens"):
+        assert pretrained["training"][name] == random["training"][name]
+    assert pretrained["training"]["updates"] == 2
+    assert random["training"]["trained_parameters"] == random["parameters"] == pretrained["parameters"]
+    assert pretrained["training"]["trained_parameters"] < pretrained["parameters"]
+    assert ("before" in pretrained, "before" in random) == (True, False)
+    asked = [pretrained["before"], pretrained["after"], random["after"]]
     assert len({tuple((task, own["questions"]) for task, own in scores["accuracy"].items()) for scores in asked}) == 1
     assert {tuple(scores["wer"]) for scores in asked} == {("asterisk",)}
-    for figures in trainings.values():
-        assert figures["text_perplexity"].keys() == {"before", "after"}
+    assert random["training"]["text_perplexity"].keys() == {"before", "after"}
+    assert finished.results["command"].endswith("--steps 2 --llm " + finished.results["settings"]["llm"] + " --whisper "
+        + finished.results["settings"]["whisper"] + " --codebook_size 32 --small True")  # fmt: skip
 
 
 def test_the_trained_model_is_a_folder_of_its_own_that_hears_recordings(run: RealLayout) -> None:
@@ -161,41 +176,41 @@ def test_the_trained_model_is_a_folder_of_its_own_that_hears_recordings(run: Rea
     assert not (run.run(trial) / "checkpoints").exists()
 
 
-def test_what_is_complete_is_not_made_again_and_seeds_add_to_it(
-    run: RealLayout, models: Path, patched: pytest.MonkeyPatch
-) -> None:
+def test_what_is_complete_is_not_made_again(finished: Finished, models: Path, patched: pytest.MonkeyPatch) -> None:
     launches = Launches()
     patched.setattr(real, "launch_trainer", launches)
-    before = read(run.results)["runs"]
-    real.run_real(config_of(models, run.root))
+    real.run_real(config_of(models, finished.layout.root))
     assert launches.flags == []
-    real.run_real(config_of(models, run.root, seeds=(7,), variants=("random",)))
-    assert [flags["--seed"] for flags in launches.flags] == ["7"]
-    after = read(run.results)
-    assert list(after["runs"]["random"]) == ["1", "7"]
-    assert after["runs"]["pretrained"] == before["pretrained"]
-    assert after["command"].endswith('--seeds \'[1,7]\' --variants \'["pretrained","random","random_lora"]\'')
     with pytest.raises(ValueError, match=r"steps"):
-        real.run_real(config_of(models, run.root, steps=3))
+        real.run_real(config_of(models, finished.layout.root, steps=3))
 
 
-def test_a_run_that_was_killed_in_a_training_goes_on_with_it(
-    models: Path, patched: pytest.MonkeyPatch, tmp_path: Path
+def test_what_is_added_goes_on_in_the_training_in_which_it_was_killed(
+    finished: Finished, models: Path, patched: pytest.MonkeyPatch
 ) -> None:
     launches = Launches(num_failing=1)
     patched.setattr(real, "launch_trainer", launches)
-    config = config_of(models, tmp_path / "run", variants=("random",))
+    layout, trial = finished.layout, Trial("random_lora", 7)
+    config = config_of(models, layout.root, seeds=(7,), variants=("random_lora",))
     with pytest.raises(subprocess.CalledProcessError):
         real.run_real(config)
-    complete = read_steps(tmp_path / "run")
-    assert {"llm", "data", "tokenizer", "codes", "records", "random-1-start"} == set(complete)
+    complete = read_steps(layout.root)
+    assert (f"{trial}-start" in complete, f"{trial}-train" in complete) == (True, False)
     real.run_real(config)
-    assert read_steps(tmp_path / "run").items() > complete.items()
-    assert [flags["--resume"] for flags in launches.flags] == ["latest", "latest"]
-    steps = [
-        line["step"] for line in read_metrics(RealLayout(tmp_path / "run").run(Trial("random", 1)) / "metrics.jsonl")
-    ]
+    assert {*read_steps(layout.root)} - {*complete} == {f"{trial}-train", f"{trial}-after"}
+    assert [(flags["--resume"], flags["--seed"]) for flags in launches.flags] == [("latest", "7")] * 2
+    steps = [line["step"] for line in read_metrics(layout.run(trial) / "metrics.jsonl")]
     assert steps == [0, 1, 2, 2]
+
+    results, runs = read(layout.results), finished.results["runs"]
+    assert {variant: list(by_seed) for variant, by_seed in results["runs"].items()} == {
+        "pretrained": ["1"], "random": ["1"], "random_lora": ["7"],
+    }  # fmt: skip
+    assert {variant: results["runs"][variant] for variant in runs} == runs
+    adapted = results["runs"]["random_lora"]["7"]["training"]
+    assert adapted["trained_parameters"] == runs["pretrained"]["1"]["training"]["trained_parameters"]
+    flags = """--seeds '[1,7]' --variants '["pretrained","random","random_lora"]'"""
+    assert results["command"].endswith(flags)
 
 
 def test_one_step_runs_alone_and_not_before_what_it_needs(models: Path, tmp_path: Path) -> None:
@@ -327,11 +342,10 @@ def test_the_extended_llm_keeps_its_text_rows_and_the_random_one_does_not(run: R
     text_rows = real_start.load_causal_lm(models / "llm").get_input_embeddings().weight
     rows = {
         variant: AudioLLM.from_pretrained(run.start(Trial(variant, 1))).model.get_input_embeddings().weight
-        for variant in real.VARIANTS
+        for variant in ("pretrained", "random")
     }
     assert torch.equal(rows["pretrained"][: len(text_rows)], text_rows)
     assert not torch.equal(rows["random"][: len(text_rows)], text_rows)
-    assert torch.equal(rows["random"], rows["random_lora"])
 
 
 # --------------------------------------------------------------------- the figures
@@ -342,13 +356,13 @@ def test_scores_by_corpus_and_beside_chance() -> None:
         return scoring.GeneratedSample(name, task, reference, prediction)
 
     samples = [
-        sample("a/1/transcribe", "transcribe", "one two", "one two"),
-        sample("a/2/transcribe", "transcribe", "three four", "three five"),
-        sample("b/1/transcribe", "transcribe", "six", ""),
+        sample("a/1/transcribe", "transcribe", "the house", "the house"),
+        sample("a/2/transcribe", "transcribe", "a cat", "a dog"),
+        sample("b/1/transcribe", "transcribe", "tree", ""),
         sample("a/3/kind", "kind", "music", "music"),
     ]
     assert scoring.word_error_rates(samples) == {"a": {"clips": 2, "wer": 0.25}, "b": {"clips": 1, "wer": 1.0}}
-    assert [example["heard"] for example in scoring.examples(samples)] == ["one two", "three five", ""]
+    assert [example["heard"] for example in scoring.examples(samples)] == ["the house", "a dog", ""]
 
     def record(task: str, answer: str) -> dict[str, Any]:
         return {"task": task, "messages": [{}, {"role": "assistant", "content": answer}]}
