@@ -35,6 +35,7 @@ from audiollm.training.recipes.mini.layout import MiniLayout
 from audiollm.training.recipes.mini.lm import MINI_LM, make_lm
 from audiollm.training.recipes.mini.package import install_package, install_samples, make_package, shrink_tokenizer
 from audiollm.training.recipes.mini.samples import write_samples
+from audiollm.training.recipes.mini.sampling import choose_audio_sampling
 from audiollm.training.recipes.schedule import read_steps, run_due_steps
 
 Step = Literal[
@@ -47,6 +48,7 @@ Step = Literal[
     "conversations",
     "lm",
     "package",
+    "sampling",
     "evaluation",
     "samples",
     "card",
@@ -138,6 +140,7 @@ def run_codes(layout: MiniLayout, config: MiniConfig) -> None:
     for name, source, output in (*sources, ("more sentences", layout.more_speech, layout.more_codes)):
         report = tokenize_corpus(source, tokenizer, output, overwrite=True)
         console.print(f"  {name}: {report.tokens} codes of {report.records} clips")
+    console.print(f"  clips for the flow model: {mini_data.write_flow_data(layout)}")
 
 
 def run_vocoder(layout: MiniLayout, config: MiniConfig) -> None:
@@ -149,7 +152,7 @@ def run_vocoder(layout: MiniLayout, config: MiniConfig) -> None:
 
 def run_flow(layout: MiniLayout, config: MiniConfig) -> None:
     """Codes to mel; joined with the vocoder to the tokenizer's decoder."""
-    data = ("--train_data", str(layout.codes("train")), "--eval_data", str(layout.codes("dev")))
+    data = ("--train_data", str(layout.flow_data), "--eval_data", str(layout.codes("dev")))
     models = ("--audio_tokenizer", str(layout.tokenizer), "--flow.eval_vocoder", str(layout.vocoder))
     cache = ("--cache_dir", str(layout.prepared))
     _launch("train_decoder.py", "mini_flow.yaml", layout.flow, config, "flow", *data, *models, *cache)
@@ -178,6 +181,14 @@ def run_package(layout: MiniLayout, config: MiniConfig) -> None:
     """One small folder of all models."""
     size = make_package(layout.model, layout.tokenizer, layout.package)
     console.print(f"  {layout.package}: {size / 1e6:.2f} MB")
+
+
+def run_sampling(layout: MiniLayout, config: MiniConfig) -> None:
+    """How codes are drawn, chosen on the dev split and written into the package."""
+    found = choose_audio_sampling(layout.package, layout, config.judge)
+    write_json(layout.sampling, found)
+    for one in found["tried"]:
+        console.print(f"  {one['settings']}: {one['wer_capped']:.1%} of the words wrong")
 
 
 def run_evaluation(layout: MiniLayout, config: MiniConfig) -> None:
@@ -219,6 +230,7 @@ RUN: dict[Step, Callable[[MiniLayout, MiniConfig], None]] = {
     "conversations": run_conversations,
     "lm": run_lm,
     "package": run_package,
+    "sampling": run_sampling,
     "evaluation": run_evaluation,
     "samples": run_samples,
     "card": run_card,
@@ -234,8 +246,9 @@ NEEDS: dict[Step, tuple[Step, ...]] = {
     "conversations": ("codes",),
     "lm": ("conversations",),
     "package": ("flow", "lm"),
-    "evaluation": ("package",),
-    "samples": ("package",),
+    "sampling": ("package",),
+    "evaluation": ("sampling",),
+    "samples": ("sampling",),
     "card": ("evaluation", "samples"),
 }
 

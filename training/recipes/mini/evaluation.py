@@ -28,17 +28,16 @@ from audiollm.data.sampling import spread
 from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.questions import collect_vocabulary
 from audiollm.modeling import AudioLLM
-from audiollm.speaking import speak_many
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.training.loop.config import MODEL_FOLDER
-from audiollm.training.recipes.answering import BATCH_SIZE, answer
+from audiollm.training.recipes.answering import answer
 
 from .conversations import MAX_SPOKEN_SECONDS, answers_of, request_of, sap_questions, voice_of
 from .data import HELD_OUT, held_out_clips
 from .held_out import held_out_sentences
 from .layout import MiniLayout
 from .package import folder_size
-from .speaking import ReadSentences, first_sample_seconds, speaking_figures
+from .speaking import ReadSentences, first_sample_seconds, speak_sentences, speaking_figures
 
 # Described in full sentences, so that only the whole of a sentence counts; the parts have questions of their own.
 QUESTIONS = ("kind", "sound", "music", "gender", "accent", "describe")
@@ -196,16 +195,7 @@ def _speech(
     texts = [clips[number]["text"] for number in chosen]
     audio_tokenizer = model.processor.audio_tokenizer
     decoded = [audio_tokenizer.decode(codes[number][None, None])[0] for number in chosen]
-    spoken = []
-    for start in range(0, len(chosen), BATCH_SIZE):
-        group = chosen[start : start + BATCH_SIZE]
-        spoken += speak_many(
-            model,
-            [clips[number]["text"] for number in group],
-            [voice_of(clips[number]) for number in group],
-            max_seconds=MAX_SPOKEN_SECONDS,
-            seed=start,
-        )
+    spoken = speak_sentences(model, texts, [voice_of(clips[number]) for number in chosen])
     transcripts = {
         "original": transcriber.transcribe([waveforms[number] for number in chosen], SAMPLE_RATE),
         "reconstructed": transcriber.transcribe(decoded, audio_tokenizer.output_sample_rate),
