@@ -271,16 +271,12 @@ def run_mini(config: MiniConfig) -> Path:
 def _run_steps(layout: MiniLayout, config: MiniConfig) -> None:
     if config.jobs > 1:
         torch.set_num_threads(threads_of_job(config.jobs))
-    # The card is quick, and where --install is obeyed.
-    run_due_steps(
-        layout.root,
-        STEPS,
-        NEEDS,
-        lambda step: RUN[step](layout, config),
-        only=config.only,
-        always=("card",),
-        jobs=config.jobs,
-    )
+
+    def run(step: Step) -> None:
+        RUN[step](layout, config)
+
+    always: tuple[Step, ...] = ("card",)  # quick, and where --install is obeyed
+    run_due_steps(layout.root, STEPS, NEEDS, run, only=config.only, always=always, jobs=config.jobs)
 
 
 def _train_tokenizer(layout: MiniLayout, config: MiniConfig, stage: int, *flags: str) -> None:

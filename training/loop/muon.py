@@ -57,11 +57,12 @@ class Muon(torch.optim.Optimizer):
         lr, momentum = group["lr"], group["momentum"]
         directions = []
         for weight in weights:
-            state = self.state[weight]
+            gradient, state = weight.grad, self.state[weight]
+            assert gradient is not None
             if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(weight.grad)
-            mean = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
-            directions.append(weight.grad.lerp(mean, momentum))
+                state["momentum_buffer"] = torch.zeros_like(gradient)
+            mean = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+            directions.append(gradient.lerp(mean, momentum))
         size = 0.2 * max(weights[0].shape) ** 0.5
         for weight, step in zip(weights, orthogonalized(torch.stack(directions)), strict=True):
             weight.mul_(1 - lr * group["weight_decay"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.corpora.clips import Clip
@@ -31,7 +32,7 @@ def fitted_tokenizer(
     Returns:
         The tokenizer, and how well its codebook covers the recordings.
     """
-    model = load_whisper(whisper).float()
+    model: Any = load_whisper(os.fspath(whisper)).float()
     position = max(2, 3 * model.config.encoder_layers // 4)
     audio_tokenizer = UniAudioTokenizer.from_whisper(
         model,
