@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,6 +65,10 @@ class MixturePlan:
             )
         return num_updates
 
+    def never_drawn(self, num_records: int) -> list[int]:
+        """Numbers of the sources of which a run of so many records is likely to see none."""
+        return [number for number, share in enumerate(self.shares) if share * num_records < 1]
+
     def order(self, sources: Sequence[MixtureSource], *, seed: int, global_batch_size: int) -> MixtureOrder:
         """The updates of a run."""
         return MixtureOrder(
@@ -105,6 +110,20 @@ def plan_mixture(
     ]
     limited = [limit for limit in available if limit is not None]
     return MixturePlan(tuple(weights), tuple(sizes), is_exact, sum(limited) if len(limited) == len(sources) else None)
+
+
+def repeated_files(sources: Sequence[MixtureSource]) -> list[str]:
+    """What is to be said of files that two sources read for the same task: their records come more often than meant."""
+    told = []
+    for one, other in itertools.combinations(sources, 2):
+        tasks = sorted(set(one.config.tasks) & set(other.config.tasks))
+        if tasks and (common := sorted(one.files & other.files)):
+            more = f" and {len(common) - 1} more" if len(common) > 1 else ""
+            told.append(
+                f"{common[0]}{more} belongs to {one.title} and to {other.title}, both with the task {tasks[0]}: its "
+                "records are drawn for both"
+            )
+    return told
 
 
 def check_samples(

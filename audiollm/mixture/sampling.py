@@ -21,7 +21,6 @@ from .encoding import encode_each
 from .sources import MixtureSource
 
 SAMPLED_AT_ONCE = 16
-TOO_LONG = "longer than max_length"
 NO_TARGETS = "no assistant turn to learn from"
 
 
@@ -84,7 +83,12 @@ class SourceSample:
 
 
 def sample_source(
-    source: MixtureSource, places: Sequence[Place], processor: AudioLLMProcessor, *, max_length: int
+    source: MixtureSource,
+    places: Sequence[Place],
+    processor: AudioLLMProcessor,
+    *,
+    max_length: int,
+    limit: str = "max_length",
 ) -> SourceSample:
     """Encodes some records of a source, and reports on all of them instead of stopping at the first bad one.
 
@@ -93,6 +97,7 @@ def sample_source(
         places: in it.
         processor: of the Audio-LLM.
         max_length: most tokens of a usable record.
+        limit: the setting that says so.
     """
     found = SourceSample()
     for start in range(0, len(places), SAMPLED_AT_ONCE):
@@ -110,7 +115,11 @@ def sample_source(
             found.made_codes.update({part.audio_tokenizer or "" for part in parts if part.codes})
         encoded = encode_each(processor, list(conversations.values()))
         for (place, conversation), one in zip(conversations.items(), encoded, strict=True):
-            _count(found, place, conversation, one, processor, max_length)
+            if isinstance(one, EncodedConversation) and len(one) > max_length:
+                found.too_long[place] = len(one)
+                found.reasons[longer_than(limit)] += 1
+            else:
+                _count(found, place, conversation, one, processor)
     return found
 
 
@@ -128,17 +137,12 @@ def _count(
     conversation: Conversation,
     encoded: EncodedConversation | ValueError,
     processor: AudioLLMProcessor,
-    max_length: int,
 ) -> None:
     if isinstance(encoded, ForeignCodesError):
         raise encoded
     if isinstance(encoded, ValueError):
         found.bad[place] = named(conversation, encoded)
         found.reasons[reason_of(encoded)] += 1
-        return
-    if len(encoded) > max_length:
-        found.too_long[place] = len(encoded)
-        found.reasons[TOO_LONG] += 1
         return
     ids, labels = torch.tensor([encoded.token_ids, encoded.labels])
     is_audio, is_target = processor.vocabulary.is_audio(ids), labels != IGNORED_LABEL
@@ -154,6 +158,11 @@ def _count(
     found.audio_tokens += int(is_audio.sum())
     found.audio_targets += int((is_audio & is_target).sum())
     found.text_targets += int((~is_audio & is_target).sum())
+
+
+def longer_than(limit: str) -> str:
+    """The reason for which a record is left out that has more tokens than a setting allows."""
+    return f"longer than {limit}"
 
 
 def reason_of(error: ValueError) -> str:

@@ -20,8 +20,8 @@ from audiollm.data.streaming.shuffling import Place
 from audiollm.data.unread_keys import warn_of_unread_keys
 from audiollm.mixture.config import MixtureConfig, read_mixture
 from audiollm.mixture.encoding import encode_each
-from audiollm.mixture.planning import MixturePlan, check_samples, plan_mixture
-from audiollm.mixture.sampling import NO_TARGETS, TOO_LONG, SourceSample, named, reason_of, sample_source
+from audiollm.mixture.planning import MixturePlan, check_samples, plan_mixture, repeated_files
+from audiollm.mixture.sampling import NO_TARGETS, SourceSample, longer_than, named, reason_of, sample_source
 from audiollm.mixture.sources import MixtureSource, open_sources
 from audiollm.processing.attached import ForeignCodesError
 from audiollm.processing.processor import AudioLLMProcessor
@@ -85,6 +85,7 @@ class MixtureData(TrainingData):
         plan = plan_mixture(self.mixture, self.sources, samples)
         self.num_records = plan.pass_size
         self.total_steps = plan.num_updates(config.global_batch_size, config.num_epochs, config.max_steps)
+        self._warn(plan)
         self.order = plan.order(self.sources, seed=config.seed, global_batch_size=config.global_batch_size)
         self.extras = {"data": self.order}
         self.metadata = {
@@ -179,7 +180,7 @@ class MixtureData(TrainingData):
         if self._config.on_too_long == "error":
             raise DataError(f"{self.sources[place.source].title}: {told}")
         title = self.sources[place.source].title
-        skipped.append({"step": step, "source": title, "reason": TOO_LONG, "record": told})
+        skipped.append({"step": step, "source": title, "reason": longer_than(self._limit), "record": told})
 
     def _wrong(self, record: EncodedRecord) -> ValueError | None:
         """Why a record cannot be used that could be encoded and is not too long; None if it can."""
@@ -208,6 +209,16 @@ class MixtureData(TrainingData):
 
     # Before the first update
 
+    def _warn(self, plan: MixturePlan) -> None:
+        """Says what is likely not meant."""
+        for told in repeated_files(self.sources):
+            logger.warning("%s", told)
+        for number in plan.never_drawn(self.total_steps * self._config.global_batch_size):
+            logger.warning(
+                "%s: %d updates are likely to draw none of its records: raise its weight, or take it out",
+                *(self.sources[number].title, self.total_steps),
+            )
+
     def _check(self) -> list[SourceSample]:
         """Encodes a sample of every source, each process its share.
 
@@ -232,7 +243,7 @@ class MixtureData(TrainingData):
         places = source.sample(self.mixture.check_records)
         process, num_processes = self._accelerator.process_index, self._accelerator.num_processes
         mine = [places[number] for number in share_of_process(list(range(len(places))), process, num_processes)]
-        own = sample_source(source, mine, self._processor, max_length=self._max_length)
+        own = sample_source(source, mine, self._processor, max_length=self._max_length, limit=self._limit)
         found = SourceSample.merge(gather_object([own]))
         logger.info(
             "%s: %d of %s records looked at before the first update, %d of them usable, %.0f tokens each",

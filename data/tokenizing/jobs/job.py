@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import pyarrow.parquet  # type: ignore[import-untyped]
-
 from audiollm.data.audio.reading import Mono
 from audiollm.data.files.json_document import write_json
 from audiollm.data.files.json_lines import refuse_other_run, write_json_lines
@@ -33,6 +30,7 @@ from .here import ThisProcess
 from .plan import Plan, Unit, make_plan
 from .processes import LocalProcesses
 from .progress import Progress
+from .repeated_ids import make_ids_differ
 from .shards import ShardFacts, read_shard_facts, shard_file
 from .tries import MOST_DEATHS
 from .work import Job, OpenAudioTokenizer, UnitResult, Utilization, WorkerError
@@ -46,9 +44,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class JobReport(CorpusReport):
-    """What a corpus became, as a folder of shards. Counts cover the part that is done here, in this run or before."""
+    """What a corpus became, as a folder of shards. Counts cover the part that is done here, in this run or before.
+
+    Attributes:
+        shards: files.
+        renamed: clips of tar files whose id another file had too, and which got another one now.
+    """
 
     shards: int = 0
+    renamed: int = 0
 
 
 class _Workers(Protocol):
@@ -264,7 +268,7 @@ def _run(job: Job, units: Sequence[Unit], workers: _Workers, part_name: str, sho
         raise ValueError(f"all {report.skipped} records are bad; {report.rejected} says why")
     if report.rejected is not None:
         logger.warning("%d records were left out; %s says why", report.skipped, report.rejected)
-    _warn_of_repeated_ids(job)
+    report.renamed = make_ids_differ(job)
     return report
 
 
@@ -325,19 +329,3 @@ def _write_rejected(job: Job, done: Mapping[int, ShardFacts], part_name: str) ->
         return None
     write_json_lines(path, rejected)
     return str(path)
-
-
-def _warn_of_repeated_ids(job: Job) -> None:
-    """Says which ids are in several shards, once all are there: nobody has seen those of all tar files before."""
-    paths = sorted(job.folder.glob(f"codes-*-of-{job.num_shards:05d}.parquet"))
-    if not isinstance(job.corpus, TarShards) or len(paths) < job.num_shards:
-        return
-    hashes = np.concatenate([_hashed_ids(path) for path in paths])
-    num_repeated = len(hashes) - len(np.unique(hashes))
-    if num_repeated:
-        logger.warning("%s: %d records have an id that another tar file has too", job.folder, num_repeated)
-
-
-def _hashed_ids(path: Path) -> np.ndarray:
-    ids = pyarrow.parquet.read_table(path, columns=["id"]).column("id").to_pylist()
-    return np.array([hash(identifier) for identifier in ids], dtype=np.int64)

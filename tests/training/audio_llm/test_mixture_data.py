@@ -163,7 +163,7 @@ def test_start_up_reads_a_sample_and_says_so(folder, open_data, caplog, monkeypa
     read: list[str] = []
     original = shards._ParquetContent.read
     monkeypatch.setattr(
-        shards._ParquetContent, "read", lambda self, number: read.append(self._name) or original(self, number)
+        shards._ParquetContent, "read", lambda self, number: read.append(self._file.name) or original(self, number)
     )
     with caplog.at_level("INFO"):
         open_data(write_mixture(folder, {"data": "many"}, check_records=20))
