@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from audiollm.data.streaming.drawing import MixtureOrder
+from audiollm.data.streaming.drawing import Draws, MixtureOrder
+from audiollm.data.streaming.token_budget import TokenBudgetOrder
 from audiollm.processing.processor import AudioLLMProcessor
 
 from .config import MixtureConfig
@@ -69,16 +72,52 @@ class MixturePlan:
         """Numbers of the sources of which a run of so many records is likely to see none."""
         return [number for number, share in enumerate(self.shares) if share * num_records < 1]
 
+    def tokens_per_record(self, samples: Sequence[SourceSample]) -> float:
+        """Mean length of the records drawn, those that cannot be used included, which give none."""
+        return sum(share * found.tokens / found.looked_at for share, found in zip(self.shares, samples, strict=True))
+
+    def facts(
+        self, config: MixtureConfig, sources: Sequence[MixtureSource], samples: Sequence[SourceSample]
+    ) -> dict[str, Any]:
+        """What a run records of its mixture, and what must not change in it; where files lie may."""
+        return {
+            "num_records": self.pass_size,
+            "mixture": {"shuffle": config.shuffle, "on_bad": config.on_bad},
+            "sources": {source.title: self._facts_of(source, samples) for source in sources},
+        }
+
+    def _facts_of(self, source: MixtureSource, samples: Sequence[SourceSample]) -> dict[str, Any]:
+        config = dataclasses.asdict(source.config)
+        kept = {key: config[key] for key in ("tasks", "epochs", "tokens", "text_key", "split")}
+        sampled = {"encoded": samples[source.number].fingerprint} if samples else {}
+        return {
+            **kept,
+            "tasks": list(source.config.tasks),
+            "weight": self.weights[source.number],
+            "num_records": source.counted.count,
+            "files": source.identity,
+            **sampled,
+        }
+
     def order(self, sources: Sequence[MixtureSource], *, seed: int, global_batch_size: int) -> MixtureOrder:
         """The updates of a run."""
-        return MixtureOrder(
-            [source.rows for source in sources],
-            [source.title for source in sources],
-            self.weights,
-            seed=seed,
-            global_batch_size=global_batch_size,
+        draws = self._draws(sources, seed)
+        return MixtureOrder(draws, global_batch_size=global_batch_size, pass_size=self.pass_size)
+
+    def token_order(
+        self, sources: Sequence[MixtureSource], samples: Sequence[SourceSample], *, seed: int, tokens_per_update: int
+    ) -> TokenBudgetOrder:
+        """The updates of a run, by tokens; samples tell how many records are likely to be one."""
+        return TokenBudgetOrder(
+            self._draws(sources, seed),
+            tokens_per_update=tokens_per_update,
+            round_size=math.ceil(tokens_per_update / self.tokens_per_record(samples)),
             pass_size=self.pass_size,
         )
+
+    def _draws(self, sources: Sequence[MixtureSource], seed: int) -> Draws:
+        rows, titles = [source.rows for source in sources], [source.title for source in sources]
+        return Draws(rows, titles, self.weights, seed=seed)
 
 
 def plan_mixture(

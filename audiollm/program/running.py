@@ -115,9 +115,16 @@ def check_config_file(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
         _check_events(path, text)
         _refuse_repeated_keys(path, yaml.compose(text, Loader=yaml.SafeLoader))
-        return yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise _no_yaml(path, error) from error
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none
+        raise _no_yaml(path, error) from error
+
+
+def _no_yaml(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}")
 
 
 def _check_events(path: Path, text: str) -> None:

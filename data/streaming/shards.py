@@ -125,7 +125,7 @@ class _File:
         if now != before:
             raise RecordError(
                 self.name,
-                f"has changed while it was read (from {before:,} to {now:,} bytes): put it back as it was, or begin anew",
+                f"has changed while it was read (from {before:,} to {now:,} bytes): put it back, or begin anew",
             )
 
     def _size_now(self) -> int:

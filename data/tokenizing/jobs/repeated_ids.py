@@ -70,7 +70,7 @@ def _rename(paths: Sequence[Path], titles: Sequence[str], folder: Path) -> int:
     if renamed:
         old, new = renamed[0]
         logger.warning(
-            "%s: %d clips have an id that another tar file has too; it now begins with the file's name, as in %s for %s",
+            "%s: %d clips have an id that another tar file has too; it now begins with that file, as in %s for %s",
             *(folder, len(renamed), new, old),
         )
     return len(renamed)

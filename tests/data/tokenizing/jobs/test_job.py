@@ -1,7 +1,6 @@
 """A corpus as a folder of shards: the codes of one file, whole after any interruption, clear about what is bad."""
 
 import errno
-import json
 import threading
 
 import numpy as np
