@@ -21,6 +21,7 @@ from audiollm.data.manifest import JOB_FILE, Manifest, RecordError
 from audiollm.data.tokenizing.encoding import NUM_DECODERS
 from audiollm.data.tokenizing.other_manifests import CLIPS_NAME
 from audiollm.data.tokenizing.report import CorpusReport
+from audiollm.data.tokenizing.settings import check_settings
 from audiollm.data.tokenizing.source import open_corpus
 from audiollm.data.tokenizing.tar_shards import TarShards
 from audiollm.data.unread_keys import warn_of_unread_keys
@@ -115,7 +116,11 @@ def tokenize_into_folder(
         ValueError: a setting, or a folder of something else or of another job; another call is at the same part.
     """
     numbers = {"batch_size": batch_size, "num_decoders": num_decoders, "processes": processes}
-    _check_settings(numbers, shard_hours, ray, device, num_shards, shard, mono)
+    check_settings(numbers, num_shards=num_shards, shard=shard, mono=mono)
+    if not shard_hours > 0:
+        raise ValueError(f"shard_hours={shard_hours}: use a positive number of hours, such as 1")
+    if ray is not None and device is not None:
+        raise ValueError(f"device={device}: Ray gives each of its workers a GPU, or a core; leave it out")
     folder = Path(os.path.abspath(output_dir))
     state = (folder / JOB_FILE).parent
     _check_folder(folder)
@@ -157,28 +162,6 @@ def tokenize_into_folder(
             del audio_tokenizer  # the workers load it, where it is to run
         units = [unit for unit in plan.units() if unit.number % num_shards == shard]
         return _run(job, units, workers, name if num_shards > 1 else "", progress)
-
-
-def _check_settings(
-    numbers: Mapping[str, int | None],
-    shard_hours: float,
-    ray: str | None,
-    device: str | None,
-    num_shards: int,
-    shard: int,
-    mono: str,
-) -> None:
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: use 1 or more")
-    if not shard_hours > 0:
-        raise ValueError(f"shard_hours={shard_hours}: use a positive number of hours, such as 1")
-    if not 0 <= shard < num_shards:
-        raise ValueError(f"shard={shard} of num_shards={num_shards}: shards count from 0 to num_shards - 1")
-    if mono not in ("first", "mean"):
-        raise ValueError(f'mono={mono!r}: use "first" or "mean"')
-    if ray is not None and device is not None:
-        raise ValueError(f"device={device}: Ray gives each of its workers a GPU, or a core; leave it out")
 
 
 def _independent_of_working_folder(source: Any, base_dir: Any) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
+from accelerate import PartialState
 
 from audiollm.processing.attached import ForeignCodesError
 from audiollm.processing.processor import AudioLLMProcessor
@@ -435,8 +436,10 @@ def lengths_vary(folder, monkeypatch) -> Path:
         write_shard(folder / "clips" / f"{shard}.parquet", records)
     bad = {"id": "bad", "messages": [{"role": "user", "content": "hi"}]}
     write_jsonl(folder / "chats.jsonl", [{"id": f"chat-{number}", **CHAT} for number in range(8)] + [bad])
-    # Each process would gather by itself, where only the first one writes.
+    # What is no tensor is not exchanged between the threads of a test: each looks at all of the sample.
+    PartialState(cpu=True)
     monkeypatch.setattr("audiollm.training.audio_llm.mixture_data.gather_object", lambda lines: lines)
+    monkeypatch.setattr("audiollm.training.audio_llm.mixture_data.share_of_process", lambda numbers, *_: numbers)
     return folder
 
 
