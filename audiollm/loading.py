@@ -20,6 +20,7 @@ from audiollm.tokenizer.checkpoints.folders import find_folder, read_json_object
 from audiollm.tokenizer.checkpoints.tensors import check_loaded
 from audiollm.tokenizer.checkpoints.tokenizer import shapes_in
 
+AUDIO_SAMPLING = "audio_sampling"  # of generation_config.json: how audio is drawn
 _LISTED = 5
 _SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json")
 _LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
@@ -129,6 +130,13 @@ def check_settings(folder: Path, num_tensors: int | None = None) -> None:
             if isinstance(count, int) and num_tensors is not None and count > num_tensors:
                 raise ValueError(f"{path}: {key}={count}, but the weights have {num_tensors} tensors in all")
     if (folder / "generation_config.json").is_file():
+        values = read_json_object(folder / "generation_config.json")
+        if AUDIO_SAMPLING in values and values.get("_from_model_config"):
+            # transformers drops all keys but its own from a file that says so
+            raise ValueError(
+                f"{folder / 'generation_config.json'}: {AUDIO_SAMPLING} has no effect beside _from_model_config: true; "
+                "remove that line"
+            )
         try:
             GenerationConfig.from_pretrained(folder)
         except Exception as error:  # validation of transformers raises what it finds

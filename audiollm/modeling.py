@@ -22,7 +22,7 @@ from audiollm.chat.input import AudioSource, Chat, audio_parts
 from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.data.files.atomic import atomic_entries
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
-from audiollm.generation.passed_on import ignored_of_checkpoint
+from audiollm.generation.passed_on import audio_sampling_of_checkpoint, ignored_of_checkpoint
 from audiollm.generation.request import GenerationRequest, GenerationSettings, takes_settings
 from audiollm.generation.result import GenerationResult, cut_notice
 from audiollm.generation.streaming import AnswerStream
@@ -191,6 +191,7 @@ class AudioLLM:
         with refused_by_transformers(path_or_hub_id):
             processor = AudioLLMProcessor.from_pretrained(path_or_hub_id, **revisions, **hub)
         model = load_causal_lm(path_or_hub_id, dtype=dtype, attn_implementation=attn_implementation, **revisions, **hub)
+        audio_sampling_of_checkpoint(model.generation_config)  # refuses it now, not with the first sound
         ignored = ignored_of_checkpoint(model.generation_config)
         if ignored:
             settings = ", ".join(f"{name}={value}" for name, value in ignored.items())
@@ -368,7 +369,8 @@ class AudioLLM:
         """Generates answers in text, audio or both.
 
         The checkpoint's own sampling settings and repetition penalty are not used: a penalty would also count the
-        prompt's audio. Text alone is greedy unless told otherwise; audio is sampled, since greedy codes get stuck.
+        prompt's audio. Text alone is greedy unless told otherwise; audio is sampled, since greedy codes get stuck: as
+        ``audio_sampling`` in the checkpoint's ``generation_config.json`` says, where nothing else is asked for.
 
         Args:
             input_ids: prompts padded on the left, int64 ``[B, S]``.
@@ -392,7 +394,7 @@ class AudioLLM:
                 f"input_ids are of type {type(input_ids).__name__}: give what the processor returns, generate(**inputs)"
             )
         check_values({"return_waveforms": return_waveforms, "streamer": streamer})
-        request = self._request(input_ids, attention_mask, GenerationSettings.of(settings))
+        request = self._request(input_ids, attention_mask, settings)
         decoder = self._speech_decoder(request, return_waveforms, decoding)
         result = request.run(streamer)
         if decoder is not None:
@@ -427,15 +429,17 @@ class AudioLLM:
         Raises:
             ValueError: as for `generate`; or if there is more than one prompt, or audio that nothing could decode.
         """
-        request = self._request(input_ids, attention_mask, GenerationSettings.of(generation))
+        request = self._request(input_ids, attention_mask, generation)
         if request.num_answers != 1:
             raise ValueError(f"a stream follows one answer, not {request.num_answers}: generate rows one by one")
         decoder = self._speech_decoder(request, "audio" in request.modalities, decoding)
         return AnswerStream(request.run, self.processor, decoder, chunk_codes)
 
     def _request(
-        self, input_ids: Tensor, attention_mask: Tensor | None, settings: GenerationSettings
+        self, input_ids: Tensor, attention_mask: Tensor | None, arguments: Mapping[str, Any]
     ) -> GenerationRequest:
+        settings = GenerationSettings.of(arguments)
+        settings = settings.with_audio_sampling(audio_sampling_of_checkpoint(self.model.generation_config))
         return GenerationRequest(
             self.model, self.processor, input_ids=input_ids, attention_mask=attention_mask, settings=settings
         )

@@ -403,6 +403,7 @@ def _complete_generation_config(model: PreTrainedModel, text_tokenizer: PreTrain
     config = model.generation_config
     if config is None:
         return
+    config._from_model_config = False  # or what is added to its file is not read
     eos: Any = config.eos_token_id
     stop_ids = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
     turn_end_id = text_tokenizer.get_added_vocab().get(TURN_END)

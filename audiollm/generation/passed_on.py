@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from transformers import GenerationConfig
+
+from audiollm.loading import AUDIO_SAMPLING
+
+from .sampling import SamplingSettings
+from .values import check_values
 
 PASSED_ON = frozenset(
     (
@@ -112,6 +118,31 @@ def ignored_of_checkpoint(stored: GenerationConfig) -> dict[str, Any]:
     """The settings of a checkpoint that have no effect on answers; they can be passed to ``generate``."""
     values = {name: getattr(stored, name, None) for name in _OF_CHECKPOINT}
     return {name: one for name, one in values.items() if one is not None and one not in _OF_CHECKPOINT[name]}
+
+
+def audio_sampling_of_checkpoint(stored: GenerationConfig) -> dict[str, Any]:
+    """How a checkpoint wants audio drawn: ``audio_sampling`` in its ``generation_config.json``.
+
+    The file's own ``temperature`` and the like were chosen for text, mostly before there was audio in the vocabulary.
+
+    Returns:
+        Settings of `SamplingSettings`, those that it names.
+
+    Raises:
+        ValueError: for one that is unknown or out of range.
+    """
+    given = getattr(stored, AUDIO_SAMPLING, None)
+    if given is None:
+        return {}
+    known = [one.name for one in fields(SamplingSettings)]
+    if not isinstance(given, Mapping) or not set(given) <= set(known):
+        raise ValueError(f"{AUDIO_SAMPLING}={given!r} in generation_config.json: use some of {', '.join(known)}")
+    try:
+        check_values(given)
+        SamplingSettings(**given)
+    except ValueError as error:
+        raise ValueError(f"{AUDIO_SAMPLING} in generation_config.json: {error}") from error
+    return dict(given)
 
 
 def with_generation_config(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -88,6 +88,16 @@ class GenerationSettings(_SamplingOptions):
             )
         if "audio" in self.modalities and shortest:
             raise ValueError(f"{shortest[0]} would keep audio from ending where its segment has: give min_seconds")
+
+    def with_audio_sampling(self, defaults: Mapping[str, Any]) -> GenerationSettings:
+        """The same with a checkpoint's own settings for drawing audio where none is given.
+
+        Args:
+            defaults: fields of `SamplingSettings`.
+        """
+        if "audio" not in self.modalities or self.do_sample is False:
+            return self
+        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> GenerationSettings:

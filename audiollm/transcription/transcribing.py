@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -101,21 +102,51 @@ class Transcriber:
         """
         part = _recording(audio, sample_rate)
         rate = part.probe().sample_rate
-        pieces = pieces_of(_blocks(part, self._mono), rate, longest_seconds=self._longest_seconds, pauses=self._pauses)
-        return self._segments(pieces, rate)
+        return self._segments((piece, rate) for piece in self._pieces(part, rate))
 
-    def _segments(self, pieces: Iterator[Piece], sample_rate: int) -> Iterator[TranscriptSegment]:
+    def transcripts(self, recordings: Iterable[tuple[Tensor, int]]) -> Iterator[Transcript]:
+        """Writes down what is said in many recordings; pieces of several go to the model together.
+
+        Args:
+            recordings: samples, float ``[N]`` or ``[N, channels]``, and their rate in Hz; read as they are needed.
+
+        Yields:
+            A transcript for each, in their order.
+        """
+        segments: dict[int, list[TranscriptSegment]] = {}
+        owners: deque[int] = deque()  # of the pieces that have gone to the model
+
+        def pieces() -> Iterator[tuple[Piece, int]]:
+            for number, (waveform, rate) in enumerate(recordings):
+                segments[number] = []
+                for piece in self._pieces(_recording(waveform, rate), rate):
+                    owners.append(number)
+                    yield piece, rate
+
+        for segment in self._segments(pieces()):
+            owner = owners.popleft()
+            # The pieces of a recording follow each other: with one of a later recording the earlier ones are complete.
+            for number in [number for number in segments if number < owner]:
+                yield Transcript(segments.pop(number))
+            segments[owner].append(segment)
+        for number in list(segments):
+            yield Transcript(segments.pop(number))
+
+    def _pieces(self, part: AudioPart, sample_rate: int) -> Iterator[Piece]:
+        blocks = _blocks(part, self._mono)
+        return pieces_of(blocks, sample_rate, longest_seconds=self._longest_seconds, pauses=self._pauses)
+
+    def _segments(self, pieces: Iterator[tuple[Piece, int]]) -> Iterator[TranscriptSegment]:
         while batch := list(itertools.islice(pieces, self._batch_size)):
-            heard = [piece for piece in batch if piece.is_active]
-            answers = iter(self._answers(heard, sample_rate))
-            for piece in batch:
+            answers = iter(self._answers([(piece, rate) for piece, rate in batch if piece.is_active]))
+            for piece, _ in batch:
                 yield TranscriptSegment(piece.start, piece.end, *(next(answers) if piece.is_active else NOT_ASKED))
 
-    def _answers(self, pieces: list[Piece], sample_rate: int) -> list[tuple[str, SegmentReason]]:
+    def _answers(self, pieces: list[tuple[Piece, int]]) -> list[tuple[str, SegmentReason]]:
         """Text of each piece, and why it ended."""
         if not pieces:
             return []
-        questions = [_question(piece, sample_rate, self._prompt) for piece in pieces]
+        questions = [_question(piece, rate, self._prompt) for piece, rate in pieces]
         result = self._model.chat(questions, **self._generation)
         return list(zip(result.texts, result.finish_reasons, strict=True))
 

@@ -11,7 +11,14 @@ from .published import PublishedTable, published_tables
 from .question_rows import baseline_rows, is_of_custom_set, judged_row, question_row
 from .result_files import FoundResults, ResultFile, UnreadFile, find_results
 from .rows import LeaderboardRow, LeaderboardTable, published_rows
-from .speech_rows import clustering_rows, control_rows, reconstruction_rows, seed_tts_file_rows, seed_tts_rows
+from .speech_rows import (
+    clustering_rows,
+    control_rows,
+    reconstruction_rows,
+    seed_tts_file_rows,
+    seed_tts_rows,
+    transcription_rows,
+)
 from .traces import PredictionFiles
 
 # Columns of our own runs, where the data need not be those of the papers.
@@ -108,7 +115,18 @@ def build_leaderboard(folder: Path) -> Leaderboard:
             rows.of(by_kind.get("reconstruction", []), lambda result: reconstruction_rows(result, files)),
         ),
         _table(published["controllable-tts"], []),
-        *_control_tables(rows.of(by_kind.get("attribute control", []), lambda result: control_rows(result, files))),
+        *_own_table(
+            "Control of the voice",
+            "%",
+            "Share of recordings in which the value asked for was heard.",
+            rows.of(by_kind.get("attribute control", []), lambda result: control_rows(result, files)),
+        ),
+        *_own_table(
+            "Transcription",
+            "%",
+            "Errors over words, or characters of languages without spaces, after Whisper's text normalization.",
+            rows.of(by_kind.get("transcription", []), lambda result: transcription_rows(result, files)),
+        ),
         _table(
             published["seed-tts"],
             [
@@ -201,11 +219,10 @@ def _two_tables(table: PublishedTable, ours: Sequence[LeaderboardRow]) -> list[L
     return tables
 
 
-def _control_tables(ours: Sequence[LeaderboardRow]) -> list[LeaderboardTable]:
-    if not ours:
-        return []
-    note = "Share of recordings in which the value asked for was heard."
-    return [LeaderboardTable(title="Control of the voice", columns=("right", "chance"), unit="%", note=note, rows=ours)]
+def _own_table(title: str, unit: str, note: str, ours: Sequence[LeaderboardRow]) -> list[LeaderboardTable]:
+    """A table of what no paper has figures of; none without rows."""
+    columns = tuple(dict.fromkeys(name for row in ours for name in row.figures))
+    return [LeaderboardTable(title=title, columns=columns, unit=unit, note=note, rows=ours)] if ours else []
 
 
 def _other_tables(ours: Sequence[LeaderboardRow]) -> list[LeaderboardTable]:
@@ -213,13 +230,4 @@ def _other_tables(ours: Sequence[LeaderboardRow]) -> list[LeaderboardTable]:
     by_kind: dict[str, list[LeaderboardRow]] = {}
     for row in ours:
         by_kind.setdefault(row.conditions["kind"], []).append(row)
-    return [
-        LeaderboardTable(
-            title=kind,
-            columns=tuple(dict.fromkeys(name for row in rows for name in row.figures)),
-            unit="",
-            note="",
-            rows=rows,
-        )
-        for kind, rows in by_kind.items()
-    ]
+    return [table for kind, rows in by_kind.items() for table in _own_table(kind, "", "", rows)]

@@ -85,6 +85,7 @@ _KINDS: Mapping[str, tuple[Callable[[Content], bool], tuple[str, ...]]] = {
     "seed-tts wer": (_is_of("seed-tts", "averaged"), ("wer", "language", "items", "n_items")),
     "seed-tts sim": (_is_of("seed-tts", "speaker_similarity"), ("n_items", "scores")),
     "reconstruction": (_is_of("reconstruction"), ("rows", "data", "judges", "n_items")),
+    "transcription": (_is_of("transcription"), ("rows", "data", "language", "n_items")),
     "clustering": (_is_of("clustering"), ("settings",)),
     "attribute control": (_is_of("attribute-control"), ("attributes", "judge")),
     "stability": (_has("num_clips", "rows", "config"), ("seconds",)),
@@ -99,6 +100,7 @@ _PARTS: tuple[Callable[[Content], bool], ...] = (
     _has("benchmark", "meta_sha256"),  # run.json of seed-tts
     _has("kind", "fingerprint", "frame_rate"),  # run.json of a tokenizer in a reconstruction
     lambda content: set(content) == {"data_sha256", "split"},  # run.json of its originals
+    _has("data_sha256", "mono"),  # run.json of a transcription
     lambda content: set(content) - {"cut"} == {"judge", "words"},  # judge.json of attribute control
     _has("model", "texts", "seed", "max_seconds"),  # run.json of attribute control
     _has("comparisons", "n_failed"),  # of compare-results

@@ -1,4 +1,5 @@
-"""Rows of what is spoken and of tokenizers: SEED-TTS-eval, reconstruction, clustering, control of the voice."""
+"""Rows of what is spoken, written down and of tokenizers: SEED-TTS-eval, reconstruction, transcription, clustering,
+control of the voice."""
 
 from __future__ import annotations
 
@@ -129,6 +130,35 @@ def reconstruction_rows(result: ResultFile, files: PredictionFiles) -> list[Lead
             )
         )
     return rows
+
+
+def transcription_rows(result: ResultFile, files: PredictionFiles) -> list[LeaderboardRow]:
+    """A row for the model, and one for the recognizer beside it."""
+    content = result.content
+    data = content["data"]
+    config = content.get("config") or {}
+    conditions = {
+        "data": f"{data['file']}, sha256 {data['sha256'][:SHOWN_HASH]}",
+        "language": content["language"],
+        **{name: str(config[name]) for name in ("split", "limit", "prompt") if config.get(name) is not None},
+    }
+    return [
+        LeaderboardRow(
+            model=name,
+            origin="ours",
+            figures={"WER": _percent(row["wer"]), "mean over clips": _percent(row["wer_mean_of_clips"])},
+            conditions=conditions,
+            facts={
+                "asked": f"{row['n_items']:,}",
+                "words": f"{row['num_reference_words']:,}",
+                "cut": f"{len(row['cut']):,}",
+                "nothing heard": f"{len(row['silent']):,}",
+            },
+            source=result.path.name,
+            traces=[trace],
+        )
+        for (name, row), trace in zip(content["rows"].items(), traces_of(result, files), strict=True)
+    ]
 
 
 def clustering_rows(result: ResultFile, files: PredictionFiles) -> list[LeaderboardRow]:

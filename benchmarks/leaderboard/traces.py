@@ -92,7 +92,7 @@ def traces_of(result: ResultFile, files: PredictionFiles) -> list[Trace]:
     if result.kind == "seed-tts":
         parts = [run for run in (*content["runs"], content.get("ground_truth")) if run]
         return [files.trace(result.path, part.get("predictions")) for part in parts]
-    if result.kind == "reconstruction":
+    if result.kind in ("reconstruction", "transcription"):
         return [files.trace(result.path, row.get("predictions")) for row in content["rows"].values()]
     names = ["predictions", "verdicts"] if result.kind == "judged questions" else ["predictions"]
     return [files.trace(result.path, content.get(name)) for name in names]

@@ -66,14 +66,27 @@ def word_figures(
     }
 
 
-def _over_words(pairs: Sequence[TextPair], language: str) -> float | None:
-    """Errors over words, after Whisper's text normalization; None where no words were to be said."""
-    rate: float | None = load_metric("wer").compute(
+def corpus_errors(pairs: Sequence[TextPair], language: str) -> dict[str, Any]:
+    """Errors over words, after Whisper's text normalization; characters of languages that are written without spaces.
+
+    Args:
+        pairs: what was heard and what was said.
+        language: of the texts.
+
+    Returns:
+        What the metric ``wer`` returns; its rate is None where no words were to be said.
+    """
+    found: dict[str, Any] = load_metric("wer").compute(
         predictions=[pair.hypothesis for pair in pairs],
         references=[pair.reference for pair in pairs],
         normalizer="english" if language == "en" else "basic",
         unit="character" if language in UNSPACED_LANGUAGES else "word",
-    )["wer"]
+    )
+    return found
+
+
+def _over_words(pairs: Sequence[TextPair], language: str) -> float | None:
+    rate: float | None = corpus_errors(pairs, language)["wer"]
     return rate
 
 

@@ -202,6 +202,24 @@ def _reconstruction(content: Content) -> ComparableResult:
     return ComparableResult(conditions, figures)
 
 
+def _transcription(content: Content) -> ComparableResult:
+    config = content.get("config", {})
+    conditions = {
+        "data": content["data"]["sha256"],
+        "language": content["language"],
+        **{name: config.get(name) for name in ("split", "limit", "mono")},
+    }
+    figures: dict[str, MeasuredFigure] = {}
+    # The model has its place whatever it is called, so that two models compare; so has the recognizer.
+    for lead, row in zip(("", "recognizer, "), content["rows"].values(), strict=False):
+        figures[f"{lead}wer"] = MeasuredFigure(value=row["wer"], better="lower")
+        values = _means([row], "items", "wer")
+        figures[f"{lead}wer, mean over clips"] = MeasuredFigure(
+            value=row["wer_mean_of_clips"], better="lower", values=values
+        )
+    return ComparableResult(conditions, figures, {"rows": list(content["rows"])})
+
+
 def _means(runs: Sequence[Mapping[str, Any]], items: str, key: str) -> dict[str, float]:
     """Mean value of each utterance over the runs that have one.
 
@@ -280,6 +298,7 @@ _READERS: Mapping[str, Callable[[Content], ComparableResult]] = {
     "seed-tts wer": _seed_tts_wer,
     "seed-tts sim": _seed_tts_sim,
     "reconstruction": _reconstruction,
+    "transcription": _transcription,
     "attribute control": _control,
     "clustering": _clustering,
     "stability": _stability,

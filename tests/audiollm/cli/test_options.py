@@ -172,6 +172,13 @@ CLASSIFIED: dict[str, dict[str, dict[str, list[list[str]]]]] = {
             "speaker_encoder": [[*RECONSTRUCTION, "--voice", "none", "--speaker-encoder", "x"]],
         }
     },
+    "transcription": {
+        "run": dict.fromkeys(
+            ["model", "data", "output_dir", "split", "limit", "language", "prompt", "max_new_tokens",
+             "longest_seconds", "batch_size", "asr", "mono", "dtype", "device", "json"],
+            ALWAYS,
+        )
+    },
     "attribute-control": {
         "run": {
             **dict.fromkeys(["output_dir", "model", "texts", "seed", "max_seconds", "device", "json"], ALWAYS),

@@ -53,6 +53,27 @@ def test_pieces_are_answered_as_if_each_were_alone(llm, recording, noise, batch_
         assert (segment.text, segment.finish_reason) == (alone.texts[0], alone.finish_reasons[0])
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_many_recordings_are_transcribed_as_each_alone(llm, noise, batch_size):
+    recordings = [(torch.from_numpy(noise[: seconds * RATE]), RATE) for seconds in (5, 1, 10, 2)]
+    recordings.insert(2, (torch.zeros(3 * RATE), RATE))
+    settings = {"longest_seconds": 3, **SHORT}
+    many = list(Transcriber(llm, batch_size=batch_size, **settings).transcripts(iter(recordings)))
+    assert many == [transcribe(llm, waveform, sample_rate=rate, **settings) for waveform, rate in recordings]
+
+
+def test_recordings_are_read_as_they_are_needed(llm, noise):
+    read = []
+
+    def recordings():
+        for number in range(10):
+            read.append(number)
+            yield torch.from_numpy(noise[:RATE]), RATE
+
+    next(Transcriber(llm, batch_size=2, **SHORT).transcripts(recordings()))
+    assert len(read) <= 4
+
+
 def test_path_bytes_and_samples_are_the_same(llm, recording, noise):
     expected = transcribe(llm, recording, longest_seconds=4, **SHORT)
     assert transcribe(llm, recording.read_bytes(), longest_seconds=4, **SHORT) == expected
