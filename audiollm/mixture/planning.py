@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from audiollm.processing.processor import AudioLLMProcessor
 from .config import MixtureConfig
 from .sampling import SourceSample
 from .sources import MixtureSource
+
+TARGETS_OF = 100_000  # records, in which a share of a hundredth of a percent is a number still
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,22 @@ class MixturePlan:
             "files": source.identity,
             **sampled,
         }
+
+    def targets(self, samples: Sequence[SourceSample]) -> Counter[str]:
+        """Tokens, those that are learned, and parts of answers by modality, in about `TARGETS_OF` records drawn."""
+        counts: Counter[str] = Counter()
+        for share, found in zip(self.shares, samples, strict=True):
+            own = {
+                "tokens": found.tokens,
+                "targets": found.text_targets + found.audio_targets,
+                "text targets": found.text_targets,
+                "audio targets": found.audio_targets,
+                "text parts": found.answers["text"],
+                "audio parts": found.answers["audio"],
+            }
+            factor = share * TARGETS_OF / found.looked_at
+            counts.update({name: math.ceil(factor * number) for name, number in own.items()})
+        return counts
 
     def order(self, sources: Sequence[MixtureSource], *, seed: int, global_batch_size: int) -> MixtureOrder:
         """The updates of a run."""

@@ -11,7 +11,7 @@ import torch
 
 from audiollm.chat.encoded import EncodedConversation
 from audiollm.data.collation import IGNORED_LABEL
-from audiollm.data.conversation.types import Conversation
+from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.data.streaming.shuffling import Place
 from audiollm.data.unread_keys import CLIP_KEYS, CONVERSATION_KEYS, unread_keys
 from audiollm.processing.attached import ForeignCodesError
@@ -35,6 +35,7 @@ class SourceSample:
         audio_tokens: those of them that are audio.
         text_targets: tokens that a model learns to predict, of text.
         audio_targets: the same, of audio.
+        answers: parts of the assistant's turns, by modality.
         tasks: usable records by task.
         bad: places and what is wrong there.
         too_long: places and numbers of tokens.
@@ -50,6 +51,7 @@ class SourceSample:
     audio_tokens: int = 0
     text_targets: int = 0
     audio_targets: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
     tasks: Counter[str] = field(default_factory=Counter)
     bad: dict[Place, str] = field(default_factory=dict)
     too_long: dict[Place, int] = field(default_factory=dict)
@@ -153,6 +155,9 @@ def _count(
         return
     found.digests[place] = hashlib.sha256(ids.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
     found.usable += 1
+    for message in conversation.messages:
+        if message.role == "assistant":
+            found.answers.update("audio" if isinstance(part, AudioPart) else "text" for part in message.content)
     found.tasks[conversation.task or "conversation"] += 1
     found.tokens += len(ids)
     found.audio_tokens += int(is_audio.sum())

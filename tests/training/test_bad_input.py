@@ -92,6 +92,11 @@ def test_passes_that_hold_no_record_are_refused_with_the_setting(make_config, da
         train(make_config(train_data=data(), tokens_per_pass=5, packing=packing, on_too_long="skip"))
 
 
+def test_codes_that_do_not_say_who_made_them_are_told(make_config, data, caplog):
+    train(make_config(train_data=data(), max_steps=1))
+    assert "ünï 🎵.jsonl: codes in 40 of 40 records don't say which audio tokenizer made them" in caplog.text
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 

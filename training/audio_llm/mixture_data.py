@@ -34,7 +34,7 @@ from audiollm.training.loop.errors import DataError
 from audiollm.training.loop.record import MetricsLog
 
 from .config import SFTConfig
-from .guards import out_of_place
+from .guards import out_of_place, warn_of_odd_loss, warn_of_unsigned_codes
 from .records import EncodedRecord
 from .training_data import Agreement, TrainingData
 
@@ -111,7 +111,7 @@ class MixtureData(TrainingData):
                 self.sources, samples, seed=config.seed, tokens_per_update=config.tokens_per_update
             )
             records = round(self.total_steps * config.tokens_per_update / plan.tokens_per_record(samples))
-        self._warn(plan, records)
+        self._warn(plan, samples, records)
         self.extras = {"data": self.order}
         self.agrees_on_records = config.tokens_per_update is not None
         self.metadata = plan.facts(self.mixture, self.sources, samples)
@@ -327,13 +327,18 @@ class MixtureData(TrainingData):
 
     # Before the first update
 
-    def _warn(self, plan: MixturePlan, num_records: int) -> None:
+    def _warn(self, plan: MixturePlan, samples: Sequence[SourceSample], num_records: int) -> None:
         """Says what is likely not meant.
 
         Args:
             plan: what is drawn how often.
+            samples: of the sources; empty if none was taken.
             num_records: about so many in the whole run.
         """
+        if samples:
+            warn_of_odd_loss(self._config.train_data, plan.targets(samples))
+        for source, found in zip(self.sources, samples, strict=bool(samples)):
+            warn_of_unsigned_codes(source.title, found.made_codes[""], found.looked_at)
         for told in repeated_files(self.sources):
             logger.warning("%s", told)
         for number in plan.never_drawn(num_records):

@@ -280,6 +280,31 @@ def test_a_source_that_a_run_is_likely_to_see_nothing_of_is_told(folder, open_da
     assert "likely" not in caplog.text
 
 
+def test_codes_that_do_not_say_who_made_them_are_told(folder, open_data, processor, caplog) -> None:
+    open_data(write_mixture(folder))
+    assert "clips: codes in 36 of 36 records don't say which audio tokenizer made them" in caplog.text
+    caplog.clear()
+    for shard in range(3):
+        records = [clip(number, audio_tokenizer=processor._attached.fingerprint) for number in range(12)]
+        write_shard(folder / "clips" / f"{shard}.parquet", records)
+    open_data(write_mixture(folder))
+    assert "don't say" not in caplog.text
+
+
+def test_a_mixture_in_which_hardly_anything_is_learned_is_told(folder, open_data, caplog) -> None:
+    write_jsonl(folder / "chats.jsonl", [{"id": f"chat-{number}", **CHAT} for number in range(9)])
+    long = {"messages": [{"role": "user", "content": "hi " * 1000}, {"role": "assistant", "content": "y"}]}
+    write_jsonl(folder / "clips" / "0.jsonl", [long] * 9)
+    for shard in range(3):
+        (folder / "clips" / f"{shard}.parquet").unlink()
+    settings = {"max_length": 9000, "max_steps": 20}
+    open_data(write_mixture(folder, {"tasks": ["text"], "weight": 99}), **settings)
+    assert "% of the tokens carry loss" in caplog.text
+    caplog.clear()
+    open_data(write_mixture(folder, {"tasks": ["text"], "weight": 1e-9}), **settings)
+    assert "carry loss" not in caplog.text
+
+
 def test_a_task_that_fields_cannot_fill_stops_or_is_counted(folder, open_data) -> None:
     records = [clip(number) for number in range(10)] + [{"id": "x", "codes": [1]}, "7"]
     write_jsonl(folder / "chats.jsonl", records)
