@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shutil
@@ -94,7 +95,7 @@ def test_updates_of_a_token_budget_are_full_and_resumed_to_the_same_bits(make_co
     lines = metrics_of(tmp_path / "straight")
     assert all(350 < line["tokens"] <= 500 for line in lines)
     assert sum(line.get("skipped", 0) for line in lines) == len(skipped(tmp_path / "straight")) > 0
-    assert all(line["epoch"] < other["epoch"] for line, other in zip(lines, lines[1:], strict=False))
+    assert all(line["epoch"] < other["epoch"] for line, other in itertools.pairwise(lines))
     checkpoint = tmp_path / "straight" / "checkpoints" / "step_000004"
     train(make_config(output_dir=str(tmp_path / "resumed"), resume=str(checkpoint), **settings))
     assert metrics_of(tmp_path / "resumed") == lines[4:]

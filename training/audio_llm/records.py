@@ -21,7 +21,7 @@ from audiollm.mixture.sampling import named
 from audiollm.processing.processor import AudioLLMProcessor
 from audiollm.training.loop.errors import DataError
 
-from .guards import count_loss, out_of_place, warn_of_odd_loss, warn_of_unsigned_codes
+from .guards import count_loss, out_of_place, warn_of_odd_loss
 
 # Records whose audio is tokenized in one batch while the data are checked.
 _CHECK_BATCH = 16
@@ -286,7 +286,6 @@ def usable_records(check: DataCheck, num_records: int, *, on_too_long: str, sour
     """
     warn_of_unread_keys(source, check.unread)
     warn_of_odd_loss(source, check.loss)
-    warn_of_unsigned_codes(source, check.unsigned, len(check.digests))
     bad = dict(check.problems)
     if on_too_long == "error":
         bad |= {n: f"{line['where']}: {line['reason']}" for n, line in check.too_long.items()}

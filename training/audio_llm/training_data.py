@@ -22,6 +22,7 @@ from audiollm.training.loop.batches import DataOrder, TokenOrder, share_of_proce
 from audiollm.training.loop.checkpoints import Stateful
 
 from .config import SFTConfig, num_updates
+from .guards import warn_of_unsigned_codes
 from .records import DataCheck, EncodedRecord, EncodedRecords, usable_records
 
 logger = get_logger(__name__)
@@ -204,6 +205,7 @@ def check_records(
         )
     mine = share_of_process(list(numbers), accelerator.process_index, accelerator.num_processes)
     check = DataCheck.merge(gather_object([records.check(mine)]))
+    warn_of_unsigned_codes(records.name, check.unsigned, len(check.digests))
     usable = usable_records(check, len(records), on_too_long=on_too_long, source=records.name)
     if check.too_long:
         logger.warning("%s: %d of %d records skipped as too long", records.name, len(check.too_long), len(records))
