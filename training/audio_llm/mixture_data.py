@@ -119,7 +119,7 @@ class MixtureData(TrainingData):
         self._places: dict[int, int] = {}  # update → checksum of its places
         self._log: MetricsLog | None = None
         self._reading = Lock()  # of rounds, in whose order processes agree on them
-        self._unagreed: deque[_EncodedRound | DataError] = deque()
+        self._unagreed: deque[_EncodedRound | ValueError] = deque()
         self._untaken: deque[tuple[int, EncodedRecord | _LeftOut]] = deque()  # own draws that no update has taken
         self._is_left_out: deque[bool] = deque()  # all draws of which processes know and that no update has taken
 
@@ -179,16 +179,18 @@ class MixtureData(TrainingData):
 
     def _read_round(self) -> None:
         """Draws a round, and encodes this process's share of it: every n-th draw."""
+        try:
+            self._unagreed.append(self._encoded_round())
+        except ValueError as error:  # raised where the round is needed, and not where it is read
+            self._unagreed.append(error)
+
+    def _encoded_round(self) -> _EncodedRound:
         assert isinstance(self.order, TokenBudgetOrder)
         drawn = self.order.draw_round()
         process, num_processes = self._accelerator.process_index, self._accelerator.num_processes
         mine = range((process - drawn.first) % num_processes, len(drawn.places), num_processes)
-        try:
-            encoded = self._encoded([drawn.places[number] for number in mine])
-        except DataError as error:  # raised where the round is needed, and not where it is read
-            self._unagreed.append(error)
-            return
-        self._unagreed.append(_EncodedRound(drawn, dict(zip(mine, encoded, strict=True))))
+        encoded = self._encoded([drawn.places[number] for number in mine])
+        return _EncodedRound(drawn, dict(zip(mine, encoded, strict=True)))
 
     def agree(self, step: int) -> Agreement:
         """See `TrainingData.agree`; lists what was skipped in ``skipped_train.jsonl``.
@@ -233,7 +235,7 @@ class MixtureData(TrainingData):
             if not self._unagreed:
                 self._read_round()
             found = self._unagreed.popleft()
-        if isinstance(found, DataError):
+        if isinstance(found, ValueError):
             raise found
         drawn = found.drawn
         checksum = torch.tensor([zlib.crc32(str(drawn.places).encode())], device=self._accelerator.device)
