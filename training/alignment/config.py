@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from audiollm.training.audio_llm.config import AudioLLMRunConfig, LoRASettings
+from audiollm.training.audio_llm.config import AudioLLMRunConfig, LoRASettings, even_accumulation
 from audiollm.training.loop.config import (
     RunConfig,
     require_eval_data,
@@ -157,3 +157,7 @@ class PreferenceConfig(AudioLLMRunConfig):
                 f"global_batch_size={self.global_batch_size} is not a multiple of grpo.num_generations="
                 f"{self.grpo.num_generations}: an update compares whole groups of answers"
             )
+
+    def accumulation_steps(self, num_processes: int) -> int:
+        """Passes that each process accumulates for one update; see `even_accumulation`."""
+        return even_accumulation(self, num_processes)

@@ -91,19 +91,20 @@ class AudioLLMRunConfig(RunConfig):
         require_positive(self, "learning_rate", "global_batch_size", "micro_batch_size", "max_length")
         require_not_negative(self, "cache_tokens")
 
-    def accumulation_steps(self, num_processes: int) -> int:
-        """Micro-batches that each process accumulates for one update.
 
-        Raises:
-            ValueError: if the global batch does not split evenly.
-        """
-        per_pass = self.micro_batch_size * num_processes
-        if self.global_batch_size % per_pass:
-            raise ValueError(
-                f"global_batch_size={self.global_batch_size} is not a multiple of micro_batch_size="
-                f"{self.micro_batch_size} × {num_processes} processes = {per_pass}: change one of them"
-            )
-        return self.global_batch_size // per_pass
+def even_accumulation(config: AudioLLMRunConfig, num_processes: int) -> int:
+    """Micro-batches that each process accumulates for one update of so many records.
+
+    Raises:
+        ValueError: if the global batch does not split evenly.
+    """
+    per_pass = config.micro_batch_size * num_processes
+    if config.global_batch_size % per_pass:
+        raise ValueError(
+            f"global_batch_size={config.global_batch_size} is not a multiple of micro_batch_size="
+            f"{config.micro_batch_size} × {num_processes} processes = {per_pass}: change one of them"
+        )
+    return config.global_batch_size // per_pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +246,7 @@ def accumulation_steps(config: SFTConfig, num_processes: int) -> int:
     """
     if varies_in_passes(config):
         return 1
-    return config.accumulation_steps(num_processes)
+    return even_accumulation(config, num_processes)
 
 
 def num_updates(config: SFTConfig, num_records: int) -> int:
