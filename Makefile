@@ -3,6 +3,7 @@
 #   make decoder  a waveform decoder from real recordings, and the word error rate of what it says (about 2 hours)
 #   make mini     the embedded model `mini` from scratch: tokenizer, decoder, LM, model card (hours; see docs/mini.md)
 #   make evidence tokenizers with and without SAP and SAE, compared over three seeds (hours)
+#   make real     a real LLM (SmolLM2-135M) learns to hear, against the same from random weights (hours; see docs/real_llm.md)
 #   make scores   every benchmark harness on the recordings that ship, and a leaderboard (minutes)
 #   make docs     the documentation as a site, in build/site
 #   make test     lint, types and the test suite (what CI runs)
@@ -15,7 +16,7 @@ PARALLEL ?= -n auto --dist loadfile --no-loadscope-reorder
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo decoder mini evidence scores docs test lint types unit shuffled slow clean
+.PHONY: demo decoder mini evidence real scores docs test lint types unit shuffled slow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python training/demo.py --output_dir runs/demo $(DEMO_FLAGS)
@@ -31,6 +32,10 @@ mini: $(VENV)/.installed-dev
 evidence: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[corpora]'
 	$(BIN)/python training/sap_sae_experiment.py --output_dir runs/sap_sae $(EVIDENCE_FLAGS)
+
+real: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[real]'
+	$(BIN)/python training/real.py --output_dir runs/real $(REAL_FLAGS)
 
 scores: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/sample_scores.py --output-dir runs/scores $(SCORES_FLAGS)

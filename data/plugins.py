@@ -45,8 +45,8 @@ class PluginNames(Generic[_PartT]):
         loaded: Any = next((entry.load() for entry in entry_points(group=self.group) if entry.name == name), None)
         return loaded
 
-    def make(self, name: str, *arguments: Any) -> _PartT:
-        """Makes the part of this name.
+    def factory(self, name: str) -> Callable[..., _PartT]:
+        """The factory of this name.
 
         Raises:
             ValueError: there is none.
@@ -54,4 +54,12 @@ class PluginNames(Generic[_PartT]):
         factory = self.find(name)
         if factory is None:
             raise ValueError(f"no {self.kind} {name!r}; there are {', '.join(self.available())}")
-        return factory(*arguments)
+        return factory
+
+    def make(self, name: str, *arguments: Any) -> _PartT:
+        """Makes the part of this name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return self.factory(name)(*arguments)

@@ -33,7 +33,6 @@ from audiollm.program import ProgramError, run_program
 from audiollm.prompts import instruction, prompts
 from audiollm.speaking import speak
 from audiollm.tables import print_table
-from audiollm.tokenizer.checkpoints.whisper import load_whisper
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.audio_llm.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
@@ -42,6 +41,7 @@ from audiollm.training.loop.record import METRICS_NAME, read_metrics
 from audiollm.training.recipes.demo.commands import CommandSettings, UnderstoodCommands, teach_commands
 from audiollm.training.recipes.demo.questions import answer_text, answers_of, records_of, score_table
 from audiollm.training.recipes.demo.report import DemoReport, Hearing, write_report
+from audiollm.training.recipes.fitted_tokenizer import fitted_tokenizer
 from audiollm.training.recipes.launching import console, launch_trainer
 
 SPOKEN_BY_MINI = "The kettle is on the table."
@@ -96,33 +96,13 @@ def find_tokenizer(config: DemoConfig, clips: Sequence[Clip]) -> TokenizerSource
             audio_tokenizer,
             {"audio tokenizer": f"mini's, {audio_tokenizer.codebook_size} codes; it was trained with SAP and SAE"},
         )
-    audio_tokenizer = build_tokenizer(load_whisper(config.encoder).float(), config)
-    fit = audio_tokenizer.fit_codebook([load_audio(clip.audio, SAMPLE_RATE)[0] for clip in clips], SAMPLE_RATE)
+    audio_tokenizer, fit = fitted_tokenizer(config.encoder, clips, config.codebook_size, config.seed)
     facts = {
         "audio tokenizer": f"{config.encoder}, with {config.codebook_size} codes fitted to {fit.num_frames} frames: "
         f"{100 * fit.usage:.1f} % in use, {100 * fit.quantization_error:.1f} % of the variance lost",
         "SAE gate": "initial values: the gate is trained together with the tokenizer",
     }
     return TokenizerSource(audio_tokenizer, facts)
-
-
-def build_tokenizer(whisper: Any, config: DemoConfig) -> UniAudioTokenizer:
-    """The tokenizer at three quarters of Whisper's depth, pooled to 25 Hz right at the quantizer.
-
-    The release quantizes at half of 32 layers; half of the demo's four has hardly begun to hear words.
-    There is no adapter, so that Whisper's own shallow features pass the gate; an untrained one would only add noise.
-    """
-    position = max(2, 3 * whisper.config.encoder_layers // 4)
-    return UniAudioTokenizer.from_whisper(
-        whisper,
-        quantize_position=position,
-        pooling_position=position,
-        sae_source_position=1,
-        use_adapter=False,
-        codebook_size=config.codebook_size,
-        encoder_only=True,
-        seed=config.seed,
-    )
 
 
 def build_llm(audio_tokenizer: UniAudioTokenizer, texts: Sequence[str], config: DemoConfig) -> AudioLLM:

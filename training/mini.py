@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training.decoder.parts import join_decoder
 from audiollm.training.loop.config import MODEL_FOLDER
-from audiollm.training.recipes.launching import console, launch_trainer
+from audiollm.training.recipes.launching import console, launch_trainer, threads_of_job
 from audiollm.training.recipes.mini import data as mini_data
 from audiollm.training.recipes.mini.card import write_card
 from audiollm.training.recipes.mini.conversations import write_conversations
@@ -37,9 +35,8 @@ from audiollm.training.recipes.mini.layout import MiniLayout
 from audiollm.training.recipes.mini.lm import MINI_LM, make_lm
 from audiollm.training.recipes.mini.package import install_package, install_samples, make_package, shrink_tokenizer
 from audiollm.training.recipes.mini.samples import write_samples
-from audiollm.training.recipes.schedule import run_steps
-
-STEPS_NAME = "steps.json"
+from audiollm.training.recipes.mini.sampling import choose_audio_sampling
+from audiollm.training.recipes.schedule import read_steps, run_due_steps
 
 Step = Literal[
     "data",
@@ -51,6 +48,7 @@ Step = Literal[
     "conversations",
     "lm",
     "package",
+    "sampling",
     "evaluation",
     "samples",
     "card",
@@ -142,6 +140,7 @@ def run_codes(layout: MiniLayout, config: MiniConfig) -> None:
     for name, source, output in (*sources, ("more sentences", layout.more_speech, layout.more_codes)):
         report = tokenize_corpus(source, tokenizer, output, overwrite=True)
         console.print(f"  {name}: {report.tokens} codes of {report.records} clips")
+    console.print(f"  clips for the flow model: {mini_data.write_flow_data(layout)}")
 
 
 def run_vocoder(layout: MiniLayout, config: MiniConfig) -> None:
@@ -153,7 +152,7 @@ def run_vocoder(layout: MiniLayout, config: MiniConfig) -> None:
 
 def run_flow(layout: MiniLayout, config: MiniConfig) -> None:
     """Codes to mel; joined with the vocoder to the tokenizer's decoder."""
-    data = ("--train_data", str(layout.codes("train")), "--eval_data", str(layout.codes("dev")))
+    data = ("--train_data", str(layout.flow_data), "--eval_data", str(layout.codes("dev")))
     models = ("--audio_tokenizer", str(layout.tokenizer), "--flow.eval_vocoder", str(layout.vocoder))
     cache = ("--cache_dir", str(layout.prepared))
     _launch("train_decoder.py", "mini_flow.yaml", layout.flow, config, "flow", *data, *models, *cache)
@@ -182,6 +181,14 @@ def run_package(layout: MiniLayout, config: MiniConfig) -> None:
     """One small folder of all models."""
     size = make_package(layout.model, layout.tokenizer, layout.package)
     console.print(f"  {layout.package}: {size / 1e6:.2f} MB")
+
+
+def run_sampling(layout: MiniLayout, config: MiniConfig) -> None:
+    """How codes are drawn, chosen on the dev split and written into the package."""
+    found = choose_audio_sampling(layout.package, layout, config.judge)
+    write_json(layout.sampling, found)
+    for one in found["tried"]:
+        console.print(f"  {one['settings']}: {one['wer_capped']:.1%} of the words wrong")
 
 
 def run_evaluation(layout: MiniLayout, config: MiniConfig) -> None:
@@ -223,6 +230,7 @@ RUN: dict[Step, Callable[[MiniLayout, MiniConfig], None]] = {
     "conversations": run_conversations,
     "lm": run_lm,
     "package": run_package,
+    "sampling": run_sampling,
     "evaluation": run_evaluation,
     "samples": run_samples,
     "card": run_card,
@@ -238,8 +246,9 @@ NEEDS: dict[Step, tuple[Step, ...]] = {
     "conversations": ("codes",),
     "lm": ("conversations",),
     "package": ("flow", "lm"),
-    "evaluation": ("package",),
-    "samples": ("package",),
+    "sampling": ("package",),
+    "evaluation": ("sampling",),
+    "samples": ("sampling",),
     "card": ("evaluation", "samples"),
 }
 
@@ -260,49 +269,18 @@ def run_mini(config: MiniConfig) -> Path:
 
 
 def _run_steps(layout: MiniLayout, config: MiniConfig) -> None:
-    layout.root.mkdir(parents=True, exist_ok=True)
-    complete = read_steps(layout.root)
-    if config.only is not None:
-        missing = [name for name in NEEDS[config.only] if name not in complete]
-        if missing:
-            raise ValueError(f"step {config.only} needs {', '.join(missing)} first: run it with --only, or all without")
-        due: tuple[Step, ...] = (config.only,)
-    else:
-        # The card is quick, and where --install is obeyed.
-        due = tuple(step for step in STEPS if step not in complete or step == "card")
-        for step in STEPS:
-            if step not in due:
-                console.print(f"{step}: complete")
-    seconds: dict[Step, float] = {}
-
-    def run(step: Step) -> None:
-        console.rule(step)
-        started = time.perf_counter()
-        try:
-            RUN[step](layout, config)
-        except BaseException as error:
-            # Told now: what runs beside it is waited for.
-            console.print(f"  {step} failed: {error}")
-            raise
-        seconds[step] = round(time.perf_counter() - started, 1)
-
-    def is_complete(step: Step) -> None:
-        write_json(layout.root / STEPS_NAME, read_steps(layout.root) | {step: seconds[step]})
-
     if config.jobs > 1:
-        torch.set_num_threads(_threads_of_job(config))
-    run_steps(due, NEEDS, run, is_complete, jobs=config.jobs)
-
-
-def _threads_of_job(config: MiniConfig) -> int:
-    return max(1, (os.cpu_count() or 1) // config.jobs)
-
-
-def read_steps(root: Path) -> dict[str, float]:
-    """The complete steps, each with the seconds that its last call took."""
-    path = root / STEPS_NAME
-    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found
+        torch.set_num_threads(threads_of_job(config.jobs))
+    # The card is quick, and where --install is obeyed.
+    run_due_steps(
+        layout.root,
+        STEPS,
+        NEEDS,
+        lambda step: RUN[step](layout, config),
+        only=config.only,
+        always=("card",),
+        jobs=config.jobs,
+    )
 
 
 def _train_tokenizer(layout: MiniLayout, config: MiniConfig, stage: int, *flags: str) -> None:
@@ -317,7 +295,7 @@ def _launch(script: str, settings: str, run: Path, config: MiniConfig, step: str
     log = run.parent / "logs" / f"{step}.log" if config.jobs > 1 else None
     launch_trainer(
         script, settings, *flags, "--output_dir", str(run), "--resume", "latest", "--seed", str(config.seed), *more,
-        num_threads=None if log is None else _threads_of_job(config), log=log,
+        num_threads=None if log is None else threads_of_job(config.jobs), log=log,
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from audiollm.training.audio_llm.config import (
     varies_in_passes,
 )
 from audiollm.training.audio_llm.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
+from audiollm.training.audio_llm.listening import Listener
 from audiollm.training.audio_llm.mixture_data import MixtureData
 from audiollm.training.audio_llm.model import (
     ADAPTER_FOLDER,
@@ -73,6 +74,7 @@ class _Parts:
     eval_records: EncodedRecords | None
     usable_eval: list[int]
     eval_texts: HeldOutTexts | None
+    listener: Listener | None
 
     def __post_init__(self) -> None:
         self.pad_token_id: int = self.audio_llm.processor.pad_token_id
@@ -239,6 +241,9 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
             accelerator, eval_records, "eval", on_too_long=config.on_too_long, output_dir=config.output_dir,
             check_data=config.check_data,
         ).usable  # fmt: skip
+    listener = None
+    if config.eval_listen_samples and eval_records is not None:
+        listener = Listener(accelerator, config, audio_llm, eval_records, usable_eval)
     eval_texts = None
     if config.eval_text is not None:
         eval_texts = HeldOutTexts(config.eval_text, audio_llm.processor.tokenizer, config.max_length or context_length)
@@ -255,6 +260,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         eval_records=eval_records,
         usable_eval=usable_eval,
         eval_texts=eval_texts,
+        listener=listener,
     )
 
 
@@ -306,7 +312,7 @@ def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) 
 
 
 def _evaluate(parts: _Parts, step: int, samples_folder: Path) -> dict[str, Any]:
-    """Held-out loss and generated samples; returns a line of the metrics."""
+    """Held-out loss, generated samples and spoken ones; returns a line of the metrics."""
     config = parts.config
     assert parts.eval_records is not None
     loss, target_tokens = held_out_loss(
@@ -337,6 +343,8 @@ def _evaluate(parts: _Parts, step: int, samples_folder: Path) -> dict[str, Any]:
             samples_folder.mkdir(exist_ok=True)
             write_json_lines(samples_folder / f"step_{step:06d}.jsonl", sample_lines(samples))
             line |= score_samples(samples, config.wer_tasks)
+    if parts.listener is not None:
+        line |= parts.listener.evaluate(parts.model, step)
     return line
 
 

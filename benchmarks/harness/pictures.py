@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from torch import Tensor
 from audiollm.tokenizer.signal.mel import MelConfig, MelSpectrogram
 
 QUIETEST_LOG_MEL, LOUDEST_LOG_MEL = -10.0, 2.0
+
+
+def clip_stem(number: int, clip_id: str) -> str:
+    """What the names of a clip's files begin with: its number, and as much of its id as a name may hold."""
+    return f"{number:03d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', clip_id)[-80:]}"
 
 
 def draw_clip(path: Path, title: str, waveforms: Mapping[str, Tensor], mel: MelConfig) -> None:

@@ -19,7 +19,7 @@ from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.sources import AudioSource
 from audiollm.data.plugins import PluginNames
 
-from .resemblyzer import load_resemblyzer
+from .resemblyzer import fetch_resemblyzer, load_resemblyzer
 
 ENTRY_POINT_GROUP = "audiollm.speaker_encoders"
 DEFAULT_SPEAKER_ENCODER = "resemblyzer"
@@ -93,6 +93,20 @@ def load_speaker_encoder(name: str = DEFAULT_SPEAKER_ENCODER, device: torch.devi
             "SpeakerEncoder"
         )
     return encoder
+
+
+def check_speaker_encoder(name: str) -> None:
+    """Sees to it that a speaker encoder is there, without loading it; what a package registry has is fetched.
+
+    Args:
+        name: as for `load_speaker_encoder`.
+
+    Raises:
+        ValueError: there is no such encoder.
+        PackageError: its weights cannot be fetched.
+    """
+    if _encoders.factory(name) is load_resemblyzer:
+        fetch_resemblyzer()
 
 
 def embed_recording(encoder: SpeakerEncoder, source: AudioSource) -> Tensor:

@@ -114,13 +114,18 @@ def shorten_pauses(speech: Tensor) -> Tensor:
     return frames[is_kept].flatten()
 
 
+def fetch_resemblyzer() -> Path:
+    """Fetches the weights (15.7 MB, once, into the cache folder). Raises `PackageError` if they cannot be had."""
+    return _PACKAGE.extract(_WEIGHTS) / _WEIGHTS
+
+
 def load_resemblyzer(device: torch.device | str = "cpu") -> ResemblyzerEncoder:
-    """Fetches the weights (15.7 MB, once, into the cache folder) and loads them.
+    """Fetches the weights and loads them.
 
     Raises:
         PackageError: the package cannot be had, or holds other weights.
     """
-    return read_resemblyzer(_PACKAGE.extract(_WEIGHTS) / _WEIGHTS).to(device)
+    return read_resemblyzer(fetch_resemblyzer()).to(device)
 
 
 def read_resemblyzer(path: Path) -> ResemblyzerEncoder:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
 from audiollm.data.records import RecordReport, write_records
 from audiollm.data.sampling import draw, draw_share
@@ -20,10 +21,11 @@ from audiollm.data.unread_keys import unread_keys, warn_of_unread_keys
 
 from .attributes import VocalAttributes
 from .clips import SpokenClip, UnusableClipError, read_spoken_clip
-from .instructions import describe_voice, speech_request
+from .instructions import describe_voice, speech_request, text_of_request
 from .levels import levels
 
 TASK = "speak"
+INTERLEAVED_TASKS = ("speak_interleaved", "speech_to_speech_interleaved")  # the answer also writes what it says
 _WITH_VOICE, _PLAIN = "with_voice", "plain"  # sorts of records in a report
 
 
@@ -232,3 +234,24 @@ def _named(attributes: VocalAttributes, key: str, settings: SpeechTaskSettings) 
         return attributes
     order = sorted(given, key=lambda name: draw(f"rank {name}", key, 2**32))
     return attributes.only(set(order[: 1 + draw("number of attributes", key, len(order))]))
+
+
+def text_to_be_said(conversation: Conversation) -> str | None:
+    """What a spoken answer is to say.
+
+    The record's ``text``; or what its last request asks to speak, if that is its task; or what an interleaved answer
+    writes beside its sound. None without any.
+    """
+    text = conversation.metadata.get("text")
+    if isinstance(text, str) and text.strip():
+        return text.strip()
+    requests = [message for message in conversation.messages if message.role == "user"]
+    if conversation.task == TASK and requests:
+        return text_of_request(_written(requests[-1]))
+    if conversation.task in INTERLEAVED_TASKS:
+        return _written(conversation.messages[-1]).strip() or None
+    return None
+
+
+def _written(message: Message) -> str:
+    return "".join(part.text for part in message.content if isinstance(part, TextPart))

@@ -26,6 +26,7 @@ from audiollm.data.corpora.sources import synthetic
 from audiollm.data.records import SPLITS
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.data.voices.attributes import VocalAttributes
+from audiollm.generation.passed_on import audio_sampling_of_checkpoint
 from audiollm.modeling import AudioLLM
 from audiollm.tokenizer.checkpoints import mini as embedded_folder
 from audiollm.tokenizer.decoder.model import WaveformDecoder
@@ -36,7 +37,7 @@ from audiollm.training.recipes.mini import data as mini_data
 from audiollm.training.recipes.mini import evaluation as mini_evaluation
 from audiollm.training.recipes.mini import package as mini_package
 from audiollm.training.recipes.mini import samples as mini_samples
-from audiollm.training.recipes.mini import speaking
+from audiollm.training.recipes.mini import sampling, speaking
 from audiollm.training.recipes.mini.card import percent, write_card
 from audiollm.training.recipes.mini.conversations import (
     answers_of,
@@ -123,6 +124,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> MiniLayo
         tokenize_corpus(layout.tokenizer_data(split), tokenizer, layout.codes(split), progress=False)
         write_conversations(layout.codes(split), layout.lm_data(split))
     tokenize_corpus(layout.more_speech, tokenizer, layout.more_codes, progress=False)
+    mini_data.write_flow_data(layout)
     torch.manual_seed(0)
     WaveformDecoder(tiny_decoder()).save_pretrained(layout.tokenizer / "decoder")
     make_lm(layout.tokenizer, layout.lm_data("train"), layout.model, TINY_LM, seed=0)
@@ -161,6 +163,14 @@ def test_every_open_sentence_of_training_is_either_shared_or_for_the_lm_alone(la
     assert Counter(record["task"] for record in added) == {"transcribe": len(more), "speak": len(more)}
     assert [record for record in records if record not in added] == read(layout.lm_data("train"))
     assert len({record["id"] for record in records}) == len(records)
+
+
+def test_the_flow_model_learns_from_every_recording_once_and_from_all_open_sentences(layout):
+    ids = [record["id"] for record in read(layout.flow_data)]
+    assert len(ids) == len(set(ids))
+    recordings = {record["id"].partition("#")[0] for record in read(layout.codes("train"))}
+    assert set(ids) == recordings | {record["id"] for record in read(layout.more_codes)}
+    assert all(record["codes"] for record in read(layout.flow_data))
 
 
 def test_only_the_clear_voices_are_asked_to_speak(layout, tmp_path):
@@ -408,6 +418,40 @@ def figures(layout: MiniLayout) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         stub_everything(patch)
         return evaluate_mini(layout.package, layout, judge="stub", spoken_clips=3, held_out=4, voice_judge="stub")
+
+
+def test_codes_are_drawn_in_the_way_that_is_understood_best(layout, tmp_path, monkeypatch):
+    package, own = tmp_path / "package", MiniLayout(tmp_path)
+    shutil.copytree(layout.package, package)
+    clips = [
+        {"id": f"open-speech/{n}", "text": text, "duration_seconds": 2.0}
+        for n, text in enumerate(["A letter.", "The garden.", "Old men read."])
+    ]
+    own.tokenizer_data("dev").parent.mkdir()
+    own.tokenizer_data("dev").write_text("".join(json.dumps(clip) + "\n" for clip in clips))
+    monkeypatch.setattr(speaking, "MAX_SPOKEN_SECONDS", 1.0)
+    ways = ({"temperature": 1.0}, {"temperature": 0.5, "top_k": 2}, {"temperature": 0.7})
+    spoken: list[dict[str, Any]] = []
+    real = sampling.speak_sentences
+
+    def speak_sentences(model: AudioLLM, texts: list[str], voices: list[Any], **settings: Any) -> list[Any]:
+        spoken.append({"texts": texts, "settings": settings})
+        return real(model, texts, voices, **settings)
+
+    class Hears(StubTranscriber):
+        """Understands the second way alone."""
+
+        def transcribe(self, waveforms: Sequence[Tensor], sample_rate: int) -> list[str]:
+            return list(spoken[-1]["texts"]) if len(spoken) == 2 else ["something else"] * len(waveforms)
+
+    monkeypatch.setattr(sampling, "speak_sentences", speak_sentences)
+    monkeypatch.setattr(sampling, "Transcriber", Hears)
+    found = sampling.choose_audio_sampling(package, own, "stub", candidates=ways, num_sentences=2)
+    assert [one["settings"] for one in spoken] == list(ways)
+    assert found["chosen"] == ways[1]
+    assert [one["wer_capped"] for one in found["tried"]] == [1.0, 0.0, 1.0]
+    stored = AudioLLM.from_pretrained(package).model.generation_config
+    assert audio_sampling_of_checkpoint(stored) == ways[1]
 
 
 def test_figures_stand_beside_baselines(figures):

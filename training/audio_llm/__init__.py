@@ -2,7 +2,7 @@
 
 Read ``config``, ``records`` (conversations to token ids), ``guards`` (what is odd about them), ``training_data`` and
 ``mixture_data`` (what updates are made of), ``passes`` (what is computed together), ``packed_attention``, ``objective``
-(the loss), ``model`` (LoRA, saving), ``evaluation``.
+(the loss), ``model`` (LoRA, saving), ``evaluation``, ``listening`` (to answers in sound).
 ``small_llm`` makes LLMs from nothing, for recipes.
 """
 

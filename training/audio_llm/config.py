@@ -15,6 +15,12 @@ from audiollm.training.loop.config import (
     require_positive,
 )
 
+# Figure of an evaluation → the setting that makes it; others are those of generated answers.
+_NEEDED_FOR = {
+    "loss": None, "text_loss": "eval_text", "text_perplexity": "eval_text", "spoken_wer": "eval_asr",
+    "spoken_similarity": "eval_similarity",
+}  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoRASettings:
@@ -172,6 +178,23 @@ class SFTConfig(AudioLLMRunConfig):
     eval_max_new_tokens: int = 128
     """Longest generated answer, in tokens."""
 
+    eval_listen_samples: int = 0
+    """Held-out records with a spoken answer to answer at each evaluation: what the model says is written as sound to
+    ``output_dir/evaluation``. Needs an audio tokenizer with a waveform decoder; 25 codes are a second, for which
+    ``eval_max_new_tokens`` must leave room."""
+
+    eval_asr: str | None = None
+    """Speech recognizer that reads what is spoken, for word error rate: ``whisper-tiny.en`` or ``whisper-base`` from a
+    package index, ``whisper-large-v3``, ``paraformer-zh``, a folder, a Hub id, or ``http://…/v1#model``. None: nobody
+    reads it."""
+
+    eval_language: str = "en"
+    """Of what is spoken, for ``eval_asr``."""
+
+    eval_similarity: str | None = None
+    """Speaker encoder that says how alike the voices of what is spoken and of the record's own answer are, such as
+    ``resemblyzer``. None: nobody compares them."""
+
     eval_text: str | None = None
     """Held-out texts, a line each in a .txt file or as ``text`` of records: their perplexity, before the first update
     and at each evaluation, tells what the model forgets. Needs eval_data, which says when."""
@@ -183,12 +206,13 @@ class SFTConfig(AudioLLMRunConfig):
         super().__post_init__()
         require_given(self, "model")
         require_positive(self, "eval_max_new_tokens", "check_records", "tokens_per_update", "tokens_per_pass")
-        require_not_negative(self, "eval_generate_samples")
-        require_eval_data(self, "eval_generate_samples", "eval_text")
-        if self.metric_for_best not in (None, "loss") and not self.eval_generate_samples:
+        require_not_negative(self, "eval_generate_samples", "eval_listen_samples")
+        require_eval_data(self, "eval_generate_samples", "eval_listen_samples", "eval_text")
+        self._check_listening()
+        needed = _NEEDED_FOR.get(self.metric_for_best or "loss", "eval_generate_samples")
+        if needed is not None and not getattr(self, needed):
             raise ValueError(
-                f"metric_for_best={self.metric_for_best} needs eval_generate_samples: without generated answers an "
-                "evaluation has only loss"
+                f"metric_for_best={self.metric_for_best} needs {needed}: an evaluation has no such figure without"
             )
         self._check_token_budgets()
         if not varies_in_passes(self) and self.global_batch_size % self.micro_batch_size:
@@ -200,6 +224,13 @@ class SFTConfig(AudioLLMRunConfig):
             raise ValueError(f"eval_data={self.eval_data} is a mixture: name a file of held-out conversations")
         if self.on_too_long == "skip" and not self.check_data and not is_mixture(self.train_data):
             raise ValueError("on_too_long=skip needs check_data=true: lengths are known only once records are encoded")
+
+    def _check_listening(self) -> None:
+        for name in ("eval_asr", "eval_similarity"):
+            if getattr(self, name) is not None and not self.eval_listen_samples:
+                raise ValueError(f"{name} needs eval_listen_samples: without it there is nothing to listen to")
+        if self.eval_language != type(self).eval_language and self.eval_asr is None:
+            raise ValueError("eval_language has no effect without eval_asr; remove it")
 
     def _check_token_budgets(self) -> None:
         if self.packing == "pack" and self.tokens_per_pass is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from torch import nn
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.data.collation import IGNORED_LABEL, Example, collate
 from audiollm.data.conversation.types import Conversation
+from audiollm.generation.result import GenerationResult
 from audiollm.modeling import AudioLLM
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.launch import gathered_outside_layers, splits_weights
@@ -98,8 +99,7 @@ def generate_samples(
 ) -> list[GeneratedSample]:
     """Answers held-out records greedily; all processes must call it, and all get all samples.
 
-    The prompt is the record as training sees it, up to its last assistant turn. Records whose last turn is not plain
-    text are left out. Under ZeRO-3 the processes generate in step, as each forward pass gathers the weights from all.
+    Records whose last turn is not plain text are left out; see `generate_answers`.
 
     Args:
         accelerator: the run's accelerator.
@@ -115,15 +115,85 @@ def generate_samples(
     Returns:
         The samples in the order of the data.
     """
-    # Drawn, not every n-th: data often alternate between tasks. The same records at every evaluation.
-    drawn = (usable[position] for position in np.random.default_rng(seed).permutation(len(usable)))
-    answerable = (index for index in drawn if reference_answer(records.conversations[index]) is not None)
-    chosen = sorted(itertools.islice(answerable, num_samples))
+    chosen = draw_records(
+        records,
+        usable,
+        num_records=num_samples,
+        seed=seed,
+        is_wanted=lambda conversation: reference_answer(conversation) is not None,
+    )
     if not chosen:
         return []
+    answered = generate_answers(
+        accelerator, model, audio_llm, records, chosen, batch_size=batch_size, max_new_tokens=max_new_tokens
+    )
+    mine = [
+        (index, _sample(records.conversations[index], text))
+        for indexes, answers in answered
+        for index, text in zip(indexes, answers.texts, strict=True)
+    ]
+    gathered = dict(gather_object(mine))
+    return [gathered[index] for index in chosen]
+
+
+def draw_records(
+    records: EncodedRecords,
+    usable: Sequence[int],
+    *,
+    num_records: int,
+    seed: int,
+    is_wanted: Callable[[Conversation], bool],
+) -> list[int]:
+    """Chooses held-out records to be answered, the same at every evaluation.
+
+    Args:
+        records: the held-out data.
+        usable: numbers of the records to choose from.
+        num_records: how many.
+        seed: decides which are drawn.
+        is_wanted: whether a record can be chosen.
+
+    Returns:
+        Their numbers in order; fewer where there are not so many.
+    """
+    # Drawn, not every n-th: data often alternate between tasks.
+    drawn = (usable[position] for position in np.random.default_rng(seed).permutation(len(usable)))
+    wanted = (index for index in drawn if is_wanted(records.conversations[index]))
+    return sorted(itertools.islice(wanted, num_records))
+
+
+def generate_answers(
+    accelerator: Accelerator,
+    model: nn.Module,
+    audio_llm: AudioLLM,
+    records: EncodedRecords,
+    chosen: Sequence[int],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    **generation: Any,
+) -> list[tuple[list[int], GenerationResult]]:
+    """Answers held-out records in the place of their last assistant turn; all processes must call it.
+
+    The prompt is the record as training sees it. Under ZeRO-3 the processes generate in step, as each forward pass
+    gathers the weights from all. Batches are the same on any number of processes.
+
+    Args:
+        accelerator: the run's accelerator.
+        model: the prepared `TargetTokenLoss`.
+        audio_llm: the Audio-LLM whose model is inside it.
+        records: the held-out data.
+        chosen: numbers of the records to answer, one at least.
+        batch_size: records per process and batch.
+        max_new_tokens: longest answer, in tokens; fewer where the context ends.
+        generation: further settings of `AudioLLM.generate`.
+
+    Returns:
+        This process's share: batches of records, and the answers to them.
+    """
     batches, weights = _equal_shares(chosen, batch_size, accelerator)
     context_length = audio_llm.model.config.max_position_embeddings
-    mine: list[tuple[int, GeneratedSample]] = []
+    answered: list[tuple[list[int], GenerationResult]] = []
     model.eval()
     with torch.no_grad(), accelerator.autocast(), gathered_outside_layers(accelerator, model):
         for indexes, weight in zip(batches, weights, strict=True):
@@ -134,15 +204,12 @@ def generate_samples(
                 attention_mask=batch["attention_mask"],
                 max_new_tokens=min(max_new_tokens, context_length - batch["input_ids"].shape[1]),
                 synced_gpus=splits_weights(accelerator),
+                **generation,
             )
             if weight:
-                mine += [
-                    (index, _sample(records.conversations[index], text))
-                    for index, text in zip(indexes, answers.texts, strict=True)
-                ]
+                answered.append((indexes, answers))
     model.train()
-    gathered = dict(gather_object(mine))
-    return [gathered[index] for index in chosen]
+    return answered
 
 
 def score_samples(samples: Sequence[GeneratedSample], wer_tasks: Sequence[str]) -> dict[str, Any]:
@@ -169,12 +236,23 @@ def score_samples(samples: Sequence[GeneratedSample], wer_tasks: Sequence[str]) 
 
 def prompt_token_ids(record: EncodedRecord) -> list[int]:
     """The token ids before the last run of targets: what the model has read when it starts its last answer."""
+    start, _ = _last_answer(record)
+    return record.token_ids[:start].tolist()
+
+
+def answer_token_ids(record: EncodedRecord) -> list[int]:
+    """The token ids of the last run of targets: the record's own last answer, its end included."""
+    start, end = _last_answer(record)
+    return record.token_ids[start:end].tolist()
+
+
+def _last_answer(record: EncodedRecord) -> tuple[int, int]:
     is_target = record.labels != IGNORED_LABEL
     end = len(is_target) - int(is_target[::-1].argmax())
     start = end
     while start > 0 and is_target[start - 1]:
         start -= 1
-    return record.token_ids[:start].tolist()
+    return start, end
 
 
 def reference_answer(conversation: Conversation) -> str | None:

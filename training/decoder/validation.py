@@ -8,7 +8,6 @@ and decoded from its codes, so that an error has an address: the recognizer, the
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiollm.benchmarks.harness.pictures import draw_clip
+from audiollm.benchmarks.harness.pictures import clip_stem, draw_clip
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.audio.writing import save_audio
@@ -176,7 +175,7 @@ def write_clips(clips: Sequence[ValidationClip], mel: MelConfig, folder: Path) -
     """Writes each clip's waveforms as ``NNN_id.system.wav`` and one picture of them all, ``NNN_id.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, clip in enumerate(clips):
-        stem = f"{number:03d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', clip.id)[-80:]}"
+        stem = clip_stem(number, clip.id)
         for name, waveform in clip.waveforms.items():
             save_audio(folder / f"{stem}.{name}.wav", waveform, mel.sample_rate)
         draw_clip(folder / f"{stem}.png", clip.text or clip.id, clip.waveforms, mel)

@@ -37,7 +37,8 @@ logger = logging.getLogger(__name__)
 MAY_CHANGE = frozenset(
     {
         "output_dir", "eval_data", "eval_every", "eval_generate_samples", "eval_max_new_tokens", "wer_tasks",
-        "eval_text", "save_every", "keep_checkpoints", "resume", "log_every", "num_processes", "cache_tokens",
+        "eval_text", "eval_listen_samples", "eval_language", "eval_similarity",
+        "save_every", "keep_checkpoints", "resume", "log_every", "num_processes", "cache_tokens",
         "check_data", "check_records",
         "num_epochs", "max_steps",  # their result, the number of updates, must stay
         "cache_dir", "eval_clips", "eval_asr", "flow.eval_steps", "flow.eval_vocoder", "eval_samples", "trackers",

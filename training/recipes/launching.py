@@ -50,6 +50,11 @@ def launch_trainer(
         run_logged(command, num_threads, file)
 
 
+def threads_of_job(jobs: int) -> int:
+    """CPU threads of each of several jobs that share the processor's cores."""
+    return max(1, (os.cpu_count() or 1) // jobs)
+
+
 def run_logged(command: Sequence[str], num_threads: int | None, log: TextIO) -> None:
     """Runs a script, or a module behind ``-m``, and appends what it says to a log.
 

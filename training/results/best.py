@@ -14,9 +14,17 @@ DEFAULT_METRICS = ("loss", "mel_distance", "reward")
 """What decides where no metric is named: the first that an evaluation has."""
 LOWER_IS_BETTER = (
     "loss", "text_losses", "wer", "false_speech", "relative_quantization_error", "mel_distance", "sound_mel_distance",
-    "mcd", "f0_error", "voicing_error", "text_loss", "text_perplexity",
+    "mcd", "f0_error", "voicing_error", "text_loss", "text_perplexity", "spoken_wer",
 )  # fmt: skip
-HIGHER_IS_BETTER = ("accuracy", "accuracy_by_task", "emotion_accuracy", "code_usage", "perplexity", "reward")
+HIGHER_IS_BETTER = (
+    "accuracy",
+    "accuracy_by_task",
+    "emotion_accuracy",
+    "code_usage",
+    "perplexity",
+    "reward",
+    "spoken_similarity",
+)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import datasets
 import evaluate
 import numpy as np
 
+from audiollm.benchmarks.metrics.speaker_vectors import cosine
+
 _DESCRIPTION = """Cosine of a speaker encoder's vectors for a made recording and for the recording whose voice it is to
 have; mean and population variance over pairs. Figures of different speaker encoders cannot be compared: name the
 encoder beside the figure."""
@@ -25,8 +27,6 @@ Returns:
     scores: the cosine of every pair; 0 where a vector is zero.
     printed: mean and variance in the words of the published scorer, three decimals.
 """
-
-EPSILON = 1e-8  # shorter vectors are taken to be so long, as in torch's cosine_similarity
 
 
 class SpeakerSimilarity(evaluate.Metric):
@@ -50,21 +50,6 @@ class SpeakerSimilarity(evaluate.Metric):
         variance = float(np.var(scores)) if scores else None
         printed = [] if average is None or variance is None else printed_lines(average, variance)
         return {"speaker_similarity": average, "variance": variance, "scores": scores, "printed": printed}
-
-
-def cosine(made: Any, wanted: Any, name: str = "pair") -> float:
-    """Cosine of two vectors ``[S]``.
-
-    Raises:
-        ValueError: they differ in size, are empty, or are not finite.
-    """
-    left, right = np.asarray(made, dtype=np.float64), np.asarray(wanted, dtype=np.float64)
-    if left.ndim != 1 or left.shape != right.shape or left.size == 0:
-        raise ValueError(f"{name}: speaker vectors have shapes {left.shape} and {right.shape}; give two of one size")
-    if not (np.isfinite(left).all() and np.isfinite(right).all()):
-        raise ValueError(f"{name}: a speaker vector holds NaN or infinite numbers")
-    lengths = max(float(np.linalg.norm(left)), EPSILON) * max(float(np.linalg.norm(right)), EPSILON)
-    return float(left @ right) / lengths
 
 
 def printed_lines(average: float, variance: float) -> list[str]:

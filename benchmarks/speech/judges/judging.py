@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from audiollm.benchmarks.metrics.speaker_similarity.speaker_similarity import cosine
+from audiollm.benchmarks.metrics.speaker_vectors import cosine
 from audiollm.data.audio.channels import Mono
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.files.hashing import file_sha256

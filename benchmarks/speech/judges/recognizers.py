@@ -26,6 +26,7 @@ from audiollm.data.audio.writing import wav_bytes
 from audiollm.data.chat.endpoint import endpoint_key
 from audiollm.data.plugins import PluginNames
 from audiollm.data.pretrained.whisper import whisper_from_package
+from audiollm.loading import check_reachable, refused_by_transformers
 
 RECOGNIZER_SAMPLE_RATE = 16000  # Hz, of every recognizer that transformers offers
 PACKAGED = {"whisper-tiny.en": "tiny.en", "whisper-base": "base"}
@@ -39,6 +40,7 @@ PROMPT_TOKENS = 8  # of Whisper, before the text
 
 ON_THE_HUB = {"whisper-large-v3": "openai/whisper-large-v3"}
 PARAFORMER = "paraformer-zh"
+_PIPELINE = "automatic-speech-recognition"  # as transformers calls it
 DEFAULT_RECOGNIZERS = {"en": "whisper-tiny.en", "zh": "whisper-base"}
 """Small ones that need no model hub; published figures use whisper-large-v3 and paraformer-zh."""
 
@@ -83,6 +85,48 @@ def load_recognizer(name: str, *, language: str | None = None, device: str = "cp
     return recognizer
 
 
+def check_recognizer(name: str) -> None:
+    """Sees to it that a recognizer is there, without loading it; what a package index has is fetched.
+
+    Args:
+        name: as for `load_recognizer`.
+
+    Raises:
+        ValueError: there is no such recognizer, it is none, or an endpoint names no model.
+        OSError: a package cannot be fetched.
+        ImportError: the package that it needs is not installed.
+    """
+    if RECOGNIZERS.find(name) is not None:
+        return
+    if name.startswith(("http://", "https://")):
+        TranscriptionEndpoint(name)
+    elif name == PARAFORMER:
+        _funasr()
+    elif name in PACKAGED:
+        whisper_from_package(PACKAGED[name])
+    else:
+        _check_pretrained(ON_THE_HUB.get(name, name))
+
+
+def _check_pretrained(source: str) -> None:
+    """Refuses what is no recognizer of transformers; of the Hub's only the configuration is fetched."""
+    from transformers import AutoConfig
+    from transformers.pipelines import SUPPORTED_TASKS  # takes seconds
+
+    check_reachable(source)
+    with refused_by_transformers(source):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    if not any(type(config) in kind._model_mapping for kind in SUPPORTED_TASKS[_PIPELINE]["pt"]):
+        raise ValueError(f"{source} holds a model of type {config.model_type}, which recognizes no speech")
+
+
+def _funasr() -> Any:
+    try:
+        return import_module("funasr")
+    except ImportError as error:
+        raise ImportError(f"the recognizer {PARAFORMER} needs funasr: run `pip install funasr`") from error
+
+
 class Transcriber:
     """Speech to text.
 
@@ -111,9 +155,7 @@ class Transcriber:
         packaged = PACKAGED.get(self.source)
         folder = self.source if packaged is None else os.fspath(whisper_from_package(packaged))
         self._batch_size = batch_size
-        self._pipeline: Any = pipeline(
-            "automatic-speech-recognition", model=folder, dtype=torch.float32, device=device or "cpu"
-        )
+        self._pipeline: Any = pipeline(_PIPELINE, model=folder, dtype=torch.float32, device=device or "cpu")
         self._options: dict[str, Any] = {}
         generation = getattr(self._pipeline.model, "generation_config", None)
         if language is not None and getattr(generation, "is_multilingual", False):
@@ -172,10 +214,7 @@ class Paraformer:
     """
 
     def __init__(self, *, device: str = "cpu") -> None:
-        try:
-            funasr = import_module("funasr")
-        except ImportError as error:
-            raise ImportError(f"the recognizer {PARAFORMER} needs funasr: run `pip install funasr`") from error
+        funasr = _funasr()
         self.source = PARAFORMER
         self._model: Any = funasr.AutoModel(model=PARAFORMER, device=device, disable_update=True, disable_pbar=True)
 

@@ -225,8 +225,11 @@ class _Walk:
         for _ in range(MAX_CHUNKS):
             if position >= self._end:
                 return chunks_end, self._end, ""
+            padding = -(position - self._start) % self._layout.alignment
+            if 0 < padding == self._end - position:  # of whatever value: some writers leave what was in their buffer
+                return chunks_end, self._end, ""
             # Some writers forget the padding in front of a chunk.
-            candidates = {position, position + -(position - self._start) % self._layout.alignment}
+            candidates = {position, position + padding}
             chunk = next((one for one in map(self._chunk, sorted(candidates)) if self._is_sensible(one)), None)
             if chunk is None:
                 behind = skip_tags(self._file, position, self._end)

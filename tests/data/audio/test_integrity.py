@@ -234,6 +234,19 @@ def test_other_chunks_behind_the_samples_are_no_audio():
     assert torch.equal(load_audio(content + behind + ID3V1)[0], expected)
 
 
+def test_the_byte_that_fills_up_an_odd_chunk_may_be_any():
+    samples = np.zeros(1001, dtype=np.uint8)
+    file = io.BytesIO()
+    soundfile.write(file, samples.astype(np.float32), RATE, format="WAV", subtype="PCM_U8")
+    content = file.getvalue()
+    assert (len(content), content[-1]) == (44 + 1001 + 1, 0)
+    for padding in (b"\0", b"\xff", b"R"):
+        waveform, _ = load_audio(content[:-1] + padding)
+        assert len(waveform) == 1001
+    with pytest.raises(AudioError, match="holds 2 bytes behind the end of its audio"):
+        load_audio(content[:-1] + b"\xff\xff")
+
+
 def test_a_second_chunk_of_samples_is_told_of():
     content = encoded(noise(1000))
     with pytest.raises(AudioError, match=f"second chunk of samples at byte {len(content) + 8} \\(400 bytes\\)"):

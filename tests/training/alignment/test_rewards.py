@@ -13,10 +13,11 @@ from audiollm.benchmarks.speech.judges.attributes import JudgeWords
 from audiollm.chat.segments import AudioSegment, TextSegment
 from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
 from audiollm.data.voices.instructions import speech_request, text_of_request
+from audiollm.data.voices.speech_records import text_to_be_said
 from audiollm.training.alignment.rewards.base import Answer
 from audiollm.training.alignment.rewards.registry import REWARDS, check_reward, make_rewards
 from audiollm.training.alignment.rewards.sounds import AnswerSounds
-from audiollm.training.alignment.rewards.spoken import SpokenWords, VoiceMatch, text_to_be_said, wanted_voice
+from audiollm.training.alignment.rewards.spoken import SpokenWords, VoiceMatch, wanted_voice
 from audiollm.training.alignment.rewards.written import AnswerForm, AnswerLength, RightAnswer
 
 SOUNDS: Any = None  # of rewards that do not listen
@@ -101,6 +102,10 @@ def test_the_text_of_a_request_is_found_in_it() -> None:
         assert text_of_request(speech_request(text)[0]) == text
         assert text_of_request(speech_request(text, "an elderly man", key="k")[0]) == text
     assert text_to_be_said(record("x", question=speech_request("No task.")[0])) is None
+    answer = [TextPart("one "), AudioPart(codes=[1]), TextPart("two"), AudioPart(codes=[2])]
+    turns = [Message("user", [AudioPart(codes=[3])]), Message("assistant", answer)]
+    assert text_to_be_said(Conversation("one", turns, "speech_to_speech_interleaved")) == "one two"
+    assert text_to_be_said(Conversation("one", turns, "chat")) is None
 
 
 def test_the_voice_is_the_share_of_what_was_asked_for() -> None:

@@ -11,9 +11,9 @@ from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.speech.judges.attributes import JUDGED, AttributeJudge, open_judge, read_attributes
 from audiollm.benchmarks.speech.judges.recognizers import DEFAULT_RECOGNIZERS, SpeechRecognizer, load_recognizer
 from audiollm.data.audio.writing import save_audio
-from audiollm.data.conversation.types import Conversation, TextPart
+from audiollm.data.conversation.types import Conversation
 from audiollm.data.voices.attributes import VocalAttributes
-from audiollm.data.voices.instructions import text_of_request
+from audiollm.data.voices.speech_records import text_to_be_said
 
 from .base import Answer
 from .sounds import AnswerSounds
@@ -67,17 +67,6 @@ class SpokenWords:
             return 0.0
         rate = self._metric.compute(predictions=[heard], references=[wanted], **self._options)["wer"]
         return None if rate is None else 1.0 - min(1.0, rate)  # None: the text holds no word
-
-
-def text_to_be_said(conversation: Conversation) -> str | None:
-    """What an answer is to say: the record's ``text``, or what its last request asks to speak; None without either."""
-    text = conversation.metadata.get("text")
-    if isinstance(text, str) and text.strip():
-        return text.strip()
-    requests = [message for message in conversation.messages if message.role == "user"]
-    if not requests or conversation.task != "speak":
-        return None
-    return text_of_request("".join(part.text for part in requests[-1].content if isinstance(part, TextPart)))
 
 
 class VoiceMatch:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.speech.judges.attributes import AttributeJudge, open_judge
 from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.audio.reading import load_audio
-from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
 from audiollm.data.corpora.clips import CorpusError
 from audiollm.data.files.json_lines import read_json_lines
 from audiollm.data.packages import PackageError
@@ -29,19 +28,17 @@ from audiollm.data.sampling import spread
 from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.questions import collect_vocabulary
 from audiollm.modeling import AudioLLM
-from audiollm.speaking import speak_many
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.training.loop.config import MODEL_FOLDER
+from audiollm.training.recipes.answering import answer
 
 from .conversations import MAX_SPOKEN_SECONDS, answers_of, request_of, sap_questions, voice_of
 from .data import HELD_OUT, held_out_clips
 from .held_out import held_out_sentences
 from .layout import MiniLayout
 from .package import folder_size
-from .speaking import ReadSentences, first_sample_seconds, speaking_figures
+from .speaking import ReadSentences, first_sample_seconds, speak_sentences, speaking_figures
 
-BATCH_SIZE = 16
-MAX_ANSWER_TOKENS = {"transcribe": 128}
 # Described in full sentences, so that only the whole of a sentence counts; the parts have questions of their own.
 QUESTIONS = ("kind", "sound", "music", "gender", "accent", "describe")
 SPOKEN_CLIPS = 60
@@ -183,20 +180,6 @@ def _choices(model: AudioLLM, clips: Sequence[Mapping[str, Any]], codes: Sequenc
     }
 
 
-def answer(model: AudioLLM, codes: Sequence[Tensor], requests: Sequence[str], task: str) -> list[str]:
-    """The model's greedy answers about recordings, in batches of similar length."""
-    answers = [""] * len(codes)
-    limit = MAX_ANSWER_TOKENS.get(task, 48)
-    for group in _batches(codes):
-        chats = [
-            Conversation(task, [Message("user", [AudioPart(codes=codes[n].tolist()), TextPart(requests[n])])], task)
-            for n in group
-        ]
-        for number, text in zip(group, model.chat(chats, max_new_tokens=limit).texts, strict=True):
-            answers[number] = text.strip()
-    return answers
-
-
 # -------------------------------------------------------------------- speaking
 
 
@@ -212,16 +195,7 @@ def _speech(
     texts = [clips[number]["text"] for number in chosen]
     audio_tokenizer = model.processor.audio_tokenizer
     decoded = [audio_tokenizer.decode(codes[number][None, None])[0] for number in chosen]
-    spoken = []
-    for start in range(0, len(chosen), BATCH_SIZE):
-        group = chosen[start : start + BATCH_SIZE]
-        spoken += speak_many(
-            model,
-            [clips[number]["text"] for number in group],
-            [voice_of(clips[number]) for number in group],
-            max_seconds=MAX_SPOKEN_SECONDS,
-            seed=start,
-        )
+    spoken = speak_sentences(model, texts, [voice_of(clips[number]) for number in chosen])
     transcripts = {
         "original": transcriber.transcribe([waveforms[number] for number in chosen], SAMPLE_RATE),
         "reconstructed": transcriber.transcribe(decoded, audio_tokenizer.output_sample_rate),
@@ -334,9 +308,3 @@ def _evenly(clips: list[dict[str, Any]], per_corpus: int | None) -> list[dict[st
     for name in dict.fromkeys(clip["id"].partition("/")[0] for clip in clips):
         chosen += spread([clip for clip in clips if clip["id"].startswith(f"{name}/")], per_corpus)
     return chosen
-
-
-def _batches(codes: Sequence[Tensor]) -> Iterator[list[int]]:
-    order = sorted(range(len(codes)), key=lambda number: len(codes[number]))
-    for start in range(0, len(order), BATCH_SIZE):
-        yield order[start : start + BATCH_SIZE]

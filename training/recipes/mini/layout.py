@@ -45,6 +45,11 @@ class MiniLayout:
         """The same, with codes."""
         return self.root / "data" / "more_codes.jsonl"
 
+    @property
+    def flow_data(self) -> Path:
+        """Clips with codes, for the flow model."""
+        return self.root / "data" / "flow_train.jsonl"
+
     def lm_data(self, split: Split) -> Path:
         """Conversations, for the LM."""
         return self.root / "data" / f"lm_{split}.jsonl"
@@ -87,6 +92,11 @@ class MiniLayout:
     def model(self) -> Path:
         """The finished model, in full precision."""
         return self.lm / MODEL_FOLDER
+
+    @property
+    def sampling(self) -> Path:
+        """Ways to draw the codes that are spoken, and which is the best."""
+        return self.root / "sampling.json"
 
     @property
     def evaluation(self) -> Path:

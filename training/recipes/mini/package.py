@@ -85,9 +85,9 @@ def make_package(model: Path, audio_tokenizer: Path, package: Path) -> int:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             _compact_json(folder / name)
         # Loading obeys this: CPUs compute slowly in float16, which is only how the weights are stored.
-        _set_value(folder / "config.json", "dtype", "float32")
+        set_value(folder / "config.json", "dtype", "float32")
         shutil.copytree(audio_tokenizer, folder / AUDIO_TOKENIZER_FOLDER)
-        _set_value(folder / AUDIO_TOKENIZER_FOLDER / "config.json", "licence_note", LICENCE_NOTE)
+        set_value(folder / AUDIO_TOKENIZER_FOLDER / "config.json", "licence_note", LICENCE_NOTE)
         shrink_weights(folder / AUDIO_TOKENIZER_FOLDER / "decoder")
         size = folder_size(folder)
         if size > BYTE_BUDGET:
@@ -139,7 +139,8 @@ def _compact_json(path: Path) -> None:
     path.write_text(json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
-def _set_value(path: Path, key: str, value: str) -> None:
+def set_value(path: Path, key: str, value: object) -> None:
+    """Rewrites a JSON file with another value for a key."""
     values = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(values | {key: value}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -77,7 +77,10 @@ def speaking_figures(
     assert isinstance(audio_tokenizer, UniAudioTokenizer)
     decoder = audio_tokenizer.decoder
     assert decoder is not None
-    spoken = {voice.name: _speak(model, texts, VocalAttributes(**voice.attributes())) for voice in CLEAR_VOICES}
+    spoken = {
+        voice.name: speak_sentences(model, texts, [VocalAttributes(**voice.attributes())] * len(texts))
+        for voice in CLEAR_VOICES
+    }
     voices: dict[str, Any] = {}
     for name, results in spoken.items():
         made = _through_parts(decoder, read, name) if isinstance(read, ReadSentences) else {}
@@ -85,7 +88,7 @@ def speaking_figures(
         heard = {system: recognizer.transcribe(*waveforms) for system, waveforms in made.items()}
         voices[name] = {
             "asked": results[0].voice,
-            "systems": {system: _rates(texts, found) for system, found in heard.items()},
+            "systems": {system: error_rates(texts, found) for system, found in heard.items()},
             "ended_by_itself": sum(result.finish_reason == "stop" for result in results) / len(results),
             "examples": [{"text": text, "heard": found} for text, found in zip(texts[:4], heard[SPOKEN], strict=False)],
         }
@@ -98,6 +101,19 @@ def speaking_figures(
     else:
         figures["gender"] = _gender(judge, spoken)
     return figures | {"not_measured": not_measured}
+
+
+def speak_sentences(
+    model: AudioLLM, texts: Sequence[str], voices: Sequence[VocalAttributes], **generation: Any
+) -> list[SpeechResult]:
+    """Speaks texts, each in its voice; further arguments as for `audiollm.speaking.speak`."""
+    results: list[SpeechResult] = []
+    for start in range(0, len(texts), BATCH_SIZE):
+        group = slice(start, start + BATCH_SIZE)
+        results += speak_many(
+            model, texts[group], list(voices[group]), max_seconds=MAX_SPOKEN_SECONDS, seed=start, **generation
+        )
+    return results
 
 
 def first_sample_seconds(model: AudioLLM, text: str) -> dict[str, float]:
@@ -114,14 +130,6 @@ def _seconds_to_sound(model: AudioLLM, text: str) -> float:
     with speak_stream(model, text, voice, seed=0, min_seconds=1.0, max_seconds=MAX_SPOKEN_SECONDS) as stream:
         next(piece for piece in stream if isinstance(piece, StreamedAudio) and len(piece.waveform))
         return time.perf_counter() - started
-
-
-def _speak(model: AudioLLM, texts: Sequence[str], voice: VocalAttributes) -> list[SpeechResult]:
-    results: list[SpeechResult] = []
-    for start in range(0, len(texts), BATCH_SIZE):
-        group = texts[start : start + BATCH_SIZE]
-        results += speak_many(model, group, voice, max_seconds=MAX_SPOKEN_SECONDS, seed=start)
-    return results
 
 
 def _through_parts(
@@ -143,7 +151,8 @@ def _copied(decoder: WaveformDecoder, waveform: Tensor) -> Tensor:
     return copied
 
 
-def _rates(texts: Sequence[str], heard: Sequence[str]) -> dict[str, float | None]:
+def error_rates(texts: Sequence[str], heard: Sequence[str]) -> dict[str, float | None]:
+    """Word error rate by the seed-tts rule, and that in which no sentence counts as more than all wrong."""
     pairs = [TextPair(str(n), found, text) for n, (text, found) in enumerate(zip(texts, heard, strict=True))]
     scored = score_pairs(pairs, "en")
     return {"wer": scored["wer_of_all"], "wer_capped": scored["wer_capped"]}

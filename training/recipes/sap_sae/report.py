@@ -20,6 +20,7 @@ from audiollm.benchmarks.harness.page import render
 from audiollm.data.files.atomic import atomic_write
 from audiollm.data.files.json_document import write_json
 from audiollm.program import run_program
+from audiollm.training.recipes.marked_page import replace_marked
 from audiollm.training.recipes.sap_sae.summary import (
     CLASS_PROBE,
     CODE_METRICS,
@@ -81,14 +82,8 @@ def fill_page(page: str, results: Mapping[str, Any], *, stem: str = "sap_sae") -
     Raises:
         ValueError: if it does not have both marks, once each and in order.
     """
-    before, found, rest = page.partition(BEGIN)
-    _, found_end, after = rest.partition(END)
-    if not found or not found_end or BEGIN in after or END in after:
-        raise ValueError(
-            f"the page needs one line {BEGIN!r} and below it one line {END!r}; between them go the results"
-        )
     pictures = "\n".join(f"![{description}](figures/{stem}_{name}.png)" for name, description in FIGURES.items())
-    return f"{before}{BEGIN}\n\n{results_tables(results)}\n{pictures}\n\n{END}{after}"
+    return replace_marked(page, BEGIN, END, f"{results_tables(results)}\n{pictures}\n")
 
 
 # ----------------------------------------------------------------------- tables

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import Qwen2Config, Wav2Vec2Config, WhisperConfig
 
-from audiollm.benchmarks.speech.judges.recognizers import Transcriber
+from audiollm.benchmarks.speech.judges import recognizers
+from audiollm.benchmarks.speech.judges.recognizers import Transcriber, check_recognizer
 
 
 class Echo:
@@ -38,6 +40,27 @@ def test_each_recording_gets_its_own_text_and_the_shortest_none(echo):
     assert transcriber.transcribe([torch.zeros(n) for n in lengths], 16000) == ["5000", "", "3000", "4000"]
     assert [call[0] for call in echo.calls] == [[3000, 4000], [5000]]
     assert echo.calls[0][1] == {}
+
+
+def test_a_recognizer_is_looked_for_without_being_loaded(tmp_path, monkeypatch):
+    def loaded(*_, **__):
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("transformers.pipeline", loaded)
+    monkeypatch.setattr(recognizers, "whisper_from_package", lambda name: fetched.append(name))
+    fetched: list[str] = []
+    check_recognizer("whisper-base")
+    assert fetched == ["base"]
+    for config in (WhisperConfig(), Wav2Vec2Config()):
+        config.save_pretrained(tmp_path / config.model_type)
+        check_recognizer(str(tmp_path / config.model_type))
+    Qwen2Config().save_pretrained(tmp_path / "llm")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    for name, told in (("llm", "recognizes no speech"), ("broken", "broken"), ("nothing", "neither a folder here")):
+        with pytest.raises((ValueError, OSError), match=told):
+            check_recognizer(str(tmp_path / name))
 
 
 def test_recordings_are_brought_to_the_recognizers_rate(echo):
