@@ -39,7 +39,10 @@ def _finite(value: Any, where: str, strange: list[str]) -> Any:
 
 
 def show_facts(facts: Mapping[str, Any], *, title: str, as_json: bool = False) -> None:
-    """Prints a table of two columns for people, or JSON on one line for scripts."""
+    """Prints a table of two columns for people, or JSON on one line for scripts.
+
+    What is None was not given, or is not there: the table leaves it out, JSON says null.
+    """
     if as_json:
         sys.stdout.write(json_text(finite(facts), indent=None) + "\n")
         return
@@ -47,7 +50,8 @@ def show_facts(facts: Mapping[str, Any], *, title: str, as_json: bool = False) -
 
     table = Table(title=title, show_header=False)
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), shown_value(value))
+        if value is not None:
+            table.add_row(name.replace("_", " "), shown_value(value))
     print_table(table)
 
 

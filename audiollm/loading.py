@@ -43,6 +43,7 @@ def load_causal_lm(
 
     Raises:
         ValueError: naming the file, and the weights that are missing, unexpected, misshapen or no numbers.
+        ImportError: ``attn_implementation`` needs a package, or a device, that is not there.
     """
     source = os.fspath(path_or_hub_id)
     folder = Path(source)
@@ -57,9 +58,16 @@ def load_causal_lm(
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
         if shapes is not None:
             _check_shapes(source, config, shapes)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, output_loading_info=True, trust_remote_code=False, **options, **hub
-        )
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source, config=config, dtype=dtype, output_loading_info=True, trust_remote_code=False, **options, **hub
+            )
+        except ImportError as error:
+            if attn_implementation is None:
+                raise
+            raise ImportError(
+                f"attn_implementation={attn_implementation} cannot be used here, take sdpa: {error}"
+            ) from error
     check_loaded(model, report, source)
     return model
 

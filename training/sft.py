@@ -80,8 +80,11 @@ class _Parts:
         self.pad_token_id: int = self.audio_llm.processor.pad_token_id
         self.vocabulary_size: int = self.audio_llm.model.config.vocab_size
 
-    def micro_batches(self, step: int) -> list[list[EncodedRecord]]:
-        """This process's records of an update, in the batches of its forward passes."""
+    def micro_batches(self, step: int) -> list[list[EncodedRecord]] | None:
+        """This process's records of an update, in the batches of its forward passes; None: `agree` tells them."""
+        if self.data.agrees_on_records:
+            self.data.read_ahead()
+            return None
         places = self.data.places(step)
         mine = share_of_process(places, self.accelerator.process_index, self.accelerator.num_processes)
         batches = cut_into_passes(self.data.encode(step, mine), self.config)
@@ -153,10 +156,13 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
     started, used = time.perf_counter(), time.process_time()
     for step, micro_batches in progress:
         waited = time.perf_counter() - started
-        of_records = parts.data.agree(step)
+        agreed = parts.data.agree(step)
+        if micro_batches is None:
+            assert agreed.records is not None  # as `agrees_on_records` says
+            micro_batches = cut_into_passes(agreed.records, config) or [[EncodedRecord.blank()]]
         # Kept inside each record of a packed row, until gradients are made: recomputed activations attend again.
         with segment_attention(start.audio_llm.model) if config.packing == "pack" else nullcontext():
-            line = _update(parts, step, micro_batches) | of_records
+            line = _update(parts, step, micro_batches) | agreed.facts
         parts.data.made(step)
         line["seconds"] = time.perf_counter() - started
         line["data_seconds"] = waited  # of these, in which the model had nothing to work on

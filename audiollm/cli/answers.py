@@ -67,6 +67,8 @@ def open_answers(
 ) -> Iterator[Answers]:
     """Opens the place where answers go; it is checked at once, and kept whole whatever happens.
 
+    What was written to a file or a folder is said in a line on stderr when all is done.
+
     Args:
         output: a .jsonl file for all; another file, for a single recording; a folder; or None, for the terminal.
         form: how an answer is written.
@@ -91,10 +93,21 @@ def open_answers(
         refuse_existing(path, overwrite)
         with _JsonLines.opened(path, form, recordings, settings) as lines:
             yield lines
-    elif path.is_dir() or not path.suffix or output.endswith(("/", "\\")):
-        yield _in_folder(path, form, recordings, kind or "txt", overwrite)
+        _say_written(path, lines.num_answers, recordings)
+        return
+    if path.is_dir() or not path.suffix or output.endswith(("/", "\\")):
+        files = _in_folder(path, form, recordings, kind or "txt", overwrite)
     else:
-        yield _in_single_file(path, form, recordings, kind, overwrite)
+        files = _in_single_file(path, form, recordings, kind, overwrite)
+    yield files
+    _say_written(path, files.num_answers, recordings)
+
+
+def _say_written(path: Path, num_answers: int, recordings: Sequence[Recording]) -> None:
+    """Says on stderr what is there now: stdout is for the answers."""
+    logger.setLevel(logging.INFO)
+    what = "recording" if len(recordings) == 1 else "recordings"
+    logger.info("%s holds the answers about %d of %d %s", path, num_answers, len(recordings), what)
 
 
 def _on_terminal(form: Form, recordings: Sequence[Recording], kind: str | None, as_json: bool) -> Answers:
@@ -158,7 +171,7 @@ class _JsonLines:
 
     def __init__(self, partial: Any, form: Form, progress: _Progress) -> None:
         self._partial, self._form, self._progress = partial, form, progress
-        self._num_added = progress.resumed - len(progress.rejected)
+        self.num_answers = progress.resumed - len(progress.rejected)
 
     @classmethod
     @contextmanager
@@ -175,7 +188,7 @@ class _JsonLines:
             try:
                 yield lines
             except BaseException:
-                if not lines._num_added:
+                if not lines.num_answers:
                     partial.discard()  # nothing that a later run could go on with
                 raise
             if lines._progress.rejected:
@@ -188,7 +201,7 @@ class _JsonLines:
 
     def add(self, index: int, recording: Recording, answer: Any) -> None:
         self._partial.append({"audio": recording.name, **self._form.record(answer)})
-        self._num_added += 1
+        self.num_answers += 1
 
     def reject(self, index: int, recording: Recording, reason: str) -> None:
         from audiollm.data.manifest import RecordError
@@ -212,6 +225,7 @@ class _Files:
 
     def __init__(self, paths: Sequence[Path], contents: Callable[[Any], str], overwrite: bool) -> None:
         self._paths, self._contents, self._overwrite = paths, contents, overwrite
+        self.num_answers = 0 if overwrite else sum(path.exists() for path in paths)
 
     def is_done(self, index: int, recording: Recording) -> bool:
         return not self._overwrite and self._paths[index].exists()
@@ -223,6 +237,7 @@ class _Files:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write(self._contents(answer))
+        self.num_answers += 1
 
     def reject(self, index: int, recording: Recording, reason: str) -> None:
         write_line(skipped_line(recording, reason))

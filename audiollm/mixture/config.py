@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from audiollm.data.manifest import may_be_hub_id
@@ -103,6 +103,8 @@ class MixtureConfig:
             raise ValueError(
                 f"source {missing!r} has no weight, but {weighted[0]!r} has: give all of them one, or none"
             )
+        if not math.isfinite(sum(source.weight or 0 for source in self.sources)):
+            raise ValueError("the weights add up to more than a number can hold: divide all of them by the same")
         if weighted and self.temperature != 1:
             raise ValueError("temperature has no effect beside weights: leave one of them out")
         if not 1 <= self.temperature < float("inf"):
@@ -125,8 +127,7 @@ def read_mixture(path: str | os.PathLike[str]) -> MixtureConfig:
         OSError: if the file cannot be read.
     """
     file = Path(path)
-    check_config_file(file)
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content = check_config_file(file)
     if not isinstance(content, Mapping):
         raise ValueError(f"{file} holds no settings: it names sources, as in `sources: [{{data: train.jsonl}}]`")
     given = dict(content)
@@ -149,8 +150,13 @@ def _read_source(given: Mapping[str, Any], where: str, folder: Path) -> SourceCo
 def _absolute(path: str, folder: Path) -> str:
     """A path from the folder; what isn't there and may be the id of a data set on the Hub stays as it is."""
     beside = folder / path
-    is_there = beside.exists() or bool(glob.glob(str(beside)))
-    return path if not path or (may_be_hub_id(path) and not is_there) else str(beside)
+    if beside.exists():
+        return str(beside)
+    pattern = os.path.join(glob.escape(str(folder)), path)  # the folder's own name is none
+    is_pattern = glob.has_magic(path) and bool(glob.glob(pattern, recursive=True))
+    if is_pattern:
+        return pattern
+    return path if not path or may_be_hub_id(path) else str(beside)
 
 
 def _made(kind: Any, given: Mapping[str, Any], where: str, **ready: Any) -> Any:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from audiollm.data.streaming.drawing import MixtureOrder
+from audiollm.data.streaming.drawing import Draws, MixtureOrder
+from audiollm.data.streaming.token_budget import TokenBudgetOrder
 from audiollm.processing.processor import AudioLLMProcessor
 
 from .config import MixtureConfig
 from .sampling import SourceSample
 from .sources import MixtureSource
+
+TARGETS_OF = 100_000  # records, in which a share of a hundredth of a percent is a number still
 
 
 @dataclass(frozen=True)
@@ -64,16 +71,72 @@ class MixturePlan:
             )
         return num_updates
 
+    def never_drawn(self, num_records: int) -> list[int]:
+        """Numbers of the sources of which a run of so many records is likely to see none."""
+        return [number for number, share in enumerate(self.shares) if share * num_records < 1]
+
+    def tokens_per_record(self, samples: Sequence[SourceSample]) -> float:
+        """Mean length of the records drawn, those that cannot be used included, which give none."""
+        return sum(share * found.tokens / found.looked_at for share, found in zip(self.shares, samples, strict=True))
+
+    def facts(
+        self, config: MixtureConfig, sources: Sequence[MixtureSource], samples: Sequence[SourceSample]
+    ) -> dict[str, Any]:
+        """What a run records of its mixture, and what must not change in it; where files lie may."""
+        return {
+            "num_records": self.pass_size,
+            "mixture": {"shuffle": config.shuffle, "on_bad": config.on_bad},
+            "sources": {source.title: self._facts_of(source, samples) for source in sources},
+        }
+
+    def _facts_of(self, source: MixtureSource, samples: Sequence[SourceSample]) -> dict[str, Any]:
+        config = dataclasses.asdict(source.config)
+        kept = {key: config[key] for key in ("tasks", "epochs", "tokens", "text_key", "split")}
+        sampled = {"encoded": samples[source.number].fingerprint} if samples else {}
+        return {
+            **kept,
+            "tasks": list(source.config.tasks),
+            "weight": self.weights[source.number],
+            "num_records": source.counted.count,
+            "files": source.identity,
+            **sampled,
+        }
+
+    def targets(self, samples: Sequence[SourceSample]) -> Counter[str]:
+        """Tokens, those that are learned, and parts of answers by modality, in about `TARGETS_OF` records drawn."""
+        counts: Counter[str] = Counter()
+        for share, found in zip(self.shares, samples, strict=True):
+            own = {
+                "tokens": found.tokens,
+                "targets": found.text_targets + found.audio_targets,
+                "text targets": found.text_targets,
+                "audio targets": found.audio_targets,
+                "text parts": found.answers["text"],
+                "audio parts": found.answers["audio"],
+            }
+            factor = share * TARGETS_OF / found.looked_at
+            counts.update({name: math.ceil(factor * number) for name, number in own.items()})
+        return counts
+
     def order(self, sources: Sequence[MixtureSource], *, seed: int, global_batch_size: int) -> MixtureOrder:
         """The updates of a run."""
-        return MixtureOrder(
-            [source.rows for source in sources],
-            [source.title for source in sources],
-            self.weights,
-            seed=seed,
-            global_batch_size=global_batch_size,
+        draws = self._draws(sources, seed)
+        return MixtureOrder(draws, global_batch_size=global_batch_size, pass_size=self.pass_size)
+
+    def token_order(
+        self, sources: Sequence[MixtureSource], samples: Sequence[SourceSample], *, seed: int, tokens_per_update: int
+    ) -> TokenBudgetOrder:
+        """The updates of a run, by tokens; samples tell how many records are likely to be one."""
+        return TokenBudgetOrder(
+            self._draws(sources, seed),
+            tokens_per_update=tokens_per_update,
+            round_size=math.ceil(tokens_per_update / self.tokens_per_record(samples)),
             pass_size=self.pass_size,
         )
+
+    def _draws(self, sources: Sequence[MixtureSource], seed: int) -> Draws:
+        rows, titles = [source.rows for source in sources], [source.title for source in sources]
+        return Draws(rows, titles, self.weights, seed=seed)
 
 
 def plan_mixture(
@@ -105,6 +168,20 @@ def plan_mixture(
     ]
     limited = [limit for limit in available if limit is not None]
     return MixturePlan(tuple(weights), tuple(sizes), is_exact, sum(limited) if len(limited) == len(sources) else None)
+
+
+def repeated_files(sources: Sequence[MixtureSource]) -> list[str]:
+    """What is to be said of files that two sources read for the same task: their records come more often than meant."""
+    told = []
+    for one, other in itertools.combinations(sources, 2):
+        tasks = sorted(set(one.config.tasks) & set(other.config.tasks))
+        if tasks and (common := sorted(one.files & other.files)):
+            more = f" and {len(common) - 1} more" if len(common) > 1 else ""
+            told.append(
+                f"{common[0]}{more} belongs to {one.title} and to {other.title}, both with the task {tasks[0]}: its "
+                "records are drawn for both"
+            )
+    return told
 
 
 def check_samples(

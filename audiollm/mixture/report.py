@@ -16,7 +16,7 @@ from audiollm.tables import print_table, table_console
 
 from .config import MixtureConfig, read_mixture
 from .encoding import encode_each
-from .planning import MixturePlan, check_samples, plan_mixture
+from .planning import MixturePlan, check_samples, plan_mixture, repeated_files
 from .sampling import SourceSample, sample_source
 from .sources import MixtureSource, open_sources
 
@@ -154,7 +154,7 @@ def _report(
         tokens_per_pass=round(sum(weighed) * plan.pass_size),
         text_targets=text,
         audio_targets=audio,
-        warnings=tuple(_warnings(reports, text + audio, config)),
+        warnings=(*_warnings(reports, text + audio, config), *repeated_files(sources)),
     )
 
 

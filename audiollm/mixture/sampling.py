@@ -11,7 +11,7 @@ import torch
 
 from audiollm.chat.encoded import EncodedConversation
 from audiollm.data.collation import IGNORED_LABEL
-from audiollm.data.conversation.types import Conversation
+from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.data.streaming.shuffling import Place
 from audiollm.data.unread_keys import CLIP_KEYS, CONVERSATION_KEYS, unread_keys
 from audiollm.processing.attached import ForeignCodesError
@@ -21,7 +21,6 @@ from .encoding import encode_each
 from .sources import MixtureSource
 
 SAMPLED_AT_ONCE = 16
-TOO_LONG = "longer than max_length"
 NO_TARGETS = "no assistant turn to learn from"
 
 
@@ -36,6 +35,7 @@ class SourceSample:
         audio_tokens: those of them that are audio.
         text_targets: tokens that a model learns to predict, of text.
         audio_targets: the same, of audio.
+        answers: parts of the assistant's turns, by modality.
         tasks: usable records by task.
         bad: places and what is wrong there.
         too_long: places and numbers of tokens.
@@ -51,6 +51,7 @@ class SourceSample:
     audio_tokens: int = 0
     text_targets: int = 0
     audio_targets: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
     tasks: Counter[str] = field(default_factory=Counter)
     bad: dict[Place, str] = field(default_factory=dict)
     too_long: dict[Place, int] = field(default_factory=dict)
@@ -84,7 +85,12 @@ class SourceSample:
 
 
 def sample_source(
-    source: MixtureSource, places: Sequence[Place], processor: AudioLLMProcessor, *, max_length: int
+    source: MixtureSource,
+    places: Sequence[Place],
+    processor: AudioLLMProcessor,
+    *,
+    max_length: int,
+    limit: str = "max_length",
 ) -> SourceSample:
     """Encodes some records of a source, and reports on all of them instead of stopping at the first bad one.
 
@@ -93,6 +99,7 @@ def sample_source(
         places: in it.
         processor: of the Audio-LLM.
         max_length: most tokens of a usable record.
+        limit: the setting that says so.
     """
     found = SourceSample()
     for start in range(0, len(places), SAMPLED_AT_ONCE):
@@ -110,7 +117,11 @@ def sample_source(
             found.made_codes.update({part.audio_tokenizer or "" for part in parts if part.codes})
         encoded = encode_each(processor, list(conversations.values()))
         for (place, conversation), one in zip(conversations.items(), encoded, strict=True):
-            _count(found, place, conversation, one, processor, max_length)
+            if isinstance(one, EncodedConversation) and len(one) > max_length:
+                found.too_long[place] = len(one)
+                found.reasons[longer_than(limit)] += 1
+            else:
+                _count(found, place, conversation, one, processor)
     return found
 
 
@@ -128,17 +139,12 @@ def _count(
     conversation: Conversation,
     encoded: EncodedConversation | ValueError,
     processor: AudioLLMProcessor,
-    max_length: int,
 ) -> None:
     if isinstance(encoded, ForeignCodesError):
         raise encoded
     if isinstance(encoded, ValueError):
         found.bad[place] = named(conversation, encoded)
         found.reasons[reason_of(encoded)] += 1
-        return
-    if len(encoded) > max_length:
-        found.too_long[place] = len(encoded)
-        found.reasons[TOO_LONG] += 1
         return
     ids, labels = torch.tensor([encoded.token_ids, encoded.labels])
     is_audio, is_target = processor.vocabulary.is_audio(ids), labels != IGNORED_LABEL
@@ -149,11 +155,19 @@ def _count(
         return
     found.digests[place] = hashlib.sha256(ids.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
     found.usable += 1
+    for message in conversation.messages:
+        if message.role == "assistant":
+            found.answers.update("audio" if isinstance(part, AudioPart) else "text" for part in message.content)
     found.tasks[conversation.task or "conversation"] += 1
     found.tokens += len(ids)
     found.audio_tokens += int(is_audio.sum())
     found.audio_targets += int((is_audio & is_target).sum())
     found.text_targets += int((~is_audio & is_target).sum())
+
+
+def longer_than(limit: str) -> str:
+    """The reason for which a record is left out that has more tokens than a setting allows."""
+    return f"longer than {limit}"
 
 
 def reason_of(error: ValueError) -> str:

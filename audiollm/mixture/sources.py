@@ -14,7 +14,7 @@ from audiollm.data.conversation.types import Conversation
 from audiollm.data.manifest import RecordError
 from audiollm.data.sampling import draw
 from audiollm.data.streaming.counting import NumRecords, count_records, sample, source_identity
-from audiollm.data.streaming.shards import open_shards
+from audiollm.data.streaming.shards import FileShard, open_shards
 from audiollm.data.streaming.shuffling import Place, ShuffledSource
 
 from .config import MixtureConfig, SourceConfig
@@ -82,6 +82,11 @@ class MixtureSource:
     def identity(self) -> str:
         """What tells its files from others: a hash over their names and sizes."""
         return source_identity(self.shards)
+
+    @property
+    def files(self) -> frozenset[str]:
+        """The files that it is read from, whatever way leads there; none for a data set."""
+        return frozenset(shard.path for shard in self.shards if isinstance(shard, FileShard))
 
     def code_makers(self) -> dict[str, str]:
         """Fingerprints of the audio tokenizers that shards say made their codes, and the first shard of each."""

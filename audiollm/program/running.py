@@ -97,26 +97,60 @@ def _config_files(arguments: Sequence[str]) -> list[Path]:
     return [Path(value) for value in values if os.path.isfile(value)]
 
 
-def check_config_file(path: Path) -> None:
-    """Refuses YAML whose few bytes would take minutes, gigabytes or the stack: no run's settings look like that.
+def check_config_file(path: Path) -> Any:
+    """Refuses YAML whose few bytes would take minutes, gigabytes or the stack, and keys that are there twice.
 
-    The events of the file are counted one by one, before anything is made of them.
+    The events of the file are counted one by one, before anything is made of them: no run's settings look like that. Of
+    a key that is there twice, YAML takes the last value and says nothing.
+
+    Returns:
+        What it holds.
 
     Raises:
-        ValueError: naming the file, and what is too much in it.
+        ValueError: naming the file, and what is too much in it, or is no YAML of plain values.
     """
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes; settings have at most {MAX_CONFIG_BYTES}")
-    depth = 0
     try:
-        for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise ValueError(f"{path}: aliases (*{event.anchor}) are not accepted; write the value out")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_CONFIG_DEPTH:
-                raise ValueError(f"{path} is nested more than {MAX_CONFIG_DEPTH} deep")
+        text = path.read_text(encoding="utf-8")
+        _check_events(path, text)
+        _refuse_repeated_keys(path, yaml.compose(text, Loader=yaml.SafeLoader))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise _no_yaml(path, error) from error
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none
+        raise _no_yaml(path, error) from error
+
+
+def _no_yaml(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}")
+
+
+def _check_events(path: Path, text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"{path}: aliases (*{event.anchor}) are not accepted; write the value out")
+        tag = getattr(event, "tag", None)  # as it is written; most values have none
+        if tag is not None and tag not in yaml.SafeLoader.yaml_constructors:
+            raise ValueError(f"{path}: tags ({tag}) are not accepted; write a plain value")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_CONFIG_DEPTH:
+            raise ValueError(f"{path} is nested more than {MAX_CONFIG_DEPTH} deep")
+
+
+def _refuse_repeated_keys(path: Path, node: yaml.Node | None) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_keys(path, item)
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and seen.setdefault(key.value, line) != line:
+                raise ValueError(f"{path}: {key.value} is there twice, in lines {seen[key.value]} and {line}; keep one")
+            _refuse_repeated_keys(path, value)
 
 
 def log_to_stderr(level: int) -> None:

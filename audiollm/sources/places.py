@@ -1,12 +1,14 @@
 """What an Audio-LLM is loaded from: its folder or Hub id, or the folder of a run, of an adapter or of a checkpoint.
 
 A run of ``training/sft.py`` leaves ``model/`` (the trained Audio-LLM), with LoRA ``adapter/``, with a text LLM to begin
-with ``extended/``, and ``checkpoints/step_…`` with the run's ``config.json`` beside the weights.
+with ``extended/``, and ``checkpoints/step_…`` with the run's ``config.json`` beside the weights; the file
+``checkpoints/latest`` names the last of them.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from .adapters import ADAPTER_CONFIG, with_adapter
 
 MODEL_FOLDER, EXTENDED_FOLDER = "model", "extended"
 _CHECKPOINT_STATE, _CHECKPOINT_WEIGHTS = "checkpoint.json", "weights.safetensors"
+_LATEST, _CHECKPOINT_NAME = "latest", re.compile(r"step_\d+")  # a file that names the checkpoint saved last
+_MOST_BYTES = 100  # of it
 _PREFIX = "model."  # of the LLM's weights in a checkpoint: what is trained there is a loss around it
 
 
@@ -64,6 +68,8 @@ def find_source(path_or_hub_id: str | os.PathLike[str] | None) -> ModelSource:
     """
     name = model_or_mini(path_or_hub_id)
     folder = Path(name)
+    if folder.name == _LATEST and folder.is_file():
+        return _of_checkpoint(_named_by(folder))
     if (folder / _CHECKPOINT_STATE).is_file():
         return _of_checkpoint(folder)
     if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
@@ -73,6 +79,16 @@ def find_source(path_or_hub_id: str | os.PathLike[str] | None) -> ModelSource:
     if (folder / "run.json").is_file():
         raise ValueError(f"{folder} is the folder of a run that has no {MODEL_FOLDER}/ yet: {_what_of_run(folder)}")
     return ModelSource(name)
+
+
+def _named_by(latest: Path) -> Path:
+    """The checkpoint that a run's ``latest`` names, beside which it lies."""
+    with latest.open("rb") as file:
+        name = file.read(_MOST_BYTES).decode(errors="replace").strip()
+    checkpoint = latest.parent / name
+    if not _CHECKPOINT_NAME.fullmatch(name) or not (checkpoint / _CHECKPOINT_STATE).is_file():
+        raise ValueError(f"{latest} names no checkpoint that lies beside it: give a folder such as step_000100 there")
+    return checkpoint
 
 
 def _what_of_run(folder: Path) -> str:

@@ -73,9 +73,33 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def facts_of(metadata: Any) -> dict[str, Any]:
-    """What `write_parquet` was told of a file, in its metadata as pyarrow reads them."""
-    facts = (metadata.metadata or {}).get(FACTS_KEY)
-    return {} if facts is None else dict(json.loads(facts))
+    """What `write_parquet` was told of a file, in its metadata as pyarrow reads them.
+
+    Raises:
+        ValueError: something else stands there.
+    """
+    text = (metadata.metadata or {}).get(FACTS_KEY)
+    if text is None:
+        return {}
+    try:
+        facts = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"its metadata {FACTS_KEY.decode()!r} is no JSON ({error})") from error
+    if not isinstance(facts, dict):
+        raise ValueError(f"its metadata {FACTS_KEY.decode()!r} is no object, but a {type(facts).__name__}")
+    return facts
+
+
+def code_maker(facts: Mapping[str, Any]) -> str | None:
+    """Fingerprint of the audio tokenizer that made the codes in a file, if its facts name one.
+
+    Raises:
+        ValueError: what they name is no fingerprint.
+    """
+    made_by = facts.get("audio_tokenizer")
+    if made_by is not None and not isinstance(made_by, str):
+        raise ValueError(f"its metadata name the audio tokenizer {made_by!r}, which is no fingerprint (a string)")
+    return made_by
 
 
 def num_rows(path: str | os.PathLike[str]) -> int | None:

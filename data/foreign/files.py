@@ -9,7 +9,8 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from audiollm.data.manifest import GZIP_MAGIC, RecordError, open_manifest, parse_json_line
+from audiollm.data.manifest import RecordError, open_manifest, parse_json_line
+from audiollm.data.manifest.formats import GZIP_MAGIC
 
 from .base import Entry
 

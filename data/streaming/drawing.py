@@ -25,34 +25,70 @@ class RanOutError(ValueError):
     """All sources of a mixture have run out before the run is over."""
 
 
-class MixtureOrder:
-    """The updates of a run over several sources, made one after the other.
+class Draws:
+    """The records of several sources, by weight, one after the other until all sources have run out.
 
     Args:
         sources: in an order that stays.
         names: what messages call them.
         weights: how often each is drawn, relative to the others; positive. Where one has run out, the others go on.
         seed: decides the draws.
+
+    Attributes:
+        count: records drawn so far.
+    """
+
+    def __init__(
+        self, sources: Sequence[ShuffledSource], names: Sequence[str], weights: Sequence[float], *, seed: int
+    ) -> None:
+        self.sources, self.names = sources, names
+        self._weights, self._seed = weights, seed
+        self.count = 0
+        self._over = [False] * len(sources)
+
+    def next(self) -> Place | None:
+        """The place of the next record; None: all sources have run out."""
+        while not all(self._over):
+            number = self._drawn_source()
+            place = self.sources[number].next()
+            if place is not None:
+                self.count += 1
+                return place
+            self._over[number] = True
+            logger.warning("%s has run out after %d records of the mixture", self.names[number], self.count)
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position: how many were drawn, which sources have run out, and where each of them is."""
+        sources = {name: source.state_dict() for source, name in zip(self.sources, self.names, strict=True)}
+        return {"draws": self.count, "over": list(self._over), "sources": sources}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes to a position that `state_dict` gave."""
+        self.count, self._over = state["draws"], list(state["over"])
+        for source, name in zip(self.sources, self.names, strict=True):
+            source.load_state_dict(state["sources"][name])
+
+    def _drawn_source(self) -> int:
+        going_on = [number for number, is_over in enumerate(self._over) if not is_over]
+        sums = list(accumulate(self._weights[number] for number in going_on))
+        drawn = share_of(self._seed, "source", self.count) * sums[-1]
+        return going_on[min(bisect_right(sums, drawn), len(going_on) - 1)]
+
+
+class MixtureOrder:
+    """The updates of a run over several sources, of so many records each, made one after the other.
+
+    Args:
+        draws: the records.
         global_batch_size: records of an update; fewer in the last one before all sources have run out.
         pass_size: records that count as one epoch of the whole, for `epoch`.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[ShuffledSource],
-        names: Sequence[str],
-        weights: Sequence[float],
-        *,
-        seed: int,
-        global_batch_size: int,
-        pass_size: int,
-    ) -> None:
-        self.sources, self.names = sources, names
-        self._weights, self._seed, self._pass_size = weights, seed, pass_size
+    def __init__(self, draws: Draws, *, global_batch_size: int, pass_size: int) -> None:
+        self._drawing, self._pass_size = draws, pass_size
         self.global_batch_size = global_batch_size
         self._step = 0
-        self._draws = 0
-        self._over = [False] * len(sources)
         self._states: dict[int, dict[str, Any]] = {0: self._state()}
         self._made = 0
 
@@ -65,13 +101,10 @@ class MixtureOrder:
         if step != self._step + 1:
             raise ValueError(f"update {step} was asked for after update {self._step}: they come in their order")
         places: list[Place] = []
-        while len(places) < self.global_batch_size and (place := self._draw()) is not None:
+        while len(places) < self.global_batch_size and (place := self._drawing.next()) is not None:
             places.append(place)
         if not places:
-            raise RanOutError(
-                f"all sources of the mixture have run out before update {step}: raise their epochs or tokens, or make "
-                "fewer updates (max_steps, num_epochs)"
-            )
+            raise ran_out(step)
         self._step = step
         self._states[step] = self._state()
         self._states.pop(step - _KEPT_STATES, None)
@@ -92,29 +125,16 @@ class MixtureOrder:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes to a position that `state_dict` gave."""
         self._step = self._made = state["step"]
-        self._draws, self._over = state["draws"], list(state["over"])
-        for source, name in zip(self.sources, self.names, strict=True):
-            source.load_state_dict(state["sources"][name])
+        self._drawing.load_state_dict(state)
         self._states = {self._step: self._state()}
 
     def _state(self) -> dict[str, Any]:
-        sources = {name: source.state_dict() for source, name in zip(self.sources, self.names, strict=True)}
-        return {"step": self._step, "draws": self._draws, "over": list(self._over), "sources": sources}
+        return {"step": self._step, **self._drawing.state_dict()}
 
-    def _draw(self) -> Place | None:
-        """The place of the next record; None: all sources have run out."""
-        while not all(self._over):
-            number = self._drawn_source()
-            place = self.sources[number].next()
-            if place is not None:
-                self._draws += 1
-                return place
-            self._over[number] = True
-            logger.warning("%s has run out after %d records of the mixture", self.names[number], self._draws)
-        return None
 
-    def _drawn_source(self) -> int:
-        going_on = [number for number, is_over in enumerate(self._over) if not is_over]
-        sums = list(accumulate(self._weights[number] for number in going_on))
-        drawn = share_of(self._seed, "source", self._draws) * sums[-1]
-        return going_on[min(bisect_right(sums, drawn), len(going_on) - 1)]
+def ran_out(step: int) -> RanOutError:
+    """What is raised where there is no record left for an update."""
+    return RanOutError(
+        f"all sources of the mixture have run out before update {step}: raise their epochs or tokens, or make fewer "
+        "updates (max_steps, num_epochs)"
+    )

@@ -16,15 +16,14 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-from audiollm.data.files.parquet import facts_of
+from audiollm.data.files.parquet import code_maker, facts_of
 from audiollm.data.manifest import (
-    GZIP_MAGIC,
-    MANIFEST_SUFFIXES,
-    PARQUET_MAGIC,
     Manifest,
     RecordError,
+    file_format,
     open_manifest,
     parse_json_line,
+    record_files,
     refuse_unfinished,
 )
 
@@ -96,6 +95,46 @@ class Shard(ABC):
         """What tells it from another one, found without reading it: for a file, its name and size."""
 
 
+class _File:
+    """A file whose blocks are read one by one, and which must stay as it is meanwhile.
+
+    Args:
+        name: what messages call it.
+        path: where it lies.
+    """
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name, self.path = name, path
+
+    @cached_property
+    def size(self) -> int:
+        """Its bytes when it was first looked at.
+
+        Raises:
+            RecordError: it is not there.
+        """
+        return self._size_now()
+
+    def refuse_change(self) -> None:
+        """Refuses a file that is written while it is read: its records would come twice, or not at all.
+
+        Raises:
+            RecordError: it has another size than before, or is gone.
+        """
+        before, now = self.size, self._size_now()
+        if now != before:
+            raise RecordError(
+                self.name,
+                f"has changed while it was read (from {before:,} to {now:,} bytes): put it back, or begin anew",
+            )
+
+    def _size_now(self) -> int:
+        try:
+            return os.path.getsize(self.path)
+        except OSError as error:
+            raise RecordError(self.name, f"cannot be opened: {error.strerror}") from error
+
+
 class FileShard(Shard):
     """A JSONL or parquet file, told apart by content when it is first looked into.
 
@@ -107,7 +146,7 @@ class FileShard(Shard):
     def __init__(self, path: str, base_dir: str | None = None) -> None:
         self.name = path
         self.base_dir = base_dir or os.path.dirname(os.path.abspath(path))
-        self._path = os.path.abspath(path)
+        self._file = _File(path, os.path.abspath(path))
 
     @property
     def num_blocks(self) -> int:
@@ -125,23 +164,21 @@ class FileShard(Shard):
         return self._content.code_maker
 
     @property
+    def path(self) -> str:
+        """Where it lies, whatever way leads there."""
+        return os.path.realpath(self._file.path)
+
+    @property
     def identity(self) -> str:
-        return f"{os.path.basename(self.name)}:{os.path.getsize(self._path)}"
+        return f"{os.path.basename(self.name)}:{self._file.size}"
 
     @cached_property
     def _content(self) -> _JsonLinesContent | _ParquetContent | ManifestShard:
-        try:
-            with open(self._path, "rb") as file:
-                head = file.read(4096)
-        except OSError as error:
-            raise RecordError(self.name, f"cannot be opened: {error.strerror}") from error
-        if head.startswith(PARQUET_MAGIC):
-            return _ParquetContent(self.name, self._path)
-        if head.startswith(GZIP_MAGIC):
-            raise RecordError(self.name, "is compressed with gzip, of which no part can be read alone; run `gunzip`")
-        if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
-            return ManifestShard(open_manifest(self.name))
-        return _JsonLinesContent(self.name, self._path)
+        self._file.refuse_change()
+        kind = file_format(self._file.path, self.name)
+        if kind == "parquet":
+            return _ParquetContent(self._file)
+        return ManifestShard(open_manifest(self.name)) if kind == "json array" else _JsonLinesContent(self._file)
 
 
 class ManifestShard(Shard):
@@ -192,18 +229,19 @@ class _JsonLinesContent:
 
     num_records = code_maker = None
 
-    def __init__(self, name: str, path: str) -> None:
-        self._name, self._path = name, path
+    def __init__(self, file: _File) -> None:
+        self._file = file
 
     @property
     def num_blocks(self) -> int:
-        return -(-os.path.getsize(self._path) // BLOCK_BYTES)
+        return -(-self._file.size // BLOCK_BYTES)
 
     def block(self, number: int) -> Block:
         lines, offsets = [], []
         end = (number + 1) * BLOCK_BYTES
+        self._file.refuse_change()
         try:
-            with open(self._path, "rb") as file:
+            with open(self._file.path, "rb") as file:
                 position = number * BLOCK_BYTES
                 if position:  # the rest of a line that began before belongs to the block before
                     file.seek(position - 1)
@@ -214,8 +252,8 @@ class _JsonLinesContent:
                         offsets.append(position)
                     position += len(line)
         except OSError as error:
-            raise RecordError(self._name, f"cannot be read: {error.strerror or error}") from error
-        return _LinesBlock(self._name, lines, offsets)
+            raise RecordError(self._file.name, f"cannot be read: {error.strerror or error}") from error
+        return _LinesBlock(self._file.name, lines, offsets)
 
 
 class _LinesBlock(Block):
@@ -236,19 +274,19 @@ class _LinesBlock(Block):
 class _ParquetContent:
     """The row groups of a file."""
 
-    def __init__(self, name: str, path: str) -> None:
+    def __init__(self, file: _File) -> None:
         import pyarrow  # type: ignore[import-untyped]  # slow
         import pyarrow.parquet  # type: ignore[import-untyped]
 
-        self._name, self._path = name, path
+        self._file = file
         self._damages = (pyarrow.ArrowException, OSError)
         self.code_maker: str | None
         try:
-            with pyarrow.parquet.ParquetFile(path) as file:
-                groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-                self.code_maker = facts_of(file.metadata).get("audio_tokenizer")
-        except self._damages as error:
-            raise _damaged(name, error) from error
+            with pyarrow.parquet.ParquetFile(file.path) as content:
+                groups = [content.metadata.row_group(number).num_rows for number in range(content.num_row_groups)]
+                self.code_maker = code_maker(facts_of(content.metadata))
+        except (*self._damages, ValueError) as error:
+            raise _damaged(file.name, error) from error
         self._starts = [0, *accumulate(groups)]
 
     @property
@@ -270,15 +308,16 @@ class _ParquetContent:
         """
         import pyarrow.parquet
 
+        self._file.refuse_change()
         try:
-            with pyarrow.parquet.ParquetFile(self._path) as file:
-                return file.read_row_group(number)
+            with pyarrow.parquet.ParquetFile(self._file.path) as content:
+                return content.read_row_group(number)
         except self._damages as error:
-            raise _damaged(f"{self._name}:row {self._starts[number]} and those after it", error) from error
+            raise _damaged(f"{self._file.name}:row {self._starts[number]} and those after it", error) from error
 
     def where(self, row: int) -> str:
         assert 0 <= row < self._starts[bisect_right(self._starts, row)]
-        return f"{self._name}:row {row}"
+        return f"{self._file.name}:row {row}"
 
 
 class _RowGroup(Block):
@@ -341,5 +380,5 @@ def _files_of(path: str) -> list[str]:
     if os.path.isdir(path):
         if any(os.path.exists(os.path.join(path, name)) for name in ("dataset_info.json", "dataset_dict.json")):
             return []
-        return sorted(os.path.join(path, name) for name in os.listdir(path) if name.endswith(MANIFEST_SUFFIXES))
+        return record_files(path)
     return sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))

@@ -24,6 +24,7 @@ from audiollm.tokenizer.base import AudioTokenizer
 
 from .encoding import NUM_DECODERS, CorpusEncoder
 from .report import CorpusReport
+from .settings import check_settings
 from .source import open_corpus
 
 logger = logging.getLogger(__name__)
@@ -81,15 +82,9 @@ def tokenize_corpus(
         ValueError: nothing to do, the output exists or has another ending, or an interrupted run had another corpus,
             tokenizer or setting.
     """
-    if not 0 <= shard < num_shards:
-        raise ValueError(f"shard={shard} of num_shards={num_shards}: shards count from 0 to num_shards - 1")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: use 1 or more")
-    if mono not in ("first", "mean"):
-        raise ValueError(f'mono={mono!r}: use "first" or "mean"')
+    numbers = {"batch_size": batch_size, "num_decoders": num_decoders}
+    check_settings(numbers, num_shards=num_shards, shard=shard, mono=mono)
     path = shard_path(checked_ending(output), shard, num_shards)
-    if num_decoders < 1:
-        raise ValueError(f"num_decoders={num_decoders}: use 1 or more")
     manifest = open_corpus(source, base_dir=base_dir, split=split, format=format)
     if len(manifest) == 0:
         raise ValueError(f"{manifest.name} holds no records")

@@ -26,17 +26,19 @@ _READ_ERRORS = (tarfile.TarError, OSError, EOFError)
 
 
 class TarShard(Manifest):
-    """The samples of a tar file, ``{"id": "<file>/<key>", "audio": {"bytes": …}, …}``; they are found when it is used.
+    """The samples of a tar file, ``{"id": "<title>/<key>", "audio": {"bytes": …}, …}``; they are found when it is used.
 
     Where the file is damaged, the sample in front of the damage is an error that says so: it may have lost members, and
     what was behind is lost.
 
     Args:
         path: the file.
+        title: what ids of its samples begin with; its name if None.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, title: str | None = None) -> None:
         self.name = path
+        self.title = title or os.path.basename(path)
         self._path = os.path.abspath(path)
 
     @cached_property
@@ -114,7 +116,7 @@ class TarShard(Manifest):
                         raise RecordError(where, f"holds {member.name} twice")
                     members[ending] = _content(file, member, where)
         assert key is not None  # the index points at a file
-        return sample_record(members, f"{os.path.basename(self._path)}/{key}", where)
+        return sample_record(members, f"{self.title}/{key}", where)
 
 
 class TarShards(Joined):
@@ -128,7 +130,24 @@ class TarShards(Joined):
     parts: Sequence[TarShard]
 
     def __init__(self, paths: Sequence[str], name: str) -> None:
-        super().__init__([TarShard(path) for path in paths], name)
+        super().__init__([TarShard(path, title) for path, title in zip(paths, _titles(paths), strict=True)], name)
+
+
+def _titles(paths: Sequence[str]) -> list[str]:
+    """The names of files, with as much of their folders as it takes to tell them apart.
+
+    Raises:
+        ValueError: a file is there twice.
+    """
+    names = [os.path.basename(path) for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    real = [os.path.realpath(path) for path in paths]
+    for path, place in zip(paths, real, strict=True):
+        if real.count(place) > 1:
+            raise ValueError(f"{path} is there twice: name each tar file once")
+    folder = os.path.commonpath(real)
+    return [os.path.relpath(path, folder) for path in real]
 
 
 def sample_key(name: str) -> str:

@@ -40,3 +40,14 @@ def test_the_same_facts_are_a_table_or_one_line_of_json(capsys: pytest.CaptureFi
     assert "4,096" in shown
     show_facts({"num_codes": 4096}, title="codes", as_json=True)
     assert capsys.readouterr().out == '{"num_codes": 4096}\n'
+
+
+def test_what_is_none_is_left_out_of_the_table_and_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"output": "a.wav", "voice": None}
+    show_facts(facts, title="spoken")
+    shown = capsys.readouterr().out
+    assert "a.wav" in shown
+    assert "voice" not in shown
+    assert "None" not in shown
+    show_facts(facts, title="spoken", as_json=True)
+    assert capsys.readouterr().out == '{"output": "a.wav", "voice": null}\n'

@@ -219,14 +219,48 @@ def test_our_own_errors_and_all_errors_on_demand_keep_their_traceback(monkeypatc
 
 @pytest.mark.parametrize(
     "content",
-    ["[" * 5000, "a: " * 3000, "a: &a [x]\nb: [*a, *a]\n", "," * 300_000, "{" * 200, "a: [1", "\x00"],
-    ids=["deep lists", "deep maps", "aliases", "commas", "deep flow maps", "open", "zero"],
+    [
+        "[" * 5000,
+        "a: " * 3000,
+        "a: &a [x]\nb: [*a, *a]\n",
+        "," * 300_000,
+        "{" * 200,
+        "a: [1",
+        "\x00",
+        "a: 1\nb: 2\na: 1\n",
+        "- b: {c: 1,\n   c: 2}",
+        "a: !!python/name:os.system ''",
+        "!x {}",
+        "a: 2026-02-30",
+    ],
+    ids=[
+        "deep lists",
+        "deep maps",
+        "aliases",
+        "commas",
+        "deep flow maps",
+        "open",
+        "zero",
+        "a key twice",
+        "a key twice inside",
+        "a Python object",
+        "a tag",
+        "no date",
+    ],
 )
 def test_settings_that_take_no_reader_are_refused_before_they_are_read(tmp_path, content):
     path = tmp_path / "config.yaml"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"config\.yaml"):
         check_config_file(path)
+
+
+def test_a_key_that_is_there_twice_is_told_with_its_lines(tmp_path, capsys):
+    path = tmp_path / "config.yaml"
+    path.write_text("source: a\nnum_clips: 5\nsource: b\n")
+    with pytest.raises(SystemExit, match="1"):
+        run_program(Config, lambda config: config, arguments=["--config", str(path)])
+    assert f"error: {path}: source is there twice, in lines 1 and 3; keep one" in capsys.readouterr().err
 
 
 def test_what_the_hubs_library_warns_of_comes_once() -> None:

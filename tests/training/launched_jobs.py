@@ -99,7 +99,12 @@ class Launch:
         return self._process.poll() is None
 
     def run(
-        self, script: str, config: Any, timeout: float = 300, asked_to_stop: Mapping[int, int] = MappingProxyType({})
+        self,
+        script: str,
+        config: Any,
+        timeout: float = 300,
+        asked_to_stop: Mapping[int, int] = MappingProxyType({}),
+        slowed: Mapping[int, float] = MappingProxyType({}),
     ) -> subprocess.CompletedProcess[str]:
         """Runs a script on all processes.
 
@@ -108,6 +113,7 @@ class Launch:
             config: the dataclass that ``--config`` reads.
             timeout: seconds until the launch counts as stuck.
             asked_to_stop: processes that get SIGTERM, and at the end of which of their updates.
+            slowed: processes that take longer for each update, and by how many seconds.
 
         Returns:
             The first exit status that is not zero, and what all processes wrote to stderr.
@@ -115,7 +121,10 @@ class Launch:
         number, self._num_jobs = self._num_jobs, self._num_jobs + 1
         settings = self._folder / f"{number}.config.json"
         settings.write_text(json.dumps(dataclasses.asdict(config)))
-        _put(self._folder / f"{number}.job", json.dumps([[script, "--config", str(settings)], dict(asked_to_stop)]))
+        _put(
+            self._folder / f"{number}.job",
+            json.dumps([[script, "--config", str(settings)], dict(asked_to_stop), dict(slowed)]),
+        )
         reports = [self._folder / f"{number}.{rank}.status" for rank in range(self._num_processes)]
         deadline = time.monotonic() + timeout
         while not all(report.exists() for report in reports):
@@ -200,10 +209,27 @@ def ask_to_stop(after: int) -> None:
     StopRequest.is_asked_of_anyone = asked  # type: ignore[method-assign]
 
 
-def run_child(folder: Path, number: int, rank: str, arguments: list[str], stops_after: int | None) -> None:
+def be_slow(seconds: float) -> None:
+    """Makes this process wait at the end of each update."""
+    from audiollm.training.loop.run import TrainingRun
+
+    save_if_due = TrainingRun.save_if_due
+
+    def slow(self: Any, step: int) -> None:
+        time.sleep(seconds)
+        save_if_due(self, step)
+
+    TrainingRun.save_if_due = slow  # type: ignore[method-assign]
+
+
+def run_child(
+    folder: Path, number: int, rank: str, arguments: list[str], stops_after: int | None, slower_by: float | None
+) -> None:
     """Becomes the program; never returns."""
     if stops_after is not None:
         ask_to_stop(stops_after)
+    if slower_by is not None:
+        be_slow(slower_by)
     torch.set_num_threads(1)  # replaces the thread pool that fork left broken
     # Processes find each other through the launcher's store, which still holds the addresses of earlier jobs.
     rendezvous: Any = sys.modules["torch.distributed.rendezvous"]  # the package hides it behind a function of its name
@@ -245,8 +271,8 @@ def main() -> None:
             time.sleep(POLL_SECONDS)
         child = os.fork()
         if child == 0:
-            arguments, asked_to_stop = json.loads(job.read_text())
-            run_child(folder, number, rank, arguments, asked_to_stop.get(rank))
+            arguments, asked_to_stop, slowed = json.loads(job.read_text())
+            run_child(folder, number, rank, arguments, asked_to_stop.get(rank), slowed.get(rank))
         _put(folder / f"{number}.{rank}.status", str(wait_for_end(child, folder, driver)))
 
 

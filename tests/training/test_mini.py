@@ -180,6 +180,19 @@ def test_only_the_clear_voices_are_asked_to_speak(layout, tmp_path):
     assert all("British" in str(record["messages"][0]["content"]) for record in spoken)
 
 
+def test_manifests_are_read_once_for_all_splits(layout, monkeypatch):
+    read = []
+    original = mini_data.load_manifest
+    monkeypatch.setattr(mini_data, "load_manifest", lambda folder: read.append(folder) or original(folder))
+    before = {split: layout.tokenizer_data(split).read_bytes() for split in SPLITS}
+    mini_data.write_tokenizer_data(layout)
+    assert sorted(read) == sorted(map(layout.corpus, mini_data.CORPORA))
+    assert {split: layout.tokenizer_data(split).read_bytes() for split in SPLITS} == before
+    read.clear()
+    mini_data.write_vocoder_data(layout)
+    assert len(read) == len(mini_data.CORPORA)
+
+
 def test_only_training_clips_are_repeated_and_every_repetition_has_its_own_id(layout):
     for split in SPLITS:
         ids = [record["id"] for record in read(layout.tokenizer_data(split))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shutil
@@ -21,6 +22,7 @@ from audiollm.training.sft import train
 from .finished_runs import assert_same_weights, metrics_of, weights_of
 
 SFT = "training/sft.py"
+BY_TOKENS = {"global_batch_size": 64, "tokens_per_update": 500, "tokens_per_pass": 250, "packing": "pack"}
 PROGRAM = """
 import os, signal, sys
 from audiollm.training import sft
@@ -87,6 +89,22 @@ def test_killed_and_resumed_equals_uninterrupted_record_for_record(make_config, 
     assert sources["clips"]["num_records"] == 18
 
 
+def test_updates_of_a_token_budget_are_full_and_resumed_to_the_same_bits(make_config, mixture, tmp_path) -> None:
+    settings = {"train_data": mixture, "save_every": 2, "max_steps": 7, "keep_checkpoints": 9, **BY_TOKENS}
+    train(make_config(output_dir=str(tmp_path / "straight"), **settings))
+    lines = metrics_of(tmp_path / "straight")
+    assert all(350 < line["tokens"] <= 500 for line in lines)
+    assert sum(line.get("skipped", 0) for line in lines) == len(skipped(tmp_path / "straight")) > 0
+    assert all(line["epoch"] < other["epoch"] for line, other in itertools.pairwise(lines))
+    checkpoint = tmp_path / "straight" / "checkpoints" / "step_000004"
+    train(make_config(output_dir=str(tmp_path / "resumed"), resume=str(checkpoint), **settings))
+    assert metrics_of(tmp_path / "resumed") == lines[4:]
+    assert_same_weights(tmp_path / "resumed", tmp_path / "straight")
+    again = tmp_path / "resumed" / "checkpoints" / "step_000006"
+    train(make_config(output_dir=str(tmp_path / "again"), resume=str(again), **settings))
+    assert metrics_of(tmp_path / "again") == lines[6:]
+
+
 def test_another_mixture_is_another_run(make_config, mixture, tmp_path) -> None:
     train(make_config(train_data=mixture, max_steps=1))
     changed = Path(mixture).read_text().replace("weight: 2", "weight: 5")
@@ -112,10 +130,11 @@ def test_records_that_only_later_turn_out_too_long_are_left_out_and_said(make_co
 
 
 @pytest.mark.multiprocess
+@pytest.mark.parametrize("by", [{}, BY_TOKENS], ids=["records", "tokens"])
 def test_two_processes_make_the_same_updates_and_go_on_where_one_stopped(
-    make_config, mixture, launches, tmp_path
+    make_config, mixture, launches, tmp_path, by
 ) -> None:
-    settings = {"train_data": mixture, "save_every": 3}
+    settings = {"train_data": mixture, "save_every": 3, **by}
     alone = make_config(output_dir=str(tmp_path / "alone"), **settings)
     train(alone)
     both = make_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)

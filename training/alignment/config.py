@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from audiollm.training.audio_llm.config import LoRASettings
+from audiollm.training.audio_llm.config import AudioLLMRunConfig, LoRASettings, even_accumulation
 from audiollm.training.loop.config import (
     RunConfig,
     require_eval_data,
@@ -111,7 +111,7 @@ class PreferenceLoRA(LoRASettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceConfig(RunConfig):
+class PreferenceConfig(AudioLLMRunConfig):
     """One preference run: of ``grpo`` and ``dpo``, the one that is given."""
 
     model: str
@@ -129,22 +129,10 @@ class PreferenceConfig(RunConfig):
     micro_batch_size: int = 4
     """Answers or pairs per process in one pass: changes memory and speed."""
 
-    accept_codes_of: tuple[str, ...] = ()
-    """Fingerprints of audio tokenizers whose codes in records count as the model's own."""
-
     num_epochs: float = 1.0
     learning_rate: float = 1e-6
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
-
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type that the weights are held and updated in."""
-
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel of the LLM."""
-
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
 
     lora: PreferenceLoRA | None = None
     """Train adapters instead of all weights. ``--lora.r 16`` is enough to switch it on."""
@@ -152,17 +140,9 @@ class PreferenceConfig(RunConfig):
     max_length: int | None = None
     """Longest prompt with its answer, in tokens. None: the model's context length."""
 
-    on_too_long: Literal["error", "skip"] = "error"
-    """What happens to longer records. They are never cut."""
-
-    cache_tokens: int = 50_000_000
-    """Encoded records are kept in memory up to this many tokens (8 bytes each)."""
-
     def __post_init__(self) -> None:
         super().__post_init__()
         require_given(self, "model")
-        require_positive(self, "learning_rate", "global_batch_size", "micro_batch_size", "max_length")
-        require_not_negative(self, "cache_tokens")
         require_eval_data(self, "eval_every")
         if (self.grpo is None) == (self.dpo is None):
             raise ValueError("give grpo or dpo, one of them: --grpo.rewards '[{name: correct}]', or --dpo.beta 0.1")
@@ -179,15 +159,5 @@ class PreferenceConfig(RunConfig):
             )
 
     def accumulation_steps(self, num_processes: int) -> int:
-        """Passes that each process accumulates for one update.
-
-        Raises:
-            ValueError: if the global batch does not split evenly.
-        """
-        per_pass = self.micro_batch_size * num_processes
-        if self.global_batch_size % per_pass:
-            raise ValueError(
-                f"global_batch_size={self.global_batch_size} is not a multiple of micro_batch_size="
-                f"{self.micro_batch_size} × {num_processes} processes = {per_pass}: change one of them"
-            )
-        return self.global_batch_size // per_pass
+        """Passes that each process accumulates for one update; see `even_accumulation`."""
+        return even_accumulation(self, num_processes)

@@ -62,7 +62,59 @@ class LoRASettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTConfig(RunConfig):
+class AudioLLMRunConfig(RunConfig):
+    """What all trainings of an Audio-LLM have in common: how it is loaded, and which records it takes."""
+
+    global_batch_size: int
+    """Records per update, over all processes."""
+
+    micro_batch_size: int
+    """Records per process in one forward pass: changes memory and speed, not the update."""
+
+    accept_codes_of: tuple[str, ...] = ()
+    """Fingerprints of audio tokenizers whose codes in records count as the model's own, such as it in bfloat16."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type that the weights are held and updated in."""
+
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention kernel of the LLM."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    max_length: int | None = None
+    """Longest record in tokens. None: the model's context length."""
+
+    on_too_long: Literal["error", "skip"] = "error"
+    """What happens to longer records. They are never cut: half an answer teaches the model to stop early."""
+
+    cache_tokens: int = 50_000_000
+    """Encoded records are kept in memory up to this many tokens (8 bytes each), so that audio is tokenized once."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "learning_rate", "global_batch_size", "micro_batch_size", "max_length")
+        require_not_negative(self, "cache_tokens")
+
+
+def even_accumulation(config: AudioLLMRunConfig, num_processes: int) -> int:
+    """Micro-batches that each process accumulates for one update of so many records.
+
+    Raises:
+        ValueError: if the global batch does not split evenly.
+    """
+    per_pass = config.micro_batch_size * num_processes
+    if config.global_batch_size % per_pass:
+        raise ValueError(
+            f"global_batch_size={config.global_batch_size} is not a multiple of micro_batch_size="
+            f"{config.micro_batch_size} × {num_processes} processes = {per_pass}: change one of them"
+        )
+    return config.global_batch_size // per_pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig(AudioLLMRunConfig):
     """One supervised fine-tuning run."""
 
     model: str
@@ -101,24 +153,12 @@ class SFTConfig(RunConfig):
     """``pack`` puts records one behind the other into rows of at most ``tokens_per_pass`` tokens, by best fit: nothing
     is padded or cut, and each record has its own attention and positions, so that loss and gradients stay the same."""
 
-    accept_codes_of: tuple[str, ...] = ()
-    """Fingerprints of audio tokenizers whose codes in records count as the model's own, such as it in bfloat16."""
-
     num_epochs: float = 1.0
     learning_rate: float = 2e-5
     betas: tuple[float, float] = (0.9, 0.95)
 
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type that the weights are held and updated in."""
-
     mixed_precision: Literal["no", "bf16"] = "no"
     """bf16 computes in bfloat16 and keeps float32 weights in the optimizer."""
-
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel of the LLM."""
-
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
 
     lora: LoRASettings | None = None
     """Train adapters instead of all weights. ``--lora.r 16`` is enough to switch it on."""
@@ -126,20 +166,11 @@ class SFTConfig(RunConfig):
     seed: int = 0
     """Decides the data order, dropout and the initial values of adapters."""
 
-    max_length: int | None = None
-    """Longest record in tokens. None: the model's context length."""
-
-    on_too_long: Literal["error", "skip"] = "error"
-    """What happens to longer records. They are never cut: half an answer teaches the model to stop early."""
-
     check_data: bool = True
     """Encode every record once before the first update, so that a bad one stops the run at once, and not in hours."""
 
     check_records: int = 100_000
     """Of more records than so many only so many are encoded beforehand, evenly spread. A mixture has its own number."""
-
-    cache_tokens: int = 50_000_000
-    """Encoded records are kept in memory up to this many tokens (8 bytes each), so that audio is tokenized once."""
 
     eval_generate_samples: int = 0
     """Held-out records to answer at each evaluation, for word error rate and accuracy."""
@@ -174,11 +205,8 @@ class SFTConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_given(self, "model")
-        require_positive(
-            self, "learning_rate", "global_batch_size", "micro_batch_size", "max_length", "eval_max_new_tokens",
-            "check_records", "tokens_per_update", "tokens_per_pass",
-        )  # fmt: skip
-        require_not_negative(self, "cache_tokens", "eval_generate_samples", "eval_listen_samples")
+        require_positive(self, "eval_max_new_tokens", "check_records", "tokens_per_update", "tokens_per_pass")
+        require_not_negative(self, "eval_generate_samples", "eval_listen_samples")
         require_eval_data(self, "eval_generate_samples", "eval_listen_samples", "eval_text")
         self._check_listening()
         needed = _NEEDED_FOR.get(self.metric_for_best or "loss", "eval_generate_samples")
@@ -249,13 +277,7 @@ def accumulation_steps(config: SFTConfig, num_processes: int) -> int:
     """
     if varies_in_passes(config):
         return 1
-    per_pass = config.micro_batch_size * num_processes
-    if config.global_batch_size % per_pass:
-        raise ValueError(
-            f"global_batch_size={config.global_batch_size} is not a multiple of micro_batch_size="
-            f"{config.micro_batch_size} × {num_processes} processes = {per_pass}: change one of them"
-        )
-    return config.global_batch_size // per_pass
+    return even_accumulation(config, num_processes)
 
 
 def num_updates(config: SFTConfig, num_records: int) -> int:

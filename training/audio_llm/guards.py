@@ -109,6 +109,22 @@ def warn_of_odd_loss(source: str, counts: Mapping[str, int]) -> None:
             )
 
 
+def warn_of_unsigned_codes(source: str, number: int, looked_at: int) -> None:
+    """Warns of codes that may be of any audio tokenizer.
+
+    Args:
+        source: what the records are called.
+        number: records whose codes don't say who made them.
+        looked_at: all that were looked at.
+    """
+    if number:
+        logger.warning(
+            "%s: codes in %d of %d records don't say which audio tokenizer made them, so nothing checks that it is the "
+            "model's (audiollm tokenize writes it as audio_tokenizer)",
+            *(source, number, looked_at),
+        )
+
+
 def _is_code(token_ids_S: np.ndarray, vocabulary: AudioVocabulary) -> np.ndarray:
     codes = token_ids_S - vocabulary.first_code_id
     is_code: np.ndarray = (codes >= 0) & (codes < vocabulary.codebook_size)

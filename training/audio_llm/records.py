@@ -88,6 +88,7 @@ class DataCheck:
         lengths: record number → tokens.
         unread: in how many records each key is that nothing reads.
         loss: what of the tokens carries loss, see `count_loss`.
+        unsigned: records with codes that don't say which audio tokenizer made them.
     """
 
     problems: dict[int, str] = field(default_factory=dict)
@@ -96,6 +97,7 @@ class DataCheck:
     lengths: dict[int, int] = field(default_factory=dict)
     unread: Counter[str] = field(default_factory=Counter)
     loss: Counter[str] = field(default_factory=Counter)
+    unsigned: int = 0
 
     @classmethod
     def merge(cls, parts: Iterable[DataCheck]) -> DataCheck:
@@ -108,6 +110,7 @@ class DataCheck:
             merged.lengths |= part.lengths
             merged.unread.update(part.unread)
             merged.loss.update(part.loss)
+            merged.unsigned += part.unsigned
         return cls(
             problems=dict(sorted(merged.problems.items())),
             too_long=dict(sorted(merged.too_long.items())),
@@ -115,6 +118,7 @@ class DataCheck:
             lengths=merged.lengths,
             unread=merged.unread,
             loss=merged.loss,
+            unsigned=merged.unsigned,
         )
 
     def fingerprint(self) -> str:
@@ -209,14 +213,16 @@ class EncodedRecords:
                         found.problems[index] = str(error)
             marks = self.processor.text_tokenizer.all_special_ids
             for index, record in records:
+                conversation = self.conversations[index]
                 found.loss.update(
-                    count_loss(
-                        self.conversations[index], record.token_ids, record.labels, self.processor.vocabulary, marks
-                    )
+                    count_loss(conversation, record.token_ids, record.labels, self.processor.vocabulary, marks)
+                )
+                found.unsigned += any(
+                    part.codes is not None and part.audio_tokenizer is None for part in conversation.audio_parts
                 )
                 found.digests[index] = _digest(record)
                 found.lengths[index] = len(record)
-                found.unread.update(unread_keys(self.conversations[index].metadata, CONVERSATION_KEYS))
+                found.unread.update(unread_keys(conversation.metadata, CONVERSATION_KEYS))
                 reason = self._unusable(record)
                 if len(record) > self.max_length:
                     found.too_long[index] = {

@@ -22,25 +22,44 @@ from audiollm.training.loop.batches import DataOrder, TokenOrder, share_of_proce
 from audiollm.training.loop.checkpoints import Stateful
 
 from .config import SFTConfig, num_updates
+from .guards import warn_of_unsigned_codes
 from .records import DataCheck, EncodedRecord, EncodedRecords, usable_records
 
 logger = get_logger(__name__)
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """What processes have agreed on before an update.
+
+    Attributes:
+        facts: what there is to say of its records in the metrics.
+        records: this process's records, where they are known only now.
+    """
+
+    facts: dict[str, Any]
+    records: list[EncodedRecord] | None = None
+
+
 class TrainingData(ABC):
     """What updates are made of.
+
+    The records of an update are read while the one before it is made: by `places` and `encode`, or, where processes
+    have to agree on them (`agrees_on_records`), by `read_ahead`.
 
     Attributes:
         metadata: sizes and fingerprints, which must not change in a resumed run.
         num_records: of a pass.
         total_steps: updates of the run.
         extras: what checkpoints hold of it.
+        agrees_on_records: whether only `agree` tells which records an update has.
     """
 
     metadata: dict[str, Any]
     num_records: int
     total_steps: int
     extras: Mapping[str, Stateful] = MappingProxyType({})
+    agrees_on_records: bool = False
 
     @abstractmethod
     def places(self, step: int) -> list[Any]:
@@ -62,13 +81,13 @@ class TrainingData(ABC):
     def epoch(self, step: int) -> float:
         """Passes over the data that are complete after update ``step``."""
 
-    def agree(self, step: int) -> dict[str, Any]:
-        """Before an update is made, sees to it that all processes make the same; all of them call it.
+    def read_ahead(self) -> None:
+        """Reads what the next update is likely to need; in the thread in which `encode` would be called."""
+        raise NotImplementedError(f"{type(self).__name__} knows what is in an update")
 
-        Returns:
-            What there is to say of its records in the metrics.
-        """
-        return {}
+    def agree(self, step: int) -> Agreement:
+        """Before an update is made, sees to it that all processes make the same; all of them call it."""
+        return Agreement({})
 
     @abstractmethod
     def made(self, step: int) -> None:
@@ -186,6 +205,7 @@ def check_records(
         )
     mine = share_of_process(list(numbers), accelerator.process_index, accelerator.num_processes)
     check = DataCheck.merge(gather_object([records.check(mine)]))
+    warn_of_unsigned_codes(records.name, check.unsigned, len(check.digests))
     usable = usable_records(check, len(records), on_too_long=on_too_long, source=records.name)
     if check.too_long:
         logger.warning("%s: %d of %d records skipped as too long", records.name, len(check.too_long), len(records))

@@ -162,7 +162,7 @@ def open_recordings(
     if not voices:
         raise ValueError("voices is empty: name at least one")
     sentences = open_sentences(num_clips, seed, examples=examples, leave_out=leave_out)
-    program = flite_program()
+    program = _flite_for(voices)
     in_turn = ((number, sentence, voices[number % len(voices)]) for number, sentence in enumerate(sentences))
     return [
         _recording(program, sentence, number, voice, OPEN_NAME, _drawn_manner(sentence.text, voice, seed))
@@ -181,12 +181,17 @@ def plain_recordings(texts: Sequence[str], corpus: str, voices: Sequence[Voice] 
         PackageError: if a package cannot be fetched.
         CorpusError: if the machine cannot run the packages' program.
     """
-    program = flite_program()
+    program = _flite_for(voices)
     return [
         _recording(program, OpenSentence(text, "grammar"), number, voice, corpus, ("moderate", "medium"))
         for number, text in enumerate(texts)
         for voice in voices
     ]
+
+
+def _flite_for(voices: Sequence[Voice]) -> Path | None:
+    """Flite, at once, so that what it lacks is told before anything is read; None where no voice is its own."""
+    return None if all(voice.pico_language for voice in voices) else flite_program()
 
 
 def flite_program() -> Path:
@@ -269,7 +274,7 @@ def _drawn_manner(text: str, voice: Voice, seed: int) -> tuple[str, str]:
 
 
 def _recording(
-    program: Path, sentence: OpenSentence, number: int, voice: Voice, corpus: str, manner: tuple[str, str]
+    program: Path | None, sentence: OpenSentence, number: int, voice: Voice, corpus: str, manner: tuple[str, str]
 ) -> Recording:
     text, (speed, pitch) = sentence.text, manner
     if voice.pico_language:

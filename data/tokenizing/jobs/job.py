@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import pyarrow.parquet  # type: ignore[import-untyped]
-
 from audiollm.data.audio.reading import Mono
 from audiollm.data.files.json_document import write_json
 from audiollm.data.files.json_lines import refuse_other_run, write_json_lines
@@ -24,6 +21,7 @@ from audiollm.data.manifest import JOB_FILE, Manifest, RecordError
 from audiollm.data.tokenizing.encoding import NUM_DECODERS
 from audiollm.data.tokenizing.other_manifests import CLIPS_NAME
 from audiollm.data.tokenizing.report import CorpusReport
+from audiollm.data.tokenizing.settings import check_settings
 from audiollm.data.tokenizing.source import open_corpus
 from audiollm.data.tokenizing.tar_shards import TarShards
 from audiollm.data.unread_keys import warn_of_unread_keys
@@ -33,6 +31,7 @@ from .here import ThisProcess
 from .plan import Plan, Unit, make_plan
 from .processes import LocalProcesses
 from .progress import Progress
+from .repeated_ids import make_ids_differ
 from .shards import ShardFacts, read_shard_facts, shard_file
 from .tries import MOST_DEATHS
 from .work import Job, OpenAudioTokenizer, UnitResult, Utilization, WorkerError
@@ -46,9 +45,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class JobReport(CorpusReport):
-    """What a corpus became, as a folder of shards. Counts cover the part that is done here, in this run or before."""
+    """What a corpus became, as a folder of shards. Counts cover the part that is done here, in this run or before.
+
+    Attributes:
+        shards: files.
+        renamed: clips of tar files whose id another file had too, and which got another one now.
+    """
 
     shards: int = 0
+    renamed: int = 0
 
 
 class _Workers(Protocol):
@@ -111,7 +116,11 @@ def tokenize_into_folder(
         ValueError: a setting, or a folder of something else or of another job; another call is at the same part.
     """
     numbers = {"batch_size": batch_size, "num_decoders": num_decoders, "processes": processes}
-    _check_settings(numbers, shard_hours, ray, device, num_shards, shard, mono)
+    check_settings(numbers, num_shards=num_shards, shard=shard, mono=mono)
+    if not shard_hours > 0:
+        raise ValueError(f"shard_hours={shard_hours}: use a positive number of hours, such as 1")
+    if ray is not None and device is not None:
+        raise ValueError(f"device={device}: Ray gives each of its workers a GPU, or a core; leave it out")
     folder = Path(os.path.abspath(output_dir))
     state = (folder / JOB_FILE).parent
     _check_folder(folder)
@@ -153,28 +162,6 @@ def tokenize_into_folder(
             del audio_tokenizer  # the workers load it, where it is to run
         units = [unit for unit in plan.units() if unit.number % num_shards == shard]
         return _run(job, units, workers, name if num_shards > 1 else "", progress)
-
-
-def _check_settings(
-    numbers: Mapping[str, int | None],
-    shard_hours: float,
-    ray: str | None,
-    device: str | None,
-    num_shards: int,
-    shard: int,
-    mono: str,
-) -> None:
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: use 1 or more")
-    if not shard_hours > 0:
-        raise ValueError(f"shard_hours={shard_hours}: use a positive number of hours, such as 1")
-    if not 0 <= shard < num_shards:
-        raise ValueError(f"shard={shard} of num_shards={num_shards}: shards count from 0 to num_shards - 1")
-    if mono not in ("first", "mean"):
-        raise ValueError(f'mono={mono!r}: use "first" or "mean"')
-    if ray is not None and device is not None:
-        raise ValueError(f"device={device}: Ray gives each of its workers a GPU, or a core; leave it out")
 
 
 def _independent_of_working_folder(source: Any, base_dir: Any) -> tuple[Any, Any]:
@@ -264,7 +251,7 @@ def _run(job: Job, units: Sequence[Unit], workers: _Workers, part_name: str, sho
         raise ValueError(f"all {report.skipped} records are bad; {report.rejected} says why")
     if report.rejected is not None:
         logger.warning("%d records were left out; %s says why", report.skipped, report.rejected)
-    _warn_of_repeated_ids(job)
+    report.renamed = make_ids_differ(job)
     return report
 
 
@@ -325,19 +312,3 @@ def _write_rejected(job: Job, done: Mapping[int, ShardFacts], part_name: str) ->
         return None
     write_json_lines(path, rejected)
     return str(path)
-
-
-def _warn_of_repeated_ids(job: Job) -> None:
-    """Says which ids are in several shards, once all are there: nobody has seen those of all tar files before."""
-    paths = sorted(job.folder.glob(f"codes-*-of-{job.num_shards:05d}.parquet"))
-    if not isinstance(job.corpus, TarShards) or len(paths) < job.num_shards:
-        return
-    hashes = np.concatenate([_hashed_ids(path) for path in paths])
-    num_repeated = len(hashes) - len(np.unique(hashes))
-    if num_repeated:
-        logger.warning("%s: %d records have an id that another tar file has too", job.folder, num_repeated)
-
-
-def _hashed_ids(path: Path) -> np.ndarray:
-    ids = pyarrow.parquet.read_table(path, columns=["id"]).column("id").to_pylist()
-    return np.array([hash(identifier) for identifier in ids], dtype=np.int64)

@@ -73,11 +73,13 @@ def pipe(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("command", ["transcribe", "describe"])
-def test_a_folder_stands_for_its_recordings_in_order(command, folder, tmp_path, capsys):
+def test_a_folder_stands_for_its_recordings_in_order(command, folder, tmp_path, capsys, caplog):
     _run([command, folder, *SHORT, "-o", tmp_path / "out.jsonl"])
     records = _lines(tmp_path / "out.jsonl")
     assert [record["audio"] for record in records] == [str(folder / n) for n in ("a.opus", "b.opus", "more/a.opus")]
-    assert capsys.readouterr().out == ""
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert f"{tmp_path / 'out.jsonl'} holds the answers about 3 of 3 recordings" in caplog.text
     for switch in ("--json", "--jsonl"):
         _run([command, folder, *SHORT, switch])
         assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == records
@@ -111,6 +113,7 @@ def test_a_folder_gets_a_file_for_each_and_keeps_what_is_there(folder, tmp_path,
     ]  # fmt: skip
     assert (output / "more/a.srt").read_text() == "mine"
     assert "1 of 3 files" in caplog.text
+    assert f"{output} holds the answers about 3 of 3 recordings" in caplog.text
     _run(["transcribe", folder, *SHORT, "-o", output, "--format", "srt", "--overwrite"])
     assert "-->" in (output / "more/a.srt").read_text()
 
@@ -165,12 +168,13 @@ def test_another_question_does_not_go_on_with_the_answers(folder, tmp_path, monk
     assert "delete it" in error
 
 
-def test_bad_recordings_are_listed_beside_the_answers(folder, tmp_path, capsys):
+def test_bad_recordings_are_listed_beside_the_answers(folder, tmp_path, capsys, caplog):
     (folder / "aa.wav").write_bytes(b"RIFF0000")
     error = _fails(["transcribe", folder, *SHORT, "-o", tmp_path / "out.jsonl"], capsys)
     assert "aa.wav" in error
     assert not (tmp_path / "out.jsonl").exists()
     _run(["transcribe", folder, *SHORT, "-o", tmp_path / "out.jsonl", "--skip-bad"])
+    assert "holds the answers about 3 of 4 recordings" in caplog.text
     assert len(_lines(tmp_path / "out.jsonl")) == 3
     (rejected,) = _lines(tmp_path / "out.jsonl.rejected.jsonl")
     assert rejected["index"] == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from audiollm.data.streaming.shards import open_shards
 from audiollm.mixture.config import is_mixture, read_mixture
 
 
@@ -35,6 +36,15 @@ def test_paths_start_from_the_folder_of_the_file_and_sources_keep_their_names(wr
     assert [source.title for source in read.sources] == ["a.jsonl", "shards/*.parquet", "hub"]
 
 
+def test_the_name_of_the_folder_is_no_pattern(tmp_path) -> None:
+    folder = tmp_path / "ünï [x]*"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text("{}\n")
+    (folder / "mix.yaml").write_text("sources: [{data: '*.jsonl'}, {data: a.jsonl}]")
+    read = read_mixture(folder / "mix.yaml")
+    assert [len(open_shards(source.data)) for source in read.sources] == [1, 1]
+
+
 def test_a_file_that_is_not_there_is_looked_for_beside_the_mixture(write, tmp_path) -> None:
     read = read_mixture(write("sources: [{data: nothing.jsonl}]"))
     assert read.sources[0].data == str(tmp_path / "nothing.jsonl")
@@ -48,6 +58,10 @@ def test_a_file_that_is_not_there_is_looked_for_beside_the_mixture(write, tmp_pa
         ("sources: [{data: a.jsonl, weight: 0}]", r"sources\[0\]: weight=0: use a positive number"),
         ("sources: [{data: a.jsonl, weight: -2}]", r"sources\[0\]: weight=-2: use a positive number"),
         ("sources: [{data: a.jsonl, weight: .nan}]", r"weight=nan: use a positive number"),
+        ("sources:\n- data: a.jsonl\n  weight: 1\n  weight: 2", r"weight is there twice, in lines 3 and 4; keep one"),
+        ("sources: [{data: a.jsonl}]\nsources: [{data: b.jsonl}]", r"sources is there twice, in lines 1 and 2"),
+        ("sources: !!python/object:os.system [ls]", r"tags \(tag:yaml\.org,2002:python/object:os\.system\)"),
+        ("sources: [{data: a.jsonl, weight: 1.0e+308}, {data: b.jsonl, weight: 1.0e+308}]", r"the weights add up to"),
         ("sources: [{data: a.jsonl, weight: many}]", r"sources\[0\]: weight: many does not fit"),
         ("sources: [{data: a.jsonl, epochs: 0}]", r"epochs=0: use 1 or more"),
         ("sources: [{data: a.jsonl, epochs: 1.5}]", r"epochs: 1\.5 does not fit"),

@@ -102,6 +102,15 @@ def test_damaged_shards_are_listed(mixture, processor, tmp_path: Path) -> None:
     assert "b.parquet: is damaged" in damage
 
 
+def test_one_file_in_two_sources_of_one_task_is_told(mixture, processor, tmp_path: Path) -> None:
+    twice = {"data": str(tmp_path / "one.jsonl")}
+    sources = {"one": (clips(9), {"tasks": ["transcribe"]}), "other": ([], {**twice, "tasks": ["speak", "transcribe"]})}
+    warnings = report(mixture(sources), processor).warnings
+    assert any("one.jsonl belongs to one and to other, both with the task transcribe" in told for told in warnings)
+    sources["other"] = ([], {**twice, "tasks": ["speak"]})  # which is how one corpus teaches two things
+    assert not any("belongs to" in told for told in report(mixture(sources), processor).warnings)
+
+
 def test_examples_show_text_codes_and_what_is_learned(mixture, processor, capsys) -> None:
     told = report(mixture({"clips": (clips(3), {"tasks": ["transcribe"]})}), processor, num_examples=2)
     (source,) = told.sources

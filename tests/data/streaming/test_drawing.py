@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from audiollm.data.manifest import RecordError
-from audiollm.data.streaming.drawing import MixtureOrder, RanOutError
+from audiollm.data.streaming.drawing import Draws, MixtureOrder, RanOutError
 from audiollm.data.streaming.shards import open_shards
 from audiollm.data.streaming.shuffling import ShuffledSource
 
@@ -27,9 +27,8 @@ def order(weights=(3, 1, 1), batch: int = 8, epochs=(None, None, None), seed: in
         )
         for number, (name, size) in enumerate(SIZES.items())
     ]  # fmt: skip
-    return MixtureOrder(
-        sources, list(SIZES), weights, seed=seed, global_batch_size=batch, pass_size=sum(SIZES.values())
-    )
+    draws = Draws(sources, list(SIZES), weights, seed=seed)
+    return MixtureOrder(draws, global_batch_size=batch, pass_size=sum(SIZES.values()))
 
 
 def test_shares_follow_the_weights() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from audiollm.modeling import AudioLLM
+from audiollm.sources.places import find_source
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.audio_llm.config import LoRASettings
 from audiollm.training.loop.config import MODEL_FOLDER
@@ -84,6 +85,16 @@ def test_a_checkpoint_is_the_model_as_it_was_then(run, name):
     assert same(last, AudioLLM.from_pretrained(folder))
     assert not same(first, last)
     assert first.chat([{"role": "user", "content": "Hi"}], max_new_tokens=2).texts
+
+
+def test_latest_is_the_checkpoint_that_it_names(run):
+    latest = run("whole") / "checkpoints" / "latest"
+    assert find_source(latest) == find_source(latest.with_name("step_000002"))
+    latest.write_text("step_000001\n")
+    assert same(AudioLLM.from_pretrained(latest), AudioLLM.from_pretrained(latest.with_name("step_000001")))
+    for other in ("step_000009", "../model", "", "\xff" * 1000):
+        latest.write_text(other, encoding="latin-1")
+        refused(latest, r"latest names no checkpoint that lies beside it: give a folder such as step_000100 there")
 
 
 def test_a_run_without_a_model_says_how_to_go_on(run):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +17,7 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
+from accelerate import PartialState
 
 from audiollm.processing.attached import ForeignCodesError
 from audiollm.processing.processor import AudioLLMProcessor
@@ -77,7 +81,12 @@ class Process(SimpleNamespace):
 @pytest.fixture
 def open_data(make_config, processor, tmp_path: Path):
     def open_data(
-        mixture: str, process: int = 0, num_processes: int = 1, max_length: int = 256, **settings
+        mixture: str,
+        process: int = 0,
+        num_processes: int = 1,
+        max_length: int = 256,
+        limit: str = "max_length",
+        **settings,
     ) -> MixtureData:
         config = make_config(train_data=mixture, **settings)
         Path(config.output_dir).mkdir(exist_ok=True)
@@ -86,8 +95,8 @@ def open_data(make_config, processor, tmp_path: Path):
             accelerator,
             config,
             processor,
-            max_length=256,
-            limit="max_length",
+            max_length=max_length,
+            limit=limit,
             vocabulary_size=len(processor.text_tokenizer),
         )  # type: ignore[arg-type]
 
@@ -163,7 +172,7 @@ def test_start_up_reads_a_sample_and_says_so(folder, open_data, caplog, monkeypa
     read: list[str] = []
     original = shards._ParquetContent.read
     monkeypatch.setattr(
-        shards._ParquetContent, "read", lambda self, number: read.append(self._name) or original(self, number)
+        shards._ParquetContent, "read", lambda self, number: read.append(self._file.name) or original(self, number)
     )
     with caplog.at_level("INFO"):
         open_data(write_mixture(folder, {"data": "many"}, check_records=20))
@@ -196,7 +205,7 @@ def test_a_corrupt_shard_is_skipped_and_counted_if_that_is_wanted(folder, open_d
     seen, skipped = [], 0
     for step in range(1, data.total_steps + 1):
         seen += encoded(data, step)
-        skipped += data.agree(step).get("skipped", 0)
+        skipped += data.agree(step).facts.get("skipped", 0)
     assert len(seen) == 40
     assert skipped == 5
     lines = [json.loads(line) for line in (tmp_path / "run" / "skipped_train.jsonl").read_text().splitlines()]
@@ -228,8 +237,72 @@ def test_a_record_longer_than_the_budget_is_an_error_or_counted(folder, open_dat
     reports = []
     for step in range(1, data.total_steps + 1):
         encoded(data, step)
-        reports.append(data.agree(step))
+        reports.append(data.agree(step).facts)
     assert sum(report.get("skipped", 0) for report in reports) == 1
+
+
+def test_a_record_longer_than_a_pass_is_told_with_that_setting(folder, open_data, caplog, tmp_path) -> None:
+    write_shard(folder / "clips" / "1.parquet", [clip(50, codes=[1] * 150)] * 12)
+    settings = {"max_length": 200, "limit": "tokens_per_pass", "on_too_long": "skip", "max_steps": 20}
+    data = open_data(write_mixture(folder), **settings)
+    assert "clips: 12 of 36: longer than tokens_per_pass" in caplog.text
+    for step in range(1, 9):
+        encoded(data, step)
+        data.agree(step)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "skipped_train.jsonl").read_text().splitlines()]
+    assert {line["reason"] for line in lines} == {"longer than tokens_per_pass"}
+
+
+def test_a_file_that_is_written_while_it_is_read_stops_by_its_name(folder, open_data) -> None:
+    data = open_data(write_mixture(folder), check_data=False)
+    for shard in range(3):
+        write_shard(folder / "clips" / f"{shard}.parquet", [clip(number) for number in range(7)])
+    with pytest.raises(ValueError, match=r"\d\.parquet: has changed while it was read \(from [\d,]+ to [\d,]+ bytes"):
+        encode_updates(data)
+
+
+def test_a_file_that_is_written_while_it_is_read_is_left_out_and_counted(folder, open_data) -> None:
+    data = open_data(write_mixture(folder, on_bad="skip"), check_data=False)
+    encoded(data, 1)
+    write_shard(folder / "clips" / "0.parquet", [clip(number) for number in range(7)])
+    for step in range(2, 20):
+        encoded(data, step)
+    reports = [data.agree(step).facts for step in range(1, 20)]
+    lost = sum(report.get("skipped", 0) for report in reports)
+    assert lost > 0 or any("0.parquet" in where for where in data.sources[0].damaged)
+
+
+def test_a_source_that_a_run_is_likely_to_see_nothing_of_is_told(folder, open_data, caplog) -> None:
+    open_data(write_mixture(folder, {"weight": 1e-320}), max_steps=30)
+    assert "clips: 30 updates are likely to draw none of its records: raise its weight, or take it out" in caplog.text
+    caplog.clear()
+    open_data(write_mixture(folder), max_steps=30)
+    assert "likely" not in caplog.text
+
+
+def test_codes_that_do_not_say_who_made_them_are_told(folder, open_data, processor, caplog) -> None:
+    open_data(write_mixture(folder))
+    assert "clips: codes in 36 of 36 records don't say which audio tokenizer made them" in caplog.text
+    caplog.clear()
+    for shard in range(3):
+        records = [clip(number, audio_tokenizer=processor._attached.fingerprint) for number in range(12)]
+        write_shard(folder / "clips" / f"{shard}.parquet", records)
+    open_data(write_mixture(folder))
+    assert "don't say" not in caplog.text
+
+
+def test_a_mixture_in_which_hardly_anything_is_learned_is_told(folder, open_data, caplog) -> None:
+    write_jsonl(folder / "chats.jsonl", [{"id": f"chat-{number}", **CHAT} for number in range(9)])
+    long = {"messages": [{"role": "user", "content": "hi " * 1000}, {"role": "assistant", "content": "y"}]}
+    write_jsonl(folder / "clips" / "0.jsonl", [long] * 9)
+    for shard in range(3):
+        (folder / "clips" / f"{shard}.parquet").unlink()
+    settings = {"max_length": 9000, "max_steps": 20}
+    open_data(write_mixture(folder, {"tasks": ["text"], "weight": 99}), **settings)
+    assert "% of the tokens carry loss" in caplog.text
+    caplog.clear()
+    open_data(write_mixture(folder, {"tasks": ["text"], "weight": 1e-9}), **settings)
+    assert "carry loss" not in caplog.text
 
 
 def test_a_task_that_fields_cannot_fill_stops_or_is_counted(folder, open_data) -> None:
@@ -295,11 +368,6 @@ def test_a_run_longer_than_its_sources_is_refused_before_it_starts(folder, open_
     open_data(write_mixture(folder, {"epochs": 1}), **settings)
 
 
-def test_updates_by_tokens_are_refused_as_lengths_are_not_known(folder, open_data) -> None:
-    with pytest.raises(ValueError, match=r"tokens_per_update needs the lengths of all records"):
-        open_data(write_mixture(folder), tokens_per_update=500, global_batch_size=64)
-
-
 def test_a_source_runs_out_after_its_tokens(folder, open_data) -> None:
     with pytest.raises(ValueError, match="tokens needs check_data=true"):
         open_data(write_mixture(folder, chats={"tokens": 100}), check_data=False)
@@ -329,3 +397,139 @@ def test_other_files_weights_or_tasks_are_another_run(folder, open_data) -> None
         open_data(write_mixture(folder)).metadata["sources"]["clips"]["files"]
         != (metadata[0]["sources"]["clips"]["files"])
     )
+
+
+# --- updates of a number of tokens -----------------------------------------------------------------------------------
+
+
+class Exchange:
+    """Lets the processes of a test, each a thread, gather tensors: all wait for the last."""
+
+    def __init__(self, num_processes: int) -> None:
+        self._barrier = threading.Barrier(num_processes, timeout=60)
+        self._tensors: dict[int, torch.Tensor] = {}
+
+    def gather(self, process: int, tensor: torch.Tensor) -> torch.Tensor:
+        self._tensors[process] = tensor
+        self._barrier.wait()
+        gathered = torch.cat([self._tensors[number] for number in sorted(self._tensors)])
+        self._barrier.wait()
+        return gathered
+
+
+Encoded = tuple[str, bytes, bytes]
+BY_TOKENS = {"tokens_per_update": 500, "global_batch_size": 64, "max_steps": 20}
+
+
+def token_updates(
+    open_data, mixture: str, last: int, num_processes: int = 1, state: dict | None = None, **settings
+) -> tuple[list[list[Encoded]], list[dict], dict]:
+    """The records of updates up to ``last``, what is said of them, and the state behind them; on several processes."""
+    exchange = Exchange(num_processes)
+    data = [open_data(mixture, process, num_processes, **BY_TOKENS, **settings) for process in range(num_processes)]
+    for process, one in enumerate(data):
+        one._accelerator.gather = partial(exchange.gather, process)
+        if state is not None:
+            one.extras["data"].load_state_dict(state)
+    first = 1 if state is None else state["step"] + 1
+
+    def run(process: int) -> list[tuple[list[Encoded], dict]]:
+        found = []
+        for step in range(first, last + 1):
+            if (step + process) % 2:  # else the round is read when it is needed
+                data[process].read_ahead()
+            agreed = data[process].agree(step)
+            mine = [(one.record_id, one.token_ids.tobytes(), one.labels.tobytes()) for one in agreed.records]
+            found.append((mine, agreed.facts))
+            data[process].made(step)
+        return found
+
+    with ThreadPoolExecutor(num_processes) as processes:
+        parts = list(processes.map(run, range(num_processes)))
+    states = [one.extras["data"].state_dict() for one in data]
+    assert all(other == states[0] for other in states)
+    updates = [sorted(record for part in one for record in part[0]) for one in zip(*parts, strict=True)]
+    return updates, [facts for _, facts in parts[0]], json.loads(json.dumps(states[0]))
+
+
+@pytest.fixture
+def lengths_vary(folder, monkeypatch) -> Path:
+    """Clips of 3 … 40 codes, one of which cannot be used."""
+    for shard in range(3):
+        numbers = range(shard * 12, shard * 12 + 12)
+        records = [clip(number, codes=[number % 64] * (3 + number * number % 38)) for number in numbers]
+        write_shard(folder / "clips" / f"{shard}.parquet", records)
+    bad = {"id": "bad", "messages": [{"role": "user", "content": "hi"}]}
+    write_jsonl(folder / "chats.jsonl", [{"id": f"chat-{number}", **CHAT} for number in range(8)] + [bad])
+    # What is no tensor is not exchanged between the threads of a test: each looks at all of the sample.
+    PartialState(cpu=True)
+    monkeypatch.setattr("audiollm.training.audio_llm.mixture_data.gather_object", lambda lines: lines)
+    monkeypatch.setattr("audiollm.training.audio_llm.mixture_data.share_of_process", lambda numbers, *_: numbers)
+    return folder
+
+
+@pytest.mark.parametrize("num_processes", [2, 3, 5])
+def test_updates_of_tokens_are_the_same_on_any_number_of_processes(lengths_vary, open_data, num_processes) -> None:
+    mixture = write_mixture(lengths_vary, on_bad="skip")
+    alone, facts, _ = token_updates(open_data, mixture, 15)
+    tokens = [sum(len(token_ids) // 4 for _, token_ids, _ in update) for update in alone]
+    assert all(350 < count <= 500 for count in tokens)
+    assert sum(one.get("skipped", 0) for one in facts) > 0
+    together, said, _ = token_updates(open_data, mixture, 15, num_processes)
+    assert together == alone
+    assert said == facts
+
+
+@pytest.mark.parametrize("num_processes", [1, 3])
+def test_updates_of_tokens_go_on_record_for_record_on_any_number_of_processes(
+    lengths_vary, open_data, num_processes
+) -> None:
+    mixture = write_mixture(lengths_vary, on_bad="skip")
+    expected, facts, _ = token_updates(open_data, mixture, 20)
+    for stop in (1, 7, 12):
+        _, _, state = token_updates(open_data, mixture, stop)
+        resumed, said, _ = token_updates(open_data, mixture, 20, num_processes, state)
+        assert resumed == expected[stop:]
+        assert said == facts[stop:]
+
+
+def test_updates_of_tokens_need_their_number_and_room_for_a_record(lengths_vary, open_data) -> None:
+    mixture = write_mixture(lengths_vary, on_bad="skip")
+    with pytest.raises(ValueError, match="tokens_per_update with a mixture needs max_steps"):
+        open_data(mixture, tokens_per_update=500, global_batch_size=64, max_steps=None)
+    with pytest.raises(DataError, match=r"tokens are more than tokens_per_update=60: .*raise tokens_per_update"):
+        open_data(mixture, **BY_TOKENS | {"tokens_per_update": 60}, max_length=60, limit="tokens_per_update")
+
+
+def test_a_bad_record_stops_an_update_of_tokens_when_it_is_reached(lengths_vary, open_data) -> None:
+    write_jsonl(lengths_vary / "chats.jsonl", [{"id": f"chat-{number}", **CHAT} for number in range(300)])
+    mixture = write_mixture(lengths_vary, check_records=5)
+    data = open_data(mixture, **BY_TOKENS)
+    spoil(lengths_vary / "clips" / "1.parquet")
+
+    def go_on() -> None:
+        for step in range(1, 20):
+            data.read_ahead()  # meets it first, and says nothing
+            assert data.agree(step).records
+
+    with pytest.raises(DataError, match=r"1\.parquet:row 5 and those after it: is damaged"):
+        go_on()
+
+
+def test_a_search_without_end_stops(lengths_vary, open_data, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("audiollm.training.audio_llm.mixture_data._MOST_LEFT_OUT", 40)
+    data = open_data(write_mixture(lengths_vary, on_bad="skip"), **BY_TOKENS)
+    for source in data.sources:
+        monkeypatch.setattr(source, "conversation", lambda place: (_ for _ in ()).throw(ValueError("bad today")))
+    with pytest.raises(
+        DataError, match=r"update 1: none of \d+ records in a row can be used; skipped_train\.jsonl says"
+    ):
+        data.agree(1)
+    assert "bad today" in (tmp_path / "run" / "skipped_train.jsonl").read_text()
+
+
+def test_processes_that_see_other_files_stop_before_an_update_of_tokens(lengths_vary, open_data) -> None:
+    data = open_data(write_mixture(lengths_vary, on_bad="skip"), **BY_TOKENS)
+    data._accelerator.others = torch.tensor([12345])
+    with pytest.raises(DataError, match=r"update 1: processes read different records"):
+        data.agree(1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -88,13 +88,19 @@ def held_out_clips(layout: MiniLayout) -> list[dict[str, Any]]:
 def clips_of(layout: MiniLayout, split: Split) -> list[Clip]:
     """All clips of a split that tokenizer and decoder learn from, in all languages, neither too short nor too long;
     those of training say nothing of the held-out sentences."""
-    clips = [clip for name in CORPORA for clip in load_manifest(layout.corpus(name)) if clip.split == split]
-    return [
-        clip
-        for clip in clips
-        if _is_fitting(clip.duration_seconds, clip.text, split)
-        and (_corpus_of(clip.id) != OPEN_SPEECH or _is_shared(clip.id))
-    ]
+    return _clips_by_split(layout)[split]
+
+
+def _clips_by_split(layout: MiniLayout) -> dict[Split, list[Clip]]:
+    """The same for all splits; each manifest is read once."""
+    found: dict[Split, list[Clip]] = {split: [] for split in SPLITS}
+    for name in CORPORA:
+        for clip in load_manifest(layout.corpus(name)):
+            if _is_fitting(clip.duration_seconds, clip.text, clip.split) and (
+                _corpus_of(clip.id) != OPEN_SPEECH or _is_shared(clip.id)
+            ):
+                found[clip.split].append(clip)
+    return found
 
 
 def _is_fitting(seconds: float, text: str | None, split: Split) -> bool:
@@ -112,11 +118,14 @@ def write_tokenizer_data(layout: MiniLayout) -> dict[Split, Counter[str]]:
     Returns:
         Records per corpus, for every split; those of training are repeated, see `REPEATS`.
     """
+    clips = _clips_by_split(layout)
+    records: dict[Split, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    for split, record in _tokenizer_records(layout, clips):
+        records[split].append(record)
     counts = {}
     for split in SPLITS:
-        records = list(_tokenizer_records(layout, split))
-        write_json_lines(layout.tokenizer_data(split), records)
-        counts[split] = Counter(_corpus_of(record["id"]) for record in records)
+        write_json_lines(layout.tokenizer_data(split), records[split])
+        counts[split] = Counter(_corpus_of(record["id"]) for record in records[split])
         logger.info("%s: %s", layout.tokenizer_data(split), dict(counts[split]))
     return counts
 
@@ -125,7 +134,7 @@ def write_more_speech(layout: MiniLayout) -> int:
     """Writes the records of the sentences that only the LM learns from; returns how many there are."""
     records = [
         record
-        for record in _with_attributes(layout, OPEN_SPEECH, "train")
+        for record in _with_attributes(layout, OPEN_SPEECH, load_manifest(layout.corpus(OPEN_SPEECH)), "train")
         if not _is_shared(record["id"]) and _is_fitting(record["duration_seconds"], record["text"], "train")
     ]
     write_json_lines(layout.more_speech, records)
@@ -150,7 +159,7 @@ def write_vocoder_data(layout: MiniLayout) -> None:
     A vocoder never looks at codes, but a record of train_decoder.py has some: as many zeros as there would be codes, so
     that the vocoder can be trained while there is no tokenizer yet.
     """
-    for split in SPLITS:
+    for split, clips in _clips_by_split(layout).items():
         records = [
             {
                 "id": clip.id,
@@ -158,24 +167,30 @@ def write_vocoder_data(layout: MiniLayout) -> None:
                 "text": clip.text or "",
                 "codes": [0] * math.ceil(clip.duration_seconds * _FRAME_RATE),
             }
-            for clip in clips_of(layout, split)
+            for clip in clips
         ]
         write_json_lines(layout.vocoder_data(split), records)
 
 
-def _tokenizer_records(layout: MiniLayout, split: Split) -> Iterator[dict[str, Any]]:
-    known = {clip.id for clip in clips_of(layout, split)}
+def _tokenizer_records(
+    layout: MiniLayout, clips: Mapping[Split, Sequence[Clip]]
+) -> Iterator[tuple[Split, dict[str, Any]]]:
+    """Records of clips with their split, in the order of the corpora."""
+    known = {clip.id: clip for of_split in clips.values() for clip in of_split}
     for name in CORPORA:
-        for record in _with_attributes(layout, name, split):
+        for record in _with_attributes(layout, name, known.values()):
             if record["id"] in known:
+                split = known[record["id"]].split
                 is_repeated = split == "train" and record.get("language") in (LANGUAGE, None)
                 for number in range(REPEATS.get(name, 1) if is_repeated else 1):
-                    yield record | ({"id": f"{record['id']}#{number + 1}"} if number else {})
+                    yield split, record | ({"id": f"{record['id']}#{number + 1}"} if number else {})
 
 
-def _with_attributes(layout: MiniLayout, name: str, split: Split) -> Iterator[dict[str, Any]]:
-    """Records of a corpus, with the attributes that its manifest holds."""
-    attributes = {clip.id: dict(clip.attributes) for clip in load_manifest(layout.corpus(name)) if clip.attributes}
+def _with_attributes(
+    layout: MiniLayout, name: str, clips: Iterable[Clip], split: Split | None = None
+) -> Iterator[dict[str, Any]]:
+    """Records of a corpus, or of a split of it, with the attributes that its clips have."""
+    attributes = {clip.id: dict(clip.attributes) for clip in clips if clip.attributes}
     for record in records_by_rules(layout.corpus(name), split=split):
         own = attributes.get(record["id"])
         yield record | ({"attributes": own} if own else {})

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from audiollm.data.corpora.build import LICENCE_TEXTS, single_licences
-from audiollm.data.corpora.clips import assign_splits
+from audiollm.data.corpora.clips import CorpusError, assign_splits
 from audiollm.data.corpora.sources import synthetic
 from audiollm.data.corpora.sources.open_grammar import ALTERNATIVES, SENTENCES, number_words
 from audiollm.data.corpora.sources.open_sentences import EXAMPLE_SHARE, open_sentences
@@ -156,6 +156,18 @@ def test_few_voices_can_read_all(no_packages):
         synthetic.open_recordings(10, voices=(), examples=())
     with pytest.raises(ValueError, match="num_clips=0"):
         synthetic.open_recordings(0, examples=())
+
+
+def test_voices_of_pico_need_no_flite(monkeypatch):
+    def missing():
+        raise CorpusError("flite-speech needs Linux on x86_64")
+
+    monkeypatch.setattr(synthetic, "flite_program", missing)
+    pico = [voice for voice in synthetic.CLEAR_VOICES if voice.pico_language]
+    assert len(synthetic.open_recordings(4, voices=pico, examples=())) == 4
+    assert len(synthetic.plain_recordings(["One."], "toys", pico)) == len(pico)
+    with pytest.raises(CorpusError, match="needs Linux"):  # before anything is read
+        synthetic.open_recordings(4, examples=())
 
 
 def test_plain_recordings_are_every_text_in_every_voice_as_it_is(no_packages):

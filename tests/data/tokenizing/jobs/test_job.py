@@ -1,7 +1,6 @@
 """A corpus as a folder of shards: the codes of one file, whole after any interruption, clear about what is bad."""
 
 import errno
-import json
 import threading
 
 import numpy as np
@@ -352,17 +351,6 @@ def test_an_id_that_comes_twice_is_refused_or_listed(clips, tmp_path):
     assert (report.records, report.skipped) == (9, 3)
     assert len({record["id"] for record in rows(tmp_path / "codes")}) == 9
     assert [entry["index"] for entry in read_lines(tmp_path / "codes.rejected.jsonl")] == [9, 10, 11]
-
-
-def test_an_id_that_comes_twice_in_tar_files_is_listed_or_told(tmp_path, caplog):
-    def member(index, identifier):
-        return [(f"{index}.wav", sound(seed=index)), (f"{index}.json", json.dumps({"id": identifier}).encode())]
-
-    write_tar(tmp_path / "a.tar", [*member(0, "x"), *member(1, "y"), *member(2, "x")])
-    write_tar(tmp_path / "b.tar", [*member(3, "y")])
-    report = run([str(tmp_path / "a.tar"), str(tmp_path / "b.tar")], tmp_path / "codes", skip_bad=True)
-    assert (report.records, report.skipped) == (3, 1)
-    assert "1 records have an id that another tar file has too" in caplog.text
 
 
 def test_a_column_of_several_types_is_named(clips, tmp_path):
