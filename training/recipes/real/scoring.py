@@ -90,7 +90,7 @@ def accuracies_beside_chance(
     accuracies: Mapping[str, float], train: Sequence[dict[str, Any]], held_out: Sequence[dict[str, Any]]
 ) -> dict[str, dict[str, float]]:
     """Task → questions, and the shares that are right, would be by the commonest answer, and by guessing."""
-    asked = [[record for record in records if record["task"] != TRANSCRIBE] for records in (train, held_out)]
+    trained, asked = ([one for one in records if one["task"] != TRANSCRIBE] for records in (train, held_out))
     return {
         row["task"]: {
             "questions": row["questions"],
@@ -98,7 +98,7 @@ def accuracies_beside_chance(
             "majority": row["majority %"] / 100,
             "guessing": row["random %"] / 100,
         }
-        for row in score_table(*asked, dict(accuracies))
+        for row in score_table(trained, asked, dict(accuracies))
     }
 
 
