@@ -54,8 +54,8 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     """
     _require_gguf()
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    text_tokenizer = AutoTokenizer.from_pretrained(**source)
-    unpacked = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    text_tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
+    unpacked = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32, trust_remote_code=False)
     # A model read from GGUF still calls itself quantized, and transformers saves none: the weights move to one that
     # does not.
     config = copy.deepcopy(unpacked.config)

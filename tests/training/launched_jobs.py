@@ -47,7 +47,7 @@ def launch_as_users_do(
 ) -> subprocess.CompletedProcess[str]:
     """Launches a script once, by the command that users type; most tests share a :class:`Launch` instead."""
     path = folder / "run.json"
-    path.write_text(json.dumps(dataclasses.asdict(config)))
+    path.write_text(json.dumps(dataclasses.asdict(config), ensure_ascii=False), encoding="utf-8")
     return subprocess.run(
         [*launcher(mode, *flags), script, "--config", str(path)],
         cwd=ROOT, env=launch_environment(folder), capture_output=True, text=True, timeout=300,
@@ -120,7 +120,7 @@ class Launch:
         """
         number, self._num_jobs = self._num_jobs, self._num_jobs + 1
         settings = self._folder / f"{number}.config.json"
-        settings.write_text(json.dumps(dataclasses.asdict(config)))
+        settings.write_text(json.dumps(dataclasses.asdict(config), ensure_ascii=False), encoding="utf-8")
         _put(
             self._folder / f"{number}.job",
             json.dumps([[script, "--config", str(settings)], dict(asked_to_stop), dict(slowed)]),

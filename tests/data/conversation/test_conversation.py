@@ -409,7 +409,7 @@ def test_a_source_that_is_none_is_named(tmp_path):
         (tmp_path / "cut.parquet", "cannot be read"),
         (tmp_path / "folder", "holds neither a saved data set nor"),
         (tmp_path / "array.json", r"array\.json:2: is not JSON"),
-        ("nobody/nothing-here", "nobody/nothing-here: cannot be read with `datasets`"),
+        ("nobody/nothing-here", "nobody/nothing-here: is no file or folder here, and cannot be read with `datasets`"),
     ]:
         with pytest.raises(ConversationError, match=message):
             load_conversations(source)
