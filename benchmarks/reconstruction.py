@@ -8,6 +8,7 @@ Each tokenizer has a row, and so have the recordings themselves: without that ro
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from audiollm.benchmarks.speech.judges.judging import (
 )
 from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
 from audiollm.benchmarks.speech.reconstruction_report import METRICS, waveform_scores
+from audiollm.benchmarks.speech.spoken_records import spoken_records
 from audiollm.benchmarks.speech.synthesis import decoder_fingerprint
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
@@ -34,10 +36,8 @@ from audiollm.data.audio.channels import Mono
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
-from audiollm.data.conversation.audio_parts import clip_part
 from audiollm.data.files.lock import locked_folder
 from audiollm.data.manifest import open_manifest
-from audiollm.data.records import TEXT_KEYS
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
 from audiollm.environment import find_device
 from audiollm.mini import audio_tokenizer_or_mini
@@ -214,21 +214,13 @@ def _write_originals(config: ReconstructionConfig, folder: Path) -> list[Origina
     chosen = {} if config.mono == "first" else {"mono": config.mono}
     check_identity(folder / "ground_truth", identity | chosen)
     originals: list[Original] = []
-    for index in range(len(manifest)):
-        record = manifest[index]
-        metadata = record if isinstance(record, Mapping) else {}
-        if config.split is not None and metadata.get("split") != config.split:
-            continue
-        if config.limit is not None and len(originals) == config.limit:
-            break
-        part = clip_part(record, manifest.where(index), manifest.base_dir(index))
-        path = folder / "ground_truth" / "wavs" / f"{len(originals):06d}.wav"
-        waveform, sample_rate = part.load(mono=config.mono)
+    for number, record in enumerate(itertools.islice(spoken_records(manifest, config.split), config.limit)):
+        path = folder / "ground_truth" / "wavs" / f"{number:06d}.wav"
+        waveform, sample_rate = record.audio.load(mono=config.mono)
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             save_audio(path, waveform, sample_rate)
-        text = next((metadata[key] for key in TEXT_KEYS if isinstance(metadata.get(key), str)), None)
-        originals.append(Original(f"{len(originals):06d}", str(path), text))
+        originals.append(Original(f"{number:06d}", str(path), record.text))
     if not originals:
         raise ValueError(f"{config.data} holds no recordings" + (f" of split {config.split!r}" if config.split else ""))
     return originals

@@ -25,13 +25,12 @@ from audiollm.benchmarks.metrics.seed_tts_wer.pairs import TextPair
 from audiollm.benchmarks.models.revisions import audio_llm_revision
 from audiollm.benchmarks.speech.judges.judging import NONE
 from audiollm.benchmarks.speech.judges.recognizers import SpeechRecognizer, load_recognizer, recognizer_for
+from audiollm.benchmarks.speech.spoken_records import spoken_records
 from audiollm.benchmarks.speech.words import corpus_errors
 from audiollm.data.audio.channels import Mono
-from audiollm.data.conversation.audio_parts import clip_part
 from audiollm.data.files.json_lines import read_json_lines
 from audiollm.data.files.lock import locked_folder
 from audiollm.data.manifest import Manifest, RecordError, open_manifest
-from audiollm.data.records import TEXT_KEYS
 from audiollm.data.resumable_output import PartialOutput
 from audiollm.environment import find_device
 from audiollm.modeling import AudioLLM
@@ -175,22 +174,15 @@ def spoken_clips(manifest: Manifest, config: TranscriptionConfig) -> tuple[list[
     """
     clips: dict[str, SpokenClip] = {}
     num_without_text = 0
-    for index in range(len(manifest)):
-        record, where = manifest[index], manifest.where(index)
-        metadata = record if isinstance(record, Mapping) else {}
-        if config.split is not None and metadata.get("split") != config.split:
-            continue
-        if len(clips) == config.limit:
-            break
-        part = clip_part(record, where, manifest.base_dir(index))
-        text = next((metadata[key] for key in TEXT_KEYS if isinstance(metadata.get(key), str)), None)
-        if text is None:
+    for record in spoken_records(manifest, config.split):
+        if record.text is None:
             num_without_text += 1
             continue
-        clip_id = str(metadata.get("id", index))
-        if clip_id in clips:
-            raise RecordError(where, f"its id {clip_id!r} is that of an earlier record: give each its own")
-        clips[clip_id] = SpokenClip(clip_id, text, partial(part.load, mono=config.mono))
+        if record.id in clips:
+            raise RecordError(record.where, f"its id {record.id!r} is that of an earlier record: give each its own")
+        clips[record.id] = SpokenClip(record.id, record.text, partial(record.audio.load, mono=config.mono))
+        if len(clips) == config.limit:
+            break
     if not clips:
         of_split = f" of split {config.split!r}" if config.split else ""
         raise RecordError(manifest.name, f"holds no recordings{of_split} with what is said in them (`text`)")

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,10 +29,10 @@ from audiollm.data.pretrained.whisper import whisper_from_package
 from audiollm.data.records import SPLITS, Split
 from audiollm.program import run_program
 from audiollm.tables import print_table
-from audiollm.tokenizer.checkpoints.whisper import load_whisper
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.decoder.parts import join_decoder
 from audiollm.training.recipes.decoder_report import write_report
+from audiollm.training.recipes.fitted_tokenizer import fitted_tokenizer
 from audiollm.training.recipes.launching import console, launch_trainer, open_recipe_folder
 from audiollm.training.validate_decoder import ValidationConfig, validate
 
@@ -92,22 +93,7 @@ def make_tokenizer(folder: Path, clips: Sequence[Clip], encoder: str, config: De
     """
     if (folder / "config.json").exists():
         return UniAudioTokenizer.from_pretrained(folder)
-    whisper: Any = load_whisper(encoder).float()
-    position = max(2, 2 * whisper.config.encoder_layers // 3)
-    audio_tokenizer = UniAudioTokenizer.from_whisper(
-        whisper,
-        quantize_position=position,
-        pooling_position=position,
-        sae_source_position=1,
-        use_adapter=False,
-        codebook_size=config.codebook_size,
-        encoder_only=True,
-        seed=config.seed,
-    )
-    fit = audio_tokenizer.fit_codebook(
-        [load_audio(clip.audio, sample_rate=audio_tokenizer.sample_rate)[0] for clip in clips],
-        audio_tokenizer.sample_rate,
-    )
+    audio_tokenizer, fit = fitted_tokenizer(encoder, clips, config.codebook_size, config.seed, depth=Fraction(2, 3))
     console.print(
         f"  {config.codebook_size} codes fitted to {fit.num_frames} frames: {100 * fit.usage:.1f} % in use, "
         f"{100 * fit.quantization_error:.1f} % of the variance lost"

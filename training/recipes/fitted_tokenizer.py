@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from audiollm.data.audio.reading import load_audio
@@ -15,9 +16,13 @@ from audiollm.tokenizer.quantizer.kmeans import CodebookFit
 
 
 def fitted_tokenizer(
-    whisper: str | os.PathLike[str], clips: Sequence[Clip], codebook_size: int, seed: int
+    whisper: str | os.PathLike[str],
+    clips: Sequence[Clip],
+    codebook_size: int,
+    seed: int,
+    depth: Fraction = Fraction(3, 4),
 ) -> tuple[UniAudioTokenizer, CodebookFit]:
-    """The tokenizer at three quarters of Whisper's depth, pooled to 25 Hz right at the quantizer.
+    """The tokenizer at a share of Whisper's depth, pooled to 25 Hz right at the quantizer.
 
     The release quantizes at half of 32 layers; half of the four or six of a small Whisper has hardly begun to hear
     words. There is no adapter, so that Whisper's own shallow features pass the gate; an untrained one would only add
@@ -28,12 +33,13 @@ def fitted_tokenizer(
         clips: recordings that the codebook is fitted to, by k-means.
         codebook_size: its entries.
         seed: of what is new.
+        depth: share of the encoder's layers, rounded down, of which two are the least.
 
     Returns:
         The tokenizer, and how well its codebook covers the recordings.
     """
     model: Any = load_whisper(os.fspath(whisper)).float()
-    position = max(2, 3 * model.config.encoder_layers // 4)
+    position = max(2, int(depth * model.config.encoder_layers))
     audio_tokenizer = UniAudioTokenizer.from_whisper(
         model,
         quantize_position=position,
