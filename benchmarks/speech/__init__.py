@@ -1,7 +1,8 @@
 """Spoken audio under test: synthesized, reconstructed, recognized, compared with voices and predicted opinions.
 
 Reading order: ``seed_tts_meta`` (what is to be said) → ``synthesis`` (recordings) → ``judges/`` (what is said of them)
-→ ``words`` (word error rates) → ``table``; ``reconstruction_report`` is the report on one recording. Public names are
+→ ``words`` (word error rates) → ``table``; ``spoken_records`` are recordings to transcribe or to rebuild, and
+``reconstruction_report`` is the report on one of them. Public names are
 imported on first use.
 """
 
