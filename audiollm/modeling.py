@@ -142,7 +142,7 @@ class AudioLLM:
                 raise ValueError(
                     f"init='codebook': {type(loaded_tokenizer).__name__} shows no codebook, use init='text'"
                 )
-            codebook = loaded_tokenizer.codebook.weight
+            codebook = loaded_tokenizer.codebook.points()
         extend(
             llm,
             text_tokenizer,

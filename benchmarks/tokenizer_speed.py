@@ -126,7 +126,7 @@ def parts_of_encode(model: UniAudioTokenizer, clips: list[Tensor]) -> dict[str, 
         (model.encoder, "stem", "convolutions"),
         (model.encoder, "pool", "convolutions"),
         (model.codebook, "encode", "quantizer"),
-        (model.codebook, "half_squared_norms", "quantizer"),
+        (model.codebook, "search_index", "quantizer"),
     ]
     owners += [(layer, "forward", "layers up to the quantizer") for layer in model.encoder.layers]
     if model.sae is not None:

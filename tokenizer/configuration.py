@@ -36,6 +36,9 @@ class UniAudioTokenizerConfig(WhisperConfig):
         quantize_loss_scale: weight of the whole quantizer loss.
         quantize_ema_decay: decay of the codebook statistics; None trains the codebook by gradient.
         quantize_restart_interval: updates between restarts of dead codes; None never restarts.
+        quantize_metric_size: dimensions of the linear map of the features in which distances to entries are measured,
+            fitted with the codebook; None: distances of the features themselves, as in every released checkpoint. Ours
+            alone: the published code cannot read a checkpoint that has it.
         quantize_encoder_only: the model ends at the quantizer.
         quantizer_bypassed: features passed by the quantizer so far (the first stage of training), so that codes mean
             little yet; written only where it is true.
@@ -67,6 +70,7 @@ class UniAudioTokenizerConfig(WhisperConfig):
     quantize_loss_scale: float | int = 1.0
     quantize_ema_decay: float | int | None = None
     quantize_restart_interval: int | None = None
+    quantize_metric_size: int | None = None
     quantize_encoder_only: bool = False
     quantizer_bypassed: bool = False
     quantize_causal_encoder: bool = False
@@ -122,6 +126,8 @@ class UniAudioTokenizerConfig(WhisperConfig):
             raise ValueError(f"quantize_ema_decay={self.quantize_ema_decay}: use a value between 0 and 1, or null")
         if self.quantize_restart_interval is not None and self.quantize_restart_interval < 1:
             raise ValueError(f"quantize_restart_interval={self.quantize_restart_interval}: use at least 1, or null")
+        if self.quantize_metric_size is not None and not 1 <= self.quantize_metric_size <= self.d_model:
+            raise ValueError(f"quantize_metric_size={self.quantize_metric_size}: use 1 to {self.d_model}, or null")
         block_size = self.quantize_causal_block_size
         if block_size is not None and block_size < self.pooling_factor:
             raise ValueError(

@@ -117,6 +117,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             restart_interval=config.quantize_restart_interval,
             commit_coefficient=config.quantize_commit_coefficient,
             loss_scale=config.quantize_loss_scale,
+            metric_size=config.quantize_metric_size,
         )
         self.code_positions = nn.Embedding(config.num_code_positions, config.d_model)
         self.log_mel = LogMelFeatures(config.num_mel_bins)
@@ -560,6 +561,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         ema_decay: float | None = 0.95,
         restart_interval: int | None = 10,
         loss_scale: float = 10.0,
+        metric_size: int | None = None,
         encoder_only: bool = False,
         seed: int = 0,
         **config_values: Any,
@@ -586,6 +588,8 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             ema_decay: of the codebook; None trains it by gradient.
             restart_interval: updates between restarts of dead codes.
             loss_scale: weight of the quantizer loss.
+            metric_size: dimensions in which distances to entries are measured once `fit_codebook` has been called;
+                None: those of the features themselves, as the release does.
             encoder_only: leave out the layers behind the quantizer.
             seed: for the new weights; the global generator is left alone.
             config_values: further keys of `UniAudioTokenizerConfig`.
@@ -607,6 +611,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
                 "quantize_ema_decay": ema_decay,
                 "quantize_restart_interval": restart_interval,
                 "quantize_loss_scale": loss_scale,
+                "quantize_metric_size": metric_size,
                 "quantize_encoder_only": encoder_only,
                 "encoder_residual_source_position": sae_source_position if use_sae else None,
                 "encoder_residual_target_position": quantize_position if use_sae else None,

@@ -1,6 +1,6 @@
 """The model `mini` from nothing but package registries, in one command (`make mini`).
 
-Data, tokenizer (two stages), codes, decoder (vocoder and flow model), LM, package, held-out figures, model card. What
+Data, tokenizer, codes, decoder (vocoder and flow model), LM, package, held-out figures, model card. What
 is complete is not made again, and what was interrupted goes on where it stopped; `--only vocoder` runs one step alone.
 """
 
@@ -22,9 +22,8 @@ from audiollm.data.records import SPLITS
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.program import run_program
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.tokenizer.supervision.model import SupervisedTokenizer
+from audiollm.training.audio_tokenizer.start import find_start
 from audiollm.training.decoder.parts import join_decoder
-from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.recipes.launching import console, launch_trainer, threads_of_job
 from audiollm.training.recipes.mini import data as mini_data
 from audiollm.training.recipes.mini.card import write_card
@@ -36,17 +35,18 @@ from audiollm.training.recipes.mini.lm import MINI_LM, make_lm
 from audiollm.training.recipes.mini.package import install_package, install_samples, make_package, shrink_tokenizer
 from audiollm.training.recipes.mini.samples import write_samples
 from audiollm.training.recipes.mini.sampling import choose_audio_sampling
+from audiollm.training.recipes.mini.tokenizer import make_tokenizer
 from audiollm.training.recipes.schedule import read_steps, run_due_steps
 
 Step = Literal[
     "data",
-    "stage1",
-    "stage2",
+    "tokenizer",
     "codes",
     "vocoder",
     "flow",
     "conversations",
     "lm",
+    "judge",
     "package",
     "sampling",
     "evaluation",
@@ -67,7 +67,7 @@ class MiniConfig:
     """Run this step alone, also when it is complete; those before it must be. None: every step that is not complete."""
 
     steps: dict[str, int] | None = None
-    """Other numbers of updates than the configs', by step: stage1, stage2, vocoder, flow, lm."""
+    """Other numbers of updates than the configs', by step: vocoder, flow, lm, judge."""
 
     judge: str = "whisper-tiny.en"
     """Speech recognizer that hears the spoken sentences, and to compare transcripts with: a folder, a Hub id, or a
@@ -100,9 +100,9 @@ class MiniConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.jobs <= len(STEPS):
             raise ValueError(f"jobs={self.jobs}: use 1 to {len(STEPS)}")
-        unknown = set(self.steps or {}) - {"stage1", "stage2", "vocoder", "flow", "lm"}
+        unknown = set(self.steps or {}) - {"vocoder", "flow", "lm", "judge"}
         if unknown:
-            raise ValueError(f"steps names {', '.join(sorted(unknown))}: use stage1, stage2, vocoder, flow or lm")
+            raise ValueError(f"steps names {', '.join(sorted(unknown))}: use vocoder, flow, lm or judge")
         if not 1 <= self.held_out <= len(held_out_sentences()):
             raise ValueError(f"held_out={self.held_out}: use 1 to {len(held_out_sentences())} sentences")
 
@@ -120,15 +120,12 @@ def run_data(layout: MiniLayout, config: MiniConfig) -> None:
         console.print(f"  {split}: " + ", ".join(f"{name} {count}" for name, count in counts[split].items()))
 
 
-def run_stage1(layout: MiniLayout, config: MiniConfig) -> None:
-    """The tokenizer without a quantizer."""
-    _train_tokenizer(layout, config, 1)
-
-
-def run_stage2(layout: MiniLayout, config: MiniConfig) -> None:
-    """The tokenizer with its quantizer; exported without the text decoder that taught it."""
-    _train_tokenizer(layout, config, 2, "--start_from", str(layout.stage(1)))
-    SupervisedTokenizer.from_pretrained(layout.stage(2) / MODEL_FOLDER).export_tokenizer(layout.tokenizer)
+def run_tokenizer(layout: MiniLayout, config: MiniConfig) -> None:
+    """The tokenizer: Whisper's first layers, and a codebook fitted to their frames."""
+    model, fit = make_tokenizer(layout, find_start("whisper-tiny.en"), config.seed)
+    console.print(f"  codebook of {fit.num_frames} frames: {fit.usage:.1%} used, error {fit.quantization_error:.3f}")
+    model.save_pretrained(layout.tokenizer_start)
+    model.export_tokenizer(layout.tokenizer)
     # Before any codes are made: everything behind learns from the codes of what ships.
     shrink_tokenizer(layout.tokenizer)
 
@@ -177,6 +174,13 @@ def run_lm(layout: MiniLayout, config: MiniConfig) -> None:
     _launch("sft.py", "mini_lm.yaml", layout.lm, config, "lm", *data, "--model", str(layout.lm_start))
 
 
+def run_judge(layout: MiniLayout, config: MiniConfig) -> None:
+    """The text decoder that hears, in the evaluation, whether a voice is the one that was asked for."""
+    data = ("--train_data", str(layout.tokenizer_data("train")), "--eval_data", str(layout.tokenizer_data("dev")))
+    start = ("--start_from", str(layout.tokenizer_start))
+    _launch("train_tokenizer.py", "mini_judge.yaml", layout.judge, config, "judge", *data, *start)
+
+
 def run_package(layout: MiniLayout, config: MiniConfig) -> None:
     """One small folder of all models."""
     size = make_package(layout.model, layout.tokenizer, layout.package)
@@ -222,13 +226,13 @@ def run_card(layout: MiniLayout, config: MiniConfig) -> None:
 
 RUN: dict[Step, Callable[[MiniLayout, MiniConfig], None]] = {
     "data": run_data,
-    "stage1": run_stage1,
-    "stage2": run_stage2,
+    "tokenizer": run_tokenizer,
     "codes": run_codes,
     "vocoder": run_vocoder,
     "flow": run_flow,
     "conversations": run_conversations,
     "lm": run_lm,
+    "judge": run_judge,
     "package": run_package,
     "sampling": run_sampling,
     "evaluation": run_evaluation,
@@ -238,16 +242,16 @@ RUN: dict[Step, Callable[[MiniLayout, MiniConfig], None]] = {
 # What each step needs of those before it: the vocoder needs no tokenizer, and the LM no decoder.
 NEEDS: dict[Step, tuple[Step, ...]] = {
     "data": (),
-    "stage1": ("data",),
-    "stage2": ("stage1",),
-    "codes": ("stage2",),
+    "tokenizer": ("data",),
+    "codes": ("tokenizer",),
     "vocoder": ("data",),
     "flow": ("codes", "vocoder"),
     "conversations": ("codes",),
     "lm": ("conversations",),
+    "judge": ("tokenizer",),
     "package": ("flow", "lm"),
     "sampling": ("package",),
-    "evaluation": ("sampling",),
+    "evaluation": ("sampling", "judge"),
     "samples": ("sampling",),
     "card": ("evaluation", "samples"),
 }
@@ -277,12 +281,6 @@ def _run_steps(layout: MiniLayout, config: MiniConfig) -> None:
 
     always: tuple[Step, ...] = ("card",)  # quick, and where --install is obeyed
     run_due_steps(layout.root, STEPS, NEEDS, run, only=config.only, always=always, jobs=config.jobs)
-
-
-def _train_tokenizer(layout: MiniLayout, config: MiniConfig, stage: int, *flags: str) -> None:
-    data = ("--train_data", str(layout.tokenizer_data("train")), "--eval_data", str(layout.tokenizer_data("dev")))
-    settings = f"mini_tokenizer_stage{stage}.yaml"
-    _launch("train_tokenizer.py", settings, layout.stage(stage), config, f"stage{stage}", *data, *flags)
 
 
 def _launch(script: str, settings: str, run: Path, config: MiniConfig, step: str, *flags: str) -> None:

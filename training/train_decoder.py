@@ -124,7 +124,7 @@ def _prepare(accelerator: Accelerator, config: DecoderTrainingConfig) -> tuple[D
     eval_items = None
     if config.eval_data is not None:
         eval_items = _prepare_items(accelerator, config, config.eval_data, audio_tokenizer, columns)
-    codebook = None if audio_tokenizer is None else audio_tokenizer.codebook.weight.detach().float()
+    codebook = None if audio_tokenizer is None else audio_tokenizer.codebook.points()
     run = DecoderRun(accelerator, config, train_items, eval_items, codebook)
     trainer: DecoderTrainer = FlowTrainer(run, weights) if config.model == "flow" else VocoderTrainer(run, weights)
     return trainer, run

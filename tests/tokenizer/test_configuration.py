@@ -22,6 +22,8 @@ from audiollm.tokenizer import UniAudioTokenizerConfig
         ({"quantize_vocab_size": 0}, "quantize_vocab_size=0"),
         ({"quantize_ema_decay": 1.5}, r"quantize_ema_decay=1\.5"),
         ({"quantize_restart_interval": 0}, "quantize_restart_interval=0"),
+        ({"quantize_metric_size": 0}, "quantize_metric_size=0: use 1 to 16, or null"),
+        ({"quantize_metric_size": 17}, "quantize_metric_size=17"),
         ({"quantize_causal_block_size": 1}, "quantize_causal_block_size=1 is smaller than pooling_kernel_size=2"),
         ({"encoder_residual_target_position": None}, "set both, or neither"),
         ({"encoder_residual_source_position": 4}, "encoder_residual_source_position=4 must be at least 1 and at most"),

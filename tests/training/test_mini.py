@@ -581,7 +581,7 @@ def test_a_failed_step_is_not_complete(tmp_path, recorded_steps, monkeypatch):
     def fail(layout: MiniLayout, config: mini.MiniConfig) -> None:
         raise subprocess.CalledProcessError(3, "accelerate")
 
-    monkeypatch.setitem(mini.RUN, "stage1", fail)
+    monkeypatch.setitem(mini.RUN, "tokenizer", fail)
     with pytest.raises(subprocess.CalledProcessError):
         mini.run_mini(mini.MiniConfig(output_dir=str(tmp_path / "run")))
     assert set(mini.read_steps(tmp_path / "run")) == {"data"}
@@ -595,7 +595,7 @@ def test_trainers_get_their_configs_data_and_lengths(tmp_path, monkeypatch):
     monkeypatch.setattr(mini, "join_decoder", lambda *parts: None)
     layout = MiniLayout(tmp_path)
     config = mini.MiniConfig(output_dir=str(tmp_path), steps={"vocoder": 7})
-    for step in ("stage1", "vocoder", "flow", "lm"):
+    for step in ("vocoder", "flow", "lm", "judge"):
         mini.RUN[step](layout, config)
     for command in commands:
         assert Path(command[command.index("--config") + 1]).is_file()

@@ -104,6 +104,25 @@ def test_a_run_of_both_stages_learns_and_leaves_a_complete_record(make_tokenizer
     assert UniAudioTokenizer.from_pretrained(tmp_path / "exported").encode([waveform], 16000).tolist() == codes
 
 
+def test_a_metric_joins_in_with_the_quantizer_and_stays(make_tokenizer_config, tmp_path):
+    train(make_tokenizer_config(quantized=False, output_dir=str(tmp_path / "first"), max_steps=1))
+    mapped = TokenizerSettings(codebook_size=24, metric_size=5)
+    second = {"start_from": str(tmp_path / "first"), "audio_tokenizer": mapped, "max_steps": 2}
+    summary = train(make_tokenizer_config(output_dir=str(tmp_path / "second"), **second))
+    trained = SupervisedTokenizer.from_pretrained(summary.model_folder).tokenizer
+    assert trained.config.quantize_metric_size == 5
+    assert torch.linalg.matrix_rank(trained.codebook.metric) == 5
+    assert not torch.equal(trained.codebook.metric, torch.eye(5, trained.config.d_model))
+
+    third = {"start_from": str(tmp_path / "second"), "initialise_codebook": "keep", "max_steps": 1}
+    summary = train(make_tokenizer_config(output_dir=str(tmp_path / "third"), audio_tokenizer=mapped, **third))
+    kept = SupervisedTokenizer.from_pretrained(summary.model_folder).tokenizer
+    assert torch.equal(kept.codebook.metric, trained.codebook.metric)
+    other = TokenizerSettings(metric_size=6)
+    with pytest.raises(ValueError, match=r"metric_size=6.*has 5: remove it, or set initialise_codebook: kmeans"):
+        train(make_tokenizer_config(output_dir=str(tmp_path / "fourth"), audio_tokenizer=other, **third))
+
+
 def test_passes_of_one_clip_equal_one_pass_of_all(make_tokenizer_config, tmp_path):
     settings = {"audio_tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0)}
     train(make_tokenizer_config(output_dir=str(tmp_path / "whole"), micro_batch_size=8, **settings))

@@ -48,7 +48,7 @@ def tokenizer_fingerprint(config: UniAudioTokenizerConfig, weights: Mapping[str,
     config.quantize_encoder_only = True
     keys = CODE_DECIDING_KEYS + (SAE_KEYS if config.sae_is_active else ())
     digest = hashlib.sha256(json.dumps({key: getattr(config, key) for key in keys}).encode())
-    parts = ("encoder.", "sae.", "codebook.weight") if config.sae_is_active else ("encoder.", "codebook.weight")
+    parts = ("encoder.", "codebook.weight", "codebook.metric", *(("sae.",) if config.sae_is_active else ()))
     decisive = {
         name: tensor for name, tensor in weights.items() if name.startswith(parts) and not is_left_out(name, config)
     }

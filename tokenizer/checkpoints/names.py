@@ -16,6 +16,7 @@ TEXT_DECODER_PREFIXES = ("model.decoder.", "proj_out.")
 # Released name → ours, by prefix; the first match counts.
 NAME_TABLE = (
     ("codebook.weight", "codebook.weight"),
+    ("codebook.metric", "codebook.metric"),  # ours alone, where a codebook has one
     ("ema_count", "codebook.ema_count"),
     ("ema_weight", "codebook.ema_weight"),
     ("codebook_used", "codebook.recent_codes"),

@@ -346,6 +346,7 @@ def write_released_config(config: UniAudioTokenizerConfig, folder: Path, archite
     """Writes ``config.json`` as the published code reads it: a Whisper configuration with further keys."""
     values = config.to_dict() | {"model_type": "whisper", "architectures": [architecture]}
     values["torch_dtype"] = str(values.pop("dtype", None) or dtype).removeprefix("torch.")
-    if not values["quantizer_bypassed"]:  # a key of ours
-        del values["quantizer_bypassed"]
+    for key in ("quantizer_bypassed", "quantize_metric_size"):  # of ours
+        if not values[key]:
+            del values[key]
     (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -130,11 +130,11 @@ def encode_segments(
         tokens_at_once = min(tokens_at_once, CPU_BATCH_TOKENS)
     codes: list[Tensor] = [torch.zeros(0, dtype=torch.int64)] * len(segments)
     features: list[Tensor] = [torch.zeros(0)] * len(segments) if return_features else []
-    half_norms_V = model.codebook.half_squared_norms()  # once for all batches
+    search_index = model.codebook.search_index()  # once for all batches
     model = in_evaluation(model)
     for batch in batches(segments, tokens_at_once * model.config.token_stride, MAX_PADDING):
         valid = encode_batch(model, [segments[index] for index in batch])
-        found_N = model.codebook.encode(torch.cat(valid), half_norms_V)
+        found_N = model.codebook.encode(torch.cat(valid), search_index)
         for index, segment_features, segment_codes in zip(
             batch, valid, found_N.split([len(rows) for rows in valid]), strict=True
         ):

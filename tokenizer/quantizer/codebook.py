@@ -4,7 +4,7 @@ Vector quantization after van den Oord et al., 2017 (arXiv:1711.00937, appendix 
 Laplace-smoothed counts (Razavi et al., 2019, arXiv:1906.00446) and restarts of unused rows (Dhariwal et al., 2020,
 arXiv:2005.00341). With a process group, every rank ends each update with identical buffers.
 """
-# Shapes: B batch, T frames, N frames of a whole batch, D feature size, V codebook entries, M dead rows.
+# Shapes: B batch, T frames, N frames of a whole batch, D feature size, P metric size, V codebook entries, M dead rows.
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -43,6 +43,14 @@ class CodebookOutput:
     squared_error: Tensor | None = None  # [B, T] float32, detached: mean over D of (feature - entry)^2
 
 
+class SearchIndex(NamedTuple):
+    """The entries made ready for searching; it must be made anew when they move."""
+
+    points: Tensor  # [V, P] float32, where the entries lie in the space in which distances are measured
+    half_norms: Tensor  # [V] float32, |point|²/2
+    origin: Tensor | None  # [P] float32, of that space; None: the features' own space, nothing to be moved
+
+
 class Codebook(nn.Module):
     """Replaces each frame by its nearest row of ``weight`` [V, D]; gradients pass straight through.
 
@@ -53,20 +61,26 @@ class Codebook(nn.Module):
         restart_interval: updates between restarts of dead rows; None never restarts.
         commit_coefficient: weight of the commitment term, which pulls the features to their entries.
         loss_scale: weight of the whole loss.
+        metric_size: P, dimensions of the space in which distances to entries are measured, a linear map of the features
+            (`fit_entries` fits it; until then it is their first P channels); None: the features' own space.
 
-    Buffers: ``ema_count`` [V] and ``ema_weight`` [V, D] (with EMA only), ``recent_codes`` [4 V] (this process's
-    latest codes, newest last) and ``num_updates`` (so that a resumed run restarts rows at the same steps). A
-    data-parallel wrapper must not copy buffers from rank 0 (``broadcast_buffers=False``): they agree by themselves, but
-    for ``recent_codes``, which is each process's own.
+    Buffers: ``metric`` [P, D] (with a metric size only), ``ema_count`` [V] and ``ema_weight`` [V, D] (with EMA only),
+    ``recent_codes`` [4 V] (this process's latest codes, newest last) and ``num_updates`` (so that a resumed run
+    restarts rows at the same steps). A data-parallel wrapper must not copy buffers from rank 0
+    (``broadcast_buffers=False``): they agree by themselves, but for ``recent_codes``, which is each process's own.
 
     With ``deferred`` set to True, a pass in training mode only gathers, and `apply_update` does one update of
     what was gathered: for updates of many passes, unevenly many per process. All buffers then agree on all processes,
     and do not depend on how the clips of an update were dealt out to passes and processes (but for rounding).
 
+    With ``frozen`` set to True, neither averages nor restarts move the entries of a codebook in training mode; the rest
+    of an update is as ever.
+
     Weight and statistics stay float32 when the model around them is cast.
     """
 
     deferred = False
+    frozen = False
 
     def __init__(
         self,
@@ -77,6 +91,7 @@ class Codebook(nn.Module):
         restart_interval: int | None = None,
         commit_coefficient: float = 0.25,
         loss_scale: float = 1.0,
+        metric_size: int | None = None,
     ) -> None:
         super().__init__()
         self.codebook_size = codebook_size
@@ -85,6 +100,8 @@ class Codebook(nn.Module):
         self.restart_interval = restart_interval
         self.commit_coefficient = commit_coefficient
         self.loss_scale = loss_scale
+        # Entries stay in the features' own space: the mean of some frames is their mean in every linear map of it.
+        self.register_buffer("metric", None if metric_size is None else torch.eye(metric_size, dim))
         # Moved by averages, the entries are none of the optimizer's business.
         self.weight = nn.Parameter(torch.randn(codebook_size, dim) * 0.02, requires_grad=ema_decay is None)
         if ema_decay is not None:
@@ -95,6 +112,7 @@ class Codebook(nn.Module):
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
         self._deferred_update: DeferredUpdate | None = None
 
+    metric: Tensor | None
     ema_count: Tensor
     ema_weight: Tensor
     recent_codes: Tensor
@@ -114,17 +132,28 @@ class Codebook(nn.Module):
 
     # ------------------------------------------------------------------ search
 
-    def half_squared_norms(self) -> Tensor:
-        """Returns ``|e|²/2`` of every entry, float32 ``[V]``; pass it to `encode` when calling that often."""
-        return self.weight.detach().float().square().sum(dim=-1) / 2
+    @torch.no_grad()
+    def points(self) -> Tensor:
+        """Returns the entries in the space in which distances are measured, float32 ``[V, P]``, or ``[V, D]``."""
+        entries_VD = self.weight.detach().float()
+        return entries_VD if self.metric is None else linear(entries_VD, self.metric)
+
+    def search_index(self) -> SearchIndex:
+        """Makes the entries ready for searching; pass it to `encode` when calling that often."""
+        points_VP, origin_P = self.points(), None
+        if self.metric is not None:
+            # Distances know no origin; around the middle of the entries, products keep the digits that tell them apart.
+            origin_P = points_VP.mean(dim=0)
+            points_VP = points_VP - origin_P
+        return SearchIndex(points_VP, points_VP.square().sum(dim=-1) / 2, origin_P)
 
     @torch.no_grad()
-    def encode(self, features_BTD: Tensor, half_norms_V: Tensor | None = None) -> Tensor:
+    def encode(self, features_BTD: Tensor, index: SearchIndex | None = None) -> Tensor:
         """Finds the nearest entry of each frame; the first one wins a tie.
 
         Args:
             features_BTD: encoder output, any float dtype, ``[..., D]``.
-            half_norms_V: `half_squared_norms` of the present entries, computed here if None.
+            index: `search_index` of the present entries, made here if None.
 
         Returns:
             Codes in ``[0, V)``, int64, ``[...]``.
@@ -137,17 +166,18 @@ class Codebook(nn.Module):
                 f"features have {features_BTD.shape[-1]} channels but the codebook holds {self.dim}-d entries; "
                 "d_model of the configuration must be the encoder's output size"
             )
-        if half_norms_V is None:
-            half_norms_V = self.half_squared_norms()
         # float32 on purpose, also under autocast: bf16 keeps 8 significant bits, so near ties pick the wrong entry.
         with torch.autocast(features_BTD.device.type, enabled=False):
-            entries_VD = self.weight.detach().float()
+            index = self.search_index() if index is None else index
             features_ND = features_BTD.detach().reshape(-1, self.dim).float()
-            # |x - e|² = |x|² - 2 (x·e - |e|²/2); |x|² is the same for all entries and left out.
-            codes = [
-                linear(rows_ND, entries_VD, -half_norms_V).argmax(dim=-1) for rows_ND in features_ND.split(SEARCH_ROWS)
-            ]
+            codes = [self._nearest(rows_ND, index) for rows_ND in features_ND.split(SEARCH_ROWS)]
         return torch.cat(codes).view(features_BTD.shape[:-1])
+
+    def _nearest(self, rows_ND: Tensor, index: SearchIndex) -> Tensor:
+        """Codes of some frames: |x - e|² = |x|² - 2 (x·e - |e|²/2), of which |x|² is the same for all entries."""
+        if self.metric is not None and index.origin is not None:
+            rows_ND = linear(rows_ND, self.metric, -index.origin)
+        return linear(rows_ND, index.points, -index.half_norms).argmax(dim=-1)
 
     def lookup(self, codes_BT: Tensor) -> Tensor:
         """Returns the entries of codes, ``[B, T, D]``.
@@ -213,10 +243,15 @@ class Codebook(nn.Module):
         counts_V = torch.bincount(codes_N, minlength=self.codebook_size).float()
         sum_over_ranks(counts_V)
         num_restarted = 0
-        if self.ema_decay is not None:
+        if self.moves_by_averages:
             num_restarted = self._update(features_ND.detach(), codes_N, counts_V)
         perplexity, num_active = perplexity_of(counts_V), (counts_V > 0).sum()
         return CodebookOutput(quantized_BTD, codes_BT, loss, perplexity, num_active, num_restarted)
+
+    @property
+    def moves_by_averages(self) -> bool:
+        """Whether an update moves the entries, other than by gradient."""
+        return self.ema_decay is not None and not self.frozen
 
     def _loss(self, features_ND: Tensor, entries_ND: Tensor) -> Tensor:
         if not len(features_ND):
@@ -295,7 +330,7 @@ class Codebook(nn.Module):
             self._deferred_update = DeferredUpdate(self.codebook_size, self.dim, features_ND.device)
         keys_N = None
         number = int(self.num_updates) + 1  # of the update that this pass belongs to, as it counts itself when applied
-        if self.ema_decay is not None and self.restart_interval and number % self.restart_interval == 0:
+        if self.moves_by_averages and self.restart_interval and number % self.restart_interval == 0:
             if example_ids_B is None:
                 raise ValueError(
                     "a deferred update of the codebook restarts rows by drawing frames; give forward example_ids, the "
@@ -322,7 +357,7 @@ class Codebook(nn.Module):
         if num_frames == 0:
             return CodebookUpdate(perplexity=0.0, num_active=0, num_restarted=0)
         self._remember_counts(counts_V.long())
-        if self.ema_decay is not None:
+        if self.moves_by_averages:
             self._move_entries(counts_V, update.sums_VD)
             dead_M = self._dead_rows()
             if len(dead_M):

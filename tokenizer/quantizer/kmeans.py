@@ -3,7 +3,7 @@
 Training with a random codebook starts by pulling all features to a few entries; entries on the data avoid that
 (data-dependent initialisation, as in Łańcucki et al., 2020, arXiv:2005.08520).
 """
-# Shapes: N frames, D feature size, V codebook entries.
+# Shapes: N frames, D feature size, P metric size, V codebook entries.
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from torch import Tensor
 from .codebook import Codebook
 
 logger = logging.getLogger(__name__)
+
+SMALLEST_VARIANCE = 1e-4  # of a direction, as a share of the greatest
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class CodebookFit:
 def fit_entries(codebook: Codebook, features_ND: Tensor, *, num_passes: int = 6, seed: int = 0) -> CodebookFit:
     """Runs k-means (Lloyd's algorithm) from random frames, on the features' device; entries nobody uses are redrawn.
 
+    A codebook with a metric is given `whitening` of the features first.
+
     Raises:
         ValueError: if there are fewer frames than entries.
     """
@@ -48,6 +52,8 @@ def fit_entries(codebook: Codebook, features_ND: Tensor, *, num_passes: int = 6,
         # Without repetition: of two entries on one frame the first would win every tie, and the other stay unused.
         return features_ND[torch.randperm(num_frames, generator=generator)[:count].to(features_ND.device)]
 
+    if codebook.metric is not None:
+        codebook.metric.copy_(whitening(features_ND, len(codebook.metric)))
     codebook.weight.copy_(draw(num_entries))
     for number in range(num_passes):
         codes_N = codebook.encode(features_ND)
@@ -65,3 +71,26 @@ def fit_entries(codebook: Codebook, features_ND: Tensor, *, num_passes: int = 6,
         usage=len(codes_N.unique()) / num_entries,
         quantization_error=float(error / features_ND.var(dim=0, correction=0).sum()),
     )
+
+
+@torch.no_grad()
+def whitening(features_ND: Tensor, size: int) -> Tensor:
+    """Finds the map to the strongest principal components, each divided by its standard deviation.
+
+    Whisper's features have a few directions of large variance, such as loudness, on which plain k-means spends its
+    entries; behind this map all directions count alike.
+
+    Args:
+        features_ND: float ``[N, D]``.
+        size: P, how many components to keep.
+
+    Returns:
+        The map, float32 ``[P, D]``; mapped features have variance 1 over all components together.
+    """
+    # In float64, as the weakest components are differences of numbers that nearly agree.
+    centred_ND = features_ND.double() - features_ND.double().mean(dim=0)
+    variances_D, directions_DD = torch.linalg.eigh(centred_ND.T @ centred_ND / len(centred_ND))
+    variances_P, directions_DP = variances_D[-size:].flip(0), directions_DD[:, -size:].flip(1)
+    # What never varies (a silent channel) is no direction to tell frames apart by, and must not be blown up to one.
+    floor = variances_P[0].clamp(min=torch.finfo(torch.float32).tiny) * SMALLEST_VARIANCE
+    return (directions_DP / (variances_P.clamp(min=floor) * size).sqrt()).T.float()

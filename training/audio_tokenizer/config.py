@@ -12,9 +12,13 @@ from audiollm.training.loop.batches import updates_of_epochs
 from audiollm.training.loop.config import RunConfig, require_given, require_not_negative, require_positive
 
 # What a training checkpoint lets one change; everything else of its architecture is its own.
-QUANTIZER_SETTINGS = ("codebook_size", "ema_decay", "restart_interval", "loss_scale", "commit_coefficient")
+QUANTIZER_SETTINGS = (
+    "codebook_size", "ema_decay", "restart_interval", "loss_scale", "commit_coefficient", "metric_size",
+)  # fmt: skip
 
-FreezablePart = Literal["encoder", "conv", "layers_before_quantizer", "sae", "code_positions", "decoder", "embeddings"]
+FreezablePart = Literal[
+    "encoder", "conv", "layers_before_quantizer", "sae", "codebook", "code_positions", "decoder", "embeddings"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +70,11 @@ class TokenizerSettings:
 
     commit_coefficient: float | None = None
     """Weight of the commitment inside it (0.25), which pulls features to their entries."""
+
+    metric_size: int | None = None
+    """Dimensions in which distances to entries are measured: so many principal components of the features, each divided
+    by its deviation (the features as they are, which is how the release does it). Fitted by ``initialise_codebook:
+    kmeans``; the published code cannot read what comes out."""
 
     dropout: float | None = None
     """Dropout of all layers (the checkpoint's own: 0 in Whisper, 0.1 in the residual's adapter)."""
@@ -156,7 +165,7 @@ class TokenizerTrainingConfig(RunConfig):
     """Peak learning rate of the text decoder."""
 
     freeze: tuple[FreezablePart, ...] = ()
-    """Parts that keep their weights; ``conv`` and ``layers_before_quantizer`` are parts of the encoder, and
+    """Parts that keep their weights, or entries; ``conv`` and ``layers_before_quantizer`` are parts of the encoder, and
     ``embeddings`` (which are also the output matrix) one of the decoder."""
 
     warmup_steps: int | None = None

@@ -33,7 +33,7 @@ WHISPER_PACKAGES = ("whisper-tiny.en", "whisper-base")
 # Settings whose names are those of SupervisedTokenizer.from_whisper.
 _SAME_NAMES = (
     "codebook_size", "pooling_kernel_size", "pooling_position", "use_sae", "use_adapter", "use_gate",
-    "sae_source_position", "loss_scale", "encoder_layers", "decoder_layers",
+    "sae_source_position", "loss_scale", "metric_size", "encoder_layers", "decoder_layers",
 )  # fmt: skip
 
 
@@ -135,7 +135,13 @@ def _change_quantizer(model: SupervisedTokenizer, config: TokenizerTrainingConfi
             f"audio_tokenizer.codebook_size={size}, but {config.start_from} has {values.quantize_vocab_size} entries; "
             "remove it, or set initialise_codebook: kmeans"
         )
-    values.quantize_vocab_size = size
+    metric_size = given.get("metric_size", values.quantize_metric_size)
+    if metric_size != values.quantize_metric_size and config.initialise_codebook != "kmeans":
+        raise ValueError(
+            f"audio_tokenizer.metric_size={metric_size}, but {config.start_from} has {values.quantize_metric_size}: "
+            "remove it, or set initialise_codebook: kmeans, which fits it"
+        )
+    values.quantize_vocab_size, values.quantize_metric_size = size, metric_size
     if "ema_decay" in given:
         values.quantize_ema_decay = given["ema_decay"] or None
     if "restart_interval" in given:
@@ -151,6 +157,7 @@ def _change_quantizer(model: SupervisedTokenizer, config: TokenizerTrainingConfi
             restart_interval=values.quantize_restart_interval,
             commit_coefficient=values.quantize_commit_coefficient,
             loss_scale=values.quantize_loss_scale,
+            metric_size=metric_size,
         )
     before = tokenizer.codebook.state_dict()
     fresh = codebook.state_dict()
@@ -186,6 +193,7 @@ def make_ready(model: SupervisedTokenizer, config: TokenizerTrainingConfig, toke
     """
     model.quantize = config.quantized
     model.tokenizer.codebook.deferred = True
+    model.tokenizer.codebook.frozen = "codebook" in config.freeze
     model.decoder.restrict_output(token_ids if config.output_vocabulary == "seen" else None)
     if config.gradient_checkpointing:
         model.checkpoint_gradients()
@@ -207,6 +215,7 @@ def modules_of(model: SupervisedTokenizer, part: str) -> list[nn.Module]:
         "conv": conv,
         "layers_before_quantizer": [*encoder.layers[: tokenizer.config.quantize_position]],
         "sae": [] if tokenizer.sae is None else [tokenizer.sae],
+        "codebook": [tokenizer.codebook],
         "code_positions": [tokenizer.code_positions],
         "decoder": [model.decoder],
         "embeddings": [model.decoder.embed_tokens],
@@ -282,6 +291,8 @@ def initialise_codebook(
             fit.num_frames, 100 * fit.usage, codebook.codebook_size, fit.quantization_error,
         )  # fmt: skip
     codebook.weight.copy_(broadcast(codebook.weight.detach().clone()))
+    if codebook.metric is not None:
+        codebook.metric.copy_(broadcast(codebook.metric.clone()))
     codebook.reset_statistics()
 
 
@@ -318,4 +329,5 @@ def settings_of(model: SupervisedTokenizer) -> TokenizerSettings:
         restart_interval=values.quantize_restart_interval,
         loss_scale=values.quantize_loss_scale,
         commit_coefficient=values.quantize_commit_coefficient,
+        metric_size=values.quantize_metric_size,
     )

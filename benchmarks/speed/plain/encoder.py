@@ -29,7 +29,8 @@ class PlainEncoder(nn.Module):
         self.conv1, self.conv2 = copy.deepcopy(model.encoder.conv1), copy.deepcopy(model.encoder.conv2)
         self.layer_norm = nn.LayerNorm(config.d_model)
         self.positions, self.code_positions = model.encoder.embed_positions, model.code_positions
-        self.entries_VD = model.codebook.weight.detach()
+        self.entries_VD, self.points_VP = model.codebook.weight.detach(), model.codebook.points()
+        self.metric_PD = model.codebook.metric
         self.sae = plain_linears(copy.deepcopy(model.sae)) if model.sae is not None else None
         self.timer = PartTimer(model.device)
 
@@ -85,11 +86,13 @@ class PlainEncoder(nn.Module):
 
     def quantize(self, hidden_BTD: Tensor) -> Tensor:
         """Spells out |x|² + |e|² - 2 x·e for all entries."""
-        rows_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
+        rows_NP = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
+        if self.metric_PD is not None:
+            rows_NP = F.linear(rows_NP, self.metric_PD)
         distances_NV = (
-            rows_ND.square().sum(dim=1, keepdim=True)
-            + self.entries_VD.square().sum(dim=1)
-            - 2 * rows_ND @ self.entries_VD.t()
+            rows_NP.square().sum(dim=1, keepdim=True)
+            + self.points_VP.square().sum(dim=1)
+            - 2 * rows_NP @ self.points_VP.t()
         )
         return distances_NV.argmin(dim=1).view(hidden_BTD.shape[:2])
 

@@ -264,7 +264,7 @@ def _by_voice(
 
 def _voice_judge(layout: MiniLayout, source: str | None) -> AttributeJudge | str:
     """The judge, or why there is none."""
-    own = layout.stage(2) / MODEL_FOLDER
+    own = layout.judge / MODEL_FOLDER
     if source is None and not own.is_dir():
         return f"{own} is not there, whose text decoder hears voices; name another judge with --voice_judge"
     return open_judge(source or str(own), "cpu")

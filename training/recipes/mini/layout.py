@@ -54,9 +54,15 @@ class MiniLayout:
         """Conversations, for the LM."""
         return self.root / "data" / f"lm_{split}.jsonl"
 
-    def stage(self, number: int) -> Path:
-        """A run of training/train_tokenizer.py."""
-        return self.root / f"tokenizer_stage{number}"
+    @property
+    def tokenizer_start(self) -> Path:
+        """The tokenizer as a training checkpoint, with Whisper's text decoder."""
+        return self.root / "tokenizer_start"
+
+    @property
+    def judge(self) -> Path:
+        """The run of training/train_tokenizer.py in which that decoder learns to say what is in the codes."""
+        return self.root / "judge"
 
     @property
     def tokenizer(self) -> Path:
