@@ -38,6 +38,7 @@ from audiollm.training.recipes.mini import evaluation as mini_evaluation
 from audiollm.training.recipes.mini import package as mini_package
 from audiollm.training.recipes.mini import samples as mini_samples
 from audiollm.training.recipes.mini import sampling, speaking
+from audiollm.training.recipes.mini import tokenizer as mini_tokenizer
 from audiollm.training.recipes.mini.card import percent, write_card
 from audiollm.training.recipes.mini.conversations import (
     answers_of,
@@ -134,6 +135,31 @@ def layout(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> MiniLayo
 
 def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# ------------------------------------------------------------------ tokenizer
+
+
+def test_the_tokenizer_is_fitted_to_every_training_clip_once_and_keeps_whisper(layout, tokenizer_corpus, monkeypatch):
+    monkeypatch.setattr(mini_tokenizer, "CODEBOOK_SIZE", 64)
+    monkeypatch.setattr(mini_tokenizer, "METRIC_SIZE", 12)
+    heard: list[str] = []
+    original = mini_tokenizer.load_audio
+    monkeypatch.setattr(mini_tokenizer, "load_audio", lambda path, rate: heard.append(path) or original(path, rate))
+    model, fit = mini_tokenizer.make_tokenizer(layout, tokenizer_corpus.whisper, seed=0)
+    records = [*read(layout.tokenizer_data("train")), *read(layout.more_speech)]
+    assert sorted(heard) == sorted({record["audio"] for record in records})
+    assert model.config.sae_is_active and fit.usage > 0.5
+    whisper = UniAudioTokenizer.from_whisper(tokenizer_corpus.whisper, quantize_position=2, codebook_size=64)
+    for name, weight in whisper.encoder.state_dict().items():
+        assert torch.equal(model.tokenizer.encoder.state_dict()[name], weight), name
+    again, _ = mini_tokenizer.make_tokenizer(layout, tokenizer_corpus.whisper, seed=0)
+    assert again.tokenizer.fingerprint() == model.tokenizer.fingerprint()
+
+    monkeypatch.setattr(mini_tokenizer, "FRAMES_PER_ENTRY", 1)
+    heard.clear()
+    mini_tokenizer.make_tokenizer(layout, tokenizer_corpus.whisper, seed=0)
+    assert 0 < len(heard) < len({record["audio"] for record in records})
 
 
 # ----------------------------------------------------------------------- data

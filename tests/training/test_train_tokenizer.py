@@ -123,6 +123,22 @@ def test_a_metric_joins_in_with_the_quantizer_and_stays(make_tokenizer_config, t
         train(make_tokenizer_config(output_dir=str(tmp_path / "fourth"), audio_tokenizer=other, **third))
 
 
+def test_a_frozen_codebook_keeps_its_entries(make_tokenizer_config, tmp_path):
+    """Not moved by averages, nor restarted; a moving one is, with the same settings."""
+    settings = {
+        "audio_tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.5), "max_steps": 4,
+        "initialise_codebook": "keep", "start_from": str(tmp_path / "start"),
+    }  # fmt: skip
+    train(make_tokenizer_config(output_dir=str(tmp_path / "start"), max_steps=1))
+    before = SupervisedTokenizer.from_pretrained(tmp_path / "start").tokenizer.codebook.weight
+    for name, freeze in (("frozen", ("codebook",)), ("moving", ())):
+        train(make_tokenizer_config(output_dir=str(tmp_path / name), freeze=freeze, **settings))
+        after = SupervisedTokenizer.from_pretrained(tmp_path / name).tokenizer.codebook.weight
+        assert torch.equal(after, before) is (name == "frozen")
+    assert sum(line["num_restarted"] for line in metrics_of(tmp_path / "frozen")) == 0
+    assert all(line["code_usage"] > 0 for line in metrics_of(tmp_path / "frozen"))
+
+
 def test_passes_of_one_clip_equal_one_pass_of_all(make_tokenizer_config, tmp_path):
     settings = {"audio_tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0)}
     train(make_tokenizer_config(output_dir=str(tmp_path / "whole"), micro_batch_size=8, **settings))
@@ -392,7 +408,7 @@ def test_settings_that_cannot_work_with_these_data_are_refused(make_tokenizer_co
 
 
 @pytest.mark.parametrize(
-    "name", ["tokenizer_stage1", "tokenizer_stage2", "tokenizer_small_stage1", "tokenizer_small_stage2"]
+    "name", ["tokenizer_stage1", "tokenizer_stage2", "tokenizer_small_stage1", "tokenizer_small_stage2", "mini_judge"]
 )
 def test_shipped_configs_are_read(tmp_path, name):
     seen = []
@@ -401,7 +417,7 @@ def test_shipped_configs_are_read(tmp_path, name):
     flags += ["--eval_data", "y.jsonl"]
     run_program(TokenizerTrainingConfig, seen.append, arguments=[*flags, "--augmentation.probability", "0.4"])
     [config] = seen
-    assert config.quantized is name.endswith("stage2")
+    assert config.quantized is not name.endswith("stage1")
     assert config.augmentation.probability == 0.4
     assert dataclasses.replace(config) == config
 
