@@ -36,7 +36,7 @@ from audiollm.training.loop.checkpoints import Checkpoints, run_identity
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.errors import DataError
 from audiollm.training.loop.launch import start_data_parallel
-from audiollm.training.loop.record import METRICS_NAME, MetricsLog, config_as_json
+from audiollm.training.loop.record import METRICS_NAME, config_as_json, open_metrics
 from audiollm.training.loop.run import (
     RunFolder,
     RunSummary,
@@ -111,7 +111,7 @@ def _train(accelerator: Accelerator, config: PreferenceConfig, stop: StopRequest
         config_as_json(config), data=data.metadata, total_steps=total_steps, launch=launch_of(accelerator)
     )
     first_step = 1 + (check_same_run(checkpoint, identity) if checkpoint is not None else 0)
-    metrics = MetricsLog(folder / METRICS_NAME, last_step=first_step - 1) if accelerator.is_main_process else None
+    metrics = open_metrics(folder, config, last_step=first_step - 1) if accelerator.is_main_process else None
     reporting = Reporting(accelerator, metrics, stop)
     trainer = _make_trainer(
         accelerator, config, audio_llm, data, eval_data, total_steps, [reporting, MarkComplete(checkpoints, identity)]

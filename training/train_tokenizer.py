@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
 import time
 from pathlib import Path
@@ -43,11 +42,8 @@ from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
-from audiollm.training.results.figures import flat_numbers
 
 logger = get_logger(__name__)
-
-TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
 def train(config: TokenizerTrainingConfig) -> RunSummary:
@@ -68,7 +64,6 @@ def train(config: TokenizerTrainingConfig) -> RunSummary:
         NonFiniteLossError: if the loss or the gradient stops being a number.
         ValueError: for other settings that cannot work.
     """
-    _check_trackers(config.trackers)
     accelerator = start_accumulating(
         config,
         lambda num_processes: passes_per_update(config, num_processes),
@@ -76,8 +71,6 @@ def train(config: TokenizerTrainingConfig) -> RunSummary:
         mixed_precision="no",  # the objective chooses
         max_zero_stage=2,
         broadcast_buffers=False,  # the codebook's agree by themselves
-        trackers=config.trackers,
-        tracker_folder=Path(config.output_dir),
     )
     with running(accelerator), held_folder(accelerator, config), stop_requests() as stop:
         return _train(accelerator, config, stop)
@@ -119,8 +112,6 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig, stop: Stop
         run_metadata={"audio_tokenizer": dataclasses.asdict(settings_of(model))},
         stop=stop,
     )
-    if config.trackers:
-        accelerator.init_trackers(folder.name, config=run.identity)
     updater = TokenizerUpdater(accelerator, config, prepared, model, optimizer, run.total_steps)
 
     loss, evaluation = None, None
@@ -132,7 +123,6 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig, stop: Stop
         line["audio_seconds_per_second"] = line["audio_seconds"] / line["seconds"]
         loss = line["loss"]
         run.write_update(line)
-        _track(accelerator, config, line, "train")
         for alarm in monitor.update(line):
             logger.warning("update %d: %s", step, alarm)
             run.write({"event": "alarm", "step": step, "message": alarm})
@@ -142,7 +132,6 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig, stop: Stop
             with objective.autocast():
                 evaluation |= _evaluate(accelerator, config, model, eval_records, step)
             run.write_evaluation(evaluation)
-            _track(accelerator, config, evaluation, "eval")
             if accelerator.is_main_process:
                 draw_run(folder)
         run.save_if_due(step)
@@ -245,17 +234,6 @@ def _next_command(config: TokenizerTrainingConfig, folder: Path) -> list[str]:
     second_stage = ["audiollm", "train-tokenizer", "--config", "tokenizer_stage2"]
     start = ["--start_from", str(folder / MODEL_FOLDER)]
     return [*second_stage, *start, "--train_data", config.train_data, "--output_dir", "RUN"]
-
-
-def _check_trackers(names: tuple[str, ...]) -> None:
-    for name in names:
-        if importlib.util.find_spec(TRACKER_PACKAGES[name]) is None:
-            raise ValueError(f"trackers: {name} is not installed; pip install {TRACKER_PACKAGES[name]}, or remove it")
-
-
-def _track(accelerator: Accelerator, config: TokenizerTrainingConfig, line: dict[str, Any], prefix: str) -> None:
-    if config.trackers:
-        accelerator.log({f"{prefix}/{name}": value for name, value in flat_numbers(line).items()}, step=line["step"])
 
 
 if __name__ == "__main__":

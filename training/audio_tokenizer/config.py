@@ -211,9 +211,6 @@ class TokenizerTrainingConfig(RunConfig):
     eval_max_new_tokens: int = 200
     """Longest generated text, in tokens."""
 
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Where the numbers go beside metrics.jsonl."""
-
     def __post_init__(self) -> None:
         super().__post_init__()
         require_given(self, "start_from")

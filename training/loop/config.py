@@ -12,6 +12,7 @@ from audiollm.training.results.best import higher_is_better
 MODEL_FOLDER = "model"  # in a run's folder: the trained model
 
 OptimizerName = Literal["adamw", "muon", "adafactor", "sgd", "lion", "adamw_8bit", "lion_8bit"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]  # accelerate's names, and those of the packages
 ScheduleName = Literal["cosine", "linear", "constant", "warmup_stable_decay"]
 
 # Name → class in bitsandbytes, whose optimizers are for GPUs.
@@ -109,6 +110,9 @@ class RunConfig:
 
     log_every: int = 1
     """Updates between lines of metrics.jsonl. A line describes its own update, not an average."""
+
+    trackers: tuple[TrackerName, ...] = ()
+    """Where the numbers go beside metrics.jsonl. What is named must be installed."""
 
     num_processes: int | None = None
     """Refuse to start on any other number of processes."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 
 from .config import OPTIMIZERS_OF_WHOLE_MATRICES, RunConfig
 from .errors import LaunchError
+from .record import check_trackers
 
 SUPPORTED = (
     DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.DEEPSPEED,
@@ -67,8 +67,6 @@ def start_accumulating(
     max_zero_stage: int = 3,
     allows_fsdp: bool = False,
     broadcast_buffers: bool = True,
-    trackers: tuple[str, ...] = (),
-    tracker_folder: Path | None = None,
 ) -> Accelerator:
     """Creates the process group and checks that it is the one that was asked for.
 
@@ -80,14 +78,13 @@ def start_accumulating(
         max_zero_stage: of DeepSpeed; 2 for a model that every process must hold whole.
         allows_fsdp: whether FSDP2 may shard the weights.
         broadcast_buffers: whether plain data parallelism copies buffers from the first process at every pass.
-        trackers: accelerate's names of trackers.
-        tracker_folder: where they write.
 
     Raises:
         LaunchError: if this process would train alone although others were started, or DeepSpeed or FSDP was asked for
             and is not in use.
-        ValueError: if the DeepSpeed file contradicts the config.
+        ValueError: if the DeepSpeed file contradicts the config, or a tracker is not installed.
     """
+    check_trackers(config.trackers)
     world_size = _world_size_asked_for(config)
     wants_deepspeed = _is_set("ACCELERATE_USE_DEEPSPEED")
     if wants_deepspeed and _is_set("ACCELERATE_USE_CPU"):
@@ -117,8 +114,6 @@ def start_accumulating(
         mixed_precision=mixed_precision,
         cpu=not has_device and not wants_deepspeed,
         kwargs_handlers=handlers,
-        log_with=list(trackers) or None,
-        project_dir=tracker_folder,
     )
     mode = accelerator.distributed_type
     _check_num_processes(accelerator, world_size)
@@ -157,7 +152,9 @@ def start_data_parallel(config: RunConfig) -> Accelerator:
     Raises:
         LaunchError: if this process would train alone although others were started, or something that shards the
             weights was asked for.
+        ValueError: if a tracker is not installed.
     """
+    check_trackers(config.trackers)
     world_size = _world_size_asked_for(config)
     plain = "training/configs/accelerate/ddp.yaml; this model is small enough for every device to hold it"
     if _is_set("ACCELERATE_USE_DEEPSPEED"):

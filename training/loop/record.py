@@ -1,17 +1,30 @@
-"""Records of a run, by which it can be understood and repeated: config, versions, revision, metrics."""
+"""Records of a run, by which it can be understood and repeated: config, versions, revision, metrics, trackers."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
+import logging
+import os
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
+
 from audiollm.data.files.json_lines import append_line, read_json_lines, write_json_lines
 from audiollm.environment import installed_versions
+from audiollm.training.results.figures import flat_numbers
+
+from .config import RunConfig, TrackerName
+
+logger = logging.getLogger(__name__)
 
 METRICS_NAME = "metrics.jsonl"  # in a run's folder: see `MetricsLog`
+
+PROJECT = "audiollm"  # what trackers show runs under, unless they are told otherwise
 
 _RECORDED_PACKAGES = (
     "audiollm", "torch", "transformers", "accelerate", "peft", "deepspeed", "datasets", "safetensors", "tokenizers",
@@ -47,10 +60,12 @@ class MetricsLog:
         path: the file.
         last_step: lines of later updates are dropped: a run that was killed wrote them after the checkpoint it resumes
             from, and will write them again.
+        trackers: where the numbers of each line go as well.
     """
 
-    def __init__(self, path: Path, last_step: int) -> None:
+    def __init__(self, path: Path, last_step: int, trackers: Sequence[GeneralTracker] = ()) -> None:
         self.path = path
+        self._trackers = list(trackers)
         kept = [line for line in read_metrics(path) if line["step"] <= last_step]
         write_json_lines(path, kept, allow_nan=False)
 
@@ -58,6 +73,22 @@ class MetricsLog:
         """Appends a line and hands it to the system, so that a killed process loses none."""
         with self.path.open("ab") as file:
             append_line(file, line, allow_nan=False)
+        numbers = {f"{line['event']}/{name}": value for name, value in flat_numbers(line).items()}
+        if numbers:
+            self._tell_trackers(lambda tracker: tracker.log(numbers, step=line["step"]))
+
+    def finish(self) -> None:
+        """Ends the trackers' runs; the file stays as it is."""
+        self._tell_trackers(lambda tracker: tracker.finish())
+
+    def _tell_trackers(self, tell: Callable[[GeneralTracker], None]) -> None:
+        """Does without a tracker that fails, for example by its network: a training is worth more than its picture."""
+        for tracker in tuple(self._trackers):
+            try:
+                tell(tracker)
+            except Exception as error:
+                logger.warning("%s failed and gets no more numbers; %s has them: %r", tracker.name, self.path, error)
+                self._trackers.remove(tracker)
 
     def lines(self) -> list[dict[str, Any]]:
         """All lines so far."""
@@ -67,3 +98,38 @@ class MetricsLog:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Reads a metrics file; a last line that a killed process left unfinished is ignored."""
     return list(read_json_lines(path, problems=[])) if path.exists() else []
+
+
+def check_trackers(names: Sequence[TrackerName]) -> None:
+    """Raises ValueError if the package of a tracker is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(f"trackers: {name} is not installed; pip install {name}, or remove it")
+
+
+def open_metrics(folder: Path, config: RunConfig, last_step: int) -> MetricsLog:
+    """Opens a run's metrics and starts its trackers, through accelerate; one process of a run does it.
+
+    Args:
+        folder: of the run, whose name the trackers show. TensorBoard writes into its ``tensorboard/``, the others where
+            their own settings say (``WANDB_…``, ``MLFLOW_…``), or under the project's name.
+        config: of the run, which they store.
+        last_step: the update that the run goes on after.
+    """
+    name, trackers = folder.resolve().name, []
+    options: dict[TrackerName, dict[str, Any]] = {
+        # What was shown of later updates will be shown again.
+        "tensorboard": {"run_name": "tensorboard", "logging_dir": str(folder), "purge_step": last_step + 1},
+        "wandb": {"run_name": os.environ.get("WANDB_PROJECT", PROJECT), "name": os.environ.get("WANDB_NAME", name)},
+        "mlflow": {"experiment_name": PROJECT, "run_name": name},
+    }
+    settings = {
+        key: value if isinstance(value, str | int | float) else json.dumps(value)
+        for key, value in config_as_json(config).items()
+    }
+    for tracker_name in config.trackers:
+        tracker = LOGGER_TYPE_TO_CLASS[tracker_name](**options[tracker_name])
+        tracker.start()
+        tracker.store_init_configuration(settings)
+        trackers.append(tracker)
+    return MetricsLog(folder / METRICS_NAME, last_step, trackers)

@@ -45,7 +45,7 @@ from .checkpoints import (
 from .config import RunConfig
 from .distributed.companions import companions
 from .launch import mode_name, stop_accelerator
-from .record import METRICS_NAME, MetricsLog, config_as_json, git_revision, package_versions
+from .record import METRICS_NAME, MetricsLog, config_as_json, git_revision, open_metrics, package_versions
 from .schedule import is_due
 from .stopping import RunStoppedError, StopRequest
 
@@ -302,6 +302,7 @@ class TrainingRun:
             next_command: a command line, in capitals what is to be put in.
         """
         if self.metrics is not None:
+            self.metrics.finish()
             write_curves(self.folder.path, self.metrics.lines(), self.best)
         weights = told_weights(summary.model_step, self.total_steps, self.best)
         logger.info("trained model: %s (its weights are %s)", summary.model_folder, weights)
@@ -369,7 +370,7 @@ def start_run(
     if accelerator.is_main_process:
         for name, value in documents.items():
             write_json(folder.path / name, value)
-        metrics = MetricsLog(folder.path / METRICS_NAME, last_step=first_step - 1)
+        metrics = open_metrics(folder.path, config, last_step=first_step - 1)
     if stop is not None:
         stop.updates_begin()
     return TrainingRun(

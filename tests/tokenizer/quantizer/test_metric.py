@@ -58,7 +58,8 @@ def test_the_nearest_entry_is_the_nearest_in_the_mapped_space(size: int) -> None
     features = uneven_features()
     codebook = Codebook(20, 8, metric_size=size)
     fit_entries(codebook, features)
-    assert codebook.metric is not None and codebook.metric.shape == (size, 8)
+    assert codebook.metric is not None
+    assert codebook.metric.shape == (size, 8)
     metric = codebook.metric.double()
     distances = torch.cdist(features.double() @ metric.T, codebook.weight.double() @ metric.T)
     assert torch.equal(codebook.encode(features), distances.argmin(dim=1))
@@ -180,6 +181,7 @@ def test_a_supervised_model_exports_it(whisper_folder: Path, recordings: list[Te
     model.save_pretrained(tmp_path / "trained")
     loaded = SupervisedTokenizer.from_pretrained(tmp_path / "trained")
     loaded.export_tokenizer(tmp_path / "exported")
-    assert loaded.tokenizer.codebook.metric is not None and model.tokenizer.codebook.metric is not None
+    assert loaded.tokenizer.codebook.metric is not None
+    assert model.tokenizer.codebook.metric is not None
     assert torch.equal(loaded.tokenizer.codebook.metric, model.tokenizer.codebook.metric)
     assert UniAudioTokenizer.from_pretrained(tmp_path / "exported").fingerprint() == model.tokenizer.fingerprint()

@@ -30,6 +30,14 @@ def test_shipped_configs_parse_and_flags_override_them(name):
     assert (config.lora is not None) == ("lora" in name)
 
 
+@pytest.mark.parametrize(("name", "decides"), [("understanding.yaml", "accuracy"), ("tts.yaml", "spoken_wer")])
+def test_recipes_parse_beside_held_out_records(name, decides):
+    config = parse("--config", str(CONFIGS / name), *path_flags(), "--eval_data", "dev.jsonl")
+    assert config.metric_for_best == decides
+    assert config.packing == "pack"
+    assert config.learning_rate == 4e-4
+
+
 def test_a_saved_config_parses_to_itself(tmp_path):
     config = SFTConfig(
         **PATHS, lora=LoRASettings(r=4, target_modules=("q_proj",)), max_grad_norm=None, betas=(0.8, 0.9)
