@@ -38,7 +38,7 @@ class UniAudioTokenizerConfig(WhisperConfig):
         quantize_restart_interval: updates between restarts of dead codes; None never restarts.
         quantize_metric_size: dimensions of the linear map of the features in which distances to entries are measured,
             fitted with the codebook; None: distances of the features themselves, as in every released checkpoint. Ours
-            alone: the published code cannot read a checkpoint that has it.
+            alone: the published code would find other codes with a checkpoint that has it.
         quantize_encoder_only: the model ends at the quantizer.
         quantizer_bypassed: features passed by the quantizer so far (the first stage of training), so that codes mean
             little yet; written only where it is true.

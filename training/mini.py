@@ -85,7 +85,7 @@ class MiniConfig:
 
     voice_judge: str | None = None
     """Who hears the gender of what is spoken: a training checkpoint of an audio tokenizer with its SAP decoder, or
-    http://…/v1#model. None: the run's own tokenizer."""
+    http://…/v1#model. None: the one that the step judge trains."""
 
     install: bool = False
     """Put the result into this project, as what `mini` means from then on. Otherwise it stays in the run's folder."""
@@ -264,7 +264,8 @@ def run_mini(config: MiniConfig) -> Path:
     """Runs every step that is not complete, or one; returns the package's folder.
 
     Raises:
-        ValueError: if the folder holds something else, another call is at work in it, or a step lacks what it needs.
+        ValueError: if the folder holds something else or a run of other steps, another call is at work in it, or a
+            step lacks what it needs.
     """
     layout = MiniLayout(Path(config.output_dir))
     with held_run_folder(layout.root):
@@ -273,6 +274,7 @@ def run_mini(config: MiniConfig) -> Path:
 
 
 def _run_steps(layout: MiniLayout, config: MiniConfig) -> None:
+    _refuse_other_steps(layout.root)
     if config.jobs > 1:
         torch.set_num_threads(threads_of_job(config.jobs))
 
@@ -281,6 +283,16 @@ def _run_steps(layout: MiniLayout, config: MiniConfig) -> None:
 
     always: tuple[Step, ...] = ("card",)  # quick, and where --install is obeyed
     run_due_steps(layout.root, STEPS, NEEDS, run, only=config.only, always=always, jobs=config.jobs)
+
+
+def _refuse_other_steps(folder: Path) -> None:
+    """A new tokenizer beside the codes and models of an old one would be taken for theirs."""
+    other = [name for name in read_steps(folder) if name not in STEPS]
+    if other:
+        raise ValueError(
+            f"{folder} holds a run of other steps than mini has ({', '.join(other)}), made by another version: what is "
+            "complete there does not fit what is not; choose another output_dir"
+        )
 
 
 def _launch(script: str, settings: str, run: Path, config: MiniConfig, step: str, *flags: str) -> None:

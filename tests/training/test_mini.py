@@ -604,6 +604,19 @@ def test_one_step_runs_alone_and_again_but_not_before_what_it_needs(tmp_path, re
     assert recorded_steps == ["data", "vocoder", "vocoder"]
 
 
+def test_a_run_of_other_steps_is_left_alone(tmp_path, recorded_steps):
+    """Its codes and models are of another tokenizer than the one that would be made beside them."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    steps = json.dumps(dict.fromkeys(["data", "stage1", "stage2", "codes", "vocoder", "flow", "lm"], 1.0))
+    (folder / "steps.json").write_text(steps)
+    for only in (None, "tokenizer", "judge"):
+        with pytest.raises(ValueError, match=r"other steps than mini has \(stage1, stage2\).*another output_dir"):
+            mini.run_mini(mini.MiniConfig(output_dir=str(folder), only=only))
+    assert not recorded_steps
+    assert (folder / "steps.json").read_text() == steps
+
+
 def test_a_failed_step_is_not_complete(tmp_path, recorded_steps, monkeypatch):
     def fail(layout: MiniLayout, config: mini.MiniConfig) -> None:
         raise subprocess.CalledProcessError(3, "accelerate")

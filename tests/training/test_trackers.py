@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+from accelerate import Accelerator
 
 from audiollm.training import sft
+from audiollm.training.audio_llm.config import SFTConfig
 from audiollm.training.loop import record
-from audiollm.training.loop.record import MetricsLog, read_metrics
+from audiollm.training.loop.errors import NonFiniteLossError
+from audiollm.training.loop.record import MetricsLog, open_metrics, read_metrics
+from audiollm.training.loop.run import running
+from audiollm.training.loop.stopping import RunStoppedError
+
+PATHS = {"model": "m", "train_data": "t.jsonl", "output_dir": "o"}
 
 
 class ToyTracker:
@@ -19,15 +28,23 @@ class ToyTracker:
     name = "wandb"
     runs: ClassVar[list[ToyTracker]] = []
     fails_at: ClassVar[int | None] = None
+    starts: ClassVar[bool] = True
 
     def __init__(self, **options: Any) -> None:
         self.options = options
         self.settings: dict[str, Any] = {}
         self.logged: list[tuple[int, dict[str, float]]] = []
-        self.is_started = self.is_finished = False
+        self.is_started = False
+        self.num_finished = 0
         ToyTracker.runs.append(self)
 
+    @property
+    def is_finished(self) -> bool:
+        return self.num_finished > 0
+
     def start(self) -> None:
+        if not ToyTracker.starts:
+            raise PermissionError("no key")
         self.is_started = True
 
     def store_init_configuration(self, values: dict[str, Any]) -> None:
@@ -39,13 +56,14 @@ class ToyTracker:
         self.logged.append((step, values))
 
     def finish(self) -> None:
-        self.is_finished = True
+        self.num_finished += 1
 
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch) -> type[ToyTracker]:
     monkeypatch.setattr(ToyTracker, "runs", [])
     monkeypatch.setattr(ToyTracker, "fails_at", None)
+    monkeypatch.setattr(ToyTracker, "starts", True)
     monkeypatch.setattr(record, "check_trackers", lambda names: None)
     monkeypatch.setattr("audiollm.training.loop.launch.check_trackers", lambda names: None)
     for name in ("tensorboard", "wandb", "mlflow"):
@@ -96,6 +114,52 @@ def test_lines_without_numbers_are_for_the_file_alone(toy, tmp_path):
     log.write({"event": "alarm", "step": 1, "message": "codes are dying"})
     log.write({"event": "train", "step": 2, "loss": 0.5, "shares": {"text": 0.25}})
     assert tracker.logged == [(2, {"train/loss": 0.5, "train/shares/text": 0.25})]
+
+
+@pytest.mark.parametrize("error", [RunStoppedError("asked"), NonFiniteLossError("NaN"), KeyboardInterrupt("now"), None])
+def test_trackers_end_once_however_the_run_ends(toy, tmp_path, error):
+    """Otherwise the next run of the process would be shown as part of this one."""
+    config = SFTConfig(**PATHS, trackers=("wandb", "mlflow"))
+    refused = pytest.raises(type(error), match=str(error)) if error else nullcontext()
+    with refused, running(Accelerator(cpu=True)) as accelerator:
+        metrics = open_metrics(accelerator, tmp_path, config, last_step=0)
+        metrics.write({"event": "train", "step": 1, "loss": 0.5})
+        if error is not None:
+            raise error
+        metrics.finish()
+    assert [tracker.num_finished for tracker in toy.runs] == [1, 1]
+    assert [len(tracker.logged) for tracker in toy.runs] == [1, 1]
+
+
+def test_other_processes_than_the_main_one_have_neither_metrics_nor_trackers(toy, tmp_path):
+    other = SimpleNamespace(is_main_process=False, trackers=[])
+    assert open_metrics(other, tmp_path, SFTConfig(**PATHS, trackers=("wandb",)), last_step=0) is None
+    assert not toy.runs
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tracker_that_does_not_start_is_told_of_and_the_run_goes_on(toy, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(toy, "starts", False)
+    main = SimpleNamespace(is_main_process=True, trackers=[])
+    log = open_metrics(main, tmp_path, SFTConfig(**PATHS, trackers=("wandb",)), last_step=0)
+    log.write({"event": "train", "step": 1, "loss": 0.5})
+    assert "wandb did not start and gets no numbers" in caplog.text
+    assert "no key" in caplog.text
+    assert len(read_metrics(log.path)) == 1
+    assert [tracker.logged for tracker in toy.runs] == [[]]
+
+
+@pytest.mark.parametrize(
+    ("trackers", "message"),
+    [
+        (("json",), r"use a list of tensorboard, wandb, mlflow"),
+        ("wandb", r"trackers='wandb': use a list of"),
+        (("wandb", "mlflow", "wandb"), "names one twice"),
+    ],
+)
+def test_other_trackers_are_refused(trackers, message):
+    with pytest.raises(ValueError, match=message):
+        SFTConfig(**PATHS, trackers=trackers)
 
 
 def test_what_is_not_installed_is_named_before_anything_slow(make_config, monkeypatch):

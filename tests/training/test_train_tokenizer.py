@@ -24,7 +24,7 @@ from audiollm.tokenizer.supervision.model import SupervisedTokenizer
 from audiollm.training.audio_tokenizer.batches import collate_examples
 from audiollm.training.audio_tokenizer.config import TaskWeights, TokenizerSettings, TokenizerTrainingConfig
 from audiollm.training.audio_tokenizer.records import TokenizerRecords
-from audiollm.training.audio_tokenizer.start import load_start
+from audiollm.training.audio_tokenizer.start import load_start, make_ready
 from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
 from audiollm.training.loop.record import config_as_json
 from audiollm.training.results.figures import flat_numbers
@@ -121,6 +121,32 @@ def test_a_metric_joins_in_with_the_quantizer_and_stays(make_tokenizer_config, t
     other = TokenizerSettings(metric_size=6)
     with pytest.raises(ValueError, match=r"metric_size=6.*has 5: remove it, or set initialise_codebook: kmeans"):
         train(make_tokenizer_config(output_dir=str(tmp_path / "fourth"), audio_tokenizer=other, **third))
+
+
+def test_a_metric_is_taken_away_with_0_and_refused_where_it_cannot_work(
+    make_tokenizer_config, tokenizer_corpus, tmp_path
+):
+    settings = {"quantize_position": 2, "codebook_size": 24}
+    made = SupervisedTokenizer.from_whisper(tokenizer_corpus.whisper, metric_size=5, **settings)
+    made.save_pretrained(tmp_path / "start")
+
+    def start(size, **changes):
+        changes = {"start_from": str(tmp_path / "start")} | changes
+        return make_tokenizer_config(audio_tokenizer=TokenizerSettings(metric_size=size), **changes)
+
+    for config in (start(0), start(0, start_from=str(tokenizer_corpus.whisper))):
+        without = load_start(config).model.tokenizer
+        assert without.config.quantize_metric_size is None
+        assert without.codebook.metric is None
+    for size in (-1, 10_000):
+        with pytest.raises(ValueError, match=rf"metric_size={size}: .* use 1 to"):
+            load_start(start(size))
+    with pytest.raises(ValueError, match=r"metric_size=None.*has 5: remove it"):
+        load_start(start(0, initialise_codebook="keep"))
+    keep = start(None, initialise_codebook="keep")
+    with pytest.raises(ValueError, match=r"no features have been fitted yet.*initialise_codebook: kmeans"):
+        make_ready(load_start(keep).model, keep, [0])
+    make_ready(load_start(start(None)).model, start(None), [0])
 
 
 def test_a_frozen_codebook_keeps_its_entries(make_tokenizer_config, tmp_path):

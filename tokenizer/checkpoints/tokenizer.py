@@ -316,6 +316,12 @@ def write_released(
     """
     if config.quantizer_bypassed:
         logger.warning("the tokenizer written to %s was trained without its quantizer: its codes mean little", folder)
+    if config.quantize_metric_size is not None:
+        logger.warning(
+            "the tokenizer written to %s measures distances by its codebook.metric (quantize_metric_size=%d): the "
+            "published code passes that over and would find other codes",
+            *(folder, config.quantize_metric_size),
+        )
     config = copy.deepcopy(config)
     config.quantize_encoder_only = True
     tensors = {name: tensor for name, tensor in weights.items() if not is_left_out(name, config)}

@@ -132,11 +132,19 @@ class Codebook(nn.Module):
 
     # ------------------------------------------------------------------ search
 
+    @property
+    def lacks_fit(self) -> bool:
+        """Whether there is a metric that nothing was fitted to yet: the first channels of the features."""
+        return self.metric is not None and torch.equal(self.metric, torch.eye(*self.metric.shape).to(self.metric))
+
     @torch.no_grad()
     def points(self) -> Tensor:
         """Returns the entries in the space in which distances are measured, float32 ``[V, P]``, or ``[V, D]``."""
         entries_VD = self.weight.detach().float()
-        return entries_VD if self.metric is None else linear(entries_VD, self.metric)
+        if self.metric is None:
+            return entries_VD
+        with torch.autocast(entries_VD.device.type, enabled=False):  # as in `encode`
+            return linear(entries_VD, self.metric)
 
     def search_index(self) -> SearchIndex:
         """Makes the entries ready for searching; pass it to `encode` when calling that often."""

@@ -18,6 +18,7 @@ from .codebook import Codebook
 logger = logging.getLogger(__name__)
 
 SMALLEST_VARIANCE = 1e-4  # of a direction, as a share of the greatest
+COVARIANCE_ROWS = 16384  # frames that are there in float64 at once: 170 MB of 1,280 dimensions
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,19 @@ def fit_entries(codebook: Codebook, features_ND: Tensor, *, num_passes: int = 6,
     A codebook with a metric is given `whitening` of the features first.
 
     Raises:
-        ValueError: if there are fewer frames than entries.
+        ValueError: if there are fewer frames than entries, or features that are no numbers.
     """
     num_frames, num_entries = len(features_ND), codebook.codebook_size
     if num_frames < num_entries:
         raise ValueError(
             f"{num_frames} frames cannot fill a codebook of {num_entries} entries; "
             f"give at least {num_entries / 25 / 60:.0f} minutes of audio at 25 Hz, or use a smaller codebook_size"
+        )
+    num_wrong = num_frames - int(features_ND.isfinite().all(dim=1).sum())
+    if num_wrong:  # one would make its entry, and every distance to it, NaN
+        raise ValueError(
+            f"{num_wrong} of {num_frames} frames hold NaN or infinity: the encoder's weights are damaged, or its "
+            "features too large for its dtype; load it in float32"
         )
     generator = torch.Generator().manual_seed(seed)  # of the CPU: the same frames on every device
 
@@ -87,10 +94,20 @@ def whitening(features_ND: Tensor, size: int) -> Tensor:
     Returns:
         The map, float32 ``[P, D]``; mapped features have variance 1 over all components together.
     """
-    # In float64, as the weakest components are differences of numbers that nearly agree.
-    centred_ND = features_ND.double() - features_ND.double().mean(dim=0)
-    variances_D, directions_DD = torch.linalg.eigh(centred_ND.T @ centred_ND / len(centred_ND))
+    variances_D, directions_DD = torch.linalg.eigh(_covariance(features_ND))
     variances_P, directions_DP = variances_D[-size:].flip(0), directions_DD[:, -size:].flip(1)
     # What never varies (a silent channel) is no direction to tell frames apart by, and must not be blown up to one.
-    floor = variances_P[0].clamp(min=torch.finfo(torch.float32).tiny) * SMALLEST_VARIANCE
+    floor = variances_P[0] * SMALLEST_VARIANCE
+    if floor <= torch.finfo(torch.float32).tiny:  # nothing varies at all: any directions, at their own scale
+        variances_P, floor = torch.ones_like(variances_P), torch.ones_like(floor)
     return (directions_DP / (variances_P.clamp(min=floor) * size).sqrt()).T.float()
+
+
+def _covariance(features_ND: Tensor) -> Tensor:
+    """In float64, as the weakest components are differences of numbers that nearly agree; some frames at a time."""
+    mean_D = features_ND.mean(dim=0, dtype=torch.float64)
+    sums_DD = mean_D.new_zeros(len(mean_D), len(mean_D))
+    for rows_ND in features_ND.split(COVARIANCE_ROWS):
+        centred_ND = rows_ND.double() - mean_D
+        sums_DD += centred_ND.T @ centred_ND
+    return sums_DD / len(features_ND)

@@ -73,8 +73,8 @@ class TokenizerSettings:
 
     metric_size: int | None = None
     """Dimensions in which distances to entries are measured: so many principal components of the features, each divided
-    by its deviation (the features as they are, which is how the release does it). Fitted by ``initialise_codebook:
-    kmeans``; the published code cannot read what comes out."""
+    by its deviation (the features as they are, which is how the release does it; 0 takes a checkpoint's away). Fitted
+    by ``initialise_codebook: kmeans``; the published code would find other codes with what comes out."""
 
     dropout: float | None = None
     """Dropout of all layers (the checkpoint's own: 0 in Whisper, 0.1 in the residual's adapter)."""

@@ -33,7 +33,7 @@ WHISPER_PACKAGES = ("whisper-tiny.en", "whisper-base")
 # Settings whose names are those of SupervisedTokenizer.from_whisper.
 _SAME_NAMES = (
     "codebook_size", "pooling_kernel_size", "pooling_position", "use_sae", "use_adapter", "use_gate",
-    "sae_source_position", "loss_scale", "metric_size", "encoder_layers", "decoder_layers",
+    "sae_source_position", "loss_scale", "encoder_layers", "decoder_layers",
 )  # fmt: skip
 
 
@@ -105,6 +105,8 @@ def _from_whisper(source: Path | str, config: TokenizerTrainingConfig, num_layer
         settings["ema_decay"] = given["ema_decay"] or None
     if "restart_interval" in given:
         settings["restart_interval"] = given["restart_interval"] or None
+    if "metric_size" in given:
+        settings["metric_size"] = given["metric_size"] or None
     if "commit_coefficient" in given:
         settings["quantize_commit_coefficient"] = given["commit_coefficient"]
     if "sae_target_position" in given:
@@ -135,7 +137,12 @@ def _change_quantizer(model: SupervisedTokenizer, config: TokenizerTrainingConfi
             f"audio_tokenizer.codebook_size={size}, but {config.start_from} has {values.quantize_vocab_size} entries; "
             "remove it, or set initialise_codebook: kmeans"
         )
-    metric_size = given.get("metric_size", values.quantize_metric_size)
+    metric_size = given.get("metric_size", values.quantize_metric_size) or None
+    if metric_size is not None and not 1 <= metric_size <= values.d_model:
+        raise ValueError(
+            f"audio_tokenizer.metric_size={metric_size}: the features have {values.d_model} dimensions, use 1 to "
+            f"{values.d_model}, or 0 for the features as they are"
+        )
     if metric_size != values.quantize_metric_size and config.initialise_codebook != "kmeans":
         raise ValueError(
             f"audio_tokenizer.metric_size={metric_size}, but {config.start_from} has {values.quantize_metric_size}: "
@@ -189,7 +196,7 @@ def make_ready(model: SupervisedTokenizer, config: TokenizerTrainingConfig, toke
         token_ids: all tokens in targets, held-out ones included.
 
     Raises:
-        ValueError: if nothing is left to train.
+        ValueError: if nothing is left to train, or the codebook has a metric that was never fitted.
     """
     model.quantize = config.quantized
     model.tokenizer.codebook.deferred = True
@@ -202,6 +209,11 @@ def make_ready(model: SupervisedTokenizer, config: TokenizerTrainingConfig, toke
     for part in config.freeze:
         for module in modules_of(model, part):
             module.requires_grad_(False)
+    if config.quantized and config.initialise_codebook == "keep" and model.tokenizer.codebook.lacks_fit:
+        raise ValueError(
+            f"audio_tokenizer.metric_size={model.tokenizer.config.quantize_metric_size}: no features have been fitted "
+            "yet that distances could be measured by; set initialise_codebook: kmeans, which fits them"
+        )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"freeze={', '.join(config.freeze)} leaves nothing to train: remove a part")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal
+from typing import Literal, get_args
 
 from audiollm.training.results.best import higher_is_better
 
@@ -138,6 +138,15 @@ class RunConfig:
         require_eval_data(self, "eval_every", "metric_for_best", "load_best_at_end")
         if self.metric_for_best is not None:
             higher_is_better(self.metric_for_best)  # refuses what is not known
+        self._check_trackers()
+
+    def _check_trackers(self) -> None:
+        known = get_args(TrackerName)
+        # A word in place of a list would be taken for one of letters.
+        if isinstance(self.trackers, str) or not set(self.trackers) <= set(known):
+            raise ValueError(f"trackers={self.trackers!r}: use a list of {', '.join(known)}")
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError(f"trackers={self.trackers!r} names one twice: remove it")
 
     def _check_optimizer(self) -> None:
         require_positive(self, "muon_learning_rate")

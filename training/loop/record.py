@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from audiollm.data.files.json_lines import append_line, read_json_lines, write_json_lines
@@ -77,9 +78,21 @@ class MetricsLog:
         if numbers:
             self._tell_trackers(lambda tracker: tracker.log(numbers, step=line["step"]))
 
+    def start_tracker(self, name: TrackerName, options: dict[str, Any], settings: dict[str, Any]) -> None:
+        """Sends numbers to one more tracker from here on, if it starts; ``settings`` are for it to store."""
+        try:
+            tracker = LOGGER_TYPE_TO_CLASS[name](**options)
+            tracker.start()
+        except Exception as error:
+            logger.warning("%s did not start and gets no numbers; %s has them: %r", name, self.path, error)
+            return
+        self._trackers.append(tracker)
+        self._tell_trackers(lambda one: one.store_init_configuration(settings) if one is tracker else None)
+
     def finish(self) -> None:
-        """Ends the trackers' runs; the file stays as it is."""
+        """Ends the trackers' runs, once; the file stays as it is, and may still be written to."""
         self._tell_trackers(lambda tracker: tracker.finish())
+        self._trackers.clear()
 
     def _tell_trackers(self, tell: Callable[[GeneralTracker], None]) -> None:
         """Does without a tracker that fails, for example by its network: a training is worth more than its picture."""
@@ -107,16 +120,20 @@ def check_trackers(names: Sequence[TrackerName]) -> None:
             raise ValueError(f"trackers: {name} is not installed; pip install {name}, or remove it")
 
 
-def open_metrics(folder: Path, config: RunConfig, last_step: int) -> MetricsLog:
-    """Opens a run's metrics and starts its trackers, through accelerate; one process of a run does it.
+def open_metrics(accelerator: Accelerator, folder: Path, config: RunConfig, last_step: int) -> MetricsLog | None:
+    """Opens a run's metrics and starts its trackers, through accelerate; None on all processes but the main one.
 
     Args:
+        accelerator: of the run. Its end, however it comes about, is that of the trackers.
         folder: of the run, whose name the trackers show. TensorBoard writes into its ``tensorboard/``, the others where
             their own settings say (``WANDB_…``, ``MLFLOW_…``), or under the project's name.
         config: of the run, which they store.
         last_step: the update that the run goes on after.
     """
-    name, trackers = folder.resolve().name, []
+    if not accelerator.is_main_process:
+        return None
+    name, metrics = folder.resolve().name, MetricsLog(folder / METRICS_NAME, last_step)
+    accelerator.trackers.append(metrics)
     options: dict[TrackerName, dict[str, Any]] = {
         # What was shown of later updates will be shown again.
         "tensorboard": {"run_name": "tensorboard", "logging_dir": str(folder), "purge_step": last_step + 1},
@@ -128,8 +145,5 @@ def open_metrics(folder: Path, config: RunConfig, last_step: int) -> MetricsLog:
         for key, value in config_as_json(config).items()
     }
     for tracker_name in config.trackers:
-        tracker = LOGGER_TYPE_TO_CLASS[tracker_name](**options[tracker_name])
-        tracker.start()
-        tracker.store_init_configuration(settings)
-        trackers.append(tracker)
-    return MetricsLog(folder / METRICS_NAME, last_step, trackers)
+        metrics.start_tracker(tracker_name, options[tracker_name], settings)
+    return metrics

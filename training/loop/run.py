@@ -366,11 +366,10 @@ def start_run(
         first_step = state.step + 1
         logger.info("resumed %s after update %d of %d", folder.checkpoint, state.step, total_steps)
     documents = run_documents(accelerator, config, model, total_steps, data_metadata, run_metadata)
-    metrics = None
     if accelerator.is_main_process:
         for name, value in documents.items():
             write_json(folder.path / name, value)
-        metrics = open_metrics(folder.path, config, last_step=first_step - 1)
+    metrics = open_metrics(accelerator, folder.path, config, last_step=first_step - 1)
     if stop is not None:
         stop.updates_begin()
     return TrainingRun(

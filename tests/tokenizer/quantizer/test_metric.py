@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audiollm.tokenizer import UniAudioTokenizer
+from audiollm.tokenizer.quantizer import kmeans
 from audiollm.tokenizer.quantizer.codebook import Codebook
 from audiollm.tokenizer.quantizer.kmeans import fit_entries, whitening
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
@@ -111,6 +113,80 @@ def test_training_moves_the_entries_and_leaves_the_metric() -> None:
     assert not torch.equal(codebook.weight, entries)
 
 
+def test_autocast_changes_no_distance() -> None:
+    features = uneven_features()
+    codebook = Codebook(200, 8, metric_size=8)
+    fit_entries(codebook, features)
+    codes, points = codebook.encode(features), codebook.points()
+    with torch.autocast("cpu", torch.bfloat16):
+        index = codebook.search_index()
+        assert index.points.dtype == torch.float32
+        assert torch.equal(codebook.points(), points)
+        assert torch.equal(codebook.encode(features, index), codes)
+
+
+def test_casting_and_copying_a_codebook_change_no_code() -> None:
+    features = uneven_features()
+    codebook = Codebook(50, 8, metric_size=4)
+    fit_entries(codebook, features)
+    codes = codebook.encode(features)
+    for other in (copy.deepcopy(codebook).half(), copy.deepcopy(codebook).to(torch.bfloat16)):
+        assert other.metric is not None
+        assert other.metric.dtype == torch.float32
+        assert torch.equal(other.encode(features), codes)
+
+
+def test_features_that_never_vary_leave_finite_distances() -> None:
+    codebook = Codebook(4, 8, metric_size=8)
+    fit_entries(codebook, torch.full((20, 8), 3.0))
+    codebook.weight.data.copy_(uneven_features(4))
+    index = codebook.search_index()
+    assert index.half_norms.isfinite().all()
+    # Any orthogonal map: the nearest are those of the features themselves.
+    features = uneven_features(100)
+    distances = torch.cdist(features.double(), codebook.weight.double())
+    assert torch.equal(codebook.encode(features, index), distances.argmin(dim=1))
+
+
+def test_fewer_frames_than_dimensions_are_fitted_all_the_same() -> None:
+    features = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
+    codebook = Codebook(6, 8, metric_size=8)
+    fit = fit_entries(codebook, features)
+    assert fit.usage == 1
+    assert codebook.metric is not None
+    assert codebook.metric.isfinite().all()
+    torch.testing.assert_close(codebook.weight[codebook.encode(features)].detach(), features)
+
+
+@pytest.mark.parametrize("size", [None, 8])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_features_that_are_no_numbers_are_counted_and_refused(size: int | None, wrong: float) -> None:
+    features = uneven_features(50)
+    features[[3, 7], 2] = wrong
+    codebook = Codebook(20, 8, metric_size=size)
+    before = codebook.weight.detach().clone()
+    with pytest.raises(ValueError, match="2 of 50 frames hold NaN or infinity"):
+        fit_entries(codebook, features)
+    assert torch.equal(codebook.weight, before)
+
+
+def test_frames_are_looked_at_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = uneven_features()
+    whole = whitening(features, 8)
+    monkeypatch.setattr(kmeans, "COVARIANCE_ROWS", 7)
+    pieces = whitening(features, 8)
+    # The sign of a direction is nobody's business.
+    torch.testing.assert_close(pieces.T @ pieces, whole.T @ whole, atol=1e-6, rtol=1e-4)
+
+
+def test_a_metric_lacks_a_fit_until_it_has_one() -> None:
+    assert not Codebook(20, 8).lacks_fit
+    codebook = Codebook(20, 8, metric_size=5)
+    assert codebook.lacks_fit
+    fit_entries(codebook, uneven_features())
+    assert not codebook.lacks_fit
+
+
 # ------------------------------------------------------------------ in a tokenizer
 
 
@@ -167,6 +243,22 @@ def test_a_checkpoint_that_has_one_too_many_is_refused(mapped_tokenizer: UniAudi
     path.write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r"codebook\.metric"):
         UniAudioTokenizer.from_pretrained(tmp_path)
+
+
+def test_exporting_says_what_the_published_code_would_pass_over(
+    mapped_tokenizer: UniAudioTokenizer,
+    tokenizer: UniAudioTokenizer,
+    recordings: list[Tensor],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tokenizer.export_released(tmp_path / "plain")
+    assert "published code" not in caplog.text
+    mapped_tokenizer.export_released(tmp_path / "mapped")
+    assert "quantize_metric_size=6" in caplog.text
+    assert "other codes" in caplog.text
+    read = UniAudioTokenizer.from_pretrained(tmp_path / "mapped")
+    assert read.encode(recordings, 16_000).tolist() == mapped_tokenizer.encode(recordings, 16_000).tolist()
 
 
 def test_the_released_layout_does_not_know_it(tokenizer: UniAudioTokenizer, tmp_path: Path) -> None:
