@@ -13,6 +13,7 @@ from audiollm.data.files.json_lines import read_json_lines
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.quantizer.kmeans import CodebookFit
 from audiollm.tokenizer.supervision.model import SupervisedTokenizer
+from audiollm.training.audio_tokenizer.start import START_CLIPS
 from audiollm.training.audio_tokenizer.warm_start import warm_start
 
 from .layout import MiniLayout
@@ -21,7 +22,6 @@ POSITION = 2  # of four; the third layer says no more of the words, and less of 
 CODEBOOK_SIZE = 8192
 METRIC_SIZE = 384  # all there are
 FRAMES_PER_ENTRY = 20
-WARM_START_CLIPS = 48
 
 
 def make_tokenizer(layout: MiniLayout, whisper: str | Path, seed: int) -> tuple[SupervisedTokenizer, CodebookFit]:
@@ -29,8 +29,8 @@ def make_tokenizer(layout: MiniLayout, whisper: str | Path, seed: int) -> tuple[
 
     Trained on texts for as long as mini can be (600 updates), its codes said less of what is spoken than Whisper's own
     second layer does, see ``docs/mini.md``. So the encoder stays Whisper's, and distances are measured where no few
-    loud directions outweigh the others. Whisper's own shallow features pass the
-    gate of the SAE, as an adapter that was not trained would only add noise.
+    loud directions outweigh the others. Whisper's own shallow features pass the gate of the SAE, as an adapter that was
+    not trained would only add noise.
 
     Args:
         layout: where the training clips are: those of the tokenizer, and the sentences that only the LM learns from,
@@ -50,7 +50,7 @@ def make_tokenizer(layout: MiniLayout, whisper: str | Path, seed: int) -> tuple[
         seed=seed,
     )
     clips = list(_clips(layout, CODEBOOK_SIZE * FRAMES_PER_ENTRY * model.config.token_stride, seed))
-    warm_start(model, clips[:WARM_START_CLIPS])
+    warm_start(model, clips[:START_CLIPS])
     return model, model.tokenizer.fit_codebook(clips, SAMPLE_RATE, seed=seed)
 
 
