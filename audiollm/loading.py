@@ -20,7 +20,9 @@ from audiollm.tokenizer.checkpoints.folders import find_folder, read_json_object
 from audiollm.tokenizer.checkpoints.tensors import check_loaded
 from audiollm.tokenizer.checkpoints.tokenizer import shapes_in
 
-AUDIO_SAMPLING = "audio_sampling"  # of generation_config.json: how audio is drawn
+# Keys of generation_config.json that transformers does not know: how audio is drawn, and that it comes in turns.
+AUDIO_SAMPLING = "audio_sampling"
+SPEAKS_IN_TURNS = "speaks_in_turns"
 _LISTED = 5
 _SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json")
 _LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
@@ -131,10 +133,11 @@ def check_settings(folder: Path, num_tensors: int | None = None) -> None:
                 raise ValueError(f"{path}: {key}={count}, but the weights have {num_tensors} tensors in all")
     if (folder / "generation_config.json").is_file():
         values = read_json_object(folder / "generation_config.json")
-        if AUDIO_SAMPLING in values and values.get("_from_model_config"):
+        ours = [name for name in (AUDIO_SAMPLING, SPEAKS_IN_TURNS) if name in values]
+        if ours and values.get("_from_model_config"):
             # transformers drops all keys but its own from a file that says so
             raise ValueError(
-                f"{folder / 'generation_config.json'}: {AUDIO_SAMPLING} has no effect beside _from_model_config: true; "
+                f"{folder / 'generation_config.json'}: {ours[0]} has no effect beside _from_model_config: true; "
                 "remove that line"
             )
         try:

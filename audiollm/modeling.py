@@ -22,7 +22,7 @@ from audiollm.chat.input import AudioSource, Chat, audio_parts
 from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.data.files.atomic import atomic_entries
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
-from audiollm.generation.passed_on import audio_sampling_of_checkpoint, ignored_of_checkpoint
+from audiollm.generation.passed_on import audio_sampling_of_checkpoint, ignored_of_checkpoint, speaks_in_turns
 from audiollm.generation.request import GenerationRequest, GenerationSettings, takes_settings
 from audiollm.generation.result import GenerationResult, cut_notice
 from audiollm.generation.streaming import AnswerStream
@@ -191,7 +191,9 @@ class AudioLLM:
         with refused_by_transformers(path_or_hub_id):
             processor = AudioLLMProcessor.from_pretrained(path_or_hub_id, **revisions, **hub)
         model = load_causal_lm(path_or_hub_id, dtype=dtype, attn_implementation=attn_implementation, **revisions, **hub)
-        audio_sampling_of_checkpoint(model.generation_config)  # refuses it now, not with the first sound
+        # Refused now, not with the first sound.
+        audio_sampling_of_checkpoint(model.generation_config)
+        speaks_in_turns(model.generation_config)
         ignored = ignored_of_checkpoint(model.generation_config)
         if ignored:
             settings = ", ".join(f"{name}={value}" for name, value in ignored.items())
@@ -252,6 +254,12 @@ class AudioLLM:
     def dtype(self) -> torch.dtype:
         """Of the LLM's weights."""
         return self.model.dtype
+
+    @property
+    def speaks_in_turns(self) -> bool:
+        """Whether it was trained to write a word, then to speak it, before the next: ``"speaks_in_turns": true`` in its
+        ``generation_config.json``. Then `audiollm.speaking` asks for that, and an answer is one sound."""
+        return speaks_in_turns(self.model.generation_config)
 
     def __repr__(self) -> str:
         num_parameters = sum(parameter.numel() for parameter in self.parameters())
@@ -459,4 +467,9 @@ class AudioLLM:
                     "decoding settings are given, but nothing will be decoded: ask for audio, and for sound"
                 )
             return None
-        return SpeechDecoder(self.processor.audio_tokenizer, settings, request.num_prompts)
+        return SpeechDecoder(
+            self.processor.audio_tokenizer,
+            settings,
+            request.num_prompts,
+            joins_segments=self.speaks_in_turns or request.is_in_turns,
+        )

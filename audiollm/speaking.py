@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from audiollm.chat.input import AudioSource
@@ -22,6 +23,7 @@ from audiollm.data.voices.instructions import VocalAttributes, describe_voice, s
 from audiollm.generation.decoding import DecodingSettings
 from audiollm.generation.result import FinishReason
 from audiollm.generation.streaming import AnswerStream
+from audiollm.generation.turns import turns_of
 
 from .modeling import AudioLLM
 
@@ -138,9 +140,9 @@ def speak_many(
     requests = [_SpeechRequest.of(text, voice, key) for text, voice in zip(texts, voices, strict=True)]
     result = model.chat(
         [request.conversation for request in requests],
-        modalities={"audio"},
         return_waveforms=True,
         decoding=decoding,
+        **_answer_form(model, texts),
         **generation,
     )
     assert result.waveforms is not None  # asked for
@@ -150,7 +152,7 @@ def speak_many(
             waveform=result.waveforms[row][0],
             sample_rate=result.sample_rate,
             text=request.text,
-            codes=result.codes[row][0],
+            codes=torch.cat(result.codes[row]),
             voice=request.voice,
             prompt_id=request.prompt_id,
             finish_reason=result.finish_reasons[row],
@@ -175,7 +177,8 @@ def speak_stream(
     """Speaks a text and gives out the samples while they are made; arguments as for `speak`.
 
     Returns:
-        An iterator of `audiollm.generation.streaming.StreamedAudio`.
+        An iterator of `audiollm.generation.streaming.StreamedAudio`; of a model that speaks in turns, also of the words
+        (`audiollm.generation.streaming.StreamedText`).
 
     Raises:
         ValueError: as for `speak`.
@@ -183,7 +186,14 @@ def speak_stream(
     """
     decoding = _decoding(generation, speaker, prompt_audio, sample_rate, steps, guidance)
     request = _SpeechRequest.of(text, voice, key)
-    return model.stream_chat(request.conversation, modalities={"audio"}, decoding=decoding, **generation)
+    return model.stream_chat(request.conversation, decoding=decoding, **_answer_form(model, [text]), **generation)
+
+
+def _answer_form(model: AudioLLM, texts: Sequence[str]) -> dict[str, Any]:
+    """What answers consist of: one segment of audio, or words and audio in turns, as the model was trained."""
+    if model.speaks_in_turns:
+        return {"modalities": {"text", "audio"}, "turns": [turns_of(text) for text in texts]}
+    return {"modalities": {"audio"}}
 
 
 def _decoding(

@@ -18,7 +18,7 @@ import torch
 
 from audiollm.data.files.json_document import write_json
 from audiollm.data.files.lock import held_run_folder
-from audiollm.data.records import SPLITS
+from audiollm.data.records import SPLITS, Split
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.program import run_program
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -27,7 +27,7 @@ from audiollm.training.decoder.parts import join_decoder
 from audiollm.training.recipes.launching import console, launch_trainer, threads_of_job
 from audiollm.training.recipes.mini import data as mini_data
 from audiollm.training.recipes.mini.card import write_card
-from audiollm.training.recipes.mini.conversations import write_conversations
+from audiollm.training.recipes.mini.conversations import NUM_SPOKEN, make_aligner, write_conversations
 from audiollm.training.recipes.mini.evaluation import evaluate_mini
 from audiollm.training.recipes.mini.held_out import held_out_sentences
 from audiollm.training.recipes.mini.layout import MiniLayout
@@ -158,9 +158,15 @@ def run_flow(layout: MiniLayout, config: MiniConfig) -> None:
 
 def run_conversations(layout: MiniLayout, config: MiniConfig) -> None:
     """What the LM is asked, and the LM before its training."""
+    tokenizer = UniAudioTokenizer.from_pretrained(layout.tokenizer, encoder_only=True, decoder=False)
+    aligner = make_aligner([layout.codes("train"), layout.more_codes], tokenizer.codebook_size)
+    options: dict[Split, dict[str, Any]] = {
+        "train": {"more_speech": layout.more_codes, "num_spoken": NUM_SPOKEN},
+        "dev": {},
+        "test": {"drawn_questions": None},
+    }
     for split in SPLITS:
-        options: dict[str, Any] = {"test": {"drawn_questions": None}, "train": {"more_speech": layout.more_codes}}
-        count = write_conversations(layout.codes(split), layout.lm_data(split), **options.get(split, {}))
+        count = write_conversations(layout.codes(split), layout.lm_data(split), aligner, **options[split])
         console.print(f"  {split}: {count} conversations")
     shutil.rmtree(layout.lm_start, ignore_errors=True)
     model = make_lm(layout.tokenizer, layout.lm_data("train"), layout.lm_start, MINI_LM, config.seed)

@@ -121,7 +121,7 @@ def _speak(
         if stream:
             with speaking.speak_stream(llm, text, voice, **options) as answer:
                 for event in answer:
-                    if isinstance(event, StreamedAudio):  # grammar keeps text out, types do not know
+                    if isinstance(event, StreamedAudio):
                         writer.write(event.waveform)
             assert answer.result is not None  # the stream is exhausted
             finish_reason = answer.result.finish_reasons[0]

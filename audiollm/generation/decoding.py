@@ -51,6 +51,8 @@ class SpeechDecoder:
         audio_tokenizer: decodes.
         settings: voice and details; None for defaults.
         num_prompts: B, how many prompts are answered.
+        joins_segments: the audio segments of an answer are parts of one sound, with text between them, and not sounds
+            of their own.
 
     Raises:
         ValueError: if the audio tokenizer cannot decode, or cannot take such a voice.
@@ -58,7 +60,12 @@ class SpeechDecoder:
     """
 
     def __init__(
-        self, audio_tokenizer: AudioTokenizer, settings: DecodingSettings | None = None, num_prompts: int = 1
+        self,
+        audio_tokenizer: AudioTokenizer,
+        settings: DecodingSettings | None = None,
+        num_prompts: int = 1,
+        *,
+        joins_segments: bool = False,
     ) -> None:
         if not audio_tokenizer.can_decode:
             raise ValueError(
@@ -71,6 +78,7 @@ class SpeechDecoder:
         FlowSettings(settings.steps, settings.guidance, 0 if settings.seed is None else settings.seed)
         self._audio_tokenizer: Any = audio_tokenizer
         self.sample_rate = audio_tokenizer.output_sample_rate
+        self.joins_segments = joins_segments
         speaker_size = getattr(getattr(audio_tokenizer, "decoder", None), "speaker_size", None)
         self._speaker = _checked_speaker(settings.speaker, num_prompts, speaker_size)
         prompt = settings.prompt
@@ -92,8 +100,10 @@ class SpeechDecoder:
             rows: int64 codes ``[T]`` of each segment of each answer; as many answers per prompt for all prompts.
 
         Returns:
-            Waveforms, float32 ``[N]`` each, nested like ``rows``.
+            Waveforms, float32 ``[N]`` each, nested like ``rows``; one for all segments of an answer if they are joined.
         """
+        if self.joins_segments:
+            rows = [[torch.cat([*row])] if row else [] for row in rows]
         clips = [codes for row in rows for codes in row]
         if not clips:
             return [[] for _ in rows]
@@ -109,7 +119,7 @@ class SpeechDecoder:
         return [[next(decoded) for _ in row] for row in rows]
 
     def decode_stream(self, codes: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Decodes one segment while its codes, int64 ``[T]``, come in; yields samples, float32 ``[N]``."""
+        """Decodes one sound while its codes, int64 ``[T]``, come in; yields samples, float32 ``[N]``."""
         voice = {} if self._speaker is None else {"speaker": self._speaker[0]}
         yield from self._audio_tokenizer.decode_stream(codes, **voice, **self._options)
 

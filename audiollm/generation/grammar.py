@@ -37,7 +37,7 @@ def check_modalities(modalities: Collection[str]) -> frozenset[str]:
 def ends_inside_audio(token_ids: Tensor, vocabulary: AudioVocabulary) -> Tensor:
     """True for rows of ids ``[B, S]`` whose last audio segment is still open; bool ``[B]``."""
     # A row without any mark has -1 twice, and so is outside.
-    return _last_index(token_ids, vocabulary.start_id) > _last_index(token_ids, vocabulary.end_id)
+    return last_index(token_ids, vocabulary.start_id) > last_index(token_ids, vocabulary.end_id)
 
 
 class AudioSegmentLogitsProcessor(LogitsProcessor):
@@ -93,11 +93,8 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Sets the logits ``[B, W]`` of everything that may not follow ``input_ids [B, S]`` to minus infinity."""
         allowed = self._allowed(input_ids, scores)
-        if self.check_dead_ends and bool(torch.isneginf(allowed).all(dim=-1).any()):
-            raise ValueError(
-                "the settings forbid every token that may follow in text and audio here: leave out what forbids tokens "
-                "(no_repeat_ngram_size, suppress_tokens, min_new_tokens and their like)"
-            )
+        if self.check_dead_ends:
+            refuse_dead_ends(allowed)
         return allowed
 
     def _allowed(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -105,8 +102,8 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
         if self.modalities == {"text"}:
             # The places of marks are not needed: a prompt that ends inside a segment is refused before.
             return scores.masked_fill(~masks.text, -torch.inf)
-        start_B = _last_index(input_ids, self.vocabulary.start_id)
-        end_B = _last_index(input_ids, self.vocabulary.end_id)
+        start_B = last_index(input_ids, self.vocabulary.start_id)
+        end_B = last_index(input_ids, self.vocabulary.end_id)
         inside_B = start_B > end_B
         outside_BW = masks.text_or_start[None]
         if self.modalities == {"audio"}:
@@ -174,7 +171,16 @@ def segment_limits(min_seconds: float | None, max_seconds: float | None, frame_r
     return min_codes, max_codes
 
 
-def _last_index(token_ids: Tensor, token_id: int) -> Tensor:
+def refuse_dead_ends(scores: Tensor) -> None:
+    """Raises ValueError if some row of logits ``[B, W]`` allows no token at all."""
+    if bool(torch.isneginf(scores).all(dim=-1).any()):
+        raise ValueError(
+            "the settings forbid every token that may follow in text and audio here: leave out what forbids tokens "
+            "(no_repeat_ngram_size, suppress_tokens, min_new_tokens and their like)"
+        )
+
+
+def last_index(token_ids: Tensor, token_id: int) -> Tensor:
     """The last index of an id in each row of ``[B, S]``, int64 ``[B]``; -1 where it does not occur."""
     num_rows, num_ids = token_ids.shape
     indices = torch.arange(num_ids, device=token_ids.device)

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from audiollm.loading import AUDIO_SAMPLING
+from audiollm.loading import AUDIO_SAMPLING, SPEAKS_IN_TURNS
 
 from .sampling import SamplingSettings
 from .values import check_values
@@ -145,6 +145,18 @@ def audio_sampling_of_checkpoint(stored: GenerationConfig) -> dict[str, Any]:
     return dict(given)
 
 
+def speaks_in_turns(stored: GenerationConfig) -> bool:
+    """Whether a checkpoint writes and speaks word by word: ``speaks_in_turns`` in its ``generation_config.json``.
+
+    Raises:
+        ValueError: if it is neither true nor false.
+    """
+    given = getattr(stored, SPEAKS_IN_TURNS, None)
+    if given is not None and not isinstance(given, bool):
+        raise ValueError(f"{SPEAKS_IN_TURNS}={given!r} in generation_config.json: use true or false")
+    return bool(given)
+
+
 def with_generation_config(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Puts the settings of a ``generation_config`` among the arguments; one that is given itself counts before it.
 
@@ -161,7 +173,7 @@ def with_generation_config(arguments: Mapping[str, Any]) -> dict[str, Any]:
             "arguments"
         )
     # What follows from the checkpoint is in there too where it was copied from one.
-    follows = {"transformers_version", "_from_model_config", "bos_token_id"}
+    follows = {"transformers_version", "_from_model_config", "bos_token_id", AUDIO_SAMPLING, SPEAKS_IN_TURNS}
     stated = {name: value for name, value in vars(config).items() if value is not None and name not in follows}
     return stated | {name: value for name, value in arguments.items() if name not in stated or value is not None}
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import (
     GenerationConfig,
+    LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
     StoppingCriteria,
@@ -27,6 +28,7 @@ from .grammar import AudioSegmentLogitsProcessor, check_modalities, ends_inside_
 from .passed_on import check_passed_on, may_forbid_everything, with_generation_config
 from .result import GenerationResult
 from .sampling import RepetitionAwareSampler, SamplingSettings
+from .turns import TurnsLogitsProcessor, num_tokens_of_turns
 from .values import check_token_ids, check_values
 
 TEXT_TOKENS = 256  # room for text where nothing else is said
@@ -52,8 +54,10 @@ class GenerationSettings(_SamplingOptions):
     Attributes:
         modalities: {"text"}, {"audio"} (one segment) or {"text", "audio"}.
         max_new_tokens: longest answer; None: 256 for text, and room for ``max_seconds`` (30 s if not given) of audio.
-        min_seconds: shortest audio segment.
-        max_seconds: longest audio segment.
+        min_seconds: shortest audio segment; with ``turns``, shortest sound of all of them.
+        max_seconds: longest audio segment; with ``turns``, longest sound of all of them.
+        turns: what each answer says, as the words of its turns (`audiollm.generation.turns.turns_of` makes them of a
+            text): each is written, then spoken. For {"text", "audio"}, and a model that was trained on such answers.
         do_sample: draw, or take the most likely token; None: draw for audio, and if it is said how.
         seed: of the draws; None: torch's global state.
         transformers: what is passed on to transformers' ``generate``, see `passed_on`.
@@ -66,6 +70,7 @@ class GenerationSettings(_SamplingOptions):
     max_new_tokens: int | None = None
     min_seconds: float | None = None
     max_seconds: float | None = None
+    turns: Sequence[Sequence[str]] | None = None
     do_sample: bool | None = None
     seed: int | None = None
     transformers: Mapping[str, Any] = field(default_factory=dict)
@@ -81,6 +86,8 @@ class GenerationSettings(_SamplingOptions):
             raise ValueError(f"max_new_tokens={self.max_new_tokens}: use 1 or more")
         if self.modalities == {"text"} and (self.min_seconds, self.max_seconds) != (None, None):
             raise ValueError("min_seconds and max_seconds are of audio: allow 'audio' among the modalities too")
+        if self.turns is not None and self.modalities != {"text", "audio"}:
+            raise ValueError("turns write and speak: use modalities={'text', 'audio'} with them")
         shortest = [name for name in ("min_length", "min_new_tokens") if name in self.transformers]
         if self.seed is not None and self.sampling is None and self.modalities == {"text"}:
             raise ValueError(
@@ -179,6 +186,7 @@ class GenerationRequest:
             frame_rate = processor.audio_tokenizer.frame_rate
             min_codes, max_codes = segment_limits(settings.min_seconds, settings.max_seconds, frame_rate)
         self._max_codes = max_codes
+        self._turns = self._ids_of_turns(settings.turns)
         self._eos_token_ids = self._ids_that_end(options.pop("eos_token_id", None))
         self._max_new_tokens = self._answer_length(settings, min_codes, max_codes)
         # The caller's come first: whatever they prefer, the grammar says what may follow at all.
@@ -200,6 +208,11 @@ class GenerationRequest:
         self._has_time_limit = options.get("max_time") is not None
         self._config = self._generation_config(options, is_drawn=sampling is not None)
         self._options = options
+
+    @property
+    def is_in_turns(self) -> bool:
+        """Whether the words of the answers are given, to be written and spoken in turns."""
+        return self._turns is not None
 
     def run(self, streamer: BaseStreamer | None = None, stopping: StoppingCriteria | None = None) -> GenerationResult:
         """Generates, once, and takes the answers apart.
@@ -241,6 +254,8 @@ class GenerationRequest:
                 )
         else:
             text_tokens = TEXT_TOKENS if "text" in self.modalities else 0
+            if self._turns is not None:
+                text_tokens = num_tokens_of_turns(self._turns)
             needed = text_tokens + ((max_codes or min_codes) + _MARKS if speaks else 0)
             wanted = max(needed, text_tokens + AUDIO_TOKENS) if speaks and max_codes is None else needed
         if needed > room:
@@ -251,16 +266,28 @@ class GenerationRequest:
         # Only what was asked for, or what the limits need, must fit; audio without a limit takes what room there is.
         return int(min(wanted, room))
 
-    def _grammar(self, min_codes: int, max_codes: int | None, check_dead_ends: bool) -> AudioSegmentLogitsProcessor:
+    def _ids_of_turns(self, turns: Sequence[Sequence[str]] | None) -> list[list[list[int]]] | None:
+        if turns is None:
+            return None
+        if len(turns) != self.num_prompts:
+            raise ValueError(f"turns for {len(turns)} answers came with {self.num_prompts} prompts: give each its own")
+        if bool(self._is_inside.any()):
+            raise ValueError("the prompt ends inside an audio segment, where no turn can begin: leave out turns")
+        return [self._processor.plain_token_ids(words) for words in turns]
+
+    def _grammar(self, min_codes: int, max_codes: int | None, check_dead_ends: bool) -> LogitsProcessor:
+        limits: dict[str, Any] = {
+            "eos_token_ids": self._eos_token_ids,
+            "prompt_length": self._input_ids.shape[1],
+            "min_codes": min_codes,
+            "max_codes": max_codes,
+            "check_dead_ends": check_dead_ends,
+        }
+        vocabulary = self._processor.vocabulary
+        if self._turns is not None:
+            return TurnsLogitsProcessor(vocabulary, self._turns, **limits)
         return AudioSegmentLogitsProcessor(
-            self._processor.vocabulary,
-            self.modalities,
-            num_tokens=len(self._processor.tokenizer),
-            eos_token_ids=self._eos_token_ids,
-            prompt_length=self._input_ids.shape[1],
-            min_codes=min_codes,
-            max_codes=max_codes,
-            check_dead_ends=check_dead_ends,
+            vocabulary, self.modalities, num_tokens=len(self._processor.tokenizer), **limits
         )
 
     def _generation_config(self, options: dict[str, Any], is_drawn: bool) -> GenerationConfig:
@@ -332,6 +359,8 @@ class GenerationRequest:
         lengths = [len(segment) for segment in codes]
         if lengths:  # the first one goes on with what the prompt has of it
             lengths[0] += num_opened
+        if self._turns is not None:
+            lengths = [sum(lengths)]
         if self._max_codes is not None and max(lengths, default=0) >= self._max_codes:
             return True
         return not has_ended and (num_tokens >= self._max_new_tokens or self._has_time_limit)

@@ -38,7 +38,8 @@ class GenerationResult:
         segments: text and audio in order; malformed audio is flagged there.
         finish_reasons: "stop" if the model (or a stop string) ended the answer, "length" if a limit cut it:
             ``max_new_tokens``, ``max_seconds`` of a segment, ``max_time``, or the end of the context.
-        waveforms: float32 ``[N]`` of each audio segment; None if nothing was decoded.
+        waveforms: float32 ``[N]`` of each audio segment, or one of all segments where the model speaks in turns; None
+            if nothing was decoded.
         sample_rate: of the waveforms in Hz; None without.
     """
 

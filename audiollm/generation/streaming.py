@@ -8,6 +8,7 @@ own and hands the codes to the waveform decoder as they come, so that speech sta
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -132,6 +133,7 @@ class StreamedAudio:
         waveform: the next samples, float32, ``[N]``.
         sample_rate: their rate in Hz.
         segment: which audio segment of the answer they belong to, from 0; joined, the pieces of one are its waveform.
+            Where the segments of an answer are parts of one sound, that is 0.
     """
 
     waveform: Tensor
@@ -218,10 +220,14 @@ def _answer(
                 if decoder is None:
                     raise RuntimeError("the model speaks, but this stream was opened for text alone")
                 chunks = []
-                for waveform in decoder.decode_stream(_codes_of_segment(event, events, future)):
+                texts: deque[StreamedText] = deque()
+                codes = _codes_of_segment(event, events, future, texts if decoder.joins_segments else None)
+                for waveform in decoder.decode_stream(codes):
+                    yield from _taken(texts)
                     if len(waveform):
                         chunks.append(waveform)
                         yield StreamedAudio(waveform, decoder.sample_rate, len(waveforms))
+                yield from _taken(texts)
                 waveforms.append(torch.cat(chunks) if chunks else torch.zeros(0))
             result = future.result()
         finally:
@@ -243,19 +249,43 @@ def _generate(
 
 
 def _codes_of_segment(
-    first: StreamedCodes, events: Iterator[StreamedText | StreamedCodes], generation: Future[GenerationResult]
+    first: StreamedCodes,
+    events: Iterator[StreamedText | StreamedCodes],
+    generation: Future[GenerationResult],
+    texts_between: deque[StreamedText] | None,
 ) -> Iterator[Tensor]:
     """The codes of the segment that ``first`` opens, as they come.
+
+    Args:
+        first: its first codes.
+        events: what follows.
+        generation: tells what went wrong where they end too early.
+        texts_between: is given the texts behind the segment, and the codes of all segments behind it come as its own;
+            None: it ends where it ends.
 
     Raises:
         BaseException: whatever ended the generation inside the segment.
     """
     event: StreamedText | StreamedCodes | None = first
-    while isinstance(event, StreamedCodes):
-        if len(event.codes):
-            yield event.codes
-        if event.is_last:
-            return
+    is_open = True
+    while event is not None:
+        if isinstance(event, StreamedText):
+            if texts_between is None:
+                break
+            texts_between.append(event)
+        else:
+            is_open = not event.is_last
+            if len(event.codes):
+                yield event.codes
+            if event.is_last and texts_between is None:
+                return
         event = next(events, None)
     generation.result()
-    raise RuntimeError("the stream of codes ended inside a segment")
+    if is_open:
+        raise RuntimeError("the stream of codes ended inside a segment")
+
+
+def _taken(texts: deque[StreamedText]) -> Iterator[StreamedText]:
+    """Empties a queue; in a stream of one sound, what was written meanwhile comes before the next piece of it."""
+    while texts:
+        yield texts.popleft()

@@ -27,6 +27,14 @@ def _is_text_or_texts(value: Any) -> bool:
     return isinstance(texts, (list, tuple)) and bool(texts) and all(isinstance(one, str) and one for one in texts)
 
 
+def _are_turns(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and bool(value)
+        and all(isinstance(one, (list, tuple)) and _is_text_or_texts(one) for one in value)
+    )
+
+
 def _are_callable(value: Any) -> bool:
     return isinstance(value, Sequence) and all(callable(one) for one in value)
 
@@ -53,6 +61,7 @@ CHECKS: dict[str, Check] = {
     "seed": (lambda value: _is_whole(value, -(2**63)) and value < 2**64, "a whole number of 64 bits"),
     **dict.fromkeys(("do_sample", "remove_invalid_values", "use_cache", "disable_compile"), _SWITCH),
     "return_waveforms": _SWITCH,
+    "turns": (_are_turns, "a list of words for each prompt, none of them empty: [turns_of(text), …]"),
     "early_stopping": (lambda value: _is_bool(value) or value == "never", "True, False or 'never'"),
     "stop_strings": _TEXTS,
     "exponential_decay_length_penalty": (

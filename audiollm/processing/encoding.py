@@ -55,6 +55,10 @@ class PromptEncoder:
             for conversation, pieces in zip(conversations, pieces_of, strict=True)
         ]
 
+    def plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts, in which nothing counts as structure."""
+        return self._text_encoder.plain(texts)
+
     def texts(
         self, conversations: Sequence[Conversation], bare: Sequence[Sequence[bool]], template: str, **options: bool
     ) -> list[str]:

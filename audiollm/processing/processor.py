@@ -266,6 +266,10 @@ class AudioLLMProcessor(ProcessorMixin):
 
     # Ids to text, codes and sound
 
+    def plain_token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts as they stand in an answer: special tokens that a text spells are tokenized as plain text."""
+        return self._encoder.plain(texts)
+
     def decode(self, token_ids: Any, skip_special_tokens: bool = True, **kwargs: Any) -> str:
         """The text of ids ``[S]``; audio tokens are special, so they are left out unless asked for."""
         _refuse_labels(token_ids)

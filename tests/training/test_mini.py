@@ -39,9 +39,11 @@ from audiollm.training.recipes.mini import package as mini_package
 from audiollm.training.recipes.mini import samples as mini_samples
 from audiollm.training.recipes.mini import sampling, speaking
 from audiollm.training.recipes.mini import tokenizer as mini_tokenizer
+from audiollm.training.recipes.mini.alignment import WordAligner
 from audiollm.training.recipes.mini.card import percent, write_card
 from audiollm.training.recipes.mini.conversations import (
     answers_of,
+    make_aligner,
     request_of,
     requests_to_speak,
     sap_questions,
@@ -109,6 +111,10 @@ def toy_corpus(layout: MiniLayout, name: str) -> None:
     save_manifest(clips, folder / "manifest.jsonl")
 
 
+def aligner(layout: MiniLayout) -> WordAligner:
+    return make_aligner([layout.codes("train"), layout.more_codes], codebook_size=64)
+
+
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> MiniLayout:
     """A run with data, a tokenizer with a decoder, codes, conversations, an untrained LM and a package."""
@@ -123,8 +129,9 @@ def layout(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> MiniLayo
     tokenizer = UniAudioTokenizer.from_pretrained(layout.tokenizer)
     for split in SPLITS:
         tokenize_corpus(layout.tokenizer_data(split), tokenizer, layout.codes(split), progress=False)
-        write_conversations(layout.codes(split), layout.lm_data(split))
     tokenize_corpus(layout.more_speech, tokenizer, layout.more_codes, progress=False)
+    for split in SPLITS:
+        write_conversations(layout.codes(split), layout.lm_data(split), aligner(layout))
     mini_data.write_flow_data(layout)
     torch.manual_seed(0)
     WaveformDecoder(tiny_decoder()).save_pretrained(layout.tokenizer / "decoder")
@@ -184,7 +191,8 @@ def test_every_open_sentence_of_training_is_either_shared_or_for_the_lm_alone(la
     more = {record["id"] for record in read(layout.more_speech)}
     assert not shared & more
     assert shared | more == {"open-speech/0", "open-speech/1"}
-    write_conversations(layout.codes("train"), tmp_path / "train.jsonl", more_speech=layout.more_codes)
+    own = aligner(layout)
+    write_conversations(layout.codes("train"), tmp_path / "train.jsonl", own, more_speech=layout.more_codes)
     records = read(tmp_path / "train.jsonl")
     added = [record for record in records if record["id"].rpartition("/")[0] in more]
     assert Counter(record["task"] for record in added) == {"transcribe": len(more), "speak": len(more)}
@@ -201,10 +209,20 @@ def test_the_flow_model_learns_from_every_recording_once_and_from_all_open_sente
 
 
 def test_only_the_clear_voices_are_asked_to_speak(layout, tmp_path):
-    write_conversations(layout.codes("train"), tmp_path / "train.jsonl", more_speech=layout.more_codes)
+    own = aligner(layout)
+    write_conversations(
+        layout.codes("train"), tmp_path / "train.jsonl", own, more_speech=layout.more_codes, num_spoken=2
+    )
     spoken = [record for record in read(tmp_path / "train.jsonl") if record["task"] == "speak"]
     assert {record["id"].partition("/")[0] for record in spoken} == {"open-speech"}
     assert all("British" in str(record["messages"][0]["content"]) for record in spoken)
+    # Each twice, in other words.
+    requests: dict[str, set[str]] = {}
+    for record in spoken:
+        clip = record["id"].rpartition("/")[0].partition("#")[0]
+        requests.setdefault(clip, set()).add(record["messages"][0]["content"][0]["text"])
+    assert {len(wordings) for wordings in requests.values()} == {2}
+    assert len({record["id"] for record in spoken}) == len(spoken)
 
 
 def test_manifests_are_read_once_for_all_splits(layout, monkeypatch):
@@ -281,7 +299,10 @@ def test_conversations_ask_and_answer_about_the_codes_of_their_clip(layout):
         user, assistant = record["messages"]
         clip = clips[record["id"].rpartition("/")[0]]
         if record["task"] == "speak":
-            assert assistant["content"] == [{"type": "audio", "codes": clip["codes"]}]
+            written, spoken = assistant["content"][::2], assistant["content"][1::2]
+            assert [part["type"] for part in (*written, *spoken)] == ["text"] * len(written) + ["audio"] * len(spoken)
+            assert "".join(part["text"] for part in written) == clip["text"]
+            assert [code for part in spoken for code in part["codes"]] == clip["codes"]
             assert clip["text"] in user["content"][0]["text"]
         else:
             assert user["content"][0] == {"type": "audio", "codes": clip["codes"]}
@@ -290,7 +311,7 @@ def test_conversations_ask_and_answer_about_the_codes_of_their_clip(layout):
 
 
 def test_a_clip_of_speech_gets_few_questions_in_training_and_all_when_held_out(tmp_path, layout):
-    write_conversations(layout.codes("test"), tmp_path / "all.jsonl", drawn_questions=None)
+    write_conversations(layout.codes("test"), tmp_path / "all.jsonl", aligner(layout), drawn_questions=None)
     asked = [r["task"] for r in read(tmp_path / "all.jsonl") if r["id"].startswith("flite-speech/3/")]
     assert sorted(asked) == sorted(["transcribe", "kind", "speaker", "describe", "gender", "accent", "question"])
     few = [r for r in read(layout.lm_data("test")) if r["id"].startswith("flite-speech/3/")]
@@ -313,7 +334,7 @@ def test_questions_with_choices_hold_their_answer(layout):
 
 def test_what_is_too_long_to_speak_is_not_asked_for(layout):
     clips = [clip | {"duration_seconds": 11.0} for clip in read(layout.codes("test"))]
-    assert list(requests_to_speak(clips)) == []
+    assert list(requests_to_speak(clips, aligner(layout))) == []
     assert request_of("gender") == "Is the speaker a man or a woman?"
 
 

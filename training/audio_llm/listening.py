@@ -221,7 +221,11 @@ class Listener:
     def _decoder(self) -> SpeechDecoder:
         # One seed: the same codes always sound the same.
         with whole_weights(self._accelerator):
-            return SpeechDecoder(self._audio_llm.processor.audio_tokenizer, DecodingSettings(seed=self._config.seed))
+            return SpeechDecoder(
+                self._audio_llm.processor.audio_tokenizer,
+                DecodingSettings(seed=self._config.seed),
+                joins_segments=self._audio_llm.speaks_in_turns,
+            )
 
     @torch.no_grad()
     def _sound(self, codes: Sequence[Tensor]) -> Tensor | None:

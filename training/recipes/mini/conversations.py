@@ -1,11 +1,14 @@
 """Conversations that mini's LM learns from: requests about recordings that their labels answer, and texts to speak.
 
 A clip with codes becomes a few conversations. Speech is transcribed and spoken again; of the other questions each clip
-gets few, drawn by its id, so that short answers do not crowd out the long ones that are hard to learn.
+gets few, drawn by its id, so that short answers do not crowd out the long ones that are hard to learn. What is spoken
+is also written: each word stands before the codes that say it, so that a small model needs not find its place in the
+text.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from audiollm.data.voices.attributes import VocalAttributes
 from audiollm.data.voices.speech_records import SpeechTaskSettings, speech_records
 from audiollm.prompts import instruction
 
+from .alignment import SpokenCodes, WordAligner, turns
 from .data import LANGUAGE
 
 # Wordings are only ever appended, as all wordings are.
@@ -46,7 +50,8 @@ GENDER_ANSWERS = {"female": "A woman.", "male": "A man."}
 _SPEED_WORDS = {"slow": " slowly", "fast": " quickly"}
 _PITCH_WORDS = {"low": " in a low voice", "high": " in a high voice"}
 DRAWN_QUESTIONS = 1  # of those about a clip of speech, beside its transcripts
-NUM_TRANSCRIPTS = 2  # so often is each clip's asked for, in other words: what is heard is the hardest to learn
+# So often is each clip's transcript asked for, and each text to be spoken, in other words: they are the hardest.
+NUM_TRANSCRIPTS = NUM_SPOKEN = 2
 # Of what SAP records answer, left out: transcripts are asked for anyway, and all speakers are adults.
 SAP_FIELDS_LEFT_OUT = ("linguistic_content", "age")
 
@@ -56,8 +61,28 @@ SPEAKERS = frozenset(voice.speaker for voice in CLEAR_VOICES)
 MAX_SPOKEN_SECONDS = 10.0
 
 
+logger = logging.getLogger(__name__)
+
+
+def make_aligner(sources: Sequence[Path], codebook_size: int) -> WordAligner:
+    """Learns which codes say which word, from all that the clear voices say.
+
+    Args:
+        sources: clips with codes.
+        codebook_size: of the tokenizer that made them.
+    """
+    clips = [clip for source in sources for clip in read_json_lines(source)]
+    return WordAligner([SpokenCodes(clip["text"], clip["codes"]) for clip in _to_speak(clips)], codebook_size)
+
+
 def write_conversations(
-    source: Path, output: Path, *, drawn_questions: int | None = DRAWN_QUESTIONS, more_speech: Path | None = None
+    source: Path,
+    output: Path,
+    aligner: WordAligner,
+    *,
+    drawn_questions: int | None = DRAWN_QUESTIONS,
+    num_spoken: int = 1,
+    more_speech: Path | None = None,
 ) -> int:
     """Writes the conversations about clips, and those that ask for speech.
 
@@ -65,8 +90,10 @@ def write_conversations(
         source: clips with codes, as `audiollm.data.tokenizing.corpus.tokenize_corpus` writes them; speech in other
             languages than English is left out.
         output: JSONL.
+        aligner: finds the words in the codes.
         drawn_questions: how many of the questions about speech each clip gets, while its SAP record is asked about in
             one of two; None: all, each once, for held-out data.
+        num_spoken: so often is each text to be spoken asked for.
         more_speech: further clips of speech, each of which is only transcribed and spoken.
 
     Returns:
@@ -86,7 +113,7 @@ def write_conversations(
         _record(clip, "transcribe", request_of("transcribe", clip["id"]), answers_of(clip)["transcribe"])
         for clip in more
     ]
-    records += requests_to_speak([*clips, *more])
+    records += requests_to_speak([*clips, *more], aligner, num_spoken)
     write_json_lines(output, records)
     return len(records)
 
@@ -182,15 +209,50 @@ def voice_sentence(voice: VocalAttributes) -> str:
     return f"{who}{accent} speaks{speed}{pitch}."
 
 
-def requests_to_speak(clips: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Conversations in which the user asks for a text in a voice, and hears it; of clips of `SPEAKERS`."""
-    spoken = [
+def requests_to_speak(
+    clips: Sequence[Mapping[str, Any]], aligner: WordAligner, num_spoken: int = 1
+) -> Iterator[dict[str, Any]]:
+    """Conversations in which the user asks for a text in a voice and hears it word by word; of clips of `SPEAKERS`.
+
+    Args:
+        clips: with codes.
+        aligner: finds the words in them; a clip that is too short for its text is left out, with a warning.
+        num_spoken: so often is each text asked for, in other words.
+    """
+    spoken = _to_speak(clips)
+    sentences = [SpokenCodes(clip["text"], clip["codes"]) for clip in spoken]
+    answers = {
+        clip["id"]: _content_in_turns(sentence, words)
+        for clip, sentence, words in zip(spoken, sentences, aligner.words(sentences), strict=True)
+        if words is not None
+    }
+    if len(answers) < len(spoken):
+        logger.warning("%d clips are too short for their texts and are not spoken", len(spoken) - len(answers))
+    asked = [
         {key: value for key, value in clip.items() if key not in ("sap", "caption", "audio")}
-        | {"attributes": voice_of(clip).given}
-        for clip in clips
-        if clip.get("speaker") in SPEAKERS and clip["duration_seconds"] <= MAX_SPOKEN_SECONDS
+        | {"attributes": voice_of(clip).given, "id": clip["id"] if number == 1 else f"{clip['id']}#{number}"}
+        for number in range(1, num_spoken + 1)
+        for clip in spoken
+        if clip["id"] in answers
     ]
-    return speech_records(spoken, SpeechTaskSettings(measure=False)) if spoken else iter(())
+    for record in speech_records(asked, SpeechTaskSettings(measure=False)) if asked else ():
+        user, assistant = record["messages"]
+        content = answers[record["id"].rpartition("/")[0].partition("#")[0]]
+        yield record | {"messages": [user, assistant | {"content": content}]}
+
+
+def _to_speak(clips: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [
+        clip for clip in clips if clip.get("speaker") in SPEAKERS and clip["duration_seconds"] <= MAX_SPOKEN_SECONDS
+    ]
+
+
+def _content_in_turns(sentence: SpokenCodes, word_of_code: Sequence[int]) -> list[dict[str, Any]]:
+    return [
+        part
+        for words, codes in turns(sentence, word_of_code)
+        for part in ({"type": "text", "text": words}, {"type": "audio", "codes": codes})
+    ]
 
 
 def _record(clip: Mapping[str, Any], task: str, request: str, answer: str, number: int = 1) -> dict[str, Any]:

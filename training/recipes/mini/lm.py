@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from audiollm.data.files.json_lines import read_json_lines
+from audiollm.loading import SPEAKS_IN_TURNS
 from audiollm.modeling import AudioLLM
 from audiollm.prompts import INSTRUCTIONS
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -41,6 +42,7 @@ def make_lm(
     model = AudioLLM.create(
         small_llm(text_tokenizer, config, seed), text_tokenizer, tokenizer, init="codebook", seed=seed
     )
+    setattr(model.model.generation_config, SPEAKS_IN_TURNS, True)
     model.save_pretrained(output_dir)
     return model
 
