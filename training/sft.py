@@ -19,6 +19,8 @@ from torch import nn
 
 from audiollm.data.conversation.loading import load_conversations
 from audiollm.data.files.json_lines import write_json_lines
+from audiollm.data.sampling import spread
+from audiollm.data.voices.speech_records import TASK as SPEAK
 from audiollm.mini import audio_tokenizer_or_mini, model_or_mini
 from audiollm.mixture.config import is_mixture
 from audiollm.modeling import AudioLLM
@@ -31,6 +33,7 @@ from audiollm.training.audio_llm.config import (
     varies_in_passes,
 )
 from audiollm.training.audio_llm.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
+from audiollm.training.audio_llm.guards import warn_of_another_form
 from audiollm.training.audio_llm.listening import Listener
 from audiollm.training.audio_llm.mixture_data import MixtureData
 from audiollm.training.audio_llm.model import (
@@ -59,6 +62,8 @@ from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
 
 logger = get_logger(__name__)
+
+_LOOKED_AT = 500  # records, for what answers in sound look like
 
 
 @dataclass
@@ -205,6 +210,22 @@ def _write_cards(run: TrainingRun, parts: _Parts, step: int) -> None:
         run.write_card(folder / ADAPTER_FOLDER, "adapter", bases, step=step, evaluation_data=held_out)
 
 
+def _check_form(records: EncodedRecords, audio_llm: AudioLLM) -> None:
+    conversations = records.conversations
+    some = (conversations[number] for number in spread(range(len(conversations)), _LOOKED_AT))
+    answers = (message for one in some for message in one.messages if message.role == "assistant")
+    warn_of_another_form(records.name, answers, audio_llm.speaks_in_turns)
+
+
+def _check_form_of_tasks(data: MixtureData, audio_llm: AudioLLM) -> None:
+    spoken = [source.title for source in data.sources if SPEAK in source.config.tasks]
+    if audio_llm.speaks_in_turns and spoken:
+        logger.warning(
+            f"{', '.join(spoken)}: the task {SPEAK} teaches to speak without writing, and this model is asked to speak "
+            "in turns: leave it out, or set speaks_in_turns to false in its generation_config.json"
+        )
+
+
 def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) -> _Parts:
     """Checks the data, then hands model and optimizer to accelerate."""
     audio_llm = start.audio_llm
@@ -231,8 +252,11 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
             limit=limit,
             vocabulary_size=audio_llm.model.config.vocab_size,
         )
+        _check_form_of_tasks(data, audio_llm)
     else:
-        data = ListedData(accelerator, config, read(config.train_data, limit, max_length))
+        records = read(config.train_data, limit, max_length)
+        _check_form(records, audio_llm)
+        data = ListedData(accelerator, config, records)
     eval_records: EncodedRecords | None = None
     usable_eval: list[int] = []
     if config.eval_data is not None:

@@ -215,7 +215,7 @@ def test_only_the_clear_voices_are_asked_to_speak(layout, tmp_path):
     )
     spoken = [record for record in read(tmp_path / "train.jsonl") if record["task"] == "speak"]
     assert {record["id"].partition("/")[0] for record in spoken} == {"open-speech"}
-    assert all("British" in str(record["messages"][0]["content"]) for record in spoken)
+    assert all("British" in str(record["messages"][0]["content"]) for record in spoken if "#" not in record["id"])
     # Each twice, in other words.
     requests: dict[str, set[str]] = {}
     for record in spoken:

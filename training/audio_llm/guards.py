@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
 from audiollm.data.collation import IGNORED_LABEL
-from audiollm.data.conversation.types import AudioPart, Conversation
+from audiollm.data.conversation.types import AudioPart, Conversation, Message
 from audiollm.vocabulary import AudioVocabulary
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,24 @@ def warn_of_odd_loss(source: str, counts: Mapping[str, int]) -> None:
                 "%s: assistants answer in %s %d times, but no token of it carries loss",
                 *(source, modality, counts[f"{modality} parts"]),
             )
+
+
+def warn_of_another_form(source: str, answers: Iterable[Message], speaks_in_turns: bool) -> None:
+    """Warns where the answers in sound have another form than the one that the model will be asked for later.
+
+    Args:
+        source: what the records are called.
+        answers: turns of the assistant, or some of them.
+        speaks_in_turns: of the model, see `audiollm.modeling.AudioLLM.speaks_in_turns`.
+    """
+    spoken = [answer for answer in answers if any(isinstance(part, AudioPart) for part in answer.content)]
+    num_plain = sum(len(answer.content) == 1 for answer in spoken)
+    if speaks_in_turns and num_plain:
+        logger.warning(
+            "%s: %d of %d answers in sound that were looked at do not write what they say, and this model is asked to "
+            "speak in turns: train it on turns, or set speaks_in_turns to false in its generation_config.json",
+            *(source, num_plain, len(spoken)),
+        )
 
 
 def warn_of_unsigned_codes(source: str, number: int, looked_at: int) -> None:

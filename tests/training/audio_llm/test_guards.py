@@ -6,10 +6,11 @@ import logging
 import numpy as np
 import pytest
 
+from audiollm.chat.input import to_conversation
 from audiollm.data.collation import IGNORED_LABEL
 from audiollm.data.conversation.loading import load_conversations
 from audiollm.modeling import AudioLLM
-from audiollm.training.audio_llm.guards import out_of_place, warn_of_odd_loss
+from audiollm.training.audio_llm.guards import out_of_place, warn_of_another_form, warn_of_odd_loss
 from audiollm.training.audio_llm.records import EncodedRecords, usable_records
 from audiollm.vocabulary import AudioVocabulary
 
@@ -70,6 +71,28 @@ def test_odd_shares_of_loss_are_warned_of(caplog, changes, said):
     with caplog.at_level(logging.WARNING):
         warn_of_odd_loss("train.jsonl", counts(**changes))
     assert (said in caplog.text) if said else not caplog.text
+
+
+SOUND = {"type": "audio", "codes": [1, 2]}
+WRITTEN = {"type": "text", "text": "Yes."}
+
+
+@pytest.mark.parametrize(
+    ("content", "speaks_in_turns", "is_warned"),
+    [
+        ([SOUND], True, True),
+        ([WRITTEN, SOUND, WRITTEN, SOUND], True, False),
+        ([WRITTEN], True, False),
+        ([SOUND], False, False),
+    ],
+)
+def test_answers_in_another_form_than_the_model_is_asked_for_are_warned_of(caplog, content, speaks_in_turns, is_warned):
+    chat = [{"role": "user", "content": "Say yes."}, {"role": "assistant", "content": content}]
+    conversation = to_conversation(chat, "a chat", None, None)
+    answers = [message for message in conversation.messages if message.role == "assistant"]
+    with caplog.at_level(logging.WARNING):
+        warn_of_another_form("train.jsonl", answers, speaks_in_turns)
+    assert ("1 of 1 answers in sound" in caplog.text) == is_warned
 
 
 def test_the_check_of_the_data_counts_and_refuses(assets, tmp_path, caplog):
