@@ -34,7 +34,7 @@ from audiollm.training.recipes.mini.layout import MiniLayout
 from audiollm.training.recipes.mini.lm import MINI_LM, make_lm
 from audiollm.training.recipes.mini.package import install_package, install_samples, make_package, shrink_tokenizer
 from audiollm.training.recipes.mini.samples import write_samples
-from audiollm.training.recipes.mini.sampling import choose_audio_sampling
+from audiollm.training.recipes.mini.sampling import choose_audio_sampling, choose_flow_settings
 from audiollm.training.recipes.mini.tokenizer import make_tokenizer
 from audiollm.training.recipes.schedule import read_steps, run_due_steps
 
@@ -194,11 +194,15 @@ def run_package(layout: MiniLayout, config: MiniConfig) -> None:
 
 
 def run_sampling(layout: MiniLayout, config: MiniConfig) -> None:
-    """How codes are drawn, chosen on the dev split and written into the package."""
-    found = choose_audio_sampling(layout.package, layout, config.judge)
+    """How codes are decoded and drawn, chosen on the dev split and written into the package."""
+    found = {
+        "flow": choose_flow_settings(layout.package, layout, config.judge),
+        "codes": choose_audio_sampling(layout.package, layout, config.judge),
+    }
     write_json(layout.sampling, found)
-    for one in found["tried"]:
-        console.print(f"  {one['settings']}: {one['wer_capped']:.1%} of the words wrong")
+    for what, choice in found.items():
+        for one in choice["tried"]:
+            console.print(f"  {what}, {one['settings']}: {one['wer_capped']:.1%} of the words wrong")
 
 
 def run_evaluation(layout: MiniLayout, config: MiniConfig) -> None:

@@ -502,6 +502,38 @@ def test_codes_are_drawn_in_the_way_that_is_understood_best(layout, tmp_path, mo
     assert audio_sampling_of_checkpoint(stored) == ways[1]
 
 
+def test_the_flow_model_goes_the_way_that_is_understood_best(layout, tmp_path, monkeypatch):
+    package, own = tmp_path / "package", MiniLayout(tmp_path)
+    shutil.copytree(layout.package, package)
+    texts = ["A letter.", "The garden."]
+    clips = [
+        {"id": f"open-speech/{n}", "text": text, "duration_seconds": 0.4, "codes": list(range(10))}
+        for n, text in enumerate(texts)
+    ]
+    own.codes("dev").parent.mkdir()
+    own.codes("dev").write_text("".join(json.dumps(clip) + "\n" for clip in clips))
+    ways = ({"mean_prior": 0.3, "steps": 1}, {"mean_prior": 0.0, "steps": 2}, {"mean_prior": 0.0, "steps": 3})
+    file = package / "audio_tokenizer" / "decoder" / "config.json"
+    before = json.loads(file.read_text())
+    heard: list[Sequence[Tensor]] = []
+
+    class Hears(StubTranscriber):
+        """Understands the second way alone."""
+
+        def transcribe(self, waveforms: Sequence[Tensor], sample_rate: int) -> list[str]:
+            heard.append(waveforms)
+            return texts if len(heard) == 2 else ["something else"] * len(waveforms)
+
+    monkeypatch.setattr(sampling, "Transcriber", Hears)
+    found = sampling.choose_flow_settings(package, own, "stub", candidates=ways, num_sentences=2)
+    assert found["chosen"] == ways[1]
+    assert [one["wer_capped"] for one in found["tried"]] == [1.0, 0.0, 1.0]
+    assert json.loads(file.read_text()) == before | {"flow": before["flow"] | ways[1]}
+    assert not torch.equal(heard[0][0], heard[1][0])
+    loaded = AudioLLM.from_pretrained(package).processor.audio_tokenizer.decoder.config.flow
+    assert (loaded.mean_prior, loaded.steps) == (0.0, 2)
+
+
 def test_figures_stand_beside_baselines(figures):
     assert figures["clips"] == {"speech": 4, "sound": 4, "music": 4}
     assert set(figures["transcribe"]) == {"asterisk", "flite-speech", "held-out-speech"}
