@@ -416,6 +416,7 @@ class AudioLLM:
         attention_mask: Tensor | None = None,
         decoding: DecodingSettings | None = None,
         chunk_codes: int = 1,
+        sound_only: bool = False,
         **generation: Any,
     ) -> AnswerStream:
         """Generates one answer and gives it out while it comes: text in whole characters, audio as samples.
@@ -428,6 +429,7 @@ class AudioLLM:
             attention_mask: as for `generate`.
             decoding: whose voice it is, and details of the waveform decoder.
             chunk_codes: codes to collect before the decoder gets them.
+            sound_only: give out no text; the result holds it.
             generation: as for `generate`, but for ``return_waveforms`` and ``streamer``.
 
         Returns:
@@ -441,7 +443,7 @@ class AudioLLM:
         if request.num_answers != 1:
             raise ValueError(f"a stream follows one answer, not {request.num_answers}: generate rows one by one")
         decoder = self._speech_decoder(request, "audio" in request.modalities, decoding)
-        return AnswerStream(request.run, self.processor, decoder, chunk_codes)
+        return AnswerStream(request.run, self.processor, decoder, chunk_codes, sound_only=sound_only)
 
     def _request(
         self, input_ids: Tensor, attention_mask: Tensor | None, arguments: Mapping[str, Any]

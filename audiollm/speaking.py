@@ -177,8 +177,7 @@ def speak_stream(
     """Speaks a text and gives out the samples while they are made; arguments as for `speak`.
 
     Returns:
-        An iterator of `audiollm.generation.streaming.StreamedAudio`; of a model that speaks in turns, also of the words
-        (`audiollm.generation.streaming.StreamedText`).
+        An iterator of `audiollm.generation.streaming.StreamedAudio`.
 
     Raises:
         ValueError: as for `speak`.
@@ -186,7 +185,8 @@ def speak_stream(
     """
     decoding = _decoding(generation, speaker, prompt_audio, sample_rate, steps, guidance)
     request = _SpeechRequest.of(text, voice, key)
-    return model.stream_chat(request.conversation, decoding=decoding, **_answer_form(model, [text]), **generation)
+    form = _answer_form(model, [text])
+    return model.stream_chat(request.conversation, decoding=decoding, sound_only=True, **form, **generation)
 
 
 def _answer_form(model: AudioLLM, texts: Sequence[str]) -> dict[str, Any]:

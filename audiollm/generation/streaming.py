@@ -168,6 +168,7 @@ class AnswerStream(Iterator[StreamedText | StreamedAudio]):
         processor: the Audio-LLM's processor.
         decoder: turns codes into sound; None if there will be none.
         chunk_codes: codes to collect before the decoder gets them; the sound does not depend on it.
+        sound_only: give out no text; the result holds it.
     """
 
     def __init__(
@@ -176,10 +177,12 @@ class AnswerStream(Iterator[StreamedText | StreamedAudio]):
         processor: AudioLLMProcessor,
         decoder: SpeechDecoder | None,
         chunk_codes: int = 1,
+        *,
+        sound_only: bool = False,
     ) -> None:
         self._results: list[GenerationResult] = []
         # The running thread and the generator know nothing of this object, so that letting go of it ends both.
-        self._events = _answer(generate, SegmentStreamer(processor, chunk_codes), decoder, self._results)
+        self._events = _answer(generate, SegmentStreamer(processor, chunk_codes), decoder, sound_only, self._results)
 
     @property
     def result(self) -> GenerationResult | None:
@@ -204,6 +207,7 @@ def _answer(
     generate: Callable[[BaseStreamer, StoppingCriteria], GenerationResult],
     streamer: SegmentStreamer,
     decoder: SpeechDecoder | None,
+    sound_only: bool,
     results: list[GenerationResult],
 ) -> Generator[StreamedText | StreamedAudio, None, None]:
     """Generates in a thread and decodes in this one; puts the result into the empty list at the end."""
@@ -215,7 +219,8 @@ def _answer(
             events = iter(streamer)
             for event in events:
                 if isinstance(event, StreamedText):
-                    yield event
+                    if not sound_only:
+                        yield event
                     continue
                 if decoder is None:
                     raise RuntimeError("the model speaks, but this stream was opened for text alone")
@@ -223,11 +228,11 @@ def _answer(
                 texts: deque[StreamedText] = deque()
                 codes = _codes_of_segment(event, events, future, texts if decoder.joins_segments else None)
                 for waveform in decoder.decode_stream(codes):
-                    yield from _taken(texts)
+                    yield from _taken(texts, sound_only)
                     if len(waveform):
                         chunks.append(waveform)
                         yield StreamedAudio(waveform, decoder.sample_rate, len(waveforms))
-                yield from _taken(texts)
+                yield from _taken(texts, sound_only)
                 waveforms.append(torch.cat(chunks) if chunks else torch.zeros(0))
             result = future.result()
         finally:
@@ -285,7 +290,8 @@ def _codes_of_segment(
         raise RuntimeError("the stream of codes ended inside a segment")
 
 
-def _taken(texts: deque[StreamedText]) -> Iterator[StreamedText]:
+def _taken(texts: deque[StreamedText], sound_only: bool) -> list[StreamedText]:
     """Empties a queue; in a stream of one sound, what was written meanwhile comes before the next piece of it."""
-    while texts:
-        yield texts.popleft()
+    taken = [] if sound_only else list(texts)
+    texts.clear()
+    return taken

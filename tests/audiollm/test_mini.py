@@ -15,7 +15,7 @@ from audiollm.mini import mini_folder
 from audiollm.modeling import AudioLLM
 from audiollm.prompts import instruction
 
-BYTE_BUDGET = 30_000_000
+BYTE_BUDGET = 60_000_000
 
 
 @pytest.fixture(scope="module")

@@ -348,6 +348,7 @@ def test_the_package_is_half_as_large_and_gives_the_same_codes_and_answers(layou
     assert small.model.dtype == torch.float32
     assert small.processor.audio_tokenizer.can_decode
     assert "CC-BY-SA-3.0" in small.processor.audio_tokenizer.licence_note
+    assert not list(layout.package.rglob("README.md"))  # those of the parts say that the licence is open
     noise = torch.randn(20000, generator=torch.Generator().manual_seed(0)) * 0.1
     codes = [model.processor.audio_tokenizer.encode(noise, 16000).tolist() for model in (full, small)]
     assert codes[0] == codes[1]

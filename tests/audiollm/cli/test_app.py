@@ -227,7 +227,7 @@ def test_an_answer_or_a_sound_that_was_cut_says_so(
         assert "cut after 0.20 s; --max-seconds" in caplog.text
 
 
-def test_the_channel_that_is_heard_can_be_chosen(
+def test_the_side_that_is_heard_can_be_chosen(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     tone = 0.3 * np.sin(np.arange(16000) * 0.2)

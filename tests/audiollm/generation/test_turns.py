@@ -171,22 +171,28 @@ def test_a_batch_speaks_as_each_text_alone(in_turns):
         assert torch.equal(speak(in_turns, text, "a man", do_sample=False, max_seconds=3.0).codes, result.codes)
 
 
-def test_a_stream_gives_words_and_the_same_sound(in_turns):
+def test_a_stream_gives_the_same_sound_and_the_words_if_they_are_wanted(in_turns):
     whole = speak(in_turns, SAYS, seed=3, max_seconds=20.0, speaker=[0.5, 0.5])
     with speak_stream(in_turns, SAYS, seed=3, max_seconds=20.0, speaker=[0.5, 0.5]) as stream:
-        events = list(stream)
-    assert "".join(event.text for event in events if isinstance(event, StreamedText)) == SAYS
-    sounds = [event for event in events if isinstance(event, StreamedAudio)]
+        sounds = list(stream)
     assert {event.segment for event in sounds} == {0}
     assert torch.equal(torch.cat([event.waveform for event in sounds]), whole.waveform)
-    assert isinstance(events[0], StreamedText)
     assert torch.equal(torch.cat(stream.result.codes[0]), whole.codes)
+    assert stream.result.texts == [SAYS]
     assert len(stream.result.waveforms[0]) == 1
+
+    limits = {"modalities": {"text", "audio"}, "turns": [turns_of(SAYS)], "max_seconds": 20.0}
+    with in_turns.stream_chat(ASK, seed=3, **limits) as stream:
+        events = list(stream)
+    assert isinstance(events[0], StreamedText)
+    assert "".join(event.text for event in events if isinstance(event, StreamedText)) == SAYS
+    sounds = [event for event in events if isinstance(event, StreamedAudio)]
+    assert torch.equal(torch.cat([event.waveform for event in sounds]), stream.result.waveforms[0][0])
 
 
 def test_a_stream_can_be_left_between_two_turns(in_turns):
     with speak_stream(in_turns, SAYS, seed=3) as stream:
-        next(event for event in stream if isinstance(event, StreamedAudio))
+        next(stream)
     assert stream.result is None
 
 

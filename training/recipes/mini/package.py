@@ -86,7 +86,9 @@ def make_package(model: Path, audio_tokenizer: Path, package: Path) -> int:
             _compact_json(folder / name)
         # Loading obeys this: CPUs compute slowly in float16, which is only how the weights are stored.
         set_value(folder / "config.json", "dtype", "float32")
-        shutil.copytree(audio_tokenizer, folder / AUDIO_TOKENIZER_FOLDER)
+        # The package has a card of its own; those of the parts know neither data nor licence.
+        without_cards = shutil.ignore_patterns("README.md")
+        shutil.copytree(audio_tokenizer, folder / AUDIO_TOKENIZER_FOLDER, ignore=without_cards)
         set_value(folder / AUDIO_TOKENIZER_FOLDER / "config.json", "licence_note", LICENCE_NOTE)
         shrink_weights(folder / AUDIO_TOKENIZER_FOLDER / "decoder")
         size = folder_size(folder)
