@@ -196,7 +196,8 @@ class Transcriber:
         longest = getattr(getattr(self._pipeline.model, "config", None), "max_target_positions", None)
         if longest is None or num_tokens > longest - PROMPT_TOKENS:
             return {}
-        return {"generate_kwargs": {**options.get("generate_kwargs", {}), "max_new_tokens": num_tokens}}
+        # As its length, which Whisper counts from behind its prompt: beside it, max_new_tokens is warned of in each call.
+        return {"generate_kwargs": {**options.get("generate_kwargs", {}), "max_length": num_tokens}}
 
     def _long_options(self) -> dict[str, Any]:
         """How to recognize more than a window: Whisper goes on where its last timestamp was, others by chunks."""

@@ -34,18 +34,16 @@ from .speaking import error_rates, speak_sentences
 
 NUM_SENTENCES = 30
 CANDIDATES: tuple[Mapping[str, Any], ...] = (
-    {"temperature": 1.0},
     {"temperature": 0.8},
     {"temperature": 0.6},
     {"temperature": 0.4},
-    {"temperature": 0.6, "repetition_threshold": 0.3},
+    {"temperature": 0.2},
 )
 
 
 # Noise around the mean in nats, and steps.
 FLOW_CANDIDATES: tuple[Mapping[str, Any], ...] = (
     {"mean_prior": 0.3, "steps": 4},
-    {"mean_prior": 0.0, "steps": 2},
     {"mean_prior": 0.0, "steps": 4},
     {"mean_prior": 0.0, "steps": 8},
 )
