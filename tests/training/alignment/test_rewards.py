@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from audiollm.chat.segments import AudioSegment, TextSegment
 from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
 from audiollm.data.voices.instructions import speech_request, text_of_request
 from audiollm.data.voices.speech_records import text_to_be_said
+from audiollm.tokenizer.base import Codes
 from audiollm.training.alignment.rewards.base import Answer
 from audiollm.training.alignment.rewards.registry import REWARDS, check_reward, make_rewards
 from audiollm.training.alignment.rewards.sounds import AnswerSounds
@@ -172,3 +174,25 @@ def test_every_reward_hears_the_same_sounds_and_they_are_decoded_once(monkeypatc
     assert first[0] is not None
     assert first[0].tolist() == [1.0, 2.0]
     assert sounds.sample_rate == 24000
+
+
+@pytest.mark.parametrize("speaks_in_turns", [True, False])
+def test_an_answer_in_turns_is_heard_as_one_sound(speaks_in_turns: bool) -> None:
+    decoded: list[list[int]] = []
+
+    class Tokenizer:
+        can_decode = True
+        output_sample_rate = 24000
+
+        def decode(self, codes: Codes, **_: Any) -> list[Tensor]:
+            decoded.extend(codes[n][0].tolist() for n in range(len(codes)))
+            return [codes[n][0].float() for n in range(len(codes))]
+
+    model: Any = SimpleNamespace(
+        processor=SimpleNamespace(audio_tokenizer=Tokenizer()), speaks_in_turns=speaks_in_turns
+    )
+    segments = [AudioSegment(torch.tensor(codes)) for codes in ([1, 2], [3])]
+    [sound] = AnswerSounds(model).of([Answer(record(), [7] * 3, segments, 4, is_cut=False)])
+    assert decoded == ([[1, 2, 3]] if speaks_in_turns else [[1, 2], [3]])
+    assert sound is not None
+    assert sound.tolist() == [1.0, 2.0, 3.0]

@@ -31,7 +31,11 @@ class AnswerSounds:
 
     @cached_property
     def _decoder(self) -> SpeechDecoder:
-        return SpeechDecoder(self._audio_llm.processor.audio_tokenizer, self._settings)
+        return SpeechDecoder(
+            self._audio_llm.processor.audio_tokenizer,
+            self._settings,
+            joins_segments=self._audio_llm.speaks_in_turns,
+        )
 
     def check(self) -> None:
         """Loads the decoder.
