@@ -6,11 +6,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from itertools import pairwise
 
 import numpy as np
 
 from audiollm.data.collation import IGNORED_LABEL
-from audiollm.data.conversation.types import AudioPart, Conversation, Message
+from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
 from audiollm.vocabulary import AudioVocabulary
 
 logger = logging.getLogger(__name__)
@@ -117,13 +118,22 @@ def warn_of_another_form(source: str, answers: Iterable[Message], speaks_in_turn
         answers: turns of the assistant, or some of them.
         speaks_in_turns: of the model, see `audiollm.modeling.AudioLLM.speaks_in_turns`.
     """
-    spoken = [answer for answer in answers if any(isinstance(part, AudioPart) for part in answer.content)]
-    num_plain = sum(len(answer.content) == 1 for answer in spoken)
+    forms = [[isinstance(part, TextPart) for part in answer.content] for answer in answers]
+    spoken = [is_text for is_text in forms if not all(is_text)]
+    num_plain = sum(not any(is_text) for is_text in spoken)
     if speaks_in_turns and num_plain:
         logger.warning(
             "%s: %d of %d answers in sound that were looked at do not write what they say, and this model is asked to "
             "speak in turns: train it on turns, or set speaks_in_turns to false in its generation_config.json",
             *(source, num_plain, len(spoken)),
+        )
+    num_in_turns = sum((False, True) in pairwise(is_text) for is_text in spoken)
+    # Few of many are rather answers that play several clips.
+    if not speaks_in_turns and 2 * num_in_turns > len(spoken):
+        logger.warning(
+            "%s: %d of %d answers in sound that were looked at write and speak in turns, and this model is not asked "
+            "for that: set speaks_in_turns to true in its generation_config.json",
+            *(source, num_in_turns, len(spoken)),
         )
 
 

@@ -81,9 +81,12 @@ WRITTEN = {"type": "text", "text": "Yes."}
     ("content", "speaks_in_turns", "is_warned"),
     [
         ([SOUND], True, True),
+        ([SOUND, SOUND], True, True),
         ([WRITTEN, SOUND, WRITTEN, SOUND], True, False),
         ([WRITTEN], True, False),
         ([SOUND], False, False),
+        ([WRITTEN, SOUND], False, False),
+        ([WRITTEN, SOUND, WRITTEN, SOUND], False, True),
     ],
 )
 def test_answers_in_another_form_than_the_model_is_asked_for_are_warned_of(caplog, content, speaks_in_turns, is_warned):
