@@ -73,6 +73,14 @@ def test_a_sentence_too_short_for_its_text_is_not_aligned(aligner, codes):
     assert aligner.words([SpokenCodes("the zebra sings", codes), SpokenCodes("a", [1, 2, 3])])[0] is None
 
 
+def test_what_is_aligned_can_be_reached_in_steps(aligner):
+    # From the first letter on, each code gets four letters further.
+    for num_codes in (1, 2, 5):
+        sentences = [SpokenCodes("a" * length, [1] * num_codes) for length in range(1, 4 * num_codes + 2)]
+        lengths = [len(one.text) for one, found in zip(sentences, aligner.words(sentences), strict=True) if found]
+        assert lengths == list(range(1, 1 + 4 * (num_codes - 1) + 1))
+
+
 def test_a_text_without_letters_is_not_aligned_and_an_unknown_letter_is_passed_over(aligner):
     assert aligner.words([SpokenCodes("– …", [1, 2, 3])]) == [[-1, -1, -1]]
     (found,) = aligner.words([SpokenCodes("é a", [1, 2, 3, 4])])

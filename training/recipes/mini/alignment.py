@@ -175,7 +175,8 @@ def _letters(text: str) -> Iterator[str]:
 
 
 def _fits(num_states: int, codes: Sequence[int]) -> bool:
-    return len(codes) > 0 and num_states >= 2 and num_states <= _MAX_STEP * len(codes)
+    # From the first letter on; without codes there is no path at all.
+    return 2 <= num_states < _MAX_STEP * len(codes)
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
