@@ -173,8 +173,13 @@ def with_generation_config(arguments: Mapping[str, Any]) -> dict[str, Any]:
             "arguments"
         )
     # What follows from the checkpoint is in there too where it was copied from one.
-    follows = {"transformers_version", "_from_model_config", "bos_token_id", AUDIO_SAMPLING, SPEAKS_IN_TURNS}
-    stated = {name: value for name, value in vars(config).items() if value is not None and name not in follows}
+    follows = {"transformers_version", "bos_token_id", AUDIO_SAMPLING, SPEAKS_IN_TURNS}
+    stated = {
+        name: value
+        for name, value in vars(config).items()
+        # Those with a line in front are transformers' notes, such as those of a config that has generated.
+        if value is not None and name not in follows and not name.startswith("_")
+    }
     return stated | {name: value for name, value in arguments.items() if name not in stated or value is not None}
 
 

@@ -272,6 +272,13 @@ def test_settings_of_the_checkpoint_that_answers_do_not_take_are_said(tmp_path, 
     assert speak(model, "Hi.", seed=0, max_seconds=0.2).codes.tolist()  # beams of the checkpoint forbid no drawing
 
 
+def test_the_config_of_a_model_that_has_generated_can_be_given():
+    model = AudioLLM.from_pretrained()
+    before = model.chat(CHAT, max_new_tokens=4).token_ids[0]
+    after = model.chat(CHAT, max_new_tokens=4, generation_config=model.model.generation_config).token_ids[0]
+    assert torch.equal(before, after)
+
+
 def test_what_the_checkpoint_forbids_is_obeyed_and_leaves_no_dead_end_unseen(speaking_llm, monkeypatch):
     monkeypatch.setattr(speaking_llm.model.generation_config, "suppress_tokens", list(range(400)), raising=False)
     with pytest.raises(ValueError, match="forbid every token"):
