@@ -147,12 +147,14 @@ def speak_many(
     )
     assert result.waveforms is not None  # asked for
     assert result.sample_rate is not None
+    no_sound, no_codes = torch.zeros(0), torch.zeros(0, dtype=torch.long)
     return [
         SpeechResult(
-            waveform=result.waveforms[row][0],
+            # A limit may cut an answer before its first sound.
+            waveform=result.waveforms[row][0] if result.waveforms[row] else no_sound,
             sample_rate=result.sample_rate,
             text=request.text,
-            codes=torch.cat(result.codes[row]),
+            codes=torch.cat([no_codes, *result.codes[row]]),
             voice=request.voice,
             prompt_id=request.prompt_id,
             finish_reason=result.finish_reasons[row],

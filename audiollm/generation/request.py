@@ -244,24 +244,25 @@ class GenerationRequest:
         room = math.inf if context is None else context - prompt_length
         speaks = "audio" in self.modalities
         wanted, min_seconds = settings.max_new_tokens, settings.min_seconds
+        beside_codes = _MARKS if self._turns is None else num_tokens_of_turns(self._turns)
         if wanted is not None:
             needed = wanted
-            shortest = min_codes + _MARKS
+            shortest = min_codes + beside_codes
             if speaks and min_seconds is not None and shortest > wanted and not self._is_inside.any():
                 raise ValueError(
                     f"min_seconds={min_seconds} takes {shortest} tokens, but max_new_tokens={wanted}: raise it, or "
                     "leave it out"
                 )
         else:
-            text_tokens = TEXT_TOKENS if "text" in self.modalities else 0
-            if self._turns is not None:
-                text_tokens = num_tokens_of_turns(self._turns)
-            needed = text_tokens + ((max_codes or min_codes) + _MARKS if speaks else 0)
-            wanted = max(needed, text_tokens + AUDIO_TOKENS) if speaks and max_codes is None else needed
+            text_tokens = TEXT_TOKENS if "text" in self.modalities and self._turns is None else 0
+            needed = text_tokens + ((max_codes or min_codes) + beside_codes if speaks else 0)
+            longest = text_tokens + beside_codes - _MARKS + AUDIO_TOKENS
+            wanted = max(needed, longest) if speaks and max_codes is None else needed
         if needed > room:
+            shorter = "the recording" if self._turns is None else "the text that is spoken in turns"
             raise ContextError(
                 f"the prompt has {prompt_length} tokens and max_new_tokens={needed}, but the context holds {context}: "
-                "shorten the recording or ask for a shorter answer"
+                f"shorten {shorter} or ask for a shorter answer"
             )
         # Only what was asked for, or what the limits need, must fit; audio without a limit takes what room there is.
         return int(min(wanted, room))

@@ -53,7 +53,7 @@ class TurnsLogitsProcessor(LogitsProcessor):
         check_dead_ends: as for `audiollm.generation.grammar.AudioSegmentLogitsProcessor`.
 
     Raises:
-        ValueError: if nothing could end the answer; when it is called, if nothing may follow.
+        ValueError: if nothing could end the answer, or something in it would; when it is called, if nothing may follow.
     """
 
     def __init__(
@@ -69,6 +69,13 @@ class TurnsLogitsProcessor(LogitsProcessor):
     ) -> None:
         if not eos_token_ids:
             raise ValueError("no end-of-sequence id: without one an answer in turns could not end")
+        written = set(chain.from_iterable(chain.from_iterable(turns)))
+        early = [one for one in eos_token_ids if one in written or vocabulary.is_audio(torch.tensor(one))]
+        if early:
+            raise ValueError(
+                f"eos_token_id={early[0]} is written or spoken in the answers, and would end them before all is said: "
+                "leave it out, or name an id that no turn holds"
+            )
         self._vocabulary = vocabulary
         self._plan = _plan(turns, vocabulary.start_id, eos_token_ids[0])
         self._num_turns = torch.tensor([len(words) for words in turns])

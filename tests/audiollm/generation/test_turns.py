@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 from audiollm.chat.segments import AudioSegment, TextSegment
 from audiollm.generation.decoding import DecodingSettings
 from audiollm.generation.passed_on import speaks_in_turns
+from audiollm.generation.request import ContextError
 from audiollm.generation.streaming import StreamedAudio, StreamedText
 from audiollm.generation.turns import TurnsLogitsProcessor, num_tokens_of_turns, turns_of
 from audiollm.modeling import AudioLLM
@@ -71,7 +72,7 @@ def taken_apart(answer):
     return words, codes
 
 
-TURNS = st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=3), min_size=1, max_size=4)
+TURNS = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=3), min_size=1, max_size=4)
 
 
 @settings(max_examples=40, deadline=None)
@@ -203,6 +204,34 @@ def test_limits_cut_and_lengthen_the_whole_sound(in_turns):
     assert len(long.codes) >= 300
     few = speak(in_turns, SAYS, seed=0, max_new_tokens=9)
     assert few.finish_reason == "length"
+
+
+@pytest.mark.parametrize("limit", [{"max_new_tokens": 1}, {"stop_strings": "T"}, {"max_time": 1e-9}])
+def test_an_answer_that_ends_before_its_first_sound_is_empty_and_not_an_error(in_turns, limit):
+    spoken = speak(in_turns, SAYS, seed=0, max_seconds=1.0, **limit)
+    assert (spoken.waveform.shape, spoken.codes.shape, spoken.codes.dtype) == ((0,), (0,), torch.int64)
+    with speak_stream(in_turns, SAYS, seed=0, max_seconds=1.0, **limit) as stream:
+        assert not list(stream)
+    assert stream.result.finish_reasons == [spoken.finish_reason]
+
+
+def test_what_does_not_fit_counts_the_words(in_turns):
+    words = {"modalities": {"text", "audio"}, "turns": [turns_of(SAYS)], "seed": 0}
+    needed = 25 + num_tokens_of_turns([in_turns.processor.plain_token_ids(turns_of(SAYS))])
+    result = in_turns.chat(ASK, min_seconds=1.0, max_new_tokens=needed, **words)
+    assert sum(map(len, result.codes[0])) >= 25
+    with pytest.raises(ValueError, match=f"min_seconds=1.0 takes {needed} tokens"):
+        in_turns.chat(ASK, min_seconds=1.0, max_new_tokens=needed - 1, **words)
+    with pytest.raises(ContextError, match="shorten the text"):
+        in_turns.chat(ASK, max_seconds=1e6, **words)
+
+
+def test_an_end_that_stands_in_the_words_or_their_sound_is_refused(in_turns):
+    vocabulary = in_turns.vocabulary
+    (word, *_) = in_turns.processor.plain_token_ids([" kettle"])[0]
+    for end in (word, vocabulary.start_id, vocabulary.end_id, vocabulary.first_code_id):
+        with pytest.raises(ValueError, match=f"eos_token_id={end}"):
+            speak(in_turns, SAYS, eos_token_id=[in_turns.processor.tokenizer.eos_token_id, end])
 
 
 def test_a_model_that_speaks_otherwise_is_asked_for_one_segment(speaking_llm):
