@@ -338,6 +338,15 @@ def test_what_is_too_long_to_speak_is_not_asked_for(layout):
     assert request_of("gender") == "Is the speaker a man or a woman?"
 
 
+def test_whatever_the_id_of_a_clip_its_own_codes_answer(layout):
+    clips = [clip | {"id": f"a#{n}/b#{n}"} for n, clip in enumerate(read(layout.more_codes))]
+    records = list(requests_to_speak(clips, aligner(layout), num_spoken=3))
+    assert len(records) == 3 * len(clips)
+    for clip, record in zip(3 * clips, records, strict=True):
+        parts = record["messages"][1]["content"]
+        assert [code for part in parts for code in part.get("codes", ())] == clip["codes"]
+
+
 # -------------------------------------------------------------------- package
 
 

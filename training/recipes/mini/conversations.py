@@ -28,6 +28,7 @@ from audiollm.data.sap.questions import (
 from audiollm.data.sap.record import SapRecord
 from audiollm.data.sap.sounds import sound_classes
 from audiollm.data.voices.attributes import VocalAttributes
+from audiollm.data.voices.speech_records import TASK as SPEAK
 from audiollm.data.voices.speech_records import SpeechTaskSettings, speech_records
 from audiollm.prompts import instruction
 
@@ -221,24 +222,23 @@ def requests_to_speak(
     """
     spoken = _to_speak(clips)
     sentences = [SpokenCodes(clip["text"], clip["codes"]) for clip in spoken]
-    answers = {
-        clip["id"]: _content_in_turns(sentence, words)
+    aligned = [
+        (clip, _content_in_turns(sentence, words))
         for clip, sentence, words in zip(spoken, sentences, aligner.words(sentences), strict=True)
         if words is not None
-    }
-    if len(answers) < len(spoken):
-        logger.warning("%d clips are too short for their texts and are not spoken", len(spoken) - len(answers))
-    asked = [
-        {key: value for key, value in clip.items() if key not in ("sap", "caption", "audio")}
-        | {"attributes": voice_of(clip).given, "id": clip["id"] if number == 1 else f"{clip['id']}#{number}"}
-        for number in range(1, num_spoken + 1)
-        for clip in spoken
-        if clip["id"] in answers
     ]
+    if len(aligned) < len(spoken):
+        logger.warning("%d clips are too short for their texts and are not spoken", len(spoken) - len(aligned))
+    asked, answers = [], {}
+    for number in range(1, num_spoken + 1):
+        for clip, content in aligned:
+            own_id = clip["id"] if number == 1 else f"{clip['id']}#{number}"
+            kept = {key: value for key, value in clip.items() if key not in ("sap", "caption", "audio")}
+            asked.append(kept | {"attributes": voice_of(clip).given, "id": own_id})
+            answers[f"{own_id}/{SPEAK}"] = content
     for record in speech_records(asked, SpeechTaskSettings(measure=False)) if asked else ():
         user, assistant = record["messages"]
-        content = answers[record["id"].rpartition("/")[0].partition("#")[0]]
-        yield record | {"messages": [user, assistant | {"content": content}]}
+        yield record | {"messages": [user, assistant | {"content": answers[record["id"]]}]}
 
 
 def _to_speak(clips: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
