@@ -142,7 +142,7 @@ def speak_many(
         [request.conversation for request in requests],
         return_waveforms=True,
         decoding=decoding,
-        **_answer_form(model, texts),
+        **_answer_form(model, texts, generation),
         **generation,
     )
     assert result.waveforms is not None  # asked for
@@ -187,12 +187,15 @@ def speak_stream(
     """
     decoding = _decoding(generation, speaker, prompt_audio, sample_rate, steps, guidance)
     request = _SpeechRequest.of(text, voice, key)
-    form = _answer_form(model, [text])
+    form = _answer_form(model, [text], generation)
     return model.stream_chat(request.conversation, decoding=decoding, sound_only=True, **form, **generation)
 
 
-def _answer_form(model: AudioLLM, texts: Sequence[str]) -> dict[str, Any]:
+def _answer_form(model: AudioLLM, texts: Sequence[str], generation: Mapping[str, Any]) -> dict[str, Any]:
     """What answers consist of: one segment of audio, or words and audio in turns, as the model was trained."""
+    for name in ("modalities", "turns", "return_waveforms", "sound_only"):
+        if name in generation:
+            raise ValueError(f"{name} follows from the text that is spoken: leave it out, or use AudioLLM.chat()")
     if model.speaks_in_turns:
         return {"modalities": {"text", "audio"}, "turns": [turns_of(text) for text in texts]}
     return {"modalities": {"audio"}}

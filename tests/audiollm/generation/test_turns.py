@@ -234,6 +234,15 @@ def test_an_end_that_stands_in_the_words_or_their_sound_is_refused(in_turns):
             speak(in_turns, SAYS, eos_token_id=[in_turns.processor.tokenizer.eos_token_id, end])
 
 
+@pytest.mark.parametrize(
+    "given", [{"modalities": {"audio"}}, {"turns": [["a"]]}, {"return_waveforms": True}, {"sound_only": False}]
+)
+def test_what_follows_from_a_text_is_not_given_beside_it(in_turns, given):
+    for function in (speak, speak_stream):
+        with pytest.raises(ValueError, match=f"{next(iter(given))} follows from the text"):
+            function(in_turns, SAYS, **given)
+
+
 def test_a_model_that_speaks_otherwise_is_asked_for_one_segment(speaking_llm):
     assert not speaking_llm.speaks_in_turns
     result = speaking_llm.chat(ASK, modalities={"text", "audio"}, turns=[["Yes.", " No."]], seed=0)
