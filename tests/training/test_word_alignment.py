@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from audiollm.generation.turns import turns_of
 from audiollm.training.recipes.mini.alignment import SpokenCodes, WordAligner, turns
 
 CODES_OF_A_LETTER, CODEBOOK_SIZE = 4, 128
@@ -85,6 +86,16 @@ def test_a_text_without_letters_is_not_aligned_and_an_unknown_letter_is_passed_o
     assert aligner.words([SpokenCodes("– …", [1, 2, 3])]) == [[-1, -1, -1]]
     (found,) = aligner.words([SpokenCodes("é a", [1, 2, 3, 4])])
     assert set(found) <= {-1, 1}
+
+
+def test_a_text_is_taught_in_the_turns_in_which_it_is_asked_for():
+    """Where all words are heard, nothing else decides what is written together."""
+    source, words = random.Random(0), ["a", "kettle's", "–", "...", "'", "é", "12", "5%", "²", "日本", "_"]
+    aligner = WordAligner([SpokenCodes(" ".join(words), [1] * 60)], CODEBOOK_SIZE)
+    for _ in range(200):
+        text = " ".join(source.choices(words, k=source.randrange(1, 7)))
+        said = sorted({word for word in aligner._states(text)[1] if word >= 0}) or [-1]
+        assert [written for written, _ in turns(SpokenCodes(text, said), said)] == turns_of(text)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ letter before as context. What a code is worth for a letter needs no labels: oth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
@@ -49,7 +49,7 @@ class WordAligner:
     """
 
     def __init__(self, sentences: Sequence[SpokenCodes], codebook_size: int) -> None:
-        letters = sorted({letter for one in sentences for letter in _letters(one.text)})
+        letters = sorted({letter for one in sentences for word in one.text.split() for letter in _letters(word)})
         self._index = {letter: number for number, letter in enumerate(letters, start=_PAUSE + 1)}
         self._codebook_size = codebook_size
         states = [self._states(one.text) for one in sentences]
@@ -170,8 +170,10 @@ def turns(sentence: SpokenCodes, word_of_code: Sequence[int]) -> list[tuple[str,
     return found
 
 
-def _letters(text: str) -> Iterator[str]:
-    return (character for character in text.lower() if character.isalnum() or character == "'")
+def _letters(word: str) -> list[str]:
+    """What is said of a word: nothing if it has no letter or digit, as in `audiollm.generation.turns.turns_of`."""
+    letters = [character for character in word.lower() if character.isalnum() or character == "'"]
+    return letters if any(letter != "'" for letter in letters) else []
 
 
 def _fits(num_states: int, codes: Sequence[int]) -> bool:
