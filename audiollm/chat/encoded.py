@@ -51,9 +51,10 @@ class TooLongError(ValueError):
     """
 
     def __init__(self, record: str, num_tokens: int, num_audio_tokens: int, limit: int) -> None:
+        shorter = "shorten or cut the recording" if num_audio_tokens else "shorten the text"
         super().__init__(
-            f"{record}: {num_tokens} tokens ({num_audio_tokens} of them audio) but the limit is {limit}: shorten or "
-            "cut the recording, leave the record out, or raise max_length if the model's context allows it"
+            f"{record}: {num_tokens} tokens ({num_audio_tokens} of them audio) but the limit is {limit}: {shorter}, "
+            "leave the record out, or raise max_length if the model's context allows it"
         )
         self.record = record
         self.num_tokens = num_tokens

@@ -46,7 +46,7 @@ class TurnsLogitsProcessor(LogitsProcessor):
     Args:
         vocabulary: where the audio tokens lie.
         turns: of each prompt, the ids of the words of each turn; every prompt has some, and every turn.
-        eos_token_ids: ids that end the answer; the first one does.
+        eos_token_ids: ids that end the answer, none of which is in a turn; the first one does.
         prompt_length: ids of the (padded) prompts.
         min_codes: fewest codes of an answer; its last segment goes on until then.
         max_codes: most codes of an answer; None for no limit.

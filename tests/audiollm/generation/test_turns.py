@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GenerationConfig
 
+from audiollm.chat.encoded import TooLongError
 from audiollm.chat.segments import AudioSegment, TextSegment
 from audiollm.generation.decoding import DecodingSettings
 from audiollm.generation.passed_on import speaks_in_turns
@@ -224,6 +225,8 @@ def test_what_does_not_fit_counts_the_words(in_turns):
         in_turns.chat(ASK, min_seconds=1.0, max_new_tokens=needed - 1, **words)
     with pytest.raises(ContextError, match="shorten the text"):
         in_turns.chat(ASK, max_seconds=1e6, **words)
+    with pytest.raises(TooLongError, match="shorten the text"):
+        speak(in_turns, SAYS * 10_000)
 
 
 def test_an_end_that_stands_in_the_words_or_their_sound_is_refused(in_turns):
