@@ -94,7 +94,7 @@ def find_tokenizer(config: DemoConfig, clips: Sequence[Clip]) -> TokenizerSource
         audio_tokenizer = UniAudioTokenizer.from_pretrained(audio_tokenizer_or_mini(None))
         return TokenizerSource(
             audio_tokenizer,
-            {"audio tokenizer": f"mini's, {audio_tokenizer.codebook_size} codes; it was trained with SAP and SAE"},
+            {"audio tokenizer": f"mini's, {audio_tokenizer.codebook_size} codes of Whisper tiny.en's first layers"},
         )
     audio_tokenizer, fit = fitted_tokenizer(config.encoder, clips, config.codebook_size, config.seed)
     facts = {

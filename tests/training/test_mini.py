@@ -108,6 +108,8 @@ def toy_corpus(layout: MiniLayout, name: str) -> None:
     if name == "asterisk":
         clips.append(toy_clip(folder, name, 9, "train", text="Premi uno.", language="it", licence="CC-BY-3.0"))
         clips.append(toy_clip(folder, name, 10, "train", text="Wait.", language="en", seconds=0.1))
+        # The LM learns English alone, and so it is not asked about this one.
+        clips.append(toy_clip(folder, name, 11, "test", text="Premi due.", language="it", licence="CC-BY-3.0"))
     save_manifest(clips, folder / "manifest.jsonl")
 
 

@@ -196,7 +196,7 @@ class Transcriber:
         longest = getattr(getattr(self._pipeline.model, "config", None), "max_target_positions", None)
         if longest is None or num_tokens > longest - PROMPT_TOKENS:
             return {}
-        # As its length, which Whisper counts from behind its prompt: max_new_tokens beside it is warned of each time.
+        # As its length, which Whisper counts from behind its prompt; of max_new_tokens beside it every call warns.
         return {"generate_kwargs": {**options.get("generate_kwargs", {}), "max_length": num_tokens}}
 
     def _long_options(self) -> dict[str, Any]:

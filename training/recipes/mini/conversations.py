@@ -100,7 +100,7 @@ def write_conversations(
     Returns:
         How many conversations there are.
     """
-    clips = [clip for clip in read_json_lines(source) if clip.get("language") in (LANGUAGE, None)]
+    clips = [clip for clip in read_json_lines(source) if is_for_lm(clip)]
     more = [] if more_speech is None else list(read_json_lines(more_speech))
     vocabulary = collect_vocabulary(parse_sap(clip["sap"]) for clip in clips)
     records = [record for clip in clips for record in questions_about(clip, drawn_questions)]
@@ -117,6 +117,11 @@ def write_conversations(
     records += requests_to_speak([*clips, *more], aligner, num_spoken)
     write_json_lines(output, records)
     return len(records)
+
+
+def is_for_lm(clip: Mapping[str, Any]) -> bool:
+    """Whether the LM learns from a clip: English speech, sounds and music."""
+    return clip.get("language") in (LANGUAGE, None)
 
 
 def questions_about(clip: Mapping[str, Any], drawn_questions: int | None = None) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.recipes.answering import answer
 
-from .conversations import MAX_SPOKEN_SECONDS, answers_of, request_of, sap_questions, voice_of
+from .conversations import MAX_SPOKEN_SECONDS, answers_of, is_for_lm, request_of, sap_questions, voice_of
 from .data import HELD_OUT, held_out_clips
 from .held_out import held_out_sentences
 from .layout import MiniLayout
@@ -78,7 +78,9 @@ def evaluate_mini(
     if model.processor.audio_tokenizer.can_decode:
         # Before the decoder is used otherwise: the first call is to load it.
         package["first_sample_seconds"] = first_sample_seconds(model, texts[0])
-    clips = _evenly(list(read_json_lines(layout.tokenizer_data("test"))), clips_per_corpus)
+    clips = _evenly(
+        [clip for clip in read_json_lines(layout.tokenizer_data("test")) if is_for_lm(clip)], clips_per_corpus
+    )
     waveforms = [load_audio(clip["audio"], SAMPLE_RATE)[0] for clip in clips]
     encoded = model.processor.audio_tokenizer.encode(waveforms, SAMPLE_RATE)
     codes = [encoded[number][0] for number in range(len(clips))]

@@ -27,7 +27,7 @@ from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.signal.mel import MelConfig
 from audiollm.tokenizer.signal.resampling import resample
 
-from .conversations import MAX_SPOKEN_SECONDS
+from .conversations import MAX_SPOKEN_SECONDS, is_for_lm
 from .data import held_out_clips
 from .held_out import held_out_sentences
 from .layout import MiniLayout
@@ -114,7 +114,7 @@ def _recordings(model: AudioLLM, layout: MiniLayout, transcriber: Transcriber) -
     clips = [
         clip
         for clip in read_json_lines(layout.tokenizer_data("test"))
-        if SHORTEST_SECONDS <= clip["duration_seconds"] <= LONGEST_SECONDS and clip.get("language") in ("en", None)
+        if SHORTEST_SECONDS <= clip["duration_seconds"] <= LONGEST_SECONDS and is_for_lm(clip)
     ]
     samples = []
     for corpus, count in RECORDINGS.items():
