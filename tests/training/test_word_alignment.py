@@ -112,3 +112,8 @@ def test_a_text_is_taught_in_the_turns_in_which_it_is_asked_for():
 )
 def test_pauses_and_words_without_codes_have_their_place(text, words, expected):
     assert turns(SpokenCodes(text, list(range(len(words)))), words) == expected
+
+
+def test_codes_of_another_codebook_are_refused():
+    with pytest.raises(ValueError, match="code 64 is none of 64"):
+        WordAligner([SpokenCodes("a", [1, 64])], 64)

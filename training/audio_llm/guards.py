@@ -132,7 +132,7 @@ def warn_of_another_form(source: str, answers: Iterable[Message], speaks_in_turn
     if not speaks_in_turns and 2 * num_in_turns > len(spoken):
         logger.warning(
             "%s: %d of %d answers in sound that were looked at write and speak in turns, and this model is not asked "
-            "for that: set speaks_in_turns to true in its generation_config.json",
+            "for that: if each word stands before its codes, set speaks_in_turns to true in its generation_config.json",
             *(source, num_in_turns, len(spoken)),
         )
 

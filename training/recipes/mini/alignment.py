@@ -45,13 +45,19 @@ class WordAligner:
 
     Args:
         sentences: to learn from, thousands; only what is long enough to be aligned counts.
-        codebook_size: V.
+        codebook_size: V; no code may be larger.
+
+    Raises:
+        ValueError: if a code is.
     """
 
     def __init__(self, sentences: Sequence[SpokenCodes], codebook_size: int) -> None:
         letters = sorted({letter for one in sentences for word in one.text.split() for letter in _letters(word)})
         self._index = {letter: number for number, letter in enumerate(letters, start=_PAUSE + 1)}
         self._codebook_size = codebook_size
+        largest = max((code for one in sentences for code in one.codes), default=0)
+        if largest >= codebook_size:
+            raise ValueError(f"code {largest} is none of {codebook_size}: were the codes made by another tokenizer?")
         states = [self._states(one.text) for one in sentences]
         fitting = [
             (one, state) for one, (state, _) in zip(sentences, states, strict=True) if _fits(len(state), one.codes)
