@@ -27,7 +27,12 @@ from audiollm.training.decoder.parts import join_decoder
 from audiollm.training.recipes.launching import console, launch_trainer, threads_of_job
 from audiollm.training.recipes.mini import data as mini_data
 from audiollm.training.recipes.mini.card import write_card
-from audiollm.training.recipes.mini.conversations import NUM_SPOKEN, make_aligner, write_conversations
+from audiollm.training.recipes.mini.conversations import (
+    NUM_ASKED,
+    NUM_SPOKEN,
+    make_aligner,
+    write_conversations,
+)
 from audiollm.training.recipes.mini.evaluation import evaluate_mini
 from audiollm.training.recipes.mini.held_out import held_out_sentences
 from audiollm.training.recipes.mini.layout import MiniLayout
@@ -161,7 +166,7 @@ def run_conversations(layout: MiniLayout, config: MiniConfig) -> None:
     tokenizer = UniAudioTokenizer.from_pretrained(layout.tokenizer, encoder_only=True, decoder=False)
     aligner = make_aligner([layout.codes("train"), layout.more_codes], tokenizer.codebook_size)
     options: dict[Split, dict[str, Any]] = {
-        "train": {"more_speech": layout.more_codes, "num_spoken": NUM_SPOKEN},
+        "train": {"more_speech": layout.more_codes, "num_asked": NUM_ASKED, "num_spoken": NUM_SPOKEN},
         "dev": {},
         "test": {"drawn_questions": None},
     }

@@ -327,6 +327,19 @@ def test_a_clip_of_speech_gets_few_questions_in_training_and_all_when_held_out(t
     assert 0 < sum(f"{clip}/question" in asked for clip in speech) < len(speech)
 
 
+def test_clips_of_a_rare_kind_are_asked_about_oftener_in_other_words(layout, tmp_path):
+    write_conversations(layout.codes("train"), tmp_path / "train.jsonl", aligner(layout), num_asked={"music": 3})
+    records = read(tmp_path / "train.jsonl")
+    assert len({record["id"] for record in records}) == len(records)
+    often = [r for r in records if r["task"] == "kind" and r["id"].startswith("immich-music/0/")]
+    assert len(often) == 3
+    assert len({r["messages"][0]["content"][1]["text"] for r in often}) > 1
+    assert {r["messages"][1]["content"] for r in often} == {"music"}
+    others = [r for r in records if "music" not in r["id"] and "moh" not in r["id"]]
+    before = [r for r in read(layout.lm_data("train")) if "music" not in r["id"] and "moh" not in r["id"]]
+    assert others == before
+
+
 def test_questions_with_choices_hold_their_answer(layout):
     for clip in read(layout.codes("test")):
         (question,) = sap_questions(clip, {}, count=1, kinds=("multiple_choice",))

@@ -53,6 +53,9 @@ _PITCH_WORDS = {"low": " in a low voice", "high": " in a high voice"}
 DRAWN_QUESTIONS = 1  # of those about a clip of speech, beside its transcripts
 # So often is each clip's transcript asked for, and each text to be spoken, in other words: they are the hardest.
 NUM_TRANSCRIPTS = NUM_SPOKEN = 2
+# So often is a clip of these asked about, in other words: when one of 18 questions of what kind a clip is was about
+# music, mini took the music that it had not heard for sounds.
+NUM_ASKED: Mapping[str, int] = {"sound": 2, "music": 8}
 # Of what SAP records answer, left out: transcripts are asked for anyway, and all speakers are adults.
 SAP_FIELDS_LEFT_OUT = ("linguistic_content", "age")
 
@@ -82,6 +85,7 @@ def write_conversations(
     aligner: WordAligner,
     *,
     drawn_questions: int | None = DRAWN_QUESTIONS,
+    num_asked: Mapping[str, int] | None = None,
     num_spoken: int = 1,
     more_speech: Path | None = None,
 ) -> int:
@@ -94,6 +98,7 @@ def write_conversations(
         aligner: finds the words in the codes.
         drawn_questions: how many of the questions about speech each clip gets, while its SAP record is asked about in
             one of two; None: all, each once, for held-out data.
+        num_asked: kind of sound → so often is each clip of it asked about; once if it is not named. Not for speech.
         num_spoken: so often is each text to be spoken asked for.
         more_speech: further clips of speech, each of which is only transcribed and spoken.
 
@@ -103,7 +108,10 @@ def write_conversations(
     clips = [clip for clip in read_json_lines(source) if is_for_lm(clip)]
     more = [] if more_speech is None else list(read_json_lines(more_speech))
     vocabulary = collect_vocabulary(parse_sap(clip["sap"]) for clip in clips)
-    records = [record for clip in clips for record in questions_about(clip, drawn_questions)]
+    asked = num_asked or {}
+    records = [
+        record for clip in clips for record in questions_about(clip, drawn_questions, asked.get(clip["sound_type"], 1))
+    ]
     records += [
         _record(clip, "question", question.text, question.answer)
         for clip in clips
@@ -124,22 +132,29 @@ def is_for_lm(clip: Mapping[str, Any]) -> bool:
     return clip.get("language") in (LANGUAGE, None)
 
 
-def questions_about(clip: Mapping[str, Any], drawn_questions: int | None = None) -> list[dict[str, Any]]:
+def questions_about(
+    clip: Mapping[str, Any], drawn_questions: int | None = None, num_asked: int = 1
+) -> list[dict[str, Any]]:
     """Conversations about one clip.
 
     Args:
         clip: a training record of the tokenizer, with ``codes``.
         drawn_questions: of speech, see `write_conversations`.
+        num_asked: so often is each question asked of a clip that is no speech, or of all where none are drawn.
     """
     answers = answers_of(clip)
     if clip["sound_type"] != "speech" or drawn_questions is None:
-        return [_record(clip, task, request_of(task, clip["id"]), answer) for task, answer in answers.items()]
+        return [
+            _record(clip, task, request_of(task, _numbered(clip["id"], number)), answer, number)
+            for number in range(1, num_asked + 1)
+            for task, answer in answers.items()
+        ]
     transcript = answers.pop("transcribe")
     drawn = sorted(answers, key=lambda task: draw(f"question {task}", clip["id"], 2**32))[:drawn_questions]
     records = [_record(clip, task, request_of(task, clip["id"]), answers[task]) for task in drawn]
     for number in range(1, NUM_TRANSCRIPTS + 1):
-        key = clip["id"] if number == 1 else f"{clip['id']}#{number}"
-        records.append(_record(clip, "transcribe", request_of("transcribe", key), transcript, number))
+        request = request_of("transcribe", _numbered(clip["id"], number))
+        records.append(_record(clip, "transcribe", request, transcript, number))
     return records
 
 
@@ -237,7 +252,7 @@ def requests_to_speak(
     asked, answers = [], {}
     for number in range(1, num_spoken + 1):
         for clip, content in aligned:
-            own_id = clip["id"] if number == 1 else f"{clip['id']}#{number}"
+            own_id = _numbered(clip["id"], number)
             kept = {key: value for key, value in clip.items() if key not in ("sap", "caption", "audio")}
             asked.append(kept | {"attributes": voice_of(clip).given, "id": own_id})
             answers[f"{own_id}/{SPEAK}"] = content
@@ -260,8 +275,12 @@ def _content_in_turns(sentence: SpokenCodes, word_of_code: Sequence[int]) -> lis
     ]
 
 
+def _numbered(name: str, number: int) -> str:
+    """The name of a repetition, which other wordings are drawn by."""
+    return name if number == 1 else f"{name}#{number}"
+
+
 def _record(clip: Mapping[str, Any], task: str, request: str, answer: str, number: int = 1) -> dict[str, Any]:
     content = [{"type": "audio", "codes": clip["codes"]}, {"type": "text", "text": request}]
     messages = [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
-    own_id = f"{clip['id']}/{task}" + (f"#{number}" if number > 1 else "")
-    return {"id": own_id, "task": task, "messages": messages}
+    return {"id": _numbered(f"{clip['id']}/{task}", number), "task": task, "messages": messages}

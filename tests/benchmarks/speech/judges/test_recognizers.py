@@ -91,5 +91,5 @@ def test_a_short_recording_can_give_no_more_tokens_than_can_be_said(echo, second
         generation_config=SimpleNamespace(is_multilingual=True), config=SimpleNamespace(max_target_positions=448)
     )
     Transcriber("some-recognizer", language="en").transcribe([torch.zeros(int(seconds * 16000))], 16000)
-    assert echo.calls[-1][1]["generate_kwargs"].get("max_new_tokens") == cap
+    assert echo.calls[-1][1]["generate_kwargs"].get("max_length") == cap
     assert echo.calls[-1][1]["generate_kwargs"]["language"] == "en"
