@@ -44,6 +44,7 @@ from audiollm.training.recipes.mini.card import percent, write_card
 from audiollm.training.recipes.mini.conversations import (
     answers_of,
     make_aligner,
+    questions_about,
     request_of,
     requests_to_speak,
     sap_questions,
@@ -327,6 +328,21 @@ def test_a_clip_of_speech_gets_few_questions_in_training_and_all_when_held_out(t
     assert 0 < sum(f"{clip}/question" in asked for clip in speech) < len(speech)
 
 
+def clip_of(layout: MiniLayout, clip_id: str) -> dict[str, Any]:
+    return next(clip for clip in read(layout.codes("train")) if clip["id"] == clip_id)
+
+
+def test_repetitions_are_about_pieces_of_many_lengths(layout):
+    clip = clip_of(layout, "immich-music/0") | {"codes": list(range(250))}
+    heard = [r["messages"][0]["content"][0]["codes"] for r in questions_about(clip, 1, 40) if r["task"] == "kind"]
+    assert heard[0] == clip["codes"]
+    for codes in heard[1:]:
+        assert 25 <= len(codes) < 250
+        assert codes == list(range(codes[0], codes[0] + len(codes)))
+    assert len({len(codes) for codes in heard}) > 20
+    assert len({codes[0] for codes in heard}) > 20
+
+
 def test_clips_of_a_rare_kind_are_asked_about_oftener_in_other_words(layout, tmp_path):
     write_conversations(layout.codes("train"), tmp_path / "train.jsonl", aligner(layout), num_asked={"music": 3})
     records = read(tmp_path / "train.jsonl")
@@ -335,6 +351,7 @@ def test_clips_of_a_rare_kind_are_asked_about_oftener_in_other_words(layout, tmp
     assert len(often) == 3
     assert len({r["messages"][0]["content"][1]["text"] for r in often}) > 1
     assert {r["messages"][1]["content"] for r in often} == {"music"}
+    assert often[0]["messages"][0]["content"][0]["codes"] == clip_of(layout, "immich-music/0")["codes"]
     others = [r for r in records if "music" not in r["id"] and "moh" not in r["id"]]
     before = [r for r in read(layout.lm_data("train")) if "music" not in r["id"] and "moh" not in r["id"]]
     assert others == before

@@ -54,8 +54,10 @@ DRAWN_QUESTIONS = 1  # of those about a clip of speech, beside its transcripts
 # So often is each clip's transcript asked for, and each text to be spoken, in other words: they are the hardest.
 NUM_TRANSCRIPTS = NUM_SPOKEN = 2
 # So often is a clip of these asked about, in other words: when one of 18 questions of what kind a clip is was about
-# music, mini took the music that it had not heard for sounds.
+# music, mini took the music that it had not heard for sounds. Each time but the first it hears a piece: all music of
+# the corpora is 10 s long and hardly a sound is, so that the length would be all that it listens to.
 NUM_ASKED: Mapping[str, int] = {"sound": 2, "music": 8}
+SHORTEST_PIECE = 25  # codes, 1 s
 # Of what SAP records answer, left out: transcripts are asked for anyway, and all speakers are adults.
 SAP_FIELDS_LEFT_OUT = ("linguistic_content", "age")
 
@@ -140,12 +142,13 @@ def questions_about(
     Args:
         clip: a training record of the tokenizer, with ``codes``.
         drawn_questions: of speech, see `write_conversations`.
-        num_asked: so often is each question asked of a clip that is no speech, or of all where none are drawn.
+        num_asked: so often is each question asked of a clip that is no speech, or of all where none are drawn; from
+            the second time on of a piece of the clip.
     """
     answers = answers_of(clip)
     if clip["sound_type"] != "speech" or drawn_questions is None:
         return [
-            _record(clip, task, request_of(task, _numbered(clip["id"], number)), answer, number)
+            _record(_piece(clip, number), task, request_of(task, _numbered(clip["id"], number)), answer, number)
             for number in range(1, num_asked + 1)
             for task, answer in answers.items()
         ]
@@ -273,6 +276,16 @@ def _content_in_turns(sentence: SpokenCodes, word_of_code: Sequence[int]) -> lis
         for words, codes in turns(sentence, word_of_code)
         for part in ({"type": "text", "text": words}, {"type": "audio", "codes": codes})
     ]
+
+
+def _piece(clip: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+    """The clip, or for a repetition a piece of its codes: length and place are drawn by both."""
+    codes = clip["codes"]
+    if number == 1 or len(codes) <= SHORTEST_PIECE:
+        return clip
+    length = SHORTEST_PIECE + draw("length of a piece", _numbered(clip["id"], number), len(codes) - SHORTEST_PIECE)
+    start = draw("start of a piece", _numbered(clip["id"], number), len(codes) - length + 1)
+    return {**clip, "codes": codes[start : start + length]}
 
 
 def _numbered(name: str, number: int) -> str:
