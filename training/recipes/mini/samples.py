@@ -35,7 +35,7 @@ from .layout import MiniLayout
 BYTE_BUDGET = 2_000_000
 BITRATE_BPS = 24_000
 SENTENCES_PER_VOICE = 2
-RECORDINGS = {"asterisk": 2, "opensfx": 1, "sonic-pi": 1, "immich-music": 1, "asterisk-moh": 1}
+RECORDINGS = {"asterisk": 1, "opensfx": 1, "sonic-pi": 1, "immich-music": 1, "asterisk-moh": 1}
 """Held-out recordings of each corpus."""
 SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 6.0
 _MEL = MelConfig(sample_rate=SAMPLE_RATE, hop_length=160)
