@@ -8,7 +8,6 @@ own and hands the codes to the waveform decoder as they come, so that speech sta
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -225,7 +224,7 @@ def _answer(
                 if decoder is None:
                     raise RuntimeError("the model speaks, but this stream was opened for text alone")
                 chunks = []
-                texts: deque[StreamedText] = deque()
+                texts: list[StreamedText] = []
                 codes = _codes_of_segment(event, events, future, texts if decoder.joins_segments else None)
                 for waveform in decoder.decode_stream(codes):
                     yield from _taken(texts, sound_only)
@@ -257,7 +256,7 @@ def _codes_of_segment(
     first: StreamedCodes,
     events: Iterator[StreamedText | StreamedCodes],
     generation: Future[GenerationResult],
-    texts_between: deque[StreamedText] | None,
+    texts_between: list[StreamedText] | None,
 ) -> Iterator[Tensor]:
     """The codes of the segment that ``first`` opens, as they come.
 
@@ -290,8 +289,8 @@ def _codes_of_segment(
         raise RuntimeError("the stream of codes ended inside a segment")
 
 
-def _taken(texts: deque[StreamedText], sound_only: bool) -> list[StreamedText]:
-    """Empties a queue; in a stream of one sound, what was written meanwhile comes before the next piece of it."""
+def _taken(texts: list[StreamedText], sound_only: bool) -> list[StreamedText]:
+    """Empties the list; in a stream of one sound, what was written meanwhile comes before the next piece of it."""
     taken = [] if sound_only else list(texts)
     texts.clear()
     return taken
