@@ -212,8 +212,10 @@ def _write_cards(run: TrainingRun, parts: _Parts, step: int) -> None:
 
 def _check_form(records: EncodedRecords, audio_llm: AudioLLM) -> None:
     conversations = records.conversations
-    some = (conversations[number] for number in spread(range(len(conversations)), _LOOKED_AT))
-    answers = (message for one in some for message in one.messages if message.role == "assistant")
+    looked_at = (conversations.check(number)[0] for number in spread(range(len(conversations)), _LOOKED_AT))
+    # Broken records are left to the check that names all of them.
+    readable = (one for one in looked_at if one is not None)
+    answers = (message for one in readable for message in one.messages if message.role == "assistant")
     warn_of_another_form(records.name, answers, audio_llm.speaks_in_turns)
 
 
