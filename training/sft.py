@@ -17,10 +17,10 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from torch import nn
 
+from audiollm.data.conversation.forms import spoken_forms
 from audiollm.data.conversation.loading import load_conversations
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.sampling import spread
-from audiollm.data.voices.speech_records import TASK as SPEAK
 from audiollm.mini import audio_tokenizer_or_mini, model_or_mini
 from audiollm.mixture.config import is_mixture
 from audiollm.modeling import AudioLLM
@@ -215,17 +215,8 @@ def _check_form(records: EncodedRecords, audio_llm: AudioLLM) -> None:
     looked_at = (conversations.check(number)[0] for number in spread(range(len(conversations)), _LOOKED_AT))
     # Broken records are left to the check that names all of them.
     readable = (one for one in looked_at if one is not None)
-    answers = (message for one in readable for message in one.messages if message.role == "assistant")
-    warn_of_another_form(records.name, answers, audio_llm.speaks_in_turns)
-
-
-def _check_form_of_tasks(data: MixtureData, audio_llm: AudioLLM) -> None:
-    spoken = [source.title for source in data.sources if SPEAK in source.config.tasks]
-    if audio_llm.speaks_in_turns and spoken:
-        logger.warning(
-            f"{', '.join(spoken)}: the task {SPEAK} teaches to speak without writing, and this model is asked to speak "
-            "in turns: leave it out, or set speaks_in_turns to false in its generation_config.json"
-        )
+    forms = spoken_forms(message for one in readable for message in one.messages)
+    warn_of_another_form(records.name, forms, audio_llm.speaks_in_turns)
 
 
 def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) -> _Parts:
@@ -246,15 +237,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
     limit, max_length = length_limit(config, context_length)
     data: TrainingData
     if is_mixture(config.train_data):
-        data = MixtureData(
-            accelerator,
-            config,
-            audio_llm.processor,
-            max_length=max_length,
-            limit=limit,
-            vocabulary_size=audio_llm.model.config.vocab_size,
-        )
-        _check_form_of_tasks(data, audio_llm)
+        data = MixtureData(accelerator, config, audio_llm, max_length=max_length, limit=limit)
     else:
         records = read(config.train_data, limit, max_length)
         _check_form(records, audio_llm)

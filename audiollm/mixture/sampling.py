@@ -11,6 +11,7 @@ import torch
 
 from audiollm.chat.encoded import EncodedConversation
 from audiollm.data.collation import IGNORED_LABEL
+from audiollm.data.conversation.forms import spoken_forms
 from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.data.streaming.shuffling import Place
 from audiollm.data.unread_keys import CLIP_KEYS, CONVERSATION_KEYS, unread_keys
@@ -36,6 +37,7 @@ class SourceSample:
         text_targets: tokens that a model learns to predict, of text.
         audio_targets: the same, of audio.
         answers: parts of the assistant's turns, by modality.
+        forms: of its turns with sound, see `spoken_forms`.
         tasks: usable records by task.
         bad: places and what is wrong there.
         too_long: places and numbers of tokens.
@@ -52,6 +54,7 @@ class SourceSample:
     text_targets: int = 0
     audio_targets: int = 0
     answers: Counter[str] = field(default_factory=Counter)
+    forms: Counter[str] = field(default_factory=Counter)
     tasks: Counter[str] = field(default_factory=Counter)
     bad: dict[Place, str] = field(default_factory=dict)
     too_long: dict[Place, int] = field(default_factory=dict)
@@ -158,6 +161,7 @@ def _count(
     for message in conversation.messages:
         if message.role == "assistant":
             found.answers.update("audio" if isinstance(part, AudioPart) else "text" for part in message.content)
+    found.forms.update(spoken_forms(conversation.messages))
     found.tasks[conversation.task or "conversation"] += 1
     found.tokens += len(ids)
     found.audio_tokens += int(is_audio.sum())

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from itertools import pairwise
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from audiollm.data.collation import IGNORED_LABEL
-from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
+from audiollm.data.conversation.forms import IN_TURNS, SPOKEN, UNWRITTEN
+from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.vocabulary import AudioVocabulary
 
 logger = logging.getLogger(__name__)
@@ -110,30 +110,27 @@ def warn_of_odd_loss(source: str, counts: Mapping[str, int]) -> None:
             )
 
 
-def warn_of_another_form(source: str, answers: Iterable[Message], speaks_in_turns: bool) -> None:
+def warn_of_another_form(source: str, forms: Mapping[str, int], speaks_in_turns: bool) -> None:
     """Warns where the answers in sound have another form than the one that the model will be asked for later.
 
     Args:
         source: what the records are called.
-        answers: turns of the assistant, or some of them.
+        forms: of their answers, or of some of them, see `audiollm.data.conversation.forms.spoken_forms`.
         speaks_in_turns: of the model, see `audiollm.modeling.AudioLLM.speaks_in_turns`.
     """
-    forms = [[isinstance(part, TextPart) for part in answer.content] for answer in answers]
-    spoken = [is_text for is_text in forms if not all(is_text)]
-    num_plain = sum(not any(is_text) for is_text in spoken)
-    if speaks_in_turns and num_plain:
+    spoken, unwritten, in_turns = forms.get(SPOKEN, 0), forms.get(UNWRITTEN, 0), forms.get(IN_TURNS, 0)
+    if speaks_in_turns and unwritten:
         logger.warning(
             "%s: %d of %d answers in sound that were looked at do not write what they say, and this model is asked to "
             "speak in turns: train it on turns, or set speaks_in_turns to false in its generation_config.json",
-            *(source, num_plain, len(spoken)),
+            *(source, unwritten, spoken),
         )
-    num_in_turns = sum((False, True) in pairwise(is_text) for is_text in spoken)
     # Few of many are rather answers that play several clips.
-    if not speaks_in_turns and 2 * num_in_turns > len(spoken):
+    if not speaks_in_turns and 2 * in_turns > spoken:
         logger.warning(
             "%s: %d of %d answers in sound that were looked at write and speak in turns, and this model is not asked "
             "for that: if each word stands before its codes, set speaks_in_turns to true in its generation_config.json",
-            *(source, num_in_turns, len(spoken)),
+            *(source, in_turns, spoken),
         )
 
 

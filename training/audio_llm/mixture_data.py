@@ -27,14 +27,14 @@ from audiollm.mixture.encoding import encode_each
 from audiollm.mixture.planning import MixturePlan, check_samples, plan_mixture, repeated_files
 from audiollm.mixture.sampling import NO_TARGETS, SourceSample, longer_than, named, reason_of, sample_source
 from audiollm.mixture.sources import MixtureSource, open_sources
+from audiollm.modeling import AudioLLM
 from audiollm.processing.attached import ForeignCodesError
-from audiollm.processing.processor import AudioLLMProcessor
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.errors import DataError
 from audiollm.training.loop.record import MetricsLog
 
 from .config import SFTConfig
-from .guards import out_of_place, warn_of_odd_loss, warn_of_unsigned_codes
+from .guards import out_of_place, warn_of_another_form, warn_of_odd_loss, warn_of_unsigned_codes
 from .records import EncodedRecord
 from .training_data import Agreement, TrainingData
 
@@ -61,10 +61,9 @@ class MixtureData(TrainingData):
     Args:
         accelerator: the run's accelerator.
         config: its settings; ``train_data`` is the mixture's file.
-        processor: of the Audio-LLM.
+        audio_llm: what is trained.
         max_length: most tokens of a record.
         limit: the setting that says so.
-        vocabulary_size: rows of the model's embedding.
 
     Raises:
         DataError: records of the sample cannot be trained on, or a source gives none.
@@ -75,19 +74,21 @@ class MixtureData(TrainingData):
         self,
         accelerator: Accelerator,
         config: SFTConfig,
-        processor: AudioLLMProcessor,
+        audio_llm: AudioLLM,
         *,
         max_length: int,
         limit: str,
-        vocabulary_size: int,
     ) -> None:
         if config.tokens_per_update is not None and config.max_steps is None:
             raise ValueError(
                 "tokens_per_update with a mixture needs max_steps: how many updates a pass takes is only known once "
                 "all of it was read; audiollm inspect-data says about how many tokens it has"
             )
+        processor = audio_llm.processor
         self._accelerator, self._config, self._processor = accelerator, config, processor
-        self._max_length, self._limit, self._vocabulary_size = max_length, limit, vocabulary_size
+        self._max_length, self._limit = max_length, limit
+        self._vocabulary_size = audio_llm.model.config.vocab_size  # rows of its embedding
+        self._speaks_in_turns = audio_llm.speaks_in_turns
         self.mixture = read_mixture(config.train_data)
         self.sources = open_sources(
             self.mixture,
@@ -341,6 +342,7 @@ class MixtureData(TrainingData):
             warn_of_odd_loss(self._config.train_data, plan.targets(samples))
         for source, found in zip(self.sources, samples, strict=bool(samples)):
             warn_of_unsigned_codes(source.title, found.made_codes[""], found.looked_at)
+            warn_of_another_form(source.title, found.forms, self._speaks_in_turns)
         for told in repeated_files(self.sources):
             logger.warning("%s", told)
         for number in plan.never_drawn(num_records):

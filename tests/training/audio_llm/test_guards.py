@@ -8,6 +8,7 @@ import pytest
 
 from audiollm.chat.input import to_conversation
 from audiollm.data.collation import IGNORED_LABEL
+from audiollm.data.conversation.forms import spoken_forms
 from audiollm.data.conversation.loading import load_conversations
 from audiollm.modeling import AudioLLM
 from audiollm.training.audio_llm.guards import out_of_place, warn_of_another_form, warn_of_odd_loss
@@ -92,9 +93,8 @@ WRITTEN = {"type": "text", "text": "Yes."}
 def test_answers_in_another_form_than_the_model_is_asked_for_are_warned_of(caplog, content, speaks_in_turns, is_warned):
     chat = [{"role": "user", "content": "Say yes."}, {"role": "assistant", "content": content}]
     conversation = to_conversation(chat, "a chat", None, None)
-    answers = [message for message in conversation.messages if message.role == "assistant"]
     with caplog.at_level(logging.WARNING):
-        warn_of_another_form("train.jsonl", answers, speaks_in_turns)
+        warn_of_another_form("train.jsonl", spoken_forms(conversation.messages), speaks_in_turns)
     assert ("1 of 1 answers in sound" in caplog.text) == is_warned
 
 

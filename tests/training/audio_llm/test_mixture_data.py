@@ -86,19 +86,18 @@ def open_data(make_config, processor, tmp_path: Path):
         num_processes: int = 1,
         max_length: int = 256,
         limit: str = "max_length",
+        speaks_in_turns: bool = False,
         **settings,
     ) -> MixtureData:
         config = make_config(train_data=mixture, **settings)
         Path(config.output_dir).mkdir(exist_ok=True)
         accelerator = Process(process_index=process, num_processes=num_processes)
-        return MixtureData(
-            accelerator,
-            config,
-            processor,
-            max_length=max_length,
-            limit=limit,
-            vocabulary_size=len(processor.text_tokenizer),
-        )  # type: ignore[arg-type]
+        audio_llm = SimpleNamespace(
+            processor=processor,
+            model=SimpleNamespace(config=SimpleNamespace(vocab_size=len(processor.text_tokenizer))),
+            speaks_in_turns=speaks_in_turns,
+        )
+        return MixtureData(accelerator, config, audio_llm, max_length=max_length, limit=limit)  # type: ignore[arg-type]
 
     return open_data
 
@@ -270,6 +269,35 @@ def test_a_file_that_is_written_while_it_is_read_is_left_out_and_counted(folder,
     reports = [data.agree(step).facts for step in range(1, 20)]
     lost = sum(report.get("skipped", 0) for report in reports)
     assert lost > 0 or any("0.parquet" in where for where in data.sources[0].damaged)
+
+
+SAY_IT = {"role": "user", "content": "Say yes."}
+WRITTEN = {"type": "text", "text": "Yes."}
+SOUND = {"type": "audio", "codes": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "speaks_in_turns", "told"),
+    [
+        ([SOUND], True, "chats.jsonl: 9 of 9 answers in sound that were looked at do not write what they say"),
+        ([WRITTEN, SOUND, WRITTEN, SOUND], False, "chats.jsonl: 9 of 9 answers in sound that were looked at write and"),
+        ([WRITTEN, SOUND, WRITTEN, SOUND], True, None),
+        ([SOUND], False, None),
+    ],
+)
+def test_ready_made_answers_in_another_form_than_the_model_is_asked_for_are_told(
+    folder, open_data, caplog, answer, speaks_in_turns, told
+) -> None:
+    chat = {"messages": [SAY_IT, {"role": "assistant", "content": answer}]}
+    write_jsonl(folder / "chats.jsonl", [{"id": f"chat-{number}", **chat} for number in range(9)])
+    file = write_mixture(folder, clips={"tasks": ["transcribe"]}, chats={"tasks": ["conversation"]})
+    open_data(file, speaks_in_turns=speaks_in_turns)
+    assert (told in caplog.text) if told else "answers in sound" not in caplog.text
+
+
+def test_tasks_that_speak_without_writing_are_told_where_the_model_speaks_in_turns(folder, open_data, caplog) -> None:
+    open_data(write_mixture(folder), speaks_in_turns=True)
+    assert "do not write what they say, and this model is asked to speak in turns" in caplog.text
 
 
 def test_a_source_that_a_run_is_likely_to_see_nothing_of_is_told(folder, open_data, caplog) -> None:
