@@ -26,7 +26,7 @@ def find_device(device: str | None = None) -> str:
         device: such as "cuda:1" or "cpu"; None: the first GPU, or its own where a launcher started several processes.
 
     Raises:
-        ValueError: if a GPU is asked for where there is none.
+        ValueError: if a GPU is asked for where there is none, or what is no device at all.
     """
     import torch
 
@@ -34,6 +34,10 @@ def find_device(device: str | None = None) -> str:
     if device is None:
         # torchrun and accelerate number a machine's processes; all on one GPU would share its memory.
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if has_gpu else "cpu"
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"--device {device}: is no device of torch; give cpu, cuda or cuda:1") from error
     if device.startswith("cuda") and not has_gpu:
         raise ValueError(
             f"--device {device}: this torch ({torch.__version__}) sees no CUDA device; see `audiollm doctor`"

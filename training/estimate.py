@@ -16,7 +16,7 @@ from audiollm.mini import audio_tokenizer_or_mini, model_or_mini
 from audiollm.program import run_program
 from audiollm.tokenizer.checkpoints.folders import find_folder
 from audiollm.tokenizer.checkpoints.tokenizer import read_config
-from audiollm.training.audio_llm.config import SFTConfig, accumulation_steps, varies_in_passes
+from audiollm.training.audio_llm.config import SFTConfig, accumulation_steps, length_limit, varies_in_passes
 from audiollm.training.audio_llm.memory import (
     Layout,
     MemoryEstimate,
@@ -24,7 +24,7 @@ from audiollm.training.audio_llm.memory import (
     estimate_memory,
     largest_micro_batch,
 )
-from audiollm.training.loop.config import require_positive
+from audiollm.training.loop.config import OPTIMIZERS_OF_WHOLE_MATRICES, require_positive
 from audiollm.vocabulary import CONFIG_KEY, EMBEDDING_MULTIPLE, TURN_END, TURN_START, AudioVocabulary
 
 _GIB = 2**30
@@ -62,6 +62,14 @@ class EstimateConfig(SFTConfig):
             raise ValueError(
                 "memory chooses micro_batch_size, in whose place tokens_per_pass stands: leave one of the two out"
             )
+        if self.launch == "single" and self.processes > 1:
+            raise ValueError(f"launch=single is one process, not {self.processes}: use ddp")
+        shards = self.processes > 1 and self.launch not in ("single", "ddp")
+        if shards and self.optimizer in OPTIMIZERS_OF_WHOLE_MATRICES:
+            raise ValueError(
+                f"optimizer={self.optimizer} looks at whole matrices, which launch={self.launch} cuts up: use adamw, "
+                "or ddp"
+            )
         if not 0 < self.target_share <= 1:
             raise ValueError(f"target_share={self.target_share}: use a share above 0, at most 1")
 
@@ -80,9 +88,12 @@ def estimate(config: EstimateConfig) -> dict[str, Any]:
     """
     model_config, vocabulary = extended_config(config)
     context_length = model_config.get_text_config().max_position_embeddings
-    tokens = config.tokens_per_record or config.max_length or context_length
-    if tokens > context_length:
-        raise ValueError(f"tokens_per_record={tokens} exceeds the model's context of {context_length} tokens")
+    limit, longest = length_limit(config, context_length)
+    tokens = config.tokens_per_record or longest
+    if tokens > longest:
+        is_given = getattr(config, limit) is not None
+        allowed = f"{limit}={longest}" if is_given else f"the model's context of {longest} tokens"
+        raise ValueError(f"tokens_per_record={tokens} exceeds {allowed}")
 
     def of(micro_batch: int) -> MemoryEstimate:
         chosen = replace(config, micro_batch_size=micro_batch)

@@ -36,7 +36,7 @@ from audiollm.training.loop.checkpoints import Checkpoints, run_identity
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.errors import DataError
 from audiollm.training.loop.launch import start_data_parallel
-from audiollm.training.loop.record import METRICS_NAME, config_as_json, open_metrics
+from audiollm.training.loop.record import METRICS_NAME, config_as_json, open_metrics, refuse_run_of_others
 from audiollm.training.loop.run import (
     RunFolder,
     RunSummary,
@@ -94,8 +94,7 @@ def _train(accelerator: Accelerator, config: PreferenceConfig, stop: StopRequest
     folder = Path(config.output_dir)
     checkpoints = folder / "checkpoints"
     checkpoint = find_checkpoint(config.resume, checkpoints)
-    if config.resume is None and (folder / METRICS_NAME).exists():
-        raise ValueError(f"{folder} already holds a run: choose another output_dir, or go on with --resume latest")
+    refuse_run_of_others(folder, config, checkpoint)
     set_seed(config.seed)
     audio_llm = _load(accelerator, config)
     # trl writes ids of its own into them.

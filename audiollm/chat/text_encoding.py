@@ -13,7 +13,10 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from audiollm.data.files.text import HALF_A_CHARACTER, HALF_CHARACTERS, is_whole
 from audiollm.tokenizer.locks import CopyableLock
+
+_SHOWN = 20  # characters before a broken one, in a message
 
 
 class TextEncoder:
@@ -38,7 +41,11 @@ class TextEncoder:
         return {**self.__dict__, "_backends": {}}
 
     def plain(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts in which no special token counts as one, whatever they spell."""
+        """Ids of texts in which no special token counts as one, whatever they spell.
+
+        Raises:
+            ValueError: one of them holds half a character, see `is_whole`.
+        """
         return self._encode(texts, splits_special=True, add_special_tokens=False)
 
     def structured(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
@@ -47,10 +54,15 @@ class TextEncoder:
         Args:
             texts: the texts.
             add_special_tokens: let the text tokenizer add its own (such as a beginning-of-text token).
+
+        Raises:
+            ValueError: as `plain`.
         """
         return self._encode(texts, splits_special=False, add_special_tokens=add_special_tokens)
 
     def _encode(self, texts: Sequence[str], *, splits_special: bool, add_special_tokens: bool) -> list[list[int]]:
+        if (broken := next((text for text in texts if not is_whole(text)), None)) is not None:
+            raise ValueError(f"the text {_shown(broken)} {HALF_A_CHARACTER}")
         encodings = self._backend(splits_special).encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         return [encoding.ids for encoding in encodings]
 
@@ -66,3 +78,10 @@ class TextEncoder:
                 backend.no_truncation()
                 self._backends[splits_special] = size, backend
             return backend
+
+
+def _shown(text: str) -> str:
+    """What is around the first half character of a text, escaped."""
+    place = HALF_CHARACTERS.search(text)
+    start = max(0, place.start() - _SHOWN) if place else 0
+    return ascii(text[start : start + 2 * _SHOWN])

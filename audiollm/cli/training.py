@@ -189,6 +189,8 @@ def _status_of(command: Sequence[str], environment: Mapping[str, str], launched:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if status == -signal.SIGTERM and signal.SIGTERM in asked:  # while the trainer was not listening
+        sys.stderr.write("stopped by SIGTERM before or after the training itself; nothing was lost\n")
     if status and launched and set(asked) & set(FORWARDED):  # the launcher's own says nothing of the trainers'
         return 128 + signal.SIGTERM
     return 128 - status if status < 0 else status

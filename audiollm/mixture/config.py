@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +14,10 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from audiollm.data.manifest import may_be_hub_id
-from audiollm.program import check_config_file
+from audiollm.data.manifest import YAML_SUFFIXES, may_be_hub_id
+from audiollm.program import check_config_file, kind_of, refuse_missing_values, wanted
 
 from .templates.registry import check_task
-
-MIXTURE_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +65,8 @@ class SourceConfig:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ValueError(f"{key}={value}: use 1 or more, or take the source out")
+        if self.text_key == "":
+            raise ValueError("text_key is empty: name the key that holds the answer, or leave it out")
         if not self.tasks:
             raise ValueError("tasks is empty: name at least one")
         for task in self.tasks:
@@ -116,7 +117,7 @@ class MixtureConfig:
 
 def is_mixture(source: Any) -> bool:
     """Whether a source of records is the file of a mixture."""
-    return isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(MIXTURE_SUFFIXES)
+    return isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(YAML_SUFFIXES)
 
 
 def read_mixture(path: str | os.PathLike[str]) -> MixtureConfig:
@@ -149,6 +150,8 @@ def _read_source(given: Mapping[str, Any], where: str, folder: Path) -> SourceCo
 
 def _absolute(path: str, folder: Path) -> str:
     """A path from the folder; what isn't there and may be the id of a data set on the Hub stays as it is."""
+    if not path:
+        return path
     beside = folder / path
     if beside.exists():
         return str(beside)
@@ -156,7 +159,7 @@ def _absolute(path: str, folder: Path) -> str:
     is_pattern = glob.has_magic(path) and bool(glob.glob(pattern, recursive=True))
     if is_pattern:
         return pattern
-    return path if not path or may_be_hub_id(path) else str(beside)
+    return path if may_be_hub_id(path) else str(beside)
 
 
 def _made(kind: Any, given: Mapping[str, Any], where: str, **ready: Any) -> Any:
@@ -168,20 +171,24 @@ def _made(kind: Any, given: Mapping[str, Any], where: str, **ready: Any) -> Any:
         where: file and place, for messages.
         ready: fields that are there already.
     """
+    refuse_missing_values(where, given, kind)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, skip=set(ready))
     try:
         settings = parser.parse_object(dict(given))
         return kind(**{key: getattr(settings, key) for key in vars(settings)}, **ready)
     except ArgumentError as error:
-        raise ValueError(f"{where}: {_told(error)}") from error
+        raise ValueError(f"{where}: {_told(error, parser)}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _told(error: ArgumentError) -> str:
-    """What jsonargparse says over several lines, as one."""
-    lines = [line.strip(" -") for line in str(error).splitlines()]
-    key = next((line.split('"')[1] for line in lines if line.startswith("Parser key")), None)
-    value = next((line.partition("value: ")[2] for line in lines if "value: " in line and "type" not in line), None)
-    return f"{key}: {value} does not fit" if key and value is not None else " ".join(lines)
+def _told(error: ArgumentError, parser: ArgumentParser) -> str:
+    """What jsonargparse says over several lines, as one, and what would fit."""
+    found = re.search(r'Parser key "(\w+)":.* value:(?: (.*))?\Z', str(error), re.DOTALL)
+    if found is None:
+        return " ".join(line.strip(" -") for line in str(error).splitlines())
+    key, value = found[1], found[2] or "an empty text"
+    kind = next((kind_of(action) for action in parser._actions if action.dest == key), None)
+    fitting = "a list, such as [transcribe]" if key == "tasks" else "a text" if kind is str else wanted(kind)
+    return f"{key}: {value} does not fit; give {fitting}"

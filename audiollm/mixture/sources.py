@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from audiollm.data.conversation.parsing import parse_conversation
 from audiollm.data.conversation.types import Conversation
+from audiollm.data.files.text import HALF_A_CHARACTER, is_whole
 from audiollm.data.manifest import RecordError
 from audiollm.data.sampling import draw
 from audiollm.data.streaming.counting import NumRecords, count_records, sample, source_identity
@@ -128,10 +129,12 @@ class MixtureSource:
         """The fields of a record, and the task that is drawn for it.
 
         Raises:
-            RecordError: it is no object.
+            RecordError: it is no object, or its id, by which the task is drawn, holds half a character.
         """
         if not isinstance(record, Mapping):
             raise RecordError(where, f"is a {type(record).__name__}, and no object with fields")
+        if not is_whole(str(record.get("id"))):
+            raise RecordError(where, f"id: {HALF_A_CHARACTER}")
         tasks = self.config.tasks
         fields = {name: value for name, value in record.items() if value is not None}  # null, as parquet fills it in
         return fields, tasks[draw("task", self._key(record, where, epoch), len(tasks))]

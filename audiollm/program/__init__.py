@@ -1,10 +1,12 @@
 """Programs: a function or a config class as a command, whose user errors are one line and exit status 1.
 
-Reading order: ``running`` (``run_program``, errors) → ``spelling`` (how options may be typed) → ``parser`` (the parser,
-its help) → ``option_groups`` (under which heading an option is shown).
+Reading order: ``running`` (``run_program``, errors) → ``spelling`` (how options may be typed) → ``missing_values``
+(names without a value in files) → ``parser`` (the parser, its help) → ``option_groups`` (under which heading an option
+is shown).
 """
 
-from .parser import DashedParser, as_option, be_verbose, kind_of, names_of
+from .missing_values import refuse_missing_values
+from .parser import DashedParser, as_option, be_verbose, kind_of, names_of, wanted
 from .running import (
     MAX_CONFIG_BYTES,
     MAX_CONFIG_DEPTH,
@@ -30,7 +32,9 @@ __all__ = [
     "kind_of",
     "log_to_stderr",
     "names_of",
+    "refuse_missing_values",
     "run_program",
     "spelt_out",
+    "wanted",
     "with_named_option",
 ]

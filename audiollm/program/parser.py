@@ -114,7 +114,7 @@ def _shown_kind(kind: Any, name: str) -> str:
     return {int: "N", float: "X"}.get(kind, re.split("[-_]", name)[-1].upper())
 
 
-def _wanted(kind: Any) -> str:
+def wanted(kind: Any) -> str:
     """What fits a type, in words; empty where the type says too little."""
     if get_origin(kind) is Literal:
         *others, last = map(str, get_args(kind))
@@ -199,8 +199,8 @@ class DashedParser(ArgumentParser):
             return message
         parser, name = self._owner(told[1])
         action = next((action for action in parser._actions if action.dest == name), None)
-        wanted = _wanted(kind_of(action)) if action is not None else ""
-        return f"{self._called(told[1])}: give {wanted}, not {told[2]}" if wanted else message
+        fitting = wanted(kind_of(action)) if action is not None else ""
+        return f"{self._called(told[1])}: give {fitting}, not {told[2]}" if fitting else message
 
     def _commands(self) -> Mapping[str, Any]:
         return self._subcommands_action._name_parser_map if self._subcommands_action is not None else {}

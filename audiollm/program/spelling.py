@@ -69,17 +69,27 @@ def _is_option(argument: str) -> bool:
 
 def option_types(component: Callable[..., Any]) -> dict[str, Any]:
     """Option (dotted where configs nest) → its type, without None."""
+    return {name: _without_none(annotation) for name, annotation in annotations_of(component).items()}
+
+
+def annotations_of(component: Callable[..., Any]) -> dict[str, Any]:
+    """Option (dotted where configs nest) → what it is annotated with."""
     hints = get_type_hints(component)
     if dataclasses.is_dataclass(component):
         hints = {field.name: hints[field.name] for field in dataclasses.fields(component)}
-    types: dict[str, Any] = {}
+    annotations: dict[str, Any] = {}
     for name, annotation in hints.items():
-        choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-        kinds = [choice for choice in choices if choice is not type(None)]
-        types[name] = kinds[0] if len(kinds) == 1 else annotation
-        if dataclasses.is_dataclass(types[name]):
-            types |= {f"{name}.{inner}": kind for inner, kind in option_types(types[name]).items()}
-    return types
+        annotations[name] = annotation
+        kind = _without_none(annotation)
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            annotations |= {f"{name}.{inner}": its for inner, its in annotations_of(kind).items()}
+    return annotations
+
+
+def _without_none(annotation: Any) -> Any:
+    choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    kinds = [choice for choice in choices if choice is not type(None)]
+    return kinds[0] if len(kinds) == 1 else annotation
 
 
 def _as_list(values: Sequence[str], item_type: Any) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from audiollm.data.audio.sources import AUDIO_SUFFIXES
-from audiollm.data.files.text import is_whole
+from audiollm.data.files.text import HALF_A_CHARACTER, is_whole
 from audiollm.data.foreign.base import LABEL_OF_PREFERENCE, ShapeError
 from audiollm.data.foreign.detection import formats_of
 from audiollm.data.foreign.formats import FORMATS
@@ -109,7 +109,7 @@ class _RecordParser:
             return None
         for at, text in _texts(present, ""):
             if not is_whole(text):
-                self._log.note(at, "holds half a character (one of a surrogate pair), which no tokenizer takes")
+                self._log.note(at, HALF_A_CHARACTER)
         if self._log.problems:
             return None
         identifier = present.get("id", os.path.basename(self._log.where))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+HALF_A_CHARACTER = "holds half a character (one of a surrogate pair), which no tokenizer takes"
 HALF_CHARACTERS = re.compile(r"[\ud800-\udfff]")
 
 

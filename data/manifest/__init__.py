@@ -10,16 +10,17 @@ is) → ``opening`` (a source → its manifest).
 from __future__ import annotations
 
 from .base import Manifest, RecordError, checked_index
-from .formats import JOB_FILE, MANIFEST_SUFFIXES, file_format, record_files, refuse_unfinished
+from .formats import JOB_FILE, MANIFEST_SUFFIXES, YAML_SUFFIXES, file_format, record_files, refuse_unfinished
 from .joined import Joined
 from .lines import NOT_JSON, JsonLines, parse_json_line
-from .opening import may_be_hub_id, open_manifest
+from .opening import may_be_hub_id, open_manifest, refuse_split
 from .tables import Records, Rows
 
 __all__ = [
     "JOB_FILE",
     "MANIFEST_SUFFIXES",
     "NOT_JSON",
+    "YAML_SUFFIXES",
     "Joined",
     "JsonLines",
     "Manifest",
@@ -32,5 +33,6 @@ __all__ = [
     "open_manifest",
     "parse_json_line",
     "record_files",
+    "refuse_split",
     "refuse_unfinished",
 ]

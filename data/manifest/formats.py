@@ -13,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 PARQUET_MAGIC = b"PAR1"
 GZIP_MAGIC = b"\x1f\x8b"
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+YAML_SUFFIXES = (".yaml", ".yml")
 TAR_MAGIC, TAR_MAGIC_PLACE = b"ustar", 257
 PARQUET_SUFFIX = ".parquet"
 MANIFEST_SUFFIXES = (".jsonl", ".ndjson", PARQUET_SUFFIX)
@@ -39,7 +41,7 @@ def file_format(path: str, name: str | None = None) -> Literal["parquet", "json 
         name: what messages call it; its path if None.
 
     Raises:
-        RecordError: it cannot be opened, is compressed or a tar file, or is called parquet and is none.
+        RecordError: it cannot be opened, is compressed, a tar file, UTF-16 or YAML, or is called parquet and is none.
     """
     name = name or path
     try:
@@ -55,6 +57,10 @@ def file_format(path: str, name: str | None = None) -> Literal["parquet", "json 
         raise RecordError(name, "is compressed with gzip, of which no part can be read alone; run `gunzip` on it")
     if head[TAR_MAGIC_PLACE:].startswith(TAR_MAGIC):
         raise RecordError(name, "is a tar file; make codes of its recordings with `audiollm tokenize`, or unpack it")
+    if head.startswith(UTF16_MARKS):
+        raise RecordError(name, "is UTF-16 text; save it as UTF-8")
+    if path.endswith(YAML_SUFFIXES):
+        raise RecordError(name, "is YAML, and no file of records; mixtures are read by `audiollm train` as train_data")
     return "json array" if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[" else "json lines"
 
 

@@ -37,6 +37,7 @@ def open_manifest(
 
     Raises:
         RecordError: no such file, a format that is not read, a split that does not exist.
+        ValueError: a split of files, of which there are none.
     """
     if isinstance(source, Manifest):
         return source
@@ -52,13 +53,25 @@ def open_manifest(
     )
 
 
+def refuse_split(split: str | None, source: str) -> None:
+    """Refuses the name of a split where there are none.
+
+    Raises:
+        ValueError: there is such a name.
+    """
+    if split is not None:
+        raise ValueError(f"split={split}: {source} is no data set with splits; name the files of the split")
+
+
 def _open_path(path: str, folder: str | None, split: str | None, plain_paths: bool) -> Manifest:
     if os.path.isfile(path):
+        refuse_split(split, path)
         return _open_file(path, folder, plain_paths)
     if os.path.isdir(path):
         return _open_folder(path, folder, split, plain_paths)
     files = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
     if files:
+        refuse_split(split, path)
         for parent in {os.path.dirname(file) for file in files}:
             refuse_unfinished(parent)
         return _joined(files, path, folder, plain_paths)
@@ -114,6 +127,7 @@ def _open_folder(path: str, folder: str | None, split: str | None, plain_paths: 
     if not files:
         raise RecordError(path, f"holds neither a saved data set nor {', '.join(MANIFEST_SUFFIXES)} files")
     refuse_unfinished(path)
+    refuse_split(split, path)
     return _joined(files, path, folder, plain_paths)
 
 

@@ -24,6 +24,7 @@ from audiollm.data.manifest import (
     open_manifest,
     parse_json_line,
     record_files,
+    refuse_split,
     refuse_unfinished,
 )
 
@@ -359,17 +360,19 @@ def open_shards(
         Files in the order of their names.
 
     Raises:
-        RecordError: there is no such file, a folder without any, or one of codes in which some are still missing.
+        RecordError: there is no such file, a folder without any, one of codes in which some are still missing, or no
+            folder ``base_dir``.
         ValueError: files, of which there are no splits, with ``split``.
     """
     folder = None if base_dir is None else os.path.abspath(base_dir)
+    if folder is not None and not os.path.isdir(folder):
+        raise RecordError(folder, "is no folder: base_dir is where relative paths of recordings start from")
     files = _files_of(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else []
     if not files:
         return [ManifestShard(open_manifest(source, base_dir=base_dir, split=split))]
     for parent in {os.path.dirname(file) for file in files}:
         refuse_unfinished(parent)
-    if split is not None:
-        raise ValueError(f"split={split}: {source} is no data set with splits; name the files of the split")
+    refuse_split(split, os.fspath(source))
     return [FileShard(path, folder) for path in files]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from audiollm.data.audio.integrity import starts_like_audio
 from audiollm.data.audio.sources import AUDIO_SUFFIXES
-from audiollm.data.manifest import MANIFEST_SUFFIXES, Manifest, RecordError, Records, open_manifest
+from audiollm.data.manifest import MANIFEST_SUFFIXES, Manifest, RecordError, Records, open_manifest, refuse_split
 
 from .other_manifests import needs_lines, open_foreign
 from .tar_shards import TarShards, tar_files
@@ -30,7 +30,9 @@ def open_corpus(
 ) -> Manifest:
     """Opens a corpus: records from anywhere, tar shards of WebDataset, manifests of other projects, or audio files.
 
-    In a folder, a file counts as audio if its first bytes or its suffix say so; others (a README) are left alone.
+    In a folder, a file counts as audio if its first bytes or its suffix say so; others (a README) are left alone. A
+    link to what is not there counts by its suffix: what was to be in the corpus is an error, and not left out in
+    silence.
 
     Args:
         source: records in any form that `open_manifest` reads; an audio file, a folder of them or a list; ``.tar``
@@ -42,8 +44,19 @@ def open_corpus(
 
     Raises:
         RecordError: no such file, a folder without audio, an unreadable format.
-        ValueError: a format that is not known, or that the source cannot have.
+        ValueError: a format that is not known, or that the source cannot have; a split of what has none.
     """
+    manifest = _open_others(source, base_dir, format, lines)
+    if manifest is None:
+        return open_manifest(source, base_dir=base_dir, split=split, plain_paths=True)
+    refuse_split(split, manifest.name)
+    return manifest
+
+
+def _open_others(
+    source: Any, base_dir: str | os.PathLike[str] | None, format: str | None, lines: Path | None
+) -> Manifest | None:
+    """A corpus that is none of our records; None if it is."""
     if format is not None or (isinstance(source, (str, os.PathLike)) and needs_lines(os.fspath(source))):
         if not isinstance(source, (str, os.PathLike)):
             raise ValueError(f"format={format!r}: is of one file or folder, not of a {type(source).__name__}")
@@ -60,7 +73,7 @@ def open_corpus(
     elif isinstance(source, Sequence) and source and all(isinstance(item, (str, os.PathLike)) for item in source):
         folder = os.fspath(base_dir or "")
         return AudioFiles([(os.fspath(item), os.path.join(folder, item)) for item in source], "<list of files>")
-    return open_manifest(source, base_dir=base_dir, split=split, plain_paths=True)
+    return None
 
 
 class AudioFiles(Records):
@@ -102,6 +115,11 @@ def _is_audio_file(path: str) -> bool:
         return starts_like_audio(file.read(12)) or path.lower().endswith(AUDIO_SUFFIXES)
 
 
+def _is_lost(path: str) -> bool:
+    """Whether a recording is a link to what is not there, as of a data set whose files have not been fetched."""
+    return path.lower().endswith(AUDIO_SUFFIXES) and os.path.islink(path) and not os.path.exists(path)
+
+
 def _is_record_folder(path: str) -> bool:
     names = os.listdir(path)
     return any(n in ("dataset_info.json", "dataset_dict.json") or n.endswith(MANIFEST_SUFFIXES) for n in names)
@@ -118,7 +136,7 @@ def open_audio_folder(path: str) -> AudioFiles:
         folders.sort()
         for name in names:
             file = os.path.join(folder, name)
-            if not name.startswith(".") and os.path.isfile(file) and _is_audio_file(file):
+            if not name.startswith(".") and (_is_lost(file) or (os.path.isfile(file) and _is_audio_file(file))):
                 files.append((Path(os.path.relpath(file, path)).as_posix(), file))
     if not files:
         raise RecordError(path, "holds neither audio files nor records")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from audiollm.data.files.text import HALF_A_CHARACTER, is_whole
 from audiollm.data.manifest import open_manifest
 from audiollm.training.loop.errors import DataError
 
@@ -25,12 +26,14 @@ class HeldOutTexts:
         max_length: tokens of a record at most.
 
     Raises:
-        DataError: a record has no text, or there is none at all.
+        DataError: a record has no text or one with half a character, there is none at all, or a file is not UTF-8.
     """
 
     def __init__(self, source: str, text_tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._records: list[EncodedRecord] = []
         for where, text in _texts(source):
+            if not is_whole(text):
+                raise DataError(f"{where}: text {HALF_A_CHARACTER}")
             # What a text spells stays text: no special tokens are read in it.
             token_ids = text_tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             for start in range(0, len(token_ids), max_length):
@@ -61,7 +64,10 @@ def perplexity_figures(loss: float, num_tokens: int) -> dict[str, Any]:
 def _texts(source: str) -> list[tuple[str, str]]:
     """The texts, each with its place."""
     if source.endswith(".txt"):
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
+        try:
+            lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{source} is not UTF-8 text (byte {error.start}: {error.reason})") from error
         return [(f"{source}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
     manifest = open_manifest(source)
     texts = []

@@ -25,6 +25,7 @@ from torch import nn
 from audiollm.data.files.atomic import atomic_write, open_and_flush, put_in_place
 from audiollm.data.files.json_document import write_json
 from audiollm.data.sampling import seed_of
+from audiollm.program import ProgramError
 from audiollm.tokenizer.checkpoints.tensors import DAMAGED
 
 from .distributed.sharding import sharded_like, whole, whole_state
@@ -129,18 +130,21 @@ class Checkpoints:
             ResumeError: if the file ``latest`` names something else than a checkpoint of this folder.
         """
         pointer = self.folder / "latest"
-        if not pointer.exists():
-            return None
-        name = _first_line(pointer)
-        # What the trainer writes into it is one of these names; another one would lead who knows where.
-        if not _OWN_NAME.fullmatch(name):
-            raise ResumeError(f"{pointer} says {name[:80]!r}, which is no checkpoint of a run; {_instead_of(pointer)}")
-        if (self.folder / name / _STATE_FILE).exists():
-            return self.folder / name
-        # Killed while a checkpoint took the place of an older one of the same step.
+        told = "is not there"  # killed before the first checkpoint had been named, or removed
+        if pointer.exists():
+            name = _first_line(pointer)
+            # What the trainer writes into it is one of these names; another one would lead who knows where.
+            if not _OWN_NAME.fullmatch(name):
+                raise ResumeError(
+                    f"{pointer} says {name[:80]!r}, which is no checkpoint of a run; {_instead_of(pointer)}"
+                )
+            if (self.folder / name / _STATE_FILE).exists():
+                return self.folder / name
+            # Killed while a checkpoint took the place of an older one of the same step.
+            told = f"names {name}, which is not there whole"
         found = max(_complete(self.folder), key=_age, default=None)
         if found is not None:
-            logger.warning("%s names %s, which is not there whole: going on from %s", pointer, name, found.name)
+            logger.warning("%s %s: going on from %s", pointer, told, found.name)
         return found
 
     def of_step(self, step: int) -> Path:
@@ -261,6 +265,8 @@ class Checkpoints:
 def _named_errors(target: Path) -> Iterator[None]:
     try:
         yield
+    except ProgramError:  # the run is stopped, or has lost a process: its message says so
+        raise
     except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to torch and safetensors
         raise OSError(f"{target} could not be written: {error}; older checkpoints are as they were") from error
 

@@ -19,10 +19,13 @@ from audiollm.data.files.json_lines import append_line, read_json_lines, write_j
 from audiollm.environment import installed_versions
 from audiollm.training.results.figures import flat_numbers
 
+from .checkpoints import differences, run_identity
 from .config import RunConfig, TrackerName
+from .errors import ResumeError
 
 logger = logging.getLogger(__name__)
 
+CONFIG_NAME = "config.json"  # in a run's folder, and beside its checkpoints
 METRICS_NAME = "metrics.jsonl"  # in a run's folder: see `MetricsLog`
 
 PROJECT = "audiollm"  # what trackers show runs under, unless they are told otherwise
@@ -50,6 +53,44 @@ def git_revision(folder: Path) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def refuse_run_of_others(folder: Path, config: RunConfig, checkpoint: Path | None) -> None:
+    """Refuses a folder of a run that this one does not go on with, before anything in it is written over.
+
+    A run that was stopped before its first checkpoint may begin anew in its own folder.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        checkpoint: where it goes on; None: it begins anew.
+
+    Raises:
+        ValueError: the folder holds a run, and this one is not to be resumed.
+        ResumeError: it holds a run of other settings, and the checkpoint is none of its own.
+    """
+    if not (folder / METRICS_NAME).exists():
+        return
+    if config.resume is None:
+        raise ValueError(f"{folder} already holds a run: choose another output_dir, or go on with --resume latest")
+    if checkpoint is not None and checkpoint.resolve().is_relative_to(folder.resolve()):
+        return  # it says itself what it belongs to
+    path = folder / CONFIG_NAME
+    if not path.exists():  # stopped before it was written
+        return
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ResumeError(f"{path} is damaged ({error}): choose another output_dir") from error
+    changed = differences(run_identity(before), run_identity(config_as_json(config)))
+    if changed:
+        raise ResumeError(
+            f"{folder} holds another run, which this one does not go on with; these differ (its own → now):\n  "
+            + "\n  ".join(changed)
+            + "\nchoose another output_dir"
+        )
+    if checkpoint is None:
+        logger.warning("%s holds no checkpoint to go on from: starting from the beginning", folder)
 
 
 class MetricsLog:

@@ -45,7 +45,15 @@ from .checkpoints import (
 from .config import RunConfig
 from .distributed.companions import companions
 from .launch import mode_name, stop_accelerator
-from .record import METRICS_NAME, MetricsLog, config_as_json, git_revision, open_metrics, package_versions
+from .record import (
+    CONFIG_NAME,
+    MetricsLog,
+    config_as_json,
+    git_revision,
+    open_metrics,
+    package_versions,
+    refuse_run_of_others,
+)
 from .schedule import is_due
 from .stopping import RunStoppedError, StopRequest
 
@@ -111,14 +119,13 @@ def open_run_folder(accelerator: Accelerator, config: RunConfig) -> RunFolder:
     """Makes the run's folder and seeds what the model will be initialised with.
 
     Raises:
-        ResumeError: if the checkpoint to resume is not there.
-        ValueError: if another run is in the folder.
+        ResumeError: if the checkpoint to resume is not there, or the folder holds another run.
+        ValueError: if the folder holds a run that is not to be resumed.
     """
     folder = Path(config.output_dir)
     checkpoints = Checkpoints(folder / "checkpoints", keep=config.keep_checkpoints)
     checkpoint = find_checkpoint(config.resume, checkpoints)
-    if config.resume is None and (folder / METRICS_NAME).exists():
-        raise ValueError(f"{folder} already holds a run: choose another output_dir, or go on with --resume latest")
+    refuse_run_of_others(folder, config, checkpoint)
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         checkpoints.clear_leftovers()
@@ -408,7 +415,7 @@ def run_documents(
         **parameter_counts(accelerator.unwrap_model(model)),
         **run_metadata,
     }
-    return {"config.json": config_as_json(config), "run.json": metadata}
+    return {CONFIG_NAME: config_as_json(config), "run.json": metadata}
 
 
 def launch_of(accelerator: Accelerator) -> dict[str, Any]:

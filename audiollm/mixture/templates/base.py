@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from audiollm.data.conversation.audio_parts import CLIP_AUDIO_KEYS, clip_part, parse_audio_part
 from audiollm.data.conversation.types import AudioPart
+from audiollm.data.files.text import HALF_A_CHARACTER, is_whole
 from audiollm.data.records import TEXT_KEYS
 from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.sap.record import SapError, SapRecord
@@ -49,7 +50,7 @@ class SourceRecord:
         """The first of some fields that is there, as a text.
 
         Raises:
-            UnfillableError: none is, or it is empty or no text.
+            UnfillableError: none is, or it is empty or no text, or holds half a character.
         """
         name = next((name for name in names if self.fields.get(name) is not None), None)
         if name is None:
@@ -57,17 +58,19 @@ class SourceRecord:
         value = self.fields[name]
         if not isinstance(value, str) or not value.strip():
             raise UnfillableError(f"its {name} is {'empty' if isinstance(value, str) else 'no text'}")
+        _check_whole(name, value)
         return value.strip()
 
     def words(self) -> str:
         """The words spoken, with single blanks.
 
         Raises:
-            UnfillableError: it has none.
+            UnfillableError: it has none, or half a character in them.
         """
         words = words_of(self.fields)
         if not isinstance(words, str) or not words.strip():
             raise UnfillableError(f"has no words spoken ({', '.join(TEXT_KEYS)})")
+        _check_whole("text", words)
         return " ".join(words.split())
 
     def sap(self) -> SapRecord:
@@ -124,6 +127,11 @@ class SourceRecord:
 
 
 _AUDIO_KEYS = (*CLIP_AUDIO_KEYS, "codes", "offset", "duration", "array", "sampling_rate")
+
+
+def _check_whole(name: str, text: str) -> None:
+    if not is_whole(text):
+        raise UnfillableError(f"its {name} {HALF_A_CHARACTER}")
 
 
 def _part(part: Any) -> dict[str, Any]:

@@ -205,11 +205,11 @@ def _begun_plan(folder: Path, settings: Mapping[str, Any], corpus: Manifest, ski
     job_path = folder / JOB_FILE
     plan_path = job_path.with_name(PLAN_NAME)
     if job_path.is_file():
-        found = json.loads(job_path.read_text(encoding="utf-8"))
+        found = _read_own(job_path, folder)
         refuse_other_run(
             folder, found["settings"], settings, otherwise="choose another output, or set --overwrite to start afresh"
         )
-        plan = Plan.from_dict(json.loads(plan_path.read_text(encoding="utf-8")))
+        plan = Plan.from_dict(_read_own(plan_path, folder))
     else:
         plan = make_plan(corpus, settings["shard_hours"])
         write_json(plan_path, plan.to_dict())
@@ -219,6 +219,21 @@ def _begun_plan(folder: Path, settings: Mapping[str, Any], corpus: Manifest, ski
         others = f" ({len(plan.repeated)} such records)" if len(plan.repeated) > 1 else ""
         raise RecordError(corpus.where(later), f"its id is taken by {corpus.where(first)}; ids must differ{others}")
     return plan
+
+
+def _read_own(path: Path, folder: Path) -> dict[str, Any]:
+    """What the job wrote down about itself.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): set --overwrite to start {folder} afresh, or choose another output"
+        ) from error
+    return found
 
 
 def _run(job: Job, units: Sequence[Unit], workers: _Workers, part_name: str, shows_progress: bool) -> JobReport:
@@ -247,8 +262,12 @@ def _run(job: Job, units: Sequence[Unit], workers: _Workers, part_name: str, sho
     report.realtime_speed = (report.seconds - resumed_seconds) / report.wall_seconds
     report.encoder_idle_share = utilization.encoder_idle_share
     report.decoders_idle_share = utilization.decoders_idle_share
-    if not report.records:
+    if report.skipped and not report.records:
         raise ValueError(f"all {report.skipped} records are bad; {report.rejected} says why")
+    if not report.records:
+        if not part_name:
+            raise ValueError(f"{job.corpus.name} holds no records")
+        logger.warning("%s: there are fewer shards than parts, and none for this one", job.folder)
     if report.rejected is not None:
         logger.warning("%d records were left out; %s says why", report.skipped, report.rejected)
     report.renamed = make_ids_differ(job)
