@@ -45,3 +45,9 @@ def test_versions_are_pythons_and_those_of_packages_none_where_one_is_absent() -
 def test_the_package_is_none_of_its_own_requirements() -> None:
     report = diagnose()
     assert "audiollm" not in {**report["required"], **report["optional"]}
+
+
+@pytest.mark.parametrize("device", ["", "gpu", "cuda:x", "cpu 0"])
+def test_what_is_no_device_is_told(device: str) -> None:
+    with pytest.raises(ValueError, match="is no device of torch; give cpu, cuda or cuda:1"):
+        find_device(device)

@@ -281,3 +281,29 @@ def test_what_a_program_says_is_a_plain_line_and_a_warning_tells_where_it_comes_
     assert capsys.readouterr().err.splitlines() == [
         "next: this", "WARNING audiollm.training: careful", "INFO another: hello"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ("source: null", "source"),
+        ("source: a\nnum_clips:", "num_clips"),
+        ("source: a\nquiet: ~", "quiet"),
+        ("source: a\njudging: null", "judging"),
+        ("source: a\njudging: {votes: null}", "judging.votes"),
+    ],
+)
+def test_a_name_without_a_value_in_a_file_is_no_setting(tmp_path: Path, capsys, settings: str, named: str) -> None:
+    (tmp_path / "run.yaml").write_text(settings)
+    component = Options if "num_clips" not in settings else Config
+    with pytest.raises(SystemExit) as stopped:
+        run_program(component, name="sft", arguments=["--config", str(tmp_path / "run.yaml")])
+    assert stopped.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("sft: error: ")
+    assert f"run.yaml: {named} has no value" in line
+
+
+def test_what_may_be_left_out_may_have_no_value(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("source: a\noutput: null\nmetrics:\n")
+    assert run_program(Options, arguments=["--config", str(tmp_path / "run.yaml")]) == Options(source="a", metrics=None)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from audiollm import AudioLLM
+from audiollm.chat.text_encoding import TextEncoder
 from audiollm.data.conversation.parsing import parse_conversation
 from audiollm.mini import mini_folder
 from audiollm.processing import AudioLLMProcessor
@@ -182,3 +183,12 @@ def test_texts_that_spell_special_tokens_are_read_in_linear_work(make_text_token
         parse_conversation({"messages": [{"role": "user", "content": long}]}), processor.chat_template
     )
     assert sum(piece.text == "<|im_end|>" for piece in pieces) == 2  # of the system, and of the user
+
+
+def test_half_a_character_is_named_with_what_is_around_it(processor):
+    for texts in (["fine", f"{'x' * 50}so \ud83d it is"], ["\ud83d"]):
+        encoder = TextEncoder(processor.tokenizer)
+        for encode in (encoder.plain, lambda texts, encoder=encoder: encoder.structured(texts, True)):
+            with pytest.raises(ValueError, match=r"the text '.*\\ud83d.*' holds half a character") as raised:
+                encode(texts)
+            assert str(raised.value).isprintable()

@@ -182,3 +182,18 @@ def test_an_interrupt_of_the_command_alone_reaches_the_trainer():
 def test_the_command_is_a_module_too(module):
     done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout[:8]) == (0, "audiollm")
+
+
+def test_a_trainer_that_is_stopped_before_it_listens_is_told_of():
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANDING_ON, "import os, time; os.write(1, b'ready\\n'); time.sleep(60)"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert told == "stopped by SIGTERM before or after the training itself; nothing was lost\n"

@@ -94,3 +94,32 @@ def test_a_mixture_is_known_by_its_ending() -> None:
     assert is_mixture("a.yaml")
     assert is_mixture(Path("a.yml"))
     assert not any(map(is_mixture, ("a.jsonl", "owner/name", None, [{"messages": []}])))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("weight: ''", "weight: an empty text does not fit; give a number"),
+        ("weight: many", "weight: many does not fit; give a number"),
+        ("epochs: 1.5", "epochs: 1.5 does not fit; give a whole number"),
+        ("tasks: transcribe", r"tasks: transcribe does not fit; give a list, such as \[transcribe\]"),
+        ("name: 3", "name: 3 does not fit; give a text"),
+        ("tasks: null", "tasks has no value"),
+        ("text_key: ''", "text_key is empty"),
+    ],
+)
+def test_what_would_fit_is_told(write, source: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        read_mixture(write(f"sources: [{{data: a.jsonl, {source}}}]"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["temperature", "shuffle", "on_bad", "check_records"])
+def test_a_setting_without_a_value_is_refused(write, setting: str) -> None:
+    with pytest.raises(ValueError, match=f"mix.yaml: {setting} has no value"):
+        read_mixture(write(f"{setting}: null\nsources: [{{data: a.jsonl}}]"))
+
+
+def test_a_source_without_a_path_is_not_the_folder_of_the_file(write) -> None:
+    with pytest.raises(ValueError, match="data is empty: give a path"):
+        read_mixture(write("sources: [{data: ''}]"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from audiollm.data.conversation.parsing import parse_conversation
 from audiollm.data.conversation.types import AudioPart, Conversation, TextPart
+from audiollm.data.manifest import RecordError
 from audiollm.data.sap.parsing import parse_sap
 from audiollm.data.voices.attributes import VocalAttributes
 from audiollm.mixture.config import read_mixture
@@ -180,3 +182,27 @@ def test_each_pass_asks_in_other_words_and_draws_tasks_anew(mixture, processor) 
     assert passes[0] == passes[2] != passes[1]
     assert {made.task for made in passes[0]} == {"transcribe", "emotion"}
     assert json.dumps([one.id for one in passes[0]])
+
+
+@pytest.mark.parametrize("task", sorted(set(TASKS) - {"conversation"}))
+def test_half_a_character_anywhere_is_a_bad_record_and_no_crash(fill, task: str) -> None:
+    whole = clip(3, **FACTS) if task != "text" else {name: FACTS[name] for name in ("instruction", "output")}
+    text_key = "tune" if task in ("instrument", "music") else None
+    for name, value in whole.items():
+        if isinstance(value, str) and name != "id":
+            with suppress(ValueError):  # where the task reads it at all
+                fill(task, whole | {name: f"{value} \ud83d"}, text_key=text_key)
+
+
+def test_half_a_character_in_spoken_words_and_ids_is_told(fill, mixture, processor) -> None:
+    with pytest.raises(UnfillableError, match="its text holds half a character"):
+        fill("speak_interleaved", clip(3, text="so \ud83d"))
+    config = read_mixture(mixture({"clips": ([clip(1), clip(2) | {"id": "\ud83d"}], {"tasks": ["transcribe"]})}))
+    (source,) = open_sources(config, text_tokenizer=processor.tokenizer, codebook_size=64, seed=0)
+    errors = []
+    for place in source.sample(2):
+        try:
+            source.conversation(place)
+        except RecordError as error:
+            errors.append(error.reason)
+    assert errors == ["id: holds half a character (one of a surrogate pair), which no tokenizer takes"]

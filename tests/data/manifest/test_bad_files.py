@@ -12,6 +12,7 @@ import pytest
 
 from audiollm.data.manifest import RecordError, open_manifest
 from audiollm.data.streaming.shards import open_shards
+from audiollm.data.tokenizing.source import open_corpus
 from tests.data.tokenizing.corpora import samples, write_tar
 
 
@@ -128,3 +129,24 @@ def test_a_file_that_changes_while_it_is_read_is_named(tmp_path, name, change):
     reason = "cannot be opened: No such file" if change == "goes" else r"has changed while it was read \(from [\d,]+ to"
     with pytest.raises(RecordError, match=rf"{name}: {reason}"):
         shard.block(0).record(0)
+
+
+@READERS
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.jsonl", json.dumps({"id": "a"}).encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
+        ("a.yaml", b"sources: [{data: a.jsonl}]", "is YAML, and no file of records"),
+    ],
+)
+def test_text_that_holds_no_records_is_named_for_what_it_is(read, name, content, reason, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    refused(read, tmp_path / name, reason)
+
+
+@pytest.mark.parametrize("opened", [open_manifest, open_shards, open_corpus])
+@pytest.mark.parametrize("source", ["a.jsonl", ".", "*.jsonl"])
+def test_a_split_of_files_is_refused(opened, source, tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"id": "a"}))
+    with pytest.raises(ValueError, match=r"split=dev: .* is no data set with splits"):
+        opened(str(tmp_path / source), split="dev")

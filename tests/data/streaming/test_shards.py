@@ -148,3 +148,9 @@ def test_a_small_source_is_sampled_whole_and_a_large_one_all_over(tmp_path: Path
     blocks = [block for _, block, _ in some]
     assert min(blocks) == 0
     assert max(blocks) > 0.9 * shards[0].num_blocks
+
+
+def test_a_folder_that_recordings_start_from_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(lines(2))
+    with pytest.raises(RecordError, match="is no folder: base_dir is where"):
+        open_shards(tmp_path / "a.jsonl", base_dir=tmp_path / "lost")

@@ -160,3 +160,12 @@ def test_what_cannot_be_estimated_is_refused(assets):
         estimate(EstimateConfig(model=str(assets.audio_llm), tokens_per_record=9999))
     with pytest.raises(ValueError, match=r"target_share=0"):
         EstimateConfig(model="m", target_share=0.0)
+
+
+def test_layouts_that_no_run_can_have_are_refused_as_a_run_refuses_them(assets):
+    with pytest.raises(ValueError, match="launch=single is one process, not 2: use ddp"):
+        EstimateConfig(model="m", launch="single", processes=2)
+    with pytest.raises(ValueError, match="optimizer=muon looks at whole matrices, which launch=zero3 cuts up"):
+        EstimateConfig(model="m", launch="zero3", processes=2, optimizer="muon")
+    with pytest.raises(ValueError, match=r"tokens_per_record=64 exceeds tokens_per_pass=50"):
+        estimate(EstimateConfig(model=str(assets.audio_llm), tokens_per_record=64, tokens_per_pass=50))

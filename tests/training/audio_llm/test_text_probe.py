@@ -52,3 +52,9 @@ def test_long_texts_are_cut_into_records_and_nothing_is_lost(assets: Any, tmp_pa
     path.write_text(json.dumps({"text": "a"}) + "\n")
     with pytest.raises(DataError, match="holds no text of two tokens"):
         HeldOutTexts(str(path), tokenizer, max_length=4)
+    path.write_text(json.dumps({"text": "so \ud83d"}) + "\n")
+    with pytest.raises(DataError, match=r"texts.jsonl:1: text holds half a character"):
+        HeldOutTexts(str(path), tokenizer, max_length=4)
+    path.with_suffix(".txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(DataError, match=r"texts.txt is not UTF-8 text \(byte 3"):
+        HeldOutTexts(str(path.with_suffix(".txt")), tokenizer, max_length=4)

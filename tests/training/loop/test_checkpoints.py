@@ -25,6 +25,7 @@ from audiollm.training.loop.checkpoints import (
     run_identity,
 )
 from audiollm.training.loop.errors import ResumeError
+from audiollm.training.loop.stopping import RunStoppedError
 
 
 class OneProcess:
@@ -258,3 +259,31 @@ def test_every_generator_continues_where_it_was(tmp_path):
     expected = (random.random(), np.random.rand(), torch.rand(1).item(), random.gauss(0, 1), np.random.randn())
     restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
     assert (random.random(), np.random.rand(), torch.rand(1).item(), random.gauss(0, 1), np.random.randn()) == expected
+
+
+def test_latest_is_the_newest_where_nothing_names_it(tmp_path, caplog):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
+    save(checkpoints, 2)
+    save(checkpoints, 3)
+    (checkpoints.folder / "latest").unlink()
+    assert checkpoints.latest().name == "step_000003"
+    assert "is not there: going on from step_000003" in caplog.text
+
+
+def test_a_run_that_is_stopped_while_it_saves_says_that_and_not_that_it_could_not_write(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
+    save(checkpoints, 1)
+    told = "stopped at once"
+
+    def stop(*_: object, **__: object) -> None:
+        raise RunStoppedError(told)
+
+    for name in ("save_file", "put_in_place", "open_and_flush"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"audiollm.training.loop.checkpoints.{name}", stop)
+            with pytest.raises(RunStoppedError) as raised:
+                save(checkpoints, 2)
+            assert str(raised.value) == told
+        assert checkpoints.latest().name == "step_000001"
+    save(checkpoints, 2)
+    assert names(checkpoints) == ["latest", "step_000001", "step_000002"]

@@ -220,3 +220,24 @@ def test_curves_of_a_killed_and_resumed_run_are_those_of_an_uninterrupted_one(tm
     ]
     assert [float(row["loss"]) for row in rows[1::2]] == LOSSES
     assert (tmp_path / "killed" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_of_a_run_without_checkpoints_is_gone_on_with_by_the_same_run_only(tmp_path, caplog):
+    start(Settings(output_dir=str(tmp_path / "run")))
+    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps({"event": "train", "step": 1}) + "\n")
+    before = (tmp_path / "run" / "config.json").read_text()
+    with pytest.raises(ResumeError, match=r"holds another run, .*\n  size: 1\.0 → 2\.0"):
+        start(Settings(output_dir=str(tmp_path / "run"), resume="latest", size=2.0))
+    assert (tmp_path / "run" / "config.json").read_text() == before
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 1
+    assert list(start(Settings(output_dir=str(tmp_path / "run"), resume="latest")).steps) == [1, 2, 3, 4, 5]
+    assert "holds no checkpoint to go on from: starting from the beginning" in caplog.text
+
+
+def test_a_checkpoint_of_elsewhere_is_not_gone_on_with_in_the_folder_of_another_run(tmp_path):
+    make_updates(start(Settings(output_dir=str(tmp_path / "one"), size=2.0)), 2)
+    make_updates(start(Settings(output_dir=str(tmp_path / "other"))), 2)
+    checkpoint = str(tmp_path / "one" / "checkpoints" / "step_000002")
+    with pytest.raises(ResumeError, match="holds another run"):
+        start(Settings(output_dir=str(tmp_path / "other"), resume=checkpoint, size=2.0))
+    assert start(Settings(output_dir=str(tmp_path / "new"), resume=checkpoint, size=2.0)).first_step == 3

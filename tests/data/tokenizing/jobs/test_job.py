@@ -499,3 +499,40 @@ def test_one_shard_is_decoded_while_another_is_encoded(clips, tmp_path, monkeypa
 
     monkeypatch.setattr(encoding.CorpusEncoder, "_load", watched)
     assert run(clips, tmp_path / "codes", Watching()).records == NUM_CLIPS
+
+
+def test_links_to_recordings_that_are_not_there_are_bad_records(clips, tmp_path):
+    (clips / "07.wav").unlink()
+    (clips / "07.wav").symlink_to(tmp_path / "not fetched" / "07.wav")
+    with pytest.raises(AudioError, match=r"07\.wav: no such file"):
+        run(clips, tmp_path / "stopped")
+    report = run(clips, tmp_path / "codes", skip_bad=True)
+    assert (report.records, report.skipped) == (NUM_CLIPS - 1, 1)
+
+
+def test_a_split_of_recordings_is_refused(sources, tmp_path):
+    for kind in ("folder", "list", "tar", "cuts"):
+        with pytest.raises(ValueError, match=r"split=dev: .* is no data set with splits"):
+            run(sources[kind], tmp_path / kind, split="dev")
+
+
+def test_a_corpus_without_records_says_so(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.tar holds no records"):
+        run(write_tar(tmp_path / "a.tar", {}), tmp_path / "codes", skip_bad=True)
+
+
+def test_a_part_for_which_no_shard_is_left_ends_well(clips, tmp_path, caplog):
+    for shard in range(9):
+        report = run(clips, tmp_path / "codes", num_shards=9, shard=shard)
+        assert bool(report.records) == (shard < len(list((tmp_path / "codes").glob("*.parquet"))))
+    assert "fewer shards than parts" in caplog.text
+    assert len(open_manifest(tmp_path / "codes")) == NUM_CLIPS
+
+
+@pytest.mark.parametrize("name", ["plan.json", "job.json"])
+def test_damaged_notes_of_a_job_are_named(clips, tmp_path, name):
+    run(clips, tmp_path / "codes")
+    (tmp_path / "codes" / ".job" / name).write_text("{")
+    with pytest.raises(ValueError, match=rf"{name} is damaged .*set --overwrite"):
+        run(clips, tmp_path / "codes")
+    assert run(clips, tmp_path / "codes", overwrite=True).records == NUM_CLIPS
