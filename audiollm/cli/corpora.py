@@ -263,6 +263,10 @@ def inspect_data(
     from audiollm.processing.processor import AudioLLMProcessor
     from audiollm.sources.places import find_source
 
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: use 1 or more")
+    if seed is not None and seed < 0:
+        raise ValueError(f"seed={seed}: use 0 or more, as trainings do")
     _refuse_given(is_mixture(data), index=index, limit=limit, seed=seed, examples=examples)
     model = find_source(model).model
     processor = AudioLLMProcessor.from_pretrained(model)

@@ -17,7 +17,7 @@ from audiollm.tables import print_table, table_console
 from .config import MixtureConfig, read_mixture
 from .encoding import encode_each
 from .planning import MixturePlan, check_samples, plan_mixture, repeated_files
-from .sampling import SourceSample, sample_source
+from .sampling import SourceSample, sample_source, told_reasons
 from .sources import MixtureSource, open_sources
 
 FEWEST_TARGETS, MOST_TARGETS = 0.01, 0.99  # shares of tokens; outside, something is likely wrong
@@ -241,9 +241,7 @@ def print_report(report: MixtureReport) -> None:
     print_table(table, console)
     lines = [f"of all tokens, {report.text_targets:.1%} are learned as text and {report.audio_targets:.1%} as audio"]
     for one in report.sources:
-        lines += [
-            f"{one.name}: {number} of {one.looked_at} cannot be used: {why}" for why, number in one.reasons.items()
-        ]
+        lines += [f"{one.name}: {told}" for told in told_reasons(one.reasons, one.looked_at)]
         lines += [f"{one.name}: {damage}" for damage in one.damaged]
     lines += [f"warning: {warning}" for warning in report.warnings]
     for one in report.sources:

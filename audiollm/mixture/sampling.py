@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -22,6 +22,7 @@ from .encoding import encode_each
 from .sources import MixtureSource
 
 SAMPLED_AT_ONCE = 16
+MOST_REASONS = 10  # that are told of a source
 NO_TARGETS = "no assistant turn to learn from"
 
 
@@ -178,6 +179,20 @@ def reason_of(error: ValueError) -> str:
     """What is wrong with a record, without its place: the same for all records that share it."""
     reason = getattr(error, "reason", None)
     return reason if isinstance(reason, str) and reason else str(error)
+
+
+def told_reasons(reasons: Mapping[str, int], looked_at: int) -> list[str]:
+    """Why records cannot be used, the most frequent reasons first, and how many others there are.
+
+    Args:
+        reasons: how many records have which; one that quotes a value may be that of a single record.
+        looked_at: records.
+    """
+    found = Counter(reasons).most_common()
+    told = [f"{number} of {looked_at} cannot be used: {reason}" for reason, number in found[:MOST_REASONS]]
+    if rest := [number for _, number in found[MOST_REASONS:]]:
+        told.append(f"{sum(rest)} of {looked_at} cannot be used for {len(rest)} other reasons")
+    return told
 
 
 def named(conversation: Conversation, error: ValueError) -> str:

@@ -17,7 +17,7 @@ from audiollm.training.audio_llm.adapters import adapter_config
 
 from .config import GRPOSettings, PreferenceConfig
 from .records import Prompts
-from .rewards.base import Answer, Reward
+from .rewards.base import Answer, Reward, checked_worth
 
 RewardFunction = Callable[..., list[float | None]]
 Columns = dict[str, list[list[int]]]
@@ -257,7 +257,8 @@ def _reward_function(name: str, reward: Reward, drawn: _DrawnAnswers) -> RewardF
     def worth(
         prompts: Sequence[str], completions: Any, completion_ids: Sequence[Sequence[int]], **_: Any
     ) -> list[float | None]:
-        return list(reward(drawn.of(prompts, completion_ids)))
+        answers = drawn.of(prompts, completion_ids)
+        return checked_worth(name, answers, reward(answers))
 
     worth.__name__ = name  # under which trl logs it
     return worth

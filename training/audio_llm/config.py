@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,7 +54,7 @@ class LoRASettings:
             )
         if self.r <= 0:
             raise ValueError(f"lora.r={self.r}: use a positive rank, such as 16")
-        if self.alpha <= 0:
+        if not 0 < self.alpha < math.inf:
             raise ValueError(f"lora.alpha={self.alpha}: use a positive scale, such as 2 × lora.r")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"lora.dropout={self.dropout}: use a probability in [0, 1)")
@@ -220,6 +221,8 @@ class SFTConfig(AudioLLMRunConfig):
                 f"global_batch_size={self.global_batch_size} is not a multiple of "
                 f"micro_batch_size={self.micro_batch_size}: change one of them"
             )
+        if is_mixture(self.train_data) and self.check_records != type(self).check_records:
+            raise ValueError("check_records has no effect on a mixture: set the one in its file")
         if is_mixture(self.eval_data):
             raise ValueError(f"eval_data={self.eval_data} is a mixture: name a file of held-out conversations")
         if self.on_too_long == "skip" and not self.check_data and not is_mixture(self.train_data):

@@ -25,7 +25,15 @@ from audiollm.data.unread_keys import warn_of_unread_keys
 from audiollm.mixture.config import read_mixture
 from audiollm.mixture.encoding import encode_each
 from audiollm.mixture.planning import MixturePlan, check_samples, plan_mixture, repeated_files
-from audiollm.mixture.sampling import NO_TARGETS, SourceSample, longer_than, named, reason_of, sample_source
+from audiollm.mixture.sampling import (
+    NO_TARGETS,
+    SourceSample,
+    longer_than,
+    named,
+    reason_of,
+    sample_source,
+    told_reasons,
+)
 from audiollm.mixture.sources import MixtureSource, open_sources
 from audiollm.modeling import AudioLLM
 from audiollm.processing.attached import ForeignCodesError
@@ -381,8 +389,8 @@ class MixtureData(TrainingData):
             "%s: %d of %s records looked at before the first update, %d of them usable, %.0f tokens each",
             *(source.title, found.looked_at, source.counted, found.usable, found.tokens_per_record),
         )
-        for reason, number in found.reasons.most_common():
-            logger.warning("%s: %d of %d: %s", source.title, number, found.looked_at, reason)
+        for told in told_reasons(found.reasons, found.looked_at):
+            logger.warning("%s: %s", source.title, told)
         warn_of_unread_keys(source.title, Counter(found.unread))
         return found
 

@@ -198,6 +198,8 @@ def test_inspect_data_shows_each_token_with_its_role_and_loss(
     assert "code 63" in shown
     assert "assistant" in shown
     assert "records 0 to 0" in fails(["inspect-data", str(data), "--model", str(audio_llm), "--index", "1"], capsys)
+    for limit in ("0", "-1"):
+        assert "--limit=" in fails(["inspect-data", str(data), "--model", str(audio_llm), "--limit", limit], capsys)
 
 
 def test_transcribe_answers_for_every_file(folders: Path, audio_llm: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,3 +145,15 @@ def test_a_source_that_gives_nothing_is_refused(mixture, processor) -> None:
         report(mixture({"chats": (chats(3), {}), "empty": ([], {})}), processor)
     with pytest.raises(ValueError, match="chats: none of the 3 records looked at can be used; 3 times: task sound"):
         report(mixture({"chats": (chats(3), {"tasks": ["sound"]})}), processor)
+
+
+def test_as_many_reasons_as_records_are_counted_and_not_all_told(mixture, processor, capsys) -> None:
+    broken = [clip(number) | {"codes": [number + 0.5]} for number in range(30)]
+    config = mixture({"clips": ([*broken, clip(1)], {"tasks": ["transcribe"]})}, on_bad="skip")
+    report = report_on_mixture(config, processor, max_length=200)
+    (source,) = report.sources
+    assert (len(source.reasons), sum(source.reasons.values())) == (30, 30)
+    print_report(report)
+    told = [line for line in capsys.readouterr().out.splitlines() if "cannot be used" in line and "of 31" in line]
+    assert len(told) == 11
+    assert told[-1] == "clips: 20 of 31 cannot be used for 20 other reasons"

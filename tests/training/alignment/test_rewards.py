@@ -16,7 +16,7 @@ from audiollm.data.conversation.types import AudioPart, Conversation, Message, T
 from audiollm.data.voices.instructions import speech_request, text_of_request
 from audiollm.data.voices.speech_records import text_to_be_said
 from audiollm.tokenizer.base import Codes
-from audiollm.training.alignment.rewards.base import Answer
+from audiollm.training.alignment.rewards.base import Answer, checked_worth
 from audiollm.training.alignment.rewards.registry import REWARDS, check_reward, make_rewards
 from audiollm.training.alignment.rewards.sounds import AnswerSounds
 from audiollm.training.alignment.rewards.spoken import SpokenWords, VoiceMatch, wanted_voice
@@ -196,3 +196,13 @@ def test_an_answer_in_turns_is_heard_as_one_sound(speaks_in_turns: bool) -> None
     assert decoded == ([[1, 2, 3]] if speaks_in_turns else [[1, 2], [3]])
     assert sound is not None
     assert sound.tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_reward_that_gives_no_number_is_named_with_the_record() -> None:
+    answers = [written("x", record())] * 2
+    assert checked_worth("mine", answers, [0.5, None]) == [0.5, None]
+    for worth in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(ValueError, match=f"reward mine is {worth} for an answer to .+: it must give a number"):
+            checked_worth("mine", answers, [0.5, worth])
+    with pytest.raises(ValueError, match="reward mine gave 1 numbers for 2 answers"):
+        checked_worth("mine", answers, [0.5])

@@ -115,3 +115,14 @@ def test_accumulation_follows_from_the_batch_sizes():
 def test_updates_follow_from_epochs_unless_given():
     assert num_updates(SFTConfig(**PATHS, global_batch_size=8, num_epochs=2.5), num_records=10) == 4
     assert num_updates(SFTConfig(**PATHS, max_steps=7), num_records=10) == 7
+
+
+def test_records_to_look_at_of_a_mixture_are_set_in_its_file():
+    with pytest.raises(ValueError, match="check_records has no effect on a mixture: set the one in its file"):
+        SFTConfig(model="m", train_data="mix.yaml", output_dir="out", check_records=5)
+
+
+@pytest.mark.parametrize("alpha", [float("inf"), float("nan"), 0.0, -1.0])
+def test_adapters_are_scaled_by_a_positive_number(alpha):
+    with pytest.raises(ValueError, match=r"lora\.alpha=.*: use a positive scale"):
+        LoRASettings(alpha=alpha)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,3 +55,27 @@ class Reward(Protocol):
 
     def __call__(self, answers: Sequence[Answer]) -> Sequence[float | None]:
         """One number an answer; None where this reward says nothing about its record."""
+
+
+def checked_worth(name: str, answers: Sequence[Answer], worth: Sequence[float | None]) -> list[float | None]:
+    """What a reward says of answers, if it is what a reward may say.
+
+    trl takes NaN for "says nothing", so that a reward that breaks would train on without a word.
+
+    Args:
+        name: of the reward.
+        answers: what it has been asked about.
+        worth: what it says.
+
+    Raises:
+        ValueError: naming the reward, and the record: it is no number, or not one for each answer.
+    """
+    if len(worth) != len(answers):
+        raise ValueError(f"reward {name} gave {len(worth)} numbers for {len(answers)} answers")
+    for answer, value in zip(answers, worth, strict=True):
+        if value is not None and not math.isfinite(value):
+            raise ValueError(
+                f"reward {name} is {value} for an answer to {answer.conversation.where or answer.conversation.id}: it must give a number, or "
+                "None where it says nothing"
+            )
+    return list(worth)
