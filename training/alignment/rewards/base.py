@@ -74,8 +74,9 @@ def checked_worth(name: str, answers: Sequence[Answer], worth: Sequence[float | 
         raise ValueError(f"reward {name} gave {len(worth)} numbers for {len(answers)} answers")
     for answer, value in zip(answers, worth, strict=True):
         if value is not None and not math.isfinite(value):
+            asked = answer.conversation.where or answer.conversation.id
             raise ValueError(
-                f"reward {name} is {value} for an answer to {answer.conversation.where or answer.conversation.id}: it must give a number, or "
-                "None where it says nothing"
+                f"reward {name} is {value} for an answer to {asked}: it must give a number, or None where it says "
+                "nothing"
             )
     return list(worth)
