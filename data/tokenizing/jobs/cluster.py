@@ -117,6 +117,8 @@ def _connect(address: str, num_workers: int | None) -> Any:
         except ConnectionError as error:
             place = "on this machine" if address == "auto" else f"at {address}"
             raise ConnectionError(f"there is no Ray cluster {place} ({_START})") from error
+        except ValueError as error:
+            raise ValueError(f"ray={address}: is no address ({error}); give auto, local or HOST:PORT") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     return ray

@@ -65,3 +65,5 @@ def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path):
     clips = make_clips(tmp_path / "clips", 10)
     with pytest.raises(ConnectionError, match=r"no Ray cluster answers at 127\.0\.0\.1:9 .*ray start --head"):
         tokenize_into_folder(clips, killed_job.open_slow, tmp_path / "codes", ray="127.0.0.1:9", progress=False)
+    with pytest.raises(ValueError, match=r"ray=nowhere: is no address .*give auto, local or HOST:PORT"):
+        tokenize_into_folder(clips, killed_job.open_slow, tmp_path / "codes", ray="nowhere", progress=False)
