@@ -24,7 +24,7 @@ from audiollm.data.chat.asking import Outcome, ask_all
 from audiollm.data.chat.base import ChatError
 from audiollm.data.files.json_document import write_json
 from audiollm.data.files.replacing import refuse_existing
-from audiollm.data.manifest import Manifest, RecordError
+from audiollm.data.manifest import Manifest, NoSplitsError, RecordError
 from audiollm.data.resumable_output import PartialOutput, UnwritableRecordError, checked_ending, shard_path
 from audiollm.data.tokenizing.source import open_corpus
 
@@ -95,7 +95,10 @@ def label_corpus(
         if value < 1:
             raise ValueError(f"{name}={value}: use 1 or more")
     path = shard_path(checked_ending(output), shard, num_shards)
-    manifest = open_corpus(source, base_dir=base_dir, split=split)
+    try:
+        manifest = open_corpus(source, base_dir=base_dir, split=split)
+    except NoSplitsError:  # then its records may name theirs
+        manifest = open_corpus(source, base_dir=base_dir)
     if split is not None:
         manifest = ClipsOfSplit(manifest, split)
     start, stop = (len(manifest) * edge // num_shards for edge in (shard, shard + 1))

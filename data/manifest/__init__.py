@@ -13,7 +13,7 @@ from .base import Manifest, RecordError, checked_index
 from .formats import JOB_FILE, MANIFEST_SUFFIXES, YAML_SUFFIXES, file_format, record_files, refuse_unfinished
 from .joined import Joined
 from .lines import NOT_JSON, JsonLines, parse_json_line
-from .opening import may_be_hub_id, open_manifest, refuse_split
+from .opening import NoSplitsError, may_be_hub_id, open_manifest, refuse_split
 from .tables import Records, Rows
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Joined",
     "JsonLines",
     "Manifest",
+    "NoSplitsError",
     "RecordError",
     "Records",
     "Rows",

@@ -37,7 +37,7 @@ def open_manifest(
 
     Raises:
         RecordError: no such file, a format that is not read, a split that does not exist.
-        ValueError: a split of files, of which there are none.
+        NoSplitsError: a split of files, of which there are none.
     """
     if isinstance(source, Manifest):
         return source
@@ -53,14 +53,18 @@ def open_manifest(
     )
 
 
+class NoSplitsError(ValueError):
+    """A split was asked for of what has none, such as a file."""
+
+
 def refuse_split(split: str | None, source: str) -> None:
     """Refuses the name of a split where there are none.
 
     Raises:
-        ValueError: there is such a name.
+        NoSplitsError: there is such a name.
     """
     if split is not None:
-        raise ValueError(f"split={split}: {source} is no data set with splits; name the files of the split")
+        raise NoSplitsError(f"split={split}: {source} is no data set with splits; name the files of the split")
 
 
 def _open_path(path: str, folder: str | None, split: str | None, plain_paths: bool) -> Manifest:
