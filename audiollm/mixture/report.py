@@ -241,7 +241,7 @@ def print_report(report: MixtureReport) -> None:
     print_table(table, console)
     lines = [f"of all tokens, {report.text_targets:.1%} are learned as text and {report.audio_targets:.1%} as audio"]
     for one in report.sources:
-        lines += [f"{one.name}: {told}" for told in told_reasons(one.reasons, one.looked_at)]
+        lines += [f"{one.name}: cannot be used: {told}" for told in told_reasons(one.reasons, one.looked_at)]
         lines += [f"{one.name}: {damage}" for damage in one.damaged]
     lines += [f"warning: {warning}" for warning in report.warnings]
     for one in report.sources:

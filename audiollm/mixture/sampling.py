@@ -189,9 +189,9 @@ def told_reasons(reasons: Mapping[str, int], looked_at: int) -> list[str]:
         looked_at: records.
     """
     found = Counter(reasons).most_common()
-    told = [f"{number} of {looked_at} cannot be used: {reason}" for reason, number in found[:MOST_REASONS]]
+    told = [f"{number} of {looked_at}: {reason}" for reason, number in found[:MOST_REASONS]]
     if rest := [number for _, number in found[MOST_REASONS:]]:
-        told.append(f"{sum(rest)} of {looked_at} cannot be used for {len(rest)} other reasons")
+        told.append(f"{sum(rest)} of {looked_at}: {len(rest)} other reasons")
     return told
 
 

@@ -156,4 +156,4 @@ def test_as_many_reasons_as_records_are_counted_and_not_all_told(mixture, proces
     print_report(report)
     told = [line for line in capsys.readouterr().out.splitlines() if "cannot be used" in line and "of 31" in line]
     assert len(told) == 11
-    assert told[-1] == "clips: 20 of 31 cannot be used for 20 other reasons"
+    assert told[-1] == "clips: cannot be used: 20 of 31: 20 other reasons"
