@@ -544,6 +544,12 @@ def test_codes_are_drawn_in_the_way_that_is_understood_best(layout, tmp_path, mo
     assert audio_sampling_of_checkpoint(stored) == ways[1]
 
 
+@pytest.mark.parametrize(("rates", "chosen"), [([0.42, 0.43, 0.41], 0), ([0.44, 0.43, 0.41], 1), ([0.5, 0.5, 0.2], 2)])
+def test_of_ways_that_are_as_good_the_steadiest_is_taken(rates: list[float], chosen: int) -> None:
+    tried = [{"settings": {"temperature": n}, "wer_capped": rate} for n, rate in enumerate(rates)]
+    assert sampling._best(tried) == {"temperature": chosen}
+
+
 def test_the_flow_model_goes_the_way_that_is_understood_best(layout, tmp_path, monkeypatch):
     package, own = tmp_path / "package", MiniLayout(tmp_path)
     shutil.copytree(layout.package, package)
