@@ -30,6 +30,7 @@ from audiollm.generation.values import check_values
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS
 from audiollm.tokenizer.checkpoints.hub import push_saved
+from audiollm.tokenizer.int8 import to_int8
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .folders import check_folder
@@ -237,6 +238,17 @@ class AudioLLM:
             ValueError: without a token, or where the Hub refuses; nothing is written before a token is there.
         """
         return push_saved(self.save_pretrained, repo_id, "audio_llm", **options)
+
+    def to_int8(self) -> AudioLLM:
+        """Computes the linear layers of the LLM in 8-bit integers from now on, in place, on processors alone.
+
+        See `audiollm.tokenizer.int8`. The audio tokenizer stays as it is; the LLM can no longer be trained or saved.
+
+        Raises:
+            ValueError: if this machine cannot, or the LLM is on a GPU.
+        """
+        to_int8(self.model)
+        return self
 
     # Facts
 

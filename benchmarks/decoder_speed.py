@@ -16,11 +16,11 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,7 +32,7 @@ from torch import Tensor
 from audiollm.benchmarks.harness.figures import recorded_config, write_figures
 from audiollm.benchmarks.harness.options import refuse_idle
 from audiollm.benchmarks.speed.plain.decoder import PlainDecoder
-from audiollm.benchmarks.speed.timing import in_turns, machine_facts, path_figures
+from audiollm.benchmarks.speed.timing import bound_seconds, in_turns, machine_facts, path_figures
 from audiollm.data.files.replacing import refuse_existing
 from audiollm.program import run_program
 from audiollm.tables import print_table, table_console
@@ -61,8 +61,8 @@ class DecoderSpeedConfig:
     """Histories behind which to time one block of the plain stream."""
     rounds: int = 3
     """Timings of each path; they alternate."""
-    bfloat16: bool = True
-    """Also time decode() in bfloat16."""
+    variants: tuple[Literal["bfloat16", "int8"], ...] = ("bfloat16", "int8")
+    """Also time decode() in these forms."""
     num_threads: int | None = None
     """Threads of torch; its own choice if not given."""
     seed: int = 0
@@ -90,17 +90,21 @@ def draw_codes(decoder: WaveformDecoder, seconds: float, seed: int) -> Tensor:
     return torch.randint(decoder.codebook_size, (count,), generator=generator)
 
 
-def compare(decoder: WaveformDecoder, clips: list[Tensor], config: DecoderSpeedConfig) -> dict[str, Any]:
+def compare(
+    decoder: WaveformDecoder, clips: list[Tensor], config: DecoderSpeedConfig, gflops: Mapping[str, float], title: str
+) -> dict[str, Any]:
     """Times all paths on one set of clips."""
     plain, steps = PlainDecoder(decoder), config.steps[-1]
     paths = {
         "plain": lambda: [plain.decode(clip, steps) for clip in clips],
         "decode": lambda: decoder.decode(clips, steps=steps),
     }
-    if config.bfloat16:
-        rough = copy.deepcopy(decoder).prepare(torch.bfloat16)
-        paths["bfloat16"] = lambda: rough.decode(clips, steps=steps)
-    seconds = in_turns(paths, config.rounds, CPU)
+    for name in config.variants:
+        variant = copy.deepcopy(decoder)
+        variant = variant.to_int8() if name == "int8" else variant.prepare(torch.bfloat16)
+        paths[name] = partial(variant.decode, clips, steps=steps)
+    seconds = in_turns(paths, config.rounds, CPU, title)
+    bounds = {name: bound_seconds(run, gflops.get(name, gflops["float32"])) for name, run in paths.items()}
     expected = torch.cat(paths["plain"]())
     made = torch.cat(paths["decode"]())
     audio_seconds = len(made) / decoder.sample_rate
@@ -108,7 +112,7 @@ def compare(decoder: WaveformDecoder, clips: list[Tensor], config: DecoderSpeedC
         "audio_seconds": audio_seconds,
         "largest_difference_from_plain": (made - expected).abs().max().item(),
         "loudest_sample": expected.abs().max().item(),
-        "paths": path_figures(seconds, audio_seconds),
+        "paths": path_figures(seconds, audio_seconds, bounds),
     }
 
 
@@ -123,7 +127,9 @@ def time_parts(decoder: WaveformDecoder, codes_T: Tensor, config: DecoderSpeedCo
         "plain vocoder": lambda: plain.vocode(mel[0], torch.Generator().manual_seed(0)),
         "vocoder": lambda: decoder.vocode(mel),
     }
-    best = {name: min(seconds) for name, seconds in in_turns(parts, config.rounds, CPU).items()}
+    best = {
+        name: min(seconds) for name, seconds in in_turns(parts, config.rounds, CPU, "flow and vocoder apart").items()
+    }
     return {
         part: {
             "plain_seconds": best[f"plain {part}"],
@@ -142,7 +148,7 @@ def time_steps(decoder: WaveformDecoder, codes_T: Tensor, config: DecoderSpeedCo
     audio_seconds = decoder.num_samples(len(codes_T)) / decoder.sample_rate
     return {
         name: statistics.median(seconds) / audio_seconds
-        for name, seconds in in_turns(paths, config.rounds, CPU).items()
+        for name, seconds in in_turns(paths, config.rounds, CPU, "by steps").items()
     }
 
 
@@ -198,18 +204,17 @@ def measure(config: DecoderSpeedConfig) -> dict[str, Any]:
     decoder = build_decoder(config)
     clip = draw_codes(decoder, config.clip_seconds, seed=2)
     batch = [draw_codes(decoder, seconds, seed=3) for seconds in config.batch_seconds]
-    load_before = os.getloadavg()
-    whole = {
-        f"one clip of {config.clip_seconds:g} s": compare(decoder, [clip], config),
-        f"{len(batch)} clips of {min(config.batch_seconds):g}-{max(config.batch_seconds):g} s": compare(
-            decoder, batch, config
-        ),
+    machine = machine_facts(load_average_before=os.getloadavg())
+    clips = {
+        f"one clip of {config.clip_seconds:g} s": [clip],
+        f"{len(batch)} clips of {min(config.batch_seconds):g}-{max(config.batch_seconds):g} s": batch,
     }
+    whole = {title: compare(decoder, own, config, machine["gflops"], title) for title, own in clips.items()}
     stream = time_stream(decoder, draw_codes(decoder, config.stream_seconds, seed=4), config.steps[-1])
     by_steps = {str(steps): time_stream(decoder, draw_codes(decoder, 1.0, seed=4), steps)[0] for steps in config.steps}
     return {
         "config": recorded_config(config),
-        "machine": machine_facts(load_average_before=load_before, load_average_after=os.getloadavg()),
+        "machine": machine | {"load_average_after": os.getloadavg()},
         "parameters": sum(parameter.numel() for parameter in decoder.parameters()),
         "whole": whole,
         "parts": time_parts(decoder, clip, config),
@@ -244,7 +249,7 @@ def plot_streaming(results: dict[str, Any], path: Path) -> None:
 def print_tables(results: dict[str, Any], console: Console) -> None:
     """Shows times and speed-ups."""
     for title, result in results["whole"].items():
-        table = Table("path", "min s", "median s", "× plain (median)", "real-time factor", title=title)
+        table = Table("path", "min s", "median s", "× plain (median)", "real-time factor", "of the bound", title=title)
         for name, path in result["paths"].items():
             table.add_row(
                 name,
@@ -252,6 +257,7 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
                 f"{path['median_seconds']:.2f}",
                 f"{path['speedup_median']:.2f}",
                 f"{path['real_time_factor']:.2f}",
+                f"{path['share_of_bound']:.0%}",
             )
         print_table(table, console)
         console.print(

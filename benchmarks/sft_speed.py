@@ -14,7 +14,6 @@ import logging
 import os
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -34,7 +33,6 @@ from audiollm.program import run_program
 from audiollm.tables import print_table, table_console
 
 _OURS, _TRL = "audiollm.training.sft", "audiollm.benchmarks.speed.fine_tuning.trl_run"
-_GEMM_SIZE, _GEMM_TRIES = 1024, 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,17 +118,6 @@ def make_contestants(config: SFTSpeedConfig, material: Material, mean_tokens: fl
     return {one.name: one for one in made}
 
 
-def measure_gemm_rate() -> float:
-    """Operations per second of processor time in float32 matrix products: the best of some tries."""
-    one, other = torch.randn(2, _GEMM_SIZE, _GEMM_SIZE)
-    best = float("inf")
-    for _ in range(_GEMM_TRIES):
-        started = time.process_time()
-        one @ other
-        best = min(best, time.process_time() - started)
-    return 2 * _GEMM_SIZE**3 / best
-
-
 def measure(config: SFTSpeedConfig) -> dict[str, Any]:
     """Runs all contestants in turns.
 
@@ -151,7 +138,7 @@ def measure(config: SFTSpeedConfig) -> dict[str, Any]:
         if unknown:
             raise ValueError(f"contestants: {', '.join(unknown)} unknown; choose among {', '.join(known)}")
         environment = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "TOKENIZERS_PARALLELISM": "false"}
-        gemm_rate, load_before = measure_gemm_rate(), os.getloadavg()
+        machine = machine_facts(load_average_before=os.getloadavg(), trl=version("trl") if find_spec("trl") else None)
         runs: dict[str, list[FinishedRun]] = {name: [] for name in config.contestants}
         for number in range(config.rounds):
             for name in config.contestants:
@@ -159,14 +146,11 @@ def measure(config: SFTSpeedConfig) -> dict[str, Any]:
                 runs[name].append(run_contestant(known[name], place_of_run, environment))
     # Forward 2 operations per weight and token, backward twice as many; attention's products are left out.
     flops = (6 * material.layer_parameters, 6 * material.head_parameters)
+    # Of processor time, which grows with the threads; the faster of the two float32 kernels is the bound.
+    gemm_rate = 1e9 * max(rate for name, rate in machine["gflops"].items() if "float32" in name) / machine["threads"]
     return {
         "config": recorded_config(config),
-        "machine": machine_facts(
-            load_average_before=load_before,
-            load_average_after=os.getloadavg(),
-            gemm_gflops=gemm_rate / 1e9,
-            trl=version("trl") if find_spec("trl") else None,
-        ),
+        "machine": machine | {"load_average_after": os.getloadavg()},
         "parameters": {"layers": material.layer_parameters, "output layer": material.head_parameters},
         "tokens_per_record": mean_tokens,
         "contestants": {name: figures_of(own, skip=1, flops=flops, gemm_rate=gemm_rate) for name, own in runs.items()},

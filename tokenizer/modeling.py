@@ -49,6 +49,7 @@ from audiollm.tokenizer.encoder.encoding import encode_chunks, encode_waveforms
 from audiollm.tokenizer.encoder.sae import SemanticAcousticEquilibrium, gate_per_frame, mean_gate, mean_gate_per_clip
 from audiollm.tokenizer.encoder.segments import count_tokens
 from audiollm.tokenizer.encoder.whisper import AudioEncoder
+from audiollm.tokenizer.int8 import int8_fingerprint, to_int8
 from audiollm.tokenizer.quantizer.codebook import Codebook, check_codes
 from audiollm.tokenizer.quantizer.kmeans import CodebookFit, fit_entries
 from audiollm.tokenizer.signal.log_mel import LogMelFeatures
@@ -121,6 +122,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         )
         self.code_positions = nn.Embedding(config.num_code_positions, config.d_model)
         self.log_mel = LogMelFeatures(config.num_mel_bins)
+        self._int8_fingerprint: str | None = None
         self._compiled: Callable[..., UniAudioTokenizerOutput] | None = None
         self._attached_decoder: AttachedDecoder | None = None
         self.post_init()
@@ -189,7 +191,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
 
     def fingerprint(self) -> str:
         """Returns a SHA-256 over everything that decides the codes, for cache keys and manifests."""
-        return tokenizer_fingerprint(self.config, self.state_dict())
+        return self._int8_fingerprint or tokenizer_fingerprint(self.config, self.state_dict())
 
     # ---------------------------------------------------------------- forward
 
@@ -313,6 +315,21 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         Lengths differ from clip to clip, so shapes are dynamic unless ``options`` say otherwise.
         """
         self._compiled = torch.compile(self._run_layers, **{"dynamic": True, **options})
+
+    def to_int8(self) -> UniAudioTokenizer:
+        """Computes the linear layers of the encoder in 8-bit integers from now on, in place, on processors alone.
+
+        Some codes change; how many depends on the weights (`audiollm.tokenizer.int8`). It can no longer be saved.
+
+        Raises:
+            ValueError: if this machine cannot, or the tokenizer is on a GPU.
+        """
+        fingerprint = self.fingerprint()
+        to_int8(self.encoder)
+        if self.sae is not None:
+            to_int8(self.sae)
+        self._int8_fingerprint = int8_fingerprint(fingerprint)
+        return self
 
     # ----------------------------------------------------------------- encode
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,8 @@ from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
 
 from .console import Dtype, absence_told, load_audio_tokenizer, show_diagnosis, write_line
+
+logger = logging.getLogger(__name__)
 
 
 def extend_llm(  # not `extend`: the parser would look up that public name and so load torch
@@ -163,19 +166,25 @@ def _refuse_filled(folder: str, purpose: str) -> None:
         raise ValueError(f"{folder} is not empty; name a new folder for {purpose}")
 
 
-def doctor(*, json: bool = False) -> None:
+def doctor(*, bench: bool = False, json: bool = False) -> None:
     """Report versions, devices and optional parts, and how to get what is missing.
 
     Args:
+        bench: also measure, in some 20 seconds, what this machine's processor does best, in which precision.
         json: print the report as JSON.
     """
-    from audiollm.environment import diagnose
+    from audiollm.environment import describe_processor, diagnose
 
     report = diagnose()
     if not report["missing"]:  # or else they may not be there to be asked
         from audiollm.data.audio.decoders import available_decoders
 
         report["decoders"] = available_decoders()
+        report["processor"] = describe_processor()
+    if bench and not report["missing"]:
+        from audiollm.trial_run import try_machine
+
+        report["bench"] = try_machine(lambda told: logger.info("measuring: %s", told))
     if json:
         write_line(jsonlib.dumps(report, indent=2))
     else:

@@ -12,31 +12,38 @@ from typing import Any, Literal
 from audiollm.mini import MINI
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
+"""Of what computes: int8 is for processors, and rounds weights that are loaded in float32."""
 
 
-def load_audio_tokenizer(path_or_id: str, dtype: str, device: str | None) -> Any:
+def load_audio_tokenizer(path_or_id: str, dtype: Precision, device: str | None) -> Any:
     """The audio tokenizer, with only the layers that decide the codes; "mini" is the embedded one."""
-    import torch
-
     from audiollm.environment import find_device
     from audiollm.mini import audio_tokenizer_or_mini
     from audiollm.tokenizer.modeling import UniAudioTokenizer
 
     name, found = audio_tokenizer_or_mini(path_or_id), find_device(device)
     with absence_told(name):
-        return UniAudioTokenizer.from_pretrained(name, encoder_only=True, dtype=getattr(torch, dtype), device=found)
+        loaded = UniAudioTokenizer.from_pretrained(name, encoder_only=True, dtype=_stored(dtype), device=found)
+    return loaded.to_int8() if dtype == "int8" else loaded
 
 
-def load_audio_llm(path_or_id: str, dtype: str, device: str | None) -> Any:
+def load_audio_llm(path_or_id: str, dtype: Precision, device: str | None) -> Any:
     """The Audio-LLM; not annotated as one, because the parser would import what annotations name."""
-    import torch
-
     from audiollm.environment import find_device
     from audiollm.modeling import AudioLLM
 
     found = find_device(device)
     with absence_told(path_or_id):
-        return AudioLLM.from_pretrained(path_or_id, dtype=getattr(torch, dtype), device=found)
+        loaded = AudioLLM.from_pretrained(path_or_id, dtype=_stored(dtype), device=found)
+    return loaded.to_int8() if dtype == "int8" else loaded
+
+
+def _stored(dtype: Precision) -> Any:
+    """The torch dtype that weights are held in."""
+    import torch
+
+    return torch.float32 if dtype == "int8" else getattr(torch, dtype)
 
 
 def check_model_folder(path_or_id: str) -> None:
@@ -100,17 +107,38 @@ def show_token_table(rows: Sequence[Any], *, total: int, record_id: str) -> None
     print_table(table)
 
 
+def _show_trials(bench: dict[str, Any]) -> None:
+    """The figures of `audiollm.trial_run.try_machine`."""
+    from rich.table import Table
+
+    from audiollm.tables import print_table, table_console
+
+    console = table_console()
+    rates = Table("products, GFLOP/s", *(f"{threads} threads" for threads in bench["products"]))
+    for name in next(iter(bench["products"].values())):
+        rates.add_row(name, *(f"{own[name]:.0f}" for own in bench["products"].values()))
+    print_table(rates, console)
+    work = Table("mini", *bench["mini"])
+    for name in next(iter(bench["mini"].values())):
+        work.add_row(name, *(f"{own[name]:.1f}" for own in bench["mini"].values()))
+    print_table(work, console)
+    for line in bench["advice"]:
+        console.print(line, soft_wrap=True)
+
+
 def show_diagnosis(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     from audiollm.tables import print_table, table_console
 
     console = table_console()
-    for section in ("system", "devices", "required", "optional", "decoders", "tools"):
+    for section in ("system", "processor", "devices", "required", "optional", "decoders", "tools"):
         table = Table(title=section, show_header=False, title_justify="left")
         for name, value in report.get(section, {}).items():
             table.add_row(name, str(value))
         print_table(table, console)
+    if "bench" in report:
+        _show_trials(report["bench"])
     console.print(
         "nothing required is missing" if not report["missing"] else "\n".join(report["missing"]), soft_wrap=True
     )

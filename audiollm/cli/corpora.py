@@ -12,7 +12,7 @@ from typing import Any, Literal
 from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
 
-from .console import Dtype, load_audio_tokenizer, show_token_table, shown_name, write_line
+from .console import Precision, load_audio_tokenizer, show_token_table, shown_name, write_line
 from .pipes import PIPE
 from .recordings import find_recordings
 
@@ -79,7 +79,7 @@ def tokenize(
     batch_size: int = 16,
     num_decoders: int = 4,
     mono: Literal["first", "mean"] = "first",
-    dtype: Dtype = "float32",
+    dtype: Precision = "float32",
     device: str | None = None,
     processes: int | None = None,
     ray: str | None = None,
@@ -103,7 +103,7 @@ def tokenize(
         batch_size: 30 s segments encoded at once.
         num_decoders: threads that decode recordings ahead of the encoder.
         mono: which waveform of a multi-channel file is heard; "first" is the reference's rule.
-        dtype: precision of the encoder; bfloat16 changes a few codes (see docs/tokenizer.md).
+        dtype: precision of the encoder; bfloat16 and int8 change a few codes (see docs/tokenizer.md).
         device: torch device; the first GPU when there is one.
         processes: how many processes fill the folder, on this machine or in the cluster; one for each GPU if not given.
         ray: address of a Ray cluster that fills the folder; auto for the one that this machine is part of, local to

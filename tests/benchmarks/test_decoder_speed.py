@@ -82,7 +82,7 @@ def test_stream_is_timed_to_its_end() -> None:
 def test_figures_are_complete_and_serialisable(tmp_path: Path) -> None:
     results = json.loads(json.dumps(measure(TINY)))
     for result in results["whole"].values():
-        assert set(result["paths"]) == {"plain", "decode", "bfloat16"}
+        assert set(result["paths"]) == {"plain", "decode", "bfloat16", "int8"}
         assert result["largest_difference_from_plain"] < 1e-3 * max(0.1, result["loudest_sample"])
         assert all(0 < path["min_seconds"] <= path["median_seconds"] for path in result["paths"].values())
     assert set(results["real_time_factor_by_steps"]) == set(results["first_sound_by_steps"]) == {"1", "2"}

@@ -45,14 +45,15 @@ def test_timing_the_parts_leaves_the_model_as_it_was() -> None:
 def test_figures_are_complete_and_serialisable() -> None:
     results = json.loads(json.dumps(measure(TINY)))
     for title in ("one file of 35 s", "3 files of 1-30 s"):
-        assert set(results[title]["paths"]) == {"plain", "encode", "bfloat16"}
+        assert set(results[title]["paths"]) == {"plain", "encode", "bfloat16", "int8"}
         for path in results[title]["paths"].values():
             assert 0 < path["min_seconds"] <= path["median_seconds"]
+            assert path["share_of_bound"] > 0
     assert results["config"]["codebook_size"] == 32
 
 
 def test_unknown_variants_are_refused() -> None:
-    with pytest.raises(ValueError, match="variant 'int4': use bfloat16 or compiled"):
+    with pytest.raises(ValueError, match="variant 'int4': use bfloat16, int8 or compiled"):
         measure(TokenizerSpeedConfig(**{**vars(TINY), "variants": ("int4",)}))
 
 

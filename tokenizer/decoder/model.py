@@ -27,6 +27,7 @@ from audiollm.tokenizer.decoder.checkpoints.files import (
 from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
+from audiollm.tokenizer.int8 import int8_fingerprint, to_int8
 from audiollm.tokenizer.signal.mel import MelSpectrogram
 from audiollm.tokenizer.signal.resampling import resample
 
@@ -61,6 +62,7 @@ class WaveformDecoder(nn.Module):
         self.config = config
         self.flow = FlowModel(config.flow, config.mel)
         self.vocoder = HiFTVocoder(config.vocoder)
+        self._int8_fingerprint: str | None = None
 
     @classmethod
     def from_pretrained(
@@ -112,12 +114,25 @@ class WaveformDecoder(nn.Module):
 
     def fingerprint(self) -> str:
         """Returns a SHA-256 over everything that decides the sound of given codes, the seed aside."""
-        return decoder_fingerprint(self.config.to_dict(), self.state_dict())
+        return self._int8_fingerprint or decoder_fingerprint(self.config.to_dict(), self.state_dict())
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> WaveformDecoder:
         """Makes decoding fast, in place: folds the weight normalization and casts what tolerates it."""
         self.vocoder.fold_weight_norm().cast_filter(dtype)
         self.flow.to(dtype)
+        return self
+
+    def to_int8(self) -> WaveformDecoder:
+        """Computes the linear layers of the flow model in 8-bit integers from now on, in place, on processors alone.
+
+        It can no longer be saved.
+
+        Raises:
+            ValueError: if this machine cannot, or the decoder is on a GPU.
+        """
+        fingerprint = self.fingerprint()
+        to_int8(self.flow)
+        self._int8_fingerprint = int8_fingerprint(fingerprint)
         return self
 
     # ------------------------------------------------------------------ facts

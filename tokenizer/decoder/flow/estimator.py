@@ -151,7 +151,7 @@ class TimeEmbedding(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def forward(self, t: Tensor) -> Tensor:
-        hidden = self.linear_1(self.sinusoids(t.float()).to(self.linear_1.weight.dtype))
+        hidden = self.linear_1(self.sinusoids(t.float()).to(self.linear_1.bias.dtype))
         return self.linear_2(F.silu(hidden))
 
 

@@ -45,12 +45,12 @@ class FlowModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the parameters."""
-        return self.encoder_proj.weight.dtype
+        return self.input_embedding.weight.dtype
 
     @property
     def device(self) -> torch.device:
         """Of the parameters."""
-        return self.encoder_proj.weight.device
+        return self.input_embedding.weight.device
 
     # ------------------------------------------------------------------ the parts
 

@@ -1,0 +1,117 @@
+"""Tries out what this machine does best: `audiollm doctor --bench`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+
+from audiollm.tokenizer.configuration import SAMPLE_RATE
+from audiollm.tokenizer.rates import product_rates
+
+from .modeling import AudioLLM
+
+_HEARD_SECONDS, _SPOKEN_SECONDS, _NUM_TOKENS = 30.0, 4.0, 48
+_TRIES = 3  # after one that does not count
+_CLEARLY = 1.2  # times faster, before another choice is worth a word
+
+Told = Callable[[str], None]
+
+
+def try_machine(tell: Told = lambda _: None) -> dict[str, Any]:
+    """Measures matrix products and what mini does, on the processor; takes about 20 s on two cores.
+
+    Args:
+        tell: is given a word on what comes next.
+
+    Returns:
+        ``products``: by number of threads, billions of operations per second by number format. ``mini``: by precision,
+        seconds of sound that are encoded and decoded per second, and tokens per second. ``advice``: lines.
+    """
+    products: dict[str, dict[str, float]] = {}
+    for threads in sorted({1, torch.get_num_threads()}):
+        tell(f"matrix products, {threads} {'thread' if threads == 1 else 'threads'}")
+        with _threads(threads):
+            products[str(threads)] = product_rates()
+    precisions: list[Literal["float32", "int8"]] = ["float32"]
+    if "int8" in products[str(torch.get_num_threads())]:
+        precisions.append("int8")
+    mini: dict[str, dict[str, float]] = {}
+    for precision in precisions:
+        tell(f"mini in {precision}")
+        mini[precision] = _work_of_mini(precision)
+    return {"products": products, "mini": mini, "advice": advice(products, mini)}
+
+
+def advice(products: dict[str, dict[str, float]], mini: dict[str, dict[str, float]]) -> list[str]:
+    """What follows from the figures of `try_machine`, one line each."""
+    most = max(products, key=int)
+    rates, lines = products[most], []
+    if int(most) > 1:
+        gain = rates["float32"] / products["1"]["float32"]
+        told = f"{most} threads multiply {gain:.1f} times as fast as one"
+        lines.append(told if gain >= _CLEARLY else f"{told}: set OMP_NUM_THREADS=1, and use the other cores otherwise")
+    for name, where in (("bfloat16", "--dtype bfloat16"), ("int8", "--dtype int8")):
+        if name not in rates:
+            lines.append(f"{name}: this torch has no kernel for it on this machine")
+            continue
+        gain = rates[name] / rates["float32"]
+        if gain >= _CLEARLY:
+            lines.append(f"{name}: products {gain:.1f} times as fast as float32; try {where} on a processor")
+        elif gain * _CLEARLY <= 1:
+            lines.append(f"{name}: products {1 / gain:.1f} times slower than float32; leave it to GPUs")
+        else:
+            lines.append(f"{name}: products as fast as float32")
+    if "int8" in mini:
+        gain = mini["int8"]["tokens per second"] / mini["float32"]["tokens per second"]
+        lines.append(f"mini's LM in int8: {gain:.1f} times as many tokens per second; larger LLMs gain more")
+    return lines
+
+
+def _work_of_mini(precision: Literal["float32", "int8"]) -> dict[str, float]:
+    model = AudioLLM.from_pretrained()
+    audio_tokenizer = model.processor.load_audio_tokenizer()
+    if precision == "int8":
+        model.to_int8()
+        audio_tokenizer.to_int8()  # type: ignore[attr-defined]  # mini's has it
+        audio_tokenizer.decoder.to_int8()  # type: ignore[attr-defined]
+    noise = 0.1 * torch.randn(int(_HEARD_SECONDS * SAMPLE_RATE), generator=torch.Generator().manual_seed(0))
+    codes = audio_tokenizer.encode([noise], SAMPLE_RATE)[0][0]
+    few = codes[: round(_SPOKEN_SECONDS * audio_tokenizer.frame_rate)]
+    ids = torch.tensor([model.processor.tokenizer("Once upon a time").input_ids])
+
+    def write() -> Any:
+        return model.model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=_NUM_TOKENS, min_new_tokens=_NUM_TOKENS,
+            do_sample=False,
+        )  # fmt: skip
+
+    return {
+        "seconds encoded per second": _HEARD_SECONDS / _best(lambda: audio_tokenizer.encode([noise], SAMPLE_RATE)),
+        "seconds decoded per second": _SPOKEN_SECONDS / _best(lambda: audio_tokenizer.decode(few)),
+        "tokens per second": _NUM_TOKENS / _best(write),
+    }
+
+
+def _best(run: Callable[[], Any]) -> float:
+    """Seconds, the least of some tries."""
+    run()
+    seconds = []
+    for _ in range(_TRIES):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

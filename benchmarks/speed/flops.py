@@ -1,0 +1,43 @@
+"""Counts the operations of matrix products and convolutions, which bound how fast anything can run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from audiollm.tokenizer.int8 import INT8_KERNEL
+
+
+def count_flops(run: Callable[[], Any]) -> int:
+    """Floating-point operations of one call: two for each multiplication with its addition.
+
+    Counted are products, convolutions and attention, oneDNN's among them, wherever they happen below the call;
+    element-wise work is not, so the bound that follows cannot quite be reached.
+    """
+    with FlopCounterMode(display=False, custom_mapping=_MORE) as counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+def _linear_flops(input: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(input) * weight[0]
+
+
+def _int8_flops(input: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+    return 2 * math.prod(out_shape) * input[-1]
+
+
+def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+_MORE: dict[Any, Callable[..., int]] = {
+    torch.ops.mkldnn._linear_pointwise: _linear_flops,
+    getattr(torch.ops.quantized, INT8_KERNEL): _int8_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+}
+"""Of processors, which torch's own counter leaves out."""

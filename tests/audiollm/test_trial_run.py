@@ -1,0 +1,51 @@
+"""What is said of a machine follows from what was measured on it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from audiollm import AudioLLM, trial_run
+from audiollm.tokenizer.int8 import Int8Linear
+from audiollm.trial_run import advice, try_machine
+
+
+def rates(**formats: float) -> dict[str, float]:
+    return {"float32": 100.0, **formats}
+
+
+@pytest.mark.parametrize(
+    ("products", "told"),
+    [
+        (
+            {"1": rates(bfloat16=20, int8=300)},
+            ["bfloat16: products 5.0 times slower", "int8: products 3.0 times as fast"],
+        ),
+        ({"1": rates(bfloat16=105)}, ["bfloat16: products as fast as float32", "int8: this torch has no kernel"]),
+        ({"1": rates(), "2": {"float32": 190.0}}, ["2 threads multiply 1.9 times as fast as one"]),
+        ({"1": rates(), "2": {"float32": 90.0}}, ["0.9 times as fast as one: set OMP_NUM_THREADS=1"]),
+    ],
+)
+def test_advice_follows_from_the_figures(products: dict[str, dict[str, float]], told: list[str]) -> None:
+    lines = "\n".join(advice(products, {"float32": {"tokens per second": 10.0}}))
+    assert all(one in lines for one in told)
+
+
+def test_the_trial_leaves_threads_as_they_were_and_measures_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"_HEARD_SECONDS": 1.0, "_SPOKEN_SECONDS": 0.4, "_NUM_TOKENS": 3, "_TRIES": 1}.items():
+        monkeypatch.setattr(trial_run, name, value)
+    threads, said = torch.get_num_threads(), []
+    found = try_machine(said.append)
+    assert torch.get_num_threads() == threads
+    assert len(said) >= 2
+    assert set(found["mini"]) <= {"float32", "int8"}
+    assert all(value > 0 for work in found["mini"].values() for value in work.values())
+
+
+def test_an_llm_in_int8_answers_and_cannot_be_saved(tmp_path) -> None:
+    model = AudioLLM.from_pretrained().to_int8()
+    assert any(isinstance(layer, Int8Linear) for layer in model.model.modules())
+    assert model.chat([{"role": "user", "content": "Say yes."}], max_new_tokens=4).texts
+    with pytest.raises(ValueError, match="cannot be saved: save the model before"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()

@@ -1,0 +1,61 @@
+"""How fast this machine multiplies matrices: a bound for everything else, and what a number format gains here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audiollm.tokenizer.int8 import Int8Linear, input_levels
+from audiollm.tokenizer.linear import linear
+
+FORMATS = ("float32", "float32 (MKL)", "bfloat16", "int8")
+"""Of products: the first in the kernel that this package takes, the second in the one of ``torch.nn.functional``."""
+
+_ROWS, _INPUTS, _OUTPUTS = 1024, 512, 2048  # as in the layers of an encoder
+_SECONDS = 0.15  # for each format, after one product that does not count
+_FEWEST = 3  # products
+
+
+def product_rates() -> dict[str, float]:
+    """Billions of operations per second in matrix products on the processor, by number format: the best of some tries.
+
+    Takes about a second. Formats that this torch has no kernel for are left out.
+    """
+    layer = nn.Linear(_INPUTS, _OUTPUTS).requires_grad_(False)
+    rows = torch.randn(_ROWS, _INPUTS)
+    weight = layer.weight
+    products: dict[str, Callable[[], Tensor]] = {
+        "float32": lambda: linear(rows, weight),
+        "float32 (MKL)": lambda: F.linear(rows, weight),
+    }
+    rough_rows, rough_weight = rows.bfloat16(), weight.bfloat16()
+    products["bfloat16"] = lambda: F.linear(rough_rows, rough_weight)
+    if _has_int8():
+        rounded = Int8Linear(layer)
+        products["int8"] = lambda: rounded(rows)
+    with torch.inference_mode():
+        return {name: _rate(product) for name, product in products.items()}
+
+
+def _has_int8() -> bool:
+    try:
+        input_levels()
+    except ValueError:
+        return False
+    return True
+
+
+def _rate(product: Callable[[], Tensor]) -> float:
+    """Billions of operations per second."""
+    product()  # allocates, and lays weights out
+    best, spent, number = float("inf"), 0.0, 0
+    while spent < _SECONDS or number < _FEWEST:
+        started = time.perf_counter()
+        product()
+        seconds = time.perf_counter() - started
+        best, spent, number = min(best, seconds), spent + seconds, number + 1
+    return 2 * _ROWS * _INPUTS * _OUTPUTS / best / 1e9
