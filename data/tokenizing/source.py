@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -48,7 +49,9 @@ def open_corpus(
     """
     manifest = _open_others(source, base_dir, format, lines)
     if manifest is None:
-        return open_manifest(source, base_dir=base_dir, split=split, plain_paths=True)
+        manifest = open_manifest(source, base_dir=base_dir, split=split, plain_paths=True)
+        _warn_of_recordings_beside(source, manifest)
+        return manifest
     refuse_split(split, manifest.name)
     return manifest
 
@@ -70,10 +73,35 @@ def _open_others(
             return AudioFiles([(os.path.basename(path), path)], path)
         if os.path.isdir(path) and not _is_record_folder(path):
             return open_audio_folder(path)
+        if glob.has_magic(path) and not os.path.exists(path):
+            return _matching_audio(path)
     elif isinstance(source, Sequence) and source and all(isinstance(item, (str, os.PathLike)) for item in source):
         folder = os.fspath(base_dir or "")
         return AudioFiles([(os.fspath(item), os.path.join(folder, item)) for item in source], "<list of files>")
     return None
+
+
+def _matching_audio(pattern: str) -> AudioFiles | None:
+    """The recordings that a glob pattern stands for; None if it stands for other files."""
+    files = sorted(file for file in glob.glob(pattern, recursive=True) if os.path.isfile(file) or _is_lost(file))
+    recordings = [file for file in files if _is_lost(file) or _is_audio_file(file)]
+    if recordings and len(recordings) < len(files):
+        other = min(set(files) - set(recordings))
+        raise RecordError(pattern, f"stands for recordings ({recordings[0]}) and others ({other}): name one kind")
+    return AudioFiles([(file, file) for file in recordings], pattern) if recordings else None
+
+
+def _warn_of_recordings_beside(source: Any, manifest: Manifest) -> None:
+    """Tells where more recordings lie in a folder than its records can name."""
+    if not isinstance(source, (str, os.PathLike)) or not os.path.isdir(source):
+        return
+    recordings = [name for name in os.listdir(source) if name.lower().endswith(AUDIO_SUFFIXES)]
+    if len(recordings) > len(manifest):
+        logger.warning(
+            "%s: holds %d recordings and %d records: recordings that no record names are left out; move the records "
+            "elsewhere to read all of the folder's recordings",
+            *(os.fspath(source), len(recordings), len(manifest)),
+        )
 
 
 class AudioFiles(Records):

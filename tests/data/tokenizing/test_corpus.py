@@ -21,6 +21,7 @@ from audiollm.data.manifest import RecordError
 from audiollm.data.resumable_output import shard_path
 from audiollm.data.tokenizing import encoding as corpus_encoding
 from audiollm.data.tokenizing.corpus import tokenize_corpus
+from audiollm.data.tokenizing.source import open_corpus
 from audiollm.tokenizer.base import Codes
 
 RATE = 16_000
@@ -524,3 +525,25 @@ def test_dates_and_arrays_of_data_sets_are_written(tmp_path):
     run([record], tmp_path / "a.jsonl")
     (written,) = read_lines(tmp_path / "a.jsonl")
     assert (written["day"], written["vector"]) == ("2026-01-02", [0, 1])
+
+
+def test_a_pattern_stands_for_recordings_or_records_and_not_both(folder, tmp_path):
+    found = open_corpus(str(folder / "*.wav"))
+    assert [os.path.basename(record["audio"]) for record in found] == sorted(
+        name for name in os.listdir(folder) if name.endswith(".wav")
+    )
+    write_lines(folder / "some.jsonl", [{"id": "a", "audio": str(folder / "0.wav")}])
+    assert [record["id"] for record in open_corpus(str(folder / "*.jsonl"))] == ["a"]
+    with pytest.raises(RecordError, match=r"stands for recordings \(.*0\.wav\) and others \(.*some\.jsonl\): name one"):
+        open_corpus(str(folder / "*"))
+
+
+def test_recordings_that_no_record_of_their_folder_can_name_are_told_of(folder, caplog):
+    names = [name for name in os.listdir(folder) if name.endswith((".wav", ".flac", ".opus"))]
+    write_lines(folder / "some.jsonl", [{"id": "a", "audio": names[0]}])
+    assert len(open_corpus(str(folder))) == 1
+    assert f"holds {len(names)} recordings and 1 records: recordings that no record names are left out" in caplog.text
+    caplog.clear()
+    write_lines(folder / "some.jsonl", [{"id": name, "audio": name} for name in names])
+    assert len(open_corpus(str(folder))) == len(names)
+    assert not caplog.text
