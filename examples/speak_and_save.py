@@ -2,7 +2,7 @@
 
     python examples/speak_and_save.py "The kettle is on." --voice "a Scottish man, slowly" --output kettle.wav
 
-mini shows how it is done; what it says is hardly understood (its model card has the figures).
+mini shows how it is done: a word in three or so of what it says is misheard (its model card has the figures).
 """
 
 from __future__ import annotations
