@@ -324,6 +324,8 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         Raises:
             ValueError: if this machine cannot, or the tokenizer is on a GPU.
         """
+        if self._int8_fingerprint is not None:
+            return self
         fingerprint = self.fingerprint()
         to_int8(self.encoder)
         if self.sae is not None:

@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from audiollm.tokenizer.int8 import Int8Linear, input_levels
 from audiollm.tokenizer.linear import linear
 
-FORMATS = ("float32", "float32 (MKL)", "bfloat16", "int8")
-"""Of products: the first in the kernel that this package takes, the second in the one of ``torch.nn.functional``."""
-
 _ROWS, _INPUTS, _OUTPUTS = 1024, 512, 2048  # as in the layers of an encoder
 _SECONDS = 0.15  # for each format, after one product that does not count
 _FEWEST = 3  # products
@@ -23,14 +20,15 @@ _FEWEST = 3  # products
 def product_rates() -> dict[str, float]:
     """Billions of operations per second in matrix products on the processor, by number format: the best of some tries.
 
-    Takes about a second. Formats that this torch has no kernel for are left out.
+    Takes about a second. "float32" is in the kernel that this package takes, "float32 (BLAS)" in the one of
+    ``torch.nn.functional``; "int8" is left out where this torch has no kernel for it.
     """
     layer = nn.Linear(_INPUTS, _OUTPUTS).requires_grad_(False)
     rows = torch.randn(_ROWS, _INPUTS)
     weight = layer.weight
     products: dict[str, Callable[[], Tensor]] = {
         "float32": lambda: linear(rows, weight),
-        "float32 (MKL)": lambda: F.linear(rows, weight),
+        "float32 (BLAS)": lambda: F.linear(rows, weight),
     }
     rough_rows, rough_weight = rows.bfloat16(), weight.bfloat16()
     products["bfloat16"] = lambda: F.linear(rough_rows, rough_weight)

@@ -42,6 +42,16 @@ def test_the_trial_leaves_threads_as_they_were_and_measures_all(monkeypatch: pyt
     assert all(value > 0 for work in found["mini"].values() for value in work.values())
 
 
+def test_a_tokenizer_in_int8_has_another_fingerprint_once() -> None:
+    tokenizer = AudioLLM.from_pretrained().processor.load_audio_tokenizer()
+    before = tokenizer.fingerprint(), tokenizer.decoder.fingerprint()
+    coarse = tokenizer.to_int8().fingerprint(), tokenizer.decoder.to_int8().fingerprint()
+    assert not set(before) & set(coarse)
+    assert (tokenizer.to_int8().fingerprint(), tokenizer.decoder.to_int8().fingerprint()) == coarse
+    codes = tokenizer.encode([0.1 * torch.randn(16_000)], 16_000)
+    assert torch.isfinite(tokenizer.decode(codes)[0]).all()
+
+
 def test_an_llm_in_int8_answers_and_cannot_be_saved(tmp_path) -> None:
     model = AudioLLM.from_pretrained().to_int8()
     assert any(isinstance(layer, Int8Linear) for layer in model.model.modules())

@@ -130,6 +130,8 @@ class WaveformDecoder(nn.Module):
         Raises:
             ValueError: if this machine cannot, or the decoder is on a GPU.
         """
+        if self._int8_fingerprint is not None:
+            return self
         fingerprint = self.fingerprint()
         to_int8(self.flow)
         self._int8_fingerprint = int8_fingerprint(fingerprint)
