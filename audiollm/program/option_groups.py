@@ -31,7 +31,7 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "run": (
         "batch_size", "concurrency", "processes", "ray", "num_decoders", "shard_hours", "num_shards", "shard",
-        "max_asks", "max_retries", "timeout_seconds",
+        "bench", "max_asks", "max_retries", "timeout_seconds",
         "max_failures", "skip_bad", "keep_going", "config", "print_config", "verbose", "version", "help",
     ),
 }  # fmt: skip
