@@ -54,20 +54,22 @@ def advice(products: dict[str, dict[str, float]], mini: dict[str, dict[str, floa
         gain = rates["float32"] / products["1"]["float32"]
         told = f"{most} threads multiply {gain:.1f} times as fast as one"
         lines.append(told if gain >= _CLEARLY else f"{told}: set OMP_NUM_THREADS=1, and use the other cores otherwise")
-    for name, where in (("bfloat16", "--dtype bfloat16"), ("int8", "--dtype int8")):
+    for name in ("bfloat16", "int8"):
         if name not in rates:
             lines.append(f"{name}: this torch has no kernel for it on this machine")
             continue
         gain = rates[name] / rates["float32"]
         if gain >= _CLEARLY:
-            lines.append(f"{name}: products {gain:.1f} times as fast as float32; try {where} on a processor")
+            lines.append(f"{name}: products {gain:.1f} times as fast as float32; for large models try --dtype {name}")
         elif gain * _CLEARLY <= 1:
             lines.append(f"{name}: products {1 / gain:.1f} times slower than float32; leave it to GPUs")
         else:
             lines.append(f"{name}: products as fast as float32")
     if "int8" in mini:
         gain = mini["int8"]["tokens per second"] / mini["float32"]["tokens per second"]
-        lines.append(f"mini's LM in int8: {gain:.1f} times as many tokens per second; larger LLMs gain more")
+        lines.append(
+            f"mini's LM in int8: {gain:.1f} times as many tokens per second; in larger LLMs products weigh more"
+        )
     return lines
 
 

@@ -1,6 +1,6 @@
 """Speaks a text with mini and saves it; a voice is asked for in words.
 
-    python examples/speak_and_save.py "The kettle is on." --voice "a Scottish man, slowly" --output kettle.wav
+    python examples/speak_and_save.py "The kettle is on." --voice "an American man, slowly" --output kettle.wav
 
 mini shows how it is done: a word in three or so of what it says is misheard (its model card has the figures).
 """
@@ -20,7 +20,7 @@ from audiollm.speaking import speak_stream
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", nargs="?", default="The kettle is on.")
-    parser.add_argument("--voice", default="a Scottish man, slowly")
+    parser.add_argument("--voice", default="an American man, slowly")
     parser.add_argument("--output", type=Path, default=Path("runs/examples/spoken.wav"))
     parser.add_argument("--model", help="Audio-LLM folder or Hub id; without it mini, which comes with the package")
     arguments = parser.parse_args()

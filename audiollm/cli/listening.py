@@ -48,7 +48,7 @@ def transcribe(
             model's context holds, if not given.
         pauses: what tells them: the level, or Silero's voice activity detector (extra vad).
         batch_size: how many pieces the model gets together.
-        dtype: precision of the LLM; int8 is fastest on a processor.
+        dtype: precision of the LLM; int8 is for processors, and faster for large models (see audiollm doctor --bench).
         device: torch device; the first GPU when there is one.
         mono: which waveform of several channels: the first one, or their mean.
         skip_bad: report unreadable recordings and go on, instead of stopping at the first.
@@ -126,7 +126,7 @@ def describe(
         question: ask this instead of for a description, such as "Is the speaker a man or a woman?".
         model: Audio-LLM folder or Hub id; the small embedded one if not given.
         max_new_tokens: longest answer, in tokens.
-        dtype: precision of the LLM; int8 is fastest on a processor.
+        dtype: precision of the LLM; int8 is for processors, and faster for large models (see audiollm doctor --bench).
         device: torch device; the first GPU when there is one.
         mono: which waveform of several channels: the first one, or their mean.
         skip_bad: report unreadable or too long recordings and go on, instead of stopping at the first.

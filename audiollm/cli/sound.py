@@ -75,20 +75,24 @@ def speak(
         guidance: strength of its guidance; the checkpoint's own if not given.
         temperature: below 1 makes the LLM's choice of codes more cautious.
         min_seconds: the sound lasts at least so long.
-        max_seconds: and at most so long; 30, or what the model's context holds, if not given.
+        max_seconds: and at most so long. If not given, about 30, more for a text that is spoken in turns, but never
+            more than the model's context holds.
         seed: of everything that is drawn.
-        dtype: precision of the LLM; int8 is fastest on a processor.
+        dtype: precision of the LLM; int8 is for processors, and faster for large models (see audiollm doctor --bench).
         device: torch device; the first GPU when there is one.
         stream: write the sound while the LLM is still speaking.
         overwrite: replace an output that exists.
         json: print the summary as JSON.
     """
+    from audiollm.data.voices.instructions import speech_request
+
     refuse_two_of_stdin(text=text, prompt_audio=prompt_audio, speaker_audio=speaker_audio)
     with stdout_for_sound(output) as pipe:
         if pipe is None:
             check_sound_file(output, overwrite)
         check_model_folder(model)
         said = read_text(text)
+        speech_request(said, voice)  # says what is wrong with them before the model is loaded
         voices = _Voices.checked(prompt_audio, speaker_audio, speaker_encoder)
         options: dict[str, Any] = {
             "speaker": voices.speaker_vector(device),
@@ -105,7 +109,8 @@ def speak(
         if summary["finish_reason"] == "length":
             from audiollm.generation.result import cut_notice
 
-            logger.warning("%s", cut_notice("the sound", f"{summary['seconds']:.2f} s", "--max-seconds"))
+            told = cut_notice("the sound", f"{summary['seconds']:.2f} s", "--max-seconds")
+            logger.warning("%s, as far as the model's context reaches; split the text otherwise", told)
         show_facts(summary, as_json=json, title="spoken")
 
 

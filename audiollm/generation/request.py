@@ -260,8 +260,11 @@ class GenerationRequest:
             wanted = max(needed, longest) if speaks and max_codes is None else needed
         if needed > room:
             shorter = "the recording" if self._turns is None else "the text that is spoken in turns"
+            answer = (
+                f"max_new_tokens={needed}" if settings.max_new_tokens is not None else f"the answer may take {needed}"
+            )
             raise ContextError(
-                f"the prompt has {prompt_length} tokens and max_new_tokens={needed}, but the context holds {context}: "
+                f"the prompt has {prompt_length} tokens and {answer}, but the context holds {context}: "
                 f"shorten {shorter} or ask for a shorter answer"
             )
         # Only what was asked for, or what the limits need, must fit; audio without a limit takes what room there is.

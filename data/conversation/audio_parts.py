@@ -70,6 +70,12 @@ def clip_part(record: Any, where: str, base_dir: str | None) -> AudioPart:
     elif isinstance(record, Mapping):
         keys = [key for key in CLIP_AUDIO_KEYS if record.get(key) is not None]
         if not keys:
+            if record.get("messages") is not None:
+                raise RecordError(
+                    where,
+                    "is a conversation, where clips are read: give records of audio and text, "
+                    "as convert-data makes them without --task",
+                )
             found = ", ".join(map(str, list(record)[:10])) or "nothing"
             raise RecordError(where, f"has neither messages nor audio; it has {found}")
         is_value = keys[0] in ("audio", "audio_filepath")

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def find_folder(
         return Path(snapshot_download(str(source), **hub_options))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())  # the Hub's, of several lines
-        raise ValueError(f"{source} is neither a folder here nor a {kind} on the Hub: {reason}") from error
+        meant = " (did you mean mini?)" if get_close_matches(str(source), ["mini"]) else ""
+        raise ValueError(f"{source} is neither a folder here nor a {kind} on the Hub{meant}: {reason}") from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -19,6 +19,10 @@ PASSES_UNTOLD = 0.05  # passes that full updates may add to those asked for with
 LENGTH_JITTER = 0.1  # how far clips move in the order of lengths, so that neighbours change from epoch to epoch
 
 
+FEW_UPDATES = 10
+"""Fewer of them are rather an oversight than a training."""
+
+
 def records_per_update(num_records: int, global_batch_size: int) -> int:
     """Records of an update: no record comes twice in one, so that an epoch of few records is one pass over them."""
     return min(num_records, global_batch_size)
@@ -29,6 +33,12 @@ def updates_of_epochs(num_epochs: float, num_records: int, global_batch_size: in
     per_update = records_per_update(num_records, global_batch_size)
     updates = max(1, math.ceil(num_epochs * num_records / per_update))
     say_extra_passes(num_epochs, updates * per_update / num_records, updates, f"{per_update} of {num_records} records")
+    if updates < FEW_UPDATES:
+        logger.warning(
+            "num_epochs=%g over %d records makes %d updates, in which a model learns next to nothing: set max_steps, "
+            "more epochs or a smaller global_batch_size",
+            *(num_epochs, num_records, updates),
+        )
     return updates
 
 

@@ -157,3 +157,11 @@ def test_an_update_of_tokens_depends_on_its_number_alone(lengths, step):
 def test_a_record_longer_than_an_update_is_refused():
     with pytest.raises(ValueError, match="a record of 9 tokens exceeds tokens_per_update=8"):
         TokenOrder([3, 9], 8, 0)
+
+
+def test_so_few_updates_that_they_are_an_oversight_are_told_of(caplog):
+    assert updates_of_epochs(1.0, 12, 64) == 1
+    assert "num_epochs=1 over 12 records makes 1 updates, in which a model learns next to nothing" in caplog.text
+    caplog.clear()
+    assert updates_of_epochs(1.0, 640, 64) == 10
+    assert not caplog.text
