@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.corpora.clips import Clip
@@ -31,7 +32,7 @@ from audiollm.mini import audio_tokenizer_or_mini
 from audiollm.modeling import AudioLLM
 from audiollm.program import ProgramError, run_program
 from audiollm.prompts import instruction, prompts
-from audiollm.speaking import speak
+from audiollm.speaking import SpeechResult, speak
 from audiollm.tables import print_table
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -45,6 +46,7 @@ from audiollm.training.recipes.fitted_tokenizer import fitted_tokenizer
 from audiollm.training.recipes.launching import console, launch_trainer
 
 SPOKEN_BY_MINI = "The kettle is on the table."
+RECOGNIZER = "whisper-tiny.en"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,12 +175,20 @@ def ask_mini(clips: Sequence[Clip], speech_file: Path) -> list[dict[str, str]]:
         question = instruction(task)
         answer = mini.ask(str(clip.audio), question, max_new_tokens=64)
         rows.append({"recording": clip.id, "question": question, "answer": answer, "label": truth})
-    speech = speak(mini, SPOKEN_BY_MINI)
+    speech = speak(mini, SPOKEN_BY_MINI, "a man", seed=0)
     save_audio(speech_file, speech.waveform, speech.sample_rate)
-    rows.append(
-        {"recording": "", "question": f"speak: {SPOKEN_BY_MINI}", "answer": str(speech_file), "label": SPOKEN_BY_MINI}
-    )
+    answer = f"{speech_file}: {_heard(speech)}"
+    rows.append({"recording": "", "question": f"speak: {SPOKEN_BY_MINI}", "answer": answer, "label": SPOKEN_BY_MINI})
     return rows
+
+
+def _heard(speech: SpeechResult) -> str:
+    """What a recognizer understands of it; or why there is none, as where it is not kept and no registry is reached."""
+    try:
+        (words,) = Transcriber(RECOGNIZER).transcribe([speech.waveform], speech.sample_rate)
+    except (OSError, ValueError) as error:
+        return f"no recognizer ({' '.join(str(error).split())[:200]})"
+    return f"“{words.strip()}” is what {RECOGNIZER} hears"
 
 
 def understand_commands(clips: Sequence[Clip], folder: Path, config: DemoConfig) -> UnderstoodCommands:
@@ -211,9 +221,14 @@ def show_next_steps(folder: Path, understood: UnderstoodCommands | None, questio
         console.print(f"  {what}:\n    {command}", soft_wrap=True)
 
 
+def _last_samples(folder: Path) -> list[dict[str, Any]]:
+    """All answers of the last evaluation."""
+    return list(read_json_lines(max((folder / "sft" / "samples").glob("step_*.jsonl"))))
+
+
 def read_samples(folder: Path, records: Sequence[dict[str, Any]], count: int) -> list[dict[str, str]]:
     """Some of the last evaluation's answers, spread over the held-out records."""
-    samples = list(read_json_lines(max((folder / "sft" / "samples").glob("step_*.jsonl"))))
+    samples = _last_samples(folder)
     questions = {record["id"]: record["messages"][0]["content"][1]["text"] for record in records}
     return [
         {
@@ -224,6 +239,28 @@ def read_samples(folder: Path, records: Sequence[dict[str, Any]], count: int) ->
         }
         for sample in samples[:: max(1, len(samples) // count)]
     ]
+
+
+def right_and_wrong(samples: Sequence[Mapping[str, str]], scores: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A right and a wrong answer to the question that was answered worst, with the odds of both.
+
+    Args:
+        samples: answers with their references, of all tasks.
+        scores: rows of `score_table`.
+    """
+    worst = min(scores, key=lambda row: float(row["accuracy %"]))
+    odds = f"{worst['task']}: {worst['accuracy %']} of 100 answers are right, and {worst['random %']} by chance"
+    lines = [odds]
+    for name, is_right in (("right", True), ("wrong", False)):
+        found = [
+            one
+            for one in samples
+            if one["task"] == worst["task"] and (one["prediction"].strip() == one["reference"].strip()) == is_right
+        ]
+        if found:
+            truth = "" if is_right else f" (truth: {found[0]['reference']})"
+            lines.append(f"{name}: {found[0]['id']}: {found[0]['prediction']}{truth}")
+    return lines
 
 
 def show_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -312,6 +349,8 @@ def _run_in(folder: Path, config: DemoConfig) -> DemoReport:
     for name, value in facts.items():
         console.print(f"  {name}: {value}")
     show_rows("accuracy on held-out clips", scores)
+    for line in right_and_wrong(_last_samples(folder), scores):
+        console.print(f"  {line}")
     trained = AudioLLM.from_pretrained(folder / "sft" / MODEL_FOLDER)
     asked = next(clip for clip in held_out_clips if clip.sound_type == "speech")
     hearing = listen(trained, audio_tokenizer, asked)

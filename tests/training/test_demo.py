@@ -162,3 +162,39 @@ def test_the_whole_demo_beats_the_majority_answer(tmp_path: Path) -> None:
     assert accuracies["language"] > 50
     assert all(row["accuracy %"] > row["majority %"] for row in report.scores)
     assert json.loads((tmp_path / "demo" / "results.json").read_text())["scores"] == report.scores
+
+
+def test_a_right_and_a_wrong_answer_are_shown_with_their_odds() -> None:
+    scores = [
+        {"task": "kind", "accuracy %": 99.0, "random %": 33.3},
+        {"task": "sound", "accuracy %": 50.0, "random %": 5.3},
+    ]
+    samples = [
+        {"id": "a", "task": "kind", "prediction": "speech", "reference": "music"},
+        {"id": "b", "task": "sound", "prediction": "horn", "reference": "horn"},
+        {"id": "c", "task": "sound", "prediction": "horn", "reference": "train"},
+    ]
+    assert demo.right_and_wrong(samples, scores) == [
+        "sound: 50.0 of 100 answers are right, and 5.3 by chance",
+        "right: b: horn",
+        "wrong: c: horn (truth: train)",
+    ]
+    assert demo.right_and_wrong(samples[:2], scores)[1:] == ["right: b: horn"]
+
+
+@pytest.mark.parametrize("error", [OSError("no registry\nis reached"), None])
+def test_the_spoken_sentence_is_written_with_what_is_heard_of_it(error, tmp_path, monkeypatch) -> None:
+    class Hears:
+        def __init__(self, name: str) -> None:
+            if error is not None:
+                raise error
+
+        def transcribe(self, waveforms, sample_rate: int) -> list[str]:
+            return [f" {len(waveforms)} sentence."]
+
+    monkeypatch.setattr(demo, "Transcriber", Hears)
+    held_out = [clip for clip in load_sample_corpus() if clip.split != "train"]
+    *_, spoken = demo.ask_mini(held_out, tmp_path / "said.wav")
+    told = "“1 sentence.” is what whisper-tiny.en hears" if error is None else "no recognizer (no registry is reached)"
+    assert spoken["answer"] == f"{tmp_path / 'said.wav'}: {told}"
+    assert (tmp_path / "said.wav").stat().st_size > 10_000
