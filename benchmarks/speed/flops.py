@@ -36,8 +36,12 @@ def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[i
 
 
 _MORE: dict[Any, Callable[..., int]] = {
-    torch.ops.mkldnn._linear_pointwise: _linear_flops,
-    getattr(torch.ops.quantized, INT8_KERNEL): _int8_flops,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    getattr(namespace, name): count
+    for namespace, name, count in (
+        (torch.ops.mkldnn, "_linear_pointwise", _linear_flops),
+        (torch.ops.quantized, INT8_KERNEL, _int8_flops),
+        (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", _attention_flops),
+    )
+    if hasattr(namespace, name)  # not in every build of torch
 }
 """Of processors, which torch's own counter leaves out."""
