@@ -72,6 +72,25 @@ def int8_fingerprint(fingerprint: str) -> str:
     return hashlib.sha256(f"{fingerprint} in int8".encode()).hexdigest()
 
 
+def round_once(model: Any, *parts: nn.Module | None) -> None:
+    """Rounds parts of a model, if that was not done before, and notes the fingerprint that it has from then on.
+
+    Args:
+        model: has ``fingerprint()``, which gives ``_int8_fingerprint`` where that is not None.
+        parts: of it; None for one that it does without.
+
+    Raises:
+        ValueError: as for `to_int8`.
+    """
+    if model._int8_fingerprint is not None:
+        return
+    fingerprint = model.fingerprint()
+    for part in parts:
+        if part is not None:
+            to_int8(part)
+    model._int8_fingerprint = int8_fingerprint(fingerprint)
+
+
 def to_int8(module: AnyModule) -> AnyModule:
     """Puts an `Int8Linear` in the place of each linear layer below a module; returns the module.
 

@@ -49,7 +49,7 @@ from audiollm.tokenizer.encoder.encoding import encode_chunks, encode_waveforms
 from audiollm.tokenizer.encoder.sae import SemanticAcousticEquilibrium, gate_per_frame, mean_gate, mean_gate_per_clip
 from audiollm.tokenizer.encoder.segments import count_tokens
 from audiollm.tokenizer.encoder.whisper import AudioEncoder
-from audiollm.tokenizer.int8 import int8_fingerprint, to_int8
+from audiollm.tokenizer.int8 import round_once
 from audiollm.tokenizer.quantizer.codebook import Codebook, check_codes
 from audiollm.tokenizer.quantizer.kmeans import CodebookFit, fit_entries
 from audiollm.tokenizer.signal.log_mel import LogMelFeatures
@@ -324,13 +324,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         Raises:
             ValueError: if this machine cannot, or the tokenizer is on a GPU.
         """
-        if self._int8_fingerprint is not None:
-            return self
-        fingerprint = self.fingerprint()
-        to_int8(self.encoder)
-        if self.sae is not None:
-            to_int8(self.sae)
-        self._int8_fingerprint = int8_fingerprint(fingerprint)
+        round_once(self, self.encoder, self.sae)
         return self
 
     # ----------------------------------------------------------------- encode

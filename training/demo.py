@@ -226,9 +226,10 @@ def _last_samples(folder: Path) -> list[dict[str, Any]]:
     return list(read_json_lines(max((folder / "sft" / "samples").glob("step_*.jsonl"))))
 
 
-def read_samples(folder: Path, records: Sequence[dict[str, Any]], count: int) -> list[dict[str, str]]:
+def shown_samples(
+    samples: Sequence[dict[str, Any]], records: Sequence[dict[str, Any]], count: int
+) -> list[dict[str, str]]:
     """Some of the last evaluation's answers, spread over the held-out records."""
-    samples = _last_samples(folder)
     questions = {record["id"]: record["messages"][0]["content"][1]["text"] for record in records}
     return [
         {
@@ -349,7 +350,8 @@ def _run_in(folder: Path, config: DemoConfig) -> DemoReport:
     for name, value in facts.items():
         console.print(f"  {name}: {value}")
     show_rows("accuracy on held-out clips", scores)
-    for line in right_and_wrong(_last_samples(folder), scores):
+    samples = _last_samples(folder)
+    for line in right_and_wrong(samples, scores):
         console.print(f"  {line}")
     trained = AudioLLM.from_pretrained(folder / "sft" / MODEL_FOLDER)
     asked = next(clip for clip in held_out_clips if clip.sound_type == "speech")
@@ -364,7 +366,7 @@ def _run_in(folder: Path, config: DemoConfig) -> DemoReport:
         train_losses=train_losses,
         held_out_losses=held_out_losses,
         hearing=hearing,
-        samples=read_samples(folder, held_out_records, count=20),
+        samples=shown_samples(samples, held_out_records, count=20),
         mini_samples=mini_rows,
         commands=[] if understood is None else understood.rows,
         word_error_rates={} if understood is None else understood.word_error_rates,

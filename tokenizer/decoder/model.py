@@ -27,7 +27,7 @@ from audiollm.tokenizer.decoder.checkpoints.files import (
 from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
-from audiollm.tokenizer.int8 import int8_fingerprint, to_int8
+from audiollm.tokenizer.int8 import round_once
 from audiollm.tokenizer.signal.mel import MelSpectrogram
 from audiollm.tokenizer.signal.resampling import resample
 
@@ -130,11 +130,7 @@ class WaveformDecoder(nn.Module):
         Raises:
             ValueError: if this machine cannot, or the decoder is on a GPU.
         """
-        if self._int8_fingerprint is not None:
-            return self
-        fingerprint = self.fingerprint()
-        to_int8(self.flow)
-        self._int8_fingerprint = int8_fingerprint(fingerprint)
+        round_once(self, self.flow)
         return self
 
     # ------------------------------------------------------------------ facts
