@@ -21,6 +21,7 @@ from audiollm.data.audio.writing import AudioWriter, open_audio_output, open_aud
 from audiollm.data.voices.encoders import SpeakerEncoder
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.decoder.inputs import Quality
 
 SPEAKER_SECONDS = 60.0  # of the recording that a speaker encoder hears
 
@@ -85,6 +86,7 @@ def reconstruct(
     stream: bool = False,
     *,
     guidance: float | None = None,
+    quality: Quality = "exact",
     mono: Mono = "first",
 ) -> ReconstructionResult:
     """Encodes a recording, decodes its codes, and writes the sound.
@@ -99,11 +101,12 @@ def reconstruct(
         speaker: whose voice: a vector ``[S]``, or a speaker encoder, which describes the original's first minute.
             None: the decoder's neutral voice.
         prompt: a recording whose voice is taken over: a path, bytes, or what the decoder's ``prompt`` made of one.
-        steps: steps of the decoder's flow model; fewer are faster and coarser. None: its own number.
+        steps: evaluations of the decoder's flow model; fewer are faster and coarser. None: those of the quality.
         seed: of its noise.
         stream: decode while encoding. Memory does not grow with the recording, and the first sound comes early; the
             samples differ a little from those of one piece.
         guidance: strength of the flow model's guidance; None: the checkpoint's own.
+        quality: ``exact``, as published, or ``fast``, see `FlowSettings`.
         mono: which channel is heard: "first", or "mean" of all.
 
     Raises:
@@ -117,7 +120,9 @@ def reconstruct(
     info = probe_audio(source)
     if isinstance(speaker, SpeakerEncoder):
         speaker = speaker.embed(_beginning(source, mono), info.sample_rate)
-    settings = DecodingSettings(speaker=speaker, **_prompt_setting(prompt), steps=steps, guidance=guidance, seed=seed)
+    settings = DecodingSettings(
+        speaker=speaker, **_prompt_setting(prompt), steps=steps, guidance=guidance, seed=seed, quality=quality
+    )
     decoder = SpeechDecoder(audio_tokenizer, settings)
     recorder = _Recorder(_encode(audio_tokenizer, source, info.sample_rate, mono, stream))
     max_samples = round(info.duration_seconds * decoder.sample_rate)
@@ -144,6 +149,7 @@ def reconstruct(
             "steps": steps,
             "seed": seed,
             "guidance": guidance,
+            "quality": quality,
             "stream": stream,
             "speaker": speaker is not None,
             "prompt": prompt is not None,

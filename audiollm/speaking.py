@@ -24,6 +24,7 @@ from audiollm.generation.decoding import DecodingSettings
 from audiollm.generation.result import FinishReason
 from audiollm.generation.streaming import AnswerStream
 from audiollm.generation.turns import turns_of
+from audiollm.tokenizer.decoder.inputs import Quality
 
 from .modeling import AudioLLM
 
@@ -77,6 +78,7 @@ def speak(
     sample_rate: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    quality: Quality | None = None,
     key: str | None = None,
     **generation: Any,
 ) -> SpeechResult:
@@ -89,8 +91,10 @@ def speak(
         speaker: a speaker encoder's vector for the decoder, ``[S]``.
         prompt_audio: a recording whose voice the decoder takes over: path, bytes of a file, or samples.
         sample_rate: rate in Hz of ``prompt_audio`` that comes as samples.
-        steps: steps of the decoder's flow model; None: its default.
+        steps: evaluations of the decoder's flow model; None: those of the quality.
         guidance: strength of its guidance; None: its default.
+        quality: ``fast``, which is what None means where the decoder offers it, or ``exact``, as published: see
+            `FlowSettings`.
         key: varies the wording of request and attributes; None: the standard ones.
         generation: as for `AudioLLM.generate`, such as ``min_seconds``, ``max_seconds``, ``temperature`` and ``seed``;
             a ``seed`` is the decoder's too.
@@ -101,7 +105,7 @@ def speak(
     """
     if not isinstance(text, str):
         raise ValueError(f"text is of type {type(text).__name__}: give one text, or use speak_many() for several")
-    decoding = _decoding(generation, speaker, prompt_audio, sample_rate, steps, guidance)
+    decoding = _decoding(generation, speaker, prompt_audio, sample_rate, steps, guidance, quality)
     return speak_many(model, [text], [voice], decoding=decoding, key=key, **generation)[0]
 
 
@@ -173,6 +177,7 @@ def speak_stream(
     sample_rate: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    quality: Quality | None = None,
     key: str | None = None,
     **generation: Any,
 ) -> AnswerStream:
@@ -185,7 +190,7 @@ def speak_stream(
         ValueError: as for `speak`.
         AudioError: as for `speak`.
     """
-    decoding = _decoding(generation, speaker, prompt_audio, sample_rate, steps, guidance)
+    decoding = _decoding(generation, speaker, prompt_audio, sample_rate, steps, guidance, quality)
     request = _SpeechRequest.of(text, voice, key)
     form = _answer_form(model, [text], generation)
     return model.stream_chat(request.conversation, decoding=decoding, sound_only=True, **form, **generation)
@@ -208,6 +213,7 @@ def _decoding(
     sample_rate: int | None,
     steps: int | None,
     guidance: float | None,
+    quality: Quality | None,
 ) -> DecodingSettings:
     # One seed for both: what is generated and the decoder's noise are repeated together.
     return DecodingSettings(
@@ -216,6 +222,7 @@ def _decoding(
         sample_rate=sample_rate,
         steps=steps,
         guidance=guidance,
+        quality=quality,
         seed=generation.get("seed"),
     )
 

@@ -185,7 +185,7 @@ def _speaker(config: AttributeControlConfig) -> tuple[Speak, dict[str, str | Non
     limit: dict[str, Any] = {} if config.max_seconds is None else {"max_seconds": config.max_seconds}
 
     def say(text: str, voice: VocalAttributes, seed: int) -> tuple[Tensor, int]:
-        result = speaking.speak(model, text, voice, seed=seed, **limit)
+        result = speaking.speak(model, text, voice, seed=seed, quality="exact", **limit)
         return result.waveform, result.sample_rate
 
     return say, speaking_model_facts(model, config.model)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -69,6 +69,10 @@ class RealConfig:
 
     steps: int = 600
     """Updates of every training, about 2,000 tokens each."""
+
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """``bf16`` multiplies matrices of every training in bfloat16: several times as fast on processors with AMX and on
+    GPUs, many times slower on others (``audiollm doctor --bench`` tells)."""
 
     llm: str = PACKAGED_LLM
     """The text LLM: the one from a package, or a folder or Hub id."""
@@ -188,7 +192,7 @@ def run_train(layout: RealLayout, config: RealConfig, trial: Trial) -> None:
         CONFIGS[trial.variant],
         *("--model", str(layout.start(trial)), "--output_dir", str(layout.run(trial)), "--resume", "latest"),
         *("--train_data", str(layout.train), "--eval_data", str(layout.held_out), "--eval_text", str(layout.texts)),
-        *("--max_steps", str(config.steps), "--seed", str(trial.seed)),
+        *("--max_steps", str(config.steps), "--mixed_precision", config.mixed_precision, "--seed", str(trial.seed)),
         num_threads=None if log is None else threads_of_job(config.jobs),
         log=log,
     )

@@ -51,6 +51,7 @@ def speak(
     speaker_encoder: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    quality: Literal["exact", "fast"] = "fast",
     temperature: float | None = None,
     min_seconds: float | None = None,
     max_seconds: float | None = None,
@@ -71,8 +72,9 @@ def speak(
         prompt_audio: a recording whose voice the decoder takes over, or - for one that comes through stdin.
         speaker_audio: a recording that a speaker encoder describes for the decoder, or -.
         speaker_encoder: which one; its vectors must be what the decoder was trained with; resemblyzer if not given.
-        steps: steps of the decoder's flow model; fewer are faster and coarser. By default its own number.
+        steps: evaluations of the decoder's flow model; fewer are faster and coarser. By default those of the quality.
         guidance: strength of its guidance; the checkpoint's own if not given.
+        quality: of the decoder: fast, or exact, as published, which takes about twice as long.
         temperature: below 1 makes the LLM's choice of codes more cautious.
         min_seconds: the sound lasts at least so long.
         max_seconds: and at most so long. If not given, about 30, more for a text that is spoken in turns, but never
@@ -99,6 +101,7 @@ def speak(
             "prompt_audio": voices.prompt,
             "steps": steps,
             "guidance": guidance,
+            "quality": quality,
             "temperature": temperature,
             "min_seconds": min_seconds,
             "max_seconds": max_seconds,
@@ -139,7 +142,14 @@ def _speak(
                 f"the model said nothing, so {output} was not written; try another --seed or --min-seconds"
             )
         seconds = writer.num_samples / sample_rate
-    return {"output": output, "text": text, "voice": voice, "finish_reason": finish_reason, "seconds": seconds}
+    return {
+        "output": output,
+        "text": text,
+        "voice": voice,
+        "quality": options["quality"],
+        "finish_reason": finish_reason,
+        "seconds": seconds,
+    }
 
 
 def reconstruct(
@@ -154,6 +164,7 @@ def reconstruct(
     mono: Literal["first", "mean"] = "first",
     steps: int | None = None,
     guidance: float | None = None,
+    quality: Literal["exact", "fast"] = "exact",
     seed: int = 42,
     dtype: Precision = "float32",
     device: str | None = None,
@@ -179,8 +190,9 @@ def reconstruct(
         speaker_audio: a recording that a speaker encoder describes for the decoder, or -.
         speaker_encoder: which one; its vectors must be what the decoder was trained with; resemblyzer if not given.
         mono: which channel of the recording is heard: the first one, or the mean of all.
-        steps: steps of the decoder's flow model; fewer are faster and coarser. By default its own number.
+        steps: evaluations of the decoder's flow model; fewer are faster and coarser. By default those of the quality.
         guidance: strength of its guidance; the checkpoint's own if not given.
+        quality: of the decoder: exact, as published, or fast, which takes about half as long.
         seed: of the decoder's noise.
         dtype: precision of the encoder and the decoder; int8 is for processors.
         device: torch device; the first GPU when there is one.
@@ -219,6 +231,7 @@ def reconstruct(
             "seed": seed,
             "stream": stream,
             "guidance": guidance,
+            "quality": quality,
             "mono": mono,
         }
         told = _Told(json, is_single=len(recordings) == 1)

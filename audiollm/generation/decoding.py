@@ -12,7 +12,7 @@ from torch import Tensor
 
 from audiollm.chat.input import AudioSource, audio_parts
 from audiollm.tokenizer.base import AudioTokenizer, Codes
-from audiollm.tokenizer.decoder.inputs import FlowSettings
+from audiollm.tokenizer.decoder.inputs import FlowSettings, Quality
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -24,9 +24,11 @@ class DecodingSettings:
         prompt_audio: a recording whose voice is taken over (zero-shot): path, bytes of a file, or samples.
         sample_rate: rate in Hz of ``prompt_audio`` that comes as samples.
         prompt: the same, prepared by the decoder already, in place of ``prompt_audio``.
-        steps: steps of the flow model.
+        steps: evaluations of the flow model; None: those of the quality.
         guidance: strength of its classifier-free guidance.
         seed: of its noise.
+        quality: ``exact`` or ``fast``, see `audiollm.tokenizer.decoder.inputs.FlowSettings`; None: ``fast``, where the
+            decoder offers it.
     """
 
     speaker: Tensor | Sequence[float] | None = None
@@ -36,6 +38,7 @@ class DecodingSettings:
     steps: int | None = None
     guidance: float | None = None
     seed: int | None = None
+    quality: Quality | None = None
 
     def __post_init__(self) -> None:
         if self.prompt is not None and self.prompt_audio is not None:
@@ -53,6 +56,9 @@ class SpeechDecoder:
         num_prompts: B, how many prompts are answered.
         joins_segments: the audio segments of an answer are parts of one sound, with text between them, and not sounds
             of their own.
+
+    Attributes:
+        quality: ``exact`` or ``fast``; None: the decoder has only one.
 
     Raises:
         ValueError: if the audio tokenizer cannot decode, or cannot take such a voice.
@@ -75,11 +81,14 @@ class SpeechDecoder:
         settings = settings or DecodingSettings()
         # Before the LLM generates anything, not when its codes are decoded. What is not given is the decoder's default;
         # any valid number stands for it here.
-        FlowSettings(settings.steps, settings.guidance, 0 if settings.seed is None else settings.seed)
+        seed = 0 if settings.seed is None else settings.seed
+        FlowSettings(settings.steps, settings.guidance, seed, settings.quality or "fast")
         self._audio_tokenizer: Any = audio_tokenizer
         self.sample_rate = audio_tokenizer.output_sample_rate
         self.joins_segments = joins_segments
-        speaker_size = getattr(getattr(audio_tokenizer, "decoder", None), "speaker_size", None)
+        decoder = getattr(audio_tokenizer, "decoder", None)
+        speaker_size = getattr(decoder, "speaker_size", None)
+        self.quality = _quality(settings.quality, decoder)
         self._speaker = _checked_speaker(settings.speaker, num_prompts, speaker_size)
         prompt = settings.prompt
         if settings.prompt_audio is not None:
@@ -89,6 +98,7 @@ class SpeechDecoder:
             "steps": settings.steps,
             "guidance": settings.guidance,
             "seed": settings.seed,
+            "quality": self.quality,
         }
         # What is not given is left out: its default is the decoder's, and not every decoder knows all of it.
         self._options = {name: value for name, value in options.items() if value is not None}
@@ -149,6 +159,15 @@ def voice_prompt(audio_tokenizer: AudioTokenizer, recording: AudioSource, sample
     if not codes.shape[-1]:
         raise ValueError(f"prompt_audio of {len(waveform) / rate:.3f} s gives no codes: use a few seconds of speech")
     return decoder.prompt(waveform, rate, codes)
+
+
+def _quality(wanted: Quality | None, decoder: Any) -> Quality | None:
+    """The quality asked for, else the fast one; None for a decoder that has no choice, and so is exact."""
+    if hasattr(decoder, "qualities"):
+        return wanted or "fast"
+    if wanted == "fast":
+        raise ValueError("quality='fast': the decoder of this audio tokenizer has one quality alone; leave it out")
+    return None
 
 
 def _checked_speaker(speaker: Tensor | Sequence[float] | None, num_prompts: int, size: int | None) -> Tensor | None:

@@ -17,9 +17,9 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
         "captioner", "captioner_model", "captioner_key", "captioner_prices",
     ),
     "generation": (
-        "prompt", "voice", "prompt_audio", "speaker_audio", "steps", "guidance", "temperature", "min_seconds",
-        "max_seconds", "max_new_tokens", "longest_seconds", "pauses", "seed", "seeds", "num_seeds", "attempts",
-        "stream",
+        "prompt", "voice", "prompt_audio", "speaker_audio", "steps", "guidance", "quality", "temperature",
+        "min_seconds", "max_seconds", "max_new_tokens", "longest_seconds", "pauses", "seed", "seeds", "num_seeds",
+        "attempts", "stream",
     ),
     "scoring": (
         "report", "text", "asr", "language", "similarity", "mos", "metrics", "mode", "judge", "judge_model",

@@ -97,7 +97,8 @@ class AudioLLMSpeech:
             voice |= _prompt(item.prompt, self._mono)
         if item.prompt is not None and self._encoder is not None:
             voice["speaker"] = self._encoder.embed(*load_audio(item.prompt, mono=self._mono or "mean"))
-        result = speak(self._model, item.text, seed=seed, **voice, **self._generation)
+        # Scores are of the published way of decoding, whatever is the default of speaking.
+        result = speak(self._model, item.text, seed=seed, quality="exact", **voice, **self._generation)
         return result.waveform, result.sample_rate
 
 

@@ -15,6 +15,9 @@ from .inputs import DecoderInputs, FlowSettings
 
 MAX_BATCH_FRAMES = 16_384
 """Mel frames computed together, padding included; bounds the memory of large batches."""
+MAX_PADDING_SHARE = 0.1
+"""Of the frames of a batch on a processor: a batch saves so little there that more padding makes it dearer than its
+rows one by one. On a GPU, where small rows leave most of it idle, padding costs less than another pass."""
 MAX_WHOLE_SECONDS = 60
 """Up to here a row is computed in one piece, as the published decoder computes all. Attention grows with the square of
 the length, so longer rows are computed in windows."""
@@ -63,14 +66,18 @@ def group_rows(flow: FlowModel, inputs: DecoderInputs) -> Iterator[list[int]]:
         Indices into the rows.
     """
     rows, frames = inputs.rows, num_flow_frames(flow, inputs)
+    max_padding = MAX_PADDING_SHARE if flow.device.type == "cpu" else 1.0
     group: list[int] = []
+    num_valid = 0
     for index in sorted((index for index, row in enumerate(rows) if len(row)), key=lambda index: len(rows[index])):
         # Shortest first: this row is the longest of the group so far, so all would be padded to its length.
-        is_alone = _is_long(flow, inputs, index) or frames[index] * (len(group) + 1) > MAX_BATCH_FRAMES
-        if group and is_alone:
+        num_padded = frames[index] * (len(group) + 1)
+        is_wasteful = num_padded - num_valid - frames[index] > max_padding * num_padded
+        if group and (is_wasteful or num_padded > MAX_BATCH_FRAMES or _is_long(flow, inputs, index)):
             yield group
-            group = []
+            group, num_valid = [], 0
         group.append(index)
+        num_valid += frames[index]
     if group:
         yield group
 
@@ -85,8 +92,7 @@ def _make_group(flow: FlowModel, inputs: DecoderInputs, noises: list[Tensor], se
         prompt_codes=None if inputs.prompts is None else inputs.prompts.codes,
         prompt_mel=None if inputs.prompts is None else inputs.prompts.mel,
         noise=pad_mels(noises),
-        steps=settings.steps,
-        guidance=settings.guidance,
+        integration=settings.integration(flow.config),
     )
     return [row[:, :length] for row, length in zip(mel, lengths.tolist(), strict=True)]
 
@@ -124,8 +130,7 @@ def _make_long_mel(flow: FlowModel, inputs: DecoderInputs, noise_CM: Tensor, set
             flow.project_speaker(inputs.speakers, 1),
             mel_CM[None, :, first:],
             noise_CM[None, :, first:last],
-            steps=settings.steps,
-            guidance=settings.guidance,
+            integration=settings.integration(flow.config),
         )
         mel_CM = torch.cat([mel_CM, made[0, :, : flow.num_mel_frames(stop) - mel_CM.shape[1]]], dim=1)
         done = stop

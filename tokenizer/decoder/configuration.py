@@ -94,6 +94,11 @@ class FlowConfig:
     steps: int = 10
     """Euler steps when decoding."""
 
+    @property
+    def sway(self) -> float:
+        """The schedule as `flow.solvers.sway` counts: -1 with the cosine, else 0."""
+        return -1.0 if self.cosine_schedule else 0.0
+
     def __post_init__(self) -> None:
         require_positive(self, "codebook_size", "frame_rate", "embedding_size", "num_mels", "speaker_size", "steps")
         _require_few(self, "regulator_convolutions")

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,9 +13,13 @@ from torch import Tensor
 from audiollm.tokenizer.base import Codes
 from audiollm.tokenizer.quantizer.codebook import check_codes
 
-from .configuration import WaveformDecoderConfig
+from .configuration import FlowConfig, WaveformDecoderConfig
+from .flow.solvers import Integration, Solver
 
 DEFAULT_SEED = 42  # of the published decoder
+Quality = Literal["exact", "fast"]
+FAST = Integration(evaluations=5, guidance=0.7, solver="dpm", guided_until=1.0)
+"""Of quality ``fast``: solver, evaluations, times of guidance. Its strength and the schedule are the checkpoint's."""
 MAX_PROMPT_MISFIT_SECONDS = 0.5
 """By how much the durations of a prompt's codes and mel may differ; streams that hold frames back differ a little."""
 
@@ -43,9 +46,13 @@ class FlowSettings:
     """How the flow model computes.
 
     Args:
-        steps: Euler steps; fewer are faster and coarser. None: the checkpoint's own number.
+        steps: evaluations of the network; fewer are faster and coarser. None: those of the quality.
         guidance: strength of classifier-free guidance; None: the checkpoint's own.
         seed: of each row's noise.
+        quality: ``exact``: as published, with the checkpoint's own number of Euler steps; ``fast``: the fewest
+            evaluations that sounded as good in docs/decoder.md. A checkpoint with no more steps of its own is decoded
+            as published either way.
+        solver: in place of the quality's; see `flow.solvers`.
 
     Raises:
         ValueError: for settings that make no sense.
@@ -54,14 +61,30 @@ class FlowSettings:
     steps: int | None = None
     guidance: float | None = None
     seed: int = DEFAULT_SEED
+    quality: Quality = "exact"
+    solver: Solver | None = None
 
     def __post_init__(self) -> None:
-        is_number = isinstance(self.steps, int) and not isinstance(self.steps, bool)
-        if self.steps is not None and (not is_number or self.steps < 1):
-            raise ValueError(f"steps={self.steps}: use a whole number of at least 1, such as 10")
-        if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise ValueError(f"guidance={self.guidance}: use a number of at least 0, such as 0.7")
+        if self.quality not in get_args(Quality):
+            raise ValueError(f"quality={self.quality!r} is unknown: use {' or '.join(get_args(Quality))}")
         check_seed(self.seed)
+        self.integration(FlowConfig())  # refuses what fits no checkpoint, before one is asked
+
+    def integration(self, config: FlowConfig) -> Integration:
+        """How a checkpoint's flow is integrated under these settings.
+
+        Raises:
+            ValueError: if the solver cannot do with the checkpoint's number of evaluations.
+        """
+        is_fast = self.quality == "fast" and (self.steps is not None or config.steps > FAST.evaluations)
+        own_steps = FAST.evaluations if is_fast else config.steps
+        return Integration(
+            own_steps if self.steps is None else self.steps,
+            config.guidance if self.guidance is None else self.guidance,
+            self.solver or (FAST.solver if is_fast else "euler"),
+            config.sway,
+            FAST.guided_until if is_fast else 1.0,
+        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from audiollm.tokenizer.decoder.checkpoints.files import (
     write_decoder,
 )
 from audiollm.tokenizer.decoder.flow.model import FlowModel
+from audiollm.tokenizer.decoder.flow.solvers import Solver
 from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.tokenizer.int8 import round_once
@@ -37,6 +38,7 @@ from .inputs import (
     DEFAULT_SEED,
     DecoderInputs,
     FlowSettings,
+    Quality,
     VoicePrompt,
     as_code_rows,
     as_mel,
@@ -53,9 +55,14 @@ class WaveformDecoder(nn.Module):
     Args:
         config: the architecture.
 
+    Attributes:
+        qualities: what `decode` takes as ``quality``.
+
     The weights come from `from_pretrained`; a decoder is always in evaluation mode after loading. For the same
     seed the result is the same: in any batch, and up to rounding on any device, since all draws are made on the CPU.
     """
+
+    qualities: ClassVar[tuple[str, ...]] = get_args(Quality)
 
     def __init__(self, config: WaveformDecoderConfig) -> None:
         super().__init__()
@@ -180,6 +187,8 @@ class WaveformDecoder(nn.Module):
         steps: int | None = None,
         guidance: float | None = None,
         seed: int = DEFAULT_SEED,
+        quality: Quality = "exact",
+        solver: Solver | None = None,
     ) -> list[Tensor]:
         """Turns codes into waveforms; each is what the row would get alone.
 
@@ -190,9 +199,12 @@ class WaveformDecoder(nn.Module):
             codes: as `Codes`, ``[T]``, ``[B, T]``, ``[B, 1, T]``, or a list of ``[T_i]``.
             speaker: speaker vectors ``[S]`` (for all rows) or ``[B, S]``; None: neutral, as zeros.
             prompt: a recording to go on from, see `prompt`.
-            steps: Euler steps of the flow; fewer are faster and coarser. None: the checkpoint's own number.
+            steps: evaluations of the flow's network; fewer are faster and coarser. None: those of the quality.
             guidance: strength of classifier-free guidance; None: the checkpoint's own.
             seed: of each row's noise.
+            quality: ``exact``: as published, the checkpoint's own number of Euler steps; ``fast``: fewer evaluations,
+                see `FlowSettings`.
+            solver: in place of the quality's: ``euler``, ``midpoint``, ``heun``, ``multistep`` or ``dpm``.
 
         Returns:
             One float32 waveform ``[N_i]`` at `sample_rate` per row, on the CPU; empty for a row without codes.
@@ -201,16 +213,25 @@ class WaveformDecoder(nn.Module):
             ValueError: for codes that are out of range or no integers, a speaker vector of the wrong size or with NaN,
                 a prompt that does not fit, or settings that make no sense.
         """
-        settings = FlowSettings(steps, guidance, seed)
+        settings = FlowSettings(steps, guidance, seed, quality, solver)
         inputs = DecoderInputs.from_arguments(self.config, codes, None, speaker, prompt)
         waveforms = [torch.zeros(0)] * len(inputs.rows)
         for indices, mels, generators in make_mels(self.flow, inputs, settings):
-            lengths = [mel.shape[1] for mel in mels]
-            made = self.vocoder(pad_mels(mels), lengths, generator=generators).cpu()
-            for index, waveform, length in zip(indices, made, lengths, strict=True):
-                # A copy: a view of a short row would keep its whole batch in memory.
-                waveforms[index] = waveform[: length * self.config.mel.hop_length].clone()
+            for index, waveform in zip(indices, self._vocode_all(mels, generators), strict=True):
+                waveforms[index] = waveform
         return waveforms
+
+    def _vocode_all(self, mels: list[Tensor], generators: list[torch.Generator]) -> Iterator[Tensor]:
+        """Makes the waveform ``[N_i]`` of each mel ``[C, M_i]``, on the CPU."""
+        if self.device.type == "cpu":  # a batch of such wide layers saves nothing there, and padding costs
+            for mel, generator in zip(mels, generators, strict=True):
+                yield self.vocoder(mel[None], generator=[generator])[0]
+            return
+        lengths = [mel.shape[1] for mel in mels]
+        made = self.vocoder(pad_mels(mels), lengths, generator=generators).cpu()
+        for waveform, length in zip(made, lengths, strict=True):
+            # A copy: a view of a short row would keep its whole batch in memory.
+            yield waveform[: length * self.config.mel.hop_length].clone()
 
     def decode_stream(
         self,
@@ -220,6 +241,8 @@ class WaveformDecoder(nn.Module):
         steps: int | None = None,
         guidance: float | None = None,
         seed: int = DEFAULT_SEED,
+        quality: Quality = "exact",
+        solver: Solver | None = None,
         **options: Any,
     ) -> Iterator[Tensor]:
         """Decodes codes as they come.
@@ -231,6 +254,8 @@ class WaveformDecoder(nn.Module):
             steps: as for `decode`.
             guidance: as for `decode`.
             seed: as for `decode`.
+            quality: as for `decode`.
+            solver: as for `decode`.
             options: see `StreamingDecoder`.
 
         Yields:
@@ -240,7 +265,15 @@ class WaveformDecoder(nn.Module):
             ValueError: as `decode`; for codes, when the stream comes to the bad piece.
         """
         stream = StreamingDecoder(
-            self, speaker=speaker, prompt=prompt, steps=steps, guidance=guidance, seed=seed, **options
+            self,
+            speaker=speaker,
+            prompt=prompt,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            quality=quality,
+            solver=solver,
+            **options,
         )
         if isinstance(codes, Codes | Tensor):
             rows = as_code_rows(codes, None, self.codebook_size)
@@ -270,6 +303,8 @@ class WaveformDecoder(nn.Module):
         steps: int | None = None,
         guidance: float | None = None,
         seed: int = DEFAULT_SEED,
+        quality: Quality = "exact",
+        solver: Solver | None = None,
     ) -> Tensor:
         """Makes the log-mel of codes, the first half of `decode`.
 
@@ -282,6 +317,8 @@ class WaveformDecoder(nn.Module):
             steps: as for `decode`.
             guidance: as for `decode`.
             seed: of each row's noise.
+            quality: as for `decode`.
+            solver: as for `decode`.
 
         Returns:
             float32 ``[B, C, M]`` on the decoder's device, 0 behind the end of shorter rows.
@@ -289,7 +326,7 @@ class WaveformDecoder(nn.Module):
         Raises:
             ValueError: as `decode`, and for a row without codes or noise of another shape.
         """
-        settings = FlowSettings(steps, guidance, seed)
+        settings = FlowSettings(steps, guidance, seed, quality, solver)
         inputs = DecoderInputs.from_arguments(self.config, codes, lengths, speaker, prompt)
         if not inputs.rows or min(len(row) for row in inputs.rows) == 0:
             raise ValueError("a row without codes has no mel; leave it out")

@@ -146,3 +146,39 @@ def test_voices_for_answers_that_stay_silent_are_refused(speaking_llm):
     for options in ({"modalities": {"text"}}, {"modalities": {"audio"}, "return_waveforms": False}):
         with pytest.raises(ValueError, match="nothing will be decoded"):
             speaking_llm.chat(CHATS[0], decoding=DecodingSettings(seed=1), **options)
+
+
+# --------------------------------------------------------------------- quality
+
+
+def recorded_options(tokenizer, monkeypatch) -> dict:
+    """What the decoder is given beside codes and voices."""
+    seen: dict = {}
+    render = tokenizer.decode
+
+    def decode(codes, speaker=None, prompt=None, **options):
+        seen.update(options)
+        return render(codes, speaker, prompt)
+
+    monkeypatch.setattr(tokenizer, "decode", decode)
+    return seen
+
+
+def test_answers_are_decoded_fast_unless_asked_for_exactly(speaking_tokenizer, monkeypatch):
+    seen = recorded_options(speaking_tokenizer, monkeypatch)
+    monkeypatch.setattr(type(speaking_tokenizer.decoder), "qualities", ("exact", "fast"), raising=False)
+    for wanted, given in ((None, "fast"), ("fast", "fast"), ("exact", "exact")):
+        decoder = SpeechDecoder(speaking_tokenizer, DecodingSettings(quality=wanted))
+        decoder.decode([[torch.tensor([1, 2])]])
+        assert seen["quality"] == decoder.quality == given
+
+
+def test_a_decoder_of_one_quality_is_not_asked_for_another(speaking_tokenizer, monkeypatch):
+    seen = recorded_options(speaking_tokenizer, monkeypatch)
+    for wanted in (None, "exact"):
+        SpeechDecoder(speaking_tokenizer, DecodingSettings(quality=wanted)).decode([[torch.tensor([1])]])
+        assert "quality" not in seen
+    with pytest.raises(ValueError, match="quality='fast': the decoder of this audio tokenizer has one quality"):
+        SpeechDecoder(speaking_tokenizer, DecodingSettings(quality="fast"))
+    with pytest.raises(ValueError, match="quality='best' is unknown"):
+        SpeechDecoder(speaking_tokenizer, DecodingSettings(quality="best"))

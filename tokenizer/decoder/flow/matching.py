@@ -9,8 +9,6 @@ Shapes: B rows, C mel channels, M frames.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +18,7 @@ from audiollm.tokenizer.decoder.configuration import FlowConfig
 
 from .estimator import Estimator
 from .masking import FrameMask
+from .solvers import Integration, sway
 
 MAX_PROMPT_SHARE = 0.8
 """In training, at most this share of a mel is given as its beginning."""
@@ -46,15 +45,13 @@ class ConditionalFlow(nn.Module):
         super().__init__()
         self.mean_prior = config.mean_prior
         self.sigma_min = config.sigma_min
-        self.cosine_schedule = config.cosine_schedule
-        self.steps = config.steps
-        self.guidance = config.guidance
+        self.sway = config.sway
         self.guidance_dropout = config.training_guidance_dropout
         self.estimator = Estimator(config.estimator, config.num_mels)
 
     def warp(self, t: Tensor) -> Tensor:
         """Maps uniform times to the schedule, which with the cosine takes smaller steps at the start."""
-        return 1 - torch.cos(t * 0.5 * torch.pi) if self.cosine_schedule else t
+        return sway(t, self.sway)
 
     def source(self, noise: Tensor, mu: Tensor) -> Tensor:
         """Where the flow starts: standard normal noise, or with a prior around the mean, noise around ``mu``."""
@@ -68,11 +65,9 @@ class ConditionalFlow(nn.Module):
         mu: Tensor,
         speaker: Tensor,
         condition: Tensor,
-        *,
-        steps: int | None = None,
-        guidance: float | None = None,
+        integration: Integration,
     ) -> Tensor:
-        """Integrates from noise to mel by Euler's method.
+        """Integrates from noise to mel.
 
         Args:
             noise: float32 ``[B, C, M]``.
@@ -80,19 +75,13 @@ class ConditionalFlow(nn.Module):
             mu: what the codes say ``[B, C, M]``.
             speaker: projected speaker vector ``[B, C]``.
             condition: given mel frames, elsewhere 0, ``[B, C, M]``.
-            steps: Euler steps, at least 1; None: the configured number.
-            guidance: strength of classifier-free guidance; None: the configured one; 0 halves the cost.
+            integration: solver, times and guidance.
 
         Returns:
             Log-mel ``[B, C, M]``, float32 unless the model is in float64.
-
-        Raises:
-            ValueError: for fewer than one step, or a guidance that is negative or not finite.
         """
-        x = noise
-        for x in self._states(noise, mask, mu, speaker, condition, steps, guidance, None):  # noqa: B007
-            pass
-        return x
+        velocity = _GuidedVelocity(self.estimator, mask, mu, speaker, condition, integration)
+        return integration.solve(self._start(noise, mu), velocity)
 
     @torch.no_grad()
     def trace(
@@ -101,65 +90,37 @@ class ConditionalFlow(nn.Module):
         mu: Tensor,
         speaker: Tensor,
         condition: Tensor,
+        integration: Integration,
         *,
-        steps: int | None = None,
-        guidance: float | None = None,
         known: Tensor | None = None,
     ) -> Tensor:
-        """Integrates as `sample`, and returns every state on the way from noise to mel.
+        """Integrates as `sample`, and returns every point on the way at which the velocity was asked for.
 
         Args:
             noise: float32 ``[B, C, M]``.
             mu: what the codes say ``[B, C, M]``.
             speaker: projected speaker vector ``[B, C]``.
             condition: given mel frames, elsewhere 0, ``[B, C, M]``.
-            steps: Euler steps, at least 1; None: the configured number.
-            guidance: strength of classifier-free guidance; None: the configured one.
-            known: states of the first K frames ``[steps + 1, B, C, K]``, from an earlier trace. Those frames repeat the
-                way they went then, and the others see them on it.
+            integration: solver, times and guidance.
+            known: points of the first K frames ``[evaluations + 1, B, C, K]``, from an earlier trace. Those frames
+                repeat the way they went then, and the others see them on it.
 
         Returns:
-            ``[steps + 1, B, C, M]``; the first state is where the flow starts, the last one the log-mel.
+            ``[evaluations + 1, B, C, M]``; the first point is where the flow starts, the last one the log-mel.
         """
-        return torch.stack(list(self._states(noise, None, mu, speaker, condition, steps, guidance, known)))
+        velocity = _GuidedVelocity(self.estimator, None, mu, speaker, condition, integration)
+        points: list[Tensor] = []
 
-    def _states(
-        self,
-        noise: Tensor,
-        mask: FrameMask | None,
-        mu: Tensor,
-        speaker: Tensor,
-        condition: Tensor,
-        steps: int | None,
-        guidance: float | None,
-        known: Tensor | None,
-    ) -> Iterator[Tensor]:
-        guidance = self.guidance if guidance is None else guidance
-        steps = self.steps if steps is None else steps
-        if steps < 1:
-            raise ValueError(f"steps={steps}: use at least 1; 10 is the usual number")
-        if not 0 <= guidance < math.inf:
-            raise ValueError(f"guidance={guidance}: use 0 (off) or a positive number, such as 0.7")
-        dtype = mu.dtype
-        x = self.source(noise.to(torch.promote_types(dtype, torch.float32)), mu)  # exact even if the model is bfloat16
-        if guidance:  # both branches as one batch: rows B.. know nothing, as in training without keep_condition
-            mu, speaker, condition = (torch.cat([part, torch.zeros_like(part)]) for part in (mu, speaker, condition))
-            mask = None if mask is None else mask.repeated(2)
-        times = self.warp(torch.linspace(0, 1, steps + 1, device=noise.device))
-        t = times[0]
-        for step in range(steps):
-            x = _with_known(x, known, step)
-            yield x
-            dt = times[step + 1] - t
-            point = x.to(dtype)
-            point = torch.cat([point, point]) if guidance else point
-            velocity = self.estimator(point, mask, mu, t[None], speaker, condition).to(x.dtype)
-            if guidance:
-                informed, uninformed = velocity.chunk(2)
-                velocity = (1 + guidance) * informed - guidance * uninformed
-            x = x + dt * velocity
-            t = t + dt  # summed up, as the released decoder does: times[step + 1] may differ in the last digit
-        yield _with_known(x, known, steps)
+        def recorded(x: Tensor, t: Tensor) -> Tensor:
+            points.append(_with_known(x, known, len(points)))
+            return velocity(points[-1], t)
+
+        end = integration.solve(self._start(noise, mu), recorded)
+        return torch.stack([*points, _with_known(end, known, len(points))])
+
+    def _start(self, noise: Tensor, mu: Tensor) -> Tensor:
+        # Exact even if the model is bfloat16.
+        return self.source(noise.to(torch.promote_types(mu.dtype, torch.float32)), mu)
 
     def draw(self, target: Tensor, lengths: Tensor, generator: torch.Generator | None = None) -> FlowDraws:
         """Draws the random numbers of one training step, in the order t, z, keep_condition, prompt_frames.
@@ -218,6 +179,46 @@ class ConditionalFlow(nn.Module):
             error = error * mask.is_valid
         # A mean over valid values: one over the padded batch would weigh a row by its neighbours' lengths.
         return error.square().sum() / (lengths.sum() * target.shape[1])
+
+
+class _GuidedVelocity:
+    """The velocity under a known condition, guided where the integration says so.
+
+    Args:
+        estimator: the network.
+        mask: valid frames; None: all.
+        mu: what the codes say ``[B, C, M]``; its dtype is the network's.
+        speaker: projected speaker vector ``[B, C]``.
+        condition: given mel frames, elsewhere 0, ``[B, C, M]``.
+        integration: says when, and how strongly, to guide.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        mask: FrameMask | None,
+        mu: Tensor,
+        speaker: Tensor,
+        condition: Tensor,
+        integration: Integration,
+    ) -> None:
+        self._estimator, self._integration = estimator, integration
+        self._plain = (mask, mu, speaker, condition)
+        if integration.guidance:
+            # Both branches as one batch: rows B.. know nothing, as in training without a condition.
+            mu, speaker, condition = (torch.cat([part, torch.zeros_like(part)]) for part in (mu, speaker, condition))
+            self._doubled = (None if mask is None else mask.repeated(2), mu, speaker, condition)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        guidance = self._integration.guidance
+        if not self._integration.is_guided(t):
+            return self._evaluate(x, t, self._plain)
+        informed, uninformed = self._evaluate(torch.cat([x, x]), t, self._doubled).chunk(2)
+        return (1 + guidance) * informed - guidance * uninformed
+
+    def _evaluate(self, x: Tensor, t: Tensor, inputs: tuple[FrameMask | None, Tensor, Tensor, Tensor]) -> Tensor:
+        mask, mu, speaker, condition = inputs
+        return self._estimator(x.to(mu.dtype), mask, mu, t[None], speaker, condition).to(x.dtype)
 
 
 def _with_known(x: Tensor, known: Tensor | None, step: int) -> Tensor:

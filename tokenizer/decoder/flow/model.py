@@ -20,6 +20,7 @@ from audiollm.tokenizer.signal.mel import MelConfig
 from .length_regulator import LengthRegulator, nearest_codes
 from .masking import FrameMask, Padding
 from .matching import ConditionalFlow, FlowDraws
+from .solvers import Integration
 from .token_encoder import TokenEncoder
 
 
@@ -51,6 +52,11 @@ class FlowModel(nn.Module):
     def device(self) -> torch.device:
         """Of the parameters."""
         return self.input_embedding.weight.device
+
+    @property
+    def published_integration(self) -> Integration:
+        """Euler's method with the configured steps and guidance."""
+        return Integration(self.config.steps, self.config.guidance, sway=self.config.sway)
 
     # ------------------------------------------------------------------ the parts
 
@@ -117,8 +123,7 @@ class FlowModel(nn.Module):
         prompt_mel: Tensor | None = None,
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
-        steps: int | None = None,
-        guidance: float | None = None,
+        integration: Integration | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decodes codes to log-mel frames. A row gives the same in any batch, given its noise.
 
@@ -131,8 +136,7 @@ class FlowModel(nn.Module):
             noise: where the flow starts, ``[B, C, at least M + Q frames]``; frames beyond a row's own are not used.
                 None: drawn from ``generator`` in the shape ``[B, C, M + Q]``.
             generator: any device.
-            steps: Euler steps; None: the configured number.
-            guidance: strength of classifier-free guidance; None: the configured one.
+            integration: how the flow is integrated; None: as published, with the configured steps and guidance.
 
         Returns:
             ``(mel, mel_lengths)``: float32 ``[B, C, M]`` without the prompt and 0 behind each row's end, and the valid
@@ -158,8 +162,7 @@ class FlowModel(nn.Module):
             self.project_speaker(speaker, rows),
             given,
             self._noise(noise, mu, generator),
-            steps=steps,
-            guidance=guidance,
+            integration=integration,
         )
         return mel, num_frames - given.shape[2]
 
@@ -172,8 +175,7 @@ class FlowModel(nn.Module):
         given: Tensor,
         noise: Tensor,
         *,
-        steps: int | None = None,
-        guidance: float | None = None,
+        integration: Integration | None = None,
     ) -> Tensor:
         """Runs the flow under a known condition.
 
@@ -183,14 +185,14 @@ class FlowModel(nn.Module):
             speaker: from `project_speaker`, ``[B, C]``.
             given: mel frames that are known and come first ``[B, C, Q]``; Q may be 0.
             noise: ``[B, C, M]``.
-            steps: Euler steps; None: the configured number.
-            guidance: strength of classifier-free guidance; None: the configured one.
+            integration: how the flow is integrated; None: as published, with the configured steps and guidance.
 
         Returns:
             The other frames, float32 ``[B, C, M - Q]``, 0 at padded frames.
         """
         condition = F.pad(given.to(mu), (0, mu.shape[2] - given.shape[2]))
-        mel = self.decoder.sample(noise.to(mu.device), mask, mu, speaker, condition, steps=steps, guidance=guidance)
+        integration = self.published_integration if integration is None else integration
+        mel = self.decoder.sample(noise.to(mu.device), mask, mu, speaker, condition, integration)
         mel = mel if mask is None else mel * mask.is_valid.to(mel.dtype)
         return mel[:, :, given.shape[2] :]
 

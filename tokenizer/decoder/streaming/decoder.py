@@ -17,7 +17,15 @@ from torch import Tensor
 
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
 from audiollm.tokenizer.decoder.flow.model import FlowModel
-from audiollm.tokenizer.decoder.inputs import DEFAULT_SEED, FlowSettings, VoicePrompt, as_prompt, as_speakers
+from audiollm.tokenizer.decoder.flow.solvers import Solver
+from audiollm.tokenizer.decoder.inputs import (
+    DEFAULT_SEED,
+    FlowSettings,
+    Quality,
+    VoicePrompt,
+    as_prompt,
+    as_speakers,
+)
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.tokenizer.quantizer.codebook import check_codes
 
@@ -54,8 +62,10 @@ class StreamingDecoder:
         overlap_codes: codes whose mel frames are held back until the next block, 0.2 seconds if None.
         speaker: speaker vector ``[S]``; None: neutral.
         prompt: a recording to go on from; every block looks back on it, so keep it to a few seconds.
-        steps: Euler steps of the flow.
+        steps: evaluations of the flow's network; None: those of the quality.
         guidance: strength of classifier-free guidance; None: the checkpoint's own.
+        quality: ``exact`` or ``fast``, see `FlowSettings`.
+        solver: in place of the quality's.
         seed: of the noise.
         reference: decode exactly as published instead, with growing cost and blocks of the encoder's size; see
             `reference`. The other sizes are then fixed.
@@ -77,9 +87,11 @@ class StreamingDecoder:
         steps: int | None = None,
         guidance: float | None = None,
         seed: int = DEFAULT_SEED,
+        quality: Quality = "exact",
+        solver: Solver | None = None,
         reference: bool = False,
     ) -> None:
-        settings = FlowSettings(steps, guidance, seed)
+        settings = FlowSettings(steps, guidance, seed, quality, solver)
         config, flow = decoder.config, decoder.flow
         self._codebook_size = config.flow.codebook_size
         self._waiting = torch.zeros(0, dtype=torch.int64)
@@ -117,8 +129,7 @@ class StreamingDecoder:
             max_history_codes=math.ceil(ENCODER_HISTORY_SECONDS * config.flow.frame_rate),
             speaker=speaker,
             prompt=prompt,
-            steps=steps,
-            guidance=guidance,
+            integration=settings.integration(flow.config),
         )
         self._waveforms = VocoderStream(decoder.vocoder, torch.Generator().manual_seed(seed + 1))
 

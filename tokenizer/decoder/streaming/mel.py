@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audiollm.tokenizer.decoder.flow.model import FlowModel
+from audiollm.tokenizer.decoder.flow.solvers import Integration
 from audiollm.tokenizer.decoder.flow.token_encoder import TokenEncoderCache
 from audiollm.tokenizer.decoder.inputs import VoicePrompt
 
@@ -86,8 +87,7 @@ class MelStream:
         max_history_codes: codes that the encoder looks back on.
         speaker: speaker vector ``[1, S]``; None: neutral.
         prompt: a recording to go on from, codes ``[1, P]`` and mel ``[1, C, Q]``; it stays in front of every window.
-        steps: Euler steps; None: the configured number.
-        guidance: strength of classifier-free guidance; None: the configured one.
+        integration: how the flow is integrated; None: as published.
     """
 
     def __init__(
@@ -100,13 +100,11 @@ class MelStream:
         max_history_codes: int,
         speaker: Tensor | None = None,
         prompt: VoicePrompt | None = None,
-        steps: int | None = None,
-        guidance: float | None = None,
+        integration: Integration | None = None,
     ) -> None:
         self._flow, self._noise = flow, noise
         self._history_frames, self._overlap_frames = history_frames, overlap_frames
-        self._steps = steps = flow.config.steps if steps is None else steps
-        self._guidance = guidance
+        self._integration = flow.published_integration if integration is None else integration
         self._stride = 2 ** (len(flow.config.estimator.channels) - 1)
         num_prompt_codes = 0 if prompt is None else prompt.codes.shape[1]
         self._encoded = EncodedCodes(flow, num_prompt_codes, max_history_codes)
@@ -114,9 +112,9 @@ class MelStream:
         nothing = torch.zeros(1, flow.config.num_mels, 0, device=flow.device)
         self._given = nothing if prompt is None else prompt.mel.to(flow.device)
         self._next = self._given.shape[2]  # the first frame that is not finished; counts the prompt's
-        # States on the way from noise to mel, [steps + 1, 1, C, frames].
+        # Points on the way from noise to mel, [evaluations + 1, 1, C, frames].
         self._prompt: Tensor | None = None
-        self._history = self._tail = nothing.expand(steps + 1, -1, -1, -1)
+        self._history = self._tail = nothing.expand(self._integration.evaluations + 1, -1, -1, -1)
         self.num_computed_frames = 0
         """Frames that the estimator has seen so far, over all windows: what the stream has cost."""
         if prompt is not None:
@@ -180,8 +178,7 @@ class MelStream:
             mu,
             self._speaker,
             F.pad(self._given.to(mu), (0, len(frames) - num_given)),
-            steps=self._steps,
-            guidance=self._guidance,
+            self._integration,
             known=None if self._prompt is None else torch.cat([self._prompt, self._history], dim=3),
         )
         self.num_computed_frames += len(frames)

@@ -80,8 +80,7 @@ class ReferenceStream:
             prompt_codes=self._codes,
             prompt_mel=self._mel,
             generator=generator,
-            steps=self._settings.steps,
-            guidance=self._settings.guidance,
+            integration=self._settings.integration(self._flow.config),
         )
         if self._overlap is not None:
             num_frames = self._num_overlap_frames

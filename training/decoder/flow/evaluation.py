@@ -16,6 +16,7 @@ from torch import nn
 from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.files.json_document import write_json
 from audiollm.tokenizer.decoder.flow.model import FlowModel
+from audiollm.tokenizer.decoder.inputs import FlowSettings
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.training.decoder.base import DecoderRun, clip_generator
 from audiollm.training.decoder.parts import load_part
@@ -88,7 +89,7 @@ class FlowEvaluation:
                 speaker=None if speaker is None else speaker[None].to(device),
                 # The clip's own noise at every evaluation, so that figures differ by the weights alone.
                 noise=torch.randn(true_mel[None].shape, generator=clip_generator(0, clip)).to(device),
-                steps=self._run.config.flow.eval_steps,
+                integration=FlowSettings(self._run.config.flow.eval_steps).integration(flow.config),
             )
             sound = None
             if vocoder is not None:

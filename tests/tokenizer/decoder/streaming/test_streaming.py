@@ -18,6 +18,7 @@ from audiollm.tokenizer.decoder.configuration import (
     VocoderConfig,
     WaveformDecoderConfig,
 )
+from audiollm.tokenizer.decoder.flow.solvers import SOLVERS, Integration, Solver
 from audiollm.tokenizer.decoder.inputs import VoicePrompt
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
@@ -237,7 +238,7 @@ def test_more_history_comes_closer_to_the_clip_decoded_at_once(decoder: Waveform
             history_frames=5 * history_codes,
             overlap_frames=25,
             max_history_codes=500,
-            steps=4,
+            integration=Integration(4, 0.7),
         )
         parts = [mels.extend(piece[None], is_last=False) for piece in codes.split(10)]
         made = torch.cat([*parts, mels.extend(codes[None, :0], is_last=True)], dim=2)
@@ -256,7 +257,7 @@ def test_windows_start_where_the_estimator_halves_the_frames_of_the_whole_row(nu
         overlap_frames=2,
         max_history_codes=8,
         prompt=VoicePrompt(draw_codes(2)[None], torch.zeros(1, NUM_MELS, num_given)) if num_given else None,
-        steps=1,
+        integration=Integration(1, 0.7),
     )
     starts = []
     for piece in draw_codes(36).split(3):
@@ -266,17 +267,19 @@ def test_windows_start_where_the_estimator_halves_the_frames_of_the_whole_row(nu
     assert all(start % 2 == 0 for start in starts)
 
 
-def test_known_frames_repeat_their_way_and_the_others_follow(decoder: WaveformDecoder) -> None:
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_known_frames_repeat_their_way_and_the_others_follow(decoder: WaveformDecoder, solver: Solver) -> None:
     flow = decoder.flow.decoder
     torch.manual_seed(2)
     noise, mu, given = torch.randn(1, NUM_MELS, 30), torch.randn(1, NUM_MELS, 30), torch.zeros(1, NUM_MELS, 30)
     speaker = torch.randn(1, NUM_MELS)
-    states = flow.trace(noise, mu, speaker, given, steps=3)
-    assert states.shape == (4, 1, NUM_MELS, 30)
+    integration = Integration(4, 0.7, solver, guided_until=0.6)
+    states = flow.trace(noise, mu, speaker, given, integration)
+    assert states.shape == (5, 1, NUM_MELS, 30)
     assert torch.equal(states[0], noise)
-    assert torch.equal(states[-1], flow.sample(noise, None, mu, speaker, given, steps=3))
+    assert torch.equal(states[-1], flow.sample(noise, None, mu, speaker, given, integration))
     other_noise = torch.cat([torch.randn(1, NUM_MELS, 12), noise[:, :, 12:]], dim=2)
-    again = flow.trace(other_noise, mu, speaker, given, steps=3, known=states[..., :12])
+    again = flow.trace(other_noise, mu, speaker, given, integration, known=states[..., :12])
     torch.testing.assert_close(again, states)
 
 

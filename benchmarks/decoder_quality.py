@@ -1,0 +1,319 @@
+"""What fewer evaluations of the flow's network cost in quality: solvers, times and guidance on a trained decoder.
+
+Every way of integrating decodes the same recordings from the same noise, several times over with other noise. What the
+ten Euler steps of the published decoder do differently from one noise to the next is the spread; a cheaper way whose
+figures lie within it cannot be told from them. Example::
+
+    python benchmarks/decoder_quality.py --audio-tokenizer TOKENIZER --data test.jsonl --output quality.json
+
+Records need ``audio`` and, for the word error rate, ``text``; codes are made where a record has none.
+"""
+# Shapes: T codes, C mel bins, M mel frames, N samples.
+
+from __future__ import annotations
+
+import logging
+import re
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from audiollm.benchmarks.harness.figures import recorded_config, write_figures
+from audiollm.benchmarks.harness.options import refuse_idle
+from audiollm.benchmarks.metrics import load_metric
+from audiollm.benchmarks.speech.judges.dnsmos import load_dnsmos
+from audiollm.benchmarks.speech.judges.recognizers import Transcriber
+from audiollm.benchmarks.speed.timing import machine_facts
+from audiollm.data.audio.reading import load_audio
+from audiollm.data.files.json_lines import read_json_lines
+from audiollm.data.files.replacing import refuse_existing
+from audiollm.data.voices.encoders import load_speaker_encoder
+from audiollm.program import run_program
+from audiollm.tables import print_table, table_console
+from audiollm.tokenizer.decoder.configuration import FlowConfig
+from audiollm.tokenizer.decoder.flow.solvers import Integration
+from audiollm.tokenizer.decoder.model import WaveformDecoder
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.tokenizer.signal.mel import MelSpectrogram
+from audiollm.tokenizer.signal.resampling import resample
+
+PUBLISHED = "euler@10"
+_FORM = re.compile(r"(?P<solver>[a-z]+)@(?P<steps>\d+)(?P<more>(,[a-z_]+=[-+.\d]+)*)")
+_LOWER_IS_BETTER = {"mel_distance": True, "wer": True, "similarity": False, "dnsmos": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderQualityConfig:
+    """One comparison of ways to integrate."""
+
+    audio_tokenizer: str = "mini"
+    """Audio tokenizer with a decoder: folder, Hub id, or the embedded one."""
+    data: str
+    """Recordings that neither has heard: JSONL with ``audio``, and maybe ``text`` and ``codes``."""
+    ways: tuple[str, ...] = (
+        *("euler@2", "euler@3", "euler@4", "euler@5", "euler@6", "euler@8", PUBLISHED),
+        *("midpoint@2", "midpoint@4", "midpoint@6", "heun@4", "heun@6"),
+        *("multistep@3", "multistep@4", "multistep@5", "multistep@6", "multistep@8"),
+        *("dpm@2", "dpm@3", "dpm@4", "dpm@5", "dpm@6", "dpm@8"),
+        *("dpm@4,sway=0", "dpm@4,sway=-0.5", "dpm@6,sway=-0.5", "euler@5,sway=-0.5"),
+        *("dpm@5,guided_until=0.5", "dpm@6,guided_until=0.5", "dpm@6,guided_until=0.25", "euler@10,guided_until=0.5"),
+    )
+    """SOLVER@EVALUATIONS, behind it ``,sway=…`` and ``,guided_until=…`` where they differ from the checkpoint's."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the noise; at least two, or there is no spread."""
+    max_clips: int | None = None
+    """Measure the first so many. None: all."""
+    asr: str | None = "whisper-tiny.en"
+    """Speech recognizer: a folder, a Hub id, or one from a package index. None: no word error rate."""
+    similarity: bool = True
+    """Compare voices with the originals' by Resemblyzer."""
+    mos: bool = True
+    """Predict opinions by DNSMOS."""
+    output: str | None = None
+    """File for the figures as JSON."""
+    overwrite: bool = False
+    """Replace an output that exists."""
+    json: bool = False
+    """Print the figures as JSON instead of a table."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.seeds)) < 2:
+            raise ValueError(f"seeds={list(self.seeds)}: use at least two different ones, or there is no spread")
+        if self.max_clips is not None and self.max_clips < 1:
+            raise ValueError(f"max_clips={self.max_clips}: use 1 or more")
+        for way in self.ways:
+            as_integration(way, FlowConfig())
+
+
+@dataclass(frozen=True)
+class QualityClip:
+    """One recording, at the decoder's rate.
+
+    Attributes:
+        waveform: float32 ``[N]``.
+        codes: int64 ``[T]``.
+        mel: its log-mel ``[C, M]``, as the decoder should make it.
+        text: what is said, if known.
+    """
+
+    waveform: Tensor
+    codes: Tensor
+    mel: Tensor
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What recordings are judged by; those that are None are left out."""
+
+    transcriber: Transcriber | None
+    voice_of: Callable[[Tensor, int], Tensor] | None
+    opinion_of: Callable[[Tensor, int], float | None] | None
+
+
+def as_integration(way: str, config: FlowConfig) -> Integration:
+    """Reads a way, as in ``dpm@5,guided_until=0.5``; what it does not say is the checkpoint's.
+
+    Raises:
+        ValueError: if it is of another form, or has values that make no sense.
+    """
+    found = _FORM.fullmatch(way)
+    if found is None:
+        raise ValueError(f"{way!r} is no way to integrate: write SOLVER@EVALUATIONS, as in dpm@5,sway=-0.5")
+    more = {name: float(value) for name, value in (entry.split("=") for entry in found["more"].split(",") if entry)}
+    unknown = more.keys() - {"sway", "guided_until"}
+    if unknown:
+        raise ValueError(f"{way!r} sets {', '.join(sorted(unknown))}: only sway and guided_until can be set")
+    solver: Any = found["solver"]  # checked by what is made of it
+    return Integration(
+        int(found["steps"]), config.guidance, solver, more.get("sway", config.sway), more.get("guided_until", 1.0)
+    )
+
+
+def num_passes(integration: Integration) -> int:
+    """How often the network runs over a row: a guided evaluation counts twice."""
+    asked: list[bool] = []
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        asked.append(integration.is_guided(t))
+        return x
+
+    integration.solve(torch.zeros(1, 1, 1), velocity)
+    return sum(1 + is_guided for is_guided in asked)
+
+
+def decoder_of(audio_tokenizer: UniAudioTokenizer) -> WaveformDecoder:
+    """Its waveform decoder.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if audio_tokenizer.decoder is None:
+        raise ValueError("this audio tokenizer has no waveform decoder to compare: give one with a decoder/ folder")
+    return audio_tokenizer.decoder
+
+
+def load_clips(config: DecoderQualityConfig, audio_tokenizer: UniAudioTokenizer) -> list[QualityClip]:
+    """Reads the recordings, and encodes those without codes."""
+    decoder = decoder_of(audio_tokenizer)
+    to_mel = MelSpectrogram(decoder.config.mel)
+    clips = []
+    for number, record in enumerate(read_json_lines(config.data)):
+        if config.max_clips is not None and number >= config.max_clips:
+            break
+        if "audio" not in record:
+            raise ValueError(f"{config.data}: record {number + 1} has no audio")
+        waveform, rate = load_audio(Path(config.data).parent / record["audio"])
+        codes = record.get("codes")
+        row = audio_tokenizer.encode([waveform], rate)[0][0] if codes is None else torch.tensor(codes)
+        at_rate = resample(waveform, rate, decoder.sample_rate)
+        clips.append(QualityClip(at_rate, row, to_mel(at_rate), record.get("text")))
+    if not clips:
+        raise ValueError(f"{config.data} holds no recordings")
+    return clips
+
+
+def decode_clips(
+    decoder: WaveformDecoder, clips: Sequence[QualityClip], integration: Integration, seed: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Makes mel ``[C, M]`` and waveform ``[N]`` of each clip."""
+    mels, waveforms = [], []
+    for number, clip in enumerate(clips):
+        generator = torch.Generator().manual_seed(1000 * seed + number)
+        mel, _ = decoder.flow.mel(clip.codes[None].to(decoder.device), generator=generator, integration=integration)
+        mels.append(mel[0].float().cpu())
+        waveforms.append(decoder.vocoder(mel.float(), generator=generator)[0].cpu())
+    return mels, waveforms
+
+
+def judge(
+    clips: Sequence[QualityClip], mels: Sequence[Tensor], waveforms: Sequence[Tensor], rate: int, judges: Judges
+) -> dict[str, float]:
+    """Means over the clips of one way and one noise; the word error rate is over all words."""
+    scores = {
+        "mel_distance": statistics.mean(mel_distance(mel, clip.mel) for mel, clip in zip(mels, clips, strict=True))
+    }
+    spoken = [(clip.text, waveform) for clip, waveform in zip(clips, waveforms, strict=True) if clip.text]
+    if judges.transcriber is not None and spoken:
+        heard = judges.transcriber.transcribe([waveform for _, waveform in spoken], rate)
+        scores["wer"] = load_metric("wer").compute(predictions=heard, references=[text for text, _ in spoken])["wer"]
+    if judges.voice_of is not None:
+        voice_of = judges.voice_of
+        scores["similarity"] = statistics.mean(
+            float(voice_of(waveform, rate) @ voice_of(clip.waveform, rate))
+            for clip, waveform in zip(clips, waveforms, strict=True)
+        )
+    if judges.opinion_of is not None:
+        opinions = [judges.opinion_of(waveform, rate) for waveform in waveforms]
+        scores["dnsmos"] = statistics.mean(opinion for opinion in opinions if opinion is not None)
+    return scores
+
+
+def mel_distance(made: Tensor, wanted: Tensor) -> float:
+    """Mean absolute difference of two log-mels ``[C, M]``, over the frames that both have, in nats."""
+    frames = min(made.shape[1], wanted.shape[1])
+    return float(F.l1_loss(made[:, :frames], wanted[:, :frames]))
+
+
+def compare(
+    decoder: WaveformDecoder, clips: Sequence[QualityClip], config: DecoderQualityConfig, judges: Judges
+) -> dict[str, dict[str, Any]]:
+    """Figures of every way: its scores by seed, and how far its mels are from the published ones of the same noise."""
+    flow, rate = decoder.config.flow, decoder.sample_rate
+    ways = list(dict.fromkeys([PUBLISHED, *config.ways]))
+    rows: dict[str, dict[str, Any]] = {
+        way: {"passes": num_passes(as_integration(way, flow)), "seeds": [], "from_published": []} for way in ways
+    }
+    with tqdm(total=len(ways) * len(config.seeds), disable=None) as progress:
+        for seed in config.seeds:
+            published: list[Tensor] = []
+            for way, row in rows.items():
+                progress.set_postfix_str(way)
+                mels, waveforms = decode_clips(decoder, clips, as_integration(way, flow), seed)
+                published = published or mels
+                away = [mel_distance(mel, own) for mel, own in zip(mels, published, strict=True)]
+                row["from_published"].append(statistics.mean(away))
+                row["seeds"].append(judge(clips, mels, waveforms, rate, judges))
+                progress.update()
+    for row in rows.values():
+        names = row["seeds"][0]
+        row["mean"] = {name: statistics.mean(own[name] for own in row["seeds"]) for name in names}
+        row["spread"] = {name: statistics.stdev(own[name] for own in row["seeds"]) for name in names}
+        row["worse"] = worse_than(row, rows[PUBLISHED])
+    return rows
+
+
+def worse_than(row: dict[str, Any], published: dict[str, Any]) -> list[str]:
+    """The figures that lie on the worse side of the published way's, by more than its spread over the seeds."""
+    worse = []
+    for name, mean in published["mean"].items():
+        loss = row["mean"][name] - mean
+        if (loss if _LOWER_IS_BETTER[name] else -loss) > published["spread"][name]:
+            worse.append(name)
+    return worse
+
+
+def measure(config: DecoderQualityConfig) -> dict[str, Any]:
+    """Runs the comparison."""
+    audio_tokenizer = UniAudioTokenizer.from_pretrained(config.audio_tokenizer)
+    decoder = decoder_of(audio_tokenizer)
+    clips = load_clips(config, audio_tokenizer)
+    judges = Judges(
+        None if config.asr is None else Transcriber(config.asr),
+        load_speaker_encoder().embed if config.similarity else None,
+        load_dnsmos().predict if config.mos else None,
+    )
+    with torch.inference_mode():
+        originals = judge(
+            clips, [clip.mel for clip in clips], [clip.waveform for clip in clips], decoder.sample_rate, judges
+        )
+        ways = compare(decoder, clips, config, judges)
+    return {
+        "config": recorded_config(config),
+        "machine": machine_facts(),
+        "decoder_fingerprint": decoder.fingerprint(),
+        "num_clips": len(clips),
+        "seconds": sum(len(clip.waveform) for clip in clips) / decoder.sample_rate,
+        "originals": originals,
+        "ways": ways,
+    }
+
+
+def show(results: dict[str, Any]) -> None:
+    """Prints one row for each way, the cheapest first."""
+    console = table_console()
+    names = list(results["ways"][PUBLISHED]["mean"])
+    table = Table("way", "passes", *names, "from published", "worse in", title=f"{results['num_clips']} recordings")
+    table.add_row("originals", "", *(f"{results['originals'][name]:.3f}" for name in names), "", "")
+    for way, row in sorted(results["ways"].items(), key=lambda entry: entry[1]["passes"]):
+        cells = (f"{row['mean'][name]:.3f} ± {row['spread'][name]:.3f}" for name in names)
+        away = statistics.mean(row["from_published"])
+        table.add_row(way, str(row["passes"]), *cells, f"{away:.3f}", ", ".join(row["worse"]))
+    print_table(table, console)
+
+
+def run(config: DecoderQualityConfig) -> None:
+    """Compares, writes the figures down and shows them."""
+    if config.output is None:
+        refuse_idle(config, ["overwrite"], "without --output")
+    else:
+        refuse_existing(config.output, config.overwrite)
+    results = measure(config)
+    text = write_figures(results, config.output)
+    if config.json:
+        sys.stdout.write(text + "\n")
+    else:
+        show(results)
+
+
+if __name__ == "__main__":
+    run_program(DecoderQualityConfig, run, level=logging.WARNING)
