@@ -20,6 +20,8 @@ from audiollm.tokenizer.checkpoints.folders import find_folder, read_json_object
 from audiollm.tokenizer.checkpoints.tensors import check_loaded
 from audiollm.tokenizer.checkpoints.tokenizer import shapes_in
 
+from .precision import fastest_dtype
+
 # Keys of generation_config.json that transformers does not know: how audio is drawn, and that it comes in turns.
 AUDIO_SAMPLING = "audio_sampling"
 SPEAKS_IN_TURNS = "speaks_in_turns"
@@ -72,6 +74,25 @@ def load_causal_lm(
             ) from error
     check_loaded(model, report, source)
     return model
+
+
+def fastest_dtype_of(path_or_hub_id: str, device: str = "cpu", **hub: Any) -> str:
+    """The number format in which this machine writes tokens faster with an LLM, see `fastest_dtype`.
+
+    Args:
+        path_or_hub_id: a folder or Hub id; only its config.json is read.
+        device: where it will be.
+        hub: as for `load_causal_lm`.
+
+    Raises:
+        ValueError: if there is no such model, or its sizes are not told.
+    """
+    folder = find_folder(path_or_hub_id, needed=["config.json"], kind="model", **hub)
+    with refused_by_transformers(path_or_hub_id):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+    size = config.hidden_size
+    outputs = getattr(config, "intermediate_size", None) or 4 * size
+    return fastest_dtype(size, outputs, rows=1, copies=config.num_hidden_layers, device=device)
 
 
 def check_reachable(source: str, **hub: Any) -> None:

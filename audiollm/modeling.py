@@ -34,7 +34,14 @@ from audiollm.tokenizer.int8 import to_int8
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 from .folders import check_folder
-from .loading import check_reachable, check_settings, load_causal_lm, load_text_tokenizer, refused_by_transformers
+from .loading import (
+    check_reachable,
+    check_settings,
+    fastest_dtype_of,
+    load_causal_lm,
+    load_text_tokenizer,
+    refused_by_transformers,
+)
 from .processing.processor import AudioLLMProcessor
 from .sources.places import find_source
 from .vocabulary import AudioVocabulary, extend
@@ -172,7 +179,8 @@ class AudioLLM:
             path_or_hub_id: what `save_pretrained` wrote, or its Hub id. None, or "mini": the small model that comes
                 with this package. Also the folder of a run of ``training/sft.py`` (its trained model), of an adapter
                 (merged into the Audio-LLM that it names), or of a checkpoint (its weights in the model of the run).
-            dtype: of the LLM's weights; "auto": as stored.
+            dtype: of the LLM's weights; "auto": as stored; "fastest": float32 or bfloat16, whichever this machine
+                writes tokens faster in, as a short trial says that is made once.
             device: where LLM and audio tokenizer run; None: the CPU.
             revision: branch, tag or commit on the Hub.
             attn_implementation: "sdpa", "eager", "flash_attention_2" …; None: transformers' choice.
@@ -191,6 +199,8 @@ class AudioLLM:
         check_reachable(path_or_hub_id, **revisions, **hub)
         with refused_by_transformers(path_or_hub_id):
             processor = AudioLLMProcessor.from_pretrained(path_or_hub_id, **revisions, **hub)
+        if dtype == "fastest":
+            dtype = fastest_dtype_of(path_or_hub_id, str(device or "cpu"), **revisions, **hub)
         model = load_causal_lm(path_or_hub_id, dtype=dtype, attn_implementation=attn_implementation, **revisions, **hub)
         # Refused now, not with the first sound.
         audio_sampling_of_checkpoint(model.generation_config)

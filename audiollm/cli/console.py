@@ -7,25 +7,41 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from audiollm.mini import MINI
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-Precision = Literal["float32", "bfloat16", "float16", "int8"]
-"""Of what computes: int8 is for processors, and rounds weights that are loaded in float32."""
+Precision = Literal["fastest", "float32", "bfloat16", "float16", "int8"]
+"""Of what computes. ``fastest``: float32 or bfloat16, as a short trial says that is made once, see
+`audiollm.precision.fastest_dtype`. int8 is for processors, and rounds weights that are loaded in float32."""
 
 
 def load_audio_tokenizer(path_or_id: str, dtype: Precision, device: str | None) -> Any:
     """The audio tokenizer, with only the layers that decide the codes; "mini" is the embedded one."""
     from audiollm.environment import find_device
     from audiollm.mini import audio_tokenizer_or_mini
+    from audiollm.precision import fastest_dtype_for_frames
     from audiollm.tokenizer.modeling import UniAudioTokenizer
 
     name, found = audio_tokenizer_or_mini(path_or_id), find_device(device)
+    if dtype == "fastest":
+        dtype = fastest_dtype_for_frames(found)
     with absence_told(name):
         loaded = UniAudioTokenizer.from_pretrained(name, encoder_only=True, dtype=_stored(dtype), device=found)
     return loaded.to_int8() if dtype == "int8" else loaded
+
+
+def settled(dtype: Precision, path_or_id: str, device: str | None) -> Precision:
+    """What ``fastest`` means for an LLM in a folder here; anything else stays, to be settled when it is loaded."""
+    if dtype != "fastest":
+        return dtype
+    from audiollm.environment import find_device
+    from audiollm.loading import fastest_dtype_of
+    from audiollm.sources.places import find_source
+
+    folder = find_source(path_or_id).model
+    return cast(Precision, fastest_dtype_of(folder, find_device(device))) if Path(folder).is_dir() else dtype
 
 
 def load_audio_llm(path_or_id: str, dtype: Precision, device: str | None) -> Any:
@@ -40,10 +56,8 @@ def load_audio_llm(path_or_id: str, dtype: Precision, device: str | None) -> Any
 
 
 def _stored(dtype: Precision) -> Any:
-    """The torch dtype that weights are held in."""
-    import torch
-
-    return torch.float32 if dtype == "int8" else getattr(torch, dtype)
+    """How weights are held, as ``from_pretrained`` takes it."""
+    return "float32" if dtype == "int8" else dtype
 
 
 def check_model_folder(path_or_id: str) -> None:

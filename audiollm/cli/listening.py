@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .answers import Answers, Form, open_answers
-from .console import Precision, check_model_folder, load_audio_llm
+from .console import Precision, check_model_folder, load_audio_llm, settled
 from .recordings import BadRecordingError, Recording, check_recordings, find_recordings, made_of, with_progress
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def transcribe(
     longest_seconds: float | None = None,
     pauses: Literal["level", "silero"] = "level",
     batch_size: int = 4,
-    dtype: Precision = "float32",
+    dtype: Precision = "fastest",
     device: str | None = None,
     mono: Literal["first", "mean"] = "first",
     skip_bad: bool = False,
@@ -48,7 +48,8 @@ def transcribe(
             model's context holds, if not given.
         pauses: what tells them: the level, or Silero's voice activity detector (extra vad).
         batch_size: how many pieces the model gets together.
-        dtype: precision of the LLM; int8 is for processors, and faster for large models (see audiollm doctor --bench).
+        dtype: precision of the LLM; by default float32 or bfloat16, whichever this machine writes faster in, as a short
+            trial says that is made once. int8 is for processors (see audiollm doctor --bench).
         device: torch device; the first GPU when there is one.
         mono: which waveform of several channels: the first one, or their mean.
         skip_bad: report unreadable recordings and go on, instead of stopping at the first.
@@ -56,6 +57,8 @@ def transcribe(
         json: one JSON object per recording, with the times of its pieces.
         jsonl: the same as --json.
     """
+    listening = _Listening.checked(audio, model, skip_bad)
+    dtype = settled(dtype, model, device)  # a run that goes on elsewhere goes on in the same precision, or says so
     settings = {
         "model": model,
         "prompt": prompt,
@@ -65,7 +68,6 @@ def transcribe(
         "dtype": dtype,
         "mono": mono,
     }
-    listening = _Listening.checked(audio, model, skip_bad)
     form = Form(
         line=lambda transcript: transcript.text,
         record=lambda transcript: transcript.to_dict(),
@@ -108,7 +110,7 @@ def describe(
     question: str | None = None,
     model: str = "mini",
     max_new_tokens: int = 256,
-    dtype: Precision = "float32",
+    dtype: Precision = "fastest",
     device: str | None = None,
     mono: Literal["first", "mean"] = "first",
     skip_bad: bool = False,
@@ -126,7 +128,8 @@ def describe(
         question: ask this instead of for a description, such as "Is the speaker a man or a woman?".
         model: Audio-LLM folder or Hub id; the small embedded one if not given.
         max_new_tokens: longest answer, in tokens.
-        dtype: precision of the LLM; int8 is for processors, and faster for large models (see audiollm doctor --bench).
+        dtype: precision of the LLM; by default float32 or bfloat16, whichever this machine writes faster in, as a short
+            trial says that is made once. int8 is for processors (see audiollm doctor --bench).
         device: torch device; the first GPU when there is one.
         mono: which waveform of several channels: the first one, or their mean.
         skip_bad: report unreadable or too long recordings and go on, instead of stopping at the first.
@@ -134,6 +137,8 @@ def describe(
         json: one JSON object per recording.
         jsonl: the same as --json.
     """
+    listening = _Listening.checked(audio, model, skip_bad)
+    dtype = settled(dtype, model, device)  # a run that goes on elsewhere goes on in the same precision, or says so
     settings = {
         "model": model,
         "question": question,
@@ -141,7 +146,6 @@ def describe(
         "dtype": dtype,
         "mono": mono,
     }
-    listening = _Listening.checked(audio, model, skip_bad)
     form = Form(
         line=lambda answer: answer.text,
         record=vars,

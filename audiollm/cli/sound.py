@@ -56,7 +56,7 @@ def speak(
     min_seconds: float | None = None,
     max_seconds: float | None = None,
     seed: int = 0,
-    dtype: Precision = "float32",
+    dtype: Precision = "fastest",
     device: str | None = None,
     stream: bool = False,
     overwrite: bool = False,
@@ -80,7 +80,8 @@ def speak(
         max_seconds: and at most so long. If not given, about 30, more for a text that is spoken in turns, but never
             more than the model's context holds.
         seed: of everything that is drawn.
-        dtype: precision of the LLM; int8 is for processors, and faster for large models (see audiollm doctor --bench).
+        dtype: precision of LLM and decoder; by default float32 or bfloat16, whichever each runs faster in on this
+            machine, as a short trial says that is made once. int8 is for processors (see audiollm doctor --bench).
         device: torch device; the first GPU when there is one.
         stream: write the sound while the LLM is still speaking.
         overwrite: replace an output that exists.
@@ -108,6 +109,7 @@ def speak(
             "seed": seed,
         }
         llm = load_audio_llm(model, dtype, device)
+        _prepare_decoder(llm.processor.audio_tokenizer, dtype, device)
         summary = _speak(llm, said, voice, options, pipe, output, stream)
         if summary["finish_reason"] == "length":
             from audiollm.generation.result import cut_notice
@@ -147,6 +149,7 @@ def _speak(
         "text": text,
         "voice": voice,
         "quality": options["quality"],
+        "dtype": str(llm.model.dtype).removeprefix("torch."),
         "finish_reason": finish_reason,
         "seconds": seconds,
     }
@@ -249,6 +252,21 @@ def reconstruct(
             told.made(recording, result, outputs.names[index], reports.write(result, index, outputs) if reports else {})
         if told.num_skipped == len(recordings):
             raise ValueError(f"none of the {told.num_skipped} recordings could be reconstructed")
+
+
+def _prepare_decoder(audio_tokenizer: Any, dtype: Precision, device: str | None) -> None:
+    """Lets the decoder of an audio tokenizer that has one compute in a precision."""
+    from audiollm.environment import find_device
+    from audiollm.precision import fastest_dtype_for_frames
+    from audiollm.tokenizer.checkpoints.tensors import torch_dtype
+
+    decoder = getattr(audio_tokenizer, "decoder", None)
+    if decoder is None or dtype == "float32":
+        return
+    if dtype == "int8":
+        decoder.to_int8()
+    else:
+        decoder.prepare(torch_dtype(fastest_dtype_for_frames(find_device(device)) if dtype == "fastest" else dtype))
 
 
 def _with_decoder(audio_tokenizer: Any, dtype: Precision) -> Any:

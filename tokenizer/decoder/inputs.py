@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -49,10 +49,9 @@ class FlowSettings:
         steps: evaluations of the network; fewer are faster and coarser. None: those of the quality.
         guidance: strength of classifier-free guidance; None: the checkpoint's own.
         seed: of each row's noise.
-        quality: ``exact``: as published, with the checkpoint's own number of Euler steps; ``fast``: the fewest
-            evaluations that sounded as good in docs/decoder.md. A checkpoint with no more steps of its own is decoded
-            as published either way.
-        solver: in place of the quality's; see `flow.solvers`.
+        quality: what is not given. ``exact``: as published, the checkpoint's own number of Euler steps; ``fast``: the
+            fewest evaluations that sounded as good in docs/decoder.md, where the checkpoint has more steps than that.
+        solver: see `flow.solvers`; None: that of the quality, or Euler's where ``steps`` are given.
 
     Raises:
         ValueError: for settings that make no sense.
@@ -76,15 +75,12 @@ class FlowSettings:
         Raises:
             ValueError: if the solver cannot do with the checkpoint's number of evaluations.
         """
-        is_fast = self.quality == "fast" and (self.steps is not None or config.steps > FAST.evaluations)
-        own_steps = FAST.evaluations if is_fast else config.steps
-        return Integration(
-            own_steps if self.steps is None else self.steps,
-            config.guidance if self.guidance is None else self.guidance,
-            self.solver or (FAST.solver if is_fast else "euler"),
-            config.sway,
-            FAST.guided_until if is_fast else 1.0,
-        )
+        guidance = config.guidance if self.guidance is None else self.guidance
+        is_given = self.steps is not None or self.solver is not None
+        if self.quality == "fast" and not is_given and config.steps > FAST.evaluations:
+            return replace(FAST, guidance=guidance, sway=config.sway)
+        steps = config.steps if self.steps is None else self.steps
+        return Integration(steps, guidance, self.solver or "euler", config.sway)
 
 
 @dataclass(frozen=True)

@@ -199,12 +199,13 @@ class WaveformDecoder(nn.Module):
             codes: as `Codes`, ``[T]``, ``[B, T]``, ``[B, 1, T]``, or a list of ``[T_i]``.
             speaker: speaker vectors ``[S]`` (for all rows) or ``[B, S]``; None: neutral, as zeros.
             prompt: a recording to go on from, see `prompt`.
-            steps: evaluations of the flow's network; fewer are faster and coarser. None: those of the quality.
+            steps: evaluations of the flow's network, Euler's steps; fewer are faster and coarser. None: those of the
+                quality.
             guidance: strength of classifier-free guidance; None: the checkpoint's own.
             seed: of each row's noise.
-            quality: ``exact``: as published, the checkpoint's own number of Euler steps; ``fast``: fewer evaluations,
-                see `FlowSettings`.
-            solver: in place of the quality's: ``euler``, ``midpoint``, ``heun``, ``multistep`` or ``dpm``.
+            quality: of what is not given. ``exact``: as published, the checkpoint's own number of Euler steps; ``fast``:
+                fewer evaluations, see `FlowSettings`.
+            solver: ``euler``, ``midpoint``, ``heun``, ``multistep`` or ``dpm``.
 
         Returns:
             One float32 waveform ``[N_i]`` at `sample_rate` per row, on the CPU; empty for a row without codes.

@@ -65,7 +65,7 @@ class StreamingDecoder:
         steps: evaluations of the flow's network; None: those of the quality.
         guidance: strength of classifier-free guidance; None: the checkpoint's own.
         quality: ``exact`` or ``fast``, see `FlowSettings`.
-        solver: in place of the quality's.
+        solver: see `FlowSettings`.
         seed: of the noise.
         reference: decode exactly as published instead, with growing cost and blocks of the encoder's size; see
             `reference`. The other sizes are then fixed.

@@ -99,8 +99,8 @@ def test_exact_is_as_published_and_fast_never_dearer() -> None:
     assert (fast.evaluations, fast.solver, fast.guidance, fast.sway) == (FAST.evaluations, FAST.solver, 0.5, 0.0)
     few = FlowConfig(steps=FAST.evaluations)
     assert FlowSettings(quality="fast").integration(few) == FlowSettings().integration(few)
-    own = FlowSettings(7, 0.1, quality="fast", solver="euler").integration(config)
-    assert (own.evaluations, own.guidance, own.solver) == (7, 0.1, "euler")
+    assert FlowSettings(7, 0.1, quality="fast").integration(config) == Integration(7, 0.1, "euler", sway=0.0)
+    assert FlowSettings(solver="heun", quality="fast").integration(config) == Integration(10, 0.5, "heun", sway=0.0)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from audiollm.benchmarks.decoder_quality import (
+from audiollm.benchmarks.speed.decoder_quality import (
     DecoderQualityConfig,
     as_integration,
     measure,
@@ -21,7 +21,7 @@ from audiollm.benchmarks.decoder_quality import (
 from audiollm.tokenizer.decoder.configuration import FlowConfig
 from audiollm.tokenizer.decoder.flow.solvers import Integration
 
-SAMPLE = Path(__file__).parents[2] / "data/corpora/sample"
+SAMPLE = Path(__file__).parents[3] / "data/corpora/sample"
 
 
 def test_a_way_says_what_differs_from_the_checkpoint() -> None:

@@ -4,7 +4,7 @@ Every way of integrating decodes the same recordings from the same noise, severa
 ten Euler steps of the published decoder do differently from one noise to the next is the spread; a cheaper way whose
 figures lie within it cannot be told from them. Example::
 
-    python benchmarks/decoder_quality.py --audio-tokenizer TOKENIZER --data test.jsonl --output quality.json
+    python benchmarks/speed/decoder_quality.py --audio-tokenizer TOKENIZER --data test.jsonl --output quality.json
 
 Records need ``audio`` and, for the word error rate, ``text``; codes are made where a record has none.
 """
