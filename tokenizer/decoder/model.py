@@ -203,8 +203,8 @@ class WaveformDecoder(nn.Module):
                 quality.
             guidance: strength of classifier-free guidance; None: the checkpoint's own.
             seed: of each row's noise.
-            quality: of what is not given. ``exact``: as published, the checkpoint's own number of Euler steps; ``fast``:
-                fewer evaluations, see `FlowSettings`.
+            quality: of what is not given. ``exact``: as published, the checkpoint's own number of Euler steps;
+                ``fast``: fewer evaluations, see `FlowSettings`.
             solver: ``euler``, ``midpoint``, ``heun``, ``multistep`` or ``dpm``.
 
         Returns:
