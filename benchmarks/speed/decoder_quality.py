@@ -40,8 +40,17 @@ from audiollm.data.voices.encoders import load_speaker_encoder
 from audiollm.program import run_program
 from audiollm.tables import print_table, table_console
 from audiollm.tokenizer.decoder.configuration import FlowConfig
+from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.decoder.flow.solvers import Integration
 from audiollm.tokenizer.decoder.model import WaveformDecoder
+from audiollm.tokenizer.decoder.streaming.decoder import (
+    BLOCK_SECONDS,
+    ENCODER_HISTORY_SECONDS,
+    FIRST_BLOCK_SECONDS,
+    OVERLAP_SECONDS,
+)
+from audiollm.tokenizer.decoder.streaming.mel import MelStream
+from audiollm.tokenizer.decoder.streaming.noise import NoiseBuffer
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.signal.mel import MelSpectrogram
 from audiollm.tokenizer.signal.resampling import resample
@@ -66,8 +75,10 @@ class DecoderQualityConfig:
         *("dpm@2", "dpm@3", "dpm@4", "dpm@5", "dpm@6", "dpm@8"),
         *("dpm@4,sway=0", "dpm@4,sway=-0.5", "dpm@6,sway=-0.5", "euler@5,sway=-0.5"),
         *("dpm@5,guided_until=0.5", "dpm@6,guided_until=0.5", "dpm@6,guided_until=0.25", "euler@10,guided_until=0.5"),
+        *("dpm@5,history=0.5", "dpm@5,history=1", "dpm@5,history=2"),
     )
-    """SOLVER@EVALUATIONS, behind it ``,sway=…`` and ``,guided_until=…`` where they differ from the checkpoint's."""
+    """SOLVER@EVALUATIONS, behind it ``,sway=…`` and ``,guided_until=…`` where they differ from the checkpoint's, and
+    ``,history=…`` for a stream whose blocks look back on so many seconds of mel."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the noise; at least two, or there is no spread."""
     max_clips: int | None = None
@@ -91,7 +102,7 @@ class DecoderQualityConfig:
         if self.max_clips is not None and self.max_clips < 1:
             raise ValueError(f"max_clips={self.max_clips}: use 1 or more")
         for way in self.ways:
-            as_integration(way, FlowConfig())
+            Way.read(way, FlowConfig())
 
 
 @dataclass(frozen=True)
@@ -120,23 +131,38 @@ class Judges:
     opinion_of: Callable[[Tensor, int], float | None] | None
 
 
-def as_integration(way: str, config: FlowConfig) -> Integration:
-    """Reads a way, as in ``dpm@5,guided_until=0.5``; what it does not say is the checkpoint's.
+@dataclass(frozen=True)
+class Way:
+    """A way to decode.
 
-    Raises:
-        ValueError: if it is of another form, or has values that make no sense.
+    Attributes:
+        integration: of the flow.
+        history_seconds: what a block of a stream looks back on; None: clips are decoded as a whole.
     """
-    found = _FORM.fullmatch(way)
-    if found is None:
-        raise ValueError(f"{way!r} is no way to integrate: write SOLVER@EVALUATIONS, as in dpm@5,sway=-0.5")
-    more = {name: float(value) for name, value in (entry.split("=") for entry in found["more"].split(",") if entry)}
-    unknown = more.keys() - {"sway", "guided_until"}
-    if unknown:
-        raise ValueError(f"{way!r} sets {', '.join(sorted(unknown))}: only sway and guided_until can be set")
-    solver: Any = found["solver"]  # checked by what is made of it
-    return Integration(
-        int(found["steps"]), config.guidance, solver, more.get("sway", config.sway), more.get("guided_until", 1.0)
-    )
+
+    integration: Integration
+    history_seconds: float | None = None
+
+    @classmethod
+    def read(cls, text: str, config: FlowConfig) -> Way:
+        """Reads a way, as in ``dpm@5,guided_until=0.5``; what it does not say is the checkpoint's.
+
+        Raises:
+            ValueError: if it is of another form, or has values that make no sense.
+        """
+        found = _FORM.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{text!r} is no way to integrate: write SOLVER@EVALUATIONS, as in dpm@5,sway=-0.5")
+        entries = (entry.split("=") for entry in found["more"].split(",") if entry)
+        more = {name: float(value) for name, value in entries}
+        unknown = more.keys() - {"sway", "guided_until", "history"}
+        if unknown:
+            raise ValueError(f"{text!r} sets {', '.join(sorted(unknown))}: use sway, guided_until or history")
+        solver: Any = found["solver"]  # checked by what is made of it
+        own = Integration(
+            int(found["steps"]), config.guidance, solver, more.get("sway", config.sway), more.get("guided_until", 1.0)
+        )
+        return cls(own, more.get("history"))
 
 
 def num_passes(integration: Integration) -> int:
@@ -183,16 +209,39 @@ def load_clips(config: DecoderQualityConfig, audio_tokenizer: UniAudioTokenizer)
 
 
 def decode_clips(
-    decoder: WaveformDecoder, clips: Sequence[QualityClip], integration: Integration, seed: int
+    decoder: WaveformDecoder, clips: Sequence[QualityClip], way: Way, seed: int
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Makes mel ``[C, M]`` and waveform ``[N]`` of each clip."""
+    """Makes mel ``[C, M]`` and waveform ``[N]`` of each clip; the noise is the same in every way."""
     mels, waveforms = [], []
     for number, clip in enumerate(clips):
+        noise = NoiseBuffer(decoder.config.mel.num_mels, torch.Generator().manual_seed(1000 * seed + number))
+        mel = make_mel(decoder.flow, clip.codes[None].to(decoder.device), way, noise)
         generator = torch.Generator().manual_seed(1000 * seed + number)
-        mel, _ = decoder.flow.mel(clip.codes[None].to(decoder.device), generator=generator, integration=integration)
         mels.append(mel[0].float().cpu())
         waveforms.append(decoder.vocoder(mel.float(), generator=generator)[0].cpu())
     return mels, waveforms
+
+
+def make_mel(flow: FlowModel, codes: Tensor, way: Way, noise: NoiseBuffer) -> Tensor:
+    """Makes the mel ``[1, C, M]`` of a row of codes ``[1, T]``, at once or as a stream in its usual blocks."""
+    if way.history_seconds is None:
+        whole = noise.take(0, flow.num_mel_frames(codes.shape[1]))
+        return flow.mel(codes, noise=whole, integration=way.integration)[0]
+    rate = flow.mel_config.frame_rate
+    stream = MelStream(
+        flow,
+        noise,
+        history_frames=round(way.history_seconds * rate),
+        overlap_frames=round(OVERLAP_SECONDS * rate),
+        max_history_codes=round(ENCODER_HISTORY_SECONDS * flow.config.frame_rate),
+        integration=way.integration,
+    )
+    parts, first, block = [], round(FIRST_BLOCK_SECONDS * flow.config.frame_rate), 0
+    while codes.shape[1]:
+        block = min(max(first, 2 * block), round(BLOCK_SECONDS * flow.config.frame_rate))
+        part, codes = codes[:, :block], codes[:, block:]
+        parts.append(stream.extend(part, is_last=not codes.shape[1]))
+    return torch.cat(parts, dim=2)
 
 
 def judge(
@@ -229,16 +278,16 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """Figures of every way: its scores by seed, and how far its mels are from the published ones of the same noise."""
     flow, rate = decoder.config.flow, decoder.sample_rate
-    ways = list(dict.fromkeys([PUBLISHED, *config.ways]))
+    read = {text: Way.read(text, flow) for text in dict.fromkeys([PUBLISHED, *config.ways])}
     rows: dict[str, dict[str, Any]] = {
-        way: {"passes": num_passes(as_integration(way, flow)), "seeds": [], "from_published": []} for way in ways
+        text: {"passes": num_passes(way.integration), "seeds": [], "from_published": []} for text, way in read.items()
     }
-    with tqdm(total=len(ways) * len(config.seeds), disable=None) as progress:
+    with tqdm(total=len(rows) * len(config.seeds), disable=None) as progress:
         for seed in config.seeds:
             published: list[Tensor] = []
             for way, row in rows.items():
                 progress.set_postfix_str(way)
-                mels, waveforms = decode_clips(decoder, clips, as_integration(way, flow), seed)
+                mels, waveforms = decode_clips(decoder, clips, read[way], seed)
                 published = published or mels
                 away = [mel_distance(mel, own) for mel, own in zip(mels, published, strict=True)]
                 row["from_published"].append(statistics.mean(away))

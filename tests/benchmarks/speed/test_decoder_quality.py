@@ -11,7 +11,7 @@ import torch
 
 from audiollm.benchmarks.speed.decoder_quality import (
     DecoderQualityConfig,
-    as_integration,
+    Way,
     measure,
     mel_distance,
     num_passes,
@@ -26,8 +26,9 @@ SAMPLE = Path(__file__).parents[3] / "data/corpora/sample"
 
 def test_a_way_says_what_differs_from_the_checkpoint() -> None:
     config = FlowConfig(guidance=0.4, cosine_schedule=False)
-    assert as_integration("euler@10", config) == Integration(10, 0.4, "euler", 0.0)
-    assert as_integration("dpm@5,sway=-0.5,guided_until=0.25", config) == Integration(5, 0.4, "dpm", -0.5, 0.25)
+    assert Way.read("euler@10", config) == Way(Integration(10, 0.4, "euler", 0.0))
+    assert Way.read("dpm@5,sway=-0.5,guided_until=0.25", config).integration == Integration(5, 0.4, "dpm", -0.5, 0.25)
+    assert Way.read("dpm@5,history=1.5", config) == Way(Integration(5, 0.4, "dpm", 0.0), 1.5)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_a_way_says_what_differs_from_the_checkpoint() -> None:
         ("dpm@5;sway=1", "no way to integrate"),
         ("rk@4", "solver='rk' is unknown"),
         ("heun@3", "steps=3: the solver heun"),
-        ("dpm@5,seed=1", "sets seed: only sway and guided_until"),
+        ("dpm@5,seed=1", "sets seed: use sway, guided_until or history"),
         ("dpm@5,sway=3", "sway=3"),
     ],
 )
@@ -75,9 +76,12 @@ def test_mini_is_measured_from_recordings_on(tmp_path: Path, capsys: pytest.Capt
     recordings = sorted((SAMPLE / "asterisk/en").glob("*.opus"))[:2]
     data.write_text("".join(json.dumps({"audio": str(path), "text": "hello"}) + "\n" for path in recordings))
     settings: dict[str, Any] = {"asr": None, "similarity": False, "mos": False}
-    results = measure(DecoderQualityConfig(data=str(data), ways=("dpm@2", "euler@10"), seeds=(0, 1), **settings))
+    results = measure(
+        DecoderQualityConfig(data=str(data), ways=("dpm@2", "euler@10,history=1"), seeds=(0, 1), **settings)
+    )
     assert results["num_clips"] == 2
-    assert list(results["ways"]) == ["euler@10", "dpm@2"]
+    assert list(results["ways"]) == ["euler@10", "dpm@2", "euler@10,history=1"]
+    assert 0 < results["ways"]["euler@10,history=1"]["from_published"][0] < 0.2
     published = results["ways"]["euler@10"]
     assert published["from_published"] == [0.0, 0.0]
     assert published["worse"] == []
