@@ -48,10 +48,12 @@ def fastest_dtype(
         raise ValueError(f"{FIXED_DTYPE}={fixed}: set it to float32 or bfloat16, or not at all")
     if device != "cpu":
         return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
-    sizes = f"{rows} x {inputs} x {outputs}, {copies} layers, {torch.get_num_threads()} threads"
-    gain = _remembered_gain(
-        f"{describe_processor()['processor']}, torch {torch.__version__}: {sizes}", inputs, outputs, rows, copies
+    facts = describe_processor()  # processors of one name may differ in what they multiply with
+    machine = (
+        f"{facts['processor']}, {facts['instructions']}, torch {torch.__version__}, {torch.get_num_threads()} threads"
     )
+    sizes = f"{rows} x {inputs} x {outputs}, {copies} layers"
+    gain = _remembered_gain(f"{machine}: {sizes}", inputs, outputs, rows, copies)
     return "bfloat16" if gain >= _CLEARLY else "float32"
 
 

@@ -150,6 +150,7 @@ def _speak(
         "voice": voice,
         "quality": options["quality"],
         "dtype": str(llm.model.dtype).removeprefix("torch."),
+        "decoder_dtype": _dtype_of(llm.processor.audio_tokenizer),
         "finish_reason": finish_reason,
         "seconds": seconds,
     }
@@ -267,6 +268,12 @@ def _prepare_decoder(audio_tokenizer: Any, dtype: Precision, device: str | None)
         decoder.to_int8()
     else:
         decoder.prepare(torch_dtype(fastest_dtype_for_frames(find_device(device)) if dtype == "fastest" else dtype))
+
+
+def _dtype_of(audio_tokenizer: Any) -> str | None:
+    """What its decoder computes in; None if it doesn't say."""
+    dtype = getattr(getattr(audio_tokenizer, "decoder", None), "dtype", None)
+    return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def _with_decoder(audio_tokenizer: Any, dtype: Precision) -> Any:

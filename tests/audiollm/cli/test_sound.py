@@ -119,6 +119,28 @@ def test_speak_obeys_voice_limits_and_seed(speaking: Path, tmp_path: Path, capsy
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["voice"] == "an elderly man, slowly"
 
 
+def test_speak_is_fast_unless_asked_to_be_exact_and_says_in_what_it_computed(
+    speaking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoken(name: str, *options: str) -> dict[str, Any]:
+        output = str(tmp_path / f"{name}.wav")
+        main(["speak", "Hello.", "-o", output, "--model", str(speaking / "speaker"), "--max-seconds", "0.5", "--min-seconds",
+              "0.5", "--json", *options])  # fmt: skip
+        facts: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return facts | {"samples": sf.read(output)[0]}
+
+    fast, exact, published = spoken("a"), spoken("b", "--quality", "exact"), spoken("c", "--steps", "10")
+    assert (fast["quality"], exact["quality"]) == ("fast", "exact")
+    assert (fast["dtype"], fast["decoder_dtype"]) == ("float32", "float32")
+    assert not np.array_equal(fast["samples"], exact["samples"])  # this checkpoint has ten steps of its own
+    assert np.array_equal(published["samples"], exact["samples"])
+    monkeypatch.setenv("AUDIOLLM_FASTEST", "bfloat16")
+    rough = spoken("d", "--quality", "exact")
+    assert (rough["dtype"], rough["decoder_dtype"]) == ("bfloat16", "bfloat16")
+    assert rough["samples"].shape == exact["samples"].shape
+    assert spoken("e", "--quality", "exact", "--dtype", "float32")["decoder_dtype"] == "float32"
+
+
 def test_convert_keeps_every_weight(speaking: Path, tmp_path: Path) -> None:
     main(["convert", str(DECODER), str(tmp_path / "decoder")])
     converted = load_file(tmp_path / "decoder" / "model.safetensors")
