@@ -144,8 +144,9 @@ def write_records(layout: RealLayout, clips: Sequence[Clip], *, small: bool) -> 
             *of_each(all_transcripts(sides["held_out"], codes, 1), lambda record: corpus_of(record["id"]), transcripts),
         ],
     }
-    write_json_lines(layout.train, records["train"])
-    write_json_lines(layout.held_out, records["held_out"])
+    made_by = {"audio_tokenizer": next(read_json_lines(layout.codes))["audio_tokenizer"]}  # one for all of them
+    write_json_lines(layout.train, (record | made_by for record in records["train"]))
+    write_json_lines(layout.held_out, (record | made_by for record in records["held_out"]))
     facts = {
         side: {
             "clips": len(own),
