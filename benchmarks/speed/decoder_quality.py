@@ -114,12 +114,14 @@ class QualityClip:
         codes: int64 ``[T]``.
         mel: its log-mel ``[C, M]``, as the decoder should make it.
         text: what is said, if known.
+        voice: as a speaker encoder describes it, if voices are compared.
     """
 
     waveform: Tensor
     codes: Tensor
     mel: Tensor
     text: str | None
+    voice: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,9 @@ def decoder_of(audio_tokenizer: UniAudioTokenizer) -> WaveformDecoder:
     return audio_tokenizer.decoder
 
 
-def load_clips(config: DecoderQualityConfig, audio_tokenizer: UniAudioTokenizer) -> list[QualityClip]:
+def load_clips(
+    config: DecoderQualityConfig, audio_tokenizer: UniAudioTokenizer, voice_of: Callable[[Tensor, int], Tensor] | None
+) -> list[QualityClip]:
     """Reads the recordings, and encodes those without codes."""
     decoder = decoder_of(audio_tokenizer)
     to_mel = MelSpectrogram(decoder.config.mel)
@@ -202,7 +206,8 @@ def load_clips(config: DecoderQualityConfig, audio_tokenizer: UniAudioTokenizer)
         codes = record.get("codes")
         row = audio_tokenizer.encode([waveform], rate)[0][0] if codes is None else torch.tensor(codes)
         at_rate = resample(waveform, rate, decoder.sample_rate)
-        clips.append(QualityClip(at_rate, row, to_mel(at_rate), record.get("text")))
+        voice = None if voice_of is None else voice_of(at_rate, decoder.sample_rate)
+        clips.append(QualityClip(at_rate, row, to_mel(at_rate), record.get("text"), voice))
     if not clips:
         raise ValueError(f"{config.data} holds no recordings")
     return clips
@@ -258,8 +263,9 @@ def judge(
     if judges.voice_of is not None:
         voice_of = judges.voice_of
         scores["similarity"] = statistics.mean(
-            float(voice_of(waveform, rate) @ voice_of(clip.waveform, rate))
+            float(voice_of(waveform, rate) @ clip.voice)
             for clip, waveform in zip(clips, waveforms, strict=True)
+            if clip.voice is not None
         )
     if judges.opinion_of is not None:
         opinions = [judges.opinion_of(waveform, rate) for waveform in waveforms]
@@ -315,12 +321,12 @@ def measure(config: DecoderQualityConfig) -> dict[str, Any]:
     """Runs the comparison."""
     audio_tokenizer = UniAudioTokenizer.from_pretrained(config.audio_tokenizer)
     decoder = decoder_of(audio_tokenizer)
-    clips = load_clips(config, audio_tokenizer)
     judges = Judges(
         None if config.asr is None else Transcriber(config.asr),
         load_speaker_encoder().embed if config.similarity else None,
         load_dnsmos().predict if config.mos else None,
     )
+    clips = load_clips(config, audio_tokenizer, judges.voice_of)
     with torch.inference_mode():
         originals = judge(
             clips, [clip.mel for clip in clips], [clip.waveform for clip in clips], decoder.sample_rate, judges
