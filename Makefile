@@ -4,6 +4,7 @@
 #   make mini     the embedded model `mini` from scratch: tokenizer, decoder, LM, model card (hours; see docs/mini.md)
 #   make evidence tokenizers with and without SAP and SAE, compared over three seeds (hours)
 #   make real     a real LLM (SmolLM2-135M) learns to hear, against the same from random weights (hours; see docs/real_llm.md)
+#   make gpu-check every test and benchmark that wants a GPU, in ten minutes: one JSON file and one table
 #   make scores   every benchmark harness on the recordings that ship, and a leaderboard (minutes)
 #   make docs     the documentation as a site, in build/site
 #   make test     lint, types and the test suite (what CI runs)
@@ -16,7 +17,7 @@ PARALLEL ?= -n auto --dist loadfile --no-loadscope-reorder
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo decoder mini evidence real scores docs test lint types unit shuffled slow clean
+.PHONY: demo decoder mini evidence real scores gpu-check docs test lint types unit shuffled slow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python training/demo.py --output_dir runs/demo $(DEMO_FLAGS)
@@ -39,6 +40,10 @@ real: $(VENV)/.installed-dev
 
 scores: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/sample_scores.py --output-dir runs/scores $(SCORES_FLAGS)
+
+# GPU_CHECK_FLAGS=--smoke tries it out without a GPU.
+gpu-check: $(VENV)/.installed-dev
+	$(BIN)/python training/gpu_check.py --output_dir runs/gpu_check $(GPU_CHECK_FLAGS)
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

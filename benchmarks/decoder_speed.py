@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,14 +31,15 @@ from torch import Tensor
 
 from audiollm.benchmarks.harness.figures import recorded_config, write_figures
 from audiollm.benchmarks.harness.options import refuse_idle
+from audiollm.benchmarks.speed.decoding import build_decoder, draw_codes, time_stream
+from audiollm.benchmarks.speed.flops import counted
 from audiollm.benchmarks.speed.plain.decoder import PlainDecoder
-from audiollm.benchmarks.speed.timing import bound_seconds, in_turns, machine_facts, path_figures
+from audiollm.benchmarks.speed.timing import bound_seconds, in_turns, machine_facts, path_figures, standard_variants
 from audiollm.data.files.replacing import refuse_existing
 from audiollm.program import run_program
 from audiollm.tables import print_table, table_console
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
 from audiollm.tokenizer.decoder.model import WaveformDecoder
-from audiollm.tokenizer.decoder.streaming.decoder import StreamingDecoder
 
 CPU = torch.device("cpu")
 
@@ -61,8 +62,8 @@ class DecoderSpeedConfig:
     """Histories behind which to time one block of the plain stream."""
     rounds: int = 3
     """Timings of each path; they alternate."""
-    variants: tuple[Literal["bfloat16", "int8"], ...] = ("bfloat16", "int8")
-    """Also time decode() in these forms."""
+    variants: tuple[Literal["bfloat16", "int8"], ...] | None = None
+    """Also time decode() in these forms; bfloat16, and int8 where this processor has the kernel, if not given."""
     num_threads: int | None = None
     """Threads of torch; its own choice if not given."""
     seed: int = 0
@@ -77,19 +78,6 @@ class DecoderSpeedConfig:
     """Print the figures as JSON instead of tables."""
 
 
-def build_decoder(config: DecoderSpeedConfig) -> WaveformDecoder:
-    """Makes a decoder with random weights, ready for decoding."""
-    torch.manual_seed(config.seed)
-    return WaveformDecoder(config.decoder).eval().requires_grad_(False).prepare()
-
-
-def draw_codes(decoder: WaveformDecoder, seconds: float, seed: int) -> Tensor:
-    """Draws codes of a duration, ``[T]``."""
-    generator = torch.Generator().manual_seed(seed)
-    count = max(1, round(seconds * decoder.frame_rate))
-    return torch.randint(decoder.codebook_size, (count,), generator=generator)
-
-
 def compare(
     decoder: WaveformDecoder, clips: list[Tensor], config: DecoderSpeedConfig, gflops: Mapping[str, float], title: str
 ) -> dict[str, Any]:
@@ -99,14 +87,14 @@ def compare(
         "plain": lambda: [plain.decode(clip, steps) for clip in clips],
         "decode": lambda: decoder.decode(clips, steps=steps),
     }
-    for name in config.variants:
+    for name in config.variants or ():
         variant = copy.deepcopy(decoder)
         variant = variant.to_int8() if name == "int8" else variant.prepare(torch.bfloat16)
         paths[name] = partial(variant.decode, clips, steps=steps)
-    seconds = in_turns(paths, config.rounds, CPU, title)
-    bounds = {name: bound_seconds(run, gflops.get(name, gflops["float32"])) for name, run in paths.items()}
-    expected = torch.cat(paths["plain"]())
-    made = torch.cat(paths["decode"]())
+    first = {name: counted(run) for name, run in paths.items()}
+    seconds = in_turns(paths, config.rounds, CPU, title, has_run=True)
+    bounds = bound_seconds({name: flops for name, (_, flops) in first.items()}, gflops)
+    expected, made = (torch.cat(first[name][0]) for name in ("plain", "decode"))
     audio_seconds = len(made) / decoder.sample_rate
     return {
         "audio_seconds": audio_seconds,
@@ -152,29 +140,6 @@ def time_steps(decoder: WaveformDecoder, codes_T: Tensor, config: DecoderSpeedCo
     }
 
 
-def time_stream(decoder: WaveformDecoder, codes_T: Tensor, steps: int) -> list[dict[str, float]]:
-    """Decodes a stream whose codes come one by one; returns when each chunk of sound was there, and what it cost."""
-    stream = StreamingDecoder(decoder, steps=steps)
-    chunks = []
-    busy, num_samples = 0.0, 0
-    for position in range(len(codes_T) + 1):
-        start = time.perf_counter()
-        is_last = position == len(codes_T)
-        waveform = stream.finish() if is_last else stream.push(codes_T[position : position + 1])
-        busy += time.perf_counter() - start
-        if len(waveform):
-            chunks.append(
-                {
-                    "codes_seen": min(position + 1, len(codes_T)),
-                    "audio_seconds_before": num_samples / decoder.sample_rate,
-                    "audio_seconds": len(waveform) / decoder.sample_rate,
-                    "compute_seconds": busy,
-                }
-            )
-            busy, num_samples = 0.0, num_samples + len(waveform)
-    return chunks
-
-
 def time_plain_stream(decoder: WaveformDecoder, config: DecoderSpeedConfig) -> list[dict[str, float]]:
     """Times one block of the plain stream behind histories of several lengths."""
     plain, block_size = PlainDecoder(decoder), config.decoder.flow.encoder.block_size
@@ -201,7 +166,8 @@ def measure(config: DecoderSpeedConfig) -> dict[str, Any]:
     """Runs all comparisons."""
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    decoder = build_decoder(config)
+    config = replace(config, variants=standard_variants(on_gpu=False) if config.variants is None else config.variants)
+    decoder = build_decoder(config.decoder, config.seed)
     clip = draw_codes(decoder, config.clip_seconds, seed=2)
     batch = [draw_codes(decoder, seconds, seed=3) for seconds in config.batch_seconds]
     machine = machine_facts(load_average_before=os.getloadavg())

@@ -10,12 +10,11 @@ distances with the entries' norms anew. Example::
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,31 +24,29 @@ from torch import Tensor
 
 from audiollm.benchmarks.harness.figures import recorded_config, write_figures
 from audiollm.benchmarks.harness.options import check_output
+from audiollm.benchmarks.speed.encoding import (
+    TokenizerSizes,
+    build_model,
+    clip_lengths,
+    in_another_form,
+    make_clips,
+    parts_of_encode,
+    share_changed,
+)
+from audiollm.benchmarks.speed.flops import counted
 from audiollm.benchmarks.speed.plain.encoder import PlainEncoder
-from audiollm.benchmarks.speed.timing import PartTimer, bound_seconds, in_turns, machine_facts, now, path_figures
+from audiollm.benchmarks.speed.timing import bound_seconds, in_turns, machine_facts, path_figures, standard_variants
 from audiollm.environment import find_device
 from audiollm.program import run_program
 from audiollm.tables import print_table, table_console
-from audiollm.tokenizer.configuration import SAMPLE_RATE, UniAudioTokenizerConfig
+from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerSpeedConfig:
+class TokenizerSpeedConfig(TokenizerSizes):
     """One comparison; sizes default to Whisper-base with the quantizer at half depth."""
 
-    d_model: int = 512
-    """Feature size."""
-    encoder_layers: int = 6
-    """Layers of the plain path; encode() needs only those up to the quantizer."""
-    quantize_position: int = 3
-    """Layer behind which the quantizer sits."""
-    codebook_size: int = 8192
-    """Codebook entries."""
-    num_mel_bins: int = 80
-    """Mel bins of the features."""
-    use_sae: bool = True
-    """Put the gated residual in front of the quantizer."""
     long_seconds: float = 60.0
     """Length of the one long file."""
     num_files: int = 64
@@ -59,7 +56,8 @@ class TokenizerSpeedConfig:
     rounds: int = 5
     """Timings of each path; they alternate."""
     variants: tuple[str, ...] | None = None
-    """Also time encode() in these forms: bfloat16, int8, compiled; bfloat16, and int8 on a processor, if not given."""
+    """Also time encode() in these forms: bfloat16, float16, int8, compiled; bfloat16, and int8 on a processor that has
+    the kernel, if not given."""
     num_threads: int | None = None
     """Threads of torch; its own choice if not given."""
     device: str | None = None
@@ -72,101 +70,6 @@ class TokenizerSpeedConfig:
     """Replace outputs that exist."""
     json: bool = False
     """Print the figures as JSON instead of tables."""
-
-
-def build_model(config: TokenizerSpeedConfig) -> UniAudioTokenizer:
-    """Makes a tokenizer with random weights whose entries lie among features of noise."""
-    torch.manual_seed(config.seed)
-    model = UniAudioTokenizer(
-        UniAudioTokenizerConfig(
-            d_model=config.d_model,
-            encoder_layers=config.encoder_layers,
-            encoder_attention_heads=config.d_model // 64,
-            encoder_ffn_dim=4 * config.d_model,
-            num_mel_bins=config.num_mel_bins,
-            pooling_kernel_size=2,
-            pooling_type="avg",
-            quantize_position=config.quantize_position,
-            quantize_vocab_size=config.codebook_size,
-            encoder_residual_source_position=1 if config.use_sae else None,
-            encoder_residual_target_position=config.quantize_position if config.use_sae else None,
-            use_residual_adapter=config.use_sae,
-            use_residual_gate=config.use_sae,
-        )
-    ).eval()
-    features = model.encode(make_clips([30.0] * 4, seed=1), SAMPLE_RATE, return_features=True).features
-    assert features is not None
-    rows_ND = torch.cat(features)
-    spread_D = rows_ND.std(dim=0)
-    drawn_V = torch.randint(len(rows_ND), (config.codebook_size,))
-    with torch.no_grad():
-        model.codebook.weight.copy_(
-            rows_ND[drawn_V] + 0.3 * spread_D * torch.randn(config.codebook_size, len(spread_D))
-        )
-    return model
-
-
-def make_clips(seconds: list[float], seed: int) -> list[Tensor]:
-    """Makes noise with changing loudness and colour, at 16 kHz."""
-    generator = torch.Generator().manual_seed(seed)
-    clips = []
-    for length in seconds:
-        waveform = torch.randn(int(length * SAMPLE_RATE), generator=generator)
-        places = torch.arange(len(waveform)) / SAMPLE_RATE
-        waveform = waveform * (0.1 + 0.09 * torch.sin(places * 7)) + 0.2 * torch.sin(places**1.5 * 600)
-        clips.append(waveform)
-    return clips
-
-
-def parts_of_encode(model: UniAudioTokenizer, clips: list[Tensor]) -> dict[str, float]:
-    """Splits one encode() into parts, by timing the model's pieces; instance attributes are put back."""
-    timer = PartTimer(model.device)
-    owners = [
-        (model, "log_mel", "log-mel"),
-        (model.encoder, "stem", "convolutions"),
-        (model.encoder, "pool", "convolutions"),
-        (model.codebook, "encode", "quantizer"),
-        (model.codebook, "search_index", "quantizer"),
-    ]
-    owners += [(layer, "forward", "layers up to the quantizer") for layer in model.encoder.layers]
-    if model.sae is not None:
-        owners.append((model.sae, "forward", "SAE"))
-    log_mel = model.log_mel
-    for owner, name, part in owners:
-        setattr(owner, name, timer.wrap(part, getattr(owner, name)))
-    start = now(model.device)
-    model.encode(clips, SAMPLE_RATE)
-    total = now(model.device) - start
-    for owner, name, _ in owners:
-        delattr(owner, name)
-    model.log_mel = log_mel
-    return {**timer.seconds, "rest": total - sum(timer.seconds.values())}
-
-
-def share_changed(first: list[list[int]], second: list[list[int]]) -> float:
-    """Share of codes that differ between two encodings of the same clips."""
-    pairs = [(a, b) for one, two in zip(first, second, strict=True) for a, b in zip(one, two, strict=True)]
-    return sum(a != b for a, b in pairs) / max(1, len(pairs))
-
-
-def make_variant(model: UniAudioTokenizer, name: str) -> UniAudioTokenizer:
-    """Returns a copy of the model in another form."""
-    variant = copy.deepcopy(model)
-    if name == "bfloat16":
-        for part in (variant.encoder, variant.sae):
-            if part is not None:
-                part.bfloat16()
-    elif name == "int8":
-        variant.to_int8()
-    elif name == "compiled":
-        variant.compile_encoder()
-    else:
-        raise ValueError(f"variant {name!r}: use bfloat16, int8 or compiled")
-    return variant
-
-
-def _standard_variants(on_gpu: bool) -> tuple[str, ...]:
-    return ("bfloat16",) if on_gpu else ("bfloat16", "int8")
 
 
 def compare(
@@ -183,16 +86,17 @@ def compare(
         "encode": lambda: model.encode(clips, SAMPLE_RATE).tolist(),
     }
     on_gpu = model.device.type != "cpu"
-    for name in _standard_variants(on_gpu) if config.variants is None else config.variants:
-        variant = make_variant(model, name)
+    for name in config.variants or ():
+        variant = in_another_form(model, name)
         paths[name] = lambda variant=variant: variant.encode(clips, SAMPLE_RATE).tolist()  # type: ignore[misc]
-    codes = {name: run() for name, run in paths.items()}
-    seconds = in_turns(paths, config.rounds, model.device, title)
+    first = {name: counted(run) for name, run in paths.items()}
+    codes = {name: found for name, (found, _) in first.items()}
+    if "compiled" in paths:
+        paths["compiled"]()  # while operations are counted, nothing is compiled
+    seconds = in_turns(paths, config.rounds, model.device, title, has_run=True)
     # The codebook search, a tenth of the work, is float32 in all of them.
     # The rates are the processor's, and bound no GPU.
-    bounds = {
-        name: bound_seconds(run, gflops.get(name, gflops["float32"])) for name, run in paths.items() if not on_gpu
-    }
+    bounds = {} if on_gpu else bound_seconds({name: flops for name, (_, flops) in first.items()}, gflops)
     plain.timer.seconds.clear()
     paths["plain"]()
     audio_seconds = sum(len(clip) for clip in clips) / SAMPLE_RATE
@@ -212,16 +116,16 @@ def measure(config: TokenizerSpeedConfig) -> dict[str, Any]:
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     device = find_device(config.device)
-    model = build_model(config).to(device)
-    generator = torch.Generator().manual_seed(config.seed)
-    lengths = (1 + 29 * torch.rand(config.num_files, generator=generator)).tolist()
+    on_gpu = torch.device(device).type != "cpu"
+    config = replace(config, variants=standard_variants(on_gpu) if config.variants is None else config.variants)
+    model = build_model(config, config.seed, device)
     machine = machine_facts(
         load_average=os.getloadavg(),
         device=torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
     )
     clips = {
         f"one file of {config.long_seconds:g} s": make_clips([config.long_seconds], seed=2),
-        f"{config.num_files} files of 1-30 s": make_clips(lengths, seed=3),
+        f"{config.num_files} files of 1-30 s": make_clips(clip_lengths(config.num_files, config.seed), seed=3),
     }
     results = {title: compare(model, own, config, machine["gflops"], title) for title, own in clips.items()}
     return {"config": recorded_config(config, device=device), "machine": machine, **results}

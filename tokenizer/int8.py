@@ -133,6 +133,15 @@ def input_levels() -> int:
     raise ValueError("int8: the kernel for it gives wrong products on this machine: use float32")
 
 
+def has_int8() -> bool:
+    """Whether this torch, on this processor, has the kernel."""
+    try:
+        input_levels()
+    except ValueError:
+        return False
+    return True
+
+
 def _has_kernel() -> bool:
     return hasattr(torch, "quantize_per_channel") and hasattr(torch.ops.quantized, INT8_KERNEL)
 

@@ -1,21 +1,30 @@
-"""How fast this machine multiplies matrices: a bound for everything else, and what a number format gains here."""
+"""How fast this machine multiplies matrices: a bound for everything else, and what a number format gains here.
+
+`product_rates` is about the processor, with matrices as in the layers of an encoder; `square_product_rate` about any
+device, with matrices large enough to fill a GPU.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiollm.tokenizer.int8 import Int8Linear, input_levels
+from audiollm.tokenizer.int8 import Int8Linear, has_int8
 from audiollm.tokenizer.linear import linear
 
 _ROWS, _INPUTS, _OUTPUTS = 1024, 512, 2048  # as in the layers of an encoder
 _SECONDS = 0.15  # for each format, after one product that does not count
 _FEWEST = 3  # products
 _MOST_BYTES = 2**27
+_PROCESSOR = torch.device("cpu")
+
+DEVICE_FORMATS = ("float32", "tf32", "bfloat16", "float16")
+"""Of `square_product_rate`."""
 
 
 def product_rates() -> dict[str, float]:
@@ -33,11 +42,11 @@ def product_rates() -> dict[str, float]:
     }
     rough_rows, rough_weight = rows.bfloat16(), weight.bfloat16()
     products["bfloat16"] = lambda: F.linear(rough_rows, rough_weight)
-    if _has_int8():
+    if has_int8():
         rounded = Int8Linear(layer)
         products["int8"] = lambda: rounded(rows)
     with torch.inference_mode():
-        return {name: _rate(product) for name, product in products.items()}
+        return {name: _rate(product, 2 * _ROWS * _INPUTS * _OUTPUTS) for name, product in products.items()}
 
 
 def bfloat16_gain(inputs: int, outputs: int, rows: int, copies: int = 1) -> float:
@@ -60,25 +69,53 @@ def bfloat16_gain(inputs: int, outputs: int, rows: int, copies: int = 1) -> floa
     return exact / rough
 
 
-def _has_int8() -> bool:
+def square_product_rate(number_format: str, device: torch.device, size: int) -> float:
+    """Billions of operations per second in products of square matrices of random numbers: the best of some tries.
+
+    Args:
+        number_format: one of `DEVICE_FORMATS`; "tf32" are float32 numbers in the multiplier's shorter format.
+        device: where it is tried.
+        size: rows and columns; 8192 fills a large GPU, and takes a second at most.
+
+    Raises:
+        ValueError: for another number format.
+    """
+    if number_format not in DEVICE_FORMATS:
+        raise ValueError(f"number format {number_format!r}: use one of {', '.join(DEVICE_FORMATS)}")
+    dtype = torch.float32 if number_format == "tf32" else getattr(torch, number_format)
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    with torch.inference_mode(), float32_products(in_tf32=number_format == "tf32"):
+        return _rate(lambda: left @ right, 2 * size**3, device)
+
+
+@contextmanager
+def float32_products(*, in_tf32: bool) -> Iterator[None]:
+    """Inside, products of float32 matrices are computed in TF32, or in float32, where a device has the choice."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if in_tf32 else "highest")
     try:
-        input_levels()
-    except ValueError:
-        return False
-    return True
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
-def _rate(product: Callable[[], object]) -> float:
+def _rate(product: Callable[[], object], operations: int, device: torch.device = _PROCESSOR) -> float:
     """Billions of operations per second."""
-    return 2 * _ROWS * _INPUTS * _OUTPUTS / _best_seconds(product) / 1e9
+    return operations / _best_seconds(product, device) / 1e9
 
 
-def _best_seconds(product: Callable[[], object]) -> float:
+def _best_seconds(product: Callable[[], object], device: torch.device = _PROCESSOR) -> float:
     product()  # allocates, and lays weights out
     best, spent, number = float("inf"), 0.0, 0
     while spent < _SECONDS or number < _FEWEST:
-        started = time.perf_counter()
+        started = _now(device)
         product()
-        seconds = time.perf_counter() - started
+        seconds = _now(device) - started
         best, spent, number = min(best, seconds), spent + seconds, number + 1
     return best
+
+
+def _now(device: torch.device) -> float:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()

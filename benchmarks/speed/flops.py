@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from audiollm.tokenizer.int8 import INT8_KERNEL
 
+Result = TypeVar("Result")
 
-def count_flops(run: Callable[[], Any]) -> int:
-    """Floating-point operations of one call: two for each multiplication with its addition.
+
+def counted(run: Callable[[], Result]) -> tuple[Result, int]:
+    """Makes a call; returns what it returns, and its floating-point operations: two for each product with its addition.
 
     Counted are products, convolutions and attention, oneDNN's among them, wherever they happen below the call;
-    element-wise work is not, so the bound that follows cannot quite be reached.
+    element-wise work is not, so the bound that follows cannot quite be reached. What is compiled runs as it is written
+    meanwhile, and is compiled in the next call.
     """
     with FlopCounterMode(display=False, custom_mapping=_MORE) as counter:
-        run()
-    return int(counter.get_total_flops())
+        result = run()
+    return result, int(counter.get_total_flops())
+
+
+def count_flops(run: Callable[[], Any]) -> int:
+    """Floating-point operations of one call, as `counted` has them."""
+    return counted(run)[1]
 
 
 def _linear_flops(input: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:

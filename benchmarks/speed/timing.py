@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
 
 from audiollm.environment import describe_processor
+from audiollm.tokenizer.int8 import has_int8
 from audiollm.tokenizer.rates import product_rates
 
-from .flops import count_flops
+logger = logging.getLogger(__name__)
 
 
 def machine_facts(**more: object) -> dict[str, Any]:
@@ -34,23 +36,46 @@ def machine_facts(**more: object) -> dict[str, Any]:
     }
 
 
+def standard_variants(on_gpu: bool) -> tuple[Literal["bfloat16", "int8"], ...]:
+    """Number formats that are timed where none is asked for: those of this machine; a missing one is told of."""
+    if on_gpu:
+        return ("bfloat16",)
+    if not has_int8():
+        logger.warning("int8 is left out: torch %s has no kernel for it on this machine", torch.__version__)
+        return ("bfloat16",)
+    return ("bfloat16", "int8")
+
+
 def now(device: torch.device) -> float:
     """Returns a wall clock in seconds, after all queued work of a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 
 def in_turns(
-    paths: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device, title: str = ""
+    paths: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    device: torch.device,
+    title: str = "",
+    *,
+    has_run: bool = False,
 ) -> dict[str, list[float]]:
     """Times each path ``rounds`` times, alternating, after one run of each that does not count.
 
     A bar on stderr says how far it is, where that is a terminal.
+
+    Args:
+        paths: what is timed.
+        rounds: timings of each.
+        device: that it runs on.
+        title: of the bar.
+        has_run: whether each path has had its first run, which fills caches, allocates and compiles (see `counted`).
     """
     seconds: dict[str, list[float]] = {name: [] for name in paths}
-    with tqdm(total=(rounds + 1) * len(paths), desc=title, leave=False, disable=None) as progress:
-        for number in range(rounds + 1):  # the first round fills caches, allocates and compiles
+    first = 1 if has_run else 0
+    with tqdm(total=(rounds + 1 - first) * len(paths), desc=title, leave=False, disable=None) as progress:
+        for number in range(first, rounds + 1):
             for name, run in paths.items():
                 progress.set_postfix_str(name)
                 start = now(device)
@@ -64,30 +89,36 @@ def in_turns(
 def path_figures(
     seconds: Mapping[str, Sequence[float]], audio_seconds: float, bounds: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
-    """Times, real-time factor and speed-up of each path, which one named ``plain`` is compared with.
+    """Times and real-time factor of each path, and its speed-up where there is one named ``plain``.
 
     Args:
         seconds: what `in_turns` returns.
         audio_seconds: of sound that a path works on.
         bounds: seconds that the matrix products of a path would take alone, where they are known.
     """
-    plain = seconds["plain"]
-    return {
-        name: {
+    figures = {}
+    for name, own in seconds.items():
+        figures[name] = {
             "min_seconds": min(own),
             "median_seconds": statistics.median(own),
             "real_time_factor": statistics.median(own) / audio_seconds,
-            "speedup_min": min(plain) / min(own),
-            "speedup_median": statistics.median(plain) / statistics.median(own),
         }
-        | ({"share_of_bound": bounds[name] / min(own)} if name in bounds else {})
-        for name, own in seconds.items()
-    }
+        if plain := seconds.get("plain"):
+            figures[name]["speedup_min"] = min(plain) / min(own)
+            figures[name]["speedup_median"] = statistics.median(plain) / statistics.median(own)
+        if name in bounds:
+            figures[name]["share_of_bound"] = bounds[name] / min(own)
+    return figures
 
 
-def bound_seconds(run: Callable[[], Any], gflops: float) -> float:
-    """Seconds that the matrix products and convolutions of a call take at a rate of `machine_facts`."""
-    return count_flops(run) / gflops / 1e9
+def bound_seconds(flops: Mapping[str, int], gflops: Mapping[str, float]) -> dict[str, float]:
+    """Seconds that the matrix products and convolutions of each path would take alone.
+
+    Args:
+        flops: operations by path, see `counted`.
+        gflops: of `machine_facts`, by number format; a path that is not named after one computes in float32.
+    """
+    return {name: count / gflops.get(name, gflops["float32"]) / 1e9 for name, count in flops.items()}
 
 
 class PartTimer:

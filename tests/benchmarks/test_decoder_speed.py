@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from audiollm.benchmarks import decoder_speed
-from audiollm.benchmarks.decoder_speed import (
-    DecoderSpeedConfig,
-    build_decoder,
-    draw_codes,
-    measure,
-    plot_streaming,
-    time_stream,
-)
+from audiollm.benchmarks.decoder_speed import DecoderSpeedConfig, measure, plot_streaming
+from audiollm.benchmarks.speed import timing
+from audiollm.benchmarks.speed.decoding import build_decoder, draw_codes, time_stream
 from audiollm.benchmarks.speed.plain.decoder import PlainDecoder
+from audiollm.tokenizer import int8
 from audiollm.tokenizer.decoder.configuration import (
     EstimatorConfig,
     FlowConfig,
@@ -48,7 +45,7 @@ TINY = DecoderSpeedConfig(
 
 @pytest.mark.parametrize("seconds", [0.04, 1.5])
 def test_both_paths_give_the_same_waveform(seconds: float) -> None:
-    decoder = build_decoder(TINY)
+    decoder = build_decoder(TINY.decoder, seed=0)
     codes = draw_codes(decoder, seconds, seed=2)
     expected = PlainDecoder(decoder).decode(codes, steps=3)
     (made,) = decoder.decode([codes], steps=3)
@@ -57,7 +54,7 @@ def test_both_paths_give_the_same_waveform(seconds: float) -> None:
 
 
 def test_plain_block_goes_on_from_its_history() -> None:
-    decoder = build_decoder(TINY)
+    decoder = build_decoder(TINY.decoder, seed=0)
     codes = draw_codes(decoder, 1.0, seed=2)
     mel = torch.randn(80, decoder.flow.num_mel_frames(14), generator=torch.Generator().manual_seed(1))
     made = PlainDecoder(decoder).decode_block(codes[:14], mel, codes[14:21], steps=2)
@@ -69,7 +66,7 @@ def test_plain_block_goes_on_from_its_history() -> None:
 
 
 def test_stream_is_timed_to_its_end() -> None:
-    decoder = build_decoder(TINY)
+    decoder = build_decoder(TINY.decoder, seed=0)
     codes = draw_codes(decoder, 3.0, seed=2)
     pieces = time_stream(decoder, codes, steps=1)
     assert sum(piece["audio_seconds"] for piece in pieces) == pytest.approx(
@@ -89,6 +86,24 @@ def test_figures_are_complete_and_serialisable(tmp_path: Path) -> None:
     assert [piece["audio_seconds_before"] for piece in results["plain_stream"]] == pytest.approx([0, 1.12])
     plot_streaming(results, tmp_path / "stream.png")
     assert (tmp_path / "stream.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_int8_is_left_out_with_a_word_where_there_is_no_kernel(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(timing, "has_int8", lambda: False)
+    assert timing.standard_variants(on_gpu=False) == ("bfloat16",)
+    assert "int8 is left out: torch" in caplog.text
+
+
+def test_int8_that_is_asked_for_is_refused_where_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8, "_has_kernel", lambda: False)
+    int8.input_levels.cache_clear()
+    try:
+        with pytest.raises(ValueError, match="has no kernel for it on this machine"):
+            measure(replace(TINY, variants=("int8",)))
+    finally:
+        int8.input_levels.cache_clear()
 
 
 @pytest.mark.parametrize("option", ["output", "plot"])

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from audiollm.benchmarks import tokenizer_speed
+from audiollm.benchmarks.speed.encoding import build_model, make_clips, parts_of_encode, share_changed
 from audiollm.benchmarks.speed.plain.encoder import PlainEncoder
-from audiollm.benchmarks.tokenizer_speed import (
-    TokenizerSpeedConfig,
-    build_model,
-    make_clips,
-    measure,
-    parts_of_encode,
-    share_changed,
-)
+from audiollm.benchmarks.tokenizer_speed import TokenizerSpeedConfig, measure
+from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 TINY = TokenizerSpeedConfig(
     d_model=64, encoder_layers=2, quantize_position=1, codebook_size=32, num_files=3, rounds=1, long_seconds=35.0
@@ -25,7 +21,7 @@ TINY = TokenizerSpeedConfig(
 
 
 def test_both_paths_give_the_same_codes_where_no_padding_leaks() -> None:
-    model = build_model(TINY)
+    model = build_model(TINY, seed=0)
     clips = make_clips([35.0], seed=2)
     codes = model.encode(clips, 16000).tolist()
     assert len(set(codes[0])) > 5
@@ -33,7 +29,7 @@ def test_both_paths_give_the_same_codes_where_no_padding_leaks() -> None:
 
 
 def test_timing_the_parts_leaves_the_model_as_it_was() -> None:
-    model = build_model(TINY)
+    model = build_model(TINY, seed=0)
     clips = make_clips([2.0], seed=2)
     before, attributes = model.encode(clips, 16000).codes, set(vars(model.encoder))
     parts = parts_of_encode(model, clips)
@@ -52,8 +48,16 @@ def test_figures_are_complete_and_serialisable() -> None:
     assert results["config"]["codebook_size"] == 32
 
 
+def test_float16_and_what_is_compiled_are_timed_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UniAudioTokenizer, "compile_encoder", lambda self: None)
+    tiny = replace(TINY, variants=("float16", "compiled"), num_files=1, long_seconds=1.0)
+    paths = measure(tiny)["one file of 1 s"]["paths"]
+    assert set(paths) == {"plain", "encode", "float16", "compiled"}
+    assert paths["compiled"]["share_of_codes_changed_from_encode"] == 0
+
+
 def test_unknown_variants_are_refused() -> None:
-    with pytest.raises(ValueError, match="variant 'int4': use bfloat16, int8 or compiled"):
+    with pytest.raises(ValueError, match="variant 'int4': use bfloat16, float16, int8 or compiled"):
         measure(TokenizerSpeedConfig(**{**vars(TINY), "variants": ("int4",)}))
 
 
