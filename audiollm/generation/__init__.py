@@ -1,7 +1,7 @@
 """Generation of text and audio by a plain causal LM.
 
 Reading order: ``request`` (settings, checked; one call of transformers' ``generate``) → ``grammar`` (which tokens may
-follow) → ``sampling`` (which of them is drawn) → ``result`` → ``decoding`` (codes to sound) → ``streaming`` (all of it
+follow) → ``narrow_head`` and ``cache`` (no more work than that takes) → ``sampling`` (which of them is drawn) → ``result`` → ``decoding`` (codes to sound) → ``streaming`` (all of it
 while it is generated). `AudioLLM` in ``audiollm/modeling.py`` is the way in.
 """
 

@@ -17,6 +17,8 @@ from transformers import LogitsProcessor
 
 from audiollm.vocabulary import AudioVocabulary
 
+from .narrow_head import Columns
+
 Modality = Literal["text", "audio"]
 MODALITIES: tuple[Modality, ...] = ("text", "audio")
 
@@ -88,7 +90,29 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
         self.min_codes = min_codes
         self.max_codes = max_codes
         self.check_dead_ends = check_dead_ends
+        # Audio tokens stand behind all others, unless somebody has added some since.
+        audio_ids = vocabulary.token_ids
+        self._first_audio_id = audio_ids[0] if audio_ids[0] + len(audio_ids) == num_tokens else None
         self._masks: dict[tuple[int, torch.device], _Masks] = {}
+        self._places: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def columns(self, input_ids: Tensor) -> Columns | None:
+        """What may follow ``input_ids [B, S]`` in any row; None where that is nearly anything."""
+        if self.modalities == {"text"}:
+            return None if self._first_audio_id is None else Columns(0, self._first_audio_id)
+        start_B, end_B = self._last_marks(input_ids)
+        is_inside_B = start_B > end_B
+        is_done_B = end_B >= self.prompt_length
+        if self.modalities == {"text", "audio"}:
+            # Rows that have ended are outside for good, and nobody asks what follows there.
+            new_ids = input_ids[:, self.prompt_length :]
+            is_done_B = torch.isin(new_ids, new_ids.new_tensor(self.eos_token_ids)).any(dim=1)
+            if not bool((is_inside_B | is_done_B).all()):
+                return None
+        others = set(self.eos_token_ids if bool(is_done_B.any()) else ())
+        if not bool((is_inside_B | is_done_B).all()):
+            others.add(self.vocabulary.start_id)
+        return code_columns(self.vocabulary, others, has_codes=bool(is_inside_B.any()))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Sets the logits ``[B, W]`` of everything that may not follow ``input_ids [B, S]`` to minus infinity."""
@@ -101,9 +125,8 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
         masks = self._masks_for(scores)
         if self.modalities == {"text"}:
             # The places of marks are not needed: a prompt that ends inside a segment is refused before.
-            return scores.masked_fill(~masks.text, -torch.inf)
-        start_B = last_index(input_ids, self.vocabulary.start_id)
-        end_B = last_index(input_ids, self.vocabulary.end_id)
+            return scores.masked_fill(masks.no_text, -torch.inf)
+        start_B, end_B = self._last_marks(input_ids)
         inside_B = start_B > end_B
         outside_BW = masks.text_or_start[None]
         if self.modalities == {"audio"}:
@@ -121,6 +144,13 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
             allowed_BW = torch.where(must_end_B[:, None], masks.end, allowed_BW)
         # Out of place: with output_logits, transformers hands the scores that it passed in to the caller.
         return scores.masked_fill(~allowed_BW, -torch.inf)
+
+    def _last_marks(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the last start and end marks are, ``[B]`` each."""
+        if self._places is None or self._places[0] is not input_ids:  # `columns` and the call see the same tensor
+            start_id, end_id = self.vocabulary.start_id, self.vocabulary.end_id
+            self._places = input_ids, last_index(input_ids, start_id), last_index(input_ids, end_id)
+        return self._places[1:]
 
     def _masks_for(self, scores: Tensor) -> _Masks:
         # Once per width and device, not per token: five comparisons of 160,000 ids each would be made at every step.
@@ -148,10 +178,22 @@ class _Masks:
         ids = torch.arange(width, device=device)
         self.codes = vocabulary.is_code(ids)
         self.text = ~vocabulary.is_audio(ids) & (ids < num_tokens)
+        self.no_text = ~self.text
         self.start = ids == vocabulary.start_id
         self.end = ids == vocabulary.end_id
         self.text_or_start = self.text | self.start
         self.eos = torch.isin(ids, torch.tensor(eos_token_ids, device=device, dtype=ids.dtype))
+
+
+def code_columns(vocabulary: AudioVocabulary, others: Collection[int], *, has_codes: bool) -> Columns:
+    """Other tokens, and what may follow inside an audio segment if ``has_codes``."""
+    if not has_codes:
+        return Columns(0, 0, tuple(sorted(others)))
+    first, end = vocabulary.first_code_id, vocabulary.first_code_id + vocabulary.codebook_size
+    if vocabulary.end_id == first - 1:
+        first -= 1
+    wanted = {*others, vocabulary.end_id}
+    return Columns(first, end, tuple(sorted(one for one in wanted if not first <= one < end)))
 
 
 def segment_limits(min_seconds: float | None, max_seconds: float | None, frame_rate: float) -> tuple[int, int | None]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import Any, TypeVar
 
@@ -24,7 +25,9 @@ from transformers.generation.streamers import BaseStreamer
 from audiollm.chat.segments import AudioSegment
 from audiollm.processing.processor import AudioLLMProcessor
 
+from .cache import roomy_cache
 from .grammar import AudioSegmentLogitsProcessor, check_modalities, ends_inside_audio, segment_limits
+from .narrow_head import NextColumns, can_narrow, narrowed
 from .passed_on import check_passed_on, may_forbid_everything, with_generation_config
 from .result import GenerationResult
 from .sampling import RepetitionAwareSampler, SamplingSettings
@@ -35,6 +38,32 @@ TEXT_TOKENS = 256  # room for text where nothing else is said
 AUDIO_TOKENS = 768  # room for audio: 30 s at 25 codes per second, and the marks
 Function = TypeVar("Function", bound=Callable[..., Any])
 _MARKS = 3  # start of audio, end of audio, end of the answer
+
+
+_LOOKS_AT_LOGITS = frozenset(
+    (
+        *("num_beams", "assistant_model", "prompt_lookup_num_tokens", "guidance_scale", "logits_processor"),
+        *("prefix_allowed_tokens_fn", "stopping_criteria", "sequence_bias", "remove_invalid_values"),
+        *("repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens"),
+        *("min_length", "min_new_tokens", "exponential_decay_length_penalty", "forced_eos_token_id", "synced_gpus"),
+        *("cache_implementation", "cache_config", "compile_config", "prefill_chunk_size"),
+    )
+)
+"""Settings beside which all logits are computed, and transformers' own cache is kept."""
+
+_SWITCHED_OFF = {"num_beams": 1, "guidance_scale": 1, "repetition_penalty": 1}
+"""The values of some of them that change nothing; all are off where they are empty."""
+
+
+_WRITTEN_OUT = {
+    "do_sample": False,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "repetition_penalty": 1.0,
+    "num_beams": 1,
+}
+"""Settings of ours, for what is left open is taken from the checkpoint's own."""
 
 
 class ContextError(ValueError):
@@ -193,11 +222,19 @@ class GenerationRequest:
         grammar = self._grammar(
             min_codes, max_codes, check_dead_ends=may_forbid_everything({**vars(model.generation_config), **options})
         )
+        self._is_plain = self._takes_one_token_at_a_time(options)
+        self._following = NextColumns(grammar) if self._is_plain and can_narrow(model) else None
         self._logits_processors = [*options.pop("logits_processor", []), grammar]
         if sampling is not None:  # last, for it leaves one token to choose from
             prompt_length = input_ids.shape[1]
             self._logits_processors.append(
-                RepetitionAwareSampler(processor.vocabulary, sampling, seed=settings.seed, prompt_length=prompt_length)
+                RepetitionAwareSampler(
+                    processor.vocabulary,
+                    sampling,
+                    seed=settings.seed,
+                    prompt_length=prompt_length,
+                    columns=None if self._following is None else self._following.ids,
+                )
             )
         self._stopping_criteria = [*options.pop("stopping_criteria", [])]
         self._stop_strings = _listed(options.get("stop_strings"))
@@ -222,20 +259,43 @@ class GenerationRequest:
             stopping: a further reason to stop.
         """
         stopping_criteria = self._stopping_criteria if stopping is None else [*self._stopping_criteria, stopping]
-        output = self._model.generate(
-            input_ids=self._input_ids,
-            attention_mask=self._attention_mask,
-            generation_config=self._config,
-            logits_processor=LogitsProcessorList(self._logits_processors),
-            stopping_criteria=StoppingCriteriaList(stopping_criteria),
-            streamer=streamer,
-            **self._options,
-        )
+        narrowing: AbstractContextManager[None] = nullcontext()
+        if self._following is not None:
+            self._following.look(self._input_ids)
+            stopping_criteria = [*stopping_criteria, self._following]
+            narrowing = narrowed(self._model, self._following)
+        with narrowing:
+            output = self._model.generate(
+                input_ids=self._input_ids,
+                attention_mask=self._attention_mask,
+                generation_config=self._config,
+                logits_processor=LogitsProcessorList(self._logits_processors),
+                stopping_criteria=StoppingCriteriaList(stopping_criteria),
+                streamer=streamer,
+                **({"past_key_values": roomy_cache(self._model)} if self._is_plain else {}),
+                **self._options,
+            )
         sequences = output if isinstance(output, Tensor) else output.sequences
         # A search may return several sequences for each row that went in (num_return_sequences of beams).
         num_answers = sequences.shape[0] // self._input_ids.shape[0]
         opened = [codes for codes in self._opened_segments() for _ in range(num_answers)]
         return self._read(sequences[:, self._input_ids.shape[1] :].cpu(), opened)
+
+    def _takes_one_token_at_a_time(self, options: Mapping[str, Any]) -> bool:
+        """Whether each step takes the likeliest of the logits as they are, and nothing but the grammar looks at them.
+
+        Then those of other tokens need not be computed. A search normalizes all, a second model or a lookup proposes
+        several tokens at once, and what processors of a caller read is theirs.
+        """
+        model = self._model
+        stored = {name: value for name, value in vars(model.generation_config).items() if name not in _WRITTEN_OUT}
+        asked = {"use_cache": True, **stored, **options}
+        return (
+            model.device.type == "cpu"
+            and asked["use_cache"] is not False
+            and model._supports_default_dynamic_cache()
+            and not any(asked.get(name) and asked[name] != _SWITCHED_OFF.get(name) for name in _LOOKS_AT_LOGITS)
+        )
 
     def _answer_length(self, settings: GenerationSettings, min_codes: int, max_codes: int | None) -> int:
         """The longest answer in tokens: as asked for, or what the limits need and, for audio, as much as there is."""
@@ -302,13 +362,7 @@ class GenerationRequest:
             "eos_token_id": self._eos_token_ids or None,
             "pad_token_id": stored.pad_token_id if stored.pad_token_id is not None else self._processor.pad_token_id,
             "bos_token_id": stored.bos_token_id,
-            # Written out, for what is left open is taken from the checkpoint's own settings.
-            "do_sample": False,
-            "temperature": 1.0,
-            "top_k": 50,
-            "top_p": 1.0,
-            "repetition_penalty": 1.0,
-            "num_beams": 1,
+            **_WRITTEN_OUT,
         }
         known = vars(GenerationConfig())
         settings |= {name: options.pop(name) for name in list(options) if name in known}

@@ -2,10 +2,11 @@
 
 A logits processor for transformers' ``generate``, as the grammar is; it comes last, for it decides.
 """
-# Shapes: B rows, S token ids so far, W logits (at least as many as tokens), K window of recent ids.
+# Shapes: B rows, S token ids so far, W logits (at least as many as tokens), C of them finite, K window of recent ids.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -107,6 +108,8 @@ class RepetitionAwareSampler(LogitsProcessor):
         settings: how to draw.
         seed: of the generator; None draws from torch's global one.
         prompt_length: ids of the (padded) prompt, which are no part of the window.
+        columns: gives the ids that hold all finite logits of the next step, where they are known; others are then not
+            looked at. What is drawn does not depend on it.
     """
 
     def __init__(
@@ -116,11 +119,13 @@ class RepetitionAwareSampler(LogitsProcessor):
         *,
         seed: int | None = None,
         prompt_length: int = 0,
+        columns: Callable[[torch.device], Tensor | None] | None = None,
     ) -> None:
         self.vocabulary = vocabulary
         self.settings = settings
         self.seed = seed
         self.prompt_length = prompt_length
+        self._columns = columns
         self._generator: torch.Generator | None = None  # made at the first draw, when the device is known
         self._warpers: LogitsProcessorList | None = None  # likewise
 
@@ -128,12 +133,17 @@ class RepetitionAwareSampler(LogitsProcessor):
         """Leaves one finite logit per row of ``scores [B, W]``: that of the drawn token."""
         if self._warpers is None:
             self._warpers = self.settings.warpers(scores.device)
-        drawn_B = self._draw(self._warpers(input_ids, scores))
+        ids_C = None if self._columns is None else self._columns(scores.device)
+        if ids_C is not None and 2 * len(ids_C) > scores.shape[1]:
+            ids_C = None  # it would be more work to pick them out
+        # Sorting 160,000 logits for top-p, of which 8,193 are finite, would take as long as reading a small LLM.
+        finite_BC = scores if ids_C is None else scores[:, ids_C]
+        drawn_B = self._draw(self._warpers(input_ids, finite_BC), ids_C, scores.shape[1])
         window = self.settings.repetition_window
         if window:
             # Always drawn, so that the numbers a row gets do not depend on what the other rows do. Not from the top-k,
             # where a code that repeats would win once more, but from all that may follow.
-            again_B = self._draw(scores)
+            again_B = self._draw(finite_BC, ids_C, scores.shape[1])
             recent_BK = input_ids[:, max(self.prompt_length, input_ids.shape[1] - window) :]
             num_repeats_B = (recent_BK == drawn_B[:, None]).sum(dim=1)
             # At least one: a threshold of 0 must not draw again what has not been said.
@@ -141,9 +151,16 @@ class RepetitionAwareSampler(LogitsProcessor):
             drawn_B = torch.where(self.vocabulary.is_code(drawn_B) & too_often_B, again_B, drawn_B)
         return torch.full_like(scores, -torch.inf).scatter(1, drawn_B[:, None], 0.0)
 
-    def _draw(self, scores: Tensor) -> Tensor:
+    def _draw(self, scores_BC: Tensor, ids_C: Tensor | None, num_logits: int) -> Tensor:
+        """Draws an id per row; where ``ids_C`` are given, what is drawn from all ``num_logits``, of which they are the
+        finite ones."""
         if self.seed is not None and self._generator is None:
-            self._generator = torch.Generator(scores.device).manual_seed(self.seed)
+            self._generator = torch.Generator(scores_BC.device).manual_seed(self.seed)
         # float32: bf16 probabilities over 160,000 tokens do not sum to one.
-        probabilities_BW = scores.float().softmax(dim=-1)
-        return torch.multinomial(probabilities_BW, 1, generator=self._generator)[:, 0]
+        probabilities_BC = scores_BC.float().softmax(dim=-1)
+        if ids_C is None:
+            return torch.multinomial(probabilities_BC, 1, generator=self._generator)[:, 0]
+        # As torch.multinomial does it, which divides by exponential noise: a number for each logit, finite or not, so
+        # that a seed means the same draws.
+        noise_BW = probabilities_BC.new_empty(len(scores_BC), num_logits).exponential_(generator=self._generator)
+        return ids_C[(probabilities_BC / noise_BW[:, ids_C]).argmax(dim=-1)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from transformers import LogitsProcessor
 
 from audiollm.vocabulary import AudioVocabulary
 
-from .grammar import last_index, refuse_dead_ends
+from .grammar import code_columns, last_index, refuse_dead_ends
+from .narrow_head import Columns
 
 
 def turns_of(text: str) -> list[str]:
@@ -84,9 +86,34 @@ class TurnsLogitsProcessor(LogitsProcessor):
         self._min_codes = min_codes
         self._max_codes = max_codes
         self._check_dead_ends = check_dead_ends
+        self._state: tuple[Tensor, _State] | None = None
+
+    def columns(self, input_ids: Tensor) -> Columns:
+        """What may follow ``input_ids [B, S]`` in any row."""
+        state = self._state_of(input_ids)
+        is_written_B = ~state.is_inside
+        others = set(state.following[is_written_B].tolist())
+        return code_columns(self._vocabulary, others, has_codes=bool(state.is_inside.any()))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Sets the logits ``[B, W]`` of everything that may not follow ``input_ids [B, S]`` to minus infinity."""
+        state = self._state_of(input_ids)
+        ids_W = torch.arange(scores.shape[1], device=scores.device)
+        # Inside, codes follow, or the end of the segment; outside one token: that of the plan, or the end.
+        allowed_BW = (state.is_inside & ~state.is_full)[:, None] & self._vocabulary.is_code(ids_W)
+        allowed_BW[:, self._vocabulary.end_id] = state.may_end
+        allowed_BW |= ~state.is_inside[:, None] & (ids_W == state.following[:, None])
+        allowed = scores.masked_fill(~allowed_BW, -torch.inf)
+        if self._check_dead_ends:
+            refuse_dead_ends(allowed)
+        return allowed
+
+    def _state_of(self, input_ids: Tensor) -> _State:
+        if self._state is None or self._state[0] is not input_ids:  # `columns` and the call see the same tensor
+            self._state = input_ids, self._read(input_ids)
+        return self._state[1]
+
+    def _read(self, input_ids: Tensor) -> _State:
         new_ids_BS = input_ids[:, self._prompt_length :]
         num_rows, length = new_ids_BS.shape
         start_id, end_id = self._vocabulary.start_id, self._vocabulary.end_id
@@ -95,7 +122,6 @@ class TurnsLogitsProcessor(LogitsProcessor):
         num_codes_B = self._vocabulary.is_code(new_ids_BS).sum(dim=1)
         is_full_B = torch.zeros_like(is_inside_B) if self._max_codes is None else num_codes_B >= self._max_codes
 
-        # Outside of audio one token follows: that of the plan, or the end.
         plan_BKL = self._plan.to(input_ids.device).repeat_interleave(num_rows // len(self._plan), dim=0)
         num_turns_B = self._num_turns.to(input_ids.device).repeat_interleave(num_rows // len(self._num_turns))
         turn_B = (new_ids_BS == end_id).sum(dim=1)
@@ -105,17 +131,18 @@ class TurnsLogitsProcessor(LogitsProcessor):
         next_B = plan_BKL[rows_B, turn_B.clamp(max=plan_BKL.shape[1] - 1), place_B]
         next_B = torch.where(is_full_B, self._eos_token_id, next_B)
 
-        # Inside, codes follow, or the end of the segment.
         is_last_B = turn_B == num_turns_B - 1
         may_end_B = (start_B < length - 1) & (~is_last_B | (num_codes_B >= self._min_codes))
-        ids_W = torch.arange(scores.shape[1], device=scores.device)
-        allowed_BW = is_inside_B[:, None] & ~is_full_B[:, None] & self._vocabulary.is_code(ids_W)
-        allowed_BW[:, end_id] = is_inside_B & (may_end_B | is_full_B)
-        allowed_BW |= ~is_inside_B[:, None] & (ids_W == next_B[:, None])
-        allowed = scores.masked_fill(~allowed_BW, -torch.inf)
-        if self._check_dead_ends:
-            refuse_dead_ends(allowed)
-        return allowed
+        return _State(is_inside_B, is_full_B, is_inside_B & (may_end_B | is_full_B), next_B)
+
+
+class _State(NamedTuple):
+    """Where each row of a batch is; ``[B]`` each."""
+
+    is_inside: Tensor  # in an audio segment
+    is_full: Tensor  # all codes are there that there may be
+    may_end: Tensor  # the segment that the row is in
+    following: Tensor  # outside of segments: the id that follows
 
 
 def num_tokens_of_turns(turns: Sequence[Sequence[Sequence[int]]]) -> int:
