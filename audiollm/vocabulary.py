@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, overload
@@ -16,7 +17,6 @@ from typing import Any, Literal, overload
 import torch
 from tokenizers import AddedToken
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
@@ -328,7 +328,7 @@ def _embedding_tables(model: PreTrainedModel) -> list[Tensor]:
             tables.append(module.weight)
     for table in tables:
         # DeepSpeed ZeRO-3 leaves an empty placeholder with a ds_id where the row table was.
-        if hasattr(table, "ds_id") or isinstance(table, DTensor):
+        if hasattr(table, "ds_id") or _is_shard(table):
             raise ValueError(
                 "the model's embeddings are sharded over processes: call extend() right after from_pretrained(), "
                 "before accelerate, DeepSpeed or FSDP see the model (with ZeRO-3: zero3_init_flag: false)"
@@ -336,6 +336,12 @@ def _embedding_tables(model: PreTrainedModel) -> list[Tensor]:
         if table.is_meta:
             raise ValueError("the model is on the meta device and has no weights yet: load them before extend()")
     return tables
+
+
+def _is_shard(table: Tensor) -> bool:
+    # Not imported for this: it takes half a second, and whoever has made a shard has imported it.
+    sharding = sys.modules.get("torch.distributed.tensor")
+    return sharding is not None and isinstance(table, sharding.DTensor)
 
 
 def _grow(model: PreTrainedModel, num_rows: int) -> None:

@@ -1,8 +1,9 @@
 """Generation of text and audio by a plain causal LM.
 
 Reading order: ``request`` (settings, checked; one call of transformers' ``generate``) → ``grammar`` (which tokens may
-follow) → ``narrow_head`` and ``cache`` (no more work than that takes) → ``sampling`` (which of them is drawn) → ``result`` → ``decoding`` (codes to sound) → ``streaming`` (all of it
-while it is generated). `AudioLLM` in ``audiollm/modeling.py`` is the way in.
+follow) → ``narrow_head`` and ``cache`` (no more work than that takes) → ``sampling`` (which of them is drawn) →
+``result`` → ``decoding`` (codes to sound) → ``streaming`` (all of it while it is generated). `AudioLLM` in
+``audiollm/modeling.py`` is the way in.
 """
 
 from .decoding import DecodingSettings, SpeechDecoder, voice_prompt

@@ -18,6 +18,8 @@ class RoomyLayer(DynamicLayer):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.keys: Tensor | None
+        self.values: Tensor | None
         self._room: tuple[Tensor, Tensor] | None = None
         self._shown: tuple[Tensor | None, Tensor | None] = (None, None)
 
@@ -33,7 +35,7 @@ class RoomyLayer(DynamicLayer):
             keys, values = (
                 states.new_empty((*states.shape[:-2], room, states.shape[-1])) for states in (key_states, value_states)
             )
-            if old:
+            if old and self.keys is not None and self.values is not None:
                 keys[..., :old, :], values[..., :old, :] = self.keys, self.values
             self._room = keys, values
         keys, values = self._room

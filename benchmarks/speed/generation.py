@@ -1,0 +1,231 @@
+"""Times greedy answers in text and in audio codes, one and several at once, against transformers' plain ``generate``.
+
+All run in one process, in turns, on the same weights and the same prompts, on a processor. "plain" is ``generate`` as
+its documentation shows it, which may answer with any token; "plain, masked" has a mask that was made once, and must
+give our tokens. "ours, drawn" draws its codes, as answers do where nothing else is said. What bounds a step is that
+each weight is read once: the layers', and those of the head's rows that may follow. How fast this machine reads is
+measured in the same run. Example::
+
+    python benchmarks/speed/generation.py --rounds 3 --output generation_speed.json
+"""
+# Shapes: B rows, S token ids of a prompt, T new tokens.
+
+from __future__ import annotations
+
+import logging
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from audiollm.benchmarks.harness.figures import recorded_config, write_figures
+from audiollm.benchmarks.harness.options import check_output
+from audiollm.benchmarks.speed.timing import in_turns, machine_facts
+from audiollm.benchmarks.speed.token_times import make_model, plain_generate, read_rate, weights_of
+from audiollm.modeling import AudioLLM
+from audiollm.program import run_program
+from audiollm.tables import print_table, table_console
+
+Answers = Literal["text", "audio"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSpeedConfig:
+    """One comparison."""
+
+    shapes: tuple[str, ...] = ("mini", "SmolLM2-135M", "Qwen2.5-0.5B")
+    """Models: mini, or a shape with random weights, a text vocabulary of 151,646 and 8,194 audio tokens."""
+    answers: tuple[Answers, ...] = ("text", "audio")
+    """What answers consist of."""
+    rows: tuple[int, ...] = (1, 8)
+    """Answers at once."""
+    prompt_tokens: int = 128
+    """Length of each prompt."""
+    new_tokens: int = 48
+    """Length of each answer."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights."""
+    rounds: int = 3
+    """Timings of each way; they alternate."""
+    num_threads: int | None = None
+    """Threads of torch; its own choice if not given."""
+    seed: int = 0
+    """For weights and prompts."""
+    output: str | None = None
+    """File for the figures as JSON."""
+    overwrite: bool = False
+    """Replace an output that exists."""
+    json: bool = False
+    """Print the figures as JSON instead of tables."""
+
+    def __post_init__(self) -> None:
+        numbers = {name: getattr(self, name) for name in ("prompt_tokens", "new_tokens", "rounds")}
+        wrong = [f"{name}={value}" for name, value in numbers.items() if value < 1]
+        wrong += [f"rows={one}" for one in self.rows if one < 1]
+        if wrong:
+            raise ValueError(f"{wrong[0]}: use 1 or more")
+
+
+class _Clocked:
+    """Runs a way and notes the processor time of each run, the children's of no one included."""
+
+    def __init__(self, run: Callable[[], Any]) -> None:
+        self._run = run
+        self.processor_seconds: list[float] = []
+
+    def __call__(self) -> None:
+        start = time.process_time()
+        self._run()
+        self.processor_seconds.append(time.process_time() - start)
+
+
+def make_prompts(model: AudioLLM, num_rows: int, num_tokens: int, answers: Answers, seed: int) -> Tensor:
+    """Words drawn at random, int64 ``[B, S]``; behind them an audio segment is opened where codes are to follow."""
+    vocabulary = model.vocabulary
+    generator = torch.Generator().manual_seed(seed)
+    prompts = torch.randint(3, min(vocabulary.token_ids), (num_rows, num_tokens), generator=generator)
+    if answers == "audio":
+        prompts[:, -1] = vocabulary.start_id
+    return prompts
+
+
+def make_ways(
+    model: AudioLLM, prompts: Tensor, answers: Answers, num_tokens: int, seed: int
+) -> dict[str, Callable[[], Tensor]]:
+    """The ways to answer, by name; each gives the new ids, int64 ``[B, T]``."""
+    vocabulary = model.vocabulary
+    unlikely = 0  # an end that neither the model nor random weights come to
+    if answers == "audio":
+        first = vocabulary.first_code_id
+        allowed = torch.arange(first, first + vocabulary.codebook_size)
+        settings: dict[str, Any] = {
+            # So that none of the segments ends before; in audio all ids that end are codes' neighbours.
+            "modalities": {"audio"},
+            "min_seconds": (num_tokens + 1) / model.processor.audio_tokenizer.frame_rate,
+        }
+    else:
+        allowed = torch.arange(min(vocabulary.token_ids))
+        settings = {"modalities": {"text"}}
+
+    def ours(**more: Any) -> Tensor:
+        result = model.generate(
+            prompts, max_new_tokens=num_tokens, eos_token_id=unlikely, return_waveforms=False, **settings, **more
+        )
+        return torch.stack(result.token_ids)
+
+    ways = {
+        "plain": lambda: plain_generate(model.model, prompts, num_tokens, unlikely, None),
+        "plain, masked": lambda: plain_generate(model.model, prompts, num_tokens, unlikely, allowed),
+        "ours": lambda: ours(do_sample=False),
+    }
+    if answers == "audio":
+        ways["ours, drawn"] = lambda: ours(do_sample=True, seed=seed)
+    return ways
+
+
+def compare(
+    model: AudioLLM,
+    config: GenerationSpeedConfig,
+    answers: Answers,
+    num_rows: int,
+    bytes_per_second: float,
+    flops_per_second: float,
+    title: str,
+) -> dict[str, Any]:
+    """Times all ways on one batch of prompts."""  # fmt: skip
+    prompts = make_prompts(model, num_rows, config.prompt_tokens, answers, config.seed)
+    ways = make_ways(model, prompts, answers, config.new_tokens, config.seed)
+    tokens = {name: run() for name, run in ways.items()}
+    clocked = {name: _Clocked(run) for name, run in ways.items()}
+    seconds = in_turns(clocked, config.rounds, model.device, title)
+    num_tokens = num_rows * config.new_tokens
+    layers, row, weights = weights_of(model.model)
+    # What has to be done whatever the way: the prompt's products, then each step reads all weights, or computes
+    # with them for longer.
+    head_rows = model.vocabulary.codebook_size + 1 if answers == "audio" else min(model.vocabulary.token_ids)
+    per_step = max(
+        (layers + head_rows * row) / bytes_per_second,
+        2 * num_rows * (weights + head_rows * row / model.dtype.itemsize) / flops_per_second,
+    )
+    bound = 2 * weights * prompts.numel() / flops_per_second + config.new_tokens * per_step
+    figures = {}
+    for name, own in seconds.items():
+        processor = clocked[name].processor_seconds[1:]
+        figures[name] = {
+            "min_seconds": min(own),
+            "median_seconds": statistics.median(own),
+            "tokens_per_second": num_tokens / min(own),
+            "median_tokens_per_second": num_tokens / statistics.median(own),
+            "min_processor_ms_per_token": 1000 * min(processor) / num_tokens,
+            "median_processor_ms_per_token": 1000 * statistics.median(processor) / num_tokens,
+            "times_plain": min(seconds["plain"]) / min(own),
+            "share_of_bound": bound / min(own),
+            "share_of_tokens_of_ours": float((tokens[name] == tokens["ours"]).float().mean()),
+        }
+    return {"ways": figures, "bound_seconds": bound, "tokens": num_tokens, "head_rows": head_rows}
+
+
+def measure(config: GenerationSpeedConfig) -> dict[str, Any]:
+    """Compares for each model, kind of answer and number of rows."""
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    dtype = getattr(torch, config.dtype)
+    machine = machine_facts(load_average_before=os.getloadavg(), transformers=version("transformers"))
+    flops_per_second = 1e9 * machine["gflops"].get(config.dtype, machine["gflops"]["float32"])
+    machine["gigabytes_per_second"] = read_rate(dtype) / 1e9
+    results: dict[str, Any] = {}
+    for shape in config.shapes:
+        model = make_model(shape, dtype, config.seed)
+        for answers in config.answers:
+            for num_rows in config.rows:
+                title = f"{shape}, {answers}, {num_rows} at once"
+                results[title] = compare(
+                    model, config, answers, num_rows, 1e9 * machine["gigabytes_per_second"], flops_per_second, title
+                )
+        del model
+    machine["load_average_after"] = os.getloadavg()
+    return {"config": recorded_config(config), "machine": machine, "results": results}
+
+
+def print_tables(results: dict[str, Any], console: Console) -> None:
+    """Shows rates, costs, and whether the tokens are the same."""
+    for title, result in results["results"].items():
+        table = Table(
+            "way", "tokens/s", "median", "processor ms/token", "× plain", "of the bound", "our tokens", title=title
+        )
+        for name, own in result["ways"].items():
+            table.add_row(
+                name,
+                f"{own['tokens_per_second']:.1f}",
+                f"{own['median_tokens_per_second']:.1f}",
+                f"{own['min_processor_ms_per_token']:.2f}",
+                f"{own['times_plain']:.2f}",
+                f"{own['share_of_bound']:.0%}",
+                f"{own['share_of_tokens_of_ours']:.1%}",
+            )
+        print_table(table, console)
+    console.print(results["machine"], soft_wrap=True)
+
+
+def run(config: GenerationSpeedConfig) -> None:
+    """Times all ways, writes the figures down and shows them."""
+    check_output(config)
+    results = measure(config)
+    text = write_figures(results, config.output)
+    if config.json:
+        sys.stdout.write(text + "\n")
+    else:
+        print_tables(results, table_console())
+
+
+if __name__ == "__main__":
+    run_program(GenerationSpeedConfig, run, level=logging.WARNING)
