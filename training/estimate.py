@@ -11,6 +11,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from audiollm.facts import show_facts
+from audiollm.folders import check_text_llm
 from audiollm.loading import check_reachable, load_text_tokenizer, refused_by_transformers
 from audiollm.mini import audio_tokenizer_or_mini, model_or_mini
 from audiollm.program import run_program
@@ -135,6 +136,8 @@ def extended_config(config: SFTConfig) -> tuple[Any, AudioVocabulary | None]:
         ValueError: if there is no such model, or it knows no audio and no audio tokenizer is named.
     """
     source = model_or_mini(config.model)
+    if config.audio_tokenizer is not None:
+        check_text_llm(config.model)
     check_reachable(source)
     with refused_by_transformers(source):
         model_config = AutoConfig.from_pretrained(source, trust_remote_code=False)
