@@ -18,10 +18,12 @@ from audiollm.data.files.atomic import atomic_folder
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.checkpoints.card import Kind
 from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS, copy_listed, find_folder, read_json_object
+from audiollm.tokenizer.checkpoints.mini import MINI
 from audiollm.tokenizer.checkpoints.tokenizer import (
     DECODER_FILES,
     PAPERS,
     TOKENIZER_FILES,
+    TOKENIZER_FOLDER,
     copy_tokenizer_files,
     find_tokenizer,
     read_config,
@@ -65,6 +67,27 @@ def check_folder(path_or_hub_id: str | os.PathLike[str]) -> None:
     elif {"processor_config.json", "tokenizer.json"} <= set(missing) and "config.json" not in missing:
         hint = "is it an audio tokenizer or a bare model? " + hint
     raise ValueError(f"{folder} is no Audio-LLM folder, it has no {', '.join(missing)}: {hint}")
+
+
+def check_text_llm(path_or_hub_id: str | os.PathLike[str]) -> None:
+    """Refuses what cannot be extended: an Audio-LLM, which is trained as it is, or an audio tokenizer.
+
+    Raises:
+        ValueError: naming what it is, and what to do with it. Hub ids are left to the Hub.
+    """
+    name, folder = os.fspath(path_or_hub_id), Path(path_or_hub_id)
+    wanted = "what is extended is a text LLM, such as Qwen/Qwen2.5-0.5B-Instruct"
+    trained = next((found for found in (folder, folder / "model") if (found / "processor_config.json").is_file()), None)
+    if name == MINI or (trained is not None and "codec_path" in read_json_object(trained / "processor_config.json")):
+        raise ValueError(
+            f"{name} is an Audio-LLM already: train it as it is (audiollm train --model {name}, without another "
+            f"audio tokenizer); {wanted}"
+        )
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise ValueError(f"{name} holds an adapter alone: name the model that it was merged into; {wanted}")
+    for place in (folder, folder / TOKENIZER_FOLDER):
+        if (place / "config.json").is_file() and read_json_object(place / "config.json").get("quantize_vocab_size"):
+            raise ValueError(f"{name} is an audio tokenizer: name it with --audio-tokenizer; {wanted}")
 
 
 def _refuse_path(path_or_hub_id: str | os.PathLike[str]) -> None:

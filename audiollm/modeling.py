@@ -33,7 +33,7 @@ from audiollm.tokenizer.checkpoints.hub import push_saved
 from audiollm.tokenizer.int8 import to_int8
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
-from .folders import check_folder
+from .folders import check_folder, check_text_llm
 from .loading import (
     check_reachable,
     check_settings,
@@ -126,8 +126,8 @@ class AudioLLM:
             dtype: of the weights, for an ``llm`` that is loaded; "auto": as stored.
 
         Raises:
-            ValueError: if an argument is missing, ``llm`` is no causal LM, or the tokenizer holds another audio
-                vocabulary.
+            ValueError: if an argument is missing, ``llm`` is no causal LM or names an Audio-LLM, or the tokenizer holds
+                another audio vocabulary.
         """
         if text_tokenizer is None:
             if isinstance(llm, PreTrainedModel):
@@ -136,6 +136,7 @@ class AudioLLM:
         if audio_tokenizer is None:
             raise ValueError("give audio_tokenizer: the codes of an Audio-LLM are those of one audio tokenizer")
         if not isinstance(llm, PreTrainedModel):
+            check_text_llm(llm)
             llm = load_causal_lm(llm, dtype=dtype)
         if not isinstance(text_tokenizer, PreTrainedTokenizerBase):
             text_tokenizer = load_text_tokenizer(text_tokenizer)

@@ -50,7 +50,7 @@ class TranscriptionConfig:
     model: str
     """Audio-LLM folder, Hub id or mini."""
     data: str
-    """Recordings with what is said in them: records with audio and text (JSONL, parquet, …)."""
+    """Recordings with what is said in them: records with audio and text, or conversations of the task transcribe."""
     output_dir: str
     """Folder for transcripts and result.json. A run that was stopped goes on."""
     split: str | None = None

@@ -38,6 +38,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_a_folder_becomes_codes_and_a_picture(run: Run, tmp_path: Path) -> None:
     shown = run(EXAMPLES / "tokenize_folder.py", "--output", "codes")
     assert "distinct" in shown
+    assert "no folder was given: here are 5 Italian telephone prompts" in shown
     lines = (tmp_path / "codes" / "codes.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 5
     assert json.loads(lines[0])["codes"]

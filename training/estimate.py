@@ -11,6 +11,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from audiollm.facts import show_facts
+from audiollm.folders import check_text_llm
 from audiollm.loading import check_reachable, load_text_tokenizer, refused_by_transformers
 from audiollm.mini import audio_tokenizer_or_mini, model_or_mini
 from audiollm.program import run_program
@@ -28,6 +29,7 @@ from audiollm.training.loop.config import OPTIMIZERS_OF_WHOLE_MATRICES, require_
 from audiollm.vocabulary import CONFIG_KEY, EMBEDDING_MULTIPLE, TURN_END, TURN_START, AudioVocabulary
 
 _GIB = 2**30
+_MOST_ROWS = 1 << 20  # of a micro batch that is looked for; none is so large
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,15 @@ def estimate(config: EstimateConfig) -> dict[str, Any]:
         shape = PassShape(rows, length, max(1, round(config.target_share * rows * (length - 1))))
         # Where every update says how many passes it has, it has several.
         passes = 2 if varies_in_passes(chosen) else accumulation_steps(chosen, config.processes)
-        return estimate_memory(chosen, model_config, vocabulary, shape, config.launch, config.processes, passes)
+        try:
+            return estimate_memory(chosen, model_config, vocabulary, shape, config.launch, config.processes, passes)
+        except (OverflowError, RuntimeError, TypeError) as error:
+            if not _is_overflow(error):
+                raise
+            raise ValueError(
+                f"a pass of {shape.rows:,} rows of {shape.tokens:,} tokens, of such a model, has more bytes than can "
+                "be counted: use sizes that a run may have"
+            ) from error
 
     found = of(config.micro_batch_size)
     facts: dict[str, Any] = {
@@ -119,13 +129,18 @@ def estimate(config: EstimateConfig) -> dict[str, Any]:
         facts[f"{name}_gib"] = getattr(found, name) / _GIB
     if config.memory is not None:
         per_process, rest = divmod(config.global_batch_size, config.processes)
-        sizes = [size for size in range(1, per_process + 1) if not rest and per_process % size == 0]
+        sizes = [size for size in range(1, min(per_process, _MOST_ROWS) + 1) if not rest and per_process % size == 0]
         facts["memory_gib"] = config.memory
         facts["largest_micro_batch_that_fits"] = largest_micro_batch(
             lambda size: of(size).total, sizes, round(config.memory * _GIB)
         )
     show_facts(facts, title="memory of each process", as_json=config.json)
     return facts
+
+
+def _is_overflow(error: Exception) -> bool:
+    """Whether torch has met a size of 64 bits or more; it says so in several ways."""
+    return isinstance(error, OverflowError) or "overflow" in str(error).lower() or "too large" in str(error)
 
 
 def extended_config(config: SFTConfig) -> tuple[Any, AudioVocabulary | None]:
@@ -135,6 +150,8 @@ def extended_config(config: SFTConfig) -> tuple[Any, AudioVocabulary | None]:
         ValueError: if there is no such model, or it knows no audio and no audio tokenizer is named.
     """
     source = model_or_mini(config.model)
+    if config.audio_tokenizer is not None:
+        check_text_llm(config.model)
     check_reachable(source)
     with refused_by_transformers(source):
         model_config = AutoConfig.from_pretrained(source, trust_remote_code=False)

@@ -61,9 +61,14 @@ class TextEncoder:
         return self._encode(texts, splits_special=False, add_special_tokens=add_special_tokens)
 
     def _encode(self, texts: Sequence[str], *, splits_special: bool, add_special_tokens: bool) -> list[list[int]]:
-        if (broken := next((text for text in texts if not is_whole(text)), None)) is not None:
-            raise ValueError(f"the text {_shown(broken)} {HALF_A_CHARACTER}")
-        encodings = self._backend(splits_special).encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        backend, texts = self._backend(splits_special), list(texts)
+        try:
+            encodings = backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+        except TypeError as error:  # UTF-8 cannot hold half a character; only now, as most texts are whole
+            broken = next((text for text in texts if isinstance(text, str) and not is_whole(text)), None)
+            if broken is None:
+                raise
+            raise ValueError(f"the text {_shown(broken)} {HALF_A_CHARACTER}") from error
         return [encoding.ids for encoding in encodings]
 
     def _backend(self, splits_special: bool) -> Tokenizer:

@@ -39,11 +39,13 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     """
     import torch
 
+    from audiollm.folders import check_text_llm
     from audiollm.mini import audio_tokenizer_or_mini
     from audiollm.modeling import AudioLLM
     from audiollm.tokenizer.checkpoints.card import Base, write_card
 
     _refuse_filled(output_dir, "the Audio-LLM checkpoint")
+    check_text_llm(llm)
     # float32 whatever the LLM's dtype is: the checkpoint keeps these weights, and lower precision changes some codes.
     loaded = load_audio_tokenizer(audio_tokenizer, "float32", "cpu")
     with absence_told(llm):

@@ -34,6 +34,7 @@ from .recordings import (
 )
 
 NO_RECOGNIZER = "none"
+SHOWN_CHARACTERS = 60  # of a text that was spoken
 STANDARD_RECOGNIZER = "whisper-tiny.en"
 STANDARD_SPEAKER_ENCODER = "resemblyzer"
 SoundFormat = Literal["wav", "flac", "ogg", "opus", "mp3"]
@@ -116,7 +117,14 @@ def speak(
 
             told = cut_notice("the sound", f"{summary['seconds']:.2f} s", "--max-seconds")
             logger.warning("%s, as far as the model's context reaches; split the text otherwise", told)
-        show_facts(summary, as_json=json, title="spoken")
+        shown = summary if json else summary | {"text": _beginning(summary["text"])}
+        show_facts(shown, as_json=json, title="spoken")
+
+
+def _beginning(text: str) -> str:
+    """A text in a line, of which no more is shown than tells it from others: whoever speaks a book has it already."""
+    words = " ".join(text.split())
+    return words if len(words) <= SHOWN_CHARACTERS else f"{words[:SHOWN_CHARACTERS]} … ({len(words):,} characters)"
 
 
 def _speak(

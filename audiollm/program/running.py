@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, auto_cli, set_parsing_settings
 
+from .listed_objects import given_options, refuse_malformed_lists
 from .missing_values import refuse_missing_values
 from .parser import DashedParser, as_option
 from .spelling import option_types, spelt_out
@@ -78,7 +79,10 @@ def run_program(
     with errors_as_one_line(name or Path(sys.argv[0]).stem, options):
         spelt = spelt_out(sys.argv[1:] if arguments is None else arguments, component)
         for path in _config_files(spelt):
-            refuse_missing_values(str(path), check_config_file(path), component)
+            settings = check_config_file(path)
+            refuse_missing_values(str(path), settings, component)
+            refuse_malformed_lists(str(path), settings if isinstance(settings, dict) else {}, component)
+        refuse_malformed_lists("", given_options(spelt), component)
         made = auto_cli(
             component,
             args=spelt,

@@ -208,6 +208,8 @@ def _open_parts(
             raise AudioError(name, f"joins {len(contents.parts)} files, of which {unsupported}") from error
         first, others = _open_all_with_ffmpeg(source, file, name, unsupported, stack), []
         part = Part(0, num_bytes)
+        # ffmpeg looks for the first frames wherever they are, and says nothing of what stands in front of them.
+        first.problem = first.problem or contents.unknown_beginning
     readers = [_PartReader(lambda _: first, first.num_samples, part.min_samples)]
     problem = contents.problem or first.problem
     for other in others:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from audiollm.data.audio.opening import AudioError
+from audiollm.data.foreign.advice import conversion_advice
 from audiollm.data.manifest import Manifest, RecordError, checked_index, open_manifest
 from audiollm.data.unread_keys import CONVERSATION_KEYS, unread_keys, warn_of_unread_keys
 
@@ -108,18 +109,31 @@ def load_conversations(
     try:
         manifest = open_manifest(source, base_dir=base_dir, split=split)
     except RecordError as error:
-        raise ConversationError(error.where, error.reason) from error
+        raise ConversationError(error.where, _with_advice(error.reason, source)) from error
     if len(manifest) == 0:
         raise ConversationError(manifest.name, "holds no records")
-    _name_foreign(manifest)
+    _name_foreign(manifest, source)
     return Conversations(manifest, codebook_size, for_training)
 
 
-def _name_foreign(manifest: Manifest) -> None:
-    """Says what records are read as that are not in our words; whether they are well is found when they are read."""
+def _with_advice(reason: str, source: Any) -> str:
+    """What is wrong with a source, and the command that makes records of what it is, if that is known."""
+    advice = conversion_advice(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else ""
+    return f"{reason}; {advice}" if advice else reason
+
+
+def _name_foreign(manifest: Manifest, source: Any) -> None:
+    """Says what records are read as that are not in our words; whether they are well is found when they are read.
+
+    Raises:
+        ConversationError: it is no file of records at all, but a table or a recording.
+    """
     try:
         first = manifest[0]
-    except RecordError:
+    except RecordError as error:
+        told = _with_advice(error.reason, source)
+        if told != error.reason:
+            raise ConversationError(manifest.name, told) from error
         return
     if is_conversation(first) and "messages" not in first:
         logger.info("%s: read as ShareGPT", manifest.name)

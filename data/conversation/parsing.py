@@ -10,6 +10,7 @@ from typing import Any
 
 from audiollm.data.audio.sources import AUDIO_SUFFIXES
 from audiollm.data.files.text import HALF_A_CHARACTER, is_whole
+from audiollm.data.foreign.advice import conversion_command
 from audiollm.data.foreign.base import LABEL_OF_PREFERENCE, ShapeError
 from audiollm.data.foreign.detection import formats_of
 from audiollm.data.foreign.formats import FORMATS
@@ -105,7 +106,10 @@ class _RecordParser:
             present = self._of_sharegpt(present)
         if "messages" not in present:
             if not self._log.problems:
-                self._log.note("messages", f"missing{_hint('messages', present)}; the record has {_listed(present)}")
+                self._log.note(
+                    "messages",
+                    f"missing{_hint('messages', present, self._log.where)}; the record has {_listed(present)}",
+                )
             return None
         for at, text in _texts(present, ""):
             if not is_whole(text):
@@ -205,7 +209,7 @@ class _RecordParser:
         if content is None and may_be_empty:
             return []
         if content is None:
-            self._log.note(f"{at}.content", f"missing{_hint('content', message)}")
+            self._log.note(f"{at}.content", f"missing{_hint('content', message, self._log.where)}")
             return []
         if isinstance(content, str):
             parts = self._text_with_placeholders(content, f"{at}.content", placeholders)
@@ -318,13 +322,14 @@ def _texts(value: Any, at: str) -> Iterator[tuple[str, str]]:
             yield from _texts(item, f"{at}[{index}]")
 
 
-def _hint(wanted: str, present: Mapping[str, Any]) -> str:
+def _hint(wanted: str, present: Mapping[str, Any], where: str) -> str:
     if wanted == "messages" and "codes" in present:
         return (
             "; a clip with codes is no conversation: `audiollm speech-data` makes training records of clips with texts"
         )
     if wanted == "messages" and (found := formats_of(present)):
-        return f"; this looks like {FORMATS[found[0]].title}, of which `audiollm convert-data` makes records"
+        command = conversion_command(where.rpartition(":")[0] or "FILE", FORMATS[found[0]].is_chat)
+        return f"; this looks like {FORMATS[found[0]].title}: make records of it with `{command}`"
     close = difflib.get_close_matches(wanted, [str(key) for key in present], n=1)
     return f"; did you mean it by {close[0]!r}?" if close else ""
 

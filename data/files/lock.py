@@ -28,6 +28,10 @@ class FileInUseError(ValueError):
     """Another process holds the file or folder."""
 
 
+class UnwritableError(OSError):
+    """Nothing can be written there."""
+
+
 @contextlib.contextmanager
 def locked_file(path: str | os.PathLike[str], *, otherwise: str = "choose another output") -> Iterator[None]:
     """Holds a file while the block lasts, by ``.<name>.lock`` beside it; its folder must exist.
@@ -38,6 +42,7 @@ def locked_file(path: str | os.PathLike[str], *, otherwise: str = "choose anothe
 
     Raises:
         FileInUseError: another process holds it, or this one does already.
+        UnwritableError: its folder holds no new file.
     """
     path = Path(path)
     with _locked(path.with_name(f".{path.name}.lock"), path, otherwise):
@@ -54,9 +59,13 @@ def locked_folder(folder: str | os.PathLike[str], *, otherwise: str = "choose an
 
     Raises:
         FileInUseError: another process holds it, or this one does already.
+        UnwritableError: it cannot be made, or holds no new file.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     with _locked(folder / FOLDER_LOCK_NAME, folder, otherwise):
         yield
 
@@ -69,7 +78,7 @@ def held_run_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
 
     Raises:
         FileInUseError: another run is at work there; the message names its process.
-        OSError: the folder's parent cannot be written.
+        UnwritableError: the folder's parent cannot be written.
     """
     folder = Path(folder).resolve()
     owner = folder.with_name(f".{folder.name}{_OWNER}")
@@ -82,8 +91,10 @@ def held_run_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
                 f"{folder} is in use by another run ({_owner_in(owner)}): wait for it, stop it, or choose another "
                 "output_dir"
             ) from error
+        except UnwritableError:
+            raise
         except OSError as error:
-            raise OSError(f"{folder} cannot be written: {error}") from error
+            raise _unwritable(folder, error) from error
         write_json(owner, {"process": os.getpid(), "host": platform.node()})
         stack.callback(owner.unlink, missing_ok=True)
         yield
@@ -104,11 +115,30 @@ def _locked(lock_path: Path, held: Path, otherwise: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=_PATIENCE_SECONDS, poll_interval=_PAUSE_SECONDS)
     except (Timeout, RuntimeError) as error:  # RuntimeError: filelock's word for a lock that this thread holds already
+        _refuse_unwritable(lock_path, held)
         raise FileInUseError(f"{held} is being written by another process: wait for it, or {otherwise}") from error
+    except OSError as error:
+        raise _unwritable(held, error) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _refuse_unwritable(lock_path: Path, held: Path) -> None:
+    """Tells a lock that is held from one that cannot be made: filelock waits for both, in folders such as ``/proc``.
+
+    Raises:
+        UnwritableError: it cannot be made.
+    """
+    try:
+        os.close(os.open(lock_path, os.O_CREAT | os.O_RDWR, 0o644))
+    except OSError as error:
+        raise _unwritable(held, error) from error
+
+
+def _unwritable(held: Path, error: OSError) -> UnwritableError:
+    return UnwritableError(f"{held} cannot be written: {(error.strerror or str(error)).lower()}; choose another place")
 
 
 def holds_nothing(folder: str | os.PathLike[str]) -> bool:

@@ -5,7 +5,8 @@ said of it), or says why it cannot. ``audiollm.data.conversion`` checks and writ
 where conversations are.
 
 Reading order: ``base`` → ``recordings`` with ``sharegpt``, ``exchanges``, ``messages`` (chats) → ``files`` → ``clips``
-(NeMo, tables), ``lhotse``, ``kaldi``, ``shards`` (WeNet), ``audiofolder`` → ``formats`` (all of them) → ``detection``.
+(NeMo, tables), ``lhotse``, ``kaldi``, ``shards`` (WeNet), ``audiofolder`` → ``formats`` (all of them) → ``detection``;
+``advice`` says how a source becomes ours.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 
 from audiollm.data.manifest import NOT_JSON, RecordError
 
+from .advice import recordings_advice
 from .base import Format
 from .files import entries_of
 from .formats import CLIPS, FORMATS
@@ -44,7 +45,14 @@ def find_format(path: str, name: str | None = None) -> Format:
     whole = [one.name for one in FORMATS.values() if one.opens(path)]
     if len(whole) > 1:
         raise RecordError(path, f"may be of several formats; {_choices(whole)}")
-    return FORMATS[whole[0]] if whole else FORMATS[_format_of_records(path)]
+    if whole:
+        return FORMATS[whole[0]]
+    try:
+        return FORMATS[_format_of_records(path)]
+    except RecordError as error:
+        if error.where == path and os.path.isdir(path) and (advice := recordings_advice(path)):
+            raise RecordError(path, f"{error.reason}; {advice}") from error
+        raise
 
 
 def _format_of_records(path: str) -> str:

@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 import audiollm.processing.processor
 from audiollm import AudioLLM, AudioLLMProcessor
+from audiollm.folders import check_text_llm
+from audiollm.mini import mini_folder
 from audiollm.tokenizer import UniAudioTokenizer
 
 DECODER = Path(__file__).parents[1] / "fixtures" / "parity_decoder"
@@ -82,3 +84,24 @@ def test_pushing_a_processor_uploads_the_decoder(
     made.processor.save_pretrained(tmp_path)
     made.processor._upload_modified_files(tmp_path, "someone/audio-llm", {}, commit_message="Upload")
     assert {f"audio_tokenizer/{name}" for name in OWN} <= uploads[0]
+
+
+def test_only_a_text_llm_is_extended(release: Path, make_llm: Any, tmp_path: Path) -> None:
+    run, adapter = tmp_path / "run", tmp_path / "adapter"
+    run.mkdir()
+    (run / "model").symlink_to(mini_folder())
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    for name in ("mini", mini_folder(), run):
+        with pytest.raises(
+            ValueError, match=rf"{name} is an Audio-LLM already: train it as .* --model {name}, without"
+        ):
+            AudioLLM.create(name, audio_tokenizer="mini")
+    for name in (mini_folder() / "audio_tokenizer", release):
+        with pytest.raises(ValueError, match=f"{name} is an audio tokenizer: name it with --audio-tokenizer; what is"):
+            check_text_llm(name)
+    with pytest.raises(ValueError, match="holds an adapter alone: name the model that it was merged into"):
+        check_text_llm(adapter)
+    make_llm().save_pretrained(tmp_path / "llm")
+    for name in (tmp_path / "llm", "owner/name"):
+        check_text_llm(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -307,3 +308,54 @@ def test_a_name_without_a_value_in_a_file_is_no_setting(tmp_path: Path, capsys, 
 def test_what_may_be_left_out_may_have_no_value(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("source: a\noutput: null\nmetrics:\n")
     assert run_program(Options, arguments=["--config", str(tmp_path / "run.yaml")]) == Options(source="a", metrics=None)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One of several."""
+
+    name: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """Holds items."""
+
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class WithItems:
+    """A list of objects, deep in a config."""
+
+    held: Held | None = None
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("[{name: a}", r"held\.items=\[\{name: a\}: give a list"),
+        (
+            "a",
+            r"held\.items=\['a'\]: give a list of objects, such as '\[\{name: …\}\]' \(weight may stand beside name\)",
+        ),
+        ("[{nam: a}]", "has no name; give a list of objects"),
+        ("[{name: a, wait: 1}]", "'wait' is not known; give a list of objects"),
+    ],
+)
+def test_a_list_of_objects_that_is_none_is_told_in_a_line_with_an_example(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str, told: str
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"held: {{items: {value}}}\n" if not value.endswith("a}") else "held: {items: 5}\n")
+    for arguments in (["--held.items", value], [f"--held.items={value}"], ["--config", str(file)]):
+        with pytest.raises(SystemExit) as ended:
+            run_program(WithItems, print, name="program", arguments=arguments)
+        message = capsys.readouterr().err
+        assert (ended.value.code, message.count("\n")) == (1, 1), message
+        assert re.search(told if arguments[0] != "--config" else r"held\.items=.*give a list of objects", message), (
+            message
+        )
+    made = run_program(WithItems, lambda config: config, arguments=["--held.items", "[{name: a, weight: 2}]"])
+    assert made.held.items == (Item("a", 2.0),)

@@ -192,3 +192,13 @@ def test_half_a_character_is_named_with_what_is_around_it(processor):
             with pytest.raises(ValueError, match=r"the text '.*\\ud83d.*' holds half a character") as raised:
                 encode(texts)
             assert str(raised.value).isprintable()
+
+
+def test_whole_texts_are_not_looked_over_for_half_characters(processor, monkeypatch):
+    looked_at = []
+    monkeypatch.setattr("audiollm.chat.text_encoding.is_whole", lambda text: looked_at.append(text) or True)
+    encoder = TextEncoder(processor.tokenizer)
+    assert encoder.plain(["fine", "ça va 😀"]) == encoder.plain(("fine", "ça va 😀"))
+    assert looked_at == []
+    with pytest.raises(TypeError, match="TextEncodeInput"):  # another fault than half a character stays what it is
+        encoder.plain(["fine", 3])

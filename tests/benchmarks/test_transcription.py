@@ -16,9 +16,10 @@ from audiollm.benchmarks import transcription
 from audiollm.benchmarks.leaderboard.board import build_leaderboard
 from audiollm.benchmarks.leaderboard.comparison.comparable import comparable
 from audiollm.benchmarks.leaderboard.result_files import read_result
-from audiollm.benchmarks.transcription import TranscriptionConfig, measure
+from audiollm.benchmarks.transcription import TranscriptionConfig, measure, spoken_clips
 from audiollm.data.audio.sources import AudioError
-from audiollm.data.manifest import RecordError
+from audiollm.data.conversion.writing import convert_data
+from audiollm.data.manifest import RecordError, open_manifest
 from audiollm.modeling import AudioLLM
 from audiollm.transcription import transcribe
 
@@ -106,6 +107,26 @@ def test_another_run_into_the_folder_is_refused(config, llm, change):
     measure(config, llm, Listener())
     with pytest.raises(ValueError, match=f"{next(iter(change))}.*choose another output"):
         measure(replace(config, **change), llm, Listener())
+
+
+def test_the_conversations_that_a_training_evaluates_on_are_scored_as_the_clips(config, llm, tmp_path):
+    clips = spoken_clips(open_manifest(config.data), config)
+    convert_data(tmp_path / "clips.jsonl", tmp_path / "dev.jsonl", task="transcribe", instruction="Transcribe it.")
+    same = spoken_clips(open_manifest(str(tmp_path / "dev.jsonl")), config)
+    assert [(clip.id, clip.text) for clip in same[0]] == [(clip.id, clip.text) for clip in clips[0]]
+    assert all(one.waveform()[0].equal(other.waveform()[0]) for one, other in zip(same[0], clips[0], strict=True))
+
+
+@pytest.mark.parametrize(("task", "num_recordings"), [("emotion", 1), (None, 1), ("transcribe", 0), ("transcribe", 2)])
+def test_conversations_that_do_not_tell_what_is_said_are_refused(config, tmp_path, task, num_recordings):
+    asked = [{"type": "audio", "audio": "0.wav"}] * num_recordings + [{"type": "text", "text": "What?"}]
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": "an answer"}]
+    write(tmp_path, [{"id": "1", "messages": turns} | ({"task": task} if task else {})])
+    told = (
+        f"clips.jsonl:1: is a conversation about {num_recordings} recordings, of task {task or 'none'}.*--task transc"
+    )
+    with pytest.raises(RecordError, match=told):
+        spoken_clips(open_manifest(config.data), config)
 
 
 def test_splits_limits_and_records_without_text(config, llm, tmp_path, caplog):

@@ -53,6 +53,8 @@ def find_folder(
         return folder
     if folder.is_file():
         raise ValueError(f"{source} is a file; pass the folder that holds it")
+    if folder.is_absolute() or str(source).startswith((".", "~")) or len(folder.parts) > 2:
+        raise ValueError(f"{source} is neither a folder here nor a {kind} on the Hub, whose names are owner/name")
     if needed is not None:
         hub_options["allow_patterns"] = list(needed)
     if passed_over is not None:

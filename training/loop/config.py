@@ -18,6 +18,8 @@ ScheduleName = Literal["cosine", "linear", "constant", "warmup_stable_decay"]
 # Name → class in bitsandbytes, whose optimizers are for GPUs.
 OPTIMIZERS_OF_BITSANDBYTES = {"lion": "Lion", "adamw_8bit": "AdamW8bit", "lion_8bit": "Lion8bit"}
 OPTIMIZERS_OF_WHOLE_MATRICES = ("muon", "adafactor")
+# No run is longer; more is a slip of the pen, over which counting updates would never end.
+MAX_EPOCHS, MAX_STEPS = 100_000, 10**12
 _WITHOUT_BETAS = ("adafactor", "sgd")
 _WITH_MOMENTUM = ("muon", "sgd")
 
@@ -123,6 +125,9 @@ class RunConfig:
             self, "num_epochs", "max_steps", "max_grad_norm", "eval_every", "save_every", "keep_checkpoints",
             "log_every", "num_processes",
         )  # fmt: skip
+        for name, most in (("num_epochs", MAX_EPOCHS), ("max_steps", MAX_STEPS)):
+            if (value := getattr(self, name)) is not None and value > most:
+                raise ValueError(f"{name}={value} is more than any run makes: use at most {most:,}")
         # Not the learning rate, which may be zero where a trainer has several.
         require_not_negative(self, "weight_decay", "seed")
         for name in ("warmup_ratio", "min_learning_rate_ratio"):
@@ -201,8 +206,13 @@ def require_positive(config: object, *names: str, prefix: str = "") -> None:
     """
     for name in names:
         value = getattr(config, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
+        if value is not None and not (value > 0 and _is_finite(value)):
             raise ValueError(f"{prefix}{name}={value}: use a {'positive' if value <= 0 else 'finite'} number")
+
+
+def _is_finite(value: float) -> bool:
+    """As `math.isfinite`, which takes no whole number that no float holds."""
+    return isinstance(value, int) or math.isfinite(value)
 
 
 def require_not_negative(config: object, *names: str, prefix: str = "") -> None:
@@ -218,7 +228,7 @@ def require_not_negative(config: object, *names: str, prefix: str = "") -> None:
     """
     for name in names:
         value = getattr(config, name)
-        if not (value >= 0 and math.isfinite(value)):
+        if not (value >= 0 and _is_finite(value)):
             raise ValueError(f"{prefix}{name}={value}: use {'zero or more' if value < 0 else 'a finite number'}")
 
 

@@ -39,6 +39,7 @@ class Contents:
 
     parts: list[Part] = field(default_factory=list)
     problem: str = ""  # what is wrong with it; what is there can be read nevertheless
+    unknown_beginning: str = ""  # what is wrong if a decoder finds sound all the same: it has looked further behind
     refusal: str = ""  # why it cannot be read at all
     ffmpeg_reads_all: bool = True  # False: ffmpeg would stop behind the first part
 

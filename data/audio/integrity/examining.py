@@ -11,10 +11,12 @@ from .flac import BEGINNINGS as FLAC_BEGINNINGS
 from .flac import MAGIC as FLAC_MAGIC
 from .flac import measure_flac
 from .headers import (
+    BEGINNING_BYTES,
     MATROSKA_MAGIC,
     SPHERE_MAGIC,
     UNMEASURED_MAGICS,
     VOC_MAGIC,
+    begins_for_ffmpeg,
     measure_au,
     measure_by_magic,
     measure_matroska,
@@ -72,6 +74,8 @@ def examine(file: BinaryIO, num_bytes: int) -> Contents:
         last = measure(file, begin, num_bytes)
         contents.parts += last.parts
         contents.problem = contents.problem or last.problem
+        if measure is measure_by_magic:
+            contents.problem = contents.problem or _another_file_inside(file, begin, last.end)
         contents.ffmpeg_reads_all = contents.ffmpeg_reads_all and last.ffmpeg_reads_all
         position = last.end
         if len(contents.parts) > MAX_PARTS:
@@ -79,7 +83,14 @@ def examine(file: BinaryIO, num_bytes: int) -> Contents:
             break
     if last is None:
         contents.parts = [Part(0, num_bytes)]
-        contents.problem = _another_file_inside(file, num_bytes)
+        contents.problem = _another_file_inside(file, 0, num_bytes)
+        # `begin` is where its tags end; a transport stream, and MPEG programs, begin with what might be one.
+        heads = [read_at(file, place, BEGINNING_BYTES) for place in (0, begin)]
+        if not any(begins_for_ffmpeg(head) for head in heads):
+            contents.unknown_beginning = (
+                f"is cut at its front, or holds something else there: it begins with {heads[-1][:12]!r}, like no "
+                "recording, and what sound stands behind may be a part of it only; convert it, or take it apart"
+            )
     elif not contents.parts:
         contents.refusal = contents.problem or "holds no sound"
     elif begin < num_bytes and not last.is_told_from_junk:
@@ -90,12 +101,12 @@ def examine(file: BinaryIO, num_bytes: int) -> Contents:
     return contents
 
 
-def _another_file_inside(file: BinaryIO, num_bytes: int) -> str:
+def _another_file_inside(file: BinaryIO, start: int, end: int) -> str:
     """Formats that are not gone over are read to where they say or to the end, so another file behind is looked for."""
-    own = read_at(file, 0, 8)
+    own = read_at(file, start, 8)
     own_mark = [(own, 0)] if own.startswith(RARE_MAGICS) else []
     for mark, offset in (*UNMISTAKABLE_MARKS, *own_mark):
-        found = next(occurrences(file, mark, 1, num_bytes), None)
+        found = next(occurrences(file, mark, start + 1, end), None)
         if found is not None:
             return f"holds another file at byte {found - offset}, which would be lost or heard as noise; take it apart"
     return ""

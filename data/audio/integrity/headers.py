@@ -23,12 +23,32 @@ UNMEASURED_MAGICS = (
     b"FRM8",
     b".RMF",
 )
+# What else only ffmpeg reads begins like one of these, if nothing is lost in front; and how far behind the beginning it
+# stands: frames of MPEG audio whose size is not told; AC-3; DTS in its four spellings, and DTS-HD; AAC with one
+# header, and in LOAS; WavPack, Flash, RealAudio, MPEG programs; QuickTime without its first box.
+FFMPEG_BEGINNINGS = (
+    *((b"\xff" + bytes([second]), 0) for second in range(0xE2, 0x100) if second & 0x06),
+    *((mark, 0) for mark in (b"\x0b\x77", b"\x77\x0b")),
+    *((mark, 0) for mark in (b"\x7f\xfe\x80\x01", b"\xfe\x7f\x01\x80", b"\x1f\xff\xe8\0", b"\xff\x1f\0\xe8")),
+    *((mark, 0) for mark in (b"DTSHDHDR", b"ADIF", b"\x56\xe0", b"\x56\xe1")),
+    *((mark, 0) for mark in (b"wvpk", b"FLV\1", b".ra\xfd", b"\0\0\1\xba")),
+    *((mark, 4) for mark in (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"uuid")),
+)
+# MPEG transport streams, with and without times or check sums: where the first packet begins, and its size.
+TRANSPORT_PACKETS = ((0, 188), (4, 192), (0, 204))
+BEGINNING_BYTES = 256  # in which the second packet of a transport stream begins
 VOC_BLOCKS = range(1, 10)
 VOC_SOUND_BLOCKS = (1, 2, 3, 6, 9)  # sound, more of it, silence, the start of a repetition, sound of version 1.20
 AU_UNKNOWN_SIZE = 0xFFFFFFFF
 MARK_BYTES = 8  # of a file of the same kind: the mark and the first fields behind it
 MAX_BOXES = 1 << 16
 _SPHERE_FIELD = re.compile(rb"^(\w+) -[irs]\d* (\S+)", re.MULTILINE)
+
+
+def begins_for_ffmpeg(head: bytes) -> bool:
+    """Tells whether these are the first bytes of a format that is not gone over, and that ffmpeg knows."""
+    is_transport = any(head[place : place + size + 1 : size] == b"GG" for place, size in TRANSPORT_PACKETS)
+    return is_transport or any(head.startswith(mark, place) for mark, place in FFMPEG_BEGINNINGS)
 
 
 def measure_au(file: BinaryIO, start: int, num_bytes: int) -> Extent:

@@ -353,6 +353,11 @@ def test_a_model_that_is_nowhere_is_first_said_to_be_no_folder_here(
     assert "there is no folder nosuch here, and the Hub did not give it: We couldn't connect. Check" in message
 
 
+def test_mini_needs_no_extending_and_the_hub_is_not_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = fails(["extend", "mini", str(tmp_path / "out")], capsys)
+    assert "mini is an Audio-LLM already: train it as it is (audiollm train --model mini" in message
+
+
 @pytest.mark.parametrize("given", [["-o", "out"], ["-o=out"], ["out"]])
 def test_an_output_given_by_its_place_may_be_given_as_an_option(given: list[str]) -> None:
     for before in (["tokenize", "in", *given, "--shard", "0"], ["tokenize", *given, "in"]):

@@ -202,3 +202,11 @@ def test_tokenize_takes_several_recordings_and_folders(
     assert codes("whole.jsonl") == codes("parts.jsonl")
     message = fails(["tokenize", tmp_path / "whole.jsonl", folder, tmp_path / "x.jsonl"], capsys)
     assert "is a manifest" in message
+
+
+def test_of_a_long_text_only_the_beginning_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "The kettle is on. " * 20
+    run("speak", text, "-o", tmp_path / "a.wav", *SHORT)
+    assert "(359 characters)" in capsys.readouterr().out
+    run("speak", text, "-o", tmp_path / "b.wav", *SHORT, "--json")
+    assert text.strip() in json.loads(capsys.readouterr().out)["text"]

@@ -21,15 +21,15 @@ def av(monkeypatch):
     return pytest.importorskip("av")
 
 
-def encoded_with(av, container, codec):
-    time = np.arange(SPEECH_SECONDS * RATE) / RATE
+def encoded_with(av, container, codec, rate=RATE):
+    time = np.arange(SPEECH_SECONDS * rate) / rate
     frame = av.AudioFrame.from_ndarray((0.3 * np.sin(2 * np.pi * 330 * time)).astype(np.float32)[None], "fltp", "mono")
-    frame.sample_rate, frame.pts = RATE, 0
+    frame.sample_rate, frame.pts = rate, 0
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=RATE, layout="mono")
+        stream = output.add_stream(codec, rate=rate, layout="mono")
         context = stream.codec_context
-        converter = av.AudioResampler(context.format, "mono", RATE, context.frame_size or 1024)
+        converter = av.AudioResampler(context.format, "mono", rate, context.frame_size or 1024)
         for part in [*converter.resample(frame), *converter.resample(None), None]:
             output.mux(stream.encode(part))
     return file.getvalue()
@@ -37,7 +37,10 @@ def encoded_with(av, container, codec):
 
 @pytest.mark.parametrize(
     ("container", "codec"),
-    [("ipod", "aac"), ("ipod", "alac"), ("adts", "aac"), ("matroska", "flac"), ("wv", "wavpack")],
+    [
+        *(("ipod", "aac"), ("ipod", "alac"), ("adts", "aac"), ("latm", "aac"), ("matroska", "flac"), ("wv", "wavpack")),
+        *(("mov", "aac"), ("flv", "aac"), ("tta", "tta")),
+    ],
 )
 def test_pyav_reads_what_libsndfile_cannot(av, container, codec, tmp_path):
     content = encoded_with(av, container, codec)
@@ -56,6 +59,23 @@ def test_pyav_reads_what_libsndfile_cannot(av, container, codec, tmp_path):
     for share in (0.9, 0.5):
         with pytest.raises(AudioError):
             load_audio(content[: int(len(content) * share)])
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"), [("mpegts", "aac"), ("mpeg", "mp2"), ("ac3", "ac3"), ("asf", "mp2"), ("rm", "ac3")]
+)
+def test_no_beginning_of_a_whole_file_is_taken_for_a_cut(av, container, codec):
+    content = encoded_with(av, container, codec, rate=48_000)
+    assert probe_audio(content).duration_seconds >= SPEECH_SECONDS
+    with pytest.raises(AudioError):
+        load_audio(recording("HTK") + content)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "Opus", "AU"])
+def test_another_file_behind_one_of_ffmpegs_formats_is_not_left_out(av, kind):
+    content = encoded_with(av, "tta", "tta")
+    with pytest.raises(AudioError, match=f"holds another file at byte {len(content)}, which would be lost"):
+        load_audio(content + recording(kind))
 
 
 def test_pyav_says_what_is_no_audio(av):

@@ -21,7 +21,7 @@ from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import load_audio, probe_audio, stream_audio
 from audiollm.data.audio.waveforms import resample, waveform_from_array
 
-from .recordings import RATE, encoded, noise
+from .recordings import RATE, encoded, noise, recording
 
 LOSSLESS = [
     ("WAV", "PCM_16", 2**-15),
@@ -395,9 +395,9 @@ FAKE_FFMPEG = """#!{python}
 import struct, sys
 path = sys.argv[sys.argv.index("-i") + 1].removeprefix("file:")
 content = open(path, "rb").read()
-if not content.startswith(b"FAKE"):
+if b"wvpk" not in content:
     sys.exit(path + ": Invalid data found when processing input\\nError opening input files")
-samples = content[4:-1]
+samples = content[content.index(b"wvpk") + 4 : -1]
 sys.stdout.buffer.write(b".snd" + struct.pack(">5I", 28, 0xFFFFFFFF, 6, 8000, 2) + bytes(4))
 for sample in samples:
     sys.stdout.buffer.write(struct.pack(">2f", sample / 256, 0))
@@ -409,7 +409,10 @@ if content.endswith(b"!"):
 
 @pytest.fixture
 def fake_ffmpeg(tmp_path, monkeypatch):
-    """A program that turns b"FAKE" + samples + b"." into two-channel AU, and fails after b"!"."""
+    """A program that turns b"wvpk" + samples + b"." into two-channel AU, and fails after b"!".
+
+    As ffmpeg does, it skips what is in front.
+    """
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "ffmpeg"
@@ -421,7 +424,7 @@ def fake_ffmpeg(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("fake_ffmpeg")
 def test_ffmpeg_reads_what_libsndfile_cannot(tmp_path):
     path = tmp_path / "clip.m4a"
-    path.write_bytes(b"FAKE" + bytes(range(200)) + b".")
+    path.write_bytes(b"wvpk" + bytes(range(200)) + b".")
     expected = torch.arange(200) / 256
     for source in (path, path.read_bytes(), io.BytesIO(path.read_bytes())):
         waveform, sample_rate = load_audio(source, mono="first")
@@ -438,13 +441,25 @@ def test_an_error_of_ffmpeg_is_passed_on():
     with pytest.raises(AudioError, match=r"ffmpeg says: .*Invalid data found"):
         load_audio(b"GIF89a" + bytes(100))
     with pytest.raises(AudioError, match="damaged or truncated; ffmpeg says: partial file"):
-        load_audio(b"FAKE" + bytes(100) + b"!")
+        load_audio(b"wvpk" + bytes(100) + b"!")
+
+
+@pytest.mark.usefixtures("fake_ffmpeg")
+@pytest.mark.parametrize("front", [b"a cut frame", b"\1" * 3000, recording("HTK")], ids=["frame", "junk", "recording"])
+def test_what_ffmpeg_skips_at_the_front_is_not_left_out_without_a_word(front):
+    content = front + b"wvpk" + bytes(100) + b"."
+    with pytest.raises(AudioError, match="cut at its front, or holds something else there: it begins with b'"):
+        load_audio(content)
+    damages = []
+    waveform, _ = load_audio(content, on_damaged=damages.append)
+    assert len(waveform) == 100
+    assert "cut at its front" in damages[0].reason
 
 
 @pytest.mark.usefixtures("fake_ffmpeg")
 def test_a_stream_that_is_left_early_leaves_no_ffmpeg_behind(tmp_path):
     path = tmp_path / "clip.m4a"
-    path.write_bytes(b"FAKE" + bytes(1_000_000) + b".")
+    path.write_bytes(b"wvpk" + bytes(1_000_000) + b".")
     blocks = stream_audio(path, block_seconds=0.01)
     next(blocks)
     del blocks  # closes the pipe and ends the process; a hang here is the failure

@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from audiollm.data.conversation.loading import load_conversations, validate_conv
 from audiollm.data.conversation.parsing import check_conversation, parse_conversation
 from audiollm.data.conversation.problems import ConversationError
 from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
+from tests.data.audio.recordings import recording
 
 QUESTION = {"type": "text", "text": "What is said?"}
 ANSWER = {"role": "assistant", "content": [{"type": "text", "text": "Hello."}]}
@@ -180,7 +182,7 @@ def user(content) -> dict:
         ({}, "messages: missing; the record has no keys"),
         ({"mesages": []}, "messages: missing; did you mean it by 'mesages'"),
         ({"conversations": []}, "conversations: is empty; give at least one turn"),
-        ({"query": "x", "response": "y"}, "messages: missing; this looks like query and response, .*convert-data"),
+        ({"query": "x", "response": "y"}, "messages: missing; this looks like query and response: .*convert-data"),
         ({"messages": "hi"}, "messages: must be a list"),
         ({"messages": []}, "messages: is empty"),
         ({"messages": ["hi"]}, r"messages\[0\]: must be an object"),
@@ -415,6 +417,43 @@ def test_a_source_that_is_none_is_named(tmp_path):
             load_conversations(source)
     with pytest.raises(TypeError, match="not from int"):
         load_conversations(5)
+
+
+def test_what_is_no_file_of_records_is_told_with_the_command_that_makes_one(tmp_path):
+    talks, words, alone = tmp_path / "my talks", tmp_path / "words", tmp_path / "alone"
+    for folder in (talks, words, alone / "below"):
+        folder.mkdir(parents=True)
+        (folder / "a.WAV").write_bytes(recording("WAV"))
+    (talks / "metadata.csv").write_text("file_name,text\na.WAV,hello\n")
+    (words / "metadata.jsonl").write_text('{"file_name": "a.WAV", "text": "hello"}\n')
+    lines = tmp_path / "nemo.jsonl"
+    lines.write_text('{"audio_filepath": "a.WAV", "duration": 1.0, "text": "hello"}\n')
+    csv = talks / "metadata.csv"
+    command = "make records of it with `audiollm convert-data"
+    for source, told in [
+        (
+            talks,
+            f"it is an audiofolder: {command} '{talks}' records.jsonl --task transcribe`",
+        ),
+        (
+            csv,
+            f"it is a table: {command} '{csv}' records.jsonl --task transcribe`",
+        ),
+        (
+            alone,
+            f"no word of what is said in them: write {alone}/metadata.csv, a table with the columns file_n",
+        ),
+        (alone, f"then run `audiollm convert-data {alone} records.jsonl --task transcribe`"),
+        (alone / "below" / "a.WAV", f"it is a recording: give records; write {alone}/below/metadata.csv, a table"),
+    ]:
+        with pytest.raises(ConversationError, match=re.escape(told)):
+            load_conversations(source)
+    for source, told in [
+        (words, f"an audiofolder: make records of it with `audiollm convert-data '?{words}/metadata.jsonl'? records"),
+        (lines, f"a NeMo manifest: make records of it with `audiollm convert-data '?{lines}'? records.jsonl --task tr"),
+    ]:
+        with pytest.raises(ConversationError, match=told):
+            load_conversations(source)[0]
 
 
 def test_splits_are_chosen_by_name():

@@ -6,7 +6,14 @@ import sys
 
 import pytest
 
-from audiollm.data.files.lock import FileInUseError, held_run_folder, holds_nothing, locked_file, locked_folder
+from audiollm.data.files.lock import (
+    FileInUseError,
+    UnwritableError,
+    held_run_folder,
+    holds_nothing,
+    locked_file,
+    locked_folder,
+)
 
 
 @pytest.mark.parametrize("hold", [locked_file, locked_folder])
@@ -77,3 +84,11 @@ def test_the_folder_of_a_run_is_held_by_the_process_that_is_named_and_free_when_
     with held_run_folder(run):
         pass
     assert not (run.parent / ".one.owner.lock").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
+@pytest.mark.parametrize("hold", [locked_file, locked_folder, held_run_folder])
+@pytest.mark.parametrize("place", ["/proc/x", "/proc/x/y"])
+def test_a_place_that_takes_no_files_is_not_told_as_one_in_use(hold, place):
+    with pytest.raises(UnwritableError, match=f"^{place} cannot be written: [^:]*; choose another place$"):
+        hold(place).__enter__()

@@ -13,6 +13,7 @@ from audiollm.data.conversation.loading import load_conversations, validate_conv
 from audiollm.data.conversion import convert_data
 from audiollm.data.foreign.detection import find_format, formats_of
 from audiollm.data.foreign.formats import FORMATS
+from audiollm.data.manifest import RecordError
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from tests.data.tokenizing.test_corpus import FakeTokenizer, read_lines
 
@@ -300,3 +301,12 @@ def test_sharegpt_is_read_wherever_conversations_are(folder, caplog):
         f"{bad}:1: turns.mark: unknown key of a turn",
         f"{bad}:2: conversations[1].from: tool: calls of tools are not taken over; write the record as messages",
     ]
+
+
+def test_recordings_without_a_word_about_them_are_told_with_what_to_write(tmp_path):
+    folder = tmp_path / "talks"
+    folder.mkdir()
+    (folder / "a.opus").touch()
+    told = rf"talks: holds neither .*; it holds recordings, and no word of what is said.* write {folder}/metadata\.csv"
+    with pytest.raises(RecordError, match=told):
+        convert_data(str(folder), str(tmp_path / "out.jsonl"))

@@ -48,6 +48,9 @@ def test_what_cannot_be_found_is_named(tmp_path: Path) -> None:
         ValueError, match=r"nobody/nothing is neither a folder here nor a decoder on the Hub: it is not here\. L"
     ):
         find_folder("nobody/nothing", kind="decoder")
+    for path in ("./nowhere", "~/nowhere", "runs/first/model", str(tmp_path / "nowhere")):  # the Hub has no such names
+        with pytest.raises(ValueError, match=r"nor a checkpoint on the Hub, whose names are owner/name$"):
+            find_folder(path)
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ValueError, match=r"model\.safetensors is a file; pass the folder"):
         find_folder(tmp_path / "model.safetensors")

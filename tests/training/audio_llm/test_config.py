@@ -117,6 +117,12 @@ def test_updates_follow_from_epochs_unless_given():
     assert num_updates(SFTConfig(**PATHS, max_steps=7), num_records=10) == 7
 
 
+@pytest.mark.parametrize("length", [{"num_epochs": 1e300}, {"num_epochs": 100_001.0}, {"max_steps": 10**400}])
+def test_a_run_without_end_is_refused(length):
+    with pytest.raises(ValueError, match=f"{next(iter(length))}=.* is more than any run makes: use at most 1"):
+        SFTConfig(**PATHS, **length)
+
+
 def test_records_to_look_at_of_a_mixture_are_set_in_its_file():
     with pytest.raises(ValueError, match="check_records has no effect on a mixture: set the one in its file"):
         SFTConfig(model="m", train_data="mix.yaml", output_dir="out", check_records=5)

@@ -162,6 +162,16 @@ def test_what_cannot_be_estimated_is_refused(assets):
         EstimateConfig(model="m", target_share=0.0)
 
 
+@pytest.mark.parametrize("size", [2**62, 2**80])
+@pytest.mark.parametrize("packs", [True, False])
+def test_sizes_beyond_all_counting_are_refused_in_words(assets, size, packs):
+    sizes = {"packing": "pack", "tokens_per_pass": size} if packs else {"global_batch_size": size}
+    if not packs:
+        sizes["micro_batch_size"] = size
+    with pytest.raises(ValueError, match=r"a pass of [\d,]+ rows of [\d,]+ tokens, .* more bytes than can be counted"):
+        estimate(EstimateConfig(model=str(assets.audio_llm), **sizes))
+
+
 def test_layouts_that_no_run_can_have_are_refused_as_a_run_refuses_them(assets):
     with pytest.raises(ValueError, match="launch=single is one process, not 2: use ddp"):
         EstimateConfig(model="m", launch="single", processes=2)
