@@ -75,7 +75,7 @@ class DecoderQualityConfig:
         *("dpm@2", "dpm@3", "dpm@4", "dpm@5", "dpm@6", "dpm@8"),
         *("dpm@4,sway=0", "dpm@4,sway=-0.5", "dpm@6,sway=-0.5", "euler@5,sway=-0.5"),
         *("dpm@5,guided_until=0.5", "dpm@6,guided_until=0.5", "dpm@6,guided_until=0.25", "euler@10,guided_until=0.5"),
-        *("dpm@5,history=0.5", "dpm@5,history=1", "dpm@5,history=2"),
+        *("euler@4,history=0.5", "euler@4,history=1", "euler@4,history=2"),
     )
     """SOLVER@EVALUATIONS, behind it ``,sway=…`` and ``,guided_until=…`` where they differ from the checkpoint's, and
     ``,history=…`` for a stream whose blocks look back on so many seconds of mel."""
