@@ -19,7 +19,7 @@ from .flow.solvers import Integration, Solver
 DEFAULT_SEED = 42  # of the published decoder
 Quality = Literal["exact", "fast"]
 FAST = Integration(evaluations=4, guidance=0.7)
-"""Of quality ``fast``; strength of guidance and schedule are the checkpoint's. Why: docs/decoder.md, "Fewer evaluations"."""
+"""Of quality ``fast``; strength of guidance and schedule are the checkpoint's. docs/decoder.md says why."""
 MAX_PROMPT_MISFIT_SECONDS = 0.5
 """By how much the durations of a prompt's codes and mel may differ; streams that hold frames back differ a little."""
 
