@@ -34,7 +34,7 @@ from .noise import NoiseBuffer
 from .reference import ReferenceStream
 from .vocoder import VocoderStream
 
-FIRST_BLOCK_SECONDS, BLOCK_SECONDS, HISTORY_SECONDS, OVERLAP_SECONDS = 0.4, 2.0, 2.0, 0.2
+FIRST_BLOCK_SECONDS, BLOCK_SECONDS, HISTORY_SECONDS, OVERLAP_SECONDS = 0.4, 2.0, 1.0, 0.2
 ENCODER_HISTORY_SECONDS = 30.0
 """The token encoder is cheap: what it looks back on is bounded only to bound its memory."""
 
@@ -58,7 +58,7 @@ class StreamingDecoder:
         block_codes: codes of a block when the stream is under way, 2 seconds if None.
         first_block_codes: codes of the first block, 0.4 seconds if None; what overlaps the next one is held back, so
             the first sound is about half as long.
-        history_codes: codes whose mel frames a block looks back on, 2 seconds if None.
+        history_codes: codes whose mel frames a block looks back on, 1 second if None.
         overlap_codes: codes whose mel frames are held back until the next block, 0.2 seconds if None.
         speaker: speaker vector ``[S]``; None: neutral.
         prompt: a recording to go on from; every block looks back on it, so keep it to a few seconds.

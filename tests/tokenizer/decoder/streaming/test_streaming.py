@@ -132,10 +132,10 @@ def test_every_second_costs_the_same(decoder: WaveformDecoder) -> None:
         before = made.num_computed_frames
         made.push(piece)
         costs.append(made.num_computed_frames - before)
-    per_block = (50 + 50 + 5) * 5  # history, block and what was held back before it, 5 frames each
+    per_block = (25 + 50 + 5) * 5  # history, block and what was held back before it, 5 frames each
     assert set(costs[4:]) <= {per_block, per_block - 1}  # a window may start one frame late, at an even one
     encoded = made._mels._encoded
-    assert encoded._kept.shape[1] <= 50 + 5 + 4
+    assert encoded._kept.shape[1] <= 25 + 5 + 4
     assert encoded._cache.num_codes <= 750
 
 
