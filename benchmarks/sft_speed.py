@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,13 +23,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from audiollm.benchmarks.harness.figures import recorded_config, write_figures
-from audiollm.benchmarks.harness.options import check_output
+from audiollm.benchmarks.harness.figures import measure_and_show, recorded_config
 from audiollm.benchmarks.speed.fine_tuning.contestants import Contestant, FinishedRun, figures_of, run_contestant
 from audiollm.benchmarks.speed.fine_tuning.material import Material, make_material
 from audiollm.benchmarks.speed.timing import machine_facts
 from audiollm.program import run_program
-from audiollm.tables import print_table, table_console
+from audiollm.tables import print_table
 
 _OURS, _TRL = "audiollm.training.sft", "audiollm.benchmarks.speed.fine_tuning.trl_run"
 
@@ -187,13 +185,7 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
 
 def run(config: SFTSpeedConfig) -> None:
     """Times all contestants, writes the figures down and shows them."""
-    check_output(config)
-    results = measure(config)
-    text = write_figures(results, config.output)
-    if config.json:
-        sys.stdout.write(text + "\n")
-    else:
-        print_tables(results, table_console())
+    measure_and_show(config, measure, print_tables)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,8 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from audiollm.benchmarks.harness.figures import recorded_config, write_figures
-from audiollm.benchmarks.harness.options import check_output
+from audiollm.benchmarks.harness.figures import measure_and_show, recorded_config
 from audiollm.benchmarks.speed.encoding import (
     TokenizerSizes,
     build_model,
@@ -38,7 +36,7 @@ from audiollm.benchmarks.speed.plain.encoder import PlainEncoder
 from audiollm.benchmarks.speed.timing import bound_seconds, in_turns, machine_facts, path_figures, standard_variants
 from audiollm.environment import find_device
 from audiollm.program import run_program
-from audiollm.tables import print_table, table_console
+from audiollm.tables import print_table
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
@@ -160,13 +158,7 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
 
 def run(config: TokenizerSpeedConfig) -> None:
     """Times all paths, writes the figures down and shows them."""
-    check_output(config)
-    results = measure(config)
-    text = write_figures(results, config.output)
-    if config.json:
-        sys.stdout.write(text + "\n")
-    else:
-        print_tables(results, table_console())
+    measure_and_show(config, measure, print_tables)
 
 
 if __name__ == "__main__":

@@ -235,8 +235,10 @@ def reconstruct(
         if not skip_bad:
             check_recordings(recordings)
         voices = _Voices.checked(prompt_audio, speaker_audio, speaker_encoder)
+        loaded = load_audio_tokenizer(audio_tokenizer, dtype, device)
+        _prepare_decoder(loaded, dtype, device)
         settings: dict[str, Any] = {
-            "audio_tokenizer": _with_decoder(load_audio_tokenizer(audio_tokenizer, dtype, device), dtype),
+            "audio_tokenizer": loaded,
             "speaker": voices.speaker_vector(device),
             "prompt": voices.prompt,
             "steps": steps,
@@ -282,13 +284,6 @@ def _dtype_of(audio_tokenizer: Any) -> str | None:
     """What its decoder computes in; None if it doesn't say."""
     dtype = getattr(getattr(audio_tokenizer, "decoder", None), "dtype", None)
     return None if dtype is None else str(dtype).removeprefix("torch.")
-
-
-def _with_decoder(audio_tokenizer: Any, dtype: Precision) -> Any:
-    """The audio tokenizer, whose decoder computes as coarsely as the encoder."""
-    if dtype == "int8" and audio_tokenizer.can_decode:
-        audio_tokenizer.decoder.to_int8()
-    return audio_tokenizer
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from audiollm.data.files.json_document import json_text, write_json
 from audiollm.facts import finite, show_facts
+from audiollm.tables import table_console
+
+from .options import check_output
 
 
 def write_figures(results: Mapping[str, Any], output: str | None) -> str:
@@ -47,6 +52,25 @@ def print_json(result: Mapping[str, Any], *without: str) -> None:
     """Prints a result on one line of standard output, without some of its fields."""
     shown = {name: value for name, value in result.items() if name not in without}
     sys.stdout.write(json_text(finite(shown), indent=None) + "\n")
+
+
+def measure_and_show(
+    config: Any, measure: Callable[[Any], dict[str, Any]], print_tables: Callable[[dict[str, Any], Console], None]
+) -> None:
+    """Runs a measurement, writes its figures down and shows them.
+
+    Args:
+        config: of the measurement, with ``output``, ``overwrite`` and ``json``.
+        measure: gives the figures.
+        print_tables: shows them, where no JSON was asked for.
+    """
+    check_output(config)
+    results = measure(config)
+    text = write_figures(results, config.output)
+    if config.json:
+        sys.stdout.write(text + "\n")
+    else:
+        print_tables(results, table_console())
 
 
 def show_figures(results: Mapping[str, Any], output: str | None, *, as_json: bool) -> None:

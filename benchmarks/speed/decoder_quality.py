@@ -15,30 +15,28 @@ from __future__ import annotations
 import logging
 import re
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from audiollm.benchmarks.harness.figures import recorded_config, write_figures
-from audiollm.benchmarks.harness.options import refuse_idle
+from audiollm.benchmarks.harness.figures import measure_and_show, recorded_config
 from audiollm.benchmarks.metrics import load_metric
 from audiollm.benchmarks.speech.judges.dnsmos import load_dnsmos
 from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.benchmarks.speed.timing import machine_facts
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.files.json_lines import read_json_lines
-from audiollm.data.files.replacing import refuse_existing
 from audiollm.data.voices.encoders import load_speaker_encoder
 from audiollm.program import run_program
-from audiollm.tables import print_table, table_console
+from audiollm.tables import print_table
 from audiollm.tokenizer.decoder.configuration import FlowConfig
 from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.decoder.flow.solvers import Integration
@@ -343,9 +341,8 @@ def measure(config: DecoderQualityConfig) -> dict[str, Any]:
     }
 
 
-def show(results: dict[str, Any]) -> None:
+def print_tables(results: dict[str, Any], console: Console) -> None:
     """Prints one row for each way, the cheapest first."""
-    console = table_console()
     names = list(results["ways"][PUBLISHED]["mean"])
     table = Table("way", "passes", *names, "from published", "worse in", title=f"{results['num_clips']} recordings")
     table.add_row("originals", "", *(f"{results['originals'][name]:.3f}" for name in names), "", "")
@@ -358,16 +355,7 @@ def show(results: dict[str, Any]) -> None:
 
 def run(config: DecoderQualityConfig) -> None:
     """Compares, writes the figures down and shows them."""
-    if config.output is None:
-        refuse_idle(config, ["overwrite"], "without --output")
-    else:
-        refuse_existing(config.output, config.overwrite)
-    results = measure(config)
-    text = write_figures(results, config.output)
-    if config.json:
-        sys.stdout.write(text + "\n")
-    else:
-        show(results)
+    measure_and_show(config, measure, print_tables)
 
 
 if __name__ == "__main__":

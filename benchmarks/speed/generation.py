@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,13 +26,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from audiollm.benchmarks.harness.figures import recorded_config, write_figures
-from audiollm.benchmarks.harness.options import check_output
+from audiollm.benchmarks.harness.figures import measure_and_show, recorded_config
 from audiollm.benchmarks.speed.timing import in_turns, machine_facts
 from audiollm.benchmarks.speed.token_times import make_model, plain_generate, read_rate, weights_of
 from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
-from audiollm.tables import print_table, table_console
+from audiollm.tables import print_table
 
 Answers = Literal["text", "audio"]
 
@@ -218,13 +216,7 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
 
 def run(config: GenerationSpeedConfig) -> None:
     """Times all ways, writes the figures down and shows them."""
-    check_output(config)
-    results = measure(config)
-    text = write_figures(results, config.output)
-    if config.json:
-        sys.stdout.write(text + "\n")
-    else:
-        print_tables(results, table_console())
+    measure_and_show(config, measure, print_tables)
 
 
 if __name__ == "__main__":

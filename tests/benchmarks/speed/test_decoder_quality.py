@@ -15,9 +15,10 @@ from audiollm.benchmarks.speed.decoder_quality import (
     measure,
     mel_distance,
     num_passes,
-    show,
+    print_tables,
     worse_than,
 )
+from audiollm.tables import table_console
 from audiollm.tokenizer.decoder.configuration import FlowConfig
 from audiollm.tokenizer.decoder.flow.solvers import Integration
 
@@ -87,7 +88,7 @@ def test_mini_is_measured_from_recordings_on(tmp_path: Path, capsys: pytest.Capt
     assert published["worse"] == []
     assert results["ways"]["dpm@2"]["from_published"][0] > 0
     assert results["originals"]["mel_distance"] == 0.0
-    show(results)
+    print_tables(results, table_console())
     assert "dpm@2" in capsys.readouterr().out
 
 
