@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, StoppingCriteria
 
 _ROWS = 16
 """Slices of the head begin and end at multiples of this many rows. MKL takes four rows at a time, from the first on, so
-that each logit is then computed as it is in the whole head: to the last bit."""
+that each logit is then computed as it is in the whole head; other kernels may differ from it in the last bit."""
 
 
 @dataclass(frozen=True)

