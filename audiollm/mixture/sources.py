@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from audiollm.data.conversation.parsing import parse_conversation
 from audiollm.data.conversation.types import Conversation
 from audiollm.data.files.text import HALF_A_CHARACTER, is_whole
+from audiollm.data.foreign.advice import with_advice
 from audiollm.data.manifest import RecordError
 from audiollm.data.sampling import draw
 from audiollm.data.streaming.counting import NumRecords, count_records, sample, source_identity
@@ -57,7 +58,10 @@ class MixtureSource:
         """Shards, and parts of them, that could not be read, by their place."""
         self._skips_damage = skips_damage
         self._text_tokenizer, self._codebook_size, self._seed = text_tokenizer, codebook_size, seed
-        self.shards = open_shards(config.data, base_dir=config.base_dir, split=config.split)
+        try:
+            self.shards = open_shards(config.data, base_dir=config.base_dir, split=config.split)
+        except RecordError as error:
+            raise RecordError(error.where, with_advice(error.reason, config.data)) from error
         self.rows = ShuffledSource(
             self.shards, number=number, seed=seed, window=window, epochs=config.epochs, on_damage=self._note_damage
         )

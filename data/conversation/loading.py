@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from audiollm.data.audio.opening import AudioError
-from audiollm.data.foreign.advice import conversion_advice
+from audiollm.data.foreign.advice import with_advice
 from audiollm.data.manifest import Manifest, RecordError, checked_index, open_manifest
 from audiollm.data.unread_keys import CONVERSATION_KEYS, unread_keys, warn_of_unread_keys
 
@@ -109,17 +109,11 @@ def load_conversations(
     try:
         manifest = open_manifest(source, base_dir=base_dir, split=split)
     except RecordError as error:
-        raise ConversationError(error.where, _with_advice(error.reason, source)) from error
+        raise ConversationError(error.where, with_advice(error.reason, source)) from error
     if len(manifest) == 0:
         raise ConversationError(manifest.name, "holds no records")
     _name_foreign(manifest, source)
     return Conversations(manifest, codebook_size, for_training)
-
-
-def _with_advice(reason: str, source: Any) -> str:
-    """What is wrong with a source, and the command that makes records of what it is, if that is known."""
-    advice = conversion_advice(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else ""
-    return f"{reason}; {advice}" if advice else reason
 
 
 def _name_foreign(manifest: Manifest, source: Any) -> None:
@@ -131,7 +125,7 @@ def _name_foreign(manifest: Manifest, source: Any) -> None:
     try:
         first = manifest[0]
     except RecordError as error:
-        told = _with_advice(error.reason, source)
+        told = with_advice(error.reason, source)
         if told != error.reason:
             raise ConversationError(manifest.name, told) from error
         return

@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from audiollm.data.audio.sources import AUDIO_SUFFIXES
 
@@ -24,6 +25,20 @@ def conversion_command(source: str, is_chat: bool) -> str:
     """
     task = "" if is_chat else " --task transcribe"
     return f"audiollm convert-data {shlex.quote(source)} records.jsonl{task}"
+
+
+def with_advice(reason: str, source: Any) -> str:
+    """What is wrong with a source, and the command that makes records of what it is, if that is known.
+
+    Args:
+        reason: why it cannot be read as records.
+        source: a path, or anything else, of which nothing is known.
+
+    Raises:
+        RecordError: as `conversion_advice`.
+    """
+    advice = conversion_advice(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else ""
+    return f"{reason}; {advice}" if advice else reason
 
 
 def conversion_advice(source: str) -> str:

@@ -120,6 +120,8 @@ def test_seconds_become_codes_inwards():
     for bad in [(2.0, 1.0), (-1.0, None), (None, 0.03)]:
         with pytest.raises(ValueError, match=r"0 <= min_seconds <= max_seconds.*0\.04 s"):
             segment_limits(*bad, 25.0)
+    with pytest.raises(ValueError, match=r"no sound ends: each code lasts 0\.04 s; use max_seconds=0\.52, or .*=0\.48"):
+        segment_limits(0.5, 0.5, 25.0)
 
 
 # With a model

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from audiollm.data.manifest import RecordError
 from audiollm.mixture.report import print_report, report_on_mixture
 from audiollm.processing.attached import ForeignCodesError
 
@@ -157,3 +158,15 @@ def test_as_many_reasons_as_records_are_counted_and_not_all_told(mixture, proces
     told = [line for line in capsys.readouterr().out.splitlines() if "cannot be used" in line and "of 31" in line]
     assert len(told) == 11
     assert told[-1] == "clips: cannot be used: 20 of 31: 20 other reasons"
+
+
+def test_a_source_without_records_says_how_some_are_made(mixture, processor, tmp_path: Path) -> None:
+    talks = tmp_path / "talks"
+    talks.mkdir()
+    (talks / "a.wav").write_bytes(b"RIFF")
+    file = mixture({}, sources=[{"data": "talks", "tasks": ["transcribe"]}])
+    with pytest.raises(RecordError, match=r"talks.*: holds neither .*; .*convert-data .*talks records\.jsonl"):
+        report(file, processor)
+    (talks / "metadata.csv").write_text("file_name,text\na.wav,hello\n")
+    with pytest.raises(RecordError, match=r"it is an audiofolder: make records of it with `audiollm convert-data"):
+        report(file, processor)
