@@ -207,8 +207,9 @@ def segment_limits(min_seconds: float | None, max_seconds: float | None, frame_r
     max_codes = None if max_seconds is None else math.floor(round(max_seconds * frame_rate, 6))
     if max_codes is not None and 1 <= max_codes < min_codes and 0 <= (min_seconds or 0) <= (max_seconds or 0):
         raise ValueError(
-            f"between min_seconds={min_seconds} and max_seconds={max_seconds} no sound ends: each code lasts "
-            f"{1 / frame_rate:g} s; use max_seconds={min_codes / frame_rate:g}, or min_seconds={max_codes / frame_rate:g}"
+            f"between min_seconds={min_seconds} and max_seconds={max_seconds} no sound ends: each code "
+            f"lasts {1 / frame_rate:g} s; use max_seconds={min_codes / frame_rate:g}, or "
+            f"min_seconds={max_codes / frame_rate:g}"
         )
     if (min_seconds is not None and min_seconds < 0) or (max_codes is not None and max_codes < min_codes):
         raise ValueError(

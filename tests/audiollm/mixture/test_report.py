@@ -164,7 +164,7 @@ def test_a_source_without_records_says_how_some_are_made(mixture, processor, tmp
     talks = tmp_path / "talks"
     talks.mkdir()
     (talks / "a.wav").write_bytes(b"RIFF")
-    file = mixture({}, sources=[{"data": "talks", "tasks": ["transcribe"]}])
+    file = mixture({"clips": (clips(1), {"data": "talks", "tasks": ["transcribe"]})})
     with pytest.raises(RecordError, match=r"talks.*: holds neither .*; .*convert-data .*talks records\.jsonl"):
         report(file, processor)
     (talks / "metadata.csv").write_text("file_name,text\na.wav,hello\n")
