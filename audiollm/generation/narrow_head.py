@@ -39,10 +39,9 @@ class Columns:
     others: tuple[int, ...] = ()
 
     def ids(self, device: torch.device) -> Tensor:
-        """All of them, int64."""
-        return torch.cat([torch.arange(self.first, max(self.first, self.end)), torch.tensor(self.others).long()]).to(
-            device
-        )
+        """All of them, int64, in order."""
+        ids = torch.cat([torch.arange(self.first, max(self.first, self.end)), torch.tensor(self.others).long()])
+        return ids.sort().values.to(device)
 
 
 class Grammar(Protocol):

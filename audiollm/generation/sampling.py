@@ -138,12 +138,12 @@ class RepetitionAwareSampler(LogitsProcessor):
             ids_C = None  # it would be more work to pick them out
         # Sorting 160,000 logits for top-p, of which 8,193 are finite, would take as long as reading a small LLM.
         finite_BC = scores if ids_C is None else scores[:, ids_C]
-        drawn_B = self._draw(self._warpers(input_ids, finite_BC), ids_C, scores.shape[1])
+        drawn_B = self._draw(self._warpers(input_ids, finite_BC), ids_C)
         window = self.settings.repetition_window
         if window:
             # Always drawn, so that the numbers a row gets do not depend on what the other rows do. Not from the top-k,
             # where a code that repeats would win once more, but from all that may follow.
-            again_B = self._draw(finite_BC, ids_C, scores.shape[1])
+            again_B = self._draw(finite_BC, ids_C)
             recent_BK = input_ids[:, max(self.prompt_length, input_ids.shape[1] - window) :]
             num_repeats_B = (recent_BK == drawn_B[:, None]).sum(dim=1)
             # At least one: a threshold of 0 must not draw again what has not been said.
@@ -151,16 +151,19 @@ class RepetitionAwareSampler(LogitsProcessor):
             drawn_B = torch.where(self.vocabulary.is_code(drawn_B) & too_often_B, again_B, drawn_B)
         return torch.full_like(scores, -torch.inf).scatter(1, drawn_B[:, None], 0.0)
 
-    def _draw(self, scores_BC: Tensor, ids_C: Tensor | None, num_logits: int) -> Tensor:
-        """Draws an id per row; where ``ids_C`` are given, what is drawn from all ``num_logits``, of which they are the
-        finite ones."""
+    def _draw(self, scores_BC: Tensor, ids_C: Tensor | None) -> Tensor:
+        """Draws an id per row: where one number falls in the summed probabilities.
+
+        torch.multinomial takes a number for each of 160,000 logits, which costs as much as a third of a small LLM.
+        """
         if self.seed is not None and self._generator is None:
             self._generator = torch.Generator(scores_BC.device).manual_seed(self.seed)
-        # float32: bf16 probabilities over 160,000 tokens do not sum to one.
-        probabilities_BC = scores_BC.float().softmax(dim=-1)
-        if ids_C is None:
-            return torch.multinomial(probabilities_BC, 1, generator=self._generator)[:, 0]
-        # As torch.multinomial does it, which divides by exponential noise: a number for each logit, finite or not, so
-        # that a seed means the same draws.
-        noise_BW = probabilities_BC.new_empty(len(scores_BC), num_logits).exponential_(generator=self._generator)
-        return ids_C[(probabilities_BC / noise_BW[:, ids_C]).argmax(dim=-1)]
+        # float32: in bf16 the probabilities of 160,000 tokens do not sum to one.
+        summed_BC = scores_BC.float().softmax(dim=-1).cumsum(dim=-1)
+        total_B1 = summed_BC[:, -1:]
+        if bool(total_B1.isnan().any()):
+            raise ValueError("the logits hold NaN or infinity, or allow no token: nothing can be drawn from them")
+        number_B1 = torch.rand(len(summed_BC), 1, generator=self._generator, device=summed_BC.device)
+        # Numbers are below 1, so that one is never beyond the last token that may follow.
+        drawn_B = torch.searchsorted(summed_BC / total_B1, number_B1, right=True)[:, 0]
+        return drawn_B if ids_C is None else ids_C[drawn_B]

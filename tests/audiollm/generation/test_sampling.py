@@ -77,3 +77,23 @@ def test_a_row_is_drawn_alike_whether_its_neighbours_repeat_or_not():
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         SamplingSettings(**bad)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_logits_from_which_nothing_can_be_drawn_are_refused(bad) -> None:
+    scores = torch.zeros(2, WIDTH)
+    scores[1, 13] = bad
+    sampler = RepetitionAwareSampler(VOCABULARY, SamplingSettings(top_k=0, top_p=1.0), seed=0)
+    with pytest.raises(ValueError, match="nothing can be drawn"):
+        sampler(torch.zeros(2, 3, dtype=torch.long), scores)
+    with pytest.raises(ValueError, match="allow no token"):
+        sampler(torch.zeros(2, 3, dtype=torch.long), torch.full((2, WIDTH), -torch.inf))
+
+
+def test_only_what_may_follow_is_drawn_at_the_ends_of_the_numbers(monkeypatch) -> None:
+    scores = torch.full((2, WIDTH), -torch.inf)
+    scores[:, [4, 13, 17]] = torch.tensor([0.3, -20.0, 0.1])
+    for number, drawn in [(0.0, 4), (1 - 2**-24, 17)]:
+        monkeypatch.setattr(torch, "rand", lambda *size, number=number, **_: torch.full(size, number))
+        sampler = RepetitionAwareSampler(VOCABULARY, SamplingSettings(top_k=0, top_p=1.0), seed=0)
+        assert sampler(torch.zeros(2, 3, dtype=torch.long), scores).argmax(1).tolist() == [drawn] * 2
