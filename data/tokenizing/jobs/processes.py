@@ -22,7 +22,7 @@ from .worker import UNITS_AT_ONCE, UnitWorker
 
 MOST_DEATHS_AT_START = 3  # in a row, of processes that never did anything
 SECONDS_TO_END = 5.0
-_READY = "ready"
+_STARTED, _READY = "started", "ready"
 logger = logging.getLogger(__name__)
 
 
@@ -89,9 +89,9 @@ class LocalProcesses:
         if device is None and torch.cuda.is_available():
             device = f"cuda:{number % torch.cuda.device_count()}"
         num_threads = max(1, torch.get_num_threads() // self.num_workers)
-        process = self._context.Process(
-            target=_serve, args=(theirs, self._job, self._open, device, num_threads), daemon=True
-        )
+        # The job follows by the connection: starting would wait forever for a process that is killed before it has read
+        # more than a pipe holds.
+        process = self._context.Process(target=_serve, args=(theirs, device, num_threads), daemon=True)
         process.start()
         theirs.close()
         return _Process(number, process, ours)
@@ -101,7 +101,9 @@ class LocalProcesses:
         try:
             while process.connection.poll():
                 message = process.connection.recv()
-                if message == _READY:
+                if message == _STARTED:
+                    process.connection.send((self._job, self._open))
+                elif message == _READY:
                     process.is_ready, self._deaths_at_start = True, 0
                 elif isinstance(message, str):
                     raise WorkerError(message)
@@ -152,14 +154,11 @@ def _ending(exit_code: int | None) -> str:
     return f"ended with status {exit_code}"
 
 
-def _serve(
-    connection: Connection, job: Job, open_audio_tokenizer: OpenAudioTokenizer, device: str | None, num_threads: int
-) -> None:
-    """What a worker process does: units come in, results go out, until the connection ends."""
+def _serve(connection: Connection, device: str | None, num_threads: int) -> None:
+    """What a worker process does: the job comes in, then units, and results go out, until the connection ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(num_threads)
-    worker = UnitWorker(job, open_audio_tokenizer, device)
     lock = threading.Lock()
 
     def send(message: UnitResult | str) -> None:
@@ -172,6 +171,12 @@ def _serve(
         except Exception as error:  # such as a full disk, on which no note of the try can be made
             send(f"{job.shard_path(unit)}: {error}")
 
+    send(_STARTED)
+    try:
+        job, open_audio_tokenizer = connection.recv()
+    except (EOFError, OSError):  # all has been done without this one
+        return
+    worker = UnitWorker(job, open_audio_tokenizer, device)
     try:
         worker.load()
     except Exception as error:

@@ -1,12 +1,15 @@
 """Whatever is killed, whenever: no clip is lost, none comes twice, and what kills its workers is named."""
 
+import contextlib
 import json
 import multiprocessing
 import os
 import random
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -91,6 +94,33 @@ def test_workers_end_with_the_process_that_started_them_and_another_run_goes_on(
     psutil.wait_procs(workers, timeout=30)
     assert not [worker for worker in workers if worker.is_running()]
     killed_job.tokenize(clips, codes, skip_bad=True)
+    check_whole(clips, codes)
+
+
+def opened(device, note):
+    return killed_job.open_slow(device)
+
+
+def kill_first_worker():
+    """Kills a worker before it has read a byte of what it is given."""
+    me, deadline = psutil.Process(), time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in me.children():
+            with contextlib.suppress(psutil.Error):
+                if any("spawn_main" in word for word in child.cmdline()):
+                    child.kill()
+                    return
+        time.sleep(0.001)
+
+
+@pytest.mark.multiprocess
+def test_a_worker_that_is_killed_while_it_starts_is_replaced(tmp_path):
+    clips, codes = make_clips(tmp_path / "clips", 10), tmp_path / "codes"
+    more_than_a_pipe_holds = partial(opened, note="x" * 2_000_000)
+    killer = threading.Thread(target=kill_first_worker)
+    killer.start()
+    tokenize_into_folder(clips, more_than_a_pipe_holds, codes, processes=1, skip_bad=True, progress=False)
+    killer.join()
     check_whole(clips, codes)
 
 
