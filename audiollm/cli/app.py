@@ -7,6 +7,7 @@ Heavy libraries are imported inside those functions, so that ``audiollm --help``
 
 from __future__ import annotations
 
+import gc
 import inspect
 import logging
 import os
@@ -76,6 +77,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
     "completion": completion,
 }
+
+_OBJECTS_PER_COLLECTION = 10_000
+"""Importing torch and transformers makes more than a million objects. With the usual 700 the collector goes through them
+again and again, which is a seventh of the time to a first answer."""
 
 BENCH_HELP = "Score a model, or predictions, on a benchmark."
 
@@ -163,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Set ``AUDIOLLM_TRACEBACK=1`` to see where an error came from.
     """
+    gc.set_threshold(_OBJECTS_PER_COLLECTION)
     given = list(sys.argv[1:] if arguments is None else arguments)
     log_to_stderr(logging.WARNING)
     with errors_as_one_line("audiollm"):
