@@ -79,8 +79,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 _OBJECTS_PER_COLLECTION = 10_000
-"""Importing torch and transformers makes more than a million objects. With the usual 700 the collector goes through them
-again and again, which is a seventh of the time to a first answer."""
+"""Importing torch and transformers makes more than a million objects. With the usual 700 the collector goes through
+them again and again, which is a seventh of the time to a first answer."""
 
 BENCH_HELP = "Score a model, or predictions, on a benchmark."
 

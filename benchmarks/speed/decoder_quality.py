@@ -12,6 +12,7 @@ Records need ``audio`` and, for the word error rate, ``text``; codes are made wh
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import statistics
@@ -54,7 +55,8 @@ from audiollm.tokenizer.signal.mel import MelSpectrogram
 from audiollm.tokenizer.signal.resampling import resample
 
 PUBLISHED = "euler@10"
-_FORM = re.compile(r"(?P<solver>[a-z]+)@(?P<steps>\d+)(?P<more>(,[a-z_]+=[-+.\d]+)*)")
+_FORM = re.compile(r"(?P<solver>[a-z]+)@(?P<steps>\d+)(?P<more>(,[a-z_]+=[-+.\w]+)*)")
+DTYPES = ("float32", "bfloat16", "int8")
 _LOWER_IS_BETTER = {"mel_distance": True, "wer": True, "similarity": False, "dnsmos": False}
 
 
@@ -75,8 +77,8 @@ class DecoderQualityConfig:
         *("dpm@5,guided_until=0.5", "dpm@6,guided_until=0.5", "dpm@6,guided_until=0.25", "euler@10,guided_until=0.5"),
         *("euler@4,history=0.5", "euler@4,history=1", "euler@4,history=2"),
     )
-    """SOLVER@EVALUATIONS, behind it ``,sway=…`` and ``,guided_until=…`` where they differ from the checkpoint's, and
-    ``,history=…`` for a stream whose blocks look back on so many seconds of mel."""
+    """SOLVER@EVALUATIONS, behind it ``,sway=…`` and ``,guided_until=…`` where they differ from the checkpoint's,
+    ``,history=…`` for a stream whose blocks look back on so many seconds of mel, and ``,dtype=bfloat16`` or ``int8``."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the noise; at least two, or there is no spread."""
     max_clips: int | None = None
@@ -138,10 +140,12 @@ class Way:
     Attributes:
         integration: of the flow.
         history_seconds: what a block of a stream looks back on; None: clips are decoded as a whole.
+        dtype: number format of the decoder's products.
     """
 
     integration: Integration
     history_seconds: float | None = None
+    dtype: str = "float32"
 
     @classmethod
     def read(cls, text: str, config: FlowConfig) -> Way:
@@ -153,16 +157,21 @@ class Way:
         found = _FORM.fullmatch(text)
         if found is None:
             raise ValueError(f"{text!r} is no way to integrate: write SOLVER@EVALUATIONS, as in dpm@5,sway=-0.5")
-        entries = (entry.split("=") for entry in found["more"].split(",") if entry)
-        more = {name: float(value) for name, value in entries}
+        more = dict(entry.split("=") for entry in found["more"].split(",") if entry)
+        dtype = more.pop("dtype", "float32")
         unknown = more.keys() - {"sway", "guided_until", "history"}
         if unknown:
-            raise ValueError(f"{text!r} sets {', '.join(sorted(unknown))}: use sway, guided_until or history")
+            raise ValueError(f"{text!r} sets {', '.join(sorted(unknown))}: use sway, guided_until, history or dtype")
+        if dtype not in DTYPES:
+            raise ValueError(f"{text!r} has dtype={dtype}: use {', '.join(DTYPES)}")
+        try:
+            numbers = {name: float(value) for name, value in more.items()}
+        except ValueError as error:
+            raise ValueError(f"{text!r}: {error}") from error
         solver: Any = found["solver"]  # checked by what is made of it
-        own = Integration(
-            int(found["steps"]), config.guidance, solver, more.get("sway", config.sway), more.get("guided_until", 1.0)
-        )
-        return cls(own, more.get("history"))
+        sway, guided_until = numbers.get("sway", config.sway), numbers.get("guided_until", 1.0)
+        integration = Integration(int(found["steps"]), config.guidance, solver, sway, guided_until)
+        return cls(integration, numbers.get("history"), dtype)
 
 
 def num_passes(integration: Integration) -> int:
@@ -186,6 +195,18 @@ def decoder_of(audio_tokenizer: UniAudioTokenizer) -> WaveformDecoder:
     if audio_tokenizer.decoder is None:
         raise ValueError("this audio tokenizer has no waveform decoder to compare: give one with a decoder/ folder")
     return audio_tokenizer.decoder
+
+
+def in_dtype(decoder: WaveformDecoder, dtype: str) -> WaveformDecoder:
+    """The decoder, in float32, or a copy that computes in another number format.
+
+    Raises:
+        ValueError: if this machine has no int8 products.
+    """
+    if dtype == "float32":
+        return decoder
+    other = copy.deepcopy(decoder)
+    return other.to_int8() if dtype == "int8" else other.prepare(getattr(torch, dtype))
 
 
 def load_clips(
@@ -283,6 +304,7 @@ def compare(
     """Figures of every way: its scores by seed, and how far its mels are from the published ones of the same noise."""
     flow, rate = decoder.config.flow, decoder.sample_rate
     read = {text: Way.read(text, flow) for text in dict.fromkeys([PUBLISHED, *config.ways])}
+    decoders = {dtype: in_dtype(decoder, dtype) for dtype in {way.dtype for way in read.values()}}
     rows: dict[str, dict[str, Any]] = {
         text: {"passes": num_passes(way.integration), "seeds": [], "from_published": []} for text, way in read.items()
     }
@@ -291,7 +313,7 @@ def compare(
             published: list[Tensor] = []
             for way, row in rows.items():
                 progress.set_postfix_str(way)
-                mels, waveforms = decode_clips(decoder, clips, read[way], seed)
+                mels, waveforms = decode_clips(decoders[read[way].dtype], clips, read[way], seed)
                 published = published or mels
                 away = [mel_distance(mel, own) for mel, own in zip(mels, published, strict=True)]
                 row["from_published"].append(statistics.mean(away))

@@ -30,6 +30,7 @@ def test_a_way_says_what_differs_from_the_checkpoint() -> None:
     assert Way.read("euler@10", config) == Way(Integration(10, 0.4, "euler", 0.0))
     assert Way.read("dpm@5,sway=-0.5,guided_until=0.25", config).integration == Integration(5, 0.4, "dpm", -0.5, 0.25)
     assert Way.read("dpm@5,history=1.5", config) == Way(Integration(5, 0.4, "dpm", 0.0), 1.5)
+    assert Way.read("euler@4,dtype=int8", config) == Way(Integration(4, 0.4, "euler", 0.0), dtype="int8")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,9 @@ def test_a_way_says_what_differs_from_the_checkpoint() -> None:
         ("dpm@5;sway=1", "no way to integrate"),
         ("rk@4", "solver='rk' is unknown"),
         ("heun@3", "steps=3: the solver heun"),
-        ("dpm@5,seed=1", "sets seed: use sway, guided_until or history"),
+        ("dpm@5,seed=1", "sets seed: use sway, guided_until, history or dtype"),
+        ("dpm@5,dtype=int4", "dtype=int4: use float32, bfloat16, int8"),
+        ("dpm@5,sway=much", "could not convert string to float: 'much'"),
         ("dpm@5,sway=3", "sway=3"),
     ],
 )
@@ -77,11 +80,11 @@ def test_mini_is_measured_from_recordings_on(tmp_path: Path, capsys: pytest.Capt
     recordings = sorted((SAMPLE / "asterisk/en").glob("*.opus"))[:2]
     data.write_text("".join(json.dumps({"audio": str(path), "text": "hello"}) + "\n" for path in recordings))
     settings: dict[str, Any] = {"asr": None, "similarity": False, "mos": False}
-    results = measure(
-        DecoderQualityConfig(data=str(data), ways=("dpm@2", "euler@10,history=1"), seeds=(0, 1), **settings)
-    )
+    ways = ("dpm@2", "euler@10,history=1", "euler@10,dtype=bfloat16")
+    results = measure(DecoderQualityConfig(data=str(data), ways=ways, seeds=(0, 1), **settings))
     assert results["num_clips"] == 2
-    assert list(results["ways"]) == ["euler@10", "dpm@2", "euler@10,history=1"]
+    assert list(results["ways"]) == ["euler@10", *ways]
+    assert 0 < results["ways"]["euler@10,dtype=bfloat16"]["from_published"][0] < 0.1
     assert 0 < results["ways"]["euler@10,history=1"]["from_published"][0] < 0.2
     published = results["ways"]["euler@10"]
     assert published["from_published"] == [0.0, 0.0]
