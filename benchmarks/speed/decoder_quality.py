@@ -78,7 +78,7 @@ class DecoderQualityConfig:
         *("euler@4,history=0.5", "euler@4,history=1", "euler@4,history=2"),
     )
     """SOLVER@EVALUATIONS, behind it ``,sway=…`` and ``,guided_until=…`` where they differ from the checkpoint's,
-    ``,history=…`` for a stream whose blocks look back on so many seconds of mel, and ``,dtype=bfloat16`` or ``int8``."""
+    ``,history=…`` for a stream whose blocks look back on so many seconds of mel, and ``,dtype=int8`` and the like."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the noise; at least two, or there is no spread."""
     max_clips: int | None = None
