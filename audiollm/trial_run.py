@@ -29,7 +29,8 @@ def try_machine(tell: Told = lambda _: None) -> dict[str, Any]:
 
     Returns:
         ``products``: by number of threads, billions of operations per second by number format. ``mini``: by precision,
-        seconds of sound that are encoded and decoded per second, and tokens per second. ``advice``: lines.
+        seconds of sound that are encoded and decoded per second, and tokens per second. ``writing``: tokens per second
+        of mini in float32 by number of threads, of which 1, 2, 4 and so on are tried. ``advice``: lines.
     """
     products: dict[str, dict[str, float]] = {}
     for threads in sorted({1, torch.get_num_threads()}):
@@ -43,10 +44,14 @@ def try_machine(tell: Told = lambda _: None) -> dict[str, Any]:
     for precision in precisions:
         tell(f"mini in {precision}")
         mini[precision] = _work_of_mini(precision)
-    return {"products": products, "mini": mini, "advice": advice(products, mini)}
+    tell("mini's tokens by number of threads")
+    writing = _tokens_by_threads()
+    return {"products": products, "mini": mini, "writing": writing, "advice": advice(products, mini, writing)}
 
 
-def advice(products: dict[str, dict[str, float]], mini: dict[str, dict[str, float]]) -> list[str]:
+def advice(
+    products: dict[str, dict[str, float]], mini: dict[str, dict[str, float]], writing: dict[str, float]
+) -> list[str]:
     """What follows from the figures of `try_machine`, one line each."""
     most = max(products, key=int)
     rates, lines = products[most], []
@@ -54,6 +59,13 @@ def advice(products: dict[str, dict[str, float]], mini: dict[str, dict[str, floa
         gain = rates["float32"] / products["1"]["float32"]
         told = f"{most} threads multiply {gain:.1f} times as fast as one"
         lines.append(told if gain >= _CLEARLY else f"{told}: set OMP_NUM_THREADS=1, and use the other cores otherwise")
+    best, usual = max(writing, key=writing.__getitem__), max(writing, key=int)
+    if writing[best] >= _CLEARLY * writing[usual]:
+        gain, threads = writing[best] / writing[usual], "thread" if best == "1" else "threads"
+        lines.append(
+            f"a small LLM writes {gain:.1f} times as fast with {best} {threads} as with {usual}: "
+            f"set OMP_NUM_THREADS={best} where it writes alone"
+        )
     for name in ("bfloat16", "int8"):
         if name not in rates:
             lines.append(f"{name}: this torch has no kernel for it on this machine")
@@ -83,6 +95,24 @@ def _work_of_mini(precision: Literal["float32", "int8"]) -> dict[str, float]:
     noise = 0.1 * torch.randn(int(_HEARD_SECONDS * SAMPLE_RATE), generator=torch.Generator().manual_seed(0))
     codes = audio_tokenizer.encode([noise], SAMPLE_RATE)[0][0]
     few = codes[: round(_SPOKEN_SECONDS * audio_tokenizer.frame_rate)]
+
+    return {
+        "seconds encoded per second": _HEARD_SECONDS / _best(lambda: audio_tokenizer.encode([noise], SAMPLE_RATE)),
+        "seconds decoded per second": _SPOKEN_SECONDS / _best(lambda: audio_tokenizer.decode(few)),
+        "tokens per second": _tokens_per_second(model),
+    }
+
+
+def _tokens_by_threads() -> dict[str, float]:
+    model, most = AudioLLM.from_pretrained(), torch.get_num_threads()
+    found = {}
+    for threads in sorted({1 << power for power in range(most.bit_length()) if 1 << power <= most} | {most}):
+        with _threads(threads):
+            found[str(threads)] = _tokens_per_second(model)
+    return found
+
+
+def _tokens_per_second(model: AudioLLM) -> float:
     ids = torch.tensor([model.processor.tokenizer("Once upon a time").input_ids])
 
     def write() -> Any:
@@ -91,11 +121,7 @@ def _work_of_mini(precision: Literal["float32", "int8"]) -> dict[str, float]:
             do_sample=False,
         )  # fmt: skip
 
-    return {
-        "seconds encoded per second": _HEARD_SECONDS / _best(lambda: audio_tokenizer.encode([noise], SAMPLE_RATE)),
-        "seconds decoded per second": _SPOKEN_SECONDS / _best(lambda: audio_tokenizer.decode(few)),
-        "tokens per second": _NUM_TOKENS / _best(write),
-    }
+    return _NUM_TOKENS / _best(write)
 
 
 def _best(run: Callable[[], Any]) -> float:

@@ -136,6 +136,9 @@ def _show_trials(bench: dict[str, Any]) -> None:
     for name in next(iter(bench["mini"].values())):
         work.add_row(name, *(f"{own[name]:.1f}" for own in bench["mini"].values()))
     print_table(work, console)
+    writing = Table("mini, threads", *bench["writing"])
+    writing.add_row("tokens per second", *(f"{own:.1f}" for own in bench["writing"].values()))
+    print_table(writing, console)
     for line in bench["advice"]:
         console.print(line, soft_wrap=True)
 

@@ -27,8 +27,14 @@ def rates(**formats: float) -> dict[str, float]:
     ],
 )
 def test_advice_follows_from_the_figures(products: dict[str, dict[str, float]], told: list[str]) -> None:
-    lines = "\n".join(advice(products, {"float32": {"tokens per second": 10.0}}))
+    lines = "\n".join(advice(products, {"float32": {"tokens per second": 10.0}}, {"1": 10.0, "2": 11.0}))
     assert all(one in lines for one in told)
+    assert "writes" not in lines
+
+
+def test_more_threads_than_help_are_told() -> None:
+    lines = advice({"1": rates(), "64": rates()}, {}, {"1": 10.0, "8": 30.0, "64": 12.0})
+    assert any("writes 2.5 times as fast with 8 threads as with 64: set OMP_NUM_THREADS=8" in line for line in lines)
 
 
 def test_the_trial_leaves_threads_as_they_were_and_measures_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +44,7 @@ def test_the_trial_leaves_threads_as_they_were_and_measures_all(monkeypatch: pyt
     found = try_machine(said.append)
     assert torch.get_num_threads() == threads
     assert len(said) >= 2
+    assert {"1", str(threads)} <= set(found["writing"])
     assert set(found["mini"]) <= {"float32", "int8"}
     assert all(value > 0 for work in found["mini"].values() for value in work.values())
 
