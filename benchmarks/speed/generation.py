@@ -4,7 +4,8 @@ All run in one process, in turns, on the same weights and the same prompts, on a
 its documentation shows it, which may answer with any token; "plain, masked" has a mask that was made once, and must
 give our tokens. "ours, drawn" draws its codes, as answers do where nothing else is said. What bounds a step is that
 each weight is read once: the layers', and those of the head's rows that may follow. How fast this machine reads is
-measured in the same run. Example::
+measured in the same run. "vLLM", on the same folder, is one more way where ``--vllm_python`` says in which environment
+it is. Example::
 
     python benchmarks/speed/generation.py --rounds 3 --output generation_speed.json
 """
@@ -15,8 +16,10 @@ from __future__ import annotations
 import logging
 import os
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
@@ -29,11 +32,13 @@ from torch import Tensor
 from audiollm.benchmarks.harness.figures import measure_and_show, recorded_config
 from audiollm.benchmarks.speed.timing import in_turns, machine_facts
 from audiollm.benchmarks.speed.token_times import make_model, plain_generate, read_rate, weights_of
+from audiollm.benchmarks.speed.vllm_process import VLLMProcess, running_vllm
 from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
 from audiollm.tables import print_table
 
 Answers = Literal["text", "audio"]
+_VLLM = "vLLM"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,8 @@ class GenerationSpeedConfig:
     """Timings of each way; they alternate."""
     num_threads: int | None = None
     """Threads of torch; its own choice if not given."""
+    vllm_python: str | None = None
+    """The Python of an environment with vLLM, such as vllm-env/bin/python. None: vLLM is left out."""
     seed: int = 0
     """For weights and prompts."""
     output: str | None = None
@@ -74,16 +81,16 @@ class GenerationSpeedConfig:
 
 
 class _Clocked:
-    """Runs a way and notes the processor time of each run, the children's of no one included."""
+    """Runs a way and notes the processor time of each run, by a clock of the process that it runs in."""
 
-    def __init__(self, run: Callable[[], Any]) -> None:
-        self._run = run
+    def __init__(self, run: Callable[[], Any], clock: Callable[[], float]) -> None:
+        self._run, self._clock = run, clock
         self.processor_seconds: list[float] = []
 
     def __call__(self) -> None:
-        start = time.process_time()
+        start = self._clock()
         self._run()
-        self.processor_seconds.append(time.process_time() - start)
+        self.processor_seconds.append(self._clock() - start)
 
 
 def make_prompts(model: AudioLLM, num_rows: int, num_tokens: int, answers: Answers, seed: int) -> Tensor:
@@ -97,7 +104,7 @@ def make_prompts(model: AudioLLM, num_rows: int, num_tokens: int, answers: Answe
 
 
 def make_ways(
-    model: AudioLLM, prompts: Tensor, answers: Answers, num_tokens: int, seed: int
+    model: AudioLLM, prompts: Tensor, answers: Answers, num_tokens: int, seed: int, vllm: VLLMProcess | None = None
 ) -> dict[str, Callable[[], Tensor]]:
     """The ways to answer, by name; each gives the new ids, int64 ``[B, T]``."""
     vocabulary = model.vocabulary
@@ -127,6 +134,8 @@ def make_ways(
     }
     if answers == "audio":
         ways["ours, drawn"] = lambda: ours(do_sample=True, seed=seed)
+    if vllm is not None:
+        ways[_VLLM] = lambda: vllm.answer(prompts, num_tokens, allowed)
     return ways
 
 
@@ -138,12 +147,14 @@ def compare(
     bytes_per_second: float,
     flops_per_second: float,
     title: str,
+    vllm: VLLMProcess | None = None,
 ) -> dict[str, Any]:
     """Times all ways on one batch of prompts."""  # fmt: skip
     prompts = make_prompts(model, num_rows, config.prompt_tokens, answers, config.seed)
-    ways = make_ways(model, prompts, answers, config.new_tokens, config.seed)
+    ways = make_ways(model, prompts, answers, config.new_tokens, config.seed, vllm)
     tokens = {name: run() for name, run in ways.items()}
-    clocked = {name: _Clocked(run) for name, run in ways.items()}
+    clocks: dict[str, Callable[[], float]] = {} if vllm is None else {_VLLM: lambda: vllm.processor_seconds}
+    clocked = {name: _Clocked(run, clocks.get(name, time.process_time)) for name, run in ways.items()}
     seconds = in_turns(clocked, config.rounds, model.device, title)
     num_tokens = num_rows * config.new_tokens
     layers, row, weights = weights_of(model.model)
@@ -183,15 +194,36 @@ def measure(config: GenerationSpeedConfig) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for shape in config.shapes:
         model = make_model(shape, dtype, config.seed)
-        for answers in config.answers:
-            for num_rows in config.rows:
-                title = f"{shape}, {answers}, {num_rows} at once"
-                results[title] = compare(
-                    model, config, answers, num_rows, 1e9 * machine["gigabytes_per_second"], flops_per_second, title
-                )
+        with _vllm_on(model, config) as vllm:
+            for answers in config.answers:
+                for num_rows in config.rows:
+                    title = f"{shape}, {answers}, {num_rows} at once"
+                    results[title] = compare(
+                        model,
+                        config,
+                        answers,
+                        num_rows,
+                        1e9 * machine["gigabytes_per_second"],
+                        flops_per_second,
+                        title,
+                        vllm,
+                    )
         del model
     machine["load_average_after"] = os.getloadavg()
     return {"config": recorded_config(config), "machine": machine, "results": results}
+
+
+@contextmanager
+def _vllm_on(model: AudioLLM, config: GenerationSpeedConfig) -> Iterator[VLLMProcess | None]:
+    """vLLM on the weights of a model, where it is asked for."""
+    if config.vllm_python is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        max_length = config.prompt_tokens + config.new_tokens
+        with running_vllm(config.vllm_python, folder, config.dtype, max_length) as vllm:
+            yield vllm
 
 
 def print_tables(results: dict[str, Any], console: Console) -> None:
