@@ -88,9 +88,7 @@ def compare(
         "decode": lambda: decoder.decode(clips, steps=steps),
     }
     for name in config.variants or ():
-        variant = copy.deepcopy(decoder)
-        variant = variant.to_int8() if name == "int8" else variant.prepare(torch.bfloat16)
-        paths[name] = partial(variant.decode, clips, steps=steps)
+        paths[name] = partial(in_another_form(decoder, name).decode, clips, steps=steps)
     first = {name: counted(run) for name, run in paths.items()}
     seconds = in_turns(paths, config.rounds, CPU, title, has_run=True)
     bounds = bound_seconds({name: flops for name, (_, flops) in first.items()}, gflops)
@@ -102,6 +100,28 @@ def compare(
         "loudest_sample": expected.abs().max().item(),
         "paths": path_figures(seconds, audio_seconds, bounds),
     }
+
+
+def in_another_form(decoder: WaveformDecoder, name: Literal["bfloat16", "int8"]) -> WaveformDecoder:
+    """A copy that computes in another number format."""
+    variant = copy.deepcopy(decoder)
+    return variant.to_int8() if name == "int8" else variant.prepare(torch.bfloat16)
+
+
+def time_streams(decoder: WaveformDecoder, config: DecoderSpeedConfig) -> dict[str, dict[str, float]]:
+    """By number format: work until the first sound, the best of the rounds, and then per second of a stream."""
+    codes_T, steps = draw_codes(decoder, config.stream_seconds, seed=4), config.steps[-1]
+    forms = {"float32": decoder} | {name: in_another_form(decoder, name) for name in config.variants or ()}
+    found = {}
+    for name, form in forms.items():
+        time_stream(form, codes_T[: round(decoder.frame_rate)], steps)  # does not count
+        streams = [time_stream(form, codes_T, steps) for _ in range(config.rounds)]
+        rest = [chunk for stream in streams for chunk in stream[1:-1] or stream]  # the last is what was held back
+        found[name] = {
+            "first_sound": min(stream[0]["compute_seconds"] for stream in streams),
+            "under_way": sum(one["compute_seconds"] for one in rest) / sum(one["audio_seconds"] for one in rest),
+        }
+    return found
 
 
 def time_parts(decoder: WaveformDecoder, codes_T: Tensor, config: DecoderSpeedConfig) -> dict[str, dict[str, float]]:
@@ -187,6 +207,7 @@ def measure(config: DecoderSpeedConfig) -> dict[str, Any]:
         "real_time_factor_by_steps": time_steps(decoder, clip, config),
         "stream": stream,
         "first_sound_by_steps": by_steps,
+        "streams_by_format": time_streams(decoder, config),
         "plain_stream": time_plain_stream(decoder, config),
     }
 
@@ -239,6 +260,15 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
         first = results["first_sound_by_steps"][name]
         steps.add_row(name, f"{factor:.2f}", f"{first['compute_seconds']:.2f}", f"{first['audio_seconds']:.2f}")
     print_table(steps, console)
+    formats = Table(
+        "format",
+        "first sound after s of work",
+        "then s per s",
+        title=f"streams, {results['config']['steps'][-1]} steps",
+    )
+    for name, stream in results["streams_by_format"].items():
+        formats.add_row(name, f"{stream['first_sound']:.2f}", f"{stream['under_way']:.2f}")
+    print_table(formats, console)
     for key, title in (("stream", "decode_stream"), ("plain_stream", "plain stream")):
         table = Table("after s", "gives s", "takes s", "s per s", title=title)
         for chunk in results[key]:

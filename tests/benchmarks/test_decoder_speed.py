@@ -82,6 +82,8 @@ def test_figures_are_complete_and_serialisable(tmp_path: Path) -> None:
         assert set(result["paths"]) == {"plain", "decode", "bfloat16", "int8"}
         assert result["largest_difference_from_plain"] < 1e-3 * max(0.1, result["loudest_sample"])
         assert all(0 < path["min_seconds"] <= path["median_seconds"] for path in result["paths"].values())
+    assert {"float32", "bfloat16"} <= set(results["streams_by_format"])
+    assert all(value > 0 for stream in results["streams_by_format"].values() for value in stream.values())
     assert set(results["real_time_factor_by_steps"]) == set(results["first_sound_by_steps"]) == {"1", "2"}
     assert [piece["audio_seconds_before"] for piece in results["plain_stream"]] == pytest.approx([0, 1.12])
     plot_streaming(results, tmp_path / "stream.png")
