@@ -98,6 +98,11 @@ class Converter:
         value = vars(clip)[name] if name in vars(clip) else clip.more.get(name)
         if value is None and clip.translation is not None and name == "text":
             raise ShapeError("text", "is a translation; use --task translate, or name the key with --text-key")
+        if value is None:
+            reason = (
+                "missing or empty; fill it in, or go on without such records (--skip-bad), or name its key (--text-key)"
+            )
+            raise ShapeError(self._text_key or name, reason)
         return checked_text(value, self._text_key or name)
 
     def _conversation(self, record: dict[str, Any], entry: Entry, audio_folder: AudioFolder) -> dict[str, Any]:

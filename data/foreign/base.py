@@ -113,6 +113,8 @@ class Format:
         entries: the records of a file or folder; the second argument is the folder that relative paths start from, if
             the user gave one. Raises RecordError where there is nothing to go on with.
         is_of_files: a record is put together of several files, and none is met alone.
+        demand: what users who write such records by hand have to call their keys; told of records that are of
+            another format.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Format:
     opens: Callable[[str], bool]
     entries: Callable[[str, str | None], Iterator[Entry]]
     is_of_files: bool = False
+    demand: str = ""
 
     def readings(self, record: Mapping[str, Any], text_key: str | None) -> list[Reading]:
         """What ``read`` makes of a record.
@@ -131,7 +134,8 @@ class Format:
             ShapeError: it is of another format, or cannot be taken over.
         """
         if not self.matches(record):
-            raise ShapeError("", f"is not of {self.title}; it has {', '.join(map(str, list(record)[:10]))}")
+            found = ", ".join(map(str, list(record)[:10]))
+            raise ShapeError("", f"is not of {self.title}; it has {found}" + (self.demand and f": {self.demand}"))
         return self.read(record, text_key)
 
 

@@ -80,7 +80,11 @@ def _format_of_records(path: str) -> str:
 
 
 def _unreadable(reason: str) -> str:
-    return f"{reason}, nor is it a table of tabs or commas with a header" if reason.startswith(NOT_JSON) else reason
+    return (
+        f"{reason}, nor is it a table of tabs, commas or semicolons with a header"
+        if reason.startswith(NOT_JSON)
+        else reason
+    )
 
 
 def _choices(names: Any) -> str:

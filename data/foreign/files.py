@@ -16,7 +16,8 @@ from .base import Entry
 
 HEAD_BYTES = 1 << 16
 MOST_NAME_LETTERS = 60  # of a column
-_TABS, _COMMAS = "\t", ","
+_TABS = "\t"
+_DELIMITERS = (_TABS, ",", ";")  # semicolons as spreadsheets write them where a comma is the decimal sign
 
 
 def entries_of(path: str, base_dir: str | None) -> Iterator[Entry]:
@@ -71,11 +72,11 @@ def first_line(path: str) -> str:
 
 
 def table_delimiter(path: str) -> str | None:
-    """What separates the columns of a table with a header, a tab or a comma; None if the file is none."""
+    """What separates the columns of a table with a header, a tab, comma or semicolon; None if the file is none."""
     line = first_line(path)
     if not line or line.lstrip()[0] in "{[":
         return None
-    for delimiter in (_TABS, _COMMAS):
+    for delimiter in _DELIMITERS:
         names = [name.strip() for name in line.split(delimiter)]
         # A header names columns: `key path` of Kaldi and a list of paths have no such line.
         if len(names) > 1 and len(set(names)) == len(names) and all(_is_name(name) for name in names):
@@ -84,7 +85,7 @@ def table_delimiter(path: str) -> str | None:
 
 
 def table_entries(path: str, delimiter: str, base_dir: str) -> Iterator[Entry]:
-    """The rows of a table as objects; cells between tabs are taken as they are, those between commas may be quoted."""
+    """The rows of a table as objects; cells between tabs are taken as they are, others may be quoted."""
     # Bytes that are no UTF-8 come through as half characters: they make one bad row, not a bad file.
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         if delimiter == _TABS:

@@ -41,7 +41,11 @@ _CLIP: dict[str, Any] = {"is_chat": False, **_OF_RECORDS}
 _LHOTSE = {"opens": is_lhotse_folder, "entries": lhotse_entries}
 _KALDI = {"opens": is_kaldi_folder, "entries": kaldi_entries, "is_of_files": True}
 _WENET = {"opens": is_wenet_shards, "entries": wenet_entries}
-_AUDIOFOLDER = {"opens": is_audiofolder, "entries": audiofolder_entries}
+_AUDIOFOLDER = {
+    "opens": is_audiofolder,
+    "entries": audiofolder_entries,
+    "demand": "call the column of the recordings file_name, and that of what is said in them text",
+}
 _COMMON_VOICE = {"entries": common_voice_entries}
 
 _ALL = (

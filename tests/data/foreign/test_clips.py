@@ -107,6 +107,32 @@ def test_an_audiofolder_is_read_with_the_metadata_of_all_its_folders(corpus):
     assert conversation(described)[2] == "Rain."
 
 
+def test_tables_of_spreadsheets_with_semicolons_are_read(corpus):
+    corpus.wav("set/one.wav")
+    corpus.lines("set/metadata.csv", "\ufefffile_name;text", 'one.wav;"Yes, I do; and no."')
+    (made,) = corpus.convert(corpus.folder / "set")
+    assert made["text"] == "Yes, I do; and no."
+
+
+@pytest.mark.parametrize(
+    ("header", "text", "message"),
+    [
+        (
+            "file,sentence",
+            "Yes.",
+            "is not of .*; it has file, sentence: call the column of the recordings file_name, .* in them text",
+        ),
+        ("file_name,text", "", "text: missing or empty; fill it in, or go on without such records"),
+        ("file_name,words", "Yes.", r"text: missing or empty; .* or name its key \(--text-key\)"),
+    ],
+)
+def test_metadata_written_by_hand_are_told_what_to_mend(corpus, header, text, message):
+    corpus.wav("set/one.wav")
+    corpus.lines("set/metadata.csv", header, f"one.wav,{text}")
+    with pytest.raises(ValueError, match=rf"metadata\.csv:2: {message}"):
+        corpus.convert(corpus.folder / "set", task="transcribe", instruction="What is said?")
+
+
 def test_two_metadata_files_in_one_folder_are_refused(corpus):
     for name in ("metadata.csv", "metadata.jsonl"):
         corpus.lines(f"set/{name}", "file_name,text", "one.wav,x")

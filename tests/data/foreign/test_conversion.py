@@ -90,7 +90,10 @@ def test_what_may_be_two_formats_or_none_is_refused_with_the_choices(folder):
     assert (report.conversations, report.rejected) == (1, 1)
     for content, message in [
         ({"x": 1}, r"none\.jsonl:1: is of no known format; it has x; formats are messages, sharegpt"),
-        ("plain text", r"none\.jsonl:1: is not JSON: .*, nor is it a table of tabs or commas with a header"),
+        (
+            "plain text",
+            r"none\.jsonl:1: is not JSON: .*, nor is it a table of tabs, commas or semicolons with a header",
+        ),
         ("", "none.jsonl: holds no records"),
     ]:
         with pytest.raises(ValueError, match=message):
