@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,14 @@ from audiollm.tokenizer.checkpoints.folders import read_json_object
 from audiollm.tokenizer.checkpoints.tensors import check_finite, check_shapes, read_safetensors, stored_shapes
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # their names in PEFT
+
+
+@contextmanager
+def without_warnings_of_peft() -> Iterator[None]:
+    """Leaves out what PEFT's own use of a name that transformers renamed would tell users, who cannot mend it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 def with_adapter(model: PreTrainedModel, source: str, adapter: Path) -> PreTrainedModel:
@@ -32,7 +43,8 @@ def with_adapter(model: PreTrainedModel, source: str, adapter: Path) -> PreTrain
     from peft import PeftModel  # takes seconds, and only LoRA needs it
 
     _check_adapter(model.config, source, adapter)
-    merged: PreTrainedModel = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    with without_warnings_of_peft():
+        merged: PreTrainedModel = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     return merged
 
 
@@ -52,7 +64,7 @@ def _check_adapter(model_config: Any, source: str, adapter: Path) -> None:
             f"say so in {ADAPTER_CONFIG} (base_model_name_or_path)"
         )
     stored = stored_shapes(adapter / ADAPTER_WEIGHTS)
-    with refused_by_transformers(str(adapter)), torch.device("meta"):
+    with refused_by_transformers(str(adapter)), torch.device("meta"), without_warnings_of_peft():
         config = LoraConfig.from_pretrained(adapter)
         config.base_model_name_or_path = None  # it has been compared; PEFT would warn that this one has no name
         adapted = get_peft_model(without_memory(model_config), config)

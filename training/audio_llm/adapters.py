@@ -12,7 +12,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from audiollm.modeling import AudioLLM
-from audiollm.sources.adapters import with_adapter
+from audiollm.sources.adapters import with_adapter, without_warnings_of_peft
 
 from .config import LoRASettings
 
@@ -37,7 +37,8 @@ def add_adapters(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
     """
     from peft import get_peft_model  # takes seconds, and only LoRA needs it
 
-    return get_peft_model(audio_llm.model, adapter_config(audio_llm, settings))
+    with without_warnings_of_peft():
+        return get_peft_model(audio_llm.model, adapter_config(audio_llm, settings))
 
 
 def adapter_config(audio_llm: AudioLLM, settings: LoRASettings) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,13 @@ def change_weights(adapter: Path, change: Callable[[dict[str, Tensor]], object])
 def change_settings(adapter: Path, **values: object) -> None:
     path = adapter / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_putting_on_and_merging_an_adapter_warn_of_nothing(assets, adapter):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        merge_adapter(str(assets.audio_llm), adapter, "float32")
+        add_adapters(AudioLLM.from_pretrained(assets.audio_llm), LoRASettings(r=2))
 
 
 def test_a_whole_adapter_changes_its_layers(assets, adapter):
