@@ -11,9 +11,11 @@ a folder or Hub id that transformers loads. Packages offer theirs as entry point
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol
 from urllib.parse import urldefrag
@@ -127,6 +129,21 @@ def _funasr() -> Any:
         raise ImportError(f"the recognizer {PARAFORMER} needs funasr: run `pip install funasr`") from error
 
 
+@contextmanager
+def _without_warning_of_whisper() -> Iterator[None]:
+    """Leaves out what transformers says of how its own Whisper calls its own `generate`: nobody here can mend it."""
+    generation = logging.getLogger("transformers.generation.utils")
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Passing `generation_config` together with generation-related")
+
+    generation.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        generation.removeFilter(is_wanted)
+
+
 class Transcriber:
     """Speech to text.
 
@@ -185,7 +202,9 @@ class Transcriber:
             options |= self._length_options(len(speech[group[-1]]) / RECOGNIZER_SAMPLE_RATE, options)
             if len(speech[group[-1]]) > MAX_WINDOW_SECONDS * RECOGNIZER_SAMPLE_RATE:
                 options |= self._long_options()
-            for n, result in zip(group, self._pipeline(inputs, batch_size=len(group), **options), strict=True):
+            with _without_warning_of_whisper():
+                results = self._pipeline(inputs, batch_size=len(group), **options)
+            for n, result in zip(group, results, strict=True):
                 texts[n] = result["text"].strip()
         return texts
 

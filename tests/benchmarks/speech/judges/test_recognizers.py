@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -40,6 +41,26 @@ def test_each_recording_gets_its_own_text_and_the_shortest_none(echo):
     assert transcriber.transcribe([torch.zeros(n) for n in lengths], 16000) == ["5000", "", "3000", "4000"]
     assert [call[0] for call in echo.calls] == [[3000, 4000], [5000]]
     assert echo.calls[0][1] == {}
+
+
+def test_what_whisper_says_of_its_own_calls_is_left_out_and_the_rest_is_not(echo, monkeypatch):
+    generation, heard = logging.getLogger("transformers.generation.utils"), []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: heard.append(record.getMessage()))
+    monkeypatch.setattr(generation, "handlers", [handler])
+    own = "Passing `generation_config` together with generation-related arguments=({'suppress_tokens'}) is deprecated"
+
+    def warns(*_, **__):
+        generation.warning(own)
+        generation.warning("something else")
+        return [{"text": "x"}]
+
+    monkeypatch.setattr("transformers.pipeline", lambda *_, **__: warns)
+    warns.type, warns.model = "seq2seq_whisper", echo.model
+    Transcriber("some-recognizer").transcribe([torch.zeros(500)], 16000)
+    assert heard == ["something else"]
+    generation.warning(own)
+    assert heard[-1] == own
 
 
 def test_a_recognizer_is_looked_for_without_being_loaded(tmp_path, monkeypatch):
