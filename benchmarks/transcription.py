@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.table import Table
 from torch import Tensor
+from tqdm import tqdm
 
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
@@ -242,7 +243,11 @@ def _row(
     if not path.is_file():
         with PartialOutput(path, {"clips": str(len(clips))}) as partial:
             left = clips[partial.resume(0, _Kept()).resumed :]
-            for clip, (text, reason) in zip(left, transcribe(left), strict=True):
+            num_done = len(clips) - len(left)
+            heard = zip(left, transcribe(left), strict=True)
+            for clip, (text, reason) in tqdm(
+                heard, folder.name, len(clips), initial=num_done, unit="recording", disable=None
+            ):
                 line = {"id": clip.id, "hypothesis": text, "reference": clip.text, "finish_reason": reason}
                 partial.append(line)
             partial.finish()
