@@ -235,6 +235,9 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         )
 
     limit, max_length = length_limit(config, context_length)
+    eval_records: EncodedRecords | None = None
+    if config.eval_data is not None:  # opened first: to encode recordings to be trained on may take hours
+        eval_records = read(config.eval_data, "max_length", config.max_length or context_length)
     data: TrainingData
     if is_mixture(config.train_data):
         data = MixtureData(accelerator, config, audio_llm, max_length=max_length, limit=limit)
@@ -242,10 +245,8 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         records = read(config.train_data, limit, max_length)
         _check_form(records, audio_llm)
         data = ListedData(accelerator, config, records)
-    eval_records: EncodedRecords | None = None
     usable_eval: list[int] = []
-    if config.eval_data is not None:
-        eval_records = read(config.eval_data, "max_length", config.max_length or context_length)
+    if eval_records is not None:
         usable_eval = check_records(
             accelerator, eval_records, "eval", on_too_long=config.on_too_long, output_dir=config.output_dir,
             check_data=config.check_data,

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from audiollm.data.collation import collate
 from audiollm.data.conversation.loading import load_conversations
 from audiollm.data.files.lock import FileInUseError, locked_file
+from audiollm.data.manifest import RecordError
 from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
 from audiollm.training import sft
@@ -350,6 +351,15 @@ def test_bad_records_are_all_named_before_training_starts(make_config, assets, t
     for part in ("bad.jsonl:3", "64", "bad.jsonl:5", "assistant", "bad.jsonl:7", "absent.wav"):
         assert part in message
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_held_out_records_that_are_not_there_are_told_before_any_record_is_encoded(make_config, tmp_path, monkeypatch):
+    def encoded(*_, **__):
+        raise AssertionError("a record is encoded")
+
+    monkeypatch.setattr(sft, "ListedData", encoded)
+    with pytest.raises(RecordError, match=r"absent\.jsonl: no such file or folder"):
+        train(make_config(eval_data=str(tmp_path / "absent.jsonl"), eval_every=2))
 
 
 def test_records_longer_than_the_limit_are_named_or_skipped_and_listed(make_config, assets, tmp_path):
