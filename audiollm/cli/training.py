@@ -19,7 +19,7 @@ from types import FrameType
 
 import psutil
 
-from audiollm.program import errors_as_one_line
+from audiollm.program import did_you_mean, errors_as_one_line
 
 TRAINERS = {
     "train": ("audiollm.training.sft", "Fine-tune an Audio-LLM on conversations."),
@@ -145,8 +145,21 @@ def with_packaged_config(arguments: Sequence[str]) -> list[str]:
 
 
 def _config_path(name: str) -> str:
-    packaged = Path(str(files("audiollm.training"))) / "configs" / f"{name}.yaml"
-    return str(packaged) if not Path(name).exists() and Path(name).name == name and packaged.is_file() else name
+    """The file of a configuration; a name alone is one of this package's.
+
+    Raises:
+        ValueError: there is no file of that name, and no such configuration.
+    """
+    packaged = {path.stem: path for path in (Path(str(files("audiollm.training"))) / "configs").glob("*.yaml")}
+    if Path(name).exists() or Path(name).name != name or Path(name).suffix:
+        return name
+    if name not in packaged:
+        known = sorted(packaged)
+        raise ValueError(
+            f"--config {name}: no such file, and no configuration of ours{did_you_mean(name, known)}; there are "
+            f"{', '.join(known)}"
+        )
+    return str(packaged[name])
 
 
 def _environment(strategy: str) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import math
 import os
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentError, ArgumentParser
 
 from audiollm.data.manifest import YAML_SUFFIXES, may_be_hub_id
-from audiollm.program import check_config_file, kind_of, refuse_missing_values, wanted
+from audiollm.program import check_config_file, did_you_mean, kind_of, refuse_missing_values, wanted
 
 from .templates.registry import check_task
 
@@ -172,6 +173,10 @@ def _made(kind: Any, given: Mapping[str, Any], where: str, **ready: Any) -> Any:
         ready: fields that are there already.
     """
     refuse_missing_values(where, given, kind)
+    known = [field.name for field in dataclasses.fields(kind) if field.name not in ready]
+    for key in given:
+        if key not in known:
+            raise ValueError(f"{where}: {key!r} is not known{did_you_mean(str(key), known)}; use {', '.join(known)}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, skip=set(ready))
     try:

@@ -17,7 +17,7 @@ from .running import (
     log_to_stderr,
     run_program,
 )
-from .spelling import spelt_out, with_named_option
+from .spelling import did_you_mean, spelt_out, with_named_option
 
 __all__ = [
     "MAX_CONFIG_BYTES",
@@ -28,6 +28,7 @@ __all__ = [
     "as_option",
     "be_verbose",
     "check_config_file",
+    "did_you_mean",
     "errors_as_one_line",
     "kind_of",
     "log_to_stderr",

@@ -15,6 +15,7 @@ from jsonargparse._actions import NonParsingAction  # what is no setting, such a
 from jsonargparse._required import restore_suppressed_required
 
 from .option_groups import HEADINGS, OPTION_GROUPS
+from .spelling import did_you_mean
 
 
 def as_option(name: str) -> str:
@@ -161,6 +162,22 @@ def _sections(groups: Iterable[Any]) -> list[Any]:
 _HEADINGS_OF_ARGPARSE = {"positional arguments": "arguments"}
 
 
+def with_guess(parser: ArgumentParser, message: str) -> str:
+    """A message about an option that a parser does not know, with what may have been meant by it."""
+    _, colon, rest = message.partition("unrecognized arguments: ")
+    unknown = next((word.partition("=")[0] for word in rest.split() if word.startswith("--")), None)
+    if not colon or unknown is None:
+        return message
+    return message + did_you_mean(f"--{unknown[2:].replace('-', '_')}", parser._option_string_actions)
+
+
+class GuessingParser(ArgumentParser):
+    """A parser that says what may have been meant by an option that it does not know."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        super().error(with_guess(self, message), ex)
+
+
 class DashedParser(ArgumentParser):
     """A parser whose help and errors call options as the pages do: ``--max-clips``, where it knows ``--max_clips``."""
 
@@ -188,7 +205,7 @@ class DashedParser(ArgumentParser):
         if colon:
             parser = self._commands().get(names.split(", ")[0].rpartition(".")[0], self)
             told = beginning + colon + ", ".join(map(self._called, names.split(", ")))
-        super(DashedParser, parser).error(_with_dashes(told), ex)
+        super(DashedParser, parser).error(_with_dashes(with_guess(parser, told)), ex)
 
     def _without_types(self, message: str) -> str:
         """A message about a value that does not fit, without what Python calls it."""

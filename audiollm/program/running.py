@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, auto_cli, set_parsing_settings
+from jsonargparse import auto_cli, set_parsing_settings
 
 from .listed_objects import given_options, refuse_malformed_lists
 from .missing_values import refuse_missing_values
-from .parser import DashedParser, as_option
+from .parser import DashedParser, GuessingParser, as_option
 from .spelling import option_types, spelt_out
 
 
@@ -90,7 +90,7 @@ def run_program(
             return_instance=inspect.isclass(component),  # or else a config's properties become sub-commands
             prog=name,
             allow_abbrev=False,
-            parser_class=DashedParser if with_dashes else ArgumentParser,
+            parser_class=DashedParser if with_dashes else GuessingParser,
         )
         return made if run is None else run(made)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -99,3 +100,9 @@ def _as_list(values: Sequence[str], item_type: Any) -> str:
             return values[0]
         values = [value for value in values[0].split(",") if value]
     return f"[{','.join(values if item_type in (int, float) else map(json.dumps, values))}]"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What may be meant by a name that does not exist, as in ``; did you mean data?``; "" where nothing is alike."""
+    close = difflib.get_close_matches(name, list(known), n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

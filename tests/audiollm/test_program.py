@@ -136,6 +136,21 @@ def test_the_output_is_a_folder_where_the_program_writes_one(capsys: pytest.Capt
     assert "unrecognized arguments: -o" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("with_dashes", "meant"), [(False, "--dry_run"), (True, "--dry-run")])
+def test_what_may_be_meant_by_an_unknown_option_is_told(
+    with_dashes: bool, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def go(dry_run: bool = False) -> None:
+        pytest.fail(f"it ran with dry_run={dry_run}")
+
+    with pytest.raises(SystemExit):
+        run_program(go, arguments=["--dryrun"], with_dashes=with_dashes)
+    assert f"unrecognized arguments: --dryrun; did you mean {meant}?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run_program(go, arguments=["--xyz"], with_dashes=with_dashes)
+    assert "did you mean" not in capsys.readouterr().err
+
+
 def test_help_after_a_tuple_is_no_value_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         run_program(Options, arguments=["--seeds", "0", "-h"])

@@ -35,9 +35,9 @@ def updates_of_epochs(num_epochs: float, num_records: int, global_batch_size: in
     say_extra_passes(num_epochs, updates * per_update / num_records, updates, f"{per_update} of {num_records} records")
     if updates < FEW_UPDATES:
         logger.warning(
-            "num_epochs=%g over %d records makes %d updates, in which a model learns next to nothing: set max_steps, "
-            "more epochs or a smaller global_batch_size",
-            *(num_epochs, num_records, updates),
+            "num_epochs=%g over %d records makes %d %s, in which a model learns next to nothing: set max_steps, more "
+            "epochs, or a smaller global_batch_size (and micro_batch_size)",
+            *(num_epochs, num_records, updates, "update" if updates == 1 else "updates"),
         )
     return updates
 

@@ -28,6 +28,14 @@ sys.exit(_status_of([sys.executable, "-c", sys.argv[1]], os.environ))
 """
 
 
+def test_a_configuration_that_is_none_of_ours_is_told(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--config", "sft_laro"])
+    told = capsys.readouterr().err
+    assert "--config sft_laro: no such file, and no configuration of ours; did you mean sft_lora" in told
+    assert "there are " in told
+
+
 @pytest.fixture
 def started(monkeypatch):
     """The commands that were started, which all end well, with what they set in the environment."""

@@ -161,7 +161,7 @@ def test_a_record_longer_than_an_update_is_refused():
 
 def test_so_few_updates_that_they_are_an_oversight_are_told_of(caplog):
     assert updates_of_epochs(1.0, 12, 64) == 1
-    assert "num_epochs=1 over 12 records makes 1 updates, in which a model learns next to nothing" in caplog.text
+    assert "num_epochs=1 over 12 records makes 1 update, in which a model learns next to nothing" in caplog.text
     caplog.clear()
     assert updates_of_epochs(1.0, 640, 64) == 10
     assert not caplog.text
