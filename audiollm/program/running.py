@@ -153,8 +153,11 @@ def _refuse_repeated_keys(path: Path, node: yaml.Node | None) -> None:
         seen: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode) and seen.setdefault(key.value, line) != line:
-                raise ValueError(f"{path}: {key.value} is there twice, in lines {seen[key.value]} and {line}; keep one")
+            if isinstance(key, yaml.ScalarNode):
+                if (first := seen.get(key.value)) is not None:
+                    lines = f"line {line}" if first == line else f"lines {first} and {line}"
+                    raise ValueError(f"{path}: {key.value} is there twice, in {lines}; keep one")
+                seen[key.value] = line
             _refuse_repeated_keys(path, value)
 
 

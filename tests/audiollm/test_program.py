@@ -279,6 +279,13 @@ def test_a_key_that_is_there_twice_is_told_with_its_lines(tmp_path, capsys):
     assert f"error: {path}: source is there twice, in lines 1 and 3; keep one" in capsys.readouterr().err
 
 
+def test_a_key_that_is_there_twice_in_one_line_is_told(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("sources:\n- {data: a, weight: 1, data: b}\n")
+    with pytest.raises(ValueError, match="data is there twice, in line 2; keep one"):
+        check_config_file(path)
+
+
 def test_what_the_hubs_library_warns_of_comes_once() -> None:
     code = (
         "import logging, huggingface_hub\nfrom audiollm.program import log_to_stderr\nlog_to_stderr(logging.INFO)\n"
