@@ -66,10 +66,12 @@ def refuse_run_of_others(folder: Path, config: RunConfig, checkpoint: Path | Non
         checkpoint: where it goes on; None: it begins anew.
 
     Raises:
-        ValueError: the folder holds a run, and this one is not to be resumed.
+        ValueError: the folder holds a run, and this one is not to be resumed; or a model, whose configuration would be
+            written over.
         ResumeError: it holds a run of other settings, and the checkpoint is none of its own.
     """
     if not (folder / METRICS_NAME).exists():
+        _refuse_config_of_others(folder / CONFIG_NAME)
         return
     if config.resume is None:
         raise ValueError(f"{folder} already holds a run: choose another output_dir, or go on with --resume latest")
@@ -91,6 +93,20 @@ def refuse_run_of_others(folder: Path, config: RunConfig, checkpoint: Path | Non
         )
     if checkpoint is None:
         logger.warning("%s holds no checkpoint to go on from: starting from the beginning", folder)
+
+
+def _refuse_config_of_others(path: Path) -> None:
+    """Refuses a folder whose ``config.json`` is no run's: without it, the model beside it can no more be loaded."""
+    if not path.exists():
+        return
+    try:
+        is_own = "output_dir" in json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError):
+        is_own = False
+    if not is_own:
+        raise ValueError(
+            f"{path} is no run's, but perhaps a model's, and would be written over: choose another output_dir"
+        )
 
 
 class MetricsLog:

@@ -75,6 +75,15 @@ def test_a_folder_in_use_and_another_run_are_refused(tmp_path):
         start(Settings(output_dir=str(tmp_path), resume="latest", size=2.0))
 
 
+@pytest.mark.parametrize("content", ['{"model_type": "qwen2"}', "{", "[]"])
+def test_a_models_folder_is_not_written_into(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    for resume in (None, "latest"):
+        with pytest.raises(ValueError, match=r"config\.json is no run's, .*: choose another output_dir"):
+            start(Settings(output_dir=str(tmp_path), resume=resume))
+    assert (tmp_path / "config.json").read_text() == content
+
+
 def test_frozen_weights_are_counted_apart():
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
     model[0].requires_grad_(False)
