@@ -30,7 +30,7 @@ from audiollm.tokenizer.checkpoints.tensors import DAMAGED
 
 from .distributed.sharding import sharded_like, whole, whole_state
 from .errors import ResumeError
-from .restoring import check_deepspeed_files, load_part, read_values, read_weights
+from .restoring import CHECKSUM, check_deepspeed_files, checksum, load_part, read_values, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class Checkpoints:
             weights = {n: whole(p).contiguous() for n, p in _trainable(accelerator.unwrap_model(model)).items()}
             optimizer_state = whole_state(optimizer.state_dict())
             if accelerator.is_main_process:
-                save_file(weights, folder / "weights.safetensors")
+                save_file(weights, folder / "weights.safetensors", metadata={CHECKSUM: checksum(weights)})
                 torch.save(optimizer_state, folder / "optimizer.pt")
         if accelerator.is_main_process:
             for name, part in extras.items():

@@ -7,11 +7,14 @@ shape or no number is refused by the file's name; nothing in a file is ever run.
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from audiollm.tokenizer.checkpoints.tensors import (
@@ -24,6 +27,8 @@ from audiollm.tokenizer.checkpoints.tensors import (
 
 from .distributed.sharding import sharded_state
 from .errors import ResumeError
+
+CHECKSUM = "crc32"  # in the metadata of a file of weights
 
 _FACTORS = {"row_var": -1, "col_var": -2}  # of Adafactor: moments of rows and of columns, and their axis of size 1
 _TABLES = ("qmap", "absmax")  # of 8-bit optimizers: what the bytes of a moment stand for, by blocks of it
@@ -54,8 +59,20 @@ def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor
     if misshapen:
         raise ResumeError(f"{path}: weights do not match the model: {_some(misshapen)}")
     weights = read_safetensors(path)
+    with safe_open(path, framework="np") as file:
+        noted = (file.metadata() or {}).get(CHECKSUM)
+    if noted not in (None, checksum(weights)):  # None: by a version that noted none
+        raise ResumeError(f"{path} is damaged: its weights are not those that were saved")
     _refuse_no_numbers(path, weights)
     return weights
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 over the bytes of tensors, in the order of their names: safetensors files hold none."""
+    found = 0
+    for _, tensor in sorted(tensors.items()):
+        found = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"
 
 
 def read_values(path: Path) -> Any:
@@ -65,9 +82,23 @@ def read_values(path: Path) -> Any:
         ResumeError: if the file is absent, damaged, or holds code.
     """
     try:
-        return load_pickle(path)
+        values = load_pickle(path)
+        if (damaged := _damaged_entry(path)) is not None:
+            raise ValueError(f"{path} is damaged in {damaged}")
+        return values
     except (ValueError, OSError) as error:
         raise ResumeError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+
+
+def _damaged_entry(path: Path) -> str | None:
+    """The first entry of what ``torch.save`` wrote whose checksum is wrong: torch writes them, and does not look."""
+    if not zipfile.is_zipfile(path):  # written by torch before 1.6
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def load_part(path: Path, part: Any) -> None:

@@ -13,7 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from audiollm.training.loop.checkpoints import Checkpoints, CheckpointState, check_identity, load, read_state
+from audiollm.training.loop.checkpoints import (
+    Checkpoints,
+    CheckpointState,
+    check_identity,
+    load,
+    random_state,
+    read_state,
+)
 from audiollm.training.loop.ema import ExponentialMovingAverage
 from audiollm.training.loop.errors import ResumeError
 from audiollm.training.loop.restoring import check_deepspeed_files
@@ -93,6 +100,25 @@ DAMAGES = {
     "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
     **{f"cut at {share}": lambda path, share=share: cut(path, share) for share in (0.01, 0.3, 0.6, 0.9, 0.99)},
 }
+
+
+def change_a_number(path: Path) -> None:
+    """Changes a bit of a moment, an average or a weight, and nothing else."""
+    content = bytearray(path.read_bytes())
+    model, optimizer, extras = parts()
+    tensors = {
+        "weights.safetensors": model.weight,
+        "optimizer.pt": optimizer.state_dict()["state"][0]["exp_avg"],
+        "average.pt": extras["average"].averages()["weight"],
+        "random_00000.pt": random_state()["torch"],
+    }
+    place = content.find(tensors[path.name].detach().numpy().tobytes()[:16])
+    assert place > 0
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES["a bit"] = change_a_number
 OBJECTS = {"none": None, "list": [1, 2], "text": "x", "empty": {}, "number": 3, "other": {"state": 1, "averages": 2}}
 
 
