@@ -130,6 +130,8 @@ class RunConfig:
                 raise ValueError(f"{name}={value} is more than any run makes: use at most {most:,}")
         # Not the learning rate, which may be zero where a trainer has several.
         require_not_negative(self, "weight_decay", "seed")
+        if self.seed >= 2**32:
+            raise ValueError(f"seed={self.seed}: use a number below 2**32")
         for name in ("warmup_ratio", "min_learning_rate_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: use a share between 0 and 1")
