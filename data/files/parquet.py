@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +26,8 @@ def write_parquet(
     compression: str = "snappy",
 ) -> None:
     """Converts JSONL to parquet in two passes: one to find the types of all records, one to write.
+
+    Pages carry checksums: codes hardly compress, so that most damage would be read as other codes.
 
     Args:
         lines: the records, one a line.
@@ -55,7 +57,7 @@ def write_parquet(
         schema = schema.with_metadata({FACTS_KEY: json.dumps(facts)})
     with (
         atomic_write(output, "wb") as file,
-        pyarrow.parquet.ParquetWriter(file, schema, compression=compression) as writer,
+        pyarrow.parquet.ParquetWriter(file, schema, compression=compression, write_page_checksum=True) as writer,
     ):
         for rows in chunks():
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
@@ -100,6 +102,17 @@ def code_maker(facts: Mapping[str, Any]) -> str | None:
     if made_by is not None and not isinstance(made_by, str):
         raise ValueError(f"its metadata name the audio tokenizer {made_by!r}, which is no fingerprint (a string)")
     return made_by
+
+
+def refuse_repeated_columns(names: Sequence[str]) -> None:
+    """Refuses columns of one name, of which a record would keep the last.
+
+    Raises:
+        ValueError: naming it.
+    """
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"it has several columns {twice!r}")
 
 
 def num_rows(path: str | os.PathLike[str]) -> int | None:

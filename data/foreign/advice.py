@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from audiollm.data.audio.sources import AUDIO_SUFFIXES
+from audiollm.data.manifest import YAML_SUFFIXES
 
 from .files import is_gzip, table_delimiter
 from .formats import FORMATS
@@ -56,6 +57,8 @@ def conversion_advice(source: str) -> str:
         return ""
     if source.lower().endswith(AUDIO_SUFFIXES):
         return f"it is a recording: give records; {_with_metadata(str(Path(source).parent))}"
+    if source.endswith(YAML_SUFFIXES):  # settings, in which commas are no columns
+        return ""
     if not is_gzip(source) and table_delimiter(source) is not None:
         return f"it is a table: make records of it with `{conversion_command(source, is_chat=False)}`"
     return ""

@@ -14,7 +14,7 @@ from .formats import JOB_FILE, MANIFEST_SUFFIXES, YAML_SUFFIXES, file_format, re
 from .joined import Joined
 from .lines import NOT_JSON, JsonLines, parse_json_line
 from .opening import NoSplitsError, may_be_hub_id, open_manifest, refuse_split
-from .tables import Records, Rows
+from .tables import Records, Rows, row_as_record
 
 __all__ = [
     "JOB_FILE",
@@ -36,4 +36,5 @@ __all__ = [
     "record_files",
     "refuse_split",
     "refuse_unfinished",
+    "row_as_record",
 ]

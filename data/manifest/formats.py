@@ -13,6 +13,12 @@ logger = logging.getLogger(__name__)
 
 PARQUET_MAGIC = b"PAR1"
 GZIP_MAGIC = b"\x1f\x8b"
+COMPRESSED = {
+    GZIP_MAGIC: ("gzip", "gunzip"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
+    b"\xfd7zXZ\0": ("xz", "unxz"),
+    b"BZh": ("bzip2", "bunzip2"),
+}  # first bytes of a file → what it is compressed with, and what undoes it
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 YAML_SUFFIXES = (".yaml", ".yml")
 TAR_MAGIC, TAR_MAGIC_PLACE = b"ustar", 257
@@ -53,8 +59,11 @@ def file_format(path: str, name: str | None = None) -> Literal["parquet", "json 
         return "parquet"
     if path.endswith(PARQUET_SUFFIX):
         raise RecordError(name, "is no parquet file, or has lost its beginning; make the file again")
-    if head.startswith(GZIP_MAGIC):
-        raise RecordError(name, "is compressed with gzip, of which no part can be read alone; run `gunzip` on it")
+    for magic, (kind, program) in COMPRESSED.items():
+        if head.startswith(magic):
+            raise RecordError(
+                name, f"is compressed with {kind}, of which no part can be read alone; run `{program}` on it"
+            )
     if head[TAR_MAGIC_PLACE:].startswith(TAR_MAGIC):
         raise RecordError(name, "is a tar file; make codes of its recordings with `audiollm tokenize`, or unpack it")
     if head.startswith(UTF16_MARKS):

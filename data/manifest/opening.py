@@ -114,10 +114,14 @@ def _open_json_array(path: str, folder: str) -> Manifest:
 
 def _open_parquet(path: str, folder: str) -> Manifest:
     from datasets import load_dataset
+    from pyarrow.dataset import ParquetFragmentScanOptions  # type: ignore[import-untyped]  # slow
 
     if num_rows(path) == 0:  # which `datasets` does not take
         return Records([], path, folder)
-    dataset = _loaded(path, lambda: load_dataset("parquet", data_files=path, split="train"))
+    checked = ParquetFragmentScanOptions(page_checksum_verification=True)
+    dataset = _loaded(
+        path, lambda: load_dataset("parquet", data_files=path, split="train", fragment_scan_options=checked)
+    )
     return Rows(dataset, path, folder, file=os.path.abspath(path))
 
 

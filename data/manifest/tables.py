@@ -116,4 +116,25 @@ class Rows(Manifest):
             yield self.name, made_by
 
     def _record(self, index: int) -> Any:
-        return self._rows[index : index + 1].to_pylist()[0]
+        return row_as_record(self._rows[index : index + 1], self.where(index))
+
+
+def row_as_record(row: Any, where: str) -> Any:
+    """What a row of an Arrow table holds, as plain values.
+
+    Args:
+        row: a table of one row.
+        where: file and row, for messages.
+
+    Raises:
+        RecordError: it holds what Python has no value for, such as a text that is not UTF-8.
+    """
+    record = {}
+    for number, name in enumerate(row.column_names):
+        try:
+            record[name] = row.column(number)[0].as_py()
+        except (ValueError, OverflowError) as error:
+            raise RecordError(
+                where, f"{name}: cannot be read ({error}); make the file again, or leave it out"
+            ) from error
+    return record

@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-from audiollm.data.files.parquet import code_maker, facts_of
+from audiollm.data.files.parquet import code_maker, facts_of, refuse_repeated_columns
 from audiollm.data.manifest import (
     Manifest,
     RecordError,
@@ -26,6 +26,7 @@ from audiollm.data.manifest import (
     record_files,
     refuse_split,
     refuse_unfinished,
+    row_as_record,
 )
 
 BLOCK_BYTES = 1 << 20  # of JSONL
@@ -286,6 +287,7 @@ class _ParquetContent:
             with pyarrow.parquet.ParquetFile(file.path) as content:
                 groups = [content.metadata.row_group(number).num_rows for number in range(content.num_row_groups)]
                 self.code_maker = code_maker(facts_of(content.metadata))
+                refuse_repeated_columns(content.schema_arrow.names)
         except (*self._damages, ValueError) as error:
             raise _damaged(file.name, error) from error
         self._starts = [0, *accumulate(groups)]
@@ -311,7 +313,7 @@ class _ParquetContent:
 
         self._file.refuse_change()
         try:
-            with pyarrow.parquet.ParquetFile(self._file.path) as content:
+            with pyarrow.parquet.ParquetFile(self._file.path, page_checksum_verification=True) as content:
                 return content.read_row_group(number)
         except self._damages as error:
             raise _damaged(f"{self._file.name}:row {self._starts[number]} and those after it", error) from error
@@ -335,7 +337,7 @@ class _RowGroup(Block):
         return self._content.read(self._number)
 
     def record(self, row: int) -> Any:
-        return self._table.slice(row, 1).to_pylist()[0]
+        return row_as_record(self._table.slice(row, 1), self.where(row))
 
     def where(self, row: int) -> str:
         return self._content.where(self._rows[row])

@@ -87,8 +87,10 @@ def _ids(path: Path) -> list[str]:
 
 
 def _write_ids(path: Path, ids: Sequence[str]) -> None:
-    table = pyarrow.parquet.read_table(path)
+    table = pyarrow.parquet.read_table(path, page_checksum_verification=True)
     place = table.schema.get_field_index("id")
     table = table.set_column(place, "id", pyarrow.array(ids, pyarrow.string()))  # what the file says of itself stays
     with atomic_write(path, "wb") as file:
-        pyarrow.parquet.write_table(table, file, compression=COMPRESSION, row_group_size=PARQUET_ROWS)
+        pyarrow.parquet.write_table(
+            table, file, compression=COMPRESSION, row_group_size=PARQUET_ROWS, write_page_checksum=True
+        )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
 import json
+import lzma
+import random
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+from audiollm.data.files.parquet import write_parquet as write_records
+from audiollm.data.foreign.advice import conversion_advice
 from audiollm.data.manifest import RecordError, open_manifest
 from audiollm.data.streaming.shards import open_shards
 from audiollm.data.tokenizing.source import open_corpus
@@ -69,6 +75,45 @@ def test_a_damaged_row_group_is_told_with_its_cause(read, tmp_path):
 
 
 @READERS
+def test_a_bit_that_has_changed_in_a_shard_of_codes_is_noticed(read, tmp_path):
+    """Codes hardly compress: without checksums of pages most damage would be read as other codes."""
+    path, draw = tmp_path / "a.parquet", random.Random(0)
+    lines = [{"id": str(number), "codes": [draw.randrange(8192) for _ in range(50)]} for number in range(50)]
+    content = io.BytesIO("".join(json.dumps(line) + "\n" for line in lines).encode())
+    write_records(content, path, codebook_size=8192, compression="zstd")
+    read(path)
+    whole = path.read_bytes()
+    column = pyarrow.parquet.read_metadata(path).row_group(0).column(1)
+    start = column.dictionary_page_offset or column.data_page_offset
+    for place in range(start + 100, start + column.total_compressed_size, 500):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        refused(read, path, "CRC checksum|thrift")
+
+
+@READERS
+@pytest.mark.parametrize("column", ["text", "when", "took"])
+def test_a_value_that_cannot_be_read_is_told_with_its_row(read, column, tmp_path):
+    columns = {
+        "text": pyarrow.array([b"a", b"\xff"], pyarrow.binary()).view(pyarrow.utf8()),
+        "when": pyarrow.array([0, 2**62], pyarrow.timestamp("us")),
+        "took": pyarrow.array([0, 2**62], pyarrow.duration("s")),
+    }
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["a", "b"], column: columns[column]}), path)
+    refused(read, path, rf"a\.parquet:row 1: {column}: cannot be read \(.*\); make the file again, or leave it out")
+
+
+@READERS
+def test_two_columns_of_one_name_are_refused(read, tmp_path):
+    path = tmp_path / "a.parquet"
+    columns = [pyarrow.array(["a"]), pyarrow.array(["b"])]
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names=["id", "id"]), path)
+    refused(read, path, "id")
+
+
+@READERS
 @pytest.mark.parametrize("facts", [b"no json", b"[1]", b'{"audio_tokenizer": 7}', b'{"audio_tokenizer": [7]}', b"\xff"])
 def test_metadata_that_say_nothing_are_named(read, facts, tmp_path):
     refused(read, write_parquet(tmp_path / "a.parquet", facts), r"is damaged: its metadata .*; make the file again")
@@ -77,8 +122,14 @@ def test_metadata_that_say_nothing_are_named(read, facts, tmp_path):
 @READERS
 def test_archives_say_how_they_become_records(read, tmp_path):
     refused(read, write_tar(tmp_path / "a.tar", samples(1)), "is a tar file; make codes .* with `audiollm tokenize`")
-    (tmp_path / "a.jsonl").write_bytes(gzip.compress(b"{}"))
-    refused(read, tmp_path / "a.jsonl", "is compressed with gzip, .* run `gunzip` on it")
+    for content, kind, program in (
+        (gzip.compress(b"{}"), "gzip", "gunzip"),
+        (bz2.compress(b"{}"), "bzip2", "bunzip2"),
+        (lzma.compress(b"{}"), "xz", "unxz"),
+        (pyarrow.compress(b"{}", codec="zstd", asbytes=True), "zstd", "unzstd"),
+    ):
+        (tmp_path / "a.jsonl").write_bytes(content)
+        refused(read, tmp_path / "a.jsonl", f"is compressed with {kind}, .* run `{program}` on it")
 
 
 @READERS
@@ -142,6 +193,11 @@ def test_a_file_that_changes_while_it_is_read_is_named(tmp_path, name, change):
 def test_text_that_holds_no_records_is_named_for_what_it_is(read, name, content, reason, tmp_path):
     (tmp_path / name).write_bytes(content)
     refused(read, tmp_path / name, reason)
+
+
+def test_settings_with_commas_are_no_table(tmp_path):
+    (tmp_path / "mix.yaml").write_text("sources: [{data: a, weight: 1},{data: b, weight: 2}]\n")
+    assert conversion_advice(str(tmp_path / "mix.yaml")) == ""
 
 
 @pytest.mark.parametrize("opened", [open_manifest, open_shards, open_corpus])
