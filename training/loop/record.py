@@ -124,7 +124,10 @@ class MetricsLog:
     def __init__(self, path: Path, last_step: int, trackers: Sequence[GeneralTracker] = ()) -> None:
         self.path = path
         self._trackers = list(trackers)
-        kept = [line for line in read_metrics(path) if line["step"] <= last_step]
+        lines = read_metrics(path)
+        if last_step and not lines and not (path.exists() and path.stat().st_size == 0):
+            logger.warning("%s has nothing of the first %d updates, and will begin behind them", path, last_step)
+        kept = [line for line in lines if line["step"] <= last_step]
         write_json_lines(path, kept, allow_nan=False)
 
     def write(self, line: dict[str, Any]) -> None:

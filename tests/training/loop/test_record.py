@@ -25,6 +25,17 @@ def test_a_new_run_starts_an_empty_file(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
+@pytest.mark.parametrize(("content", "is_told"), [(None, True), (b"\0" * 300, True), (b"", False)])
+def test_lines_that_are_gone_when_a_run_goes_on_are_told(tmp_path, caplog, content, is_told) -> None:
+    path = tmp_path / "metrics.jsonl"
+    if content is not None:
+        path.write_bytes(content)  # an empty one: nothing had been logged yet
+    MetricsLog(path, last_step=7)
+    assert ("has nothing of the first 7 updates" in caplog.text) == is_told
+    MetricsLog(tmp_path / "new.jsonl", last_step=0)
+    assert "new.jsonl" not in caplog.text
+
+
 def test_numbers_that_json_does_not_know_are_refused(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl", last_step=0)
     with pytest.raises(ValueError, match="not JSON compliant"):
