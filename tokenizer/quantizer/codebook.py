@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 COUNT_EPSILON = 1e-5  # Laplace smoothing of the counts
 RECENT_CODES_PER_ENTRY = 4  # usage looks back over the last 4 V codes of each process
+SCORE_GROUP = 128  # scores of a frame that are compared at once
 SEARCH_ROWS = 256  # frames searched at once: their [256, 8192] float32 scores stay in the processor's cache
 
 
@@ -185,7 +186,7 @@ class Codebook(nn.Module):
         """Codes of some frames: |x - e|² = |x|² - 2 (x·e - |e|²/2), of which |x|² is the same for all entries."""
         if self.metric is not None and index.origin is not None:
             rows_ND = linear(rows_ND, self.metric, -index.origin)
-        return linear(rows_ND, index.points, -index.half_norms).argmax(dim=-1)
+        return first_largest(linear(rows_ND, index.points, -index.half_norms))
 
     def lookup(self, codes_BT: Tensor) -> Tensor:
         """Returns the entries of codes, ``[B, T, D]``.
@@ -417,6 +418,20 @@ def perplexity_of(counts_V: Tensor) -> Tensor:
     """Returns exp(entropy) of the codes counted in ``counts_V``: V if all are equally frequent, 1 if one is used."""
     probabilities_V = counts_V / counts_V.sum().clamp(min=1)
     return torch.special.entr(probabilities_V).sum().exp()  # entr(0) is 0, where p log p would be NaN
+
+
+def first_largest(scores_NV: Tensor) -> Tensor:
+    """The place of each row's largest value, the first of equal ones, as ``argmax(dim=-1)`` gives it; int64 ``[N]``.
+
+    On a processor `argmax` compares one number at a time, the largest value alone is found many at a time: so the
+    first group that holds the largest is looked for, and only in that group its place.
+    """
+    if scores_NV.device.type != "cpu" or scores_NV.shape[1] % SCORE_GROUP:
+        return scores_NV.argmax(dim=-1)
+    groups_NGS = scores_NV.unflatten(-1, (-1, SCORE_GROUP))
+    group_N = groups_NGS.amax(dim=-1).argmax(dim=-1)
+    rows_N = torch.arange(len(group_N), device=scores_NV.device)
+    return group_N * SCORE_GROUP + groups_NGS[rows_N, group_N].argmax(dim=-1)
 
 
 def check_codes(codes: Tensor, codebook_size: int) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from audiollm.tokenizer import UniAudioTokenizer
+from audiollm.tokenizer.encoder.encoding import check_waveform
 
 SURE_GAP = 1e-4
 LENGTHS = [1, 159, 640, 641, 3000, 16000, 16001, 20480, 50000, 90001]
@@ -207,6 +208,14 @@ def test_a_bad_sample_names_its_clip(tokenizer: UniAudioTokenizer, bad: float) -
         tokenizer.encode([torch.zeros(100), clip], 16000)
     with pytest.raises(ValueError, match="chunk 1 holds NaN"):
         list(tokenizer.encode_stream([torch.zeros(100), clip], 16000))
+
+
+def test_infinities_of_both_signs_do_not_cancel_and_large_samples_do_not_count_as_one() -> None:
+    largest = torch.full((100,), torch.finfo(torch.float32).max)  # their sum is infinite
+    assert torch.equal(check_waveform(largest, "clip 0"), largest)
+    largest[[3, 42]] = torch.tensor([-torch.inf, torch.inf])
+    with pytest.raises(ValueError, match=r"first at sample 3 of 100"):
+        check_waveform(largest, "clip 0")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from audiollm.tokenizer import Codebook
-from audiollm.tokenizer.quantizer.codebook import perplexity_of
+from audiollm.tokenizer.quantizer.codebook import first_largest, perplexity_of
 
 
 @pytest.fixture
@@ -46,6 +46,16 @@ def test_the_first_of_equal_entries_wins() -> None:
     with torch.no_grad():
         codebook.weight.copy_(torch.randn(250, 16).repeat(2, 1))
     assert int(codebook.encode(torch.randn(400, 16)).max()) < 250
+
+
+@pytest.mark.parametrize("size", [1, 100, 128, 384])
+def test_the_first_largest_score_is_found_as_argmax_finds_it(size: int) -> None:
+    scores = torch.randint(0, 9, (200, size)).float()  # many ties
+    scores[0] = -torch.inf
+    scores[1, size // 2] = torch.inf
+    scores[2, size // 3] = torch.nan
+    assert torch.equal(first_largest(scores), scores.argmax(dim=-1))
+    assert len(first_largest(scores[:0])) == 0
 
 
 def test_gradient_passes_straight_through(codebook: Codebook) -> None:
