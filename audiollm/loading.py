@@ -22,9 +22,11 @@ from audiollm.tokenizer.checkpoints.tokenizer import shapes_in
 
 from .precision import fastest_dtype
 
-# Keys of generation_config.json that transformers does not know: how audio is drawn, and that it comes in turns.
+# Keys of generation_config.json that transformers does not know: how audio is drawn, that it comes in turns, and the
+# letters and digits, in small, of the texts that a model learned to say.
 AUDIO_SAMPLING = "audio_sampling"
 SPEAKS_IN_TURNS = "speaks_in_turns"
+SPOKEN_CHARACTERS = "spoken_characters"
 _LISTED = 5
 _SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json")
 _LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
@@ -154,7 +156,7 @@ def check_settings(folder: Path, num_tensors: int | None = None) -> None:
                 raise ValueError(f"{path}: {key}={count}, but the weights have {num_tensors} tensors in all")
     if (folder / "generation_config.json").is_file():
         values = read_json_object(folder / "generation_config.json")
-        ours = [name for name in (AUDIO_SAMPLING, SPEAKS_IN_TURNS) if name in values]
+        ours = [name for name in (AUDIO_SAMPLING, SPEAKS_IN_TURNS, SPOKEN_CHARACTERS) if name in values]
         if ours and values.get("_from_model_config"):
             # transformers drops all keys but its own from a file that says so
             raise ValueError(

@@ -22,7 +22,12 @@ from audiollm.chat.input import AudioSource, Chat, audio_parts
 from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.data.files.atomic import atomic_entries
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
-from audiollm.generation.passed_on import audio_sampling_of_checkpoint, ignored_of_checkpoint, speaks_in_turns
+from audiollm.generation.passed_on import (
+    audio_sampling_of_checkpoint,
+    ignored_of_checkpoint,
+    speaks_in_turns,
+    spoken_characters,
+)
 from audiollm.generation.request import GenerationRequest, GenerationSettings, takes_settings
 from audiollm.generation.result import GenerationResult, cut_notice
 from audiollm.generation.streaming import AnswerStream
@@ -206,6 +211,7 @@ class AudioLLM:
         # Refused now, not with the first sound.
         audio_sampling_of_checkpoint(model.generation_config)
         speaks_in_turns(model.generation_config)
+        spoken_characters(model.generation_config)
         ignored = ignored_of_checkpoint(model.generation_config)
         if ignored:
             settings = ", ".join(f"{name}={value}" for name, value in ignored.items())
@@ -283,6 +289,12 @@ class AudioLLM:
         """Whether it was trained to write a word, then to speak it, before the next: ``"speaks_in_turns": true`` in its
         ``generation_config.json``. Then `audiollm.speaking` asks for that, and an answer is one sound."""
         return speaks_in_turns(self.model.generation_config)
+
+    @property
+    def spoken_characters(self) -> frozenset[str] | None:
+        """The letters and digits, in small, that it learned to say: ``"spoken_characters"`` in its
+        ``generation_config.json``. None where that does not tell."""
+        return spoken_characters(self.model.generation_config)
 
     def __repr__(self) -> str:
         num_parameters = sum(parameter.numel() for parameter in self.parameters())

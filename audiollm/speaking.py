@@ -7,6 +7,7 @@ taken over from a recording; words and one of the others go together.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from .modeling import AudioLLM
 
 Voice = str | VocalAttributes
 TASK = "speak"
+_SHOWN_CHARACTERS = 12
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,9 +204,22 @@ def _answer_form(model: AudioLLM, texts: Sequence[str], generation: Mapping[str,
     for name in ("modalities", "turns", "return_waveforms", "sound_only"):
         if name in generation:
             raise ValueError(f"{name} follows from the text that is spoken: leave it out, or use AudioLLM.chat()")
+    _warn_of_unlearned(model, texts)
     if model.speaks_in_turns:
         return {"modalities": {"text", "audio"}, "turns": [turns_of(text) for text in texts]}
     return {"modalities": {"audio"}}
+
+
+def _warn_of_unlearned(model: AudioLLM, texts: Sequence[str]) -> None:
+    """Says which letters and digits the model never learned to say: it would speak something, and nobody knew why."""
+    if model.spoken_characters is None:
+        return
+    written = {character for text in texts for character in text.casefold() if character.isalnum()}
+    unknown = sorted(written - model.spoken_characters)
+    if unknown:
+        shown = " ".join(unknown[:_SHOWN_CHARACTERS]) + (" …" if len(unknown) > _SHOWN_CHARACTERS else "")
+        advice = ": write numbers in words" if all(one.isdigit() for one in unknown) else ""
+        logger.warning("the model never learned to say %s; what it says there means nothing%s", shown, advice)
 
 
 def _decoding(

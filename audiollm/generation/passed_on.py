@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from audiollm.loading import AUDIO_SAMPLING, SPEAKS_IN_TURNS
+from audiollm.loading import AUDIO_SAMPLING, SPEAKS_IN_TURNS, SPOKEN_CHARACTERS
 
 from .sampling import SamplingSettings
 from .values import check_values
@@ -157,6 +157,20 @@ def speaks_in_turns(stored: GenerationConfig) -> bool:
     return bool(given)
 
 
+def spoken_characters(stored: GenerationConfig) -> frozenset[str] | None:
+    """The letters and digits, in small, that a checkpoint learned to say; None where it does not tell: any.
+
+    Raises:
+        ValueError: if ``spoken_characters`` in its ``generation_config.json`` is no text, or an empty one.
+    """
+    given = getattr(stored, SPOKEN_CHARACTERS, None)
+    if given is None:
+        return None
+    if not isinstance(given, str) or not given:
+        raise ValueError(f"{SPOKEN_CHARACTERS}={given!r} in generation_config.json: use a text of letters and digits")
+    return frozenset(given.casefold())
+
+
 def with_generation_config(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Puts the settings of a ``generation_config`` among the arguments; one that is given itself counts before it.
 
@@ -173,7 +187,7 @@ def with_generation_config(arguments: Mapping[str, Any]) -> dict[str, Any]:
             "arguments"
         )
     # What follows from the checkpoint is in there too where it was copied from one.
-    follows = {"transformers_version", "bos_token_id", AUDIO_SAMPLING, SPEAKS_IN_TURNS}
+    follows = {"transformers_version", "bos_token_id", AUDIO_SAMPLING, SPEAKS_IN_TURNS, SPOKEN_CHARACTERS}
     stated = {
         name: value
         for name, value in vars(config).items()

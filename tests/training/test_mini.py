@@ -54,7 +54,7 @@ from audiollm.training.recipes.mini.conversations import (
 from audiollm.training.recipes.mini.evaluation import evaluate_mini
 from audiollm.training.recipes.mini.held_out import held_out_sentences
 from audiollm.training.recipes.mini.layout import MiniLayout
-from audiollm.training.recipes.mini.lm import make_lm
+from audiollm.training.recipes.mini.lm import make_lm, spoken_characters_of
 from audiollm.training.recipes.mini.package import folder_size, make_package, shrink_tokenizer
 
 from .conftest import Assets, tiny_decoder
@@ -145,6 +145,18 @@ def layout(tmp_path_factory: pytest.TempPathFactory, assets: Assets) -> MiniLayo
 
 def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_characters_that_are_spoken_often_enough_are_written_down(tmp_path) -> None:
+    def record(said: str, *more: dict[str, Any]) -> dict[str, Any]:
+        answer = [{"type": "text", "text": said}, *more]
+        return {"messages": [{"role": "user", "content": "Say xyz."}, {"role": "assistant", "content": answer}]}
+
+    spoken = {"type": "audio", "codes": [1]}
+    path = tmp_path / "records.jsonl"
+    lines = [*[record("Bab 7.", spoken)] * 20, *[record("q", spoken)] * 19, *[record("never spoken")] * 30]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert spoken_characters_of(path) == "7ab"
 
 
 # ------------------------------------------------------------------ tokenizer

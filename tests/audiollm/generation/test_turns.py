@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 from audiollm.chat.encoded import TooLongError
 from audiollm.chat.segments import AudioSegment, TextSegment
 from audiollm.generation.decoding import DecodingSettings
-from audiollm.generation.passed_on import speaks_in_turns
+from audiollm.generation.passed_on import speaks_in_turns, spoken_characters
 from audiollm.generation.request import ContextError
 from audiollm.generation.streaming import StreamedAudio, StreamedText
 from audiollm.generation.turns import TurnsLogitsProcessor, num_tokens_of_turns, turns_of
@@ -307,3 +307,23 @@ def test_a_voice_belongs_to_the_whole_answer(in_turns, speaking_tokenizer):
     results = speak_many(in_turns, ["One two.", "Three."], decoding=DecodingSettings(speaker=speakers), seed=0)
     for result, speaker in zip(results, speakers, strict=True):
         assert torch.equal(result.waveform, speaking_tokenizer._render(result.codes, speaker))
+
+
+def test_letters_that_a_model_never_learned_to_say_are_told(speaking_llm, monkeypatch, caplog):
+    def said(*texts):
+        caplog.clear()
+        speak_many(speaking_llm, texts, max_seconds=0.4, seed=0)
+        return caplog.text
+
+    assert "never learned" not in said("Поезд")
+    monkeypatch.setattr(speaking_llm.model.generation_config, "spoken_characters", "abcdefgh", raising=False)
+    assert "never learned" not in said("Bad, cab!", "a")
+    assert "never learned to say д е з о п; what it says there means nothing" in said("Поезд", "abc")
+    assert "never learned to say 7 9; what it says there means nothing: write numbers in words" in said("Abc 97")
+    for bad in ("", 7):
+        with pytest.raises(ValueError, match="spoken_characters"):
+            spoken_characters(GenerationConfig(spoken_characters=bad))
+
+
+def test_the_embedded_model_says_that_it_speaks_english(caplog):
+    assert AudioLLM.from_pretrained().spoken_characters == frozenset("abcdefghijklmnopqrstuvwxyz")

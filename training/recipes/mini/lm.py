@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from audiollm.data.files.json_lines import read_json_lines
-from audiollm.loading import SPEAKS_IN_TURNS
+from audiollm.loading import SPEAKS_IN_TURNS, SPOKEN_CHARACTERS
 from audiollm.modeling import AudioLLM
 from audiollm.prompts import INSTRUCTIONS
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.audio_llm.small_llm import SmallLLMConfig, small_llm, small_text_tokenizer
+
+LEARNED_FROM = 20
+"""Times that a letter is spoken in the training records, from which on it counts as learned."""
 
 # 16 MB in float16. A third of it are the rows of 8,192 codes.
 MINI_LM = SmallLLMConfig(
@@ -43,8 +47,21 @@ def make_lm(
         small_llm(text_tokenizer, config, seed), text_tokenizer, tokenizer, init="codebook", seed=seed
     )
     setattr(model.model.generation_config, SPEAKS_IN_TURNS, True)
+    if characters := spoken_characters_of(conversations):
+        setattr(model.model.generation_config, SPOKEN_CHARACTERS, characters)
     model.save_pretrained(output_dir)
     return model
+
+
+def spoken_characters_of(conversations: Path) -> str:
+    """The letters and digits, in small and in order, of what is spoken in the records often enough to be learned."""
+    counts: Counter[str] = Counter()
+    for record in read_json_lines(conversations):
+        answer = record["messages"][-1]["content"]
+        if isinstance(answer, list) and any(part["type"] == "audio" for part in answer):
+            said = "".join(part["text"] for part in answer if part["type"] == "text")
+            counts.update(character for character in said.casefold() if character.isalnum())
+    return "".join(sorted(character for character, count in counts.items() if count >= LEARNED_FROM))
 
 
 def texts_of(conversations: Path) -> Iterator[str]:
