@@ -8,7 +8,6 @@ What several processes share is then divided, and what they exchange is added, b
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -114,12 +113,13 @@ def estimate_memory(
         optimizer = make_optimizer(objective, config, torch.device("cpu"))
         tracker = MemTracker()
         tracker.track_external(objective, optimizer)
+        one_pass = _Pass(objective, config)
         smallest = PassShape(1, 2, 1)
         with tracker:
             # The tracker wants to hear of the gradient of every weight: in this pass, frozen ones have one, too.
             frozen = [parameter for parameter in objective.parameters() if not parameter.requires_grad]
             _set_requires_grad(frozen, True)
-            _make_pass(objective, config, smallest)
+            one_pass(smallest).backward()
             optimizer.step()  # from here on there is a state
             optimizer.zero_grad()
             _set_requires_grad(frozen, False)
@@ -127,7 +127,7 @@ def estimate_memory(
             for number in range(min(num_passes, 2)):  # the third holds what the second does
                 if number:
                     tracker.reset_mod_stats()
-                _make_pass(objective, config, shape)
+                one_pass(shape).backward()
             optimizer.step()
         [peak] = tracker.get_tracker_snapshot("peak").values()
     sizes = dict.fromkeys(("weights", "gradients", "optimizer", "activations"), 0)
@@ -204,23 +204,30 @@ def _give_storage(module: nn.Module) -> None:
                 part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-def _make_pass(objective: TargetTokenLoss, config: SFTConfig, shape: PassShape) -> None:
-    """Forward and backward, with as many targets as are said: which tokens they are takes values."""
-    causal_lm = objective.causal_lm
-    token_ids_BS = torch.zeros(shape.rows, shape.tokens, dtype=torch.long)
-    labels_N = torch.zeros(shape.targets, dtype=torch.long)
-    computing: Any = nullcontext()
-    if config.mixed_precision == "bf16":
-        computing = torch.autocast("cpu", dtype=torch.bfloat16)
-    with computing:
-        hidden_BSD = causal_lm.get_decoder()(
-            token_ids_BS, attention_mask=torch.ones_like(token_ids_BS), use_cache=False
-        )[0]
-        hidden_ND = _first_rows(hidden_BSD[:, :-1], shape.targets)
-        loss = objective.of_targets(
-            hidden_ND, labels_N, num_chunks(shape.targets, causal_lm.get_output_embeddings().weight.shape[0])
-        )
-    loss.backward()
+class _Pass(nn.Module):
+    """A forward pass with as many targets as are said: which tokens they are takes values.
+
+    A module, as the tracker refuses a second call of a module that is within no other: the output layer is called for
+    each piece of the logits.
+    """
+
+    def __init__(self, objective: TargetTokenLoss, config: SFTConfig) -> None:
+        super().__init__()
+        self.objective = objective
+        self.computes_in_bfloat16 = config.mixed_precision == "bf16"
+
+    def forward(self, shape: PassShape) -> Tensor:
+        """The loss of a pass of this shape."""
+        causal_lm = self.objective.causal_lm
+        token_ids_BS = torch.zeros(shape.rows, shape.tokens, dtype=torch.long)
+        labels_N = torch.zeros(shape.targets, dtype=torch.long)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.computes_in_bfloat16):
+            hidden_BSD = causal_lm.get_decoder()(
+                token_ids_BS, attention_mask=torch.ones_like(token_ids_BS), use_cache=False
+            )[0]
+            hidden_ND = _first_rows(hidden_BSD[:, :-1], shape.targets)
+            chunks = num_chunks(shape.targets, causal_lm.get_output_embeddings().weight.shape[0])
+            return self.objective.of_targets(hidden_ND, labels_N, chunks)
 
 
 def _set_requires_grad(parameters: list[nn.Parameter], value: bool) -> None:

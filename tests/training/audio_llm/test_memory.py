@@ -85,6 +85,14 @@ def test_estimates_are_within_15_percent_of_what_torch_allocates(model, changes,
     assert found.total == pytest.approx(measured, rel=0.15)
 
 
+@pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"mixed_precision": "bf16"}, {"lora": LoRASettings(r=8)}])
+def test_logits_in_pieces_take_less_than_all_at_once(changes):
+    shape = PassShape(rows=8, tokens=512, targets=4088)
+    assert num_chunks(shape.targets, 32768) > 1
+    found = estimate_memory(settings(**changes), small(vocab_size=32768), VOCABULARY, shape, num_passes=2)
+    assert 0 < found.activations < 2 * shape.targets * 32768 * 4  # the logits in float32 and their gradient
+
+
 def test_weights_gradients_and_optimizer_are_what_they_are_known_to_take():
     model = AutoModelForCausalLM.from_config(small())
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
