@@ -40,12 +40,17 @@ def find_device(device: str | None = None) -> str:
         # torchrun and accelerate number a machine's processes; all on one GPU would share its memory.
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if has_gpu else "cpu"
     try:
-        torch.device(device)
+        kind = torch.device(device).type
     except RuntimeError as error:
         raise ValueError(f"--device {device}: is no device of torch; give cpu, cuda or cuda:1") from error
     if device.startswith("cuda") and not has_gpu:
         raise ValueError(
             f"--device {device}: this torch ({torch.__version__}) sees no CUDA device; see `audiollm doctor`"
+        )
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if kind not in ("cpu", "cuda") and (accelerator is None or accelerator.type != kind):
+        raise ValueError(
+            f"--device {device}: this torch ({torch.__version__}) sees none here; leave it out, or give cpu"
         )
     return device
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 
@@ -37,8 +39,10 @@ def fastest_dtype(
         device: where the model will be.
 
     Raises:
-        ValueError: if $AUDIOLLM_FASTEST is set to something else.
+        ValueError: if $AUDIOLLM_FASTEST is set to something else, or a size is none.
     """
+    if min(inputs, outputs, rows, copies) < 1:
+        raise ValueError(f"{copies} layers of {inputs} x {outputs} for {rows} rows: all must be at least 1")
     fixed = os.environ.get(FIXED_DTYPE)
     if fixed == "float32":
         return "float32"
@@ -49,8 +53,10 @@ def fastest_dtype(
     if device != "cpu":
         return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
     facts = describe_processor()  # processors of one name may differ in what they multiply with
+    kernels = f"{facts['kernels of torch']}, oneDNN {'on' if torch.backends.mkldnn.enabled else 'off'}"
     machine = (
-        f"{facts['processor']}, {facts['instructions']}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+        f"{facts['processor']}, {facts['instructions']}, torch {torch.__version__} ({kernels}), "
+        f"{torch.get_num_threads()} threads"
     )
     sizes = f"{rows} x {inputs} x {outputs}, {copies} layers"
     gain = _remembered_gain(f"{machine}: {sizes}", inputs, outputs, rows, copies)
@@ -62,13 +68,21 @@ def fastest_dtype_for_frames(device: str = "cpu") -> Literal["float32", "bfloat1
     return fastest_dtype(512, 2048, rows=1024, device=device)
 
 
+def _checked(stored: Mapping[str, Any]) -> dict[str, float]:
+    """Gains as they were kept; raises ValueError where one is no positive number."""
+    for name, gain in stored.items():
+        if isinstance(gain, bool) or not isinstance(gain, (int, float)) or not 0 < gain < math.inf:
+            raise ValueError(f"{name!r} is {gain!r}, which is no gain")
+    return dict(stored)
+
+
 def _remembered_gain(key: str, inputs: int, outputs: int, rows: int, copies: int) -> float:
     """What `bfloat16_gain` says, from the cache folder if it was asked before."""
     path = cache_folder() / "bfloat16_gains.json"
     gains: dict[str, float] = {}
     try:
-        gains = {name: float(gain) for name, gain in read_json_object(path).items()} if path.is_file() else {}
-    except (OSError, ValueError, TypeError) as error:
+        gains = _checked(read_json_object(path)) if path.is_file() else {}
+    except (OSError, ValueError) as error:
         logger.warning("%s cannot be read, so it is measured again what is faster here: %s", path, error)
     if key in gains:
         return gains[key]

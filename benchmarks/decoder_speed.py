@@ -34,7 +34,14 @@ from audiollm.benchmarks.harness.options import refuse_idle
 from audiollm.benchmarks.speed.decoding import build_decoder, draw_codes, time_stream
 from audiollm.benchmarks.speed.flops import counted
 from audiollm.benchmarks.speed.plain.decoder import PlainDecoder
-from audiollm.benchmarks.speed.timing import bound_seconds, in_turns, machine_facts, path_figures, standard_variants
+from audiollm.benchmarks.speed.timing import (
+    bound_seconds,
+    in_turns,
+    machine_facts,
+    path_figures,
+    set_threads,
+    standard_variants,
+)
 from audiollm.data.files.replacing import refuse_existing
 from audiollm.program import run_program
 from audiollm.tables import print_table, table_console
@@ -184,8 +191,7 @@ def time_plain_stream(decoder: WaveformDecoder, config: DecoderSpeedConfig) -> l
 
 def measure(config: DecoderSpeedConfig) -> dict[str, Any]:
     """Runs all comparisons."""
-    if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
+    set_threads(config.num_threads)
     config = replace(config, variants=standard_variants(on_gpu=False) if config.variants is None else config.variants)
     decoder = build_decoder(config.decoder, config.seed)
     clip = draw_codes(decoder, config.clip_seconds, seed=2)

@@ -33,7 +33,14 @@ from audiollm.benchmarks.speed.encoding import (
 )
 from audiollm.benchmarks.speed.flops import counted
 from audiollm.benchmarks.speed.plain.encoder import PlainEncoder
-from audiollm.benchmarks.speed.timing import bound_seconds, in_turns, machine_facts, path_figures, standard_variants
+from audiollm.benchmarks.speed.timing import (
+    bound_seconds,
+    in_turns,
+    machine_facts,
+    path_figures,
+    set_threads,
+    standard_variants,
+)
 from audiollm.environment import find_device
 from audiollm.program import run_program
 from audiollm.tables import print_table
@@ -111,8 +118,7 @@ def compare(
 
 def measure(config: TokenizerSpeedConfig) -> dict[str, Any]:
     """Runs the comparison on one long file and on many of different lengths."""
-    if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
+    set_threads(config.num_threads)
     device = find_device(config.device)
     on_gpu = torch.device(device).type != "cpu"
     config = replace(config, variants=standard_variants(on_gpu) if config.variants is None else config.variants)

@@ -116,7 +116,7 @@ def sample_source(
                 found.bad[place] = str(error)
                 found.reasons[reason_of(error)] += 1
                 continue
-            found.unread.update(_unread(source, place))
+            found.unread.update(_unread(source, place, conversations[place]))
             parts = conversations[place].audio_parts
             found.made_codes.update({part.audio_tokenizer or "" for part in parts if part.codes})
         encoded = encode_each(processor, list(conversations.values()))
@@ -129,12 +129,13 @@ def sample_source(
     return found
 
 
-def _unread(source: MixtureSource, place: Place) -> list[str]:
+def _unread(source: MixtureSource, place: Place, made: Conversation) -> list[str]:
     record, where, _ = source.rows.record(place)
     fields, task = source.drawn(record, where, place.epoch)
-    known = CONVERSATION_KEYS if task in ("conversation", "text") else CLIP_KEYS
+    if task in ("conversation", "text"):  # its own words, and those of other projects, are read
+        return unread_keys(made.metadata, CONVERSATION_KEYS)
     read = {source.config.text_key, *(f"answer_{key}" for key in CLIP_KEYS)}
-    return [key for key in unread_keys(fields, known) if key not in read]
+    return [key for key in unread_keys(fields, CLIP_KEYS) if key not in read]
 
 
 def _count(

@@ -30,12 +30,13 @@ from rich.table import Table
 from torch import Tensor
 
 from audiollm.benchmarks.harness.figures import measure_and_show, recorded_config
-from audiollm.benchmarks.speed.timing import in_turns, machine_facts
+from audiollm.benchmarks.speed.timing import in_turns, machine_facts, set_threads
 from audiollm.benchmarks.speed.token_times import make_model, plain_generate, read_rate, weights_of
 from audiollm.benchmarks.speed.vllm_process import VLLMProcess, running_vllm
 from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
 from audiollm.tables import print_table
+from audiollm.tokenizer.decoder.inputs import check_seed
 
 Answers = Literal["text", "audio"]
 _VLLM = "vLLM"
@@ -78,6 +79,10 @@ class GenerationSpeedConfig:
         wrong += [f"rows={one}" for one in self.rows if one < 1]
         if wrong:
             raise ValueError(f"{wrong[0]}: use 1 or more")
+        empty = next((name for name in ("shapes", "answers", "rows") if not getattr(self, name)), None)
+        if empty is not None:
+            raise ValueError(f"{empty} is empty: name at least one")
+        check_seed(self.seed)
 
 
 class _Clocked:
@@ -185,8 +190,7 @@ def compare(
 
 def measure(config: GenerationSpeedConfig) -> dict[str, Any]:
     """Compares for each model, kind of answer and number of rows."""
-    if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
+    set_threads(config.num_threads)
     dtype = getattr(torch, config.dtype)
     machine = machine_facts(load_average_before=os.getloadavg(), transformers=version("transformers"))
     flops_per_second = 1e9 * machine["gflops"].get(config.dtype, machine["gflops"]["float32"])

@@ -53,6 +53,19 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def set_threads(num_threads: int | None) -> None:
+    """Gives torch so many threads; None: leaves it its own.
+
+    Raises:
+        ValueError: if it is not positive.
+    """
+    if num_threads is None:
+        return
+    if num_threads < 1:
+        raise ValueError(f"num_threads={num_threads}: use 1 or more")
+    torch.set_num_threads(num_threads)
+
+
 def in_turns(
     paths: Mapping[str, Callable[[], Any]],
     rounds: int,

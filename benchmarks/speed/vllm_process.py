@@ -7,15 +7,21 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 from torch import Tensor
 
+from audiollm.program import ProgramError
+
 _PROGRAM = Path(__file__).with_name("vllm_answers.py")
 _SHOWN_CHARACTERS = 1500
+
+
+class VLLMError(ProgramError):
+    """vLLM cannot be asked."""
 
 
 class VLLMProcess:
@@ -25,8 +31,8 @@ class VLLMProcess:
         processor_seconds: spent on answers so far.
     """
 
-    def __init__(self, process: subprocess.Popen[str], log: TextIO) -> None:
-        self._process, self._log = process, log
+    def __init__(self, python: str, process: subprocess.Popen[str], log: TextIO) -> None:
+        self._python, self._process, self._log = python, process, log
         self.processor_seconds = 0.0
 
     def answer(self, prompts: Tensor, num_tokens: int, allowed: Tensor | None) -> Tensor:
@@ -41,7 +47,7 @@ class VLLMProcess:
             The new ids, int64 ``[B, num_tokens]``.
 
         Raises:
-            RuntimeError: vLLM has ended; with the end of what it said.
+            VLLMError: vLLM has ended, or is none; with the end of what it said.
         """
         ids = None if allowed is None else allowed.tolist()
         reply = self.ask({"prompts": prompts.tolist(), "num_tokens": num_tokens, "allowed": ids})
@@ -59,12 +65,14 @@ class VLLMProcess:
             line = ""
         else:
             line = self._process.stdout.readline()
-        if not line:
-            status = self._process.wait()
+        try:
+            reply: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            self._process.kill()
+            self._process.wait()
             self._log.seek(0)
-            told = self._log.read()[-_SHOWN_CHARACTERS:]
-            raise RuntimeError(f"vLLM ended with status {status}; the end of what it said:\n{told}")
-        reply: dict[str, Any] = json.loads(line)
+            told = (line + self._log.read())[-_SHOWN_CHARACTERS:] or "(nothing)"
+            raise VLLMError(f"vllm_python={self._python}: this is no vLLM that answers; it said:\n{told}") from error
         return reply
 
 
@@ -80,7 +88,7 @@ def running_vllm(python: str, model: str | Path, dtype: str, max_length: int) ->
 
     Raises:
         ValueError: there is no such interpreter.
-        RuntimeError: vLLM does not start; with the end of what it said.
+        VLLMError: vLLM does not start; with the end of what it said.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         try:
@@ -92,7 +100,7 @@ def running_vllm(python: str, model: str | Path, dtype: str, max_length: int) ->
         except OSError as error:
             raise ValueError(f"vllm_python={python}: cannot be run: {error.strerror}") from error
         try:
-            vllm = VLLMProcess(process, log)
+            vllm = VLLMProcess(python, process, log)
             vllm.ask(
                 {
                     "model": str(model),
@@ -104,4 +112,8 @@ def running_vllm(python: str, model: str | Path, dtype: str, max_length: int) ->
             yield vllm
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                with suppress(BrokenPipeError):  # of what it was still to be asked
+                    pipe.close()

@@ -51,3 +51,10 @@ def test_the_package_is_none_of_its_own_requirements() -> None:
 def test_what_is_no_device_is_told(device: str) -> None:
     with pytest.raises(ValueError, match="is no device of torch; give cpu, cuda or cuda:1"):
         find_device(device)
+
+
+@pytest.mark.parametrize("device", ["meta", "mps", "xpu:0"])
+def test_a_device_that_is_not_here_is_named(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
+    with pytest.raises(ValueError, match=rf"--device {device}: .* sees none here"):
+        find_device(device)

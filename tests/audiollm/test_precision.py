@@ -47,7 +47,10 @@ def test_a_size_is_tried_once_for_each_number_of_threads(tried: dict[str, float]
     assert tried["times"] == 3
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '"x"', "null", "\x00"])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '"x"', "null", "\x00", '{"a": "3"}', '{"a": true}', '{"a": -1}', '{"a": NaN}', '{"a": 1e400}'],
+)
 def test_a_damaged_memory_is_told_and_made_anew(
     tried: dict[str, float], tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -58,6 +61,18 @@ def test_a_damaged_memory_is_told_and_made_anew(
         assert fastest_dtype(64, 256, rows=1) == "bfloat16"
     assert "bfloat16_gains.json cannot be read" in caplog.text
     assert list(json.loads(memory.read_text()).values()) == [2.0]
+
+
+def test_what_was_tried_without_onednn_is_tried_again_with_it(tried: dict[str, float]) -> None:
+    with torch.backends.mkldnn.flags(enabled=False):
+        fastest_dtype(64, 256, rows=1)
+    fastest_dtype(64, 256, rows=1)
+    assert tried["times"] == 2
+
+
+def test_sizes_that_are_none_are_refused(tried: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="1 layers of 0 x 256 for 1 rows: all must be at least 1"):
+        fastest_dtype(0, 256, rows=1)
 
 
 def test_where_nothing_can_be_kept_it_is_tried_every_time(

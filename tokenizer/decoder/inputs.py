@@ -319,6 +319,6 @@ def as_source(source: Tensor | None, batch_size: int, num_samples: int) -> Tenso
 
 
 def check_seed(seed: int) -> None:
-    """Raises ValueError unless the seed is a whole number."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"seed={seed!r}: use a whole number")
+    """Raises ValueError unless the seed is a whole number that torch's generators take, and the next one is, too."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64 - 1:
+        raise ValueError(f"seed={seed!r}: use a whole number of 64 bits")

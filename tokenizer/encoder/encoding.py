@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
@@ -21,6 +22,7 @@ from audiollm.tokenizer.signal.resampling import Resampler, check_sample_rate, r
 from .segments import Segment, batches, cut, make_segment, stack
 
 MAX_PADDING = 0.1  # share by which the longest segment of a batch may exceed the others
+LARGEST_SAMPLE = 2.0**31  # 32-bit integers as floats; beyond, powers of a spectrum overflow
 CPU_BATCH_TOKENS = 400  # larger batches gain a CPU nothing: the matrices fill its cores, and leave its caches
 
 
@@ -199,9 +201,9 @@ def frame_mask(model: WaveformEncoder, segments: Sequence[Segment], num_frames: 
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Raises ValueError unless ``batch_size`` is positive."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: use at least 1")
+    """Raises ValueError unless ``batch_size`` is a positive whole number."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r}: use a whole number of at least 1")
 
 
 def check_waveforms(waveforms: Sequence[Tensor] | Tensor) -> list[Tensor]:
@@ -233,10 +235,16 @@ def check_waveform(waveform: Tensor, name: str) -> Tensor:
         raise ValueError(
             f"{name} is {waveform.dtype}; convert to float in [-1, 1], e.g. int16 samples divided by 32768"
         )
-    # A sum is finite only if all of it is, and quicker than looking at every sample; large ones may overflow.
-    if not bool(waveform.sum().isfinite()) and not bool(torch.isfinite(waveform).all()):
+    waveform = waveform.detach().float()
+    if not waveform.numel():
+        return waveform
+    lowest, highest = waveform.aminmax()  # NaN if any sample is
+    peak = float(torch.maximum(-lowest, highest))
+    if not math.isfinite(peak):
         first = int((~torch.isfinite(waveform)).nonzero()[0])
         raise ValueError(
             f"{name} holds NaN or infinity (first at sample {first} of {len(waveform)}); repair or drop it"
         )
-    return waveform.detach().float()
+    if peak > LARGEST_SAMPLE:
+        raise ValueError(f"{name} has samples as large as {peak:.3g}; scale it to [-1, 1], or drop it")
+    return waveform

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def test_unknown_shapes_and_empty_comparisons_are_refused() -> None:
         make_model("huge", generation.torch.float32, seed=0)
     with pytest.raises(ValueError, match="rounds=0: use 1 or more"):
         GenerationSpeedConfig(rounds=0)
+    with pytest.raises(ValueError, match="rows is empty: name at least one"):
+        GenerationSpeedConfig(rows=())
+    with pytest.raises(ValueError, match=r"seed=18446744073709551616: use a whole number of 64 bits"):
+        GenerationSpeedConfig(seed=2**64)
+    with pytest.raises(ValueError, match="num_threads=0: use 1 or more"):
+        measure(replace(TINY, num_threads=0))
 
 
 def test_figures_that_are_there_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

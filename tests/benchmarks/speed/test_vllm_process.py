@@ -10,7 +10,7 @@ import torch
 
 from audiollm.benchmarks.speed import token_times
 from audiollm.benchmarks.speed.generation import GenerationSpeedConfig, measure
-from audiollm.benchmarks.speed.vllm_process import running_vllm
+from audiollm.benchmarks.speed.vllm_process import VLLMError, running_vllm
 
 # It counts up from the last id of a prompt, over what is allowed, and prints as libraries do.
 STAND_IN = """
@@ -54,8 +54,15 @@ def start(python: str, folder: Path) -> None:
 
 
 def test_what_does_not_start_is_told_with_its_own_words(python: str, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"ended with status 1; the end of what it said:\n(.*\n)*no config\.json in"):
+    with pytest.raises(VLLMError, match=r"no vLLM that answers; it said:\n(.*\n)*no config\.json in"):
         start(python, tmp_path / "none")
+    with pytest.raises(VLLMError, match=r"(?s)vllm_python=.*No module named 'vllm'"):
+        start(sys.executable, tmp_path)
+    other = tmp_path / "other"
+    other.write_text("#!/bin/sh\necho hello; exec sleep 60\n")
+    other.chmod(0o755)
+    with pytest.raises(VLLMError, match=r"it said:\nhello"):
+        start(str(other), tmp_path)
     with pytest.raises(ValueError, match=r"vllm_python=.*/none: cannot be run: No such file"):
         start(str(tmp_path / "none"), tmp_path)
 

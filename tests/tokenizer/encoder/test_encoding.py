@@ -210,12 +210,23 @@ def test_a_bad_sample_names_its_clip(tokenizer: UniAudioTokenizer, bad: float) -
         list(tokenizer.encode_stream([torch.zeros(100), clip], 16000))
 
 
-def test_infinities_of_both_signs_do_not_cancel_and_large_samples_do_not_count_as_one() -> None:
-    largest = torch.full((100,), torch.finfo(torch.float32).max)  # their sum is infinite
-    assert torch.equal(check_waveform(largest, "clip 0"), largest)
-    largest[[3, 42]] = torch.tensor([-torch.inf, torch.inf])
-    with pytest.raises(ValueError, match=r"first at sample 3 of 100"):
-        check_waveform(largest, "clip 0")
+def test_infinities_of_both_signs_do_not_cancel_and_samples_that_overflow_are_refused() -> None:
+    for large in (torch.inf, 1e300):
+        bad = torch.zeros(100, dtype=torch.float64)
+        bad[3], bad[42] = -large, large
+        with pytest.raises(ValueError, match=r"NaN or infinity \(first at sample 3 of 100"):
+            check_waveform(bad, "clip 0")
+    with pytest.raises(ValueError, match=r"clip 0 has samples as large as 1e\+37; scale it to \[-1, 1\]"):
+        check_waveform(torch.tensor([0.0, -1e37]), "clip 0")
+    integers = torch.tensor([32767.0, -32768.0])
+    assert torch.equal(check_waveform(integers, "clip 0"), integers)
+    assert check_waveform(torch.zeros(0), "clip 0").shape == (0,)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True, None, "4", float("nan")])
+def test_a_batch_size_is_a_whole_number(tokenizer: UniAudioTokenizer, bad: object) -> None:
+    with pytest.raises(ValueError, match=r"batch_size=.*: use a whole number of at least 1"):
+        tokenizer.encode([torch.zeros(100)], 16000, batch_size=bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

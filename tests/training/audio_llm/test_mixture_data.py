@@ -561,3 +561,22 @@ def test_processes_that_see_other_files_stop_before_an_update_of_tokens(lengths_
     data._accelerator.others = torch.tensor([12345])
     with pytest.raises(DataError, match=r"update 1: processes read different records"):
         data.agree(1)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"instruction": "Say yes.", "input": "", "output": "Yes."},
+        {"query": "Say yes.", "response": "Yes."},
+        {"conversations": [{"from": "human", "value": "Say yes."}, {"from": "gpt", "value": "Yes."}]},
+    ],
+)
+def test_keys_of_other_projects_that_are_read_are_not_called_unread(folder, open_data, caplog, record) -> None:
+    mixture = folder / "chats.yaml"
+    mixture.write_text("sources: [{data: chats.jsonl, tasks: [text]}]")
+    for more, told in [({}, False), ({"anwser": "oh"}, True)]:
+        lines = [json.dumps({"id": str(number), **record, **more}) + "\n" for number in range(3)]
+        (folder / "chats.jsonl").write_text("".join(lines))
+        open_data(str(mixture))
+        assert ("keys that nothing reads: anwser (3 records)" in caplog.text) == told
+        assert ("nothing reads" in caplog.text) == told

@@ -13,7 +13,6 @@ Of a path that was learned as a straight line from noise to mel, each solver ass
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +23,8 @@ from torch import Tensor
 
 Solver = Literal["euler", "midpoint", "heun", "multistep", "dpm"]
 SOLVERS: tuple[Solver, ...] = get_args(Solver)
+MOST_GUIDANCE = 100
+"""Beyond, sound is noise; far beyond, numbers overflow."""
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """From a point ``[B, C, M]`` and a time, a scalar in [0, 1], to the velocity ``[B, C, M]``."""
 
@@ -61,8 +62,11 @@ class Integration:
                 f"steps={self.evaluations}: the solver {self.solver} evaluates the network "
                 f"{self.evaluations_per_step} times a step; use a multiple of that, or solver='multistep'"
             )
-        if not 0 <= self.guidance < math.inf:
-            raise ValueError(f"guidance={self.guidance}: use 0 (off) or a positive number, such as 0.7")
+        is_strength = isinstance(self.guidance, (int, float)) and not isinstance(self.guidance, bool)
+        if not is_strength or not 0 <= self.guidance <= MOST_GUIDANCE:
+            raise ValueError(
+                f"guidance={self.guidance!r}: use 0 (off) or a positive number up to {MOST_GUIDANCE}, such as 0.7"
+            )
         if not -1 <= self.sway <= 1:
             raise ValueError(f"sway={self.sway}: use a number from -1 (short steps first) to 1 (long steps first)")
         if not 0 <= self.guided_until <= 1:

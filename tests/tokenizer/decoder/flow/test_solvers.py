@@ -114,6 +114,9 @@ def test_exact_is_as_published_and_fast_never_dearer() -> None:
         ({"steps": 2.0}, "steps=2.0"),
         ({"guidance": -1.0}, r"guidance=-1\.0"),
         ({"guidance": float("inf")}, "guidance=inf"),
+        ({"guidance": 1e30}, r"guidance=1e\+30: use 0 \(off\) or a positive number up to 100"),
+        ({"guidance": "0.7"}, "guidance='0.7'"),
+        ({"guidance": True}, "guidance=True"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
