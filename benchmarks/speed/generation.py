@@ -194,7 +194,8 @@ def measure(config: GenerationSpeedConfig) -> dict[str, Any]:
     dtype = getattr(torch, config.dtype)
     machine = machine_facts(load_average_before=os.getloadavg(), transformers=version("transformers"))
     flops_per_second = 1e9 * machine["gflops"].get(config.dtype, machine["gflops"]["float32"])
-    machine["gigabytes_per_second"] = read_rate(dtype) / 1e9
+    bytes_per_second = read_rate(dtype)
+    machine["gigabytes_per_second"] = bytes_per_second / 1e9
     results: dict[str, Any] = {}
     for shape in config.shapes:
         model = make_model(shape, dtype, config.seed)
@@ -203,14 +204,7 @@ def measure(config: GenerationSpeedConfig) -> dict[str, Any]:
                 for num_rows in config.rows:
                     title = f"{shape}, {answers}, {num_rows} at once"
                     results[title] = compare(
-                        model,
-                        config,
-                        answers,
-                        num_rows,
-                        1e9 * machine["gigabytes_per_second"],
-                        flops_per_second,
-                        title,
-                        vllm,
+                        model, config, answers, num_rows, bytes_per_second, flops_per_second, title, vllm
                     )
         del model
     machine["load_average_after"] = os.getloadavg()

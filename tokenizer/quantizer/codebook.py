@@ -430,7 +430,7 @@ def first_largest(scores_NV: Tensor) -> Tensor:
         return scores_NV.argmax(dim=-1)
     groups_NGS = scores_NV.unflatten(-1, (-1, SCORE_GROUP))
     group_N = groups_NGS.amax(dim=-1).argmax(dim=-1)
-    rows_N = torch.arange(len(group_N), device=scores_NV.device)
+    rows_N = torch.arange(len(group_N))
     return group_N * SCORE_GROUP + groups_NGS[rows_N, group_N].argmax(dim=-1)
 
 
