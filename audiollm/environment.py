@@ -8,15 +8,10 @@ import re
 import shutil
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
 from typing import Any
 
 _EXTRA = re.compile(r"""extra\s*==\s*['"](?P<extra>[\w-]+)['"]""")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-
-_CPUINFO = Path("/proc/cpuinfo")  # of Linux
-_INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
-"""Those that products of float32, int8 or bfloat16 gain from, as Linux calls them."""
 
 TOOLS = {
     "c++": "DeepSpeed compiles a small operator at its first start; install g++ or clang",
@@ -58,24 +53,6 @@ def find_device(device: str | None = None) -> str:
 def installed_versions(packages: Iterable[str]) -> dict[str, str | None]:
     """Python's version, and those of packages, for the records that runs leave behind; None where one is absent."""
     return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
-
-
-def describe_processor() -> dict[str, str]:
-    """Which processor this is, what of it decides about speed, and by which libraries torch multiplies matrices."""
-    import torch
-
-    lines = _CPUINFO.read_text(errors="replace").splitlines() if _CPUINFO.exists() else []
-    facts = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)  # those of the first core stay
-    known = {name.strip(): value.strip() for name, value in facts.items()}
-    flags = known.get("flags", "").split()
-    blas = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
-    return {
-        "processor": known.get("model name") or platform.processor() or platform.machine(),
-        "instructions": " ".join(flag for flag in _INSTRUCTIONS if flag in flags) or "unknown",
-        "kernels of torch": torch.backends.cpu.get_cpu_capability(),
-        "BLAS": blas[1] if blas else "unknown",
-        "oneDNN": "there" if torch.backends.mkldnn.is_available() else "absent",
-    }
 
 
 def diagnose() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from audiollm.tokenizer.checkpoints.folders import find_folder, read_json_object
 from audiollm.tokenizer.checkpoints.tensors import check_loaded
 from audiollm.tokenizer.checkpoints.tokenizer import shapes_in
 
-from .precision import fastest_dtype
+from .fastest import fastest_dtype
 
 # Keys of generation_config.json that transformers does not know: how audio is drawn, that it comes in turns, and the
 # letters and digits, in small, of the texts that a model learned to say.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 
 from audiollm.tokenizer.configuration import SAMPLE_RATE
-from audiollm.tokenizer.rates import product_rates
+from audiollm.tokenizer.machine.kernel import float32_kernel
+from audiollm.tokenizer.machine.trials import forget_trials
+from audiollm.tokenizer.rates import product_rates, threads, threads_to_try
 
+from .fastest import fastest_dtype_for_frames, fastest_num_threads
 from .modeling import AudioLLM
 
 _HEARD_SECONDS, _SPOKEN_SECONDS, _NUM_TOKENS = 30.0, 4.0, 48
@@ -28,15 +30,16 @@ def try_machine(tell: Told = lambda _: None) -> dict[str, Any]:
         tell: is given a word on what comes next.
 
     Returns:
-        ``products``: by number of threads, billions of operations per second by number format. ``mini``: by precision,
-        seconds of sound that are encoded and decoded per second, and tokens per second. ``writing``: tokens per second
-        of mini in float32 by number of threads, of which 1, 2, 4 and so on are tried. ``advice``: lines.
+        ``choices``: what commands take here, measured anew and kept. ``products``: by number of threads, billions of
+        operations per second by number format. ``mini``: by precision, seconds of sound that are encoded and decoded
+        per second, and tokens per second. ``writing``: tokens per second of mini in float32 by number of threads, of
+        which 1, 2, 4 and so on are tried. ``advice``: lines.
     """
     products: dict[str, dict[str, float]] = {}
-    for threads in sorted({1, torch.get_num_threads()}):
-        tell(f"matrix products, {threads} {'thread' if threads == 1 else 'threads'}")
-        with _threads(threads):
-            products[str(threads)] = product_rates()
+    for number in sorted({1, torch.get_num_threads()}):
+        tell(f"matrix products, {number} {'thread' if number == 1 else 'threads'}")
+        with threads(number):
+            products[str(number)] = product_rates()
     precisions: list[Literal["float32", "int8"]] = ["float32"]
     if "int8" in products[str(torch.get_num_threads())]:
         precisions.append("int8")
@@ -46,7 +49,26 @@ def try_machine(tell: Told = lambda _: None) -> dict[str, Any]:
         mini[precision] = _work_of_mini(precision)
     tell("mini's tokens by number of threads")
     writing = _tokens_by_threads()
-    return {"products": products, "mini": mini, "writing": writing, "advice": advice(products, mini, writing)}
+    return {
+        "choices": _choices(tell),
+        "products": products,
+        "mini": mini,
+        "writing": writing,
+        "advice": advice(products, mini, writing),
+    }
+
+
+def _choices(tell: Told) -> dict[str, str]:
+    """What commands will take here, tried anew: what was kept may have been measured while the machine was busy."""
+    tell("what commands take here: threads, number format and library")
+    forget_trials()
+    number = fastest_num_threads()
+    with threads(number):
+        return {
+            "threads": str(number),
+            "number format for frames": fastest_dtype_for_frames(),
+            "library for float32": {"onednn": "oneDNN", "blas": "BLAS"}[float32_kernel()],
+        }
 
 
 def advice(
@@ -106,9 +128,9 @@ def _work_of_mini(precision: Literal["float32", "int8"]) -> dict[str, float]:
 def _tokens_by_threads() -> dict[str, float]:
     model, most = AudioLLM.from_pretrained(), torch.get_num_threads()
     found = {}
-    for threads in sorted({1 << power for power in range(most.bit_length()) if 1 << power <= most} | {most}):
-        with _threads(threads):
-            found[str(threads)] = _tokens_per_second(model)
+    for number in threads_to_try(most):
+        with threads(number):
+            found[str(number)] = _tokens_per_second(model)
     return found
 
 
@@ -133,13 +155,3 @@ def _best(run: Callable[[], Any]) -> float:
         run()
         seconds.append(time.perf_counter() - started)
     return min(seconds)
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -25,6 +25,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
+from audiollm.tokenizer.cache import cache_folder
+
 from .files.atomic import atomic_folder
 from .files.hashing import stream_sha256
 
@@ -41,11 +43,6 @@ _OFFLINE_SIGNS = (
 
 class PackageError(OSError):
     """A package that could not be had; the message says why and what to do."""
-
-
-def cache_folder() -> Path:
-    """Where fetched and converted files are kept: ``$AUDIOLLM_CACHE``, else ``~/.cache/audiollm``."""
-    return Path(os.environ.get("AUDIOLLM_CACHE") or Path.home() / ".cache" / "audiollm").expanduser()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,10 @@ from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker per core: more threads, also of what tests start, only wait
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch and numpy are imported
-os.environ.setdefault("AUDIOLLM_FASTEST", "float32")  # what commands write is the same on every processor
+# What commands write is the same on every processor.
+os.environ.setdefault("AUDIOLLM_FASTEST", "float32")
+os.environ.setdefault("AUDIOLLM_KERNEL", "onednn")
+os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
 
 import numpy as np
 import pytest

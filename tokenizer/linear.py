@@ -1,8 +1,9 @@
-"""A linear layer that takes oneDNN's float32 kernel on the CPU, forward and backward.
+"""A linear layer that takes the faster float32 kernel on the CPU, forward and backward.
 
 ``torch.nn.functional.linear`` calls MKL, which leaves AVX-512 unused on AMD processors: on a Zen 5 core it reaches 90
 GFLOP/s where oneDNN, which torch ships as well, reaches 190; for the gradient of a weight the difference is larger
-still. Results differ by float32 rounding only.
+still. On Intel's they are level, or MKL is ahead. Which one it is, ``machine/kernel.py`` tries out. Results differ by
+float32 rounding only.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from audiollm.tokenizer.machine.kernel import float32_kernel, onednn_product
 
 
 class Linear(nn.Linear):
@@ -33,12 +36,12 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         ``[..., out]``.
     """
-    if not (_suits_onednn(input) and _suits_onednn(weight)):
+    if not (_suits_onednn(input) and _suits_onednn(weight) and float32_kernel() == "onednn"):
         return F.linear(input, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (input, weight, bias)):
         result: Tensor = _OneDNNLinear.apply(input, weight, bias)
         return result
-    return _multiply(input, weight, bias)
+    return onednn_product(input, weight, bias)
 
 
 def _suits_onednn(tensor: Tensor) -> bool:
@@ -53,18 +56,13 @@ def _suits_onednn(tensor: Tensor) -> bool:
     )
 
 
-def _multiply(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    # The operator that torch.compile itself emits for linear layers; it has no derivative. It computes a @ b.T.
-    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
-
-
 class _OneDNNLinear(torch.autograd.Function):
     """Gives the operator its derivative: two more products of the same kind."""
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(input, weight)
-        return _multiply(input, weight, bias)
+        return onednn_product(input, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -73,10 +71,10 @@ class _OneDNNLinear(torch.autograd.Function):
         grad_rows = grad_output.reshape(-1, grad_output.shape[-1])
         grad_input = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_input = _multiply(grad_rows, weight.t()).view(input.shape)
-        # For a plain product a @ b, the second factor goes in transposed.
+            grad_input = onednn_product(grad_rows, weight.t()).view(input.shape)
+        # It computes a @ b.T: for a plain product a @ b, the second factor goes in transposed.
         if ctx.needs_input_grad[1]:
-            grad_weight = _multiply(grad_rows.t(), input.reshape(-1, input.shape[-1]).t())
+            grad_weight = onednn_product(grad_rows.t(), input.reshape(-1, input.shape[-1]).t())
         if ctx.needs_input_grad[2]:
             grad_bias = grad_rows.sum(dim=0)
         return grad_input, grad_weight, grad_bias

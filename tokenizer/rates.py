@@ -6,7 +6,6 @@ device, with matrices large enough to fill a GPU.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,11 +15,11 @@ from torch import Tensor, nn
 
 from audiollm.tokenizer.int8 import Int8Linear, has_int8
 from audiollm.tokenizer.linear import linear
+from audiollm.tokenizer.machine.trials import best_seconds
 
 _ROWS, _INPUTS, _OUTPUTS = 1024, 512, 2048  # as in the layers of an encoder
-_SECONDS = 0.15  # for each format, after one product that does not count
-_FEWEST = 3  # products
 _MOST_BYTES = 2**27
+_SMALL_LLM = 16  # layers: 64 MiB, more than most caches hold
 _PROCESSOR = torch.device("cpu")
 
 DEVICE_FORMATS = ("float32", "tf32", "bfloat16", "float16")
@@ -64,9 +63,55 @@ def bfloat16_gain(inputs: int, outputs: int, rows: int, copies: int = 1) -> floa
     halves = [weight.bfloat16() for weight in weights]
     row, half = torch.randn(rows, inputs), torch.randn(rows, inputs).bfloat16()
     with torch.inference_mode():
-        exact = _best_seconds(lambda: [F.linear(row, weight) for weight in weights])
-        rough = _best_seconds(lambda: [F.linear(half, weight) for weight in halves])
+        exact = best_seconds(lambda: [F.linear(row, weight) for weight in weights])
+        rough = best_seconds(lambda: [F.linear(half, weight) for weight in halves])
     return exact / rough
+
+
+def seconds_by_threads(hopeless: float) -> dict[int, float]:
+    """Seconds that a mix of products takes, by number of threads: 1, 2, 4 and so on up to torch's own number.
+
+    The mix is half layers of an encoder, half single rows through the layers of a small LLM that writes (weighed so
+    that both take one second with one thread).
+
+    Args:
+        hopeless: how many times slower than the best so far ends the trial, for far too many threads block each other
+            for seconds.
+    """
+    rows, layer = torch.randn(_ROWS, _INPUTS), torch.randn(_OUTPUTS, _INPUTS)
+    row, layers = torch.randn(1, _INPUTS), [torch.randn(_OUTPUTS, _INPUTS) for _ in range(_SMALL_LLM)]
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: F.linear(rows, layer),
+        lambda: [F.linear(row, weight) for weight in layers],
+    )
+    found: dict[int, float] = {}
+    alone: list[float] = []
+    most = torch.get_num_threads()
+    with torch.inference_mode():
+        for number in threads_to_try(most):
+            with threads(number):
+                seconds = [best_seconds(way) for way in ways]
+            alone = alone or seconds
+            found[number] = sum(own / with_one for own, with_one in zip(seconds, alone, strict=True))
+            if found[number] > hopeless * min(found.values()):
+                break
+    return found
+
+
+def threads_to_try(most: int) -> list[int]:
+    """1, 2, 4 and so on, and ``most``."""
+    return sorted({1 << power for power in range(most.bit_length())} | {most})
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Inside, torch has so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def square_product_rate(number_format: str, device: torch.device, size: int) -> float:
@@ -101,21 +146,4 @@ def float32_products(*, in_tf32: bool) -> Iterator[None]:
 
 def _rate(product: Callable[[], object], operations: int, device: torch.device = _PROCESSOR) -> float:
     """Billions of operations per second."""
-    return operations / _best_seconds(product, device) / 1e9
-
-
-def _best_seconds(product: Callable[[], object], device: torch.device = _PROCESSOR) -> float:
-    product()  # allocates, and lays weights out
-    best, spent, number = float("inf"), 0.0, 0
-    while spent < _SECONDS or number < _FEWEST:
-        started = _now(device)
-        product()
-        seconds = _now(device) - started
-        best, spent, number = min(best, seconds), spent + seconds, number + 1
-    return best
-
-
-def _now(device: torch.device) -> float:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter()
+    return operations / best_seconds(product, device) / 1e9

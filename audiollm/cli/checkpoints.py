@@ -175,11 +175,12 @@ def doctor(*, bench: bool = False, json: bool = False) -> None:
         bench: also measure, in some 20 seconds, what this machine's processor does best, in which precision.
         json: print the report as JSON.
     """
-    from audiollm.environment import describe_processor, diagnose
+    from audiollm.environment import diagnose
 
     report = diagnose()
     if not report["missing"]:  # or else they may not be there to be asked
         from audiollm.data.audio.decoders import available_decoders
+        from audiollm.tokenizer.machine.processor import describe_processor
 
         report["decoders"] = available_decoders()
         report["processor"] = describe_processor()

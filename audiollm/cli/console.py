@@ -14,17 +14,16 @@ from audiollm.mini import MINI
 Dtype = Literal["float32", "bfloat16", "float16"]
 Precision = Literal["fastest", "float32", "bfloat16", "float16", "int8"]
 """Of what computes. ``fastest``: float32 or bfloat16, as a short trial says that is made once, see
-`audiollm.precision.fastest_dtype`. int8 is for processors, and rounds weights that are loaded in float32."""
+`audiollm.fastest.fastest_dtype`. int8 is for processors, and rounds weights that are loaded in float32."""
 
 
 def load_audio_tokenizer(path_or_id: str, dtype: Precision, device: str | None) -> Any:
     """The audio tokenizer, with only the layers that decide the codes; "mini" is the embedded one."""
-    from audiollm.environment import find_device
+    from audiollm.fastest import device_for_models, fastest_dtype_for_frames
     from audiollm.mini import audio_tokenizer_or_mini
-    from audiollm.precision import fastest_dtype_for_frames
     from audiollm.tokenizer.modeling import UniAudioTokenizer
 
-    name, found = audio_tokenizer_or_mini(path_or_id), find_device(device)
+    name, found = audio_tokenizer_or_mini(path_or_id), device_for_models(device)
     if dtype == "fastest":
         dtype = fastest_dtype_for_frames(found)
     with absence_told(name):
@@ -36,20 +35,20 @@ def settled(dtype: Precision, path_or_id: str, device: str | None) -> Precision:
     """What ``fastest`` means for an LLM in a folder here; anything else stays, to be settled when it is loaded."""
     if dtype != "fastest":
         return dtype
-    from audiollm.environment import find_device
+    from audiollm.fastest import device_for_models
     from audiollm.loading import fastest_dtype_of
     from audiollm.sources.places import find_source
 
     folder = find_source(path_or_id).model
-    return cast(Precision, fastest_dtype_of(folder, find_device(device))) if Path(folder).is_dir() else dtype
+    return cast(Precision, fastest_dtype_of(folder, device_for_models(device))) if Path(folder).is_dir() else dtype
 
 
 def load_audio_llm(path_or_id: str, dtype: Precision, device: str | None) -> Any:
     """The Audio-LLM; not annotated as one, because the parser would import what annotations name."""
-    from audiollm.environment import find_device
+    from audiollm.fastest import device_for_models
     from audiollm.modeling import AudioLLM
 
-    found = find_device(device)
+    found = device_for_models(device)
     with absence_told(path_or_id):
         loaded = AudioLLM.from_pretrained(path_or_id, dtype=_stored(dtype), device=found)
     return loaded.to_int8() if dtype == "int8" else loaded
@@ -136,6 +135,10 @@ def _show_trials(bench: dict[str, Any]) -> None:
     for name in next(iter(bench["mini"].values())):
         work.add_row(name, *(f"{own[name]:.1f}" for own in bench["mini"].values()))
     print_table(work, console)
+    choices = Table("what commands take here", "")
+    for name, choice in bench["choices"].items():
+        choices.add_row(name, choice)
+    print_table(choices, console)
     writing = Table("mini, threads", *bench["writing"])
     writing.add_row("tokens per second", *(f"{own:.1f}" for own in bench["writing"].values()))
     print_table(writing, console)

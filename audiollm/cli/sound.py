@@ -267,8 +267,7 @@ def reconstruct(
 
 def _prepare_decoder(audio_tokenizer: Any, dtype: Precision, device: str | None) -> None:
     """Lets the decoder of an audio tokenizer that has one compute in a precision."""
-    from audiollm.environment import find_device
-    from audiollm.precision import fastest_dtype_for_frames
+    from audiollm.fastest import device_for_models, fastest_dtype_for_frames
     from audiollm.tokenizer.checkpoints.tensors import torch_dtype
 
     decoder = getattr(audio_tokenizer, "decoder", None)
@@ -277,7 +276,9 @@ def _prepare_decoder(audio_tokenizer: Any, dtype: Precision, device: str | None)
     if dtype == "int8":
         decoder.to_int8()
     else:
-        decoder.prepare(torch_dtype(fastest_dtype_for_frames(find_device(device)) if dtype == "fastest" else dtype))
+        decoder.prepare(
+            torch_dtype(fastest_dtype_for_frames(device_for_models(device)) if dtype == "fastest" else dtype)
+        )
 
 
 def _dtype_of(audio_tokenizer: Any) -> str | None:

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
-from audiollm.environment import describe_processor
 from audiollm.tokenizer.int8 import has_int8
+from audiollm.tokenizer.machine.processor import describe_processor
 from audiollm.tokenizer.rates import product_rates
 
 logger = logging.getLogger(__name__)

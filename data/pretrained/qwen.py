@@ -12,7 +12,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.data.files.json_document import write_json
-from audiollm.data.packages import Package, cache_folder
+from audiollm.data.packages import Package
+from audiollm.tokenizer.cache import cache_folder
 
 # Raise when the converted files change, so that a cache made by an older version is not taken for the new one.
 CONVERSION_VERSION = 1

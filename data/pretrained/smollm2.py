@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from audiollm.data.files.atomic import atomic_folder
-from audiollm.data.packages import Package, cache_folder
+from audiollm.data.packages import Package
+from audiollm.tokenizer.cache import cache_folder
 
 # Raise when the converted files change, so that a cache made by an older version is not taken for the new one.
 CONVERSION_VERSION = 1

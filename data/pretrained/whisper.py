@@ -14,7 +14,8 @@ from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtracto
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.data.files.json_document import write_json
-from audiollm.data.packages import Package, cache_folder
+from audiollm.data.packages import Package
+from audiollm.tokenizer.cache import cache_folder
 
 from .ctranslate2 import read_model, whisper_config, whisper_state_dict
 

@@ -9,7 +9,8 @@ import re
 import torch
 
 from audiollm.benchmarks.speed.gpu.measurements import Figures, Measurements, run_section
-from audiollm.environment import describe_processor, installed_versions
+from audiollm.environment import installed_versions
+from audiollm.tokenizer.machine.processor import describe_processor
 from audiollm.tokenizer.rates import DEVICE_FORMATS, square_product_rate
 
 _PACKAGES = (

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from audiollm.data.corpora.clips import CorpusError
 from audiollm.data.files.atomic import atomic_folder
-from audiollm.data.packages import Package, cache_folder
+from audiollm.data.packages import Package
+from audiollm.tokenizer.cache import cache_folder
 
 PACKAGE = Package("sdist", "ttspico", "0.3.2", "743a280a8ced8523583665cb45797d730aceb2e145a04a212f82ebb0b5fac6c8")
 LICENCE = "Apache-2.0"

@@ -23,8 +23,9 @@ from torch import Tensor
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.corpora.clips import ClipMetadata, CorpusError, Recording
 from audiollm.data.files.atomic import atomic_folder
-from audiollm.data.packages import Package, cache_folder
+from audiollm.data.packages import Package
 from audiollm.data.sampling import draw
+from audiollm.tokenizer.cache import cache_folder
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 
 from . import pico

@@ -10,9 +10,9 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from audiollm.data.packages import cache_folder
 from audiollm.data.pretrained import smollm2
 from audiollm.data.pretrained.smollm2 import convert_gguf, smollm2_from_package
+from audiollm.tokenizer.cache import cache_folder
 
 gguf = pytest.importorskip("gguf", reason="needs pip install 'audiollm[real]'")
 

@@ -9,14 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from audiollm.precision import fastest_dtype, fastest_dtype_for_frames
+from audiollm import fastest
+from audiollm.fastest import (
+    FIXED_THREADS,
+    device_for_models,
+    fastest_dtype,
+    fastest_dtype_for_frames,
+    fastest_num_threads,
+)
 from audiollm.tokenizer import rates
+from audiollm.tokenizer.machine import trials
 
 
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, float]:
     """A processor of which bfloat16's gain is known: how often it was tried, and what comes out."""
-    facts = {"times": 0, "gain": 2.0}
+    facts = {"times": 0, "gain": 2.0, "busy": 0}
 
     def gain(*sizes: int) -> float:
         facts["times"] += 1
@@ -25,6 +33,9 @@ def tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, float]:
     monkeypatch.delenv("AUDIOLLM_FASTEST", raising=False)
     monkeypatch.setenv("AUDIOLLM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(rates, "bfloat16_gain", gain)
+    monkeypatch.setattr(trials, "is_busy", lambda: facts["busy"] > 0)
+    monkeypatch.setattr(fastest, "is_busy", lambda: facts["busy"] > 0)
+    trials._tell_once.cache_clear()
     return facts
 
 
@@ -54,12 +65,12 @@ def test_a_size_is_tried_once_for_each_number_of_threads(tried: dict[str, float]
 def test_a_damaged_memory_is_told_and_made_anew(
     tried: dict[str, float], tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    memory = tmp_path / "cache/bfloat16_gains.json"
+    memory = tmp_path / "cache/trials.json"
     memory.parent.mkdir()
     memory.write_text(content)
     with caplog.at_level(logging.WARNING):
         assert fastest_dtype(64, 256, rows=1) == "bfloat16"
-    assert "bfloat16_gains.json cannot be read" in caplog.text
+    assert "trials.json cannot be read" in caplog.text
     assert list(json.loads(memory.read_text()).values()) == [2.0]
 
 
@@ -84,7 +95,63 @@ def test_where_nothing_can_be_kept_it_is_tried_every_time(
         for _ in range(2):
             assert fastest_dtype_for_frames() == "bfloat16"
     assert tried["times"] == 2
-    assert "measured every time" in caplog.text
+    assert caplog.text.count("measured every time") == 1
+
+
+def test_what_is_measured_beside_other_work_is_not_kept(tried: dict[str, float]) -> None:
+    tried["busy"] = 1
+    assert fastest_dtype(64, 256, rows=1) == "bfloat16"
+    tried.update(busy=0, gain=0.5)
+    assert fastest_dtype(64, 256, rows=1) == "float32"
+    tried["gain"] = 2.0
+    assert fastest_dtype(64, 256, rows=1) == "float32"
+    trials.forget_trials()
+    assert fastest_dtype(64, 256, rows=1) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "number"),
+    [
+        ({1: 2.0, 2: 1.1, 4: 0.6}, 4),
+        ({1: 2.0, 2: 1.1, 4: 1.2}, 4),  # not clearly faster
+        ({1: 2.0, 2: 1.1, 4: 1.6}, 2),
+        ({1: 2.0, 2: 9.0}, 1),  # a trial that stopped: 4 were not tried
+    ],
+)
+def test_fewer_threads_are_taken_where_they_are_clearly_faster(
+    tried: dict[str, float], monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], number: int
+) -> None:
+    monkeypatch.setattr(rates, "seconds_by_threads", lambda hopeless: seconds)
+    with rates.threads(4):
+        assert fastest_num_threads() == number
+
+
+def test_beside_other_work_threads_stay(tried: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    tried["busy"] = 1
+    monkeypatch.setattr(rates, "seconds_by_threads", lambda hopeless: {1: 1.0, 4: 9.0})
+    with rates.threads(4):
+        assert fastest_num_threads() == 4
+
+
+@pytest.mark.parametrize("variable", ["", "OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_threads_are_set_where_nothing_else_says_how_many(
+    tried: dict[str, float], monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setattr(rates, "seconds_by_threads", lambda hopeless: {1: 1.0, 4: 9.0})
+    for name in FIXED_THREADS:
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "4")
+    with rates.threads(4):
+        assert device_for_models("cpu") == "cpu"
+        assert torch.get_num_threads() == (4 if variable else 1)
+
+
+def test_the_trial_of_threads_stops_where_it_gets_hopeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "best_seconds", lambda way: float(torch.get_num_threads()))
+    with rates.threads(8):
+        assert rates.seconds_by_threads(3.0) == {1: 2.0, 2: 4.0, 4: 8.0}
+        assert torch.get_num_threads() == 8
 
 
 def test_the_variable_decides_and_is_checked(tried: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
