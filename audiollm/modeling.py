@@ -28,8 +28,9 @@ from audiollm.generation.passed_on import (
     speaks_in_turns,
     spoken_characters,
 )
-from audiollm.generation.request import GenerationRequest, GenerationSettings, takes_settings
+from audiollm.generation.request import GenerationRequest
 from audiollm.generation.result import GenerationResult, cut_notice
+from audiollm.generation.settings import GenerationSettings, takes_settings
 from audiollm.generation.streaming import AnswerStream
 from audiollm.generation.values import check_values
 from audiollm.tokenizer.base import AudioTokenizer

@@ -163,7 +163,7 @@ def describe(
         overwrite=overwrite,
         settings=settings,
     ) as answers:
-        from audiollm.generation.request import GenerationSettings
+        from audiollm.generation.settings import GenerationSettings
         from audiollm.modeling import question_about
         from audiollm.prompts import instruction
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from audiollm.chat.input import AudioSource, audio_parts
 from audiollm.data.audio.channels import Mono, checked_mono
 from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
-from audiollm.generation.request import TEXT_TOKENS, GenerationSettings
+from audiollm.generation.plan import TEXT_TOKENS
+from audiollm.generation.settings import GenerationSettings
 from audiollm.modeling import AudioLLM
 from audiollm.prompts import instruction
 

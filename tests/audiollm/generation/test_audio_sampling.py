@@ -11,8 +11,8 @@ import torch
 from transformers import GenerationConfig
 
 from audiollm.generation.passed_on import audio_sampling_of_checkpoint
-from audiollm.generation.request import GenerationSettings
 from audiollm.generation.sampling import SamplingSettings
+from audiollm.generation.settings import GenerationSettings
 from audiollm.modeling import AudioLLM
 
 OWN = {"temperature": 0.5, "top_k": 3}

@@ -11,7 +11,7 @@ import torch
 from transformers import CompileConfig, GenerationConfig, StoppingCriteria
 
 from audiollm.generation.passed_on import PASSED_ON, REFUSED
-from audiollm.generation.request import GenerationSettings
+from audiollm.generation.settings import GenerationSettings
 from audiollm.mini import mini_folder
 from audiollm.modeling import AudioLLM
 from audiollm.speaking import speak

@@ -7,8 +7,8 @@ from dataclasses import fields
 
 import pytest
 
-from audiollm.generation.request import GenerationSettings
 from audiollm.generation.sampling import SamplingSettings
+from audiollm.generation.settings import GenerationSettings
 from audiollm.modeling import AudioLLM
 
 

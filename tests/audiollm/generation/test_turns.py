@@ -15,7 +15,7 @@ from audiollm.chat.encoded import TooLongError
 from audiollm.chat.segments import AudioSegment, TextSegment
 from audiollm.generation.decoding import DecodingSettings
 from audiollm.generation.passed_on import speaks_in_turns, spoken_characters
-from audiollm.generation.request import ContextError
+from audiollm.generation.plan import ContextError
 from audiollm.generation.streaming import StreamedAudio, StreamedText
 from audiollm.generation.turns import TurnsLogitsProcessor, num_tokens_of_turns, turns_of
 from audiollm.modeling import AudioLLM

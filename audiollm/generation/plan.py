@@ -1,0 +1,214 @@
+"""What one call of generation comes down to: which tokens may follow, how many, and how they are drawn.
+
+All that decides about the tokens of an answer beside the model itself, so that any engine gives the same ones.
+"""
+# Shapes: B prompts, S token ids of the padded prompt.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor
+
+from audiollm.processing.processor import AudioLLMProcessor
+from audiollm.vocabulary import AudioVocabulary
+
+from .grammar import AudioSegmentLogitsProcessor, ends_inside_audio, segment_limits
+from .sampling import RepetitionAwareSampler, SamplingSettings
+from .settings import GenerationSettings
+from .turns import TurnsLogitsProcessor, num_tokens_of_turns
+
+TEXT_TOKENS = 256  # room for text where nothing else is said
+AUDIO_TOKENS = 768  # room for audio: 30 s at 25 codes per second, and the marks
+_MARKS = 3  # start of audio, end of audio, end of the answer
+
+
+class ContextError(ValueError):
+    """A prompt and its answer are longer than the model's context."""
+
+
+@dataclass(frozen=True)
+class AnswerPlan:
+    """The rules of the answers to some prompts.
+
+    Attributes:
+        modalities: {"text"}, {"audio"} (one segment) or {"text", "audio"}.
+        max_new_tokens: of each answer.
+        eos_token_ids: ids that end an answer.
+        min_codes: fewest codes of an audio segment; with ``turns``, of all of them.
+        max_codes: most of them; None for no limit.
+        turns: of each prompt, the ids of the words that each turn writes before it speaks; None: nothing is prescribed.
+        sampling: how to draw; None: the most likely token.
+        seed: of the draws; None: torch's global state.
+    """
+
+    modalities: frozenset[str]
+    max_new_tokens: int
+    eos_token_ids: tuple[int, ...]
+    min_codes: int = 1
+    max_codes: int | None = None
+    turns: tuple[tuple[tuple[int, ...], ...], ...] | None = None
+    sampling: SamplingSettings | None = None
+    seed: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        settings: GenerationSettings,
+        processor: AudioLLMProcessor,
+        input_ids: Tensor,
+        *,
+        generation_config: GenerationConfig,
+        context: int | None,
+    ) -> AnswerPlan:
+        """Works the settings out for prompts.
+
+        Args:
+            settings: what was asked for.
+            processor: of the Audio-LLM.
+            input_ids: prompts padded on the left, int64 ``[B, S]``.
+            generation_config: the checkpoint's, for what ends an answer where the settings name nothing.
+            context: the most tokens of prompt and answer together; None for no limit.
+
+        Raises:
+            ValueError: if settings do not fit each other, or a prompt ends where nothing allowed can follow.
+            ContextError: if prompt and answer do not fit the context.
+        """
+        is_inside = bool(ends_inside_audio(input_ids, processor.vocabulary).any())
+        if settings.modalities == {"text"} and is_inside:
+            raise ValueError("the prompt ends inside an audio segment, where no text can follow: allow 'audio' too")
+        min_codes, max_codes = 1, None
+        if (settings.min_seconds, settings.max_seconds) != (None, None):
+            frame_rate = processor.audio_tokenizer.frame_rate
+            min_codes, max_codes = segment_limits(settings.min_seconds, settings.max_seconds, frame_rate)
+        turns = _ids_of_turns(settings.turns, processor, len(input_ids), is_inside)
+        length = _answer_length(settings, turns, min_codes, max_codes, input_ids.shape[1], context, is_inside)
+        return cls(
+            modalities=frozenset(settings.modalities),
+            max_new_tokens=length,
+            eos_token_ids=tuple(_ids_that_end(settings, processor, generation_config)),
+            min_codes=min_codes,
+            max_codes=max_codes,
+            turns=turns,
+            sampling=settings.sampling,
+            seed=settings.seed,
+        )
+
+    def grammar(
+        self, vocabulary: AudioVocabulary, num_tokens: int, prompt_length: int, *, check_dead_ends: bool = False
+    ) -> AudioSegmentLogitsProcessor | TurnsLogitsProcessor:
+        """The logits processor that lets through what may follow.
+
+        Args:
+            vocabulary: where the audio tokens lie.
+            num_tokens: entries of the text tokenizer.
+            prompt_length: S.
+            check_dead_ends: as for `AudioSegmentLogitsProcessor`.
+        """
+        limits: dict[str, Any] = {
+            "eos_token_ids": self.eos_token_ids,
+            "prompt_length": prompt_length,
+            "min_codes": self.min_codes,
+            "max_codes": self.max_codes,
+            "check_dead_ends": check_dead_ends,
+        }
+        if self.turns is not None:
+            return TurnsLogitsProcessor(vocabulary, self.turns, **limits)
+        return AudioSegmentLogitsProcessor(vocabulary, self.modalities, num_tokens=num_tokens, **limits)
+
+    def processors(
+        self,
+        vocabulary: AudioVocabulary,
+        grammar: LogitsProcessor,
+        prompt_length: int,
+        columns: Callable[[torch.device], Tensor | None] | None = None,
+    ) -> list[LogitsProcessor]:
+        """The grammar, and behind it, where answers are drawn, what draws: it leaves one token to choose from."""
+        if self.sampling is None:
+            return [grammar]
+        sampler = RepetitionAwareSampler(
+            vocabulary, self.sampling, seed=self.seed, prompt_length=prompt_length, columns=columns
+        )
+        return [grammar, sampler]
+
+    def is_cut(
+        self, num_tokens: int, has_ended: bool, codes_of_segments: Sequence[int], *, timed: bool = False
+    ) -> bool:
+        """Whether a limit ended an answer or one of its segments: an end that the grammar forces is no choice.
+
+        Args:
+            num_tokens: of the answer.
+            has_ended: it ended by itself.
+            codes_of_segments: codes of each audio segment, those included that the prompt holds of an open one.
+            timed: it had a limit of time as well.
+        """
+        lengths = [sum(codes_of_segments)] if self.turns is not None else codes_of_segments
+        if self.max_codes is not None and max(lengths, default=0) >= self.max_codes:
+            return True
+        return not has_ended and (num_tokens >= self.max_new_tokens or timed)
+
+
+def _ids_that_end(
+    settings: GenerationSettings, processor: AudioLLMProcessor, generation_config: GenerationConfig
+) -> list[int]:
+    """The ids that end an answer: those asked for, or else the checkpoint's, or else the text tokenizer's."""
+    asked = settings.transformers.get("eos_token_id")
+    for eos in (asked, generation_config.eos_token_id, processor.tokenizer.eos_token_id):
+        if eos is not None:
+            return [eos] if isinstance(eos, int) else list(eos)
+    return []
+
+
+def _ids_of_turns(
+    turns: Sequence[Sequence[str]] | None, processor: AudioLLMProcessor, num_prompts: int, is_inside: bool
+) -> tuple[tuple[tuple[int, ...], ...], ...] | None:
+    if turns is None:
+        return None
+    if len(turns) != num_prompts:
+        raise ValueError(f"turns for {len(turns)} answers came with {num_prompts} prompts: give each its own")
+    if is_inside:
+        raise ValueError("the prompt ends inside an audio segment, where no turn can begin: leave out turns")
+    return tuple(tuple(tuple(ids) for ids in processor.plain_token_ids(words)) for words in turns)
+
+
+def _answer_length(
+    settings: GenerationSettings,
+    turns: Sequence[Sequence[Sequence[int]]] | None,
+    min_codes: int,
+    max_codes: int | None,
+    prompt_length: int,
+    context: int | None,
+    is_inside: bool,
+) -> int:
+    """The longest answer in tokens: as asked for, or what the limits need and, for audio, as much as there is."""
+    room = math.inf if context is None else context - prompt_length
+    speaks = "audio" in settings.modalities
+    wanted, min_seconds = settings.max_new_tokens, settings.min_seconds
+    beside_codes = _MARKS if turns is None else num_tokens_of_turns(turns)
+    if wanted is not None:
+        needed = wanted
+        shortest = min_codes + beside_codes
+        if speaks and min_seconds is not None and shortest > wanted and not is_inside:
+            raise ValueError(
+                f"min_seconds={min_seconds} takes {shortest} tokens, but max_new_tokens={wanted}: raise it, or "
+                "leave it out"
+            )
+    else:
+        text_tokens = TEXT_TOKENS if "text" in settings.modalities and turns is None else 0
+        needed = text_tokens + ((max_codes or min_codes) + beside_codes if speaks else 0)
+        longest = text_tokens + beside_codes - _MARKS + AUDIO_TOKENS
+        wanted = max(needed, longest) if speaks and max_codes is None else needed
+    if needed > room:
+        shorter = "the recording" if turns is None else "the text that is spoken in turns"
+        answer = f"max_new_tokens={needed}" if settings.max_new_tokens is not None else f"the answer may take {needed}"
+        raise ContextError(
+            f"the prompt has {prompt_length} tokens and {answer}, but the context holds {context}: "
+            f"shorten {shorter} or ask for a shorter answer"
+        )
+    # Only what was asked for, or what the limits need, must fit; audio without a limit takes what room there is.
+    return int(min(wanted, room))
