@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from audiollm.chat.input import AudioSource
 from audiollm.data.audio.playing import audio_html
@@ -22,6 +23,7 @@ from audiollm.data.audio.writing import save_audio
 from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.data.voices.instructions import VocalAttributes, describe_voice, speech_request
 from audiollm.generation.decoding import DecodingSettings
+from audiollm.generation.passed_on import speaks_in_turns, spoken_characters
 from audiollm.generation.result import FinishReason
 from audiollm.generation.streaming import AnswerStream
 from audiollm.generation.turns import turns_of
@@ -144,12 +146,12 @@ def speak_many(
         raise ValueError("a text is spoken once: repeat it in texts to hear it several times")
     if not texts:
         return []
-    requests = [_SpeechRequest.of(text, voice, key) for text, voice in zip(texts, voices, strict=True)]
+    requests = [SpeechRequest.of(text, voice, key) for text, voice in zip(texts, voices, strict=True)]
     result = model.chat(
         [request.conversation for request in requests],
         return_waveforms=True,
         decoding=decoding,
-        **_answer_form(model, texts, generation),
+        **_checked_form(model, texts, generation),
         **generation,
     )
     assert result.waveforms is not None  # asked for
@@ -194,28 +196,40 @@ def speak_stream(
         AudioError: as for `speak`.
     """
     decoding = _decoding(generation, speaker, prompt_audio, sample_rate, steps, guidance, quality)
-    request = _SpeechRequest.of(text, voice, key)
-    form = _answer_form(model, [text], generation)
+    request = SpeechRequest.of(text, voice, key)
+    form = _checked_form(model, [text], generation)
     return model.stream_chat(request.conversation, decoding=decoding, sound_only=True, **form, **generation)
 
 
-def _answer_form(model: AudioLLM, texts: Sequence[str], generation: Mapping[str, Any]) -> dict[str, Any]:
-    """What answers consist of: one segment of audio, or words and audio in turns, as the model was trained."""
-    for name in ("modalities", "turns", "return_waveforms", "sound_only"):
-        if name in generation:
-            raise ValueError(f"{name} follows from the text that is spoken: leave it out, or use AudioLLM.chat()")
-    _warn_of_unlearned(model, texts)
-    if model.speaks_in_turns:
+def answer_form(texts: Sequence[str], stored: GenerationConfig) -> dict[str, Any]:
+    """What answers that speak texts consist of: one segment of audio, or words and audio in turns.
+
+    Args:
+        texts: to be spoken.
+        stored: the checkpoint's, which says how it was trained to speak. A warning tells what it never learned to say.
+
+    Returns:
+        ``modalities``, and ``turns`` where it speaks in turns: settings of `GenerationSettings`.
+    """
+    _warn_of_unlearned(texts, spoken_characters(stored))
+    if speaks_in_turns(stored):
         return {"modalities": {"text", "audio"}, "turns": [turns_of(text) for text in texts]}
     return {"modalities": {"audio"}}
 
 
-def _warn_of_unlearned(model: AudioLLM, texts: Sequence[str]) -> None:
+def _checked_form(model: AudioLLM, texts: Sequence[str], generation: Mapping[str, Any]) -> dict[str, Any]:
+    for name in ("modalities", "turns", "return_waveforms", "sound_only"):
+        if name in generation:
+            raise ValueError(f"{name} follows from the text that is spoken: leave it out, or use AudioLLM.chat()")
+    return answer_form(texts, model.model.generation_config)
+
+
+def _warn_of_unlearned(texts: Sequence[str], learned: frozenset[str] | None) -> None:
     """Says which letters and digits the model never learned to say: it would speak something, and nobody knew why."""
-    if model.spoken_characters is None:
+    if learned is None:
         return
     written = {character for text in texts for character in text.casefold() if character.isalnum()}
-    unknown = sorted(written - model.spoken_characters)
+    unknown = sorted(written - learned)
     if unknown:
         shown = " ".join(unknown[:_SHOWN_CHARACTERS]) + (" …" if len(unknown) > _SHOWN_CHARACTERS else "")
         advice = ": write numbers in words" if all(one.isdigit() for one in unknown) else ""
@@ -244,8 +258,15 @@ def _decoding(
 
 
 @dataclass(frozen=True)
-class _SpeechRequest:
-    """A text with the words in which the model is asked for it."""
+class SpeechRequest:
+    """A text with the words in which the model is asked for it.
+
+    Attributes:
+        text: what is to be said.
+        voice: the voice in words; None if nothing is said of it.
+        prompt_id: the wording of the request.
+        conversation: the request.
+    """
 
     text: str
     voice: str | None
@@ -253,7 +274,8 @@ class _SpeechRequest:
     conversation: Conversation
 
     @classmethod
-    def of(cls, text: str, voice: Voice | None, key: str | None) -> _SpeechRequest:
+    def of(cls, text: str, voice: Voice | None = None, key: str | None = None) -> SpeechRequest:
+        """Words a request; arguments and errors as for `speak`."""
         words = describe_voice(voice, key).text if isinstance(voice, VocalAttributes) else voice
         message, prompt_id = speech_request(text, words, key)
         return cls(text, words, prompt_id, Conversation(TASK, [Message("user", [TextPart(message)])], TASK))

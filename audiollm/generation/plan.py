@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor
+from transformers import GenerationConfig, LogitsProcessor, PretrainedConfig
 
 from audiollm.processing.processor import AudioLLMProcessor
 from audiollm.vocabulary import AudioVocabulary
@@ -30,6 +30,11 @@ _MARKS = 3  # start of audio, end of audio, end of the answer
 
 class ContextError(ValueError):
     """A prompt and its answer are longer than the model's context."""
+
+
+def context_of(config: PretrainedConfig) -> int | None:
+    """The most tokens that a model takes, prompt and answer together; None if its config tells none."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from .cache import roomy_cache
 from .grammar import ends_inside_audio
 from .narrow_head import NextColumns, can_narrow, narrowed
 from .passed_on import may_forbid_everything
-from .plan import AnswerPlan
+from .plan import AnswerPlan, context_of
 from .result import GenerationResult
 from .settings import GenerationSettings
 from .values import check_token_ids
@@ -91,7 +91,7 @@ class GenerationRequest:
             processor,
             input_ids,
             generation_config=model.generation_config,
-            context=getattr(model.config.get_text_config(), "max_position_embeddings", None),
+            context=context_of(model.config),
         )
         options.pop("eos_token_id", None)
         sampling = settings.sampling

@@ -1,7 +1,8 @@
 """An answer while it is generated: text, codes and sound come out piece by piece.
 
-`SegmentStreamer` turns the ids of ``generate`` into text and codes; `AnswerStream` runs ``generate`` in a thread of its
-own and hands the codes to the waveform decoder as they come, so that speech starts before the sentence ends.
+`SegmentReader` turns ids into text and codes, `SegmentStreamer` those of ``generate``; `AnswerStream` runs ``generate``
+in a thread of its own and hands the codes to the waveform decoder as they come, so that speech starts before the
+sentence ends.
 """
 # Shapes: B rows, S token ids, T codes, N samples.
 
@@ -41,6 +42,61 @@ class StreamedCodes:
     is_last: bool
 
 
+class SegmentReader:
+    """Takes the ids of one answer as they come, and gives text and codes.
+
+    Args:
+        processor: the Audio-LLM's processor.
+        chunk_codes: codes to collect before they are given out; the rest of a segment follows when it ends.
+        is_open: whether the prompt has left an audio segment open.
+    """
+
+    def __init__(self, processor: AudioLLMProcessor, chunk_codes: int = 1, *, is_open: bool = False) -> None:
+        self._processor = processor
+        self._vocabulary = processor.vocabulary
+        self._chunk_codes = chunk_codes
+        self._text_ids: list[int] = []
+        self._num_characters_out = 0
+        self._codes: list[int] = []
+        self._is_open = is_open
+
+    def take(self, token_id: int) -> Iterator[StreamedText | StreamedCodes]:
+        """What there is to give out with the next id."""
+        first_code_id = self._vocabulary.first_code_id
+        if 0 <= token_id - first_code_id < self._vocabulary.codebook_size:
+            self._codes.append(token_id - first_code_id)
+            if len(self._codes) >= self._chunk_codes:
+                yield from self._taken_codes(is_last=False)
+        elif token_id in (self._vocabulary.start_id, self._vocabulary.end_id):
+            yield from self.end()
+            self._is_open = token_id == self._vocabulary.start_id
+        else:
+            self._text_ids.append(token_id)
+            yield from self._taken_text(is_last=False)
+
+    def end(self) -> Iterator[StreamedText | StreamedCodes]:
+        """What is left."""
+        yield from self._taken_text(is_last=True)
+        yield from self._taken_codes(is_last=True)
+
+    def _taken_text(self, is_last: bool) -> Iterator[StreamedText]:
+        text = self._processor.decode(self._text_ids) if self._text_ids else ""
+        # A character of several bytes may come in several tokens; until it is whole it decodes to U+FFFD.
+        if is_last or not text.endswith("\ufffd"):
+            if len(text) > self._num_characters_out:
+                yield StreamedText(text[self._num_characters_out :])
+            self._num_characters_out = len(text)
+        if is_last:
+            self._text_ids, self._num_characters_out = [], 0
+
+    def _taken_codes(self, is_last: bool) -> Iterator[StreamedCodes]:
+        if self._codes or (is_last and self._is_open):
+            yield StreamedCodes(torch.tensor(self._codes, dtype=torch.long), is_last)
+        self._codes = []
+        if is_last:
+            self._is_open = False
+
+
 class SegmentStreamer(BaseStreamer):
     """Gives out an answer while it is generated: iterate over it in another thread than ``generate``.
 
@@ -57,31 +113,27 @@ class SegmentStreamer(BaseStreamer):
         self, processor: AudioLLMProcessor, chunk_codes: int = 25, timeout_seconds: float | None = None
     ) -> None:
         self._processor = processor
-        self._vocabulary = processor.vocabulary
         self._chunk_codes = chunk_codes
         self._timeout_seconds = timeout_seconds
         self._queue: Queue[StreamedText | StreamedCodes | None] = Queue()
-        self._saw_prompt = False
-        self._text_ids: list[int] = []
-        self._num_characters_out = 0
-        self._codes: list[int] = []
-        self._is_open = False
+        self._reader: SegmentReader | None = None  # from the prompt on
 
     def put(self, value: Tensor) -> None:
         """Takes the prompt first, then one token at a time; called by ``generate``."""
         if value.shape[0] != 1:
             raise ValueError(f"a stream follows one answer, not {value.shape[0]}: generate rows one by one")
-        if not self._saw_prompt:
-            self._saw_prompt = True
-            self._is_open = bool(ends_inside_audio(value, self._vocabulary)) if value.dim() == 2 else False
+        if self._reader is None:
+            is_open = bool(ends_inside_audio(value, self._processor.vocabulary)) if value.dim() == 2 else False
+            self._reader = SegmentReader(self._processor, self._chunk_codes, is_open=is_open)
             return
         for token_id in value.flatten().tolist():
-            self._take(token_id)
+            for piece in self._reader.take(token_id):
+                self._queue.put(piece)
 
     def end(self) -> None:
         """Gives out what is left; called by ``generate``."""
-        self._flush_text(is_last=True)
-        self._flush_codes(is_last=True)
+        for piece in self._reader.end() if self._reader is not None else ():
+            self._queue.put(piece)
         self._queue.put(None)
 
     def close(self) -> None:
@@ -91,37 +143,6 @@ class SegmentStreamer(BaseStreamer):
     def __iter__(self) -> Iterator[StreamedText | StreamedCodes]:
         while (event := self._queue.get(timeout=self._timeout_seconds)) is not None:
             yield event
-
-    def _take(self, token_id: int) -> None:
-        first_code_id = self._vocabulary.first_code_id
-        if 0 <= token_id - first_code_id < self._vocabulary.codebook_size:
-            self._codes.append(token_id - first_code_id)
-            if len(self._codes) >= self._chunk_codes:
-                self._flush_codes(is_last=False)
-        elif token_id in (self._vocabulary.start_id, self._vocabulary.end_id):
-            self._flush_text(is_last=True)
-            self._flush_codes(is_last=True)
-            self._is_open = token_id == self._vocabulary.start_id
-        else:
-            self._text_ids.append(token_id)
-            self._flush_text(is_last=False)
-
-    def _flush_text(self, is_last: bool) -> None:
-        text = self._processor.decode(self._text_ids) if self._text_ids else ""
-        # A character of several bytes may come in several tokens; until it is whole it decodes to U+FFFD.
-        if is_last or not text.endswith("\ufffd"):
-            if len(text) > self._num_characters_out:
-                self._queue.put(StreamedText(text[self._num_characters_out :]))
-            self._num_characters_out = len(text)
-        if is_last:
-            self._text_ids, self._num_characters_out = [], 0
-
-    def _flush_codes(self, is_last: bool) -> None:
-        if self._codes or (is_last and self._is_open):
-            self._queue.put(StreamedCodes(torch.tensor(self._codes, dtype=torch.long), is_last))
-        self._codes = []
-        if is_last:
-            self._is_open = False
 
 
 @dataclass(frozen=True, eq=False)

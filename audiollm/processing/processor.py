@@ -33,7 +33,7 @@ from audiollm.chat.input import (
 from audiollm.chat.rendering import marks_assistant_turns
 from audiollm.chat.segments import AudioSegment, TextSegment, split_segments
 from audiollm.data.audio.reading import Mono
-from audiollm.data.conversation.types import Conversation
+from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.data.files.atomic import atomic_entries
 from audiollm.folders import Origin, check_codec_path, check_processor_folder
 from audiollm.mini import AUDIO_TOKENIZER_FOLDER
@@ -265,6 +265,15 @@ class AudioLLMProcessor(ProcessorMixin):
         return BatchFeature({name: batch[name] for name in ("input_ids", "attention_mask")})
 
     # Ids to text, codes and sound
+
+    def codes_of(self, recordings: Sequence[AudioPart]) -> list[list[int]]:
+        """The codes of recordings, which go through the audio tokenizer together.
+
+        Raises:
+            ValueError: if one gives none, or comes as codes of another audio tokenizer.
+            AudioError: if one cannot be used.
+        """
+        return self._attached.codes_of(recordings)
 
     def plain_token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts as they stand in an answer: special tokens that a text spells are tokenized as plain text."""

@@ -12,9 +12,10 @@ from torch import Tensor
 from audiollm.chat.input import AudioSource, audio_parts
 from audiollm.data.audio.channels import Mono, checked_mono
 from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
-from audiollm.generation.plan import TEXT_TOKENS
+from audiollm.generation.plan import TEXT_TOKENS, context_of
 from audiollm.generation.settings import GenerationSettings
 from audiollm.modeling import AudioLLM
+from audiollm.processing.processor import AudioLLMProcessor
 from audiollm.prompts import instruction
 
 from .activity import SILERO_RATE, ActivityMeasure, activity_of
@@ -60,32 +61,13 @@ class Transcriber:
         self._model, self._mono, self._pauses = model, mono, pauses
         self._batch_size, self._generation = batch_size, generation
         self._prompt = prompt or instruction("transcribe")
-        self._longest_seconds = self._fitting(longest_seconds)
-
-    def _fitting(self, longest_seconds: float | None) -> float:
-        """The longest piece, such that the context holds it beside the question and the longest answer.
-
-        Raises:
-            ValueError: it holds less than what is asked for, or less than a second.
-        """
-        context = getattr(self._model.model.config.get_text_config(), "max_position_embeddings", None)
-        if context is None:
-            return longest_seconds or LONGEST_SECONDS
-        max_new_tokens = self._generation.get("max_new_tokens")
-        max_new_tokens = TEXT_TOKENS if max_new_tokens is None else max_new_tokens
-        question = Conversation("question", [Message("user", [AudioPart(codes=[0]), TextPart(self._prompt)])])
-        inputs: Any = self._model.processor.apply_chat_template(question, add_generation_prompt=True)
-        num_other = inputs["input_ids"].shape[1] - 1
-        held = (context - num_other - max_new_tokens) / self._model.processor.audio_tokenizer.frame_rate
-        left = (
-            f"the context holds {context} tokens, of which the question takes {num_other} and the answer "
-            f"max_new_tokens={max_new_tokens}"
+        self._longest_seconds = longest_piece(
+            model.processor,
+            context_of(model.model.config),
+            self._prompt,
+            longest_seconds=longest_seconds,
+            max_new_tokens=generation.get("max_new_tokens"),
         )
-        if held < SHORTEST_SECONDS:
-            raise ValueError(f"{left}: that leaves no second of audio; ask for shorter answers")
-        if longest_seconds is not None and longest_seconds > held:
-            raise ValueError(f"longest_seconds={longest_seconds:g}: {left}: that leaves {held:.1f} s of audio")
-        return min(LONGEST_SECONDS, held) if longest_seconds is None else longest_seconds
 
     def segments(self, audio: AudioSource, *, sample_rate: int | None = None) -> Iterator[TranscriptSegment]:
         """Writes down what is said in a recording, segment by segment.
@@ -174,6 +156,44 @@ def transcribe_stream(
 ) -> Iterator[TranscriptSegment]:
     """Writes down what is said in a recording, segment by segment; arguments and errors as for `transcribe`."""
     return Transcriber(model, **settings).segments(audio, sample_rate=sample_rate)
+
+
+def longest_piece(
+    processor: AudioLLMProcessor,
+    context: int | None,
+    prompt: str,
+    *,
+    longest_seconds: float | None = None,
+    max_new_tokens: int | None = None,
+) -> float:
+    """The longest piece of a recording in seconds, such that a context holds it beside the question and the answer.
+
+    Args:
+        processor: of the Audio-LLM.
+        context: the most tokens; None for no limit.
+        prompt: the question.
+        longest_seconds: what is asked for; None: as much as there is, but at most `LONGEST_SECONDS`.
+        max_new_tokens: of the answer; None: `TEXT_TOKENS`.
+
+    Raises:
+        ValueError: it holds less than what is asked for, or less than a second.
+    """
+    if context is None:
+        return longest_seconds or LONGEST_SECONDS
+    max_new_tokens = TEXT_TOKENS if max_new_tokens is None else max_new_tokens
+    question = Conversation("question", [Message("user", [AudioPart(codes=[0]), TextPart(prompt)])])
+    inputs: Any = processor.apply_chat_template(question, add_generation_prompt=True)
+    num_other = inputs["input_ids"].shape[1] - 1
+    held = (context - num_other - max_new_tokens) / processor.audio_tokenizer.frame_rate
+    left = (
+        f"the context holds {context} tokens, of which the question takes {num_other} and the answer "
+        f"max_new_tokens={max_new_tokens}"
+    )
+    if held < SHORTEST_SECONDS:
+        raise ValueError(f"{left}: that leaves no second of audio; ask for shorter answers")
+    if longest_seconds is not None and longest_seconds > held:
+        raise ValueError(f"longest_seconds={longest_seconds:g}: {left}: that leaves {held:.1f} s of audio")
+    return min(LONGEST_SECONDS, held) if longest_seconds is None else longest_seconds
 
 
 def check_settings(
