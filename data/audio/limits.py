@@ -1,4 +1,4 @@
-"""How much of a recording is taken, counted while it is decoded: headers promise anything, and bytes unpack to hours."""
+"""How much of a recording is taken, counted while it is decoded: headers promise anything, few bytes become hours."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""A trained Audio-LLM behind an HTTP server that speaks OpenAI's language."""
