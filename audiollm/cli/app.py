@@ -29,11 +29,13 @@ from .listening import describe, transcribe
 from .pipes import PIPE
 from .reporting import compare_results, report
 from .sound import reconstruct, speak
+from .talk.serve import serve
 from .training import TRAINERS, run_trainer
 
 COMMAND_GROUPS = {
     "listen": ("transcribe", "describe"),
     "speak": ("speak", "reconstruct"),
+    "talk": ("serve",),
     "prepare data": (
         "convert-data", "tokenize", "speech-data", "inspect-data", "label", "audit-labels", "audit-verdicts",
     ),
@@ -69,6 +71,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "describe": describe,
     "speak": speak,
     "reconstruct": reconstruct,
+    "serve": serve,
     "export-tokenizer": export_tokenizer,
     "convert": convert,
     "push": push,

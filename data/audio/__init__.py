@@ -1,7 +1,7 @@
 """Audio files and waveforms.
 
 Reading order: ``reading`` (any recording, or a segment of it, to one channel, at any rate, in flat memory) →
-``opening`` (who decodes it; ``sources``, ``segments``, ``channels`` and ``damage`` say what is asked for) →
+``opening`` (who decodes it; ``sources``, ``segments``, ``channels``, ``damage`` and ``limits`` say what is asked for) →
 ``integrity`` (what a file's bytes hold and promise) → ``decoders`` → ``waveforms`` (arrays, resampling) → ``writing``.
 What may happen to a waveform: ``degradation`` → ``augmentation``. ``pitch`` finds the fundamental frequency.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .channels import Mono
 from .damage import AudioDamage, OnDamaged
+from .limits import AudioLimitError, AudioLimits
 from .reading import AudioInfo, load_audio, probe_audio, stream_audio
 from .sources import AudioError, AudioSource, source_name
 from .waveforms import resample, waveform_from_array
@@ -19,6 +20,8 @@ __all__ = [
     "AudioDamage",
     "AudioError",
     "AudioInfo",
+    "AudioLimitError",
+    "AudioLimits",
     "AudioSource",
     "AudioWriter",
     "Mono",

@@ -23,6 +23,7 @@ from .damage import AudioDamage
 from .decoders import Decoder, DecodingError, open_with_ffmpeg, open_with_libsndfile
 from .foreign import foreign_kind
 from .integrity import Contents, Part, examine
+from .limits import NO_LIMITS, AudioLimits, LimitCounter
 from .sources import AudioError, AudioSource, FileView, open_binary
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class AudioStream:
         problem: what is wrong with it as far as its bytes tell; "" if nothing.
         on_damage: hears of damage; ``None``: damage is an error.
         stack: closes the decoder that is in use.
+        counter: counts what is decoded.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class AudioStream:
         problem: str,
         on_damage: Callable[[AudioDamage], None] | None,
         stack: contextlib.ExitStack,
+        counter: LimitCounter,
     ) -> None:
         self.sample_rate, self.num_channels = description.sample_rate, description.num_channels
         self.format, self.decoder = description.format, description.name
@@ -68,6 +71,7 @@ class AudioStream:
         # Of a damaged file only decoding tells.
         self.num_samples = self.promised if on_damage is None else None
         self._name, self._parts, self._problem, self._on_damage = name, parts, problem, on_damage
+        self._counter = counter
         self._open_part = stack.enter_context(contextlib.ExitStack())
         self._current: Decoder | None = None
         self._position = self._part_start = 0
@@ -89,14 +93,17 @@ class AudioStream:
 
         Raises:
             AudioError: the decoder cannot go on, or leaves something out, and damage is an error.
+            AudioLimitError: more than the limits allow.
         """
         while self._parts:
             try:
                 block = self._decoder().read(self._next_samples(num_samples))
             except DecodingError as error:
+                self._counter.check_time()  # a decoder that was ended for it complains too
                 place = f"decoding fails after sample {self._place()}"
                 self._note(f"is damaged or truncated; {self.decoder} says: {error}: {place}")
                 break
+            self._counter.count(block.size)
             if len(block):
                 self._position += len(block)
                 return block
@@ -154,7 +161,10 @@ class AudioStream:
 
 @contextlib.contextmanager
 def open_stream(
-    source: AudioSource, name: str, on_damage: Callable[[AudioDamage], None] | None = None
+    source: AudioSource,
+    name: str,
+    on_damage: Callable[[AudioDamage], None] | None = None,
+    limits: AudioLimits = NO_LIMITS,
 ) -> Iterator[AudioStream]:
     """Opens a recording for the block that follows.
 
@@ -162,11 +172,14 @@ def open_stream(
         source: path, the bytes of a file, or a binary file object.
         name: what an error calls it.
         on_damage: hears of damage; ``None``: damage is an error.
+        limits: bounds on what is decoded.
 
     Raises:
         AudioError: missing, a directory, empty, truncated (as far as its bytes tell), not audio, or of a rate that no
             recording has; ``read`` and ``finish`` of the stream raise it too.
+        AudioLimitError: larger than the limits allow, as far as its header tells; ``read`` raises it too.
     """
+    counter = LimitCounter(limits, name)
     with contextlib.ExitStack() as stack:
         file, num_bytes = open_binary(source, name, stack)
         contents = examine(file, num_bytes)
@@ -174,7 +187,7 @@ def open_stream(
             raise AudioError(name, contents.refusal)
         if contents.problem and on_damage is None:
             raise AudioError(name, contents.problem)
-        stream = _open_parts(contents, source, file, num_bytes, name, on_damage, stack)
+        stream = _open_parts(contents, source, file, num_bytes, name, on_damage, stack, counter)
         if not MIN_SAMPLE_RATE <= stream.sample_rate <= MAX_SAMPLE_RATE:
             raise AudioError(
                 name,
@@ -182,6 +195,7 @@ def open_stream(
             )
         if stream.num_channels > MAX_CHANNELS:
             raise AudioError(name, f"has {stream.num_channels} channels; at most {MAX_CHANNELS} are taken")
+        counter.check_promise(stream.num_channels, stream.promised)
         logger.debug("%s: %s, read by %s", name, stream.format, stream.decoder)
         yield stream
 
@@ -194,6 +208,7 @@ def _open_parts(
     name: str,
     on_damage: Callable[[AudioDamage], None] | None,
     stack: contextlib.ExitStack,
+    counter: LimitCounter,
 ) -> AudioStream:
     part, *others = contents.parts
     try:
@@ -206,13 +221,14 @@ def _open_parts(
         unsupported = f"libsndfile cannot read it ({error}), it starts with {file.read(12)!r}"
         if others and not contents.ffmpeg_reads_all:
             raise AudioError(name, f"joins {len(contents.parts)} files, of which {unsupported}") from error
-        first, others = _open_all_with_ffmpeg(source, file, name, unsupported, stack), []
+        first, others = _open_all_with_ffmpeg(source, file, name, unsupported, stack, counter), []
         part = Part(0, num_bytes)
         # ffmpeg looks for the first frames wherever they are, and says nothing of what stands in front of them.
         first.problem = first.problem or contents.unknown_beginning
     readers = [_PartReader(lambda _: first, first.num_samples, part.min_samples)]
     problem = contents.problem or first.problem
     for other in others:
+        counter.check_time()
         reader, other_problem = _joined_part(other, first, file, num_bytes)
         problem = problem or other_problem
         if reader is None:
@@ -220,15 +236,21 @@ def _open_parts(
         readers.append(reader)
     if problem and on_damage is None:
         raise AudioError(name, problem)
-    return AudioStream(name, first, readers, problem, on_damage, stack)
+    return AudioStream(name, first, readers, problem, on_damage, stack, counter)
 
 
 def _open_all_with_ffmpeg(
-    source: AudioSource, file: BinaryIO, name: str, unsupported: str, stack: contextlib.ExitStack
+    source: AudioSource,
+    file: BinaryIO,
+    name: str,
+    unsupported: str,
+    stack: contextlib.ExitStack,
+    counter: LimitCounter,
 ) -> Decoder:
     try:
-        return open_with_ffmpeg(source, file, stack)
+        return open_with_ffmpeg(source, file, stack, counter.seconds_left())
     except DecodingError as error:
+        counter.check_time()  # ffmpeg was ended for it
         raise AudioError(name, f"is not audio, damaged, or in no supported format: {unsupported}, {error}") from error
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .channels import Mono, checked_mono, mono_blocks
 from .damage import AudioDamage, OnDamaged, checked_on_damaged
+from .limits import NO_LIMITS, AudioLimitError, AudioLimits
 from .opening import AudioStream, open_stream
 from .segments import Segment
 from .sources import AudioError, AudioSource, source_name
@@ -50,6 +51,7 @@ def load_audio(
     duration: float | None = None,
     max_seconds: float | None = None,
     on_damaged: OnDamaged = "raise",
+    limits: AudioLimits = NO_LIMITS,
 ) -> tuple[Tensor, int]:
     """Decodes a recording, or a segment of it.
 
@@ -63,6 +65,7 @@ def load_audio(
             decoding shows it. ``None``: any length.
         on_damaged: "raise", or "take" what can be decoded of a damaged file: a warning is logged that says how much;
             a function is called with the `AudioDamage` in place of the warning.
+        limits: further bounds, for recordings of strangers: channels, decoded bytes, time.
 
     Returns:
         ``(waveform, sample_rate)``: float32 ``[N]``, N >= 1. Integer encodings are scaled to [-1, 1); float ones are
@@ -70,12 +73,13 @@ def load_audio(
 
     Raises:
         AudioError: missing, a directory, empty, truncated, not audio, without samples, NaN or infinite samples; the
-            recording ends before the segment does, or lasts longer than ``max_seconds``.
+            recording ends before the segment does.
+        AudioLimitError: an `AudioError` too: it lasts longer than ``max_seconds``, or is more than ``limits`` allow.
         ValueError: a negative or undefined number of seconds.
     """
     rate_seen: list[int] = []
     reading = _Reading(
-        source, sample_rate, mono, Segment(offset, duration), max_seconds, checked_on_damaged(on_damaged)
+        source, sample_rate, mono, Segment(offset, duration), max_seconds, checked_on_damaged(on_damaged), limits
     )
     waveform = np.concatenate(list(reading.blocks(None, rate_seen)))
     return torch.from_numpy(waveform), rate_seen[0] if sample_rate is None else sample_rate
@@ -162,6 +166,7 @@ class _Reading:
     segment: Segment
     max_seconds: float | None
     on_damage: Callable[[AudioDamage], None] | None  # None: damage is an error
+    limits: AudioLimits = NO_LIMITS
 
     def __post_init__(self) -> None:
         checked_rate(self.sample_rate)
@@ -174,7 +179,7 @@ class _Reading:
     def blocks(self, block_seconds: float | None, rate_seen: list[int]) -> Iterator[np.ndarray]:
         """Yields float32 [n], n >= 1, of the wanted rate; appends the recording's own rate to ``rate_seen``."""
         name = source_name(self.source)
-        with open_stream(self.source, name, self.on_damage) as stream:
+        with open_stream(self.source, name, self.on_damage, self.limits) as stream:
             rate_seen.append(stream.sample_rate)
             block_samples = None if block_seconds is None else max(1, round(block_seconds * stream.sample_rate))
             channels = _segment_blocks(stream, name, self.segment, self.max_seconds, block_samples)
@@ -236,7 +241,7 @@ def decoded_blocks(
 def _check_limit(num_samples: int, sample_rate: int, max_seconds: float | None, name: str, is_all: bool) -> None:
     if max_seconds is not None and num_samples > max_seconds * sample_rate:
         length = f"is {num_samples / sample_rate:.6g} s" if is_all else "holds more"
-        raise AudioError(name, f"{length} of audio; at most {max_seconds:g} s are taken here")
+        raise AudioLimitError(name, f"{length} of audio; at most {max_seconds:g} s are taken here")
 
 
 def _gathered(blocks: Iterable[np.ndarray], num_samples: int) -> Iterator[np.ndarray]:

@@ -55,20 +55,43 @@ def checked_rate(sample_rate: int | None) -> int | None:
 
 def resampled_blocks(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
     """Resamples a stream of float32 [n] to ceil(N * to_rate / from_rate) samples in all."""
-    resampler = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality=RESAMPLE_QUALITY)
-    num_in = num_out = 0
+    resampler = StreamResampler(from_rate, to_rate)
     for block in blocks:
-        num_in += len(block)
-        resampled = resampler.resample_chunk(block)
-        num_out += len(resampled)
+        resampled = resampler.write(block)
         if len(resampled):
             yield resampled
-    # soxr rounds the length, which leaves nothing of a single sample at 44.1 kHz. The signal is zero after its end,
-    # so a few zeros more give the last sample of the ceiling and change none before it.
-    zeros = np.zeros(-(-from_rate // to_rate) + 1, dtype=np.float32)
-    tail = resampler.resample_chunk(zeros, last=True)[: -(-num_in * to_rate // from_rate) - num_out]
+    tail = resampler.finish()
     if len(tail):
         yield tail
+
+
+class StreamResampler:
+    """Resamples what comes piece by piece; the pieces joined are what `resample` gives, sample for sample.
+
+    Args:
+        from_rate: Hz of what comes.
+        to_rate: Hz of what is given.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        self._from_rate, self._to_rate = from_rate, to_rate
+        self._resampler = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality=RESAMPLE_QUALITY)
+        self._num_in = self._num_out = 0
+
+    def write(self, block: np.ndarray) -> np.ndarray:
+        """Takes float32 [n], gives what is ready of the result: float32 [m], m >= 0."""
+        self._num_in += len(block)
+        resampled = self._resampler.resample_chunk(block)
+        self._num_out += len(resampled)
+        return resampled
+
+    def finish(self) -> np.ndarray:
+        """Gives the rest, float32 [m], m >= 0, so that there are ceil(N * to_rate / from_rate) samples in all."""
+        # soxr rounds the length, which leaves nothing of a single sample at 44.1 kHz. The signal is zero after its end,
+        # so a few zeros more give the last sample of the ceiling and change none before it.
+        zeros = np.zeros(-(-self._from_rate // self._to_rate) + 1, dtype=np.float32)
+        num_left = -(-self._num_in * self._to_rate // self._from_rate) - self._num_out
+        return self._resampler.resample_chunk(zeros, last=True)[:num_left]
 
 
 def waveform_from_array(array: Any, mono: Mono = "mean", *, name: str = "<array>") -> Tensor:

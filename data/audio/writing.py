@@ -81,7 +81,7 @@ class _Encoder(Protocol):
         ...
 
 
-class _WavPipe:
+class WavPipe:
     """Encodes WAV of 16 bit for a pipe, which cannot be gone back in: the header says that the length is not known.
 
     Its lengths are the largest that 32 bits hold, as ffmpeg writes them; readers then take all that comes.
@@ -228,7 +228,7 @@ def open_audio_pipe(file: IO[bytes], sample_rate: int, *, is_live: bool = False)
     """
     name = "<pipe>"
     if is_live:
-        writer = AudioWriter(_WavPipe(file, sample_rate), None, name)
+        writer = AudioWriter(WavPipe(file, sample_rate), None, name)
         yield writer
         writer.finish()
     else:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -157,10 +157,16 @@ class Answerer:
         self.sounds.close()
 
     @asynccontextmanager
-    async def answering(self, request: AnswerRequest) -> AsyncGenerator[AsyncGenerator[AnswerPiece, None], None]:
+    async def answering(
+        self, request: AnswerRequest, *, has_place: bool = False
+    ) -> AsyncGenerator[AsyncGenerator[AnswerPiece, None], None]:
         """Takes a place, prepares the request, and gives the pieces of the answer: the last one is `Finished`.
 
         All that can be wrong with a request is raised before there is a first piece.
+
+        Args:
+            request: what is asked.
+            has_place: it is a part of one that has taken a place.
 
         Raises:
             BusyError: if no place is free.
@@ -169,7 +175,7 @@ class Answerer:
             DeadlineError: if it takes too long; also while pieces come.
             EngineError: if the engine fails; also while pieces come.
         """
-        with self.admission.place():
+        with nullcontext() if has_place else self.admission.place():
             deadline = asyncio.get_running_loop().time() + self._deadline_seconds
             prepared = await self._in_time(self.prepare(request), deadline)
             pieces = self._pieces(prepared, deadline)

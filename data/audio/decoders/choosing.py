@@ -30,13 +30,16 @@ NO_FFMPEG_ADVICE = (
 )
 
 
-def open_with_ffmpeg(source: AudioSource, file: BinaryIO, stack: contextlib.ExitStack) -> Decoder:
+def open_with_ffmpeg(
+    source: AudioSource, file: BinaryIO, stack: contextlib.ExitStack, max_seconds: float | None = None
+) -> Decoder:
     """Opens a recording with the ``ffmpeg`` program, or with PyAV where there is none.
 
     Args:
         source: what the caller gave.
         file: the same, opened.
         stack: ends what is started.
+        max_seconds: by the clock, after which the program is ended; PyAV is not, whoever reads from it has to stop.
 
     Raises:
         DecodingError: neither is there, or it cannot read the file.
@@ -44,7 +47,7 @@ def open_with_ffmpeg(source: AudioSource, file: BinaryIO, stack: contextlib.Exit
     executable, av = shutil.which("ffmpeg"), _pyav()
     try:
         if executable is not None:
-            return open_with_program(executable, _path_of(source, file, stack), FFMPEG_FORMATS, stack)
+            return open_with_program(executable, _path_of(source, file, stack), FFMPEG_FORMATS, stack, max_seconds)
         if av is not None:
             return open_with_pyav(av, file, FFMPEG_FORMATS, stack)
     except DecodingError as error:

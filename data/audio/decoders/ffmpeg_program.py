@@ -7,6 +7,7 @@ import contextlib
 import struct
 import subprocess
 import tempfile
+import threading
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from .base import Decoder, DecodingError
 AU_HEADER_BYTES = 24
 
 
-def open_with_program(executable: str, path: str, formats: str, stack: contextlib.ExitStack) -> Decoder:
+def open_with_program(
+    executable: str, path: str, formats: str, stack: contextlib.ExitStack, max_seconds: float | None = None
+) -> Decoder:
     """Starts ffmpeg on a file.
 
     Args:
@@ -24,6 +27,7 @@ def open_with_program(executable: str, path: str, formats: str, stack: contextli
         path: absolute path of the file.
         formats: names of the demuxers that may be used, with commas.
         stack: ends the process.
+        max_seconds: by the clock, after which it is ended; what reads from it then meets an error. ``None``: no bound.
 
     Raises:
         DecodingError: ffmpeg cannot be started, or cannot read the file.
@@ -37,6 +41,12 @@ def open_with_program(executable: str, path: str, formats: str, stack: contextli
     except OSError as error:
         raise DecodingError(f"cannot be started: {error.strerror}") from error
     stack.callback(_stop, process)
+    if max_seconds is not None:
+        # A thread, because reading from the pipe waits for as long as nothing comes.
+        timer = threading.Timer(max_seconds, process.kill)
+        timer.daemon = True
+        timer.start()
+        stack.callback(timer.cancel)
     pipe = process.stdout
     assert pipe is not None  # we asked for it
     header = pipe.read(AU_HEADER_BYTES)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 SEARCH_BLOCK_BYTES = 1 << 20
+FIRST_SEARCH_BLOCK_BYTES = 1 << 12  # what is looked for often stands near by
 
 
 @dataclass
@@ -52,9 +53,9 @@ def read_at(file: BinaryIO, position: int, num_bytes: int) -> bytes:
 
 def occurrences(file: BinaryIO, pattern: bytes, start: int, end: int) -> Iterator[int]:
     """Yields where a pattern occurs in a range, in order."""
-    position, overlap = start, len(pattern) - 1
+    position, overlap, block_bytes = start, len(pattern) - 1, FIRST_SEARCH_BLOCK_BYTES
     while position < end:
-        block = read_at(file, position, min(SEARCH_BLOCK_BYTES, end - position))
+        block = read_at(file, position, min(block_bytes, end - position))
         if not block:
             return
         found = block.find(pattern)
@@ -64,3 +65,4 @@ def occurrences(file: BinaryIO, pattern: bytes, start: int, end: int) -> Iterato
         if position + len(block) >= end:
             return
         position += max(1, len(block) - overlap)
+        block_bytes = min(2 * block_bytes, SEARCH_BLOCK_BYTES)

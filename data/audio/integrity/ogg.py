@@ -19,6 +19,8 @@ HEADER_BYTES = 27
 MAX_PAGE_BYTES = HEADER_BYTES + 255 + 255 * 255
 READ_BYTES = 1 << 20
 CONTINUED, FIRST, LAST = 1, 2, 4  # flags of a page
+# Places without a page that are gone over: more are not damage, but bytes made to keep a reader busy.
+MAX_DAMAGED_PLACES = 1 << 14
 NO_TIME = -1  # of a page on which no packet ends
 _REVERSED_BITS = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
@@ -78,10 +80,15 @@ class _Walk:
         self._buffer, self._buffer_start = b"", start
 
     def run(self) -> None:
+        num_damaged = 0
         while self._position < self._end:
             page = self._page()
             if page is None:
                 # Behind a damaged page, or among junk: on to the next mark. What is lost, the page numbers tell.
+                num_damaged += 1
+                if num_damaged > MAX_DAMAGED_PLACES:
+                    self._note(f"is damaged: {num_damaged} places in it are no pages")
+                    break
                 following = next(occurrences(self._file, PAGE_MARK, self._position + 1, self._end), None)
                 if following is None:
                     if not self.problem and self.links and not self.links[-1].unfinished():

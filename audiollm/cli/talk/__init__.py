@@ -1,0 +1,1 @@
+"""Commands that go on until they are stopped: a server, and a chat in the terminal."""

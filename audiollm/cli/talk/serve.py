@@ -1,0 +1,131 @@
+"""``audiollm serve``: an Audio-LLM behind OpenAI's HTTP interface."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Literal
+
+from audiollm.cli.console import Precision, load_audio_llm, settled
+
+KEYS_VARIABLE = "AUDIOLLM_API_KEYS"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+logger = logging.getLogger(__name__)
+
+
+def serve(
+    model: str = "mini",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str | None = None,
+    engine: Literal["batching", "plain"] = "batching",
+    max_running: int = 8,
+    max_waiting: int = 64,
+    deadline_seconds: float = 600.0,
+    max_upload_megabytes: int = 25,
+    max_decoded_megabytes: int = 256,
+    max_upload_seconds: float = 600.0,
+    max_channels: int = 8,
+    max_text_characters: int = 4096,
+    max_tokens: int = 4096,
+    max_prompt_tokens: int | None = None,
+    max_connections_per_key: int = 256,
+    grace_seconds: int = 30,
+    voices: str | None = None,
+    api_keys: str | None = None,
+    translates: bool = False,
+    ignore: str = "",
+    log_content: bool = False,
+    dtype: Precision = "fastest",
+    device: str | None = None,
+) -> None:
+    """Serve a model to OpenAI's clients: chat, speech, transcriptions, until it is stopped.
+
+    Args:
+        model: Audio-LLM folder or Hub id; the small embedded one if not given.
+        host: address to listen at; only programs on this machine reach the one that is taken if not given.
+        port: to listen at.
+        name: by which clients call the model; the name of its folder if not given.
+        engine: batching answers many requests together, plain one after the other.
+        max_running: requests that are answered together.
+        max_waiting: requests that may wait beside them; more are told to come again (429).
+        deadline_seconds: longest time of a request.
+        max_upload_megabytes: largest recording, as it is sent.
+        max_decoded_megabytes: largest recording, once it is decoded.
+        max_upload_seconds: longest recording.
+        max_channels: most channels of a recording.
+        max_text_characters: longest text that is spoken.
+        max_tokens: most tokens of an answer that a request may ask for.
+        max_prompt_tokens: longest prompt; what the context holds if not given.
+        max_connections_per_key: requests and sockets of one key at once.
+        grace_seconds: how long answers may still take once the server is told to stop.
+        voices: YAML file of names, each with the voice in words.
+        api_keys: file with a key in each line, one of which every request must bring; AUDIOLLM_API_KEYS holds some,
+            with commas between, where no file is given.
+        translates: the model was trained to translate speech, so that /v1/audio/translations answers.
+        ignore: fields of transcriptions that clients may send though they have no effect: language, prompt.
+        log_content: write questions and answers into the log.
+        dtype: precision of the LLM; by default float32 or bfloat16, whichever this machine writes faster in.
+        device: torch device; the first GPU when there is one.
+    """
+    try:
+        from audiollm.serving.server import app_of, run_app
+    except ImportError as error:
+        raise ValueError(f"serving needs more packages ({error}): pip install 'audiollm[serve]'") from error
+    from audiollm.serving.settings import ServerSettings
+    from audiollm.serving.sound.uploads import MEBIBYTE, UploadLimits
+
+    settings = ServerSettings(
+        uploads=UploadLimits(
+            max_bytes=max_upload_megabytes * MEBIBYTE,
+            max_decoded_bytes=max_decoded_megabytes * MEBIBYTE,
+            max_seconds=max_upload_seconds,
+            max_channels=max_channels,
+        ),
+        max_body_bytes=2 * max_upload_megabytes * MEBIBYTE,
+        max_text_characters=max_text_characters,
+        max_tokens=max_tokens,
+        max_prompt_tokens=max_prompt_tokens,
+        max_waiting=max_waiting,
+        deadline_seconds=deadline_seconds,
+        max_connections_per_key=max_connections_per_key,
+        api_keys=_keys(api_keys),
+        voices=_voices(voices),
+        translates=translates,
+        ignored=tuple(one.strip() for one in ignore.split(",") if one.strip()),
+        log_content=log_content,
+    )
+    if host not in _LOOPBACK and not settings.api_keys:
+        logger.warning("%s can be reached from other machines, and asks for no key: give --api-keys", host)
+    served = load_audio_llm(model, settled(dtype, model, device), device)
+    app = app_of(served, settings, name=name or _name_of(model), engine=engine, max_running=max_running)
+    run_app(app, host=host, port=port, grace_seconds=grace_seconds)
+
+
+def _name_of(model: str) -> str:
+    return Path(model).name if Path(model).is_dir() else model
+
+
+def _keys(path: str | None) -> tuple[str, ...]:
+    if path is None:
+        return tuple(one.strip() for one in os.environ.get(KEYS_VARIABLE, "").split(",") if one.strip())
+    keys = tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
+    if not keys:
+        raise ValueError(f"--api-keys {path}: the file holds no key; write one into each line")
+    return keys
+
+
+def _voices(path: str | None) -> dict[str, str]:
+    """The voices of a file, beside the model's own."""
+    voices = {"default": ""}
+    if path is None:
+        return voices
+    import yaml
+
+    given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(given, dict) or not all(isinstance(one, str) for pair in given.items() for one in pair):
+        raise ValueError(f'--voices {path}: write names and words, such as "narrator: an elderly man, slowly"')
+    return voices | given

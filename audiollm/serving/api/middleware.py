@@ -1,0 +1,160 @@
+"""What happens to every request: a name, a key that is looked at, limits, and figures. Plain ASGI.
+
+None of it is a ``BaseHTTPMiddleware``: beside one, a request never learns that its client has left.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .errors import ApiError, told
+from .metrics import Metrics
+
+OPEN_PATHS = ("/health", "/ready")
+"""Routes that need no key, and are never counted as too many."""
+GUARDED = ("/v1/", "/metrics")
+"""Beginnings of the paths that need one."""
+_GOOD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_SOCKET_REFUSED = 1008  # the code of a websocket that is closed for a reason of policy
+
+
+class Gate:
+    """Names each request, asks for a key, counts connections, limits bodies and tells the figures.
+
+    Args:
+        app: what lies behind it.
+        api_keys: one of them is asked for; empty: none is.
+        max_connections_per_key: requests and sockets of one key at once.
+        max_body_bytes: of a request.
+        metrics: is told of each request.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        api_keys: Sequence[str],
+        max_connections_per_key: int,
+        max_body_bytes: int,
+        metrics: Metrics,
+    ) -> None:
+        self._app = app
+        self._keys = [key.encode() for key in api_keys]
+        self._max_connections, self._max_body_bytes = max_connections_per_key, max_body_bytes
+        self._metrics = metrics
+        self._open: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        asked = Headers(scope=scope).get("x-request-id", "")
+        scope["request_id"] = request_id = asked if _GOOD_ID.fullmatch(asked) else uuid.uuid4().hex
+        watched = _Watched(send, request_id)
+        started = time.monotonic()
+        try:
+            await self._answer(scope, receive, watched)
+        except Exception as error:
+            if scope["type"] != "http" or watched.has_begun:
+                raise
+            await told(error, request_id).response()(scope, receive, watched)
+        finally:
+            if scope["type"] == "http":
+                self._metrics.request_ended(route_of(scope), watched.status, time.monotonic() - started)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope["path"].startswith(GUARDED):
+            await self._app(scope, receive, send)
+            return
+        key = self._key(scope)
+        if key is None:
+            message = "no such API key: give one that this server knows, as Authorization: Bearer KEY"
+            await _refuse(ApiError(401, message, code="invalid_api_key"), scope, receive, send)
+            return
+        if self._open[key] >= self._max_connections:
+            error = ApiError(
+                429,
+                f"{self._open[key]} connections are open, which is as many as there may be: close some, or wait",
+                code="too_many_connections",
+                headers={"Retry-After": "1"},
+            )
+            await _refuse(error, scope, receive, send)
+            return
+        self._open[key] += 1
+        try:
+            await self._app(scope, _Bounded(scope, receive, self._max_body_bytes), send)
+        finally:
+            self._open[key] -= 1
+            if not self._open[key]:
+                del self._open[key]
+
+    def _key(self, scope: Scope) -> str | None:
+        """The key of a request, "" where none is asked for; None if it has none that is known."""
+        if not self._keys:
+            return ""
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        offered = given.strip().encode() if scheme.lower() == "bearer" else b""
+        # All of them, whichever fits: how long it takes tells nothing.
+        fitting = [key for key in self._keys if hmac.compare_digest(key, offered)]
+        return fitting[0].decode() if fitting else None
+
+
+class _Watched:
+    """Sends, and knows whether an answer has begun and with which status."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send, self._request_id = send, request_id
+        self.status, self.has_begun = 499, False  # nginx's number for a client that left before
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] in ("http.response.start", "websocket.accept"):
+            self.has_begun = True
+            self.status = message.get("status", 101)
+            MutableHeaders(scope=message)["x-request-id"] = self._request_id
+        await self._send(message)
+
+
+class _Bounded:
+    """Receives a body that is no longer than it may be, whatever its header says."""
+
+    def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
+        self._receive, self._max_bytes = receive, max_bytes
+        self._num_bytes = 0
+        length = Headers(scope=scope).get("content-length", "")
+        self._promised = int(length) if length.isdecimal() else 0
+
+    async def __call__(self) -> Message:
+        if self._promised > self._max_bytes:
+            raise self._error()
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._num_bytes += len(message.get("body", b""))
+            if self._num_bytes > self._max_bytes:
+                raise self._error()
+        return message
+
+    def _error(self) -> ApiError:
+        message = f"the request is larger than {self._max_bytes} bytes, which is as much as this server takes"
+        return ApiError(413, message, code="too_large", headers={"Connection": "close"})
+
+
+async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await error.response()(scope, receive, send)
+        return
+    await receive()  # the wish to connect
+    await send({"type": "websocket.close", "code": _SOCKET_REFUSED, "reason": error.message[:120]})
+
+
+def route_of(scope: Scope) -> str:
+    """The route's own pattern, so that figures are kept by route and not by address."""
+    route = scope.get("route")
+    return str(getattr(route, "path", None) or "other")

@@ -1,0 +1,160 @@
+"""What the routes share: the answerer, the settings, voices, and answers that may be referred to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from audiollm.serving.answering.answerer import Answerer, AnswerPiece, AnswerRequest, Finished, SoundPiece
+from audiollm.serving.settings import ServerSettings
+
+from .errors import ApiError
+from .metrics import Metrics
+from .voices import Voices
+
+Result = TypeVar("Result")
+_NUM_READERS = 4
+
+
+@dataclass(frozen=True)
+class KeptAnswer:
+    """An answer that was spoken: what a later request may call by its id."""
+
+    text: str
+    codes: Sequence[int]
+    expires_at: int
+
+
+class KeptAnswers:
+    """Answers by their ids, until they expire.
+
+    Args:
+        seconds: how long one is kept.
+        most: how many are kept; the oldest go first.
+    """
+
+    def __init__(self, seconds: float, most: int) -> None:
+        self._seconds, self._most = seconds, most
+        self._answers: OrderedDict[str, KeptAnswer] = OrderedDict()
+
+    def keep(self, identifier: str, text: str, codes: Sequence[int]) -> int:
+        """Keeps an answer; returns when it expires, in seconds since 1970."""
+        expires_at = self.expires_at()
+        self._answers[identifier] = KeptAnswer(text, codes, expires_at)
+        while len(self._answers) > self._most:
+            self._answers.popitem(last=False)
+        return expires_at
+
+    def expires_at(self) -> int:
+        """When one that is kept now expires."""
+        return int(time.time() + self._seconds)
+
+    def get(self, identifier: str) -> KeptAnswer | None:
+        """The answer; None if there is none, or no longer."""
+        found = self._answers.get(identifier)
+        return found if found is not None and found.expires_at > time.time() else None
+
+
+class ServerState:
+    """All that routes share.
+
+    Args:
+        answerer: answers.
+        settings: limits and defaults.
+    """
+
+    def __init__(self, answerer: Answerer, settings: ServerSettings) -> None:
+        self.answerer, self.settings = answerer, settings
+        admission = answerer.admission
+        self.metrics = Metrics(lambda: admission.num_inside - admission.num_waiting, lambda: admission.num_waiting)
+        self.kept = KeptAnswers(settings.keep_answers_seconds, settings.max_kept_answers)
+        self.voices = Voices(answerer.model, settings.voices)
+        self._readers = ThreadPoolExecutor(_NUM_READERS, "audiollm-read")
+
+    async def read(self, work: Callable[[], Result]) -> Result:
+        """Decodes or encodes sound on a thread, a few at a time: an upload of megabytes takes a second."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+    @property
+    def model_name(self) -> str:
+        """By which clients call the model."""
+        return self.answerer.model.name
+
+    def check_model(self, name: str) -> None:
+        """Raises ApiError if a request asks for another model than the one that is served."""
+        if name != self.model_name:
+            message = f"model: {name!r} is not served here: use {self.model_name!r} (GET /v1/models lists it)"
+            raise ApiError(404, message, param="model", code="model_not_found")
+
+    @asynccontextmanager
+    async def answering(self, request: AnswerRequest) -> AsyncGenerator[AsyncGenerator[AnswerPiece, None], None]:
+        """`Answerer.answering`, told to the figures."""
+        started = time.monotonic()
+        async with self.answerer.answering(request) as pieces:
+            watched = self._watched(pieces, started)
+            try:
+                yield watched
+            finally:
+                await watched.aclose()
+
+    async def _watched(
+        self, pieces: AsyncGenerator[AnswerPiece, None], started: float
+    ) -> AsyncGenerator[AnswerPiece, None]:
+        has_begun, sound_seconds = False, 0.0
+        async for piece in pieces:
+            elapsed = time.monotonic() - started
+            if not has_begun:
+                has_begun = True
+                self.metrics.began(elapsed, is_sound=False)
+            if isinstance(piece, SoundPiece):
+                if not sound_seconds:
+                    self.metrics.began(elapsed, is_sound=True)
+                sound_seconds += len(piece.waveform) / piece.sample_rate
+            if isinstance(piece, Finished):
+                usage = piece.usage
+                self.metrics.answered(
+                    usage.prompt_text + usage.prompt_audio, usage.answer_text + usage.answer_audio, len(piece.codes)
+                )
+                self.metrics.sounded(elapsed, sound_seconds)
+            yield piece
+
+
+def state_of(request: Request) -> ServerState:
+    """What the app was built with."""
+    state: ServerState = request.app.state.server
+    return state
+
+
+async def unless_left(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Waits for some work; cancels it as soon as the client has left.
+
+    Starlette cancels a stream whose client leaves, but no plain answer.
+
+    Raises:
+        ClientDisconnect: the client has left.
+    """
+    task = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for one in (task, leaving):
+            one.cancel()
+        await asyncio.gather(task, leaving, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,25 @@
+"""Files of multipart requests: read piece by piece, decoded on a thread, within the limits."""
+
+from __future__ import annotations
+
+from starlette.datastructures import UploadFile
+
+from audiollm.serving.sound.uploads import Recording, UploadBuffer
+
+from .state import ServerState
+
+_PIECE_BYTES = 1 << 20
+
+
+async def read_file(state: ServerState, file: UploadFile, name: str) -> Recording:
+    """The recording of an uploaded file; errors as for `read_upload`.
+
+    Args:
+        state: has the limits.
+        file: the upload.
+        name: of its field.
+    """
+    buffer = UploadBuffer(state.settings.uploads, name)
+    while piece := await file.read(_PIECE_BYTES):
+        buffer.add(piece)
+    return await state.read(buffer.read)

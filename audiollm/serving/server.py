@@ -1,0 +1,75 @@
+"""A server from a model's name to an open port: what is served, by which engine, with which app."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import uvicorn
+from fastapi import FastAPI
+
+from audiollm.modeling import AudioLLM
+
+from .answering.answerer import Answerer
+from .answering.model import ServedModel
+from .api.app import build_app
+from .engines.base import Engine
+from .engines.batching import BatchingEngine
+from .engines.plain import PlainEngine
+from .settings import ServerSettings
+
+EngineName = Literal["batching", "plain"]
+
+logger = logging.getLogger(__name__)
+
+
+def app_of(
+    model: AudioLLM, settings: ServerSettings, *, name: str, engine: EngineName = "batching", max_running: int = 8
+) -> FastAPI:
+    """The app that serves a model in memory.
+
+    Args:
+        model: an Audio-LLM.
+        settings: limits and defaults.
+        name: by which clients call the model.
+        engine: "batching" answers many requests together, "plain" one after the other.
+        max_running: how many are answered together.
+    """
+    running: Engine = BatchingEngine(model, max_running=max_running) if engine == "batching" else PlainEngine(model)
+    return _app(ServedModel.of(model, name), running, settings)
+
+
+def _app(model: ServedModel, engine: Engine, settings: ServerSettings) -> FastAPI:
+    answerer = Answerer(
+        model,
+        engine,
+        max_waiting=settings.max_waiting,
+        deadline_seconds=settings.deadline_seconds,
+        max_prompt_tokens=settings.max_prompt_tokens,
+    )
+    return build_app(answerer, settings)
+
+
+def run_app(app: FastAPI, *, host: str, port: int, grace_seconds: int = 30) -> None:
+    """Serves until a signal ends it: what is being answered is answered to its end, for some time.
+
+    Args:
+        app: what is served.
+        host: address to listen at.
+        port: likewise; 0 takes a free one.
+        grace_seconds: how long answers may still take after the signal.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="info",
+        access_log=False,  # addresses and paths are figures of /metrics
+        timeout_graceful_shutdown=grace_seconds,
+        ws_max_size=20 * 2**20,  # 15 MiB of audio, in base64
+        server_header=False,
+    )
+    uvicorn.Server(config).run()
