@@ -32,7 +32,7 @@ from torch import Tensor
 from audiollm.benchmarks.harness.figures import measure_and_show, recorded_config
 from audiollm.benchmarks.speed.timing import in_turns, machine_facts, set_threads
 from audiollm.benchmarks.speed.token_times import make_model, plain_generate, read_rate, weights_of
-from audiollm.benchmarks.speed.vllm_process import VLLMProcess, running_vllm
+from audiollm.benchmarks.speed.vllm_process import MOST_SECONDS, VLLMProcess, running_vllm
 from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
 from audiollm.tables import print_table
@@ -64,6 +64,8 @@ class GenerationSpeedConfig:
     """Threads of torch; its own choice if not given."""
     vllm_python: str | None = None
     """The Python of an environment with vLLM, such as vllm-env/bin/python. None: vLLM is left out."""
+    vllm_seconds: float = 900.0
+    """Longest that vLLM may take to start, and for each batch of answers; then it is ended, with an error."""
     seed: int = 0
     """For weights and prompts."""
     output: str | None = None
@@ -77,6 +79,8 @@ class GenerationSpeedConfig:
         numbers = {name: getattr(self, name) for name in ("prompt_tokens", "new_tokens", "rounds")}
         wrong = [f"{name}={value}" for name, value in numbers.items() if value < 1]
         wrong += [f"rows={one}" for one in self.rows if one < 1]
+        if not 0 < self.vllm_seconds <= MOST_SECONDS:
+            raise ValueError(f"vllm_seconds={self.vllm_seconds:g}: use more than 0, and at most {MOST_SECONDS:g}")
         if wrong:
             raise ValueError(f"{wrong[0]}: use 1 or more")
         empty = next((name for name in ("shapes", "answers", "rows") if not getattr(self, name)), None)
@@ -220,7 +224,7 @@ def _vllm_on(model: AudioLLM, config: GenerationSpeedConfig) -> Iterator[VLLMPro
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         max_length = config.prompt_tokens + config.new_tokens
-        with running_vllm(config.vllm_python, folder, config.dtype, max_length) as vllm:
+        with running_vllm(config.vllm_python, folder, config.dtype, max_length, config.vllm_seconds) as vllm:
             yield vllm
 
 

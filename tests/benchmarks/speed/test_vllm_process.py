@@ -67,6 +67,35 @@ def test_what_does_not_start_is_told_with_its_own_words(python: str, tmp_path: P
         start(str(tmp_path / "none"), tmp_path)
 
 
+@pytest.mark.parametrize("line", ["exec sleep 60", "sleep 60 & sleep 60", "cat >/dev/null & sleep 60"])
+def test_what_stays_silent_is_ended_with_all_that_it_started(tmp_path: Path, line: str) -> None:
+    silent = tmp_path / "silent"
+    silent.write_text(f"#!/bin/sh\necho still thinking >&2; {line}\n")
+    silent.chmod(0o755)
+    with (
+        pytest.raises(VLLMError, match=r"vllm_python=.*/silent: no answer in 0\.5 s; it said:\nstill thinking"),
+        running_vllm(str(silent), tmp_path, "float32", 16, limit_seconds=0.5),
+    ):
+        pytest.fail("it has not started")
+
+
+def test_a_request_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
+    deaf = tmp_path / "deaf"
+    deaf.write_text("#!/bin/sh\nread line; echo {}; exec sleep 60\n")
+    deaf.chmod(0o755)
+    with (
+        running_vllm(str(deaf), tmp_path, "float32", 16, limit_seconds=0.5) as vllm,
+        pytest.raises(VLLMError, match=r"no answer in 0\.5 s"),
+    ):
+        vllm.answer(torch.zeros(1, 1_000_000, dtype=torch.int64), 3, None)  # more than a pipe holds
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_limit_that_is_none_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match=f"vllm_seconds={seconds:g}: use more than 0"):
+        GenerationSpeedConfig(vllm_seconds=seconds)
+
+
 def test_it_is_one_more_way_of_the_comparison(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_times, "_STREAM_BYTES", 1_000_000)
     config = GenerationSpeedConfig(
