@@ -11,7 +11,8 @@ import torch
 
 from audiollm.environment import find_device
 from audiollm.tokenizer import rates
-from audiollm.tokenizer.machine.trials import found_by_trial, is_busy
+from audiollm.tokenizer.machine.kernel import fixed_kernel
+from audiollm.tokenizer.machine.trials import found_by_trial, is_busy, trials_file
 
 FIXED_DTYPE = "AUDIOLLM_FASTEST"
 """Environment variable that says what `fastest_dtype` returns, so that a run is the same on any processor."""
@@ -74,7 +75,15 @@ def fastest_num_threads() -> int:
     most = torch.get_num_threads()
     if most == 1 or is_busy():  # beside other work fewer threads always look better
         return most
-    return int(found_by_trial("number of threads", lambda: _fastest_of(rates.seconds_by_threads(_HOPELESS), most)))
+    found = found_by_trial("number of threads", lambda: _fastest_of(rates.seconds_by_threads(_HOPELESS), most))
+    if found not in range(1, most + 1):
+        raise ValueError(f"{trials_file()} says that {found:g} of {most} threads are the fastest: remove that file")
+    return int(found)
+
+
+def fixed_num_threads() -> str | None:
+    """The environment variable that settles the number of threads; None if none does."""
+    return next((name for name in FIXED_THREADS if os.environ.get(name)), None)
 
 
 def device_for_models(device: str | None = None) -> str:
@@ -83,10 +92,13 @@ def device_for_models(device: str | None = None) -> str:
     An environment variable that sets their number is left its say.
 
     Raises:
-        ValueError: see `find_device`.
+        ValueError: see `find_device`; or for an ``$AUDIOLLM_KERNEL`` that there is not, before anything is loaded.
     """
     found = find_device(device)
-    if found == "cpu" and not any(os.environ.get(name) for name in FIXED_THREADS):
+    if found != "cpu":
+        return found
+    fixed_kernel()
+    if fixed_num_threads() is None:
         number = fastest_num_threads()
         if number != torch.get_num_threads():
             logger.info("%d threads, which are faster here than %d", number, torch.get_num_threads())

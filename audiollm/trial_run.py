@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -9,11 +10,11 @@ from typing import Any, Literal
 import torch
 
 from audiollm.tokenizer.configuration import SAMPLE_RATE
-from audiollm.tokenizer.machine.kernel import float32_kernel
-from audiollm.tokenizer.machine.trials import forget_trials
+from audiollm.tokenizer.machine.kernel import FIXED_KERNEL, float32_kernel
+from audiollm.tokenizer.machine.trials import forget_trials, is_busy, trials_file
 from audiollm.tokenizer.rates import product_rates, threads, threads_to_try
 
-from .fastest import fastest_dtype_for_frames, fastest_num_threads
+from .fastest import FIXED_DTYPE, fastest_dtype_for_frames, fastest_num_threads, fixed_num_threads
 from .modeling import AudioLLM
 
 _HEARD_SECONDS, _SPOKEN_SECONDS, _NUM_TOKENS = 30.0, 4.0, 48
@@ -30,11 +31,38 @@ def try_machine(tell: Told = lambda _: None) -> dict[str, Any]:
         tell: is given a word on what comes next.
 
     Returns:
-        ``choices``: what commands take here, measured anew and kept. ``products``: by number of threads, billions of
-        operations per second by number format. ``mini``: by precision, seconds of sound that are encoded and decoded
+        ``choices``: what commands take here, measured anew and kept, unless an environment variable, which is named,
+        settles it; ``kept`` says whether they are. All else is measured with no more threads than there are cores.
+        ``products``: by number of threads, billions of operations per second by number format. ``mini``: by precision, seconds of sound that are encoded and decoded
         per second, and tokens per second. ``writing``: tokens per second of mini in float32 by number of threads, of
         which 1, 2, 4 and so on are tried. ``advice``: lines.
+
+    Raises:
+        ValueError: if what was kept before cannot be removed.
     """
+    choices = _choices(tell)  # first, as the load of what follows would be taken for other work
+    asked, cores = torch.get_num_threads(), num_cores()
+    with threads(min(asked, cores)):  # more would wait for each other, for minutes
+        figures = _figures(tell)
+    lines = figures.pop("advice")
+    if asked > cores:
+        lines.insert(0, _too_many_threads(asked, cores))
+    return {"choices": choices, **figures, "advice": lines}
+
+
+def num_cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _too_many_threads(asked: int, cores: int) -> str:
+    name = fixed_num_threads()
+    cure = f"set {name}={cores}, or leave it out" if name else f"torch.set_num_threads({cores})"
+    told = f"{asked} threads wait for each other on {cores} {'core' if cores == 1 else 'cores'}"
+    return f"{told}: {cure}; the figures are with {cores}"
+
+
+def _figures(tell: Told) -> dict[str, Any]:
     products: dict[str, dict[str, float]] = {}
     for number in sorted({1, torch.get_num_threads()}):
         tell(f"matrix products, {number} {'thread' if number == 1 else 'threads'}")
@@ -50,7 +78,6 @@ def try_machine(tell: Told = lambda _: None) -> dict[str, Any]:
     tell("mini's tokens by number of threads")
     writing = _tokens_by_threads()
     return {
-        "choices": _choices(tell),
         "products": products,
         "mini": mini,
         "writing": writing,
@@ -61,14 +88,25 @@ def try_machine(tell: Told = lambda _: None) -> dict[str, Any]:
 def _choices(tell: Told) -> dict[str, str]:
     """What commands will take here, tried anew: what was kept may have been measured while the machine was busy."""
     tell("what commands take here: threads, number format and library")
-    forget_trials()
-    number = fastest_num_threads()
+    try:
+        forget_trials()
+    except OSError as error:
+        raise ValueError(f"{trials_file()} cannot be removed, and holds what was tried before: {error}") from error
+    fixed = fixed_num_threads()
+    number = torch.get_num_threads() if fixed else fastest_num_threads()
     with threads(number):
-        return {
-            "threads": str(number),
-            "number format for frames": fastest_dtype_for_frames(),
-            "library for float32": {"onednn": "oneDNN", "blas": "BLAS"}[float32_kernel()],
+        found = {
+            "threads": _settled(str(number), fixed),
+            "number format for frames": _settled(fastest_dtype_for_frames(), FIXED_DTYPE),
+            "library for float32": _settled({"onednn": "oneDNN", "blas": "BLAS"}[float32_kernel()], FIXED_KERNEL),
         }
+    kept = trials_file().is_file()
+    return found | {"kept": "yes" if kept else "no: other work has the cores" if is_busy() else "no"}
+
+
+def _settled(choice: str, variable: str | None) -> str:
+    """The choice, and the environment variable that made it."""
+    return f"{choice} ({variable})" if variable and os.environ.get(variable) else choice
 
 
 def advice(

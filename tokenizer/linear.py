@@ -49,8 +49,6 @@ def _suits_onednn(tensor: Tensor) -> bool:
         tensor.device.type == "cpu"
         and tensor.dtype == torch.float32
         and tensor.numel() > 0
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()  # the compiler takes the operator from its own packing pass only
     )

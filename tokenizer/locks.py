@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -54,7 +54,7 @@ def held_folder(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     if sys.platform == "win32":
         yield False
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor, process = os.open(folder, os.O_RDONLY), os.getpid()
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -66,6 +66,9 @@ def held_folder(folder: Path, *, wait: bool = False) -> Iterator[bool]:
             is_held = True
         yield is_held
     finally:
+        if os.getpid() == process:  # a process forked meanwhile has the lock, too: closing would leave it with that one
+            with suppress(OSError):  # of systems that lock no folders
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

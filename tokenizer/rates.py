@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from audiollm.tokenizer.int8 import Int8Linear, has_int8
 from audiollm.tokenizer.linear import linear
-from audiollm.tokenizer.machine.trials import best_seconds
+from audiollm.tokenizer.machine.trials import best_seconds, noise
 
 _ROWS, _INPUTS, _OUTPUTS = 1024, 512, 2048  # as in the layers of an encoder
 _MOST_BYTES = 2**27
@@ -33,7 +33,7 @@ def product_rates() -> dict[str, float]:
     ``torch.nn.functional``; "int8" is left out where this torch has no kernel for it.
     """
     layer = nn.Linear(_INPUTS, _OUTPUTS).requires_grad_(False)
-    rows = torch.randn(_ROWS, _INPUTS)
+    rows = noise(_ROWS, _INPUTS)
     weight = layer.weight
     products: dict[str, Callable[[], Tensor]] = {
         "float32": lambda: linear(rows, weight),
@@ -59,9 +59,9 @@ def bfloat16_gain(inputs: int, outputs: int, rows: int, copies: int = 1) -> floa
             what 128 MiB hold.
     """
     copies = max(1, min(copies, _MOST_BYTES // (4 * inputs * outputs)))
-    weights = [torch.randn(outputs, inputs) for _ in range(copies)]
+    weights = [noise(outputs, inputs) for _ in range(copies)]
     halves = [weight.bfloat16() for weight in weights]
-    row, half = torch.randn(rows, inputs), torch.randn(rows, inputs).bfloat16()
+    row, half = noise(rows, inputs), noise(rows, inputs).bfloat16()
     with torch.inference_mode():
         exact = best_seconds(lambda: [F.linear(row, weight) for weight in weights])
         rough = best_seconds(lambda: [F.linear(half, weight) for weight in halves])
@@ -78,8 +78,8 @@ def seconds_by_threads(hopeless: float) -> dict[int, float]:
         hopeless: how many times slower than the best so far ends the trial, for far too many threads block each other
             for seconds.
     """
-    rows, layer = torch.randn(_ROWS, _INPUTS), torch.randn(_OUTPUTS, _INPUTS)
-    row, layers = torch.randn(1, _INPUTS), [torch.randn(_OUTPUTS, _INPUTS) for _ in range(_SMALL_LLM)]
+    rows, layer = noise(_ROWS, _INPUTS), noise(_OUTPUTS, _INPUTS)
+    row, layers = noise(1, _INPUTS), [noise(_OUTPUTS, _INPUTS) for _ in range(_SMALL_LLM)]
     ways: tuple[Callable[[], object], ...] = (
         lambda: F.linear(rows, layer),
         lambda: [F.linear(row, weight) for weight in layers],

@@ -147,6 +147,21 @@ def test_threads_are_set_where_nothing_else_says_how_many(
         assert torch.get_num_threads() == (4 if variable else 1)
 
 
+def test_a_library_that_there_is_not_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIOLLM_KERNEL", "mkl")
+    with pytest.raises(ValueError, match="AUDIOLLM_KERNEL=mkl: set it to onednn or blas"):
+        device_for_models("cpu")
+
+
+@pytest.mark.parametrize("number", [0.5, 5.0, 1e9])
+def test_a_number_of_threads_that_no_trial_comes_out_with_is_refused(
+    tried: dict[str, float], monkeypatch: pytest.MonkeyPatch, number: float
+) -> None:
+    monkeypatch.setattr(fastest, "found_by_trial", lambda *_: number)
+    with rates.threads(4), pytest.raises(ValueError, match=r"trials\.json says that .* of 4 threads .*: remove"):
+        fastest_num_threads()
+
+
 def test_the_trial_of_threads_stops_where_it_gets_hopeless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "best_seconds", lambda way: float(torch.get_num_threads()))
     with rates.threads(8):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from audiollm import AudioLLM, trial_run
+from audiollm import AudioLLM, fastest, trial_run
+from audiollm.fastest import FIXED_THREADS
 from audiollm.tokenizer.int8 import Int8Linear
-from audiollm.trial_run import advice, try_machine
+from audiollm.tokenizer.machine import kernel, trials
+from audiollm.tokenizer.rates import threads
+from audiollm.trial_run import advice, num_cores, try_machine
 
 
 def rates(**formats: float) -> dict[str, float]:
@@ -40,13 +45,68 @@ def test_more_threads_than_help_are_told() -> None:
 def test_the_trial_leaves_threads_as_they_were_and_measures_all(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"_HEARD_SECONDS": 1.0, "_SPOKEN_SECONDS": 0.4, "_NUM_TOKENS": 3, "_TRIES": 1}.items():
         monkeypatch.setattr(trial_run, name, value)
-    threads, said = torch.get_num_threads(), []
+    number, said = torch.get_num_threads(), []
     found = try_machine(said.append)
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == number
     assert len(said) >= 2
-    assert {"1", str(threads)} <= set(found["writing"])
+    assert {"1", str(min(number, num_cores()))} <= set(found["writing"])
     assert set(found["mini"]) <= {"float32", "int8"}
     assert all(value > 0 for work in found["mini"].values() for value in work.values())
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where trials are kept, of which there is one from before; what is measured after the choices is left out."""
+    for name in ("AUDIOLLM_KERNEL", "AUDIOLLM_FASTEST", *FIXED_THREADS):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AUDIOLLM_CACHE", str(tmp_path))
+    monkeypatch.setattr(trial_run, "_figures", lambda tell: {"threads": torch.get_num_threads(), "advice": ["more"]})
+    monkeypatch.setattr(trials, "_SECONDS", 0.0)
+    kernel._kernel_for.cache_clear()
+    return tmp_path / "trials.json"
+
+
+def test_what_variables_settle_is_named_and_not_tried(monkeypatch: pytest.MonkeyPatch, kept: Path) -> None:
+    for name, value in {"OMP_NUM_THREADS": "3", "AUDIOLLM_FASTEST": "float32", "AUDIOLLM_KERNEL": "blas"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(trial_run, "fastest_num_threads", lambda: pytest.fail("commands take what the variable says"))
+    monkeypatch.setattr(trial_run, "is_busy", lambda: False)
+    with threads(3):
+        assert try_machine()["choices"] == {
+            "threads": "3 (OMP_NUM_THREADS)",
+            "number format for frames": "float32 (AUDIOLLM_FASTEST)",
+            "library for float32": "BLAS (AUDIOLLM_KERNEL)",
+            "kept": "no",
+        }
+
+
+@pytest.mark.parametrize(("is_busy", "told"), [(False, "yes"), (True, "no: other work has the cores")])
+def test_it_is_told_whether_the_choices_are_kept(
+    monkeypatch: pytest.MonkeyPatch, kept: Path, is_busy: bool, told: str
+) -> None:
+    for module in (trials, trial_run, fastest):
+        monkeypatch.setattr(module, "is_busy", lambda: is_busy)
+    kept.write_text("{}")
+    assert try_machine()["choices"]["kept"] == told
+    assert kept.exists() == (not is_busy)
+
+
+def test_more_threads_than_cores_are_told_and_not_waited_for(monkeypatch: pytest.MonkeyPatch, kept: Path) -> None:
+    monkeypatch.setattr(trial_run, "num_cores", lambda: 1)
+    monkeypatch.setattr(trial_run, "_choices", lambda tell: {})
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with threads(3):
+        found = try_machine()
+        assert torch.get_num_threads() == 3
+    assert found["threads"] == 1
+    told = "3 threads wait for each other on 1 core: set OMP_NUM_THREADS=1, or leave it out; the figures are with 1"
+    assert found["advice"] == [told, "more"]
+
+
+def test_trials_that_cannot_be_removed_are_named(kept: Path) -> None:
+    kept.mkdir()
+    with pytest.raises(ValueError, match=r"trials\.json cannot be removed"):
+        try_machine()
 
 
 def test_a_tokenizer_in_int8_has_another_fingerprint_once() -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .trials import best_seconds, found_by_trial
+from .trials import best_seconds, found_by_trial, noise
 
 Kernel = Literal["onednn", "blas"]
 FIXED_KERNEL = "AUDIOLLM_KERNEL"
@@ -27,12 +27,30 @@ def float32_kernel() -> Kernel:
     """The library for this machine and the number of threads that torch has now: oneDNN, or torch's own BLAS.
 
     Which of them is faster differs by a factor of two either way between processors. Both are tried, which takes a
-    second, when it is first asked; see `audiollm.tokenizer.machine.trials`.
+    second, when it is first asked; see `audiollm.tokenizer.machine.trials`. Where oneDNN is switched off
+    (``torch.backends.mkldnn``) or absent, it is the BLAS.
 
     Raises:
-        ValueError: if ``$AUDIOLLM_KERNEL`` names none of them.
+        ValueError: if ``$AUDIOLLM_KERNEL`` names none of them, or one that this torch has not.
     """
-    return _kernel_for(torch.get_num_threads())
+    fixed = fixed_kernel()
+    if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
+        return "blas"
+    return fixed or _kernel_for(torch.get_num_threads())
+
+
+def fixed_kernel() -> Kernel | None:
+    """The library that ``$AUDIOLLM_KERNEL`` names; None if it is not set. Errors as of `float32_kernel`."""
+    fixed = os.environ.get(FIXED_KERNEL)
+    if not fixed:
+        return None
+    if fixed == "blas":
+        return "blas"
+    if fixed != "onednn":
+        raise ValueError(f"{FIXED_KERNEL}={fixed}: set it to onednn or blas, or not at all")
+    if not torch.backends.mkldnn.is_available():
+        raise ValueError(f"{FIXED_KERNEL}=onednn: torch {torch.__version__} has no oneDNN here; set it to blas")
+    return "onednn"
 
 
 def onednn_product(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -43,13 +61,6 @@ def onednn_product(input: Tensor, weight: Tensor, bias: Tensor | None = None) ->
 
 @cache
 def _kernel_for(num_threads: int) -> Kernel:
-    fixed = os.environ.get(FIXED_KERNEL)
-    if fixed == "onednn":
-        return "onednn"
-    if fixed == "blas":
-        return "blas"
-    if fixed:
-        raise ValueError(f"{FIXED_KERNEL}={fixed}: set it to onednn or blas, or not at all")
     return (
         "blas"
         if found_by_trial("float32 products, oneDNN's seconds by the BLAS's", _blas_gain) > _CLEARLY
@@ -60,7 +71,7 @@ def _kernel_for(num_threads: int) -> Kernel:
 @torch.inference_mode()
 def _blas_gain() -> float:
     """How many times as fast as oneDNN torch's BLAS is."""
-    matrices = [(torch.randn(_ROWS, inputs), torch.randn(outputs, inputs)) for inputs, outputs in _SHAPES]
+    matrices = [(noise(_ROWS, inputs), noise(outputs, inputs)) for inputs, outputs in _SHAPES]
     try:
         onednn = sum(best_seconds(partial(onednn_product, *pair)) for pair in matrices)
     except RuntimeError as error:

@@ -6,14 +6,15 @@ import json
 import logging
 import math
 import os
-import tempfile
+import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from audiollm.tokenizer.cache import cache_folder
 from audiollm.tokenizer.locks import CopyableLock, held_folder
@@ -65,8 +66,12 @@ def found_by_trial(question: str, measure: Callable[[], float]) -> float:
 
 
 def is_busy() -> bool:
-    """Whether other work has this machine's cores, or had them in the last minute."""
-    return os.getloadavg()[0] > _BUSY * (os.cpu_count() or 1)
+    """Whether other work has this machine's cores, or had them in the last minute; no, where no system says."""
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows; some containers
+        return False
+    return load > _BUSY * (os.cpu_count() or 1)
 
 
 def forget_trials() -> None:
@@ -76,6 +81,16 @@ def forget_trials() -> None:
         OSError: if the file cannot be removed.
     """
     trials_file().unlink(missing_ok=True)
+
+
+def noise(*shape: int) -> Tensor:
+    """Float32 numbers to try a product with, on the processor.
+
+    They come from a generator of their own: a trial that is made once must not move what a seeded run draws. Nor do
+    the defaults decide that the code around it has set, which may be another device, or bfloat16.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def best_seconds(run: Callable[[], object], device: torch.device = _PROCESSOR) -> float:
@@ -99,12 +114,10 @@ def _now(device: torch.device) -> float:
 @contextmanager
 def _alone_among_processes() -> Iterator[None]:
     folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # `_keep` tells
-        yield
-        return
-    with held_folder(folder, wait=True):
+    with ExitStack() as held:
+        with suppress(OSError):  # `_keep` tells
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(held_folder(folder, wait=True))
         yield
 
 
@@ -115,7 +128,7 @@ def _kept(quietly: bool = False) -> dict[str, float]:
         if not isinstance(stored, dict):
             raise ValueError("it holds no JSON object")
         return {question: _checked(question, number) for question, number in stored.items()}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         if not quietly:
             logger.warning("%s cannot be read, so it is measured again what is faster here: %s", path, error)
         return {}
@@ -131,10 +144,12 @@ def _keep(found: dict[str, float]) -> None:
     path = trials_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-            json.dump(found, file, indent=2)
-            file.write("\n")
-        os.replace(file.name, path)
+        partial = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        try:
+            partial.write_text(json.dumps(found, indent=2) + "\n")
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         _tell_once(f"what is faster here will be measured every time, as it cannot be kept in {path}: {error}")
 

@@ -54,6 +54,7 @@ def test_the_faster_library_multiplies(monkeypatch: pytest.MonkeyPatch, gain: fl
     assert layer.weight.grad is not None
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 @pytest.mark.parametrize("named", ["onednn", "blas"])
 def test_a_named_library_is_not_tried(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     monkeypatch.setenv("AUDIOLLM_KERNEL", named)
@@ -77,6 +78,21 @@ def test_another_number_of_threads_is_tried_by_itself(monkeypatch: pytest.Monkey
             assert kernel.float32_kernel() == taken
     finally:
         torch.set_num_threads(before)
+
+
+def test_where_onednn_is_switched_off_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "_blas_gain", lambda: pytest.fail("it was tried"))
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert kernel.float32_kernel() == "blas"
+
+
+def test_a_library_that_this_torch_lacks_is_neither_tried_nor_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "_blas_gain", lambda: pytest.fail("it was tried"))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert kernel.float32_kernel() == "blas"
+    monkeypatch.setenv("AUDIOLLM_KERNEL", "onednn")
+    with pytest.raises(ValueError, match=r"AUDIOLLM_KERNEL=onednn: torch .* has no oneDNN here; set it to blas"):
+        linear(torch.randn(3, 8), torch.randn(4, 8))
 
 
 def test_a_library_that_fails_is_named_and_not_taken(
