@@ -33,9 +33,9 @@ def try_machine(tell: Told = lambda _: None) -> dict[str, Any]:
     Returns:
         ``choices``: what commands take here, measured anew and kept, unless an environment variable, which is named,
         settles it; ``kept`` says whether they are. All else is measured with no more threads than there are cores.
-        ``products``: by number of threads, billions of operations per second by number format. ``mini``: by precision, seconds of sound that are encoded and decoded
-        per second, and tokens per second. ``writing``: tokens per second of mini in float32 by number of threads, of
-        which 1, 2, 4 and so on are tried. ``advice``: lines.
+        ``products``: by number of threads, billions of operations per second by number format. ``mini``: by precision,
+        seconds of sound that are encoded and decoded per second, and tokens per second. ``writing``: tokens per second
+        of mini in float32 by number of threads, of which 1, 2, 4 and so on are tried. ``advice``: lines.
 
     Raises:
         ValueError: if what was kept before cannot be removed.
