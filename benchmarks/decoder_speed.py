@@ -30,7 +30,7 @@ from rich.table import Table
 from torch import Tensor
 
 from audiollm.benchmarks.harness.figures import recorded_config, write_figures
-from audiollm.benchmarks.harness.options import refuse_idle
+from audiollm.benchmarks.harness.options import refuse_below, refuse_idle
 from audiollm.benchmarks.speed.decoding import build_decoder, draw_codes, time_stream
 from audiollm.benchmarks.speed.flops import counted
 from audiollm.benchmarks.speed.plain.decoder import PlainDecoder
@@ -83,6 +83,11 @@ class DecoderSpeedConfig:
     """Replace outputs that exist."""
     json: bool = False
     """Print the figures as JSON instead of tables."""
+
+    def __post_init__(self) -> None:
+        refuse_below(self, 1, ["steps", "rounds"])
+        refuse_below(self, 0, ["clip_seconds", "batch_seconds", "stream_seconds"], reached=False)
+        refuse_below(self, 0, ["plain_history_seconds"])
 
 
 def compare(

@@ -22,7 +22,9 @@ from rich.table import Table
 from torch import Tensor
 
 from audiollm.benchmarks.harness.figures import measure_and_show, recorded_config
+from audiollm.benchmarks.harness.options import refuse_below
 from audiollm.benchmarks.speed.encoding import (
+    FORMS,
     TokenizerSizes,
     build_model,
     clip_lengths,
@@ -75,6 +77,15 @@ class TokenizerSpeedConfig(TokenizerSizes):
     """Replace outputs that exist."""
     json: bool = False
     """Print the figures as JSON instead of tables."""
+
+    def __post_init__(self) -> None:
+        refuse_below(self, 1, ["num_files", "plain_batch_size", "rounds"])
+        refuse_below(self, 1 / SAMPLE_RATE, ["long_seconds"])
+        if self.d_model < 64 or self.d_model % 64:
+            raise ValueError(f"d_model={self.d_model}: use a multiple of 64, which is the size of a head")
+        unknown = [name for name in self.variants or () if name not in FORMS]
+        if unknown:
+            raise ValueError(f"variants: {', '.join(unknown)} unknown; choose among {', '.join(FORMS)}")
 
 
 def compare(

@@ -134,6 +134,8 @@ class UniAudioTokenizerConfig(WhisperConfig):
                 f"quantize_causal_block_size={block_size} is smaller than pooling_kernel_size="
                 f"{self.pooling_kernel_size}: a block must hold at least one token"
             )
+        if self.encoder_attention_heads < 1:
+            raise ValueError(f"encoder_attention_heads={self.encoder_attention_heads}: use at least 1")
         if self.d_model % self.encoder_attention_heads:
             raise ValueError(
                 f"d_model={self.d_model} is not a multiple of encoder_attention_heads={self.encoder_attention_heads}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,30 @@ def refuse_idle(config: Any, names: Sequence[str], where: str) -> None:
     if given:
         have, them = ("has", "it") if len(given) == 1 else ("have", "them")
         raise ValueError(f"{', '.join(given)} {have} no effect {where}: leave {them} out")
+
+
+def refuse_below(config: Any, least: float, names: Sequence[str], *, reached: bool = True) -> None:
+    """Refuses numbers that make no sense, alone or in lists, and empty lists.
+
+    Args:
+        config: a dataclass.
+        least: that they may be.
+        names: of fields: numbers, or tuples of them.
+        reached: whether they may be ``least`` itself.
+
+    Raises:
+        ValueError: naming the option and the value.
+    """
+    for name in names:
+        given = getattr(config, name)
+        values = given if isinstance(given, tuple) else (given,)
+        if not values:
+            raise ValueError(f"{name} is empty: name at least one")
+        for value in values:
+            if not (least < value < math.inf or (reached and value == least)):
+                raise ValueError(
+                    f"{name}={value:g}: use " + (f"{least:g} or more" if reached else f"more than {least:g}")
+                )
 
 
 def check_output(config: Any) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import re
 import statistics
 from collections.abc import Callable, Sequence
@@ -101,6 +102,8 @@ class DecoderQualityConfig:
             raise ValueError(f"seeds={list(self.seeds)}: use at least two different ones, or there is no spread")
         if self.max_clips is not None and self.max_clips < 1:
             raise ValueError(f"max_clips={self.max_clips}: use 1 or more")
+        if not self.ways:
+            raise ValueError(f"ways is empty: name at least one to compare with {PUBLISHED}")
         for way in self.ways:
             Way.read(way, FlowConfig())
 
@@ -157,7 +160,10 @@ class Way:
         found = _FORM.fullmatch(text)
         if found is None:
             raise ValueError(f"{text!r} is no way to integrate: write SOLVER@EVALUATIONS, as in dpm@5,sway=-0.5")
-        more = dict(entry.split("=") for entry in found["more"].split(",") if entry)
+        entries = [entry.split("=") for entry in found["more"].split(",") if entry]
+        more = dict(entries)
+        if len(more) < len(entries):
+            raise ValueError(f"{text!r} sets something twice")
         dtype = more.pop("dtype", "float32")
         unknown = more.keys() - {"sway", "guided_until", "history"}
         if unknown:
@@ -168,6 +174,8 @@ class Way:
             numbers = {name: float(value) for name, value in more.items()}
         except ValueError as error:
             raise ValueError(f"{text!r}: {error}") from error
+        if not 0 <= numbers.get("history", 0) < math.inf:
+            raise ValueError(f"{text!r} has history={numbers['history']:g}: use seconds, 0 or more")
         solver: Any = found["solver"]  # checked by what is made of it
         sway, guided_until = numbers.get("sway", config.sway), numbers.get("guided_until", 1.0)
         integration = Integration(int(found["steps"]), config.guidance, solver, sway, guided_until)
@@ -288,7 +296,10 @@ def judge(
         )
     if judges.opinion_of is not None:
         opinions = [judges.opinion_of(waveform, rate) for waveform in waveforms]
-        scores["dnsmos"] = statistics.mean(opinion for opinion in opinions if opinion is not None)
+        known = [opinion for opinion in opinions if opinion is not None]
+        if not known:
+            raise ValueError("DNSMOS has no opinion of any recording, for they are silent: use others, or --mos false")
+        scores["dnsmos"] = statistics.mean(known)
     return scores
 
 

@@ -30,6 +30,7 @@ from rich.table import Table
 from torch import Tensor
 
 from audiollm.benchmarks.harness.figures import measure_and_show, recorded_config
+from audiollm.benchmarks.harness.options import refuse_below
 from audiollm.benchmarks.speed.timing import in_turns, machine_facts, set_threads
 from audiollm.benchmarks.speed.token_times import make_model, plain_generate, read_rate, weights_of
 from audiollm.benchmarks.speed.vllm_process import MOST_SECONDS, VLLMProcess, running_vllm
@@ -76,14 +77,10 @@ class GenerationSpeedConfig:
     """Print the figures as JSON instead of tables."""
 
     def __post_init__(self) -> None:
-        numbers = {name: getattr(self, name) for name in ("prompt_tokens", "new_tokens", "rounds")}
-        wrong = [f"{name}={value}" for name, value in numbers.items() if value < 1]
-        wrong += [f"rows={one}" for one in self.rows if one < 1]
+        refuse_below(self, 1, ["prompt_tokens", "new_tokens", "rounds", "rows"])
         if not 0 < self.vllm_seconds <= MOST_SECONDS:
             raise ValueError(f"vllm_seconds={self.vllm_seconds:g}: use more than 0, and at most {MOST_SECONDS:g}")
-        if wrong:
-            raise ValueError(f"{wrong[0]}: use 1 or more")
-        empty = next((name for name in ("shapes", "answers", "rows") if not getattr(self, name)), None)
+        empty = next((name for name in ("shapes", "answers") if not getattr(self, name)), None)
         if empty is not None:
             raise ValueError(f"{empty} is empty: name at least one")
         check_seed(self.seed)

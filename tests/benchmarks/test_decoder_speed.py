@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +42,24 @@ TINY = DecoderSpeedConfig(
     plain_history_seconds=(0.0, 1.0),
     rounds=1,
 )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rounds": 0}, "rounds=0: use 1 or more"),
+        ({"steps": ()}, "steps is empty: name at least one"),
+        ({"steps": (4, 0)}, "steps=0: use 1 or more"),
+        ({"batch_seconds": ()}, "batch_seconds is empty: name at least one"),
+        ({"batch_seconds": (1.0, -1.0)}, "batch_seconds=-1: use more than 0"),
+        ({"clip_seconds": float("inf")}, "clip_seconds=inf: use more than 0"),
+        ({"stream_seconds": float("nan")}, "stream_seconds=nan: use more than 0"),
+        ({"plain_history_seconds": (-1.0,)}, "plain_history_seconds=-1: use 0 or more"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused_before_anything_is_made(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **wrong)
 
 
 @pytest.mark.parametrize("seconds", [0.04, 1.5])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from audiollm.benchmarks import tokenizer_speed
-from audiollm.benchmarks.speed.encoding import build_model, make_clips, parts_of_encode, share_changed
+from audiollm.benchmarks.speed.encoding import build_model, in_another_form, make_clips, parts_of_encode, share_changed
 from audiollm.benchmarks.speed.plain.encoder import PlainEncoder
 from audiollm.benchmarks.tokenizer_speed import TokenizerSpeedConfig, measure
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -56,9 +57,27 @@ def test_float16_and_what_is_compiled_are_timed_when_asked_for(monkeypatch: pyte
     assert paths["compiled"]["share_of_codes_changed_from_encode"] == 0
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rounds": 0}, "rounds=0: use 1 or more"),
+        ({"num_files": 0}, "num_files=0: use 1 or more"),
+        ({"plain_batch_size": -1}, "plain_batch_size=-1: use 1 or more"),
+        ({"long_seconds": -3.0}, "long_seconds=-3: use 6.25e-05 or more"),
+        ({"long_seconds": float("inf")}, "long_seconds=inf: use"),
+        ({"d_model": 50}, "d_model=50: use a multiple of 64"),
+        ({"d_model": 0}, "d_model=0: use a multiple of 64"),
+        ({"variants": ("int4",)}, "variants: int4 unknown; choose among bfloat16, float16, int8, compiled"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused_before_anything_is_made(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **wrong)
+
+
 def test_unknown_variants_are_refused() -> None:
     with pytest.raises(ValueError, match="variant 'int4': use bfloat16, float16, int8 or compiled"):
-        measure(TokenizerSpeedConfig(**{**vars(TINY), "variants": ("int4",)}))
+        in_another_form(build_model(TINY, seed=0), "int4")
 
 
 def test_figures_that_are_there_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from audiollm.tokenizer import UniAudioTokenizerConfig
         ({"quantize_causal_block_size": 1}, "quantize_causal_block_size=1 is smaller than pooling_kernel_size=2"),
         ({"encoder_residual_target_position": None}, "set both, or neither"),
         ({"encoder_residual_source_position": 4}, "encoder_residual_source_position=4 must be at least 1 and at most"),
+        ({"encoder_attention_heads": 0}, "encoder_attention_heads=0: use at least 1"),
         ({"d_model": 15}, "d_model=15 is not a multiple of encoder_attention_heads=2"),
     ],
 )

@@ -71,6 +71,17 @@ def test_the_program_runs_its_sections_and_writes_a_table(tmp_path: Path) -> Non
     assert "| machine | products in bfloat16 | " in (tmp_path / TABLE_NAME).read_text()
 
 
+def test_with_the_least_time_the_machine_is_told_and_the_rest_named(tmp_path: Path) -> None:
+    found = smoke(tmp_path, "--sections", "[encode]", "--budget_seconds", "15")
+    assert {name: one["status"] for name, one in found["sections"].items()} == {"machine": "done", "encode": "not run"}
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 14.0, float("nan"), float("inf")])
+def test_a_time_in_which_nothing_can_be_done_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match=f"budget_seconds={seconds:g}: use 15 or more"):
+        GpuCheckConfig(budget_seconds=seconds)
+
+
 @pytest.mark.slow
 def test_all_sections_run_on_a_processor(tmp_path: Path) -> None:
     found = smoke(tmp_path, "--budget_seconds", "3600")

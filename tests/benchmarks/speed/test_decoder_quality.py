@@ -11,7 +11,10 @@ import torch
 
 from audiollm.benchmarks.speed.decoder_quality import (
     DecoderQualityConfig,
+    Judges,
+    QualityClip,
     Way,
+    judge,
     measure,
     mel_distance,
     num_passes,
@@ -45,11 +48,26 @@ def test_a_way_says_what_differs_from_the_checkpoint() -> None:
         ("dpm@5,dtype=int4", "dtype=int4: use float32, bfloat16, int8"),
         ("dpm@5,sway=much", "could not convert string to float: 'much'"),
         ("dpm@5,sway=3", "sway=3"),
+        ("dpm@5,sway=1,sway=0", "sets something twice"),
+        ("dpm@5,history=-1", "history=-1: use seconds, 0 or more"),
+        ("dpm@5,history=nan", "history=nan: use seconds"),
+        ("dpm@5,history=inf", "history=inf: use seconds"),
     ],
 )
 def test_what_is_no_way_is_refused_before_anything_is_loaded(way: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DecoderQualityConfig(data="none.jsonl", ways=(way,))
+
+
+def test_no_way_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="ways is empty: name at least one to compare with euler@10"):
+        DecoderQualityConfig(data="none.jsonl", ways=())
+
+
+def test_recordings_that_no_opinion_can_be_had_of_are_told() -> None:
+    clip = QualityClip(torch.zeros(8), torch.zeros(1), torch.zeros(2, 3), None)
+    with pytest.raises(ValueError, match=r"DNSMOS has no opinion of any recording.*--mos false"):
+        judge([clip], [clip.mel], [clip.waveform], 16000, Judges(None, None, lambda *_: None))
 
 
 def test_one_noise_has_no_spread() -> None:
