@@ -31,6 +31,7 @@ from .sounding import SoundMaker, SoundStream
 from .stopping import StopStrings
 
 Result = TypeVar("Result")
+_ANY_LENGTH = 2**31
 
 
 class DeadlineError(RuntimeError):
@@ -190,7 +191,10 @@ class Answerer:
         if request.has_sound:
             decoder = await asyncio.to_thread(self.sounds.decoder, request.decoding)
         inputs: Any = await asyncio.to_thread(
-            self.model.processor.apply_chat_template, _with_codes(conversation, codes), add_generation_prompt=True
+            self.model.processor.apply_chat_template,
+            _with_codes(conversation, codes),
+            add_generation_prompt=True,
+            max_length=None if self.model.context is None else _ANY_LENGTH,  # the plan says what is too long, and why
         )
         prompt_ids = inputs["input_ids"]
         limit = self._max_prompt_tokens

@@ -12,7 +12,8 @@ from fastapi import FastAPI
 from audiollm.serving.answering.answerer import Answerer
 from audiollm.serving.settings import ServerSettings
 
-from . import chat, models, speech, tokens, transcriptions, voice_routes
+from . import chat, models
+from .audio import speech, tokens, transcriptions, voice_routes
 from .errors import install_handlers
 from .middleware import Gate
 from .state import ServerState

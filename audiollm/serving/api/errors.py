@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -20,6 +21,8 @@ from audiollm.serving.sound.uploads import UploadError
 
 logger = logging.getLogger(__name__)
 
+_NO_FIELDS = frozenset({"body", "query", "path", "form", "str", "int", "float", "bool", "dict", "list"})
+_TYPE_NAME = re.compile(r"[\[(]|^[A-Z]")
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -117,17 +120,31 @@ def install_handlers(app: FastAPI) -> None:
 
 
 def _of_validation(error: RequestValidationError) -> ApiError:
-    first = error.errors()[0]
-    place = [str(one) for one in first["loc"] if one not in ("body", "query", "path", "form")]
-    param = ".".join(place) or None
-    if first["type"] == "extra_forbidden":
+    # Of a value that may be of several types there is an error for each: the one that got furthest tells most.
+    furthest = max(error.errors(), key=lambda one: len(one["loc"]))
+    param = _param(furthest["loc"])
+    if furthest["type"] == "extra_forbidden":
         return ApiError(400, f"{param}: is not supported here: leave it out", param=param, code="unknown_parameter")
-    if first["type"] == "json_invalid":
-        return ApiError(400, f"the body is no JSON: {first.get('ctx', {}).get('error', first['msg'])}", code="no_json")
-    return ApiError(400, f"{param or 'the body'}: {first['msg']}", param=param, code="invalid_value")
+    if furthest["type"] == "json_invalid":
+        why = furthest.get("ctx", {}).get("error", furthest["msg"])
+        return ApiError(400, f"the body is no JSON: {why}", code="no_json")
+    return ApiError(400, f"{param or 'the body'}: {furthest['msg']}", param=param, code="invalid_value")
+
+
+def _param(place: Sequence[str | int]) -> str | None:
+    """The place of a value, such as ``messages[0].content``, without what pydantic says of types on the way."""
+    param = ""
+    for one in place:
+        if isinstance(one, int):
+            param += f"[{one}]"
+        elif one not in _NO_FIELDS and not _TYPE_NAME.search(one):
+            param += f".{one}" if param else one
+    return param or None
 
 
 def _of_http(request: Request, error: HTTPException) -> ApiError:
+    if isinstance(error.__cause__, ApiError):  # raised while the body was read
+        return error.__cause__
     path = f"{request.method} {request.url.path}"
     if error.status_code == 404:
         return ApiError(404, f"{path}: there is no such route here; /docs lists them", code="unknown_url")

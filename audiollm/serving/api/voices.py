@@ -88,7 +88,9 @@ class Voices:
         Raises:
             ApiError: there is none of that name, or it was not uploaded.
         """
-        self.get(name, "name")
+        if name not in self._voices:
+            shown = name[:MAX_NAME_CHARACTERS]
+            raise ApiError(404, f"name: no voice is called {shown!r}", param="name", code="voice_not_found")
         if name not in self._is_uploaded:
             raise ApiError(403, f"name: {name!r} was not uploaded, so it stays", param="name", code="voice_is_fixed")
         del self._voices[name]

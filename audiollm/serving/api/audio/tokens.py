@@ -10,12 +10,12 @@ from pydantic import Field
 
 from audiollm.data.conversation.types import AudioPart
 from audiollm.generation.decoding import DecodingSettings
+from audiollm.serving.api.chat_types import Strict, VoiceId
+from audiollm.serving.api.errors import refused
+from audiollm.serving.api.responses import whole_sound
+from audiollm.serving.api.state import state_of, unless_left
 from audiollm.serving.sound.formats import sound_format
 
-from .chat_types import Strict, VoiceId
-from .errors import refused
-from .responses import whole_sound
-from .state import state_of, unless_left
 from .uploads import read_file
 
 router = APIRouter()

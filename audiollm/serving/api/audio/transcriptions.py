@@ -14,12 +14,12 @@ from starlette.datastructures import FormData, UploadFile
 from audiollm.generation.settings import GenerationSettings
 from audiollm.serving.answering.answerer import Usage
 from audiollm.serving.answering.transcribing import Transcription
+from audiollm.serving.api.errors import ApiError, refused, request_id_of, told
+from audiollm.serving.api.responses import EVENT_STREAM, event, streamed
+from audiollm.serving.api.state import ServerState, state_of, unless_left
 from audiollm.serving.sound.uploads import Recording
 from audiollm.transcription.transcript import Transcript, TranscriptFormat, TranscriptSegment
 
-from .errors import ApiError, refused, request_id_of, told
-from .responses import EVENT_STREAM, event, streamed
-from .state import ServerState, state_of, unless_left
 from .uploads import read_file
 
 router = APIRouter()

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, Request, UploadFile
 
 from audiollm.generation.decoding import voice_prompt
+from audiollm.serving.api.errors import ApiError
+from audiollm.serving.api.state import state_of
+from audiollm.serving.api.voices import NamedVoice
 
-from .errors import ApiError
-from .state import state_of
 from .uploads import read_file
-from .voices import NamedVoice
 
 router = APIRouter()
 

@@ -12,14 +12,13 @@ from pydantic import Field
 from audiollm.generation.decoding import DecodingSettings
 from audiollm.generation.settings import GenerationSettings
 from audiollm.serving.answering.answerer import AnswerRequest, Finished, SoundPiece
+from audiollm.serving.api.chat_types import Strict, VoiceId
+from audiollm.serving.api.errors import refused, request_id_of, told
+from audiollm.serving.api.responses import EVENT_STREAM, SoundBytes, event, streamed, whole_sound
+from audiollm.serving.api.state import ServerState, state_of, unless_left
+from audiollm.serving.api.voices import NamedVoice
 from audiollm.serving.sound.formats import sound_format
 from audiollm.speaking import SpeechRequest, answer_form
-
-from .chat_types import Strict, VoiceId
-from .errors import refused, request_id_of, told
-from .responses import EVENT_STREAM, SoundBytes, event, streamed, whole_sound
-from .state import ServerState, state_of, unless_left
-from .voices import NamedVoice
 
 router = APIRouter()
 

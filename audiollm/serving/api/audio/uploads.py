@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from starlette.datastructures import UploadFile
 
+from audiollm.serving.api.state import ServerState
 from audiollm.serving.sound.uploads import Recording, UploadBuffer
-
-from .state import ServerState
 
 _PIECE_BYTES = 1 << 20
 
