@@ -486,7 +486,7 @@ class AudioLLM:
     ) -> GenerationRequest:
         settings = GenerationSettings.of(arguments)
         settings = settings.with_audio_sampling(audio_sampling_of_checkpoint(self.model.generation_config))
-        return GenerationRequest(
+        return GenerationRequest.of(
             self.model, self.processor, input_ids=input_ids, attention_mask=attention_mask, settings=settings
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -49,6 +49,26 @@ class Grammar(Protocol):
 
     def columns(self, input_ids: Tensor) -> Columns | None:
         """What may follow ``input_ids [B, S]`` in any row; None: nearly anything."""
+
+
+def united(columns: Iterable[Columns | None]) -> Columns | None:
+    """What may follow in any of several answers; None where in one of them nearly anything may."""
+    known = list(columns)
+    if None in known:
+        return None
+    some = [one for one in known if one is not None]
+    ranges = [(one.first, one.end) for one in some if one.first < one.end]
+    first, end = (min(first for first, _ in ranges), max(end for _, end in ranges)) if ranges else (0, 0)
+    others = {other for one in some for other in one.others if not first <= other < end}
+    return Columns(first, end, tuple(sorted(others)))
+
+
+class Following(Protocol):
+    """Whoever knows what may follow in what is computed next."""
+
+    @property
+    def columns(self) -> Columns | None:
+        """None: nearly anything."""
 
 
 class NextColumns(StoppingCriteria):
@@ -96,7 +116,7 @@ def can_narrow(model: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def narrowed(model: PreTrainedModel, following: NextColumns) -> Iterator[None]:
+def narrowed(model: PreTrainedModel, following: Following) -> Iterator[None]:
     """Within the block, and in this thread alone, logits other than those of ``following.columns`` are minus infinity.
 
     Args:
@@ -121,7 +141,7 @@ def narrowed(model: PreTrainedModel, following: NextColumns) -> Iterator[None]:
 
 
 class _InThisThread(threading.local):
-    following: NextColumns | None = None
+    following: Following | None = None
 
 
 _in_this_thread = _InThisThread()

@@ -64,11 +64,11 @@ class GenerationRequest:
         processor: its processor.
         input_ids: prompts padded on the left, int64 ``[B, S]``.
         attention_mask: 1 for real tokens, ``[B, S]``; None if all are.
-        settings: what may be generated, how much, and how it is drawn.
+        plan: the rules of the answers.
+        options: further arguments of transformers' ``generate``, those that may be passed on.
 
     Raises:
-        ValueError: if settings do not fit each other, or the prompt ends where nothing allowed can follow.
-        ContextError: if prompt and answer do not fit the context.
+        ValueError: if settings do not fit each other.
     """
 
     def __init__(
@@ -78,25 +78,18 @@ class GenerationRequest:
         *,
         input_ids: Tensor,
         attention_mask: Tensor | None,
-        settings: GenerationSettings,
+        plan: AnswerPlan,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self._model = model
         self._processor = processor
-        self.modalities = settings.modalities
+        self._plan = plan
+        self.modalities = plan.modalities
         self.num_prompts = input_ids.shape[0]
-        options = dict(settings.transformers)
-        check_token_ids(options, model.config.get_text_config().vocab_size)
-        self._plan = plan = AnswerPlan.of(
-            settings,
-            processor,
-            input_ids,
-            generation_config=model.generation_config,
-            context=context_of(model.config),
-        )
+        options = dict(options or {})
         options.pop("eos_token_id", None)
-        sampling = settings.sampling
         num_answers = options.get("num_return_sequences", 1)
-        if sampling is not None:  # to transformers the search is greedy, which gives one answer per row
+        if plan.sampling is not None:  # to transformers the search is greedy, which gives one answer per row
             options.pop("num_return_sequences", None)
             input_ids = input_ids.repeat_interleave(num_answers, dim=0)
             attention_mask = None if attention_mask is None else attention_mask.repeat_interleave(num_answers, dim=0)
@@ -125,8 +118,44 @@ class GenerationRequest:
         # A row that something else than its end has stopped is filled up without a mark in between.
         self._may_stop_early = bool(self._stopping_criteria or self._stop_strings or options.get("max_time"))
         self._has_time_limit = options.get("max_time") is not None
-        self._config = self._generation_config(options, is_drawn=sampling is not None)
+        self._config = self._generation_config(options, is_drawn=plan.sampling is not None)
         self._options = options
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        processor: AudioLLMProcessor,
+        *,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        settings: GenerationSettings,
+    ) -> GenerationRequest:
+        """Plans the answers to prompts; arguments as above.
+
+        Args:
+            settings: what may be generated, how much, and how it is drawn.
+
+        Raises:
+            ValueError: if settings do not fit each other, or the prompt ends where nothing allowed can follow.
+            ContextError: if prompt and answer do not fit the context.
+        """
+        check_token_ids(settings.transformers, model.config.get_text_config().vocab_size)
+        plan = AnswerPlan.of(
+            settings,
+            processor,
+            input_ids,
+            generation_config=model.generation_config,
+            context=context_of(model.config),
+        )
+        return cls(
+            model,
+            processor,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            plan=plan,
+            options=settings.transformers,
+        )
 
     @property
     def is_in_turns(self) -> bool:
