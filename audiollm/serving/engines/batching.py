@@ -14,7 +14,7 @@ from itertools import count
 from torch import Tensor
 
 from audiollm.generation.narrow_head import Columns, united
-from audiollm.generation.request import context_of
+from audiollm.generation.plan import context_of
 from audiollm.modeling import AudioLLM
 
 from .base import EngineError, TokenRequest
@@ -69,7 +69,7 @@ class BatchingEngine:
                 "request that may run"
             )
         self._model = model
-        self._context = context_of(model.model)
+        self._context = context_of(model.model.config)
         if num_pages is None:
             tokens = min(self._context or _TOKENS_OF_REQUEST, _TOKENS_OF_REQUEST)
             num_pages = max_running * -(-tokens // max(page_size, 1))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from audiollm.generation.request import GenerationRequest, context_of
+from audiollm.generation.plan import context_of
+from audiollm.generation.request import GenerationRequest
 from audiollm.generation.streaming import StopRequest
 from audiollm.modeling import AudioLLM
 
@@ -63,7 +64,7 @@ class PlainEngine:
         if self._executor is None:
             raise EngineError("the engine is not running: start it")
         llm = self._model.model
-        check_request(request, llm.config.get_text_config().vocab_size, context_of(llm))
+        check_request(request, llm.config.get_text_config().vocab_size, context_of(llm.config))
         generation = GenerationRequest(
             llm,
             self._model.processor,

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from audiollm.generation.passed_on import audio_sampling_of_checkpoint
-from audiollm.generation.plan import AnswerPlan
-from audiollm.generation.request import context_of
+from audiollm.generation.plan import AnswerPlan, context_of
 from audiollm.generation.settings import GenerationSettings
 from audiollm.generation.turns import turns_of
 from audiollm.modeling import AudioLLM
@@ -65,7 +64,7 @@ class Client:
             self.model.processor,
             input_ids,
             generation_config=llm.generation_config,
-            context=context_of(llm),
+            context=context_of(llm.config),
         )
         return TokenRequest(name, tuple(input_ids[0].tolist()), plan)
 
