@@ -7,9 +7,11 @@ headers tell.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from audiollm.tokenizer.checkpoints.folders import find_folder, read_json_object
-from audiollm.tokenizer.checkpoints.tensors import check_loaded
+from audiollm.tokenizer.checkpoints.tensors import check_finite, check_loaded
 from audiollm.tokenizer.checkpoints.tokenizer import shapes_in
 
 from .fastest import fastest_dtype
@@ -27,6 +29,7 @@ from .fastest import fastest_dtype
 AUDIO_SAMPLING = "audio_sampling"
 SPEAKS_IN_TURNS = "speaks_in_turns"
 SPOKEN_CHARACTERS = "spoken_characters"
+QUANTIZER = "bitsandbytes"  # the only library whose rounded weights are read and written here
 _LISTED = 5
 _SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json")
 _LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
@@ -47,9 +50,12 @@ def load_causal_lm(
         attn_implementation: as transformers calls it; None: its choice.
         hub: ``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``force_download``.
 
+    A model that was rounded to fewer bits, see `audiollm.exporting`, is loaded as it is stored, whatever ``dtype`` says.
+
     Raises:
         ValueError: naming the file, and the weights that are missing, unexpected, misshapen or no numbers.
-        ImportError: ``attn_implementation`` needs a package, or a device, that is not there.
+        ImportError: ``attn_implementation`` needs a package, or a device, that is not there; or the library that
+            rounded the weights is not.
     """
     source = os.fspath(path_or_hub_id)
     folder = Path(source)
@@ -57,13 +63,18 @@ def load_causal_lm(
     shapes = None
     if folder.is_dir():
         if any(folder.glob("*.safetensors*")):  # else it has other weights
-            shapes = shapes_in(folder)
+            config_file = folder / "config.json"
+            found = quantizer_named_in(read_json_object(config_file)) if config_file.is_file() else None
+            shapes = shapes_in(folder, rounded=found == QUANTIZER)
         check_settings(folder, None if shapes is None else len(shapes))
     check_reachable(source, **hub)
     with refused_by_transformers(source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
         if shapes is not None:
             _check_shapes(source, config, shapes)
+        is_rounded = quantizer_named_in(config.to_dict()) == QUANTIZER
+        if is_rounded:
+            require_quantizer(f"{source} is quantized, and reading it")
         try:
             model, report = AutoModelForCausalLM.from_pretrained(
                 source, config=config, dtype=dtype, output_loading_info=True, trust_remote_code=False, **options, **hub
@@ -75,7 +86,60 @@ def load_causal_lm(
                 f"attn_implementation={attn_implementation} cannot be used here, take sdpa: {error}"
             ) from error
     check_loaded(model, report, source)
+    if is_rounded:
+        _check_scales(model, source)
     return model
+
+
+def quantizer_named_in(config: Mapping[str, Any]) -> str | None:
+    """The library that rounded the weights of an LLM, such as ``bitsandbytes``; None if nothing did.
+
+    Args:
+        config: what its ``config.json`` holds.
+    """
+    settings = config.get("quantization_config")
+    method = settings.get("quant_method") if isinstance(settings, Mapping) else None
+    return None if not settings else str(getattr(method, "value", method))
+
+
+def refuse_quantized(model: PreTrainedModel, source: str | os.PathLike[str], purpose: str) -> None:
+    """Refuses a model whose weights were rounded to fewer bits.
+
+    Args:
+        model: the LLM.
+        source: where it was loaded from.
+        purpose: what cannot be done with it, such as "trained".
+
+    Raises:
+        ValueError: naming the source.
+    """
+    if getattr(model, "is_quantized", False):
+        raise ValueError(f"{os.fspath(source)} is quantized and cannot be {purpose}: use the model it was made from")
+
+
+def require_quantizer(purpose: str) -> None:
+    """Raises ImportError, which says what is wanted for what, where the library that rounds weights is not there."""
+    if find_spec(QUANTIZER) is None:
+        raise ImportError(f"{purpose} needs {QUANTIZER}: run `pip install 'audiollm[quantize]'`")
+    # What it would say at each product: that 8-bit inputs pass through float16; and that a package would be faster.
+    for module in ("autograd._functions", "backends.cpu.ops"):
+        logging.getLogger(f"{QUANTIZER}.{module}").setLevel(logging.ERROR)
+
+
+def _check_scales(model: PreTrainedModel, source: str) -> None:
+    """Each rounded weight must come with its scales: without them its integers would be taken for the weight."""
+    scales = {}
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point():
+            continue
+        state = getattr(weight, "quant_state", None)
+        scale = getattr(weight, "SCB", None) if state is None else state.absmax
+        if scale is None:
+            raise ValueError(f"{source} holds integers without their scales in {name}: copy or export it again")
+        # Scales that were rounded themselves are integers, whose own scales count.
+        nested = getattr(state, "state2", None)
+        scales[name] = scale if nested is None else nested.absmax
+    check_finite(scales, Path(source))
 
 
 def fastest_dtype_of(path_or_hub_id: str, device: str = "cpu", **hub: Any) -> str:
@@ -91,7 +155,10 @@ def fastest_dtype_of(path_or_hub_id: str, device: str = "cpu", **hub: Any) -> st
     """
     folder = find_folder(path_or_hub_id, needed=["config.json"], kind="model", **hub)
     with refused_by_transformers(path_or_hub_id):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+        whole = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if quantizer_named_in(whole.to_dict()) == QUANTIZER:  # it computes in what it was exported with
+        return str(whole.dtype or torch.float32).removeprefix("torch.")
+    config = whole.get_text_config()
     size = config.hidden_size
     outputs = getattr(config, "intermediate_size", None) or 4 * size
     return fastest_dtype(size, outputs, rows=1, copies=config.num_hidden_layers, device=device)
@@ -183,13 +250,17 @@ def load_text_tokenizer(path_or_hub_id: str | os.PathLike[str], **hub: Any) -> A
 
 
 def _check_shapes(source: str, config: Any, shapes: Mapping[str, list[int]]) -> None:
-    """Compares with the model as its configuration makes it, before a weight takes memory."""
+    """Compares with the model as its configuration makes it, before a weight takes memory.
+
+    Weights of 4 bits, which are told by their scales, are packed and have other shapes.
+    """
+    packed = {name.removesuffix(".absmax") for name in shapes if name.endswith(".weight.absmax")}
     model = without_memory(config)
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     wrong = [
         f"{name} {shape} instead of {expected[name]}"
         for name, shape in sorted(shapes.items())
-        if name in expected and shape != expected[name]
+        if name in expected and name not in packed and shape != expected[name]
     ]
     if wrong:
         raise ValueError(f"{source}: config.json does not fit the weights: {_some(wrong)}")

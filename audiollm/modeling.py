@@ -46,6 +46,7 @@ from .loading import (
     fastest_dtype_of,
     load_causal_lm,
     load_text_tokenizer,
+    refuse_quantized,
     refused_by_transformers,
 )
 from .processing.processor import AudioLLMProcessor
@@ -209,6 +210,10 @@ class AudioLLM:
         if dtype == "fastest":
             dtype = fastest_dtype_of(path_or_hub_id, str(device or "cpu"), **revisions, **hub)
         model = load_causal_lm(path_or_hub_id, dtype=dtype, attn_implementation=attn_implementation, **revisions, **hub)
+        if getattr(model, "is_quantized", False) and dtype not in ("auto", model.dtype, str(model.dtype)[6:]):
+            logger.warning(
+                "%s is quantized and computes in %s; dtype=%s is not used", path_or_hub_id, model.dtype, dtype
+            )
         # Refused now, not with the first sound.
         audio_sampling_of_checkpoint(model.generation_config)
         speaks_in_turns(model.generation_config)
@@ -232,14 +237,24 @@ class AudioLLM:
         Args:
             folder: where to; files of an older model in it are replaced.
             state_dict: weights to write in place of the model's own (such as those gathered from shards).
+
+        Raises:
+            ValueError: if the LLM is one that was rounded when it was exported, and then loaded.
         """
         # Other files stay, such as a model card; parts of older weights would be found before the new single file.
         with atomic_entries(folder, outdated=["model*.safetensors*"]) as staging:
             if state_dict is None:
-                self.model.save_pretrained(staging)
+                self._save_model(staging)
             else:
                 self.model.save_pretrained(staging, state_dict=dict(state_dict))
             self.processor.save_pretrained(staging)
+
+    def _save_model(self, folder: Path) -> None:
+        try:
+            self.model.save_pretrained(folder)
+        except NotImplementedError:  # transformers' answer to rounded weights that it has read from a file
+            refuse_quantized(self.model, self.model.name_or_path, "saved again (its folder can be copied)")
+            raise
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads the folder that `save_pretrained` writes, and a basic card; `audiollm push` takes a folder's own.
@@ -263,8 +278,9 @@ class AudioLLM:
         See `audiollm.tokenizer.int8`. The audio tokenizer stays as it is; the LLM can no longer be trained or saved.
 
         Raises:
-            ValueError: if this machine cannot, or the LLM is on a GPU.
+            ValueError: if this machine cannot, or the LLM is on a GPU, or was rounded when it was exported.
         """
+        refuse_quantized(self.model, self.model.name_or_path, "rounded again")
         to_int8(self.model)
         return self
 

@@ -17,6 +17,7 @@ from accelerate.utils import set_seed
 
 from audiollm.data.conversation.loading import load_conversations
 from audiollm.data.files.json_document import write_json
+from audiollm.loading import refuse_quantized
 from audiollm.mini import model_or_mini
 from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
@@ -156,6 +157,7 @@ def _load(accelerator: Accelerator, config: PreferenceConfig) -> AudioLLM:
     audio_llm = AudioLLM.from_pretrained(
         config.model, dtype=getattr(torch, config.dtype), attn_implementation=config.attn_implementation
     )
+    refuse_quantized(audio_llm.model, config.model, "trained")
     audio_llm.processor.audio_device = accelerator.device
     audio_llm.processor.accepted_codes = frozenset(config.accept_codes_of)
     return audio_llm

@@ -21,7 +21,7 @@ from jsonargparse import ArgumentParser
 from audiollm.program import DashedParser, be_verbose, errors_as_one_line, log_to_stderr, with_named_option
 
 from .bench import run_bench
-from .checkpoints import convert, doctor, export_tokenizer, extend_llm, push
+from .checkpoints import convert, doctor, export, export_tokenizer, extend_llm, push
 from .completion import Shell, completion_script
 from .corpora import convert_data, inspect_data, speech_data, tokenize
 from .labelling import audit_labels, audit_verdicts, label, score_sap
@@ -40,7 +40,7 @@ COMMAND_GROUPS = {
         "convert-data", "tokenize", "speech-data", "inspect-data", "label", "audit-labels", "audit-verdicts",
     ),
     "train": ("train", "train-preference", "train-tokenizer", "train-decoder", "estimate"),
-    "make and share models": ("extend", "export-tokenizer", "convert", "push"),
+    "make and share models": ("extend", "export", "export-tokenizer", "convert", "push"),
     "score and compare": ("bench", "score-sap", "report", "compare-results"),
     "this installation": ("doctor", "completion"),
 }  # fmt: skip
@@ -72,6 +72,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "speak": speak,
     "reconstruct": reconstruct,
     "serve": serve,
+    "export": export,
     "export-tokenizer": export_tokenizer,
     "convert": convert,
     "push": push,

@@ -97,6 +97,36 @@ def export_tokenizer(source: str, output_dir: str) -> None:
     write_line(f"wrote {output_dir}: {model.tokenizer.codebook_size} codes, {model.tokenizer.frame_rate:g} per second")
 
 
+def export(
+    model: str,
+    output_dir: str,
+    *,
+    format: Literal["bfloat16", "float16", "float32", "int8", "int4", "onnx"] = "bfloat16",
+    json: bool = False,
+) -> None:
+    """Write a model for other programs: one whole checkpoint, one in fewer bits, or its audio tokenizer as ONNX.
+
+    Args:
+        model: folder or Hub id of an Audio-LLM, of a run, an adapter (which is merged) or a checkpoint; of an audio
+            tokenizer, too, for onnx.
+        output_dir: folder to write; must not exist or be empty.
+        format: bfloat16, float16 and float32 are plain weights; int8 and int4 round those of the LLM's linear layers, by
+            bitsandbytes; onnx holds the encoder of the audio tokenizer, from log-mel features to codes.
+        json: print the summary as JSON.
+    """
+    from audiollm.exporting import export_checkpoint, export_onnx
+
+    if format == "onnx":
+        with absence_told(model):
+            show_facts(export_onnx(model, output_dir), as_json=json, title="audio tokenizer in ONNX")
+        return
+    with absence_told(model):
+        folder = export_checkpoint(model, output_dir, format)
+    size = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+    facts = {"output": output_dir, "format": format, "megabytes_of_weights": round(size / 1e6, 1)}
+    show_facts(facts, as_json=json, title="exported model")
+
+
 def convert(source: str, output_dir: str, *, overwrite: bool = False) -> None:
     """Rewrite a released waveform decoder (config.yaml, flow.pt, hift.pt) as safetensors and JSON.
 

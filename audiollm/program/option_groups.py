@@ -26,6 +26,14 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
         "judge_key", "votes", "normalizer", "unit", "distance", "scale", "num_clusters", "num_restarts", "fail_below",
         "beyond_chance", "allow_different", "strict", "require_known_data",
     ),
+    "serving": (
+        "host", "port", "name", "engine", "max_running", "voices", "translates", "ignore", "log_content",
+    ),
+    "limits": (
+        "max_waiting", "deadline_seconds", "max_upload_megabytes", "max_decoded_megabytes", "max_upload_seconds",
+        "max_channels", "max_text_characters", "max_tokens", "max_prompt_tokens", "max_connections_per_key",
+        "grace_seconds", "api_keys",
+    ),
     "the Hub": (
         "token", "revision", "tags", "private", "commit_message",
     ),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from audiollm.loading import refused_by_transformers, without_memory
+from audiollm.loading import refuse_quantized, refused_by_transformers, without_memory
 from audiollm.mini import model_or_mini
 from audiollm.tokenizer.checkpoints.folders import read_json_object
 from audiollm.tokenizer.checkpoints.tensors import check_finite, check_shapes, read_safetensors, stored_shapes
@@ -42,6 +42,7 @@ def with_adapter(model: PreTrainedModel, source: str, adapter: Path) -> PreTrain
     """
     from peft import PeftModel  # takes seconds, and only LoRA needs it
 
+    refuse_quantized(model, source, f"merged with the adapter {adapter}")
     _check_adapter(model.config, source, adapter)
     with without_warnings_of_peft():
         merged: PreTrainedModel = PeftModel.from_pretrained(model, adapter).merge_and_unload()

@@ -75,13 +75,18 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor] | None = None) -> di
     return tensors
 
 
-def stored_shapes(path: Path) -> dict[str, list[int]]:
+def stored_shapes(path: Path, *, rounded: bool = False) -> dict[str, list[int]]:
     """Shapes of the tensors in a safetensors file, by its header alone: nothing else is read.
+
+    Args:
+        path: the file.
+        rounded: whether weights may be integers, as a library that rounds them leaves them.
 
     Raises:
         ValueError: if the file is absent, cut off or damaged, or holds weights of a dtype that would be cast to another
             one, which loses what nobody sees.
     """
+    floats = ("F", "BF", "I8", "U8") if rounded else ("F", "BF")
     try:
         with safe_open(path, framework="np") as file:  # torch's way reserves memory for all of the file
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -92,7 +97,7 @@ def stored_shapes(path: Path) -> dict[str, list[int]]:
     wrong = [
         f"{name} holds {dtype}"
         for name, dtype in sorted(dtypes.items())
-        if dtype.startswith("C") or (name.endswith(_WEIGHTS) and not dtype.startswith(("F", "BF")))
+        if dtype.startswith("C") or (name.endswith(_WEIGHTS) and not dtype.startswith(floats))
     ]
     if wrong:
         raise ValueError(f"{path}: weights must be floating-point numbers: {', '.join(wrong[:LISTED])}")

@@ -210,8 +210,12 @@ def copy_tokenizer_files(source: Path, target: Path) -> None:
         copy_listed(source / place, target / place, names)
 
 
-def shapes_in(folder: Path) -> dict[str, list[int]]:
+def shapes_in(folder: Path, *, rounded: bool = False) -> dict[str, list[int]]:
     """Shapes of all tensors in a checkpoint's files, under the names there, by their headers alone.
+
+    Args:
+        folder: of the checkpoint.
+        rounded: whether weights may be integers, see `stored_shapes`.
 
     Raises:
         ValueError: if a file is absent, cut off or damaged, or a tensor lies in two of them.
@@ -219,7 +223,7 @@ def shapes_in(folder: Path) -> dict[str, list[int]]:
     shapes: dict[str, list[int]] = {}
     origin: dict[str, str] = {}
     for path in weight_files(folder):
-        for name, shape in stored_shapes(path).items():
+        for name, shape in stored_shapes(path, rounded=rounded).items():
             if name in shapes:
                 raise ValueError(f"{folder} holds {name} twice, in {origin[name]} and {path.name}: remove one of them")
             shapes[name], origin[name] = shape, path.name

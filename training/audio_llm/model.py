@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from audiollm.data.files.atomic import atomic_folder
+from audiollm.loading import refuse_quantized
 from audiollm.modeling import AudioLLM
 from audiollm.sources.places import EXTENDED_FOLDER
 from audiollm.training.loop.config import MODEL_FOLDER
@@ -60,6 +61,7 @@ def load_starting_point(accelerator: Accelerator, config: SFTConfig) -> Starting
     audio_llm = AudioLLM.from_pretrained(
         source, dtype=getattr(torch, config.dtype), attn_implementation=config.attn_implementation
     )
+    refuse_quantized(audio_llm.model, source, "trained")
     audio_llm.processor.audio_device = accelerator.device
     audio_llm.processor.accepted_codes = frozenset(config.accept_codes_of)
     trained: nn.Module = audio_llm.model
