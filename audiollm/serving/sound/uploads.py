@@ -174,6 +174,10 @@ def decode_base64(text: str, limits: UploadLimits, name: str = "audio") -> bytes
         raise UnreadableUploadError(name, "is a data URL: send only the base64 that follows its comma")
     if foreign := _FOREIGN_TO_BASE64.search(text):
         raise UnreadableUploadError(name, _foreign_character(foreign[0], foreign.start()))
+    num_characters = len(text.rstrip("="))
+    if num_characters % 4 == 1 or len(text) - num_characters != -num_characters % 4:
+        # Python's decoder lets some of these pass.
+        raise UnreadableUploadError(name, "is not base64, or not all of it: its length or its padding with = is wrong")
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:

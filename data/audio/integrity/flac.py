@@ -21,6 +21,7 @@ TAIL_BYTES = 1 << 18  # looked over for the last frame; frames have 4,096 sample
 HEADER_BYTES = 16  # of a frame, at most
 MIN_FRAME_BYTES = 8
 MAX_FRAME_BYTES = 1 << 22
+MAX_LAST_FRAMES = 4  # places that look like the header of the last frame; each has its checksum tried
 _OTHER_BEGINNINGS = (*CHUNKED, MAGIC, PAGE_MARK, b".snd", b"ID3", b"TAG", b"APETAGEX", b"\0\0\0\0")
 _FRAME_MARK = re.compile(rb"\xff[\xf8\xf9]")
 BLOCK_SIZES = {
@@ -70,7 +71,7 @@ def measure_flac(file: BinaryIO, start: int, num_bytes: int) -> Extent:
 
 def _end_of_frames(file: BinaryIO, start: int, end: int, info: bytes, total: int) -> int:
     """Where the frame ends that holds the last announced sample; ``end`` if it is not found."""
-    position = end
+    position, num_tried = end, 0
     while position > start:
         block_start = max(start, position - TAIL_BYTES)
         block = read_at(file, block_start, min(end, position + HEADER_BYTES) - block_start)
@@ -78,8 +79,9 @@ def _end_of_frames(file: BinaryIO, start: int, end: int, info: bytes, total: int
             if _sample_behind(block[found.start() : found.start() + HEADER_BYTES], info) == total:
                 begin = block_start + found.start()
                 frame_end = _end_of_frame(file, begin, end)
-                if frame_end is not None:
-                    return frame_end
+                num_tried += 1
+                if frame_end is not None or num_tried == MAX_LAST_FRAMES:
+                    return end if frame_end is None else frame_end
         position = block_start
     return end
 

@@ -16,6 +16,9 @@ from .base import Extent, Part, read_at
 from .tags import skip_tags
 
 READ_BYTES = 1 << 20
+FIRST_READ_BYTES = 1 << 12  # behind lost frames: the next ones often stand near by
+# Stretches without frames that are gone over: more are not damage, but bytes made to keep a reader busy.
+MAX_LOST_STRETCHES = 1 << 14
 # By a tag libsndfile knows an MP3 at once; by its frames only after it has looked for a file "._" in the working
 # folder, in which a Mac would keep what another format of sound is like.
 EMPTY_TAG = b"ID3\4\0\0\0\0\1\0" + bytes(128)
@@ -134,7 +137,7 @@ class _Walk:
 
     def run(self) -> None:
         current: _Run | None = None
-        seconds = 0.0
+        seconds, num_lost = 0.0, 0
         while self._position < self._end:
             header = self._bytes(7)
             frame = frame_at(header)
@@ -143,7 +146,8 @@ class _Walk:
                 if behind_tags > self._position:
                     self._position, current = behind_tags, None  # another file begins
                     continue
-                behind_junk = self._resynchronized(seconds)
+                num_lost += 1
+                behind_junk = self._resynchronized(seconds) if num_lost <= MAX_LOST_STRETCHES else None
                 if behind_junk is None:
                     self.behind = self._position
                     break
@@ -177,9 +181,10 @@ class _Walk:
     def _resynchronized(self, seconds: float) -> int | None:
         """Where the next two frames in a row begin behind bytes that are none; ``None``: nowhere."""
         lost_at = self._position
-        rest = self._position + 1
+        rest, block_bytes = self._position + 1, FIRST_READ_BYTES
         while rest < self._end:
-            block = read_at(self._file, rest, min(READ_BYTES, self._end - rest))
+            block = read_at(self._file, rest, min(block_bytes, self._end - rest))
+            block_bytes = min(2 * block_bytes, READ_BYTES)
             found = block.find(b"\xff")
             while found >= 0:
                 if self._two_frames_begin(rest + found):
