@@ -7,25 +7,18 @@ follow) → ``narrow_head`` and ``cache`` (no more work than that takes) → ``s
 ``audiollm/modeling.py`` is the way in.
 """
 
-from .decoding import DecodingSettings, SpeechDecoder, voice_prompt
-from .plan import ContextError
-from .result import FinishReason, GenerationResult
-from .sampling import SamplingSettings
-from .settings import GenerationSettings
-from .streaming import AnswerStream, SegmentStreamer, StreamedAudio, StreamedCodes, StreamedText
+from __future__ import annotations
 
-__all__ = [
-    "AnswerStream",
-    "ContextError",
-    "DecodingSettings",
-    "FinishReason",
-    "GenerationResult",
-    "GenerationSettings",
-    "SamplingSettings",
-    "SegmentStreamer",
-    "SpeechDecoder",
-    "StreamedAudio",
-    "StreamedCodes",
-    "StreamedText",
-    "voice_prompt",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "decoding": ["DecodingSettings", "SpeechDecoder", "voice_prompt"],
+        "plan": ["AnswerPlan", "ContextError"],
+        "result": ["FinishReason", "GenerationResult"],
+        "sampling": ["SamplingSettings"],
+        "settings": ["GenerationSettings"],
+        "streaming": ["AnswerStream", "SegmentStreamer", "StreamedAudio", "StreamedCodes", "StreamedText"],
+    },
+)

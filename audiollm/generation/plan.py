@@ -9,19 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, PretrainedConfig
 
-from audiollm.processing.processor import AudioLLMProcessor
 from audiollm.vocabulary import AudioVocabulary
 
 from .grammar import AudioSegmentLogitsProcessor, ends_inside_audio, segment_limits
 from .sampling import RepetitionAwareSampler, SamplingSettings
-from .settings import GenerationSettings
 from .turns import TurnsLogitsProcessor, num_tokens_of_turns
+
+if TYPE_CHECKING:  # not loaded by what runs a plan inside another program, such as vLLM
+    from audiollm.processing.processor import AudioLLMProcessor
+
+    from .settings import GenerationSettings
 
 TEXT_TOKENS = 256  # room for text where nothing else is said
 AUDIO_TOKENS = 768  # room for audio: 30 s at 25 codes per second, and the marks

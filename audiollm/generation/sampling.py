@@ -151,13 +151,18 @@ class RepetitionAwareSampler(LogitsProcessor):
             drawn_B = torch.where(self.vocabulary.is_code(drawn_B) & too_often_B, again_B, drawn_B)
         return torch.full_like(scores, -torch.inf).scatter(1, drawn_B[:, None], 0.0)
 
-    def skip(self) -> None:
-        """Leaves out the numbers of one token of one answer, for an answer that goes on behind it; on processors."""
-        if self.seed is not None and self._generator is None:
-            self._generator = torch.Generator().manual_seed(self.seed)
-        if self._generator is not None:
-            for _ in range(2 if self.settings.repetition_window else 1):
-                torch.rand(1, 1, generator=self._generator)
+    def skip(self, num_tokens: int, device: torch.device) -> None:
+        """Leaves out the numbers of the first tokens of one answer, for an answer that goes on behind them.
+
+        Args:
+            num_tokens: how many.
+            device: that of the logits.
+        """
+        if self.seed is None or not num_tokens:
+            return
+        self._generator = torch.Generator(device).manual_seed(self.seed)
+        for _ in range(num_tokens * (2 if self.settings.repetition_window else 1)):
+            torch.rand(1, 1, generator=self._generator, device=device)
 
     def _draw(self, scores_BC: Tensor, ids_C: Tensor | None) -> Tensor:
         """Draws an id per row: where one number falls in the summed probabilities.

@@ -20,7 +20,7 @@ from audiollm.modeling import AudioLLM
 from .base import EngineError, TokenRequest
 from .continuous import CacheSizes, ContinuousBatch
 from .queues import TokenQueue, check_request
-from .rules import AnswerRules
+from .rules import TokenRules
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class BatchingEngine:
                 f"take {plan.max_new_tokens}, but the engine's cache holds {held}: shorten the prompt, ask for a "
                 "shorter answer, or start the engine with more num_pages"
             )
-        rules = AnswerRules(plan, model.vocabulary, len(model.processor.tokenizer), request.prompt_ids)
+        rules = TokenRules(plan, model.vocabulary, len(model.processor.tokenizer), request.prompt_ids)
         return _Answer(request, f"{next(self._numbers)}: {request.request_id}", rules, num_pages)
 
     def _let_in(self) -> None:
@@ -264,7 +264,7 @@ class BatchingEngine:
 class _Answer:
     """One request on its way: where its tokens come out, and what it takes of the cache."""
 
-    def __init__(self, request: TokenRequest, key: str, rules: AnswerRules, num_pages: int) -> None:
+    def __init__(self, request: TokenRequest, key: str, rules: TokenRules, num_pages: int) -> None:
         self.request = request
         self.key = key
         self.rules = rules
@@ -276,7 +276,7 @@ class _Steps:
     """What the thread of a batch knows of the answers; it meets the engine in the event loop alone."""
 
     def __init__(self, engine: BatchingEngine, loop: asyncio.AbstractEventLoop) -> None:
-        self.rules: dict[str, AnswerRules] = {}  # of those that run; put in by the event loop, read in the thread
+        self.rules: dict[str, TokenRules] = {}  # of those that run; put in by the event loop, read in the thread
         self.columns: Columns | None = None
         self.batch: ContinuousBatch | None = None
         self._engine = engine

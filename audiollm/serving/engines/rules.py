@@ -10,10 +10,11 @@ from torch import Tensor
 
 from audiollm.generation.narrow_head import Columns, NextColumns
 from audiollm.generation.plan import AnswerPlan
+from audiollm.generation.sampling import RepetitionAwareSampler
 from audiollm.vocabulary import AudioVocabulary
 
 
-class AnswerRules:
+class TokenRules:
     """Chooses the tokens of one answer; remembers them, so that an engine shows it logits alone.
 
     Args:
@@ -48,9 +49,7 @@ class AnswerRules:
         self._following = NextColumns(self._grammar)
         self._looked_at: Tensor | None = None
         self._processors = plan.processors(vocabulary, self._grammar, len(prompt_ids), self._ids_that_may_follow)
-        for _ in answer_ids:
-            for processor in self._processors[1:]:
-                processor.skip()
+        self._num_to_skip = len(answer_ids)
 
     @property
     def num_new_tokens(self) -> int:
@@ -79,12 +78,19 @@ class AnswerRules:
         if self._ids.device != logits.device:
             self._ids = self._ids.to(logits.device)
             self._seen = self._ids[:, : self._seen.shape[1]]
+        self._skip(logits.device)
         scores = logits[None]
         for processor in self._processors:
             scores = processor(self._seen, scores)
         token_id = int(scores[0].argmax())
         self._take(token_id)
         return token_id
+
+    def _skip(self, device: torch.device) -> None:
+        for processor in self._processors:
+            if isinstance(processor, RepetitionAwareSampler):
+                processor.skip(self._num_to_skip, device)
+        self._num_to_skip = 0
 
     def _take(self, token_id: int) -> None:
         length = self._seen.shape[1]

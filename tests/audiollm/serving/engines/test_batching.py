@@ -11,7 +11,7 @@ import torch
 from audiollm.modeling import AudioLLM
 from audiollm.serving.engines.base import EngineError
 from audiollm.serving.engines.batching import BatchingEngine
-from audiollm.serving.engines.rules import AnswerRules
+from audiollm.serving.engines.rules import TokenRules
 
 
 def test_a_seed_gives_the_same_alone_and_among_eight_others(client: Any, drawn: dict[str, dict[str, Any]]) -> None:
@@ -80,14 +80,14 @@ def test_sizes_that_are_none_are_refused(tiny: Any, sizes: dict[str, int], messa
 
 
 def test_an_answer_that_fails_takes_no_other_with_it(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    choose = AnswerRules.choose
+    choose = TokenRules.choose
 
-    def fail_at_the_third(rules: AnswerRules, logits: Any) -> int:
+    def fail_at_the_third(rules: TokenRules, logits: Any) -> int:
         if rules.num_new_tokens == 2 and rules._max_new_tokens == 77:
             raise ValueError("the logits hold NaN")
         return choose(rules, logits)
 
-    monkeypatch.setattr(AnswerRules, "choose", fail_at_the_third)
+    monkeypatch.setattr(TokenRules, "choose", fail_at_the_third)
     engine = BatchingEngine(tiny.model)
     bad = tiny.request("Bad.", "bad", max_new_tokens=77)
     good = [tiny.request(f"Good {number}.", max_new_tokens=9) for number in range(3)]
@@ -154,9 +154,9 @@ def test_rules_go_on_behind_tokens_that_are_there(tiny: Any, drawn: dict[str, di
     request = tiny.request("Sing.", **{**drawn["audio"], "seed": 4})
     arguments = (request.plan, model.vocabulary, len(model.processor.tokenizer), request.prompt_ids)
     logits = torch.randn(30, model.model.config.vocab_size, generator=torch.Generator().manual_seed(0))
-    whole = AnswerRules(*arguments)
+    whole = TokenRules(*arguments)
     ids = [whole.choose(one) for one in logits[:12]]
-    again = AnswerRules(*arguments, ids[:5])
+    again = TokenRules(*arguments, ids[:5])
     assert again.num_new_tokens == 5
     assert [again.choose(one) for one in logits[5:12]] == ids[5:]
 
