@@ -50,7 +50,7 @@ def load_causal_lm(
         attn_implementation: as transformers calls it; None: its choice.
         hub: ``revision``, ``cache_dir``, ``token``, ``local_files_only``, ``force_download``.
 
-    A model that was rounded to fewer bits, see `audiollm.exporting`, is loaded as it is stored, whatever ``dtype`` says.
+    A model that was rounded to fewer bits, see `audiollm.exporting`, is loaded as it is stored, whatever the dtype.
 
     Raises:
         ValueError: naming the file, and the weights that are missing, unexpected, misshapen or no numbers.
@@ -87,7 +87,7 @@ def load_causal_lm(
             ) from error
     check_loaded(model, report, source)
     if is_rounded:
-        _check_scales(model, source)
+        check_rounded(model, source)
     return model
 
 
@@ -126,8 +126,17 @@ def require_quantizer(purpose: str) -> None:
         logging.getLogger(f"{QUANTIZER}.{module}").setLevel(logging.ERROR)
 
 
-def _check_scales(model: PreTrainedModel, source: str) -> None:
-    """Each rounded weight must come with its scales: without them its integers would be taken for the weight."""
+def check_rounded(model: PreTrainedModel, source: str | os.PathLike[str]) -> None:
+    """Refuses rounded weights that would be computed with as something else than they are.
+
+    Args:
+        model: an LLM whose weights were rounded.
+        source: what it was made or loaded from.
+
+    Raises:
+        ValueError: if weights have no scales, or scales that are no numbers, or 4 bits in rows that do not divide into
+            the library's blocks: it takes wrong scales for those on processors, without a word.
+    """
     scales = {}
     for name, weight in model.named_parameters():
         if weight.is_floating_point():
@@ -136,6 +145,11 @@ def _check_scales(model: PreTrainedModel, source: str) -> None:
         scale = getattr(weight, "SCB", None) if state is None else state.absmax
         if scale is None:
             raise ValueError(f"{source} holds integers without their scales in {name}: copy or export it again")
+        if state is not None and state.shape[-1] % state.blocksize:
+            raise ValueError(
+                f"{source}: {name} has rows of {state.shape[-1]}, which {QUANTIZER} cannot compute with in 4 bits "
+                f"(only multiples of {state.blocksize}): use int8"
+            )
         # Scales that were rounded themselves are integers, whose own scales count.
         nested = getattr(state, "state2", None)
         scales[name] = scale if nested is None else nested.absmax

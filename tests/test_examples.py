@@ -6,10 +6,13 @@ import json
 import runpy
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState, GradientState
+
+from audiollm.exporting import export_onnx
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -56,6 +59,20 @@ def test_a_text_is_spoken_and_saved(run: Run, tmp_path: Path) -> None:
     shown = run(EXAMPLES / "speak_and_save.py", "Good morning.", "--output", "spoken.wav")
     assert "first sound after" in shown
     assert (tmp_path / "spoken.wav").stat().st_size > 10_000
+
+
+def test_exports_are_compared(run: Run) -> None:
+    shown = run(EXAMPLES / "compare_exports.py", "mini", "mini", "--limit", "4")
+    assert "14.1 MB, 0 answers differ, " in shown
+    assert shown.count("nats per token") == 2
+
+
+@pytest.mark.skipif(find_spec("onnxscript") is None, reason="needs pip install 'audiollm[onnx]'")
+def test_a_recording_becomes_codes_without_torch(run: Run) -> None:
+    export_onnx("mini", "tokenizer-onnx")
+    recording = ROOT / "data" / "corpora" / "sample" / "asterisk" / "en" / "vm-savefolder.opus"
+    line = json.loads(run(EXAMPLES / "tokenize_with_onnx.py", "tokenizer-onnx", str(recording)))
+    assert len(line["codes"]) == 72
 
 
 def test_own_clips_are_understood_after_fine_tuning(run: Run, tmp_path: Path) -> None:

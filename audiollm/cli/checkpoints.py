@@ -110,8 +110,8 @@ def export(
         model: folder or Hub id of an Audio-LLM, of a run, an adapter (which is merged) or a checkpoint; of an audio
             tokenizer, too, for onnx.
         output_dir: folder to write; must not exist or be empty.
-        format: bfloat16, float16 and float32 are plain weights; int8 and int4 round those of the LLM's linear layers, by
-            bitsandbytes; onnx holds the encoder of the audio tokenizer, from log-mel features to codes.
+        format: bfloat16, float16 and float32 are plain weights; int8 and int4 round those of the LLM's linear layers
+            by bitsandbytes; onnx holds the encoder of the audio tokenizer, from log-mel features to codes.
         json: print the summary as JSON.
     """
     from audiollm.exporting import export_checkpoint, export_onnx

@@ -1,4 +1,4 @@
-"""Models for other programs: ``checkpoint`` (one folder, whole or in fewer bits), ``onnx_encoder`` (recordings to codes).
+"""Models for other programs: ``checkpoint`` (a folder, whole or in fewer bits), ``onnx_encoder`` (features to codes).
 
 What may be written where is checked in ``places``.
 """

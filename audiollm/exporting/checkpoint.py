@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from audiollm.folders import check_folder
-from audiollm.loading import QUANTIZER, quantizer_named_in, refused_by_transformers, require_quantizer
+from audiollm.loading import QUANTIZER, check_rounded, quantizer_named_in, refused_by_transformers, require_quantizer
 from audiollm.modeling import AudioLLM
 from audiollm.sources.places import ModelSource, find_source
 from audiollm.tokenizer.checkpoints.card import Base, write_card
@@ -46,8 +46,8 @@ def export_checkpoint(
         The folder.
 
     Raises:
-        ValueError: if a folder is no Audio-LLM or is quantized already, if something is missing, or if the output
-            cannot be taken.
+        ValueError: if a folder is no Audio-LLM or is quantized already, if something is missing, if the output cannot
+            be taken, or if rows of weights do not divide into the blocks of "int4".
         ImportError: for "int8" and "int4", if bitsandbytes is not installed.
     """
     if number_format not in get_args(NumberFormat):
@@ -62,7 +62,7 @@ def export_checkpoint(
     dtype = _REST if number_format in _ROUNDED else getattr(torch, number_format)
     audio_llm = AudioLLM.from_pretrained(source, dtype=dtype)
     if number_format in _ROUNDED:
-        audio_llm = AudioLLM(_rounded(audio_llm.model, number_format), audio_llm.processor)
+        audio_llm = AudioLLM(_rounded(audio_llm.model, number_format, name), audio_llm.processor)
     with new_folder(output, name) as staging:
         audio_llm.save_pretrained(staging)
         _write_papers(staging, name, found, Path(output).resolve().name, number_format)
@@ -77,11 +77,11 @@ def _refuse_rounded(model: str) -> None:
         raise ValueError(f"{model} is quantized already, by {method}: export the model that it was made from")
 
 
-def _rounded(model: PreTrainedModel, number_format: str) -> PreTrainedModel:
+def _rounded(model: PreTrainedModel, number_format: str, name: str) -> PreTrainedModel:
     """The same LLM with rounded linear layers. transformers rounds while it loads, so it is written down first."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        with refused_by_transformers(str(model.name_or_path)):
+        with refused_by_transformers(name):
             rounded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=_REST,
@@ -90,6 +90,7 @@ def _rounded(model: PreTrainedModel, number_format: str) -> PreTrainedModel:
                 trust_remote_code=False,
             )
     assert quantizer_named_in(rounded.config.to_dict()) == QUANTIZER
+    check_rounded(rounded, name)
     return rounded
 
 

@@ -148,8 +148,12 @@ def metadata_of(tokenizer: UniAudioTokenizer) -> dict[str, str]:
 
 def _write_graph(encoder: CodesOfFeatures, path: Path, metadata: dict[str, str]) -> None:
     """Traces the encoder with two clips, and writes the graph: with weights in a file of their own above 2 GB."""
-    features_BMF = torch.zeros(2, encoder.tokenizer.config.num_mel_bins, 200)
-    mask_BF = torch.ones(2, 200, dtype=torch.int64)
+    config = encoder.tokenizer.config
+    # Any length will do that is no special case, as those of one token are.
+    num_frames = min(50 * config.token_stride, config.segment_samples // config.token_stride * config.token_stride)
+    num_frames //= HOP_LENGTH
+    features_BMF = torch.zeros(2, config.num_mel_bins, num_frames)
+    mask_BF = torch.ones(2, num_frames, dtype=torch.int64)
     with _without_advice_of_torch():
         program = torch.onnx.export(
             encoder.eval(),
