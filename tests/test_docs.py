@@ -34,7 +34,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FOLDERS = "tokenizer|data|audiollm|benchmarks|training|docs|tests|examples"
 # Programs that are not ours, and not part of the installation.
-OTHERS = {"cat", "curl", "ffmpeg", "ffplay", "jq", "lmms_eval", "sha256sum"}
+OTHERS = {"cat", "curl", "ffmpeg", "ffplay", "jq", "lmms_eval", "sha256sum", "vllm"}
 
 
 def code_blocks(page: Path, language: str) -> list[str]:

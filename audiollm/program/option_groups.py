@@ -27,7 +27,8 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
         "beyond_chance", "allow_different", "strict", "require_known_data",
     ),
     "serving": (
-        "host", "port", "name", "engine", "max_running", "voices", "translates", "ignore", "log_content",
+        "host", "port", "name", "engine", "vllm_url", "vllm_model", "max_running", "voices", "translates", "ignore",
+        "log_content",
     ),
     "limits": (
         "max_waiting", "deadline_seconds", "max_upload_megabytes", "max_decoded_megabytes", "max_upload_seconds",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Literal
 
 import uvicorn
@@ -16,15 +17,23 @@ from .api.app import build_app
 from .engines.base import Engine
 from .engines.batching import BatchingEngine
 from .engines.plain import PlainEngine
+from .engines.remote import VllmEngine
 from .settings import ServerSettings
 
-EngineName = Literal["batching", "plain"]
+EngineName = Literal["batching", "plain", "vllm"]
+VLLM_KEY_VARIABLE = "AUDIOLLM_VLLM_KEY"
+"""Environment variable of the key that a vLLM server asks for."""
 
 logger = logging.getLogger(__name__)
 
 
 def app_of(
-    model: AudioLLM, settings: ServerSettings, *, name: str, engine: EngineName = "batching", max_running: int = 8
+    model: AudioLLM,
+    settings: ServerSettings,
+    *,
+    name: str,
+    engine: Literal["batching", "plain"] = "batching",
+    max_running: int = 8,
 ) -> FastAPI:
     """The app that serves a model in memory.
 
@@ -37,6 +46,27 @@ def app_of(
     """
     running: Engine = BatchingEngine(model, max_running=max_running) if engine == "batching" else PlainEngine(model)
     return _app(ServedModel.of(model, name), running, settings)
+
+
+def app_of_vllm(
+    folder: str, settings: ServerSettings, *, name: str, url: str, model: str | None = None, max_running: int = 64
+) -> FastAPI:
+    """The app that serves a model whose tokens a vLLM server computes.
+
+    Args:
+        folder: the Audio-LLM's folder or Hub id; its LLM is not loaded.
+        settings: limits and defaults.
+        name: by which clients call the model.
+        url: of vLLM's OpenAI interface.
+        model: the model's name there; None: the only one there is.
+        max_running: requests that it gets at once.
+
+    Raises:
+        ValueError: if the folder is no Audio-LLM.
+    """
+    served = ServedModel.without_weights(folder, name)
+    key = os.environ.get(VLLM_KEY_VARIABLE)
+    return _app(served, VllmEngine(url, served.processor, model=model, api_key=key, max_running=max_running), settings)
 
 
 def _app(model: ServedModel, engine: Engine, settings: ServerSettings) -> FastAPI:

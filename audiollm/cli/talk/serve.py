@@ -10,6 +10,7 @@ from typing import Literal
 from audiollm.cli.console import Precision, load_audio_llm, settled
 
 KEYS_VARIABLE = "AUDIOLLM_API_KEYS"
+_RUNNING, _VLLM_RUNNING = 8, 64
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 logger = logging.getLogger(__name__)
@@ -21,8 +22,10 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     name: str | None = None,
-    engine: Literal["batching", "plain"] = "batching",
-    max_running: int = 8,
+    engine: Literal["batching", "plain", "vllm"] = "batching",
+    vllm_url: str | None = None,
+    vllm_model: str | None = None,
+    max_running: int | None = None,
     max_waiting: int = 64,
     deadline_seconds: float = 600.0,
     max_upload_megabytes: int = 25,
@@ -49,8 +52,12 @@ def serve(
         host: address to listen at; only programs on this machine reach the one that is taken if not given.
         port: to listen at.
         name: by which clients call the model; the name of its folder if not given.
-        engine: batching answers many requests together, plain one after the other.
-        max_running: requests that are answered together.
+        engine: batching answers many requests together, plain one after the other, vllm lets a vLLM server compute
+            their tokens.
+        vllm_url: of that server, such as http://localhost:8001/v1; AUDIOLLM_VLLM_KEY holds its key, where it asks
+            for one.
+        vllm_model: the model's name there; the only one there is if not given.
+        max_running: requests that are answered together; 8 if not given, and 64 by vLLM.
         max_waiting: requests that may wait beside them; more are told to come again (429).
         deadline_seconds: longest time of a request.
         max_upload_megabytes: largest recording, as it is sent.
@@ -71,8 +78,9 @@ def serve(
         dtype: precision of the LLM; by default float32 or bfloat16, whichever this machine writes faster in.
         device: torch device; the first GPU when there is one.
     """
+    _check_engine(engine, max_running, vllm_url=vllm_url, vllm_model=vllm_model)
     try:
-        from audiollm.serving.server import app_of, run_app
+        from audiollm.serving.server import app_of, app_of_vllm, run_app
     except ImportError as error:
         raise ValueError(f"serving needs more packages ({error}): pip install 'audiollm[serve]'") from error
     from audiollm.serving.settings import ServerSettings
@@ -100,9 +108,28 @@ def serve(
     )
     if host not in _LOOPBACK and not settings.api_keys:
         logger.warning("%s can be reached from other machines, and asks for no key: give --api-keys", host)
-    served = load_audio_llm(model, settled(dtype, model, device), device)
-    app = app_of(served, settings, name=name or _name_of(model), engine=engine, max_running=max_running)
+    called = name or _name_of(model)
+    if engine == "vllm":
+        assert vllm_url is not None  # checked
+        app = app_of_vllm(
+            model, settings, name=called, url=vllm_url, model=vllm_model, max_running=max_running or _VLLM_RUNNING
+        )
+    else:
+        served = load_audio_llm(model, settled(dtype, model, device), device)
+        app = app_of(served, settings, name=called, engine=engine, max_running=max_running or _RUNNING)
     run_app(app, host=host, port=port, grace_seconds=grace_seconds)
+
+
+def _check_engine(engine: str, max_running: int | None, **of_vllm: str | None) -> None:
+    if engine == "vllm" and of_vllm["vllm_url"] is None:
+        raise ValueError("--engine vllm: say where it is, by --vllm-url")
+    for name, value in of_vllm.items():
+        if engine != "vllm" and value is not None:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: belongs to --engine vllm")
+    if max_running is not None and max_running < 1:
+        raise ValueError(f"--max-running {max_running}: use 1 or more")
+    if max_running is not None and engine == "plain":
+        raise ValueError(f"--max-running {max_running}: --engine plain answers one request at a time; leave it out")
 
 
 def _name_of(model: str) -> str:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig, PretrainedConfig
+from transformers import AutoConfig, GenerationConfig
 
+from audiollm.folders import check_folder
 from audiollm.generation.passed_on import audio_sampling_of_checkpoint, speaks_in_turns
 from audiollm.generation.plan import AnswerPlan, context_of
 from audiollm.generation.settings import GenerationSettings
+from audiollm.loading import check_settings, refused_by_transformers
 from audiollm.modeling import AudioLLM
 from audiollm.processing.processor import AudioLLMProcessor
+from audiollm.sources.places import find_source
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +49,14 @@ class ServedModel:
         Raises:
             ValueError: if it is no Audio-LLM.
         """
-        config = PretrainedConfig.from_pretrained(folder)
-        stored = GenerationConfig.from_pretrained(folder)
-        return cls(name, AudioLLMProcessor.from_pretrained(folder), stored, context_of(config))
+        found = find_source(folder).model
+        check_folder(found)
+        check_settings(Path(found))
+        with refused_by_transformers(folder):
+            processor = AudioLLMProcessor.from_pretrained(found)
+            config = AutoConfig.from_pretrained(found, trust_remote_code=False)
+            stored = GenerationConfig.from_pretrained(found)
+        return cls(name, processor, stored, context_of(config))
 
     @property
     def can_listen(self) -> bool:

@@ -1,4 +1,4 @@
-"""The engine that asks vLLM, against a server that answers as vLLM does with our plug-in; test_vllm.py has the real one."""
+"""The engine that asks vLLM, against a server that answers as vLLM does with our plug-in."""
 
 from __future__ import annotations
 
