@@ -28,7 +28,7 @@ def questions(limit: int | None) -> list[tuple[Path, str, str]]:
     ]
     said = [clip for clip in held_out if clip.language == "en" and clip.text]
     asked += [(SAMPLE_FOLDER / clip.audio, "Transcribe the recording.", str(clip.text)) for clip in said]
-    return asked[:: max(1, len(asked) // limit)] if limit else asked
+    return asked[:: -(-len(asked) // limit)] if limit else asked
 
 
 @torch.no_grad()
