@@ -20,6 +20,7 @@ class ServerSettings:
         uploads: of recordings that requests bring.
         max_body_bytes: of a whole request.
         max_text_characters: of a text that is spoken.
+        max_part_characters: of such a text that are spoken in one answer; longer ones are cut at the ends of sentences.
         max_tokens: most tokens of an answer that a request may ask for.
         max_prompt_tokens: longest prompt; None: what the context holds.
         max_waiting: requests that may wait for the engine.
@@ -41,6 +42,7 @@ class ServerSettings:
     uploads: UploadLimits = field(default_factory=UploadLimits)
     max_body_bytes: int = 40 * 2**20  # an upload in base64, and words around it
     max_text_characters: int = 4096
+    max_part_characters: int = 200
     max_tokens: int = 4096
     max_prompt_tokens: int | None = None
     max_waiting: int = 64

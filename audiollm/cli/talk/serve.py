@@ -33,6 +33,7 @@ def serve(
     max_upload_seconds: float = 600.0,
     max_channels: int = 8,
     max_text_characters: int = 4096,
+    max_part_characters: int = 200,
     max_tokens: int = 4096,
     max_prompt_tokens: int | None = None,
     max_connections_per_key: int = 256,
@@ -65,6 +66,7 @@ def serve(
         max_upload_seconds: longest recording.
         max_channels: most channels of a recording.
         max_text_characters: longest text that is spoken.
+        max_part_characters: of such a text that are spoken in one answer; longer ones are cut at the ends of sentences.
         max_tokens: most tokens of an answer that a request may ask for.
         max_prompt_tokens: longest prompt; what the context holds if not given.
         max_connections_per_key: requests and sockets of one key at once.
@@ -95,6 +97,7 @@ def serve(
         ),
         max_body_bytes=2 * max_upload_megabytes * MEBIBYTE,
         max_text_characters=max_text_characters,
+        max_part_characters=max_part_characters,
         max_tokens=max_tokens,
         max_prompt_tokens=max_prompt_tokens,
         max_waiting=max_waiting,

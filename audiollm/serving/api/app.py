@@ -48,7 +48,15 @@ def build_app(answerer: Answerer, settings: ServerSettings) -> FastAPI:
             await answerer.stop()
 
     responses: dict[int | str, dict[str, Any]] = {status: {"description": text} for status, text in _ERRORS.items()}
-    app = FastAPI(title="audiollm", version=version("audiollm"), lifespan=lifespan, responses=responses)
+    # FastAPI's own pages of the routes load their scripts from elsewhere.
+    app = FastAPI(
+        title="audiollm",
+        version=version("audiollm"),
+        lifespan=lifespan,
+        responses=responses,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.server = state = ServerState(answerer, settings)
     for module in (chat, speech, transcriptions, voice_routes, tokens, models):
         app.include_router(module.router)

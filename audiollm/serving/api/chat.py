@@ -20,7 +20,7 @@ from audiollm.serving.sound.uploads import decode_base64, read_upload
 
 from .chat_types import AudioContent, ChatMessage, ChatRequest
 from .errors import ApiError, refused, request_id_of, told
-from .responses import DONE, EVENT_STREAM, SoundBytes, event, streamed, whole_sound
+from .responses import DONE, EVENT_STREAM, SoundBytes, begun, event, streamed, whole_sound
 from .state import ServerState, state_of, unless_left
 from .tool_calls import ToolCall, split_tool_calls, without_tool_calls
 
@@ -198,8 +198,9 @@ async def _chunks(state: ServerState, body: ChatRequest, asked: AnswerRequest) -
     speech = _StreamedSpeech(state.answerer.sounds.sample_rate) if body.speaks else None
     texts = without_tool_calls() if asked.tools else None
     async with state.answering(asked) as coming:
+        pieces = await begun(coming)
         yield chunk({"role": "assistant", "content": None if body.speaks else ""})
-        async for piece in coming:
+        async for piece in pieces:
             if isinstance(piece, TextPiece):
                 text = piece.text if texts is None else texts.send(piece.text)
                 if text:

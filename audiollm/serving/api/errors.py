@@ -147,7 +147,7 @@ def _of_http(request: Request, error: HTTPException) -> ApiError:
         return error.__cause__
     path = f"{request.method} {request.url.path}"
     if error.status_code == 404:
-        return ApiError(404, f"{path}: there is no such route here; /docs lists them", code="unknown_url")
+        return ApiError(404, f"{path}: there is no such route here; /openapi.json lists them", code="unknown_url")
     if error.status_code == 405:
         headers = dict(error.headers or {})
         message = f"{path}: this route takes {headers.get('Allow', 'another method')}"

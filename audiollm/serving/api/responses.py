@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from torch import Tensor
 
+from audiollm.serving.answering.answerer import AnswerPiece
 from audiollm.serving.sound.formats import SoundEncoder, encode_whole
 from audiollm.serving.sound.streams import SoundStream
 
@@ -75,6 +76,18 @@ async def streamed(
             await chunks.aclose()
 
     return StreamingResponse(body(), media_type=media_type, headers={**STREAM_HEADERS, **(headers or {})})
+
+
+async def begun(pieces: AsyncGenerator[AnswerPiece, None]) -> AsyncIterator[AnswerPiece]:
+    """The pieces, of which the first is there already: what fails until then has a status of its own."""
+    first = await anext(pieces)
+
+    async def all_of_them() -> AsyncIterator[AnswerPiece]:
+        yield first
+        async for piece in pieces:
+            yield piece
+
+    return all_of_them()
 
 
 class SoundBytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -14,6 +15,8 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from audiollm.chat.input import to_conversation
+from audiollm.data.conversation.types import TextPart
 from audiollm.serving.answering.answerer import Answerer, AnswerPiece, AnswerRequest, Finished, SoundPiece
 from audiollm.serving.settings import ServerSettings
 
@@ -21,6 +24,7 @@ from .errors import ApiError
 from .metrics import Metrics
 from .voices import Voices
 
+logger = logging.getLogger("audiollm.serving.content")
 Result = TypeVar("Result")
 _NUM_READERS = 4
 
@@ -78,6 +82,8 @@ class ServerState:
         self.metrics = Metrics(lambda: admission.num_inside - admission.num_waiting, lambda: admission.num_waiting)
         self.kept = KeptAnswers(settings.keep_answers_seconds, settings.max_kept_answers)
         self.voices = Voices(answerer.model, settings.voices)
+        if settings.log_content:
+            logger.setLevel(logging.INFO)  # whatever is told of other things
         self._readers = ThreadPoolExecutor(_NUM_READERS, "audiollm-read")
 
     async def read(self, work: Callable[[], Result]) -> Result:
@@ -96,18 +102,22 @@ class ServerState:
             raise ApiError(404, message, param="model", code="model_not_found")
 
     @asynccontextmanager
-    async def answering(self, request: AnswerRequest) -> AsyncGenerator[AsyncGenerator[AnswerPiece, None], None]:
-        """`Answerer.answering`, told to the figures."""
+    async def answering(
+        self, request: AnswerRequest, *, has_place: bool = False
+    ) -> AsyncGenerator[AsyncGenerator[AnswerPiece, None], None]:
+        """`Answerer.answering`, told to the figures, and to the log if that is to have it."""
         started = time.monotonic()
-        async with self.answerer.answering(request) as pieces:
-            watched = self._watched(pieces, started)
+        if self.settings.log_content:
+            logger.info("request %s asks: %s", request.request_id, _texts_of(request))
+        async with self.answerer.answering(request, has_place=has_place) as pieces:
+            watched = self._watched(pieces, started, request.request_id)
             try:
                 yield watched
             finally:
                 await watched.aclose()
 
     async def _watched(
-        self, pieces: AsyncGenerator[AnswerPiece, None], started: float
+        self, pieces: AsyncGenerator[AnswerPiece, None], started: float, request_id: str
     ) -> AsyncGenerator[AnswerPiece, None]:
         has_begun, sound_seconds = False, 0.0
         async for piece in pieces:
@@ -121,11 +131,20 @@ class ServerState:
                 sound_seconds += len(piece.waveform) / piece.sample_rate
             if isinstance(piece, Finished):
                 usage = piece.usage
+                if self.settings.log_content:
+                    logger.info("request %s is answered: %s", request_id, piece.text)
                 self.metrics.answered(
                     usage.prompt_text + usage.prompt_audio, usage.answer_text + usage.answer_audio, len(piece.codes)
                 )
                 self.metrics.sounded(elapsed, sound_seconds)
             yield piece
+
+
+def _texts_of(request: AnswerRequest) -> str:
+    """What a request says; recordings are not told."""
+    conversation = to_conversation(request.messages, "messages", None, None)
+    texts = (part.text for one in conversation.messages for part in one.content if isinstance(part, TextPart))
+    return " | ".join(texts)
 
 
 def state_of(request: Request) -> ServerState:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from audiollm.data.audio import AudioError, AudioLimitError, AudioLimits, load_audio
+from audiollm.data.audio.channels import Mono
 
 MEBIBYTE = 1 << 20
 _FOREIGN_TO_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
@@ -105,13 +106,14 @@ class Recording(NamedTuple):
         return len(self.waveform) / self.sample_rate
 
 
-def read_upload(data: bytes, limits: UploadLimits, name: str = "audio") -> Recording:
-    """Decodes the bytes of a recording: the mean of its channels, at its own rate.
+def read_upload(data: bytes, limits: UploadLimits, name: str = "audio", mono: Mono = "first") -> Recording:
+    """Decodes the bytes of a recording, at its own rate.
 
     Args:
         data: the bytes of a file, whatever it was called.
         limits: how much is taken.
         name: what an error calls it; nothing else is done with it.
+        mono: which waveform of several channels: the first one, as commands hear it, or their mean.
 
     Raises:
         UnreadableUploadError: empty, no audio, damaged or truncated, or in no format that is read here.
@@ -119,7 +121,7 @@ def read_upload(data: bytes, limits: UploadLimits, name: str = "audio") -> Recor
     """
     _check_size(len(data), limits, name)
     try:
-        return Recording(*load_audio(data, max_seconds=limits.max_seconds, limits=limits.decoding))
+        return Recording(*load_audio(data, mono=mono, max_seconds=limits.max_seconds, limits=limits.decoding))
     except AudioLimitError as error:
         raise LargeUploadError(name, error.reason) from error
     except AudioError as error:
@@ -150,9 +152,9 @@ class UploadBuffer:
         _check_size(num_bytes, self._limits, self._name)
         self._data += chunk
 
-    def read(self) -> Recording:
+    def read(self, mono: Mono = "first") -> Recording:
         """Decodes what came; see `read_upload`."""
-        return read_upload(bytes(self._data), self._limits, self._name)
+        return read_upload(bytes(self._data), self._limits, self._name, mono)
 
 
 def decode_base64(text: str, limits: UploadLimits, name: str = "audio") -> bytes:

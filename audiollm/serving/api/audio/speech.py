@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
+from torch import Tensor
 
 from audiollm.generation.decoding import DecodingSettings
 from audiollm.generation.settings import GenerationSettings
 from audiollm.serving.answering.answerer import AnswerRequest, Finished, SoundPiece
+from audiollm.serving.answering.parts import parts_of
 from audiollm.serving.api.chat_types import Strict, VoiceId
-from audiollm.serving.api.errors import refused, request_id_of, told
+from audiollm.serving.api.errors import ApiError, refused, request_id_of, told
 from audiollm.serving.api.responses import EVENT_STREAM, SoundBytes, event, streamed, whole_sound
 from audiollm.serving.api.state import ServerState, state_of, unless_left
-from audiollm.serving.api.voices import NamedVoice
 from audiollm.serving.sound.formats import sound_format
 from audiollm.speaking import SpeechRequest, answer_form
 
@@ -51,91 +52,111 @@ async def speech(body: SpeechBody, request: Request) -> Response:
     """Speaks a text."""
     state = state_of(request)
     state.check_model(body.model)
-    asked = _answer_request(state, body, request_id_of(request))
+    spoken = _Speech(state, body, request_id_of(request))
     if body.stream_format == "sse":
-        return await streamed(request, _events(state, body, asked), EVENT_STREAM, tells_errors=True)
+        return await streamed(request, spoken.events(), EVENT_STREAM, tells_errors=True)
     form = sound_format(body.response_format)
     headers = {**form.headers, "Content-Disposition": f'inline; filename="speech{form.extension}"'}
     if not body.stream:
-        content = await unless_left(request, _whole(state, body, asked))
-        return Response(content, media_type=form.media_type, headers=headers)
-    return await streamed(request, _bytes(state, body, asked), form.media_type, headers)
+        return Response(await unless_left(request, spoken.whole()), media_type=form.media_type, headers=headers)
+    return await streamed(request, spoken.chunks(), form.media_type, headers)
 
 
-def _answer_request(state: ServerState, body: SpeechBody, request_id: str) -> AnswerRequest:
-    """The request in the model's own terms.
+class _Speech:
+    """A text that is spoken, part after part, as one sound.
 
     Raises:
-        ApiError: something in it cannot be used; its field is named.
+        ApiError: something in the request cannot be used; its field is named.
     """
-    if not state.answerer.model.can_speak:
-        raise refused("model", "it has no decoder, so it cannot speak")
-    most = state.settings.max_text_characters
-    if len(body.input) > most:
-        raise refused("input", f"has {len(body.input)} characters, but {most} are the most here: send it in parts")
-    voice = state.voices.get(body.voice if isinstance(body.voice, str) else body.voice.id)
-    try:
-        spoken = SpeechRequest.of(body.input, _words(voice, body.instructions))
-        form = answer_form([body.input], state.answerer.model.generation_config)
-        names = ("seed", "temperature", "top_p", "top_k", "min_seconds", "max_seconds")
-        settings = GenerationSettings(**form, **{name: getattr(body, name) for name in names})
-    except ValueError as error:
-        raise told(error, request_id, param="input") from error
-    return AnswerRequest(
-        messages=spoken.conversation,
-        settings=settings,
-        decoding=DecodingSettings(prompt=voice.prompt, seed=body.seed),
-        has_sound=True,
-        request_id=request_id,
-    )
 
+    def __init__(self, state: ServerState, body: SpeechBody, request_id: str) -> None:
+        if not state.answerer.model.can_speak:
+            raise refused("model", "it has no decoder, so it cannot speak")
+        most = state.settings.max_text_characters
+        if len(body.input) > most:
+            raise refused("input", f"has {len(body.input)} characters, but {most} are the most here: send it in parts")
+        self._state, self._body, self._request_id = state, body, request_id
+        self._voice = state.voices.get(body.voice if isinstance(body.voice, str) else body.voice.id)
+        parts = parts_of(body.input, state.settings.max_part_characters)
+        if not parts:
+            raise refused("input", "is empty: give a text")
+        if len(parts) > 1 and (body.min_seconds, body.max_seconds) != (None, None):
+            name = "min_seconds" if body.min_seconds is not None else "max_seconds"
+            raise refused(name, f"the text is spoken in {len(parts)} parts, each as long as it takes: leave it out")
+        self._requests = [self._request(part, number) for number, part in enumerate(parts)]
+        self._read = self._made = 0
 
-def _words(voice: NamedVoice, instructions: str | None) -> str | None:
-    """The voice in words: the instructions, where there are some, after those of the name."""
-    return ", ".join(one for one in (voice.words, (instructions or "").strip()) if one) or None
-
-
-async def _bytes(state: ServerState, body: SpeechBody, asked: AnswerRequest) -> AsyncGenerator[bytes, None]:
-    sound = SoundBytes(body.response_format, state.answerer.sounds.sample_rate, body.speed)
-    with sound.encoder:
-        async with state.answering(asked) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, SoundPiece) and (data := sound.write(piece.waveform.numpy())):
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The bytes of the recording."""
+        sound = SoundBytes(self._body.response_format, self._state.answerer.sounds.sample_rate, self._body.speed)
+        with sound.encoder:
+            async for waveform in self._waveforms():
+                if data := sound.write(waveform.numpy()):
                     yield data
-        if rest := sound.close():
-            yield rest
+            if rest := sound.close():
+                yield rest
 
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """The same as events."""
+        async for data in self.chunks():
+            yield event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
+        usage = {
+            "input_tokens": self._read,
+            "output_tokens": self._made,
+            "total_tokens": self._read + self._made,
+        }
+        yield event({"type": "speech.audio.done", "usage": usage})
 
-async def _events(state: ServerState, body: SpeechBody, asked: AnswerRequest) -> AsyncGenerator[bytes, None]:
-    sound = SoundBytes(body.response_format, state.answerer.sounds.sample_rate, body.speed)
+    async def whole(self) -> bytes:
+        """The recording with its true length in its header."""
+        pieces = [waveform async for waveform in self._waveforms()]
+        rate, body = self._state.answerer.sounds.sample_rate, self._body
+        return await self._state.read(lambda: whole_sound(pieces, rate, body.response_format, body.speed))
 
-    def delta(data: bytes) -> bytes:
-        return event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
+    async def _waveforms(self) -> AsyncGenerator[Tensor, None]:
+        """Samples of all parts, in order.
 
-    with sound.encoder:
-        async with state.answering(asked) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, SoundPiece) and (data := sound.write(piece.waveform.numpy())):
-                    yield delta(data)
-                elif isinstance(piece, Finished):
-                    finished = piece
-        if rest := sound.close():
-            yield delta(rest)
-    yield event({"type": "speech.audio.done", "usage": _usage(finished)})
+        Raises:
+            ApiError: a part has no end: what is missing of it must not go unnoticed.
+        """
+        with self._state.answerer.admission.place():
+            for number, request in enumerate(self._requests):
+                async with self._state.answering(request, has_place=True) as pieces:
+                    async for piece in pieces:
+                        if isinstance(piece, SoundPiece):
+                            yield piece.waveform
+                        elif isinstance(piece, Finished):
+                            self._count(piece, number)
 
+    def _count(self, finished: Finished, number: int) -> None:
+        usage = finished.usage
+        self._read += usage.prompt_text + usage.prompt_audio
+        self._made += usage.answer_text + usage.answer_audio
+        if finished.finish_reason == "length" and self._body.max_seconds is None:
+            message = (
+                f"the model did not come to an end with part {number + 1} of {len(self._requests)} of the text: give "
+                "max_seconds to have what there is, another seed, or a shorter text"
+            )
+            raise ApiError(500, message, code="speech_was_cut", headers={"x-should-retry": "false"})
 
-async def _whole(state: ServerState, body: SpeechBody, asked: AnswerRequest) -> bytes:
-    pieces = []
-    async with state.answering(asked) as coming:
-        async for piece in coming:
-            if isinstance(piece, SoundPiece):
-                pieces.append(piece.waveform)
+    def _request(self, part: str, number: int) -> AnswerRequest:
+        body = self._body
+        seed = None if body.seed is None else (body.seed + number) % 2**63
+        try:
+            spoken = SpeechRequest.of(part, self._words())
+            form = answer_form([part], self._state.answerer.model.generation_config)
+            names = ("temperature", "top_p", "top_k", "min_seconds", "max_seconds")
+            settings = GenerationSettings(**form, seed=seed, **{name: getattr(body, name) for name in names})
+        except ValueError as error:
+            raise told(error, self._request_id, param="input") from error
+        return AnswerRequest(
+            messages=spoken.conversation,
+            settings=settings,
+            decoding=DecodingSettings(prompt=self._voice.prompt, seed=seed),
+            has_sound=True,
+            request_id=self._request_id if number == 0 else f"{self._request_id}-{number}",
+        )
 
-    rate = state.answerer.sounds.sample_rate
-    return await state.read(lambda: whole_sound(pieces, rate, body.response_format, body.speed))
-
-
-def _usage(finished: Finished) -> dict[str, Any]:
-    usage = finished.usage
-    read, made = usage.prompt_text + usage.prompt_audio, usage.answer_text + usage.answer_audio
-    return {"input_tokens": read, "output_tokens": made, "total_tokens": read + made}
+    def _words(self) -> str | None:
+        """The voice in words: the instructions, where there are some, after those of the name."""
+        return ", ".join(one for one in (self._voice.words, (self._body.instructions or "").strip()) if one) or None

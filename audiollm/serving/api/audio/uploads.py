@@ -21,4 +21,4 @@ async def read_file(state: ServerState, file: UploadFile, name: str) -> Recordin
     buffer = UploadBuffer(state.settings.uploads, name)
     while piece := await file.read(_PIECE_BYTES):
         buffer.add(piece)
-    return await state.read(buffer.read)
+    return await state.read(lambda: buffer.read(state.answerer.model.processor.mono))

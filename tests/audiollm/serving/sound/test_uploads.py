@@ -88,10 +88,11 @@ def test_what_the_server_sends_it_also_takes(name, is_streamed):
     assert read_upload(data, LIMITS).duration_seconds == pytest.approx(1, abs=0.15)
 
 
-def test_channels_are_averaged_and_one_sample_is_a_recording():
+def test_one_channel_is_heard_or_their_mean_and_one_sample_is_a_recording():
     samples = noise(1, 2)
-    recording = read_upload(encoded(samples, subtype="FLOAT"), LIMITS)
-    np.testing.assert_allclose(recording.waveform, samples.mean(axis=1))
+    data = encoded(samples, subtype="FLOAT")
+    np.testing.assert_allclose(read_upload(data, LIMITS).waveform, samples[:, 0])
+    np.testing.assert_allclose(read_upload(data, LIMITS, mono="mean").waveform, samples.mean(axis=1))
 
 
 def test_a_recording_goes_where_recordings_go():
