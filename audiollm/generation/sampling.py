@@ -138,7 +138,10 @@ class RepetitionAwareSampler(LogitsProcessor):
             ids_C = None  # it would be more work to pick them out
         # Sorting 160,000 logits for top-p, of which 8,193 are finite, would take as long as reading a small LLM.
         finite_BC = scores if ids_C is None else scores[:, ids_C]
-        drawn_B = self._draw(self._warpers(input_ids, finite_BC), ids_C)
+        narrowed_BC = finite_BC
+        for warper in self._warpers:  # the list itself would look up what each of them takes, at every token
+            narrowed_BC = warper(input_ids, narrowed_BC)
+        drawn_B = self._draw(narrowed_BC, ids_C)
         window = self.settings.repetition_window
         if window:
             # Always drawn, so that the numbers a row gets do not depend on what the other rows do. Not from the top-k,

@@ -1,4 +1,4 @@
-"""The engine that asks vLLM, against a server that answers as vLLM does with our plug-in."""
+"""The engine that asks vLLM, against a server that answers as vLLM with our plug-in; the real one: test_vllm.py."""
 
 from __future__ import annotations
 
