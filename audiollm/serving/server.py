@@ -99,7 +99,7 @@ def run_app(app: FastAPI, *, host: str, port: int, grace_seconds: int = 30) -> N
         log_level="info",
         access_log=False,  # addresses and paths are figures of /metrics
         timeout_graceful_shutdown=grace_seconds,
-        ws_max_size=20 * 2**20,  # 15 MiB of audio, in base64
+        ws_max_size=24 * 2**20,  # above what an event may hold, so that a larger one is told of and not cut off
         server_header=False,
     )
     uvicorn.Server(config).run()

@@ -5,11 +5,46 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from .sound.uploads import UploadLimits
 
 IGNORABLE = frozenset({"language", "prompt"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealtimeSettings:
+    """How much a realtime session may take.
+
+    Attributes:
+        max_append_bytes: of audio in one event, once its base64 is decoded.
+        max_buffer_seconds: of audio that is not committed yet; where the server tells turns, one ends there.
+        max_items: of a conversation.
+        max_kept_seconds: of recordings that a session keeps to give back; of older ones their codes alone are kept.
+        max_text_characters: of one text.
+        max_session_seconds: of a session, then it is closed.
+        activity: what tells that somebody speaks: "level" for the loudness above that of the room, "silero" for
+            Silero's network, "auto" for that one where it is installed.
+
+    Raises:
+        ValueError: for a limit that is none, naming it, or another ``activity``.
+    """
+
+    max_append_bytes: int = 15 * 2**20
+    max_buffer_seconds: float = 300.0
+    max_items: int = 1000
+    max_kept_seconds: float = 600.0
+    max_text_characters: int = 65_536
+    max_session_seconds: float = 3600.0
+    activity: Literal["auto", "level", "silero"] = "auto"
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if one.name.startswith("max_") and not 0 < value < math.inf:
+                raise ValueError(f"{one.name}={value}: use a number above 0")
+        if self.activity not in ("auto", "level", "silero"):
+            raise ValueError(f"activity={self.activity!r}: use auto, level or silero")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +68,7 @@ class ServerSettings:
         translates: the model was trained to translate speech into English, so that ``/v1/audio/translations`` answers.
         ignored: fields of transcriptions that clients may send though they have no effect here: some of ``language``
             and ``prompt``, which are refused otherwise.
+        realtime: of realtime sessions.
         log_content: write questions and answers into the log.
 
     Raises:
@@ -54,6 +90,7 @@ class ServerSettings:
     voices: Mapping[str, str] = field(default_factory=lambda: {"default": ""})
     translates: bool = False
     ignored: tuple[str, ...] = ()
+    realtime: RealtimeSettings = field(default_factory=RealtimeSettings)
     log_content: bool = False
 
     def __post_init__(self) -> None:

@@ -69,6 +69,13 @@ class TextPiece:
 
 
 @dataclass(frozen=True, eq=False)
+class CodesPiece:
+    """Audio codes as they are generated, before they are sound: where they stand between the pieces of text."""
+
+    codes: list[int]
+
+
+@dataclass(frozen=True, eq=False)
 class SoundPiece:
     """Sound as it is generated: float32 ``[N]``, and its rate in Hz."""
 
@@ -105,7 +112,7 @@ class Finished:
     usage: Usage
 
 
-AnswerPiece = TextPiece | SoundPiece | Finished
+AnswerPiece = TextPiece | CodesPiece | SoundPiece | Finished
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,7 +296,10 @@ class _Answer:
     def _give(self, piece: StreamedText | StreamedCodes, stop: StopStrings) -> None:
         if isinstance(piece, StreamedText):
             self._text(stop.take(piece.text))
-        elif self._prepared.decoder is not None:
+            return
+        if len(piece.codes):
+            self._pieces.put_nowait(CodesPiece(piece.codes.tolist()))
+        if self._prepared.decoder is not None:
             self._sound(piece)
 
     def _text(self, text: str) -> None:

@@ -16,6 +16,7 @@ from . import chat, models
 from .audio import speech, tokens, transcriptions, voice_routes
 from .errors import install_handlers
 from .middleware import Gate
+from .realtime import route as realtime
 from .state import ServerState
 
 _ERRORS = {
@@ -58,7 +59,7 @@ def build_app(answerer: Answerer, settings: ServerSettings) -> FastAPI:
         redoc_url=None,
     )
     app.state.server = state = ServerState(answerer, settings)
-    for module in (chat, speech, transcriptions, voice_routes, tokens, models):
+    for module in (chat, speech, transcriptions, voice_routes, tokens, realtime, models):
         app.include_router(module.router)
     install_handlers(app)
     app.add_middleware(

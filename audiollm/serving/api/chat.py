@@ -23,6 +23,7 @@ from .errors import ApiError, refused, request_id_of, told
 from .responses import DONE, EVENT_STREAM, SoundBytes, begun, event, streamed, whole_sound
 from .state import ServerState, state_of, unless_left
 from .tool_calls import ToolCall, split_tool_calls, without_tool_calls
+from .voices import with_voice
 
 router = APIRouter()
 _PIECE_BYTES = 6  # three samples: base64 of as many bytes needs no padding, and clients join the pieces as they are
@@ -56,7 +57,7 @@ async def _answer_request(state: ServerState, body: ChatRequest, request_id: str
     for number, message in enumerate(body.messages):
         messages.append(await _message(state, message, f"messages[{number}]"))
     if voice is not None and voice.words:
-        messages = _with_voice(messages, voice.words)
+        messages = with_voice(messages, voice.words)
     return AnswerRequest(
         messages=Conversation("messages", messages),
         settings=_settings(state, body),
@@ -66,12 +67,6 @@ async def _answer_request(state: ServerState, body: ChatRequest, request_id: str
         stop=[body.stop] if isinstance(body.stop, str) else body.stop or [],
         request_id=request_id,
     )
-
-
-def _with_voice(messages: Sequence[Message], words: str) -> list[Message]:
-    """The messages with the voice in which they are answered, in the words of the last request."""
-    *before, last = messages
-    return [*before, Message(last.role, [*last.content, TextPart(f"\n({words})")])]
 
 
 async def _message(state: ServerState, message: ChatMessage, where: str) -> Message:

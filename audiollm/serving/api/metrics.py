@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -24,6 +26,7 @@ class Metrics:
         waiting = Gauge("vllm:num_requests_waiting", "Requests that wait.", registry=self.registry)
         running.set_function(num_running)
         waiting.set_function(num_waiting)
+        self._sessions = Gauge("audiollm:realtime_sessions", "Realtime sessions that are open.", registry=self.registry)
         self._requests = self._counter("audiollm:requests", "Requests that have ended.", "route", "status")
         self._seconds = self._histogram("audiollm:request_seconds", "Whole time of requests.", _SECONDS, "route")
         self._prompt = self._counter("vllm:prompt_tokens", "Tokens of prompts.")
@@ -43,6 +46,10 @@ class Metrics:
         """Counts a request."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
+
+    def session(self) -> AbstractContextManager[Any]:
+        """Counts a realtime session for the time of the block."""
+        return self._sessions.track_inprogress()
 
     def began(self, seconds: float, *, is_sound: bool) -> None:
         """The first piece of an answer, or its first sound, has come after so many seconds."""

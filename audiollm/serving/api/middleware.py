@@ -22,6 +22,8 @@ OPEN_PATHS = ("/health", "/ready")
 """Routes that need no key, and are never counted as too many."""
 GUARDED = ("/v1/", "/metrics")
 """Beginnings of the paths that need one."""
+KEY_PROTOCOL = "openai-insecure-api-key."
+"""Beginning of the subprotocol of a websocket that is a key."""
 _GOOD_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SOCKET_REFUSED = 1008  # the code of a websocket that is closed for a reason of policy
 
@@ -100,11 +102,19 @@ class Gate:
         """The key of a request, "" where none is asked for; None if it has none that is known."""
         if not self._keys:
             return ""
-        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        offered = given.strip().encode() if scheme.lower() == "bearer" else b""
+        offered = _offered(scope).encode()
         # All of them, whichever fits: how long it takes tells nothing.
         fitting = [key for key in self._keys if hmac.compare_digest(key, offered)]
         return fitting[0].decode() if fitting else None
+
+
+def _offered(scope: Scope) -> str:
+    """The key that a request brings: in its header, or, as browsers set none on a socket, among its subprotocols."""
+    scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return given.strip()
+    named = [one for one in scope.get("subprotocols", ()) if one.startswith(KEY_PROTOCOL)]
+    return named[0].removeprefix(KEY_PROTOCOL) if named else ""
 
 
 class _Watched:
@@ -115,7 +125,7 @@ class _Watched:
         self.status, self.has_begun = 499, False  # nginx's number for a client that left before
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] in ("http.response.start", "websocket.accept"):
+        if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
             self.has_begun = True
             self.status = message.get("status", 101)
             MutableHeaders(scope=message)["x-request-id"] = self._request_id
@@ -147,7 +157,7 @@ class _Bounded:
 
 
 async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "http":
+    if scope["type"] == "http" or "websocket.http.response" in scope.get("extensions", {}):
         await error.response()(scope, receive, send)
         return
     await receive()  # the wish to connect

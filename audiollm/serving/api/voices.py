@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from audiollm.data.conversation.types import AudioPart
+from audiollm.data.conversation.types import AudioPart, Message, TextPart
 from audiollm.serving.answering.model import ServedModel
 
 from .errors import ApiError, refused
@@ -30,6 +30,12 @@ class NamedVoice:
     words: str = ""
     recording: AudioPart | None = None
     prompt: Any = None
+
+
+def with_voice(messages: Sequence[Message], words: str) -> list[Message]:
+    """The messages with the voice in which they are answered, in the words of the last request."""
+    *before, last = messages
+    return [*before, Message(last.role, [*last.content, TextPart(f"\n({words})")])]
 
 
 class Voices:
