@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError
+from pydantic_core import from_json
 
 from ..chat_types import Strict
 from ..errors import ApiError
@@ -157,8 +157,9 @@ ClientEvent = (
 _KINDS: Mapping[str, type[ClientEvent]] = {
     get_args(kind.model_fields["type"].annotation)[0]: kind for kind in get_args(ClientEvent)
 }
-# pydantic writes the chosen member of a union into the place of an error, where clients know no such field.
-_MEMBERS = frozenset({"str", "int", "VoiceId", "literal['inf']", "message", "item_reference"})
+# pydantic writes the member of a union into the place of an error ("constrained-int"), where clients have no field.
+_MEMBERS = frozenset({"str", "VoiceId", "message", "item_reference"})
+_MOST_SHOWN = 200  # characters of a name that a client made up
 
 
 def parsed(text: str) -> dict[str, Any]:
@@ -168,8 +169,9 @@ def parsed(text: str) -> dict[str, Any]:
         ApiError: it is none.
     """
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        # Not json's: that one lets halves of characters through, of which no text can be made.
+        data = from_json(text, allow_inf_nan=False)
+    except ValueError as error:
         raise ApiError(400, "the event is no JSON", code="invalid_json") from error
     if not isinstance(data, dict):
         raise ApiError(400, "the event is no JSON object: send one with a type", code="invalid_json")
@@ -202,16 +204,20 @@ def checked(data: Mapping[str, Any]) -> ClientEvent:
 
 def _of_validation(error: ValidationError) -> ApiError:
     first = error.errors(include_input=False, include_url=False)[0]
-    param = ""
-    for place in first["loc"]:
-        if isinstance(place, int):
-            param += f"[{place}]"
-        elif place not in _MEMBERS:
-            param += f".{place}" if param else place
-    if first["type"] == "extra_forbidden":
+    is_unknown = first["type"] == "extra_forbidden"
+    *before, last = first["loc"]
+    places = [place for place in before if _is_of_client(place)]
+    places += [last] if is_unknown or _is_of_client(last) else []
+    param = "".join(f"[{place}]" if isinstance(place, int) else f".{place}" for place in places)
+    param = param.removeprefix(".")[:_MOST_SHOWN]
+    if is_unknown:
         return ApiError(400, f"{param}: is not supported here: leave it out", param=param, code="unknown_parameter")
     code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
     return ApiError(400, f"{param}: {first['msg']}", param=param, code=code)
+
+
+def _is_of_client(place: int | str) -> bool:
+    return isinstance(place, int) or (place.isidentifier() and place not in _MEMBERS)
 
 
 def new_id(kind: str) -> str:

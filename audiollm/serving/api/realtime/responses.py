@@ -34,6 +34,7 @@ from .items import Answered, Item
 from .outbox import Outbox
 
 ROOM_FOR_TEXT, ROOM_FOR_SOUND = 260, 512  # tokens that are left to an answer where no number is asked for
+_NO_LIMIT = 1 << 40
 Reason = Literal["turn_detected", "client_cancelled"]
 
 
@@ -202,7 +203,9 @@ class Response:
 
     def _num_tokens(self, messages: Messages) -> int:
         processor: Any = self._state.answerer.model.processor
-        length: int = processor.apply_chat_template(messages, add_generation_prompt=True)["input_ids"].shape[1]
+        # As long as it is: whether it fits is looked at here, and again where it is answered.
+        made = processor.apply_chat_template(messages, add_generation_prompt=True, max_length=_NO_LIMIT)
+        length: int = made["input_ids"].shape[1]
         return length
 
     # --- its events ---------------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ class _Level:
 
     def is_active(self, score: float, is_speaking: bool) -> bool:
         guess = LOUDEST_ROOM_DECIBEL if len(self._heard) >= GUESSED_FRAMES else GUESSED_ROOM_DECIBEL
-        room = min(guess, *self._heard)
+        room = min([guess, *self._heard])
         self._heard.append(score)
         # The ends of words are weaker than their beginnings.
         return score > max(room + (self._margin / 2 if is_speaking else self._margin), self._least)
