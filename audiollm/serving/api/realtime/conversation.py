@@ -47,7 +47,7 @@ class ItemMaker:
         """Samples as content.
 
         Raises:
-            ApiError: they are too few or too many, or the model takes none.
+            ApiError: they are too few, or the model takes none.
         """
         if self._listener is None:
             raise refused(where, "this model has no audio tokenizer, so it takes no recordings")
@@ -55,11 +55,6 @@ class ItemMaker:
         if seconds < LEAST_SECONDS:
             message = f"{where}: has {1000 * seconds:.0f} ms of sound, but {1000 * LEAST_SECONDS:g} are the least"
             raise ApiError(400, message, param=where, code="audio_too_short")
-        if seconds > self._limits.max_buffer_seconds:
-            message = (
-                f"{where}: has {seconds:.0f} s of sound, but {self._limits.max_buffer_seconds:g} are the most here"
-            )
-            raise ApiError(413, message, param=where, code="audio_too_large")
         return Heard(pcm, self._listener, transcript)
 
     def samples(self, text: str, where: str) -> bytes:
@@ -86,7 +81,12 @@ class ItemMaker:
                 raise refused(f"{where}.audio", "is missing: send samples of 24 kHz, 16 bit, in base64")
             if body.text is not None:
                 raise refused(f"{where}.text", "is not of a recording: leave it out")
-            return self.recording(self.samples(body.audio, f"{where}.audio"), f"{where}.audio", body.transcript)
+            pcm = self.samples(body.audio, f"{where}.audio")
+            seconds, most = len(pcm) / SAMPLE_BYTES / RESPONSE_RATE, self._limits.max_buffer_seconds
+            if seconds > most:
+                message = f"{where}.audio: has {seconds:.0f} s of sound, but {most:g} are the most here"
+                raise ApiError(413, message, param=f"{where}.audio", code="audio_too_large")
+            return self.recording(pcm, f"{where}.audio", body.transcript)
         for name in ("audio", "transcript"):
             if getattr(body, name) is not None:
                 raise refused(f"{where}.{name}", "is of a recording: leave it out")

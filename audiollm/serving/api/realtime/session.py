@@ -21,7 +21,7 @@ from ..state import ServerState
 from . import events
 from .buffer import SAMPLE_BYTES, InputBuffer, milliseconds, waveform_of
 from .configuration import SessionConfig
-from .conversation import Conversation, ItemMaker
+from .conversation import LEAST_SECONDS, Conversation, ItemMaker
 from .items import Heard, Item
 from .outbox import Outbox
 from .responses import Asked, Response, usage_of
@@ -231,8 +231,12 @@ class Session:
             self._outbox.push(events.error_event(error, None))
 
     async def _commit(self, event: events.CommitAudio) -> None:
-        if self._buffer.seconds == 0:
-            raise ApiError(400, "the buffer is empty: append audio first", code="input_audio_buffer_commit_empty")
+        if self._buffer.seconds < LEAST_SECONDS:
+            message = (
+                f"the buffer has {1000 * self._buffer.seconds:.0f} ms of sound, but {1000 * LEAST_SECONDS:g} are the "
+                "least: append more first"
+            )
+            raise ApiError(400, message, code="input_audio_buffer_commit_empty")
         self._conversation.check_room()
         item_id = self._turn_id or events.new_id("item")
         self._reset_turn()

@@ -859,6 +859,23 @@ def test_limits_keys_and_origins(served: ServedModel) -> None:
         run(talk(server))
 
 
+def test_a_turn_ends_at_the_latest_when_the_buffer_is_full(served: ServedModel) -> None:
+    async def talk(server: Running) -> None:
+        turns = {"type": "server_vad", "create_response": False, "prefix_padding_ms": 0}
+        async with server.talk({"type": "realtime", "audio": {"input": {"turn_detection": turns}}}) as talk:
+            await talk.say(speech())
+            first, *_, last = await talk.until("conversation.item.done")
+            await talk.until("conversation.item.done")  # and what follows is another turn
+            await talk.send("conversation.item.retrieve", item_id=last["item"]["id"])
+            item = (await talk.until("conversation.item.retrieved"))[-1]["item"]
+            seconds = len(base64.b64decode(item["content"][0]["audio"])) / 2 / RATE
+            assert 1 <= seconds < 1.2
+            assert first["type"] == "input_audio_buffer.speech_started"
+
+    with serving(served, ServerSettings(realtime=RealtimeSettings(max_buffer_seconds=1, activity="level"))) as server:
+        run(talk(server))
+
+
 def test_a_page_of_another_host_opens_no_session_without_a_key(server: Running) -> None:
     async def talk() -> None:
         with pytest.raises(websockets.InvalidStatus) as refused:
