@@ -37,6 +37,10 @@ def serve(
     max_tokens: int = 4096,
     max_prompt_tokens: int | None = None,
     max_connections_per_key: int = 256,
+    max_session_seconds: float = 3600.0,
+    max_session_items: int = 1000,
+    max_turn_seconds: float = 300.0,
+    turn_detector: Literal["auto", "level", "silero"] = "auto",
     grace_seconds: int = 30,
     voices: str | None = None,
     api_keys: str | None = None,
@@ -70,6 +74,11 @@ def serve(
         max_tokens: most tokens of an answer that a request may ask for.
         max_prompt_tokens: longest prompt; what the context holds if not given.
         max_connections_per_key: requests and sockets of one key at once.
+        max_session_seconds: longest realtime session.
+        max_session_items: most messages of one.
+        max_turn_seconds: longest recording in one.
+        turn_detector: what tells in one that somebody speaks: level goes by the loudness, silero by Silero's network,
+            and auto takes that one where it is installed.
         grace_seconds: how long answers may still take once the server is told to stop.
         voices: YAML file of names, each with the voice in words.
         api_keys: file with a key in each line, one of which every request must bring; AUDIOLLM_API_KEYS holds some,
@@ -85,7 +94,7 @@ def serve(
         from audiollm.serving.server import app_of, app_of_vllm, run_app
     except ImportError as error:
         raise ValueError(f"serving needs more packages ({error}): pip install 'audiollm[serve]'") from error
-    from audiollm.serving.settings import ServerSettings
+    from audiollm.serving.settings import RealtimeSettings, ServerSettings
     from audiollm.serving.sound.uploads import MEBIBYTE, UploadLimits
 
     settings = ServerSettings(
@@ -107,6 +116,12 @@ def serve(
         voices=_voices(voices),
         translates=translates,
         ignored=tuple(one.strip() for one in ignore.split(",") if one.strip()),
+        realtime=RealtimeSettings(
+            max_session_seconds=max_session_seconds,
+            max_items=max_session_items,
+            max_buffer_seconds=max_turn_seconds,
+            activity=turn_detector,
+        ),
         log_content=log_content,
     )
     if host not in _LOOPBACK and not settings.api_keys:

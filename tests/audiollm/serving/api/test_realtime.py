@@ -85,7 +85,9 @@ class EchoEngine:
         words = question.partition("<|audio_start|>")[0].strip() or "heard"
         ids = processor.plain_token_ids([f"echo {words}"])[0]
         if "audio" in request.plan.modalities:
-            codes = [one for one in request.prompt_ids if 0 <= one - vocabulary.first_code_id < vocabulary.codebook_size]
+            codes = [
+                one for one in request.prompt_ids if 0 <= one - vocabulary.first_code_id < vocabulary.codebook_size
+            ]
             ids = [*ids, vocabulary.start_id, *(codes[-50:] or [vocabulary.first_code_id + n for n in range(8)])]
             ids.append(vocabulary.end_id)
         return [*ids[: request.plan.max_new_tokens - 1], request.plan.eos_token_ids[0]]
