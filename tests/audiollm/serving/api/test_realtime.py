@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -618,7 +618,10 @@ def test_recordings_are_written_down_if_that_is_wanted(server: Running) -> None:
         ({"type": "input_audio_buffer.append", "audio": "AAAA"}, "audio"),
         ({"type": "input_audio_buffer.commit"}, None),
         ({"type": "conversation.item.create", "item": {"type": "function_call"}}, "item.type"),
-        ({"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": []}}, "item.content"),
+        (
+            {"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": []}},
+            "item.content",
+        ),
         (
             {
                 "type": "conversation.item.create",
@@ -639,7 +642,10 @@ def test_recordings_are_written_down_if_that_is_wanted(server: Running) -> None:
             "item_id",
         ),
         ({"type": "response.create", "response": {"temperature": 1.0}}, "response.temperature"),
-        ({"type": "response.create", "response": {"input": [{"type": "item_reference", "id": "x"}]}}, "response.input[0].id"),
+        (
+            {"type": "response.create", "response": {"input": [{"type": "item_reference", "id": "x"}]}},
+            "response.input[0].id",
+        ),
         ({"type": "response.cancel"}, None),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -665,7 +671,8 @@ def test_what_is_wrong_is_named_and_the_session_goes_on(
 
 @pytest.mark.parametrize(
     "frame",
-    [b"bytes", "", "{", "[]", "3", "null", "[" * 100_000, '{"type": "session.update", "session": {"instructions": "\\ud800"}}',
+    [b"bytes", "", "{", "[]", "3", "null", "[" * 100_000,
+     '{"type": "session.update", "session": {"instructions": "\\ud800"}}',
      '{"type": {}, "event_id": 5}', '{"type": "input_audio_buffer.append", "audio": "' + "A" * (21 << 20) + '"}'],
     ids=["bytes", "empty", "open", "list", "number", "null", "deep", "surrogate", "no_type", "large"],
 )  # fmt: skip
@@ -681,10 +688,10 @@ def test_a_malformed_frame_is_told_and_the_session_goes_on(server: Running, fram
     run(talk())
 
 
-def test_a_failure_is_told_without_its_secrets(server: Running) -> None:
+def test_a_failure_is_told_without_its_secrets(server: Running, caplog: pytest.LogCaptureFixture) -> None:
     async def talk() -> None:
         async with server.talk(WRITES) as talk:
-            await talk.write("x")
+            await talk.write("something private")
             server.engine.fails = True
             events = await talk.respond(fails=True)
             error = next(event["error"] for event in events if event["type"] == "error")
@@ -696,6 +703,8 @@ def test_a_failure_is_told_without_its_secrets(server: Running) -> None:
             assert (await talk.respond())[-1]["response"]["status"] == "completed"
 
     run(talk())
+    assert "the secret of the engine" in caplog.text
+    assert "private" not in caplog.text
 
 
 def test_an_answer_that_is_cut_is_incomplete(llm: AudioLLM, served: ServedModel) -> None:
@@ -759,6 +768,27 @@ def test_who_leaves_frees_the_place_at_once(server: Running) -> None:
         await came(lambda: server.engine.num_running == 0 and server.answerer.admission.num_inside == 0)
 
     run(talk())
+
+
+def test_who_does_not_read_and_leaves_frees_the_place_too(server: Running) -> None:
+    async def talk() -> None:
+        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x"}]}
+        async with websockets.connect(server.url, max_queue=1) as socket:
+            await socket.send(json.dumps({"type": "session.update", "session": WRITES}))
+            await socket.send(json.dumps({"type": "conversation.item.create", "item": item}))
+            await socket.send(json.dumps({"type": "response.create"}))
+            # Far more than fits between here and there: the server stops reading until this side reads.
+            wrong = json.dumps({"type": "wrong", "event_id": "e" * 100})
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(_all(socket.send(wrong) for _ in range(50_000)), 1)
+            socket.transport.abort()
+
+    run(talk())
+
+
+async def _all(sends: Iterator[Coroutine[Any, Any, None]]) -> None:
+    for one in sends:
+        await one
 
 
 def test_eight_sessions_at_once_do_not_mix(server: Running) -> None:

@@ -94,7 +94,7 @@ def test_a_shorter_silence_ends_a_turn_sooner(speech: np.ndarray) -> None:
     assert edges(sound, silence_duration_ms=200)[1][1] < edges(sound, silence_duration_ms=1000)[1][1] - 0.6
 
 
-@pytest.mark.parametrize("block", [1, 777, 10**6])
+@pytest.mark.parametrize("block", [97, 777, 10**6])
 def test_blocks_make_no_difference(block: int, speech: np.ndarray) -> None:
     sound = np.concatenate([noise(-65, 0.5), speech[:RATE], noise(-65, 0.7)])
     assert edges(sound, block=block) == edges(sound)
