@@ -26,6 +26,7 @@ from .grammar import ends_inside_audio
 from .narrow_head import NextColumns, can_narrow, narrowed
 from .passed_on import may_forbid_everything
 from .plan import AnswerPlan, context_of
+from .planning import plan_answers
 from .result import GenerationResult
 from .settings import GenerationSettings
 from .values import check_token_ids
@@ -141,7 +142,7 @@ class GenerationRequest:
             ContextError: if prompt and answer do not fit the context.
         """
         check_token_ids(settings.transformers, model.config.get_text_config().vocab_size)
-        plan = AnswerPlan.of(
+        plan = plan_answers(
             settings,
             processor,
             input_ids,

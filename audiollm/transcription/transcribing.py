@@ -12,7 +12,8 @@ from torch import Tensor
 from audiollm.chat.input import AudioSource, audio_parts
 from audiollm.data.audio.channels import Mono, checked_mono
 from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
-from audiollm.generation.plan import TEXT_TOKENS, context_of
+from audiollm.generation.plan import context_of
+from audiollm.generation.planning import TEXT_TOKENS
 from audiollm.generation.settings import GenerationSettings
 from audiollm.modeling import AudioLLM
 from audiollm.processing.processor import AudioLLMProcessor

@@ -178,7 +178,7 @@ class Answerer:
 
         Raises:
             BusyError: if no place is free.
-            ValueError: if the request cannot be answered, as `AnswerPlan.of`, the processor and the decoder say.
+            ValueError: if the request cannot be answered, as `plan_answers`, the processor and the decoder say.
             AudioError: if a recording cannot be used.
             DeadlineError: if it takes too long; also while pieces come.
             EngineError: if the engine fails; also while pieces come.

@@ -12,6 +12,7 @@ from transformers import AutoConfig, GenerationConfig
 from audiollm.folders import check_folder
 from audiollm.generation.passed_on import audio_sampling_of_checkpoint, speaks_in_turns
 from audiollm.generation.plan import AnswerPlan, context_of
+from audiollm.generation.planning import plan_answers
 from audiollm.generation.settings import GenerationSettings
 from audiollm.loading import check_settings, refused_by_transformers
 from audiollm.modeling import AudioLLM
@@ -74,8 +75,8 @@ class ServedModel:
         return speaks_in_turns(self.generation_config)
 
     def plan(self, settings: GenerationSettings, input_ids: Any) -> AnswerPlan:
-        """The rules of the answer to one prompt, ids ``[1, S]``; errors as for `AnswerPlan.of`."""
+        """The rules of the answer to one prompt, ids ``[1, S]``; errors as for `plan_answers`."""
         settings = settings.with_audio_sampling(audio_sampling_of_checkpoint(self.generation_config))
-        return AnswerPlan.of(
+        return plan_answers(
             settings, self.processor, input_ids, generation_config=self.generation_config, context=self.context
         )

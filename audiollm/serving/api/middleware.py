@@ -6,6 +6,7 @@ None of it is a ``BaseHTTPMiddleware``: beside one, a request never learns that 
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 import time
 import uuid
@@ -13,13 +14,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ApiError, told
 from .metrics import Metrics
 
-OPEN_PATHS = ("/health", "/ready")
-"""Routes that need no key, and are never counted as too many."""
+logger = logging.getLogger(__name__)
+
 GUARDED = ("/v1/", "/metrics")
 """Beginnings of the paths that need one."""
 KEY_PROTOCOL = "openai-insecure-api-key."
@@ -64,6 +66,8 @@ class Gate:
         started = time.monotonic()
         try:
             await self._answer(scope, receive, watched)
+        except ClientDisconnect:
+            logger.info("request %s: its client has left", request_id)
         except Exception as error:
             if scope["type"] != "http" or watched.has_begun:
                 raise

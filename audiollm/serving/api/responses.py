@@ -17,6 +17,7 @@ from audiollm.serving.sound.formats import SoundEncoder, encode_whole
 from audiollm.serving.sound.streams import SoundStream
 
 from .errors import request_id_of, told
+from .state import unless_left
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +55,7 @@ async def streamed(
         Exception: what the first chunk raised.
     """
     try:
-        first = await anext(chunks)
-    except StopAsyncIteration:
-        first = b""
+        first = await unless_left(request, _next(chunks))
     except BaseException:
         await chunks.aclose()
         raise
@@ -76,6 +75,10 @@ async def streamed(
             await chunks.aclose()
 
     return StreamingResponse(body(), media_type=media_type, headers={**STREAM_HEADERS, **(headers or {})})
+
+
+async def _next(chunks: AsyncGenerator[bytes, None]) -> bytes:
+    return await anext(chunks, b"")
 
 
 async def begun(pieces: AsyncGenerator[AnswerPiece, None]) -> AsyncIterator[AnswerPiece]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from audiollm.generation.passed_on import audio_sampling_of_checkpoint
-from audiollm.generation.plan import AnswerPlan, context_of
+from audiollm.generation.plan import context_of
+from audiollm.generation.planning import plan_answers
 from audiollm.generation.settings import GenerationSettings
 from audiollm.generation.turns import turns_of
 from audiollm.modeling import AudioLLM
@@ -59,7 +60,7 @@ class Client:
         wanted = GenerationSettings.of(settings).with_audio_sampling(
             audio_sampling_of_checkpoint(llm.generation_config)
         )
-        plan = AnswerPlan.of(
+        plan = plan_answers(
             wanted,
             self.model.processor,
             input_ids,
