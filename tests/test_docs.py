@@ -129,7 +129,7 @@ def test_commands_named_in_prose_exist(page: Path) -> None:
     assert set(re.findall(r"`audiollm ([\w-]+)", text)) <= {*app.COMMANDS, *TRAINERS, "bench"}
     scripts = re.findall(rf"(?:python|launch[^\n]*?) ((?:{FOLDERS})/\w+\.py)", text)
     assert [script for script in scripts if not (ROOT / script).exists()] == []
-    goals = re.findall(r"`make (\w+)", text)
+    goals = re.findall(r"`make ([\w-]+)", text)
     assert [goal for goal in goals if goal not in make_goals()] == []
 
 

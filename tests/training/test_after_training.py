@@ -94,7 +94,7 @@ def card_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path],
         tone = np.sin(np.arange(16000) / 20).astype(np.float32)
         soundfile.write(model / "recording.wav", 0.3 * tone, 16000)
         [example] = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
-        monkeypatch.setattr("audiollm.generation.request.TEXT_TOKENS", 8)  # the tiny model's context is short
+        monkeypatch.setattr("audiollm.generation.planning.TEXT_TOKENS", 8)  # the tiny model's context is short
         monkeypatch.chdir(model)
         exec(compile(example, str(model / "README.md"), "exec"), {})
         return card

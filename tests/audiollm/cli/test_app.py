@@ -385,6 +385,7 @@ FILLED = {  # a command that writes → its words; what stands at the output is 
     "describe": ["@in.wav", "--model", "no-model", "--output", "@out.txt"],
     "speak": ["Hi.", "--model", "no-model", "--output", "@out.wav"],
     "reconstruct": ["no.wav", "@out.wav", "--audio-tokenizer", "no-tokenizer"],
+    "export": ["no-model", "@folder"],
     "export-tokenizer": ["no-run", "@folder"],
     "convert": ["no-decoder", "@folder"],
     "report": ["no-results", "--output", "@out.md"],
