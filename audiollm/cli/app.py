@@ -29,13 +29,14 @@ from .listening import describe, transcribe
 from .pipes import PIPE
 from .reporting import compare_results, report
 from .sound import reconstruct, speak
+from .talk.chat import chat
 from .talk.serve import serve
 from .training import TRAINERS, run_trainer
 
 COMMAND_GROUPS = {
     "listen": ("transcribe", "describe"),
     "speak": ("speak", "reconstruct"),
-    "talk": ("serve",),
+    "talk": ("chat", "serve"),
     "prepare data": (
         "convert-data", "tokenize", "speech-data", "inspect-data", "label", "audit-labels", "audit-verdicts",
     ),
@@ -71,6 +72,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "describe": describe,
     "speak": speak,
     "reconstruct": reconstruct,
+    "chat": chat,
     "serve": serve,
     "export": export,
     "export-tokenizer": export_tokenizer,
@@ -145,7 +147,16 @@ def spelt_out(arguments: Sequence[str]) -> list[str]:
         switches = {f"--{name}" for name, one in options.items() if one.annotation == "bool"}
         has_output = any(one.name in ("output", "output_dir") for one in parameters)
         words = _with_places_first(words, switches | {"-h", "--help", "--verbose"}, has_output)
+        words = _with_named_place(words, [one for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD])
     return [*arguments[: place + 1], *words]
+
+
+def _with_named_place(words: Sequence[str], places: Sequence[inspect.Parameter]) -> list[str]:
+    """``audiollm chat MODEL`` as ``audiollm chat --model=MODEL``: what may be left out is an option to the parser."""
+    is_given = bool(words) and not words[0].startswith("-")
+    if not is_given or len(places) != 1 or places[0].default is places[0].empty:
+        return list(words)
+    return [f"--{places[0].name}={words[0]}", *words[1:]]
 
 
 def _with_places_first(words: Sequence[str], switches: Collection[str], has_output: bool) -> list[str]:

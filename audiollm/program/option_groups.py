@@ -14,12 +14,12 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
     "model": (
         "model", "audio_tokenizer", "audio_tokenizers", "codebook_size", "init", "dtype", "device", "speaker_encoder",
         "endpoint_model", "endpoint_key", "structurer", "structurer_model", "structurer_key", "structurer_prices",
-        "captioner", "captioner_model", "captioner_key", "captioner_prices",
+        "captioner", "captioner_model", "captioner_key", "captioner_prices", "url", "key_variable",
     ),
     "generation": (
         "prompt", "voice", "prompt_audio", "speaker_audio", "steps", "guidance", "quality", "temperature",
         "min_seconds", "max_seconds", "max_new_tokens", "longest_seconds", "pauses", "seed", "seeds", "num_seeds",
-        "attempts", "stream",
+        "attempts", "stream", "speak",
     ),
     "scoring": (
         "report", "text", "asr", "language", "similarity", "mos", "metrics", "mode", "judge", "judge_model",
