@@ -28,7 +28,7 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "serving": (
         "host", "port", "name", "engine", "vllm_url", "vllm_model", "max_running", "voices", "translates", "ignore",
-        "log_content",
+        "log_content", "no_page", "compare_tokenizer",
     ),
     "limits": (
         "max_waiting", "deadline_seconds", "max_upload_megabytes", "max_decoded_megabytes", "max_upload_seconds",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from typing import Literal
 
 import uvicorn
 from fastapi import FastAPI
 
 from audiollm.modeling import AudioLLM
+from audiollm.tokenizer.base import AudioTokenizer
 
 from .answering.answerer import Answerer
 from .answering.model import ServedModel
@@ -19,12 +21,28 @@ from .engines.batching import BatchingEngine
 from .engines.plain import PlainEngine
 from .engines.remote import VllmEngine
 from .settings import ServerSettings
+from .web.inspector.routes import Inspector
+from .web.inspector.routes import router as inspector_router
+from .web.page import mount_page
 
 EngineName = Literal["batching", "plain", "vllm"]
 VLLM_KEY_VARIABLE = "AUDIOLLM_VLLM_KEY"
 """Environment variable of the key that a vLLM server asks for."""
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """The page.
+
+    Attributes:
+        compare_tokenizer: a second audio tokenizer, which its inspector shows beside the model's.
+        compare_name: what that is called.
+    """
+
+    compare_tokenizer: AudioTokenizer | None = None
+    compare_name: str = ""
 
 
 def app_of(
@@ -34,6 +52,7 @@ def app_of(
     name: str,
     engine: Literal["batching", "plain"] = "batching",
     max_running: int = 8,
+    page: Page | None = None,
 ) -> FastAPI:
     """The app that serves a model in memory.
 
@@ -43,13 +62,36 @@ def app_of(
         name: by which clients call the model.
         engine: "batching" answers many requests together, "plain" one after the other.
         max_running: how many are answered together.
+        page: what the page at ``/`` has beside the routes; None: there is no page.
     """
     running: Engine = BatchingEngine(model, max_running=max_running) if engine == "batching" else PlainEngine(model)
-    return _app(ServedModel.of(model, name), running, settings)
+    app = _app(ServedModel.of(model, name), running, settings)
+    if page is not None:
+        add_page(app, Inspector(model.model, page.compare_tokenizer, page.compare_name))
+    return app
+
+
+def add_page(app: FastAPI, inspector: Inspector) -> bool:
+    """Puts the page, and the routes of its inspector, behind the routes of an app; returns False without Gradio.
+
+    Args:
+        app: whose routes it uses.
+        inspector: what can be looked at.
+    """
+    app.state.inspector = inspector
+    app.include_router(inspector_router)
+    return mount_page(app)
 
 
 def app_of_vllm(
-    folder: str, settings: ServerSettings, *, name: str, url: str, model: str | None = None, max_running: int = 64
+    folder: str,
+    settings: ServerSettings,
+    *,
+    name: str,
+    url: str,
+    model: str | None = None,
+    max_running: int = 64,
+    page: Page | None = None,
 ) -> FastAPI:
     """The app that serves a model whose tokens a vLLM server computes.
 
@@ -60,13 +102,18 @@ def app_of_vllm(
         url: of vLLM's OpenAI interface.
         model: the model's name there; None: the only one there is.
         max_running: requests that it gets at once.
+        page: as for `app_of`.
 
     Raises:
         ValueError: if the folder is no Audio-LLM.
     """
     served = ServedModel.without_weights(folder, name)
     key = os.environ.get(VLLM_KEY_VARIABLE)
-    return _app(served, VllmEngine(url, served.processor, model=model, api_key=key, max_running=max_running), settings)
+    engine = VllmEngine(url, served.processor, model=model, api_key=key, max_running=max_running)
+    app = _app(served, engine, settings)
+    if page is not None:
+        add_page(app, Inspector(None, page.compare_tokenizer, page.compare_name))
+    return app
 
 
 def _app(model: ServedModel, engine: Engine, settings: ServerSettings) -> FastAPI:

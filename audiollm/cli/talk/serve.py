@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from audiollm.cli.console import Precision, load_audio_llm, settled
+from audiollm.cli.console import Precision, load_audio_llm, load_audio_tokenizer, settled
 
 KEYS_VARIABLE = "AUDIOLLM_API_KEYS"
 _RUNNING, _VLLM_RUNNING = 8, 64
@@ -47,10 +47,12 @@ def serve(
     translates: bool = False,
     ignore: str = "",
     log_content: bool = False,
+    no_page: bool = False,
+    compare_tokenizer: str | None = None,
     dtype: Precision = "fastest",
     device: str | None = None,
 ) -> None:
-    """Serve a model to OpenAI's clients: chat, speech, transcriptions, until it is stopped.
+    """Serve a model to OpenAI's clients, and to people by a page at /, until it is stopped.
 
     Args:
         model: Audio-LLM folder or Hub id; the small embedded one if not given.
@@ -86,12 +88,16 @@ def serve(
         translates: the model was trained to translate speech, so that /v1/audio/translations answers.
         ignore: fields of transcriptions that clients may send though they have no effect: language, prompt.
         log_content: write questions and answers into the log.
+        no_page: serve no page at /, where one talks with the model and looks into what it hears.
+        compare_tokenizer: folder or Hub id of an audio tokenizer that the page shows beside the model's.
         dtype: precision of the LLM; by default float32 or bfloat16, whichever this machine writes faster in.
         device: torch device; the first GPU when there is one.
     """
+    if no_page and compare_tokenizer is not None:
+        raise ValueError("--compare-tokenizer is for the page: leave it out, or --no-page")
     _check_engine(engine, max_running, vllm_url=vllm_url, vllm_model=vllm_model)
     try:
-        from audiollm.serving.server import app_of, app_of_vllm, run_app
+        from audiollm.serving.server import Page, app_of, app_of_vllm, run_app
     except ImportError as error:
         raise ValueError(f"serving needs more packages ({error}): pip install 'audiollm[serve]'") from error
     from audiollm.serving.settings import RealtimeSettings, ServerSettings
@@ -127,14 +133,18 @@ def serve(
     if host not in _LOOPBACK and not settings.api_keys:
         logger.warning("%s can be reached from other machines, and asks for no key: give --api-keys", host)
     called = name or _name_of(model)
+    page = None
+    if not no_page:
+        compared = None if compare_tokenizer is None else load_audio_tokenizer(compare_tokenizer, "float32", device)
+        page = Page(compared, compare_tokenizer or "")
     if engine == "vllm":
         assert vllm_url is not None  # checked
-        app = app_of_vllm(
-            model, settings, name=called, url=vllm_url, model=vllm_model, max_running=max_running or _VLLM_RUNNING
-        )
+        most = max_running or _VLLM_RUNNING
+        app = app_of_vllm(model, settings, name=called, url=vllm_url, model=vllm_model, max_running=most, page=page)
     else:
         served = load_audio_llm(model, settled(dtype, model, device), device)
-        app = app_of(served, settings, name=called, engine=engine, max_running=max_running or _RUNNING)
+        most = max_running or _RUNNING
+        app = app_of(served, settings, name=called, engine=engine, max_running=most, page=page)
     run_app(app, host=host, port=port, grace_seconds=grace_seconds)
 
 

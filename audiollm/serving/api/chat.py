@@ -12,14 +12,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from torch import Tensor
 
-from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
+from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.generation.decoding import DecodingSettings
 from audiollm.generation.settings import GenerationSettings
 from audiollm.serving.answering.answerer import AnswerRequest, Finished, SoundPiece, TextPiece, Usage
-from audiollm.serving.sound.uploads import decode_base64, read_upload
 
-from .chat_types import AudioContent, ChatMessage, ChatRequest
-from .errors import ApiError, refused, request_id_of, told
+from .chat_types import ChatRequest
+from .errors import refused, request_id_of, told
+from .messages import read_messages
 from .responses import DONE, EVENT_STREAM, SoundBytes, begun, event, streamed, whole_sound
 from .state import ServerState, state_of, unless_left
 from .tool_calls import ToolCall, split_tool_calls, without_tool_calls
@@ -53,9 +53,7 @@ async def _answer_request(state: ServerState, body: ChatRequest, request_id: str
     if body.audio is not None:
         name = body.audio.voice if isinstance(body.audio.voice, str) else body.audio.voice.id
         voice = state.voices.get(name, "audio.voice")
-    messages = []
-    for number, message in enumerate(body.messages):
-        messages.append(await _message(state, message, f"messages[{number}]"))
+    messages = await read_messages(state, body.messages)
     if voice is not None and voice.words:
         messages = with_voice(messages, voice.words)
     return AnswerRequest(
@@ -67,50 +65,6 @@ async def _answer_request(state: ServerState, body: ChatRequest, request_id: str
         stop=[body.stop] if isinstance(body.stop, str) else body.stop or [],
         request_id=request_id,
     )
-
-
-async def _message(state: ServerState, message: ChatMessage, where: str) -> Message:
-    content: list[TextPart | AudioPart] = []
-    if isinstance(message.content, str):
-        content.append(TextPart(message.content))
-    for index, part in enumerate(message.content if isinstance(message.content, list) else ()):
-        if isinstance(part, AudioContent):
-            content.append(await _recording(state, part, f"{where}.content[{index}].input_audio.data"))
-        else:
-            content.append(TextPart(part.text))
-    if message.audio is not None:
-        content += _former(state, message, f"{where}.audio.id")
-    role = "system" if message.role == "developer" else message.role
-    if not content and not message.tool_calls and role not in ("system", "tool"):
-        raise refused(f"{where}.content", "is empty: give a text or parts")
-    return Message(role, content, message.name, message.tool_calls, message.tool_call_id)
-
-
-async def _recording(state: ServerState, part: AudioContent, where: str) -> AudioPart:
-    if not state.answerer.model.can_listen:
-        raise refused(where, "this model has no audio tokenizer, so it takes no recordings")
-    limits = state.settings.uploads
-    recording = await state.read(
-        lambda: read_upload(decode_base64(part.input_audio.data, limits, where), limits, where)
-    )
-    return AudioPart(array=recording.waveform.numpy(), sampling_rate=recording.sample_rate, where=where)
-
-
-def _former(state: ServerState, message: ChatMessage, where: str) -> list[TextPart | AudioPart]:
-    """What the assistant said before, by its id."""
-    assert message.audio is not None
-    if message.role != "assistant":
-        raise refused(where, "only an answer of the assistant is called by its id")
-    kept = state.kept.get(message.audio.id)
-    if kept is None:
-        raise ApiError(
-            400,
-            f"{where}: no answer {message.audio.id!r} is kept here, or no longer: send its text instead",
-            param=where,
-            code="audio_not_found",
-        )
-    text: list[TextPart | AudioPart] = [TextPart(kept.text)] if kept.text and message.content is None else []
-    return [*text, AudioPart(codes=list(kept.codes), where=where)] if kept.codes else text
 
 
 def _settings(state: ServerState, body: ChatRequest) -> GenerationSettings:
