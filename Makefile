@@ -7,6 +7,7 @@
 #   make gpu-check every test and benchmark that wants a GPU, in ten minutes: one JSON file and one table
 #   make scores   every benchmark harness on the recordings that ship, and a leaderboard (minutes)
 #   make vllm-check the engine that asks vLLM, against vLLM itself in build/vllm (10 minutes and 3.5 GB the first time)
+#   make browser-check the server's page in a headless Chromium, which must be there (apt-get install chromium)
 #   make docs     the documentation as a site, in build/site
 #   make test     lint, types and the test suite (what CI runs)
 
@@ -19,7 +20,7 @@ PARALLEL ?= -n auto --dist loadfile --no-loadscope-reorder
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo decoder mini evidence real scores gpu-check vllm-check docs test lint types unit shuffled slow clean
+.PHONY: demo decoder mini evidence real scores gpu-check vllm-check browser-check docs test lint types unit shuffled slow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python training/demo.py --output_dir runs/demo $(DEMO_FLAGS)
@@ -49,6 +50,10 @@ gpu-check: $(VENV)/.installed-dev
 
 vllm-check: $(VENV)/.installed-dev $(VLLM_VENV)/.installed
 	AUDIOLLM_VLLM_PYTHON=$(CURDIR)/$(VLLM_VENV)/bin/python $(BIN)/pytest -m vllm $(PYTEST_FLAGS)
+
+browser-check: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[browser]'
+	$(BIN)/pytest -m browser tests/audiollm/serving/web/browser $(PYTEST_FLAGS)
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # The command line sits on top of everything; it alone imports inside its functions, so that --help answers at once.
 COMMAND_LINE = "audiollm.cli"
-SHIPPED = {".py", ".json", ".jsonl", ".jinja", ".yaml", ".tsv", ".opus", ".md", ".safetensors", ".txt"}
+SHIPPED = {".py", ".json", ".jsonl", ".jinja", ".yaml", ".tsv", ".opus", ".md", ".safetensors", ".txt", ".js", ".css"}
 MAX_MODULES = 15
 MAX_SHARED_PREFIX = 2
 

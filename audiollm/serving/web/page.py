@@ -68,12 +68,12 @@ def mount_page(app: FastAPI) -> bool:
 
 def _blocks(gradio: Any) -> Any:
     with gradio.Blocks(title="audiollm", analytics_enabled=False) as blocks:
-        gradio.HTML("<audiollm-key></audiollm-key>", padding=False, js_on_load=None)
+        gradio.HTML("<audiollm-key></audiollm-key>", padding=False, js_on_load=None, apply_default_css=False)
         with gradio.Tabs(elem_id="tabs"):
             with gradio.Tab("Talk", id="talk", render_children=True):
-                gradio.HTML("<audiollm-talk></audiollm-talk>", padding=False, js_on_load=None)
+                gradio.HTML("<audiollm-talk></audiollm-talk>", padding=False, js_on_load=None, apply_default_css=False)
             with gradio.Tab("Inspector", id="inspector", render_children=True):
-                gradio.HTML("<audiollm-inspector></audiollm-inspector>", padding=False, js_on_load=None)
+                gradio.HTML("<audiollm-inspector></audiollm-inspector>", padding=False, js_on_load=None, apply_default_css=False)
     return blocks
 
 

@@ -16,11 +16,11 @@ export class Attaching {
       class: "hidden-input",
       onchange: () => this._input.files[0] && this.set(this._input.files[0]),
     });
-    this._record = button("🎤 Record", () => this._toggle(), { class: "record", "aria-pressed": "false" });
+    this._record = button("● Record", () => this._toggle(), { class: "record", "aria-pressed": "false" });
     this._chosen = make("div", { class: "chosen" });
     this.controls = [
       this._record,
-      button("📁 Upload", () => this._input.click(), { class: "upload" }),
+      button("Upload …", () => this._input.click(), { class: "upload" }),
       this._input,
     ];
     this.chosen = this._chosen;
@@ -43,7 +43,7 @@ export class Attaching {
       this._chosen.append(
         make("span", { class: "name" }, file.name),
         player(file, `Listen to ${file.name}`),
-        button("✕", () => this.set(null), { "aria-label": "Remove the recording", class: "quiet" }),
+        button("Remove", () => this.set(null), { "aria-label": "Remove the recording", class: "quiet" }),
       );
     }
     this._onchange(file);
@@ -68,7 +68,7 @@ export class Attaching {
   }
 
   _show(isRecording) {
-    this._record.textContent = isRecording ? "⏹ Stop recording" : "🎤 Record";
+    this._record.textContent = isRecording ? "■ Stop recording" : "● Record";
     this._record.setAttribute("aria-pressed", String(isRecording));
     this._record.classList.toggle("active", isRecording);
   }

@@ -6,12 +6,7 @@ import { base64OfBlob, blobOfBase64, button, labelled, make, player } from "./do
 import { colour, pictureOf, Timeline } from "./timeline.js";
 
 const HEARD_SECONDS = 0.5; // of a single code, over and over
-const NAMES = {
-  kind: "Kind of recording",
-  linguistic_content: "Words",
-  "auditory_scenes.summary": "Scene",
-  "auditory_scenes.events": "Sounds",
-};
+const NAMES = { sound_type: "Kind of recording", linguistic_content: "Words", summary: "Scene", events: "Sounds" };
 
 export class Inspector extends HTMLElement {
   connectedCallback() {
@@ -49,7 +44,7 @@ export class Inspector extends HTMLElement {
         for (const control of this._attaching.controls) control.hidden = true;
       }
     } catch (error) {
-      this._note.textContent = error.message;
+      this._note.textContent = error.status === 401 ? "Give the key above." : error.message;
     }
   }
 
@@ -73,8 +68,8 @@ export class Inspector extends HTMLElement {
         sectionOf("What the model says of it", new Description(file).element),
         sectionOf("Token by token", new Chances(file, this._facts).element),
         sectionOf("Through the codes and back", new Rebuilding(file, own, "own").element),
-        sectionOf("A second tokenizer", other ? await this._second(file, other) : howToCompare()),
       );
+      this._sections.append(other ? await this._second(file, other) : sectionOf("A second tokenizer", howToCompare()));
     } catch (error) {
       this._note.textContent = error.message;
     }
@@ -82,8 +77,9 @@ export class Inspector extends HTMLElement {
 
   async _second(file, other) {
     const data = await requestJson("/v1/inspector/recording", { form: { file, tokenizer: "other" } });
-    const hearing = new Hearing(other.name, other, false);
-    return make("div", {}, hearing.show(data), new Rebuilding(file, other, "other").element);
+    const element = new Hearing(`A second tokenizer: ${other.name}`, other, false).show(data);
+    element.append(new Rebuilding(file, other, "other").element);
+    return element;
   }
 }
 
@@ -119,7 +115,7 @@ class Hearing {
       `${data.codes.length} codes of ${data.codebook_size}, ${data.frame_rate} a second. `,
       make("span", { class: "scale", role: "img", "aria-label": "rare to common" }),
       ` Colour of a code: ${counted}, from rare to common. `,
-      data.gate ? "Curve: the SAE gate, 0 to 1, how much of the acoustic detail returns." : `No gate: ${data.no_gate}.`,
+      data.gate ? gateInWords(data.gate) : `No gate: ${data.no_gate}.`,
       data.shown_seconds < data.seconds
         ? ` Shown are the first ${data.shown_seconds.toFixed(0)} s of ${data.seconds.toFixed(1)} s.`
         : "",
@@ -178,6 +174,12 @@ class Hearing {
   }
 }
 
+function gateInWords(gate) {
+  const isFlat = Math.max(...gate) - Math.min(...gate) < 0.02;
+  const what = "Curve: the SAE gate, 0 to 1, how much of the acoustic detail returns";
+  return isFlat ? `${what}; here it is nearly flat, so it tells one sound from another hardly at all.` : `${what}.`;
+}
+
 // A SAP record as cards.
 class Description {
   constructor(file) {
@@ -187,7 +189,12 @@ class Description {
     this.element = make(
       "div",
       {},
-      make("p", { class: "hint" }, "A record of words, voice and sounds (SAP), asked field by field. ", this._button),
+      make(
+        "p",
+        { class: "hint" },
+        "A record of words, voice and sounds (SAP), asked field by field. What a model was not trained to tell, it guesses.",
+      ),
+      this._button,
       this._cards,
     );
   }
@@ -210,7 +217,7 @@ function cardOf({ name, question, answer, why_not: whyNot }) {
   return make(
     "div",
     { class: whyNot ? "card empty" : "card", title: question ?? "" },
-    make("h4", {}, NAMES[name] ?? name.replace("vocal_attributes.", "Voice: ")),
+    make("h4", {}, NAMES[name] ?? `Voice: ${name}`),
     make("p", {}, whyNot ?? (answer || "(no answer)")),
   );
 }

@@ -12,6 +12,9 @@ const QUESTIONS = [
   "Is the speaker a man or a woman?",
 ];
 
+// A chat with recordings does not fit into a shorter context: a minute of sound has 1,500 tokens.
+const CHAT_TOKENS = 4096;
+
 export class Talk extends HTMLElement {
   connectedCallback() {
     if (this._isBuilt) return;
@@ -29,7 +32,12 @@ export class Talk extends HTMLElement {
   }
 
   _build() {
-    this._log = make("div", { class: "log", role: "log", "aria-live": "polite", "aria-label": "Conversation" });
+    this._hint = make(
+      "p",
+      { class: "hint" },
+      "Record or upload something and ask about it, write something, or have a text read aloud.",
+    );
+    this._log = make("div", { class: "log", role: "log", "aria-live": "polite", "aria-label": "Conversation", tabindex: 0 }, this._hint);
     this._text = make("textarea", { rows: 2, placeholder: "Write something, or record it", "aria-label": "Message" });
     this._text.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -55,6 +63,7 @@ export class Talk extends HTMLElement {
       make("option", { value: "read" }, "read my text aloud"),
     );
     this._aloud = make("input", { type: "checkbox" });
+    this._remembers = make("input", { type: "checkbox", checked: true });
     this._voice = make("select", {});
     this._words = make("input", { type: "text", placeholder: "a woman, slowly" });
     this._note = make("div", { class: "note", role: "alert" });
@@ -70,9 +79,9 @@ export class Talk extends HTMLElement {
         labelled("The model shall", this._mode),
         labelled("Voice", this._voice),
         labelled("Voice in words", this._words),
-        labelled("answer aloud", this._aloud, true),
       ),
     );
+    this._speaking.open = window.innerWidth > 600;
     const composer = make(
       "div",
       { class: "composer" },
@@ -84,11 +93,17 @@ export class Talk extends HTMLElement {
         { class: "row wrap" },
         ...this._attaching.controls,
         make("span", { class: "grow" }),
-        button("New chat", () => this._clear(), { class: "quiet" }),
         this._stopButton,
         this._sendButton,
       ),
       this._note,
+      make(
+        "div",
+        { class: "row wrap switches" },
+        labelled("answer aloud", this._aloud, true),
+        labelled("remember the chat", this._remembers, true),
+        button("New chat", () => this._clear(), { class: "quiet" }),
+      ),
       this._speaking,
     );
     this.append(this._log, composer);
@@ -99,6 +114,8 @@ export class Talk extends HTMLElement {
       const { data } = await requestJson("/v1/models");
       this._model = data[0].id;
       const tasks = data[0].tasks;
+      if (!this._contextTokens) this._remembers.checked = !(data[0].context_tokens < CHAT_TOKENS);
+      this._contextTokens = data[0].context_tokens;
       const canSpeak = tasks.includes("speech");
       this._speaking.hidden = !canSpeak;
       this._aloud.disabled = !canSpeak;
@@ -106,7 +123,7 @@ export class Talk extends HTMLElement {
       this._voice.replaceChildren(...data[0].voices.map((name) => make("option", { value: name }, name)));
       this._say("");
     } catch (error) {
-      this._say(error.message);
+      this._say(error.status === 401 ? "Give the key above." : error.message);
     }
   }
 
@@ -128,7 +145,8 @@ export class Talk extends HTMLElement {
   _clear() {
     this._stop();
     this._messages = [];
-    this._log.replaceChildren();
+    this._spoken.clear();
+    this._log.replaceChildren(this._hint);
     this._say("");
     this._text.focus();
   }
@@ -162,6 +180,7 @@ export class Talk extends HTMLElement {
     } catch (error) {
       if (error.name === "AbortError") bubble.note("stopped");
       else bubble.fail(error.message);
+      this._text.value ||= text; // to be sent again, or changed
     } finally {
       bubble.end(this._player);
       this._abort = null;
@@ -177,11 +196,12 @@ export class Talk extends HTMLElement {
 
   _bubbles(text, file) {
     const asked = make("div", { class: "bubble user" }, text || null, file && player(file, `Listen to ${file.name}`));
-    const answer = new Bubble();
+    this._hint.remove();
+    const answer = new Bubble(this._log);
     this._log.append(asked, answer.element);
     this._text.value = "";
     if (file) this._attaching.set(null);
-    answer.element.scrollIntoView({ block: "nearest" });
+    this._log.scrollTop = this._log.scrollHeight;
     return answer;
   }
 
@@ -199,7 +219,7 @@ export class Talk extends HTMLElement {
   }
 
   async _answer(question, bubble, signal) {
-    const json = { model: this._model, messages: [...this._messages, question], stream: true };
+    const json = { model: this._model, messages: [...(this._remembers.checked ? this._messages : []), question], stream: true };
     if (this._aloud.checked) {
       Object.assign(json, {
         modalities: ["text", "audio"],
@@ -250,7 +270,8 @@ export class Talk extends HTMLElement {
 
 // An answer in the making.
 class Bubble {
-  constructor() {
+  constructor(log) {
+    this._log = log;
     this._text = make("span", { class: "text" });
     this._wait = make("span", { class: "wait", "aria-label": "thinking" }, "…");
     this.element = make("div", { class: "bubble assistant" }, this._text, this._wait);
@@ -258,7 +279,10 @@ class Bubble {
 
   write(piece) {
     if (piece) this._wait.remove();
+    // Whoever has scrolled up reads something else.
+    const isAtEnd = this._log.scrollHeight - this._log.scrollTop - this._log.clientHeight < 40;
     this._text.append(piece);
+    if (isAtEnd) this._log.scrollTop = this._log.scrollHeight;
   }
 
   note(text) {
@@ -274,5 +298,6 @@ class Bubble {
     this._wait.remove();
     const wav = pcm.wav();
     if (wav) this.element.append(player(wav, "Listen to the answer again"));
+    this._log.scrollTop = this._log.scrollHeight;
   }
 }

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
+from audiollm.data.sap.question_wordings import QUESTIONS
 from audiollm.data.sap.record import SAP_ATTRIBUTES
 from audiollm.generation.settings import GenerationSettings
 from audiollm.prompts import instruction
@@ -16,23 +17,10 @@ from audiollm.serving.sound.uploads import Recording
 from .hearing import beginning
 
 _LONGEST_ANSWER = 128  # tokens
-_KIND = "kind"
-# Field of the record → the task of `audiollm.prompts` that asks for it, for speech and for other sounds.
-_OF_SPEECH = {
-    "linguistic_content": "transcribe",
-    "vocal_attributes.gender": "gender",
-    "vocal_attributes.accent": "accent",
-    "vocal_attributes.emotion": "emotion",
-    "auditory_scenes.summary": "describe",
-}
-_OF_SOUNDS = {"auditory_scenes.events": "sound", "auditory_scenes.summary": "describe"}
-_OF_MUSIC = {"auditory_scenes.events": "music", "auditory_scenes.summary": "describe"}
-_FIELDS = (
-    "linguistic_content",
-    *(f"vocal_attributes.{name}" for name in SAP_ATTRIBUTES),
-    "auditory_scenes.summary",
-    "auditory_scenes.events",
-)
+_KIND = "sound_type"
+_SCENE = ("summary", "events")
+FIELDS = ("linguistic_content", *SAP_ATTRIBUTES, *_SCENE)
+"""Of a SAP record, in its order."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +34,7 @@ class DescribedField:
 
 
 async def describe_as_sap(answerer: Answerer, recording: Recording, request_id: str) -> list[DescribedField]:
-    """Asks the model for each field that there is an instruction for; first, which kind of recording it is.
+    """Asks the model for each field; first, which kind of recording it is.
 
     The caller has taken a place. Errors as for `Answerer.answering`.
 
@@ -59,33 +47,25 @@ async def describe_as_sap(answerer: Answerer, recording: Recording, request_id: 
     [codes] = await answerer.listener.codes([AudioPart(array=shown.waveform.numpy(), sampling_rate=shown.sample_rate)])
     audio = AudioPart(codes=codes)
 
-    async def asked(name: str, task: str) -> DescribedField:
-        question = instruction(task)
+    async def asked(name: str) -> DescribedField:
+        # Words are asked for as transcripts are: of all wordings, models know that one best.
+        question = instruction("transcribe") if name == "linguistic_content" else QUESTIONS[name][0]
         request = AnswerRequest(
             messages=Conversation(name, [Message("user", [audio, TextPart(question)])]),
             settings=GenerationSettings(modalities={"text"}, max_new_tokens=_LONGEST_ANSWER),
-            request_id=f"{request_id}-{task}",
+            request_id=f"{request_id}-{name}",
         )
         async with answerer.answering(request, has_place=True) as pieces:
             finished = await last_of(pieces)
         return DescribedField(name, question, finished.text.strip())
 
-    kind = await asked(_KIND, _KIND)
-    tasks = tasks_for(kind.answer or "")
-    answers = await asyncio.gather(*(asked(name, task) for name, task in tasks.items()))
-    known = {one.name: one for one in answers}
-    return [kind, *(known.get(name) or DescribedField(name, None, None, _why_not(name, kind)) for name in _FIELDS)]
+    kind = await asked(_KIND)
+    names = fields_for(kind.answer or "")
+    answers = {one.name: one for one in await asyncio.gather(*(asked(name) for name in names))}
+    why_not = f"not asked: the model takes this for {kind.answer or 'nothing it knows'}"
+    return [kind, *(answers.get(name, DescribedField(name, None, None, why_not)) for name in FIELDS)]
 
 
-def tasks_for(kind: str) -> dict[str, str]:
-    """Which fields are asked for, each with its task, of a recording of some kind in the model's words."""
-    words = kind.lower()
-    if "speech" in words:
-        return _OF_SPEECH
-    return _OF_MUSIC if "music" in words else _OF_SOUNDS
-
-
-def _why_not(name: str, kind: DescribedField) -> str:
-    if name in _OF_SPEECH or name in _OF_SOUNDS:
-        return f"not asked: the model takes this for {kind.answer or 'nothing it knows'}"
-    return "not asked: no instruction asks for it alone"
+def fields_for(kind: str) -> tuple[str, ...]:
+    """Which fields are asked for, of a recording of some kind in the model's words: none of a voice where none is."""
+    return ("linguistic_content", *SAP_ATTRIBUTES, "summary") if "speech" in kind.lower() else _SCENE

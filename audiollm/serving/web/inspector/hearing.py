@@ -17,7 +17,7 @@ from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.configuration import HOP_LENGTH, SAMPLE_RATE
 from audiollm.tokenizer.encoder.sae import gate_per_frame
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.tokenizer.signal.log_mel import N_FFT, LogMelFeatures
+from audiollm.tokenizer.signal.log_mel import LogMelFeatures
 from audiollm.tokenizer.signal.resampling import resample
 
 LONGEST_SECONDS = 30.0
@@ -96,7 +96,7 @@ def outline(waveform_N: Tensor, num_columns: int = _NUM_COLUMNS) -> Tensor:
 def mel_picture(recording: Recording) -> Tensor:
     """Whisper's log-mel spectrogram, float32 ``[M, F]``, 100 frames per second, from 0 (quietest) to 1."""
     waveform = resample(recording.waveform, recording.sample_rate, SAMPLE_RATE)
-    length = max(-(-len(waveform) // HOP_LENGTH) * HOP_LENGTH, N_FFT)
+    length = max(-(-len(waveform) // HOP_LENGTH), 2) * HOP_LENGTH  # its windows are reflected at the ends
     mel_MF = LogMelFeatures(NUM_MEL_BINS)(F.pad(waveform, (0, length - len(waveform)))[None])[0]
     lowest, highest = mel_MF.aminmax()
     return (mel_MF - lowest) / (highest - lowest).clamp(min=1e-6)
