@@ -1,4 +1,4 @@
-"""Messages of a request as the model's own: recordings are read within the limits, former answers found by their ids."""
+"""Messages of a request as the model's own: recordings read within the limits, former answers found by their ids."""
 
 from __future__ import annotations
 

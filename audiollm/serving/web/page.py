@@ -73,7 +73,9 @@ def _blocks(gradio: Any) -> Any:
             with gradio.Tab("Talk", id="talk", render_children=True):
                 gradio.HTML("<audiollm-talk></audiollm-talk>", padding=False, js_on_load=None, apply_default_css=False)
             with gradio.Tab("Inspector", id="inspector", render_children=True):
-                gradio.HTML("<audiollm-inspector></audiollm-inspector>", padding=False, js_on_load=None, apply_default_css=False)
+                gradio.HTML(
+                    "<audiollm-inspector></audiollm-inspector>", padding=False, js_on_load=None, apply_default_css=False
+                )
     return blocks
 
 

@@ -291,8 +291,7 @@ class Chances {
 
   _token(token) {
     const chance = token.probability;
-    const text = token.code === null ? token.text.replaceAll("\n", "⏎").replaceAll(" ", "·") : String(token.code);
-    return button(text || "∅", () => this._tell(token), {
+    return button(token.code === null ? visible(token.text) : String(token.code), () => this._tell(token), {
       class: token.code === null ? "token" : "token audio",
       style: chance === null ? "" : `--chance: ${chance.toFixed(3)}`,
       title: chance === null ? "the first token" : percent(chance),
@@ -303,7 +302,7 @@ class Chances {
 
   _tell({ text, token_id: id, probability, alternatives }) {
     this._detail.replaceChildren(
-      make("div", {}, make("code", {}, text), ` (id ${id}): ${probability === null ? "the first" : percent(probability)}`),
+      make("div", {}, make("code", {}, visible(text)), ` (id ${id}): ${probability === null ? "the first" : percent(probability)}`),
       make(
         "ol",
         {},
@@ -311,7 +310,7 @@ class Chances {
           make(
             "li",
             {},
-            make("code", {}, other),
+            make("code", {}, visible(other)),
             make("span", { class: "bar", style: `width: ${(100 * chance).toFixed(1)}px` }),
             percent(chance),
           ),
@@ -319,6 +318,11 @@ class Chances {
       ),
     );
   }
+}
+
+// Spaces and ends of lines as something that can be seen.
+function visible(text) {
+  return text.replaceAll("\n", "⏎").replaceAll(" ", "·") || "∅";
 }
 
 function percent(chance) {

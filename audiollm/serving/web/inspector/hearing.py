@@ -102,7 +102,9 @@ def mel_picture(recording: Recording) -> Tensor:
     return (mel_MF - lowest) / (highest - lowest).clamp(min=1e-6)
 
 
-def nearest_codes(tokenizer: AudioTokenizer, codes: Sequence[int], count: int = 6) -> dict[int, list[tuple[int, float]]]:
+def nearest_codes(
+    tokenizer: AudioTokenizer, codes: Sequence[int], count: int = 6
+) -> dict[int, list[tuple[int, float]]]:
     """The entries of the codebook that lie nearest to those of some codes, themselves left out.
 
     Args:

@@ -68,4 +68,3 @@ def mel_distance(first: Recording, second: Recording) -> float | None:
         return None
     one, other = (mel(waveform[:length]) for waveform in waveforms)
     return float((one - other).abs().mean())
-

@@ -103,9 +103,7 @@ def test_an_engine_without_weights_has_no_probabilities_and_says_so(
 
 
 @pytest.mark.parametrize("route", ["recording", "reconstruction", "description"])
-def test_what_is_no_audio_or_too_much_of_it_is_refused(
-    page_app: PageApp, scripted: ScriptedEngine, route: str
-) -> None:
+def test_what_is_no_audio_or_too_much_of_it_is_refused(page_app: PageApp, scripted: ScriptedEngine, route: str) -> None:
     with TestClient(page_app(scripted)) as client:
         bad = client.post(f"/v1/inspector/{route}", files={"file": b"RIFFxxxxWAVE nonsense"})
         many = client.post(f"/v1/inspector/{route}", files={"file": wav(601, rate=1000)})
