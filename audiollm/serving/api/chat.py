@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from torch import Tensor
 
-from audiollm.data.conversation.types import Conversation, Message, TextPart
+from audiollm.data.conversation.types import Conversation
 from audiollm.generation.decoding import DecodingSettings
 from audiollm.generation.settings import GenerationSettings
 from audiollm.serving.answering.answerer import AnswerRequest, Finished, SoundPiece, TextPiece, Usage

@@ -27,7 +27,7 @@ async def voices(request: Request) -> dict[str, Any]:
             {"id": one.name, "name": one.name, "words": one.words, "is_recording": one.prompt is not None}
             for one in found
         ],
-        "voices": [one.name for one in found],
+        "voices": [{"id": one.name, "name": one.name} for one in found],  # as Open WebUI reads them
     }
 
 
