@@ -1,7 +1,7 @@
 """transformers' continuous batching of one model, with every private name of it that is used, and a check of them.
 
-Tried with transformers 5.23. Another version that has changed something, as 5.17 has, is refused by name when the engine
-starts; ``tests/audiollm/serving/engines/test_continuous.py`` says it before.
+Tried with transformers 5.23. Another version that has changed something, as 5.17 has, is refused by name when the
+engine starts; ``tests/audiollm/serving/engines/test_continuous.py`` says it before.
 """
 # Shapes: N rows of requests whose next token is due, W logits.
 
