@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from fastapi import APIRouter, File, Form, Request, UploadFile
+from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -157,7 +158,7 @@ class TokensBody(Strict):
     """A chat and its answer."""
 
     model: str
-    messages: list[ChatMessage]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)]
     answer: str
 
 
