@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -12,6 +13,11 @@ from torch import Tensor
 
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
 from audiollm.processing.processor import AudioLLMProcessor
+
+from .turns import Turns
+
+CORES_OF_A_SOUND = 4
+"""A core more hastens the small networks of a decoder less than another sound would use it."""
 
 
 class _LeftError(Exception):
@@ -24,6 +30,7 @@ class SoundStream:
     Args:
         decoder: whose voice it is.
         threads: where it is decoded.
+        turns: which of the threads compute.
         give: is called in the event loop with each piece of samples, float32 ``[N]``; with None at the end, and with
             the exception where decoding fails.
     """
@@ -32,10 +39,12 @@ class SoundStream:
         self,
         decoder: SpeechDecoder,
         threads: ThreadPoolExecutor,
+        turns: Turns,
         give: Callable[[Tensor | Exception | None], None],
     ) -> None:
         self._codes: SimpleQueue[Tensor | _LeftError | None] = SimpleQueue()
-        self._decoder, self._give = decoder, give
+        self._decoder, self._turns, self._give = decoder, turns, give
+        self._num_samples = 0
         self._loop = asyncio.get_running_loop()
         self._has_left = False
         self._work = threads.submit(self._decode)
@@ -55,10 +64,12 @@ class SoundStream:
         self._codes.put(_LeftError())
 
     def _decode(self) -> None:
+        self._turns.take(0)
         try:
             for waveform in self._decoder.decode_stream(self._fed()):
                 if self._has_left:
                     return
+                self._num_samples += len(waveform)
                 if len(waveform):
                     self._tell(waveform)
             self._tell(None)
@@ -66,12 +77,22 @@ class SoundStream:
             return
         except Exception as error:
             self._tell(error)
+        finally:
+            self._turns.leave()
 
     def _fed(self) -> Iterator[Tensor]:
-        while (codes := self._codes.get()) is not None:
+        while (codes := self._next()) is not None:
             if isinstance(codes, _LeftError):
                 raise codes
             yield codes
+
+    def _next(self) -> Tensor | _LeftError | None:
+        """What comes next; whoever has to wait for it leaves its turn to another."""
+        self._turns.leave()
+        try:
+            return self._codes.get()
+        finally:
+            self._turns.take(self._num_samples)
 
     def _tell(self, what: Tensor | Exception | None) -> None:
         if not self._loop.is_closed():
@@ -90,6 +111,7 @@ class SoundMaker:
     def __init__(self, processor: AudioLLMProcessor, *, max_streams: int, joins_segments: bool) -> None:
         self._processor, self.joins_segments = processor, joins_segments
         self._threads = ThreadPoolExecutor(max_streams, "audiollm-sound")
+        self._turns = Turns(max(1, (os.cpu_count() or 1) // CORES_OF_A_SOUND))
 
     @property
     def sample_rate(self) -> int:
@@ -102,12 +124,20 @@ class SoundMaker:
 
     def open(self, decoder: SpeechDecoder, give: Callable[[Tensor | Exception | None], None]) -> SoundStream:
         """Begins a sound; arguments as for `SoundStream`."""
-        return SoundStream(decoder, self._threads, give)
+        return SoundStream(decoder, self._threads, self._turns, give)
 
     async def whole(self, decoder: SpeechDecoder, codes: Tensor) -> Tensor:
         """The sound of all codes, int64 ``[T]``, of an answer at once: float32 ``[N]``."""
-        decoded = await asyncio.get_running_loop().run_in_executor(self._threads, decoder.decode, [[codes]])
-        return decoded[0][0] if decoded[0] else torch.zeros(0)
+
+        def decoded() -> list[list[Tensor]]:
+            self._turns.take(0)
+            try:
+                return decoder.decode([[codes]])
+            finally:
+                self._turns.leave()
+
+        [sounds] = await asyncio.get_running_loop().run_in_executor(self._threads, decoded)
+        return sounds[0] if sounds else torch.zeros(0)
 
     def close(self) -> None:
         """Ends the threads, as soon as they are done with what they are at."""
