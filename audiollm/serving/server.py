@@ -11,12 +11,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from audiollm.modeling import AudioLLM
+from audiollm.program import ProgramError
 from audiollm.tokenizer.base import AudioTokenizer
 
 from .answering.answerer import Answerer
 from .answering.model import ServedModel
 from .api.app import build_app
-from .engines.base import Engine
+from .engines.base import Engine, MayFail
 from .engines.batching import BatchingEngine
 from .engines.plain import PlainEngine
 from .engines.remote import VllmEngine
@@ -30,6 +31,10 @@ VLLM_KEY_VARIABLE = "AUDIOLLM_VLLM_KEY"
 """Environment variable of the key that a vLLM server asks for."""
 
 logger = logging.getLogger(__name__)
+
+
+class ServerError(ProgramError):
+    """The server has ended though nobody told it to; whatever supervises it starts it again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +142,8 @@ def run_app(app: FastAPI, *, host: str, port: int, grace_seconds: int = 30) -> N
         grace_seconds: how long answers may still take after the signal.
 
     Raises:
-        OSError: the port is taken.
+        ServerError: its engine has failed for good.
+        SystemExit: it could not start, or the address cannot be listened at.
     """
     config = uvicorn.Config(
         app,
@@ -149,4 +155,23 @@ def run_app(app: FastAPI, *, host: str, port: int, grace_seconds: int = 30) -> N
         ws_max_size=24 * 2**20,  # above what an event may hold, so that a larger one is told of and not cut off
         server_header=False,
     )
-    uvicorn.Server(config).run()
+    server = _Server(config, app.state.server.answerer.engine)
+    server.run()
+    if server.engine_has_failed:
+        raise ServerError("the engine has failed for good: the log tells why")
+
+
+class _Server(uvicorn.Server):
+    """Ends, as if it were told to, once its engine has failed for good: a server that only refuses helps nobody."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+        super().__init__(config)
+        self._engine = engine
+        self.engine_has_failed = False
+
+    async def on_tick(self, counter: int) -> bool:
+        """Looks at the engine, ten times a second."""
+        if isinstance(self._engine, MayFail) and self._engine.has_failed:
+            self.engine_has_failed = True
+            return True
+        return await super().on_tick(counter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from audiollm.generation.plan import AnswerPlan
 
@@ -58,3 +58,12 @@ class Engine(Protocol):
             ValueError: if the request cannot be answered: ids that are none, a prompt too long for the engine.
             EngineError: if the engine failed, before or while answering.
         """
+
+
+@runtime_checkable
+class MayFail(Protocol):
+    """An engine that can fail for good, so that only a new process helps; others get ready again by themselves."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has given up."""

@@ -83,12 +83,18 @@ class BatchingEngine:
         self._steps: _Steps | None = None
         self._restart: asyncio.Task[None] | None = None
         self._num_failures = 0
+        self._has_failed = False
         self._why_not: str | None = "the engine is not running: start it"
 
     @property
     def is_ready(self) -> bool:
         """Whether it takes requests now."""
         return self._why_not is None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has failed so often that it has given up."""
+        return self._has_failed
 
     @property
     def max_running(self) -> int:
@@ -110,6 +116,7 @@ class BatchingEngine:
         if self.is_ready:
             return
         self._num_failures = 0
+        self._has_failed = False
         await self._new_batch()
         self._why_not = None
 
@@ -239,6 +246,7 @@ class BatchingEngine:
             if self._why_not is None:  # it was not stopped meanwhile
                 await self._new_batch()
         except EngineError as error:
+            self._has_failed = True
             self._why_not = str(error)
             self._fail_all()
         finally:

@@ -131,8 +131,10 @@ def test_one_that_fails_again_and_again_gives_up_and_can_be_started_anew(
                         await tiny.read(engine, tiny.request("Hello?", max_new_tokens=2))
                 with pytest.raises(EngineError, match="failed 3 times in a row"):
                     await tiny.read(engine, tiny.request("Hello?", max_new_tokens=2))
+            assert engine.has_failed
             assert not engine.is_ready
             await engine.start()
+            assert not engine.has_failed
             assert await tiny.read(engine, tiny.request("Hello?", max_new_tokens=2)) == wanted
 
     wanted = tiny.generated("Hello?", max_new_tokens=2)
