@@ -60,6 +60,7 @@ class ServerSettings:
         max_prompt_tokens: longest prompt; None: what the context holds.
         max_waiting: requests that may wait for the engine.
         deadline_seconds: longest time of a request.
+        idle_seconds: how long a client may send nothing of its request, or read nothing of its answer; then it is gone.
         max_connections_per_key: requests and sockets of one API key (or of all, without keys) at once.
         keep_answers_seconds: how long a spoken answer can be referred to by its ``audio.id``.
         max_kept_answers: how many of them are kept; the oldest go first.
@@ -83,6 +84,7 @@ class ServerSettings:
     max_prompt_tokens: int | None = None
     max_waiting: int = 64
     deadline_seconds: float = 600.0
+    idle_seconds: float = 60.0
     max_connections_per_key: int = 256
     keep_answers_seconds: float = 3600.0
     max_kept_answers: int = 1000
@@ -96,7 +98,7 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for one in fields(self):
             value: Any = getattr(self, one.name)
-            is_limit = one.name.startswith(("max_", "keep_", "deadline_")) and value is not None
+            is_limit = one.name.startswith(("max_", "keep_", "deadline_", "idle_")) and value is not None
             least = 0 if one.name == "max_waiting" else 1e-9
             if is_limit and not least <= value < math.inf:
                 raise ValueError(f"{one.name}={value}: use a number above 0")

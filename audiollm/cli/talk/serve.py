@@ -36,6 +36,7 @@ def serve(
     max_part_characters: int = 200,
     max_tokens: int = 4096,
     max_prompt_tokens: int | None = None,
+    idle_seconds: float = 60.0,
     max_connections_per_key: int = 256,
     max_session_seconds: float = 3600.0,
     max_session_items: int = 1000,
@@ -75,6 +76,7 @@ def serve(
         max_part_characters: of such a text that are spoken in one answer; longer ones are cut at the ends of sentences.
         max_tokens: most tokens of an answer that a request may ask for.
         max_prompt_tokens: longest prompt; what the context holds if not given.
+        idle_seconds: how long a client may send nothing of its request, or read nothing of its answer.
         max_connections_per_key: requests and sockets of one key at once.
         max_session_seconds: longest realtime session.
         max_session_items: most messages of one.
@@ -117,6 +119,7 @@ def serve(
         max_prompt_tokens=max_prompt_tokens,
         max_waiting=max_waiting,
         deadline_seconds=deadline_seconds,
+        idle_seconds=idle_seconds,
         max_connections_per_key=max_connections_per_key,
         api_keys=_keys(api_keys),
         voices=_voices(voices),

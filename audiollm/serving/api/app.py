@@ -24,6 +24,7 @@ _ERRORS = {
     401: "No such API key.",
     403: "Not allowed.",
     404: "No such model, voice or route.",
+    408: "The rest of the request did not come.",
     413: "Larger or longer than this server takes.",
     429: "As many requests as this server takes; `Retry-After` says when to come again.",
     500: "The server failed.",
@@ -67,6 +68,7 @@ def build_app(answerer: Answerer, settings: ServerSettings) -> FastAPI:
         api_keys=settings.api_keys,
         max_connections_per_key=settings.max_connections_per_key,
         max_body_bytes=settings.max_body_bytes,
+        idle_seconds=settings.idle_seconds,
         metrics=state.metrics,
     )
     return app

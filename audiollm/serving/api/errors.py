@@ -21,6 +21,7 @@ from audiollm.serving.sound.uploads import UploadError
 
 logger = logging.getLogger(__name__)
 
+_MOST_CHARACTERS = 2000  # of a message: it may quote what a request holds
 _NO_FIELDS = frozenset({"body", "query", "path", "form", "str", "int", "float", "bool", "dict", "list"})
 _TYPE_NAME = re.compile(r"[\[(]|^[A-Z]")
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -54,7 +55,8 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         """``{"error": …}``, as clients of OpenAI read it."""
         kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        message = self.message if len(self.message) <= _MOST_CHARACTERS else f"{self.message[:_MOST_CHARACTERS]} …"
+        return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
         """The whole answer."""

@@ -5,6 +5,7 @@ None of it is a ``BaseHTTPMiddleware``: beside one, a request never learns that 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import re
@@ -38,6 +39,7 @@ class Gate:
         api_keys: one of them is asked for; empty: none is.
         max_connections_per_key: requests and sockets of one key at once.
         max_body_bytes: of a request.
+        idle_seconds: how long a client of HTTP may send nothing of its request, or read nothing of its answer.
         metrics: is told of each request.
     """
 
@@ -48,11 +50,13 @@ class Gate:
         api_keys: Sequence[str],
         max_connections_per_key: int,
         max_body_bytes: int,
+        idle_seconds: float,
         metrics: Metrics,
     ) -> None:
         self._app = app
         self._keys = [key.encode() for key in api_keys]
         self._max_connections, self._max_body_bytes = max_connections_per_key, max_body_bytes
+        self._idle_seconds = idle_seconds
         self._metrics = metrics
         self._open: Counter[str] = Counter()
 
@@ -62,18 +66,22 @@ class Gate:
             return
         asked = Headers(scope=scope).get("x-request-id", "")
         scope["request_id"] = request_id = asked if _GOOD_ID.fullmatch(asked) else uuid.uuid4().hex
-        watched = _Watched(send, request_id)
+        is_http = scope["type"] == "http"
+        watched = _Watched(send, request_id, self._idle_seconds if is_http else None)
         started = time.monotonic()
         try:
             await self._answer(scope, receive, watched)
         except ClientDisconnect:
-            logger.info("request %s: its client has left", request_id)
+            if watched.is_given_up:
+                logger.warning("request %s: cut, as its client reads nothing of the answer", request_id)
+            else:
+                logger.info("request %s: its client has left", request_id)
         except Exception as error:
-            if scope["type"] != "http" or watched.has_begun:
+            if not is_http or watched.has_begun:
                 raise
             await told(error, request_id).response()(scope, receive, watched)
         finally:
-            if scope["type"] == "http":
+            if is_http:
                 self._metrics.request_ended(route_of(scope), watched.status, time.monotonic() - started)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +104,7 @@ class Gate:
             return
         self._open[key] += 1
         try:
-            await self._app(scope, _Bounded(scope, receive, self._max_body_bytes), send)
+            await self._app(scope, _Bounded(scope, receive, self._max_body_bytes, self._idle_seconds), send)
         finally:
             self._open[key] -= 1
             if not self._open[key]:
@@ -122,25 +130,34 @@ def _offered(scope: Scope) -> str:
 
 
 class _Watched:
-    """Sends, and knows whether an answer has begun and with which status."""
+    """Sends, and knows whether an answer has begun and with which status.
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send, self._request_id = send, request_id
+    A client that reads nothing for too long is given up: it would keep its place for as long as it likes.
+    """
+
+    def __init__(self, send: Send, request_id: str, idle_seconds: float | None) -> None:
+        self._send, self._request_id, self._idle_seconds = send, request_id, idle_seconds
         self.status, self.has_begun = 499, False  # nginx's number for a client that left before
+        self.is_given_up = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
             self.has_begun = True
             self.status = message.get("status", 101)
             MutableHeaders(scope=message)["x-request-id"] = self._request_id
-        await self._send(message)
+        try:
+            await asyncio.wait_for(self._send(message), self._idle_seconds)
+        except asyncio.TimeoutError as error:
+            self.is_given_up = True
+            raise ClientDisconnect from error
 
 
 class _Bounded:
-    """Receives a body that is no longer than it may be, whatever its header says."""
+    """Receives a body that is no longer than it may be, whatever its header says, and that keeps coming."""
 
-    def __init__(self, scope: Scope, receive: Receive, max_bytes: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, max_bytes: int, idle_seconds: float) -> None:
         self._receive, self._max_bytes = receive, max_bytes
+        self._idle_seconds: float | None = idle_seconds if scope["type"] == "http" else None
         self._num_bytes = 0
         length = Headers(scope=scope).get("content-length", "")
         self._promised = int(length) if length.isdecimal() else 0
@@ -148,8 +165,14 @@ class _Bounded:
     async def __call__(self) -> Message:
         if self._promised > self._max_bytes:
             raise self._error()
-        message = await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._idle_seconds)
+        except asyncio.TimeoutError as error:
+            text = f"nothing more of the request came in {self._idle_seconds:g} s: send it again, in one go"
+            raise ApiError(408, text, code="request_timeout", headers={"Connection": "close"}) from error
         if message["type"] == "http.request":
+            if not message.get("more_body", False):
+                self._idle_seconds = None  # what is waited for now is that the client leaves
             self._num_bytes += len(message.get("body", b""))
             if self._num_bytes > self._max_bytes:
                 raise self._error()
