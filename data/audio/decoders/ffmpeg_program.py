@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import struct
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ import numpy as np
 from .base import Decoder, DecodingError
 
 AU_HEADER_BYTES = 24
+_ADDRESS = re.compile(r"(?<=[\w:]) @ 0x[0-9a-f]+")
 
 
 def open_with_program(
@@ -75,6 +77,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _first_line(messages: Any) -> str:
+    """What ffmpeg says first, without the places in its memory that it names with it."""
     messages.seek(0)
     lines = messages.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[0] if lines else "nothing"
+    return _ADDRESS.sub("", lines[0]) if lines else "nothing"

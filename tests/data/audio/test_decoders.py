@@ -2,6 +2,8 @@
 
 import io
 import logging
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import torch
 
 from audiollm.data.audio import AudioError, load_audio, probe_audio, stream_audio
 from audiollm.data.audio.decoders import available_decoders
+from audiollm.data.audio.decoders.base import DecodingError
+from audiollm.data.audio.decoders.ffmpeg_program import open_with_program
 
 from .recordings import RATE, recording
 
@@ -98,3 +102,12 @@ def test_which_decoder_reads_a_file_is_logged(caplog):
     with caplog.at_level(logging.DEBUG, "audiollm.data.audio"):
         assert probe_audio(recording("FLAC")).decoder == "libsndfile"
     assert "FLAC PCM_16, read by libsndfile" in caplog.text
+
+
+def test_what_ffmpeg_says_is_told_without_places_in_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "ffmpeg"
+    program.write_text('#!/bin/sh\necho "[mov,mp4,m4a @ 0x55d0c0ffee00] moov atom not found" >&2\nexit 1\n')
+    program.chmod(0o755)
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    with ExitStack() as stack, pytest.raises(DecodingError, match=r"^\[mov,mp4,m4a\] moov atom not found$"):
+        open_with_program(str(program), str(tmp_path / "a.m4a"), "mov", stack)
