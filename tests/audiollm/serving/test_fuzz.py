@@ -195,7 +195,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "flac of minutes": lambda: _silence("FLAC"),
     "opus of minutes": lambda: _silence("OGG", "OPUS"),
     "zip": _zipped,
-    "wav of 2 GB": lambda: _header(1, 16_000, 16, 2**31, 100),
+    "wav of a gigabyte": lambda: _header(1, 16_000, 16, 10**9, 100),
     "wav of 65,535 channels": lambda: _header(65_535, 16_000, 8, 1000),
     "wav of 4 GHz": lambda: _header(1, 2**32 - 1, 16, 1000),
     "wav of 0 Hz": lambda: _header(1, 0, 16, 1000),
