@@ -46,6 +46,7 @@ def mount_page(app: FastAPI) -> bool:
         logger.warning("there is no page at /, because Gradio is missing (%s): pip install 'audiollm[serve]'", error)
         return False
     app.mount("/page", StaticFiles(directory=ASSETS), name="page")
+    lifespan = app.router.lifespan_context
     gradio.mount_gradio_app(
         app,
         _blocks(gradio),
@@ -60,6 +61,8 @@ def mount_page(app: FastAPI) -> bool:
         theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         head='<link rel="stylesheet" href="/page/page.css"><script type="module" src="/page/page.js"></script>',
     )
+    # Gradio would begin its queue, which looks a thousand times a second for functions to run; there are none.
+    app.router.lifespan_context = lifespan
     mounted = app.router.routes.pop()
     assert isinstance(mounted, Mount)
     app.router.routes.append(_PageMount("/", app=_WithPolicy(mounted.app)))
@@ -85,7 +88,7 @@ class _PageMount(Mount):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         is_read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
         path = scope.get("path", "")
-        if is_read and ".." not in path and (path in _FILES or path.startswith(_FOLDERS)):
+        if is_read and ".." not in path and "//" not in path and (path in _FILES or path.startswith(_FOLDERS)):
             return super().matches(scope)
         return Match.NONE, {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import sys
@@ -62,6 +63,8 @@ def test_every_part_of_the_page_is_served(client: TestClient) -> None:
         ("POST", "/login"),
         ("POST", "/"),
         ("GET", "/assets/../gradio_api/info"),
+        ("GET", "/assets//etc/passwd"),
+        ("GET", "/static//etc/passwd"),
         ("GET", "/v1x"),
     ],
 )
@@ -69,6 +72,16 @@ def test_gradio_answers_nothing_else(client: TestClient, method: str, path: str)
     response = client.request(method, path)
     assert response.status_code in (404, 405)
     assert response.json()["error"]["message"]
+
+
+async def _tasks_of(app: FastAPI) -> int:
+    async with app.router.lifespan_context(app):
+        await asyncio.sleep(0)
+        return len(asyncio.all_tasks())
+
+
+def test_nothing_of_gradio_runs_while_nobody_asks(page_app: PageApp, app_with: Any, scripted: ScriptedEngine) -> None:
+    assert asyncio.run(_tasks_of(page_app(scripted))) == asyncio.run(_tasks_of(app_with(scripted)))
 
 
 def test_wrong_methods_and_unknown_routes_are_told_as_without_a_page(client: TestClient) -> None:
