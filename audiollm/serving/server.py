@@ -9,6 +9,7 @@ from typing import Literal
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import Message, Receive, Scope, Send
 
 from audiollm.modeling import AudioLLM
 from audiollm.program import ProgramError
@@ -143,10 +144,10 @@ def run_app(app: FastAPI, *, host: str, port: int, grace_seconds: int = 30) -> N
 
     Raises:
         ServerError: its engine has failed for good.
-        SystemExit: it could not start, or the address cannot be listened at.
+        SystemExit: it cannot start, such as where the port is taken or vLLM is not there; the log says why.
     """
     config = uvicorn.Config(
-        app,
+        _WithoutTraceback(app),
         host=host,
         port=port,
         log_level="info",
@@ -175,3 +176,18 @@ class _Server(uvicorn.Server):
             self.engine_has_failed = True
             return True
         return await super().on_tick(counter)
+
+
+class _WithoutTraceback:
+    """Tells why an app cannot start in one line, the last of the traceback that Starlette tells."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def told(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                message = {**message, "message": message["message"].strip().rpartition("\n")[2]}
+            await send(message)
+
+        await self._app(scope, receive, told if scope["type"] == "lifespan" else send)
