@@ -164,9 +164,13 @@ class Answerer:
         self.listener.close()
         self.sounds.close()
 
+    def deadline(self) -> float:
+        """When a request that begins now has to be answered, on the event loop's clock."""
+        return asyncio.get_running_loop().time() + self._deadline_seconds
+
     @asynccontextmanager
     async def answering(
-        self, request: AnswerRequest, *, has_place: bool = False
+        self, request: AnswerRequest, *, has_place: bool = False, deadline: float | None = None
     ) -> AsyncGenerator[AsyncGenerator[AnswerPiece, None], None]:
         """Takes a place, prepares the request, and gives the pieces of the answer: the last one is `Finished`.
 
@@ -175,6 +179,7 @@ class Answerer:
         Args:
             request: what is asked.
             has_place: it is a part of one that has taken a place.
+            deadline: of that one, as `deadline` told it when it began; None: this one begins now.
 
         Raises:
             BusyError: if no place is free.
@@ -184,7 +189,7 @@ class Answerer:
             EngineError: if the engine fails; also while pieces come.
         """
         with nullcontext() if has_place else self.admission.place():
-            deadline = asyncio.get_running_loop().time() + self._deadline_seconds
+            deadline = self.deadline() if deadline is None else deadline
             prepared = await self._in_time(self.prepare(request), deadline)
             pieces = self._pieces(prepared, deadline)
             async with aclosing(pieces):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,8 @@ from audiollm.transcription.transcript import TranscriptSegment
 
 from .answerer import Answerer, AnswerPiece, AnswerRequest, Finished, Usage
 
+Answering = Callable[..., AbstractAsyncContextManager[AsyncGenerator[AnswerPiece, None]]]
+"""`Answerer.answering`, or something around it that takes the same."""
 _TOGETHER = 4  # pieces of one recording, so that a long one leaves places to others
 
 
@@ -30,6 +32,7 @@ class Transcription:
         task: "transcribe", or "translate".
         settings: of each piece's text.
         request_id: its name in messages and logs.
+        answering: by which the answerer is asked; None: by its own method.
 
     Attributes:
         usage: tokens of all pieces so far.
@@ -45,8 +48,10 @@ class Transcription:
         task: str,
         settings: GenerationSettings,
         request_id: str,
+        answering: Answering | None = None,
     ) -> None:
         self._answerer, self._recording = answerer, recording
+        self._answering = answering or answerer.answering
         self._prompt, self._settings, self._request_id = instruction(task), settings, request_id
         self.usage = Usage(0, 0, 0, 0)
         model = answerer.model
@@ -59,13 +64,14 @@ class Transcription:
         waveform, rate = self._recording
         pieces = await asyncio.to_thread(lambda: list(pieces_of([waveform], rate, longest_seconds=self._longest)))
         with self._answerer.admission.place():
+            deadline = self._answerer.deadline()  # of all pieces together
             for first in range(0, len(pieces), _TOGETHER):
                 batch = pieces[first : first + _TOGETHER]
-                for segment in await self._together(batch):
+                for segment in await self._together(batch, deadline):
                     yield segment
 
-    async def _together(self, pieces: Sequence[Piece]) -> list[TranscriptSegment]:
-        tasks = [asyncio.ensure_future(self._segment(piece)) for piece in pieces]
+    async def _together(self, pieces: Sequence[Piece], deadline: float) -> list[TranscriptSegment]:
+        tasks = [asyncio.ensure_future(self._segment(piece, deadline)) for piece in pieces]
         try:
             return list(await asyncio.gather(*tasks))
         finally:  # where one fails, or the client leaves, the others end too
@@ -73,7 +79,7 @@ class Transcription:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _segment(self, piece: Piece) -> TranscriptSegment:
+    async def _segment(self, piece: Piece, deadline: float) -> TranscriptSegment:
         if not piece.is_active:
             return TranscriptSegment(piece.start, piece.end, *NOT_ASKED)
         name = f"piece from {piece.start:.2f} s"
@@ -83,7 +89,7 @@ class Transcription:
             settings=self._settings,
             request_id=f"{self._request_id}-{round(1000 * piece.start)}",
         )
-        async with self._answerer.answering(request, has_place=True) as coming:
+        async with self._answering(request, has_place=True, deadline=deadline) as coming:
             finished = await last_of(coming)
         self.usage = _sum(self.usage, finished.usage)
         return TranscriptSegment(piece.start, piece.end, finished.text, finished.finish_reason)

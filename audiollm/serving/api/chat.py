@@ -20,6 +20,7 @@ from audiollm.serving.answering.answerer import AnswerRequest, Finished, SoundPi
 from .chat_types import ChatRequest
 from .errors import refused, request_id_of, told
 from .messages import read_messages
+from .middleware import key_of
 from .responses import DONE, EVENT_STREAM, SoundBytes, begun, event, streamed, whole_sound
 from .state import ServerState, state_of, unless_left
 from .tool_calls import ToolCall, split_tool_calls, without_tool_calls
@@ -35,13 +36,14 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     state = state_of(request)
     state.check_model(body.model)
     body.check()
-    asked = await _answer_request(state, body, request_id_of(request))
+    key = key_of(request)
+    asked = await _answer_request(state, body, request_id_of(request), key)
     if body.stream:
-        return await streamed(request, _chunks(state, body, asked), EVENT_STREAM, tells_errors=True)
-    return JSONResponse(await unless_left(request, _completion(state, body, asked)))
+        return await streamed(request, _chunks(state, body, asked, key), EVENT_STREAM, tells_errors=True)
+    return JSONResponse(await unless_left(request, _completion(state, body, asked, key)))
 
 
-async def _answer_request(state: ServerState, body: ChatRequest, request_id: str) -> AnswerRequest:
+async def _answer_request(state: ServerState, body: ChatRequest, request_id: str, key: str) -> AnswerRequest:
     """The request in the model's own terms.
 
     Raises:
@@ -53,7 +55,7 @@ async def _answer_request(state: ServerState, body: ChatRequest, request_id: str
     if body.audio is not None:
         name = body.audio.voice if isinstance(body.audio.voice, str) else body.audio.voice.id
         voice = state.voices.get(name, "audio.voice")
-    messages = await read_messages(state, body.messages)
+    messages = await read_messages(state, body.messages, key)
     if voice is not None and voice.words:
         messages = with_voice(messages, voice.words)
     return AnswerRequest(
@@ -93,7 +95,7 @@ def _settings(state: ServerState, body: ChatRequest) -> GenerationSettings:
         raise told(error, "") from error
 
 
-async def _completion(state: ServerState, body: ChatRequest, asked: AnswerRequest) -> dict[str, Any]:
+async def _completion(state: ServerState, body: ChatRequest, asked: AnswerRequest, key: str) -> dict[str, Any]:
     sound: list[Tensor] = []
     async with state.answering(asked) as coming:
         async for piece in coming:
@@ -106,9 +108,9 @@ async def _completion(state: ServerState, body: ChatRequest, asked: AnswerReques
     if calls:
         message |= {"content": text or None, "tool_calls": [call.to_dict() for call in calls]}
     if body.audio is not None:
-        message |= {"content": None, "audio": await _spoken(state, body.audio.format, finished, sound)}
+        message |= {"content": None, "audio": await _spoken(state, body.audio.format, finished, text, sound, key)}
     return {
-        "id": _completion_id(asked),
+        "id": _completion_id(),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": state.model_name,
@@ -119,21 +121,23 @@ async def _completion(state: ServerState, body: ChatRequest, asked: AnswerReques
     }
 
 
-async def _spoken(state: ServerState, form: str, finished: Finished, sound: Sequence[Tensor]) -> dict[str, Any]:
+async def _spoken(
+    state: ServerState, form: str, finished: Finished, transcript: str, sound: Sequence[Tensor], key: str
+) -> dict[str, Any]:
     rate = state.answerer.sounds.sample_rate
     data = await state.read(lambda: whole_sound(sound, rate, form))
     identifier = f"audio_{uuid.uuid4().hex}"
     return {
         "id": identifier,
         "data": base64.b64encode(data).decode(),
-        "expires_at": state.kept.keep(identifier, finished.text, finished.codes),
-        "transcript": finished.text,
+        "expires_at": state.kept.keep(identifier, finished.text, finished.codes, key),
+        "transcript": transcript,
     }
 
 
-async def _chunks(state: ServerState, body: ChatRequest, asked: AnswerRequest) -> AsyncGenerator[bytes, None]:
+async def _chunks(state: ServerState, body: ChatRequest, asked: AnswerRequest, key: str) -> AsyncGenerator[bytes, None]:
     head = {
-        "id": _completion_id(asked),
+        "id": _completion_id(),
         "object": "chat.completion.chunk",
         "created": int(time.time()),
         "model": state.model_name,
@@ -161,13 +165,13 @@ async def _chunks(state: ServerState, body: ChatRequest, asked: AnswerRequest) -
                 finished = piece
         calls = split_tool_calls(finished.text)[1] if texts is not None else []
         if texts is not None and (rest := texts.send(None)):
-            yield chunk({"content": rest})
+            yield chunk({"content": rest} if speech is None else {"audio": speech.transcript(rest)})
         for index, call in enumerate(calls):
             yield chunk({"tool_calls": [{"index": index, **call.to_dict()}]})
         if speech is not None:
             if delta := speech.rest():
                 yield chunk({"audio": delta})
-            expires_at = state.kept.keep(speech.identifier, finished.text, finished.codes)
+            expires_at = state.kept.keep(speech.identifier, finished.text, finished.codes, key)
             yield chunk({"audio": {**speech.named(), "expires_at": expires_at}})
         yield chunk({}, _finish_reason(finished, calls))
         if has_usage:
@@ -226,5 +230,6 @@ def _finish_reason(finished: Finished, calls: Sequence[ToolCall]) -> str:
     return "tool_calls" if calls and finished.finish_reason == "stop" else finished.finish_reason
 
 
-def _completion_id(asked: AnswerRequest) -> str:
-    return f"chatcmpl-{asked.request_id}"
+def _completion_id() -> str:
+    # Not by the request's id, which clients choose, and proxies that try again use twice.
+    return f"chatcmpl-{uuid.uuid4().hex}"

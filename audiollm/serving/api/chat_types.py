@@ -145,6 +145,16 @@ class ChatRequest(Strict):
             raise refused("max_tokens", "differs from max_completion_tokens, which is its new name: give one")
         if isinstance(self.stop, list) and len(self.stop) > 4:
             raise refused("stop", "give at most 4 texts")
+        if "" in ([self.stop] if isinstance(self.stop, str) else self.stop or ()):
+            raise refused("stop", "a text is empty: leave it out")
+        self._check_seconds()
+
+    def _check_seconds(self) -> None:
+        for name in ("min_seconds", "max_seconds"):
+            if getattr(self, name) is not None and not self.speaks:
+                raise refused(name, 'is for spoken answers: add "audio" to modalities, or leave it out')
+        if self.min_seconds is not None and self.max_seconds is not None and self.min_seconds > self.max_seconds:
+            raise refused("min_seconds", f"{self.min_seconds:g} is more than max_seconds, {self.max_seconds:g}")
 
     @property
     def speaks(self) -> bool:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ApiError, told
@@ -102,6 +102,7 @@ class Gate:
             )
             await _refuse(error, scope, receive, send)
             return
+        scope["api_key"] = key
         self._open[key] += 1
         try:
             await self._app(scope, _Bounded(scope, receive, self._max_body_bytes, self._idle_seconds), send)
@@ -114,7 +115,7 @@ class Gate:
         """The key of a request, "" where none is asked for; None if it has none that is known."""
         if not self._keys:
             return ""
-        offered = _offered(scope).encode()
+        offered = _offered(scope).encode("latin-1", "replace")  # as headers are decoded: the very bytes
         # All of them, whichever fits: how long it takes tells nothing.
         fitting = [key for key in self._keys if hmac.compare_digest(key, offered)]
         return fitting[0].decode() if fitting else None
@@ -189,6 +190,11 @@ async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -
         return
     await receive()  # the wish to connect
     await send({"type": "websocket.close", "code": _SOCKET_REFUSED, "reason": error.message[:120]})
+
+
+def key_of(request: Request) -> str:
+    """The key that a request came with; "" where none is asked for."""
+    return str(request.scope.get("api_key", ""))
 
 
 def route_of(scope: Scope) -> str:

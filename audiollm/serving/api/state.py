@@ -36,10 +36,11 @@ class KeptAnswer:
     text: str
     codes: Sequence[int]
     expires_at: int
+    key: str
 
 
 class KeptAnswers:
-    """Answers by their ids, until they expire.
+    """Answers by their ids, until they expire; each is there for clients of its own API key alone.
 
     Args:
         seconds: how long one is kept.
@@ -50,10 +51,10 @@ class KeptAnswers:
         self._seconds, self._most = seconds, most
         self._answers: OrderedDict[str, KeptAnswer] = OrderedDict()
 
-    def keep(self, identifier: str, text: str, codes: Sequence[int]) -> int:
+    def keep(self, identifier: str, text: str, codes: Sequence[int], key: str) -> int:
         """Keeps an answer; returns when it expires, in seconds since 1970."""
         expires_at = self.expires_at()
-        self._answers[identifier] = KeptAnswer(text, codes, expires_at)
+        self._answers[identifier] = KeptAnswer(text, codes, expires_at, key)
         while len(self._answers) > self._most:
             self._answers.popitem(last=False)
         return expires_at
@@ -62,10 +63,10 @@ class KeptAnswers:
         """When one that is kept now expires."""
         return int(time.time() + self._seconds)
 
-    def get(self, identifier: str) -> KeptAnswer | None:
-        """The answer; None if there is none, or no longer."""
+    def get(self, identifier: str, key: str) -> KeptAnswer | None:
+        """The answer; None if there is none, or no longer, or it is another key's."""
         found = self._answers.get(identifier)
-        return found if found is not None and found.expires_at > time.time() else None
+        return found if found is not None and found.expires_at > time.time() and found.key == key else None
 
 
 class ServerState:
@@ -103,13 +104,13 @@ class ServerState:
 
     @asynccontextmanager
     async def answering(
-        self, request: AnswerRequest, *, has_place: bool = False
+        self, request: AnswerRequest, *, has_place: bool = False, deadline: float | None = None
     ) -> AsyncGenerator[AsyncGenerator[AnswerPiece, None], None]:
         """`Answerer.answering`, told to the figures, and to the log if that is to have it."""
         started = time.monotonic()
         if self.settings.log_content:
             logger.info("request %s asks: %s", request.request_id, _texts_of(request))
-        async with self.answerer.answering(request, has_place=has_place) as pieces:
+        async with self.answerer.answering(request, has_place=has_place, deadline=deadline) as pieces:
             watched = self._watched(pieces, started, request.request_id)
             try:
                 yield watched

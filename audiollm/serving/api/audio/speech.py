@@ -120,8 +120,9 @@ class _Speech:
             ApiError: a part has no end: what is missing of it must not go unnoticed.
         """
         with self._state.answerer.admission.place():
+            deadline = self._state.answerer.deadline()  # of all parts together
             for number, request in enumerate(self._requests):
-                async with self._state.answering(request, has_place=True) as pieces:
+                async with self._state.answering(request, has_place=True, deadline=deadline) as pieces:
                     async for piece in pieces:
                         if isinstance(piece, SoundPiece):
                             yield piece.waveform

@@ -43,7 +43,13 @@ async def encode(request: Request, file: Annotated[UploadFile, File()]) -> dict[
         raise refused("file", "this model has no audio tokenizer, so it takes no recordings")
     recording = await read_file(state, file, "file")
     part = AudioPart(array=recording.waveform.numpy(), sampling_rate=recording.sample_rate, where="file")
-    [codes] = await state.answerer.listener.codes([part])
+
+    async def heard() -> list[int]:
+        with state.answerer.admission.place():
+            [codes] = await state.answerer.listener.codes([part])
+        return codes
+
+    codes = await unless_left(request, heard())
     tokenizer = state.answerer.model.processor.audio_tokenizer
     return {
         "object": "audio.tokens",

@@ -97,7 +97,7 @@ async def _answer(request: Request, task: Task) -> Response:
     recording = await read_file(state, form.file, "file")
     settings = GenerationSettings(temperature=form.temperature) if form.temperature else GenerationSettings()
     try:
-        transcription = Transcription(state.answerer, recording, task, settings, request_id)
+        transcription = Transcription(state.answerer, recording, task, settings, request_id, answering=state.answering)
     except ValueError as error:
         raise told(error, request_id, param="file") from error
     if form.stream:

@@ -276,7 +276,9 @@ class Session:
         kind = "conversation.item.input_audio_transcription"
         try:
             settings = GenerationSettings()
-            transcription = Transcription(self._state.answerer, recording, "transcribe", settings, item.id)
+            transcription = Transcription(
+                self._state.answerer, recording, "transcribe", settings, item.id, answering=self._state.answering
+            )
             segments: list[TranscriptSegment] = []
             async for segment in transcription.segments():
                 segments.append(segment)

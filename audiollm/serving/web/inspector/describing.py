@@ -11,7 +11,7 @@ from audiollm.data.sap.record import SAP_ATTRIBUTES
 from audiollm.generation.settings import GenerationSettings
 from audiollm.prompts import instruction
 from audiollm.serving.answering.answerer import Answerer, AnswerRequest
-from audiollm.serving.answering.transcribing import last_of
+from audiollm.serving.answering.transcribing import Answering, last_of
 from audiollm.serving.sound.uploads import Recording
 
 from .hearing import beginning
@@ -33,7 +33,9 @@ class DescribedField:
     why_not: str | None = None
 
 
-async def describe_as_sap(answerer: Answerer, recording: Recording, request_id: str) -> list[DescribedField]:
+async def describe_as_sap(
+    answerer: Answerer, recording: Recording, request_id: str, answering: Answering | None = None
+) -> list[DescribedField]:
     """Asks the model for each field; first, which kind of recording it is.
 
     The caller has taken a place. Errors as for `Answerer.answering`.
@@ -42,7 +44,9 @@ async def describe_as_sap(answerer: Answerer, recording: Recording, request_id: 
         answerer: answers.
         recording: samples and their rate.
         request_id: its name in messages and logs.
+        answering: by which the answerer is asked; None: by its own method.
     """
+    deadline = answerer.deadline()  # of all fields together
     shown = beginning(recording)
     [codes] = await answerer.listener.codes([AudioPart(array=shown.waveform.numpy(), sampling_rate=shown.sample_rate)])
     audio = AudioPart(codes=codes)
@@ -55,7 +59,7 @@ async def describe_as_sap(answerer: Answerer, recording: Recording, request_id: 
             settings=GenerationSettings(modalities={"text"}, max_new_tokens=_LONGEST_ANSWER),
             request_id=f"{request_id}-{name}",
         )
-        async with answerer.answering(request, has_place=True) as pieces:
+        async with (answering or answerer.answering)(request, has_place=True, deadline=deadline) as pieces:
             finished = await last_of(pieces)
         return DescribedField(name, question, finished.text.strip())
 

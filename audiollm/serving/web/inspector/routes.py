@@ -22,6 +22,7 @@ from audiollm.serving.api.audio.uploads import read_file
 from audiollm.serving.api.chat_types import ChatMessage, Strict
 from audiollm.serving.api.errors import ApiError, refused, request_id_of
 from audiollm.serving.api.messages import read_messages
+from audiollm.serving.api.middleware import key_of
 from audiollm.serving.api.responses import whole_sound
 from audiollm.serving.api.state import ServerState, state_of, unless_left
 from audiollm.serving.sound.uploads import Recording
@@ -148,7 +149,7 @@ async def description(request: Request, file: Annotated[UploadFile, File()]) -> 
 
     async def described() -> dict[str, Any]:
         with state.answerer.admission.place():
-            fields = await describe_as_sap(state.answerer, given, request_id_of(request))
+            fields = await describe_as_sap(state.answerer, given, request_id_of(request), state.answering)
         return {"fields": [asdict(one) for one in fields]}
 
     return await unless_left(request, described())
@@ -172,7 +173,7 @@ async def tokens(body: TokensBody, request: Request) -> dict[str, Any]:
         raise ApiError(404, inspector.why_no_chances, param="model", code="no_probabilities")
     if len(body.answer) > state.settings.max_text_characters:
         raise refused("answer", f"has more than {state.settings.max_text_characters} characters: shorten it")
-    messages = Conversation("messages", await read_messages(state, body.messages))
+    messages = Conversation("messages", await read_messages(state, body.messages, key_of(request)))
     settings = GenerationSettings(modalities={"text"}, max_new_tokens=1)
     processor = state.answerer.model.processor
     end = processor.tokenizer.eos_token_id

@@ -149,10 +149,41 @@ def test_calls_of_tools_are_taken_apart(
     assert reason == "tool_calls"
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_calls_of_tools_are_no_part_of_a_transcript(
+    client: openai.OpenAI, scripted: ScriptedEngine, writes: Callable[..., list[int]], is_stream: bool
+) -> None:
+    scripted.answer = lambda request: writes(
+        "Let me see.", CODES, '<tool_call>{"name": "weather"}</tool_call>', "1 < 2 <"
+    )
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+    audio = {"voice": "default", "format": "pcm16"}
+    asked: Any = {"model": "mini", "messages": USER, "tools": tools, "modalities": ["text", "audio"], "audio": audio}
+    if is_stream:
+        deltas = [one.choices[0].delta.to_dict() for one in client.chat.completions.create(stream=True, **asked)]
+        assert not any(delta.get("content") for delta in deltas)
+        transcript = "".join(delta.get("audio", {}).get("transcript", "") for delta in deltas)
+        calls = [one for delta in deltas for one in delta.get("tool_calls", ())]
+    else:
+        message = client.chat.completions.create(**asked).choices[0].message
+        transcript, calls = message.audio.transcript, message.tool_calls
+    assert transcript == "Let me see.1 < 2 <"
+    assert len(calls) == 1
+
+
+def test_answers_have_ids_of_their_own_whatever_requests_are_called(client: openai.OpenAI) -> None:
+    same = {"x-request-id": "again"}
+    answers = [client.chat.completions.create(model="mini", messages=USER, extra_headers=same) for _ in range(2)]
+    assert answers[0].id != answers[1].id
+
+
 @pytest.mark.parametrize(
     ("changed", "param"),
     [
         ({"n": 2}, "n"),
+        ({"stop": ""}, "stop"),
+        ({"stop": ["a", ""]}, "stop"),
+        ({"extra_body": {"max_seconds": 2.0}}, "max_seconds"),
         ({"logprobs": True}, "logprobs"),
         ({"presence_penalty": 0.5}, "presence_penalty"),
         ({"response_format": {"type": "json_object"}}, "response_format"),

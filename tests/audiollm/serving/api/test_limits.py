@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import logging
 import socket
 import threading
 import time
@@ -11,6 +13,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+
+from audiollm.serving.engines.base import EngineError
+from audiollm.serving.server import run_app
 
 from .conftest import ScriptedEngine, served, until, wav
 
@@ -182,3 +187,107 @@ def test_figures_are_told(scripted: ScriptedEngine, app_with: Any, writes: Calla
         "audiollm:real_time_factor_count 1.0",
     ):
         assert line in figures
+
+
+@pytest.mark.parametrize("route", ["speech", "transcriptions"])
+def test_all_parts_of_a_request_have_one_deadline(
+    scripted: ScriptedEngine,
+    app_with: Any,
+    writes: Callable[..., list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    route: str,
+) -> None:
+    scripted.answer = lambda request: writes("Go.", [1, 2])
+    app = app_with(scripted, max_part_characters=20)
+    answerer, deadlines = app.state.server.answerer, []
+    answering = answerer.answering
+
+    def watched(request: Any, **settings: Any) -> Any:
+        deadlines.append(settings["deadline"])
+        return answering(request, **settings)
+
+    monkeypatch.setattr(answerer, "answering", watched)
+    asked: dict[str, Any] = {"json": {"model": "mini", "input": "The kettle is on. " * 3}}
+    if route == "transcriptions":
+        asked = {"files": {"file": ("a.wav", wav(60.0))}, "data": {"model": "mini"}}
+    with served(app) as url:
+        assert httpx.post(f"{url}/v1/audio/{route}", timeout=60, **asked).status_code == 200
+    assert len(deadlines) > 1
+    assert len(set(deadlines)) == 1
+    assert deadlines[0] is not None
+
+
+def test_recordings_of_a_request_share_the_memory(scripted: ScriptedEngine, app_with: Any) -> None:
+    from audiollm.serving.sound.uploads import UploadLimits
+
+    data = base64.b64encode(wav(1.0)).decode()
+    part = {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    with served(app_with(scripted, uploads=UploadLimits(max_decoded_bytes=150_000))) as url:
+        for num_recordings, status in ((2, 200), (3, 413)):
+            messages = [{"role": "user", "content": [part]}] * num_recordings
+            answer = httpx.post(f"{url}/v1/chat/completions", json={"model": "mini", "messages": messages}, timeout=30)
+            assert answer.status_code == status
+        assert answer.json()["error"]["param"] == "messages[2].content[0].input_audio.data"
+
+
+def test_encoding_takes_a_place(scripted: ScriptedEngine, app_with: Any) -> None:
+    scripted.seconds, scripted.max_running = 0.3, 1
+    app = app_with(scripted, max_waiting=0)
+    with served(app) as url:
+        thread = threading.Thread(target=lambda: httpx.post(f"{url}/v1/chat/completions", json=BODY))
+        thread.start()
+        until(lambda: app.state.server.answerer.admission.num_inside == 1)
+        assert httpx.post(f"{url}/v1/audio/tokens/encode", files={"file": ("a.wav", wav())}).status_code == 429
+        thread.join()
+        assert httpx.post(f"{url}/v1/audio/tokens/encode", files={"file": ("a.wav", wav())}).status_code == 200
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_transcripts_are_logged_and_counted_as_other_answers(
+    scripted: ScriptedEngine, app_with: Any, caplog: pytest.LogCaptureFixture, is_told: bool
+) -> None:
+    with caplog.at_level(logging.INFO), served(app_with(scripted, log_content=is_told)) as url:
+        form = {"files": {"file": ("a.wav", wav())}, "data": {"model": "mini"}}
+        assert httpx.post(f"{url}/v1/audio/transcriptions", **form).json()["text"] == "Good morning."
+        figures = httpx.get(f"{url}/metrics").text
+    assert ("Good morning." in caplog.text) is is_told
+    assert "vllm:time_to_first_token_seconds_count 1.0" in figures
+
+
+def test_a_key_may_have_any_letters(scripted: ScriptedEngine, app_with: Any) -> None:
+    with served(app_with(scripted, api_keys=("schlüssel",))) as url:
+        for given, status in (("schlüssel", 200), ("schlussel", 401), ("schl?ssel", 401)):
+            headers = {"Authorization": f"Bearer {given}".encode()}
+            assert httpx.get(f"{url}/v1/models", headers=headers).status_code == status
+
+
+def test_why_a_server_cannot_start_is_told_in_a_line(
+    scripted: ScriptedEngine, app_with: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def start() -> None:
+        raise EngineError("vLLM cannot be reached")
+
+    monkeypatch.setattr(scripted, "start", start)
+    with pytest.raises(SystemExit) as exit_:
+        run_app(app_with(scripted), host="127.0.0.1", port=0)
+    assert exit_.value.code not in (0, None)
+    told = capfd.readouterr().err
+    assert "vLLM cannot be reached" in told
+    assert "Traceback" not in told
+
+
+def test_an_answer_is_called_by_clients_of_its_own_key_alone(
+    scripted: ScriptedEngine, app_with: Any, writes: Callable[..., list[int]]
+) -> None:
+    scripted.answer = lambda request: writes("Good", list(range(30)))
+    spoken = {"modalities": ["text", "audio"], "audio": {"voice": "default", "format": "wav"}}
+    with served(app_with(scripted, api_keys=("one", "two"))) as url:
+
+        def ask(key: str, **changed: Any) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {key}"}
+            return httpx.post(f"{url}/v1/chat/completions", json={**BODY, **changed}, headers=headers, timeout=30)
+
+        former = ask("one", **spoken).json()["choices"][0]["message"]["audio"]["id"]
+        messages = [*USER, {"role": "assistant", "audio": {"id": former}}, *USER]
+        assert ask("one", messages=messages).status_code == 200
+        assert ask("two", messages=messages).json()["error"]["code"] == "audio_not_found"
