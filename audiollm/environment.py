@@ -111,7 +111,7 @@ def _devices() -> dict[str, str]:
         return {"cpu": platform.processor() or platform.machine()}
     import torch
 
-    devices = {"cpu": f"{torch.get_num_threads()} threads"}
+    devices = {"cpu": f"threads: {torch.get_num_threads()}"}
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         devices[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"

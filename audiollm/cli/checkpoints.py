@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
-import logging
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +11,6 @@ from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
 
 from .console import Dtype, absence_told, load_audio_tokenizer, show_diagnosis, write_line
-
-logger = logging.getLogger(__name__)
 
 
 def extend_llm(  # not `extend`: the parser would look up that public name and so load torch
@@ -217,7 +215,7 @@ def doctor(*, bench: bool = False, json: bool = False) -> None:
     if bench and not report["missing"]:
         from audiollm.trial_run import try_machine
 
-        report["bench"] = try_machine(lambda told: logger.info("measuring: %s", told))
+        report["bench"] = try_machine(lambda told: sys.stderr.write(f"measuring: {told}\n"))
     if json:
         write_line(jsonlib.dumps(report, indent=2))
     else:

@@ -127,7 +127,7 @@ def _show_trials(bench: dict[str, Any]) -> None:
     from audiollm.tables import print_table, table_console
 
     console = table_console()
-    rates = Table("products, GFLOP/s", *(f"{threads} threads" for threads in bench["products"]))
+    rates = Table("products, GFLOP/s", *(f"threads: {number}" for number in bench["products"]))
     for name in next(iter(bench["products"].values())):
         rates.add_row(name, *(f"{own[name]:.0f}" for own in bench["products"].values()))
     print_table(rates, console)

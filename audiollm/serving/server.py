@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import socket
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +32,9 @@ from .web.page import mount_page
 EngineName = Literal["batching", "plain", "vllm"]
 VLLM_KEY_VARIABLE = "AUDIOLLM_VLLM_KEY"
 """Environment variable of the key that a vLLM server asks for."""
+
+MAX_PORT = 65535
+_NO_SUCH_ADDRESS = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # such as the one of IPv6 where that is switched off
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +136,40 @@ def _app(model: ServedModel, engine: Engine, settings: ServerSettings) -> FastAP
         max_prompt_tokens=settings.max_prompt_tokens,
     )
     return build_app(answerer, settings)
+
+
+def check_port(host: str, port: int) -> None:
+    """Finds out whether a server could listen, before a model is loaded for it.
+
+    Args:
+        host: address to listen at.
+        port: likewise; 0, a free one, always can be.
+
+    Raises:
+        ValueError: there is no such port or address, or another program has it, or it may not be had.
+    """
+    if not 0 <= port <= MAX_PORT:
+        raise ValueError(f"--port {port}: use 0 (a free one) to {MAX_PORT}")
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"--host {host}: is no address of this machine ({error})") from error
+    told: OSError | None = None
+    for family, kind, protocol, _, address in addresses:
+        try:
+            with socket.socket(family, kind, protocol) as tried:
+                if os.name == "posix":  # as the server sets it: connections that have just ended are no hindrance
+                    tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+            return
+        except OSError as error:
+            told = error
+            if error.errno not in _NO_SUCH_ADDRESS:
+                break
+    assert told is not None  # a name has an address, or getaddrinfo fails
+    advice = {errno.EADDRINUSE: "name another --port", errno.EACCES: "name a --port from 1024 on"}
+    what_to_do = advice.get(told.errno or 0, "name another --host")
+    raise ValueError(f"nothing can listen at {host}, port {port} ({told.strerror}): {what_to_do}") from told
 
 
 def run_app(app: FastAPI, *, host: str, port: int, grace_seconds: int = 30) -> None:

@@ -21,10 +21,14 @@ RATE = 24_000  # Hz, of the interface
 
 def pcm_of(path: Path) -> bytes:
     """A WAV file of 16 bit and one channel as the samples that the interface takes."""
-    with wave.open(str(path), "rb") as file:
-        if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, RATE):
-            raise SystemExit(f"{path}: make it 16-bit mono of {RATE} Hz: ffmpeg -i {path} -ac 1 -ar {RATE} out.wav")
-        return file.readframes(file.getnframes())
+    advice = f"{path}: make it a 16-bit mono WAV of {RATE} Hz: ffmpeg -i {path} -ac 1 -ar {RATE} question.wav"
+    try:
+        with wave.open(str(path), "rb") as file:
+            if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, RATE):
+                raise SystemExit(advice)
+            return file.readframes(file.getnframes())
+    except wave.Error as error:
+        raise SystemExit(f"{advice} ({error})") from error
 
 
 async def talk(arguments: argparse.Namespace) -> None:
@@ -55,7 +59,8 @@ async def talk(arguments: argparse.Namespace) -> None:
                 elif event.type == "error":
                     raise SystemExit(f"the server says: {event.error.message}")
                 elif event.type == "response.done":
-                    print(f"\n{event.response.status}: {arguments.output}")
+                    sound = arguments.output if file.tell() else "no sound: the model answered in text alone"
+                    print(f"\n{event.response.status}: {sound}")
                     return
 
 

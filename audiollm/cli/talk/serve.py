@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -99,7 +100,7 @@ def serve(
         raise ValueError("--compare-tokenizer is for the page: leave it out, or --no-page")
     _check_engine(engine, max_running, vllm_url=vllm_url, vllm_model=vllm_model)
     try:
-        from audiollm.serving.server import Page, app_of, app_of_vllm, run_app
+        from audiollm.serving.server import Page, app_of, app_of_vllm, check_port, run_app
     except ImportError as error:
         raise ValueError(f"serving needs more packages ({error}): pip install 'audiollm[serve]'") from error
     from audiollm.serving.settings import RealtimeSettings, ServerSettings
@@ -135,7 +136,9 @@ def serve(
     )
     if host not in _LOOPBACK and not settings.api_keys:
         logger.warning("%s can be reached from other machines, and asks for no key: give --api-keys", host)
+    check_port(host, port)
     called = name or _name_of(model)
+    sys.stderr.write(f"loading {called} …\n")
     page = None
     if not no_page:
         compared = None if compare_tokenizer is None else load_audio_tokenizer(compare_tokenizer, "float32", device)

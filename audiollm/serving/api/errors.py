@@ -149,7 +149,8 @@ def _of_http(request: Request, error: HTTPException) -> ApiError:
         return error.__cause__
     path = f"{request.method} {request.url.path}"
     if error.status_code == 404:
-        return ApiError(404, f"{path}: there is no such route here; /openapi.json lists them", code="unknown_url")
+        hint = "" if request.url.path.startswith("/v1/") else "; OpenAI's begin with /v1: end base_url with it"
+        return ApiError(404, f"{path}: there is no such route here; /openapi.json lists them{hint}", code="unknown_url")
     if error.status_code == 405:
         headers = dict(error.headers or {})
         message = f"{path}: this route takes {headers.get('Allow', 'another method')}"

@@ -70,7 +70,10 @@ class Voices:
         found = self._voices.get(name)
         if found is None:
             known = ", ".join(sorted(self._voices)[:20])
-            raise refused(param, f"no voice is called {name[:MAX_NAME_CHARACTERS]!r}: use one of {known}")
+            shown = name[:MAX_NAME_CHARACTERS]
+            raise refused(
+                param, f"no voice is called {shown!r} here: use one of {known} (--voices of the server adds some)"
+            )
         return found
 
     def add(self, voice: NamedVoice) -> None:

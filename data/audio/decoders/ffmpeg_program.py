@@ -54,7 +54,7 @@ def open_with_program(
     header = pipe.read(AU_HEADER_BYTES)
     if len(header) < AU_HEADER_BYTES:
         process.wait()
-        raise DecodingError(_first_line(messages))
+        raise DecodingError(_first_line(messages, path))
     offset, _, _, sample_rate, num_channels = struct.unpack(">4x5I", header)
     pipe.read(offset - AU_HEADER_BYTES)
     bytes_per_sample = 4 * num_channels
@@ -62,7 +62,7 @@ def open_with_program(
     def read(num_samples: int) -> np.ndarray:
         data = pipe.read(num_samples * bytes_per_sample)
         if not data and process.wait() != 0:
-            raise DecodingError(_first_line(messages))
+            raise DecodingError(_first_line(messages, path))
         samples = np.frombuffer(data[: len(data) // bytes_per_sample * bytes_per_sample], dtype=">f4")
         return samples.astype(np.float32).reshape(-1, num_channels)
 
@@ -76,8 +76,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _first_line(messages: Any) -> str:
-    """What ffmpeg says first, without the places in its memory that it names with it."""
+def _first_line(messages: Any, path: str) -> str:
+    """What ffmpeg says first, without the places in its memory that it names with it, and without the path: who reads
+    it knows the file by another name, or must not know ours."""
     messages.seek(0)
     lines = messages.read().decode("utf-8", "replace").strip().splitlines()
-    return _ADDRESS.sub("", lines[0]) if lines else "nothing"
+    return _ADDRESS.sub("", lines[0]).replace(f"file:{path}: ", "") if lines else "nothing"

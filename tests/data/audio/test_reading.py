@@ -396,7 +396,7 @@ import struct, sys
 path = sys.argv[sys.argv.index("-i") + 1].removeprefix("file:")
 content = open(path, "rb").read()
 if b"wvpk" not in content:
-    sys.exit(path + ": Invalid data found when processing input\\nError opening input files")
+    sys.exit("file:" + path + ": Invalid data found when processing input\\nError opening input files")
 samples = content[content.index(b"wvpk") + 4 : -1]
 sys.stdout.buffer.write(b".snd" + struct.pack(">5I", 28, 0xFFFFFFFF, 6, 8000, 2) + bytes(4))
 for sample in samples:
@@ -438,7 +438,7 @@ def test_ffmpeg_reads_what_libsndfile_cannot(tmp_path):
 
 @pytest.mark.usefixtures("fake_ffmpeg")
 def test_an_error_of_ffmpeg_is_passed_on():
-    with pytest.raises(AudioError, match=r"ffmpeg says: .*Invalid data found"):
+    with pytest.raises(AudioError, match=r"ffmpeg says: Invalid data found"):
         load_audio(b"GIF89a" + bytes(100))
     with pytest.raises(AudioError, match="damaged or truncated; ffmpeg says: partial file"):
         load_audio(b"wvpk" + bytes(100) + b"!")

@@ -126,6 +126,8 @@ def _checked(state: ServerState, form: FormData) -> _Form:
     file = form.get("file")
     if not isinstance(file, UploadFile):
         raise refused("file", "is missing: send the recording as a file")
+    if not form.get("model"):
+        raise refused("model", f"is missing: use {state.model_name!r}")
     state.check_model(_text(form, "model", ""))
     response_format = _text(form, "response_format", "json")
     if response_format not in _FORMATS:

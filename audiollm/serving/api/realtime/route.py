@@ -29,6 +29,13 @@ async def realtime(websocket: WebSocket) -> None:
         await Session(websocket, state).run()
 
 
+@router.get("/v1/realtime", include_in_schema=False)
+async def realtime_without_upgrade() -> None:
+    """What is told to clients, and through proxies, that ask for it as for any other route."""
+    message = "/v1/realtime is a websocket: connect by ws:// or wss://; a proxy before the server has to pass `Upgrade`"
+    raise ApiError(426, message, code="websocket_expected", headers={"Upgrade": "websocket"})
+
+
 def _check(websocket: WebSocket, state: ServerState) -> None:
     """Raises ApiError for a session that cannot be had."""
     for name in websocket.query_params:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -65,6 +66,9 @@ def test_clients_reach_it_and_a_signal_ends_it(server: tuple[subprocess.Popen[st
         (["--ignore", "language,model"], "ignored=model: use some of language, prompt"),
         (["--engine", "plain", "--max-running", "4"], "--engine plain answers one request at a time"),
         (["--max-running", "0"], "--max-running 0: use 1 or more"),
+        (["--port", "65536"], "--port 65536: use 0 (a free one) to 65535"),
+        (["--host", "192.0.2.1"], "nothing can listen at 192.0.2.1, port 8000"),
+        (["--host", "no such host"], "--host no such host: is no address of this machine"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,6 +76,17 @@ def test_settings_that_cannot_be_are_refused(options: list[str], told: str, caps
         main(["serve", *options])
     assert ended.value.code == 1
     assert told in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", "no-such-model", "--port", str(port)])
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert f"nothing can listen at 127.0.0.1, port {port}" in told
+    assert "name another --port" in told
 
 
 @pytest.mark.parametrize(("option", "content"), [("--api-keys", "\n \n"), ("--voices", "- a\n- b\n")])

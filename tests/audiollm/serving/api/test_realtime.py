@@ -8,6 +8,8 @@ import json
 import socket
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -906,6 +908,12 @@ def test_a_turn_ends_at_the_latest_when_the_buffer_is_full(served: ServedModel) 
 
     with serving(served, ServerSettings(realtime=RealtimeSettings(max_buffer_seconds=1, activity="level"))) as server:
         run(talk(server))
+
+
+def test_who_asks_without_a_websocket_is_told_to_upgrade(server: Running) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="426") as refused:
+        urllib.request.urlopen(server.url.replace("ws://", "http://"))
+    assert json.load(refused.value)["error"]["code"] == "websocket_expected"
 
 
 def test_a_page_of_another_host_opens_no_session_without_a_key(server: Running) -> None:

@@ -222,6 +222,7 @@ class TestTranscriptions:
         ("changed", "param"),
         [
             ({"language": "de"}, "language"),
+            ({"model": ""}, "model"),
             ({"prompt": "names: Ulm"}, "prompt"),
             ({"response_format": "diarized_json"}, "response_format"),
             ({"timestamp_granularities": ["segment"]}, "timestamp_granularities[]"),

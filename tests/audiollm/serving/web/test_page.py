@@ -113,5 +113,6 @@ def test_without_gradio_there_is_no_page_and_the_log_says_how_to_get_one(
     assert "pip install 'audiollm[serve]'" in caplog.text
     with TestClient(app) as client:
         assert client.get("/").json()["error"]["code"] == "unknown_url"
+        assert "end base_url with it" in client.get("/models").json()["error"]["message"]
         assert client.get("/health").status_code == 200
         assert client.get("/v1/models").status_code == 200
