@@ -215,7 +215,7 @@ def doctor(*, bench: bool = False, json: bool = False) -> None:
     if bench and not report["missing"]:
         from audiollm.trial_run import try_machine
 
-        report["bench"] = try_machine(lambda told: sys.stderr.write(f"measuring: {told}\n"))
+        report["bench"] = try_machine(lambda told: print(f"measuring: {told}", file=sys.stderr))  # noqa: T201
     if json:
         write_line(jsonlib.dumps(report, indent=2))
     else:

@@ -56,7 +56,7 @@ class SegmentReader:
         self._vocabulary = processor.vocabulary
         self._chunk_codes = chunk_codes
         self._text_ids: list[int] = []
-        self._num_characters_out = 0
+        self._num_given = 0  # of them, those whose text has been given out
         self._codes: list[int] = []
         self._is_open = is_open
 
@@ -80,14 +80,16 @@ class SegmentReader:
         yield from self._taken_codes(is_last=True)
 
     def _taken_text(self, is_last: bool) -> Iterator[StreamedText]:
-        text = self._processor.decode(self._text_ids) if self._text_ids else ""
+        # Only the ids since the piece before the last: all of them would take longer each time. That piece is among
+        # them, for some tokenizers decode a first token without its blank.
+        given = self._processor.decode(self._text_ids[: self._num_given])
+        text = self._processor.decode(self._text_ids)
         # A character of several bytes may come in several tokens; until it is whole it decodes to U+FFFD.
-        if is_last or not text.endswith("\ufffd"):
-            if len(text) > self._num_characters_out:
-                yield StreamedText(text[self._num_characters_out :])
-            self._num_characters_out = len(text)
+        if (is_last or not text.endswith("\ufffd")) and len(text) > len(given):
+            yield StreamedText(text[len(given) :])
+            self._text_ids, self._num_given = self._text_ids[self._num_given :], len(self._text_ids) - self._num_given
         if is_last:
-            self._text_ids, self._num_characters_out = [], 0
+            self._text_ids, self._num_given = [], 0
 
     def _taken_codes(self, is_last: bool) -> Iterator[StreamedCodes]:
         if self._codes or (is_last and self._is_open):

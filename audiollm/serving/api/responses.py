@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 from torch import Tensor
 
 from audiollm.serving.answering.answerer import AnswerPiece
@@ -74,7 +75,20 @@ async def streamed(
         finally:
             await chunks.aclose()
 
-    return StreamingResponse(body(), media_type=media_type, headers={**STREAM_HEADERS, **(headers or {})})
+    return _ClosedAtTheEnd(body(), media_type=media_type, headers={**STREAM_HEADERS, **(headers or {})})
+
+
+class _ClosedAtTheEnd(StreamingResponse):
+    """A stream whose chunks are closed with it: one that a client does not read ends where it is sent, not where it is
+    made, and would keep its place until the collector finds it."""
+
+    body_iterator: AsyncGenerator[bytes, None]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self.body_iterator.aclose()
 
 
 async def _next(chunks: AsyncGenerator[bytes, None]) -> bytes:

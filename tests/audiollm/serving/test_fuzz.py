@@ -32,7 +32,7 @@ from audiollm.serving.engines.base import TokenRequest
 from audiollm.serving.settings import ServerSettings
 from audiollm.serving.sound.uploads import UploadLimits
 
-SECONDS = 180.0
+SECONDS = 60.0
 """Longest that a request may take, on a machine that is busy with others."""
 OWN_WORDS = re.compile(r"Traceback|File \"|/site-packages/|object at 0x", re.IGNORECASE)
 STATUSES = {200, 400, 401, 404, 405, 408, 413, 429}
@@ -569,13 +569,15 @@ def test_clients_that_do_not_read_lose_their_place(served: Served, monkeypatch: 
         try:
             for _ in range(request.plan.max_new_tokens):
                 await asyncio.sleep(0)
-                yield [served.engine.model.processor.plain_token_ids(["a"])[0][0]] * 50
+                yield [
+                    served.engine.model.processor.plain_token_ids(["a"])[0][0]
+                ] * 20  # 7 MB of events, which no buffer holds
         finally:
             served.engine.num_running -= 1
 
     monkeypatch.setattr(served.engine, "tokens", endless)
     body = {"model": "mini", "messages": [{"role": "user", "content": "Good day"}], "stream": True}
-    request = as_json(body | {"max_tokens": 3000})
+    request = as_json(body | {"max_tokens": 1500})  # as many as mini's context holds
     idle = []
     for _ in range(4):
         connection = socket.socket()
@@ -584,7 +586,7 @@ def test_clients_that_do_not_read_lose_their_place(served: Served, monkeypatch: 
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(request)}\r\n"
         connection.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + request)
         idle.append(connection)
-    until(lambda: served.answerer.admission.num_inside == 4, "they have no place")
+    until(lambda: served.engine.num_running == 4, "they are not answered")
     until(lambda: served.answerer.admission.num_inside == 0, "who does not read keeps a place")
     for connection in idle:
         connection.close()
