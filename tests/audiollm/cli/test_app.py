@@ -399,7 +399,7 @@ def test_every_command_that_writes_is_listed_here() -> None:
         for name, function in COMMANDS.items()
         if {"output", "output_dir"} & inspect.signature(function).parameters.keys()
     }
-    assert writes == FILLED.keys()
+    assert writes - {"chat"} == FILLED.keys()  # chat numbers its files so that none is replaced
 
 
 @pytest.mark.parametrize("command", FILLED)
