@@ -49,8 +49,9 @@ def check_whole(clips, codes):
 def test_a_process_that_is_killed_at_random_moments_loses_nothing(tmp_path):
     clips, codes = make_clips(tmp_path / "clips", 60), tmp_path / "codes"
     moments = random.Random(0)
-    fork = multiprocessing.get_context("fork")  # which starts in no time
+    fork = multiprocessing.get_context("fork")  # which starts in no time, if all is imported that the job imports
     options = {"skip_bad": True}
+    killed_job.tokenize(clips, tmp_path / "tried", **options)
     for _ in range(6):
         process = fork.Process(target=killed_job.tokenize, args=(clips, codes), kwargs=options)
         process.start()
