@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -90,16 +91,18 @@ class _Speech:
         """The bytes of the recording."""
         sound = SoundBytes(self._body.response_format, self._state.answerer.sounds.sample_rate, self._body.speed)
         with sound.encoder:
-            async for waveform in self._waveforms():
-                if data := sound.write(waveform.numpy()):
-                    yield data
+            async with aclosing(self._waveforms()) as waveforms:
+                async for waveform in waveforms:
+                    if data := sound.write(waveform.numpy()):
+                        yield data
             if rest := sound.close():
                 yield rest
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The same as events."""
-        async for data in self.chunks():
-            yield event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
+        async with aclosing(self.chunks()) as chunks:
+            async for data in chunks:
+                yield event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
         usage = {
             "input_tokens": self._read,
             "output_tokens": self._made,
