@@ -35,7 +35,7 @@ from audiollm.serving.sound.uploads import UploadLimits
 SECONDS = 60.0
 """Longest that a request may take, on a machine that is busy with others."""
 OWN_WORDS = re.compile(r"Traceback|File \"|/site-packages/|object at 0x", re.IGNORECASE)
-STATUSES = {200, 400, 401, 404, 405, 408, 413, 429}
+STATUSES = {200, 400, 401, 404, 405, 408, 413, 426, 429}
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
