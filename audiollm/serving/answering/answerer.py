@@ -243,6 +243,8 @@ class _Answer:
 
     def __init__(self, answerer: Answerer, prepared: PreparedAnswer) -> None:
         self._answerer, self._prepared = answerer, prepared
+        vocabulary = answerer.model.processor.vocabulary
+        self._is_open = bool(ends_inside_audio(torch.tensor([prepared.prompt_ids]), vocabulary))  # by the prompt
         self._pieces: asyncio.Queue[AnswerPiece | Exception] = asyncio.Queue()
         self._sounds: list[SoundStream] = []
         self._num_sounding = 0
@@ -277,8 +279,7 @@ class _Answer:
 
     async def _tokens(self) -> Finished:
         prepared, processor = self._prepared, self._answerer.model.processor
-        is_open = bool(ends_inside_audio(torch.tensor([prepared.prompt_ids]), processor.vocabulary))
-        reader = SegmentReader(processor, is_open=is_open)
+        reader = SegmentReader(processor, is_open=self._is_open)
         stop = StopStrings(prepared.request.stop)
         token_ids: list[int] = []
         request = TokenRequest(prepared.request.request_id, tuple(prepared.prompt_ids), prepared.plan)
@@ -342,8 +343,7 @@ class _Answer:
     def _finished(self, token_ids: list[int], stop: StopStrings) -> Finished:
         prepared, processor = self._prepared, self._answerer.model.processor
         plan, vocabulary = prepared.plan, processor.vocabulary
-        is_open = bool(ends_inside_audio(torch.tensor([prepared.prompt_ids]), vocabulary))
-        segments = processor.split([*([vocabulary.start_id] if is_open else []), *token_ids])
+        segments = processor.split([*([vocabulary.start_id] if self._is_open else []), *token_ids])
         codes = [segment.codes.tolist() for segment in segments if isinstance(segment, AudioSegment)]
         has_ended = stop.is_met or (bool(token_ids) and token_ids[-1] in plan.eos_token_ids)
         is_cut = plan.is_cut(len(token_ids), has_ended, [len(one) for one in codes])

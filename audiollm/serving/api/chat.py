@@ -17,7 +17,7 @@ from audiollm.generation.decoding import DecodingSettings
 from audiollm.generation.settings import GenerationSettings
 from audiollm.serving.answering.answerer import AnswerRequest, Finished, SoundPiece, TextPiece, Usage
 
-from .chat_types import ChatRequest
+from .chat_types import ChatRequest, voice_name
 from .errors import refused, request_id_of, told
 from .messages import read_messages
 from .middleware import key_of
@@ -53,7 +53,7 @@ async def _answer_request(state: ServerState, body: ChatRequest, request_id: str
         raise refused("modalities", "this model has no decoder, so it answers in text alone")
     voice = None
     if body.audio is not None:
-        name = body.audio.voice if isinstance(body.audio.voice, str) else body.audio.voice.id
+        name = voice_name(body.audio.voice)
         voice = state.voices.get(name, "audio.voice")
     messages = await read_messages(state, body.messages, key)
     if voice is not None and voice.words:

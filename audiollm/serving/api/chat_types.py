@@ -63,6 +63,11 @@ class VoiceId(Strict):
     id: str
 
 
+def voice_name(voice: str | VoiceId) -> str:
+    """The name of a voice, in either of the forms in which requests give it."""
+    return voice if isinstance(voice, str) else voice.id
+
+
 class AudioOutput(Strict):
     """How an answer is spoken."""
 

@@ -15,7 +15,7 @@ from audiollm.generation.decoding import DecodingSettings
 from audiollm.generation.settings import GenerationSettings
 from audiollm.serving.answering.answerer import AnswerRequest, Finished, SoundPiece
 from audiollm.serving.answering.parts import parts_of
-from audiollm.serving.api.chat_types import Strict, VoiceId
+from audiollm.serving.api.chat_types import Strict, VoiceId, voice_name
 from audiollm.serving.api.errors import ApiError, refused, request_id_of, told
 from audiollm.serving.api.responses import EVENT_STREAM, SoundBytes, event, streamed, whole_sound
 from audiollm.serving.api.state import ServerState, state_of, unless_left
@@ -77,7 +77,7 @@ class _Speech:
         if len(body.input) > most:
             raise refused("input", f"has {len(body.input)} characters, but {most} are the most here: send it in parts")
         self._state, self._body, self._request_id = state, body, request_id
-        self._voice = state.voices.get(body.voice if isinstance(body.voice, str) else body.voice.id)
+        self._voice = state.voices.get(voice_name(body.voice))
         parts = parts_of(body.input, state.settings.max_part_characters)
         if not parts:
             raise refused("input", "is empty: give a text")

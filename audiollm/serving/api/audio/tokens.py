@@ -10,7 +10,7 @@ from pydantic import Field
 
 from audiollm.data.conversation.types import AudioPart
 from audiollm.generation.decoding import DecodingSettings
-from audiollm.serving.api.chat_types import Strict, VoiceId
+from audiollm.serving.api.chat_types import Strict, VoiceId, voice_name
 from audiollm.serving.api.errors import refused
 from audiollm.serving.api.responses import whole_sound
 from audiollm.serving.api.state import state_of, unless_left
@@ -73,7 +73,7 @@ async def decode(body: DecodeBody, request: Request) -> Response:
     if wrong is not None:
         raise refused(f"codes[{wrong}]", f"{body.codes[wrong]} is no code: they go from 0 to {size - 1}")
     model.processor.check_maker(body.fingerprint, "codes")
-    voice = state.voices.get(body.voice if isinstance(body.voice, str) else body.voice.id)
+    voice = state.voices.get(voice_name(body.voice))
     if voice.words:
         raise refused("voice", f"{voice.name!r} is described in words, which only the language model understands")
     sounds = state.answerer.sounds

@@ -11,7 +11,7 @@ from pydantic import Field
 from audiollm.serving.sound.formats import RESPONSE_RATE
 from audiollm.serving.sound.streams import SpeedChanger
 
-from ..chat_types import Strict, VoiceId
+from ..chat_types import Strict, VoiceId, voice_name
 from ..errors import refused, told
 from ..state import ServerState
 
@@ -239,7 +239,7 @@ def _speaks(modalities: Sequence[Modality], state: ServerState, where: str) -> b
 def _output(patch: OutputPatch, state: ServerState, where: str) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if patch.voice is not None:
-        name = patch.voice if isinstance(patch.voice, str) else patch.voice.id
+        name = voice_name(patch.voice)
         changes["voice"] = state.voices.get(name, f"{where}.voice").name
     if patch.speed is not None:
         try:
