@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -16,8 +17,8 @@ from audiollm.processing.processor import AudioLLMProcessor
 
 from .turns import Turns
 
-CORES_OF_A_SOUND = 4
-"""A core more hastens the small networks of a decoder less than another sound would use it."""
+CORES_OF_A_SOUND = 2
+"""One computes the sound, the other is left to the language model."""
 
 
 class _LeftError(Exception):
@@ -81,10 +82,18 @@ class SoundStream:
             self._turns.leave()
 
     def _fed(self) -> Iterator[Tensor]:
-        while (codes := self._next()) is not None:
-            if isinstance(codes, _LeftError):
-                raise codes
-            yield codes
+        """Codes as they come; all that came while others had their turn are one piece."""
+        while True:
+            came = [self._next()]
+            while not self._codes.empty():
+                came.append(self._codes.get())
+            for one in came:
+                if isinstance(one, _LeftError):
+                    raise one
+            if codes := [one for one in came if isinstance(one, Tensor)]:
+                yield torch.cat(codes)
+            if came[-1] is None:
+                return
 
     def _next(self) -> Tensor | _LeftError | None:
         """What comes next; whoever has to wait for it leaves its turn to another."""
@@ -110,7 +119,7 @@ class SoundMaker:
 
     def __init__(self, processor: AudioLLMProcessor, *, max_streams: int, joins_segments: bool) -> None:
         self._processor, self.joins_segments = processor, joins_segments
-        self._threads = ThreadPoolExecutor(max_streams, "audiollm-sound")
+        self._threads = ThreadPoolExecutor(max_streams, "audiollm-sound", initializer=_take_one_core)
         self._turns = Turns(max(1, (os.cpu_count() or 1) // CORES_OF_A_SOUND))
 
     @property
@@ -142,3 +151,17 @@ class SoundMaker:
     def close(self) -> None:
         """Ends the threads, as soon as they are done with what they are at."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _take_one_core() -> None:
+    """Makes this thread compute on one core, whatever others do.
+
+    A decoder's networks are small: on two cores a sound takes three quarters of the time, and half as much processor
+    time again, for which the language model or another sound would have a better use.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    # torch lets threads that begin later compute on as many cores as was said last, in any thread.
+    others = threading.Thread(target=torch.set_num_threads, args=(num_threads,))
+    others.start()
+    others.join()
