@@ -13,7 +13,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "base": ["AudioTokenizer", "Codes"],
+        "base": ["AudioTokenizer", "Codes", "Latents"],
         "configuration": ["UniAudioTokenizerConfig"],
         "decoder.configuration": ["WaveformDecoderConfig"],
         "decoder.inputs": ["VoicePrompt"],

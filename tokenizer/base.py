@@ -1,18 +1,23 @@
 """The interface of every audio tokenizer: waveforms to integer codes and, where the checkpoint can, back.
 
-A language model needs nothing else of a tokenizer: it sees codes, a frame rate and a codebook size.
+A language model needs nothing else of a tokenizer: it sees codes, a frame rate and the sizes of its codebooks. A
+tokenizer without codes has continuous latents in their place.
 """
-# Shapes: B clips, K codebooks, T frames (T_i of one clip), N samples, D feature size.
+# Shapes: B clips, K codebooks, T frames (T_i of one clip), N samples, D feature or latent size.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .opening import open_tokenizer
 
 
 @dataclass
@@ -69,8 +74,56 @@ class Codes:
         return cls(codes, lengths, features)
 
 
+@dataclass
+class Latents:
+    """The continuous latents of a batch of clips of different lengths.
+
+    Args:
+        latents: float32, right-padded with 0, ``[B, T, D]``.
+        lengths: frames of each clip, int64, ``[B]``.
+        mean: of the distribution that latents are drawn from, as ``latents``; None where there is none.
+        log_variance: of the same.
+        features: further features by name, one float tensor ``[T_i, any]`` per clip; None unless asked for.
+    """
+
+    latents: Tensor
+    lengths: Tensor
+    mean: Tensor | None = None
+    log_variance: Tensor | None = None
+    features: dict[str, list[Tensor]] | None = None
+
+    def __len__(self) -> int:
+        return self.latents.shape[0]
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Returns the latents of one clip without padding, ``[T_i, D]``."""
+        return self.latents[index, : int(self.lengths[index])]
+
+
 class AudioTokenizer(ABC):
     """What a tokenizer promises to the rest of the package; sizes and rates are properties, read from its config."""
+
+    @classmethod
+    def from_pretrained(cls, path_or_hub_id: str | Path, /, **options: Any) -> AudioTokenizer:
+        """Loads a tokenizer of any kind, which the folder's own files tell.
+
+        Args:
+            path_or_hub_id: a folder (a tokenizer's own, its release's or its Audio-LLM's), a Hub id, or "mini".
+            options: see `audiollm.tokenizer.opening.open_tokenizer`.
+
+        Raises:
+            ValueError: if it holds no tokenizer, files of two kinds, or half a checkpoint; or one of another kind than
+                the class that is asked.
+        """
+        tokenizer = open_tokenizer(path_or_hub_id, **options)
+        if not isinstance(tokenizer, cls):
+            raise ValueError(f"{path_or_hub_id} holds a {type(tokenizer).__name__}, not a {cls.__name__}")
+        return tokenizer
+
+    @property
+    def kind(self) -> str:
+        """Name of its kind among `audiollm.tokenizer.kinds.KINDS`."""
+        return "uniaudio"
 
     @property
     @abstractmethod
@@ -95,7 +148,41 @@ class AudioTokenizer(ABC):
     @property
     @abstractmethod
     def codebook_size(self) -> int:
-        """V: codes are in [0, V)."""
+        """V: codes are in [0, V); of codebooks of different sizes, the largest."""
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """V of each codebook, K of them."""
+        return (self.codebook_size,) * self.num_codebooks
+
+    @property
+    def latent_size(self) -> int | None:
+        """D of a tokenizer with continuous latents, which has no codes (K = 0); None: it has codes."""
+        return None
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a frame depends on no sample behind it."""
+        return False
+
+    @property
+    def can_encode_stream(self) -> bool:
+        """Whether `encode_stream` works."""
+        return type(self).encode_stream is not AudioTokenizer.encode_stream
+
+    @property
+    def can_decode_stream(self) -> bool:
+        """Whether `decode_stream` works."""
+        return self.can_decode and type(self).decode_stream is not AudioTokenizer.decode_stream
+
+    def num_frames(self, num_samples: int, sample_rate: int) -> int:
+        """Counts the frames that `encode` makes of a clip, without encoding it.
+
+        Args:
+            num_samples: length of the clip at its own rate.
+            sample_rate: that rate in Hz.
+        """
+        return math.ceil(num_samples / sample_rate * self.frame_rate)
 
     @property
     @abstractmethod
@@ -117,8 +204,8 @@ class AudioTokenizer(ABC):
         """Returns a hash of everything that decides the codes: equal ones give equal codes."""
 
     @abstractmethod
-    def encode(self, waveforms: Sequence[Tensor] | Tensor, sample_rate: int) -> Codes:
-        """Turns waveforms (float32 in [-1, 1], each ``[N]``) into codes."""
+    def encode(self, waveforms: Sequence[Tensor] | Tensor, sample_rate: int) -> Any:
+        """Turns waveforms (float32 in [-1, 1], each ``[N]``) into `Codes`, or `Latents` where it has no codes."""
 
     @abstractmethod
     def decode(self, codes: Codes | Tensor, speaker: Tensor | None = None, prompt: Any = None) -> Any:

@@ -498,7 +498,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
     # ----------------------------------------------------------- construction
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]  # by name too, as of any model in transformers
         cls,
         pretrained_model_name_or_path: str | Path,
         *,

@@ -35,10 +35,25 @@ def parity() -> Path:
     return parity_root()
 
 
+FAMILIES = {
+    "variant": "encoder_",
+    **{f"{name}_folder": name for name in (
+        "stabletoken", "cosyvoice2_tokenizer", "glm4_voice", "wavtokenizer", "speechtokenizer", "decoder", "mel_22k",
+        "losatok", "reasoningcodec", "sqcodec", "uniaudio2_lm",
+    )},
+}  # fmt: skip
+"""What a test asks for, and how the names of the folders begin with which it is run."""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs a test that asks for ``variant`` once per encoder variant."""
-    if "variant" in metafunc.fixturenames:
-        metafunc.parametrize("variant", sorted(folder.name for folder in parity_root().glob("encoder_*")))
+    """Runs a test once per folder of parity data that it is about; its id carries the folder's name."""
+    for argument, prefix in FAMILIES.items():
+        if argument in metafunc.fixturenames:
+            names = sorted(path.name for path in parity_root().glob(f"{prefix}*") if path.is_dir())
+            if argument == "variant":
+                metafunc.parametrize(argument, names)
+            else:
+                metafunc.parametrize(argument, [parity_root() / name for name in names], ids=names)
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,11 +16,11 @@ from audiollm.tokenizer.configuration import CONV_STRIDE, HOP_LENGTH, SAMPLE_RAT
 from audiollm.tokenizer.quantizer.codebook import Codebook
 from audiollm.tokenizer.signal.log_mel import LogMelFeatures
 from audiollm.tokenizer.signal.resampling import Resampler, check_sample_rate, resample
+from audiollm.tokenizer.signal.waveforms import check_waveform, check_waveforms
 
 from .segments import Segment, batches, cut, make_segment, stack
 
 MAX_PADDING = 0.1  # share by which the longest segment of a batch may exceed the others
-LARGEST_SAMPLE = 2.0**31  # 32-bit integers as floats; beyond, powers of a spectrum overflow
 CPU_BATCH_TOKENS = 400  # larger batches gain a CPU nothing: the matrices fill its cores, and leave its caches
 
 
@@ -204,47 +202,3 @@ def check_batch_size(batch_size: int) -> None:
     """Raises ValueError unless ``batch_size`` is a positive whole number."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r}: use a whole number of at least 1")
-
-
-def check_waveforms(waveforms: Sequence[Tensor] | Tensor) -> list[Tensor]:
-    """Returns a list of float32 vectors.
-
-    Raises:
-        ValueError: naming the first clip that is not a finite float vector.
-    """
-    if isinstance(waveforms, np.ndarray):
-        raise ValueError("waveforms are a numpy array; pass a float tensor, torch.from_numpy(samples)")
-    if isinstance(waveforms, Tensor) and waveforms.dim() == 1:
-        waveforms = [waveforms]
-    elif isinstance(waveforms, Tensor) and waveforms.dim() != 2:
-        raise ValueError(f"waveforms have shape {list(waveforms.shape)}; pass [N], [B, N] or a list of [N]")
-    return [check_waveform(waveform, f"clip {index}") for index, waveform in enumerate(waveforms)]
-
-
-def check_waveform(waveform: Tensor, name: str) -> Tensor:
-    """Returns ``waveform`` as float32 ``[N]``; ``name`` says in an error which one it is.
-
-    Raises:
-        ValueError: if it is not a vector, not floating point, or not finite.
-    """
-    if not isinstance(waveform, Tensor):
-        raise ValueError(f"{name} is a {type(waveform).__name__}; pass a float tensor [N]")
-    if waveform.dim() != 1:
-        raise ValueError(f"{name} has shape {list(waveform.shape)}; mix or select channels first, so that it is [N]")
-    if not waveform.is_floating_point():
-        raise ValueError(
-            f"{name} is {waveform.dtype}; convert to float in [-1, 1], e.g. int16 samples divided by 32768"
-        )
-    waveform = waveform.detach().float()
-    if not waveform.numel():
-        return waveform
-    lowest, highest = waveform.aminmax()  # NaN if any sample is
-    peak = float(torch.maximum(-lowest, highest))
-    if not math.isfinite(peak):
-        first = int((~torch.isfinite(waveform)).nonzero()[0])
-        raise ValueError(
-            f"{name} holds NaN or infinity (first at sample {first} of {len(waveform)}); repair or drop it"
-        )
-    if peak > LARGEST_SAMPLE:
-        raise ValueError(f"{name} has samples as large as {peak:.3g}; scale it to [-1, 1], or drop it")
-    return waveform

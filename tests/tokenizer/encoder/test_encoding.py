@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from audiollm.tokenizer import UniAudioTokenizer
-from audiollm.tokenizer.encoder.encoding import check_waveform
+from audiollm.tokenizer.signal.waveforms import check_waveform
 
 SURE_GAP = 1e-4
 LENGTHS = [1, 159, 640, 641, 3000, 16000, 16001, 20480, 50000, 90001]

@@ -1,0 +1,184 @@
+"""The kinds of audio tokenizers, as data: what each is, and by which files of a folder it is known.
+
+No model is imported for this: `audiollm tokenizers` and `AudioTokenizer.from_pretrained` look here first, and import
+the class of the one kind that is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .checkpoints.folders import read_json_object
+from .checkpoints.tensors import stored_shapes
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+
+class FolderView:
+    """What a folder holds, as far as kinds are told by it; read when it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def files(self) -> frozenset[str]:
+        """Names of the files."""
+        return frozenset(path.name for path in self.folder.iterdir() if path.is_file())
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """What ``config.json`` says; nothing if there is none."""
+        return read_json_object(self.folder / CONFIG) if CONFIG in self.files else {}
+
+    @cached_property
+    def tensors(self) -> frozenset[str]:
+        """Names of the tensors in ``model.safetensors``; none if there is none."""
+        return frozenset(stored_shapes(self.folder / WEIGHTS)) if WEIGHTS in self.files else frozenset()
+
+    def has_suffix(self, *suffixes: str) -> bool:
+        """Whether there is a file of one of these endings."""
+        return any(name.endswith(suffixes) for name in self.files)
+
+    def has_tensor(self, prefix: str) -> bool:
+        """Whether ``model.safetensors`` has a tensor whose name begins so."""
+        return any(name.startswith(prefix) for name in self.tensors)
+
+
+@dataclass(frozen=True)
+class TokenizerKind:
+    """One kind of audio tokenizer.
+
+    Attributes:
+        name: in messages, listings, and the ``model_type`` of what we save (``audiollm_<name>``).
+        title: as its authors call it.
+        class_path: ``module:class``, imported when a folder of this kind is opened.
+        looks_for: the files by which it is known, in words.
+        is_in: whether a folder is of this kind.
+        facts: sizes of the released checkpoints, in words.
+        licence: of the released weights.
+        needs: what it takes beside the weights; empty: nothing.
+    """
+
+    name: str
+    title: str
+    class_path: str
+    looks_for: str
+    is_in: Callable[[FolderView], bool]
+    facts: str
+    licence: str
+    needs: str = ""
+
+    def matches(self, view: FolderView) -> bool:
+        """Whether a folder is of this kind: as we save it, or as it was released."""
+        if str(view.config.get("model_type", "")).startswith(OWN_PREFIX):
+            return bool(view.config["model_type"] == self.own_model_type)
+        return self.is_in(view)
+
+    @property
+    def own_model_type(self) -> str:
+        """``model_type`` in the ``config.json`` that we write."""
+        return f"{OWN_PREFIX}{self.name}"
+
+
+OWN_PREFIX = "audiollm_"
+
+
+def _is_whisper_vq(view: FolderView) -> bool:
+    config = view.config
+    return config.get("model_type") in ("whisper", "uniaudio_tokenizer") and "num_voters" not in config
+
+
+def _model_type(name: str) -> Callable[[FolderView], bool]:
+    return lambda view: view.config.get("model_type") == name
+
+
+_ZOO = "audiollm.tokenizer.zoo"
+
+KINDS: tuple[TokenizerKind, ...] = (
+    TokenizerKind(
+        "uniaudio",
+        "UniAudio-Token, GLM-4-Voice",
+        "audiollm.tokenizer.modeling:UniAudioTokenizer",
+        "config.json with quantize_vocab_size, and model.safetensors",
+        _is_whisper_vq,
+        "1 × 8,192 at 25 Hz, or 1 × 16,384 at 12.5 Hz, 16 kHz in, 22.05 kHz out with a decoder/ folder",
+        "UniAudio-Token: MIT-like, not for use in the EU; GLM-4-Voice: the GLM-4 licence",
+    ),
+    TokenizerKind(
+        "stabletoken",
+        "StableToken",
+        f"{_ZOO}.stabletoken.model:StableToken",
+        "config.json with num_voters, and model.safetensors",
+        lambda view: "num_voters" in view.config,
+        "1 × 8,192 at 25 Hz, 16 kHz in",
+        "MIT-like, not for use in the EU",
+    ),
+    TokenizerKind(
+        "cosyvoice2",
+        "CosyVoice2 speech tokenizer",
+        f"{_ZOO}.cosyvoice2.model:CosyVoice2Tokenizer",
+        "speech_tokenizer_v2.onnx, or model.safetensors with quantizer._codebook.project_down",
+        lambda view: "speech_tokenizer_v2.onnx" in view.files or view.has_tensor("quantizer._codebook.project_down"),
+        "1 × 6,561 at 25 Hz, 16 kHz in",
+        "Apache-2.0",
+    ),
+    TokenizerKind(
+        "wavtokenizer",
+        "WavTokenizer",
+        f"{_ZOO}.wavtokenizer.model:WavTokenizer",
+        "a .ckpt and its .yaml, or model.safetensors with feature_extractor.encodec",
+        lambda view: (
+            (view.has_suffix(".ckpt") and view.has_suffix(".yaml", ".yml"))
+            or view.has_tensor("feature_extractor.encodec.")
+        ),
+        "1 × 4,096 at 40 or 75 Hz, 24 kHz",
+        "MIT",
+    ),
+    TokenizerKind(
+        "speechtokenizer",
+        "SpeechTokenizer",
+        f"{_ZOO}.speechtokenizer.model:SpeechTokenizer",
+        "config.json with n_q and semantic_dimension, and a .pt or model.safetensors",
+        lambda view: {"n_q", "semantic_dimension"} <= view.config.keys(),
+        "8 × 1,024 at 50 Hz, 16 kHz",
+        "Apache-2.0",
+    ),
+    *(
+        TokenizerKind(
+            name,
+            title,
+            f"{_ZOO}.transformers_codecs:{class_name}",
+            f"config.json of a {name!r} model of transformers, and model.safetensors",
+            _model_type(name),
+            facts,
+            licence,
+        )
+        for name, title, class_name, facts, licence in (
+            ("encodec", "EnCodec", "EnCodec", "2 to 32 × 1,024 at 75 Hz, 24 kHz", "MIT code; see the card"),
+            ("mimi", "Mimi", "Mimi", "up to 32 × 2,048 at 12.5 Hz, 24 kHz", "CC-BY-4.0"),
+            ("dac", "DAC", "DAC", "9 to 32 × 1,024 at 50 to 86 Hz, 16 to 44.1 kHz", "MIT"),
+            ("xcodec", "X-Codec", "XCodec", "8 × 1,024 at 50 Hz, 16 kHz", "see the card"),
+            ("xcodec2", "X-Codec2", "XCodec2", "1 × 65,536 at 50 Hz, 16 kHz", "CC-BY-NC-4.0"),
+        )
+    ),
+)
+"""Every kind there is."""
+
+
+def kind_named(name: str) -> TokenizerKind:
+    """One kind.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    for kind in KINDS:
+        if kind.name == name:
+            return kind
+    raise ValueError(
+        f"there is no kind of audio tokenizer called {name!r}; known are {', '.join(k.name for k in KINDS)}"
+    )

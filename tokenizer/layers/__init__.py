@@ -1,0 +1,1 @@
+"""Layers that several tokenizers are made of."""

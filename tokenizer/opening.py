@@ -1,0 +1,92 @@
+"""From a folder or Hub id to the audio tokenizer that lies there, of whatever kind its own files say it is."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .checkpoints.folders import find_folder
+from .checkpoints.mini import AUDIO_TOKENIZER_FOLDER, MINI, mini_folder
+from .kinds import CONFIG, KINDS, FolderView, TokenizerKind
+
+if TYPE_CHECKING:
+    import torch
+
+TOKENIZER_FOLDER = "tokenizer"
+"""Where a release keeps its tokenizer, beside its ``decoder/``."""
+_NEEDED = ("*.json", "*.safetensors", "*.yaml", "*.yml", "*.ckpt", "*.pt", "*.pth", "*.onnx")
+
+
+def open_tokenizer(
+    path_or_hub_id: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    encoder_only: bool = False,
+    fingerprint: str | None = None,
+    **options: Any,
+) -> Any:
+    """Loads the audio tokenizer that a folder holds.
+
+    Args:
+        path_or_hub_id: a folder (a tokenizer's own, its release's or its Audio-LLM's), a Hub id, or "mini".
+        dtype: of the weights; float32 if None.
+        device: where to put the model; the CPU if None.
+        encoder_only: leave out what only decoding needs.
+        fingerprint: of the audio tokenizer that is meant; another one is refused.
+        options: of the kind, and ``revision``, ``cache_dir``, ``token`` … as in huggingface_hub.
+
+    Returns:
+        An `audiollm.tokenizer.base.AudioTokenizer`.
+
+    Raises:
+        ValueError: if there is no tokenizer, or there are files of two kinds, or half a checkpoint, or it is another
+            one than meant.
+    """
+    folder = find_tokenizer_folder(path_or_hub_id, options)
+    kind = kind_of(folder)
+    module, _, name = kind.class_path.partition(":")
+    tokenizer_class = getattr(importlib.import_module(module), name)
+    source = (
+        path_or_hub_id if kind.name == "uniaudio" else folder
+    )  # whose decoder may lie beside the tokenizer's folder
+    return tokenizer_class.from_pretrained(
+        source, dtype=dtype, device=device, encoder_only=encoder_only, fingerprint=fingerprint, **options
+    )
+
+
+def find_tokenizer_folder(path_or_hub_id: str | Path, hub_options: dict[str, Any] | None = None) -> Path:
+    """Finds the folder that holds a tokenizer's own files: the one that is named, or in it, as in an Audio-LLM.
+
+    Raises:
+        ValueError: if there is no such folder.
+    """
+    source = mini_folder() if path_or_hub_id == MINI else path_or_hub_id
+    folder = find_folder(source, needed=_NEEDED, kind="tokenizer", **(hub_options or {}))
+    if (folder / "run.json").is_file():  # of a training: what came out of it
+        folder = folder / "model"
+    # An Audio-LLM has a config.json of its own, so what lies in it comes first.
+    for candidate in (folder / AUDIO_TOKENIZER_FOLDER, folder / TOKENIZER_FOLDER):
+        if candidate.is_dir() and any(kind.matches(FolderView(candidate)) for kind in KINDS):
+            return candidate
+    return folder
+
+
+def kind_of(folder: Path) -> TokenizerKind:
+    """Tells the kind of tokenizer that a folder holds, by its files alone.
+
+    Raises:
+        ValueError: naming what was looked for where nothing fits, and all kinds that fit where several do.
+    """
+    view = FolderView(folder)
+    found = [kind for kind in KINDS if kind.matches(view)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        some = "; ".join(f"{kind.title}: {kind.looks_for}" for kind in found)
+        raise ValueError(f"{folder} holds files of {len(found)} kinds of tokenizers ({some}): give each its own folder")
+    model_type = view.config.get("model_type")
+    own = "" if model_type is None else f"{CONFIG} there describes a {model_type!r} model. "
+    looked = "; ".join(f"{kind.title}: {kind.looks_for}" for kind in KINDS)
+    raise ValueError(f"{folder} holds no audio tokenizer. {own}Looked for: {looked}")

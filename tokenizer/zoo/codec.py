@@ -1,0 +1,324 @@
+"""What the tokenizers of the zoo share: from checked clips to batches and back, long clips, fingerprints, files.
+
+A kind writes its network and says how a batch of equally long waveforms becomes codes, and codes waveforms.
+"""
+# Shapes: B clips, K codebooks, T frames, N samples.
+
+from __future__ import annotations
+
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from audiollm.tokenizer.base import AudioTokenizer, Codes
+from audiollm.tokenizer.checkpoints.fingerprint import decoder_fingerprint
+from audiollm.tokenizer.checkpoints.folders import replaced_files
+from audiollm.tokenizer.checkpoints.tensors import torch_dtype
+from audiollm.tokenizer.encoder.encoding import check_batch_size, in_evaluation
+from audiollm.tokenizer.kinds import CONFIG, WEIGHTS, TokenizerKind, kind_named
+from audiollm.tokenizer.opening import find_tokenizer_folder
+from audiollm.tokenizer.signal.resampling import check_sample_rate, resample
+from audiollm.tokenizer.signal.waveforms import check_waveforms
+
+SEGMENT_SECONDS = 60.0
+"""Longest clip computed whole where a tokenizer sets no limit of its own: bounds the memory of long recordings."""
+
+Own = TypeVar("Own", bound="CodecTokenizer")
+
+
+class CodecTokenizer(nn.Module, AudioTokenizer):
+    """A tokenizer of the zoo.
+
+    A subclass reads a folder in `read` and computes in `encode_batch` and `decode_batch`; what is said here holds for
+    all: a clip's codes are what it would get alone, clips longer than `max_segment_seconds` are cut into pieces of that
+    length, which are computed each by itself, and none is too short, for silence fills its last frame.
+
+    Weights that decide nothing about the codes have names that begin with one of ``decoding``.
+    """
+
+    kind_name: ClassVar[str]
+    """Name among `audiollm.tokenizer.kinds.KINDS`."""
+    decoding: ClassVar[tuple[str, ...]] = ()
+    """How the names of weights begin that only decoding needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name_or_path = ""
+        self._fingerprint: str | None = None
+
+    # ------------------------------------------------------------------ a kind
+
+    @classmethod
+    @abstractmethod
+    def read(cls: type[Own], folder: Path, *, encoder_only: bool = False) -> Own:
+        """Makes the tokenizer of a folder, in float32 or as stored, on the CPU.
+
+        Args:
+            folder: in the released layout, or as `save_pretrained` writes it.
+            encoder_only: leave out what only decoding needs, if it can be.
+
+        Raises:
+            ValueError: naming the file, or the tensors, that are missing or wrong.
+        """
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What `save_pretrained` writes into ``config.json``, and `read` takes again: plain data."""
+
+    @property
+    @abstractmethod
+    def frame_samples(self) -> int:
+        """Samples of one frame at `sample_rate`."""
+
+    @abstractmethod
+    def encode_batch(self, waveforms_BN: Tensor) -> Tensor:
+        """Encodes equally long waveforms, N a multiple of `frame_samples`, on the model's device: ``[B, K, T]``."""
+
+    def decode_batch(self, codes_BKT: Tensor) -> Tensor:
+        """Decodes equally long rows of codes on the model's device: ``[B, N]``."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------- facts
+
+    @property
+    def kind(self) -> str:
+        return self.kind_name
+
+    @property
+    def own_kind(self) -> TokenizerKind:
+        """What is known of its kind."""
+        return kind_named(self.kind_name)
+
+    @property
+    def output_sample_rate(self) -> int:
+        return self.sample_rate
+
+    @property
+    def frame_rate(self) -> float:
+        return self.sample_rate / self.frame_samples
+
+    @property
+    def max_segment_seconds(self) -> float | None:
+        return SEGMENT_SECONDS
+
+    @property
+    def licence_note(self) -> str:
+        return self.own_kind.licence
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
+    def num_frames(self, num_samples: int, sample_rate: int) -> int:
+        resampled = math.ceil(num_samples * self.sample_rate / check_sample_rate(sample_rate))
+        full, rest = divmod(resampled, self._segment_samples)
+        return full * math.ceil(self._segment_samples / self.frame_samples) + math.ceil(rest / self.frame_samples)
+
+    @property
+    def _segment_samples(self) -> int:
+        """Samples of a segment: whole frames."""
+        seconds = SEGMENT_SECONDS if self.max_segment_seconds is None else self.max_segment_seconds
+        return max(1, round(seconds * self.sample_rate / self.frame_samples)) * self.frame_samples
+
+    def fingerprint(self) -> str:
+        if self._fingerprint is None:
+            decisive = {
+                name: one for name, one in self.state_dict().items() if not name.startswith(self.decoding or "\0")
+            }
+            self._fingerprint = decoder_fingerprint({"kind": self.kind_name, **self.settings()}, decisive)
+        return self._fingerprint
+
+    # ------------------------------------------------------------------ encode
+
+    @torch.no_grad()
+    def encode(self, waveforms: Sequence[Tensor] | Tensor, sample_rate: int, *, batch_size: int = 16) -> Codes:
+        """Turns waveforms into codes; each clip's codes are what it would get alone.
+
+        Args:
+            waveforms: float in [-1, 1], mono: a list of ``[N_i]``, one ``[N]``, or ``[B, N]``.
+            sample_rate: of all waveforms, in Hz; resampled where needed.
+            batch_size: most segments computed at once; only equally long ones are.
+
+        Returns:
+            Codes on the CPU; an empty clip has none.
+
+        Raises:
+            ValueError: if a waveform is not a float vector or holds NaN or infinity (naming the clip), or the sample
+                rate makes no sense.
+        """
+        clips = check_waveforms(waveforms)
+        check_batch_size(batch_size)
+        if check_sample_rate(sample_rate) != self.sample_rate:
+            clips = [
+                resample(clip.to(self.device), sample_rate, self.sample_rate) if len(clip) else clip for clip in clips
+            ]
+        segments = [(index, part) for index, clip in enumerate(clips) if len(clip) for part in self._cut(clip)]
+        model = in_evaluation(self)
+        parts = _in_equal_batches(model.encode_batch, [part for _, part in segments], batch_size, self.device)
+        nothing = torch.zeros(self.num_codebooks, 0, dtype=torch.int64)
+        codes: list[list[Tensor]] = [[nothing] for _ in clips]
+        for (index, _), part in zip(segments, parts, strict=True):
+            codes[index].append(part.to(torch.int64))
+        return Codes.from_list([torch.cat(own, dim=1) for own in codes], num_codebooks=self.num_codebooks)
+
+    def _cut(self, clip_N: Tensor) -> Iterable[Tensor]:
+        for part in clip_N.split(self._segment_samples):
+            yield F.pad(part, (0, -len(part) % self.frame_samples))
+
+    # ------------------------------------------------------------------ decode
+
+    @torch.no_grad()
+    def decode(
+        self,
+        codes: Codes | Tensor | Sequence[Any],
+        speaker: Tensor | None = None,
+        prompt: Any = None,
+        *,
+        batch_size: int = 16,
+    ) -> list[Tensor]:
+        """Turns codes into waveforms; each clip's is what it would get alone.
+
+        Args:
+            codes: of a batch; or of one clip, int64 ``[K, T]`` or, of one codebook, ``[T]``; or a list of clips.
+            speaker: None; kinds whose decoder takes one say so.
+            prompt: as ``speaker``.
+            batch_size: most segments computed at once; only equally long ones are.
+
+        Returns:
+            float32 ``[N_i]`` on the CPU, at `output_sample_rate`.
+
+        Raises:
+            ValueError: if it cannot decode, for codes out of range or of another number of codebooks, or a speaker or
+                prompt that would have no effect.
+        """
+        if not self.can_decode:
+            raise ValueError(
+                f"this {self.own_kind.title} cannot decode: its checkpoint holds no decoder, or none was loaded"
+            )
+        for name, value in (("speaker", speaker), ("prompt", prompt)):
+            if value is not None:
+                raise ValueError(f"{name}: the decoder of {self.own_kind.title} takes none; leave it out")
+        check_batch_size(batch_size)
+        clips = self.clips_of(codes)
+        longest = self._segment_samples // self.frame_samples
+        segments = [
+            (index, part) for index, clip in enumerate(clips) if clip.shape[1] for part in clip.split(longest, dim=1)
+        ]
+        model = in_evaluation(self)
+        parts = _in_equal_batches(model.decode_batch, [part for _, part in segments], batch_size, self.device)
+        waveforms: list[list[Tensor]] = [[torch.zeros(0)] for _ in clips]
+        for (index, _), part in zip(segments, parts, strict=True):
+            waveforms[index].append(part.float())
+        return [torch.cat(own) for own in waveforms]
+
+    def clips_of(self, codes: Codes | Tensor | Sequence[Any]) -> list[Tensor]:
+        """The codes of each clip, int64 ``[K, T_i]`` on the CPU, of whatever form `decode` takes.
+
+        Raises:
+            ValueError: for another number of codebooks, or codes that are no integers or out of range.
+        """
+        if isinstance(codes, Codes):
+            clips = [codes[index] for index in range(len(codes))]
+        elif isinstance(codes, Tensor):
+            clips = list(codes) if codes.dim() == 3 else [codes]
+        else:
+            clips = [torch.as_tensor(clip) for clip in codes]
+        return [self._checked(clip, f"clip {index}") for index, clip in enumerate(clips)]
+
+    def _checked(self, clip: Tensor, name: str) -> Tensor:
+        clip = clip[None] if clip.dim() == 1 and self.num_codebooks == 1 else clip
+        if clip.dim() != 2 or clip.shape[0] != self.num_codebooks:
+            raise ValueError(
+                f"{name} has codes of shape {list(clip.shape)}, but this {self.own_kind.title} has "
+                f"{self.num_codebooks} codebooks: give [{self.num_codebooks}, T]"
+            )
+        if clip.numel() and (clip.is_floating_point() or clip.dtype == torch.bool):
+            raise ValueError(f"{name} has codes of {clip.dtype}; give whole numbers")
+        clip = clip.to("cpu", torch.int64)
+        for number, (row, size) in enumerate(zip(clip, self.codebook_sizes, strict=True)):
+            if len(row) and not 0 <= int(row.min()) <= int(row.max()) < size:
+                wrong = int(row[(row < 0) | (row >= size)][0])
+                raise ValueError(f"{name}: code {wrong} of codebook {number} is outside [0, {size})")
+        return clip
+
+    # ------------------------------------------------------------------- files
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Own],
+        path_or_hub_id: str | Path,
+        /,
+        *,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        encoder_only: bool = False,
+        fingerprint: str | None = None,
+        **hub_options: Any,
+    ) -> Own:
+        """Loads a released checkpoint, or what `save_pretrained` wrote.
+
+        Args:
+            path_or_hub_id: a folder or Hub id.
+            dtype: of the weights; float32 if None.
+            device: where to put the model; the CPU if None.
+            encoder_only: leave out what only decoding needs.
+            fingerprint: of the tokenizer that is meant; another one is refused.
+            hub_options: as in huggingface_hub.
+
+        Raises:
+            ValueError: naming the file or the tensors that are missing or wrong, or both fingerprints.
+        """
+        folder = find_tokenizer_folder(path_or_hub_id, hub_options)
+        model = cls.read(folder, encoder_only=encoder_only).float()
+        found = model.fingerprint()  # before the cast: the same in any precision
+        if fingerprint not in (None, found):
+            raise ValueError(
+                f"{folder} is another audio tokenizer (fingerprint {found[:12]}…) than the one whose codes are meant "
+                f"({fingerprint[:12]}…): put that one back"
+            )
+        model.name_or_path = str(path_or_hub_id)
+        target = torch_dtype(dtype)
+        return model.to(device=device or "cpu", dtype=target).eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes ``config.json`` and ``model.safetensors`` in our own layout; each appears whole or not at all."""
+        tensors = {name: one.detach().cpu().contiguous() for name, one in self.state_dict().items()}
+        values = {"model_type": self.own_kind.own_model_type, **self.settings()}
+        with replaced_files(Path(folder), WEIGHTS, CONFIG) as staging:
+            save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
+            (staging / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def own_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What `CodecTokenizer.settings` gave, from a ``config.json`` that `CodecTokenizer.save_pretrained` wrote."""
+    return {name: value for name, value in config.items() if name != "model_type"}
+
+
+def _in_equal_batches(compute: Any, rows: Sequence[Tensor], batch_size: int, device: torch.device) -> list[Tensor]:
+    """Computes rows ``[..., n_i]`` in batches of one length, longest first; the results are on the CPU, in order."""
+    results: list[Tensor] = [torch.zeros(0)] * len(rows)
+    by_length: dict[int, list[int]] = {}
+    for index, row in enumerate(rows):
+        by_length.setdefault(row.shape[-1], []).append(index)
+    for length in sorted(by_length, reverse=True):
+        indices = by_length[length]
+        for start in range(0, len(indices), batch_size):
+            some = indices[start : start + batch_size]
+            made = compute(torch.stack([rows[index] for index in some]).to(device)).cpu()
+            for index, result in zip(some, made, strict=True):
+                results[index] = result.clone()  # a view would keep the whole batch in memory
+    return results
