@@ -46,7 +46,7 @@ class WaveformEncoder(HasModules, Protocol):
     def pre_quantizer_features(self, input_features: Tensor, attention_mask: Tensor | None = None) -> Tensor: ...
 
 
-Encoder = TypeVar("Encoder", bound=WaveformEncoder)
+Encoder = TypeVar("Encoder", bound=HasModules)
 
 
 def encode_waveforms(
