@@ -16,7 +16,7 @@ from audiollm.folders import check_text_llm
 from audiollm.mini import mini_folder
 from audiollm.tokenizer import UniAudioTokenizer
 
-DECODER = Path(__file__).parents[1] / "fixtures" / "parity_decoder"
+DECODER = Path(__file__).parents[1] / "fixtures" / "parity" / "decoder"
 CODES = torch.tensor([[3, 60, 17]])
 OWN = {"decoder/config.json", "decoder/model.safetensors"}
 

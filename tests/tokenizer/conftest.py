@@ -38,8 +38,8 @@ def parity() -> Path:
 FAMILIES = {
     "variant": "encoder_",
     **{f"{name}_folder": name for name in (
-        "stabletoken", "cosyvoice2_tokenizer", "glm4_voice", "wavtokenizer", "speechtokenizer", "decoder", "mel_22k",
-        "losatok", "reasoningcodec", "sqcodec", "uniaudio2_lm",
+        "codebook_training", "cosyvoice2_tokenizer", "decoder", "extract_audio_token", "glm4_voice", "losatok", "mel_22k",
+        "reasoningcodec", "seq2seq", "speechtokenizer", "sqcodec", "stabletoken", "uniaudio2_lm", "wavtokenizer",
     )},
 }  # fmt: skip
 """What a test asks for, and how the names of the folders begin with which it is run."""
@@ -53,7 +53,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             if argument == "variant":
                 metafunc.parametrize(argument, names)
             else:
-                metafunc.parametrize(argument, [parity_root() / name for name in names], ids=names)
+                # Of the session, so that a fixture of a module may read a folder once for all its tests.
+                metafunc.parametrize(argument, [parity_root() / name for name in names], ids=names, scope="session")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from audiollm import reconstruction
 from audiollm.cli import main
 
-DECODER = Path(__file__).parents[2] / "fixtures" / "parity_decoder"
+DECODER = Path(__file__).parents[2] / "fixtures" / "parity" / "decoder"
 SAMPLES_PER_CODE = 882
 
 

@@ -19,8 +19,8 @@ SURE_GAP = 1e-3  # below it, float32 rounding may decide between the two nearest
 
 
 @pytest.fixture(scope="module")
-def folder(parity: Path) -> Path:
-    return parity / "extract_audio_token"
+def folder(extract_audio_token_folder: Path) -> Path:
+    return extract_audio_token_folder
 
 
 @pytest.fixture(scope="module")

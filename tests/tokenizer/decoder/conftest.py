@@ -11,7 +11,7 @@ from torch import Tensor
 
 from audiollm.tokenizer import WaveformDecoder
 
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "parity_decoder"
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "parity" / "decoder"
 RELEASED_FILES = ("config.yaml", "flow.pt", "hift.pt")
 
 

@@ -71,9 +71,11 @@ def test_distance_gap_equals_the_reference(variant: str, parity: Path, clips: di
     torch.testing.assert_close((second - nearest).float(), io["batch.top2_distance_gap"], atol=1e-2, rtol=1e-3)
 
 
-def test_hidden_states_of_each_layer_equal_the_reference(parity: Path) -> None:
-    folder = parity / "encoder_a_sae_before_vq"
+def test_hidden_states_of_each_layer_equal_the_reference(variant: str, parity: Path) -> None:
+    folder = parity / variant
     io = load_file(folder / "io.safetensors")
+    if "single.hidden_states" not in io:
+        pytest.skip(f"{variant} holds none")
     model = UniAudioTokenizer.from_pretrained(folder)
     with torch.no_grad():
         output = model(io["single.input_features"], io["single.attention_mask"], output_hidden_states=True)
@@ -81,12 +83,13 @@ def test_hidden_states_of_each_layer_equal_the_reference(parity: Path) -> None:
     torch.testing.assert_close(torch.stack(output.hidden_states), io["single.hidden_states"], atol=1e-4, rtol=0)
 
 
-def test_log_mel_equals_the_reference(parity: Path, clips: dict[str, Tensor]) -> None:
-    folder = parity / "encoder_a_sae_before_vq"
+def test_log_mel_equals_the_reference(variant: str, parity: Path, clips: dict[str, Tensor]) -> None:
+    folder = parity / variant
     io = load_file(folder / "io.safetensors")
-    model = UniAudioTokenizer.from_pretrained(folder)
     recorded = {key: io.pop(key) for key in list(io) if key.endswith("input_features") and not key.startswith("odd")}
-    assert recorded
+    if not recorded:
+        pytest.skip(f"{variant} holds none")
+    model = UniAudioTokenizer.from_pretrained(folder)
     for key, expected in recorded.items():
         features = features_of(key.split(".")[0], io, clips, model)
         torch.testing.assert_close(features, expected, atol=1e-4, rtol=0)

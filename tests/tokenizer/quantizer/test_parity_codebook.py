@@ -42,9 +42,9 @@ def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, atol=ATOL, rtol=0, check_dtype=False)
 
 
-def test_moving_averages_and_restarts_follow_the_trace(parity: Path) -> None:
-    trace = load_file(parity / "codebook_training" / "io.safetensors")
-    meta = json.loads((parity / "codebook_training" / "meta.json").read_text())
+def test_moving_averages_and_restarts_follow_the_trace(codebook_training_folder: Path) -> None:
+    trace = load_file(codebook_training_folder / "io.safetensors")
+    meta = json.loads((codebook_training_folder / "meta.json").read_text())
     config = meta["config"]["ema"]
     codebook = make_codebook(config)
     set_state(codebook, trace)
@@ -74,10 +74,10 @@ def test_moving_averages_and_restarts_follow_the_trace(parity: Path) -> None:
         assert output.num_restarted == len(recorded["restart_choice"])
 
 
-def test_codebook_trained_by_gradient_follows_the_trace(parity: Path) -> None:
-    everything = load_file(parity / "codebook_training" / "io.safetensors")
+def test_codebook_trained_by_gradient_follows_the_trace(codebook_training_folder: Path) -> None:
+    everything = load_file(codebook_training_folder / "io.safetensors")
     trace = {key.split(".", 1)[1]: value for key, value in everything.items() if key.startswith("gradient.")}
-    meta = json.loads((parity / "codebook_training" / "meta.json").read_text())
+    meta = json.loads((codebook_training_folder / "meta.json").read_text())
     codebook = make_codebook(meta["config"]["gradient"])
     with torch.no_grad():
         codebook.weight.copy_(trace["codebook"])
@@ -115,5 +115,5 @@ def follow_two_rank_trace(rank: int, folder: Path) -> None:
 
 
 @pytest.mark.multiprocess
-def test_two_processes_follow_the_trace(parity: Path, in_two_processes: Callable[..., None]) -> None:
-    in_two_processes(follow_two_rank_trace, parity / "codebook_training")
+def test_two_processes_follow_the_trace(codebook_training_folder: Path, in_two_processes: Callable[..., None]) -> None:
+    in_two_processes(follow_two_rank_trace, codebook_training_folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -12,22 +13,27 @@ from torch import Tensor, nn
 
 from audiollm.tokenizer.signal.mel import MelConfig, MelSpectrogram, slaney_mel_filters
 
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "parity_decoder"
+KEYS = {
+    "sampling_rate": "sample_rate", "n_fft": "n_fft", "win_size": "window_length", "hop_size": "hop_length",
+    "num_mels": "num_mels", "fmin": "min_frequency", "fmax": "max_frequency",
+}  # fmt: skip
+"""Settings of the reference, and how we call them."""
 
 
 @pytest.fixture(scope="module")
-def recording() -> dict[str, Tensor]:
-    stored = load_file(FIXTURES / "mel_22k.safetensors")
+def recording(mel_22k_folder: Path) -> dict[str, Tensor]:
+    stored = load_file(mel_22k_folder / "io.safetensors")
     return {"waveform": stored["waveform_int16"].float() / 32768, "log_mel": stored["log_mel"]}
 
 
-def test_equals_the_reference(recording: dict[str, Tensor]) -> None:
+def test_equals_the_reference(recording: dict[str, Tensor], mel_22k_folder: Path) -> None:
     """Each of a transform's log2(n) stages rounds sums as large as the loudest band, on every processor another way.
 
     So energies are compared, against the loudest of their frame: a quiet band is a small difference of large sums, and
     its logarithm has no bound that float32 keeps.
     """
-    config = MelConfig()
+    values = json.loads((mel_22k_folder / "meta.json").read_text(encoding="utf-8"))
+    config = MelConfig(**{ours: values[theirs] for theirs, ours in KEYS.items()})
     energies = MelSpectrogram(config)(recording["waveform"]).exp()
     expected = recording["log_mel"].exp()
     rounding = 2 * math.log2(config.n_fft) * torch.finfo(torch.float32).eps

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from audiollm.tokenizer import SupervisedTokenizer, UniAudioTokenizer
 from audiollm.tokenizer.checkpoints.names import our_name
 from audiollm.tokenizer.supervision.model import SupervisedOutput
 
-CASES = ("seq2seq_sae_before_vq", "seq2seq_shipped_topology")
+BASE = "seq2seq_sae_before_vq"  # of which another folder may leave out what is the same
 LOGITS_ATOL = 1e-3
 LOSS_RTOL = 1e-5
 GRADIENT_RTOL, GRADIENT_ATOL = 1e-3, 1e-6
@@ -30,18 +31,28 @@ class Case:
     meta: dict[str, Any]
 
 
-@pytest.fixture(params=CASES)
-def case(request: pytest.FixtureRequest, parity: Path, tmp_path: Path) -> Case:
-    """A checkpoint and its traces; the second folder may leave out tensors that equal the first one's."""
-    tensors: dict[str, dict[str, Tensor]] = {}
-    for file in ("model.safetensors", "io.safetensors"):
-        names = CASES[: CASES.index(request.param) + 1]
-        tensors[file] = {key: value for name in names for key, value in load_file(parity / name / file).items()}
-    folder = tmp_path / "checkpoint"
-    shutil.copytree(parity / request.param, folder)
-    save_file(tensors["model.safetensors"], folder / "model.safetensors", metadata={"format": "pt"})
-    meta = json.loads((folder / "meta.json").read_text())
-    return Case(folder, tensors["io.safetensors"], meta)
+@pytest.fixture
+def case(seq2seq_folder: Path, tmp_path: Path) -> Case:
+    """A checkpoint and its traces; a folder of the committed set may leave out tensors that equal the first one's."""
+    folders = {BASE: seq2seq_folder.parent / BASE, seq2seq_folder.name: seq2seq_folder}
+    tensors: dict[str, dict[str, Tensor]] = {"model.safetensors": {}, "io.safetensors": {}}
+    for folder in folders.values() if lacks_tensors(seq2seq_folder) else [seq2seq_folder]:
+        for file, gathered in tensors.items():
+            gathered.update(load_file(folder / file))
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(seq2seq_folder, checkpoint)
+    save_file(tensors["model.safetensors"], checkpoint / "model.safetensors", metadata={"format": "pt"})
+    meta = json.loads((checkpoint / "meta.json").read_text())
+    return Case(checkpoint, tensors["io.safetensors"], meta)
+
+
+def lacks_tensors(folder: Path) -> bool:
+    """Whether a folder holds only what differs from the first one's."""
+    names = (
+        json.loads((folder / "state_dict_keys.json").read_text()) if (folder / "state_dict_keys.json").is_file() else ()
+    )
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        return not set(names) <= set(file.keys()) if names else folder.name != BASE
 
 
 @pytest.fixture

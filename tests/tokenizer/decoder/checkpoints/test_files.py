@@ -18,7 +18,7 @@ from torch import Tensor
 from audiollm.tokenizer import UniAudioTokenizer
 from audiollm.tokenizer.decoder.model import WaveformDecoder, convert_decoder, read_decoder
 
-FIXTURES = Path(__file__).parents[3] / "fixtures" / "parity_decoder"
+FIXTURES = Path(__file__).parents[3] / "fixtures" / "parity" / "decoder"
 CODES = torch.tensor([[3, 60, 17, 17, 0, 42]])
 
 

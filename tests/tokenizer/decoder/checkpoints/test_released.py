@@ -12,7 +12,7 @@ from audiollm.tokenizer.decoder.checkpoints.hyperpyyaml import read_yaml
 from audiollm.tokenizer.decoder.checkpoints.released import WHOLE_UTTERANCE, read_released_config, vocoder_name
 from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
 
-FIXTURES = Path(__file__).parents[3] / "fixtures" / "parity_decoder"
+FIXTURES = Path(__file__).parents[3] / "fixtures" / "parity" / "decoder"
 # What a GLM-4-Voice or CosyVoice file holds besides the decoder.
 LANGUAGE_MODEL = """
 __set_seed1: !apply:random.seed [1986]

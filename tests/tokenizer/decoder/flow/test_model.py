@@ -5,45 +5,24 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiollm.tokenizer.decoder.checkpoints.released import read_released_config
 from audiollm.tokenizer.decoder.configuration import EstimatorConfig, FlowConfig, TokenEncoderConfig
 from audiollm.tokenizer.decoder.flow.length_regulator import nearest_codes
-from audiollm.tokenizer.decoder.flow.masking import FrameMask
 from audiollm.tokenizer.decoder.flow.matching import FlowDraws
 from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.decoder.flow.solvers import Integration
 from audiollm.tokenizer.decoder.inputs import FlowSettings
 from audiollm.tokenizer.signal.mel import MelConfig
 
-FIXTURES = Path(__file__).parents[3] / "fixtures" / "parity_decoder"
-FOLDER = Path(os.environ.get("AUDIOLLM_PARITY_DECODER", FIXTURES))  # or another folder of the same layout
+FIXTURES = Path(__file__).parents[3] / "fixtures" / "parity" / "decoder"
 ATOL = 1e-4
-
-
-@pytest.fixture(scope="module")
-def released() -> FlowModel:
-    """The reference's weights, without dropout in training mode, as the recorded step had none."""
-    config = read_released_config(FOLDER / "config.yaml")
-    encoder = dataclasses.replace(config.flow.encoder, dropout=0.0, positional_dropout=0.0, attention_dropout=0.0)
-    flow = FlowModel(dataclasses.replace(config.flow, encoder=encoder), config.mel).eval()
-    flow.load_state_dict(torch.load(FOLDER / "flow.pt", weights_only=True))
-    return flow
-
-
-@pytest.fixture(scope="module")
-def expected() -> dict[str, Tensor]:
-    return load_file(FOLDER / "io.safetensors")
 
 
 def how(flow: FlowModel, steps: int, guidance: float | None = None) -> Integration:
@@ -69,79 +48,7 @@ def close(actual: Tensor, wanted: Tensor, atol: float = ATOL) -> None:
     torch.testing.assert_close(actual, wanted, atol=atol, rtol=0)
 
 
-# ---------------------------------------------------------------------- parity
-
-
-def test_decoding_equals_the_reference(released: FlowModel, expected: dict[str, Tensor]) -> None:
-    cases = sorted({name.rsplit(".", 1)[0] for name in expected if name.endswith("tokens.mel")})
-    assert len(cases) >= 2
-    for case in cases:
-        codes, speaker = expected[f"{case}.token"], expected[f"{case}.embedding"]
-        lengths = torch.tensor([codes.shape[1]])
-        mu, mask = released.condition(codes, lengths, released.num_mel_frames(lengths))
-        assert mask is None
-        close(mu, expected[f"{case}.mu"])
-        close(released.project_speaker(speaker, 1), expected[f"{case}.spks"])
-        mel, mel_lengths = released.mel(codes, speaker=speaker, generator=torch.Generator().manual_seed(42))
-        close(mel, expected[f"{case}.mel"])
-        assert mel_lengths.tolist() == [mel.shape[2]]
-        if f"{case}.z" in expected:
-            close(released.mel(codes, speaker=speaker, noise=expected[f"{case}.z"])[0], expected[f"{case}.mel"])
-
-
-def test_going_on_from_a_prompt_equals_the_reference(released: FlowModel, expected: dict[str, Tensor]) -> None:
-    mel, _ = released.mel(
-        expected["prompt.token"],
-        speaker=expected["prompt.embedding"],
-        prompt_codes=expected["prompt.prompt_token"],
-        prompt_mel=expected["prompt.prompt_feat"].transpose(1, 2),
-        generator=torch.Generator().manual_seed(42),
-    )
-    close(mel, expected["prompt.mel"])
-
-
-@torch.no_grad()
-def test_the_parts_equal_the_reference_with_its_padding(released: FlowModel, expected: dict[str, Tensor]) -> None:
-    codes, lengths, frames = (expected[f"internals.{name}"] for name in ("token", "token_len", "feat_len"))
-    close(released.encoder(released.embed(codes, lengths), lengths), expected["internals.encoder_out"])
-    reach = codes.shape[1] - 1
-    close(released.encoder.sinusoids(reach, -reach, expected["internals.pos_emb"]), expected["internals.pos_emb"])
-    mu, _ = released.condition(codes, lengths, frames, padding="reference")
-    close(mu.transpose(1, 2), expected["internals.regulated"])
-    x, mask, mu, t, speaker, condition = (
-        expected[f"estimator.{name}"] for name in ("x", "mask", "mu", "t", "spks", "cond")
-    )
-    frame_mask = FrameMask.make(mask.sum((1, 2)).long(), x.shape[2], x, "reference")
-    estimator = released.decoder.estimator
-    close(estimator(x, frame_mask, mu, t, speaker, condition), expected["estimator.out"])
-    close(estimator.time_mlp.sinusoids(t), expected["estimator.time_embedding"])
-
-
-def test_training_loss_and_gradients_equal_the_reference(released: FlowModel, expected: dict[str, Tensor]) -> None:
-    draws = FlowDraws(
-        t=expected["train.t_uniform"].flatten(),
-        z=expected["train.z"],
-        keep_condition=expected["train.cfg_uniform"] > released.config.training_guidance_dropout,
-        prompt_frames=expected["train.prompt_frames"],
-    )
-    released.train().zero_grad()
-    loss = released.loss(
-        expected["internals.token"],
-        expected["internals.token_len"],
-        expected["train.speech_feat"].transpose(1, 2),
-        expected["internals.feat_len"],
-        expected["train.embedding"],
-        draws=draws,
-    )
-    loss.backward()
-    released.eval()
-    torch.testing.assert_close(loss.detach(), expected["train.loss"][0], rtol=1e-5, atol=0)
-    gradients = {name.removeprefix("train.grad."): wanted for name, wanted in expected.items() if ".grad." in name}
-    assert gradients
-    for name, wanted in gradients.items():  # some are recorded in their first rows only
-        gradient = released.get_parameter(name).grad
-        assert gradient is not None
-        torch.testing.assert_close(gradient[: len(wanted)], wanted, rtol=1e-3, atol=1e-6)
+# ---------------------------------------------------------------------- sizes
 
 
 def test_full_size_names_and_shapes_are_those_of_the_release() -> None:
@@ -403,15 +310,3 @@ def test_loss_refuses_a_mel_that_is_wider_than_its_rows() -> None:
         make_flow().loss(
             torch.zeros(1, 3, dtype=torch.int64), torch.tensor([3]), torch.zeros(1, 8, 12), torch.tensor([10])
         )
-
-
-@pytest.mark.gpu
-def test_cuda_gives_what_the_cpu_gives(released: FlowModel, expected: dict[str, Tensor]) -> None:
-    case: Callable[[str], Tensor] = lambda name: expected[f"random_embedding.37tokens.{name}"]  # noqa: E731
-    try:
-        mel, _ = released.cuda().mel(
-            case("token"), speaker=case("embedding"), generator=torch.Generator().manual_seed(42)
-        )
-        close(mel.cpu(), case("mel"), atol=2e-3)  # convolutions may use TF32
-    finally:
-        released.cpu()
