@@ -39,7 +39,8 @@ FAMILIES = {
     "variant": "encoder_",
     **{f"{name}_folder": name for name in (
         "codebook_training", "cosyvoice2_tokenizer", "decoder", "extract_audio_token", "glm4_voice", "losatok",
-        "mel_22k", "reasoningcodec", "seq2seq", "speechtokenizer", "sqcodec", "stabletoken", "uniaudio2_lm", "wavtokenizer",
+        "mel_22k", "reasoningcodec", "seq2seq", "speechtokenizer", "sqcodec", "stabletoken", "uniaudio2_lm",
+        "wavtokenizer",
     )},
 }  # fmt: skip
 """What a test asks for, and how the names of the folders begin with which it is run."""
