@@ -101,7 +101,8 @@ class AttachedDecoder:
                 assert self.folder is not None
                 self._fetch()
                 self._loaded = WaveformDecoder.from_pretrained(self.folder, dtype=self.dtype)
-            return self._loaded.to(device)
+            # Only where it must: moving exchanges every weight, also for the same one, under threads that decode.
+            return self._loaded if self._loaded.device == device else self._loaded.to(device)
 
     def move(self, device: torch.device) -> None:
         """Moves the decoder, if it is loaded."""

@@ -27,13 +27,13 @@ async def model(name: str, request: Request) -> dict[str, Any]:
     return _facts(state)
 
 
-@router.get("/health")
+@router.api_route("/health", methods=["GET", "HEAD"])
 async def health() -> dict[str, str]:
     """The server runs."""
     return {"status": "ok"}
 
 
-@router.get("/ready")
+@router.api_route("/ready", methods=["GET", "HEAD"])
 async def ready(request: Request) -> JSONResponse:
     """The engine takes requests; 503 while it does not."""
     is_ready = state_of(request).answerer.engine.is_ready

@@ -57,6 +57,14 @@ def test_a_release_speaks(release: Path, expected: Tensor, place: str) -> None:
     assert model.decoder is model.decoder
 
 
+def test_asking_for_the_decoder_leaves_its_weights_alone(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exchanging a weight waits for whoever computes with it, who may wait for the interpreter: nobody would go on."""
+    model = UniAudioTokenizer.from_pretrained(release)
+    decoder = model.decoder
+    monkeypatch.setattr(WaveformDecoder, "_apply", lambda *_, **__: pytest.fail("the weights were exchanged"))
+    assert model.decoder is decoder
+
+
 @pytest.mark.usefixtures("no_loading")
 def test_encoding_never_reads_the_decoder(release: Path, tokenizer: UniAudioTokenizer) -> None:
     model = UniAudioTokenizer.from_pretrained(release)

@@ -90,6 +90,7 @@ class MelStream:
         integration: how the flow is integrated; None: as published.
     """
 
+    @torch.no_grad()
     def __init__(
         self,
         flow: FlowModel,
@@ -108,7 +109,7 @@ class MelStream:
         self._stride = 2 ** (len(flow.config.estimator.channels) - 1)
         num_prompt_codes = 0 if prompt is None else prompt.codes.shape[1]
         self._encoded = EncodedCodes(flow, num_prompt_codes, max_history_codes)
-        self._speaker = flow.project_speaker(speaker, 1).detach()
+        self._speaker = flow.project_speaker(speaker, 1)
         nothing = torch.zeros(1, flow.config.num_mels, 0, device=flow.device)
         self._given = nothing if prompt is None else prompt.mel.to(flow.device)
         self._next = self._given.shape[2]  # the first frame that is not finished; counts the prompt's

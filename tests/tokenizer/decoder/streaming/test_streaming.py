@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiollm.tokenizer.decoder.configuration import (
     EstimatorConfig,
@@ -98,6 +98,20 @@ def test_pieces_do_not_matter(reference: bool) -> None:
     for size in (1, 7, 40):
         made = torch.cat(stream(decoder, list(codes.split(size)), reference=reference))
         assert torch.equal(made, wanted)
+
+
+def test_no_part_of_a_stream_is_remembered_for_training() -> None:
+    decoder, seen = make_decoder(), []
+
+    def watch(module: nn.Module, *_: Any) -> None:
+        seen.append(torch.is_grad_enabled())
+
+    for module in decoder.modules():
+        module.register_forward_pre_hook(watch)
+    prompt = VoicePrompt(draw_codes(4), torch.randn(NUM_MELS, decoder.flow.num_mel_frames(4)))
+    stream(decoder, [draw_codes(30)], prompt=prompt, speaker=torch.randn(5))
+    assert seen
+    assert not any(seen)
 
 
 def test_sound_begins_with_the_first_block_and_says_nothing_of_later_codes(decoder: WaveformDecoder) -> None:
