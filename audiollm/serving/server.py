@@ -195,10 +195,19 @@ def run_app(app: FastAPI, *, host: str, port: int, grace_seconds: int = 30) -> N
         ws_max_size=24 * 2**20,  # above what an event may hold, so that a larger one is told of and not cut off
         server_header=False,
     )
+    logging.getLogger("uvicorn.error").addFilter(_WithoutAddresses())
     server = _Server(config, app.state.server.answerer.engine)
     server.run()
     if server.engine_has_failed:
         raise ServerError("the engine has failed for good: the log tells why")
+
+
+class _WithoutAddresses(logging.Filter):
+    """Leaves out the lines with which uvicorn tells of each websocket, and whose it is."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is logged."""
+        return '"WebSocket ' not in str(record.msg)
 
 
 class _Server(uvicorn.Server):

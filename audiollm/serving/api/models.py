@@ -27,13 +27,15 @@ async def model(name: str, request: Request) -> dict[str, Any]:
     return _facts(state)
 
 
-@router.api_route("/health", methods=["GET", "HEAD"])
+@router.get("/health")
+@router.head("/health", include_in_schema=False)
 async def health() -> dict[str, str]:
     """The server runs."""
     return {"status": "ok"}
 
 
-@router.api_route("/ready", methods=["GET", "HEAD"])
+@router.get("/ready")
+@router.head("/ready", include_in_schema=False)
 async def ready(request: Request) -> JSONResponse:
     """The engine takes requests; 503 while it does not."""
     is_ready = state_of(request).answerer.engine.is_ready

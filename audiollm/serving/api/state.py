@@ -55,8 +55,11 @@ class KeptAnswers:
         """Keeps an answer; returns when it expires, in seconds since 1970."""
         expires_at = self.expires_at()
         self._answers[identifier] = KeptAnswer(text, codes, expires_at, key)
-        while len(self._answers) > self._most:
-            self._answers.popitem(last=False)
+        now = time.time()
+        for one, answer in list(self._answers.items()):  # the oldest, which expires first, is in front
+            if len(self._answers) <= self._most and answer.expires_at > now:
+                break
+            del self._answers[one]
         return expires_at
 
     def expires_at(self) -> int:

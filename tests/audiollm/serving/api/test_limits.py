@@ -100,7 +100,7 @@ def test_a_key_is_asked_for(scripted: ScriptedEngine, app_with: Any) -> None:
                 client_of(url, key).models.list()
         assert httpx.get(f"{url}/v1/models").status_code == 401
         assert httpx.get(f"{url}/metrics").status_code == 401
-        assert httpx.get(f"{url}/health").status_code == 200
+        assert httpx.get(f"{url}/health").status_code == httpx.head(f"{url}/health").status_code == 200
 
 
 def test_connections_of_a_key_are_counted(scripted: ScriptedEngine, app_with: Any) -> None:
