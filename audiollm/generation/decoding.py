@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +103,12 @@ class SpeechDecoder:
         }
         # What is not given is left out: its default is the decoder's, and not every decoder knows all of it.
         self._options = {name: value for name, value in options.items() if value is not None}
+
+    def bound_to(self, audio_tokenizer: Any) -> SpeechDecoder:
+        """The same voice with another model that decodes, or with none for its way to another process."""
+        bound = copy.copy(self)
+        bound._audio_tokenizer = audio_tokenizer
+        return bound
 
     def decode(self, rows: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         """Decodes the audio segments of all answers in one batch.

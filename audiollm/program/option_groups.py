@@ -33,8 +33,8 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
     "limits": (
         "max_waiting", "deadline_seconds", "idle_seconds", "max_upload_megabytes", "max_decoded_megabytes",
         "max_upload_seconds", "max_channels", "max_text_characters", "max_part_characters", "max_tokens",
-        "max_prompt_tokens", "max_connections_per_key", "grace_seconds", "api_keys", "max_session_seconds",
-        "max_session_items", "max_turn_seconds", "turn_detector",
+        "max_prompt_tokens", "max_connections_per_key", "grace_seconds", "sound_process", "api_keys",
+        "max_session_seconds", "max_session_items", "max_turn_seconds", "turn_detector",
     ),
     "the Hub": (
         "token", "revision", "tags", "private", "commit_message",

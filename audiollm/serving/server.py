@@ -64,6 +64,7 @@ def app_of(
     engine: Literal["batching", "plain"] = "batching",
     max_running: int = 8,
     page: Page | None = None,
+    own_sound_process: bool = False,
 ) -> FastAPI:
     """The app that serves a model in memory.
 
@@ -74,9 +75,11 @@ def app_of(
         engine: "batching" answers many requests together, "plain" one after the other.
         max_running: how many are answered together.
         page: what the page at ``/`` has beside the routes; None: there is no page.
+        own_sound_process: sound is made in a process of its own: worth its memory where both compute on processors. A
+            program that asks for it needs ``if __name__ == "__main__":`` around what it runs.
     """
     running: Engine = BatchingEngine(model, max_running=max_running) if engine == "batching" else PlainEngine(model)
-    app = _app(ServedModel.of(model, name), running, settings)
+    app = _app(ServedModel.of(model, name), running, settings, own_sound_process)
     if page is not None:
         add_page(app, Inspector(model.model, page.compare_tokenizer, page.compare_name))
     return app
@@ -127,13 +130,14 @@ def app_of_vllm(
     return app
 
 
-def _app(model: ServedModel, engine: Engine, settings: ServerSettings) -> FastAPI:
+def _app(model: ServedModel, engine: Engine, settings: ServerSettings, own_sound_process: bool = False) -> FastAPI:
     answerer = Answerer(
         model,
         engine,
         max_waiting=settings.max_waiting,
         deadline_seconds=settings.deadline_seconds,
         max_prompt_tokens=settings.max_prompt_tokens,
+        own_sound_process=own_sound_process,
     )
     return build_app(answerer, settings)
 

@@ -44,6 +44,7 @@ def serve(
     max_turn_seconds: float = 300.0,
     turn_detector: Literal["auto", "level", "silero"] = "auto",
     grace_seconds: int = 30,
+    sound_process: Literal["auto", "own", "shared"] = "auto",
     voices: str | None = None,
     api_keys: str | None = None,
     translates: bool = False,
@@ -85,6 +86,8 @@ def serve(
         turn_detector: what tells in one that somebody speaks: level goes by the loudness, silero by Silero's network,
             and auto takes that one where it is installed.
         grace_seconds: how long answers may still take once the server is told to stop.
+        sound_process: own makes sound in a process beside the language model's, shared in threads of that; auto takes
+            an own one where both compute on processors.
         voices: YAML file of names, each with the voice in words.
         api_keys: file with a key in each line, one of which every request must bring; AUDIOLLM_API_KEYS holds some,
             with commas between, where no file is given.
@@ -99,6 +102,8 @@ def serve(
     if no_page and compare_tokenizer is not None:
         raise ValueError("--compare-tokenizer is for the page: leave it out, or --no-page")
     _check_engine(engine, max_running, vllm_url=vllm_url, vllm_model=vllm_model)
+    if engine == "vllm" and sound_process == "own":
+        raise ValueError("--sound-process own: with --engine vllm the language model is in another process anyway")
     try:
         from audiollm.serving.server import Page, app_of, app_of_vllm, check_port, run_app
     except ImportError as error:
@@ -150,7 +155,15 @@ def serve(
     else:
         served = load_audio_llm(model, settled(dtype, model, device), device)
         most = max_running or _RUNNING
-        app = app_of(served, settings, name=called, engine=engine, max_running=most, page=page)
+        app = app_of(
+            served,
+            settings,
+            name=called,
+            engine=engine,
+            max_running=most,
+            page=page,
+            own_sound_process=sound_process == "own" or (sound_process == "auto" and served.device.type == "cpu"),
+        )
     run_app(app, host=host, port=port, grace_seconds=grace_seconds)
 
 

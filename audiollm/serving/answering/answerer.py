@@ -27,7 +27,7 @@ from audiollm.serving.engines.base import Engine, TokenRequest
 from .admission import Admission
 from .listening import Listener
 from .model import ServedModel
-from .sounding import SoundMaker, SoundStream
+from .sounding import Sound, SoundMaker
 from .stopping import StopStrings
 
 Result = TypeVar("Result")
@@ -134,6 +134,8 @@ class Answerer:
         max_waiting: requests that may wait for the engine.
         deadline_seconds: longest time of a request, from its place on.
         max_prompt_tokens: longest prompt; None: what the context holds.
+        own_sound_process: sound is made in a process of its own, so that it does not wait for the language model's
+            steps, nor they for it; `start` begins it.
     """
 
     def __init__(
@@ -144,25 +146,32 @@ class Answerer:
         max_waiting: int = 64,
         deadline_seconds: float = 600.0,
         max_prompt_tokens: int | None = None,
+        own_sound_process: bool = False,
     ) -> None:
         self.model, self.engine = model, engine
         self.admission = Admission(engine.max_running, max_waiting)
         self.listener = Listener(model.processor)
-        self.sounds = SoundMaker(model.processor, max_streams=engine.max_running, joins_segments=model.speaks_in_turns)
+        self.sounds = SoundMaker(
+            model.processor,
+            max_streams=engine.max_running,
+            joins_segments=model.speaks_in_turns,
+            own_process=own_sound_process and model.can_speak,
+        )
         self._deadline_seconds = deadline_seconds
         self._max_prompt_tokens = max_prompt_tokens
 
     async def start(self) -> None:
-        """Makes engine and audio tokenizer ready; errors as for `Engine.start`."""
+        """Makes engine, audio tokenizer and sound ready; errors as for `Engine.start`."""
         await self.engine.start()
         if self.model.can_listen:
             await asyncio.to_thread(lambda: self.model.processor.audio_tokenizer)
+        await asyncio.to_thread(self.sounds.start)
 
     async def stop(self) -> None:
         """Ends all of it."""
         await self.engine.stop()
         self.listener.close()
-        self.sounds.close()
+        await asyncio.to_thread(self.sounds.close)
 
     def deadline(self) -> float:
         """When a request that begins now has to be answered, on the event loop's clock."""
@@ -246,7 +255,7 @@ class _Answer:
         vocabulary = answerer.model.processor.vocabulary
         self._is_open = bool(ends_inside_audio(torch.tensor([prepared.prompt_ids]), vocabulary))  # by the prompt
         self._pieces: asyncio.Queue[AnswerPiece | Exception] = asyncio.Queue()
-        self._sounds: list[SoundStream] = []
+        self._sounds: list[Sound] = []
         self._num_sounding = 0
         self._quiet = asyncio.Event()
         self._quiet.set()

@@ -59,6 +59,7 @@ def test_clients_reach_it_and_a_signal_ends_it(server: tuple[subprocess.Popen[st
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        (["--engine", "vllm", "--vllm-url", "http://x/v1", "--sound-process", "own"], "in another process anyway"),
         (["--vllm-url", "http://localhost:1/v1"], "--vllm-url http://localhost:1/v1: belongs to --engine vllm"),
         (["--engine", "vllm"], "--engine vllm: say where it is, by --vllm-url"),
         (["--max-waiting", "-1"], "max-waiting=-1"),
