@@ -43,9 +43,8 @@ class Admission:
         """Those beyond the number that is computed at once."""
         return max(0, self.num_inside - self.max_running)
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Takes a place for the time of the block.
+    def check_free(self) -> None:
+        """Looks for a place without taking it, before work that a request without one would only waste.
 
         Raises:
             BusyError: if none is free.
@@ -56,6 +55,15 @@ class Admission:
                 "again later",
                 self._retry_after(),
             )
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Takes a place for the time of the block.
+
+        Raises:
+            BusyError: if none is free.
+        """
+        self.check_free()
         self.num_inside += 1
         started = time.monotonic()
         try:

@@ -199,7 +199,7 @@ class Answerer:
         """
         with nullcontext() if has_place else self.admission.place():
             deadline = self.deadline() if deadline is None else deadline
-            prepared = await self._in_time(self.prepare(request), deadline)
+            prepared = await self.in_time(self.prepare(request), deadline)
             pieces = self._pieces(prepared, deadline)
             async with aclosing(pieces):
                 yield pieces
@@ -229,15 +229,15 @@ class Answerer:
         try:
             making.begin()
             while True:
-                piece = await self._in_time(making.next(), deadline)
+                piece = await self.in_time(making.next(), deadline)
                 yield piece
                 if isinstance(piece, Finished):
                     return
         finally:
             await making.leave()
 
-    async def _in_time(self, work: Coroutine[Any, Any, Result], deadline: float) -> Result:
-        """Waits for something until a time of the event loop's clock."""
+    async def in_time(self, work: Coroutine[Any, Any, Result], deadline: float) -> Result:
+        """Waits for something until a time of the event loop's clock; raises DeadlineError when that has come."""
         try:
             return await asyncio.wait_for(work, max(0.0, deadline - asyncio.get_running_loop().time()))
         except asyncio.TimeoutError as error:

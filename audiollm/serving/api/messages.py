@@ -23,7 +23,9 @@ async def read_messages(state: ServerState, messages: Sequence[ChatMessage], key
     Raises:
         ApiError: something in them cannot be used; its field is named.
         UploadError: likewise a recording.
+        BusyError: all places are taken; no recording is decoded then.
     """
+    state.answerer.admission.check_free()
     room = _Room(state.settings.uploads.max_decoded_bytes)
     return [await _message(state, message, f"messages[{number}]", room, key) for number, message in enumerate(messages)]
 

@@ -46,7 +46,7 @@ async def encode(request: Request, file: Annotated[UploadFile, File()]) -> dict[
 
     async def heard() -> list[int]:
         with state.answerer.admission.place():
-            [codes] = await state.answerer.listener.codes([part])
+            [codes] = await state.answerer.in_time(state.answerer.listener.codes([part]), state.answerer.deadline())
         return codes
 
     codes = await unless_left(request, heard())
@@ -81,8 +81,9 @@ async def decode(body: DecodeBody, request: Request) -> Response:
 
     async def made() -> bytes:
         with state.answerer.admission.place():
-            waveform = await sounds.whole(decoder, torch.tensor(body.codes))
-
+            waveform = await state.answerer.in_time(
+                sounds.whole(decoder, torch.tensor(body.codes)), state.answerer.deadline()
+            )
         return await state.read(lambda: whole_sound([waveform], sounds.sample_rate, body.response_format, body.speed))
 
     form = sound_format(body.response_format)

@@ -11,13 +11,14 @@ _PIECE_BYTES = 1 << 20
 
 
 async def read_file(state: ServerState, file: UploadFile, name: str) -> Recording:
-    """The recording of an uploaded file; errors as for `read_upload`.
+    """The recording of an uploaded file; errors as for `read_upload`, and a BusyError where all places are taken.
 
     Args:
         state: has the limits.
         file: the upload.
         name: of its field.
     """
+    state.answerer.admission.check_free()
     buffer = UploadBuffer(state.settings.uploads, name)
     while piece := await file.read(_PIECE_BYTES):
         buffer.add(piece)

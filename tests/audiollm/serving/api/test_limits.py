@@ -217,6 +217,15 @@ def test_all_parts_of_a_request_have_one_deadline(
     assert deadlines[0] is not None
 
 
+def test_codes_have_a_deadline_too(scripted: ScriptedEngine, app_with: Any) -> None:
+    with served(app_with(scripted, deadline_seconds=1e-4)) as url:
+        encoded = httpx.post(f"{url}/v1/audio/tokens/encode", files={"file": ("a.wav", wav())}, timeout=60)
+        decoded = httpx.post(f"{url}/v1/audio/tokens/decode", json={"codes": [1] * 50}, timeout=60)
+        spoken = httpx.post(f"{url}/v1/audio/speech", json={"model": "mini", "input": "Go."}, timeout=60)
+    assert encoded.status_code == decoded.status_code == spoken.status_code
+    assert "as long as one may take" in decoded.json()["error"]["message"]
+
+
 def test_recordings_of_a_request_share_the_memory(scripted: ScriptedEngine, app_with: Any) -> None:
     from audiollm.serving.sound.uploads import UploadLimits
 
@@ -238,6 +247,9 @@ def test_encoding_takes_a_place(scripted: ScriptedEngine, app_with: Any) -> None
         thread.start()
         until(lambda: app.state.server.answerer.admission.num_inside == 1)
         assert httpx.post(f"{url}/v1/audio/tokens/encode", files={"file": ("a.wav", wav())}).status_code == 429
+        for route in ("tokens/encode", "transcriptions"):  # what has no place is not decoded, or this were found bad
+            form = {"files": {"file": ("a.wav", b"no sound")}, "data": {"model": "mini"}}
+            assert httpx.post(f"{url}/v1/audio/{route}", **form).status_code == 429
         thread.join()
         assert httpx.post(f"{url}/v1/audio/tokens/encode", files={"file": ("a.wav", wav())}).status_code == 200
 
