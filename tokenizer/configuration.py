@@ -200,6 +200,11 @@ class UniAudioTokenizerConfig(WhisperConfig):
         return self.encoder_residual_target_position is not None
 
     @property
+    def has_final_norm(self) -> bool:
+        """Whether there is a norm behind the last layer."""
+        return not self.quantize_encoder_only
+
+    @property
     def sae_is_active(self) -> bool:
         """Whether the SAE reaches the codes, that is, sits in front of the quantizer."""
         target = self.encoder_residual_target_position

@@ -43,25 +43,23 @@ from audiollm.tokenizer.checkpoints.tokenizer import (
     write_released,
 )
 from audiollm.tokenizer.checkpoints.whisper import load_whisper, settings_of_whisper, tensors_of_whisper
-from audiollm.tokenizer.decoder.attached import AttachedDecoder
-from audiollm.tokenizer.decoder.model import WaveformDecoder
+from audiollm.tokenizer.decoder.attachable import WithWaveformDecoder
 from audiollm.tokenizer.encoder.encoding import encode_chunks, encode_waveforms
 from audiollm.tokenizer.encoder.sae import SemanticAcousticEquilibrium, gate_per_frame, mean_gate, mean_gate_per_clip
 from audiollm.tokenizer.encoder.segments import count_tokens
 from audiollm.tokenizer.encoder.whisper import AudioEncoder
 from audiollm.tokenizer.int8 import round_once
-from audiollm.tokenizer.quantizer.codebook import Codebook, check_codes
+from audiollm.tokenizer.quantizer.codebook import Codebook
 from audiollm.tokenizer.quantizer.kmeans import CodebookFit, fit_entries
 from audiollm.tokenizer.signal.log_mel import LogMelFeatures
 from audiollm.tokenizer.signal.resampling import check_sample_rate
 
 from .base import AudioTokenizer, Codes
-from .configuration import CONV_STRIDE, SAMPLE_RATE, UniAudioTokenizerConfig
+from .configuration import SAMPLE_RATE, UniAudioTokenizerConfig
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_SAE_SOURCE_POSITION = 3  # the released tokenizer's
-OUTPUT_SAMPLE_RATE = 22050  # Hz, of the released waveform decoders
 HUB_ARGUMENTS = (
     "repo_id", "token", "commit_message", "commit_description", "private", "revision", "create_pr", "tags",
 )  # fmt: skip
@@ -84,7 +82,7 @@ class UniAudioTokenizerOutput(ModelOutput):
     squared_error: Tensor | None = None  # [B, T] float32: mean squared distance of a frame to its entry, detached
 
 
-class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
+class UniAudioTokenizer(WithWaveformDecoder, PreTrainedAudioTokenizerBase, AudioTokenizer):
     """Turns audio into codes.
 
     Args:
@@ -124,7 +122,6 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         self.log_mel = LogMelFeatures(config.num_mel_bins)
         self._int8_fingerprint: str | None = None
         self._compiled: Callable[..., UniAudioTokenizerOutput] | None = None
-        self._attached_decoder: AttachedDecoder | None = None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -142,10 +139,6 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         return SAMPLE_RATE
 
     @property
-    def output_sample_rate(self) -> int:
-        return OUTPUT_SAMPLE_RATE if self._attached_decoder is None else self._attached_decoder.config.mel.sample_rate
-
-    @property
     def frame_rate(self) -> float:
         return self.config.frame_rate
 
@@ -160,10 +153,6 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
     @property
     def max_segment_seconds(self) -> float:
         return self.config.segment_samples / SAMPLE_RATE
-
-    @property
-    def can_decode(self) -> bool:
-        return self._attached_decoder is not None
 
     @property
     def licence_note(self) -> str:
@@ -241,36 +230,29 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
     ) -> UniAudioTokenizerOutput:
         """The encoder: at each position, in this order, pool, keep the SAE's source, apply the SAE, quantize."""
         config, encoder = self.config, self.encoder
-        hidden = encoder.stem(input_features.to(encoder.conv1.weight.dtype))
-        # The strided convolution centres frame t on mel frame 2 t, so that is the one whose validity counts.
-        mask = None if attention_mask is None else attention_mask[:, ::CONV_STRIDE]
+        state = encoder.start(input_features, attention_mask)
         output = UniAudioTokenizerOutput()
-        shallow, layer_inputs, is_pooled = None, [], False
-        bias, bias_key = None, None
+        shallow, layer_inputs = None, []
         for position in range(len(encoder.layers) + 1):
             if position > 0:
-                layer_inputs.append(hidden)
-                # Made anew only where it changes, not for each layer: it may be [B, 1, T, T].
-                if bias_key != (encoder.is_causal(position), is_pooled):
-                    bias_key = (encoder.is_causal(position), is_pooled)
-                    bias = encoder.attention_bias(position, hidden, mask, is_pooled)
-                hidden = encoder.layers[position - 1](hidden, bias)
+                layer_inputs.append(state.hidden)
+            encoder.advance(state, position)
             if position == config.pooling_position:
-                hidden, mask, is_pooled = encoder.pool(hidden), encoder.pool_mask(mask), True
                 # A source in front of the pooling is pooled along, to add up with a target behind it.
                 shallow = None if shallow is None else encoder.pool(shallow)
             if position == config.encoder_residual_source_position:
-                shallow = hidden
+                shallow = state.hidden
             if position == config.encoder_residual_target_position:
-                hidden = self._apply_sae(hidden, cast(Tensor, shallow), mask, output)
+                state.hidden = self._apply_sae(state.hidden, cast(Tensor, shallow), state.mask, output)
             if position == config.quantize_position:
-                output.pre_quantizer_hidden = hidden
+                output.pre_quantizer_hidden = state.hidden
                 if stop_before_quantizer:
                     return output
                 if quantize:
-                    hidden = self._quantize(hidden, mask, codes, example_ids, output)
+                    state.hidden = self._quantize(state.hidden, state.mask, codes, example_ids, output)
                 # Added also without quantizing: layers behind see the same positions in both stages of training.
-                hidden = hidden + self.code_positions.weight[: hidden.shape[1]]
+                state.hidden = state.hidden + self.code_positions.weight[: state.hidden.shape[1]]
+        hidden, mask = state.hidden, state.mask
         output.frame_mask = None if mask is None else mask.bool()
         output.last_hidden_state = hidden if encoder.layer_norm is None else encoder.layer_norm(hidden)
         if output_hidden_states:
@@ -372,76 +354,6 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
             ValueError: as `encode`, when the stream comes to the bad chunk.
         """
         return encode_chunks(self, chunks, sample_rate, batch_size)
-
-    # ----------------------------------------------------------------- decode
-
-    @property
-    def decoder(self) -> WaveformDecoder | None:
-        """The waveform decoder, on this model's device; loaded when first asked for. None if there is none."""
-        return None if self._attached_decoder is None else self._attached_decoder.get(self.device)
-
-    def attach_decoder(self, decoder: WaveformDecoder | AttachedDecoder | str | Path | None) -> None:
-        """Gives this tokenizer another waveform decoder, or none.
-
-        Args:
-            decoder: one in memory, the folder or Hub id of one, or None.
-
-        Raises:
-            ValueError: if it was made for other codes.
-        """
-        if isinstance(decoder, str | Path):
-            decoder = WaveformDecoder.from_pretrained(decoder, dtype=self.dtype)
-        attached = AttachedDecoder.from_decoder(decoder) if isinstance(decoder, WaveformDecoder) else decoder
-        if attached is not None:
-            flow = attached.config.flow
-            if (flow.codebook_size, flow.frame_rate) != (self.codebook_size, self.frame_rate):
-                raise ValueError(
-                    f"the waveform decoder{f' in {attached.folder}' if attached.folder else ''} was made for "
-                    f"{flow.codebook_size} codes at {flow.frame_rate} Hz, but this tokenizer has {self.codebook_size} "
-                    f"at {self.frame_rate} Hz; use the decoder of this tokenizer, or load with decoder=False"
-                )
-        self._attached_decoder = attached
-
-    def decode(
-        self,
-        codes: Codes | Tensor | Sequence[Any],
-        speaker: Tensor | None = None,
-        prompt: Any = None,
-        **options: Any,
-    ) -> list[Tensor]:
-        """Turns codes into waveforms at `output_sample_rate`; see `WaveformDecoder.decode`.
-
-        Raises:
-            ValueError: if this checkpoint has no decoder, or as that method.
-        """
-        if isinstance(codes, Codes | Tensor):  # bad codes are named also where there is nothing to decode them with
-            check_codes(codes.codes if isinstance(codes, Codes) else codes, self.codebook_size)
-        return self._require_decoder().decode(codes, speaker, prompt, **options)
-
-    def decode_stream(
-        self, codes: Iterable[Tensor], speaker: Tensor | None = None, prompt: Any = None, **options: Any
-    ) -> Iterator[Tensor]:
-        """Decodes codes as they come; see `WaveformDecoder.decode_stream`.
-
-        Raises:
-            ValueError: if this checkpoint has no decoder, or as that method.
-        """
-        return self._require_decoder().decode_stream(codes, speaker, prompt, **options)
-
-    def _require_decoder(self) -> WaveformDecoder:
-        decoder = self.decoder
-        if decoder is None:
-            raise ValueError(
-                "this checkpoint has no waveform decoder, so its codes cannot be turned into sound; load one that has "
-                "a decoder/ folder beside its tokenizer/ folder, or give it one with attach_decoder(folder)"
-            )
-        return decoder
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> UniAudioTokenizer:
-        super()._apply(fn, recurse)
-        if self._attached_decoder is not None:
-            self._attached_decoder.move(self.device)
-        return self
 
     def save_pretrained(
         self,
@@ -550,11 +462,7 @@ class UniAudioTokenizer(PreTrainedAudioTokenizerBase, AudioTokenizer):
         model.config.dtype = model.dtype
         model.name_or_path = str(pretrained_model_name_or_path)
         model = model.to(device or "cpu").eval()
-        if decoder is True:
-            found = AttachedDecoder.beside(pretrained_model_name_or_path, folder, hub_options, dtype=target)
-            model.attach_decoder(found)
-        elif decoder is not False:
-            model.attach_decoder(decoder)
+        model.attach_asked(decoder, pretrained_model_name_or_path, folder, hub_options, dtype=target)
         return model
 
     @classmethod

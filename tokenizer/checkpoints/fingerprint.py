@@ -48,9 +48,12 @@ def tokenizer_fingerprint(config: UniAudioTokenizerConfig, weights: Mapping[str,
     config.quantize_encoder_only = True
     keys = CODE_DECIDING_KEYS + (SAE_KEYS if config.sae_is_active else ())
     digest = hashlib.sha256(json.dumps({key: getattr(config, key) for key in keys}).encode())
-    parts = ("encoder.", "codebook.weight", "codebook.metric", *(("sae.",) if config.sae_is_active else ()))
+    sae = ("sae.",) if config.sae_is_active else ()
+    parts = ("encoder.", "codebook.weight", "codebook.metric", "codebook.project_in.", *sae)
     decisive = {
-        name: tensor for name, tensor in weights.items() if name.startswith(parts) and not is_left_out(name, config)
+        name: tensor
+        for name, tensor in weights.items()
+        if name.startswith(parts) and not name.startswith("encoder.layer_norm.") and not is_left_out(name, config)
     }
     _add_weights(digest, decisive)
     return digest.hexdigest()

@@ -20,6 +20,7 @@ NAME_TABLE = (
     ("ema_count", "codebook.ema_count"),
     ("ema_weight", "codebook.ema_weight"),
     ("codebook_used", "codebook.recent_codes"),
+    ("quantizer.", "codebook."),  # StableToken's, which has no table of entries
     ("embed_positions2.", "code_positions."),
     ("residual_adapter.", "sae.adapter."),
     ("residual_gate.", "sae.gate."),
@@ -62,4 +63,4 @@ def is_left_out(name: str, config: UniAudioTokenizerConfig) -> bool:
     layer = re.match(r"encoder\.layers\.(\d+)\.", name)
     if layer:
         return config.quantize_position <= int(layer[1]) < config.encoder_layers
-    return name.startswith("encoder.layer_norm.")
+    return name.startswith("encoder.layer_norm.") and not config.has_final_norm

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -17,7 +17,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import sinusoids
 
 from audiollm.tokenizer.configuration import HOP_LENGTH, MODEL_TYPE, SAMPLE_RATE, UniAudioTokenizerConfig
-from audiollm.tokenizer.quantizer.codebook import RECENT_CODES_PER_ENTRY
+from audiollm.tokenizer.quantizer.usage import RECENT_CODES_PER_ENTRY
 from audiollm.tokenizer.signal.log_mel import N_FFT
 
 from .folders import copy_listed, find_folder, read_json_object, replaced_files
@@ -26,6 +26,8 @@ from .names import is_left_out, our_name, released_name
 from .tensors import check_shapes, stored_shapes
 
 logger = logging.getLogger(__name__)
+
+AnyConfig = TypeVar("AnyConfig", bound=UniAudioTokenizerConfig)
 
 RELEASED_ARCHITECTURE = "WhisperVQEncoder"
 RELEASED_FILES = ("preprocessor_config.json", "model.safetensors", "config.json")  # the last tells that it is complete
@@ -88,7 +90,16 @@ def find_tokenizer(source: str | Path, *, subfolder: str = "", **options: Any) -
 
 
 def read_config(folder: Path) -> UniAudioTokenizerConfig:
+    """Reads ``config.json`` of a `UniAudioTokenizer`; see `read_config_as`."""
+    return read_config_as(UniAudioTokenizerConfig, folder)
+
+
+def read_config_as(config_class: type[AnyConfig], folder: Path) -> AnyConfig:
     """Reads ``config.json`` of the released layout or of our own.
+
+    Args:
+        config_class: of the tokenizer.
+        folder: of the checkpoint.
 
     Raises:
         ValueError: if it is not a tokenizer's, or its values do not fit together.
@@ -110,7 +121,7 @@ def read_config(folder: Path) -> UniAudioTokenizerConfig:
         values.pop(key, None)
     _check_layers(path, values)
     try:
-        return UniAudioTokenizerConfig(**values)
+        return config_class(**values)
     except (TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{path} holds a value of a wrong type: {error}") from error
     except Exception as error:  # transformers checks fields by errors of huggingface_hub's own, which are no ValueError
@@ -287,26 +298,31 @@ def default_tensors(
         expected: the tokenizer's ``state_dict()``, of which only names and shapes matter.
         tensors: what `read_tensors` found; these are not made up.
     """
-    codebook = tensors["codebook.weight"]
     defaults: dict[str, Tensor] = {
         "codebook.num_updates": torch.zeros((), dtype=torch.int64),
         "codebook.recent_codes": torch.zeros(RECENT_CODES_PER_ENTRY * config.quantize_vocab_size, dtype=torch.int64),
     }
     if config.quantize_ema_decay is not None:
         # Every entry seen once: training that goes on from here begins with averages that agree with the entries.
+        codebook = tensors["codebook.weight"]
         defaults["codebook.ema_count"] = torch.ones(len(codebook))
         defaults["codebook.ema_weight"] = codebook.float().clone()
     # Whisper never trains these, so that small checkpoints may leave them out.
     defaults[_POSITIONS] = sinusoids(*expected[_POSITIONS].shape).to(tensors["encoder.conv1.weight"].dtype)
     defaults |= {name: torch.zeros(expected[name].shape) for name in _unused(config, expected)}
-    return {name: tensor for name, tensor in defaults.items() if name not in tensors}
+    return {name: tensor for name, tensor in defaults.items() if name in expected and name not in tensors}
 
 
 # ---------------------------------------------------------------------- writing
 
 
 def write_released(
-    config: UniAudioTokenizerConfig, weights: Mapping[str, Tensor], folder: str | Path, dtype: torch.dtype
+    config: UniAudioTokenizerConfig,
+    weights: Mapping[str, Tensor],
+    folder: str | Path,
+    dtype: torch.dtype,
+    *,
+    architecture: str = RELEASED_ARCHITECTURE,
 ) -> None:
     """Writes an encoder-only checkpoint in the released layout: config, weights and feature extractor settings.
 
@@ -317,6 +333,7 @@ def write_released(
         weights: its ``state_dict()``.
         folder: made if need be.
         dtype: what ``config.json`` is to say of the weights, where it says nothing yet.
+        architecture: the class of the published code that reads it.
     """
     if config.quantizer_bypassed:
         logger.warning("the tokenizer written to %s was trained without its quantizer: its codes mean little", folder)
@@ -331,7 +348,7 @@ def write_released(
     tensors = {name: tensor for name, tensor in weights.items() if not is_left_out(name, config)}
     with replaced_files(Path(folder), *RELEASED_FILES) as staging:
         save_file(released_tensors(tensors), staging / "model.safetensors", metadata={"format": "pt"})
-        write_released_config(config, staging, RELEASED_ARCHITECTURE, dtype)
+        write_released_config(config, staging, architecture, dtype)
         feature_extractor_of(config).save_pretrained(staging)
 
 

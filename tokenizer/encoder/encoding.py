@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from audiollm.tokenizer.base import Codes
 from audiollm.tokenizer.configuration import CONV_STRIDE, HOP_LENGTH, SAMPLE_RATE, UniAudioTokenizerConfig
-from audiollm.tokenizer.quantizer.codebook import Codebook
 from audiollm.tokenizer.signal.log_mel import LogMelFeatures
 from audiollm.tokenizer.signal.resampling import Resampler, check_sample_rate, resample
 from audiollm.tokenizer.signal.waveforms import check_waveform, check_waveforms
@@ -30,8 +29,15 @@ class HasModules(Protocol):
     def modules(self) -> Iterator[nn.Module]: ...
 
 
+class Quantizer(Protocol):
+    """What encoding needs of a quantizer: `Codebook` and `VotingLFQ` are two."""
+
+    def search_index(self) -> Any: ...
+    def encode(self, features_BTD: Tensor, index: Any = None) -> Tensor: ...
+
+
 class WaveformEncoder(HasModules, Protocol):
-    """What encoding needs of a model: `UniAudioTokenizer` is one."""
+    """What encoding needs of a model: `UniAudioTokenizer` and `StableToken` are two."""
 
     @property
     def config(self) -> UniAudioTokenizerConfig: ...
@@ -42,7 +48,7 @@ class WaveformEncoder(HasModules, Protocol):
     @property
     def log_mel(self) -> LogMelFeatures: ...
     @property
-    def codebook(self) -> Codebook: ...
+    def codebook(self) -> Quantizer: ...
     def pre_quantizer_features(self, input_features: Tensor, attention_mask: Tensor | None = None) -> Tensor: ...
 
 
@@ -132,7 +138,8 @@ def encode_segments(
     features: list[Tensor] = [torch.zeros(0)] * len(segments) if return_features else []
     search_index = model.codebook.search_index()  # once for all batches
     model = in_evaluation(model)
-    for batch in batches(segments, tokens_at_once * model.config.token_stride, MAX_PADDING):
+    lengths = [segment.padded_samples for segment in segments]
+    for batch in batches(lengths, tokens_at_once * model.config.token_stride, MAX_PADDING):
         valid = encode_batch(model, [segments[index] for index in batch])
         found_N = model.codebook.encode(torch.cat(valid), search_index)
         for index, segment_features, segment_codes in zip(
@@ -141,9 +148,9 @@ def encode_segments(
             codes[index] = segment_codes
             if return_features:
                 features[index] = segment_features
-    lengths = [len(segment_codes) for segment_codes in codes]
+    counts = [len(segment_codes) for segment_codes in codes]
     joined = torch.cat(codes).cpu() if codes else torch.zeros(0, dtype=torch.int64)  # one transfer, not one per batch
-    return list(joined.split(lengths)) if codes else [], features
+    return list(joined.split(counts)) if codes else [], features
 
 
 def in_evaluation(model: Encoder) -> Encoder:

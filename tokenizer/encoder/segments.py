@@ -50,24 +50,22 @@ def cut(waveform: Tensor, clip: int, segment_samples: int, token_stride: int) ->
     return [make_segment(part, clip, index == 0, segment_samples, token_stride) for index, part in enumerate(parts)]
 
 
-def batches(segments: Sequence[Segment], max_samples: int, max_padding: float) -> Iterator[list[int]]:
-    """Groups segments of similar length, longest first (so that running out of memory shows at once).
+def batches(lengths: Sequence[int], most: int, max_padding: float) -> Iterator[list[int]]:
+    """Groups rows of similar length, longest first (so that running out of memory shows at once).
 
     Args:
-        segments: in any order.
-        max_samples: samples per batch at most, padding included; one segment is always allowed.
-        max_padding: share by which a batch's longest segment may exceed any other; 0 puts only equal lengths together.
+        lengths: of the rows, in any order and unit.
+        most: of that unit per batch, padding included; one row is always allowed.
+        max_padding: share by which a batch's longest row may exceed any other; 0 puts only equal lengths together.
 
     Yields:
-        Indices into ``segments``; each index once.
+        Indices into ``lengths``; each index once.
     """
-    order = sorted(range(len(segments)), key=lambda index: -segments[index].padded_samples)
     batch: list[int] = []
-    for index in order:
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         if batch:
-            longest = segments[batch[0]].padded_samples
-            too_short = longest > segments[index].padded_samples * (1 + max_padding)
-            if too_short or longest * (len(batch) + 1) > max_samples:
+            longest = lengths[batch[0]]
+            if longest > lengths[index] * (1 + max_padding) or longest * (len(batch) + 1) > most:
                 yield batch
                 batch = []
         batch.append(index)

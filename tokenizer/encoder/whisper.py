@@ -8,6 +8,7 @@ takes only 30 s inputs, ignores padding and cannot pool.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -35,12 +36,23 @@ class EncoderLayer(WhisperEncoderLayer):
         self.fc2 = Linear(inner, dim)
 
 
+@dataclass
+class EncoderState:
+    """Where a pass through the encoder stands; whoever runs it may change ``hidden`` between two positions."""
+
+    hidden: Tensor  # [B, T, D]
+    mask: Tensor | None  # [B, T], 1 for valid frames; None if all are
+    is_pooled: bool = False
+    bias: Tensor | None = None  # of the attention, as the last layer had it
+    bias_key: tuple[bool, bool] | None = None  # what the bias was made for: causal or not, pooled or not
+
+
 class AudioEncoder(nn.Module):
     """Whisper's encoder in pieces, for a caller that puts an SAE and a quantizer between the layers.
 
     Args:
         config: sizes, pooling and causality. With ``quantize_encoder_only`` the layers behind the quantizer and the
-            final norm do not exist.
+            final norm do not exist (but for a configuration that says ``has_final_norm``).
     """
 
     def __init__(self, config: UniAudioTokenizerConfig) -> None:
@@ -52,7 +64,32 @@ class AudioEncoder(nn.Module):
         self.embed_positions = nn.Embedding(config.max_source_positions, config.d_model)
         self.embed_positions.requires_grad_(False)  # sinusoids, as in Whisper
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(num_layers))
-        self.layer_norm = None if config.quantize_encoder_only else nn.LayerNorm(config.d_model)
+        self.layer_norm = nn.LayerNorm(config.d_model) if config.has_final_norm else None
+
+    def start(self, input_features_BMF: Tensor, attention_mask_BF: Tensor | None) -> EncoderState:
+        """Begins a pass with what `stem` makes of log-mel features.
+
+        Args:
+            input_features_BMF: log-mel features, ``[B, M, F]``, of any float dtype.
+            attention_mask_BF: 1 for valid mel frames, ``[B, F]``; None if all are.
+
+        Raises:
+            ValueError: as `stem`.
+        """
+        hidden_BTD = self.stem(input_features_BMF.to(self.conv1.weight.dtype))
+        # The strided convolution centres frame t on mel frame 2 t, so that is the one whose validity counts.
+        return EncoderState(hidden_BTD, None if attention_mask_BF is None else attention_mask_BF[:, ::CONV_STRIDE])
+
+    def advance(self, state: EncoderState, position: int) -> None:
+        """Takes a pass to a position: through its layer, and through the pooling if it is there."""
+        if position > 0:
+            # Made anew only where it changes, not for each layer: it may be [B, 1, T, T].
+            if state.bias_key != (self.is_causal(position), state.is_pooled):
+                state.bias_key = (self.is_causal(position), state.is_pooled)
+                state.bias = self.attention_bias(position, state.hidden, state.mask, state.is_pooled)
+            state.hidden = self.layers[position - 1](state.hidden, state.bias)
+        if position == self.config.pooling_position:
+            state.hidden, state.mask, state.is_pooled = self.pool(state.hidden), self.pool_mask(state.mask), True
 
     def stem(self, input_features_BMF: Tensor) -> Tensor:
         """Convolves log-mel features and adds positions: ``[B, M, F]`` to ``[B, ceil(F / 2), D]``.

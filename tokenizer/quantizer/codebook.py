@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from audiollm.tokenizer.linear import linear
 
 from .deferred import CodebookUpdate, DeferredUpdate, frame_keys, is_distributed, sum_over_ranks
+from .usage import RemembersCodes
 
 logger = logging.getLogger(__name__)
 
 COUNT_EPSILON = 1e-5  # Laplace smoothing of the counts
-RECENT_CODES_PER_ENTRY = 4  # usage looks back over the last 4 V codes of each process
 SCORE_GROUP = 128  # scores of a frame that are compared at once
 SEARCH_ROWS = 256  # frames searched at once: their [256, 8192] float32 scores stay in the processor's cache
 
@@ -52,7 +52,7 @@ class SearchIndex(NamedTuple):
     origin: Tensor | None  # [P] float32, of that space; None: the features' own space, nothing to be moved
 
 
-class Codebook(nn.Module):
+class Codebook(RemembersCodes):
     """Replaces each frame by its nearest row of ``weight`` [V, D]; gradients pass straight through.
 
     Args:
@@ -94,8 +94,7 @@ class Codebook(nn.Module):
         loss_scale: float = 1.0,
         metric_size: int | None = None,
     ) -> None:
-        super().__init__()
-        self.codebook_size = codebook_size
+        super().__init__(codebook_size)
         self.dim = dim
         self.ema_decay = ema_decay
         self.restart_interval = restart_interval
@@ -109,14 +108,12 @@ class Codebook(nn.Module):
             # Every entry as if seen once: sums and counts agree with the entries from the first update on.
             self.register_buffer("ema_count", torch.ones(codebook_size))
             self.register_buffer("ema_weight", self.weight.detach().clone())
-        self.register_buffer("recent_codes", torch.zeros(RECENT_CODES_PER_ENTRY * codebook_size, dtype=torch.int64))
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
         self._deferred_update: DeferredUpdate | None = None
 
     metric: Tensor | None
     ema_count: Tensor
     ema_weight: Tensor
-    recent_codes: Tensor
     num_updates: Tensor
 
     def extra_repr(self) -> str:
@@ -384,25 +381,6 @@ class Codebook(nn.Module):
     def discard_update(self) -> None:
         """Forgets what passes gathered since the last update, for a step that is given up."""
         self._deferred_update = None
-
-    # ------------------------------------------------------------------- usage
-
-    @torch.no_grad()
-    def _remember(self, codes_N: Tensor) -> None:
-        size = len(self.recent_codes)
-        codes_N = codes_N[:size]  # of a longer batch the reference keeps the first, not the latest
-        self.recent_codes.copy_(torch.cat([self.recent_codes[len(codes_N) :], codes_N]))
-
-    @torch.no_grad()
-    def usage(self) -> float:
-        """Share of entries among the recent codes of all processes; with a process group, call it on every rank.
-
-        The memory starts as zeros, so code 0 counts as used until it is full.
-        """
-        seen_V = torch.zeros(self.codebook_size, device=self.recent_codes.device)
-        seen_V[self.recent_codes] = 1
-        sum_over_ranks(seen_V)
-        return int((seen_V > 0).sum()) / self.codebook_size
 
     @torch.no_grad()
     def reset_statistics(self) -> None:

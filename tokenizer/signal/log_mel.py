@@ -48,14 +48,8 @@ class LogMelFeatures:
         num_columns = waveforms_BN.shape[1]
         if num_samples is not None and all(length == num_columns for length in num_samples):
             num_samples = None
-        window, mel_filters_MF = self._get_constants(waveforms_BN.device)
-        extended_BN = reflect_ends(waveforms_BN, num_samples)
-        spectrum_BFT = torch.stft(extended_BN, N_FFT, HOP_LENGTH, window=window, center=False, return_complex=True)
-        # Whisper drops the last frame, which is centred on the sample behind the end. Squares of both parts instead of
-        # abs(), whose root would only be squared again.
-        power_BFT2 = torch.view_as_real(spectrum_BFT[..., :-1]).square()
-        power_BFT = power_BFT2[..., 0] + power_BFT2[..., 1]
-        log_BMT = (mel_filters_MF @ power_BFT).clamp_(min=POWER_FLOOR).log10_()
+        # Whisper drops the last frame, which is centred on the sample behind the end.
+        log_BMT = self.logarithms(reflect_ends(waveforms_BN, num_samples)[:, :-HOP_LENGTH])
         if num_samples is None:
             return compress_range(log_BMT)
         num_frames_B = torch.tensor(num_samples, device=log_BMT.device) // HOP_LENGTH
@@ -64,6 +58,23 @@ class LogMelFeatures:
         log_BMT = log_BMT.masked_fill(~is_valid_B1T, -10.0)
         return compress_range(log_BMT).masked_fill(~is_valid_B1T, 0.0)
 
+    def logarithms(self, extended_BN: Tensor) -> Tensor:
+        """Computes the logarithm of the mel spectrum, not yet limited in range.
+
+        Args:
+            extended_BN: waveforms as `reflect_ends` extends them, float32, or a part of them that begins at a frame;
+                ``[B, N]``, 400 samples or more.
+
+        Returns:
+            log10 of the power, float32, ``[B, M, T]`` with T = (N - 400) // 160 + 1.
+        """
+        window, mel_filters_MF = self._get_constants(extended_BN.device)
+        spectrum_BFT = torch.stft(extended_BN, N_FFT, HOP_LENGTH, window=window, center=False, return_complex=True)
+        # Squares of both parts instead of abs(), whose root would only be squared again.
+        power_BFT2 = torch.view_as_real(spectrum_BFT).square()
+        power_BFT = power_BFT2[..., 0] + power_BFT2[..., 1]
+        return (mel_filters_MF @ power_BFT).clamp_(min=POWER_FLOOR).log10_()
+
     def _get_constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._constants:
             filters_MF = slaney_mel_filters(N_FFT, self.num_mel_bins, SAMPLE_RATE, 0.0, MAX_FREQUENCY)
@@ -71,10 +82,16 @@ class LogMelFeatures:
         return self._constants[device]
 
 
-def compress_range(log_BMT: Tensor) -> Tensor:
-    """Lifts everything to at most 8 powers of ten below the row's maximum, and scales to about [-1, 1]."""
+def compress_range(log_BMT: Tensor, loudest_B11: Tensor | None = None) -> Tensor:
+    """Lifts everything to at most 8 powers of ten below the row's maximum, and scales to about [-1, 1].
+
+    Args:
+        log_BMT: logarithms of each row, ``[B, M, T]``.
+        loudest_B11: the maximum of the clip that each row is a part of, ``[B, 1, 1]``; None: the row is the clip.
+    """
     # The maximum of each row, not of the batch: a loud neighbour must not lift the floor.
-    floor_B11 = log_BMT.amax(dim=(1, 2), keepdim=True) - DYNAMIC_RANGE
+    loudest_B11 = log_BMT.amax(dim=(1, 2), keepdim=True) if loudest_B11 is None else loudest_B11
+    floor_B11 = loudest_B11 - DYNAMIC_RANGE
     return (torch.maximum(log_BMT, floor_B11) + 4.0) / 4.0
 
 
