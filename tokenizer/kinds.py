@@ -88,6 +88,19 @@ class TokenizerKind:
 OWN_PREFIX = "audiollm_"
 
 
+GLM4_VOICE_LICENCE = "GLM-4-Voice weights: the GLM-4 model licence; read the checkpoint's own licence"
+"""What a tokenizer of GLM-4-Voice says of its licence."""
+
+
+def is_glm4_voice(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration of a Whisper encoder with a codebook is GLM-4-Voice's: blocks of time, and no SAE."""
+    return (
+        config.get("quantize_causal_block_size") is not None
+        and config.get("encoder_residual_target_position") is None
+        and config.get("licence_note", GLM4_VOICE_LICENCE) == GLM4_VOICE_LICENCE
+    )
+
+
 def _is_whisper_vq(view: FolderView) -> bool:
     config = view.config
     return config.get("model_type") in ("whisper", "uniaudio_tokenizer") and "num_voters" not in config
@@ -102,12 +115,21 @@ _ZOO = "audiollm.tokenizer.zoo"
 KINDS: tuple[TokenizerKind, ...] = (
     TokenizerKind(
         "uniaudio",
-        "UniAudio-Token, GLM-4-Voice",
+        "UniAudio-Token",
         "audiollm.tokenizer.modeling:UniAudioTokenizer",
         "config.json with quantize_vocab_size, and model.safetensors",
-        _is_whisper_vq,
-        "1 × 8,192 at 25 Hz, or 1 × 16,384 at 12.5 Hz, 16 kHz in, 22.05 kHz out with a decoder/ folder",
-        "UniAudio-Token: MIT-like, not for use in the EU; GLM-4-Voice: the GLM-4 licence",
+        lambda view: _is_whisper_vq(view) and not is_glm4_voice(view.config),
+        "1 × 8,192 at 25 Hz, 16 kHz in, 22.05 kHz out with a decoder/ folder",
+        "MIT-like, not for use in the EU",
+    ),
+    TokenizerKind(
+        "glm4_voice",
+        "GLM-4-Voice",
+        "audiollm.tokenizer.modeling:UniAudioTokenizer",
+        "config.json with quantize_causal_block_size and without an SAE, and model.safetensors, or its parts",
+        lambda view: _is_whisper_vq(view) and is_glm4_voice(view.config),
+        "1 × 16,384 at 12.5 Hz, 16 kHz in, 22.05 kHz out with a decoder/ folder",
+        "the GLM-4 model licence",
     ),
     TokenizerKind(
         "stabletoken",

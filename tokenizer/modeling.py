@@ -49,6 +49,7 @@ from audiollm.tokenizer.encoder.sae import SemanticAcousticEquilibrium, gate_per
 from audiollm.tokenizer.encoder.segments import count_tokens
 from audiollm.tokenizer.encoder.whisper import AudioEncoder
 from audiollm.tokenizer.int8 import round_once
+from audiollm.tokenizer.kinds import is_glm4_voice
 from audiollm.tokenizer.quantizer.codebook import Codebook
 from audiollm.tokenizer.quantizer.kmeans import CodebookFit, fit_entries
 from audiollm.tokenizer.signal.log_mel import LogMelFeatures
@@ -133,6 +134,10 @@ class UniAudioTokenizer(WithWaveformDecoder, PreTrainedAudioTokenizerBase, Audio
             module.reset_statistics()
 
     # ------------------------------------------------------------------ facts
+
+    @property
+    def kind(self) -> str:
+        return "glm4_voice" if is_glm4_voice(self.config.to_dict()) else "uniaudio"
 
     @property
     def sample_rate(self) -> int:

@@ -17,6 +17,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import sinusoids
 
 from audiollm.tokenizer.configuration import HOP_LENGTH, MODEL_TYPE, SAMPLE_RATE, UniAudioTokenizerConfig
+from audiollm.tokenizer.kinds import GLM4_VOICE_LICENCE, is_glm4_voice
 from audiollm.tokenizer.quantizer.usage import RECENT_CODES_PER_ENTRY
 from audiollm.tokenizer.signal.log_mel import N_FFT
 
@@ -115,6 +116,8 @@ def read_config_as(config_class: type[AnyConfig], folder: Path) -> AnyConfig:
             "start a tokenizer from it with UniAudioTokenizer.from_whisper"
         )
     if model_type == "whisper":  # keys left out of a released file have Whisper's defaults, not ours
+        if is_glm4_voice(values):
+            values = {"licence_note": GLM4_VOICE_LICENCE, **values}
         values = {**WhisperConfig().to_dict(), **values}
         check_preprocessor(folder, values["num_mel_bins"])
     for key in ("architectures", "torch_dtype", "dtype", "transformers_version", "model_type"):

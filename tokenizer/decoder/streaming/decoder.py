@@ -31,12 +31,15 @@ from audiollm.tokenizer.quantizer.codebook import check_codes
 
 from .mel import MelStream
 from .noise import NoiseBuffer
-from .reference import ReferenceStream
+from .reference import OVERLAP_CODES, ReferenceStream
 from .vocoder import VocoderStream
 
 FIRST_BLOCK_SECONDS, BLOCK_SECONDS, HISTORY_SECONDS, OVERLAP_SECONDS = 0.4, 2.0, 1.0, 0.2
 ENCODER_HISTORY_SECONDS = 30.0
 """The token encoder is cheap: what it looks back on is bounded only to bound its memory."""
+
+GLM4_VOICE_BLOCKS = (25, 50, 100, 150, 200)
+"""Sizes of the blocks in which GLM-4-Voice's own programs decode, with ``reference=True``."""
 
 
 class FlowAndVocoder(Protocol):
@@ -58,6 +61,7 @@ class StreamingDecoder:
         block_codes: codes of a block when the stream is under way, 2 seconds if None.
         first_block_codes: codes of the first block, 0.4 seconds if None; what overlaps the next one is held back, so
             the first sound is about half as long.
+        blocks: sizes of the blocks one after another, in place of these two; the last is that of all further ones.
         history_codes: codes whose mel frames a block looks back on, 1 second if None.
         overlap_codes: codes whose mel frames are held back until the next block, 0.2 seconds if None.
         speaker: speaker vector ``[S]``; None: neutral.
@@ -68,7 +72,7 @@ class StreamingDecoder:
         solver: see `FlowSettings`.
         seed: of the noise.
         reference: decode exactly as published instead, with growing cost and blocks of the encoder's size; see
-            `reference`. The other sizes are then fixed.
+            `reference`. Of the sizes, only ``blocks`` may then be given.
 
     Raises:
         ValueError: for sizes that are too small, and whatever ``decoder.decode`` refuses.
@@ -80,6 +84,7 @@ class StreamingDecoder:
         *,
         block_codes: int | None = None,
         first_block_codes: int | None = None,
+        blocks: Sequence[int] | None = None,
         history_codes: int | None = None,
         overlap_codes: int | None = None,
         speaker: Any = None,
@@ -105,11 +110,17 @@ class StreamingDecoder:
             "history_codes": (history_codes, HISTORY_SECONDS, 0),
             "overlap_codes": (overlap_codes, OVERLAP_SECONDS, 0),
         }
+        self._blocks = _checked_blocks(blocks, block_codes, first_block_codes)
+        self._num_blocks = 0  # finished
         self._reference: ReferenceStream | None = None
         if reference:
             asked = [name for name, (value, _, _) in sizes.items() if value is not None]
             if asked:
                 raise ValueError(f"reference=True has fixed sizes; leave out {', '.join(asked)}")
+            if blocks is not None and min(blocks) <= OVERLAP_CODES:
+                raise ValueError(
+                    f"blocks={list(blocks)}: with reference=True, use more than {OVERLAP_CODES} codes each"
+                )
             self._reference = ReferenceStream(flow, decoder.vocoder, speaker=speaker, prompt=prompt, settings=settings)
             self._block_codes = self._first_block_codes = config.flow.encoder.block_size
             return
@@ -180,16 +191,31 @@ class StreamingDecoder:
         return self._decode(self._waiting, is_last=True)
 
     def _next_size(self) -> int:
+        if self._blocks is not None:
+            return self._blocks[min(self._num_blocks, len(self._blocks) - 1)]
         return min(max(self._first_block_codes, self._num_codes), self._block_codes)
 
     def _is_block_ready(self) -> bool:
         if self._reference is not None:  # the last block must be known as such
-            return len(self._waiting) > self._block_codes
+            return len(self._waiting) > self._next_size()
         return len(self._waiting) >= self._next_size()
 
     def _decode(self, codes: Tensor, *, is_last: bool) -> Tensor:
         self._num_codes += len(codes)
+        self._num_blocks += 1
         if self._reference is not None:
             return self._reference.decode(codes[None], is_last=is_last)[0][0].float().cpu()
         mel = self._mels.extend(codes[None], is_last=is_last)
         return self._waveforms.extend(mel, self._mels.tail)[0].float().cpu()
+
+
+def _checked_blocks(
+    blocks: Sequence[int] | None, block_codes: int | None, first_block_codes: int | None
+) -> tuple[int, ...] | None:
+    if blocks is None:
+        return None
+    if block_codes is not None or first_block_codes is not None:
+        raise ValueError("blocks says the size of each block; leave out block_codes and first_block_codes")
+    if not blocks or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in blocks):
+        raise ValueError(f"blocks={list(blocks)}: give sizes of at least 1 code")
+    return tuple(blocks)

@@ -100,6 +100,36 @@ def test_pieces_do_not_matter(reference: bool) -> None:
         assert torch.equal(made, wanted)
 
 
+@pytest.mark.parametrize("reference", [False, True])
+def test_blocks_are_of_the_sizes_that_are_asked(reference: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, sizes = make_decoder(block_size=8), []
+    decode = StreamingDecoder._decode
+
+    def watch(self: StreamingDecoder, codes: Tensor, *, is_last: bool) -> Tensor:
+        sizes.append(len(codes))
+        return decode(self, codes, is_last=is_last)
+
+    monkeypatch.setattr(StreamingDecoder, "_decode", watch)
+    made = torch.cat(stream(decoder, list(draw_codes(59).split(3)), reference=reference, blocks=[6, 10, 20]))
+    assert sizes == [6, 10, 20, 20, 3]
+    if not reference:  # which loses a frame of sound per block
+        assert len(made) == len(torch.cat(stream(decoder, [draw_codes(59)])))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"blocks": []}, "at least 1 code"),
+        ({"blocks": [3, 0]}, r"blocks=\[3, 0\]"),
+        ({"blocks": [3], "block_codes": 3}, "leave out block_codes"),
+        ({"blocks": [30, 5], "reference": True}, "more than 5 codes"),
+    ],
+)
+def test_blocks_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StreamingDecoder(make_decoder(block_size=8), **options)
+
+
 def test_no_part_of_a_stream_is_remembered_for_training() -> None:
     decoder, seen = make_decoder(), []
 
