@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,11 @@ class WithWaveformDecoder(AudioTokenizer):
     The decoder is no part of the module: the tokenizer's own weights, their names and their hash stay what they are.
     """
 
+    lacks_decoder: ClassVar[str] = (
+        "this checkpoint has no waveform decoder, so its codes cannot be turned into sound; load one that has a "
+        "decoder/ folder beside its tokenizer/ folder, or give it one with attach_decoder(folder)"
+    )
+    """What `decode` says where there is none."""
     _attached_decoder: AttachedDecoder | None = None
 
     if TYPE_CHECKING:  # of the module
@@ -126,10 +131,7 @@ class WithWaveformDecoder(AudioTokenizer):
     def _require_decoder(self) -> WaveformDecoder:
         decoder = self.decoder
         if decoder is None:
-            raise ValueError(
-                "this checkpoint has no waveform decoder, so its codes cannot be turned into sound; load one that has "
-                "a decoder/ folder beside its tokenizer/ folder, or give it one with attach_decoder(folder)"
-            )
+            raise ValueError(self.lacks_decoder)
         return decoder
 
     def _apply(self: Own, fn: Callable[..., Any], recurse: bool = True) -> Own:

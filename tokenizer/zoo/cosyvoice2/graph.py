@@ -63,21 +63,24 @@ def weights_of_graph(nodes: Iterable[Any], stored: Mapping[str, Any]) -> dict[st
     """Finds out what the stored tensors of a graph are.
 
     Args:
-        nodes: of the graph, with ``name``, ``op_type``, ``input`` and ``attribute``.
+        nodes: of the graph, with ``name``, ``op_type``, ``input``, ``output`` and ``attribute``.
         stored: its tensors by name, as numpy arrays.
 
     Returns:
         Those that are weights of the tokenizer, by the names of the torch port.
     """
     tensors: dict[str, Tensor] = {}
+    stored = dict(stored)
     front = iter(("conv1", "conv2"))
     for node in nodes:
+        if node.op_type == "Identity" and node.input[0] in stored:  # equal tensors are stored once
+            stored[node.output[0]] = stored[node.input[0]]
         module = _module_of(node.name)
         if node.op_type == "Conv" and _group_of(node) == 1 and module is None:
             module = next(front, None)  # the two in front of all blocks, in their order
         for place, key in enumerate(node.input):
             role = _ROLES.get((node.op_type, place))
-            # The node first: equal tensors are stored once, under the name of one of them.
+            # The node first: a tensor stored once for several has the name of one of them.
             name = f"{module}.{role}" if module and role else _own_name(key)
             if key not in stored or name is None or not stored[key].ndim:
                 continue

@@ -51,7 +51,7 @@ class _Clip:
 
 
 class CosyVoice2Tokenizer(DecodableTokenizer):
-    """Turns speech into codes.
+    """Turns speech into codes; back into sound only with a waveform decoder that was trained for them.
 
     Args:
         num_mel_bins: of the log-mel features.
@@ -64,6 +64,11 @@ class CosyVoice2Tokenizer(DecodableTokenizer):
     """
 
     kind_name = "cosyvoice2"
+    lacks_decoder = (
+        "this CosyVoice2 speech tokenizer can only encode: CosyVoice2's own flow model is another network than those "
+        "this package builds (a causal one with look-ahead, at 24 kHz). Train a waveform decoder for these codes "
+        "(training/train_decoder.py), put it into decoder/ in or beside this folder, or use attach_decoder(folder)"
+    )
 
     def __init__(self, *, num_mel_bins: int = 128, size: int = 1280, num_blocks: int = 6, num_dims: int = 8) -> None:
         super().__init__()
