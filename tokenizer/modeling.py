@@ -42,7 +42,7 @@ from audiollm.tokenizer.checkpoints.tokenizer import (
     read_tensors,
     write_released,
 )
-from audiollm.tokenizer.checkpoints.whisper import load_whisper, settings_of_whisper, tensors_of_whisper
+from audiollm.tokenizer.checkpoints.whisper import load_whisper, settings_of_whisper, take_encoder_weights
 from audiollm.tokenizer.decoder.attachable import WithWaveformDecoder
 from audiollm.tokenizer.encoder.encoding import encode_chunks, encode_waveforms
 from audiollm.tokenizer.encoder.sae import SemanticAcousticEquilibrium, gate_per_frame, mean_gate, mean_gate_per_clip
@@ -550,14 +550,7 @@ class UniAudioTokenizer(WithWaveformDecoder, PreTrainedAudioTokenizerBase, Audio
         with torch.random.fork_rng(devices=[]):  # so that the caller's own draws do not depend on this one
             torch.manual_seed(seed)
             model = cls(config)
-        weights = source.state_dict()
-        encoder_tensors = tensors_of_whisper(weights, "encoder") or weights  # of an encoder alone, all are
-        expected = model.encoder.state_dict()
-        missing = sorted(expected.keys() - encoder_tensors.keys())
-        if missing:
-            raise ValueError(f"the Whisper model lacks encoder weights: {', '.join(missing)}")
-        # By name: layers that the tokenizer does without are left out.
-        model.encoder.load_state_dict({name: encoder_tensors[name] for name in expected})
+        take_encoder_weights(model.encoder, source)
         return model.eval()
 
     @torch.no_grad()

@@ -52,6 +52,25 @@ def settings_of_whisper(config: WhisperConfig) -> dict[str, Any]:
     return {key: value for key, value in config.to_dict().items() if key not in KEYS_OF_THE_FILE}
 
 
+def take_encoder_weights(encoder: nn.Module, whisper: nn.Module) -> None:
+    """Copies the weights of a Whisper model's encoder into a tokenizer's, by name; layers it does without are left out.
+
+    Args:
+        encoder: of the tokenizer.
+        whisper: as `load_whisper` gives it.
+
+    Raises:
+        ValueError: listing the weights that the Whisper model lacks.
+    """
+    weights = whisper.state_dict()
+    found = tensors_of_whisper(weights, "encoder") or weights  # of an encoder alone, all are
+    expected = encoder.state_dict()
+    missing = sorted(expected.keys() - found.keys())
+    if missing:
+        raise ValueError(f"the Whisper model lacks encoder weights: {', '.join(missing)}")
+    encoder.load_state_dict({name: found[name] for name in expected})
+
+
 def tensors_of_whisper(weights: Mapping[str, Tensor], part: Literal["encoder", "decoder"]) -> dict[str, Tensor]:
     """Picks one half out of a Whisper state dict, without the prefix of its names; empty if there is none."""
     prefixes = (f"model.{part}.", f"{part}.")  # of a model with the head that writes text, and of one without

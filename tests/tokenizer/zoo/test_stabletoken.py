@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from audiollm.tokenizer import UniAudioTokenizer
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.zoo.stabletoken.configuration import StableTokenConfig
+from audiollm.tokenizer.zoo.stabletoken.model import StableToken
 from tests.tokenizer.zoo.test_whisper_type import make_stabletoken
 
 Noise = Callable[..., Tensor]
@@ -47,6 +49,18 @@ def test_a_training_step_moves_encoder_and_voters_and_remembers_codes() -> None:
     model.eval()
     assert model.train().fingerprint() != before
     assert model.eval()(clean).quantizer_loss is None
+
+
+def test_a_start_from_whisper_hears_as_whisper_does(whisper_folder: Path, noise: Noise) -> None:
+    settings = {"quantize_position": 2, "codebook_size": 32}
+    model = StableToken.from_whisper(whisper_folder, **settings)
+    other = UniAudioTokenizer.from_whisper(whisper_folder, **settings, pooling_position=2, use_sae=False)
+    found, expected = (one.encode(noise(20_000), 16000, return_features=True) for one in (model, other))
+    assert torch.equal(found.features[0], expected.features[0])
+    assert model.codebook_size == 32
+    torch.manual_seed(9)
+    assert StableToken.from_whisper(whisper_folder, **settings).fingerprint() == model.fingerprint()
+    assert StableToken.from_whisper(whisper_folder, **settings, seed=1).fingerprint() != model.fingerprint()
 
 
 def test_noisy_features_are_for_training() -> None:

@@ -18,6 +18,7 @@ from audiollm.tokenizer.base import Codes
 from audiollm.tokenizer.checkpoints.fingerprint import tokenizer_fingerprint
 from audiollm.tokenizer.checkpoints.tensors import check_finite
 from audiollm.tokenizer.checkpoints.tokenizer import default_tensors, read_config_as, read_tensors, write_released
+from audiollm.tokenizer.checkpoints.whisper import load_whisper, settings_of_whisper, take_encoder_weights
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.encoder.encoding import encode_chunks, encode_waveforms
 from audiollm.tokenizer.encoder.segments import count_tokens
@@ -58,8 +59,8 @@ class StableToken(DecodableTokenizer):
     Args:
         config: the architecture; copied, so that later changes to either side stay there.
 
-    The weights come from `from_pretrained`; a new model has Whisper's positions and otherwise random weights. In
-    training mode `forward` gives the losses of the quantizer; `encode` is the same in either mode.
+    The weights come from `from_pretrained` or, as a start for training, from `from_whisper`. In training mode `forward`
+    gives the losses of the quantizer; `encode` is the same in either mode.
     """
 
     kind_name = "stabletoken"
@@ -228,6 +229,55 @@ class StableToken(DecodableTokenizer):
             ValueError: as `encode`, when the stream comes to the bad chunk.
         """
         return encode_chunks(self, chunks, sample_rate, batch_size)
+
+    # ------------------------------------------------------------ construction
+
+    @classmethod
+    def from_whisper(
+        cls: type[Own],
+        whisper: str | Path | nn.Module,
+        *,
+        quantize_position: int,
+        codebook_size: int = 8192,
+        pooling_kernel_size: int | None = 2,
+        num_voters: int = 5,
+        num_clean_input: int = 3,
+        seed: int = 0,
+        **config_values: Any,
+    ) -> Own:
+        """Puts the encoder of a Whisper model into a fresh tokenizer, ready for training.
+
+        Args:
+            whisper: a folder or Hub id of any Whisper model in transformers' layout, or the loaded model.
+            quantize_position: layer behind which frames are pooled and quantized; half the depth is usual.
+            codebook_size: V, a power of two.
+            pooling_kernel_size: encoder frames per code (2: 25 codes per second); None for no pooling.
+            num_voters: linear maps that vote on each bit.
+            num_clean_input: of them, those that hear the clean clip in training.
+            seed: for the new weights; the global generator is left alone.
+            config_values: further keys of `StableTokenConfig`.
+
+        Raises:
+            ValueError: if ``whisper`` is no Whisper model or the sizes do not fit.
+        """
+        source = load_whisper(whisper)
+        config = StableTokenConfig(
+            **settings_of_whisper(source.config)
+            | {
+                "pooling_kernel_size": pooling_kernel_size,
+                "pooling_position": quantize_position,
+                "quantize_position": quantize_position,
+                "quantize_vocab_size": codebook_size,
+                "num_voters": num_voters,
+                "num_clean_input": num_clean_input,
+            }
+            | config_values
+        )
+        with torch.random.fork_rng(devices=[]):  # so that the caller's own draws do not depend on this one
+            torch.manual_seed(seed)
+            model = cls(config)
+        take_encoder_weights(model.encoder, source)
+        return model.eval()
 
     # ------------------------------------------------------------------- files
 
