@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,6 +78,31 @@ def test_what_lies_behind_a_row_has_no_influence_on_it(model: CosyVoice2Tokenize
         alone = model.encoder(features[1:, :, :41])[0]
     assert torch.equal(one, other)
     torch.testing.assert_close(one, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_blocks": 3}, r"missing: encoder\.blocks\.2\.attn"),  # the file holds two, whole ones
+        ({"size": 100}, r"config\.json: size=100: use a multiple of 64"),
+        ({"num_blocks": 10**9}, r"config\.json: num_blocks=1000000000"),
+        ({"wings": 2}, r"config\.json: .*wings"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused(
+    model: CosyVoice2Tokenizer, values: dict[str, int], message: str, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    with pytest.raises(ValueError, match=message):
+        AudioTokenizer.from_pretrained(tmp_path)
+
+
+def test_the_released_weights_alone_say_their_sizes(model: CosyVoice2Tokenizer, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert AudioTokenizer.from_pretrained(tmp_path).fingerprint() == model.fingerprint()
 
 
 # ------------------------------------------------------------------------- ONNX

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audiollm.tokenizer.base import Codes
+from audiollm.tokenizer.checkpoints.folders import read_json_object
 from audiollm.tokenizer.checkpoints.tensors import check_complete, check_finite, read_tensors, stored_shapes
 from audiollm.tokenizer.configuration import HOP_LENGTH, SAMPLE_RATE
 from audiollm.tokenizer.encoder.encoding import (
@@ -23,17 +24,19 @@ from audiollm.tokenizer.encoder.encoding import (
     in_evaluation,
 )
 from audiollm.tokenizer.encoder.segments import batches
-from audiollm.tokenizer.kinds import WEIGHTS
+from audiollm.tokenizer.kinds import CONFIG, WEIGHTS
 from audiollm.tokenizer.quantizer.fsq import FiniteScalarQuantizer
 from audiollm.tokenizer.signal.log_mel import N_FFT, LogMelFeatures, compress_range, reflect_ends
 from audiollm.tokenizer.signal.resampling import check_sample_rate, resample
 from audiollm.tokenizer.signal.waveforms import check_waveforms
+from audiollm.tokenizer.zoo.codec import own_settings
 from audiollm.tokenizer.zoo.decodable import DecodableTokenizer
 
 from .encoder import HEAD_SIZE, SpeechEncoder, num_tokens
 from .graph import read_onnx
 from .windows import WINDOW_FRAMES, merge, windows
 
+MAX_SIZE = 8192  # of any kind; more would be made one by one before their weights are found missing
 ONNX_FILES = ("speech_tokenizer_v2.onnx",)
 FRAMES_PER_TOKEN = 4
 MIN_SAMPLES = 2 * HOP_LENGTH  # of a clip; a shorter one is followed by silence, for the spectrum's sake
@@ -72,9 +75,12 @@ class CosyVoice2Tokenizer(DecodableTokenizer):
 
     def __init__(self, *, num_mel_bins: int = 128, size: int = 1280, num_blocks: int = 6, num_dims: int = 8) -> None:
         super().__init__()
-        if size < 1 or size % HEAD_SIZE:
-            raise ValueError(f"size={size}: use a multiple of {HEAD_SIZE}, which is the size of a head")
         self.sizes = {"num_mel_bins": num_mel_bins, "size": size, "num_blocks": num_blocks, "num_dims": num_dims}
+        for name, value in self.sizes.items():
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
+                raise ValueError(f"{name}={value!r}: use a whole number from 1 to {MAX_SIZE}")
+        if size % HEAD_SIZE:
+            raise ValueError(f"size={size}: use a multiple of {HEAD_SIZE}, which is the size of a head")
         self.encoder = SpeechEncoder(num_mel_bins, size, num_blocks)
         # In a dictionary for the sake of the released name, quantizer._codebook.project_down.
         self.quantizer = nn.ModuleDict({"_codebook": FiniteScalarQuantizer(size, num_dims)})
@@ -244,18 +250,27 @@ class CosyVoice2Tokenizer(DecodableTokenizer):
         path = _weight_file(folder)
         if path.suffix == ".onnx":
             tensors = read_onnx(path)
-            sizes = sizes_of({name: list(tensor.shape) for name, tensor in tensors.items()}, path)
-        else:
-            sizes, tensors = sizes_of(stored_shapes(path), path), {}
-        with torch.device("meta"):  # no memory and no random initialisation for weights about to be replaced
-            model = cls(**sizes)
-        if tensors:
+            model = cls._on_meta(sizes_of({name: list(tensor.shape) for name, tensor in tensors.items()}, path), path)
             check_complete(model.state_dict(), tensors, path)
             check_finite(tensors, path)
         else:
+            config = folder / CONFIG
+            if config.is_file():  # ours; the release has none
+                model = cls._on_meta(own_settings(read_json_object(config)), config)
+            else:
+                model = cls._on_meta(sizes_of(stored_shapes(path), path), path)
             tensors = read_tensors(path, model.state_dict())
         model.load_state_dict(tensors, assign=True)
         return model
+
+    @classmethod
+    def _on_meta(cls: type[Own], sizes: Mapping[str, Any], source: Path) -> Own:
+        """A model without memory, of sizes out of a file."""
+        try:
+            with torch.device("meta"):
+                return cls(**sizes)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{source}: {error}") from error
 
 
 def _weight_file(folder: Path) -> Path:
