@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoints.folders import read_json_object
+from .checkpoints.glm4_voice import is_glm4_voice
 from .checkpoints.tensors import stored_shapes
 
 CONFIG = "config.json"
@@ -86,19 +87,6 @@ class TokenizerKind:
 
 
 OWN_PREFIX = "audiollm_"
-
-
-GLM4_VOICE_LICENCE = "GLM-4-Voice weights: the GLM-4 model licence; read the checkpoint's own licence"
-"""What a tokenizer of GLM-4-Voice says of its licence."""
-
-
-def is_glm4_voice(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration of a Whisper encoder with a codebook is GLM-4-Voice's: blocks of time, and no SAE."""
-    return (
-        config.get("quantize_causal_block_size") is not None
-        and config.get("encoder_residual_target_position") is None
-        and config.get("licence_note", GLM4_VOICE_LICENCE) == GLM4_VOICE_LICENCE
-    )
 
 
 def _is_whisper_vq(view: FolderView) -> bool:

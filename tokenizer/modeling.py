@@ -31,6 +31,7 @@ from transformers.utils import ModelOutput
 
 from audiollm.tokenizer.checkpoints.fingerprint import tokenizer_fingerprint
 from audiollm.tokenizer.checkpoints.folders import replaced_files
+from audiollm.tokenizer.checkpoints.glm4_voice import is_glm4_voice
 from audiollm.tokenizer.checkpoints.hub import push_saved
 from audiollm.tokenizer.checkpoints.tensors import check_finite, torch_dtype
 from audiollm.tokenizer.checkpoints.tokenizer import (
@@ -49,7 +50,6 @@ from audiollm.tokenizer.encoder.sae import SemanticAcousticEquilibrium, gate_per
 from audiollm.tokenizer.encoder.segments import count_tokens
 from audiollm.tokenizer.encoder.whisper import AudioEncoder
 from audiollm.tokenizer.int8 import round_once
-from audiollm.tokenizer.kinds import is_glm4_voice
 from audiollm.tokenizer.quantizer.codebook import Codebook
 from audiollm.tokenizer.quantizer.kmeans import CodebookFit, fit_entries
 from audiollm.tokenizer.signal.log_mel import LogMelFeatures

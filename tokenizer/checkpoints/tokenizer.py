@@ -17,11 +17,11 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import sinusoids
 
 from audiollm.tokenizer.configuration import HOP_LENGTH, MODEL_TYPE, SAMPLE_RATE, UniAudioTokenizerConfig
-from audiollm.tokenizer.kinds import GLM4_VOICE_LICENCE, is_glm4_voice
 from audiollm.tokenizer.quantizer.usage import RECENT_CODES_PER_ENTRY
 from audiollm.tokenizer.signal.log_mel import N_FFT
 
 from .folders import copy_listed, find_folder, read_json_object, replaced_files
+from .glm4_voice import GLM4_VOICE_LICENCE, is_glm4_voice
 from .mini import AUDIO_TOKENIZER_FOLDER, MINI, mini_folder
 from .names import is_left_out, our_name, released_name
 from .tensors import check_shapes, stored_shapes

@@ -2,7 +2,8 @@
 
 Reading order: ``model.py`` (`WaveformDecoder`), ``inputs.py`` (what it takes), ``batching.py`` (rows of any
 number and length), ``flow/`` (codes to mel), ``vocoder/`` (mel to waveform); then ``streaming/`` (codes as they come),
-``checkpoints/`` (where the weights come from) and ``attached.py`` (the decoder beside a tokenizer).
+``checkpoints/`` (where the weights come from), ``attached.py`` (the decoder beside a tokenizer) and ``attachable.py``
+(tokenizers that can have one).
 
 Public names are imported on first use (PEP 562): whoever needs the sizes does not wait for the models.
 """
