@@ -61,6 +61,8 @@ def full_checkpoint(glm: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def with_decoder(glm: Path, parity: Path, tmp_path: Path) -> Path:
     """The tokenizer, and beside it a decoder made for its codes, in the layout and with the names of GLM-4-Voice."""
+    if not (parity / "decoder" / "flow.pt").is_file():
+        pytest.skip(f"{parity} holds no decoder")
     config = json.loads((glm / "config.json").read_text())
     size, rate = config["quantize_vocab_size"], 50 / config["pooling_kernel_size"]
     release = tmp_path / "release"
