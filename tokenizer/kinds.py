@@ -152,7 +152,7 @@ KINDS: tuple[TokenizerKind, ...] = (
         TokenizerKind(
             name,
             title,
-            f"{_ZOO}.transformers_codecs:{class_name}",
+            f"{_ZOO}.transformers_codecs.{name}:{class_name}",
             f"config.json of a {name!r} model of transformers, and model.safetensors",
             _model_type(name),
             facts,

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoints.folders import find_folder
+from .checkpoints.folders import HUB_OPTIONS, find_folder
 from .checkpoints.mini import AUDIO_TOKENIZER_FOLDER, MINI, mini_folder
 from .kinds import CONFIG, KINDS, FolderView, TokenizerKind
 
@@ -43,8 +43,10 @@ def open_tokenizer(
     Raises:
         ValueError: if there is no tokenizer, or there are files of two kinds, or half a checkpoint, or it is another
             one than meant.
+        TypeError: for an option that neither its kind nor the Hub knows.
     """
-    folder = find_tokenizer_folder(path_or_hub_id, options)
+    hub_options = {name: value for name, value in options.items() if name in HUB_OPTIONS}
+    folder = find_tokenizer_folder(path_or_hub_id, hub_options)
     kind = kind_of(folder)
     module, _, name = kind.class_path.partition(":")
     tokenizer_class = getattr(importlib.import_module(module), name)

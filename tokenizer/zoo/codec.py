@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from audiollm.tokenizer.base import AudioTokenizer, Codes
 from audiollm.tokenizer.checkpoints.fingerprint import decoder_fingerprint
-from audiollm.tokenizer.checkpoints.folders import replaced_files
+from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS, replaced_files
 from audiollm.tokenizer.checkpoints.tensors import torch_dtype
 from audiollm.tokenizer.encoder.encoding import check_batch_size, in_evaluation
 from audiollm.tokenizer.kinds import CONFIG, WEIGHTS, TokenizerKind, kind_named
@@ -48,6 +48,8 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
     """Name among `audiollm.tokenizer.kinds.KINDS`."""
     decoding: ClassVar[tuple[str, ...]] = ()
     """How the names of weights begin that only decoding needs."""
+    own_options: ClassVar[tuple[str, ...]] = ()
+    """Names of what `from_pretrained` takes beyond the options of every kind; `configure` gets them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,6 +69,13 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
 
         Raises:
             ValueError: naming the file, or the tensors, that are missing or wrong.
+        """
+
+    def configure(self, **options: Any) -> None:
+        """Takes those of `own_options` that were given, once it is read.
+
+        Raises:
+            ValueError: for values that make no sense here.
         """
 
     @abstractmethod
@@ -205,13 +214,8 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
             ValueError: if it cannot decode, for codes out of range or of another number of codebooks, or a speaker or
                 prompt that would have no effect.
         """
-        if not self.can_decode:
-            raise ValueError(
-                f"this {self.own_kind.title} cannot decode: its checkpoint holds no decoder, or none was loaded"
-            )
-        for name, value in (("speaker", speaker), ("prompt", prompt)):
-            if value is not None:
-                raise ValueError(f"{name}: the decoder of {self.own_kind.title} takes none; leave it out")
+        self.check_can_decode()
+        self.check_alone(speaker, prompt)
         check_batch_size(batch_size)
         clips = self.clips_of(codes)
         longest = self._segment_samples // self.frame_samples
@@ -224,6 +228,23 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         for (index, _), part in zip(segments, parts, strict=True):
             waveforms[index].append(part.float())
         return [torch.cat(own) for own in waveforms]
+
+    def check_can_decode(self) -> None:
+        """Raises ValueError if it cannot."""
+        if not self.can_decode:
+            raise ValueError(
+                f"this {self.own_kind.title} cannot decode: its checkpoint holds no decoder, or none was loaded"
+            )
+
+    def check_alone(self, speaker: Any, prompt: Any) -> None:
+        """Refuses what a decoder of codes alone would pass over.
+
+        Raises:
+            ValueError: naming it.
+        """
+        for name, value in (("speaker", speaker), ("prompt", prompt)):
+            if value is not None:
+                raise ValueError(f"{name}: the decoder of {self.own_kind.title} takes none; leave it out")
 
     def clips_of(self, codes: Codes | Tensor | Sequence[Any]) -> list[Tensor]:
         """The codes of each clip, int64 ``[K, T_i]`` on the CPU, of whatever form `decode` takes.
@@ -267,7 +288,7 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         device: torch.device | str | None = None,
         encoder_only: bool = False,
         fingerprint: str | None = None,
-        **hub_options: Any,
+        **options: Any,
     ) -> Own:
         """Loads a released checkpoint, or what `save_pretrained` wrote.
 
@@ -277,13 +298,23 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
             device: where to put the model; the CPU if None.
             encoder_only: leave out what only decoding needs.
             fingerprint: of the tokenizer that is meant; another one is refused.
-            hub_options: as in huggingface_hub.
+            options: of this kind (`own_options`), and ``revision``, ``cache_dir`` … as in huggingface_hub.
 
         Raises:
             ValueError: naming the file or the tensors that are missing or wrong, or both fingerprints.
+            TypeError: for an option that is not known.
         """
-        folder = find_tokenizer_folder(path_or_hub_id, hub_options)
+        known = (*HUB_OPTIONS, *cls.own_options)
+        unknown = sorted(options.keys() - set(known))
+        if unknown:
+            raise TypeError(
+                f"unknown options of {kind_named(cls.kind_name).title}: {', '.join(unknown)}; known are "
+                f"{', '.join(known)}"
+            )
+        own = {name: options.pop(name) for name in cls.own_options if name in options}
+        folder = find_tokenizer_folder(path_or_hub_id, options)
         model = cls.read(folder, encoder_only=encoder_only).float()
+        model.configure(**own)
         found = model.fingerprint()  # before the cast: the same in any precision
         if fingerprint not in (None, found):
             raise ValueError(
