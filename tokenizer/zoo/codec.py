@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -27,6 +27,8 @@ from audiollm.tokenizer.kinds import CONFIG, WEIGHTS, TokenizerKind, kind_named
 from audiollm.tokenizer.opening import find_tokenizer_folder
 from audiollm.tokenizer.signal.resampling import check_sample_rate, resample
 from audiollm.tokenizer.signal.waveforms import check_waveforms
+
+from .streams import whole_pieces
 
 SEGMENT_SECONDS = 60.0
 """Longest clip computed whole where a tokenizer sets no limit of its own: bounds the memory of long recordings."""
@@ -188,6 +190,23 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         for part in clip_N.split(self._segment_samples):
             yield F.pad(part, (0, -len(part) % self.frame_samples))
 
+    def encode_stream(self, chunks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
+        """Encodes a stream of any length segment by segment; the codes are those of `encode` of the whole.
+
+        Args:
+            chunks: consecutive pieces of one waveform, float ``[N_i]``, of any lengths.
+            sample_rate: their rate in Hz.
+
+        Yields:
+            int64 codes on the CPU, ``[K, T]``, or ``[T]`` of one codebook.
+
+        Raises:
+            ValueError: as `encode`, when the stream comes to the bad chunk.
+        """
+        for piece in whole_pieces(chunks, sample_rate, self.sample_rate, self._segment_samples):
+            codes_KT = self.encode(piece, self.sample_rate)[0]
+            yield codes_KT if self.num_codebooks > 1 else codes_KT[0]
+
     # ------------------------------------------------------------------ decode
 
     @torch.no_grad()
@@ -214,8 +233,13 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
             ValueError: if it cannot decode, for codes out of range or of another number of codebooks, or a speaker or
                 prompt that would have no effect.
         """
-        self.check_can_decode()
-        self.check_alone(speaker, prompt)
+        if not self.can_decode:
+            raise ValueError(
+                f"this {self.own_kind.title} cannot decode: its checkpoint holds no decoder, or none was loaded"
+            )
+        for name, value in (("speaker", speaker), ("prompt", prompt)):
+            if value is not None:
+                raise ValueError(f"{name}: the decoder of {self.own_kind.title} takes none; leave it out")
         check_batch_size(batch_size)
         clips = self.clips_of(codes)
         longest = self._segment_samples // self.frame_samples
@@ -228,23 +252,6 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         for (index, _), part in zip(segments, parts, strict=True):
             waveforms[index].append(part.float())
         return [torch.cat(own) for own in waveforms]
-
-    def check_can_decode(self) -> None:
-        """Raises ValueError if it cannot."""
-        if not self.can_decode:
-            raise ValueError(
-                f"this {self.own_kind.title} cannot decode: its checkpoint holds no decoder, or none was loaded"
-            )
-
-    def check_alone(self, speaker: Any, prompt: Any) -> None:
-        """Refuses what a decoder of codes alone would pass over.
-
-        Raises:
-            ValueError: naming it.
-        """
-        for name, value in (("speaker", speaker), ("prompt", prompt)):
-            if value is not None:
-                raise ValueError(f"{name}: the decoder of {self.own_kind.title} takes none; leave it out")
 
     def clips_of(self, codes: Codes | Tensor | Sequence[Any]) -> list[Tensor]:
         """The codes of each clip, int64 ``[K, T_i]`` on the CPU, of whatever form `decode` takes.

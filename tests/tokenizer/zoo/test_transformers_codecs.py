@@ -102,6 +102,9 @@ def test_long_audio_is_cut_into_segments(
     assert torch.equal(codes[0], torch.cat(parts, dim=1))
     assert codes.lengths.tolist() == [13] == [tokenizer.num_frames(len(clip), tokenizer.sample_rate)]
     assert len(tokenizer.decode(codes)[0]) == 13 * frame
+    streamed = list(tokenizer.encode_stream(clip.split(97), tokenizer.sample_rate))
+    assert torch.equal(torch.cat(streamed, dim=-1), codes[0] if tokenizer.num_codebooks > 1 else codes[0][0])
+    assert [piece.shape[-1] for piece in streamed] == [5, 5, 3]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -273,8 +276,9 @@ def test_a_stream_refuses_what_the_whole_refuses(folders: Callable[[str], Path])
         list(mimi.decode_stream([torch.full((4, 1), 16)]))
     with pytest.raises(ValueError, match="speaker"):
         mimi.decode_stream([], speaker=torch.zeros(4))
-    with pytest.raises(ValueError, match="cannot encode a stream"):
-        opened(folders("dac")).encode_stream([], 16000)
+    assert not list(mimi.encode_stream([], mimi.sample_rate))
+    with pytest.raises(ValueError, match="cannot decode a stream"):
+        opened(folders("dac")).decode_stream([])
 
 
 # -------------------------------------------------------------------- bad files

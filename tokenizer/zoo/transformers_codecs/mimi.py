@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, MimiModel, PreTrainedModel
 
 from audiollm.tokenizer.encoder.encoding import in_evaluation
-from audiollm.tokenizer.signal.resampling import Resampler, check_sample_rate
-from audiollm.tokenizer.signal.waveforms import check_waveform
 from audiollm.tokenizer.zoo.codec import SEGMENT_SECONDS
+from audiollm.tokenizer.zoo.streams import whole_pieces
 
 from .wrapper import TransformersCodec
 
@@ -131,26 +131,11 @@ class Mimi(TransformersCodec):
         Raises:
             ValueError: as `encode`, when the stream comes to the bad chunk.
         """
-        return self._encode_chunks(chunks, check_sample_rate(sample_rate))
-
-    def _encode_chunks(self, chunks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
-        resampler = Resampler(sample_rate, self.sample_rate)
         encoder = StreamEncoder(in_evaluation(self))
-        waiting = torch.zeros(0)
-        for index, chunk in enumerate(chunks):
-            made = resampler.push(check_waveform(chunk, f"chunk {index}").cpu())
-            waiting = torch.cat([waiting, made])
-            whole = len(waiting) // self.frame_samples * self.frame_samples
-            yield from self._encode_pieces(encoder, waiting[:whole])
-            waiting = waiting[whole:]
-        waiting = torch.cat([waiting, resampler.finish()])
-        filled = nn.functional.pad(waiting, (0, -len(waiting) % self.frame_samples))
-        yield from self._encode_pieces(encoder, filled)
-
-    @torch.no_grad()
-    def _encode_pieces(self, encoder: StreamEncoder, waveform_N: Tensor) -> Iterator[Tensor]:
-        for piece in waveform_N.split(self._piece_samples) if len(waveform_N) else ():
-            codes_KT = encoder.encode(piece[None].to(self.device))[0].cpu().to(torch.int64)
+        for piece in whole_pieces(chunks, sample_rate, self.sample_rate, self._piece_samples, self.frame_samples):
+            filled = F.pad(piece, (0, -len(piece) % self.frame_samples))
+            with torch.no_grad():
+                codes_KT = encoder.encode(filled[None].to(self.device))[0].cpu().to(torch.int64)
             yield codes_KT if self.num_codebooks > 1 else codes_KT[0]
 
     def decode_stream(
@@ -170,8 +155,11 @@ class Mimi(TransformersCodec):
             ValueError: if it has no decoder, or for a speaker or prompt; as `decode`, when the stream comes to the bad
                 codes.
         """
-        self.check_can_decode()
-        self.check_alone(speaker, prompt)
+        for name, value in (("speaker", speaker), ("prompt", prompt)):
+            if value is not None:
+                raise ValueError(f"{name}: the decoder of Mimi takes none; leave it out")
+        if not self.can_decode:
+            raise ValueError("this Mimi cannot decode: it was loaded without its decoder")
         return self._decode_parts(codes)
 
     def _decode_parts(self, codes: Iterable[Tensor]) -> Iterator[Tensor]:
