@@ -167,7 +167,7 @@ def copy_audio_tokenizer(source: Path, target: Path) -> None:
     The waveform decoder comes along, also from beside a release's ``tokenizer/``.
 
     Raises:
-        ValueError: if there is no audio tokenizer, or files of two kinds, or one is a link that leads out of the folder.
+        ValueError: if there is no audio tokenizer, or files of two kinds, or a link that leads out of the folder.
     """
     if target.exists() and source.resolve() == target.resolve():
         return
