@@ -45,7 +45,7 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     _refuse_filled(output_dir, "the Audio-LLM checkpoint")
     check_text_llm(llm)
     # float32 whatever the LLM's dtype is: the checkpoint keeps these weights, and lower precision changes some codes.
-    loaded = load_audio_tokenizer(audio_tokenizer, "float32", "cpu")
+    loaded = load_audio_tokenizer(audio_tokenizer, "float32", "cpu", decodes=True)  # whole, as it is saved
     with absence_told(llm):
         model = AudioLLM.create(llm, audio_tokenizer=loaded, init=init, seed=seed, dtype=getattr(torch, dtype))
     model.save_pretrained(output_dir)

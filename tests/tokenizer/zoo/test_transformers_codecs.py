@@ -349,6 +349,17 @@ def test_a_config_that_does_not_fit_itself_is_refused(
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("values", [{"decoder_hidden_size": 2**20}, {"encoder_hidden_size": 0}, {"n_codebooks": -1}])
+def test_sizes_that_no_weights_are_there_for_are_refused_before_they_take_memory(
+    values: dict[str, int], folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = json.loads((folders("dac") / "config.json").read_text()) | values
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes((folders("dac") / "model.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="config"):
+        opened(tmp_path)
+
+
 def test_settings_of_another_size_are_told_by_the_weights(folders: Callable[[str], Path], tmp_path: Path) -> None:
     config = json.loads((folders("dac") / "config.json").read_text()) | {"codebook_size": 32}
     (tmp_path / "config.json").write_text(json.dumps(config))

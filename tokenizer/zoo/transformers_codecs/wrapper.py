@@ -22,6 +22,8 @@ from audiollm.tokenizer.zoo.codec import CodecTokenizer
 
 NUM_CODEBOOKS = "audiollm_num_codebooks"
 """Key that `save_pretrained` adds to ``config.json`` where fewer codebooks are used than there are."""
+_MOST_ANNOUNCED = 2
+"""Most weights of a model by its settings over those in its files; up to there, the tensors tell what is wrong."""
 _SAME_RATE = 1e-6  # relative: a rate such as 86.1328125 Hz may have been written with fewer digits
 
 Own = TypeVar("Own", bound="TransformersCodec")
@@ -217,6 +219,7 @@ def _load(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
         config = model_class.config_class.from_pretrained(folder)
     except Exception as error:  # transformers checks fields by errors of huggingface_hub's own
         raise ValueError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from error
+    _check_size(model_class, config, folder)
     codec, report = model_class.from_pretrained(
         folder,
         config=config,
@@ -228,6 +231,25 @@ def _load(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
     )
     check_loaded(codec, report, folder, instead=f"{CONFIG} there and the weights must be of one model")
     return codec.eval()
+
+
+def _check_size(model_class: type[PreTrainedModel], config: PreTrainedConfig, folder: Path) -> None:
+    """Refuses settings of a model much larger than its files, before its missing weights take memory.
+
+    Raises:
+        ValueError: naming both sizes, or what can't be built of such settings.
+    """
+    try:
+        with torch.device("meta"):
+            announced = sum(one.numel() for one in model_class(config).state_dict().values())
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, KeyError) as error:
+        raise ValueError(f"{folder / CONFIG}: no model can be made of it ({' '.join(str(error).split())})") from error
+    stored = sum(math.prod(shape) for shape in shapes_in(folder).values())
+    if announced > _MOST_ANNOUNCED * stored + 1_000_000:
+        raise ValueError(
+            f"{folder / CONFIG} describes a model of {announced:,} weights, and the files hold {stored:,}: they are of "
+            "different models"
+        )
 
 
 def _nested(config: Any, key: str) -> Any:
