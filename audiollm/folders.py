@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers.modeling_utils import PreTrainedAudioTokenizerBase
-
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.checkpoints.card import Kind
@@ -29,6 +27,8 @@ from audiollm.tokenizer.checkpoints.tokenizer import (
     read_config,
 )
 from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder_beside, holds_decoder
+from audiollm.tokenizer.kinds import KINDS, UNIAUDIO_KINDS, FolderView
+from audiollm.tokenizer.opening import find_tokenizer_folder, kind_of
 
 _FILES: dict[Kind, tuple[str, ...]] = {
     "audio_llm": (*TOKENIZER_FILES, "processor_config.json", "chat_template.jinja"),
@@ -86,8 +86,17 @@ def check_text_llm(path_or_hub_id: str | os.PathLike[str]) -> None:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise ValueError(f"{name} holds an adapter alone: name the model that it was merged into; {wanted}")
     for place in (folder, folder / TOKENIZER_FOLDER):
-        if (place / "config.json").is_file() and read_json_object(place / "config.json").get("quantize_vocab_size"):
+        has_codebook = (place / "config.json").is_file() and read_json_object(place / "config.json").get(
+            "quantize_vocab_size"
+        )
+        if has_codebook or (place.is_dir() and _is_of_another_kind(place)):
             raise ValueError(f"{name} is an audio tokenizer: name it with --audio-tokenizer; {wanted}")
+
+
+def _is_of_another_kind(folder: Path) -> bool:
+    """Whether a folder holds an audio tokenizer of another kind than UniAudio-Token."""
+    view = FolderView(folder)
+    return any(kind.matches(view) for kind in KINDS if kind.name not in UNIAUDIO_KINDS)
 
 
 def _refuse_path(path_or_hub_id: str | os.PathLike[str]) -> None:
@@ -156,12 +165,21 @@ def copy_audio_tokenizer(source: Path, target: Path) -> None:
     """Copies the files: the object in memory may have been loaded without the layers that ids do not need.
 
     The waveform decoder comes along, also from beside a release's ``tokenizer/``.
+
+    Raises:
+        ValueError: if there is no audio tokenizer, or files of two kinds, or a link that leads out of the folder.
     """
     if target.exists() and source.resolve() == target.resolve():
         return
     with atomic_folder(target) as new:
-        copy_tokenizer_files(source, new)
-        copy_decoder_beside(source, new)
+        _copy_own_files(source, new)
+
+
+def _copy_own_files(source: Path, target: Path) -> None:
+    """Copies what belongs to an audio tokenizer of its kind, by name."""
+    kind = kind_of(find_tokenizer_folder(source))
+    copy_tokenizer_files(source, target, TOKENIZER_FILES if kind.name in UNIAUDIO_KINDS else kind.all_files)
+    copy_decoder_beside(source, target)
 
 
 def trained_model(folder: str | os.PathLike[str]) -> Path:
@@ -195,8 +213,7 @@ def copy_model(source: Path, target: Path) -> Kind:
     """
     kind = _kind_of(source)
     if kind == "audio_tokenizer":
-        copy_tokenizer_files(source, target)
-        copy_decoder_beside(source, target)
+        _copy_own_files(source, target)
         return kind
     copy_listed(source, target, _FILES[kind])
     if kind == "audio_llm":
@@ -213,6 +230,8 @@ def _kind_of(folder: Path) -> Kind:
         return "audio_llm"
     if (folder / "adapter_config.json").is_file():
         return "adapter"
+    if _is_of_another_kind(find_tokenizer_folder(folder)):
+        return "audio_tokenizer"
     if holds_decoder(folder):
         return "decoder"
     parts: tuple[Kind, ...] = ("flow", "vocoder")
@@ -229,10 +248,11 @@ def save_audio_tokenizer(audio_tokenizer: AudioTokenizer, target: Path) -> None:
     Raises:
         ValueError: if it is of a kind that cannot be saved.
     """
-    if not isinstance(audio_tokenizer, PreTrainedAudioTokenizerBase):
+    save = getattr(audio_tokenizer, "save_pretrained", None)
+    if save is None:
         raise ValueError(
-            f"{type(audio_tokenizer).__name__} cannot be saved (it is no PreTrainedAudioTokenizerBase): "
-            "give the processor codec_path= instead"
+            f"{type(audio_tokenizer).__name__} cannot be saved (it has no save_pretrained): give the processor "
+            "codec_path= instead"
         )
     with atomic_folder(target) as new:
-        audio_tokenizer.save_pretrained(new)
+        save(new)

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from audiollm.data.audio.sources import AudioError, AudioSource, source_name
 from audiollm.data.audio.writing import AudioWriter, open_audio_output, open_audio_pipe, save_audio
 from audiollm.data.voices.encoders import SpeakerEncoder
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
-from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.base import AudioTokenizer, Codes
 from audiollm.tokenizer.decoder.inputs import Quality
 
 SPEAKER_SECONDS = 60.0  # of the recording that a speaker encoder hears
@@ -34,7 +35,7 @@ class ReconstructionResult:
         source: the original, as it was given.
         output: the file that was written, or the pipe.
         mono: which channel of the original was heard.
-        codes: int64 ``[T]``.
+        codes: int64 ``[T]``, or ``[K, T]`` of several codebooks.
         source_sample_rate: of the original, in Hz.
         source_seconds: how long it takes.
         sample_rate: of the output, in Hz.
@@ -55,6 +56,11 @@ class ReconstructionResult:
     first_sound_seconds: float
     total_seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_codes(self) -> int:
+        """How many codes there are, of all codebooks."""
+        return self.codes.numel()
 
     @property
     def output_seconds(self) -> float:
@@ -123,7 +129,9 @@ def reconstruct(
     settings = DecodingSettings(
         speaker=speaker, **_prompt_setting(prompt), steps=steps, guidance=guidance, seed=seed, quality=quality
     )
-    decoder = SpeechDecoder(audio_tokenizer, settings)
+    decoder = _decoder(audio_tokenizer, settings)
+    if stream:
+        _refuse_without_streams(audio_tokenizer)
     recorder = _Recorder(_encode(audio_tokenizer, source, info.sample_rate, mono, stream))
     max_samples = round(info.duration_seconds * decoder.sample_rate)
     first_sound: float | None = None
@@ -138,7 +146,7 @@ def reconstruct(
         source=source,
         output=target,
         mono=mono,
-        codes=torch.cat(recorder.codes),
+        codes=torch.cat(recorder.codes, dim=-1),
         source_sample_rate=info.sample_rate,
         source_seconds=info.duration_seconds,
         sample_rate=decoder.sample_rate,
@@ -164,11 +172,12 @@ def _encode(
         yield from audio_tokenizer.encode_stream(stream_audio(source, mono=mono), sample_rate)
     else:
         waveform, _ = load_audio(source, mono=mono)
-        yield audio_tokenizer.encode([waveform], sample_rate)[0][0]
+        codes_KT = audio_tokenizer.encode([waveform], sample_rate)[0]
+        yield codes_KT if audio_tokenizer.num_codebooks > 1 else codes_KT[0]
 
 
 class _Recorder:
-    """Passes codes ``[n]`` on, and keeps them."""
+    """Passes codes ``[n]`` or ``[K, n]`` on, and keeps them."""
 
     def __init__(self, codes: Iterator[Tensor]) -> None:
         self.codes: list[Tensor] = []
@@ -181,9 +190,64 @@ class _Recorder:
                 yield chunk
 
 
-def _decode_whole(decoder: SpeechDecoder, codes: _Recorder) -> list[Tensor]:
+class _CodecDecoder:
+    """A decoder that codes alone tell everything: it has no flow model, no noise and no voice to choose.
+
+    Raises:
+        ValueError: for a setting that would have no effect.
+    """
+
+    def __init__(self, audio_tokenizer: AudioTokenizer, settings: DecodingSettings) -> None:
+        if not audio_tokenizer.can_decode:
+            raise ValueError(
+                f"this {type(audio_tokenizer).__name__} has no decoder, so its codes cannot become sound: load it "
+                "whole, or use an audio tokenizer with one"
+            )
+        idle = {
+            "speaker": settings.speaker, "prompt": settings.prompt, "prompt_audio": settings.prompt_audio,
+            "steps": settings.steps, "guidance": settings.guidance,
+            "quality": settings.quality if settings.quality == "fast" else None,
+        }  # fmt: skip
+        for name, value in idle.items():
+            if value is not None:
+                raise ValueError(
+                    f"{name}: the decoder of {type(audio_tokenizer).__name__} makes sound of codes alone and takes "
+                    "none; leave it out"
+                )
+        self.sample_rate = audio_tokenizer.output_sample_rate
+        self._audio_tokenizer = audio_tokenizer
+
+    def decode(self, rows: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """As `SpeechDecoder.decode`; codes of several codebooks are ``[K, T]``."""
+        clips = [codes if codes.dim() == 2 else codes[None] for row in rows for codes in row]
+        decoded = iter(self._audio_tokenizer.decode(Codes.from_list(clips)))
+        return [[next(decoded) for _ in row] for row in rows]
+
+    def decode_stream(self, codes: Iterable[Tensor]) -> Iterator[Tensor]:
+        """As `SpeechDecoder.decode_stream`."""
+        return self._audio_tokenizer.decode_stream(codes)
+
+
+def _decoder(audio_tokenizer: AudioTokenizer, settings: DecodingSettings) -> SpeechDecoder | _CodecDecoder:
+    """What makes sound of codes: a decoder that takes the settings of flow models, or one of codes alone.
+
+    Raises:
+        ValueError: if it cannot decode, or not with this voice or these settings.
+    """
+    taken = inspect.signature(audio_tokenizer.decode).parameters.values()
+    takes_settings = any(one.kind is one.VAR_KEYWORD or one.name == "seed" for one in taken)
+    return (SpeechDecoder if takes_settings else _CodecDecoder)(audio_tokenizer, settings)
+
+
+def _refuse_without_streams(audio_tokenizer: AudioTokenizer) -> None:
+    for can, name in ((audio_tokenizer.can_encode_stream, "encode"), (audio_tokenizer.can_decode_stream, "decode")):
+        if not can:
+            raise ValueError(f"stream: {type(audio_tokenizer).__name__} cannot {name} a stream; leave stream out")
+
+
+def _decode_whole(decoder: SpeechDecoder | _CodecDecoder, codes: _Recorder) -> list[Tensor]:
     chunks = list(codes)
-    return decoder.decode([[torch.cat(chunks)]])[0] if chunks else []
+    return decoder.decode([[torch.cat(chunks, dim=-1)]])[0] if chunks else []
 
 
 def _prompt_setting(prompt: Any) -> dict[str, Any]:

@@ -9,7 +9,6 @@ Each tokenizer has a row, and so have the recordings themselves: without that ro
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,9 @@ from audiollm.environment import find_device
 from audiollm.mini import audio_tokenizer_or_mini
 from audiollm.reconstruction import reconstruct
 from audiollm.tokenizer.base import AudioTokenizer
-from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.tokenizer.facts import bitrate_bps
+from audiollm.tokenizer.kinds import UNIAUDIO_KINDS
+from audiollm.tokenizer.opening import find_tokenizer_folder, kind_of
 
 TRUTH = "ground truth"
 
@@ -180,7 +181,17 @@ def measure(
 
 
 def _load(source: str, device: str) -> AudioTokenizer:
-    return UniAudioTokenizer.from_pretrained(audio_tokenizer_or_mini(source), encoder_only=True, device=device).eval()
+    """An audio tokenizer of any kind, with what turns its codes into sound.
+
+    Raises:
+        ValueError: there is none, or it cannot decode.
+    """
+    name = audio_tokenizer_or_mini(source)
+    is_uniaudio = kind_of(find_tokenizer_folder(name)).name in UNIAUDIO_KINDS  # whose decoder comes along in any case
+    audio_tokenizer = AudioTokenizer.from_pretrained(name, encoder_only=is_uniaudio, device=device)
+    if not audio_tokenizer.can_decode:
+        raise ValueError(f"audio_tokenizers: {source} has no decoder, so nothing can be reconstructed: leave it out")
+    return audio_tokenizer
 
 
 def _identity(audio_tokenizer: Any, config: ReconstructionConfig) -> dict[str, Any]:
@@ -194,9 +205,7 @@ def _identity(audio_tokenizer: Any, config: ReconstructionConfig) -> dict[str, A
         "kind": type(audio_tokenizer).__name__,
         "fingerprint": audio_tokenizer.fingerprint(),
         "decoder_fingerprint": decoder_fingerprint(audio_tokenizer),
-        "bitrate_bps": audio_tokenizer.frame_rate
-        * audio_tokenizer.num_codebooks
-        * math.log2(audio_tokenizer.codebook_size),
+        "bitrate_bps": bitrate_bps(audio_tokenizer.frame_rate, audio_tokenizer.codebook_sizes),
         "frame_rate": audio_tokenizer.frame_rate,
         "num_codebooks": audio_tokenizer.num_codebooks,
         "codebook_size": audio_tokenizer.codebook_size,

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .checkpoints.folders import read_json_object
+from .checkpoints.folders import PAPERS, read_json_object
 from .checkpoints.glm4_voice import is_glm4_voice
 from .checkpoints.tensors import stored_shapes
 
@@ -63,6 +63,8 @@ class TokenizerKind:
         facts: sizes of the released checkpoints, in words.
         licence: of the released weights.
         needs: what it takes beside the weights; empty: nothing.
+        files: names of what belongs to it in its folder, beside what belongs to any (`ANY_FILES`); they are copied
+            with it.
     """
 
     name: str
@@ -73,6 +75,7 @@ class TokenizerKind:
     facts: str
     licence: str
     needs: str = ""
+    files: tuple[str, ...] = ()
 
     def matches(self, view: FolderView) -> bool:
         """Whether a folder is of this kind: as we save it, or as it was released."""
@@ -81,12 +84,23 @@ class TokenizerKind:
         return self.is_in(view)
 
     @property
+    def all_files(self) -> tuple[str, ...]:
+        """Names of everything that belongs to it in its folder, which may hold other things too."""
+        return (*ANY_FILES, *self.files)
+
+    @property
     def own_model_type(self) -> str:
         """``model_type`` in the ``config.json`` that we write."""
         return f"{OWN_PREFIX}{self.name}"
 
 
 OWN_PREFIX = "audiollm_"
+UNIAUDIO_KINDS = ("uniaudio", "glm4_voice")
+"""Names of the kinds of `UniAudioTokenizer`, whose waveform decoder is a model of its own, in a folder of its own."""
+ANY_FILES = (
+    CONFIG, WEIGHTS, "model-*-of-*.safetensors", f"{WEIGHTS}.index.json", "preprocessor_config.json", *PAPERS,
+)  # fmt: skip
+"""Names of files as a tokenizer of any kind may have them."""
 
 
 def _is_whisper_vq(view: FolderView) -> bool:
@@ -136,6 +150,7 @@ KINDS: tuple[TokenizerKind, ...] = (
         lambda view: "speech_tokenizer_v2.onnx" in view.files or view.has_tensor("quantizer._codebook.project_down"),
         "1 × 6,561 at 25 Hz, 16 kHz in",
         "Apache-2.0",
+        files=("speech_tokenizer_v2.onnx",),
     ),
     TokenizerKind(
         "wavtokenizer",
@@ -148,6 +163,7 @@ KINDS: tuple[TokenizerKind, ...] = (
         ),
         "1 × 4,096 at 40 or 75 Hz, 24 kHz",
         "MIT",
+        files=("*.ckpt", "*.yaml", "*.yml"),
     ),
     TokenizerKind(
         "speechtokenizer",
@@ -157,12 +173,13 @@ KINDS: tuple[TokenizerKind, ...] = (
         lambda view: {"n_q", "semantic_dimension"} <= view.config.keys(),
         "8 × 1,024 at 50 Hz, 16 kHz",
         "Apache-2.0",
+        files=("*.pt",),
     ),
     *(
         TokenizerKind(
             name,
             title,
-            f"{_ZOO}.transformers_codecs:{class_name}",
+            f"{_ZOO}.transformers_codecs.{name}:{class_name}",
             f"config.json of a {name!r} model of transformers, and model.safetensors",
             _model_type(name),
             facts,

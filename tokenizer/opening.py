@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .checkpoints.folders import HUB_OPTIONS, find_folder
 from .checkpoints.mini import AUDIO_TOKENIZER_FOLDER, MINI, mini_folder
-from .kinds import CONFIG, KINDS, FolderView, TokenizerKind
+from .kinds import CONFIG, KINDS, UNIAUDIO_KINDS, FolderView, TokenizerKind
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ def open_tokenizer(
         device: where to put the model; the CPU if None.
         encoder_only: leave out what only decoding needs.
         fingerprint: of the audio tokenizer that is meant; another one is refused.
-        options: of the kind, and ``revision``, ``cache_dir``, ``token`` … as in huggingface_hub.
+        options: of the kind, ``subfolder``, and ``revision``, ``cache_dir``, ``token`` … as in huggingface_hub.
 
     Returns:
         An `audiollm.tokenizer.base.AudioTokenizer`.
@@ -46,25 +46,36 @@ def open_tokenizer(
         TypeError: for an option that neither its kind nor the Hub knows.
     """
     hub_options = {name: value for name, value in options.items() if name in HUB_OPTIONS}
-    folder = find_tokenizer_folder(path_or_hub_id, hub_options)
+    subfolder = options.get("subfolder") or ""
+    folder = find_tokenizer_folder(path_or_hub_id, hub_options, subfolder=subfolder)
     kind = kind_of(folder)
     module, _, name = kind.class_path.partition(":")
     tokenizer_class = getattr(importlib.import_module(module), name)
-    # These look for a decoder beside the folder themselves, and fetch it when it is first used.
-    source = path_or_hub_id if kind.name in ("uniaudio", "glm4_voice") else folder
+    source = path_or_hub_id
+    if kind.name not in UNIAUDIO_KINDS:  # whose decoder may lie beside the tokenizer's folder
+        source = folder
+        options.pop("subfolder", None)
     return tokenizer_class.from_pretrained(
         source, dtype=dtype, device=device, encoder_only=encoder_only, fingerprint=fingerprint, **options
     )
 
 
-def find_tokenizer_folder(path_or_hub_id: str | Path, hub_options: dict[str, Any] | None = None) -> Path:
+def find_tokenizer_folder(
+    path_or_hub_id: str | Path, hub_options: dict[str, Any] | None = None, *, subfolder: str = ""
+) -> Path:
     """Finds the folder that holds a tokenizer's own files: the one that is named, or in it, as in an Audio-LLM.
+
+    Args:
+        path_or_hub_id: a folder or Hub id, or "mini".
+        hub_options: as in huggingface_hub.
+        subfolder: of it.
 
     Raises:
         ValueError: if there is no such folder.
     """
     source = mini_folder() if path_or_hub_id == MINI else path_or_hub_id
     folder = find_folder(source, needed=_NEEDED, kind="tokenizer", **(hub_options or {}))
+    folder = folder / subfolder
     if (folder / "run.json").is_file():  # of a training: what came out of it
         folder = folder / "model"
     # An Audio-LLM has a config.json of its own, so what lies in it comes first.

@@ -21,7 +21,7 @@ from jsonargparse import ArgumentParser
 from audiollm.program import DashedParser, be_verbose, errors_as_one_line, log_to_stderr, with_named_option
 
 from .bench import run_bench
-from .checkpoints import convert, doctor, export, export_tokenizer, extend_llm, push
+from .checkpoints import convert, doctor, export, export_tokenizer, extend_llm, push, tokenizers
 from .completion import Shell, completion_script
 from .corpora import convert_data, inspect_data, speech_data, tokenize
 from .labelling import audit_labels, audit_verdicts, label, score_sap
@@ -43,7 +43,7 @@ COMMAND_GROUPS = {
     "train": ("train", "train-preference", "train-tokenizer", "train-decoder", "estimate"),
     "make and share models": ("extend", "export", "export-tokenizer", "convert", "push"),
     "score and compare": ("bench", "score-sap", "report", "compare-results"),
-    "this installation": ("doctor", "completion"),
+    "this installation": ("doctor", "tokenizers", "completion"),
 }  # fmt: skip
 """Commands by what one wants to do, in the order of ``audiollm --help``."""
 
@@ -81,6 +81,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "compare-results": compare_results,
     "doctor": doctor,
+    "tokenizers": tokenizers,
     "completion": completion,
 }
 

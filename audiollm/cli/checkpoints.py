@@ -10,7 +10,7 @@ from typing import Literal
 from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
 
-from .console import Dtype, absence_told, load_audio_tokenizer, show_diagnosis, write_line
+from .console import Dtype, absence_told, load_audio_tokenizer, show_diagnosis, show_kinds, write_line
 
 
 def extend_llm(  # not `extend`: the parser would look up that public name and so load torch
@@ -45,7 +45,7 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     _refuse_filled(output_dir, "the Audio-LLM checkpoint")
     check_text_llm(llm)
     # float32 whatever the LLM's dtype is: the checkpoint keeps these weights, and lower precision changes some codes.
-    loaded = load_audio_tokenizer(audio_tokenizer, "float32", "cpu")
+    loaded = load_audio_tokenizer(audio_tokenizer, "float32", "cpu", decodes=True)  # whole, as it is saved
     with absence_told(llm):
         model = AudioLLM.create(llm, audio_tokenizer=loaded, init=init, seed=seed, dtype=getattr(torch, dtype))
     model.save_pretrained(output_dir)
@@ -194,6 +194,38 @@ def _refuse_filled(folder: str, purpose: str) -> None:
 
     if not holds_nothing(folder):
         raise ValueError(f"{folder} is not empty; name a new folder for {purpose}")
+
+
+def tokenizers(audio_tokenizer: str | None = None, *, device: str | None = None, json: bool = False) -> None:
+    """List the kinds of audio tokenizers that can be opened, or say what one is: sizes, rates, abilities, licence.
+
+    Args:
+        audio_tokenizer: folder or Hub id of one, or mini; all kinds are listed if not given.
+        device: torch device that it is loaded on; the first GPU when there is one.
+        json: print as JSON.
+    """
+    from audiollm.tokenizer.facts import facts_of_kinds, facts_of_tokenizer
+
+    if audio_tokenizer is None:
+        if device is not None:
+            raise ValueError("--device is for one tokenizer: name its folder, or leave it out")
+        kinds = facts_of_kinds()
+        if json:
+            write_line(jsonlib.dumps(kinds, indent=2, ensure_ascii=False))
+        else:
+            show_kinds(kinds)
+        return
+    loaded = load_audio_tokenizer(audio_tokenizer, "float32", device, decodes=True, may_lack_codes=True)
+    facts = facts_of_tokenizer(loaded)
+    shown = facts if json else facts | {"codebook_sizes": _sizes(facts["codebook_sizes"])}
+    show_facts(shown, as_json=json, title=f"audio tokenizer {audio_tokenizer}")
+
+
+def _sizes(sizes: list[int]) -> str | None:
+    """``8 × 1,024`` of codebooks that are equally large."""
+    if len(set(sizes)) == 1:
+        return f"{len(sizes)} × {sizes[0]:,}"
+    return ", ".join(f"{size:,}" for size in sizes) or None
 
 
 def doctor(*, bench: bool = False, json: bool = False) -> None:

@@ -17,17 +17,39 @@ Precision = Literal["fastest", "float32", "bfloat16", "float16", "int8"]
 `audiollm.fastest.fastest_dtype`. int8 is for processors, and rounds weights that are loaded in float32."""
 
 
-def load_audio_tokenizer(path_or_id: str, dtype: Precision, device: str | None) -> Any:
-    """The audio tokenizer, with only the layers that decide the codes; "mini" is the embedded one."""
+def load_audio_tokenizer(
+    path_or_id: str, dtype: Precision, device: str | None, *, decodes: bool = False, may_lack_codes: bool = False
+) -> Any:
+    """An audio tokenizer of any kind, with only the layers that decide the codes; "mini" is the embedded one.
+
+    Args:
+        path_or_id: folder or Hub id.
+        dtype: what computes; ``fastest`` is float32 unless it is a `UniAudioTokenizer`, which its trial is of.
+        device: torch device; None: the first GPU when there is one.
+        decodes: also with what turns codes into sound, if there is something.
+        may_lack_codes: whether one with latents in their place will do.
+
+    Raises:
+        ValueError: if there is none, or it has no codes, or is of a kind that cannot do what is asked for.
+    """
     from audiollm.fastest import device_for_models, fastest_dtype_for_frames
     from audiollm.mini import audio_tokenizer_or_mini
-    from audiollm.tokenizer.modeling import UniAudioTokenizer
+    from audiollm.tokenizer.opening import find_tokenizer_folder, kind_of, open_tokenizer
 
     name, found = audio_tokenizer_or_mini(path_or_id), device_for_models(device)
-    if dtype == "fastest":
-        dtype = fastest_dtype_for_frames(found)
     with absence_told(name):
-        loaded = UniAudioTokenizer.from_pretrained(name, encoder_only=True, dtype=_stored(dtype), device=found)
+        kind = kind_of(find_tokenizer_folder(name))
+    is_uniaudio = kind.name == "uniaudio"
+    if dtype == "int8" and not is_uniaudio:
+        raise ValueError(f"--dtype int8 works for a UniAudio tokenizer, and {path_or_id} holds {kind.title}")
+    if dtype == "fastest":
+        dtype = fastest_dtype_for_frames(found) if is_uniaudio else "float32"
+    # The decoder of a UniAudio tokenizer is a model beside it, which comes along in any case.
+    encoder_only = is_uniaudio or not decodes
+    with absence_told(name):
+        loaded = open_tokenizer(name, encoder_only=encoder_only, dtype=_stored(dtype), device=found)
+    if loaded.latent_size is not None and not may_lack_codes:
+        raise ValueError(f"{path_or_id} holds a {kind.title}, which has latents and no codes: give one with codes")
     return loaded.to_int8() if dtype == "int8" else loaded
 
 
@@ -144,6 +166,20 @@ def _show_trials(bench: dict[str, Any]) -> None:
     print_table(writing, console)
     for line in bench["advice"]:
         console.print(line, soft_wrap=True)
+
+
+def show_kinds(kinds: Sequence[dict[str, str]]) -> None:
+    """The kinds of audio tokenizers, as `audiollm.tokenizer.facts.facts_of_kinds` gives them."""
+    from rich.table import Table
+
+    from audiollm.tables import print_table
+
+    columns = ("kind", "title", "sizes", "licence", "needs", "files")
+    kept = [name for name in columns if any(kind[name] for kind in kinds)]
+    table = Table(*kept, title="kinds of audio tokenizers; audiollm tokenizers FOLDER says what one is")
+    for kind in kinds:
+        table.add_row(*(kind[name] for name in kept))
+    print_table(table)
 
 
 def show_diagnosis(report: dict[str, Any]) -> None:

@@ -235,7 +235,7 @@ def reconstruct(
         if not skip_bad:
             check_recordings(recordings)
         voices = _Voices.checked(prompt_audio, speaker_audio, speaker_encoder)
-        loaded = load_audio_tokenizer(audio_tokenizer, dtype, device)
+        loaded = load_audio_tokenizer(audio_tokenizer, dtype, device, decodes=True)
         _prepare_decoder(loaded, dtype, device)
         settings: dict[str, Any] = {
             "audio_tokenizer": loaded,
@@ -269,9 +269,11 @@ def _prepare_decoder(audio_tokenizer: Any, dtype: Precision, device: str | None)
     """Lets the decoder of an audio tokenizer that has one compute in a precision."""
     from audiollm.fastest import device_for_models, fastest_dtype_for_frames
     from audiollm.tokenizer.checkpoints.tensors import torch_dtype
+    from audiollm.tokenizer.decoder.model import WaveformDecoder
 
-    decoder = getattr(audio_tokenizer, "decoder", None)
-    if decoder is None or dtype == "float32":
+    decoder: Any = getattr(audio_tokenizer, "decoder", None)
+    has_precisions = isinstance(decoder, WaveformDecoder)  # others are part of the tokenizer, and in its precision
+    if dtype == "float32" or not has_precisions:
         return
     if dtype == "int8":
         decoder.to_int8()
@@ -394,14 +396,14 @@ class _Told:
             "output": output,
             "mono": result.mono,
             "seconds": result.output_seconds,
-            "codes": len(result.codes),
+            "codes": result.num_codes,
             "real_time_factor": result.real_time_factor,
             **figures,
         }
         if self.as_json or self.is_single:
             show_facts(summary, as_json=self.as_json, title=f"reconstructed {shown_name(recording.name)}")
         else:
-            facts = f"{result.output_seconds:.2f} s, {len(result.codes)} codes"
+            facts = f"{result.output_seconds:.2f} s, {result.num_codes} codes"
             write_line(f"{shown_name(recording.name)}: {facts}: {shown_name(figures.get('report', output))}")
 
     def skipped(self, recording: Recording, reason: str) -> None:

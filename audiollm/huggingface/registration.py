@@ -49,20 +49,22 @@ class _AfterImport(MetaPathFinder):
 class _Names(ModuleType):
     """Stands for the folder of a model in transformers; its classes are our public names, imported when asked for."""
 
-    def __init__(self, name: str, public_names: Sequence[str]) -> None:
+    def __init__(self, name: str, public_names: Sequence[str], source: str = "audiollm") -> None:
         super().__init__(f"{_MODELS}.{name}", "Classes of audiollm.")
         self.__all__ = list(public_names)
+        self._source = source
         sys.modules[self.__name__] = self
 
     def __getattr__(self, name: str) -> Any:
         if name not in self.__dict__["__all__"]:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         # All of them: importing the model registers it beside its configuration.
-        return {public: getattr(sys.modules["audiollm"], public) for public in self.__all__}[name]
+        source = importlib.import_module(self._source)
+        return {public: getattr(source, public) for public in self.__all__}[name]
 
 
 class AudioTokenizerElsewhere:
-    """What `AutoModelForAudioTokenization` loads where ``config.json`` is not an audio tokenizer's own.
+    """What `AutoModelForAudioTokenization` loads where ``config.json`` is not a `UniAudioTokenizer`'s own.
 
     A plain Whisper is refused there with the cure, and an Audio-LLM's folder is that of its LLM. No model of
     transformers with such a configuration is an audio tokenizer, so this is in nobody's way.
@@ -70,13 +72,19 @@ class AudioTokenizerElsewhere:
 
     @classmethod
     def from_pretrained(cls, path_or_hub_id: str, *arguments: Any, config: Any = None, **options: Any) -> Any:
-        """Loads a `UniAudioTokenizer`, whose own reading of ``config.json`` counts; options as for that."""
-        return sys.modules["audiollm"].UniAudioTokenizer.from_pretrained(path_or_hub_id, *arguments, **options)
+        """Loads an `AudioTokenizer`, whose own reading of ``config.json`` counts; options as for that."""
+        for name in _FROM_AUTO_CLASSES:
+            options.pop(name, None)
+        tokenizer_class = importlib.import_module("audiollm.tokenizer").AudioTokenizer
+        return tokenizer_class.from_pretrained(path_or_hub_id, *arguments, **options)
 
 
 def _add_configuration(module: ModuleType) -> None:
     _Names("uniaudio_tokenizer", ["UniAudioTokenizer", "UniAudioTokenizerConfig"])
     module.CONFIG_MAPPING_NAMES["uniaudio_tokenizer"] = "UniAudioTokenizerConfig"
+    for name in OTHER_KINDS:  # as we save them
+        _Names(f"audiollm_{name}", ["AnyTokenizerConfig"], "audiollm.huggingface.any_tokenizer")
+        module.CONFIG_MAPPING_NAMES[f"audiollm_{name}"] = "AnyTokenizerConfig"
 
 
 def _add_processor(module: ModuleType) -> None:
@@ -117,6 +125,13 @@ def _configuration_module(name: str) -> str:
     return f"{_MODELS}.{name}.configuration_{name}"
 
 
+OTHER_KINDS = (
+    "stabletoken", "cosyvoice2", "wavtokenizer", "speechtokenizer",
+)  # fmt: skip
+"""Kinds of audio tokenizers that are saved with a ``model_type`` of ours. Their table is not imported for it, which
+needs torch."""
+_FROM_AUTO_CLASSES = ("_from_auto", "trust_remote_code", "adapter_kwargs", "code_revision")
+"""Options that the auto classes add."""
 # Of the released layout, and of the LLMs that are extended most.
 _CONFIGURATIONS = {
     "whisper": "WhisperConfig",

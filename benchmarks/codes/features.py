@@ -48,16 +48,19 @@ class ClipFeatures:
         )
 
 
-def load_encoder(path_or_id: str, device: str) -> UniAudioTokenizer:
-    """The part of an audio tokenizer that gives codes; "mini" is the embedded one.
+def load_encoder(path_or_id: str, device: str) -> AudioTokenizer:
+    """The part of an audio tokenizer of any kind that gives codes; "mini" is the embedded one.
 
     Raises:
-        OSError: there is no such checkpoint.
+        ValueError: there is no such checkpoint, or it has no codes.
+        OSError: the Hub does not give it.
     """
-    audio_tokenizer = UniAudioTokenizer.from_pretrained(
-        audio_tokenizer_or_mini(path_or_id), encoder_only=True, decoder=False
+    audio_tokenizer = AudioTokenizer.from_pretrained(
+        audio_tokenizer_or_mini(path_or_id), encoder_only=True, device=device
     )
-    return audio_tokenizer.eval().to(device)
+    if audio_tokenizer.latent_size is not None:
+        raise ValueError(f"{path_or_id} has latents and no codes: give a tokenizer with codes")
+    return audio_tokenizer
 
 
 def encode_clips(audio_tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], sample_rate: int) -> ClipFeatures:

@@ -13,10 +13,11 @@ import logging
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import jiwer
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiollm.data.audio.degradation import (
     CODECS,
@@ -118,7 +119,7 @@ def token_stability(
     """Compares the codes of clips with those of the same clips under each condition.
 
     Args:
-        audio_tokenizer: any; ``bfloat16`` needs a `UniAudioTokenizer`.
+        audio_tokenizer: any; ``bfloat16`` needs one that is a network of torch.
         waveforms: float32 ``[N_i]`` each, at least one frame long.
         sample_rate: of all of them, in Hz.
         conditions: ``kind`` or ``kind:amount``, see ``KINDS``.
@@ -226,11 +227,14 @@ def _chunked(
 
 
 def _in_bfloat16(audio_tokenizer: AudioTokenizer) -> AudioTokenizer:
-    if not isinstance(audio_tokenizer, UniAudioTokenizer):
+    if not isinstance(audio_tokenizer, nn.Module):
         raise ValueError(
-            f"condition 'bfloat16' works for a UniAudioTokenizer, not for {type(audio_tokenizer).__name__}"
+            f"condition 'bfloat16' works for tokenizers that are networks of torch, not for "
+            f"{type(audio_tokenizer).__name__}: leave it out"
         )
-    variant = copy.deepcopy(audio_tokenizer)
+    variant: Any = copy.deepcopy(audio_tokenizer)
+    if not isinstance(variant, UniAudioTokenizer):
+        return cast(AudioTokenizer, variant.bfloat16())
     for part in (variant.encoder, variant.sae):  # the codebook searches in float32 whatever the rest computes in
         if part is not None:
             part.bfloat16()

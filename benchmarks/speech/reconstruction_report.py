@@ -229,12 +229,12 @@ def _draw(
 
 
 def _facts(result: ReconstructionResult) -> dict[str, Any]:
-    codes_per_second = len(result.codes) / result.source_seconds
+    codes_per_second = result.num_codes / result.source_seconds
     return {
         "original": source_name(result.source),
         "duration": f"{result.source_seconds:.2f} s at {result.source_sample_rate} Hz",
         "reconstruction": f"{result.output_seconds:.2f} s at {result.sample_rate} Hz",
-        "codes": f"{len(result.codes)} ({codes_per_second:.1f} per second, {len(result.codes.unique())} different)",
+        "codes": f"{result.num_codes} ({codes_per_second:.1f} per second, {len(result.codes.unique())} different)",
         "time": f"{result.total_seconds:.2f} s, {result.real_time_factor:.2f} per second of sound, "
         f"first sound after {result.first_sound_seconds:.2f} s",
         "settings": ", ".join(f"{name} {value}" for name, value in result.settings.items()),

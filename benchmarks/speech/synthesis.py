@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiollm.benchmarks.models.revisions import audio_llm_revision
 from audiollm.data.audio.channels import Mono
@@ -20,6 +20,7 @@ from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
 from audiollm.modeling import AudioLLM
 from audiollm.sources.places import find_source
 from audiollm.speaking import speak
+from audiollm.tokenizer.checkpoints.fingerprint import weights_fingerprint
 
 from .seed_tts_meta import SpeechItem
 
@@ -127,10 +128,16 @@ def speaking_model_facts(model: AudioLLM, name: str) -> dict[str, str | None]:
 
 
 def decoder_fingerprint(audio_tokenizer: Any) -> str | None:
-    """The fingerprint of an audio tokenizer's decoder; None if it has none that tells."""
-    decoder = getattr(audio_tokenizer, "decoder", None)
-    own: str | None = None if decoder is None else decoder.fingerprint()
-    return own
+    """The fingerprint of an audio tokenizer's decoder; None if it has none that tells.
+
+    Where decoder and encoder are one network, it is that of all its weights.
+    """
+    decoder: Any = getattr(audio_tokenizer, "decoder", None)
+    if hasattr(decoder, "fingerprint"):
+        own: str = decoder.fingerprint()
+        return own
+    is_network = isinstance(audio_tokenizer, nn.Module) and getattr(audio_tokenizer, "can_decode", False)
+    return weights_fingerprint(audio_tokenizer.state_dict()) if is_network else None
 
 
 def synthesise(

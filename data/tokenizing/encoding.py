@@ -161,8 +161,8 @@ class CorpusEncoder:
         return item
 
     def _load(self, part: AudioPart) -> Clip:
-        can_stream = part.array is None and hasattr(self._audio_tokenizer, "encode_stream")
-        if can_stream:
+        streams = getattr(self._audio_tokenizer, "can_encode_stream", hasattr(self._audio_tokenizer, "encode_stream"))
+        if part.array is None and streams:
             info = part.probe()
             if info.duration_seconds > self._batch_seconds:
                 return Clip(part, info.sample_rate, 0, None)

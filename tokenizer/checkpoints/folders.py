@@ -20,6 +20,8 @@ from audiollm.tokenizer.locks import entries_held
 
 _STAGING_PREFIX = ".writing-"
 _ABANDONED_SECONDS = 24 * 60 * 60
+PAPERS = ("README.md", "LICENSE*", "NOTICE*", "ATTRIBUTION.md")
+"""What belongs to any model, and is copied with it."""
 HUB_OPTIONS = ("repo_type", "revision", "cache_dir", "token", "local_files_only", "force_download")
 
 

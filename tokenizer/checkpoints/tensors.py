@@ -208,7 +208,12 @@ def check_shapes(
 
 
 def check_loaded(
-    model: nn.Module, report: Mapping[str, Any], source: str | Path, *, may_hold_more: bool = False
+    model: nn.Module,
+    report: Mapping[str, Any],
+    source: str | Path,
+    *,
+    may_hold_more: bool = False,
+    instead: str = "to make an Audio-LLM, name a whole text LLM such as Qwen/Qwen2.5-0.5B",
 ) -> None:
     """Refuses what transformers only warns of, or nothing: weights drawn at random, left over, or no numbers.
 
@@ -217,6 +222,7 @@ def check_loaded(
         report: its ``output_loading_info``.
         source: where from.
         may_hold_more: the file may hold weights of other parts, as that of a larger model does.
+        instead: what to do where these are other weights than was thought.
 
     Raises:
         ValueError: naming the weights that are missing, unexpected, of a wrong shape or no numbers.
@@ -233,9 +239,9 @@ def check_loaded(
     if found:
         raise ValueError(
             f"{source} does not hold the weights of a {type(model).__name__} ({'; '.join(found)}): copy or download "
-            "it again; to make an Audio-LLM, name a whole text LLM such as Qwen/Qwen2.5-0.5B"
+            f"it again; {instead}"
         )
-    wrong = without_numbers({name: parameter.detach() for name, parameter in model.named_parameters()})
+    wrong = without_numbers({name: one.detach() for name, one in model.state_dict(keep_vars=True).items()})
     if wrong:
         some = f"{', '.join(wrong[:LISTED])}{' …' if len(wrong) > LISTED else ''}"
         raise ValueError(f"{source} holds NaN or infinity in {some}: its training failed, or it was altered")

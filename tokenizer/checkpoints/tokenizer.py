@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from audiollm.tokenizer.configuration import HOP_LENGTH, MODEL_TYPE, SAMPLE_RATE
 from audiollm.tokenizer.quantizer.usage import RECENT_CODES_PER_ENTRY
 from audiollm.tokenizer.signal.log_mel import N_FFT
 
-from .folders import copy_listed, find_folder, read_json_object, replaced_files
+from .folders import PAPERS, copy_listed, find_folder, read_json_object, replaced_files
 from .glm4_voice import GLM4_VOICE_LICENCE, is_glm4_voice
 from .mini import AUDIO_TOKENIZER_FOLDER, MINI, mini_folder
 from .names import is_left_out, our_name, released_name
@@ -35,7 +35,6 @@ RELEASED_FILES = ("preprocessor_config.json", "model.safetensors", "config.json"
 MAX_LAYERS = 4096
 MAX_POSITIONS = 1_000_000  # more than five hours of frames; they are made up where a checkpoint lacks them
 # What belongs to a tokenizer, and to the decoder in it, and is copied with them.
-PAPERS = ("README.md", "LICENSE*", "NOTICE*", "ATTRIBUTION.md")
 TOKENIZER_FILES = (
     "config.json", "preprocessor_config.json", "model.safetensors", "model-*-of-*.safetensors",
     "model.safetensors.index.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
@@ -207,14 +206,19 @@ def check_readable(source: str | Path) -> None:
         shapes_in(folder)
 
 
-def copy_tokenizer_files(source: Path, target: Path) -> None:
+def copy_tokenizer_files(source: Path, target: Path, files: Sequence[str] = TOKENIZER_FILES) -> None:
     """Copies what belongs to a tokenizer, or to a release: their files by name, and those of a decoder beside them.
+
+    Args:
+        source: the tokenizer's folder, or that of its release.
+        target: an existing folder.
+        files: names of the tokenizer's own.
 
     Raises:
         ValueError: if one of them is a link that leads out of the folder.
     """
     decoder, inner = "decoder", f"{TOKENIZER_FOLDER}/decoder"
-    places = {"": TOKENIZER_FILES, TOKENIZER_FOLDER: TOKENIZER_FILES, decoder: DECODER_FILES, inner: DECODER_FILES}
+    places = {"": files, TOKENIZER_FOLDER: files, decoder: DECODER_FILES, inner: DECODER_FILES}
     for place, names in places.items():
         if not (source / place).is_dir():
             continue

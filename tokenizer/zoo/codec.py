@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -20,13 +20,15 @@ from torch import Tensor, nn
 
 from audiollm.tokenizer.base import AudioTokenizer, Codes
 from audiollm.tokenizer.checkpoints.fingerprint import decoder_fingerprint
-from audiollm.tokenizer.checkpoints.folders import replaced_files
+from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS, replaced_files
 from audiollm.tokenizer.checkpoints.tensors import torch_dtype
 from audiollm.tokenizer.encoder.encoding import check_batch_size, in_evaluation
 from audiollm.tokenizer.kinds import CONFIG, WEIGHTS, TokenizerKind, kind_named
 from audiollm.tokenizer.opening import find_tokenizer_folder
 from audiollm.tokenizer.signal.resampling import check_sample_rate, resample
 from audiollm.tokenizer.signal.waveforms import check_waveforms
+
+from .streams import whole_pieces
 
 SEGMENT_SECONDS = 60.0
 """Longest clip computed whole where a tokenizer sets no limit of its own: bounds the memory of long recordings."""
@@ -48,6 +50,8 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
     """Name among `audiollm.tokenizer.kinds.KINDS`."""
     decoding: ClassVar[tuple[str, ...]] = ()
     """How the names of weights begin that only decoding needs."""
+    own_options: ClassVar[tuple[str, ...]] = ()
+    """Names of what `from_pretrained` takes beyond the options of every kind; `configure` gets them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,6 +71,13 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
 
         Raises:
             ValueError: naming the file, or the tensors, that are missing or wrong.
+        """
+
+    def configure(self, **options: Any) -> None:
+        """Takes those of `own_options` that were given, once it is read.
+
+        Raises:
+            ValueError: for values that make no sense here.
         """
 
     @abstractmethod
@@ -179,6 +190,23 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         for part in clip_N.split(self._segment_samples):
             yield F.pad(part, (0, -len(part) % self.frame_samples))
 
+    def encode_stream(self, chunks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
+        """Encodes a stream of any length segment by segment; the codes are those of `encode` of the whole.
+
+        Args:
+            chunks: consecutive pieces of one waveform, float ``[N_i]``, of any lengths.
+            sample_rate: their rate in Hz.
+
+        Yields:
+            int64 codes on the CPU, ``[K, T]``, or ``[T]`` of one codebook.
+
+        Raises:
+            ValueError: as `encode`, when the stream comes to the bad chunk.
+        """
+        for piece in whole_pieces(chunks, sample_rate, self.sample_rate, self._segment_samples):
+            codes_KT = self.encode(piece, self.sample_rate)[0]
+            yield codes_KT if self.num_codebooks > 1 else codes_KT[0]
+
     # ------------------------------------------------------------------ decode
 
     @torch.no_grad()
@@ -267,7 +295,7 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         device: torch.device | str | None = None,
         encoder_only: bool = False,
         fingerprint: str | None = None,
-        **hub_options: Any,
+        **options: Any,
     ) -> Own:
         """Loads a released checkpoint, or what `save_pretrained` wrote.
 
@@ -277,13 +305,23 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
             device: where to put the model; the CPU if None.
             encoder_only: leave out what only decoding needs.
             fingerprint: of the tokenizer that is meant; another one is refused.
-            hub_options: as in huggingface_hub.
+            options: of this kind (`own_options`), and ``revision``, ``cache_dir`` … as in huggingface_hub.
 
         Raises:
             ValueError: naming the file or the tensors that are missing or wrong, or both fingerprints.
+            TypeError: for an option that is not known.
         """
-        folder = find_tokenizer_folder(path_or_hub_id, hub_options)
+        known = (*HUB_OPTIONS, *cls.own_options)
+        unknown = sorted(options.keys() - set(known))
+        if unknown:
+            raise TypeError(
+                f"unknown options of {kind_named(cls.kind_name).title}: {', '.join(unknown)}; known are "
+                f"{', '.join(known)}"
+            )
+        own = {name: options.pop(name) for name in cls.own_options if name in options}
+        folder = find_tokenizer_folder(path_or_hub_id, options)
         model = cls.read(folder, encoder_only=encoder_only).float()
+        model.configure(**own)
         found = model.fingerprint()  # before the cast: the same in any precision
         if fingerprint not in (None, found):
             raise ValueError(

@@ -146,7 +146,9 @@ def serve(
     sys.stderr.write(f"loading {called} …\n")
     page = None
     if not no_page:
-        compared = None if compare_tokenizer is None else load_audio_tokenizer(compare_tokenizer, "float32", device)
+        compared = None
+        if compare_tokenizer is not None:
+            compared = load_audio_tokenizer(compare_tokenizer, "float32", device, decodes=True)
         page = Page(compared, compare_tokenizer or "")
     if engine == "vllm":
         assert vllm_url is not None  # checked

@@ -124,7 +124,7 @@ def test_an_audio_tokenizer_is_no_llm_and_a_plain_whisper_no_audio_tokenizer(cod
     ):
         AutoModelForCausalLM.from_pretrained(tmp_path / "codec")
     make_llm().save_pretrained(tmp_path / "llm")
-    with pytest.raises(ValueError, match="describes a 'qwen2' model, not a UniAudio tokenizer"):
+    with pytest.raises(ValueError, match=r"holds no audio tokenizer.*describes a 'qwen2' model"):
         AutoModelForAudioTokenization.from_pretrained(tmp_path / "llm")
     (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
     with pytest.raises(ValueError, match=r"plain Whisper model without a quantizer.*from_whisper"):
