@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers.modeling_utils import PreTrainedAudioTokenizerBase
-
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.checkpoints.card import Kind
@@ -29,6 +27,8 @@ from audiollm.tokenizer.checkpoints.tokenizer import (
     read_config,
 )
 from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder_beside, holds_decoder
+from audiollm.tokenizer.opening import find_tokenizer_folder, kind_of
+from audiollm.tokenizer.sequence import SequenceTokenizer
 
 _FILES: dict[Kind, tuple[str, ...]] = {
     "audio_llm": (*TOKENIZER_FILES, "processor_config.json", "chat_template.jinja"),
@@ -38,6 +38,11 @@ _FILES: dict[Kind, tuple[str, ...]] = {
     "vocoder": ("config.json", "vocoder.safetensors", *PAPERS),
 }
 """What belongs to a model, and goes with it: names of files at its top."""
+_OTHER_TOKENIZER_FILES = (
+    *("*.json", "*.safetensors", "*.yaml", "*.yml", "*.ckpt", "*.pt", "*.pth", "*.onnx"),
+    *PAPERS,
+)
+"""What belongs to an audio tokenizer of the zoo."""
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
@@ -159,6 +164,11 @@ def copy_audio_tokenizer(source: Path, target: Path) -> None:
     """
     if target.exists() and source.resolve() == target.resolve():
         return
+    own = find_tokenizer_folder(source)
+    if kind_of(own).name != "uniaudio":
+        with atomic_folder(target) as new:
+            copy_listed(own, new, _OTHER_TOKENIZER_FILES)
+        return
     with atomic_folder(target) as new:
         copy_tokenizer_files(source, new)
         copy_decoder_beside(source, new)
@@ -229,10 +239,11 @@ def save_audio_tokenizer(audio_tokenizer: AudioTokenizer, target: Path) -> None:
     Raises:
         ValueError: if it is of a kind that cannot be saved.
     """
-    if not isinstance(audio_tokenizer, PreTrainedAudioTokenizerBase):
+    saved: Any = audio_tokenizer.inner if isinstance(audio_tokenizer, SequenceTokenizer) else audio_tokenizer
+    if not hasattr(saved, "save_pretrained"):
         raise ValueError(
-            f"{type(audio_tokenizer).__name__} cannot be saved (it is no PreTrainedAudioTokenizerBase): "
-            "give the processor codec_path= instead"
+            f"{type(saved).__name__} cannot be saved (it has no save_pretrained()): give the processor codec_path= "
+            "instead"
         )
     with atomic_folder(target) as new:
-        audio_tokenizer.save_pretrained(new)
+        saved.save_pretrained(new)

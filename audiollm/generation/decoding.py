@@ -76,8 +76,8 @@ class SpeechDecoder:
     ) -> None:
         if not audio_tokenizer.can_decode:
             raise ValueError(
-                "this audio tokenizer has no waveform decoder, so the answer can be had as codes but not as sound: "
-                "pass return_waveforms=False, or use an audio tokenizer with a decoder/ folder"
+                f"this Audio-LLM can listen only, for {audio_tokenizer.why_no_sound}: an answer can be had as codes but "
+                "not as sound; pass return_waveforms=False, or use an audio tokenizer with a waveform decoder"
             )
         settings = settings or DecodingSettings()
         # Before the LLM generates anything, not when its codes are decoded. What is not given is the decoder's default;
@@ -138,7 +138,13 @@ class SpeechDecoder:
     def decode_stream(self, codes: Iterable[Tensor]) -> Iterator[Tensor]:
         """Decodes one sound while its codes, int64 ``[T]``, come in; yields samples, float32 ``[N]``."""
         voice = {} if self._speaker is None else {"speaker": self._speaker[0]}
-        yield from self._audio_tokenizer.decode_stream(codes, **voice, **self._options)
+        if self._audio_tokenizer.can_decode_stream:
+            yield from self._audio_tokenizer.decode_stream(codes, **voice, **self._options)
+            return
+        pieces = list(codes)  # a decoder that needs all of a sound gives it when all codes are there
+        if pieces:
+            clip = Codes.from_list([torch.cat(pieces)[None]])
+            yield from self._audio_tokenizer.decode(clip, **voice, **self._options)
 
 
 def voice_prompt(audio_tokenizer: AudioTokenizer, recording: AudioSource, sample_rate: int | None = None) -> Any:
