@@ -225,7 +225,7 @@ class RowRules:
         if self._read is None or self._read[0] is not input_ids:
             length_B = (input_ids.shape[1] - 1 - start_B).clamp(min=0)
             first_pad_B = torch.full_like(start_B, -1)
-            if self.layout.pad is not None:
+            if self.layout.pad is not None and input_ids.shape[1]:
                 place_BS = torch.arange(input_ids.shape[1], device=input_ids.device) - 1 - start_B[:, None]
                 is_pad_BS = input_ids == self._vocabulary.first_code_id + self.layout.pad
                 is_pad_BS &= (place_BS >= 0) & (place_BS % self.layout.num_codebooks == 0)
