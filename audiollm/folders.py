@@ -27,6 +27,7 @@ from audiollm.tokenizer.checkpoints.tokenizer import (
     read_config,
 )
 from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder_beside, holds_decoder
+from audiollm.tokenizer.layout import CodeLayout
 from audiollm.tokenizer.opening import find_tokenizer_folder, kind_of
 from audiollm.tokenizer.sequence import SequenceTokenizer
 
@@ -155,6 +156,19 @@ class Origin:
         """
         folder = find_folder(self.name, needed=[f"{name}/*"], **self.hub) / name
         return folder if folder.is_dir() else None
+
+
+def layout_in(path_or_hub_id: str | os.PathLike[str]) -> CodeLayout | None:
+    """The layout in which the Audio-LLM of a folder has codes of several codebooks; None for anything else.
+
+    Raises:
+        ValueError: if what it says of it cannot be.
+    """
+    for folder in (Path(path_or_hub_id), Path(path_or_hub_id) / "model"):
+        if (folder / "processor_config.json").is_file():
+            stated = read_json_object(folder / "processor_config.json").get("code_layout")
+            return None if stated is None else CodeLayout.from_dict(stated)
+    return None
 
 
 def copy_audio_tokenizer(source: Path, target: Path) -> None:

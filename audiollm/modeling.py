@@ -73,6 +73,11 @@ def _check_hub_options(options: Mapping[str, Any]) -> None:
         raise ValueError(f"from_pretrained() of an AudioLLM takes no {name}: {instead}")
 
 
+def shows_codebook(audio_tokenizer: AudioTokenizer) -> bool:
+    """Whether new rows can start like the entries of its codebook (``init="codebook"``)."""
+    return isinstance(audio_tokenizer, UniAudioTokenizer)
+
+
 def question_about(
     audio: AudioSource | Sequence[AudioSource], question: str, sample_rate: int | None = None
 ) -> Conversation:
@@ -113,8 +118,8 @@ class AudioLLM:
         if noted is not None and noted.get("layout") != processor.vocabulary.to_dict().get("layout"):
             raise ValueError(
                 f"the model was extended for codes in the layout {noted.get('layout')}, and its processor has "
-                f"{processor.vocabulary.to_dict().get('layout')}: use the audio tokenizer, codebooks and code_order that "
-                "it was extended for; load both from the same folder"
+                f"{processor.vocabulary.to_dict().get('layout')}: use the audio tokenizer, codebooks and code_order "
+                "that it was extended for; load both from the same folder"
             )
         self.model = model
         self.processor = processor
@@ -141,8 +146,8 @@ class AudioLLM:
             text_tokenizer: its text tokenizer (a fast one), or where that is; None: where ``llm`` is.
             audio_tokenizer: the audio tokenizer, of any kind that has codes, or where it is.
             codebooks: use the first so many of its codebooks; None: all.
-            code_order: how the codes of several codebooks follow each other: ``flat`` (frame by frame) or ``delay``, see
-                `audiollm.tokenizer.layout`; one codebook has nothing to order.
+            code_order: how the codes of several codebooks follow each other: ``flat`` (frame by frame) or ``delay``,
+                see `audiollm.tokenizer.layout`; one codebook has nothing to order.
             init: how the new rows start, see `audiollm.vocabulary.extend`; "codebook" uses the audio tokenizer's.
             seed: of the new rows.
             dtype: of the weights, for an ``llm`` that is loaded; "auto": as stored.
@@ -172,11 +177,11 @@ class AudioLLM:
         loaded_tokenizer = as_one_row(loaded_tokenizer, codebooks, code_order)
         codebook: Tensor | None = None
         if init == "codebook":
-            if not isinstance(loaded_tokenizer, UniAudioTokenizer):
+            if not shows_codebook(loaded_tokenizer):
                 raise ValueError(
                     f"init='codebook': {type(loaded_tokenizer).__name__} shows no codebook; use init='text'"
                 )
-            codebook = loaded_tokenizer.codebook.points()
+            codebook = loaded_tokenizer.codebook.points()  # type: ignore[attr-defined]  # of those that show one
         extend(
             llm,
             text_tokenizer,

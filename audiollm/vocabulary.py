@@ -147,7 +147,7 @@ class AudioVocabulary:
             ValueError: if a code is outside ``[0, V)``; with a layout, if one is outside of its codebook, or the row
                 is not whole: the message names position and codebook.
         """
-        codes_ = _as_int64(codes, "codes")
+        codes_ = _as_int64(codes, "codes")  # type: ignore[arg-type]  # of nested lists as well
         if self.row_layout is not None:
             if codes_.dim() == 2:
                 codes_ = self.row_layout.to_symbols(codes_)

@@ -1,9 +1,9 @@
 """The codes of K codebooks as one row of symbols, as a language model reads and writes them, and back.
 
-Each codebook has its own range of symbols. ``flat`` is frame by frame: of two codebooks ``a0 b0 a1 b1 a2 b2``. ``delay``
-(MusicGen, Copet et al., 2023, arXiv:2306.05284) shifts codebook k by k steps, so that a frame's later codebooks are
-written when the next frames' first ones are known; a pad fills the corners: ``a0 · a1 b0 a2 b1 · b2``. The step in which
-codebook 0 has a pad tells the length.
+Each codebook has its own range of symbols. ``flat`` is frame by frame: of two codebooks ``a0 b0 a1 b1 a2 b2``. The
+order ``delay`` (MusicGen, Copet et al., 2023, arXiv:2306.05284) shifts codebook k by k steps, so that a frame's later
+codebooks are written when the next frames' first ones are known; a pad fills the corners: ``a0 · a1 b0 a2 b1 · b2``.
+The step in which codebook 0 has a pad tells the length.
 """
 # Shapes: K codebooks, T frames, S symbols of a row, B rows.
 
@@ -271,7 +271,7 @@ class SymbolWriter:
         self._before: Tensor | None = None  # symbols of the last K - 1 frames of a delayed row, [K, K - 1]
 
     def take(self, codes: Tensor) -> Tensor:
-        """The symbols, int64 ``[S]``, that the next codes ``[K, T]`` make certain; errors as `CodeLayout.to_symbols`."""
+        """The symbols, int64 ``[S]``, that the next codes ``[K, T]`` make certain; errors as `to_symbols`."""
         codes = self._layout.check_codes(codes, self._num_frames)
         self._num_frames += codes.shape[1]
         return self._symbols(codes + torch.tensor(self._layout.offsets, device=codes.device)[:, None])

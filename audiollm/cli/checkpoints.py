@@ -10,7 +10,7 @@ from typing import Literal
 from audiollm.data.files.replacing import refuse_existing
 from audiollm.facts import show_facts
 
-from .console import Dtype, absence_told, load_audio_tokenizer, show_diagnosis, write_line
+from .console import Dtype, absence_told, show_diagnosis, write_line
 
 
 def extend_llm(  # not `extend`: the parser would look up that public name and so load torch
@@ -18,6 +18,8 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     output_dir: str,
     *,
     audio_tokenizer: str = "mini",
+    codebooks: int | None = None,
+    code_order: Literal["flat", "delay"] = "flat",
     init: Literal["text", "codebook"] = "text",
     dtype: Dtype = "bfloat16",
     seed: int = 0,
@@ -30,6 +32,9 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
         output_dir: the folder to write; must not exist or be empty.
         audio_tokenizer: checkpoint folder or Hub id of the audio tokenizer, the embedded one if not given; a copy goes
             into the checkpoint.
+        codebooks: use the first so many codebooks of a tokenizer that has several; all if not given.
+        code_order: how the codes of several codebooks follow each other: frame by frame (flat), or each codebook a step
+            behind the one before (delay).
         init: draw the new embedding rows like text rows, or project them from the tokenizer's codebook.
         dtype: precision of the written weights.
         seed: seed of the new rows.
@@ -40,24 +45,38 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     from audiollm.folders import check_text_llm
     from audiollm.mini import audio_tokenizer_or_mini
     from audiollm.modeling import AudioLLM
+    from audiollm.processing.audio_rate import AudioRate
+    from audiollm.tokenizer.base import AudioTokenizer
     from audiollm.tokenizer.checkpoints.card import Base, write_card
+    from audiollm.tokenizer.opening import keeps_decoder
 
     _refuse_filled(output_dir, "the Audio-LLM checkpoint")
     check_text_llm(llm)
     # float32 whatever the LLM's dtype is: the checkpoint keeps these weights, and lower precision changes some codes.
-    loaded = load_audio_tokenizer(audio_tokenizer, "float32", "cpu")
+    place = audio_tokenizer_or_mini(audio_tokenizer)
+    with absence_told(audio_tokenizer):
+        loaded = AudioTokenizer.from_pretrained(place, encoder_only=keeps_decoder(place))
     with absence_told(llm):
-        model = AudioLLM.create(llm, audio_tokenizer=loaded, init=init, seed=seed, dtype=getattr(torch, dtype))
+        model = AudioLLM.create(
+            llm,
+            audio_tokenizer=loaded,
+            codebooks=codebooks,
+            code_order=code_order,
+            init=init,
+            seed=seed,
+            dtype=getattr(torch, dtype),
+        )
     model.save_pretrained(output_dir)
     bases = [
         Base("text LLM", llm),
-        Base("audio tokenizer", audio_tokenizer, Path(audio_tokenizer_or_mini(audio_tokenizer))),
+        Base("audio tokenizer", audio_tokenizer, Path(place)),
     ]
     note = "The rows of its audio tokens are new: train it before it is used."
     write_card(Path(output_dir), "audio_llm", title=Path(output_dir).resolve().name, bases=bases, note=note)
     summary = {
         "output": output_dir,
         "codebook_size": model.vocabulary.codebook_size,
+        "tokens_per_second_of_audio": AudioRate.of(model.processor.audio_tokenizer).tokens_per_second,
         "first_code_id": model.vocabulary.first_code_id,
         "embedding_rows": model.model.get_input_embeddings().weight.shape[0],
         "parameters": sum(parameter.numel() for parameter in model.model.parameters()),

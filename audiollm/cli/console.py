@@ -21,13 +21,15 @@ def load_audio_tokenizer(path_or_id: str, dtype: Precision, device: str | None) 
     """The audio tokenizer, with only the layers that decide the codes; "mini" is the embedded one."""
     from audiollm.fastest import device_for_models, fastest_dtype_for_frames
     from audiollm.mini import audio_tokenizer_or_mini
-    from audiollm.tokenizer.modeling import UniAudioTokenizer
+    from audiollm.tokenizer.base import AudioTokenizer
 
     name, found = audio_tokenizer_or_mini(path_or_id), device_for_models(device)
     if dtype == "fastest":
         dtype = fastest_dtype_for_frames(found)
     with absence_told(name):
-        loaded = UniAudioTokenizer.from_pretrained(name, encoder_only=True, dtype=_stored(dtype), device=found)
+        loaded: Any = AudioTokenizer.from_pretrained(name, encoder_only=True, dtype=_stored(dtype), device=found)
+    if dtype == "int8" and not hasattr(loaded, "to_int8"):
+        raise ValueError(f"dtype=int8: {type(loaded).__name__} cannot compute in 8 bits; use float32 or bfloat16")
     return loaded.to_int8() if dtype == "int8" else loaded
 
 

@@ -76,8 +76,8 @@ class SpeechDecoder:
     ) -> None:
         if not audio_tokenizer.can_decode:
             raise ValueError(
-                f"this Audio-LLM can listen only, for {audio_tokenizer.why_no_sound}: an answer can be had as codes but "
-                "not as sound; pass return_waveforms=False, or use an audio tokenizer with a waveform decoder"
+                f"this Audio-LLM can listen only, for {audio_tokenizer.why_no_sound}: an answer can be had as codes "
+                "but not as sound; pass return_waveforms=False, or use an audio tokenizer with a waveform decoder"
             )
         settings = settings or DecodingSettings()
         # Before the LLM generates anything, not when its codes are decoded. What is not given is the decoder's default;

@@ -47,10 +47,10 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
     """Allows only tokens that keep to the grammar.
 
     Inside an audio segment: codes, or ``<|audio_end|>`` once the segment is long enough, and nothing else once it is as
-    long as it may get. Of a vocabulary with several codebooks: those of the codebook whose turn it is, and the end where
-    all codebooks have the same frames. Outside: text (the end of the turn included), and ``<|audio_start|>`` if audio may be spoken.
-    With ``{"audio"}`` alone the answer is one segment and the end. With ``{"text"}`` alone no audio token ever comes.
-    Rows of the output head that belong to no token are never allowed.
+    long as it may get; of several codebooks, codes of the one whose turn it is, and the end only where all have the
+    same frames. Outside: text (the end of the turn included), and ``<|audio_start|>`` if audio may be spoken. With
+    ``{"audio"}`` alone the answer is one segment and the end. With ``{"text"}`` alone no audio token ever comes. Rows
+    of the output head that belong to no token are never allowed.
 
     Args:
         vocabulary: where the audio tokens lie.
@@ -221,7 +221,7 @@ class RowRules:
         self._read: tuple[Tensor, Following] | None = None
 
     def following(self, input_ids: Tensor, start_B: Tensor) -> Following:
-        """What may follow ids ``[B, S]`` in the segment that begins at ``start_B``; means nothing where none is open."""
+        """What may follow ids ``[B, S]`` in the segment that begins at ``start_B``; of no use where none is open."""
         if self._read is None or self._read[0] is not input_ids:
             length_B = (input_ids.shape[1] - 1 - start_B).clamp(min=0)
             first_pad_B = torch.full_like(start_B, -1)
@@ -244,9 +244,7 @@ class RowRules:
         allowed_BW[:, self._vocabulary.end_id] = following.may_end
         return allowed_BW
 
-    def columns(
-        self, input_ids: Tensor, start_B: Tensor, is_inside_B: Tensor, others: Collection[int]
-    ) -> Columns:
+    def columns(self, input_ids: Tensor, start_B: Tensor, is_inside_B: Tensor, others: Collection[int]) -> Columns:
         """Other tokens, and what may follow in those rows that are inside a segment."""
         if not bool(is_inside_B.any()):
             return Columns(0, 0, tuple(sorted(others)))
@@ -271,9 +269,7 @@ class RowRules:
         if key not in self._masks:
             symbols_W = torch.arange(scores.shape[1], device=scores.device) - self._vocabulary.first_code_id
             pairs = zip(self.layout.offsets, self.layout.codebook_sizes, strict=True)
-            self._masks[key] = torch.stack(
-                [(symbols_W >= first) & (symbols_W < first + size) for first, size in pairs]
-            )
+            self._masks[key] = torch.stack([(symbols_W >= first) & (symbols_W < first + size) for first, size in pairs])
         return self._masks[key]
 
 

@@ -51,9 +51,7 @@ def plan_answers(
     turns = _ids_of_turns(settings.turns, processor, len(input_ids), is_inside)
     layout = processor.vocabulary.row_layout
     audio_tokens = AUDIO_TOKENS if layout is None else layout.length(AUDIO_TOKENS)
-    length = _answer_length(
-        settings, turns, min_codes, max_codes, input_ids.shape[1], context, is_inside, audio_tokens
-    )
+    length = _answer_length(settings, turns, min_codes, max_codes, input_ids.shape[1], context, is_inside, audio_tokens)
     return AnswerPlan(
         modalities=frozenset(settings.modalities),
         max_new_tokens=length,

@@ -17,7 +17,7 @@ from audiollm.folders import Origin, copy_audio_tokenizer, save_audio_tokenizer
 from audiollm.tokenizer.base import AudioTokenizer, Codes
 from audiollm.tokenizer.layout import CodeLayout
 from audiollm.tokenizer.locks import CopyableLock
-from audiollm.tokenizer.opening import find_tokenizer_folder, kind_of
+from audiollm.tokenizer.opening import keeps_decoder
 from audiollm.tokenizer.sequence import SequenceTokenizer
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,16 @@ class AttachedAudioTokenizer:
         with self._loading:
             return self.load() if self._loaded is None else self._loaded
 
+    def look(self) -> AudioTokenizer | None:
+        """The audio tokenizer for what it is, and not to work with: one that is not loaded is not kept, and on the CPU.
+
+        Raises:
+            ValueError: if it is another one than that whose codes the LLM knows.
+        """
+        if not self.exists:
+            return None
+        return self._opened(self._source(), "cpu", None, True) if self._loaded is None else self._loaded
+
     def set(self, audio_tokenizer: AudioTokenizer) -> None:
         """Puts another one in its place; warns if the LLM does not know its codes.
 
@@ -107,15 +117,18 @@ class AttachedAudioTokenizer:
             )
         if device is not None:
             self._device = device
-        source = self._source()
-        # Whatever else decides only sound goes with the encoder; of others that would be the decoder, which is needed.
-        can_leave_out = kind_of(find_tokenizer_folder(source)).name == "uniaudio"
+        self._loaded = self._opened(self._source(), self._device, dtype, encoder_only)
+        return self._loaded
+
+    def _opened(
+        self, source: str | Path, device: torch.device | str | None, dtype: torch.dtype | None, encoder_only: bool
+    ) -> AudioTokenizer:
         loaded = self._in_one_row(
             AudioTokenizer.from_pretrained(
                 source,
-                encoder_only=encoder_only and can_leave_out,
+                encoder_only=encoder_only and keeps_decoder(source),
                 dtype=dtype,
-                device=self._device,
+                device=device,
                 # That of a row is known once its layout is.
                 fingerprint=self._fingerprint if self.layout is None else None,
             )
@@ -125,7 +138,6 @@ class AttachedAudioTokenizer:
                 f"{source} is another audio tokenizer (fingerprint {loaded.fingerprint()[:12]}…, {self.layout}) than "
                 f"the one whose codes the LLM knows ({str(self._fingerprint)[:12]}…): put that one back"
             )
-        self._loaded = loaded
         return loaded
 
     @property
@@ -219,8 +231,8 @@ class AttachedAudioTokenizer:
         audio_tokenizer = self.get()
         if not audio_tokenizer.can_decode:
             raise ValueError(
-                f"codes cannot become sound, for {audio_tokenizer.why_no_sound}: use an audio tokenizer with a waveform "
-                "decoder"
+                f"codes cannot become sound, for {audio_tokenizer.why_no_sound}: use an audio tokenizer with a "
+                "waveform decoder"
             )
         return list(audio_tokenizer.decode(Codes.from_list([clip[None] for clip in clips]), **options))
 
@@ -235,8 +247,8 @@ class AttachedAudioTokenizer:
         own: CodeLayout | str = f"1 x {self.codebook_size} codes" if self.layout is None else self.layout
         if isinstance(audio_tokenizer, SequenceTokenizer):
             raise ValueError(
-                f"the audio tokenizer gives rows of {audio_tokenizer.layout}, but the audio vocabulary is one of {own}: "
-                "use the audio tokenizer, codebooks and code_order that the LLM was extended for"
+                f"the audio tokenizer gives rows of {audio_tokenizer.layout}, but the audio vocabulary is one of "
+                f"{own}: use the audio tokenizer, codebooks and code_order that the LLM was extended for"
             )
         sizes = audio_tokenizer.codebook_sizes
         if self.layout is not None and sizes[: self.layout.num_codebooks] == self.layout.codebook_sizes:

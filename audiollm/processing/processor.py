@@ -360,6 +360,17 @@ class AudioLLMProcessor(ProcessorMixin):
         """Whether there is an audio tokenizer, loaded or not; without one only codes and text can be processed."""
         return self._attached.exists
 
+    def look_at_audio_tokenizer(self) -> AudioTokenizer | None:
+        """The audio tokenizer, to ask it what it is and can: one that is not loaded yet is opened for that alone.
+
+        Returns:
+            None if there is none.
+
+        Raises:
+            ValueError: if it is another one than that whose codes the LLM knows.
+        """
+        return self._attached.look()
+
     def load_audio_tokenizer(
         self,
         device: torch.device | str | None = None,

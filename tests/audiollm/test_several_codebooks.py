@@ -44,7 +44,8 @@ def test_an_llm_of_any_tokenizer_is_saved_loaded_and_speaks(create, tmp_path, nu
     model.save_pretrained(tmp_path / "llm")
     shutil.rmtree(tmp_path / "codec")
     loaded = AudioLLM.from_pretrained(tmp_path / "llm")
-    assert loaded.vocabulary == model.vocabulary and (loaded.vocabulary.layout is None) == (num_codebooks == 1)
+    assert loaded.vocabulary == model.vocabulary
+    assert (loaded.vocabulary.layout is None) == (num_codebooks == 1)
     tokenizer = loaded.processor.audio_tokenizer
     assert isinstance(tokenizer, SequenceTokenizer) == (num_codebooks > 1)
     assert tokenizer.fingerprint() == model.processor.audio_tokenizer.fingerprint()
@@ -59,12 +60,14 @@ def test_an_llm_of_any_tokenizer_is_saved_loaded_and_speaks(create, tmp_path, nu
     settings = {"modalities": {"audio"}, "min_seconds": 0.3, "max_seconds": 0.6, "seed": 3}
     result = loaded.generate(**inputs, **settings)
     (codes,), (waveform,) = result.codes[0], result.waveforms[0]
-    assert 0.3 * 16000 <= len(waveform) <= 0.6 * 16000 and waveform.equal(tokenizer.decode(codes[None])[0])
+    assert 0.3 * 16000 <= len(waveform) <= 0.6 * 16000
+    assert waveform.equal(tokenizer.decode(codes[None])[0])
     assert loaded.processor.decode_audio(result.token_ids[0]).equal(waveform)
 
     with loaded.stream(**inputs, **settings) as stream:
         pieces = [piece.waveform for piece in stream if isinstance(piece, StreamedAudio)]
-    assert torch.cat(pieces).allclose(waveform) and stream.result.token_ids[0].equal(result.token_ids[0])
+    assert torch.cat(pieces).allclose(waveform)
+    assert stream.result.token_ids[0].equal(result.token_ids[0])
     assert result.finish_reasons[0] in ("length", "stop")
 
     loaded.save_pretrained(tmp_path / "again")
@@ -109,7 +112,7 @@ def test_another_tokenizer_of_the_same_sizes_is_refused(create, tmp_path):
 def test_another_layout_of_the_same_tokenizer_is_refused(create, tmp_path):
     model = create(8)
     other = as_one_row(ToyCodec(8), None, "delay")
-    with pytest.raises(ValueError, match="gives rows of 8 x 8 codes, delay, but the audio vocabulary is one of 8 x 8"):
+    with pytest.raises(ValueError, match=r"gives rows of 8 x 8 codes, delay, but the audio vocabulary is one of 8 x 8"):
         model.processor.audio_tokenizer = other
     with pytest.raises(ValueError, match="has 1 x 64 codes, but"):
         model.processor.audio_tokenizer = ToyCodec(1, 64)
@@ -126,13 +129,17 @@ def test_an_llm_of_one_codebook_refuses_the_codes_of_eight(create):
     one, eight = create(1, codebook_size=64), ToyCodec(8)
     with pytest.raises(ValueError, match="has 8 x 8 codes, but the text tokenizer holds an audio vocabulary of 1 x 64"):
         one.processor.audio_tokenizer = eight
-    with pytest.raises(ValueError, match="gives rows of 8 x 8 codes, flat, but .* 1 x 64 codes"):
+    with pytest.raises(ValueError, match=r"gives rows of 8 x 8 codes, flat, but .* 1 x 64 codes"):
         one.processor.audio_tokenizer = as_one_row(eight)
     codes = eight.encode([sound(1)], 16000)[0]
-    with pytest.raises(ValueError, match="which are|shape"):
+    with pytest.raises(ValueError, match="single codebook"):
         one.vocabulary.codes_to_token_ids(codes.tolist())
     row = as_one_row(eight)
-    part = {"type": "audio", "codes": row.encode([sound(1)], 16000)[0][0].tolist(), "audio_tokenizer": row.fingerprint()}
+    part = {
+        "type": "audio",
+        "codes": row.encode([sound(1)], 16000)[0][0].tolist(),
+        "audio_tokenizer": row.fingerprint(),
+    }
     with pytest.raises(ValueError, match="made by another audio tokenizer"):
         one.processor.apply_chat_template([{"role": "user", "content": [part]}])
 
@@ -156,8 +163,11 @@ def test_codes_of_all_codebooks_become_token_ids(create):
 
 def test_a_processor_says_how_several_codebooks_become_a_row(create, tmp_path):
     model = create(2)
-    with pytest.raises(ValueError, match="has 2 x 8 codes, but .* 1 x 16 codes"):
+    with pytest.raises(ValueError, match=r"has 2 x 8 codes, but .* 1 x 16 codes"):
         AudioLLMProcessor(model.processor.tokenizer, audio_tokenizer=ToyCodec(2))
-    assert AudioLLMProcessor(
-        model.processor.tokenizer, audio_tokenizer=ToyCodec(2), code_layout=model.vocabulary.layout
-    ).vocabulary == model.vocabulary
+    assert (
+        AudioLLMProcessor(
+            model.processor.tokenizer, audio_tokenizer=ToyCodec(2), code_layout=model.vocabulary.layout
+        ).vocabulary
+        == model.vocabulary
+    )

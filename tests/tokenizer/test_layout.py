@@ -33,7 +33,9 @@ def test_the_rows_are_those_of_the_description() -> None:
 
 def test_one_codebook_is_its_own_row_in_any_order() -> None:
     layout = CodeLayout((7,), "delay")
-    assert layout == CodeLayout((7,)) and layout.size == 7 and layout.pad is None
+    assert layout == CodeLayout((7,))
+    assert layout.size == 7
+    assert layout.pad is None
     assert layout.to_symbols(torch.tensor([[3, 1, 6]])).tolist() == [3, 1, 6]
 
 
@@ -41,16 +43,15 @@ def test_one_codebook_is_its_own_row_in_any_order() -> None:
 def test_codes_come_back(layout_and_codes: tuple[CodeLayout, torch.Tensor]) -> None:
     layout, codes = layout_and_codes
     row = layout.to_symbols(codes)
-    assert len(row) == layout.length(codes.shape[1]) and layout.whole_frames(len(row)) == codes.shape[1]
+    assert len(row) == layout.length(codes.shape[1])
+    assert layout.whole_frames(len(row)) == codes.shape[1]
     assert layout.to_codes(row).equal(codes)
     assert not len(row) or 0 <= int(row.min()) <= int(row.max()) < layout.size
     assert not len(row) or layout.frames_for(len(row)) == codes.shape[1]
 
 
 @given(layouts_and_codes(), st.lists(st.integers(0, 5), max_size=20))
-def test_pieces_of_any_size_give_the_same(
-    layout_and_codes: tuple[CodeLayout, torch.Tensor], pieces: list[int]
-) -> None:
+def test_pieces_of_any_size_give_the_same(layout_and_codes: tuple[CodeLayout, torch.Tensor], pieces: list[int]) -> None:
     layout, codes = layout_and_codes
     row, writer, reader = layout.to_symbols(codes), SymbolWriter(layout), FrameReader(layout)
     sizes = [*pieces, 10**6]
@@ -67,7 +68,8 @@ def test_a_row_that_is_cut_gives_its_whole_frames_and_no_more(
     row = layout.to_symbols(codes)
     length = data.draw(st.integers(0, len(row) - 1))
     whole = layout.to_codes(row[:length], is_cut=True)
-    assert whole.equal(codes[:, : whole.shape[1]]) and whole.shape[1] == layout.whole_frames(length)
+    assert whole.equal(codes[:, : whole.shape[1]])
+    assert whole.shape[1] == layout.whole_frames(length)
     if length and (layout.pad is not None or length % layout.num_codebooks):
         with pytest.raises(ValueError, match="breaks off"):
             layout.to_codes(row[:length])
@@ -115,7 +117,8 @@ def test_whatever_may_follow_makes_a_row_of_so_many_frames(layout, min_frames, m
         assert max_frames is None
         return
     num_frames = layout.to_codes(torch.tensor(row)).shape[1]
-    assert min_frames <= num_frames and (max_frames is None or num_frames <= max_frames)
+    assert min_frames <= num_frames
+    assert max_frames is None or num_frames <= max_frames
 
 
 def test_wrong_codes_are_named() -> None:

@@ -13,7 +13,8 @@ ROWS = [(2, None, "flat"), (2, None, "delay"), (8, None, "flat"), (8, None, "del
 
 def test_one_codebook_needs_no_wrapper() -> None:
     codec = ToyCodec(1)
-    assert as_one_row(codec) is codec and as_one_row(codec, 1, "delay") is codec
+    assert as_one_row(codec) is codec
+    assert as_one_row(codec, 1, "delay") is codec
     assert layout_of(codec) is None
 
 
@@ -39,7 +40,8 @@ def test_streams_equal_the_whole(num_codebooks, used, order, size) -> None:
     symbols = row.encode([waveform], 16000)[0][0]
     assert torch.cat(list(row.encode_stream(waveform.split(1000), 16000))).equal(symbols)
     assert torch.cat(list(row.decode_stream(symbols.split(size)))).equal(row.decode(symbols)[0])
-    assert row.can_decode_stream and row.can_encode_stream
+    assert row.can_decode_stream
+    assert row.can_encode_stream
 
 
 @pytest.mark.parametrize("order", ["flat", "delay"])
@@ -57,18 +59,23 @@ def test_a_row_that_breaks_off_gives_its_whole_frames(order) -> None:
     symbols = row.encode([sound(1)], 16000)[0]
     short = row.decode(symbols[:, :-3])[0]
     whole = row.decode(symbols)[0]
-    assert 0 < len(short) < len(whole) and short.equal(whole[: len(short)])
+    assert 0 < len(short) < len(whole)
+    assert short.equal(whole[: len(short)])
     batch = row.decode(Codes.from_list([symbols, symbols[:, :2], symbols]))
-    assert batch[0].equal(whole) and batch[2].equal(whole) and len(batch[1]) in (0, 1600)
+    assert batch[0].equal(whole)
+    assert batch[2].equal(whole)
+    assert len(batch[1]) in (0, 1600)
 
 
 def test_who_cannot_decode_says_why() -> None:
     silent = as_one_row(ToyCodec(8, decodes=False))
-    assert not silent.can_decode and not silent.can_decode_stream
+    assert not silent.can_decode
+    assert not silent.can_decode_stream
     with pytest.raises(ValueError, match="ToyCodec has no waveform decoder"):
         silent.decode(torch.zeros(8, dtype=torch.int64))
     part = as_one_row(ToyCodec(8, first=False), 4)
-    assert as_one_row(ToyCodec(8, first=False)).can_decode and not part.can_decode
+    assert as_one_row(ToyCodec(8, first=False)).can_decode
+    assert not part.can_decode
     with pytest.raises(ValueError, match="needs all 8 codebooks, and 4 are in use"):
         next(part.decode_stream([]))
 
@@ -95,5 +102,5 @@ def test_a_layout_of_another_tokenizer_is_refused() -> None:
 
 def test_symbols_of_another_place_are_refused() -> None:
     row = as_one_row(ToyCodec(2))
-    with pytest.raises(ValueError, match="symbol 8 at position 0 cannot be .*codebook 0 has 0 to 7"):
+    with pytest.raises(ValueError, match=r"symbol 8 at position 0 cannot be .*codebook 0 has 0 to 7"):
         row.decode(torch.tensor([8, 0]))

@@ -105,7 +105,8 @@ def test_turns_speak_in_whole_frames(random, min_frames, more):
     assert len(rows) == 2
     for row in rows:
         frames = [vocabulary.token_ids_to_codebooks(segment).shape[1] for segment in segments_of(row)]
-        assert sum(frames) <= min_frames + more and (len(frames) < 2 or sum(frames) >= min_frames)
+        assert sum(frames) <= min_frames + more
+        assert len(frames) < 2 or sum(frames) >= min_frames
 
 
 def test_turns_of_delayed_rows_are_refused():
