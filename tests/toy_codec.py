@@ -33,6 +33,7 @@ class ToyCodec(CodecTokenizer):
         self._settings = {
             "num_codebooks": num_codebooks, "codebook_size": codebook_size, "decodes": decodes, "first": first,
         }  # fmt: skip
+        self.encoder_only = False
         self.loudest = nn.Parameter(torch.tensor([1.0 + seed]))
 
     @classmethod
@@ -42,8 +43,7 @@ class ToyCodec(CodecTokenizer):
         stated = own_settings(read_json_object(folder / CONFIG))
         made = cls(stated.pop("num_codebooks"), stated.pop("codebook_size"), **stated)
         made.load_state_dict(load_file(folder / "model.safetensors"))
-        if encoder_only:
-            made._settings["decodes"] = False
+        made.encoder_only = encoder_only
         return made
 
     def settings(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class ToyCodec(CodecTokenizer):
 
     @property
     def can_decode(self) -> bool:
-        return bool(self._settings["decodes"])
+        return bool(self._settings["decodes"]) and not self.encoder_only
 
     @property
     def decodes_first_codebooks(self) -> bool:
