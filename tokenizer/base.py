@@ -156,6 +156,11 @@ class AudioTokenizer(ABC):
         return (self.codebook_size,) * self.num_codebooks
 
     @property
+    def bits_per_second(self) -> float:
+        """What the codes take where each is as likely as the others."""
+        return self.frame_rate * sum(math.log2(size) for size in self.codebook_sizes)
+
+    @property
     def latent_size(self) -> int | None:
         """D of a tokenizer with continuous latents, which has no codes (K = 0); None: it has codes."""
         return None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,11 @@ class SequenceTokenizer(AudioTokenizer):
     @property
     def codebook_size(self) -> int:
         return self.layout.size
+
+    @property
+    def bits_per_second(self) -> float:
+        bits_per_frame = sum(math.log2(size) for size in self.layout.codebook_sizes)
+        return self.inner.frame_rate * bits_per_frame  # pads tell nothing
 
     @property
     def is_causal(self) -> bool:

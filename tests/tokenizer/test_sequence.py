@@ -27,6 +27,7 @@ def test_symbols_are_the_codes_in_one_row(num_codebooks, used, order) -> None:
     codes, symbols = codec.encode(clips, 16000), row.encode(clips, 16000)
     assert (row.num_codebooks, row.codebook_size, row.codebook_sizes) == (1, layout.size, (layout.size,))
     assert row.frame_rate == codec.frame_rate * layout.num_codebooks
+    assert row.bits_per_second == codec.frame_rate * 3 * layout.num_codebooks
     for index, clip in enumerate(clips):
         assert layout.to_codes(symbols[index][0]).equal(codes[index][: layout.num_codebooks])
         assert row.num_frames(len(clip), 16000) == symbols[index].shape[1]
