@@ -124,6 +124,13 @@ class AudioVocabulary:
         return None if self.layout is None or self.layout.num_codebooks == 1 else self.layout
 
     @property
+    def shortest_clip(self) -> list[int]:
+        """Codes of the shortest clip that there is, to stand for any: those of one frame."""
+        if self.layout is None:
+            return [0]
+        return self.layout.to_symbols(torch.zeros(self.layout.num_codebooks, 1, dtype=torch.int64)).tolist()
+
+    @property
     def token_ids(self) -> list[int]:
         """Every audio token id, ascending: start, end and all codes (the rows that new training must reach)."""
         codes = range(self.first_code_id, self.first_code_id + self.codebook_size)

@@ -8,11 +8,13 @@ import shutil
 import pytest
 import torch
 
+from audiollm.generation.decoding import SpeechDecoder
 from audiollm.generation.streaming import StreamedAudio
 from audiollm.modeling import AudioLLM
 from audiollm.processing import AudioLLMProcessor
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.sequence import SequenceTokenizer, as_one_row
+from audiollm.transcription.transcribing import longest_piece
 from tests.toy_codec import ToyCodec, register, sound
 
 ROWS = [(1, None, "flat"), (2, None, "flat"), (2, None, "delay"), (8, None, "flat"), (8, 2, "delay"), (8, 1, "flat")]
@@ -171,3 +173,45 @@ def test_a_processor_says_how_several_codebooks_become_a_row(create, tmp_path):
         ).vocabulary
         == model.vocabulary
     )
+
+
+def test_a_prompt_that_is_written_out_takes_recordings_and_rows_too(create):
+    processor = create(2, None, "delay").processor
+    chat = question()
+    text = processor.apply_chat_template([{"role": "user", "content": [{"type": "audio"}]}], tokenize=False)
+    by_hand = processor(text=text, audio=[sound(1.2)], sampling_rate=16000)
+    assert by_hand["input_ids"].equal(processor.apply_chat_template(chat)["input_ids"])
+    spelt = processor.apply_chat_template(chat, tokenize=False)
+    assert processor(text=spelt)["input_ids"].equal(by_hand["input_ids"])
+
+
+@pytest.mark.parametrize(("order", "seconds"), [("flat", 10.0), ("delay", 9.3)])
+def test_pieces_of_a_transcription_are_as_long_as_the_context_allows(create, order, seconds):
+    processor = create(8, None, order).processor
+    num_other = longest_context(processor) - 800
+    assert longest_piece(processor, num_other + 800, "What?", max_new_tokens=1) == pytest.approx(seconds)
+
+
+def longest_context(processor):
+    """The context in which 800 tokens are left for audio, beside the question and one token of an answer."""
+    clip = processor.vocabulary.shortest_clip
+    part = {"type": "audio", "codes": clip}
+    chat = [{"role": "user", "content": [part, {"type": "text", "text": "What?"}]}]
+    return processor.apply_chat_template(chat, add_generation_prompt=True)["input_ids"].shape[1] - len(clip) + 1 + 800
+
+
+def test_a_decoder_that_cannot_stream_gives_its_sound_at_the_end(create, monkeypatch):
+    monkeypatch.delattr(ToyCodec, "decode_stream")
+    model = create(2)
+    inputs = model.processor.apply_chat_template(question(), add_generation_prompt=True)
+    with model.stream(**inputs, modalities={"audio"}, max_seconds=0.5, seed=1) as stream:
+        pieces = [piece for piece in stream if isinstance(piece, StreamedAudio)]
+    assert len(pieces) == 1
+    assert pieces[0].waveform.equal(model.processor.decode_audio(stream.result.token_ids[0]))
+
+
+def test_delayed_rows_are_not_joined_to_one_sound(create):
+    tokenizer = create(2, None, "delay").processor.audio_tokenizer
+    SpeechDecoder(tokenizer)
+    with pytest.raises(ValueError, match="delayed rows of codes cannot be joined"):
+        SpeechDecoder(tokenizer, joins_segments=True)
