@@ -189,8 +189,8 @@ class SFTConfig(AudioLLMRunConfig):
 
     eval_listen_samples: int = 0
     """Held-out records with a spoken answer to answer at each evaluation: what the model says is written as sound to
-    ``output_dir/evaluation``. Needs an audio tokenizer with a waveform decoder; ``eval_max_new_tokens`` must leave room for
-    its codes, of which the start of the run tells how many are a second."""
+    ``output_dir/evaluation``. Needs an audio tokenizer with a waveform decoder; ``eval_max_new_tokens`` must leave room
+    for its codes; the start of a run tells how many are a second."""
 
     eval_asr: str | None = None
     """Speech recognizer that reads what is spoken, for word error rate: ``whisper-tiny.en`` or ``whisper-base`` from a
