@@ -148,7 +148,8 @@ class AudioVocabulary:
     def codes_to_token_ids(self, codes: Tensor | Sequence[int] | Sequence[Sequence[int]]) -> Tensor | list[int]:
         """Maps codes in ``[0, V)`` to token ids; a list gives a list, an integer tensor an int64 tensor of its shape.
 
-        With a layout, codes ``[K, T]`` give a row of token ids ``[S]``, and so do symbols ``[S]`` of a whole row.
+        With a layout of several codebooks, codes ``[K, T]`` give a row of token ids ``[S]``, and so do symbols ``[S]``
+        of a whole row.
 
         Raises:
             ValueError: if a code is outside ``[0, V)``; with a layout, if one is outside of its codebook, or the row
@@ -218,7 +219,7 @@ class AudioVocabulary:
     def wrap(self, codes: Tensor | Sequence[int] | Sequence[Sequence[int]]) -> Tensor | list[int]:
         """One audio segment: ``[start, …codes…, end]`` as token ids, for codes ``[T]``, or ``[K, T]`` with a layout."""
         if isinstance(codes, Tensor):
-            if codes.dim() != 1 and self.layout is None:
+            if codes.dim() != 1 and self.row_layout is None:
                 raise ValueError(f"codes have shape {tuple(codes.shape)}: wrap takes one clip of one codebook, [T]")
             marks = torch.tensor([self.start_id, self.end_id], device=codes.device)
             return torch.cat([marks[:1], self.codes_to_token_ids(codes), marks[1:]])
