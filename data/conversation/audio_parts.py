@@ -262,8 +262,8 @@ class AudioPartParser:
             if isinstance(code, (list, tuple)):
                 self._log.note(
                     f"{at}[{index}]",
-                    "is a list, as of a tokenizer with several codebooks; a record holds one row of codes: `audiollm "
-                    "tokenize --code-order flat` makes one of them",
+                    "must be a whole number, not a list; of codes of several codebooks `audiollm tokenize --code-order "
+                    "flat` makes one row",
                 )
                 break
             if type(code) is not int:

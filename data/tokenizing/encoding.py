@@ -249,7 +249,7 @@ class CorpusEncoder:
         if item.clips and item.clips[0].codes is not None and item.clips[0].codes.shape[0] != 1:
             raise RecordError(
                 where,
-                "conversation records hold one row of codes, and this tokenizer has several codebooks: give code_order "
+                "conversation records hold one codebook's codes; this tokenizer has several: give a code_order "
                 "(--code-order flat), which makes one row of them",
             )
         if not item.clips:
