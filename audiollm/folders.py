@@ -28,7 +28,9 @@ from audiollm.tokenizer.checkpoints.tokenizer import (
 )
 from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder_beside, holds_decoder
 from audiollm.tokenizer.kinds import KINDS, UNIAUDIO_KINDS, FolderView
+from audiollm.tokenizer.layout import CodeLayout
 from audiollm.tokenizer.opening import find_tokenizer_folder, kind_of
+from audiollm.tokenizer.sequence import SequenceTokenizer
 
 _FILES: dict[Kind, tuple[str, ...]] = {
     "audio_llm": (*TOKENIZER_FILES, "processor_config.json", "chat_template.jinja"),
@@ -161,6 +163,19 @@ class Origin:
         return folder if folder.is_dir() else None
 
 
+def layout_in(path_or_hub_id: str | os.PathLike[str]) -> CodeLayout | None:
+    """The layout in which the Audio-LLM of a folder has codes of several codebooks; None for anything else.
+
+    Raises:
+        ValueError: if what it says of it cannot be.
+    """
+    for folder in (Path(path_or_hub_id), Path(path_or_hub_id) / "model"):
+        if (folder / "processor_config.json").is_file():
+            stated = read_json_object(folder / "processor_config.json").get("code_layout")
+            return None if stated is None else CodeLayout.from_dict(stated)
+    return None
+
+
 def copy_audio_tokenizer(source: Path, target: Path) -> None:
     """Copies the files: the object in memory may have been loaded without the layers that ids do not need.
 
@@ -248,11 +263,11 @@ def save_audio_tokenizer(audio_tokenizer: AudioTokenizer, target: Path) -> None:
     Raises:
         ValueError: if it is of a kind that cannot be saved.
     """
-    save = getattr(audio_tokenizer, "save_pretrained", None)
-    if save is None:
+    saved: Any = audio_tokenizer.inner if isinstance(audio_tokenizer, SequenceTokenizer) else audio_tokenizer
+    if not hasattr(saved, "save_pretrained"):
         raise ValueError(
-            f"{type(audio_tokenizer).__name__} cannot be saved (it has no save_pretrained): give the processor "
-            "codec_path= instead"
+            f"{type(saved).__name__} cannot be saved (it has no save_pretrained()): give the processor codec_path= "
+            "instead"
         )
     with atomic_folder(target) as new:
-        save(new)
+        saved.save_pretrained(new)

@@ -37,7 +37,9 @@ from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS
 from audiollm.tokenizer.checkpoints.hub import push_saved
 from audiollm.tokenizer.int8 import to_int8
+from audiollm.tokenizer.layout import CodeOrder
 from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.tokenizer.sequence import SequenceTokenizer, as_one_row
 
 from .folders import check_folder, check_text_llm
 from .loading import (
@@ -51,7 +53,7 @@ from .loading import (
 )
 from .processing.processor import AudioLLMProcessor
 from .sources.places import find_source
-from .vocabulary import AudioVocabulary, extend
+from .vocabulary import CONFIG_KEY, AudioVocabulary, extend
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,11 @@ def _check_hub_options(options: Mapping[str, Any]) -> None:
     for name in options.keys() - set(HUB_OPTIONS):
         instead = _INSTEAD.get(name, f"known are {', '.join(HUB_OPTIONS)}")
         raise ValueError(f"from_pretrained() of an AudioLLM takes no {name}: {instead}")
+
+
+def shows_codebook(audio_tokenizer: AudioTokenizer) -> bool:
+    """Whether new rows can start like the entries of its codebook (``init="codebook"``)."""
+    return isinstance(audio_tokenizer, UniAudioTokenizer)
 
 
 def question_about(
@@ -91,7 +98,8 @@ class AudioLLM:
         processor: its processor.
 
     Raises:
-        ValueError: if the model has fewer rows than the text tokenizer has entries.
+        ValueError: if the model has fewer rows than the text tokenizer has entries, or was extended for codes in
+            another layout than the processor's.
     """
 
     def __init__(self, model: PreTrainedModel, processor: AudioLLMProcessor | None = None) -> None:
@@ -106,6 +114,13 @@ class AudioLLM:
                 f"the model has {num_rows} embedding rows for {len(processor.tokenizer)} tokens: weights and text "
                 "tokenizer do not belong together; extend the model with AudioLLM.create()"
             )
+        noted = getattr(model.config, CONFIG_KEY, None)
+        if noted is not None and noted.get("layout") != processor.vocabulary.to_dict().get("layout"):
+            raise ValueError(
+                f"the model was extended for codes in the layout {noted.get('layout')}, and its processor has "
+                f"{processor.vocabulary.to_dict().get('layout')}: use the audio tokenizer, codebooks and code_order "
+                "that it was extended for; load both from the same folder"
+            )
         self.model = model
         self.processor = processor
 
@@ -118,6 +133,8 @@ class AudioLLM:
         text_tokenizer: PreTrainedTokenizerBase | str | os.PathLike[str] | None = None,
         audio_tokenizer: AudioTokenizer | str | os.PathLike[str] | None = None,
         *,
+        codebooks: int | None = None,
+        code_order: CodeOrder = "flat",
         init: Literal["text", "codebook"] = "text",
         seed: int = 0,
         dtype: torch.dtype | str = "auto",
@@ -127,7 +144,10 @@ class AudioLLM:
         Args:
             llm: the text LLM, or the folder or Hub id it is loaded from.
             text_tokenizer: its text tokenizer (a fast one), or where that is; None: where ``llm`` is.
-            audio_tokenizer: the audio tokenizer, or where it is.
+            audio_tokenizer: the audio tokenizer, of any kind that has codes, or where it is.
+            codebooks: use the first so many of its codebooks; None: all.
+            code_order: how the codes of several codebooks follow each other: ``flat`` (frame by frame) or ``delay``,
+                see `audiollm.tokenizer.layout`; one codebook has nothing to order.
             init: how the new rows start, see `audiollm.vocabulary.extend`; "codebook" uses the audio tokenizer's.
             seed: of the new rows.
             dtype: of the weights, for an ``llm`` that is loaded; "auto": as stored.
@@ -151,18 +171,22 @@ class AudioLLM:
         if isinstance(audio_tokenizer, AudioTokenizer):
             loaded_tokenizer = audio_tokenizer
         else:
-            loaded_tokenizer = UniAudioTokenizer.from_pretrained(os.fspath(audio_tokenizer)).eval()
+            loaded_tokenizer = AudioTokenizer.from_pretrained(os.fspath(audio_tokenizer))
+            if isinstance(loaded_tokenizer, nn.Module):
+                loaded_tokenizer.eval()
+        loaded_tokenizer = as_one_row(loaded_tokenizer, codebooks, code_order)
         codebook: Tensor | None = None
         if init == "codebook":
-            if not isinstance(loaded_tokenizer, UniAudioTokenizer):
+            if not shows_codebook(loaded_tokenizer):
                 raise ValueError(
-                    f"init='codebook': {type(loaded_tokenizer).__name__} shows no codebook, use init='text'"
+                    f"init='codebook': {type(loaded_tokenizer).__name__} shows no codebook; use init='text'"
                 )
-            codebook = loaded_tokenizer.codebook.points()
+            codebook = loaded_tokenizer.codebook.points()  # type: ignore[attr-defined]  # of those that show one
         extend(
             llm,
             text_tokenizer,
             loaded_tokenizer.codebook_size,
+            layout=loaded_tokenizer.layout if isinstance(loaded_tokenizer, SequenceTokenizer) else None,
             init=init,
             codebook=codebook,
             seed=seed,

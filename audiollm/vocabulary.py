@@ -1,23 +1,26 @@
 """The audio vocabulary: the only place where codes become token ids, and the extension of an LLM by it.
 
 A code in ``[0, V)`` becomes the token ``<|audio_<code>|>``; a clip is ``<|audio_start|> codes <|audio_end|>``. On a
-Qwen2.5 text tokenizer (151,665 entries) and V = 8192 that is start 151665, end 151666 and codes 151667…159858.
+Qwen2.5 text tokenizer (151,665 entries) and V = 8192 that is start 151665, end 151666 and codes 151667…159858. Of a
+tokenizer with several codebooks, ``code`` is everywhere the symbol of `audiollm.tokenizer.layout.CodeLayout`.
 """
-# Shapes: V codebook entries, D size of one entry, R embedding rows, H hidden size, S token ids.
+# Shapes: V codes (symbols), D size of one entry, R embedding rows, H hidden size, S token ids, K codebooks, T frames.
 
 from __future__ import annotations
 
 import logging
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
 import torch
 from tokenizers import AddedToken
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from audiollm.tokenizer.layout import CodeLayout
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +50,20 @@ class AudioVocabulary:
         first_code_id: token id of code 0; code ``c`` is ``first_code_id + c``.
         start_id: token id of ``<|audio_start|>``.
         end_id: token id of ``<|audio_end|>``.
+        layout: how the codes of several codebooks are V symbols; None: there is one codebook, and its codes are they.
     """
 
     codebook_size: int
     first_code_id: int
     start_id: int
     end_id: int
+    layout: CodeLayout | None = None
 
     def __post_init__(self) -> None:
+        if self.layout is not None and self.layout.size != self.codebook_size:
+            raise ValueError(
+                f"codebook_size={self.codebook_size}, but the layout ({self.layout}) has {self.layout.size} symbols"
+            )
         if self.codebook_size < 1:
             raise ValueError(f"codebook_size={self.codebook_size}: an audio vocabulary needs at least one code")
         marks = (self.start_id, self.end_id)
@@ -63,13 +72,17 @@ class AudioVocabulary:
 
     @classmethod
     def from_text_tokenizer(
-        cls, text_tokenizer: PreTrainedTokenizerBase, codebook_size: int | None = None
+        cls,
+        text_tokenizer: PreTrainedTokenizerBase,
+        codebook_size: int | None = None,
+        layout: CodeLayout | None = None,
     ) -> AudioVocabulary:
         """Finds the audio vocabulary that a text tokenizer holds.
 
         Args:
             text_tokenizer: a text tokenizer that `extend` has seen.
             codebook_size: the size it must have; None accepts any.
+            layout: of its codes, which the text tokenizer does not know; None: those of one codebook.
 
         Raises:
             ValueError: if there is none, it is incomplete, its codes are not contiguous, or its size is another.
@@ -85,7 +98,37 @@ class AudioVocabulary:
                 f"this text tokenizer already holds an audio vocabulary of {vocabulary.codebook_size} codes, not "
                 f"{codebook_size}: use the audio tokenizer it was made for, or start from the plain text tokenizer"
             )
-        return vocabulary
+        return vocabulary if layout is None else replace(vocabulary, layout=layout)
+
+    @classmethod
+    def from_dict(cls, stated: Mapping[str, Any]) -> AudioVocabulary:
+        """Reads what `to_dict` gave.
+
+        Raises:
+            TypeError: if something is missing, or is not known.
+            ValueError: if it says what cannot be.
+        """
+        layout = stated.get("layout")
+        return cls(**{**stated, "layout": None if layout is None else CodeLayout.from_dict(layout)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as it stands in an Audio-LLM's ``config.json``; of one codebook it names no layout."""
+        facts: dict[str, Any] = {
+            name: getattr(self, name) for name in ("codebook_size", "first_code_id", "start_id", "end_id")
+        }
+        return facts if self.layout is None else facts | {"layout": self.layout.to_dict()}
+
+    @property
+    def row_layout(self) -> CodeLayout | None:
+        """The layout where position decides which symbols may stand there; None: any code may, anywhere."""
+        return None if self.layout is None or self.layout.num_codebooks == 1 else self.layout
+
+    @property
+    def shortest_clip(self) -> list[int]:
+        """Codes of the shortest clip that there is, to stand for any: those of one frame."""
+        if self.layout is None:
+            return [0]
+        return self.layout.to_symbols(torch.zeros(self.layout.num_codebooks, 1, dtype=torch.int64)).tolist()
 
     @property
     def token_ids(self) -> list[int]:
@@ -101,14 +144,28 @@ class AudioVocabulary:
     @overload
     def codes_to_token_ids(self, codes: Tensor) -> Tensor: ...
     @overload
-    def codes_to_token_ids(self, codes: Sequence[int]) -> list[int]: ...
-    def codes_to_token_ids(self, codes: Tensor | Sequence[int]) -> Tensor | list[int]:
+    def codes_to_token_ids(self, codes: Sequence[int] | Sequence[Sequence[int]]) -> list[int]: ...
+    def codes_to_token_ids(self, codes: Tensor | Sequence[int] | Sequence[Sequence[int]]) -> Tensor | list[int]:
         """Maps codes in ``[0, V)`` to token ids; a list gives a list, an integer tensor an int64 tensor of its shape.
 
+        With a layout of several codebooks, codes ``[K, T]`` give a row of token ids ``[S]``, and so do symbols ``[S]``
+        of a whole row.
+
         Raises:
-            ValueError: if a code is outside ``[0, V)``.
+            ValueError: if a code is outside ``[0, V)``; with a layout, if one is outside of its codebook, or the row
+                is not whole: the message names position and codebook.
         """
-        codes_ = _as_int64(codes, "codes")
+        codes_ = _as_int64(codes, "codes")  # type: ignore[arg-type]  # of nested lists as well
+        if self.row_layout is not None:
+            if codes_.dim() == 2:
+                codes_ = self.row_layout.to_symbols(codes_)
+            else:
+                self.row_layout.check(codes_)
+        elif codes_.dim() != 1 and not isinstance(codes, Tensor):
+            raise ValueError(
+                f"codes have shape {list(codes_.shape)}, and this audio vocabulary is one of a single codebook: give "
+                "one clip as a flat list of codes"
+            )
         outside = (codes_ < 0) | (codes_ >= self.codebook_size)
         if outside.any():
             raise ValueError(
@@ -138,6 +195,15 @@ class AudioVocabulary:
         codes = token_ids_ - self.first_code_id
         return codes if isinstance(token_ids, Tensor) else codes.tolist()
 
+    def token_ids_to_codebooks(self, token_ids: Tensor | Sequence[int]) -> Tensor:
+        """The codes ``[K, T]``, int64, that a row of token ids ``[S]`` stands for; of one codebook ``[1, T]``.
+
+        Raises:
+            ValueError: if an id is not that of a code, or cannot stand where it does, or the row is not whole.
+        """
+        symbols = self.token_ids_to_codes(torch.as_tensor(token_ids))
+        return symbols[None] if self.layout is None else self.layout.to_codes(symbols)
+
     def is_code(self, token_ids: Tensor) -> Tensor:
         """True where a token id is that of a code; bool, same shape."""
         return (token_ids >= self.first_code_id) & (token_ids < self.first_code_id + self.codebook_size)
@@ -149,11 +215,11 @@ class AudioVocabulary:
     @overload
     def wrap(self, codes: Tensor) -> Tensor: ...
     @overload
-    def wrap(self, codes: Sequence[int]) -> list[int]: ...
-    def wrap(self, codes: Tensor | Sequence[int]) -> Tensor | list[int]:
-        """One audio segment: ``[start, …codes…, end]`` as token ids, for codes ``[T]``."""
+    def wrap(self, codes: Sequence[int] | Sequence[Sequence[int]]) -> list[int]: ...
+    def wrap(self, codes: Tensor | Sequence[int] | Sequence[Sequence[int]]) -> Tensor | list[int]:
+        """One audio segment: ``[start, …codes…, end]`` as token ids, for codes ``[T]``, or ``[K, T]`` with a layout."""
         if isinstance(codes, Tensor):
-            if codes.dim() != 1:
+            if codes.dim() != 1 and self.row_layout is None:
                 raise ValueError(f"codes have shape {tuple(codes.shape)}: wrap takes one clip of one codebook, [T]")
             marks = torch.tensor([self.start_id, self.end_id], device=codes.device)
             return torch.cat([marks[:1], self.codes_to_token_ids(codes), marks[1:]])
@@ -168,6 +234,7 @@ def extend(
     text_tokenizer: PreTrainedTokenizerBase,
     codebook_size: int = 8192,
     *,
+    layout: CodeLayout | None = None,
     init: Literal["text", "codebook"] = "text",
     codebook: Tensor | None = None,
     seed: int = 0,
@@ -190,6 +257,7 @@ def extend(
         model: any causal LM with input embeddings.
         text_tokenizer: its fast text tokenizer.
         codebook_size: number of codes V of the audio tokenizer.
+        layout: how the codes of several codebooks are V symbols; None: the tokenizer has one codebook.
         init: how new rows start.
         codebook: the audio tokenizer's entries ``[V, D]``, any float dtype; for ``init="codebook"`` only.
         seed: of the noise and of the projection; the global random state is left alone.
@@ -218,21 +286,21 @@ def extend(
                 "first, new tokens would take ids that belong to other rows"
             )
         start_id = len(text_tokenizer) + len(missing_turns)
-        vocabulary = AudioVocabulary(codebook_size, start_id + 2, start_id, start_id + 1)
+        vocabulary = AudioVocabulary(codebook_size, start_id + 2, start_id, start_id + 1, layout)
         num_text_tokens = len(text_tokenizer)  # not the rows: Qwen's spare rows behind it were never trained
         new_tokens = [*missing_turns, *vocabulary.tokens]
     else:
-        vocabulary = AudioVocabulary.from_text_tokenizer(text_tokenizer, codebook_size)
+        vocabulary = AudioVocabulary.from_text_tokenizer(text_tokenizer, codebook_size, layout)
         if missing_turns:
             raise ValueError(f"the tokenizer has an audio vocabulary but no {missing_turns[0]}: extend the plain one")
         num_text_tokens = min(vocabulary.token_ids)
         new_tokens = []
 
     noted = getattr(model.config, CONFIG_KEY, None)
-    if noted is not None and noted != asdict(vocabulary):
+    if noted is not None and noted != vocabulary.to_dict():
         raise ValueError(
             f"the model was extended by another audio vocabulary ({noted}) than the text tokenizer's "
-            f"({asdict(vocabulary)}): load both from the same folder"
+            f"({vocabulary.to_dict()}): load both from the same folder"
         )
     if new_tokens:
         # special=True: text decoding can skip them and text from users can be kept from spelling them.
@@ -245,7 +313,7 @@ def extend(
         first_new_row = min(num_text_tokens, embeddings[0].shape[0])
         _grow(model, max(len(text_tokenizer), embeddings[0].shape[0]))
         _initialise_rows(model, vocabulary, first_new_row, codebook if init == "codebook" else None, seed)
-        setattr(model.config, CONFIG_KEY, asdict(vocabulary))
+        setattr(model.config, CONFIG_KEY, vocabulary.to_dict())
         logger.info("rows %d and up of %d are new: %s", first_new_row, embeddings[0].shape[0], vocabulary)
     elif embeddings[0].shape[0] < len(text_tokenizer):
         raise ValueError(

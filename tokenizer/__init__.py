@@ -1,6 +1,7 @@
 """The audio tokenizer: waveforms to codes, and where the checkpoint can, back.
 
-Reading order: ``base.py`` (what a language model needs of any tokenizer), ``modeling.py`` (`UniAudioTokenizer`),
+Reading order: ``base.py`` (what a language model needs of any tokenizer), ``layout.py`` and ``sequence.py`` (several
+codebooks as one row), ``modeling.py`` (`UniAudioTokenizer`),
 ``signal/``, ``encoder/`` and ``quantizer/`` (from waveform to code), ``decoder/`` (from code to waveform),
 ``checkpoints/`` (where weights come from), ``supervision/`` (how the tokenizer is trained).
 
@@ -18,9 +19,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "decoder.configuration": ["WaveformDecoderConfig"],
         "decoder.inputs": ["VoicePrompt"],
         "decoder.model": ["WaveformDecoder"],
+        "layout": ["CodeLayout"],
         "modeling": ["UniAudioTokenizer", "UniAudioTokenizerOutput"],
         "quantizer.codebook": ["Codebook"],
         "quantizer.kmeans": ["CodebookFit"],
+        "sequence": ["SequenceTokenizer", "as_one_row"],
         "supervision.model": ["SupervisedOutput", "SupervisedTokenizer"],
         "supervision.text": ["SapText"],
         "supervision.text_decoder": ["SapDecoder"],

@@ -156,6 +156,11 @@ class AudioTokenizer(ABC):
         return (self.codebook_size,) * self.num_codebooks
 
     @property
+    def bits_per_second(self) -> float:
+        """What the codes take where each is as likely as the others."""
+        return self.frame_rate * sum(math.log2(size) for size in self.codebook_sizes)
+
+    @property
     def latent_size(self) -> int | None:
         """D of a tokenizer with continuous latents, which has no codes (K = 0); None: it has codes."""
         return None
@@ -195,6 +200,16 @@ class AudioTokenizer(ABC):
         """Whether this checkpoint can turn codes back into sound."""
 
     @property
+    def decodes_first_codebooks(self) -> bool:
+        """Whether `decode` also takes the first codebooks alone, ``[k, T]``, as residual quantizers can."""
+        return False
+
+    @property
+    def why_no_sound(self) -> str:
+        """Why it cannot decode; for messages, where `can_decode` says that it can't."""
+        return f"{type(self).__name__} has no waveform decoder"
+
+    @property
     @abstractmethod
     def licence_note(self) -> str:
         """What a user should know about the licence of the weights."""
@@ -212,7 +227,9 @@ class AudioTokenizer(ABC):
         """Turns codes into waveforms at `output_sample_rate`."""
 
     def encode_stream(self, chunks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
-        """Encodes consecutive pieces of one waveform, each ``[N_i]``; yields int64 codes ``[T]`` as they are certain.
+        """Encodes consecutive pieces of one waveform, each ``[N_i]``; yields int64 codes as they are certain.
+
+        Those are ``[T]`` of one codebook, and ``[K, T]`` of several.
 
         Raises:
             ValueError: unless a tokenizer has this ability.
@@ -223,6 +240,8 @@ class AudioTokenizer(ABC):
         self, codes: Iterable[Tensor], speaker: Tensor | None = None, prompt: Any = None
     ) -> Iterator[Tensor]:
         """Decodes consecutive codes of one clip, int64 ``[T_i]`` each; yields samples ``[N]`` as they are certain.
+
+        Codes of several codebooks are ``[K, T_i]``.
 
         Raises:
             ValueError: unless a tokenizer has this ability.

@@ -85,6 +85,15 @@ def find_tokenizer_folder(
     return folder
 
 
+def keeps_decoder(path_or_hub_id: str | Path) -> bool:
+    """Whether ``encoder_only`` leaves a tokenizer of this kind able to decode, as it drops other layers alone.
+
+    Raises:
+        ValueError: if there is no tokenizer.
+    """
+    return kind_of(find_tokenizer_folder(path_or_hub_id)).name in UNIAUDIO_KINDS
+
+
 def kind_of(folder: Path) -> TokenizerKind:
     """Tells the kind of tokenizer that a folder holds, by its files alone.
 

@@ -11,12 +11,18 @@ from typing import Any
 from transformers import AutoConfig
 
 from audiollm.facts import show_facts
-from audiollm.folders import check_text_llm
+from audiollm.folders import check_text_llm, layout_in
 from audiollm.loading import check_reachable, load_text_tokenizer, refused_by_transformers
-from audiollm.mini import audio_tokenizer_or_mini, model_or_mini
+from audiollm.mini import AUDIO_TOKENIZER_FOLDER, audio_tokenizer_or_mini, model_or_mini
+from audiollm.processing.audio_rate import AudioRate
 from audiollm.program import run_program
+from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.checkpoints.folders import find_folder
 from audiollm.tokenizer.checkpoints.tokenizer import read_config
+from audiollm.tokenizer.kinds import FolderView
+from audiollm.tokenizer.layout import CodeLayout
+from audiollm.tokenizer.opening import find_tokenizer_folder
+from audiollm.tokenizer.sequence import SequenceTokenizer, as_one_row
 from audiollm.training.audio_llm.config import SFTConfig, accumulation_steps, length_limit, varies_in_passes
 from audiollm.training.audio_llm.memory import (
     Layout,
@@ -46,7 +52,8 @@ class EstimateConfig(SFTConfig):
     """How they share it; with one process nothing is shared."""
 
     tokens_per_record: int | None = None
-    """Length of a record with its padding, in tokens; 25 are a second of audio. None: the longest that may be."""
+    """Length of a record with its padding, in tokens; it is told how many a second of audio takes. None: the longest
+    that may be."""
 
     target_share: float = 1.0
     """Share of the tokens that count in the loss: near 1 where the answer is audio, a tenth where it is a few words."""
@@ -88,9 +95,12 @@ def estimate(config: EstimateConfig) -> dict[str, Any]:
     Raises:
         ValueError: if model or audio tokenizer cannot be found, or settings do not fit each other.
     """
-    model_config, vocabulary = extended_config(config)
+    rate = audio_rate(config)
+    model_config, vocabulary = extended_config(config, rate)
     context_length = model_config.get_text_config().max_position_embeddings
     limit, longest = length_limit(config, context_length)
+    if rate is not None:
+        rate.check_room("the length of a record", longest)
     tokens = config.tokens_per_record or longest
     if tokens > longest:
         is_given = getattr(config, limit) is not None
@@ -125,6 +135,9 @@ def estimate(config: EstimateConfig) -> dict[str, Any]:
         "micro_batch_size": config.micro_batch_size,
         "tokens_per_record": tokens,
     }
+    if rate is not None:
+        facts["tokens_per_second_of_audio"] = rate.tokens_per_second
+        facts["seconds_of_audio_in_the_context"] = rate.seconds_in(context_length)
     for name in ("weights", "gradients", "optimizer", "activations", "exchange", "total"):
         facts[f"{name}_gib"] = getattr(found, name) / _GIB
     if config.memory is not None:
@@ -143,8 +156,38 @@ def _is_overflow(error: Exception) -> bool:
     return isinstance(error, OverflowError) or "overflow" in str(error).lower() or "too large" in str(error)
 
 
-def extended_config(config: SFTConfig) -> tuple[Any, AudioVocabulary | None]:
+def audio_rate(config: SFTConfig) -> AudioRate | None:
+    """What a second of audio costs the model; None for an Audio-LLM without an audio tokenizer.
+
+    Raises:
+        ValueError: if the audio tokenizer cannot be found, or has not the codebooks that are asked for.
+    """
+    if config.audio_tokenizer is not None:
+        place = audio_tokenizer_or_mini(config.audio_tokenizer)
+        folder, layout = find_folder(place, needed=["config.json"], kind="audio tokenizer"), None
+    else:
+        source = find_folder(model_or_mini(config.model), needed=["*.json", f"{AUDIO_TOKENIZER_FOLDER}/*"])
+        folder, layout = source / AUDIO_TOKENIZER_FOLDER, layout_in(source)
+        if not folder.is_dir():
+            return None
+    own = find_tokenizer_folder(folder)
+    if FolderView(own).config.get("quantize_vocab_size"):  # which tells all, so that no weights are read
+        found = read_config(own)
+        if config.codebooks not in (None, 1):
+            raise ValueError(f"codebooks={config.codebooks}: {config.audio_tokenizer} has one codebook; leave it out")
+        return AudioRate(found.frame_rate, CodeLayout((found.quantize_vocab_size,)))
+    loaded = AudioTokenizer.from_pretrained(place if config.audio_tokenizer is not None else own, encoder_only=True)
+    if layout is not None:
+        return AudioRate.of(SequenceTokenizer(loaded, layout))
+    return AudioRate.of(as_one_row(loaded, config.codebooks, config.code_order))
+
+
+def extended_config(config: SFTConfig, rate: AudioRate | None = None) -> tuple[Any, AudioVocabulary | None]:
     """The LLM's configuration with room for the audio vocabulary, and where its tokens lie.
+
+    Args:
+        config: the run.
+        rate: of its audio tokenizer, if it is known already.
 
     Raises:
         ValueError: if there is no such model, or it knows no audio and no audio tokenizer is named.
@@ -157,19 +200,20 @@ def extended_config(config: SFTConfig) -> tuple[Any, AudioVocabulary | None]:
         model_config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     noted = getattr(model_config, CONFIG_KEY, None)
     if noted is not None:
-        return model_config, AudioVocabulary(**noted)
+        return model_config, AudioVocabulary.from_dict(noted)
     if config.audio_tokenizer is None:
         raise ValueError(f"{config.model} is a text LLM: name the audio tokenizer that extends it (audio_tokenizer)")
-    place = audio_tokenizer_or_mini(config.audio_tokenizer)
-    folder = find_folder(place, needed=["config.json"], kind="audio tokenizer")
-    codebook_size = read_config(folder).quantize_vocab_size
+    rate = rate or audio_rate(config)
+    assert rate is not None  # of a tokenizer that is named
+    codebook_size = rate.layout.size
     text_tokenizer = load_text_tokenizer(source)
     missing_marks = sum(mark not in text_tokenizer.get_added_vocab() for mark in (TURN_START, TURN_END))
     start_id = len(text_tokenizer) + missing_marks
     num_tokens = start_id + 2 + codebook_size
     rows = max(num_tokens, model_config.vocab_size)
     model_config.vocab_size = -(-rows // EMBEDDING_MULTIPLE) * EMBEDDING_MULTIPLE
-    return model_config, AudioVocabulary(codebook_size, start_id + 2, start_id, start_id + 1)
+    layout = None if rate.layout.num_codebooks == 1 else rate.layout
+    return model_config, AudioVocabulary(codebook_size, start_id + 2, start_id, start_id + 1, layout)
 
 
 if __name__ == "__main__":

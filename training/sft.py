@@ -24,6 +24,7 @@ from audiollm.data.sampling import spread
 from audiollm.mini import audio_tokenizer_or_mini, model_or_mini
 from audiollm.mixture.config import is_mixture
 from audiollm.modeling import AudioLLM
+from audiollm.processing.audio_rate import AudioRate
 from audiollm.program import run_program
 from audiollm.tokenizer.checkpoints.card import Base
 from audiollm.training.audio_llm.config import (
@@ -33,7 +34,7 @@ from audiollm.training.audio_llm.config import (
     varies_in_passes,
 )
 from audiollm.training.audio_llm.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
-from audiollm.training.audio_llm.guards import warn_of_another_form
+from audiollm.training.audio_llm.guards import warn_of_another_form, warn_of_answers_unheard
 from audiollm.training.audio_llm.listening import Listener
 from audiollm.training.audio_llm.mixture_data import MixtureData
 from audiollm.training.audio_llm.model import (
@@ -210,13 +211,30 @@ def _write_cards(run: TrainingRun, parts: _Parts, step: int) -> None:
         run.write_card(folder / ADAPTER_FOLDER, "adapter", bases, step=step, evaluation_data=held_out)
 
 
-def _check_form(records: EncodedRecords, audio_llm: AudioLLM) -> None:
+def _look_at_audio(accelerator: Accelerator, audio_llm: AudioLLM, limit: str, max_length: int) -> str | None:
+    """Tells what a second of audio costs; returns why codes cannot become sound, or None where they can.
+
+    Raises:
+        ValueError: if a record could hold no audio at all.
+    """
+    # One process looks, for all would read the same weights; the others meet what is wrong where they encode.
+    audio_tokenizer = audio_llm.processor.look_at_audio_tokenizer() if accelerator.is_main_process else None
+    if audio_tokenizer is None:
+        return None
+    rate = AudioRate.of(audio_tokenizer)
+    logger.info("%s", rate.told(limit, max_length))
+    rate.check_room(limit, max_length)
+    return None if audio_tokenizer.can_decode else audio_tokenizer.why_no_sound
+
+
+def _check_form(records: EncodedRecords, audio_llm: AudioLLM, why_no_sound: str | None) -> None:
     conversations = records.conversations
     looked_at = (conversations.check(number)[0] for number in spread(range(len(conversations)), _LOOKED_AT))
     # Broken records are left to the check that names all of them.
     readable = (one for one in looked_at if one is not None)
     forms = spoken_forms(message for one in readable for message in one.messages)
     warn_of_another_form(records.name, forms, audio_llm.speaks_in_turns)
+    warn_of_answers_unheard(records.name, forms, why_no_sound)
 
 
 def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) -> _Parts:
@@ -235,15 +253,19 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
         )
 
     limit, max_length = length_limit(config, context_length)
+    is_context = limit == "max_length" and config.max_length is None
+    why_no_sound = _look_at_audio(accelerator, audio_llm, "context" if is_context else limit, max_length)
     eval_records: EncodedRecords | None = None
     if config.eval_data is not None:  # opened first: to encode recordings to be trained on may take hours
         eval_records = read(config.eval_data, "max_length", config.max_length or context_length)
     data: TrainingData
     if is_mixture(config.train_data):
-        data = MixtureData(accelerator, config, audio_llm, max_length=max_length, limit=limit)
+        data = MixtureData(
+            accelerator, config, audio_llm, max_length=max_length, limit=limit, why_no_sound=why_no_sound
+        )
     else:
         records = read(config.train_data, limit, max_length)
-        _check_form(records, audio_llm)
+        _check_form(records, audio_llm, why_no_sound)
         data = ListedData(accelerator, config, records)
     usable_eval: list[int] = []
     if eval_records is not None:

@@ -18,6 +18,8 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     output_dir: str,
     *,
     audio_tokenizer: str = "mini",
+    codebooks: int | None = None,
+    code_order: Literal["flat", "delay"] = "flat",
     init: Literal["text", "codebook"] = "text",
     dtype: Dtype = "bfloat16",
     seed: int = 0,
@@ -30,6 +32,9 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
         output_dir: the folder to write; must not exist or be empty.
         audio_tokenizer: checkpoint folder or Hub id of the audio tokenizer, the embedded one if not given; a copy goes
             into the checkpoint.
+        codebooks: use the first so many codebooks of a tokenizer that has several; all if not given.
+        code_order: how the codes of several codebooks follow each other: frame by frame (flat), or each codebook a step
+            behind the one before (delay).
         init: draw the new embedding rows like text rows, or project them from the tokenizer's codebook.
         dtype: precision of the written weights.
         seed: seed of the new rows.
@@ -40,6 +45,7 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     from audiollm.folders import check_text_llm
     from audiollm.mini import audio_tokenizer_or_mini
     from audiollm.modeling import AudioLLM
+    from audiollm.processing.audio_rate import AudioRate
     from audiollm.tokenizer.checkpoints.card import Base, write_card
 
     _refuse_filled(output_dir, "the Audio-LLM checkpoint")
@@ -47,7 +53,15 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     # float32 whatever the LLM's dtype is: the checkpoint keeps these weights, and lower precision changes some codes.
     loaded = load_audio_tokenizer(audio_tokenizer, "float32", "cpu", decodes=True)  # whole, as it is saved
     with absence_told(llm):
-        model = AudioLLM.create(llm, audio_tokenizer=loaded, init=init, seed=seed, dtype=getattr(torch, dtype))
+        model = AudioLLM.create(
+            llm,
+            audio_tokenizer=loaded,
+            codebooks=codebooks,
+            code_order=code_order,
+            init=init,
+            seed=seed,
+            dtype=getattr(torch, dtype),
+        )
     model.save_pretrained(output_dir)
     bases = [
         Base("text LLM", llm),
@@ -58,6 +72,7 @@ def extend_llm(  # not `extend`: the parser would look up that public name and s
     summary = {
         "output": output_dir,
         "codebook_size": model.vocabulary.codebook_size,
+        "tokens_per_second_of_audio": AudioRate.of(model.processor.audio_tokenizer).tokens_per_second,
         "first_code_id": model.vocabulary.first_code_id,
         "embedding_rows": model.model.get_input_embeddings().weight.shape[0],
         "parameters": sum(parameter.numel() for parameter in model.model.parameters()),

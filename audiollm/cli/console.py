@@ -34,12 +34,13 @@ def load_audio_tokenizer(
     """
     from audiollm.fastest import device_for_models, fastest_dtype_for_frames
     from audiollm.mini import audio_tokenizer_or_mini
+    from audiollm.tokenizer.kinds import UNIAUDIO_KINDS
     from audiollm.tokenizer.opening import find_tokenizer_folder, kind_of, open_tokenizer
 
     name, found = audio_tokenizer_or_mini(path_or_id), device_for_models(device)
     with absence_told(name):
         kind = kind_of(find_tokenizer_folder(name))
-    is_uniaudio = kind.name == "uniaudio"
+    is_uniaudio = kind.name in UNIAUDIO_KINDS
     if dtype == "int8" and not is_uniaudio:
         raise ValueError(f"--dtype int8 works for a UniAudio tokenizer, and {path_or_id} holds {kind.title}")
     if dtype == "fastest":

@@ -76,6 +76,8 @@ def tokenize(
     output: str,
     *,
     audio_tokenizer: str = "mini",
+    codebooks: int | None = None,
+    code_order: Literal["flat", "delay"] | None = None,
     batch_size: int = 16,
     num_decoders: int = 4,
     mono: Literal["first", "mean"] = "first",
@@ -100,6 +102,10 @@ def tokenize(
         output: where the records with codes go: a file (.jsonl or .parquet) that appears only once it is complete, or
             a folder of parquet files, named with a / at its end.
         audio_tokenizer: checkpoint folder or Hub id of the audio tokenizer; the embedded one if not given.
+        codebooks: use the first so many codebooks of a tokenizer that has several, in one row for an Audio-LLM.
+        code_order: make one row of the codes of several codebooks, frame by frame (flat) or with each codebook a step
+            behind the one before (delay); as in the Audio-LLM that audio_tokenizer names. Without it clips get a row of
+            codes for each codebook.
         batch_size: 30 s segments encoded at once.
         num_decoders: threads that decode recordings ahead of the encoder.
         mono: which waveform of a multi-channel file is heard; "first" is the reference's rule.
@@ -140,7 +146,7 @@ def tokenize(
         _log_progress()
         report: CorpusReport = tokenize_into_folder(
             corpus,
-            partial(load_audio_tokenizer, _found_anywhere(audio_tokenizer), dtype),
+            partial(_load_rows, _found_anywhere(audio_tokenizer), dtype, codebooks, code_order),
             output,
             device=device,
             processes=processes,
@@ -156,13 +162,31 @@ def tokenize(
         refuse_existing(shard_path(checked_ending(output), shard, num_shards), overwrite)
         report = tokenize_corpus(
             corpus,
-            load_audio_tokenizer(audio_tokenizer, dtype, device),
+            _load_rows(audio_tokenizer, dtype, codebooks, code_order, device),
             output,
             num_shards=num_shards,
             shard=shard,
             **options,
         )
     show_facts(vars(report), as_json=json, title=f"tokenized {', '.join(map(shown_name, source))}")
+
+
+def _load_rows(
+    audio_tokenizer: str,
+    dtype: Precision,
+    codebooks: int | None,
+    code_order: Literal["flat", "delay"] | None,
+    device: str | None,
+) -> Any:
+    """The audio tokenizer, with the codes of several codebooks in one row where that is asked for."""
+    from audiollm.folders import layout_in
+    from audiollm.tokenizer.sequence import SequenceTokenizer, as_one_row
+
+    loaded = load_audio_tokenizer(audio_tokenizer, dtype, device)
+    if codebooks is not None or code_order is not None:
+        return as_one_row(loaded, codebooks, code_order or "flat")
+    layout = layout_in(audio_tokenizer)
+    return loaded if layout is None else SequenceTokenizer(loaded, layout)
 
 
 def _is_folder(output: str) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from audiollm.chat.input import AudioSource, audio_parts
 from audiollm.tokenizer.base import AudioTokenizer, Codes
 from audiollm.tokenizer.decoder.inputs import FlowSettings, Quality
+from audiollm.tokenizer.sequence import SequenceTokenizer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,8 +77,13 @@ class SpeechDecoder:
     ) -> None:
         if not audio_tokenizer.can_decode:
             raise ValueError(
-                "this audio tokenizer has no waveform decoder, so the answer can be had as codes but not as sound: "
-                "pass return_waveforms=False, or use an audio tokenizer with a decoder/ folder"
+                f"this Audio-LLM can listen only, for {audio_tokenizer.why_no_sound}: an answer can be had as codes "
+                "but not as sound; pass return_waveforms=False, or use an audio tokenizer with a waveform decoder"
+            )
+        if joins_segments and isinstance(audio_tokenizer, SequenceTokenizer) and audio_tokenizer.layout.pad is not None:
+            raise ValueError(
+                "this Audio-LLM speaks in turns, whose segments are parts of one sound, and delayed rows of codes "
+                "cannot be joined: extend the LLM with code_order='flat', or set speaks_in_turns to false"
             )
         settings = settings or DecodingSettings()
         # Before the LLM generates anything, not when its codes are decoded. What is not given is the decoder's default;
@@ -138,7 +144,13 @@ class SpeechDecoder:
     def decode_stream(self, codes: Iterable[Tensor]) -> Iterator[Tensor]:
         """Decodes one sound while its codes, int64 ``[T]``, come in; yields samples, float32 ``[N]``."""
         voice = {} if self._speaker is None else {"speaker": self._speaker[0]}
-        yield from self._audio_tokenizer.decode_stream(codes, **voice, **self._options)
+        if getattr(self._audio_tokenizer, "can_decode_stream", True):  # a waveform decoder alone always can
+            yield from self._audio_tokenizer.decode_stream(codes, **voice, **self._options)
+            return
+        pieces = list(codes)  # a decoder that needs all of a sound gives it when all codes are there
+        if pieces:
+            clip = Codes.from_list([torch.cat(pieces)[None]])
+            yield from self._audio_tokenizer.decode(clip, **voice, **self._options)
 
 
 def voice_prompt(audio_tokenizer: AudioTokenizer, recording: AudioSource, sample_rate: int | None = None) -> Any:
@@ -154,7 +166,7 @@ def voice_prompt(audio_tokenizer: AudioTokenizer, recording: AudioSource, sample
         AudioError: if the recording cannot be used.
     """
     decoder: Any = getattr(audio_tokenizer, "decoder", None)
-    if decoder is None:
+    if not hasattr(decoder, "prompt"):
         raise ValueError(
             f"{type(audio_tokenizer).__name__} has no decoder that takes a recording as prompt: give speaker= instead"
         )

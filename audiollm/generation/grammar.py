@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from audiollm.tokenizer.layout import CodeLayout, Following
 from audiollm.vocabulary import AudioVocabulary
 
 from .narrow_head import Columns
@@ -46,9 +47,10 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
     """Allows only tokens that keep to the grammar.
 
     Inside an audio segment: codes, or ``<|audio_end|>`` once the segment is long enough, and nothing else once it is as
-    long as it may get. Outside: text (the end of the turn included), and ``<|audio_start|>`` if audio may be spoken.
-    With ``{"audio"}`` alone the answer is one segment and the end. With ``{"text"}`` alone no audio token ever comes.
-    Rows of the output head that belong to no token are never allowed.
+    long as it may get; of several codebooks, codes of the one whose turn it is, and the end only where all have the
+    same frames. Outside: text (the end of the turn included), and ``<|audio_start|>`` if audio may be spoken. With
+    ``{"audio"}`` alone the answer is one segment and the end. With ``{"text"}`` alone no audio token ever comes. Rows
+    of the output head that belong to no token are never allowed.
 
     Args:
         vocabulary: where the audio tokens lie.
@@ -56,8 +58,9 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
         num_tokens: entries of the text tokenizer (``len(tokenizer)``); ids from there on are padding rows.
         eos_token_ids: ids that end the answer.
         prompt_length: ids of the (padded) prompt; for {"audio"}, to tell the answer's segment from the prompt's.
-        min_codes: fewest codes of a segment, at least 1.
-        max_codes: most codes of a segment; None for no limit.
+        min_codes: fewest codes of a segment, at least 1; of several codebooks, their symbols: so many, or those of the
+            next whole frame.
+        max_codes: most codes (symbols) of a segment; None for no limit.
         check_dead_ends: notice where processors before this one have forbidden all that may follow; a caller who sets
             none spares the wait for the device that it takes.
 
@@ -90,6 +93,7 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
         self.min_codes = min_codes
         self.max_codes = max_codes
         self.check_dead_ends = check_dead_ends
+        self._rows = None if vocabulary.row_layout is None else RowRules(vocabulary, min_codes, max_codes)
         # Audio tokens stand behind all others, unless somebody has added some since.
         audio_ids = vocabulary.token_ids
         self._first_audio_id = audio_ids[0] if audio_ids[0] + len(audio_ids) == num_tokens else None
@@ -112,6 +116,8 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
         others = set(self.eos_token_ids if bool(is_done_B.any()) else ())
         if not bool((is_inside_B | is_done_B).all()):
             others.add(self.vocabulary.start_id)
+        if self._rows is not None:
+            return self._rows.columns(input_ids, start_B, is_inside_B, others)
         return code_columns(self.vocabulary, others, has_codes=bool(is_inside_B.any()))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -133,6 +139,9 @@ class AudioSegmentLogitsProcessor(LogitsProcessor):
             # An end mark of the prompt closes a recording that was heard; only one behind it ends the answer.
             is_done_B = end_B >= self.prompt_length
             outside_BW = torch.where(is_done_B[:, None], masks.eos, masks.start)
+        if self._rows is not None:
+            inside_BW = self._rows.allowed(input_ids, start_B, scores)
+            return scores.masked_fill(~torch.where(inside_B[:, None], inside_BW, outside_BW), -torch.inf)
         allowed_BW = torch.where(inside_B[:, None], masks.codes, outside_BW)
         # Of the open segment; where none is open the number means nothing, and `inside_B` keeps it out.
         num_codes_B = input_ids.shape[1] - 1 - start_B
@@ -183,6 +192,85 @@ class _Masks:
         self.end = ids == vocabulary.end_id
         self.text_or_start = self.text | self.start
         self.eos = torch.isin(ids, torch.tensor(eos_token_ids, device=device, dtype=ids.dtype))
+
+
+class RowRules:
+    """What may follow inside an audio segment whose symbols belong to several codebooks.
+
+    Args:
+        vocabulary: one with a layout of several codebooks.
+        min_codes: fewest symbols of a segment, rounded up to whole frames.
+        max_codes: most of them, rounded down; None for no limit.
+
+    Raises:
+        ValueError: if the limits leave no whole frame.
+    """
+
+    def __init__(self, vocabulary: AudioVocabulary, min_codes: int = 1, max_codes: int | None = None) -> None:
+        assert vocabulary.row_layout is not None
+        self._vocabulary = vocabulary
+        self.layout: CodeLayout = vocabulary.row_layout
+        self._min_frames = self.layout.frames_for(min_codes)
+        self._max_frames = None if max_codes is None else self.layout.whole_frames(max_codes)
+        if self._max_frames is not None and self._max_frames < self._min_frames:
+            raise ValueError(
+                f"min_codes={min_codes}, max_codes={max_codes}: between them lies no whole frame of {self.layout}; "
+                f"{self._min_frames} take {self.layout.length(self._min_frames)} codes"
+            )
+        self._masks: dict[tuple[int, torch.device], Tensor] = {}
+        self._read: tuple[Tensor, Following] | None = None
+
+    def following(self, input_ids: Tensor, start_B: Tensor) -> Following:
+        """What may follow ids ``[B, S]`` in the segment that begins at ``start_B``; of no use where none is open."""
+        if self._read is None or self._read[0] is not input_ids:
+            length_B = (input_ids.shape[1] - 1 - start_B).clamp(min=0)
+            first_pad_B = torch.full_like(start_B, -1)
+            if self.layout.pad is not None and input_ids.shape[1]:
+                place_BS = torch.arange(input_ids.shape[1], device=input_ids.device) - 1 - start_B[:, None]
+                is_pad_BS = input_ids == self._vocabulary.first_code_id + self.layout.pad
+                is_pad_BS &= (place_BS >= 0) & (place_BS % self.layout.num_codebooks == 0)
+                first_B = torch.where(is_pad_BS, place_BS, input_ids.shape[1]).amin(dim=1)
+                first_pad_B = torch.where(first_B < length_B, first_B, first_pad_B)
+            self._read = input_ids, self.layout.following(length_B, first_pad_B, self._min_frames, self._max_frames)
+        return self._read[1]
+
+    def allowed(self, input_ids: Tensor, start_B: Tensor, scores: Tensor) -> Tensor:
+        """Which of the logits ``[B, W]`` belong to what may follow; bool, a new tensor."""
+        following = self.following(input_ids, start_B)
+        codes_KW = self._codes_of_codebooks(scores)
+        allowed_BW = codes_KW[following.codebook] & following.takes_code[:, None]
+        if self.layout.pad is not None:
+            allowed_BW[:, self._vocabulary.first_code_id + self.layout.pad] = following.takes_pad
+        allowed_BW[:, self._vocabulary.end_id] = following.may_end
+        return allowed_BW
+
+    def columns(self, input_ids: Tensor, start_B: Tensor, is_inside_B: Tensor, others: Collection[int]) -> Columns:
+        """Other tokens, and what may follow in those rows that are inside a segment."""
+        if not bool(is_inside_B.any()):
+            return Columns(0, 0, tuple(sorted(others)))
+        following = self.following(input_ids, start_B)
+        takes_code_B = is_inside_B & following.takes_code
+        first = end = 0
+        if bool(takes_code_B.any()):
+            codebooks = following.codebook[takes_code_B]
+            lowest, highest = int(codebooks.min()), int(codebooks.max())
+            first = self._vocabulary.first_code_id + self.layout.offsets[lowest]
+            end = self._vocabulary.first_code_id + self.layout.offsets[highest] + self.layout.codebook_sizes[highest]
+        wanted = set(others)
+        if self.layout.pad is not None and bool((is_inside_B & following.takes_pad).any()):
+            wanted.add(self._vocabulary.first_code_id + self.layout.pad)
+        if bool((is_inside_B & following.may_end).any()):
+            wanted.add(self._vocabulary.end_id)
+        return Columns(first, end, tuple(sorted(one for one in wanted if not first <= one < end)))
+
+    def _codes_of_codebooks(self, scores: Tensor) -> Tensor:
+        """Which ids are codes of each codebook; bool ``[K, W]``, made once per width and device."""
+        key = (scores.shape[1], scores.device)
+        if key not in self._masks:
+            symbols_W = torch.arange(scores.shape[1], device=scores.device) - self._vocabulary.first_code_id
+            pairs = zip(self.layout.offsets, self.layout.codebook_sizes, strict=True)
+            self._masks[key] = torch.stack([(symbols_W >= first) & (symbols_W < first + size) for first, size in pairs])
+        return self._masks[key]
 
 
 def code_columns(vocabulary: AudioVocabulary, others: Collection[int], *, has_codes: bool) -> Columns:

@@ -17,7 +17,7 @@ from .settings import GenerationSettings
 from .turns import num_tokens_of_turns
 
 TEXT_TOKENS = 256  # room for text where nothing else is said
-AUDIO_TOKENS = 768  # room for audio: 30 s at 25 codes per second, and the marks
+AUDIO_TOKENS = 768  # room for audio: 30 s at 25 codes per second, and the marks; of several codebooks, frames
 _MARKS = 3  # start of audio, end of audio, end of the answer
 
 
@@ -47,10 +47,11 @@ def plan_answers(
         raise ValueError("the prompt ends inside an audio segment, where no text can follow: allow 'audio' too")
     min_codes, max_codes = 1, None
     if (settings.min_seconds, settings.max_seconds) != (None, None):
-        frame_rate = processor.audio_tokenizer.frame_rate
-        min_codes, max_codes = segment_limits(settings.min_seconds, settings.max_seconds, frame_rate)
+        min_codes, max_codes = _limits_in_codes(settings, processor)
     turns = _ids_of_turns(settings.turns, processor, len(input_ids), is_inside)
-    length = _answer_length(settings, turns, min_codes, max_codes, input_ids.shape[1], context, is_inside)
+    layout = processor.vocabulary.row_layout
+    audio_tokens = AUDIO_TOKENS if layout is None else layout.length(AUDIO_TOKENS)
+    length = _answer_length(settings, turns, min_codes, max_codes, input_ids.shape[1], context, is_inside, audio_tokens)
     return AnswerPlan(
         modalities=frozenset(settings.modalities),
         max_new_tokens=length,
@@ -61,6 +62,15 @@ def plan_answers(
         sampling=settings.sampling,
         seed=settings.seed,
     )
+
+
+def _limits_in_codes(settings: GenerationSettings, processor: AudioLLMProcessor) -> tuple[int, int | None]:
+    """The fewest and most codes of a segment; of several codebooks, the symbols of so many whole frames."""
+    rate, layout = processor.audio_tokenizer.frame_rate, processor.vocabulary.row_layout
+    if layout is None:
+        return segment_limits(settings.min_seconds, settings.max_seconds, rate)
+    limits = segment_limits(settings.min_seconds, settings.max_seconds, rate / layout.num_codebooks)
+    return layout.length(limits[0]), None if limits[1] is None else layout.length(limits[1])
 
 
 def _ids_that_end(
@@ -94,6 +104,7 @@ def _answer_length(
     prompt_length: int,
     context: int | None,
     is_inside: bool,
+    audio_tokens: int,
 ) -> int:
     """The longest answer in tokens: as asked for, or what the limits need and, for audio, as much as there is."""
     room = math.inf if context is None else context - prompt_length
@@ -111,7 +122,7 @@ def _answer_length(
     else:
         text_tokens = TEXT_TOKENS if "text" in settings.modalities and turns is None else 0
         needed = text_tokens + ((max_codes or min_codes) + beside_codes if speaks else 0)
-        longest = text_tokens + beside_codes - _MARKS + AUDIO_TOKENS
+        longest = text_tokens + beside_codes - _MARKS + audio_tokens
         wanted = max(needed, longest) if speaks and max_codes is None else needed
     if needed > room:
         shorter = "the recording" if turns is None else "the text that is spoken in turns"

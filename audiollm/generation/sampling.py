@@ -147,7 +147,10 @@ class RepetitionAwareSampler(LogitsProcessor):
             # Always drawn, so that the numbers a row gets do not depend on what the other rows do. Not from the top-k,
             # where a code that repeats would win once more, but from all that may follow.
             again_B = self._draw(finite_BC, ids_C)
-            recent_BK = input_ids[:, max(self.prompt_length, input_ids.shape[1] - window) :]
+            # Of several codebooks the window holds as many codes of each: whole frames.
+            layout = self.vocabulary.row_layout
+            num_recent = window * (1 if layout is None else layout.num_codebooks)
+            recent_BK = input_ids[:, max(self.prompt_length, input_ids.shape[1] - num_recent) :]
             num_repeats_B = (recent_BK == drawn_B[:, None]).sum(dim=1)
             # At least one: a threshold of 0 must not draw again what has not been said.
             too_often_B = num_repeats_B >= max(1.0, self.settings.repetition_threshold * window)

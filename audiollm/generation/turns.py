@@ -17,7 +17,7 @@ from transformers import LogitsProcessor
 
 from audiollm.vocabulary import AudioVocabulary
 
-from .grammar import code_columns, last_index, refuse_dead_ends
+from .grammar import RowRules, code_columns, last_index, refuse_dead_ends
 from .narrow_head import Columns
 
 
@@ -78,7 +78,13 @@ class TurnsLogitsProcessor(LogitsProcessor):
                 f"eos_token_id={early[0]} is written or spoken in the answers, and would end them before all is said: "
                 "leave it out, or name an id that no turn holds"
             )
+        if vocabulary.row_layout is not None and vocabulary.row_layout.order == "delay":
+            raise ValueError(
+                "an answer in turns would need the pads of a delayed row for each word: use a model with "
+                "code_order='flat', or leave out turns"
+            )
         self._vocabulary = vocabulary
+        self._rows = None if vocabulary.row_layout is None else RowRules(vocabulary)
         self._plan = _plan(turns, vocabulary.start_id, eos_token_ids[0])
         self._num_turns = torch.tensor([len(words) for words in turns])
         self._prompt_length = prompt_length
@@ -93,6 +99,11 @@ class TurnsLogitsProcessor(LogitsProcessor):
         state = self._state_of(input_ids)
         is_written_B = ~state.is_inside
         others = set(state.following[is_written_B].tolist())
+        if self._rows is not None:
+            if bool(state.may_end.any()):
+                others.add(self._vocabulary.end_id)
+            start_B = last_index(input_ids, self._vocabulary.start_id)
+            return self._rows.columns(input_ids, start_B, state.is_inside & ~state.is_full, others)
         return code_columns(self._vocabulary, others, has_codes=bool(state.is_inside.any()))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -100,7 +111,10 @@ class TurnsLogitsProcessor(LogitsProcessor):
         state = self._state_of(input_ids)
         ids_W = torch.arange(scores.shape[1], device=scores.device)
         # Inside, codes follow, or the end of the segment; outside one token: that of the plan, or the end.
-        allowed_BW = (state.is_inside & ~state.is_full)[:, None] & self._vocabulary.is_code(ids_W)
+        codes = self._vocabulary.is_code(ids_W)
+        if self._rows is not None:
+            codes = self._rows.allowed(input_ids, last_index(input_ids, self._vocabulary.start_id), scores)
+        allowed_BW = (state.is_inside & ~state.is_full)[:, None] & codes
         allowed_BW[:, self._vocabulary.end_id] = state.may_end
         allowed_BW |= ~state.is_inside[:, None] & (ids_W == state.following[:, None])
         allowed = scores.masked_fill(~allowed_BW, -torch.inf)
@@ -121,6 +135,12 @@ class TurnsLogitsProcessor(LogitsProcessor):
         is_inside_B = start_B > end_B
         num_codes_B = self._vocabulary.is_code(new_ids_BS).sum(dim=1)
         is_full_B = torch.zeros_like(is_inside_B) if self._max_codes is None else num_codes_B >= self._max_codes
+        is_between_B = torch.ones_like(is_inside_B)  # the codebooks have the same frames
+        if self._rows is not None:
+            num_codebooks = self._rows.layout.num_codebooks
+            is_between_B = num_codes_B % num_codebooks == 0
+            if self._max_codes is not None:  # another frame would be more than there may be
+                is_full_B = is_between_B & (num_codes_B + num_codebooks > self._max_codes)
 
         plan_BKL = self._plan.to(input_ids.device).repeat_interleave(num_rows // len(self._plan), dim=0)
         num_turns_B = self._num_turns.to(input_ids.device).repeat_interleave(num_rows // len(self._num_turns))
@@ -132,7 +152,7 @@ class TurnsLogitsProcessor(LogitsProcessor):
         next_B = torch.where(is_full_B, self._eos_token_id, next_B)
 
         is_last_B = turn_B == num_turns_B - 1
-        may_end_B = (start_B < length - 1) & (~is_last_B | (num_codes_B >= self._min_codes))
+        may_end_B = (start_B < length - 1) & (~is_last_B | (num_codes_B >= self._min_codes)) & is_between_B
         return _State(is_inside_B, is_full_B, is_inside_B & (may_end_B | is_full_B), next_B)
 
 

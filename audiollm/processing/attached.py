@@ -15,8 +15,10 @@ from audiollm.data.audio.reading import Mono
 from audiollm.data.conversation.types import AudioPart
 from audiollm.folders import Origin, copy_audio_tokenizer, save_audio_tokenizer
 from audiollm.tokenizer.base import AudioTokenizer, Codes
+from audiollm.tokenizer.layout import CodeLayout
 from audiollm.tokenizer.locks import CopyableLock
-from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.tokenizer.opening import keeps_decoder
+from audiollm.tokenizer.sequence import SequenceTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +34,18 @@ class AttachedAudioTokenizer:
         codebook_size: V of the codes that the LLM knows.
         codec_path: where it is: a folder inside the processor's own, another folder, or a Hub id; None: nowhere.
         fingerprint: of the audio tokenizer whose codes the LLM knows, if that is known.
+        layout: how those of several codebooks are one row; then `get` gives a `SequenceTokenizer`.
     """
 
-    def __init__(self, codebook_size: int, codec_path: str | None = None, fingerprint: str | None = None) -> None:
+    def __init__(
+        self,
+        codebook_size: int,
+        codec_path: str | None = None,
+        fingerprint: str | None = None,
+        layout: CodeLayout | None = None,
+    ) -> None:
         self.codebook_size = codebook_size
+        self.layout = layout
         self.codec_path = codec_path
         self.origin: Origin | None = None
         """What the processor was loaded from; ``codec_path`` is looked for there first."""
@@ -63,13 +73,23 @@ class AttachedAudioTokenizer:
         with self._loading:
             return self.load() if self._loaded is None else self._loaded
 
+    def look(self) -> AudioTokenizer | None:
+        """The audio tokenizer for what it is, and not to work with: one that is not loaded is not kept, and on the CPU.
+
+        Raises:
+            ValueError: if it is another one than that whose codes the LLM knows.
+        """
+        if not self.exists:
+            return None
+        return self._opened(self._source(), "cpu", None, True) if self._loaded is None else self._loaded
+
     def set(self, audio_tokenizer: AudioTokenizer) -> None:
         """Puts another one in its place; warns if the LLM does not know its codes.
 
         Raises:
             ValueError: if it has another number of codes.
         """
-        self._check_codes(audio_tokenizer)
+        audio_tokenizer = self._in_one_row(audio_tokenizer)
         if self._fingerprint is not None:
             fingerprint = audio_tokenizer.fingerprint()
             if fingerprint not in (self._fingerprint, *self.accepted_codes):
@@ -97,15 +117,27 @@ class AttachedAudioTokenizer:
             )
         if device is not None:
             self._device = device
-        loaded = UniAudioTokenizer.from_pretrained(
-            self._source(),
-            encoder_only=encoder_only,
-            dtype=dtype,
-            device=self._device,
-            fingerprint=self._fingerprint,
+        self._loaded = self._opened(self._source(), self._device, dtype, encoder_only)
+        return self._loaded
+
+    def _opened(
+        self, source: str | Path, device: torch.device | str | None, dtype: torch.dtype | None, encoder_only: bool
+    ) -> AudioTokenizer:
+        loaded = self._in_one_row(
+            AudioTokenizer.from_pretrained(
+                source,
+                encoder_only=encoder_only and keeps_decoder(source),
+                dtype=dtype,
+                device=device,
+                # That of a row is known once its layout is.
+                fingerprint=self._fingerprint if self.layout is None else None,
+            )
         )
-        self._check_codes(loaded)
-        self._loaded = loaded
+        if self.layout is not None and self._fingerprint not in (None, loaded.fingerprint()):
+            raise ValueError(
+                f"{source} is another audio tokenizer (fingerprint {loaded.fingerprint()[:12]}…, {self.layout}) than "
+                f"the one whose codes the LLM knows ({str(self._fingerprint)[:12]}…): put that one back"
+            )
         return loaded
 
     @property
@@ -116,7 +148,7 @@ class AttachedAudioTokenizer:
     @device.setter
     def device(self, device: torch.device | str | None) -> None:
         self._device = device
-        if isinstance(self._loaded, torch.nn.Module):
+        if isinstance(self._loaded, (torch.nn.Module, SequenceTokenizer)):
             self._loaded.to(device if device is not None else "cpu")
 
     def save(self, target: Path) -> None:
@@ -199,18 +231,35 @@ class AttachedAudioTokenizer:
         audio_tokenizer = self.get()
         if not audio_tokenizer.can_decode:
             raise ValueError(
-                "this audio tokenizer has no waveform decoder, so codes cannot become sound: use one with a decoder/ "
-                "folder"
+                f"codes cannot become sound, for {audio_tokenizer.why_no_sound}: use an audio tokenizer with a "
+                "waveform decoder"
             )
         return list(audio_tokenizer.decode(Codes.from_list([clip[None] for clip in clips]), **options))
 
-    def _check_codes(self, audio_tokenizer: AudioTokenizer) -> None:
-        if audio_tokenizer.num_codebooks != 1 or audio_tokenizer.codebook_size != self.codebook_size:
+    def _in_one_row(self, audio_tokenizer: AudioTokenizer) -> AudioTokenizer:
+        """The audio tokenizer as the LLM sees it: with one codebook, or with the layout of several.
+
+        Raises:
+            ValueError: if its codes are not those of the audio vocabulary.
+        """
+        if isinstance(audio_tokenizer, SequenceTokenizer) and audio_tokenizer.layout == self.layout:
+            return audio_tokenizer
+        own: CodeLayout | str = f"1 x {self.codebook_size} codes" if self.layout is None else self.layout
+        if isinstance(audio_tokenizer, SequenceTokenizer):
             raise ValueError(
-                f"the audio tokenizer has {audio_tokenizer.num_codebooks} x {audio_tokenizer.codebook_size} codes, but "
-                f"the text tokenizer holds an audio vocabulary of 1 x {self.codebook_size}: use the audio "
-                "tokenizer that the LLM was extended for"
+                f"the audio tokenizer gives rows of {audio_tokenizer.layout}, but the audio vocabulary is one of "
+                f"{own}: use the audio tokenizer, codebooks and code_order that the LLM was extended for"
             )
+        sizes = audio_tokenizer.codebook_sizes
+        if self.layout is not None and sizes[: self.layout.num_codebooks] == self.layout.codebook_sizes:
+            return SequenceTokenizer(audio_tokenizer, self.layout)
+        if self.layout is not None or sizes != (self.codebook_size,):
+            have = f"{len(sizes)} x {'/'.join(map(str, dict.fromkeys(sizes)))} codes"
+            raise ValueError(
+                f"the audio tokenizer has {have}, but the text tokenizer holds an audio vocabulary of {own}: use the "
+                "audio tokenizer that the LLM was extended for"
+            )
+        return audio_tokenizer
 
     def check_maker(self, made_by: str | None, where: str) -> None:
         """Refuses codes that say that another audio tokenizer made them; the LLM would take them for other sounds.

@@ -39,6 +39,8 @@ from audiollm.folders import Origin, check_codec_path, check_processor_folder
 from audiollm.mini import AUDIO_TOKENIZER_FOLDER
 from audiollm.sources.places import find_source
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.layout import CodeLayout
+from audiollm.tokenizer.sequence import SequenceTokenizer
 from audiollm.vocabulary import AUDIO_END, AUDIO_START, AudioVocabulary
 
 from .attached import AttachedAudioTokenizer
@@ -67,6 +69,8 @@ class AudioLLMProcessor(ProcessorMixin):
         chat_template: Jinja source; None takes the packaged ChatML template.
         codec_fingerprint: of the audio tokenizer whose codes the LLM knows, if that is known: another one is
             refused, and so are codes that say that another one made them.
+        code_layout: how codes of several codebooks are one row, as `audiollm.tokenizer.layout.CodeLayout.to_dict` gives
+            it; None: as ``audio_tokenizer`` says, which is a `SequenceTokenizer` then, or there is one codebook.
 
     Raises:
         ValueError: if the text tokenizer holds no audio vocabulary, or the audio tokenizer has other codes than it.
@@ -82,6 +86,7 @@ class AudioLLMProcessor(ProcessorMixin):
         audio_tokenizer: AudioTokenizer | None = None,
         chat_template: str | None = None,
         codec_fingerprint: str | None = None,
+        code_layout: CodeLayout | Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(tokenizer, PreTrainedTokenizerBase):
             raise ValueError(
@@ -93,8 +98,13 @@ class AudioLLMProcessor(ProcessorMixin):
         super().__init__(tokenizer, chat_template=chat_template)
         # The same file serves both, so that programs which load the text tokenizer alone (vLLM) render alike.
         self.tokenizer.chat_template = chat_template
-        self.vocabulary = AudioVocabulary.from_text_tokenizer(tokenizer)
-        self._attached = AttachedAudioTokenizer(self.vocabulary.codebook_size, codec_path, codec_fingerprint)
+        layout = code_layout if isinstance(code_layout, CodeLayout) else None
+        if isinstance(code_layout, Mapping):
+            layout = CodeLayout.from_dict(code_layout)
+        elif code_layout is None and isinstance(audio_tokenizer, SequenceTokenizer):
+            layout = audio_tokenizer.layout
+        self.vocabulary = AudioVocabulary.from_text_tokenizer(tokenizer, layout=layout)
+        self._attached = AttachedAudioTokenizer(self.vocabulary.codebook_size, codec_path, codec_fingerprint, layout)
         if audio_tokenizer is not None:
             self.audio_tokenizer = audio_tokenizer
         self._encoder = PromptEncoder(tokenizer, self.vocabulary, self._attached)
@@ -350,6 +360,17 @@ class AudioLLMProcessor(ProcessorMixin):
         """Whether there is an audio tokenizer, loaded or not; without one only codes and text can be processed."""
         return self._attached.exists
 
+    def look_at_audio_tokenizer(self) -> AudioTokenizer | None:
+        """The audio tokenizer, to ask it what it is and can: one that is not loaded yet is opened for that alone.
+
+        Returns:
+            None if there is none.
+
+        Raises:
+            ValueError: if it is another one than that whose codes the LLM knows.
+        """
+        return self._attached.look()
+
     def load_audio_tokenizer(
         self,
         device: torch.device | str | None = None,
@@ -434,9 +455,10 @@ class AudioLLMProcessor(ProcessorMixin):
     def to_dict(self) -> dict[str, Any]:
         """What ``processor_config.json`` holds: no weights, and no path that breaks when the folder moves."""
         codec_path = AUDIO_TOKENIZER_FOLDER if self.has_audio_tokenizer else None
-        facts = {"processor_class": type(self).__name__, "codec_path": codec_path}
-        fingerprint = self._attached.known_fingerprint
-        return facts if fingerprint is None else facts | {"codec_fingerprint": fingerprint}
+        facts: dict[str, Any] = {"processor_class": type(self).__name__, "codec_path": codec_path}
+        fingerprint, layout = self._attached.known_fingerprint, self.vocabulary.layout
+        facts |= {} if fingerprint is None else {"codec_fingerprint": fingerprint}
+        return facts if layout is None else facts | {"code_layout": layout.to_dict()}
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> Any:
         """Writes the text tokenizer, the template, ``processor_config.json`` and ``audio_tokenizer/``, all or nothing.

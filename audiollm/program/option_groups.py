@@ -12,7 +12,8 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
         "json", "jsonl", "overwrite",
     ),
     "model": (
-        "model", "audio_tokenizer", "audio_tokenizers", "codebook_size", "init", "dtype", "device", "speaker_encoder",
+        "model", "audio_tokenizer", "audio_tokenizers", "codebook_size", "codebooks", "code_order", "init",
+        "dtype", "device", "speaker_encoder",
         "endpoint_model", "endpoint_key", "structurer", "structurer_model", "structurer_key", "structurer_prices",
         "captioner", "captioner_model", "captioner_key", "captioner_prices", "url", "key_variable",
     ),

@@ -182,10 +182,13 @@ def longest_piece(
     if context is None:
         return longest_seconds or LONGEST_SECONDS
     max_new_tokens = TEXT_TOKENS if max_new_tokens is None else max_new_tokens
-    question = Conversation("question", [Message("user", [AudioPart(codes=[0]), TextPart(prompt)])])
+    stand_in, layout = processor.vocabulary.shortest_clip, processor.vocabulary.layout
+    question = Conversation("question", [Message("user", [AudioPart(codes=stand_in), TextPart(prompt)])])
     inputs: Any = processor.apply_chat_template(question, add_generation_prompt=True)
-    num_other = inputs["input_ids"].shape[1] - 1
-    held = (context - num_other - max_new_tokens) / processor.audio_tokenizer.frame_rate
+    num_other = inputs["input_ids"].shape[1] - len(stand_in)
+    room = context - num_other - max_new_tokens
+    frames = room if layout is None else layout.whole_frames(room)
+    held = frames / processor.audio_tokenizer.frame_rate * (1 if layout is None else layout.num_codebooks)
     left = (
         f"the context holds {context} tokens, of which the question takes {num_other} and the answer "
         f"max_new_tokens={max_new_tokens}"

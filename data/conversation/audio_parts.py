@@ -259,6 +259,13 @@ class AudioPartParser:
         if all(type(code) is int for code in codes) and min(codes) >= 0 and (limit is None or max(codes) < limit):
             return AudioPart(codes=list(codes), audio_tokenizer=made_by, where=where)
         for index, code in enumerate(codes):
+            if isinstance(code, (list, tuple)):
+                self._log.note(
+                    f"{at}[{index}]",
+                    "must be a whole number, not a list; of codes of several codebooks `audiollm tokenize --code-order "
+                    "flat` makes one row",
+                )
+                break
             if type(code) is not int:
                 self._log.note(f"{at}[{index}]", f"must be a whole number, not {kind_of(code)}")
                 break

@@ -161,8 +161,9 @@ class CorpusEncoder:
         return item
 
     def _load(self, part: AudioPart) -> Clip:
-        streams = getattr(self._audio_tokenizer, "can_encode_stream", hasattr(self._audio_tokenizer, "encode_stream"))
-        if part.array is None and streams:
+        has_method = hasattr(self._audio_tokenizer, "encode_stream")
+        can_stream = part.array is None and getattr(self._audio_tokenizer, "can_encode_stream", has_method)
+        if can_stream:
             info = part.probe()
             if info.duration_seconds > self._batch_seconds:
                 return Clip(part, info.sample_rate, 0, None)
@@ -246,7 +247,11 @@ class CorpusEncoder:
         if item.conversation is None:
             return self._clip_output(item.record, item.clips[0], os.path.basename(where))
         if item.clips and item.clips[0].codes is not None and item.clips[0].codes.shape[0] != 1:
-            raise RecordError(where, "conversation records hold one codebook's codes; this tokenizer has several")
+            raise RecordError(
+                where,
+                "conversation records hold one codebook's codes; this tokenizer has several: give a code_order "
+                "(--code-order flat), which makes one row of them",
+            )
         if not item.clips:
             return item.conversation.to_dict()
         codes = iter(item.clips)

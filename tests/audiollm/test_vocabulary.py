@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from audiollm.tokenizer.layout import CodeLayout
 from audiollm.vocabulary import AudioVocabulary, extend
 
 VOCABULARY = AudioVocabulary(codebook_size=64, first_code_id=102, start_id=100, end_id=101)
@@ -345,3 +346,62 @@ def test_numbers_beyond_all_integers_are_named(value):
     for method in (vocabulary.codes_to_token_ids, vocabulary.token_ids_to_codes):
         with pytest.raises(ValueError, match=str(value)):
             method([1, value])
+
+
+# Several codebooks
+
+
+@st.composite
+def vocabularies_and_codes(draw):
+    sizes = tuple(draw(st.lists(st.integers(1, 20), min_size=2, max_size=8)))
+    layout = CodeLayout(sizes, draw(st.sampled_from(["flat", "delay"])))
+    num_frames = draw(st.integers(1, 6))
+    codes = [draw(st.lists(st.integers(0, size - 1), min_size=num_frames, max_size=num_frames)) for size in sizes]
+    return AudioVocabulary(layout.size, 102, 100, 101, layout), torch.tensor(codes)
+
+
+@given(vocabularies_and_codes())
+def test_codes_of_all_codebooks_and_token_ids_are_inverses(vocabulary_and_codes):
+    vocabulary, codes = vocabulary_and_codes
+    token_ids = vocabulary.codes_to_token_ids(codes)
+    assert vocabulary.token_ids_to_codebooks(token_ids).equal(codes)
+    assert vocabulary.codes_to_token_ids(codes.tolist()) == token_ids.tolist()
+    symbols = vocabulary.token_ids_to_codes(token_ids)
+    assert vocabulary.codes_to_token_ids(symbols).equal(token_ids)
+    assert vocabulary.is_code(token_ids).all()
+    assert vocabulary.wrap(codes).tolist() == [100, *token_ids.tolist(), 101]
+
+
+@given(vocabularies_and_codes(), st.data())
+def test_a_code_outside_of_its_codebook_is_named(vocabulary_and_codes, data):
+    vocabulary, codes = vocabulary_and_codes
+    codebook = data.draw(st.integers(0, len(codes) - 1))
+    frame = data.draw(st.integers(0, codes.shape[1] - 1))
+    codes[codebook, frame] = vocabulary.layout.codebook_sizes[codebook]
+    with pytest.raises(ValueError, match=rf"of codebook {codebook}, frame {frame}, is outside"):
+        vocabulary.codes_to_token_ids(codes)
+    with pytest.raises(ValueError, match=r"\[1, \d+\], but the layout has \d codebooks"):
+        vocabulary.codes_to_token_ids(codes[:1])
+
+
+@given(vocabularies_and_codes())
+def test_a_vocabulary_travels_as_plain_data(vocabulary_and_codes):
+    for vocabulary in (vocabulary_and_codes[0], VOCABULARY):
+        assert AudioVocabulary.from_dict(json.loads(json.dumps(vocabulary.to_dict()))) == vocabulary
+    assert VOCABULARY.to_dict() == {"codebook_size": 64, "first_code_id": 102, "start_id": 100, "end_id": 101}
+
+
+def test_an_llm_of_another_layout_is_not_extended_again(text_tokenizer, make_llm):
+    model, layout = make_llm(), CodeLayout((4, 4))
+    extend(model, text_tokenizer, 8, layout=layout)
+    assert extend(model, text_tokenizer, 8, layout=layout).layout == layout
+    for other in (None, CodeLayout((2, 6)), CodeLayout((2, 2, 2, 2))):
+        with pytest.raises(ValueError, match="extended by another audio vocabulary"):
+            extend(model, text_tokenizer, 8, layout=other)
+    with pytest.raises(ValueError, match=r"codebook_size=8, but the layout \(2 x 4 codes, delay\) has 9 symbols"):
+        extend(make_llm(), text_tokenizer, 8, layout=CodeLayout((4, 4), "delay"))
+
+
+def test_several_codebooks_are_no_clip_of_one():
+    with pytest.raises(ValueError, match="one of a single codebook"):
+        VOCABULARY.codes_to_token_ids([[1, 2], [3, 4]])

@@ -94,7 +94,8 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         """Encodes equally long waveforms, N a multiple of `frame_samples`, on the model's device: ``[B, K, T]``."""
 
     def decode_batch(self, codes_BKT: Tensor) -> Tensor:
-        """Decodes equally long rows of codes on the model's device: ``[B, N]``."""
+        """Decodes equally long rows of codes on the model's device: ``[B, N]``; of fewer codebooks, see
+        `decodes_first_codebooks`."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------- facts
@@ -221,7 +222,8 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         """Turns codes into waveforms; each clip's is what it would get alone.
 
         Args:
-            codes: of a batch; or of one clip, int64 ``[K, T]`` or, of one codebook, ``[T]``; or a list of clips.
+            codes: of a batch; or of one clip, int64 ``[K, T]`` or, of one codebook, ``[T]``; or a list of clips. Of the
+                first codebooks alone where `decodes_first_codebooks` says so.
             speaker: None; kinds whose decoder takes one say so.
             prompt: as ``speaker``.
             batch_size: most segments computed at once; only equally long ones are.
@@ -269,7 +271,8 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
 
     def _checked(self, clip: Tensor, name: str) -> Tensor:
         clip = clip[None] if clip.dim() == 1 and self.num_codebooks == 1 else clip
-        if clip.dim() != 2 or clip.shape[0] != self.num_codebooks:
+        takes_fewer = self.decodes_first_codebooks and clip.dim() == 2 and 0 < clip.shape[0] < self.num_codebooks
+        if clip.dim() != 2 or not (clip.shape[0] == self.num_codebooks or takes_fewer):
             raise ValueError(
                 f"{name} has codes of shape {list(clip.shape)}, but this {self.own_kind.title} has "
                 f"{self.num_codebooks} codebooks: give [{self.num_codebooks}, T]"
@@ -277,7 +280,7 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         if clip.numel() and (clip.is_floating_point() or clip.dtype == torch.bool):
             raise ValueError(f"{name} has codes of {clip.dtype}; give whole numbers")
         clip = clip.to("cpu", torch.int64)
-        for number, (row, size) in enumerate(zip(clip, self.codebook_sizes, strict=True)):
+        for number, (row, size) in enumerate(zip(clip, self.codebook_sizes, strict=not takes_fewer)):
             if len(row) and not 0 <= int(row.min()) <= int(row.max()) < size:
                 wrong = int(row[(row < 0) | (row >= size)][0])
                 raise ValueError(f"{name}: code {wrong} of codebook {number} is outside [0, {size})")

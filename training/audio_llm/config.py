@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from audiollm.mixture.config import is_mixture
+from audiollm.tokenizer.layout import CodeOrder
 from audiollm.training.loop.batches import updates_of_epochs
 from audiollm.training.loop.config import (
     RunConfig,
@@ -134,6 +135,13 @@ class SFTConfig(AudioLLMRunConfig):
     audio_tokenizer: str | None = None
     """Extend the text LLM in ``model`` by this audio tokenizer's codes first; written to ``output_dir/extended``."""
 
+    codebooks: int | None = None
+    """Use the first so many codebooks of ``audio_tokenizer``. None: all."""
+
+    code_order: CodeOrder = "flat"
+    """How the codes of several codebooks follow each other: ``flat`` (frame by frame) or ``delay``. An audio tokenizer
+    with one codebook has nothing to order."""
+
     global_batch_size: int = 64
     """Records per update, over all processes, or all records if they are fewer. The number of accumulated
     micro-batches follows from it."""
@@ -181,8 +189,8 @@ class SFTConfig(AudioLLMRunConfig):
 
     eval_listen_samples: int = 0
     """Held-out records with a spoken answer to answer at each evaluation: what the model says is written as sound to
-    ``output_dir/evaluation``. Needs an audio tokenizer with a waveform decoder; 25 codes are a second, for which
-    ``eval_max_new_tokens`` must leave room."""
+    ``output_dir/evaluation``. Needs an audio tokenizer with a waveform decoder; ``eval_max_new_tokens`` must leave room
+    for its codes; the start of a run tells how many are a second."""
 
     eval_asr: str | None = None
     """Speech recognizer that reads what is spoken, for word error rate: ``whisper-tiny.en`` or ``whisper-base`` from a
@@ -209,6 +217,13 @@ class SFTConfig(AudioLLMRunConfig):
         require_positive(self, "eval_max_new_tokens", "check_records", "tokens_per_update", "tokens_per_pass")
         require_not_negative(self, "eval_generate_samples", "eval_listen_samples")
         require_eval_data(self, "eval_generate_samples", "eval_listen_samples", "eval_text")
+        if self.audio_tokenizer is None:
+            for name in ("codebooks", "code_order"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ValueError(
+                        f"{name} has no effect without audio_tokenizer: the codes of an Audio-LLM are in its own layout"
+                    )
+        require_positive(self, "codebooks")
         self._check_listening()
         needed = _NEEDED_FOR.get(self.metric_for_best or "loss", "eval_generate_samples")
         if needed is not None and not getattr(self, needed):

@@ -134,6 +134,21 @@ def warn_of_another_form(source: str, forms: Mapping[str, int], speaks_in_turns:
         )
 
 
+def warn_of_answers_unheard(source: str, forms: Mapping[str, int], why_no_sound: str | None) -> None:
+    """Warns where answers are in sound, and the model's audio tokenizer cannot make sound of codes.
+
+    Args:
+        source: what the records are called.
+        forms: as for `warn_of_another_form`.
+        why_no_sound: of the audio tokenizer; None: it can.
+    """
+    if why_no_sound is not None and forms.get(SPOKEN, 0):
+        logger.warning(
+            "%s: answers are in sound, which the model can learn to write as codes, but nobody will hear them: %s",
+            *(source, why_no_sound),
+        )
+
+
 def warn_of_unsigned_codes(source: str, number: int, looked_at: int) -> None:
     """Warns of codes that may be of any audio tokenizer.
 

@@ -42,7 +42,13 @@ from audiollm.training.loop.errors import DataError
 from audiollm.training.loop.record import MetricsLog
 
 from .config import SFTConfig
-from .guards import out_of_place, warn_of_another_form, warn_of_odd_loss, warn_of_unsigned_codes
+from .guards import (
+    out_of_place,
+    warn_of_another_form,
+    warn_of_answers_unheard,
+    warn_of_odd_loss,
+    warn_of_unsigned_codes,
+)
 from .records import EncodedRecord
 from .training_data import Agreement, TrainingData
 
@@ -72,6 +78,7 @@ class MixtureData(TrainingData):
         audio_llm: what is trained.
         max_length: most tokens of a record.
         limit: the setting that says so.
+        why_no_sound: why the model's codes cannot become sound; None: they can.
 
     Raises:
         DataError: records of the sample cannot be trained on, or a source gives none.
@@ -86,6 +93,7 @@ class MixtureData(TrainingData):
         *,
         max_length: int,
         limit: str,
+        why_no_sound: str | None = None,
     ) -> None:
         if config.tokens_per_update is not None and config.max_steps is None:
             raise ValueError(
@@ -96,7 +104,7 @@ class MixtureData(TrainingData):
         self._accelerator, self._config, self._processor = accelerator, config, processor
         self._max_length, self._limit = max_length, limit
         self._vocabulary_size = audio_llm.model.config.vocab_size  # rows of its embedding
-        self._speaks_in_turns = audio_llm.speaks_in_turns
+        self._speaks_in_turns, self._why_no_sound = audio_llm.speaks_in_turns, why_no_sound
         self.mixture = read_mixture(config.train_data)
         self.sources = open_sources(
             self.mixture,
@@ -351,6 +359,7 @@ class MixtureData(TrainingData):
         for source, found in zip(self.sources, samples, strict=bool(samples)):
             warn_of_unsigned_codes(source.title, found.made_codes[""], found.looked_at)
             warn_of_another_form(source.title, found.forms, self._speaks_in_turns)
+            warn_of_answers_unheard(source.title, found.forms, self._why_no_sound)
         for told in repeated_files(self.sources):
             logger.warning("%s", told)
         for number in plan.never_drawn(num_records):

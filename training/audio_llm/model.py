@@ -52,6 +52,8 @@ def load_starting_point(accelerator: Accelerator, config: SFTConfig) -> Starting
                 AudioLLM.create(
                     config.model,
                     audio_tokenizer=config.audio_tokenizer,
+                    codebooks=config.codebooks,
+                    code_order=config.code_order,
                     seed=config.seed,
                     dtype=getattr(torch, config.dtype),
                 ),

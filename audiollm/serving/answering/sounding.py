@@ -53,8 +53,9 @@ class SoundMaker:
         """
         if isinstance(self._workshop, SoundProcess):
             tokenizer = self._processor.audio_tokenizer
-            # Where there is one, the decoder is all that decoding needs of a tokenizer.
-            self._workshop.start(getattr(tokenizer, "decoder", None) or tokenizer)
+            # Where there is one that takes codes, the decoder is all that decoding needs of a tokenizer.
+            decoder = getattr(tokenizer, "decoder", None)
+            self._workshop.start(decoder if hasattr(decoder, "decode_stream") else tokenizer)
 
     @property
     def sample_rate(self) -> int:

@@ -29,7 +29,7 @@ def rules_as_text(plan: AnswerPlan, vocabulary: AudioVocabulary, num_tokens: int
         num_tokens: entries of the text tokenizer.
     """
     stated = {**asdict(plan), "modalities": sorted(plan.modalities)}
-    return json.dumps({"format": _FORMAT, "plan": stated, "vocabulary": asdict(vocabulary), "num_tokens": num_tokens})
+    return json.dumps({"format": _FORMAT, "plan": stated, "vocabulary": vocabulary.to_dict(), "num_tokens": num_tokens})
 
 
 def rules_from_text(text: object, prompt_ids: Sequence[int], answer_ids: Sequence[int] = ()) -> TokenRules:
@@ -53,7 +53,7 @@ def rules_from_text(text: object, prompt_ids: Sequence[int], answer_ids: Sequenc
             "version of the package audiollm"
         )
     try:
-        plan, vocabulary = _plan(stated["plan"]), AudioVocabulary(**stated["vocabulary"])
+        plan, vocabulary = _plan(stated["plan"]), AudioVocabulary.from_dict(stated["vocabulary"])
         return TokenRules(plan, vocabulary, stated["num_tokens"], prompt_ids, answer_ids)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{RULES} holds rules that cannot be: {type(error).__name__}: {error}") from error

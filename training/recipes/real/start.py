@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from audiollm.data.pretrained.smollm2 import smollm2_from_package
 from audiollm.loading import load_causal_lm, load_text_tokenizer
-from audiollm.modeling import AudioLLM
-from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.modeling import AudioLLM, shows_codebook
+from audiollm.tokenizer.base import AudioTokenizer
 
 PACKAGED_LLM = "smollm2-135m-instruct"
 
@@ -30,7 +30,8 @@ def make_start(llm: str, audio_tokenizer: Path, output_dir: Path, *, random_weig
     """Extends a text LLM by an audio vocabulary and saves it, float32.
 
     New rows are projected from the codebook, so that codes that sound alike start alike; with random weights too, so
-    that nothing but the LLM's own knowledge is missing.
+    that nothing but the LLM's own knowledge is missing. Where the audio tokenizer shows no codebook, they are drawn
+    like text rows.
 
     Args:
         llm: folder or Hub id of the text LLM.
@@ -45,11 +46,12 @@ def make_start(llm: str, audio_tokenizer: Path, output_dir: Path, *, random_weig
     model = load_causal_lm(llm, dtype=torch.float32)
     if random_weights:
         model = drawn_again(model, seed)
+    loaded = AudioTokenizer.from_pretrained(audio_tokenizer)
     extended = AudioLLM.create(
         model,
         load_text_tokenizer(llm),
-        UniAudioTokenizer.from_pretrained(audio_tokenizer).eval(),
-        init="codebook",
+        loaded,
+        init="codebook" if shows_codebook(loaded) else "text",
         seed=seed,
     )
     extended.save_pretrained(output_dir)

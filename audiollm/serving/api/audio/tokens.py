@@ -72,6 +72,11 @@ async def decode(body: DecodeBody, request: Request) -> Response:
     wrong = next((index for index, code in enumerate(body.codes) if not 0 <= code < size), None)
     if wrong is not None:
         raise refused(f"codes[{wrong}]", f"{body.codes[wrong]} is no code: they go from 0 to {size - 1}")
+    if model.processor.vocabulary.row_layout is not None:
+        try:
+            model.processor.vocabulary.row_layout.check(torch.tensor(body.codes))
+        except ValueError as error:
+            raise refused("codes", str(error)) from error
     model.processor.check_maker(body.fingerprint, "codes")
     voice = state.voices.get(voice_name(body.voice))
     if voice.words:

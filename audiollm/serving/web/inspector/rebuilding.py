@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -51,8 +50,7 @@ def rebuild(tokenizer: AudioTokenizer, recording: Recording, seed: int = 0) -> R
     [waveform] = decoder.decode([[codes_T]])[0]
     longest = round(original.duration_seconds * decoder.sample_rate)
     rebuilt = Recording(waveform[:longest], decoder.sample_rate)
-    bits_per_second = tokenizer.frame_rate * math.log2(tokenizer.codebook_size)
-    return Rebuilt(original, rebuilt, len(codes_T), bits_per_second, mel_distance(rebuilt, original))
+    return Rebuilt(original, rebuilt, len(codes_T), tokenizer.bits_per_second, mel_distance(rebuilt, original))
 
 
 @torch.no_grad()
