@@ -41,7 +41,8 @@ class SeanetSizes:
         num_lstm_layers: beside the features; 0: none.
         is_bidirectional: whether the encoder's LSTM also reads backwards, which doubles its channels.
         activation: one of `ACTIVATIONS`.
-        is_causal: whether no frame depends on a sample behind it.
+        is_causal: whether no frame depends on a sample behind it, but for the first few: a clip is reflected at its
+            start.
     """
 
     num_filters: int

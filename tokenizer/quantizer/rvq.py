@@ -99,8 +99,9 @@ class ResidualQuantizer(nn.Module):
         passes = []
         for codebook in self._span():
             passes.append(codebook(residual_BTD, mask_BT))
-            # Detached: the commitment of a later codebook pulls the features, not the entries of those before it.
-            residual_BTD = residual_BTD - codebook.weight.detach()[passes[-1].codes]
+            # Not by the codes: training has moved the entries since. Detached: straight through each codebook, the
+            # gradients of the features would cancel in what is left over.
+            residual_BTD = residual_BTD - passes[-1].quantized.detach()
         codes_BKT = torch.stack([one.codes for one in passes], dim=1)
         if not self.training:
             return ResidualOutput(self.decode(codes_BKT).to(features_BTD.dtype), codes_BKT)

@@ -197,8 +197,11 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         Raises:
             ValueError: as `read_weights`.
         """
-        with torch.device("meta"):
-            outline = make()
+        try:
+            with torch.device("meta"):
+                outline = make()
+        except RuntimeError as error:  # sizes that no number of bytes can say
+            raise ValueError(f"{path.parent}: no tokenizer has the sizes that are set there ({error})") from error
         expected = outline.weights()
         names = outline.released_names() if released else {name: name for name in expected}
         tensors = read_weights(path, expected, names, keep=keep, **form)
@@ -233,7 +236,7 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         """
         model = in_evaluation(self)
         compute = model.encode_batch_with_features if return_features else model.encode_batch
-        return self._encode(waveforms, sample_rate, batch_size, compute, self.num_codebooks)
+        return self._encode(waveforms, sample_rate, batch_size, compute, self.num_codebooks, return_features)
 
     @torch.no_grad()
     def _encode(
@@ -243,6 +246,7 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         batch_size: int,
         compute: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]],
         num_codebooks: int,
+        return_features: bool,
     ) -> Codes:
         """Encodes by a function of equally long waveforms ``[B, N]``: codes ``[B, K, T]``, or these and features."""
         clips = check_waveforms(waveforms)
@@ -256,12 +260,13 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         nothing = torch.zeros(num_codebooks, 0, dtype=torch.int64)
         codes: list[list[Tensor]] = [[nothing] for _ in clips]
         features: list[list[Tensor]] = [[] for _ in clips]
+        silence = torch.zeros(0, next((seen[0].shape[1] for _, *seen in parts if seen), 0))
         for (index, _), (part, *seen) in zip(segments, parts, strict=True):
             codes[index].append(part.to(torch.int64))
             features[index] += [one.float() for one in seen]
         return Codes.from_list(
             [torch.cat(own, dim=1) for own in codes],
-            [torch.cat(own) if own else torch.zeros(0, 0) for own in features] if any(features) else None,
+            [torch.cat(own) if own else silence for own in features] if return_features else None,
             num_codebooks=num_codebooks,
         )
 

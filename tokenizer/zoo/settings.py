@@ -21,6 +21,23 @@ _KINDS: dict[Any, tuple[str, Any]] = {
 }
 
 
+MANY = 1000
+
+
+def require_some(settings: Any, *names: str) -> None:
+    """Raises ValueError for a field that is 0."""
+    for name in names:
+        if not getattr(settings, name):
+            raise ValueError(f"{name}=0: give 1 or more")
+
+
+def require_few(settings: Any, *names: str) -> None:
+    """Raises ValueError for more repetitions than any network has: making them would take for ever."""
+    for name in names:
+        if getattr(settings, name) > MANY:
+            raise ValueError(f"{name}={getattr(settings, name)}: give {MANY} or fewer")
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 

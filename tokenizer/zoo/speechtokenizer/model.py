@@ -19,7 +19,7 @@ from audiollm.tokenizer.kinds import CONFIG, WEIGHTS, kind_named
 from audiollm.tokenizer.layers.seanet import SeanetDecoder, SeanetEncoder, SeanetSizes, old_weight_norm
 from audiollm.tokenizer.quantizer.rvq import ResidualQuantizer
 from audiollm.tokenizer.zoo.codec import CodecTokenizer, own_settings
-from audiollm.tokenizer.zoo.settings import settings_as
+from audiollm.tokenizer.zoo.settings import require_few, require_some, settings_as
 
 TRAINING_BUFFERS = ("inited", "cluster_size", "embed_avg")
 """Last parts of the names of what released codebooks keep beside their entries."""
@@ -51,9 +51,8 @@ class SpeechTokenizerConfig:
     """Ours: whether there is no decoder."""
 
     def __post_init__(self) -> None:
-        for name in ("n_filters", "dimension", "semantic_dimension", "codebook_size", "n_q", "sample_rate"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}=0: give 1 or more")
+        require_some(self, "n_filters", "dimension", "semantic_dimension", "codebook_size", "n_q", "sample_rate")
+        require_few(self, "n_q", "n_residual_layers", "lstm_layers")
         self.seanet  # noqa: B018 - refuses what it does not know
 
     @property
@@ -155,7 +154,8 @@ class SpeechTokenizer(CodecTokenizer):
             )
         model = in_evaluation(self)
         compute = model.encode_batch_with_features if return_features else model.encode_batch
-        return self._encode(waveforms, sample_rate, batch_size, partial(compute, n_q=stop, st=st), stop - st)
+        compute = partial(compute, n_q=stop, st=st)
+        return self._encode(waveforms, sample_rate, batch_size, compute, stop - st, return_features)
 
     def encode_batch(self, waveforms_BN: Tensor, n_q: int | None = None, st: int = 0) -> Tensor:
         return self.encode_batch_with_features(waveforms_BN, n_q, st)[0]

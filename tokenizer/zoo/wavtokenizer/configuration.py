@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from audiollm.tokenizer.layers.seanet import SeanetSizes
+from audiollm.tokenizer.zoo.settings import require_few, require_some
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -66,17 +67,10 @@ class WavTokenizerConfig:
     """Whether there is no decoder."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "num_filters",
-            "feature_size",
-            "codebook_size",
-            "num_codebooks",
-            "size",
-            "num_layers",
-            "sample_rate",
-        ):
-            if not getattr(self, name):
-                raise ValueError(f"{name}=0: give 1 or more")
+        require_some(
+            self, "num_filters", "feature_size", "codebook_size", "num_codebooks", "size", "num_layers", "sample_rate"
+        )
+        require_few(self, "num_codebooks", "num_layers", "num_lstm_layers")
         if self.hop_length != math.prod(self.strides):
             raise ValueError(
                 f"hop_length={self.hop_length}, but a frame of strides {list(self.strides)} has "

@@ -174,11 +174,11 @@ class WavTokenizer(CodecTokenizer):
             form = {"spelling": old_weight_norm, "under": under, "released": True}
         if encoder_only:
             config = dataclasses.replace(config, encoder_only=True)
-        keep = _kept_names(config.encoder_only, is_own)
+        keep = kept_names(config.encoder_only, is_own)
         return cls.filled(partial(cls, config), path, keep=keep, **form)
 
 
-def _kept_names(encoder_only: bool, is_own: bool) -> Callable[[str], bool]:
+def kept_names(encoder_only: bool, is_own: bool) -> Callable[[str], bool]:
     """Which names of a file count."""
 
     def keep(name: str) -> bool:
@@ -194,7 +194,7 @@ def _kept_names(encoder_only: bool, is_own: bool) -> Callable[[str], bool]:
 
 def _released_config(path: Path, settings_path: Path | None, under: str | None) -> WavTokenizerConfig:
     """Sizes by the YAML, and where it is silent by the tensors."""
-    keep = _kept_names(encoder_only=False, is_own=False)
+    keep = kept_names(encoder_only=False, is_own=False)
     tensors = read_tensors(path, under=under, keep=keep)
     shapes = {old_weight_norm(name): list(tensor.shape) for name, tensor in tensors.items()}
     said = {} if settings_path is None else yaml_values(settings_path)
