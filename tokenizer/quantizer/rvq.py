@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .codebook import Codebook
+from .deferred import CodebookUpdate
 from .kmeans import CodebookFit, fit_entries
 
 
@@ -88,17 +89,20 @@ class ResidualQuantizer(nn.Module):
         first, *others = self.entries(codes_BKT, start=start)
         return sum(others, first)
 
-    def forward(self, features_BTD: Tensor, mask_BT: Tensor | None = None) -> ResidualOutput:
+    def forward(
+        self, features_BTD: Tensor, mask_BT: Tensor | None = None, example_ids_B: Tensor | None = None
+    ) -> ResidualOutput:
         """Quantizes; in training mode also computes the loss and updates the codebooks.
 
         Args:
             features_BTD: any float dtype, ``[B, T, D]``.
             mask_BT: 1 for valid frames; None if all are.
+            example_ids_B: place of each clip in the update, for restarts of a deferred one.
         """
         residual_BTD = features_BTD.float()
         passes = []
         for codebook in self._span():
-            passes.append(codebook(residual_BTD, mask_BT))
+            passes.append(codebook(residual_BTD, mask_BT, example_ids_B=example_ids_B))
             # Not by the codes: training has moved the entries since. Detached: straight through each codebook, the
             # gradients of the features would cancel in what is left over.
             residual_BTD = residual_BTD - passes[-1].quantized.detach()
@@ -115,6 +119,15 @@ class ResidualQuantizer(nn.Module):
             torch.stack([one.loss for one in passes]).mean(),
             torch.stack(perplexities) if perplexities else None,
         )
+
+    def defer_updates(self) -> None:
+        """From now on passes in training mode only gather; see `Codebook` and `apply_update`."""
+        for codebook in self._span():
+            codebook.deferred = True
+
+    def apply_update(self) -> list[CodebookUpdate]:
+        """Does one update of each codebook; see `Codebook.apply_update`."""
+        return [codebook.apply_update() for codebook in self._span()]
 
     @torch.no_grad()
     def fit(self, features_ND: Tensor, **options: Any) -> Sequence[CodebookFit]:

@@ -37,18 +37,23 @@ DECODING = ("backbone.", "head.")
 
 
 class WavTokenizer(CodecTokenizer):
-    """One code per frame of 24 kHz sound, of speech, music and all else."""
+    """One code per frame of 24 kHz sound, of speech, music and all else.
+
+    Args:
+        config: its sizes.
+        quantizer: how its codebooks are trained, such as ``ema_decay``; see `Codebook`.
+    """
 
     kind_name = "wavtokenizer"
     decoding = DECODING
     fills_last_frame = False  # it reflects a clip at its own end
     seconds_at_once = 60.0  # each second is 24,000 times 32 numbers in the first layers
 
-    def __init__(self, config: WavTokenizerConfig) -> None:
+    def __init__(self, config: WavTokenizerConfig, **quantizer: Any) -> None:
         super().__init__()
         self.config = config
         self.encoder = SeanetEncoder(config.seanet)
-        self.quantizer = ResidualQuantizer(config.num_codebooks, config.codebook_size, config.feature_size)
+        self.quantizer = ResidualQuantizer(config.num_codebooks, config.codebook_size, config.feature_size, **quantizer)
         self.backbone: VocosBackbone | None = None
         self.head: InverseSTFTHead | None = None
         if not config.encoder_only:
