@@ -195,6 +195,11 @@ class AudioTokenizer(ABC):
         """Whether this checkpoint can turn codes back into sound."""
 
     @property
+    def decodes_first_codebooks(self) -> bool:
+        """Whether `decode` also takes the first codebooks alone, ``[k, T]``, as residual quantizers can."""
+        return False
+
+    @property
     @abstractmethod
     def licence_note(self) -> str:
         """What a user should know about the licence of the weights."""

@@ -17,6 +17,7 @@ from audiollm.tokenizer import AudioTokenizer
 from audiollm.tokenizer.zoo.wavtokenizer.configuration import WavTokenizerConfig
 from audiollm.tokenizer.zoo.wavtokenizer.model import WavTokenizer
 from audiollm.training.codec.config import CodecTrainingConfig
+from audiollm.training.codec.start import scale_to_sound
 from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
 from audiollm.training.loop.record import config_as_json
 from audiollm.training.train_codec import train
@@ -166,3 +167,14 @@ def test_the_shipped_config_is_read_and_makes_the_sizes_it_says(tmp_path):
     assert (model.sample_rate, model.frame_rate, model.codebook_size) == (16000, 25.0, 1024)
     assert f"{sum(one.numel() for one in model.weights().values()) / 1e6:.0f} M parameters" in path.read_text()
     assert set(yaml.safe_load(path.read_text())) <= set(CodecTrainingConfig.__dataclass_fields__)
+
+
+def test_a_fresh_encoder_tells_sounds_apart_however_quiet_they_are():
+    torch.manual_seed(0)
+    encoder = WavTokenizer(TINY).encoder
+    waveforms = torch.randn(4, 1600) * torch.tensor([[0.01], [0.02], [0.01], [0.02]])
+    scale_to_sound(encoder, waveforms)
+    with torch.no_grad():
+        features = encoder(waveforms[:, None])
+    assert float(features.std()) == pytest.approx(1, abs=0.01)
+    assert float(features.std(dim=(0, 2)).mean()) > 0.5  # over sounds and time, not from channel to channel

@@ -53,8 +53,6 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
     """Name among `audiollm.tokenizer.kinds.KINDS`."""
     decoding: ClassVar[tuple[str, ...]] = ()
     """How the names of weights begin that only decoding needs."""
-    takes_first_codebooks: ClassVar[bool] = False
-    """Whether `decode` takes codes of the first codebooks alone."""
     fills_last_frame: ClassVar[bool] = True
     """Whether `encode` fills a clip's last frame with silence; else `encode_batch` takes any number of samples."""
     seconds_at_once: ClassVar[float] = math.inf
@@ -388,7 +386,7 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
 
     def _checked(self, clip: Tensor, name: str, sizes: Sequence[int]) -> Tensor:
         clip = clip[None] if clip.dim() == 1 and len(sizes) == 1 else clip
-        fewest = 1 if self.takes_first_codebooks else len(sizes)
+        fewest = 1 if self.decodes_first_codebooks else len(sizes)
         if clip.dim() != 2 or not fewest <= clip.shape[0] <= len(sizes):
             raise ValueError(
                 f"{name} has codes of shape {list(clip.shape)}, but this {self.own_kind.title} has "

@@ -26,8 +26,9 @@ from audiollm.training.loop.optimizer import ALL_PARTS, make_optimizer, set_lear
 
 from .clips import CodecClips, CodecPass, cut_segments
 from .config import CodecTrainingConfig
+from .start import scale_to_sound
 
-FIT_STEP = 0  # updates count from 1: the segments for k-means are none of those that are trained on
+FIT_STEP = 0  # updates count from 1: segments for the start and for k-means are none of those that are trained on
 
 
 class CodecObjective(nn.Module):
@@ -75,6 +76,10 @@ class CodecTrainer:
             commit_coefficient=config.commitment_weight,
         ).to(accelerator.device)
         self.tokenizer.quantizer.defer_updates()
+        frames = clips.frames(self.tokenizer.frame_samples)
+        self._order = SegmentOrder(frames, config.segment_frames, config.segments_per_update, config.seed)
+        some = self._passes(FIT_STEP, list(range(min(config.fit_segments, config.segments_per_pass))))
+        scale_to_sound(self.tokenizer.encoder, some[0].waveform.to(accelerator.device))
         objective = CodecObjective(self.tokenizer)
         self.model, self.optimizer = accelerator.prepare(
             objective, make_optimizer(objective, config, accelerator.device)
@@ -83,8 +88,6 @@ class CodecTrainer:
         self._distance = SpectralDistance(
             config.tokenizer.sample_rate, config.resolutions, config.convergence_weight
         ).to(accelerator.device)
-        frames = clips.frames(self.tokenizer.frame_samples)
-        self._order = SegmentOrder(frames, config.segment_frames, config.segments_per_update, config.seed)
         self.total_steps = config.max_steps or self._order.num_updates(config.num_epochs or 1.0)
 
     def epoch(self, step: int) -> float:

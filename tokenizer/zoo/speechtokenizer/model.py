@@ -79,7 +79,6 @@ class SpeechTokenizer(CodecTokenizer):
 
     kind_name = "speechtokenizer"
     decoding = ("decoder.", "transform.")
-    takes_first_codebooks = True
     fills_last_frame = False  # it reflects a clip at its own end
     seconds_at_once = 60.0  # each second is 16,000 times 64 numbers in the first layers
 
@@ -113,6 +112,10 @@ class SpeechTokenizer(CodecTokenizer):
     @property
     def can_decode(self) -> bool:
         return self.decoder is not None
+
+    @property
+    def decodes_first_codebooks(self) -> bool:
+        return True
 
     def settings(self) -> dict[str, Any]:
         return dataclasses.asdict(self.config)
