@@ -29,6 +29,10 @@ TRAINERS = {
     ),
     "train-tokenizer": ("audiollm.training.train_tokenizer", "Train an audio tokenizer on labelled clips."),
     "train-decoder": ("audiollm.training.train_decoder", "Train a waveform decoder: its flow model, or its vocoder."),
+    "train-codec": (
+        "audiollm.training.train_codec",
+        "Train an audio tokenizer of waveforms, both ways, without labels.",
+    ),
     "estimate": ("audiollm.training.estimate", "Tell how much memory a fine-tuning takes, before it is started."),
 }
 ESTIMATE = "estimate"  # starts no processes: how many there will be, and how they share the work, are its settings

@@ -7,7 +7,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,13 @@ _WEIGHTS = (".weight", ".bias")
 COUNTERS = ("epoch", "step")  # plain numbers that training scripts save beside the tensors
 
 
-def read_tensors(path: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def read_tensors(
+    path: Path,
+    expected: Mapping[str, Tensor] | None = None,
+    *,
+    under: str | None = None,
+    keep: Callable[[str], bool] | None = None,
+) -> dict[str, Tensor]:
     """Reads named tensors from ``.safetensors``, or from what ``torch.save`` wrote.
 
     Pickles are read by torch's restricted unpickler: one that names a function or class beyond those of plain tensors
@@ -46,6 +52,9 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor] | None = None) -> di
         path: the file.
         expected: the ``state_dict()`` that it must hold, of which only names and shapes matter; of safetensors they are
             compared before a tensor takes memory. None: whatever it holds.
+        under: name under which a pickle keeps the tensors, beside what else a trainer saves; None: it holds nothing
+            else.
+        keep: which names count; the others are neither checked nor returned. None: all.
 
     Raises:
         ValueError: if the file is damaged, holds code, or holds something else than dense floating-point tensors
@@ -57,11 +66,17 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor] | None = None) -> di
         values: object = read_safetensors(path)
     else:
         values = load_pickle(path)
+        if under is not None and isinstance(values, dict):
+            if under not in values:
+                raise ValueError(f"{path} holds no {under!r}, under which its tensors should be")
+            values = values[under]
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds a {type(values).__name__}, not tensors by name")
     tensors = {}
     for name, value in values.items():
         if name in COUNTERS and isinstance(value, int | float):
+            continue
+        if keep is not None and isinstance(name, str) and not keep(name):
             continue
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ValueError(f"{path}: {name!r} is a {type(value).__name__}; only tensors by name are expected")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
@@ -166,7 +165,8 @@ def in_evaluation(model: Encoder) -> Encoder:
 
 
 def _evaluation_view(module: nn.Module) -> nn.Module:
-    view = copy.copy(module)
+    view = object.__new__(type(module))  # not copy.copy, which modules with parametrizations refuse
+    view.__dict__ = dict(module.__dict__)
     view._modules = {name: child and _evaluation_view(child) for name, child in module._modules.items()}
     view.training = False
     return view

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -29,9 +29,13 @@ from audiollm.tokenizer.signal.resampling import check_sample_rate, resample
 from audiollm.tokenizer.signal.waveforms import check_waveforms
 
 from .streams import whole_pieces
+from .weights import read_weights
 
 SEGMENT_SECONDS = 60.0
 """Longest clip computed whole where a tokenizer sets no limit of its own: bounds the memory of long recordings."""
+
+TRAINING_ONLY = ("recent_codes", "num_updates", "ema_count", "ema_weight")
+"""Last parts of the names of what a `Codebook` keeps for its training, which no checkpoint holds."""
 
 Own = TypeVar("Own", bound="CodecTokenizer")
 
@@ -52,6 +56,10 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
     """How the names of weights begin that only decoding needs."""
     own_options: ClassVar[tuple[str, ...]] = ()
     """Names of what `from_pretrained` takes beyond the options of every kind; `configure` gets them."""
+    fills_last_frame: ClassVar[bool] = True
+    """Whether `encode` fills a clip's last frame with silence; else `encode_batch` takes any number of samples."""
+    seconds_at_once: ClassVar[float] = math.inf
+    """Most seconds of all segments computed together: bounds the memory beside their number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +99,18 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
 
     @abstractmethod
     def encode_batch(self, waveforms_BN: Tensor) -> Tensor:
-        """Encodes equally long waveforms, N a multiple of `frame_samples`, on the model's device: ``[B, K, T]``."""
+        """Encodes equally long waveforms on the model's device: ``[B, K, T]``.
+
+        N is a multiple of `frame_samples` if the class `fills_last_frame`.
+        """
+
+    def encode_batch_with_features(self, waveforms_BN: Tensor) -> tuple[Tensor, Tensor]:
+        """As `encode_batch`, and what the quantizer saw, ``[B, T, D]``.
+
+        Raises:
+            ValueError: unless a kind gives features.
+        """
+        raise ValueError(f"{self.own_kind.title} gives no features; leave out return_features")
 
     def decode_batch(self, codes_BKT: Tensor) -> Tensor:
         """Decodes equally long rows of codes on the model's device: ``[B, N]``; of fewer codebooks, see
@@ -148,30 +167,97 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
 
     def fingerprint(self) -> str:
         if self._fingerprint is None:
-            decisive = {
-                name: one for name, one in self.state_dict().items() if not name.startswith(self.decoding or "\0")
-            }
-            self._fingerprint = decoder_fingerprint({"kind": self.kind_name, **self.settings()}, decisive)
+            decisive = {name: one for name, one in self.weights().items() if not name.startswith(self.decoding or "\0")}
+            self._fingerprint = decoder_fingerprint({"kind": self.kind_name, **self.deciding_settings()}, decisive)
         return self._fingerprint
+
+    def deciding_settings(self) -> dict[str, Any]:
+        """Those of the `settings` that decide the codes, for the fingerprint."""
+        return self.settings()
+
+    def weights(self) -> dict[str, Tensor]:
+        """What a checkpoint holds: the ``state_dict()`` without what codebooks keep for their training."""
+        kept = self.state_dict()
+        return {name: one for name, one in kept.items() if name.rpartition(".")[2] not in TRAINING_ONLY}
+
+    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts exactly what `weights` names in place."""
+        missing, unknown = self.load_state_dict(dict(tensors), strict=False)
+        assert not unknown
+        assert not self.weights().keys() & set(missing)
+
+    def released_names(self) -> dict[str, str]:
+        """What a release calls the weights, by our names; needed of kinds that are read by `filled`."""
+        raise NotImplementedError
+
+    @classmethod
+    def filled(
+        cls, make: Callable[[], Own], path: Path, *, released: bool = False, keep: Callable[[str], bool], **form: Any
+    ) -> Own:
+        """Makes a tokenizer and fills it from a file, which is looked at before anything takes memory.
+
+        Args:
+            make: makes it, with any weights.
+            path: of the file.
+            released: whether the weights have the names of `released_names` there, not ours.
+            keep: which of the file's names count.
+            form: ``spelling`` and ``under``, as in `read_weights`.
+
+        Raises:
+            ValueError: as `read_weights`.
+        """
+        try:
+            with torch.device("meta"):
+                outline = make()
+        except RuntimeError as error:  # sizes that no number of bytes can say
+            raise ValueError(f"{path.parent}: no tokenizer has the sizes that are set there ({error})") from error
+        expected = outline.weights()
+        names = outline.released_names() if released else {name: name for name in expected}
+        tensors = read_weights(path, expected, names, keep=keep, **form)
+        model = make()
+        model.load_weights(tensors)
+        return model
 
     # ------------------------------------------------------------------ encode
 
-    @torch.no_grad()
-    def encode(self, waveforms: Sequence[Tensor] | Tensor, sample_rate: int, *, batch_size: int = 16) -> Codes:
+    def encode(
+        self,
+        waveforms: Sequence[Tensor] | Tensor,
+        sample_rate: int,
+        *,
+        batch_size: int = 16,
+        return_features: bool = False,
+    ) -> Codes:
         """Turns waveforms into codes; each clip's codes are what it would get alone.
 
         Args:
             waveforms: float in [-1, 1], mono: a list of ``[N_i]``, one ``[N]``, or ``[B, N]``.
             sample_rate: of all waveforms, in Hz; resampled where needed.
             batch_size: most segments computed at once; only equally long ones are.
+            return_features: also return what the quantizer saw, float32 ``[T_i, D]`` per clip on the CPU.
 
         Returns:
             Codes on the CPU; an empty clip has none.
 
         Raises:
             ValueError: if a waveform is not a float vector or holds NaN or infinity (naming the clip), or the sample
-                rate makes no sense.
+                rate makes no sense, or this kind gives no features.
         """
+        model = in_evaluation(self)
+        compute = model.encode_batch_with_features if return_features else model.encode_batch
+        return self._encode(waveforms, sample_rate, batch_size, compute, self.num_codebooks, return_features)
+
+    @torch.no_grad()
+    def _encode(
+        self,
+        waveforms: Sequence[Tensor] | Tensor,
+        sample_rate: int,
+        batch_size: int,
+        compute: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]],
+        num_codebooks: int,
+        return_features: bool,
+    ) -> Codes:
+        """Encodes by a function of equally long waveforms ``[B, N]``: codes ``[B, K, T]``, or these and features."""
         clips = check_waveforms(waveforms)
         check_batch_size(batch_size)
         if check_sample_rate(sample_rate) != self.sample_rate:
@@ -179,17 +265,23 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
                 resample(clip.to(self.device), sample_rate, self.sample_rate) if len(clip) else clip for clip in clips
             ]
         segments = [(index, part) for index, clip in enumerate(clips) if len(clip) for part in self._cut(clip)]
-        model = in_evaluation(self)
-        parts = _in_equal_batches(model.encode_batch, [part for _, part in segments], batch_size, self.device)
-        nothing = torch.zeros(self.num_codebooks, 0, dtype=torch.int64)
+        parts = self._in_equal_batches(compute, [part for _, part in segments], batch_size, self.sample_rate)
+        nothing = torch.zeros(num_codebooks, 0, dtype=torch.int64)
         codes: list[list[Tensor]] = [[nothing] for _ in clips]
-        for (index, _), part in zip(segments, parts, strict=True):
+        features: list[list[Tensor]] = [[] for _ in clips]
+        silence = torch.zeros(0, next((seen[0].shape[1] for _, *seen in parts if seen), 0))
+        for (index, _), (part, *seen) in zip(segments, parts, strict=True):
             codes[index].append(part.to(torch.int64))
-        return Codes.from_list([torch.cat(own, dim=1) for own in codes], num_codebooks=self.num_codebooks)
+            features[index] += [one.float() for one in seen]
+        return Codes.from_list(
+            [torch.cat(own, dim=1) for own in codes],
+            [torch.cat(own) if own else silence for own in features] if return_features else None,
+            num_codebooks=num_codebooks,
+        )
 
     def _cut(self, clip_N: Tensor) -> Iterable[Tensor]:
         for part in clip_N.split(self._segment_samples):
-            yield F.pad(part, (0, -len(part) % self.frame_samples))
+            yield F.pad(part, (0, -len(part) % self.frame_samples)) if self.fills_last_frame else part
 
     def encode_stream(self, chunks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
         """Encodes a stream of any length segment by segment; the codes are those of `encode` of the whole.
@@ -210,7 +302,6 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
 
     # ------------------------------------------------------------------ decode
 
-    @torch.no_grad()
     def decode(
         self,
         codes: Codes | Tensor | Sequence[Any],
@@ -235,28 +326,80 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
             ValueError: if it cannot decode, for codes out of range or of another number of codebooks, or a speaker or
                 prompt that would have no effect.
         """
+        self._refuse_voice(speaker, prompt)
+        return self._decode(codes, batch_size, in_evaluation(self).decode_batch)
+
+    def _refuse_voice(self, speaker: Tensor | None, prompt: Any) -> None:
+        for name, value in (("speaker", speaker), ("prompt", prompt)):
+            if value is not None:
+                raise ValueError(f"{name}: the decoder of {self.own_kind.title} takes none; leave it out")
+
+    @torch.no_grad()
+    def _decode(
+        self,
+        codes: Codes | Tensor | Sequence[Any],
+        batch_size: int,
+        compute: Callable[[Tensor], Tensor],
+        codebook_sizes: Sequence[int] | None = None,
+    ) -> list[Tensor]:
+        """Decodes by a function of equally long codes ``[B, K, T]``: waveforms ``[B, N]``.
+
+        Args:
+            codes: as `decode` takes them.
+            batch_size: as that of `decode`.
+            compute: the function.
+            codebook_sizes: V of each of the K codebooks; None: all there are.
+        """
         if not self.can_decode:
             raise ValueError(
                 f"this {self.own_kind.title} cannot decode: its checkpoint holds no decoder, or none was loaded"
             )
-        for name, value in (("speaker", speaker), ("prompt", prompt)):
-            if value is not None:
-                raise ValueError(f"{name}: the decoder of {self.own_kind.title} takes none; leave it out")
         check_batch_size(batch_size)
-        clips = self.clips_of(codes)
+        clips = self.clips_of(codes, codebook_sizes)
         longest = self._segment_samples // self.frame_samples
         segments = [
             (index, part) for index, clip in enumerate(clips) if clip.shape[1] for part in clip.split(longest, dim=1)
         ]
-        model = in_evaluation(self)
-        parts = _in_equal_batches(model.decode_batch, [part for _, part in segments], batch_size, self.device)
+        parts = self._in_equal_batches(compute, [part for _, part in segments], batch_size, self.frame_rate)
         waveforms: list[list[Tensor]] = [[torch.zeros(0)] for _ in clips]
-        for (index, _), part in zip(segments, parts, strict=True):
+        for (index, _), (part,) in zip(segments, parts, strict=True):
             waveforms[index].append(part.float())
         return [torch.cat(own) for own in waveforms]
 
-    def clips_of(self, codes: Codes | Tensor | Sequence[Any]) -> list[Tensor]:
+    def _in_equal_batches(
+        self,
+        compute: Callable[[Tensor], Tensor | tuple[Tensor, ...]],
+        rows: Sequence[Tensor],
+        batch_size: int,
+        rate: float,
+    ) -> list[tuple[Tensor, ...]]:
+        """Computes rows ``[..., n_i]`` of a rate in Hz in batches of one length, longest first.
+
+        What comes of each row is on the CPU, in the order of the rows.
+        """
+        results: list[tuple[Tensor, ...]] = [()] * len(rows)
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for index, row in enumerate(rows):
+            by_shape.setdefault(tuple(row.shape), []).append(index)
+        for shape in sorted(by_shape, key=lambda one: one[-1], reverse=True):
+            indices = by_shape[shape]
+            most = int(max(1, min(batch_size, self.seconds_at_once * rate / shape[-1])))
+            for start in range(0, len(indices), most):
+                some = indices[start : start + most]
+                made = compute(torch.stack([rows[index] for index in some]).to(self.device))
+                parts = [one.cpu() for one in (made if isinstance(made, tuple) else (made,))]
+                for place, index in enumerate(some):
+                    results[index] = tuple(one[place].clone() for one in parts)  # a view would keep the whole batch
+        return results
+
+    def clips_of(
+        self, codes: Codes | Tensor | Sequence[Any], codebook_sizes: Sequence[int] | None = None
+    ) -> list[Tensor]:
         """The codes of each clip, int64 ``[K, T_i]`` on the CPU, of whatever form `decode` takes.
+
+        Args:
+            codes: as `decode` takes them.
+            codebook_sizes: V of each of the K codebooks; None: all there are.
 
         Raises:
             ValueError: for another number of codebooks, or codes that are no integers or out of range.
@@ -267,20 +410,21 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
             clips = list(codes) if codes.dim() == 3 else [codes]
         else:
             clips = [torch.as_tensor(clip) for clip in codes]
-        return [self._checked(clip, f"clip {index}") for index, clip in enumerate(clips)]
+        sizes = self.codebook_sizes if codebook_sizes is None else codebook_sizes
+        return [self._checked(clip, f"clip {index}", sizes) for index, clip in enumerate(clips)]
 
-    def _checked(self, clip: Tensor, name: str) -> Tensor:
-        clip = clip[None] if clip.dim() == 1 and self.num_codebooks == 1 else clip
-        takes_fewer = self.decodes_first_codebooks and clip.dim() == 2 and 0 < clip.shape[0] < self.num_codebooks
-        if clip.dim() != 2 or not (clip.shape[0] == self.num_codebooks or takes_fewer):
+    def _checked(self, clip: Tensor, name: str, sizes: Sequence[int]) -> Tensor:
+        clip = clip[None] if clip.dim() == 1 and len(sizes) == 1 else clip
+        fewest = 1 if self.decodes_first_codebooks else len(sizes)
+        if clip.dim() != 2 or not fewest <= clip.shape[0] <= len(sizes):
             raise ValueError(
                 f"{name} has codes of shape {list(clip.shape)}, but this {self.own_kind.title} has "
-                f"{self.num_codebooks} codebooks: give [{self.num_codebooks}, T]"
+                f"{self.num_codebooks} codebooks: give [{'1 to ' if fewest < len(sizes) else ''}{len(sizes)}, T]"
             )
         if clip.numel() and (clip.is_floating_point() or clip.dtype == torch.bool):
             raise ValueError(f"{name} has codes of {clip.dtype}; give whole numbers")
         clip = clip.to("cpu", torch.int64)
-        for number, (row, size) in enumerate(zip(clip, self.codebook_sizes, strict=not takes_fewer)):
+        for number, (row, size) in enumerate(zip(clip, sizes, strict=False)):
             if len(row) and not 0 <= int(row.min()) <= int(row.max()) < size:
                 wrong = int(row[(row < 0) | (row >= size)][0])
                 raise ValueError(f"{name}: code {wrong} of codebook {number} is outside [0, {size})")
@@ -337,7 +481,7 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes ``config.json`` and ``model.safetensors`` in our own layout; each appears whole or not at all."""
-        tensors = {name: one.detach().cpu().contiguous() for name, one in self.state_dict().items()}
+        tensors = {name: one.detach().cpu().contiguous() for name, one in self.weights().items()}
         values = {"model_type": self.own_kind.own_model_type, **self.settings()}
         with replaced_files(Path(folder), WEIGHTS, CONFIG) as staging:
             save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
@@ -347,19 +491,3 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
 def own_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What `CodecTokenizer.settings` gave, from a ``config.json`` that `CodecTokenizer.save_pretrained` wrote."""
     return {name: value for name, value in config.items() if name != "model_type"}
-
-
-def _in_equal_batches(compute: Any, rows: Sequence[Tensor], batch_size: int, device: torch.device) -> list[Tensor]:
-    """Computes rows ``[..., n_i]`` in batches of one length, longest first; the results are on the CPU, in order."""
-    results: list[Tensor] = [torch.zeros(0)] * len(rows)
-    by_length: dict[int, list[int]] = {}
-    for index, row in enumerate(rows):
-        by_length.setdefault(row.shape[-1], []).append(index)
-    for length in sorted(by_length, reverse=True):
-        indices = by_length[length]
-        for start in range(0, len(indices), batch_size):
-            some = indices[start : start + batch_size]
-            made = compute(torch.stack([rows[index] for index in some]).to(device)).cpu()
-            for index, result in zip(some, made, strict=True):
-                results[index] = result.clone()  # a view would keep the whole batch in memory
-    return results

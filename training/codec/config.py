@@ -1,0 +1,99 @@
+"""Settings of a codec's training run: one frozen dataclass, read from YAML and flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from audiollm.tokenizer.zoo.wavtokenizer.configuration import WavTokenizerConfig
+from audiollm.training.loop.config import RunConfig, require_not_negative, require_positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecTrainingConfig(RunConfig):
+    """One training run of an audio tokenizer of WavTokenizer's form, which learns to give back what it was given."""
+
+    tokenizer: WavTokenizerConfig
+    """Sizes."""
+
+    train_data: str
+    """Recordings to train on: JSONL or parquet with ``audio``, or a folder of audio files. Nothing else is read."""
+
+    mono: Literal["first", "mean"] = "mean"
+    """Which waveform of several channels."""
+
+    cache_megabytes: int = 2048
+    """Memory for decoded recordings; what has no room is decoded each time."""
+
+    segment_seconds: float = 1.0
+    """Length of each segment that is cut out of a recording at random."""
+
+    segments_per_update: int = 16
+    """Over all processes."""
+
+    segments_per_pass: int = 16
+    """Most segments per process in one forward pass: changes memory and speed, not the update."""
+
+    quantize_from: int = 200
+    """First update with codes. Until then features pass as they are; then k-means places the entries among them."""
+
+    fit_segments: int = 128
+    """Segments whose frames k-means sees."""
+
+    codebook_decay: float = 0.99
+    """Decay of the moving averages of the codebook's entries."""
+
+    restart_interval: int = 20
+    """Updates between restarts of entries that are hardly used."""
+
+    commitment_weight: float = 0.25
+    """Weight of the squared distance between features and entries."""
+
+    resolutions: tuple[int, ...] = (256, 512, 1024, 2048)
+    """Window lengths of the mel spectrograms that are compared, in samples."""
+
+    convergence_weight: float = 0.0
+    """Weight, within that distance, of the relative error of the linear magnitudes."""
+
+    waveform_weight: float = 0.0
+    """Weight of the absolute distance of the waveforms, which fixes their phase."""
+
+    eval_clips: int = 16
+    """Held-out recordings that are given back at each evaluation, their first ``eval_seconds``."""
+
+    eval_seconds: float = 10.0
+
+    min_learning_rate_ratio: float = 0.05
+    betas: tuple[float, float] = (0.8, 0.99)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(
+            self, "learning_rate", "segment_seconds", "segments_per_update", "segments_per_pass", "quantize_from",
+            "fit_segments", "restart_interval", "cache_megabytes", "eval_clips", "eval_seconds",
+        )  # fmt: skip
+        require_not_negative(self, "commitment_weight", "convergence_weight", "waveform_weight")
+        if not 0 < self.codebook_decay < 1:
+            raise ValueError(f"codebook_decay={self.codebook_decay}: use a number between 0 and 1, such as 0.99")
+        if self.tokenizer.encoder_only:
+            raise ValueError("tokenizer.encoder_only: true leaves nothing to learn from; remove it")
+        if self.optimizer == "muon":
+            raise ValueError("optimizer: muon is for matrices of linear layers, and this is convolutions: use adamw")
+        for n_fft in self.resolutions:
+            if n_fft < 64 or n_fft % 4:
+                raise ValueError(f"resolutions has {n_fft}: use multiples of 4 from 64 on, such as 1024")
+        if not self.resolutions or self.segment_frames * self.tokenizer.hop_length <= max(self.resolutions) // 2:
+            raise ValueError(
+                f"segment_seconds={self.segment_seconds} is too short for a window of the resolutions "
+                f"{list(self.resolutions)}; raise it, or lower them"
+            )
+        if self.fit_segments * self.segment_frames < self.tokenizer.codebook_size:
+            raise ValueError(
+                f"fit_segments={self.fit_segments} of {self.segment_frames} frames cannot fill a codebook of "
+                f"{self.tokenizer.codebook_size} entries: raise it"
+            )
+
+    @property
+    def segment_frames(self) -> int:
+        """Frames of a segment."""
+        return max(1, round(self.segment_seconds * self.tokenizer.sample_rate / self.tokenizer.hop_length))
