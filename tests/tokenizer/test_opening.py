@@ -61,7 +61,7 @@ def test_an_audio_llm_and_a_release_are_opened_by_what_lies_in_them(dac: Path, t
 
 
 def test_every_kind_has_a_name_of_its_own_and_all_facts() -> None:
-    assert len({kind.name for kind in KINDS}) == len({kind.class_path for kind in KINDS}) == len(KINDS)
+    assert len({kind.name for kind in KINDS}) == len({kind.title for kind in KINDS}) == len(KINDS)
     assert [fact["kind"] for fact in facts_of_kinds()] == [kind.name for kind in KINDS]
     assert all(fact[name] for fact in facts_of_kinds() for name in ("title", "sizes", "licence", "files"))
     with pytest.raises(ValueError, match="no kind of audio tokenizer called 'opus'; known are uniaudio"):

@@ -394,5 +394,5 @@ def test_facts(model: CodecTokenizer) -> None:
     assert model.codebook_sizes == (16,) * model.num_codebooks
     assert not model.is_causal
     assert model.can_decode
-    assert not model.can_encode_stream
+    assert model.can_encode_stream
     assert model.latent_size is None
