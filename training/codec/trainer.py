@@ -28,6 +28,7 @@ from .clips import CodecClips, CodecPass, cut_segments
 from .config import CodecTrainingConfig
 from .start import scale_to_sound
 
+START_SEGMENTS = 16  # on which the encoder starts; however passes are cut
 FIT_STEP = 0  # updates count from 1: segments for the start and for k-means are none of those that are trained on
 
 
@@ -78,8 +79,8 @@ class CodecTrainer:
         self.tokenizer.quantizer.defer_updates()
         frames = clips.frames(self.tokenizer.frame_samples)
         self._order = SegmentOrder(frames, config.segment_frames, config.segments_per_update, config.seed)
-        some = self._passes(FIT_STEP, list(range(min(config.fit_segments, config.segments_per_pass))))
-        scale_to_sound(self.tokenizer.encoder, some[0].waveform.to(accelerator.device))
+        some = cut_segments(clips, self._order, FIT_STEP, range(START_SEGMENTS), self.tokenizer.frame_samples)
+        scale_to_sound(self.tokenizer.encoder, some.waveform.to(accelerator.device))
         objective = CodecObjective(self.tokenizer)
         self.model, self.optimizer = accelerator.prepare(
             objective, make_optimizer(objective, config, accelerator.device)
