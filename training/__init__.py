@@ -2,7 +2,7 @@
 
 Read a program from top to bottom first (``sft.py``, ``train_tokenizer.py``, ``train_decoder.py``), then its folder
 (``audio_llm``, ``audio_tokenizer``, ``decoder``), then ``loop``, which all three share; ``speed`` times updates.
-``codec_training.py`` (``codec``) trains another kind of audio tokenizer, for comparison.
+``train_codec.py`` (``codec``) trains another kind of audio tokenizer, for comparison.
 ``recipes`` holds the parts of programs that run several trainings: ``demo.py``, ``decoder_demo.py``, ``mini.py``,
 ``real.py``, ``sap_sae_experiment.py``. From Python, call ``train(config)`` of a trainer's module.
 """

@@ -30,7 +30,7 @@ TRAINERS = {
     "train-tokenizer": ("audiollm.training.train_tokenizer", "Train an audio tokenizer on labelled clips."),
     "train-decoder": ("audiollm.training.train_decoder", "Train a waveform decoder: its flow model, or its vocoder."),
     "train-codec": (
-        "audiollm.training.codec_training",
+        "audiollm.training.train_codec",
         "Train an audio tokenizer of waveforms, both ways, without labels.",
     ),
     "estimate": ("audiollm.training.estimate", "Tell how much memory a fine-tuning takes, before it is started."),

@@ -1,6 +1,6 @@
 """Training of an audio tokenizer that works on waveforms, both ways: a small WavTokenizer, without discriminators.
 
-accelerate launch training/codec_training.py --config training/configs/codec_small.yaml --train_data … --output_dir …
+accelerate launch training/train_codec.py --config training/configs/codec_small.yaml --train_data … --output_dir …
 """
 
 from __future__ import annotations
@@ -111,4 +111,4 @@ def _save_model(
 
 
 if __name__ == "__main__":
-    run_program(CodecTrainingConfig, train, name="codec_training")
+    run_program(CodecTrainingConfig, train, name="train_codec")

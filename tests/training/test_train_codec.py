@@ -18,7 +18,7 @@ from audiollm.tokenizer.zoo.wavtokenizer.configuration import WavTokenizerConfig
 from audiollm.tokenizer.zoo.wavtokenizer.model import WavTokenizer
 from audiollm.training.codec.config import CodecTrainingConfig
 from audiollm.training.codec.start import scale_to_sound
-from audiollm.training.codec_training import train
+from audiollm.training.train_codec import train
 from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
 from audiollm.training.loop.record import config_as_json
 
@@ -96,15 +96,15 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(make_config, de
     (tmp_path / "config.json").write_text(json.dumps(config_as_json(config)))
     program = (
         "import os, signal\n"
-        "from audiollm.training import codec_training\n"
-        "update = codec_training.CodecTrainer.update\n"
+        "from audiollm.training import train_codec\n"
+        "update = train_codec.CodecTrainer.update\n"
         "def dies(trainer, step, batch):\n"
         "    if step == 6:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return update(trainer, step, batch)\n"
-        "codec_training.CodecTrainer.update = dies\n"
+        "train_codec.CodecTrainer.update = dies\n"
         "from audiollm.program import run_program\n"
-        "run_program(codec_training.CodecTrainingConfig, codec_training.train)\n"
+        "run_program(train_codec.CodecTrainingConfig, train_codec.train)\n"
     )
     command = [sys.executable, "-c", program, "--config", str(tmp_path / "config.json")]
     threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -160,7 +160,7 @@ def test_the_shipped_config_is_read_and_makes_the_sizes_it_says(tmp_path):
     path = ROOT / "training" / "configs" / "codec_small.yaml"
     data = ["--train_data", "train.jsonl", "--eval_data", "dev.jsonl"]
     arguments = ["--config", str(path), *data, "--output_dir", str(tmp_path)]
-    run_program(CodecTrainingConfig, read.append, name="codec_training", arguments=arguments)
+    run_program(CodecTrainingConfig, read.append, name="train_codec", arguments=arguments)
     config = read[0]
     with torch.device("meta"):
         model = WavTokenizer(config.tokenizer)
