@@ -4,6 +4,7 @@
 #   make mini     the embedded model `mini` from scratch: tokenizer, decoder, LM, model card (hours; see docs/mini.md)
 #   make evidence tokenizers with and without SAP and SAE, compared over three seeds (hours)
 #   make real     a real LLM (SmolLM2-135M) learns to hear, against the same from random weights (hours; see docs/real_llm.md)
+#   make study    audio tokenizers compared by the same measures and in the same LLM, offline (under an hour; see docs/compare.md)
 #   make gpu-check every test and benchmark that wants a GPU, in ten minutes: one JSON file and one table
 #   make scores   every benchmark harness on the recordings that ship, and a leaderboard (minutes)
 #   make vllm-check the engine that asks vLLM, against vLLM itself in build/vllm (10 minutes and 3.5 GB the first time)
@@ -20,7 +21,7 @@ PARALLEL ?= -n auto --dist loadfile --no-loadscope-reorder
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo decoder mini evidence real scores gpu-check vllm-check browser-check docs test lint types unit shuffled slow clean
+.PHONY: demo decoder mini evidence real scores study gpu-check vllm-check browser-check docs test lint types unit shuffled slow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python training/demo.py --output_dir runs/demo $(DEMO_FLAGS)
@@ -43,6 +44,12 @@ real: $(VENV)/.installed-dev
 
 scores: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/sample_scores.py --output-dir runs/scores $(SCORES_FLAGS)
+
+# STUDY=quick tries it out in minutes.
+STUDY ?= small
+study: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[corpora]'
+	$(BIN)/audiollm compare benchmarks/comparison/studies/$(STUDY).yaml --output-dir runs/study/$(STUDY) $(STUDY_FLAGS)
 
 # GPU_CHECK_FLAGS=--smoke tries it out without a GPU.
 gpu-check: $(VENV)/.installed-dev

@@ -11,29 +11,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import print_json, recorded_config, write_figures
-from audiollm.benchmarks.harness.identity import RESULT_NAME, VERDICTS_NAME, check_identity, file_identity
+from audiollm.benchmarks.harness.identity import RESULT_NAME, check_identity
 from audiollm.benchmarks.harness.options import refuse_idle
-from audiollm.benchmarks.speech.judges.judging import (
-    NONE,
-    SpeechJudges,
-    SpokenRecording,
-    mean_and_count,
-    verdict_figures,
-)
+from audiollm.benchmarks.speech.judges.judging import NONE, SpeechJudges
 from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
-from audiollm.benchmarks.speech.reconstruction_report import METRICS, waveform_scores
+from audiollm.benchmarks.speech.kept import Original, kept_figures
+from audiollm.benchmarks.speech.reconstruction_report import METRICS
 from audiollm.benchmarks.speech.spoken_records import spoken_records
 from audiollm.benchmarks.speech.synthesis import decoder_fingerprint
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
-from audiollm.benchmarks.speech.words import word_figures
 from audiollm.data.audio.channels import Mono
 from audiollm.data.audio.opening import AudioError
-from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.files.lock import locked_folder
 from audiollm.data.manifest import open_manifest
@@ -101,15 +95,6 @@ class ReconstructionConfig:
             refuse_idle(self, ["language"], "with --asr none")
 
 
-@dataclass(frozen=True)
-class Original:
-    """A recording of the data as it was written to the output."""
-
-    id: str
-    path: str
-    text: str | None
-
-
 def tokenizer_names(audio_tokenizers: Sequence[str]) -> dict[str, str]:
     """Reads ``mini`` and ``other=folder`` as sources by name.
 
@@ -155,8 +140,11 @@ def measure(
             language=config.language,
             device=device,
         )
+        judge = partial(
+            kept_figures, judges, originals, metrics=config.metrics, language=config.language, result_folder=folder
+        )
         truth_paths = {original.id: original.path for original in originals}
-        rows = {TRUTH: _judge(config, judges, originals, truth_paths, folder / "ground_truth")}
+        rows = {TRUTH: judge(truth_paths, folder / "ground_truth")}
         sources = tokenizer_names(config.audio_tokenizers) if audio_tokenizers is None else audio_tokenizers
         for name, source in sources.items():
             audio_tokenizer = _load(source, device) if isinstance(source, str) else source
@@ -166,7 +154,7 @@ def measure(
             paths, failures = _reconstruct_all(
                 config, audio_tokenizer, originals, row_folder / "wavs", identity["speaker_encoder"], device
             )
-            row = _judge(config, judges, originals, paths, row_folder)
+            row = judge(paths, row_folder)
             rows[name] = row | {"tokenizer": identity, "bitrate_bps": identity["bitrate_bps"], "failures": failures}
         result = {
             "benchmark": "reconstruction",
@@ -256,40 +244,6 @@ def _reconstruct_all(
         except (AudioError, RuntimeError) as error:
             failures[original.id] = f"{type(error).__name__}: {error}"
     return {original.id: str(folder / f"{original.id}.wav") for original in originals}, failures
-
-
-def _judge(
-    config: ReconstructionConfig,
-    judges: SpeechJudges,
-    originals: Sequence[Original],
-    paths: Mapping[str, str],
-    folder: Path,
-) -> dict[str, Any]:
-    """Figures of one row."""
-    folder.mkdir(parents=True, exist_ok=True)
-    there = [original for original in originals if Path(paths[original.id]).is_file()]
-    verdicts = judges.judge(
-        [SpokenRecording(original.id, paths[original.id], original.path) for original in there], folder / VERDICTS_NAME
-    )
-    distances = [_distances(config, paths[original.id], original.path) for original in there]
-    with_text = {original.id: original.text for original in originals if original.text is not None}
-    transcripts = {one.id: one.hypothesis for one in verdicts if one.hypothesis is not None and one.id in with_text}
-    # Where nobody listened there are no words to score.
-    texts = with_text if transcripts or not there else {}
-    return {
-        "n_items": len(originals),
-        "predictions": file_identity(folder / VERDICTS_NAME, config.output_dir),
-        "missing": sorted({original.id for original in originals} - {original.id for original in there}),
-        "num_without_text": len(originals) - len(with_text),
-        **verdict_figures(verdicts),
-        **{metric: mean_and_count([own[metric] for own in distances])["mean"] for metric in config.metrics},
-        "distances": [{"id": original.id, **own} for original, own in zip(there, distances, strict=True)],
-        **word_figures(texts, transcripts, config.language, folder),
-    }
-
-
-def _distances(config: ReconstructionConfig, made: str, original: str) -> dict[str, float | None]:
-    return waveform_scores(config.metrics, load_audio(made), load_audio(original))
 
 
 def run(config: ReconstructionConfig) -> None:

@@ -9,23 +9,17 @@ or from a folder of ESC-50 (each of its five folds is held out once). Examples::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from audiollm.benchmarks.codes.clips import LabelledClip, read_labelled_clips
-from audiollm.benchmarks.codes.clustering import Distance, Scale, cluster_codes
-from audiollm.benchmarks.codes.features import encode_clips, load_encoder
-from audiollm.benchmarks.codes.probing import probe_by_parts
+from audiollm.benchmarks.codes.classes import class_figures
+from audiollm.benchmarks.codes.clips import read_labelled_clips
+from audiollm.benchmarks.codes.clustering import Distance, Scale
+from audiollm.benchmarks.codes.features import load_encoder
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import recorded_config, show_figures
 from audiollm.data.audio.channels import Mono
 from audiollm.environment import find_device
-
-TRAINING_SPLIT = "train"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,49 +73,17 @@ def measure(config: SoundClassesConfig) -> dict[str, Any]:
     )
     device = find_device(config.device)
     audio_tokenizer = load_encoder(config.audio_tokenizer, device)
-    features = encode_clips(
+    figures = class_figures(
         audio_tokenizer,
-        [clip.load(audio_tokenizer.sample_rate, config.mono) for clip in clips],
-        audio_tokenizer.sample_rate,
-    )
-    labels = [clip.label for clip in clips]
-    parts = held_out_parts(clips)
-    clustered = sorted({int(clip) for _, held_out in parts for clip in held_out}) or list(range(len(clips)))
-    clustering = cluster_codes(
-        [features.codes[clip] for clip in clustered],
-        [labels[clip] for clip in clustered],
-        features.codebook_size,
-        num_codebooks=features.num_codebooks,
+        clips,
+        mono=config.mono,
         scale=config.scale,
         distance=config.distance,
         num_restarts=config.num_restarts,
-        seeds=range(config.num_seeds),
+        num_seeds=config.num_seeds,
     )
-    results = {
-        "config": recorded_config(config, device=device, tokenizer_fingerprint=audio_tokenizer.fingerprint()),
-        "clustering": asdict(clustering),
-        "codes": {
-            "codebook_size": features.codebook_size,
-            "usage": features.usage,
-            "perplexity": features.perplexity,
-            "quantization_error": features.quantization_error,
-        },
-    }
-    for name in features.vectors if parts else ():
-        results[f"probes on {name}"] = probe_by_parts(features.vectors[name], labels, parts)
-    return results
-
-
-def held_out_parts(clips: Sequence[LabelledClip]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Positions to learn from and to be judged on: a pair for each fold, or one for the splits; none without either."""
-    folds = sorted({clip.fold for clip in clips if clip.fold is not None})
-    if len(folds) > 1:
-        inside = [np.array([clip.fold == fold for clip in clips]) for fold in folds]
-    elif {clip.split == TRAINING_SPLIT for clip in clips} == {True, False}:
-        inside = [np.array([clip.split != TRAINING_SPLIT for clip in clips])]
-    else:
-        inside = []
-    return [(np.flatnonzero(~held_out), np.flatnonzero(held_out)) for held_out in inside]
+    settled = {"device": device, "tokenizer_fingerprint": audio_tokenizer.fingerprint()}
+    return {"config": recorded_config(config, **settled)} | figures
 
 
 def run(config: SoundClassesConfig) -> None:

@@ -27,7 +27,7 @@ from .corpora import convert_data, inspect_data, speech_data, tokenize
 from .labelling import audit_labels, audit_verdicts, label, score_sap
 from .listening import describe, transcribe
 from .pipes import PIPE
-from .reporting import compare_results, report
+from .reporting import compare, compare_results, report
 from .sound import reconstruct, speak
 from .talk.chat import chat
 from .talk.serve import serve
@@ -42,7 +42,7 @@ COMMAND_GROUPS = {
     ),
     "train": ("train", "train-preference", "train-tokenizer", "train-decoder", "train-codec", "estimate"),
     "make and share models": ("extend", "export", "export-tokenizer", "convert", "push"),
-    "score and compare": ("bench", "score-sap", "report", "compare-results"),
+    "score and compare": ("bench", "compare", "score-sap", "report", "compare-results"),
     "this installation": ("doctor", "tokenizers", "completion"),
 }  # fmt: skip
 """Commands by what one wants to do, in the order of ``audiollm --help``."""
@@ -78,6 +78,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export-tokenizer": export_tokenizer,
     "convert": convert,
     "push": push,
+    "compare": compare,
     "report": report,
     "compare-results": compare_results,
     "doctor": doctor,

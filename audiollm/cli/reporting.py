@@ -1,4 +1,4 @@
-"""Commands on results: the leaderboard page, and what changed between two sets of results."""
+"""Commands that score and compare: studies of tokenizers, the leaderboard page, what changed between two results."""
 
 from __future__ import annotations
 
@@ -125,3 +125,34 @@ def compare_results(
         problems.append(f"{len(sets.only_old)} results are gone, such as {sets.only_old[0]}")
     if problems:
         raise ValueError("; ".join(problems))
+
+
+def compare(
+    study: str,
+    *,
+    output_dir: str | None = None,
+    measures_only: bool = False,
+    json: bool = False,
+) -> None:
+    """Compare audio tokenizers: on the same recordings, by the same measures, in the same LLM; one table.
+
+    Args:
+        study: YAML file of the study: tokenizers, data, measures and, if wanted, the LLM that is trained on each.
+        output_dir: folder of the run, which goes on where it was if it was stopped; runs/compare and the name of the
+            study's file, if not given.
+        measures_only: leave out the trainings that the file asks for.
+        json: print where the pages are as JSON.
+    """
+    from audiollm.training.recipes.comparison.comparing import compare_tokenizers
+
+    folder = output_dir or str(Path("runs") / "compare" / Path(study).stem)
+    pages = compare_tokenizers(study, folder, measures_only=measures_only, tell=_tell)
+    if json:
+        write_line(jsonlib.dumps({"pages": [str(path) for path in pages]}))
+    else:
+        show_facts({path.suffix.lstrip("."): str(path) for path in pages}, title=f"comparison of {study}")
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentError, ArgumentParser
-
 from audiollm.data.manifest import YAML_SUFFIXES, may_be_hub_id
-from audiollm.program import check_config_file, did_you_mean, kind_of, refuse_missing_values, wanted
+from audiollm.program import check_config_file, made_of
 
 from .templates.registry import check_task
+
+_EXAMPLES = {"tasks": "a list, such as [transcribe]"}  # what fits, where the type says too little
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,14 +136,15 @@ def read_mixture(path: str | os.PathLike[str]) -> MixtureConfig:
         raise ValueError(f"{file}: sources must be a list of sources, each with its data")
     folder = file.resolve().parent
     read = [_read_source(source, f"{file}: sources[{index}]", folder) for index, source in enumerate(sources)]
-    return _made(MixtureConfig, given, str(file), sources=tuple(read))
+    mixture: MixtureConfig = made_of(MixtureConfig, given, str(file), sources=tuple(read))
+    return mixture
 
 
 def _read_source(given: Mapping[str, Any], where: str, folder: Path) -> SourceConfig:
     """A source, its paths made absolute; what reports call it is the path as it was given."""
     paths = {key: _absolute(given[key], folder) for key in ("data", "base_dir") if isinstance(given.get(key), str)}
     named = {"name": given["data"], **given} if "data" in paths else given
-    source: SourceConfig = _made(SourceConfig, {**named, **paths}, where)
+    source: SourceConfig = made_of(SourceConfig, {**named, **paths}, where, examples=_EXAMPLES)
     return source
 
 
@@ -161,39 +160,3 @@ def _absolute(path: str, folder: Path) -> str:
     if is_pattern:
         return pattern
     return path if may_be_hub_id(path) else str(beside)
-
-
-def _made(kind: Any, given: Mapping[str, Any], where: str, **ready: Any) -> Any:
-    """A config out of its settings, of which jsonargparse checks names and types.
-
-    Args:
-        kind: the dataclass.
-        given: its settings as YAML has them.
-        where: file and place, for messages.
-        ready: fields that are there already.
-    """
-    refuse_missing_values(where, given, kind)
-    known = [field.name for field in dataclasses.fields(kind) if field.name not in ready]
-    for key in given:
-        if key not in known:
-            raise ValueError(f"{where}: {key!r} is not known{did_you_mean(str(key), known)}; use {', '.join(known)}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, skip=set(ready))
-    try:
-        settings = parser.parse_object(dict(given))
-        return kind(**{key: getattr(settings, key) for key in vars(settings)}, **ready)
-    except ArgumentError as error:
-        raise ValueError(f"{where}: {_told(error, parser)}") from error
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _told(error: ArgumentError, parser: ArgumentParser) -> str:
-    """What jsonargparse says over several lines, as one, and what would fit."""
-    found = re.search(r'Parser key "(\w+)":.* value:(?: (.*))?\Z', str(error), re.DOTALL)
-    if found is None:
-        return " ".join(line.strip(" -") for line in str(error).splitlines())
-    key, value = found[1], found[2] or "an empty text"
-    kind = next((kind_of(action) for action in parser._actions if action.dest == key), None)
-    fitting = "a list, such as [transcribe]" if key == "tasks" else "a text" if kind is str else wanted(kind)
-    return f"{key}: {value} does not fit; give {fitting}"

@@ -2,9 +2,10 @@
 
 Reading order: ``running`` (``run_program``, errors) → ``spelling`` (how options may be typed) → ``missing_values``
 (names without a value in files) → ``parser`` (the parser, its help) → ``option_groups`` (under which heading an option
-is shown).
+is shown) → ``made`` (configs inside of a YAML file).
 """
 
+from .made import made_of
 from .missing_values import refuse_missing_values
 from .parser import DashedParser, as_option, be_verbose, kind_of, names_of, wanted
 from .running import (
@@ -32,6 +33,7 @@ __all__ = [
     "errors_as_one_line",
     "kind_of",
     "log_to_stderr",
+    "made_of",
     "names_of",
     "refuse_missing_values",
     "run_program",

@@ -25,7 +25,7 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
     "scoring": (
         "report", "text", "asr", "language", "similarity", "mos", "metrics", "mode", "judge", "judge_model",
         "judge_key", "votes", "normalizer", "unit", "distance", "scale", "num_clusters", "num_restarts", "fail_below",
-        "beyond_chance", "allow_different", "strict", "require_known_data",
+        "beyond_chance", "allow_different", "strict", "require_known_data", "study",
     ),
     "serving": (
         "host", "port", "name", "engine", "vllm_url", "vllm_model", "max_running", "voices", "translates", "ignore",
@@ -42,7 +42,7 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "run": (
         "batch_size", "concurrency", "processes", "ray", "num_decoders", "shard_hours", "num_shards", "shard",
-        "bench", "max_asks", "max_retries", "timeout_seconds",
+        "bench", "max_asks", "max_retries", "timeout_seconds", "measures_only",
         "max_failures", "skip_bad", "keep_going", "config", "print_config", "verbose", "version", "help",
     ),
 }  # fmt: skip

@@ -2,8 +2,7 @@
 
 Reading order: ``seed_tts_meta`` (what is to be said) → ``synthesis`` (recordings) → ``judges/`` (what is said of them)
 → ``words`` (word error rates) → ``table``; ``spoken_records`` are recordings to transcribe or to rebuild, and
-``reconstruction_report`` is the report on one of them. Public names are
-imported on first use.
+``kept`` and ``reconstruction_report`` say what the latter keep. Public names are imported on first use.
 """
 
 import lazy_loader

@@ -10,10 +10,11 @@ import pytest
 import soundfile
 import torch
 
+from audiollm.benchmarks.codes.classes import held_out_parts
 from audiollm.benchmarks.codes.clips import LabelledClip, read_labelled_clips
 from audiollm.benchmarks.codes.features import encode_clips, relative_error
 from audiollm.benchmarks.harness.figures import show_figures
-from audiollm.benchmarks.sound_classes import SoundClassesConfig, held_out_parts, measure
+from audiollm.benchmarks.sound_classes import SoundClassesConfig, measure
 from audiollm.data.conversation.types import AudioPart
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
 

@@ -18,9 +18,9 @@ from audiollm.tokenizer.zoo.wavtokenizer.configuration import WavTokenizerConfig
 from audiollm.tokenizer.zoo.wavtokenizer.model import WavTokenizer
 from audiollm.training.codec.config import CodecTrainingConfig
 from audiollm.training.codec.start import scale_to_sound
-from audiollm.training.train_codec import train
 from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
 from audiollm.training.loop.record import config_as_json
+from audiollm.training.train_codec import train
 
 from .conftest import write_records
 from .finished_runs import assert_same_weights, metrics_of, weights_of
