@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 TOKENIZER_FOLDER = "tokenizer"
 """Where a release keeps its tokenizer, beside its ``decoder/``."""
+_OF_OTHER_MODELS = ("llm*.pt", "flow*.pt", "hift*.pt", "campplus.onnx", "CosyVoice-BlankEN/*")
+"""What lies beside CosyVoice2's tokenizer on the Hub, gigabytes in all, and belongs to other parts of that system."""
+_LATER = tuple(f"{place}decoder/*{ending}" for place in ("", "*/") for ending in (".safetensors", ".pt"))
+"""Weights of a waveform decoder, which are fetched when it is first used."""
 _NEEDED = ("*.json", "*.safetensors", "*.yaml", "*.yml", "*.ckpt", "*.pt", "*.pth", "*.onnx")
 
 
@@ -74,7 +78,9 @@ def find_tokenizer_folder(
         ValueError: if there is no such folder.
     """
     source = mini_folder() if path_or_hub_id == MINI else path_or_hub_id
-    folder = find_folder(source, needed=_NEEDED, kind="tokenizer", **(hub_options or {}))
+    folder = find_folder(
+        source, needed=_NEEDED, passed_over=(*_OF_OTHER_MODELS, *_LATER), kind="tokenizer", **(hub_options or {})
+    )
     folder = folder / subfolder
     if (folder / "run.json").is_file():  # of a training: what came out of it
         folder = folder / "model"

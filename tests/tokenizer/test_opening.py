@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from audiollm.mini import mini_folder
@@ -200,3 +201,19 @@ def test_facts_of_a_tokenizer_are_those_of_its_interface(
     json.dumps(facts)
     ours = facts_of_tokenizer(make_tokenizer())
     assert (ours["kind"], ours["can_decode"], ours["output_sample_rate"]) == ("uniaudio", False, None)
+
+
+def test_what_is_not_needed_yet_or_at_all_stays_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(_: str, **options: Any) -> str:
+        asked.update(options)
+        return str(tmp_path)
+
+    monkeypatch.setattr("audiollm.tokenizer.checkpoints.folders.snapshot_download", download)
+    find_tokenizer_folder("FunAudioLLM/CosyVoice2-0.5B")
+    repository = ["llm.pt", "flow.pt", "CosyVoice-BlankEN/model.safetensors", "speech_tokenizer_v2.onnx"]
+    options = {"allow_patterns": asked["allow_patterns"], "ignore_patterns": asked["ignore_patterns"]}
+    assert list(filter_repo_objects(repository, **options)) == ["speech_tokenizer_v2.onnx"]
+    release = ["decoder/config.yaml", "decoder/flow.pt", "decoder/hift.pt", "tokenizer/config.json"]
+    assert list(filter_repo_objects(release, **options)) == ["decoder/config.yaml", "tokenizer/config.json"]

@@ -366,3 +366,19 @@ def test_settings_of_another_size_are_told_by_the_weights(folders: Callable[[str
     (tmp_path / "model.safetensors").write_bytes((folders("dac") / "model.safetensors").read_bytes())
     with pytest.raises(ValueError, match="wrong shape"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("kind", RESIDUAL)
+def test_the_first_codebooks_alone_make_the_sound_of_a_codec_that_has_no_more(
+    kind: str, folders: Callable[[str], Path], noise: Callable[..., Tensor]
+) -> None:
+    whole = opened(folders(kind))
+    fewest = max(1, whole.min_codebooks)
+    assert fewest < whole.num_codebooks
+    short = opened(folders(kind), num_codebooks=fewest)
+    clip = noise(6 * whole.frame_samples)
+    codes = whole.encode(clip, whole.sample_rate)[0][:fewest]
+    assert torch.equal(codes, short.encode(clip, whole.sample_rate)[0])
+    assert whole.decodes_first_codebooks
+    torch.testing.assert_close(whole.decode(codes)[0], short.decode(codes)[0])
+    assert not torch.allclose(whole.decode(codes)[0], whole.decode(whole.encode(clip, whole.sample_rate))[0])

@@ -93,6 +93,11 @@ class TransformersCodec(CodecTokenizer):
         return 1
 
     @property
+    def decodes_first_codebooks(self) -> bool:
+        """Codes of a residual quantizer add up; the first ones alone are a coarser sum."""
+        return self.can_decode
+
+    @property
     def codebook_size(self) -> int:
         return int(self.config.codebook_size)
 
