@@ -212,7 +212,7 @@ class UnderstandingSettings:
     prompt: str | None = None
     """How the sets are asked; the benchmark's own way if not given, and with sample the way of the training."""
     limit: int | None = None
-    """Only so many questions of each set."""
+    """Only so many questions of each set, the first ones: sets often stand sorted by kind of sound."""
     max_steps: int = 200
     """Updates."""
     settings: dict[str, Any] | None = None

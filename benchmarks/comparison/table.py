@@ -364,12 +364,24 @@ def _trained_wanted(part: str, runs: Sequence[Mapping[str, Any]]) -> list[_Wante
         )
         # All comes last, as in the papers.
         for key in sorted(parts, key=lambda key: key == "all"):
-            wanted.append((f"{name.upper()} {key} (%)", "more", "{:.1f}", _path(name, key)))
+            wanted.append((f"{name.upper()} {key} (%)", "more", "{:.1f}", _answered(name, key)))
         if parts:
             wanted.append((f"{name.upper()} without a reply", "less", "{:.0f}", _path(name, "unanswered")))
     wanted.append(("training (s)", "less", "{:,.0f}", _path("train_seconds")))
     wanted.append(("tokens of the training", None, "{:,.0f}", _path("train_tokens")))
     return wanted
+
+
+def _answered(name: str, key: str) -> Callable[[Mapping[str, Any]], Any]:
+    """A column of a set of questions; a model that answered none has nothing right in any."""
+
+    def value(figures: Mapping[str, Any]) -> Any:
+        own = figures.get(name)
+        if own is not None and key not in own and own.get("unanswered") == own.get("n"):
+            return 0.0
+        return _path(name, key)(figures)
+
+    return value
 
 
 def _chances(runs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -107,6 +107,8 @@ def test_trained_figures_are_means_with_their_spread_over_seeds(measured: Measur
         }
         for seed in range(3)
     }  # fmt: skip
+    silent = {"loss": 4.0, "train_seconds": 10, "train_tokens": 100, "mmau": {"all": 0.0, "n": 4, "unanswered": 4}}
+    trained[Cell("tiny", "understanding", "seed2")] = silent | {"loss": 3.0}
     trained |= {Cell("mu-law", "understanding", f"seed{seed}"): {REASON: "is a floor"} for seed in range(3)}
     markdown, page, document = write_pages(measured, trained, measured.folder)
     [table] = json.loads(document.read_text())["trained"]
@@ -114,6 +116,8 @@ def test_trained_figures_are_means_with_their_spread_over_seeds(measured: Measur
     assert (loss["value"], loss["spread"], loss["shown"]) == (2.0, 1.0, "2.000 ± 1.000")
     assert "2.000 ± 1.000" in markdown.read_text()
     assert "2.000 ± 1.000" in page.read_text()
+    # Who says nothing has nothing right, in every column.
+    assert table["rows"]["tiny"]["MMAU speech (%)"]["value"] == pytest.approx(80 / 3)
     assert list(table["columns"])[2:4] == ["MMAU speech (%)", "MMAU all (%)"]
     assert "- mu-law: is a floor" in markdown.read_text()
     assert "UniAudio-Token tokens, Qwen2.5" in markdown.read_text()  # the published rows of the same shape

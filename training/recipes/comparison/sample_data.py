@@ -42,7 +42,7 @@ def with_sample_questions(settings: UnderstandingSettings, folder: Path) -> Unde
     for name in (name for name, given in sets.items() if given is None):
         benchmark, sets[name] = BENCHMARKS[name], str(folder / name)
         if not (folder / name / benchmark.file_names[0]).exists():
-            write_question_set(benchmark, labels, folder / name, split=TEST, per_clip=QUESTIONS_PER_CLIP)
+            write_question_set(benchmark, labels, folder / name, split=TEST, per_clip=1)
     return replace(
         settings,
         train_data=str(train),
