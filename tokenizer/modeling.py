@@ -183,6 +183,9 @@ class UniAudioTokenizer(WithWaveformDecoder, PreTrainedAudioTokenizerBase, Audio
         resampled = -(-num_samples * SAMPLE_RATE // check_sample_rate(sample_rate))
         return count_tokens(resampled, self.config.segment_samples, self.config.token_stride)
 
+    def num_frames(self, num_samples: int, sample_rate: int) -> int:
+        return self.num_tokens(num_samples, sample_rate)
+
     def fingerprint(self) -> str:
         """Returns a SHA-256 over everything that decides the codes, for cache keys and manifests."""
         return self._int8_fingerprint or tokenizer_fingerprint(self.config, self.state_dict())

@@ -23,6 +23,7 @@ from audiollm.tokenizer.checkpoints.fingerprint import decoder_fingerprint
 from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS, replaced_files
 from audiollm.tokenizer.checkpoints.tensors import torch_dtype
 from audiollm.tokenizer.encoder.encoding import check_batch_size, in_evaluation
+from audiollm.tokenizer.encoder.segments import count_tokens
 from audiollm.tokenizer.kinds import CONFIG, WEIGHTS, TokenizerKind, kind_named
 from audiollm.tokenizer.opening import find_tokenizer_folder
 from audiollm.tokenizer.signal.resampling import check_sample_rate, resample
@@ -155,9 +156,8 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         return next(self.parameters()).dtype
 
     def num_frames(self, num_samples: int, sample_rate: int) -> int:
-        resampled = math.ceil(num_samples * self.sample_rate / check_sample_rate(sample_rate))
-        full, rest = divmod(resampled, self._segment_samples)
-        return full * math.ceil(self._segment_samples / self.frame_samples) + math.ceil(rest / self.frame_samples)
+        resampled = -(-num_samples * self.sample_rate // check_sample_rate(sample_rate))
+        return count_tokens(resampled, self._segment_samples, self.frame_samples)
 
     @property
     def _segment_samples(self) -> int:

@@ -21,11 +21,9 @@ from audiollm.tokenizer.checkpoints.tokenizer import default_tensors, read_confi
 from audiollm.tokenizer.checkpoints.whisper import load_whisper, settings_of_whisper, take_encoder_weights
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.encoder.encoding import encode_chunks, encode_waveforms
-from audiollm.tokenizer.encoder.segments import count_tokens
 from audiollm.tokenizer.encoder.whisper import AudioEncoder, EncoderState
 from audiollm.tokenizer.quantizer.lfq import LFQOutput, VotingLFQ
 from audiollm.tokenizer.signal.log_mel import LogMelFeatures
-from audiollm.tokenizer.signal.resampling import check_sample_rate
 from audiollm.tokenizer.zoo.decodable import DecodableTokenizer
 
 from .configuration import StableTokenConfig
@@ -109,10 +107,6 @@ class StableToken(DecodableTokenizer):
     @property
     def max_segment_seconds(self) -> float:
         return self.config.segment_samples / SAMPLE_RATE
-
-    def num_frames(self, num_samples: int, sample_rate: int) -> int:
-        resampled = -(-num_samples * SAMPLE_RATE // check_sample_rate(sample_rate))
-        return count_tokens(resampled, self.config.segment_samples, self.config.token_stride)
 
     def fingerprint(self) -> str:
         if self._fingerprint is None:
