@@ -1,4 +1,4 @@
-"""What tests share: tiny untrained checkpoints and recordings, and a server that answers like a chat model."""
+"""What tests share: tiny untrained checkpoints and recordings, parity data, and a server that answers like a chat model."""
 
 from __future__ import annotations
 
@@ -32,6 +32,42 @@ from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 CODEBOOK_SIZE = 64
+
+
+FIXTURES = Path(__file__).parent / "fixtures" / "parity"
+
+
+def parity_root() -> Path:
+    """The committed parity data, or another folder of the same layout."""
+    return Path(os.environ.get("AUDIOLLM_PARITY", FIXTURES))
+
+
+@pytest.fixture(scope="session")
+def parity() -> Path:
+    return parity_root()
+
+
+FAMILIES = {
+    "variant": "encoder_",
+    **{f"{name}_folder": name for name in (
+        "codebook_training", "cosyvoice2_tokenizer", "decoder", "extract_audio_token", "glm4_voice", "losatok",
+        "mel_22k", "reasoningcodec", "seq2seq", "speechtokenizer", "sqcodec", "stabletoken", "uniaudio2_lm",
+        "wavtokenizer",
+    )},
+}  # fmt: skip
+"""What a test asks for, and how the names of the folders begin with which it is run."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test once per folder of parity data that it is about; its id carries the folder's name."""
+    for argument, prefix in FAMILIES.items():
+        if argument in metafunc.fixturenames:
+            names = sorted(path.name for path in parity_root().glob(f"{prefix}*") if path.is_dir())
+            if argument == "variant":
+                metafunc.parametrize(argument, names)
+            else:
+                # Of the session, so that a fixture of a module may read a folder once for all its tests.
+                metafunc.parametrize(argument, [parity_root() / name for name in names], ids=names, scope="session")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Tiny tokenizers, and the parity data of the reference implementation."""
+"""Tiny tokenizers."""
 
 from __future__ import annotations
 
@@ -21,42 +21,6 @@ from torch import Tensor
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
 
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
-
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
-
-
-def parity_root() -> Path:
-    """The committed parity data, or another folder of the same layout."""
-    return Path(os.environ.get("AUDIOLLM_PARITY", FIXTURES))
-
-
-@pytest.fixture(scope="session")
-def parity() -> Path:
-    return parity_root()
-
-
-FAMILIES = {
-    "variant": "encoder_",
-    **{f"{name}_folder": name for name in (
-        "codebook_training", "cosyvoice2_tokenizer", "decoder", "extract_audio_token", "glm4_voice", "losatok",
-        "mel_22k", "reasoningcodec", "seq2seq", "speechtokenizer", "sqcodec", "stabletoken", "uniaudio2_lm",
-        "wavtokenizer",
-    )},
-}  # fmt: skip
-"""What a test asks for, and how the names of the folders begin with which it is run."""
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Runs a test once per folder of parity data that it is about; its id carries the folder's name."""
-    for argument, prefix in FAMILIES.items():
-        if argument in metafunc.fixturenames:
-            names = sorted(path.name for path in parity_root().glob(f"{prefix}*") if path.is_dir())
-            if argument == "variant":
-                metafunc.parametrize(argument, names)
-            else:
-                # Of the session, so that a fixture of a module may read a folder once for all its tests.
-                metafunc.parametrize(argument, [parity_root() / name for name in names], ids=names, scope="session")
-
 
 @pytest.fixture(scope="session")
 def announce() -> Callable[[Path, str, int], None]:

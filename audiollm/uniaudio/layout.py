@@ -1,0 +1,200 @@
+"""From texts and codes to the rows of a sequence: which ids are there, and which are learned."""
+# Shapes: S steps, K audio streams, T frames or text tokens of a part, B sequences.
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .configuration import UniAudioLMConfig
+from .special_ids import AUDIO_PARTS, PLAIN_TEXT
+
+
+@dataclass(frozen=True)
+class Task:
+    """The parts of a sequence in their order, and which of them are learned."""
+
+    parts: tuple[str, ...]
+    """``"reasoning"`` and ``"reconstruction"`` are codes, others texts; ``"text"`` is one without marks."""
+    learned: tuple[str, ...]
+    has_prompt: bool = True
+    """Whether the text of an instruction, which is not learned, stands in front."""
+
+
+TASKS: Mapping[str, Task] = {
+    "ASR": Task((*AUDIO_PARTS, "transcription"), ("transcription",)),
+    "lyric_recognition": Task((*AUDIO_PARTS, "lyric"), ("lyric",)),
+    "audio_caption": Task((*AUDIO_PARTS, "caption"), ("caption",)),
+    "TTS": Task(("transcription", *AUDIO_PARTS), AUDIO_PARTS),
+    "InstructTTS": Task(("caption", "transcription", *AUDIO_PARTS), AUDIO_PARTS),
+    "LTS": Task(("lyric", *AUDIO_PARTS), AUDIO_PARTS),
+    "TTA": Task(("caption", *AUDIO_PARTS), AUDIO_PARTS),
+    "audio_only": Task(AUDIO_PARTS, AUDIO_PARTS, has_prompt=False),
+    "text_only": Task((PLAIN_TEXT,), (PLAIN_TEXT,), has_prompt=False),
+}
+"""Recognition, captions, speech and songs from text, sound from a caption, and either kind alone."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A sequence, or several padded on the right."""
+
+    input_ids: Tensor
+    """int64 ``[S, K + 1]``, or ``[B, S, K + 1]``; the text token last."""
+    stream_mask: Tensor
+    """bool, of the same shape: which ids are there."""
+    loss_mask: Tensor
+    """bool, of the same shape: which are learned."""
+
+    def __len__(self) -> int:
+        return self.input_ids.shape[0]
+
+
+def lay_out(
+    task: str | Task,
+    parts: Mapping[str, Tensor | Sequence[int]],
+    config: UniAudioLMConfig,
+    *,
+    prompt: Tensor | Sequence[int] | None = None,
+    unconditional: bool = False,
+) -> Layout:
+    """Builds the sequence of one item.
+
+    Args:
+        task: name of one of `TASKS`, or parts of one's own.
+        parts: of each part, text ids ``[T]`` or codes int64 ``[K, T]``, as an audio tokenizer gives them.
+        config: streams, vocabularies and marks.
+        prompt: text ids in front, ``[T]``.
+        unconditional: puts ``text_pad`` in place of every step that is not learned, for guidance without a prompt.
+
+    Raises:
+        ValueError: if a part is missing, unknown, empty or of another shape, codes or ids are out of range, or a mark is
+            missing in the configuration.
+    """
+    task = _task(task)
+    _check_parts(task, parts, prompt)
+    pieces = [] if prompt is None or not len(prompt) else [_text_rows("prompt", prompt, config, learned=False)]
+    for name in task.parts:
+        learned = name in task.learned
+        if name in AUDIO_PARTS:
+            pieces.append(_audio_rows(name, parts[name], config, learned))
+        else:
+            pieces.append(_text_rows(name, parts[name], config, learned))
+    whole = Layout(
+        torch.cat([one.input_ids for one in pieces]),
+        torch.cat([one.stream_mask for one in pieces]),
+        torch.cat([one.loss_mask for one in pieces]),
+    )
+    return _without_condition(whole, config) if unconditional else whole
+
+
+def pad_batch(layouts: Sequence[Layout], config: UniAudioLMConfig) -> Layout:
+    """Pads sequences on the right to the longest one.
+
+    Raises:
+        ValueError: if there is none, or a mark for what fills gaps is missing in the configuration.
+    """
+    if not layouts:
+        raise ValueError("there is no sequence to pad: give at least one")
+    longest = max(map(len, layouts))
+    filling = _filling(config, needed=any(len(one) < longest for one in layouts))
+    ids, present, learned = [], [], []
+    for one in layouts:
+        missing = longest - len(one)
+        ids.append(torch.cat((one.input_ids, filling.expand(missing, -1))))
+        present.append(F.pad(one.stream_mask, (0, 0, 0, missing)))
+        learned.append(F.pad(one.loss_mask, (0, 0, 0, missing)))
+    return Layout(torch.stack(ids), torch.stack(present), torch.stack(learned))
+
+
+def _task(task: str | Task) -> Task:
+    if isinstance(task, Task):
+        unknown = set(task.learned) - set(task.parts)
+        if unknown or not task.parts:
+            raise ValueError(f"task learns {', '.join(sorted(unknown)) or 'nothing'}, which is none of its parts")
+        return task
+    if task not in TASKS:
+        raise ValueError(f"task {task!r} is unknown: use one of {', '.join(TASKS)}, or a Task with parts of your own")
+    return TASKS[task]
+
+
+def _check_parts(task: Task, parts: Mapping[str, object], prompt: object) -> None:
+    missing, unknown = set(task.parts) - parts.keys(), parts.keys() - set(task.parts)
+    if missing or unknown:
+        raise ValueError(
+            f"parts of this task are {', '.join(task.parts)}; missing: {', '.join(sorted(missing)) or 'none'}; unknown: "
+            f"{', '.join(sorted(unknown)) or 'none'}"
+        )
+    if prompt is not None and not task.has_prompt:
+        raise ValueError("this task takes no prompt: leave it out, or use a task with one")
+
+
+def _text_rows(name: str, ids: Tensor | Sequence[int], config: UniAudioLMConfig, learned: bool) -> Layout:
+    text = torch.as_tensor(ids, dtype=torch.int64)
+    if text.ndim != 1 or not len(text):
+        raise ValueError(f"{name} has shape {list(text.shape)}: expected text ids [T], at least one")
+    size = config.text_config.vocab_size
+    wrong = text[(text < 0) | (text >= size)]
+    if len(wrong):
+        raise ValueError(f"{name}: text id {int(wrong[0])} is not in [0, {size}), the vocabulary of the text LLM")
+    if name not in ("prompt", PLAIN_TEXT):
+        start, end = config.marks.text_marks(name)
+        text = F.pad(F.pad(text, (1, 0), value=start), (0, 1), value=end)
+    rows = F.pad(text[:, None], (config.num_audio_streams, 0))
+    mask = torch.zeros_like(rows, dtype=torch.bool)
+    mask[:, -1] = True
+    return Layout(rows, mask, mask & learned)
+
+
+def _audio_rows(part: str, codes: Tensor | Sequence[int], config: UniAudioLMConfig, learned: bool) -> Layout:
+    codes_KT = torch.as_tensor(codes, dtype=torch.int64)
+    num_streams = config.num_audio_streams
+    if codes_KT.ndim != 2 or codes_KT.shape[0] != num_streams or not codes_KT.shape[1]:
+        raise ValueError(
+            f"{part} has shape {list(codes_KT.shape)}: expected codes [{num_streams}, T], a row per stream, at least one "
+            "frame"
+        )
+    _check_codes(part, codes_KT, config)
+    bos, eos = (config.marks.required(f"{part}_{name}", f"laying out {part}") for name in ("bos", "eos"))
+    marked = F.pad(F.pad(codes_KT, (1, 0), value=bos), (0, 1), value=eos) + config.offset_of(part)
+    rows = F.pad(marked.T, (0, 1))
+    mask = torch.ones_like(rows, dtype=torch.bool)
+    mask[:, -1] = False
+    return Layout(rows, mask, mask & learned)
+
+
+def _check_codes(part: str, codes_KT: Tensor, config: UniAudioLMConfig) -> None:
+    size = config.size_of(part)
+    wrong = codes_KT[(codes_KT < 0) | (codes_KT >= size)]
+    if len(wrong):
+        raise ValueError(
+            f"{part}: code {int(wrong[0])} is not in [0, {size}), see {part}_vocab_size: these are codes of another audio "
+            "tokenizer"
+        )
+    for name, one in config.marks.of_part(part).items():
+        if bool((codes_KT == one).any()):
+            raise ValueError(f"{part}: {one} is the mark {part}_{name} and no code of a frame")
+
+
+def _without_condition(layout: Layout, config: UniAudioLMConfig) -> Layout:
+    pad = config.marks.required("text_pad", "leaving out the condition")
+    hidden = ~layout.loss_mask.any(-1, keepdim=True)
+    row = F.pad(torch.tensor([pad]), (config.num_audio_streams, 0))
+    is_text = torch.zeros(config.num_audio_streams + 1, dtype=torch.bool)
+    is_text[-1] = True
+    return Layout(
+        torch.where(hidden, row, layout.input_ids), torch.where(hidden, is_text, layout.stream_mask), layout.loss_mask
+    )
+
+
+def _filling(config: UniAudioLMConfig, needed: bool) -> Tensor:
+    """What stands where nothing is, ``[K + 1]``."""
+    if not needed:
+        return torch.zeros(config.num_audio_streams + 1, dtype=torch.int64)
+    code = config.marks.required("reconstruction_pad", "padding") + config.offset_of("reconstruction")
+    text = config.marks.required("text_pad", "padding")
+    return torch.tensor([code] * config.num_audio_streams + [text])
