@@ -25,6 +25,8 @@ _HOME_OF = {
     "Codes": "audiollm.tokenizer.base",
     "SpeechRecognitionPipeline": "audiollm.huggingface.pipelines",
     "TextToSpeechPipeline": "audiollm.huggingface.pipelines",
+    "UniAudioLM": "audiollm.uniaudio.modeling",
+    "UniAudioLMConfig": "audiollm.uniaudio.configuration",
     "UniAudioTokenizer": "audiollm.tokenizer.modeling",
     "UniAudioTokenizerConfig": "audiollm.tokenizer.configuration",
     "WaveformDecoder": "audiollm.tokenizer.decoder.model",

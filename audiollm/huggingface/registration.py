@@ -85,6 +85,8 @@ def _add_configuration(module: ModuleType) -> None:
     for name in OTHER_KINDS:  # as we save them
         _Names(f"audiollm_{name}", ["AnyTokenizerConfig"], "audiollm.huggingface.any_tokenizer")
         module.CONFIG_MAPPING_NAMES[f"audiollm_{name}"] = "AnyTokenizerConfig"
+    _Names("uniaudio_lm", ["UniAudioLM", "UniAudioLMConfig"])
+    module.CONFIG_MAPPING_NAMES["uniaudio_lm"] = "UniAudioLMConfig"
 
 
 def _add_processor(module: ModuleType) -> None:

@@ -7,10 +7,10 @@ published weights).
 
 from __future__ import annotations
 
+from .cache import UniAudioCache
 from .configuration import UniAudioLMConfig
 from .generation import UniAudioGeneration
 from .layout import TASKS, Layout, Task, lay_out, pad_batch
-from .cache import UniAudioCache
 from .modeling import UniAudioLM, UniAudioLMOutput
 from .settings import GenerationSettings, StreamedFrame, StreamedText
 from .special_ids import SpecialIds

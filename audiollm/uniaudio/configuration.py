@@ -61,7 +61,11 @@ class UniAudioLMConfig(PretrainedConfig):
             self.special_ids = self.special_ids.to_dict()
         if self.stream_loss_weights is None:
             self.stream_loss_weights = [1.0] * self.num_audio_streams
+        attention = {name: getattr(self, name)._attn_implementation for name in self.sub_configs}
         super().__post_init__(**kwargs)
+        for name, one in attention.items():  # a model that is there already keeps its own, which this would take away
+            if kwargs.get("attn_implementation") is None:
+                getattr(self, name)._attn_implementation = one
         self._check_streams()
         self._check_widths()
         self.marks.check(self.reasoning_vocab_size, self.reconstruction_vocab_size, self.text_config.vocab_size)

@@ -19,24 +19,34 @@ class Task:
     """The parts of a sequence in their order, and which of them are learned."""
 
     parts: tuple[str, ...]
-    """``"reasoning"`` and ``"reconstruction"`` are codes, others texts; ``"text"`` is one without marks."""
+    """``"reasoning"`` and ``"reconstruction"`` are codes, others texts; ``"text"`` is one without marks. What comes more
+    than once has an ending behind a line: ``"reasoning_1"``."""
     learned: tuple[str, ...]
     has_prompt: bool = True
     """Whether the text of an instruction, which is not learned, stands in front."""
 
 
+_FIRST, _SECOND = ("reasoning_1", "reconstruction_1"), ("reasoning_2", "reconstruction_2")
+_CAPTIONED, _FROM_CAPTION = Task((*AUDIO_PARTS, "caption"), ("caption",)), Task(("caption", *AUDIO_PARTS), AUDIO_PARTS)
 TASKS: Mapping[str, Task] = {
     "ASR": Task((*AUDIO_PARTS, "transcription"), ("transcription",)),
     "lyric_recognition": Task((*AUDIO_PARTS, "lyric"), ("lyric",)),
-    "audio_caption": Task((*AUDIO_PARTS, "caption"), ("caption",)),
+    "audio_caption": _CAPTIONED,
+    "music_caption": _CAPTIONED,
+    "audio_understanding": Task(("text_question", *AUDIO_PARTS, "text_answer"), ("text_answer",)),
     "TTS": Task(("transcription", *AUDIO_PARTS), AUDIO_PARTS),
     "InstructTTS": Task(("caption", "transcription", *AUDIO_PARTS), AUDIO_PARTS),
     "LTS": Task(("lyric", *AUDIO_PARTS), AUDIO_PARTS),
-    "TTA": Task(("caption", *AUDIO_PARTS), AUDIO_PARTS),
+    "TTA": _FROM_CAPTION,
+    "TTM": _FROM_CAPTION,
+    "speech_s2t": Task((*AUDIO_PARTS, "text"), ("text",)),
+    "speech_s2s": Task((*_FIRST, *_SECOND), _SECOND),
+    "speech_edit": Task(("text", *_FIRST, *_SECOND), _SECOND),
     "audio_only": Task(AUDIO_PARTS, AUDIO_PARTS, has_prompt=False),
     "text_only": Task((PLAIN_TEXT,), (PLAIN_TEXT,), has_prompt=False),
 }
-"""Recognition, captions, speech and songs from text, sound from a caption, and either kind alone."""
+"""Tasks of the published code by their names there: recognition, captions, questions; speech, song, sound and music from
+text; answers in speech; and either kind alone."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ def lay_out(
     pieces = [] if prompt is None or not len(prompt) else [_text_rows("prompt", prompt, config, learned=False)]
     for name in task.parts:
         learned = name in task.learned
-        if name in AUDIO_PARTS:
+        if _kind(name, config) in AUDIO_PARTS:
             pieces.append(_audio_rows(name, parts[name], config, learned))
         else:
             pieces.append(_text_rows(name, parts[name], config, learned))
@@ -109,6 +119,11 @@ def pad_batch(layouts: Sequence[Layout], config: UniAudioLMConfig) -> Layout:
         present.append(F.pad(one.stream_mask, (0, 0, 0, missing)))
         learned.append(F.pad(one.loss_mask, (0, 0, 0, missing)))
     return Layout(torch.stack(ids), torch.stack(present), torch.stack(learned))
+
+
+def _kind(name: str, config: UniAudioLMConfig) -> str:
+    """What a part is, by its name without an ending."""
+    return name if name in config.marks.text_parts else name.partition("_")[0]
 
 
 def _task(task: str | Task) -> Task:
@@ -141,8 +156,9 @@ def _text_rows(name: str, ids: Tensor | Sequence[int], config: UniAudioLMConfig,
     wrong = text[(text < 0) | (text >= size)]
     if len(wrong):
         raise ValueError(f"{name}: text id {int(wrong[0])} is not in [0, {size}), the vocabulary of the text LLM")
-    if name not in ("prompt", PLAIN_TEXT):
-        start, end = config.marks.text_marks(name)
+    kind = _kind(name, config)
+    if kind not in ("prompt", PLAIN_TEXT):
+        start, end = config.marks.text_marks(kind)
         text = F.pad(F.pad(text, (1, 0), value=start), (0, 1), value=end)
     rows = F.pad(text[:, None], (config.num_audio_streams, 0))
     mask = torch.zeros_like(rows, dtype=torch.bool)
@@ -150,16 +166,17 @@ def _text_rows(name: str, ids: Tensor | Sequence[int], config: UniAudioLMConfig,
     return Layout(rows, mask, mask & learned)
 
 
-def _audio_rows(part: str, codes: Tensor | Sequence[int], config: UniAudioLMConfig, learned: bool) -> Layout:
+def _audio_rows(name: str, codes: Tensor | Sequence[int], config: UniAudioLMConfig, learned: bool) -> Layout:
     codes_KT = torch.as_tensor(codes, dtype=torch.int64)
     num_streams = config.num_audio_streams
     if codes_KT.ndim != 2 or codes_KT.shape[0] != num_streams or not codes_KT.shape[1]:
         raise ValueError(
-            f"{part} has shape {list(codes_KT.shape)}: expected codes [{num_streams}, T], a row per stream, at least one "
+            f"{name} has shape {list(codes_KT.shape)}: expected codes [{num_streams}, T], a row per stream, at least one "
             "frame"
         )
-    _check_codes(part, codes_KT, config)
-    bos, eos = (config.marks.required(f"{part}_{name}", f"laying out {part}") for name in ("bos", "eos"))
+    part = _kind(name, config)
+    _check_codes(name, part, codes_KT, config)
+    bos, eos = (config.marks.required(f"{part}_{mark}", f"laying out {name}") for mark in ("bos", "eos"))
     marked = F.pad(F.pad(codes_KT, (1, 0), value=bos), (0, 1), value=eos) + config.offset_of(part)
     rows = F.pad(marked.T, (0, 1))
     mask = torch.ones_like(rows, dtype=torch.bool)
@@ -167,17 +184,17 @@ def _audio_rows(part: str, codes: Tensor | Sequence[int], config: UniAudioLMConf
     return Layout(rows, mask, mask & learned)
 
 
-def _check_codes(part: str, codes_KT: Tensor, config: UniAudioLMConfig) -> None:
+def _check_codes(name: str, part: str, codes_KT: Tensor, config: UniAudioLMConfig) -> None:
     size = config.size_of(part)
     wrong = codes_KT[(codes_KT < 0) | (codes_KT >= size)]
     if len(wrong):
         raise ValueError(
-            f"{part}: code {int(wrong[0])} is not in [0, {size}), see {part}_vocab_size: these are codes of another audio "
+            f"{name}: code {int(wrong[0])} is not in [0, {size}), see {part}_vocab_size: these are codes of another audio "
             "tokenizer"
         )
-    for name, one in config.marks.of_part(part).items():
+    for mark, one in config.marks.of_part(part).items():
         if bool((codes_KT == one).any()):
-            raise ValueError(f"{part}: {one} is the mark {part}_{name} and no code of a frame")
+            raise ValueError(f"{name}: {one} is the mark {part}_{mark} and no code of a frame")
 
 
 def _without_condition(layout: Layout, config: UniAudioLMConfig) -> Layout:

@@ -43,12 +43,12 @@ def audio_loss(
         ignored_id: label that is not learned anywhere; None: every label is.
 
     Returns:
-        The mean over streams of their weighted means, and per stream the share of all frames that are learned and have
-        the largest logit, ``[K]``; zeros where there is no frame.
+        The mean over streams of their weighted means, and per stream the share of all frames, learned or not, whose code
+        has the largest logit, ``[K]``; zeros where there is no frame.
     """
     learned_NK = mask_NK if ignored_id is None else mask_NK & (labels_NK != ignored_id)
     losses_NK = F.cross_entropy(logits_NKA.float().transpose(1, 2), labels_NK, reduction="none") * learned_NK
     count = max(len(labels_NK), 1)
     scale_K = torch.tensor(weights, device=logits_NKA.device, dtype=torch.float32)
-    right_NK = (logits_NKA.argmax(-1) == labels_NK) & learned_NK
+    right_NK = logits_NKA.argmax(-1) == labels_NK
     return (losses_NK.sum(0) / count * scale_K).mean(), right_NK.sum(0) / count

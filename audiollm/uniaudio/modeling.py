@@ -316,7 +316,8 @@ class UniAudioLM(PreTrainedModel):
         return {**options, "attention_mask": attention_mask, "position_ids": positions}
 
     def _add_losses(self, output: UniAudioLMOutput, input_ids: Tensor, stream_mask: Tensor, loss_mask: Tensor) -> None:
-        assert output.text_logits is not None and output.last_hidden_state is not None
+        assert output.text_logits is not None
+        assert output.last_hidden_state is not None
         config = self.config
         targets, learned = input_ids[:, 1:], loss_mask[:, 1:]
         output.text_loss, output.text_accuracy = text_loss(

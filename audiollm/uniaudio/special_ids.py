@@ -17,9 +17,9 @@ RELEASED_TEXT_PARTS = {"transcription": (128011, 128012), "lyric": (128013, 1280
 class SpecialIds:
     """Special ids of a `UniAudioLM`; None: there is none, and what needs it says so.
 
-    Audio ids count inside their own half of the audio vocabulary and are the same in all streams; the model shifts those
-    of reconstruction behind the half of reasoning. Defaults are those seen in public code, for codebooks of 4096 and
-    8192 entries and Llama 3's text vocabulary.
+    Audio ids count inside their own part of the audio vocabulary and are the same in all streams; those of
+    reconstruction are shifted behind those of reasoning where they enter the model. Defaults are those seen in public
+    code, for codebooks of 4096 and 8192 entries and Llama 3's text vocabulary.
     """
 
     reasoning_bos: int | None = 4096
@@ -90,7 +90,8 @@ class SpecialIds:
         if part not in self.text_parts:
             known = ", ".join(sorted(self.text_parts)) or "none"
             raise ValueError(
-                f"special_ids.text_parts in the configuration has no marks for {part!r} (known: {known}): add its two ids"
+                f"special_ids.text_parts in the configuration has no marks for {part!r} (known: {known}): add its two "
+                "ids"
             )
         return self.text_parts[part]
 

@@ -62,9 +62,10 @@ def config_like(config: PretrainedConfig, **sizes: Any) -> PretrainedConfig:
     if "hidden_size" in sizes and "head_dim" not in sizes:
         values.pop("head_dim", None)
     family = values.pop("model_type")
-    return AutoConfig.for_model(
-        family, **{**values, "vocab_size": 1, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None, **sizes}
-    )
+    without_text = {"vocab_size": 1, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+    found = AutoConfig.for_model(family, **{**values, **without_text, **sizes})
+    found._attn_implementation = config._attn_implementation
+    return found
 
 
 def make_stack(config: PretrainedConfig) -> PreTrainedModel:

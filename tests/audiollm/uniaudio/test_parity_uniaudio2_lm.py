@@ -80,9 +80,7 @@ def model(uniaudio2_lm_folder: Path, io: dict[str, Tensor]) -> UniAudioLM:
     return UniAudioLM.from_released(uniaudio2_lm_folder / "model.safetensors", config)
 
 
-def test_logits_are_those_of_the_reference(
-    uniaudio2_lm_folder: Path, model: UniAudioLM, io: dict[str, Tensor]
-) -> None:
+def test_logits_are_those_of_the_reference(uniaudio2_lm_folder: Path, model: UniAudioLM, io: dict[str, Tensor]) -> None:
     with torch.no_grad():
         output = model(io["tokens"], io["mask"], io["loss_mask"])
     close = tolerance(uniaudio2_lm_folder, "logits")
@@ -202,7 +200,9 @@ def test_a_batch_is_padded_as_the_reference_pads_it(layout_config: UniAudioLMCon
     for item in ("a", "b"):
         parts = parts_of(io, f"layout.batch.in.{item}.")
         # Which task an item is shows in its parts.
-        task = next(name for name in ("TTS", "LTS", "text_only", "audio_only") if set(TASKS[name].parts) == parts.keys())
+        task = next(
+            name for name in ("TTS", "LTS", "text_only", "audio_only") if set(TASKS[name].parts) == parts.keys()
+        )
         prompt = io["layout.batch.in.prompt"] if TASKS[task].has_prompt else None
         rows.append(lay_out(task, parts, layout_config, prompt=prompt))
     assert [len(row) for row in rows] == io["layout.batch.lengths"].tolist()
