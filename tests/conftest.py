@@ -1,4 +1,4 @@
-"""What tests share: tiny untrained checkpoints and recordings, parity data, and a server that answers like a chat model."""
+"""What tests share: tiny checkpoints, recordings, parity data, and a server that answers like a chat model."""
 
 from __future__ import annotations
 

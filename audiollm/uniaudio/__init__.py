@@ -10,7 +10,7 @@ from __future__ import annotations
 from .cache import UniAudioCache
 from .configuration import UniAudioLMConfig
 from .generation import UniAudioGeneration
-from .layout import TASKS, Layout, Task, lay_out, pad_batch
+from .layout import TASKS, Layout, Task, lay_out, lay_out_prompt, pad_batch
 from .modeling import UniAudioLM, UniAudioLMOutput
 from .settings import GenerationSettings, StreamedFrame, StreamedText
 from .special_ids import SpecialIds
@@ -29,5 +29,6 @@ __all__ = [
     "UniAudioLMConfig",
     "UniAudioLMOutput",
     "lay_out",
+    "lay_out_prompt",
     "pad_batch",
 ]

@@ -83,6 +83,6 @@ def _check_range(ids: Tensor, mask: Tensor, size: int, what: str) -> None:
         row, step, stream = (int(one) for one in wrong.nonzero()[0])
         where = f"audio stream {stream}" if what == "audio" else "the text stream"
         raise ValueError(
-            f"input_ids: {int(ids[row, step, stream])} in {where}, row {row}, step {step}, is not in [0, {size}): these "
-            "are ids of another vocabulary"
+            f"input_ids: {int(ids[row, step, stream])} in {where}, row {row}, step {step}, is not in [0, {size}): "
+            "these are ids of another vocabulary"
         )

@@ -84,13 +84,19 @@ def generate(
     )
 
 
-@torch.no_grad()
 def stream(
     model: WritingModel, input_ids: Tensor, stream_mask: Tensor, settings: GenerationSettings
 ) -> Generator[StreamedText | StreamedFrame, None, list[bool]]:
     """Gives tokens or frames when they are there; its return value says which answers ended by themselves."""
+    # Here, not with the first token: what is wrong is told where it is given.
     stream_mask = check_inputs(input_ids, stream_mask, model.config)
-    present = _check_padding(stream_mask)
+    return _events(model, input_ids, stream_mask, _check_padding(stream_mask), settings)
+
+
+@torch.no_grad()
+def _events(
+    model: WritingModel, input_ids: Tensor, stream_mask: Tensor, present: Tensor, settings: GenerationSettings
+) -> Generator[StreamedText | StreamedFrame, None, list[bool]]:
     choice = Choice(settings.temperature, settings.top_k, settings.seed, input_ids.device)
     if settings.output == "text":
         steps = Steps(model, input_ids, stream_mask, present, settings.use_cache)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,8 @@ class Task:
     """The parts of a sequence in their order, and which of them are learned."""
 
     parts: tuple[str, ...]
-    """``"reasoning"`` and ``"reconstruction"`` are codes, others texts; ``"text"`` is one without marks. What comes more
-    than once has an ending behind a line: ``"reasoning_1"``."""
+    """``"reasoning"`` and ``"reconstruction"`` are codes, others texts; ``"text"`` is one without marks. What comes
+    more than once has an ending behind a line: ``"reasoning_1"``."""
     learned: tuple[str, ...]
     has_prompt: bool = True
     """Whether the text of an instruction, which is not learned, stands in front."""
@@ -45,8 +46,8 @@ TASKS: Mapping[str, Task] = {
     "audio_only": Task(AUDIO_PARTS, AUDIO_PARTS, has_prompt=False),
     "text_only": Task((PLAIN_TEXT,), (PLAIN_TEXT,), has_prompt=False),
 }
-"""Tasks of the published code by their names there: recognition, captions, questions; speech, song, sound and music from
-text; answers in speech; and either kind alone."""
+"""Tasks of the published code by their names there: recognition, captions, questions; speech, song, sound and music
+from text; answers in speech; and either kind alone."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def lay_out(
         unconditional: puts ``text_pad`` in place of every step that is not learned, for guidance without a prompt.
 
     Raises:
-        ValueError: if a part is missing, unknown, empty or of another shape, codes or ids are out of range, or a mark is
-            missing in the configuration.
+        ValueError: if a part is missing, unknown, empty or of another shape, codes or ids are out of range, or a mark
+            is missing in the configuration.
     """
     task = _task(task)
     _check_parts(task, parts, prompt)
@@ -94,6 +95,8 @@ def lay_out(
             pieces.append(_audio_rows(name, parts[name], config, learned))
         else:
             pieces.append(_text_rows(name, parts[name], config, learned))
+    if not pieces:
+        raise ValueError("the sequence is empty: give a part or a prompt")
     whole = Layout(
         torch.cat([one.input_ids for one in pieces]),
         torch.cat([one.stream_mask for one in pieces]),
@@ -102,12 +105,48 @@ def lay_out(
     return _without_condition(whole, config) if unconditional else whole
 
 
-def pad_batch(layouts: Sequence[Layout], config: UniAudioLMConfig) -> Layout:
-    """Pads sequences on the right to the longest one.
+def lay_out_prompt(
+    task: str | Task,
+    parts: Mapping[str, Tensor | Sequence[int]],
+    config: UniAudioLMConfig,
+    *,
+    prompt: Tensor | Sequence[int] | None = None,
+) -> Layout:
+    """Builds what stands in front of the learned parts of a task, for `UniAudioLM.generate` to go on.
+
+    Args:
+        task: as of `lay_out`.
+        parts: those that are not learned.
+        config: streams, vocabularies and marks.
+        prompt: text ids in front, ``[T]``.
+
+    Raises:
+        ValueError: as `lay_out`, or if nothing stands in front.
+    """
+    task = _task(task)
+    given = tuple(name for name in task.parts if name not in task.learned)
+    if not given and (prompt is None or not len(prompt)):
+        raise ValueError(
+            "this task has no part in front of those that are learned: give a prompt, of one step at least"
+        )
+    return lay_out(Task(given, (), task.has_prompt), parts, config, prompt=prompt)
+
+
+def pad_batch(
+    layouts: Sequence[Layout], config: UniAudioLMConfig, *, side: Literal["left", "right"] = "right"
+) -> Layout:
+    """Pads sequences to the longest one.
+
+    Args:
+        layouts: the sequences.
+        config: what fills gaps.
+        side: where they are padded: on the right for training, on the left for prompts.
 
     Raises:
         ValueError: if there is none, or a mark for what fills gaps is missing in the configuration.
     """
+    if side not in ("left", "right"):
+        raise ValueError(f"side={side!r}: use 'right' for training, 'left' for prompts")
     if not layouts:
         raise ValueError("there is no sequence to pad: give at least one")
     longest = max(map(len, layouts))
@@ -115,9 +154,11 @@ def pad_batch(layouts: Sequence[Layout], config: UniAudioLMConfig) -> Layout:
     ids, present, learned = [], [], []
     for one in layouts:
         missing = longest - len(one)
-        ids.append(torch.cat((one.input_ids, filling.expand(missing, -1))))
-        present.append(F.pad(one.stream_mask, (0, 0, 0, missing)))
-        learned.append(F.pad(one.loss_mask, (0, 0, 0, missing)))
+        gap = filling.expand(missing, -1)
+        ids.append(torch.cat((gap, one.input_ids) if side == "left" else (one.input_ids, gap)))
+        room = (0, 0, missing, 0) if side == "left" else (0, 0, 0, missing)
+        present.append(F.pad(one.stream_mask, room))
+        learned.append(F.pad(one.loss_mask, room))
     return Layout(torch.stack(ids), torch.stack(present), torch.stack(learned))
 
 
@@ -129,8 +170,8 @@ def _kind(name: str, config: UniAudioLMConfig) -> str:
 def _task(task: str | Task) -> Task:
     if isinstance(task, Task):
         unknown = set(task.learned) - set(task.parts)
-        if unknown or not task.parts:
-            raise ValueError(f"task learns {', '.join(sorted(unknown)) or 'nothing'}, which is none of its parts")
+        if unknown:
+            raise ValueError(f"task learns {', '.join(sorted(unknown))}, which is none of its parts")
         return task
     if task not in TASKS:
         raise ValueError(f"task {task!r} is unknown: use one of {', '.join(TASKS)}, or a Task with parts of your own")
@@ -141,8 +182,8 @@ def _check_parts(task: Task, parts: Mapping[str, object], prompt: object) -> Non
     missing, unknown = set(task.parts) - parts.keys(), parts.keys() - set(task.parts)
     if missing or unknown:
         raise ValueError(
-            f"parts of this task are {', '.join(task.parts)}; missing: {', '.join(sorted(missing)) or 'none'}; unknown: "
-            f"{', '.join(sorted(unknown)) or 'none'}"
+            f"parts of this task are {', '.join(task.parts)}; missing: {', '.join(sorted(missing)) or 'none'}; "
+            f"unknown: {', '.join(sorted(unknown)) or 'none'}"
         )
     if prompt is not None and not task.has_prompt:
         raise ValueError("this task takes no prompt: leave it out, or use a task with one")
@@ -171,8 +212,8 @@ def _audio_rows(name: str, codes: Tensor | Sequence[int], config: UniAudioLMConf
     num_streams = config.num_audio_streams
     if codes_KT.ndim != 2 or codes_KT.shape[0] != num_streams or not codes_KT.shape[1]:
         raise ValueError(
-            f"{name} has shape {list(codes_KT.shape)}: expected codes [{num_streams}, T], a row per stream, at least one "
-            "frame"
+            f"{name} has shape {list(codes_KT.shape)}: expected codes [{num_streams}, T], a row per stream, at least "
+            "one frame"
         )
     part = _kind(name, config)
     _check_codes(name, part, codes_KT, config)
@@ -189,8 +230,8 @@ def _check_codes(name: str, part: str, codes_KT: Tensor, config: UniAudioLMConfi
     wrong = codes_KT[(codes_KT < 0) | (codes_KT >= size)]
     if len(wrong):
         raise ValueError(
-            f"{name}: code {int(wrong[0])} is not in [0, {size}), see {part}_vocab_size: these are codes of another audio "
-            "tokenizer"
+            f"{name}: code {int(wrong[0])} is not in [0, {size}), see {part}_vocab_size: these are codes of another "
+            "audio tokenizer"
         )
     for mark, one in config.marks.of_part(part).items():
         if bool((codes_KT == one).any()):

@@ -43,8 +43,8 @@ def audio_loss(
         ignored_id: label that is not learned anywhere; None: every label is.
 
     Returns:
-        The mean over streams of their weighted means, and per stream the share of all frames, learned or not, whose code
-        has the largest logit, ``[K]``; zeros where there is no frame.
+        The mean over streams of their weighted means, and per stream the share of all frames, learned or not, whose
+        code has the largest logit, ``[K]``; zeros where there is no frame.
     """
     learned_NK = mask_NK if ignored_id is None else mask_NK & (labels_NK != ignored_id)
     losses_NK = F.cross_entropy(logits_NKA.float().transpose(1, 2), labels_NK, reduction="none") * learned_NK

@@ -62,8 +62,8 @@ class UniAudioLMOutput(ModelOutput):
 class UniAudioLM(PreTrainedModel):
     """The multi-stream LM.
 
-    Steps are rows of K + 1 ids: K audio codes, then a text token; ``stream_mask`` says which of them are there. Codes of
-    reconstruction tokens are counted behind those of reasoning tokens; `audiollm.uniaudio.layout` builds such rows.
+    Steps are rows of K + 1 ids: K audio codes, then a text token; ``stream_mask`` says which of them are there. Codes
+    of reconstruction tokens are counted behind those of reasoning tokens; `audiollm.uniaudio.layout` builds such rows.
 
     Args:
         config: its sizes.
@@ -164,7 +164,7 @@ class UniAudioLM(PreTrainedModel):
                 child.to(text_llm.device)
         model.audio_head.data = model.audio_head.data.to(text_llm.device)
         model.train(text_llm.training)
-        return model  # type: ignore[no-any-return]
+        return model
 
     @classmethod
     def from_released(cls, path: str | os.PathLike[str], config: UniAudioLMConfig) -> UniAudioLM:
@@ -275,7 +275,7 @@ class UniAudioLM(PreTrainedModel):
 
     def embed_codes(self, codes: Tensor, stream: int) -> Tensor:
         """Vectors of codes of one stream, ``[..., D]``."""
-        return self.audio_embeddings(codes + stream * self.config.audio_vocab_size)  # type: ignore[no-any-return]
+        return self.audio_embeddings(codes + stream * self.config.audio_vocab_size)
 
     def stream_logits(self, hidden: Tensor, stream: int) -> Tensor:
         """Logits ``[B, A]`` of the codes of one stream, from the local decoder's output ``[B, E]``."""
@@ -334,7 +334,7 @@ class UniAudioLM(PreTrainedModel):
 
     # Answering
 
-    def generate(self, input_ids: Tensor, stream_mask: Tensor, **settings: Any) -> UniAudioGeneration:  # type: ignore[override]
+    def generate(self, input_ids: Tensor, stream_mask: Tensor, **settings: Any) -> UniAudioGeneration:
         """Writes what follows a prompt: text, or the frames of reasoning and reconstruction tokens.
 
         Args:

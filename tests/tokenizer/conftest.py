@@ -22,6 +22,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration, Whisper
 
 from audiollm.tokenizer import UniAudioTokenizer, UniAudioTokenizerConfig
 
+
 @pytest.fixture(scope="session")
 def announce() -> Callable[[Path, str, int], None]:
     """Makes a safetensors file announce a tensor as ``[size]``, which it then also holds, as a hole that takes no disk.

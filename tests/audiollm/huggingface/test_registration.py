@@ -18,12 +18,20 @@ from transformers import (
     AutoModelForCausalLM,
     AutoProcessor,
     AutoTokenizer,
+    Qwen2Config,
     Qwen2ForCausalLM,
     WhisperConfig,
     WhisperFeatureExtractor,
 )
 
-from audiollm import AudioLLM, AudioLLMProcessor, UniAudioTokenizer, UniAudioTokenizerConfig, WaveformDecoder
+from audiollm import (
+    AudioLLM,
+    AudioLLMProcessor,
+    UniAudioLM,
+    UniAudioTokenizer,
+    UniAudioTokenizerConfig,
+    WaveformDecoder,
+)
 from audiollm.huggingface.registration import _CONFIGURATIONS, _configuration_module
 from audiollm.mini import mini_folder
 
@@ -60,6 +68,20 @@ def test_importing_is_enough_whoever_comes_first(order: str) -> None:
         f"print(type(A.from_pretrained({folder!r})).__name__)"
     )
     assert found.split()[-2:] == ["AudioLLMProcessor", "UniAudioTokenizer"]
+
+
+def test_the_multi_stream_lm_is_found_without_being_imported(tmp_path: Path) -> None:
+    text_llm = Qwen2ForCausalLM(
+        Qwen2Config(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    )
+    UniAudioLM.from_text_llm(text_llm, num_audio_streams=1).save_pretrained(tmp_path)
+    found = run(
+        "import audiollm, sys\nfrom transformers import AutoConfig, AutoModel\n"
+        "assert 'audiollm.uniaudio.modeling' not in sys.modules\n"
+        f"print(type(AutoConfig.from_pretrained({str(tmp_path)!r})).__name__)\n"
+        f"print(type(AutoModel.from_pretrained({str(tmp_path)!r})).__name__)"
+    )
+    assert found.split()[-2:] == ["UniAudioLMConfig", "UniAudioLM"]
 
 
 def test_nothing_asks_the_network_where_a_folder_is_named() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiollm.uniaudio import TASKS, Task, UniAudioLM, UniAudioLMConfig, lay_out, pad_batch
+from audiollm.uniaudio import TASKS, Task, UniAudioLM, UniAudioLMConfig, lay_out, lay_out_prompt, pad_batch
 
 
 @pytest.fixture
@@ -19,9 +19,7 @@ def config(make_lm: Callable[..., UniAudioLM]) -> UniAudioLMConfig:
 
 def parts_for(task: Task) -> dict[str, Tensor]:
     return {
-        name: torch.arange(6).reshape(3, 2) % 5
-        if name.startswith(("reas", "recon"))
-        else torch.tensor([7, 8])
+        name: torch.arange(6).reshape(3, 2) % 5 if name.startswith(("reas", "recon")) else torch.tensor([7, 8])
         for name in task.parts
     }
 
@@ -50,6 +48,26 @@ def test_codes_come_back_from_the_rows(config: UniAudioLMConfig) -> None:
     frames = layout.input_ids[:, :-1].T
     assert torch.equal(frames[:, 1:3], codes["reasoning"])
     assert torch.equal(frames[:, 5:6] - config.reasoning_vocab_size, codes["reconstruction"])
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if TASKS[name].has_prompt])
+def test_a_prompt_is_what_stands_before_the_first_learned_part(config: UniAudioLMConfig, name: str) -> None:
+    parts = parts_for(TASKS[name])
+    whole = lay_out(name, parts, config, prompt=[9])
+    given = {part: one for part, one in parts.items() if part not in TASKS[name].learned}
+    start = lay_out_prompt(name, given, config, prompt=[9])
+    assert len(start) == int(whole.loss_mask.any(-1).nonzero()[0])
+    assert torch.equal(start.input_ids, whole.input_ids[: len(start)])
+    assert not bool(start.loss_mask.any())
+
+
+def test_sequences_are_padded_on_either_side(config: UniAudioLMConfig) -> None:
+    short, long = (lay_out("text_only", {"text": [7] * length}, config) for length in (1, 3))
+    right, left = (pad_batch([short, long], config, side=side) for side in ("right", "left"))
+    assert torch.equal(right.input_ids[0].flip(0), left.input_ids[0])
+    assert left.stream_mask[0, :, -1].tolist() == [False, False, True]
+    assert right.loss_mask[0, :, -1].tolist() == [True, False, False]
+    assert torch.equal(left.input_ids[1], long.input_ids)
 
 
 GOOD: Mapping[str, Any] = {"reasoning": [[1], [2], [3]], "reconstruction": [[1], [2], [3]], "transcription": [5, 6]}
@@ -83,6 +101,12 @@ def test_what_a_task_cannot_take_is_refused(config: UniAudioLMConfig) -> None:
         lay_out("text_only", {"text": [1]}, config, prompt=[2])
     with pytest.raises(ValueError, match="learns poem"):
         lay_out(Task(("text",), ("poem",)), {"text": [1]}, config)
+    with pytest.raises(ValueError, match="the sequence is empty"):
+        lay_out(Task((), ()), {}, config)
+    with pytest.raises(ValueError, match="no part in front"):
+        lay_out_prompt("audio_only", {}, config)
+    with pytest.raises(ValueError, match="side='both'"):
+        pad_batch([lay_out("text_only", {"text": [1]}, config)], config, side="both")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no sequence"):
         pad_batch([], config)
     bare = UniAudioLMConfig(**{**config.to_dict(), "special_ids": {}})

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from audiollm.uniaudio import SpecialIds, UniAudioLM, UniAudioLMConfig, lay_out, pad_batch
+from audiollm.uniaudio.released import to_released
 from audiollm.uniaudio.stacks import FAMILIES
 
 MakeLM = Callable[..., UniAudioLM]
@@ -146,6 +147,32 @@ def test_frames_are_learned_where_the_mask_says(make_lm: MakeLM) -> None:
     assert float(of_audio.text_loss) == float(of_text.audio_loss) == 0
     torch.testing.assert_close(of_audio.audio_loss, both.audio_loss)
     torch.testing.assert_close(both.loss, 1.6 * of_text.text_loss + of_audio.audio_loss)
+
+
+def test_a_window_of_attention_is_kept_by_the_caches(make_lm: MakeLM) -> None:
+    model = make_lm("mistral", {"sliding_window": 4})
+    ids, mask = mixed_rows(model)
+    with torch.no_grad():
+        whole = model(ids, mask).text_logits
+        caches, found = None, []
+        for step in range(ids.shape[1]):
+            output = model(ids[:, step : step + 1], mask[:, step : step + 1], past_key_values=caches, use_cache=True)
+            caches = output.past_key_values
+            found.append(output.text_logits)
+    torch.testing.assert_close(torch.cat(found, 1), whole)
+
+
+def test_checkpoints_of_activations_change_no_gradient(make_lm: MakeLM) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        model = make_lm().train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        ids, mask = mixed_rows(model)
+        model(ids, mask, mask).loss.backward()
+        gradients.append({name: one.grad for name, one in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
 
 
 # Files
@@ -286,6 +313,24 @@ def test_an_expert_of_another_width_is_refused(make_lm: MakeLM) -> None:
             text_config=config.text_config, generation_expert_config=config.local_decoder_config,
             special_ids=SpecialIds.none(),
         )  # fmt: skip
+
+
+def test_released_weights_are_read_from_checkpoints_of_torch_and_refused_where_they_do_not_fit(
+    make_lm: MakeLM, tmp_path: Path
+) -> None:
+    model = make_lm()
+    released = to_released(model.state_dict(), model.config)
+    path = tmp_path / "lm.checkpoint"
+    torch.save({"model": {f"module.{name}": tensor for name, tensor in released.items()}}, path)
+    loaded = UniAudioLM.from_released(path, model.config).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+    head = released.pop("audio_head")
+    torch.save({"model": {**released, "projection.weight": head, "poem": head}}, path)
+    with pytest.raises(ValueError, match=r"missing: audio_head; unknown: poem; wrong shape: projection\.weight"):
+        UniAudioLM.from_released(path, model.config)
+    torch.save({"model": {"epoch": 3}}, path)
+    with pytest.raises(ValueError, match="'epoch' is a int"):
+        UniAudioLM.from_released(path, model.config)
 
 
 def test_released_names_are_for_llama_alone(make_lm: MakeLM, tmp_path: Path) -> None:
