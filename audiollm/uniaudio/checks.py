@@ -65,6 +65,22 @@ def check_attention_mask(attention_mask: Tensor, past: int, input_ids: Tensor) -
     return attention_mask
 
 
+def check_positions(position_ids: Tensor, input_ids: Tensor, *, alone: bool) -> None:
+    """Compares positions with the steps.
+
+    Raises:
+        ValueError: if they have another shape, or come with a mask or caches that say something else.
+    """
+    if position_ids.shape != input_ids.shape[:2]:
+        raise ValueError(
+            f"position_ids has shape {list(position_ids.shape)}: expected {list(input_ids.shape[:2])}, one per step"
+        )
+    if not alone:
+        raise ValueError(
+            "position_ids come with attention_mask or caches: give positions alone, for sequences in one row"
+        )
+
+
 def _as_bool(mask: Tensor, name: str, shape: torch.Size) -> Tensor:
     if mask.shape != shape:
         raise ValueError(

@@ -21,11 +21,11 @@ from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from audiollm.loading import load_causal_lm
+from audiollm.loading import load_causal_lm, refuse_quantized
 from audiollm.tokenizer.checkpoints.tensors import check_loaded
 
 from .cache import UniAudioCache
-from .checks import check_attention_mask, check_inputs, check_loss_mask
+from .checks import check_attention_mask, check_inputs, check_loss_mask, check_positions
 from .configuration import UniAudioLMConfig
 from .generation import UniAudioGeneration, generate, stream
 from .losses import audio_loss, text_loss
@@ -141,6 +141,7 @@ class UniAudioLM(PreTrainedModel):
         if not isinstance(text_llm, PreTrainedModel):
             text_llm = load_causal_lm(text_llm, dtype=dtype)
         check_family(text_llm.config, "the text LLM")
+        refuse_quantized(text_llm, text_llm.name_or_path or "the text LLM", "built into a UniAudioLM")
         if text_llm.get_output_embeddings() is None:
             raise ValueError(f"{type(text_llm).__name__} is no causal LM: it has no head that writes text")
         text_config = text_llm.config
@@ -213,6 +214,7 @@ class UniAudioLM(PreTrainedModel):
         stream_mask: Tensor,
         loss_mask: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
         past_key_values: UniAudioCache | None = None,
         use_cache: bool = False,
     ) -> UniAudioLMOutput:
@@ -224,6 +226,8 @@ class UniAudioLM(PreTrainedModel):
             loss_mask: which ids are learned, as the step before them predicts them; of the same shape.
             attention_mask: which steps may be looked at, 0/1 ``[B, S]`` (with caches: of all steps so far); needed for
                 rows padded on the left. None: all earlier steps, as the published code has it.
+            position_ids: of the steps, int64 ``[B, S]``; where they start anew, so does a sequence of its own, which
+                sees none of those before it in the row. None: they count on.
             past_key_values: of the steps before these.
             use_cache: whether to keep these, too; made if there are none.
 
@@ -236,7 +240,7 @@ class UniAudioLM(PreTrainedModel):
         stream_mask = check_inputs(input_ids, stream_mask, self.config)
         if use_cache and past_key_values is None:
             past_key_values = UniAudioCache.empty(self.config)
-        hidden = self.hidden_states(input_ids, stream_mask, attention_mask, past_key_values)
+        hidden = self.hidden_states(input_ids, stream_mask, attention_mask, past_key_values, position_ids)
         output = UniAudioLMOutput(
             text_logits=self.text_llm.get_output_embeddings()(hidden),
             last_hidden_state=hidden,
@@ -247,11 +251,16 @@ class UniAudioLM(PreTrainedModel):
         return output
 
     def hidden_states(
-        self, input_ids: Tensor, stream_mask: Tensor, attention_mask: Tensor | None, caches: UniAudioCache | None
+        self,
+        input_ids: Tensor,
+        stream_mask: Tensor,
+        attention_mask: Tensor | None,
+        caches: UniAudioCache | None,
+        position_ids: Tensor | None = None,
     ) -> Tensor:
         """What text and codes of the next steps are read from, ``[B, S, D]``; arguments as of `forward`, checked."""
         past = 0 if caches is None else caches.get_seq_length()
-        options = self._attention_options(attention_mask, past, input_ids)
+        options = self._attention_options(attention_mask, position_ids, past, input_ids)
         # A stack keeps its own cache: its layers are fewer, and other vectors pass them.
         understanding, text, generation = (
             (None, None, None) if caches is None else (caches.understanding, caches.text, caches.generation)
@@ -306,9 +315,14 @@ class UniAudioLM(PreTrainedModel):
         vectors = self.audio_embeddings(codes.where(mask, 0) + offsets)
         return (vectors * mask[..., None].to(vectors.dtype)).sum(-2)
 
-    def _attention_options(self, attention_mask: Tensor | None, past: int, input_ids: Tensor) -> dict[str, Any]:
+    def _attention_options(
+        self, attention_mask: Tensor | None, position_ids: Tensor | None, past: int, input_ids: Tensor
+    ) -> dict[str, Any]:
         # Without a cache of ours, none is made: those of the stacks would be thrown away.
         options: dict[str, Any] = {"use_cache": False}
+        if position_ids is not None:
+            check_positions(position_ids, input_ids, alone=attention_mask is None and not past)
+            return {**options, "position_ids": position_ids}
         if attention_mask is None:
             return options
         attention_mask = check_attention_mask(attention_mask, past, input_ids)

@@ -55,8 +55,14 @@ def config_like(config: PretrainedConfig, **sizes: Any) -> PretrainedConfig:
     Args:
         config: of the text LLM.
         sizes: what differs, such as ``num_hidden_layers``.
+
+    Raises:
+        ValueError: if layers of this family have no such setting, or the width is no multiple of the heads.
     """
     values = config.to_dict()
+    unknown = sizes.keys() - values.keys() - {"head_dim"}
+    if unknown:
+        raise ValueError(f"{', '.join(sorted(unknown))}: layers of {config.model_type} have no such setting")
     for name in (*_OF_A_TEXT, *_OF_A_DEPTH):
         values.pop(name, None)
     if "hidden_size" in sizes and "head_dim" not in sizes:
@@ -64,6 +70,11 @@ def config_like(config: PretrainedConfig, **sizes: Any) -> PretrainedConfig:
     family = values.pop("model_type")
     without_text = {"vocab_size": 1, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
     found = AutoConfig.for_model(family, **{**values, **without_text, **sizes})
+    if sizes.get("head_dim") is None and found.hidden_size % found.num_attention_heads:
+        raise ValueError(
+            f"hidden_size={found.hidden_size} is no multiple of num_attention_heads={found.num_attention_heads}: give "
+            "sizes that fit, or head_dim"
+        )
     found._attn_implementation = config._attn_implementation
     return found
 

@@ -162,6 +162,17 @@ def test_a_window_of_attention_is_kept_by_the_caches(make_lm: MakeLM) -> None:
     torch.testing.assert_close(torch.cat(found, 1), whole)
 
 
+def test_sequences_in_one_row_see_nothing_of_each_other_where_positions_start_anew(make_lm: MakeLM) -> None:
+    model = make_lm()
+    rows = [mixed_rows(model, seed=seed, batch=1) for seed in (1, 2)]
+    ids, mask = (torch.cat(pair, 1) for pair in zip(*rows, strict=True))
+    length = rows[0][0].shape[1]
+    with torch.no_grad():
+        alone = torch.cat([model(*row).text_logits for row in rows], 1)
+        packed = model(ids, mask, position_ids=torch.arange(length).repeat(2)[None]).text_logits
+    torch.testing.assert_close(packed, alone)
+
+
 def test_checkpoints_of_activations_change_no_gradient(make_lm: MakeLM) -> None:
     gradients = []
     for checkpointing in (False, True):
@@ -244,6 +255,20 @@ def test_a_text_llm_of_another_family_is_refused_with_those_supported() -> None:
         UniAudioLMConfig(text_config={"model_type": "gpt2"})
 
 
+def test_a_quantized_text_llm_is_refused(make_text_llm: Callable[..., PreTrainedModel]) -> None:
+    text_llm = make_text_llm()
+    text_llm.is_quantized = True
+    with pytest.raises(ValueError, match="is quantized and cannot be built into a UniAudioLM"):
+        UniAudioLM.from_text_llm(text_llm)
+
+
+def test_sizes_of_the_local_decoder_that_do_not_fit_are_refused(make_lm: MakeLM) -> None:
+    with pytest.raises(ValueError, match=r"hiden_size: layers of llama have no such setting"):
+        make_lm(local_decoder={"hiden_size": 8})
+    with pytest.raises(ValueError, match=r"hidden_size=13 is no multiple of num_attention_heads=2"):
+        make_lm("qwen2", local_decoder={"hidden_size": 13})
+
+
 def test_a_model_without_a_head_for_text_is_refused(make_text_llm: Callable[..., PreTrainedModel]) -> None:
     with pytest.raises(ValueError, match="LlamaModel is no causal LM"):
         UniAudioLM.from_text_llm(make_text_llm().model)
@@ -264,6 +289,11 @@ def test_inputs_that_do_not_fit_are_refused(make_lm: MakeLM) -> None:
         model(ids, mask * 0.5)
     with pytest.raises(ValueError, match=r"attention_mask has shape"):
         model(ids, mask, attention_mask=torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"position_ids has shape"):
+        model(ids, mask, position_ids=torch.arange(3)[None])
+    positions = torch.arange(ids.shape[1]).expand(2, -1)
+    with pytest.raises(ValueError, match="give positions alone"):
+        model(ids, mask, position_ids=positions, attention_mask=torch.ones_like(positions))
     with pytest.raises(ValueError, match="float"):
         model(ids.float(), mask)
     for stream, wrong in ((1, 18), (1, -1), (3, 40)):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,13 +102,15 @@ def test_losses_accuracies_and_gradients_are_those_of_the_reference(
     for name, loss in found.items():
         torch.testing.assert_close(loss, io[f"loss_{name}"][0], **close)
     torch.testing.assert_close(output.text_accuracy, io["accuracy_text"][0], **close)
-    torch.testing.assert_close(output.audio_accuracies[0], io["accuracy_audio_1"][0], **close)
+    streams = [name for name in io if name.startswith("accuracy_audio_")]
+    assert streams
+    for name in streams:  # counted from 1
+        torch.testing.assert_close(output.audio_accuracies[int(name.rpartition("_")[2]) - 1], io[name][0], **close)
     gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
     named = to_released(gradients, model.config)
     expected = {name.removeprefix("grad."): one for name, one in io.items() if name.startswith("grad.")}
     assert expected
     for name, gradient in expected.items():
-        # That of the head lies transposed or not, as the published code stores it.
         torch.testing.assert_close(named[name], gradient, **tolerance(uniaudio2_lm_folder, "grad"), msg=name)
 
 
@@ -123,6 +126,10 @@ def test_frames_are_those_of_the_reference(
     config = model.config
     choose = Choice(settings["temperature"], settings["topk"])
     forbidden = torch.zeros(1, 1, config.audio_vocab_size, dtype=torch.bool)
+    # "0 for frames 0-2, audio_reason_vocab for frames 3-5"
+    found = re.search(r"audio_reason_vocab for frames (\d+)-(\d+)", settings["forbid_prefix"])
+    assert found is not None
+    without_reasoning = range(int(found[1]), int(found[2]) + 1)
     frames = []
     with torch.no_grad():
         steps = Steps(model, ids[:, :-1], mask[:, :-1], mask[:, :-1].any(-1), use_cache)
@@ -130,8 +137,7 @@ def test_frames_are_those_of_the_reference(
         torch.testing.assert_close(logits, prefix, **tolerance(uniaudio2_lm_folder, "logits"))
         steps.append(ids[:, -1:], mask[:, -1:])
         for number in range(settings["frames"]):
-            # "0 for frames 0-2, audio_reason_vocab for frames 3-5"
-            forbidden[..., : config.reasoning_vocab_size] = 2 * number >= settings["frames"]
+            forbidden[..., : config.reasoning_vocab_size] = number in without_reasoning
             text = choose(guided(model.get_output_embeddings()(steps.hidden).float(), scale))
             frame = write_frame(
                 model, steps.hidden, choose, forbidden_BKA=forbidden, guidance_scale=scale, use_cache=use_cache
