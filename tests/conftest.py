@@ -48,7 +48,7 @@ def parity() -> Path:
 
 
 FAMILIES = {
-    "variant": "encoder_",
+    "encoder_variant": "encoder_",
     **{f"{name}_folder": name for name in (
         "codebook_training", "cosyvoice2_tokenizer", "decoder", "extract_audio_token", "glm4_voice", "losatok",
         "mel_22k", "reasoningcodec", "seq2seq", "speechtokenizer", "sqcodec", "stabletoken", "uniaudio2_lm",
@@ -63,7 +63,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for argument, prefix in FAMILIES.items():
         if argument in metafunc.fixturenames:
             names = sorted(path.name for path in parity_root().glob(f"{prefix}*") if path.is_dir())
-            if argument == "variant":
+            if argument == "encoder_variant":
                 metafunc.parametrize(argument, names)
             else:
                 # Of the session, so that a fixture of a module may read a folder once for all its tests.

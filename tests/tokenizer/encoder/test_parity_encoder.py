@@ -28,11 +28,11 @@ def features_of(case: str, io: dict[str, Tensor], clips: dict[str, Tensor], mode
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_forward_equals_the_reference(variant: str, case: str, parity: Path, clips: dict[str, Tensor]) -> None:
-    io = load_file(parity / variant / "io.safetensors")
+def test_forward_equals_the_reference(encoder_variant: str, case: str, parity: Path, clips: dict[str, Tensor]) -> None:
+    io = load_file(parity / encoder_variant / "io.safetensors")
     if f"{case}.quantized_token_ids" not in io:
-        pytest.skip(f"{variant} has no case {case}")
-    model = UniAudioTokenizer.from_pretrained(parity / variant)
+        pytest.skip(f"{encoder_variant} has no case {case}")
+    model = UniAudioTokenizer.from_pretrained(parity / encoder_variant)
     with torch.no_grad():
         output = model(features_of(case, io, clips, model), io[f"{case}.attention_mask"])
     assert torch.equal(output.codes, io[f"{case}.quantized_token_ids"])
@@ -49,11 +49,11 @@ def assert_gate_equal(output: UniAudioTokenizerOutput, expected: Tensor) -> None
         assert float(output.gate_mean) == pytest.approx(float(expected), abs=GATE_ATOL)
 
 
-def test_given_codes_replace_the_search(variant: str, parity: Path) -> None:
-    io = load_file(parity / variant / "io.safetensors")
+def test_given_codes_replace_the_search(encoder_variant: str, parity: Path) -> None:
+    io = load_file(parity / encoder_variant / "io.safetensors")
     if "forced.quantized_token_ids" not in io:
-        pytest.skip(f"{variant} has no forced case")
-    model = UniAudioTokenizer.from_pretrained(parity / variant)
+        pytest.skip(f"{encoder_variant} has no forced case")
+    model = UniAudioTokenizer.from_pretrained(parity / encoder_variant)
     forced = io["forced.quantized_token_ids"]
     with torch.no_grad():
         output = model(io["odd.input_features"], io["odd.attention_mask"], codes=forced)
@@ -61,9 +61,9 @@ def test_given_codes_replace_the_search(variant: str, parity: Path) -> None:
     torch.testing.assert_close(output.last_hidden_state, io["forced.last_hidden_state"], atol=HIDDEN_ATOL, rtol=0)
 
 
-def test_distance_gap_equals_the_reference(variant: str, parity: Path, clips: dict[str, Tensor]) -> None:
-    io = load_file(parity / variant / "io.safetensors")
-    model = UniAudioTokenizer.from_pretrained(parity / variant)
+def test_distance_gap_equals_the_reference(encoder_variant: str, parity: Path, clips: dict[str, Tensor]) -> None:
+    io = load_file(parity / encoder_variant / "io.safetensors")
+    model = UniAudioTokenizer.from_pretrained(parity / encoder_variant)
     with torch.no_grad():
         hidden = model.pre_quantizer_features(features_of("batch", io, clips, model), io["batch.attention_mask"])
         distances = torch.cdist(hidden.double(), model.codebook.weight.double()) ** 2
@@ -71,11 +71,11 @@ def test_distance_gap_equals_the_reference(variant: str, parity: Path, clips: di
     torch.testing.assert_close((second - nearest).float(), io["batch.top2_distance_gap"], atol=1e-2, rtol=1e-3)
 
 
-def test_hidden_states_of_each_layer_equal_the_reference(variant: str, parity: Path) -> None:
-    folder = parity / variant
+def test_hidden_states_of_each_layer_equal_the_reference(encoder_variant: str, parity: Path) -> None:
+    folder = parity / encoder_variant
     io = load_file(folder / "io.safetensors")
     if "single.hidden_states" not in io:
-        pytest.skip(f"{variant} holds none")
+        pytest.skip(f"{encoder_variant} holds none")
     model = UniAudioTokenizer.from_pretrained(folder)
     with torch.no_grad():
         output = model(io["single.input_features"], io["single.attention_mask"], output_hidden_states=True)
@@ -83,12 +83,12 @@ def test_hidden_states_of_each_layer_equal_the_reference(variant: str, parity: P
     torch.testing.assert_close(torch.stack(output.hidden_states), io["single.hidden_states"], atol=1e-4, rtol=0)
 
 
-def test_log_mel_equals_the_reference(variant: str, parity: Path, clips: dict[str, Tensor]) -> None:
-    folder = parity / variant
+def test_log_mel_equals_the_reference(encoder_variant: str, parity: Path, clips: dict[str, Tensor]) -> None:
+    folder = parity / encoder_variant
     io = load_file(folder / "io.safetensors")
     recorded = {key: io.pop(key) for key in list(io) if key.endswith("input_features") and not key.startswith("odd")}
     if not recorded:
-        pytest.skip(f"{variant} holds none")
+        pytest.skip(f"{encoder_variant} holds none")
     model = UniAudioTokenizer.from_pretrained(folder)
     for key, expected in recorded.items():
         features = features_of(key.split(".")[0], io, clips, model)
