@@ -175,6 +175,18 @@ KINDS: tuple[TokenizerKind, ...] = (
         "Apache-2.0",
         files=("*.pt",),
     ),
+    TokenizerKind(
+        "losatok",
+        "LoSATok",
+        "audiollm.tokenizer.losatok.model:LoSATok",
+        "losatok_kl*.pth, or model.safetensors with dasheng_tokenizer.upsampler",
+        lambda view: (
+            any(name.startswith("losatok") and name.endswith(".pth") for name in view.files)
+            or view.has_tensor("dasheng_tokenizer.upsampler.")
+        ),
+        "latents of 128 numbers at 25 Hz, 16 kHz",
+        "MIT code; see the card",
+    ),
     *(
         TokenizerKind(
             name,

@@ -61,6 +61,8 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
     """Whether `encode` fills a clip's last frame with silence; else `encode_batch` takes any number of samples."""
     seconds_at_once: ClassVar[float] = math.inf
     """Most seconds of all segments computed together: bounds the memory beside their number."""
+    read_options: ClassVar[tuple[str, ...]] = ()
+    """Options of `from_pretrained` that are for `read`, beside those that all kinds have."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -452,13 +454,13 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
             device: where to put the model; the CPU if None.
             encoder_only: leave out what only decoding needs.
             fingerprint: of the tokenizer that is meant; another one is refused.
-            options: of this kind (`own_options`), and ``revision``, ``cache_dir`` … as in huggingface_hub.
+            options: of this kind (`own_options`, `read_options`), and ``revision``, ``cache_dir`` … as in huggingface_hub.
 
         Raises:
             ValueError: naming the file or the tensors that are missing or wrong, or both fingerprints.
             TypeError: for an option that is not known.
         """
-        known = (*HUB_OPTIONS, *cls.own_options)
+        known = (*HUB_OPTIONS, *cls.own_options, *cls.read_options)
         unknown = sorted(options.keys() - set(known))
         if unknown:
             raise TypeError(
@@ -466,8 +468,9 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
                 f"{', '.join(known)}"
             )
         own = {name: options.pop(name) for name in cls.own_options if name in options}
+        for_read = {name: options.pop(name) for name in cls.read_options if name in options}
         folder = find_tokenizer_folder(path_or_hub_id, options)
-        model = cls.read(folder, encoder_only=encoder_only).float()
+        model = cls.read(folder, encoder_only=encoder_only, **for_read).float()
         model.configure(**own)
         found = model.fingerprint()  # before the cast: the same in any precision
         if fingerprint not in (None, found):

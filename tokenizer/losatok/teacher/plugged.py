@@ -1,0 +1,184 @@
+"""Any other frozen encoder as a teacher: our tokenizers' hidden states, audio encoders of transformers, a module."""
+# Shapes: B pieces, N samples, T tokens, S vectors as the encoder gives them, E feature size.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, FeatureExtractionMixin, PreTrainedModel
+
+from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
+from audiollm.tokenizer.losatok.configuration import MARGIN, PIECE_TOKENS, SAMPLE_RATE, TOKEN_SAMPLES
+from audiollm.tokenizer.modeling import UniAudioTokenizer
+from audiollm.tokenizer.signal.resampling import check_sample_rate, resample
+
+from .base import Teacher
+
+TOLERANCE = 3  # vectors that an encoder may lose or gain at the ends of a piece
+_PROBE_SECONDS = 10  # of silence, by which an encoder tells its rate
+
+
+class PluggedTeacher(Teacher):
+    """A frozen encoder of waveforms, whose vectors are brought to one per token by linear interpolation.
+
+    Args:
+        encoder: from waveforms ``[B, N]`` at its rate to vectors ``[B, S, E]``, alone or as the first of a tuple, or as
+            ``last_hidden_state``. If it is a module, its weights are the teacher's.
+        feature_size: E.
+        frame_rate: S per second, in Hz.
+        sample_rate: of the waveforms that it takes, in Hz.
+        piece_tokens: as `Teacher`.
+    """
+
+    def __init__(
+        self,
+        encoder: Callable[[Tensor], Any],
+        feature_size: int,
+        frame_rate: float,
+        sample_rate: int = SAMPLE_RATE,
+        piece_tokens: int = PIECE_TOKENS,
+    ) -> None:
+        super().__init__(feature_size, piece_tokens)
+        self.encoder = encoder
+        self.frame_rate = frame_rate
+        self.sample_rate = check_sample_rate(sample_rate)
+
+    def forward(self, extended_BN: Tensor, loudest_B: Tensor | None = None) -> Tensor:
+        waveforms_BN = extended_BN[:, MARGIN : extended_BN.shape[1] - MARGIN]
+        num_tokens = -(-waveforms_BN.shape[1] // TOKEN_SAMPLES)
+        # A piece ends at its last mel frame, which is a hop short of its tokens' end; the margin holds what follows.
+        waveforms_BN = extended_BN[:, MARGIN : MARGIN + num_tokens * TOKEN_SAMPLES]
+        if self.sample_rate != SAMPLE_RATE:
+            waveforms_BN = torch.stack([resample(row, SAMPLE_RATE, self.sample_rate) for row in waveforms_BN])
+        found_BSE = self._checked(self.vectors(waveforms_BN), len(extended_BN), num_tokens)
+        if found_BSE.shape[1] == num_tokens:
+            return found_BSE
+        return F.interpolate(found_BSE.transpose(1, 2), size=num_tokens, mode="linear").transpose(1, 2)
+
+    def vectors(self, waveforms_BN: Tensor) -> Any:
+        """What the encoder says of waveforms at its own rate."""
+        return self.encoder(waveforms_BN)
+
+    def _checked(self, given: Any, num_rows: int, num_tokens: int) -> Tensor:
+        if isinstance(given, tuple | list) and given:
+            given = given[0]
+        found = getattr(given, "last_hidden_state", given)
+        if not isinstance(found, Tensor) or found.dim() != 3 or not found.is_floating_point():
+            what = f"{found.dtype} {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(
+                f"the teacher gives {what}; it must give float features [B, T, {self.feature_size}], alone or as the "
+                "first of a tuple"
+            )
+        if found.shape[0] != num_rows or found.shape[2] != self.feature_size:
+            raise ValueError(
+                f"the teacher gives features of shape {list(found.shape)} for {num_rows} clips, but its feature_size "
+                f"is {self.feature_size}: they do not fit what is made for it"
+            )
+        expected = num_tokens * TOKEN_SAMPLES / SAMPLE_RATE * self.frame_rate
+        if abs(found.shape[1] - expected) > TOLERANCE:
+            raise ValueError(
+                f"the teacher gives {found.shape[1]} vectors for {num_tokens * TOKEN_SAMPLES / SAMPLE_RATE:g} s, which "
+                f"is not the {self.frame_rate:g} Hz that it is said to give ({expected:.0f} of them): correct "
+                "frame_rate or sample_rate"
+            )
+        return found.float()
+
+
+class UniAudioTeacher(PluggedTeacher):
+    """The hidden states of one of our own tokenizers: what its quantizer sees, or would see."""
+
+    kind = "uniaudio"
+
+    def __init__(self, tokenizer: UniAudioTokenizer) -> None:
+        rate = tokenizer.frame_rate
+        super().__init__(tokenizer, tokenizer.config.d_model, rate, tokenizer.sample_rate)
+
+    def vectors(self, waveforms_BN: Tensor) -> Tensor:
+        tokenizer: UniAudioTokenizer = self.encoder  # type: ignore[assignment]  # a module is a callable, too
+        features = tokenizer.encode(list(waveforms_BN), self.sample_rate, return_features=True).features
+        assert features is not None
+        return torch.stack(features)
+
+    def settings(self) -> dict[str, Any]:
+        tokenizer: UniAudioTokenizer = self.encoder  # type: ignore[assignment]
+        return {"config": tokenizer.config.to_dict()}
+
+    @classmethod
+    def from_settings(cls, values: Mapping[str, Any]) -> UniAudioTeacher:
+        """Makes it again, with any weights."""
+        return cls(UniAudioTokenizer(UniAudioTokenizerConfig.from_dict(dict(values["config"]))))
+
+
+class TransformersTeacher(PluggedTeacher):
+    """An audio encoder of transformers: its last hidden states.
+
+    Of a model with a decoder, such as Whisper, the encoder is taken.
+
+    Args:
+        model: the model.
+        extractor: makes its inputs of waveforms.
+    """
+
+    kind = "transformers"
+
+    def __init__(self, model: PreTrainedModel, extractor: FeatureExtractionMixin) -> None:
+        encoder = model.get_encoder() if model.config.is_encoder_decoder else model
+        sample_rate = int(vars(extractor)["sampling_rate"])
+        # What it pads everything to, as Whisper's does; None: nothing.
+        padded_seconds = getattr(extractor, "chunk_length", None) or None
+        probe_BSE = _hidden_states(encoder, extractor, torch.zeros(1, _PROBE_SECONDS * sample_rate), sample_rate)
+        rate = probe_BSE.shape[1] / (padded_seconds or _PROBE_SECONDS)
+        super().__init__(encoder, probe_BSE.shape[2], rate, sample_rate)
+        self._padded_seconds = padded_seconds
+        self._extractor = extractor
+        self._config = model.config.to_dict()
+
+    def vectors(self, waveforms_BN: Tensor) -> Tensor:
+        found_BSE = _hidden_states(self.encoder, self._extractor, waveforms_BN, self.sample_rate)
+        if self._padded_seconds is None:
+            return found_BSE
+        return found_BSE[:, : round(waveforms_BN.shape[1] / self.sample_rate * self.frame_rate)]
+
+    def settings(self) -> dict[str, Any]:
+        return {"config": self._config, "extractor": self._extractor.to_dict()}
+
+    @classmethod
+    def from_settings(cls, values: Mapping[str, Any]) -> TransformersTeacher:
+        """Makes it again, with any weights.
+
+        Raises:
+            ValueError: if transformers has no such model or extractor.
+        """
+        config, extractor = dict(values["config"]), dict(values["extractor"])
+        name = str(extractor.get("feature_extractor_type"))
+        extractor_class = getattr(transformers, name, None)
+        if not (isinstance(extractor_class, type) and issubclass(extractor_class, FeatureExtractionMixin)):
+            raise ValueError(f"transformers has no feature extractor {name!r}")
+        model_type = config.pop("model_type", None)
+        model = AutoModel.from_config(AutoConfig.for_model(model_type, **config))
+        return cls(model.eval(), extractor_class.from_dict(extractor))
+
+    @classmethod
+    def from_pretrained(cls, path_or_hub_id: str) -> TransformersTeacher:
+        """Loads a model of transformers and its feature extractor.
+
+        Raises:
+            OSError: if there is none, in the words of transformers.
+        """
+        model = AutoModel.from_pretrained(path_or_hub_id, dtype=torch.float32)
+        return cls(model.eval(), AutoFeatureExtractor.from_pretrained(path_or_hub_id))
+
+
+def _hidden_states(encoder: Any, extractor: Any, waveforms_BN: Tensor, sample_rate: int) -> Tensor:
+    """The last hidden states of equally long waveforms."""
+    rows = [row.cpu().numpy() for row in waveforms_BN]
+    inputs = extractor(rows, sampling_rate=sample_rate, return_tensors="pt")
+    name = "input_features" if "input_features" in inputs else "input_values"
+    with torch.no_grad():
+        found: Tensor = encoder(inputs[name].to(encoder.device, encoder.dtype)).last_hidden_state
+    return found
