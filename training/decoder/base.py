@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from audiollm.training.loop.checkpoints import Stateful
+from audiollm.training.loop.config import RunConfig
 
 from .config import DecoderTrainingConfig
 from .shards import DecoderItems
@@ -75,7 +76,7 @@ class DecoderTrainer(Protocol):
         """Writes the model in its present state; all processes call it, one writes."""
 
 
-def clip_gradients(accelerator: Accelerator, module: nn.Module, config: DecoderTrainingConfig) -> float:
+def clip_gradients(accelerator: Accelerator, module: nn.Module, config: RunConfig) -> float:
     """Clips the gradients of a prepared module; returns their norm before."""
     # max_norm=inf measures without clipping.
     return float(accelerator.clip_grad_norm_(module.parameters(), config.max_grad_norm or math.inf))

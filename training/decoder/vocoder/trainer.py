@@ -8,8 +8,8 @@ share it, nor on how it is cut into passes, nor on where a run was interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ from audiollm.training.loop.checkpoints import Stateful
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import ALL_PARTS, make_optimizer, set_learning_rates
 
-from .discriminators import Discriminators, Judgement
+from .adversary import Adversary
+from .discriminators import Discriminators
 from .evaluation import PitchErrors, mean_pitch_errors, pitch_errors
 from .losses import SpectralDistance, adversarial_loss, discriminator_loss, f0_loss, feature_matching_loss
 from .segments import SegmentOrder, VocoderPass, make_pass
@@ -110,16 +111,16 @@ class VocoderTrainer:
                 f"{settings.segment_frames} frames for {run.accelerator.num_processes} processes: raise it"
             )
         self._total_steps = config.max_steps or self._order.num_updates(config.num_epochs or 1.0)
-        self._discriminators: Discriminators | None = None
+        self._adversary: Adversary | None = None
         if settings.discriminator_start is not None and settings.discriminator_start <= self._total_steps:
-            self._discriminators = Discriminators(
+            discriminators = Discriminators(
                 settings.periods,
                 settings.period_channels,
                 settings.spectrogram_resolutions,
                 settings.spectrogram_channels,
-            ).to(device)
-            self._judge, self._judge_optimizer = run.accelerator.prepare(
-                self._discriminators, make_optimizer(self._discriminators, config, device)
+            )
+            self._adversary = Adversary(
+                run.accelerator, config, discriminators, discriminator_loss, settings.discriminator_learning_rate
             )
 
     @property
@@ -132,9 +133,7 @@ class VocoderTrainer:
 
     @property
     def extras(self) -> Mapping[str, Stateful]:
-        if self._discriminators is None:
-            return {}
-        return {"discriminators": self._discriminators, "discriminator_optimizer": self._judge_optimizer}
+        return {} if self._adversary is None else self._adversary.extras
 
     @property
     def total_steps(self) -> int:
@@ -158,7 +157,7 @@ class VocoderTrainer:
         """Makes an update of the vocoder, and one of the discriminators once they have started."""
         accelerator, config = self._run.accelerator, self._run.config
         start = self._settings.discriminator_start
-        has_started = self._discriminators is not None and start is not None and step >= start
+        has_started = self._adversary is not None and start is not None and step >= start
         learning_rate = set_learning_rates(self._optimizer, step, self._total_steps, config)[ALL_PARTS]
         measured: list[dict[str, Tensor]] = []
         shares = [len(one.mel) / self._order.segments_per_update for one in batch]
@@ -179,8 +178,9 @@ class VocoderTrainer:
         self._optimizer.step()
         self._optimizer.zero_grad()
         if has_started:
+            assert self._adversary is not None
             # After the vocoder: both have learnt from what the other was in this update.
-            line |= self._update_discriminators(step)
+            line |= self._adversary.update(step, self._total_steps)
         line["mel_frames"] = self._order.segments_per_update * self._settings.segment_frames
         return line
 
@@ -192,46 +192,17 @@ class VocoderTrainer:
             parts = {"spectral": self._distance(made_BN, one.waveform), "f0": f0_loss(predicted_BM, one.f0)}
             loss = settings.spectral_weight * parts["spectral"] + settings.f0_weight * parts["f0"]
             if has_started:
-                assert self._discriminators is not None
-                # Detached: the discriminators' loss must not teach the vocoder to be caught.
-                parts["discriminator"], recorded = self._accumulate_discriminators(
+                assert self._adversary is not None
+                parts["discriminator"], recorded = self._adversary.accumulate(
                     one.waveform, made_BN.detach(), scale, is_last
                 )
-                # Past the data-parallel wrapper, which would wait for gradients that are not to be.
-                with _frozen(self._discriminators), accelerator.autocast():
-                    made = self._discriminators(made_BN)
+                made = self._adversary.judge(made_BN)
                 parts["adversarial"] = adversarial_loss(made)
                 parts["feature_matching"] = feature_matching_loss(recorded, made)
                 loss = loss + settings.adversarial_weight * parts["adversarial"]
                 loss = loss + settings.feature_weight * parts["feature_matching"]
             accelerator.backward(loss * scale)
         return {"loss": loss.detach()} | {name: part.detach() for name, part in parts.items()}
-
-    def _accumulate_discriminators(
-        self, recorded_BN: Tensor, made_BN: Tensor, scale: float, is_last: bool
-    ) -> tuple[Tensor, list[Judgement]]:
-        """Adds a pass's gradients to the discriminators; returns their loss, and what they say of the recordings."""
-        accelerator = self._run.accelerator
-        with nullcontext() if is_last else accelerator.no_sync(self._judge):
-            # Both in one forward pass: the wrapper expects one for each backward pass.
-            pairs = [judgement.halves() for judgement in self._judge(torch.cat([recorded_BN, made_BN]))]
-            recorded, made = [one for one, _ in pairs], [other for _, other in pairs]
-            loss = discriminator_loss(recorded, made)
-            accelerator.backward(loss * scale)
-        return loss, recorded
-
-    def _update_discriminators(self, step: int) -> dict[str, float]:
-        config = self._run.config
-        # The run's schedule at a peak of their own. Discriminators that start late get no warm-up: the vocoder that
-        # they face is past its own.
-        rate = set_learning_rates(self._judge_optimizer, step, self._total_steps, config)[ALL_PARTS]
-        factor = (self._settings.discriminator_learning_rate or config.learning_rate) / config.learning_rate
-        for group in self._judge_optimizer.param_groups:
-            group["lr"] = rate * factor
-        grad_norm = clip_gradients(self._run.accelerator, self._judge, config)
-        self._judge_optimizer.step()
-        self._judge_optimizer.zero_grad()
-        return {"discriminator_grad_norm": grad_norm}
 
     def evaluate(self, step: int, folder: Path) -> dict[str, Any]:
         """Copy-synthesis of held-out clips: distances, pitch, words; writes sounds and pictures to ``folder``."""
@@ -289,13 +260,3 @@ def _check_segments(segment_frames: int, hop_length: int, frames_per_pass: int, 
             f"segments of {segment_frames} frames hold {segment_frames * hop_length} samples, too few for a window of "
             f"{max(resolutions)}; raise vocoder.segment_frames, or lower the resolutions"
         )
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Inside, gradients pass through a module and leave none in it."""
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)
