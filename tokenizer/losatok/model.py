@@ -119,8 +119,8 @@ class LoSATok(CodecTokenizer):
         super().__init__()
         if semantic.config != config.semantic:
             raise ValueError(
-                f"the semantic side has {_told(semantic.config)}, but the tokenizer {_told(config.semantic)}: make them "
-                "agree"
+                f"the semantic side has {_told(semantic.config)}, but the tokenizer {_told(config.semantic)}: "
+                "make them agree"
             )
         self.config = config
         self.semantic = semantic

@@ -43,7 +43,8 @@ class SemanticEncoder(nn.Module):
         super().__init__()
         if teacher.feature_size != config.feature_size:
             raise ValueError(
-                f"the teacher gives features of {teacher.feature_size} numbers, but feature_size={config.feature_size}: "
+                f"the teacher gives features of {teacher.feature_size} numbers, but "
+                f"feature_size={config.feature_size}: "
                 "make them agree"
             )
         self.config = config

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, FeatureExtractionMixin, PreTrainedModel
 
 from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
