@@ -36,11 +36,15 @@ from audiollm.tokenizer.decoder.configuration import (
     VocoderConfig,
     WaveformDecoderConfig,
 )
+from audiollm.tokenizer.losatok.configuration import SemanticConfig
+from audiollm.tokenizer.losatok.semantic import SemanticEncoder
+from audiollm.tokenizer.losatok.teacher.dasheng import DashengSizes, DashengTeacher
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.signal.mel import MelConfig
 from audiollm.training.audio_llm.config import SFTConfig
 from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
 from audiollm.training.decoder.config import DecoderTrainingConfig, VocoderTrainingSettings
+from audiollm.training.losatok.config import LoSATokTrainingConfig, SemanticStageSettings, TokenizerStageSettings
 
 from .launched_jobs import Launches
 
@@ -323,6 +327,62 @@ def make_tokenizer_config(tokenizer_corpus: TokenizerCorpus, tmp_path: Path) -> 
             "eval_max_new_tokens": 8,
         }
         return TokenizerTrainingConfig(**(settings | changes))
+
+    return make
+
+
+@dataclass(frozen=True)
+class LoSATokCorpus:
+    """The semantic side of a LoSATok, untrained, and manifests of tones."""
+
+    semantic: Path
+    train: Path
+    dev: Path
+
+
+@pytest.fixture(scope="session")
+def losatok_corpus(tmp_path_factory) -> LoSATokCorpus:
+    """A teacher of 16 numbers that looks at 0.8 s, six tones to train on and two held out."""
+    folder = tmp_path_factory.mktemp("losatok")
+    sizes = DashengSizes(size=16, num_layers=1, num_heads=2, mlp_size=16, num_mels=16, piece_tokens=20)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = SemanticConfig(feature_size=16, bottleneck_size=12, latent_size=6)
+        SemanticEncoder(config, DashengTeacher(sizes)).save_pretrained(folder / "semantic")
+    records = [make_clip(folder, number, 0.5 + 0.1 * (number % 5)) for number in range(8)]
+    train, dev = folder / "train.jsonl", folder / "dev.jsonl"
+    return LoSATokCorpus(folder / "semantic", write_records(train, records[:6]), write_records(dev, records[6:]))
+
+
+SMALL_LOSATOK = {
+    "decoder_size": 16, "decoder_intermediate_size": 16, "decoder_layers": 1, "num_mels": 16, "n_fft": 640,
+    "mel_windows": (128, 512), "discriminator_windows": (256,), "discriminator_channels": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_losatok_config(losatok_corpus: LoSATokCorpus, tmp_path: Path) -> Callable[..., LoSATokTrainingConfig]:
+    """A config of four short updates of either stage; settings of the stage are keywords too."""
+
+    def make(stage: str = "tokenizer", **changes: Any) -> LoSATokTrainingConfig:
+        kind = SemanticStageSettings if stage == "semantic" else TokenizerStageSettings
+        own = {entry.name for entry in dataclasses.fields(kind)}
+        given = {name: changes.pop(name) for name in list(changes) if name in own}
+        defaults: dict[str, Any] = {"semantic": str(losatok_corpus.semantic), **SMALL_LOSATOK}
+        if stage == "semantic":
+            defaults = {"teacher": str(losatok_corpus.semantic), "bottleneck_size": 12, "latent_size": 6}
+        settings: dict[str, Any] = {
+            "stage": stage,
+            stage: kind(**(defaults | given)),
+            "train_data": str(losatok_corpus.train),
+            "output_dir": str(tmp_path / "run"),
+            "max_steps": 4,
+            "segment_tokens": 8,
+            "segments_per_update": 4,
+            "segments_per_pass": 4,
+            "learning_rate": 3e-3,
+        }
+        return LoSATokTrainingConfig(**(settings | changes))
 
     return make
 

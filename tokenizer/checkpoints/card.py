@@ -20,17 +20,22 @@ from .folders import replaced_files
 CARD_NAME = "README.md"
 HERE = '"."'
 """What a card's example loads: the folder that holds the card. Uploading puts the repository's name in its place."""
-Kind = Literal["audio_llm", "adapter", "audio_tokenizer", "feature_tokenizer", "decoder", "flow", "vocoder"]
+Kind = Literal[
+    "audio_llm", "adapter", "audio_tokenizer", "latent_tokenizer", "semantic_encoder", "feature_tokenizer", "decoder",
+    "flow", "vocoder",
+]  # fmt: skip
 TRAINING_DATA, EVALUATION_DATA = "training", "evaluation"  # roles
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _FILES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 _PIPELINES: Mapping[Kind, str | None] = {
     "audio_llm": "audio-text-to-text", "adapter": "audio-text-to-text", "audio_tokenizer": "feature-extraction",
+    "latent_tokenizer": "feature-extraction", "semantic_encoder": None,
     "feature_tokenizer": None, "decoder": "audio-to-audio", "flow": None, "vocoder": None,
 }  # fmt: skip
 _TAGS: Mapping[Kind, list[str]] = {
     "audio_llm": ["audio-llm"], "adapter": ["audio-llm", "lora"], "audio_tokenizer": ["audio-tokenizer"],
+    "latent_tokenizer": ["audio-tokenizer"], "semantic_encoder": ["audio-tokenizer"],
     "feature_tokenizer": ["audio-tokenizer"], "decoder": ["waveform-decoder"], "flow": ["waveform-decoder"],
     "vocoder": ["waveform-decoder"],
 }  # fmt: skip
