@@ -59,7 +59,7 @@ def load_semantic(source: str) -> SemanticEncoder:
     if _is_semantic(folder):
         return SemanticEncoder.from_pretrained(folder)
     if kind_of(folder).name == LoSATok.kind_name:
-        return LoSATok.from_pretrained(folder, encoder_only=False).semantic
+        return LoSATok.from_pretrained(folder, encoder_only=True).semantic
     raise ValueError(f"{source} holds no semantic side of a LoSATok: name the run of a first stage")
 
 
