@@ -40,7 +40,9 @@ COMMAND_GROUPS = {
     "prepare data": (
         "convert-data", "tokenize", "speech-data", "inspect-data", "label", "audit-labels", "audit-verdicts",
     ),
-    "train": ("train", "train-preference", "train-tokenizer", "train-decoder", "train-codec", "estimate"),
+    "train": (
+        "train", "train-preference", "train-tokenizer", "train-losatok", "train-decoder", "train-codec", "estimate",
+    ),
     "make and share models": ("extend", "export", "export-tokenizer", "convert", "push"),
     "score and compare": ("bench", "compare", "score-sap", "report", "compare-results"),
     "this installation": ("doctor", "tokenizers", "completion"),

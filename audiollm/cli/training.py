@@ -28,6 +28,10 @@ TRAINERS = {
         "Train an Audio-LLM on rewards, or on better and worse answers.",
     ),
     "train-tokenizer": ("audiollm.training.train_tokenizer", "Train an audio tokenizer on labelled clips."),
+    "train-losatok": (
+        "audiollm.training.train_losatok",
+        "Train a LoSATok: a bottleneck for a frozen teacher, then a tokenizer with continuous latents around it.",
+    ),
     "train-decoder": ("audiollm.training.train_decoder", "Train a waveform decoder: its flow model, or its vocoder."),
     "train-codec": (
         "audiollm.training.train_codec",

@@ -26,6 +26,7 @@ from audiollm.training.audio_tokenizer.config import TokenizerSettings, Tokenize
 from audiollm.training.results.figures import flat_numbers
 from audiollm.training.sft import train as train_llm
 from audiollm.training.train_decoder import train as train_decoder
+from audiollm.training.train_losatok import train as train_losatok
 from audiollm.training.train_tokenizer import train as train_tokenizer
 
 from .finished_runs import (
@@ -38,7 +39,9 @@ from .finished_runs import (
 )
 from .launched_jobs import launch_as_users_do, launch_environment
 
-SFT, TOKENIZER, DECODER = (f"training/{name}.py" for name in ("sft", "train_tokenizer", "train_decoder"))
+SFT, TOKENIZER, LOSATOK, DECODER = (
+    f"training/{name}.py" for name in ("sft", "train_tokenizer", "train_losatok", "train_decoder")
+)
 FLOW = "flow.safetensors"
 
 
@@ -338,6 +341,35 @@ def test_the_vocoder_on_two_processes_equals_one_and_resumes(make_vocoder_config
     straight, weights = metrics_of(tmp_path / "both"), checkpoint_of(tmp_path / "both", 4)
     middle = str(tmp_path / "both" / "checkpoints" / "step_000002")
     ended = launches.run("ddp", DECODER, dataclasses.replace(config, resume=middle))
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert metrics_of(tmp_path / "both") == straight
+    assert_equal(checkpoint_of(tmp_path / "both", 4), weights)
+
+
+# --- LoSATok ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("stage", ["semantic", "tokenizer"])
+def test_a_stage_of_losatok_on_two_processes_equals_one_and_resumes(
+    make_losatok_config, losatok_corpus, launches, tmp_path, stage
+):
+    # Small steps: those of Adam follow the sign of a gradient, of which rounding decides where it is next to nothing.
+    settings = {"save_every": 2, "eval_data": str(losatok_corpus.dev), "eval_clips": 2, "learning_rate": 1e-5}
+    train_losatok(make_losatok_config(stage, output_dir=str(tmp_path / "alone"), **settings))
+    config = make_losatok_config(stage, output_dir=str(tmp_path / "both"), num_processes=2, **settings)
+    ended = launches.run("ddp", LOSATOK, config)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    for event in ("train", "eval"):
+        for line, other in zip(
+            metrics_of(tmp_path / "alone", event), metrics_of(tmp_path / "both", event), strict=True
+        ):
+            assert line.pop("event") == other.pop("event")
+            assert line == pytest.approx(other, rel=5e-3, abs=2e-4)
+
+    straight, weights = metrics_of(tmp_path / "both"), checkpoint_of(tmp_path / "both", 4)
+    middle = str(tmp_path / "both" / "checkpoints" / "step_000002")
+    ended = launches.run("ddp", LOSATOK, dataclasses.replace(config, resume=middle))
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert metrics_of(tmp_path / "both") == straight
     assert_equal(checkpoint_of(tmp_path / "both", 4), weights)

@@ -151,7 +151,7 @@ def test_settings_of_the_other_stage_are_refused(make_losatok_config):
 
 def test_resuming_with_another_width_lists_it(make_losatok_config):
     train(make_losatok_config("semantic", max_steps=1))
-    with pytest.raises(ResumeError, match="semantic.latent_size: 6 → 7"):
+    with pytest.raises(ResumeError, match=r"semantic\.latent_size: 6 → 7"):
         train(make_losatok_config("semantic", max_steps=1, latent_size=7, resume="latest"))
 
 

@@ -6,18 +6,28 @@ import json
 
 import pytest
 
-from audiollm.training import sft, train_decoder, train_tokenizer
+from audiollm.training import sft, train_decoder, train_losatok, train_tokenizer
 
 from .conftest import write_records
 
 
-@pytest.mark.parametrize("trainer", ["sft", "train_tokenizer", "train_decoder"])
+@pytest.mark.parametrize("trainer", ["sft", "train_tokenizer", "train_losatok", "train_decoder"])
 def test_a_trainer_lists_unknown_keys_once_per_source(
-    trainer, assets, tokenizer_corpus, decoder_corpus, make_config, make_tokenizer_config, make_decoder_config, caplog
+    trainer,
+    assets,
+    tokenizer_corpus,
+    losatok_corpus,
+    decoder_corpus,
+    make_config,
+    make_tokenizer_config,
+    make_losatok_config,
+    make_decoder_config,
+    caplog,
 ):
     module, make, source, dev = {
         "sft": (sft, make_config, assets.train, assets.dev),
         "train_tokenizer": (train_tokenizer, make_tokenizer_config, tokenizer_corpus.train, tokenizer_corpus.dev),
+        "train_losatok": (train_losatok, make_losatok_config, losatok_corpus.train, losatok_corpus.dev),
         "train_decoder": (train_decoder, make_decoder_config, decoder_corpus.train, decoder_corpus.dev),
     }[trainer]
     paths = []

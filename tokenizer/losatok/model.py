@@ -362,7 +362,7 @@ class LoSATok(CodecTokenizer):
         return math.ceil(frames / self.config.upsampling)
 
     @torch.no_grad()
-    def decode(  # type: ignore[override]  # latents in place of codes
+    def decode(  # latents in place of codes
         self,
         latents: Latents | Codes | Tensor | Sequence[Any],
         speaker: Tensor | None = None,
@@ -408,7 +408,7 @@ class LoSATok(CodecTokenizer):
         return self.decode_batch(rows_BDT.transpose(1, 2))
 
     @torch.no_grad()
-    def decode_stream(  # type: ignore[override]  # latents in place of codes
+    def decode_stream(  # latents in place of codes
         self, latents: Iterable[Tensor], speaker: Tensor | None = None, prompt: Any = None
     ) -> Iterator[Tensor]:
         """Decodes consecutive latents of one clip, ``[T_i, D]`` each; yields samples that are those of the whole.

@@ -156,7 +156,7 @@ class TransformersTeacher(PluggedTeacher):
         """
         config, extractor = dict(values["config"]), dict(values["extractor"])
         name = str(extractor.get("feature_extractor_type"))
-        extractor_class = getattr(transformers, name, None)
+        extractor_class: Any = getattr(transformers, name, None)
         if not (isinstance(extractor_class, type) and issubclass(extractor_class, FeatureExtractionMixin)):
             raise ValueError(f"transformers has no feature extractor {name!r}")
         model_type = config.pop("model_type", None)
