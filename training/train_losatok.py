@@ -112,8 +112,9 @@ def _prepare(accelerator: Accelerator, config: LoSATokTrainingConfig) -> StageTr
             gather=gather_object,
         )
 
+    recordings = read(config.train_data)
     held_out = None if config.eval_data is None else read(config.eval_data)
-    run = LoSATokRun(accelerator, config, read(config.train_data), held_out)
+    run = LoSATokRun(accelerator, config, recordings, held_out)
     if semantic is not None:
         return SemanticTrainer(run, semantic)
     assert tokenizer is not None
