@@ -145,7 +145,7 @@ def test_the_second_stage_without_the_first_says_what_to_run(make_losatok_config
 
 
 def test_settings_of_the_other_stage_are_refused(make_losatok_config):
-    with pytest.raises(ValueError, match="semantic.teacher has no effect with stage: tokenizer"):
+    with pytest.raises(ValueError, match=r"semantic\.teacher has no effect with stage: tokenizer"):
         dataclasses.replace(make_losatok_config(), semantic=make_losatok_config("semantic").semantic)
 
 

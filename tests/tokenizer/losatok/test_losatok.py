@@ -202,7 +202,7 @@ def test_a_teacher_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="features of 12 numbers, but feature_size=13"):
         build(feature_size=13)
     config = SemanticConfig(feature_size=12, bottleneck_size=10, latent_size=5)
-    with pytest.raises(ValueError, match="latent_size=5.*latent_size=6.*make them agree"):
+    with pytest.raises(ValueError, match=r"latent_size=5.*latent_size=6.*make them agree"):
         LoSATok(build().config, SemanticEncoder(config, dasheng()))
     with pytest.raises(ValueError, match="num_heads=5"):
         dasheng(num_heads=5)

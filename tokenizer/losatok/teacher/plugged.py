@@ -156,9 +156,10 @@ class TransformersTeacher(PluggedTeacher):
         """
         config, extractor = dict(values["config"]), dict(values["extractor"])
         name = str(extractor.get("feature_extractor_type"))
-        extractor_class: Any = getattr(transformers, name, None)
-        if not (isinstance(extractor_class, type) and issubclass(extractor_class, FeatureExtractionMixin)):
+        found = getattr(transformers, name, None)
+        if not (isinstance(found, type) and issubclass(found, FeatureExtractionMixin)):
             raise ValueError(f"transformers has no feature extractor {name!r}")
+        extractor_class: Any = found
         model_type = config.pop("model_type", None)
         model = AutoModel.from_config(AutoConfig.for_model(model_type, **config))
         return cls(model.eval(), extractor_class.from_dict(extractor))
