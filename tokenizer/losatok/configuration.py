@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from audiollm.tokenizer.configuration import require_positive
+from audiollm.tokenizer.zoo.settings import require_few
 
 SAMPLE_RATE = 16000
 """Hz, of what it hears and of what it makes."""
@@ -59,6 +60,7 @@ class LoSATokConfig(SemanticConfig):
             self, "num_mels", "mel_n_fft", "decoder_size", "decoder_intermediate_size", "decoder_layers", "n_fft",
             "upsampling",
         )  # fmt: skip
+        require_few(self, "decoder_layers")
         if TOKEN_SAMPLES % self.upsampling:
             raise ValueError(f"upsampling={self.upsampling} does not divide the {TOKEN_SAMPLES} samples of a token")
         if self.mel_n_fft > 2 * MARGIN or self.mel_n_fft % 2:

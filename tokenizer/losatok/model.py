@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from audiollm.tokenizer.base import Codes, Latents
 from audiollm.tokenizer.checkpoints.folders import read_json_object
-from audiollm.tokenizer.checkpoints.tensors import check_complete, read_tensors
+from audiollm.tokenizer.checkpoints.tensors import check_complete
 from audiollm.tokenizer.encoder.encoding import check_batch_size, in_evaluation
 from audiollm.tokenizer.kinds import CONFIG, WEIGHTS, kind_named
 from audiollm.tokenizer.layers.istft import InverseSTFTHead
@@ -489,12 +489,7 @@ class LoSATok(CodecTokenizer):
         if encoder_only:
             config = dataclasses.replace(config, encoder_only=True)
         make = partial(_made, cls, config, partial(teacher_of, teacher, folder / CONFIG))
-        model = make()
-        expected = model.weights()
-        tensors = read_tensors(folder / WEIGHTS, keep=_kept(encoder_only, DECODING[1:]))
-        check_complete(expected, tensors, folder / WEIGHTS)
-        model.load_weights(tensors)
-        return model
+        return cls.filled(make, folder / WEIGHTS, keep=_kept(encoder_only, DECODING[1:]))
 
     @classmethod
     def _read_released(cls, path: Path, encoder_only: bool, num_heads: int | None) -> LoSATok:

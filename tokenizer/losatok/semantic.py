@@ -109,8 +109,11 @@ class SemanticEncoder(nn.Module):
             raise ValueError(f"{folder / CONFIG} does not describe the semantic side of a LoSATok")
         values = {name: value for name, value in config.items() if name not in ("model_type", TEACHER)}
         sizes = settings_as(SemanticConfig, values, folder / CONFIG)
+        with torch.device("meta"):  # for names and shapes, before anything takes memory
+            outline = stored(cls(sizes, teacher_of(config.get(TEACHER), folder / CONFIG)))
+        tensors = read_tensors(folder / WEIGHTS, outline)
         model = cls(sizes, teacher_of(config.get(TEACHER), folder / CONFIG))
-        model.load_state_dict(read_tensors(folder / WEIGHTS, stored(model)), strict=False)
+        model.load_state_dict(tensors, strict=False)
         return model.eval()
 
     @classmethod

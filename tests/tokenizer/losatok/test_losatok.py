@@ -386,6 +386,21 @@ def test_without_its_decoder_it_is_the_same_tokenizer(losatok: LoSATok, tmp_path
         AudioTokenizer.from_pretrained(tmp_path, fingerprint="0" * 64)
 
 
+def test_a_config_of_senseless_sizes_takes_no_memory(losatok: LoSATok, tmp_path: Path) -> None:
+    losatok.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for change, message in (
+        ({"decoder_layers": 10**9}, "decoder_layers"),
+        ({"decoder_size": 10**9}, r"wrong shape: .*backbone"),
+        ({"feature_size": 0}, "feature_size=0"),
+        ({"upsampling": 7}, "upsampling=7 does not divide"),
+        ({"colour": 3}, "unknown: colour"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(ValueError, match=message):
+            AudioTokenizer.from_pretrained(tmp_path)
+
+
 def test_a_config_that_describes_no_teacher_is_refused(losatok: LoSATok, tmp_path: Path) -> None:
     losatok.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from audiollm.tokenizer.configuration import require_positive
 from audiollm.tokenizer.losatok.configuration import MARGIN, PATCH_FRAMES, PIECE_TOKENS
 from audiollm.tokenizer.losatok.front_ends import FrontEnd, decibels, within_range
+from audiollm.tokenizer.zoo.settings import require_few
 
 from .base import Teacher
 
@@ -39,6 +40,7 @@ class DashengSizes:
         require_positive(
             self, "size", "num_layers", "num_heads", "mlp_size", "num_mels", "n_fft", "piece_tokens"
         )  # fmt: skip
+        require_few(self, "num_layers")
         if self.size % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} do not divide features of {self.size} numbers")
         if self.n_fft > 2 * MARGIN or self.n_fft % 2:

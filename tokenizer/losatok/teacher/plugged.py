@@ -122,18 +122,22 @@ class TransformersTeacher(PluggedTeacher):
     Args:
         model: the model.
         extractor: makes its inputs of waveforms.
+        size_and_rate: size of its vectors, and how many there are per second; None: tried out.
     """
 
     kind = "transformers"
 
-    def __init__(self, model: PreTrainedModel, extractor: FeatureExtractionMixin) -> None:
+    def __init__(
+        self, model: PreTrainedModel, extractor: FeatureExtractionMixin, size_and_rate: tuple[int, float] | None = None
+    ) -> None:
         encoder = model.get_encoder() if model.config.is_encoder_decoder else model
         sample_rate = int(vars(extractor)["sampling_rate"])
         # What it pads everything to, as Whisper's does; None: nothing.
         padded_seconds = getattr(extractor, "chunk_length", None) or None
-        probe_BSE = _hidden_states(encoder, extractor, torch.zeros(1, _PROBE_SECONDS * sample_rate), sample_rate)
-        rate = probe_BSE.shape[1] / (padded_seconds or _PROBE_SECONDS)
-        super().__init__(encoder, probe_BSE.shape[2], rate, sample_rate)
+        if size_and_rate is None:
+            probe_BSE = _hidden_states(encoder, extractor, torch.zeros(1, _PROBE_SECONDS * sample_rate), sample_rate)
+            size_and_rate = (probe_BSE.shape[2], probe_BSE.shape[1] / (padded_seconds or _PROBE_SECONDS))
+        super().__init__(encoder, *size_and_rate, sample_rate)
         self._padded_seconds = padded_seconds
         self._extractor = extractor
         self._config = model.config.to_dict()
@@ -145,7 +149,8 @@ class TransformersTeacher(PluggedTeacher):
         return found_BSE[:, : round(waveforms_BN.shape[1] / self.sample_rate * self.frame_rate)]
 
     def settings(self) -> dict[str, Any]:
-        return {"config": self._config, "extractor": self._extractor.to_dict()}
+        facts = {"feature_size": self.feature_size, "frame_rate": self.frame_rate}
+        return {**facts, "config": self._config, "extractor": self._extractor.to_dict()}
 
     @classmethod
     def from_settings(cls, values: Mapping[str, Any]) -> TransformersTeacher:
@@ -162,7 +167,8 @@ class TransformersTeacher(PluggedTeacher):
         extractor_class: Any = found
         model_type = config.pop("model_type", None)
         model = AutoModel.from_config(AutoConfig.for_model(model_type, **config))
-        return cls(model.eval(), extractor_class.from_dict(extractor))
+        facts = (int(values["feature_size"]), float(values["frame_rate"]))
+        return cls(model.eval(), extractor_class.from_dict(extractor), facts)
 
     @classmethod
     def from_pretrained(cls, path_or_hub_id: str) -> TransformersTeacher:
