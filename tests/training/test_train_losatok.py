@@ -136,8 +136,11 @@ def test_the_saved_model_is_the_average_and_not_the_last_update(make_losatok_con
 def test_the_second_stage_without_the_first_says_what_to_run(make_losatok_config, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"(?s)train_losatok.py --stage semantic.*--tokenizer.semantic SEMANTIC"):
         make_losatok_config(semantic=None)
-    with pytest.raises(ValueError, match="nowhere"):
+    with pytest.raises(ValueError, match=r"(?s)nowhere.*train_losatok.py --stage semantic"):
         train(make_losatok_config(semantic=str(tmp_path / "nowhere")))
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match=r"(?s)holds no semantic side.*train_losatok.py --stage semantic"):
+        train(make_losatok_config(semantic=str(tmp_path / "other")))
     arguments = ["--stage", "tokenizer", "--train_data", "clips.jsonl", "--output_dir", str(tmp_path / "run")]
     with pytest.raises(SystemExit):
         run_program(LoSATokTrainingConfig, train, name="train_losatok", arguments=arguments)

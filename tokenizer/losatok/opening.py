@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from audiollm.tokenizer.checkpoints.folders import find_folder, read_json_object
-from audiollm.tokenizer.kinds import CONFIG, FolderView
+from audiollm.tokenizer.kinds import CONFIG, FolderView, kind_named
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.opening import find_tokenizer_folder, kind_of
 
@@ -58,9 +58,11 @@ def load_semantic(source: str) -> SemanticEncoder:
     folder = folder / "model" if (folder / "run.json").is_file() else folder
     if _is_semantic(folder):
         return SemanticEncoder.from_pretrained(folder)
-    if kind_of(folder).name == LoSATok.kind_name:
+    if kind_named(LoSATok.kind_name).matches(FolderView(folder)):
         return LoSATok.from_pretrained(folder, encoder_only=True).semantic
-    raise ValueError(f"{source} holds no semantic side of a LoSATok: name the run of a first stage")
+    raise ValueError(
+        f"{source} holds no semantic side of a LoSATok: neither what a first stage saves, nor {RELEASED}, nor a LoSATok"
+    )
 
 
 def _is_semantic(folder: Path) -> bool:

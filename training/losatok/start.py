@@ -9,7 +9,7 @@ from audiollm.tokenizer.losatok.opening import load_semantic, load_teacher
 from audiollm.tokenizer.losatok.semantic import SemanticEncoder
 from audiollm.training.audio_tokenizer.start import WHISPER_PACKAGES
 
-from .config import LoSATokTrainingConfig
+from .config import STAGE_ONE, LoSATokTrainingConfig
 
 
 def make_semantic(config: LoSATokTrainingConfig) -> SemanticEncoder:
@@ -40,7 +40,10 @@ def make_tokenizer(config: LoSATokTrainingConfig) -> LoSATok:
     """
     settings = config.tokenizer
     assert settings.semantic is not None  # the config has checked
-    semantic = load_semantic(settings.semantic).requires_grad_(False)
+    try:
+        semantic = load_semantic(settings.semantic).requires_grad_(False)
+    except ValueError as error:
+        raise ValueError(f"tokenizer.semantic: {error}. The first stage makes it:\n  {STAGE_ONE}") from error
     sizes = LoSATokConfig(
         feature_size=semantic.config.feature_size,
         bottleneck_size=semantic.config.bottleneck_size,
