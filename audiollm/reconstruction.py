@@ -35,7 +35,8 @@ class ReconstructionResult:
         source: the original, as it was given.
         output: the file that was written, or the pipe.
         mono: which channel of the original was heard.
-        codes: int64 ``[T]``, or ``[K, T]`` of several codebooks.
+        codes: int64 ``[T]``, or ``[K, T]`` of several codebooks; of a tokenizer without codes its latents, float32
+            ``[T, D]``.
         source_sample_rate: of the original, in Hz.
         source_seconds: how long it takes.
         sample_rate: of the output, in Hz.
@@ -59,8 +60,8 @@ class ReconstructionResult:
 
     @property
     def num_codes(self) -> int:
-        """How many codes there are, of all codebooks."""
-        return self.codes.numel()
+        """How many codes there are, of all codebooks; of latents, how many vectors."""
+        return len(self.codes) if self.codes.is_floating_point() else self.codes.numel()
 
     @property
     def output_seconds(self) -> float:
@@ -146,7 +147,7 @@ def reconstruct(
         source=source,
         output=target,
         mono=mono,
-        codes=torch.cat(recorder.codes, dim=-1),
+        codes=torch.cat(recorder.codes, dim=-1 if audio_tokenizer.latent_size is None else 0),
         source_sample_rate=info.sample_rate,
         source_seconds=info.duration_seconds,
         sample_rate=decoder.sample_rate,
@@ -172,8 +173,8 @@ def _encode(
         yield from audio_tokenizer.encode_stream(stream_audio(source, mono=mono), sample_rate)
     else:
         waveform, _ = load_audio(source, mono=mono)
-        codes_KT = audio_tokenizer.encode([waveform], sample_rate)[0]
-        yield codes_KT if audio_tokenizer.num_codebooks > 1 else codes_KT[0]
+        codes_KT = audio_tokenizer.encode([waveform], sample_rate)[0]  # of latents [T, D]
+        yield codes_KT[0] if audio_tokenizer.num_codebooks == 1 else codes_KT
 
 
 class _Recorder:
@@ -218,9 +219,10 @@ class _CodecDecoder:
         self._audio_tokenizer = audio_tokenizer
 
     def decode(self, rows: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-        """As `SpeechDecoder.decode`; codes of several codebooks are ``[K, T]``."""
+        """As `SpeechDecoder.decode`; codes of several codebooks are ``[K, T]``, latents ``[T, D]``."""
         clips = [codes if codes.dim() == 2 else codes[None] for row in rows for codes in row]
-        decoded = iter(self._audio_tokenizer.decode(Codes.from_list(clips)))
+        given: Any = Codes.from_list(clips) if self._audio_tokenizer.latent_size is None else clips
+        decoded = iter(self._audio_tokenizer.decode(given))
         return [[next(decoded) for _ in row] for row in rows]
 
     def decode_stream(self, codes: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -186,6 +186,7 @@ KINDS: tuple[TokenizerKind, ...] = (
         ),
         "latents of 128 numbers at 25 Hz, 16 kHz",
         "MIT code; see the card",
+        files=("losatok*.pth",),
     ),
     *(
         TokenizerKind(

@@ -235,7 +235,7 @@ def reconstruct(
         if not skip_bad:
             check_recordings(recordings)
         voices = _Voices.checked(prompt_audio, speaker_audio, speaker_encoder)
-        loaded = load_audio_tokenizer(audio_tokenizer, dtype, device, decodes=True)
+        loaded = load_audio_tokenizer(audio_tokenizer, dtype, device, decodes=True, may_lack_codes=True)
         _prepare_decoder(loaded, dtype, device)
         settings: dict[str, Any] = {
             "audio_tokenizer": loaded,

@@ -11,6 +11,10 @@ from audiollm.data.audio.reading import load_audio, probe_audio
 from audiollm.data.audio.writing import save_audio
 from audiollm.reconstruction import reconstruct
 from audiollm.tokenizer.base import AudioTokenizer, Codes
+from audiollm.tokenizer.losatok.configuration import LoSATokConfig
+from audiollm.tokenizer.losatok.model import LoSATok
+from audiollm.tokenizer.losatok.semantic import SemanticEncoder
+from audiollm.tokenizer.losatok.teacher.dasheng import DashengSizes, DashengTeacher
 
 SAMPLES_PER_CODE = 100
 LEVELS = 64
@@ -200,3 +204,25 @@ def test_a_failing_decoder_leaves_the_older_file(tmp_path, codec, original):
     with pytest.raises(RuntimeError, match="out of memory"):
         reconstruct(original, tmp_path / "out.wav", codec, stream=True)
     assert (tmp_path / "out.wav").read_bytes() == before
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_latents_take_the_place_of_codes(tmp_path, stream):
+    torch.manual_seed(0)
+    original = tmp_path / "noise.wav"
+    save_audio(original, torch.randn(20_000) / 10, 16000)
+    config = LoSATokConfig(
+        feature_size=8, bottleneck_size=8, latent_size=4, num_mels=8, decoder_size=8, decoder_intermediate_size=8,
+        decoder_layers=1,
+    )  # fmt: skip
+    sizes = DashengSizes(size=8, num_layers=1, num_heads=2, mlp_size=8, num_mels=8, piece_tokens=10)
+    tokenizer = LoSATok(config, SemanticEncoder(config.semantic, DashengTeacher(sizes))).eval()
+    result = reconstruct(original, tmp_path / "out.wav", tokenizer, stream=stream)
+    assert result.codes.shape == (result.num_codes, 4)
+    waveform, rate = load_audio(original, mono="first")
+    expected = tokenizer.encode([waveform], rate)
+    torch.testing.assert_close(result.codes, expected[0], rtol=1e-4, atol=1e-4)
+    [sound] = tokenizer.decode(expected)
+    made, made_rate = load_audio(result.output)
+    assert (made_rate, len(made)) == (16000, result.num_samples)
+    torch.testing.assert_close(made, sound[: len(made)].clamp(-1, 1), rtol=0, atol=1e-3)

@@ -454,7 +454,8 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
             device: where to put the model; the CPU if None.
             encoder_only: leave out what only decoding needs.
             fingerprint: of the tokenizer that is meant; another one is refused.
-            options: of this kind (`own_options`, `read_options`), and ``revision``, ``cache_dir`` … as in huggingface_hub.
+            options: of this kind (`own_options`, `read_options`), and ``revision``, ``cache_dir`` … as in
+                huggingface_hub.
 
         Raises:
             ValueError: naming the file or the tensors that are missing or wrong, or both fingerprints.

@@ -356,7 +356,7 @@ def test_of_several_released_files_one_is_named(losatok: LoSATok, tmp_path: Path
         AudioTokenizer.from_pretrained(tmp_path, num_heads=2, variant="kl5")
     with pytest.raises(ValueError, match=r"how many heads a teacher of width 12 has: give num_heads"):
         AudioTokenizer.from_pretrained(tmp_path, variant="kl1e-3")
-    with pytest.raises(TypeError, match="unknown options: heads"):
+    with pytest.raises(TypeError, match="unknown options of LoSATok: heads"):
         AudioTokenizer.from_pretrained(tmp_path, heads=2, variant="kl1e-3")
 
 
