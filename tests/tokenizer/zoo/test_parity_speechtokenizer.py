@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from audiollm.tokenizer.zoo.speechtokenizer.model import TRAINING_BUFFERS, SpeechTokenizer
+from audiollm.tokenizer.zoo.speechtokenizer.model import TRAINING_BUFFERS, SpeechTokenizer, SpeechTokenizerConfig
 
 from .recorded import Recorded, released_shapes
 
@@ -33,12 +33,21 @@ def test_codes_equal_the_reference(recorded: Recorded, model: SpeechTokenizer, c
     assert encoded.lengths.tolist() == [model.num_frames(waveforms.shape[1], model.sample_rate)] * len(waveforms)
 
 
+def numbers_of(recorded: Recorded, pattern: str) -> dict[str, int]:
+    """Names of recorded tensors that a pattern fits, with the number that its group finds."""
+    found = {name: match for name in recorded.io if (match := re.fullmatch(pattern, name))}
+    assert found
+    return {name: int(match[1]) for name, match in found.items()}
+
+
 def test_codes_of_some_codebooks_equal_the_reference(recorded: Recorded, model: SpeechTokenizer) -> None:
     waveforms = recorded.waveform("waveform_int16")
-    first_four = model.encode(waveforms, model.sample_rate, n_q=4)
-    without_first = model.encode(waveforms, model.sample_rate, st=1)
-    assert torch.equal(first_four.codes.transpose(0, 1), recorded.io["codes_4"])
-    assert torch.equal(without_first.codes.transpose(0, 1), recorded.io["codes_st1"])
+    for name, stop in numbers_of(recorded, r"codes_(\d+)").items():
+        first = model.encode(waveforms, model.sample_rate, n_q=stop)
+        assert torch.equal(first.codes.transpose(0, 1), recorded.io[name])
+    for name, start in numbers_of(recorded, r"codes_st(\d+)").items():
+        behind = model.encode(waveforms, model.sample_rate, st=start)
+        assert torch.equal(behind.codes.transpose(0, 1), recorded.io[name])
 
 
 @torch.no_grad()
@@ -55,10 +64,10 @@ def test_sound_equals_the_reference(recorded: Recorded, model: SpeechTokenizer) 
     codes = recorded.io["codes"].transpose(0, 1)
     for name in ("audio", "forward_audio"):
         recorded.assert_close(torch.stack(model.decode(codes))[:, None], name, "audio")
-    first_three = torch.stack(model.decode(codes[:, :3]))[:, None]
-    recorded.assert_close(first_three, "audio_first3", "audio")
-    from_third = torch.stack(model.decode(codes[:, 2:], st=2))[:, None]
-    recorded.assert_close(from_third, "audio_from_2", "audio")
+    for name, stop in numbers_of(recorded, r"audio_first(\d+)").items():
+        recorded.assert_close(torch.stack(model.decode(codes[:, :stop]))[:, None], name, "audio")
+    for name, start in numbers_of(recorded, r"audio_from_(\d+)").items():
+        recorded.assert_close(torch.stack(model.decode(codes[:, start:], st=start))[:, None], name, "audio")
 
 
 def test_sound_of_a_short_clip_equals_the_reference(recorded: Recorded, model: SpeechTokenizer) -> None:
@@ -66,32 +75,43 @@ def test_sound_of_a_short_clip_equals_the_reference(recorded: Recorded, model: S
     recorded.assert_close(torch.stack(model.decode(codes))[:, None], "short.audio", "audio")
 
 
-def test_released_sizes_have_exactly_the_released_names_and_shapes(
-    speechtokenizer_folder: Path, model: SpeechTokenizer
-) -> None:
-    path = speechtokenizer_folder / "full_size_state_dict_keys.json"
-    if not path.is_file():
-        pytest.skip(f"{speechtokenizer_folder.name} holds no list of released names")
-    shapes = released_shapes(path)
+def released_config(shapes: dict[str, list[int]]) -> SpeechTokenizerConfig:
+    """The sizes that the shapes of released tensors tell."""
     codebook_size, dimension = shapes["quantizer.vq.layers.0._codebook.embed"]
-    semantic_dimension = shapes.get("transform.weight", [dimension])[0]
-    config = dataclasses.replace(
-        model.config,
+    kernels = {name: shape[2] for name, shape in shapes.items() if name.endswith("conv.weight_v")}
+    layers = {int(name.split(".")[2]): kernel for name, kernel in kernels.items() if in_a_row(name)}
+    blocks = sorted({int(name.split(".")[2]) for name in shapes if re.match(r"encoder\.model\.\d+\.block\.", name)})
+    strides = [layers[place] // 2 for place in sorted(layers)[1:-1]]
+    return SpeechTokenizerConfig(
         n_filters=shapes["encoder.model.0.conv.conv.weight_v"][0],
-        strides=(8, 5, 4, 2),
+        strides=tuple(reversed(strides)),
         dimension=dimension,
-        semantic_dimension=semantic_dimension,
+        semantic_dimension=shapes.get("transform.weight", [dimension])[0],
         codebook_size=codebook_size,
         n_q=sum(name.endswith("._codebook.embed") for name in shapes),
-        n_residual_layers=1,
-        residual_kernel_size=3,
-        lstm_layers=2,
-        bidirectional=True,
-        activation="ELU",
+        sample_rate=16000,
+        n_residual_layers=len(blocks) // len(strides),
+        residual_kernel_size=kernels[f"encoder.model.{blocks[0]}.block.1.conv.conv.weight_v"],
+        lstm_layers=sum(bool(re.search(r"^encoder\..*\.lstm\.weight_hh_l\d+$", name)) for name in shapes),
+        bidirectional=any(name.endswith("_reverse") for name in shapes),
+        activation="Snake" if any(name.endswith(".alpha") for name in shapes) else "ELU",
     )
-    with torch.device("meta"):
-        full = SpeechTokenizer(config)
-    names = full.released_names()
-    assert {names[name]: list(one.shape) for name, one in full.weights().items()} == {
-        name: shape for name, shape in shapes.items() if name.rpartition(".")[2] not in TRAINING_BUFFERS
-    }
+
+
+def in_a_row(name: str) -> bool:
+    """Whether it is of the convolutions of the encoder that are in no residual block."""
+    return re.fullmatch(r"encoder\.model\.\d+\.conv\.conv\.weight_v", name) is not None
+
+
+def test_released_sizes_have_exactly_the_released_names_and_shapes(speechtokenizer_folder: Path) -> None:
+    paths = sorted(speechtokenizer_folder.glob("full_size_state_dict_keys*.json"))
+    if not paths:
+        pytest.skip(f"{speechtokenizer_folder.name} holds no list of released names")
+    for path in paths:
+        shapes = released_shapes(path)
+        with torch.device("meta"):
+            full = SpeechTokenizer(released_config(shapes))
+        names = full.released_names()
+        assert {names[name]: list(one.shape) for name, one in full.weights().items()} == {
+            name: shape for name, shape in shapes.items() if name.rpartition(".")[2] not in TRAINING_BUFFERS
+        }

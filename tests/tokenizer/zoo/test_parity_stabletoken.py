@@ -14,6 +14,7 @@ from torch import Tensor
 
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.checkpoints.names import released_name
+from audiollm.tokenizer.configuration import HOP_LENGTH
 from audiollm.tokenizer.quantizer.lfq import VotingLFQ
 from audiollm.tokenizer.zoo.stabletoken.configuration import StableTokenConfig
 from audiollm.tokenizer.zoo.stabletoken.model import StableToken
@@ -25,6 +26,7 @@ HIDDEN = {
     "quantizer_output": "quantizer_output",
     "last_hidden_state": "last_hidden_state",
 }
+SURE_PROJECTION = 1e-3  # below it, what float32 rounds in the features may decide a voter's bit
 LOSSES = ("per_sample_entropy", "codebook_entropy", "commitment_loss", "consensus_loss")
 
 
@@ -86,20 +88,47 @@ def test_distance_to_another_vote_equals_the_reference(
         assert_near(nearest, io[f"{case}.min_abs_projection"], tolerance(meta, "hidden states"), case)
 
 
+def padded_as_one_batch(model: StableToken, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Waveforms ``[B, N]`` filled with silence to whole codes of the longest, and the mask of their mel frames."""
+    longest = max(len(waveform) for waveform in waveforms)
+    rows = torch.zeros(len(waveforms), -(-longest // model.frame_samples) * model.frame_samples)
+    mask = torch.zeros_like(rows, dtype=torch.int64)
+    for row, waveform in enumerate(waveforms):
+        rows[row, : len(waveform)], mask[row, : len(waveform)] = waveform, 1
+    return rows, mask[:, ::HOP_LENGTH]
+
+
+@torch.no_grad()
 def test_recordings_give_the_recorded_features_and_codes(
     model: StableToken, io: dict[str, Tensor], meta: dict[str, Any], clips: dict[str, Tensor]
 ) -> None:
-    """The batch was padded to its longest clip, which may reach the last code of a shorter one."""
-    waveforms = [clips[re.split(r"\W", name)[0]] for name in meta["clips"]]
-    longest = max(len(waveform) for waveform in waveforms)
-    padded = torch.zeros(len(waveforms), -(-longest // model.frame_samples) * model.frame_samples)
-    for row, waveform in enumerate(waveforms):
-        padded[row, : len(waveform)] = waveform
-    torch.testing.assert_close(model.log_mel(padded), io["batch.input_features"], atol=1e-4, rtol=0)
+    padded, mask = padded_as_one_batch(model, [clips[name] for name in recorded_clips(meta)])
+    features = model.log_mel(padded)
+    torch.testing.assert_close(features, io["batch.input_features"], atol=1e-4, rtol=0)
+    assert torch.equal(mask, io["batch.attention_mask"].long())
+    sure = io["batch.voter_projections"].abs().amin(dim=(0, -1)) > SURE_PROJECTION
+    assert torch.equal(model(features, mask).codes[sure], io["batch.quantized_token_ids"][sure])
+
+
+@torch.no_grad()
+def test_recordings_of_unequal_length_give_what_each_gives_alone(
+    model: StableToken, meta: dict[str, Any], clips: dict[str, Tensor]
+) -> None:
+    """Not what the recorded batch gives, in which each frame heard the silence that fills the shorter clips."""
+    waveforms = [clips[name] for name in recorded_clips(meta)]
     codes = model.encode(waveforms, 16000)
     for row, waveform in enumerate(waveforms):
-        count = len(waveform) // model.frame_samples - 1
-        assert torch.equal(codes[row][0, :count], io["batch.quantized_token_ids"][row, :count])
+        padded, mask = padded_as_one_batch(model, [waveform])
+        alone = model(model.log_mel(padded), mask)
+        assert alone.codes is not None
+        assert alone.voter_projections is not None
+        sure = alone.voter_projections.abs().amin(dim=(0, -1)) > SURE_PROJECTION
+        assert torch.equal(codes[row][sure], alone.codes[sure])
+
+
+def recorded_clips(meta: dict[str, Any]) -> list[str]:
+    """Names of the recordings in the case "batch"; notes may follow them."""
+    return [re.split(r"\W", name)[0] for name in meta["clips"]]
 
 
 # --------------------------------------------------------------------- training
@@ -115,6 +144,7 @@ def test_losses_and_gradients_equal_the_reference(
         num_voters=config.num_voters,
         num_clean=config.num_clean_input,
         bias=config.use_projection_bias,
+        **weights_of_losses(meta),
     )
     quantizer.load_state_dict(model.codebook.state_dict())
     clean, noisy = (io[f"train.{name}"].clone().requires_grad_() for name in ("clean", "noisy"))
@@ -138,6 +168,19 @@ def test_losses_and_gradients_equal_the_reference(
     for name, features in (("grad_clean", clean), ("grad_noisy", noisy)):
         assert features.grad is not None
         assert_near(features.grad, io[f"train.{name}"], tolerance(meta, "grad"), name)
+
+
+def weights_of_losses(meta: dict[str, Any]) -> dict[str, float]:
+    """Read out of the formula in ``meta.json``, which may be another one than the config's."""
+    number = r"([\d.]+)"
+    formula = rf"{number}\*\(per_sample_entropy - codebook_entropy\) \+ {number}\*commitment \+ {number}\*consensus"
+    entropy, commitment, consensus = (float(one) for one in re.findall(formula, meta["train"]["loss"])[0])
+    return {
+        "sample_weight": entropy,
+        "batch_weight": entropy,
+        "commitment_weight": commitment,
+        "consensus_weight": consensus,
+    }
 
 
 # ------------------------------------------------------------------------ files
