@@ -79,9 +79,7 @@ class TokenizerKind:
 
     def matches(self, view: FolderView) -> bool:
         """Whether a folder is of this kind: as we save it, or as it was released."""
-        if str(view.config.get("model_type", "")).startswith(OWN_PREFIX):
-            return bool(view.config["model_type"] == self.own_model_type)
-        return self.is_in(view)
+        return bool(view.config.get("model_type") == self.own_model_type) or self.is_in(view)
 
     @property
     def all_files(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from audiollm.tokenizer import AudioTokenizer, UniAudioTokenizer
 from audiollm.tokenizer.facts import bitrate_bps, facts_of_kinds, facts_of_tokenizer
 from audiollm.tokenizer.kinds import KINDS, kind_named
 from audiollm.tokenizer.opening import find_tokenizer_folder, kind_of
+from audiollm.tokenizer.zoo.cosyvoice2.model import CosyVoice2Tokenizer
 from tests.tokenizer.zoo.tiny_codecs import make_codec
 
 
@@ -83,6 +84,15 @@ def test_files_of_two_kinds_are_refused_and_both_are_named(dac: Path) -> None:
     (dac / "speech_tokenizer_v2.onnx").write_bytes(b"")
     with pytest.raises(ValueError, match=r"files of 2 kinds .*CosyVoice2.*DAC.*give each its own folder"):
         AudioTokenizer.from_pretrained(dac)
+
+
+def test_what_we_saved_does_not_hide_the_files_of_another_kind(tmp_path: Path) -> None:
+    CosyVoice2Tokenizer(num_mel_bins=8, size=64, num_blocks=1, num_dims=2).save_pretrained(tmp_path)
+    assert kind_of(tmp_path).name == "cosyvoice2"
+    for name in ("wavtokenizer.ckpt", "wavtokenizer.yaml"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"files of 2 kinds .*CosyVoice2.*WavTokenizer"):
+        AudioTokenizer.from_pretrained(tmp_path)
 
 
 def test_a_config_without_weights_names_the_missing_file(ours: Path, dac: Path) -> None:

@@ -7,7 +7,6 @@ A kind writes its network and says how a batch of equally long waveforms becomes
 from __future__ import annotations
 
 import json
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -59,10 +58,11 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
     """Names of what `from_pretrained` takes beyond the options of every kind; `configure` gets them."""
     fills_last_frame: ClassVar[bool] = True
     """Whether `encode` fills a clip's last frame with silence; else `encode_batch` takes any number of samples."""
-    seconds_at_once: ClassVar[float] = math.inf
-    """Most seconds of all segments computed together: bounds the memory beside their number."""
     read_options: ClassVar[tuple[str, ...]] = ()
     """Options of `from_pretrained` that are for `read`, beside those that all kinds have."""
+    seconds_at_once: ClassVar[float] = SEGMENT_SECONDS
+    """Most seconds of all segments computed together, however many they are: the first layers hold tens of numbers for
+    each sample, so that sixteen segments of a minute would take tens of gigabytes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         try:
             with torch.device("meta"):
                 outline = make()
-        except RuntimeError as error:  # sizes that no number of bytes can say
+        except (RuntimeError, ValueError, ArithmeticError) as error:  # also sizes that no number of bytes can say
             raise ValueError(f"{path.parent}: no tokenizer has the sizes that are set there ({error})") from error
         expected = outline.weights()
         names = outline.released_names() if released else {name: name for name in expected}

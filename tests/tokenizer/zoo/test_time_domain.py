@@ -324,6 +324,17 @@ def test_a_yaml_of_another_frame_rate_is_refused(tmp_path: Path) -> None:
         AudioTokenizer.from_pretrained(tmp_path / "released")
 
 
+def test_sizes_of_the_decoder_that_make_no_sense_are_named_with_their_folder(tmp_path: Path) -> None:
+    make_wav().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    for key, value in (("n_fft", 0), ("padding", "valid"), ("size", 33)):
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps(values | {key: value}))
+        with pytest.raises(ValueError, match=rf"{tmp_path.name}: no tokenizer .*{value}"):
+            AudioTokenizer.from_pretrained(tmp_path)
+        path.write_text(json.dumps(values))
+
+
 def test_two_checkpoints_in_a_folder_are_named(model: CodecTokenizer, tmp_path: Path) -> None:
     write_released(model, tmp_path / "released")
     path = next(path for path in (tmp_path / "released").iterdir() if path.suffix in (".pt", ".ckpt"))
@@ -343,6 +354,7 @@ def test_two_checkpoints_in_a_folder_are_named(model: CodecTokenizer, tmp_path: 
         ("n_filters", 10**5, r"wrong shape: .*encoder\.model\.0"),
         ("n_filters", 10**12, "no tokenizer has the sizes"),
         ("n_q", 10**9, "n_q=1000000000: give 1000 or fewer"),
+        ("sample_rate", 16, r"config\.json: sample_rate=16: give"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(key: str, value: Any, words: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,33 @@ def test_long_audio_is_cut_into_segments(
     streamed = list(tokenizer.encode_stream(clip.split(97), tokenizer.sample_rate))
     assert torch.equal(torch.cat(streamed, dim=-1), codes[0] if tokenizer.num_codebooks > 1 else codes[0][0])
     assert [piece.shape[-1] for piece in streamed] == [5, 5, 3]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mimi"])
+def test_segments_computed_together_are_bounded_whatever_the_batch_size(
+    kind: str, folders: Callable[[str], Path], noise: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = opened(folders(kind))
+    frame = tokenizer.frame_samples
+    assert tokenizer.seconds_at_once == 60
+    monkeypatch.setattr(type(tokenizer), "max_segment_seconds", property(lambda _: 5 * frame / tokenizer.sample_rate))
+    monkeypatch.setattr(type(tokenizer), "seconds_at_once", 11 * frame / tokenizer.sample_rate)
+    sizes: list[int] = []
+    for name in ("encode_batch", "decode_batch"):
+        monkeypatch.setattr(type(tokenizer), name, counted(getattr(type(tokenizer), name), sizes))
+    codes = tokenizer.encode(noise(30 * frame), tokenizer.sample_rate, batch_size=16)
+    tokenizer.decode(codes, batch_size=16)
+    assert sizes == [2, 2, 2, 2, 2, 2]  # of 6 segments, both ways
+
+
+def counted(compute: Callable[[Any, Tensor], Tensor], sizes: list[int]) -> Callable[[Any, Tensor], Tensor]:
+    """A method that also keeps how many rows it was given."""
+
+    def count(self: Any, rows: Tensor) -> Tensor:
+        sizes.append(len(rows))
+        return compute(self, rows)
+
+    return count
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -349,6 +377,14 @@ def test_a_config_that_does_not_fit_itself_is_refused(
     (tmp_path / "model.safetensors").write_bytes((folders(kind) / "model.safetensors").read_bytes())
     with pytest.raises(ValueError, match=named):
         opened(tmp_path)
+
+
+def test_a_kernel_of_no_size_is_refused(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    shutil.copytree(folders("encodec"), tmp_path / "changed")
+    path = tmp_path / "changed" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"kernel_size": 0}))
+    with pytest.raises(ValueError, match=r"config\.json: no model can be made of it"):
+        opened(path.parent)
 
 
 @pytest.mark.parametrize("values", [{"decoder_hidden_size": 2**20}, {"encoder_hidden_size": 0}, {"n_codebooks": -1}])

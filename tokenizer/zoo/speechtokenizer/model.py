@@ -18,6 +18,7 @@ from audiollm.tokenizer.encoder.encoding import in_evaluation
 from audiollm.tokenizer.kinds import CONFIG, WEIGHTS, kind_named
 from audiollm.tokenizer.layers.seanet import SeanetDecoder, SeanetEncoder, SeanetSizes, old_weight_norm
 from audiollm.tokenizer.quantizer.rvq import ResidualQuantizer
+from audiollm.tokenizer.signal.resampling import check_sample_rate
 from audiollm.tokenizer.zoo.codec import CodecTokenizer, own_settings
 from audiollm.tokenizer.zoo.settings import require_few, require_some, settings_as
 
@@ -53,6 +54,7 @@ class SpeechTokenizerConfig:
     def __post_init__(self) -> None:
         require_some(self, "n_filters", "dimension", "semantic_dimension", "codebook_size", "n_q", "sample_rate")
         require_few(self, "n_q", "n_residual_layers", "lstm_layers")
+        check_sample_rate(self.sample_rate)
         self.seanet  # noqa: B018 - refuses what it does not know
 
     @property
@@ -80,7 +82,6 @@ class SpeechTokenizer(CodecTokenizer):
     kind_name = "speechtokenizer"
     decoding = ("decoder.", "transform.")
     fills_last_frame = False  # it reflects a clip at its own end
-    seconds_at_once = 60.0  # each second is 16,000 times 64 numbers in the first layers
 
     def __init__(self, config: SpeechTokenizerConfig) -> None:
         super().__init__()

@@ -225,15 +225,18 @@ def _load(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
     except Exception as error:  # transformers checks fields by errors of huggingface_hub's own
         raise ValueError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from error
     _check_size(model_class, config, folder)
-    codec, report = model_class.from_pretrained(
-        folder,
-        config=config,
-        dtype=torch.float32,
-        use_safetensors=True,
-        local_files_only=True,
-        ignore_mismatched_sizes=True,  # they are listed with the others instead
-        output_loading_info=True,
-    )
+    try:
+        codec, report = model_class.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # they are listed with the others instead
+            output_loading_info=True,
+        )
+    except ArithmeticError as error:  # a kernel of no size, whose missing weights it would draw
+        raise ValueError(f"{folder / CONFIG}: no model can be made of it ({error})") from error
     check_loaded(codec, report, folder, instead=f"{CONFIG} there and the weights must be of one model")
     return codec.eval()
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from audiollm.tokenizer.layers.seanet import SeanetSizes
+from audiollm.tokenizer.signal.resampling import check_sample_rate
 from audiollm.tokenizer.zoo.settings import require_few, require_some
 
 Shapes = Mapping[str, Sequence[int]]
@@ -71,6 +72,7 @@ class WavTokenizerConfig:
             self, "num_filters", "feature_size", "codebook_size", "num_codebooks", "size", "num_layers", "sample_rate"
         )
         require_few(self, "num_codebooks", "num_layers", "num_lstm_layers")
+        check_sample_rate(self.sample_rate)
         if self.hop_length != math.prod(self.strides):
             raise ValueError(
                 f"hop_length={self.hop_length}, but a frame of strides {list(self.strides)} has "

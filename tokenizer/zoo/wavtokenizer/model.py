@@ -47,7 +47,6 @@ class WavTokenizer(CodecTokenizer):
     kind_name = "wavtokenizer"
     decoding = DECODING
     fills_last_frame = False  # it reflects a clip at its own end
-    seconds_at_once = 60.0  # each second is 24,000 times 32 numbers in the first layers
 
     def __init__(self, config: WavTokenizerConfig, **quantizer: Any) -> None:
         super().__init__()
