@@ -54,6 +54,12 @@ def test_a_long_clip_is_heard_in_windows_with_the_floor_of_the_whole(model: Cosy
     assert (found == merge(parts)).float().mean() > 0.99
 
 
+def test_a_stream_is_refused_as_the_whole_decides_the_features(model: CosyVoice2Tokenizer, noise: Noise) -> None:
+    assert not model.can_encode_stream
+    with pytest.raises(ValueError, match=r"cannot encode a stream; encode\(\) the whole"):
+        model.encode_stream([noise(16_000)], 16_000)
+
+
 def test_features_are_computed_window_by_window(model: CosyVoice2Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the memory of an hour is that of its samples."""
     widest = []

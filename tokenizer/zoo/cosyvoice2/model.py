@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiollm.tokenizer.base import Codes
+from audiollm.tokenizer.base import AudioTokenizer, Codes
 from audiollm.tokenizer.checkpoints.folders import read_json_object
 from audiollm.tokenizer.checkpoints.tensors import check_complete, check_finite, read_tensors, stored_shapes
 from audiollm.tokenizer.configuration import HOP_LENGTH, SAMPLE_RATE
@@ -238,6 +238,9 @@ class CosyVoice2Tokenizer(DecodableTokenizer):
                 seen_TD = hidden_BTD[row, :valid].clone() if return_features else torch.zeros(0, 0)
                 results[index] = (codes_BT[row, :valid].clone(), seen_TD)
         return results
+
+    encode_stream = AudioTokenizer.encode_stream
+    """Refused: the floor of a long clip's features lies below its loudest cell, which may come last."""
 
     def encode_batch(self, waveforms_BN: Tensor) -> Tensor:
         codes: Tensor = self(torch.stack([self.features(waveform) for waveform in waveforms_BN]))[0]
