@@ -278,6 +278,12 @@ def test_mimi_streams_another_sample_rate_as_it_encodes_it(
     assert whole.lengths.tolist() == [mimi.num_frames(4001, 16000)]
 
 
+def test_pieces_of_a_mimi_of_many_frames_per_second_are_short(folders: Callable[[str], Path]) -> None:
+    tokenizer = opened(folders("mimi"))
+    assert tokenizer.frame_rate > 1000
+    assert tokenizer._piece_samples == 1500 * tokenizer.frame_samples
+
+
 def test_a_long_clip_of_mimi_is_computed_in_pieces_that_leave_no_trace(
     folders: Callable[[str], Path], noise: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

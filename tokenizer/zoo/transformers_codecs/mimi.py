@@ -23,6 +23,8 @@ from audiollm.tokenizer.zoo.streams import whole_pieces
 
 from .wrapper import TransformersCodec
 
+MOST_FRAMES = 1500
+"""Of a piece, whatever their rate: the attention holds a number for every pair of steps."""
 _STREAMED_PADDING = ("constant", "replicate")
 """Kinds of padding in front of a clip that need nothing of what comes later."""
 _RENAMED = {
@@ -114,7 +116,8 @@ class Mimi(TransformersCodec):
     @property
     def _piece_samples(self) -> int:
         """Samples computed at once: whole frames."""
-        return max(1, round(SEGMENT_SECONDS * self.sample_rate / self.frame_samples)) * self.frame_samples
+        frames = min(round(SEGMENT_SECONDS * self.sample_rate / self.frame_samples), MOST_FRAMES)
+        return max(1, frames) * self.frame_samples
 
     # ----------------------------------------------------------------- streams
 
