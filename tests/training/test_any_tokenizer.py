@@ -11,9 +11,11 @@ import torch
 
 from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.modeling import AudioLLM
+from audiollm.tokenizer import AudioTokenizer
 from audiollm.tokenizer.sequence import as_one_row
 from audiollm.training.estimate import EstimateConfig, estimate
 from audiollm.training.sft import train
+from tests.tokenizer.zoo.tiny_codecs import make_codec
 from tests.toy_codec import ToyCodec, register, sound
 
 
@@ -138,3 +140,32 @@ def test_the_estimate_of_an_audio_llm_knows_its_layout(assets, tmp_path):
     assert facts["tokens_per_second_of_audio"] == 40
     assert facts["parameters"] == sum(one.numel() for one in model.parameters())
     assert torch.isfinite(torch.tensor(facts["total_gib"]))
+
+
+@pytest.mark.parametrize(
+    ("num_codebooks", "line"),
+    [(2, {}), (2, {"code_order": "delay"}), (8, {}), (8, {"codebooks": 2})],
+)
+def test_a_fine_tuning_on_a_codec_of_transformers(make_config, assets, recordings, tmp_path, num_codebooks, line):
+    """From the files of a codec to a model that speaks its codes, and back from the model's own folder."""
+    values = {"upsampling_ratios": [10, 10], "sampling_rate": 1000, "target_bandwidths": [0.08, 0.04 * num_codebooks]}
+    make_codec("encodec", **values).save_pretrained(tmp_path / "codec")
+    train(
+        make_config(
+            model=str(assets.text_llm), train_data=str(recordings), max_steps=2, global_batch_size=4,
+            audio_tokenizer=str(tmp_path / "codec"), **line,
+        )
+    )  # fmt: skip
+    model = AudioLLM.from_pretrained(tmp_path / "run" / "model")
+    tokenizer = model.processor.audio_tokenizer
+    assert tokenizer.inner.kind == "encodec"
+    assert tokenizer.layout.num_codebooks == line.get("codebooks", num_codebooks)
+    whole = AudioTokenizer.from_pretrained(tmp_path / "codec")
+    waveform = sound(0.3, 1)
+    expected = tokenizer.layout.to_symbols(whole.encode([waveform], 16000)[0][: tokenizer.layout.num_codebooks])
+    assert torch.equal(tokenizer.encode([waveform], 16000)[0][0], expected)
+    chat = [{"role": "user", "content": [{"type": "audio", "path": str(tmp_path / "0.wav")}]}]
+    result = model.chat(chat, modalities={"audio"}, max_seconds=0.4, seed=0)
+    assert 0 < len(result.waveforms[0][0]) <= 0.4 * 1000
+    codes = tokenizer.layout.to_codes(result.codes[0][0])
+    torch.testing.assert_close(result.waveforms[0][0], whole.decode(codes)[0])

@@ -144,6 +144,11 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         return SEGMENT_SECONDS
 
     @property
+    def min_codebooks(self) -> int:
+        """The fewest codebooks, from the first on, that can be used."""
+        return 1
+
+    @property
     def licence_note(self) -> str:
         return self.own_kind.licence
 
@@ -417,11 +422,12 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
 
     def _checked(self, clip: Tensor, name: str, sizes: Sequence[int]) -> Tensor:
         clip = clip[None] if clip.dim() == 1 and len(sizes) == 1 else clip
-        fewest = 1 if self.decodes_first_codebooks else len(sizes)
+        fewest = self.min_codebooks if self.decodes_first_codebooks else len(sizes)
         if clip.dim() != 2 or not fewest <= clip.shape[0] <= len(sizes):
+            wanted = f"{fewest} to {len(sizes)}" if fewest < len(sizes) else len(sizes)
             raise ValueError(
                 f"{name} has codes of shape {list(clip.shape)}, but this {self.own_kind.title} has "
-                f"{self.num_codebooks} codebooks: give [{'1 to ' if fewest < len(sizes) else ''}{len(sizes)}, T]"
+                f"{self.num_codebooks} codebooks: give [{wanted}, T]"
             )
         if clip.numel() and (clip.is_floating_point() or clip.dtype == torch.bool):
             raise ValueError(f"{name} has codes of {clip.dtype}; give whole numbers")

@@ -426,3 +426,14 @@ def test_the_first_codebooks_alone_make_the_sound_of_a_codec_that_has_no_more(
     assert whole.decodes_first_codebooks
     torch.testing.assert_close(whole.decode(codes)[0], short.decode(codes)[0])
     assert not torch.allclose(whole.decode(codes)[0], whole.decode(whole.encode(clip, whole.sample_rate))[0])
+
+
+def test_a_mimi_needs_all_of_its_semantic_codebooks(
+    folders: Callable[[str], Path], noise: Callable[..., Tensor]
+) -> None:
+    mimi = opened(folders("mimi"))
+    mimi.codec.config.num_semantic_quantizers = 2
+    codes = mimi.encode(noise(6 * mimi.frame_samples), mimi.sample_rate)[0]
+    assert mimi.min_codebooks == 2
+    with pytest.raises(ValueError, match=r"give \[2 to \d+, T\]"):
+        mimi.decode(codes[:1])

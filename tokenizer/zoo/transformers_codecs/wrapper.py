@@ -88,11 +88,6 @@ class TransformersCodec(CodecTokenizer):
         """As many as there are."""
 
     @property
-    def min_codebooks(self) -> int:
-        """The fewest that can be used."""
-        return 1
-
-    @property
     def decodes_first_codebooks(self) -> bool:
         """Codes of a residual quantizer add up; the first ones alone are a coarser sum."""
         return self.can_decode
