@@ -128,7 +128,7 @@ def _configuration_module(name: str) -> str:
 
 
 OTHER_KINDS = (
-    "stabletoken", "cosyvoice2", "wavtokenizer", "speechtokenizer",
+    "stabletoken", "cosyvoice2", "wavtokenizer", "speechtokenizer", "losatok",
 )  # fmt: skip
 """Kinds of audio tokenizers that are saved with a ``model_type`` of ours. Their table is not imported for it, which
 needs torch."""

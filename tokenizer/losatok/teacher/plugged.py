@@ -177,8 +177,8 @@ class TransformersTeacher(PluggedTeacher):
         Raises:
             OSError: if there is none, in the words of transformers.
         """
-        model = AutoModel.from_pretrained(path_or_hub_id, dtype=torch.float32)
-        return cls(model.eval(), AutoFeatureExtractor.from_pretrained(path_or_hub_id))
+        model = AutoModel.from_pretrained(path_or_hub_id, dtype=torch.float32, trust_remote_code=False)
+        return cls(model.eval(), AutoFeatureExtractor.from_pretrained(path_or_hub_id, trust_remote_code=False))
 
 
 def _hidden_states(encoder: Any, extractor: Any, waveforms_BN: Tensor, sample_rate: int) -> Tensor:
