@@ -62,7 +62,10 @@ def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 # -------------------------------------------------------------- audiollm tokenizers
 
 
-def test_the_command_lists_every_kind_with_its_licence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lists_every_kind_with_its_licence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")  # no cell of the table is broken into lines
     main(["tokenizers"])
     shown = capsys.readouterr().out
     main(["tokenizers", "--json"])
