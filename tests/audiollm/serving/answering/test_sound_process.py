@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from queue import Queue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from torch import Tensor
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
 from audiollm.serving.answering.sound_process import SoundProcess, work
 from audiollm.serving.answering.sound_threads import SoundThreads
+from audiollm.serving.answering.sounding import SoundMaker
 from audiollm.serving.engines.base import EngineError
 from audiollm.tokenizer import UniAudioTokenizer
 
@@ -146,6 +148,16 @@ def test_what_comes_too_late_is_refused(tokenizer: Any) -> None:
     until(lambda: process._connection is None)
     with pytest.raises(EngineError, match="the server ends"):
         streamed(process, SpeechDecoder(tokenizer), codes_of(12))
+
+
+def test_a_part_of_a_network_is_not_taken_for_a_decoder(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(SoundProcess, "start", lambda _, model: started.append(model))
+    codec = SimpleNamespace(decoder=torch.nn.Linear(1, 1))  # as SpeechTokenizer has one
+    for one in (codec, tokenizer):
+        processor: Any = SimpleNamespace(audio_tokenizer=one)
+        SoundMaker(processor, max_streams=1, joins_segments=False, own_process=True).start()
+    assert started == [codec, tokenizer.decoder]
 
 
 def test_a_process_without_a_server_ends(tokenizer: Any) -> None:
