@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class SoundProcess:
         self._lock = threading.Lock()  # over all that follows
         self._tells: dict[int, Tell] = {}  # of the sounds in the making
         self._process: Any = None
+        self._listener: Any = None
         self._connection: Connection | None = None
         self._is_closed = False
         self._why_not = "it has not been started"
@@ -77,12 +78,15 @@ class SoundProcess:
         """Ends the process, which is given some seconds for what it is at."""
         with self._lock:
             self._is_closed = True
-            connection, process = self._connection, self._process
+            connection, process, listener = self._connection, self._process, self._listener
         if connection is not None:
             with suppress(OSError):  # it has ended already
                 _send(connection, None)
         if process is not None:
-            _end(process)
+            # The listener alone asks for the exit status: of two that ask at once, one is told nothing.
+            if not wait([process.sentinel], _CLOSING_SECONDS):
+                process.kill()
+            listener.join(_CLOSING_SECONDS)
 
     def _number_of(self, tell: Tell) -> int:
         with self._lock:
@@ -121,11 +125,12 @@ class SoundProcess:
             raise EngineError(
                 f"the process that makes sound did not begin (exit status {process.exitcode}): {error}"
             ) from error
+        listener = threading.Thread(target=self._listen, args=(ours, process), name="audiollm-sounds", daemon=True)
         with self._lock:
-            self._process, self._connection = process, ours
+            self._process, self._connection, self._listener = process, ours, listener
+            listener.start()
             if self._is_closed:
                 _send(ours, None)
-        threading.Thread(target=self._listen, args=(ours, process), name="audiollm-sounds", daemon=True).start()
 
     def _listen(self, connection: Connection, process: Any) -> None:
         """Hands on what a process says, to its end; then begins another, unless that was meant."""
