@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from audiollm import AudioLLM
+from audiollm.serving.web.inspector.routes import Inspector
+from audiollm.serving.web.inspector.routes import router as inspector_routes
+
 from .conftest import ScriptedEngine
 
 schemathesis = pytest.importorskip("schemathesis")
@@ -27,13 +31,21 @@ ROUTES = {
     ("GET", "/health"): 5,
     ("GET", "/ready"): 5,
     ("GET", "/metrics"): 5,
+    ("GET", "/v1/inspector"): 5,
+    ("POST", "/v1/inspector/recording"): 15,
+    ("POST", "/v1/inspector/reconstruction"): 15,
+    ("POST", "/v1/inspector/description"): 15,
+    ("POST", "/v1/inspector/tokens"): 40,
 }
 """How many requests each route gets."""
 
 
 @pytest.fixture
-def schema(scripted: ScriptedEngine, app_with: Any) -> Any:
-    return schemathesis.openapi.from_asgi("/openapi.json", app_with(scripted))
+def schema(scripted: ScriptedEngine, app_with: Any, mini: AudioLLM) -> Any:
+    app = app_with(scripted)
+    app.state.inspector = Inspector(mini.model)
+    app.include_router(inspector_routes)
+    return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
 def test_every_route_is_tried(schema: Any) -> None:
