@@ -197,7 +197,9 @@ class _Run:
 
     def measure_each(self) -> None:
         """The measures of one tokenizer at a time, so that one is in memory."""
-        missing = [(cell, settings) for cell, settings in self._single_cells() if cell not in self.figures]
+        cells = list(self._single_cells())
+        missing = [(cell, settings) for cell, settings in cells if cell not in self.figures]
+        self.tell(f"{len(missing)} of {len(cells)} cells are to be computed, some of which take minutes")
         for cell, settings in (pair for pair in missing if pair[0].tokenizer == ORIGINAL):
             self._compute(cell, settings, partial(self._original, cell, settings))
         for name in self.study.tokenizers:
