@@ -146,7 +146,7 @@ def _seed_tts(content: Content) -> ComparableResult:
         "data": content["meta"]["sha256"],
         "language": content["language"],
         "limit": content.get("limit"),
-        **{name: judges.get(name) for name in ("asr", "speaker_encoder", "mos_predictor", "mono")},
+        **{name: judges.get(name) for name in ("asr", "asr_decoding", "speaker_encoder", "mos_predictor", "mono")},
     }
     figures = {
         "wer": MeasuredFigure(
@@ -185,7 +185,7 @@ def _reconstruction(content: Content) -> ComparableResult:
         "data": content["data"]["sha256"],
         **{name: config.get(name) for name in ("split", "limit", "language")},
         "mono": config.get("mono", "first"),  # older results do not say it
-        **{name: judges.get(name) for name in ("asr", "speaker_encoder", "mos_predictor")},
+        **{name: judges.get(name) for name in ("asr", "asr_decoding", "speaker_encoder", "mos_predictor")},
     }
     figures: dict[str, MeasuredFigure] = {}
     for name, row in content["rows"].items():

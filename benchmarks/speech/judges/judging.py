@@ -24,7 +24,7 @@ from audiollm.data.files.json_lines import Record, append_line, json_line, read_
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
 
 from .mos import MosPredictor, load_predictor
-from .recognizers import SpeechRecognizer, load_recognizer
+from .recognizers import SpeechRecognizer, Transcriber, load_recognizer
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,8 @@ class SpeechJudges:
         """Who judges, as it must stand beside the figures."""
         return {
             "asr": None if self._recognizer is None else self._recognizer.source,
+            # Results from before transformers' pipelines were told so are of five beams.
+            **({"asr_decoding": "greedy"} if isinstance(self._recognizer, Transcriber) else {}),
             "language": self._language,
             "speaker_encoder": None if self._encoder is None else self._encoder_name,
             "mos_predictor": None if self._predictor is None else self._predictor.name,

@@ -173,13 +173,15 @@ class Transcriber:
         folder = self.source if packaged is None else os.fspath(whisper_from_package(packaged))
         self._batch_size = batch_size
         self._pipeline: Any = pipeline(_PIPELINE, model=folder, dtype=torch.float32, device=device or "cpu")
-        self._options: dict[str, Any] = {}
+        # Said, as pipelines take five beams otherwise; one that does not generate takes no such setting.
+        generating: dict[str, Any] = {"num_beams": 1} if self._pipeline.type.startswith("seq2seq") else {}
         generation = getattr(self._pipeline.model, "generation_config", None)
         if language is not None and getattr(generation, "is_multilingual", False):
-            self._options["generate_kwargs"] = {"language": language, "task": "transcribe"}
+            generating |= {"language": language, "task": "transcribe"}
+        self._options: dict[str, Any] = {"generate_kwargs": generating} if generating else {}
 
     def transcribe(self, waveforms: Sequence[Tensor], sample_rate: int) -> list[str]:
-        """Recognizes recordings, greedily.
+        """Recognizes recordings, greedily, as seed-tts-eval does.
 
         Args:
             waveforms: float in [-1, 1], ``[N_i]`` each.

@@ -12,6 +12,8 @@ from transformers import Qwen2Config, Wav2Vec2Config, WhisperConfig
 from audiollm.benchmarks.speech.judges import recognizers
 from audiollm.benchmarks.speech.judges.recognizers import Transcriber, check_recognizer
 
+GREEDY = {"num_beams": 1}
+
 
 class Echo:
     """Answers with the length and the options of each recording."""
@@ -40,7 +42,7 @@ def test_each_recording_gets_its_own_text_and_the_shortest_none(echo):
     lengths = [5000, 100, 3000, 4000]
     assert transcriber.transcribe([torch.zeros(n) for n in lengths], 16000) == ["5000", "", "3000", "4000"]
     assert [call[0] for call in echo.calls] == [[3000, 4000], [5000]]
-    assert echo.calls[0][1] == {}
+    assert echo.calls[0][1] == {"generate_kwargs": GREEDY}
 
 
 def test_what_whisper_says_of_its_own_calls_is_left_out_and_the_rest_is_not(echo, monkeypatch):
@@ -90,18 +92,18 @@ def test_recordings_are_brought_to_the_recognizers_rate(echo):
 
 def test_a_language_is_named_to_recognizers_of_several_only(echo):
     Transcriber("some-recognizer", language="en").transcribe([torch.zeros(500)], 16000)
-    assert echo.calls[-1][1] == {"generate_kwargs": {"language": "en", "task": "transcribe"}}
+    assert echo.calls[-1][1] == {"generate_kwargs": {**GREEDY, "language": "en", "task": "transcribe"}}
     echo.model.generation_config.is_multilingual = False
     Transcriber("some-recognizer", language="en").transcribe([torch.zeros(500)], 16000)
-    assert echo.calls[-1][1] == {}
+    assert echo.calls[-1][1] == {"generate_kwargs": GREEDY}
     echo.model.generation_config.is_multilingual = True
 
 
 def test_recordings_beyond_a_window_are_recognized_in_full(echo):
     long = torch.zeros(31 * 16000)
     Transcriber("some-recognizer").transcribe([long], 16000)
-    assert echo.calls[-1][1] == {"return_timestamps": True}
-    echo.type = "ctc"
+    assert echo.calls[-1][1] == {"generate_kwargs": GREEDY, "return_timestamps": True}
+    echo.type = "ctc"  # nothing is generated, so that nothing can be said of it
     Transcriber("some-recognizer").transcribe([long], 16000)
     assert echo.calls[-1][1] == {"chunk_length_s": 30}
 
