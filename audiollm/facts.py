@@ -61,5 +61,5 @@ def shown_value(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         # Shares and rates need the digits that tell them apart, hours of sound and tokens a second do not.
-        return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.5g}"
+        return f"{value:,.1f}".removesuffix(".0") if abs(value) >= 1000 else f"{value:.5g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

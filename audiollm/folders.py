@@ -163,17 +163,22 @@ class Origin:
         return folder if folder.is_dir() else None
 
 
-def layout_in(path_or_hub_id: str | os.PathLike[str]) -> CodeLayout | None:
-    """The layout in which the Audio-LLM of a folder has codes of several codebooks; None for anything else.
+def layout_in(path_or_hub_id: str | Path) -> CodeLayout | None:
+    """The layout in which an Audio-LLM has codes of several codebooks; None for anything else.
+
+    Args:
+        path_or_hub_id: what `AudioTokenizer.from_pretrained` takes: an Audio-LLM or the run that trained it, or a
+            tokenizer, also that of an Audio-LLM, which alone has no layout.
 
     Raises:
-        ValueError: if what it says of it cannot be.
+        ValueError: if there is no such folder, or what it says of the layout cannot be.
     """
-    for folder in (Path(path_or_hub_id), Path(path_or_hub_id) / "model"):
-        if (folder / "processor_config.json").is_file():
-            stated = read_json_object(folder / "processor_config.json").get("code_layout")
-            return None if stated is None else CodeLayout.from_dict(stated)
-    return None
+    found = find_tokenizer_folder(path_or_hub_id)
+    settings = found.parent / "processor_config.json"
+    if found == Path(path_or_hub_id) or not settings.is_file():
+        return None
+    stated = read_json_object(settings).get("code_layout")
+    return None if stated is None else CodeLayout.from_dict(stated)
 
 
 def copy_audio_tokenizer(source: Path, target: Path) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ from audiollm.data.audio.reading import Mono, load_audio, probe_audio, stream_au
 from audiollm.data.audio.sources import AudioError, AudioSource, source_name
 from audiollm.data.audio.writing import AudioWriter, open_audio_output, open_audio_pipe, save_audio
 from audiollm.data.voices.encoders import SpeakerEncoder
-from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
+from audiollm.generation.decoding import DecodingSettings, SpeechDecoder, refuse_settings, takes_settings
 from audiollm.tokenizer.base import AudioTokenizer, Codes
 from audiollm.tokenizer.decoder.inputs import Quality
 
@@ -204,17 +203,7 @@ class _CodecDecoder:
                 f"this {type(audio_tokenizer).__name__} has no decoder, so its codes cannot become sound: load it "
                 "whole, or use an audio tokenizer with one"
             )
-        idle = {
-            "speaker": settings.speaker, "prompt": settings.prompt, "prompt_audio": settings.prompt_audio,
-            "steps": settings.steps, "guidance": settings.guidance,
-            "quality": settings.quality if settings.quality == "fast" else None,
-        }  # fmt: skip
-        for name, value in idle.items():
-            if value is not None:
-                raise ValueError(
-                    f"{name}: the decoder of {type(audio_tokenizer).__name__} makes sound of codes alone and takes "
-                    "none; leave it out"
-                )
+        refuse_settings(audio_tokenizer, settings)
         self.sample_rate = audio_tokenizer.output_sample_rate
         self._audio_tokenizer = audio_tokenizer
 
@@ -236,9 +225,7 @@ def _decoder(audio_tokenizer: AudioTokenizer, settings: DecodingSettings) -> Spe
     Raises:
         ValueError: if it cannot decode, or not with this voice or these settings.
     """
-    taken = inspect.signature(audio_tokenizer.decode).parameters.values()
-    takes_settings = any(one.kind is one.VAR_KEYWORD or one.name == "seed" for one in taken)
-    return (SpeechDecoder if takes_settings else _CodecDecoder)(audio_tokenizer, settings)
+    return (SpeechDecoder if takes_settings(audio_tokenizer) else _CodecDecoder)(audio_tokenizer, settings)
 
 
 def _refuse_without_streams(audio_tokenizer: AudioTokenizer) -> None:

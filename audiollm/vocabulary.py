@@ -225,6 +225,20 @@ class AudioVocabulary:
             return torch.cat([marks[:1], self.codes_to_token_ids(codes), marks[1:]])
         return [self.start_id, *self.codes_to_token_ids(codes), self.end_id]
 
+    def joined(self, segments: Sequence[Sequence[int]], max_frames: int | None = None) -> list[int]:
+        """The codes of generated segments as those of one that may stand in a prompt: the frames that are whole.
+
+        Args:
+            segments: codes of each, from its beginning; it may break off anywhere, as an answer does at a limit.
+            max_frames: keep at most so many of all frames.
+        """
+        layout = self.row_layout
+        if layout is None:
+            return [code for one in segments for code in one][:max_frames]
+        rows = [torch.tensor(one, dtype=torch.int64) for one in segments]
+        frames = torch.cat([layout.to_codes(one, is_cut=True) for one in rows], dim=1) if rows else None
+        return [] if frames is None else layout.to_symbols(frames[:, :max_frames]).tolist()
+
     def _holds_code(self, token_id: int) -> bool:
         return self.first_code_id <= token_id < self.first_code_id + self.codebook_size
 

@@ -164,14 +164,15 @@ def audio_rate(config: SFTConfig) -> AudioRate | None:
     """
     if config.audio_tokenizer is not None:
         place = audio_tokenizer_or_mini(config.audio_tokenizer)
-        folder, layout = find_folder(place, needed=["config.json"], kind="audio tokenizer"), None
+        # Of a Hub id no weights yet; there may be no config.json, as in WavTokenizer's releases.
+        folder, layout = find_folder(place, needed=["config.json", "*/config.json"], kind="audio tokenizer"), None
     else:
         source = find_folder(model_or_mini(config.model), needed=["*.json", f"{AUDIO_TOKENIZER_FOLDER}/*"])
         folder, layout = source / AUDIO_TOKENIZER_FOLDER, layout_in(source)
         if not folder.is_dir():
             return None
     own = find_tokenizer_folder(folder)
-    if FolderView(own).config.get("quantize_vocab_size"):  # which tells all, so that no weights are read
+    if own.is_dir() and FolderView(own).config.get("quantize_vocab_size"):  # which tells all: no weights are read
         found = read_config(own)
         if config.codebooks not in (None, 1):
             raise ValueError(f"codebooks={config.codebooks}: {config.audio_tokenizer} has one codebook; leave it out")

@@ -52,7 +52,7 @@ def speak(
     speaker_encoder: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
-    quality: Literal["exact", "fast"] = "fast",
+    quality: Literal["exact", "fast"] | None = None,
     temperature: float | None = None,
     min_seconds: float | None = None,
     max_seconds: float | None = None,
@@ -75,7 +75,8 @@ def speak(
         speaker_encoder: which one; its vectors must be what the decoder was trained with; resemblyzer if not given.
         steps: evaluations of the decoder's flow model; fewer are faster and coarser. By default those of the quality.
         guidance: strength of its guidance; the checkpoint's own if not given.
-        quality: of the decoder: fast, or exact, as published, which takes about twice as long.
+        quality: of the decoder: fast, or exact, as published, which takes about twice as long; where there is a choice,
+            fast if not given.
         temperature: below 1 makes the LLM's choice of codes more cautious.
         min_seconds: the sound lasts at least so long.
         max_seconds: and at most so long. If not given, about 30, more for a text that is spoken in turns, but never
@@ -132,6 +133,7 @@ def _speak(
 ) -> dict[str, Any]:
     """Speaks a text into a pipe or a file; returns what is told about it."""
     from audiollm import speaking
+    from audiollm.generation.decoding import settled_quality
     from audiollm.generation.streaming import StreamedAudio
 
     sample_rate = llm.processor.audio_tokenizer.output_sample_rate
@@ -156,7 +158,7 @@ def _speak(
         "output": output,
         "text": text,
         "voice": voice,
-        "quality": options["quality"],
+        "quality": settled_quality(options["quality"], llm.processor.audio_tokenizer),
         "dtype": str(llm.model.dtype).removeprefix("torch."),
         "decoder_dtype": _dtype_of(llm.processor.audio_tokenizer),
         "finish_reason": finish_reason,

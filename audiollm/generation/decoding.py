@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,9 @@ class SpeechDecoder:
                 "cannot be joined: extend the LLM with code_order='flat', or set speaks_in_turns to false"
             )
         settings = settings or DecodingSettings()
+        if not takes_settings(audio_tokenizer):
+            refuse_settings(audio_tokenizer, settings)
+            settings = DecodingSettings()  # nothing is drawn, so that any seed gives the same sound
         # Before the LLM generates anything, not when its codes are decoded. What is not given is the decoder's default;
         # any valid number stands for it here.
         seed = 0 if settings.seed is None else settings.seed
@@ -95,7 +99,7 @@ class SpeechDecoder:
         self.joins_segments = joins_segments
         decoder = getattr(audio_tokenizer, "decoder", None)
         speaker_size = getattr(decoder, "speaker_size", None)
-        self.quality = _quality(settings.quality, decoder)
+        self.quality = settled_quality(settings.quality, audio_tokenizer)
         self._speaker = _checked_speaker(settings.speaker, num_prompts, speaker_size)
         prompt = settings.prompt
         if settings.prompt_audio is not None:
@@ -153,6 +157,33 @@ class SpeechDecoder:
             yield from self._audio_tokenizer.decode(clip, **voice, **self._options)
 
 
+def takes_settings(audio_tokenizer: AudioTokenizer) -> bool:
+    """Whether a tokenizer's decoder has settings, such as those of a flow model; one of codes alone has none."""
+    decodes = audio_tokenizer.inner if isinstance(audio_tokenizer, SequenceTokenizer) else audio_tokenizer
+    taken = inspect.signature(decodes.decode).parameters.values()
+    return any(one.kind is one.VAR_KEYWORD or one.name == "seed" for one in taken)
+
+
+def refuse_settings(audio_tokenizer: AudioTokenizer, settings: DecodingSettings) -> None:
+    """Refuses settings that a decoder of codes alone has not, for they would have no effect; a seed may be given.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    decodes = audio_tokenizer.inner if isinstance(audio_tokenizer, SequenceTokenizer) else audio_tokenizer
+    idle = {
+        "speaker": settings.speaker, "prompt": settings.prompt, "prompt_audio": settings.prompt_audio,
+        "steps": settings.steps, "guidance": settings.guidance,
+        "quality": settings.quality if settings.quality == "fast" else None,
+    }  # fmt: skip
+    for name, value in idle.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}: the decoder of {type(decodes).__name__} makes sound of codes alone and takes none; leave it "
+                "out"
+            )
+
+
 def voice_prompt(audio_tokenizer: AudioTokenizer, recording: AudioSource, sample_rate: int | None = None) -> Any:
     """Prepares a recording as the prompt of the waveform decoder: its codes, and the decoder's own mel of it.
 
@@ -180,9 +211,13 @@ def voice_prompt(audio_tokenizer: AudioTokenizer, recording: AudioSource, sample
     return decoder.prompt(waveform, rate, codes)
 
 
-def _quality(wanted: Quality | None, decoder: Any) -> Quality | None:
-    """The quality asked for, else the fast one; None for a decoder that has no choice, and so is exact."""
-    if hasattr(decoder, "qualities"):
+def settled_quality(wanted: Quality | None, audio_tokenizer: AudioTokenizer) -> Quality | None:
+    """The quality asked for, else the fast one; None for a decoder that has no choice, and so is exact.
+
+    Raises:
+        ValueError: if the fast one is asked of a decoder that has no choice.
+    """
+    if hasattr(getattr(audio_tokenizer, "decoder", None), "qualities"):
         return wanted or "fast"
     if wanted == "fast":
         raise ValueError("quality='fast': the decoder of this audio tokenizer has one quality alone; leave it out")

@@ -24,6 +24,7 @@ def test_json_keeps_what_was_measured_and_warns_of_what_is_no_number(caplog: pyt
         (0.448731, "0.44873"),
         (12.5, "12.5"),
         (98765.4321, "98,765.4"),
+        (3000.0, "3,000"),
         (1234567, "1,234,567"),
         (True, "yes"),
         ("a", "a"),

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from audiollm import speaking
 from audiollm.generation.decoding import SpeechDecoder
 from audiollm.generation.streaming import StreamedAudio
 from audiollm.modeling import AudioLLM
@@ -215,3 +216,12 @@ def test_delayed_rows_are_not_joined_to_one_sound(create):
     SpeechDecoder(tokenizer)
     with pytest.raises(ValueError, match="delayed rows of codes cannot be joined"):
         SpeechDecoder(tokenizer, joins_segments=True)
+
+
+def test_a_decoder_of_codes_alone_takes_a_seed_and_nothing_else(create):
+    model = create(2)
+    first, again = (speaking.speak(model, "a dog", seed=3, max_seconds=0.5) for _ in range(2))
+    assert first.waveform.equal(again.waveform)
+    for name, value in {"steps": 3, "guidance": 1.0, "speaker": [1.0], "quality": "fast"}.items():
+        with pytest.raises(ValueError, match=f"{name}: the decoder of ToyCodec makes sound of codes alone"):
+            speaking.speak(model, "a dog", **{name: value})

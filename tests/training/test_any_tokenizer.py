@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 
 import pytest
 import soundfile
@@ -15,6 +16,8 @@ from audiollm.tokenizer import AudioTokenizer
 from audiollm.tokenizer.sequence import as_one_row
 from audiollm.training.estimate import EstimateConfig, estimate
 from audiollm.training.sft import train
+from tests.conftest import FIXTURES
+from tests.local_hub import serve_folders
 from tests.tokenizer.zoo.tiny_codecs import make_codec
 from tests.toy_codec import ToyCodec, register, sound
 
@@ -131,6 +134,17 @@ def test_the_estimate_tells_what_audio_costs(config_of, assets, tmp_path, line, 
     facts = estimate(EstimateConfig(**settings, json=True, **line))
     assert facts["tokens_per_second_of_audio"] == rate
     assert facts["seconds_of_audio_in_the_context"] == pytest.approx(254 // rate * 10 / 10, abs=1)
+
+
+def test_the_estimate_reads_a_tokenizer_of_the_hub_without_a_config(assets, tmp_path, monkeypatch):
+    release = tmp_path / "release"
+    release.mkdir()
+    shutil.copy(FIXTURES / "wavtokenizer" / "model.safetensors", release)
+    serve_folders(monkeypatch, {"owner/wavtokenizer": release}, tmp_path / "cache")
+    settings = {"model": str(assets.text_llm), "audio_tokenizer": "owner/wavtokenizer", "global_batch_size": 8}
+    facts = estimate(EstimateConfig(**settings, json=True))
+    tokenizer = AudioTokenizer.from_pretrained(release)
+    assert facts["tokens_per_second_of_audio"] == tokenizer.frame_rate
 
 
 def test_the_estimate_of_an_audio_llm_knows_its_layout(assets, tmp_path):

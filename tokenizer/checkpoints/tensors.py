@@ -266,16 +266,14 @@ def torch_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """Returns the dtype meant by a dtype, its name, or None (float32); None stands for the checkpoint's own.
 
     Raises:
-        ValueError: if it is the name of no floating-point dtype.
+        ValueError: if it is no floating-point dtype, nor the name of one.
     """
     if dtype == "auto":
         return None
-    if isinstance(dtype, str):
-        found = getattr(torch, dtype.removeprefix("torch."), None)
-        if not isinstance(found, torch.dtype) or not found.is_floating_point:
-            raise ValueError(f"dtype={dtype!r}: use 'float32', 'bfloat16', 'float16' or 'auto'")
-        return found
-    return dtype or torch.float32
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype or torch.float32
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype={dtype!r}: use 'float32', 'bfloat16', 'float16' or 'auto'")
+    return found
 
 
 def load_pickle(path: Path) -> object:

@@ -104,7 +104,12 @@ class Resampler:
 
 
 def resample(waveform_N: Tensor, from_rate: int, to_rate: int) -> Tensor:
-    """Resamples one clip (float32, ``[N]``) to ``[ceil(N · to_rate / from_rate)]`` on its own device."""
+    """Resamples one clip (float32, ``[N]``) to ``[ceil(N · to_rate / from_rate)]`` on its own device.
+
+    Raises:
+        ValueError: for rates as `check_sample_rate` refuses them.
+    """
+    from_rate, to_rate = check_sample_rate(from_rate), check_sample_rate(to_rate)
     if from_rate == to_rate or not len(waveform_N):
         return waveform_N
     resampler = Resampler(from_rate, to_rate)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ def check_waveforms(waveforms: Sequence[Tensor] | Tensor) -> list[Tensor]:
     """
     if isinstance(waveforms, np.ndarray):
         raise ValueError("waveforms are a numpy array; pass a float tensor, torch.from_numpy(samples)")
+    if not isinstance(waveforms, Iterable):
+        raise ValueError(f"waveforms are a {type(waveforms).__name__}; pass [N], [B, N] or a list of [N]")
     if isinstance(waveforms, Tensor) and waveforms.dim() == 1:
         waveforms = [waveforms]
     elif isinstance(waveforms, Tensor) and waveforms.dim() != 2:

@@ -288,7 +288,8 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
 
     def _cut(self, clip_N: Tensor) -> Iterable[Tensor]:
         for part in clip_N.split(self._segment_samples):
-            yield F.pad(part, (0, -len(part) % self.frame_samples)) if self.fills_last_frame else part
+            missing = -len(part) % self.frame_samples if self.fills_last_frame else 0
+            yield F.pad(part, (0, missing)) if missing else part  # padding by nothing would copy the recording
 
     def encode_stream(self, chunks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
         """Encodes a stream of any length segment by segment; the codes are those of `encode` of the whole.
@@ -411,12 +412,14 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         Raises:
             ValueError: for another number of codebooks, or codes that are no integers or out of range.
         """
+        if not isinstance(codes, Codes | Tensor | Iterable):
+            raise ValueError(f"codes are a {type(codes).__name__}; give what encode() gave, [K, T] or a list of such")
         if isinstance(codes, Codes):
             clips = [codes[index] for index in range(len(codes))]
         elif isinstance(codes, Tensor):
             clips = list(codes) if codes.dim() == 3 else [codes]
         else:
-            clips = [torch.as_tensor(clip) for clip in codes]
+            clips = [_as_codes(clip, f"clip {index}") for index, clip in enumerate(codes)]
         sizes = self.codebook_sizes if codebook_sizes is None else codebook_sizes
         return [self._checked(clip, f"clip {index}", sizes) for index, clip in enumerate(clips)]
 
@@ -425,9 +428,10 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         fewest = self.min_codebooks if self.decodes_first_codebooks else len(sizes)
         if clip.dim() != 2 or not fewest <= clip.shape[0] <= len(sizes):
             wanted = f"{fewest} to {len(sizes)}" if fewest < len(sizes) else len(sizes)
+            have = "1 codebook" if self.num_codebooks == 1 else f"{self.num_codebooks} codebooks"
             raise ValueError(
-                f"{name} has codes of shape {list(clip.shape)}, but this {self.own_kind.title} has "
-                f"{self.num_codebooks} codebooks: give [{wanted}, T]"
+                f"{name} has codes of shape {list(clip.shape)}, but this {self.own_kind.title} has {have}: give "
+                f"[{wanted}, T]"
             )
         if clip.numel() and (clip.is_floating_point() or clip.dtype == torch.bool):
             raise ValueError(f"{name} has codes of {clip.dtype}; give whole numbers")
@@ -496,6 +500,18 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         with replaced_files(Path(folder), WEIGHTS, CONFIG) as staging:
             save_file(tensors, staging / WEIGHTS, metadata={"format": "pt"})
             (staging / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _as_codes(clip: Any, name: str) -> Tensor:
+    """Codes of a clip as a tensor.
+
+    Raises:
+        ValueError: if they are neither numbers nor rows of equally many.
+    """
+    try:
+        return torch.as_tensor(clip)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{name} has codes that are no whole numbers in rows of one length: {error}") from error
 
 
 def own_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,9 +70,15 @@ class TextPiece:
 
 @dataclass(frozen=True, eq=False)
 class CodesPiece:
-    """Audio codes as they are generated, before they are sound: where they stand between the pieces of text."""
+    """Audio codes as they are generated, before they are sound: where they stand between the pieces of text.
+
+    Attributes:
+        codes: of one segment; a piece of it.
+        is_last: no more of the segment follow.
+    """
 
     codes: list[int]
+    is_last: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +106,7 @@ class Finished:
     Attributes:
         token_ids: all that was generated.
         text: all of the text.
-        codes: of all audio segments, in order.
+        codes: of all audio segments, in order: of several codebooks one row of the frames that are whole.
         finish_reason: "stop" if the model (or a stop text) ended the answer, "length" if a limit cut it.
         usage: tokens.
     """
@@ -312,8 +318,7 @@ class _Answer:
         if isinstance(piece, StreamedText):
             self._text(stop.take(piece.text))
             return
-        if len(piece.codes):
-            self._pieces.put_nowait(CodesPiece(piece.codes.tolist()))
+        self._pieces.put_nowait(CodesPiece(piece.codes.tolist(), piece.is_last))
         if self._prepared.decoder is not None:
             self._sound(piece)
 
@@ -360,8 +365,7 @@ class _Answer:
         prompt, answer = torch.tensor(prepared.prompt_ids), torch.tensor(token_ids, dtype=torch.long)
         prompt_audio, answer_audio = int(vocabulary.is_audio(prompt).sum()), int(vocabulary.is_audio(answer).sum())
         usage = Usage(len(prompt) - prompt_audio, prompt_audio, len(answer) - answer_audio, answer_audio)
-        flat = [code for one in codes for code in one]
-        return Finished(token_ids, text, flat, "length" if is_cut else "stop", usage)
+        return Finished(token_ids, text, vocabulary.joined(codes), "length" if is_cut else "stop", usage)
 
 
 def _with_codes(conversation: Conversation, codes: Sequence[Sequence[int]]) -> Conversation:

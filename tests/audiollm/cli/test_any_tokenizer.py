@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from audiollm.data.files.json_lines import read_json_lines
 from audiollm.modeling import AudioLLM
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.layout import CodeLayout
+from tests.local_hub import serve_folders
 from tests.toy_codec import ToyCodec, register
 
 
@@ -64,3 +66,30 @@ def test_codebooks_that_are_not_there_are_named(folders, tmp_path, codec, capsys
     with pytest.raises(SystemExit):
         main(["extend", str(folders / "llm"), str(tmp_path / "out"), "--audio-tokenizer", codec, "--codebooks", "5"])
     assert "codebooks=5: ToyCodec has 4 codebooks; use 1 to 4" in capsys.readouterr().err
+
+
+def test_the_layout_of_an_audio_llm_is_read_from_the_hub_too(folders, tmp_path, audio_llm, monkeypatch):
+    serve_folders(monkeypatch, {"owner/llm": Path(audio_llm), "owner/codec": tmp_path / "codec"}, tmp_path / "cache")
+    clip = str(folders / "clips" / "a.wav")
+    places = {"here": audio_llm, "there": "owner/llm", "codec": "owner/codec", "own": f"{audio_llm}/audio_tokenizer"}
+    records = {}
+    for name, place in places.items():
+        main(["tokenize", clip, str(tmp_path / f"{name}.jsonl"), "--audio-tokenizer", place])
+        (records[name],) = read_json_lines(tmp_path / f"{name}.jsonl")
+    assert records["there"]["codes"] == records["here"]["codes"]
+    assert records["there"]["audio_tokenizer"] == records["here"]["audio_tokenizer"]
+    assert len(records["codec"]["codes"]) == 4  # a row for each codebook, of a tokenizer alone
+    assert records["own"]["codes"] == records["codec"]["codes"]
+
+
+@pytest.mark.parametrize("line", [[], ["--stream"], ["--quality", "exact", "--seed", "3"]])
+def test_a_model_speaks_by_a_decoder_of_codes_alone(tmp_path, audio_llm, capsys, line):
+    output = str(tmp_path / "a.wav")
+    main(["speak", "a", "--model", audio_llm, "-o", output, "--max-seconds", "0.4", "--json", *line])
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["seconds"] > 0
+    assert facts["quality"] is None
+    for refused in (["--quality", "fast"], ["--steps", "3"], ["--guidance", "1.5"]):
+        with pytest.raises(SystemExit):
+            main(["speak", "a", "--model", audio_llm, "-o", str(tmp_path / "b.wav"), *refused])
+        assert f"{refused[0][2:]}: the decoder of ToyCodec makes sound of codes alone" in capsys.readouterr().err

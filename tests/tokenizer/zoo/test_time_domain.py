@@ -174,7 +174,7 @@ def test_training_mode_changes_nothing_and_stays(model: CodecTokenizer, noise: N
 def test_codes_out_of_range_or_of_too_many_codebooks_are_refused(model: CodecTokenizer) -> None:
     with pytest.raises(ValueError, match=r"code 16 of codebook 0 is outside \[0, 16\)"):
         model.decode(torch.full((model.num_codebooks, 3), 16))
-    with pytest.raises(ValueError, match="codebooks: give"):
+    with pytest.raises(ValueError, match=r"codebooks?: give"):
         model.decode(torch.zeros(model.num_codebooks + 1, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"speaker: .* takes none"):
         model.decode(torch.zeros(model.num_codebooks, 3, dtype=torch.int64), speaker=torch.zeros(3))

@@ -437,3 +437,27 @@ def test_a_mimi_needs_all_of_its_semantic_codebooks(
     assert mimi.min_codebooks == 2
     with pytest.raises(ValueError, match=r"give \[2 to \d+, T\]"):
         mimi.decode(codes[:1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_sound_no_codes_or_no_precision_is_named(kind: str, folders: Callable[[str], Path]) -> None:
+    tokenizer = opened(folders(kind))
+    with pytest.raises(ValueError, match="waveforms are a NoneType"):
+        tokenizer.encode(None, 16000)
+    with pytest.raises(ValueError, match="codes are a NoneType"):
+        tokenizer.decode(None)
+    for wrong in ("abc", [[[1, 2], [3]]]):
+        with pytest.raises(ValueError, match="clip 0 has codes that are no whole numbers in rows of one length"):
+            tokenizer.decode(wrong)
+    for dtype in (torch.int32, 3, "int8"):
+        with pytest.raises(ValueError, match="dtype="):
+            opened(folders(kind), dtype=dtype)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rate_may_be_a_whole_number_that_is_written_with_a_point(
+    kind: str, folders: Callable[[str], Path], noise: Callable[..., Tensor]
+) -> None:
+    tokenizer = opened(folders(kind))
+    clip = noise(400)
+    assert torch.equal(tokenizer.encode(clip, 8000.0).codes, tokenizer.encode(clip, 8000).codes)

@@ -107,8 +107,8 @@ class TransformersCodec(CodecTokenizer):
             raise ValueError(f"num_codebooks={number!r}: use a whole number")
         if not self.min_codebooks <= number <= self.max_codebooks:
             raise ValueError(
-                f"num_codebooks={number}: this {self.own_kind.title} has {self.max_codebooks} codebooks, of which at "
-                f"least {self.min_codebooks} must be used"
+                f"num_codebooks={number}: of the codebooks of this {self.own_kind.title} at least {self.min_codebooks} "
+                f"must be used, and there are {self.max_codebooks}"
             )
         return number
 

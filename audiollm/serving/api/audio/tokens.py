@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import torch
@@ -19,7 +20,8 @@ from audiollm.serving.sound.formats import sound_format
 from .uploads import read_file
 
 router = APIRouter()
-_MOST_CODES = 25 * 600  # ten minutes of the released tokenizer
+_MOST_SECONDS = 600
+_MOST_CODES = 1000 * _MOST_SECONDS  # of any tokenizer; of this server's those of as many seconds are taken
 
 
 class DecodeBody(Strict):
@@ -51,6 +53,7 @@ async def encode(request: Request, file: Annotated[UploadFile, File()]) -> dict[
 
     codes = await unless_left(request, heard())
     tokenizer = state.answerer.model.processor.audio_tokenizer
+    layout = state.answerer.model.processor.vocabulary.row_layout
     return {
         "object": "audio.tokens",
         "codes": codes,
@@ -58,6 +61,7 @@ async def encode(request: Request, file: Annotated[UploadFile, File()]) -> dict[
         "codebook_size": tokenizer.codebook_size,
         "fingerprint": state.answerer.model.processor.codec_fingerprint,
         "duration": recording.duration_seconds,
+        **({} if layout is None else {"code_layout": layout.to_dict()}),
     }
 
 
@@ -68,6 +72,9 @@ async def decode(body: DecodeBody, request: Request) -> Response:
     model = state.answerer.model
     if not model.can_speak:
         raise refused("codes", "this model has no decoder, so codes cannot become sound")
+    most = math.ceil(_MOST_SECONDS * model.processor.audio_tokenizer.frame_rate)
+    if len(body.codes) > most:
+        raise refused("codes", f"has {len(body.codes)} codes, more than those of ten minutes of sound ({most}): cut it")
     size = model.processor.vocabulary.codebook_size
     wrong = next((index for index, code in enumerate(body.codes) if not 0 <= code < size), None)
     if wrong is not None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from audiollm.data.conversation.types import AudioPart, Message, TextPart
 from audiollm.serving.answering.listening import Listener
 from audiollm.serving.sound.formats import RESPONSE_RATE
+from audiollm.vocabulary import AudioVocabulary
 
 from .buffer import SAMPLE_BYTES, waveform_of
 
@@ -90,17 +91,21 @@ class Answered:
 
     Args:
         speaks: it is sound, and its transcript.
-        codes_per_second: of what is heard: the tokenizer's rate, times the speed.
+        vocabulary: of its codes.
+        frames_per_second: of what is heard: the tokenizer's rate, times the speed.
         writes_before_speaking: it says each word as soon as it is written, so that one knows which were heard.
 
     Attributes:
         num_samples: of its sound that went to the client.
     """
 
-    def __init__(self, *, speaks: bool, codes_per_second: float, writes_before_speaking: bool) -> None:
-        self.speaks, self.num_samples = speaks, 0
-        self._codes_per_second, self._writes_before_speaking = codes_per_second, writes_before_speaking
+    def __init__(
+        self, *, speaks: bool, vocabulary: AudioVocabulary, frames_per_second: float, writes_before_speaking: bool
+    ) -> None:
+        self.speaks, self.num_samples, self._vocabulary = speaks, 0, vocabulary
+        self._frames_per_second, self._writes_before_speaking = frames_per_second, writes_before_speaking
         self._segments: list[str | list[int]] = []
+        self._is_open = False  # more codes belong to the last segment
 
     @property
     def text(self) -> str:
@@ -119,18 +124,19 @@ class Answered:
         else:
             self._segments.append(text)
 
-    def add_codes(self, codes: Sequence[int]) -> None:
-        """More codes."""
-        if not (self._segments and isinstance(self._segments[-1], list)):
-            self._segments.append([])
-        last = self._segments[-1]
-        assert isinstance(last, list)
-        last.extend(codes)
+    def add_codes(self, codes: Sequence[int], *, is_last: bool = False) -> None:
+        """More codes, of the segment that is open, or of a new one; ``is_last``: none of that one follow."""
+        last = self._segments[-1] if self._segments and self._is_open else None
+        if isinstance(last, list):
+            last.extend(codes)
+        elif codes:
+            self._segments.append(list(codes))
+        self._is_open = not is_last
 
     def cut(self, seconds: float) -> None:
         """Keeps what was heard in the first seconds of its sound, and of its text what was spoken by then."""
         self.num_samples = min(self.num_samples, round(seconds * RESPONSE_RATE))
-        left = round(seconds * self._codes_per_second)
+        left = round(seconds * self._frames_per_second)
         kept: list[str | list[int]] = []
         text = ""
         for segment in self._segments:
@@ -139,8 +145,8 @@ class Answered:
             elif left > 0:
                 if text and self._writes_before_speaking:
                     kept.append(text)
-                kept.append(segment[:left])
-                text, left = "", left - len(segment)
+                kept.append(self._vocabulary.joined([segment], left))
+                text, left = "", left - self._num_frames(segment)
         self._segments = kept
 
     def shown(self, *, has_audio: bool) -> dict[str, Any]:
@@ -152,11 +158,17 @@ class Answered:
         )
 
     async def said(self) -> Sequence[TextPart | AudioPart]:
-        """As `Content.said`."""
+        """As `Content.said`: of a segment that broke off, the frames that are whole."""
+        whole = [one if isinstance(one, str) else self._vocabulary.joined([one]) for one in self._segments]
         return [
-            TextPart(one) if isinstance(one, str) else AudioPart(codes=list(one), where="output_audio")
-            for one in self._segments
+            TextPart(one) if isinstance(one, str) else AudioPart(codes=one, where="output_audio")
+            for one in whole
+            if one
         ]
+
+    def _num_frames(self, segment: list[int]) -> int:
+        layout = self._vocabulary.row_layout
+        return len(segment) if layout is None else layout.whole_frames(len(segment))
 
 
 @dataclass(eq=False)

@@ -12,6 +12,7 @@ from audiollm.data.conversation.types import Conversation as Messages
 from audiollm.data.conversation.types import Message, TextPart
 from audiollm.generation.decoding import DecodingSettings
 from audiollm.generation.settings import GenerationSettings
+from audiollm.processing.audio_rate import AudioRate
 from audiollm.serving.answering.answerer import (
     AnswerPiece,
     AnswerRequest,
@@ -72,10 +73,11 @@ class Response:
         self._state, self._conversation, self._outbox, self._asked = state, conversation, outbox, asked
         model = state.answerer.model
         config = asked.config
-        rate = model.processor.audio_tokenizer.frame_rate if config.speaks else 1.0
+        rate = AudioRate.of(model.processor.audio_tokenizer).frame_rate if config.speaks else 1.0
         self._answered = Answered(
             speaks=config.speaks,
-            codes_per_second=rate * config.speed,
+            vocabulary=model.processor.vocabulary,
+            frames_per_second=rate * config.speed,
             writes_before_speaking=model.speaks_in_turns,
         )
         self._item = Item(new_id("item"), "assistant", status="in_progress")
@@ -216,7 +218,7 @@ class Response:
             kind = "output_audio_transcript" if self._answered.speaks else "output_text"
             self._push(f"response.{kind}.delta", **self._place(), delta=piece.text)
         elif isinstance(piece, CodesPiece):
-            self._answered.add_codes(piece.codes)
+            self._answered.add_codes(piece.codes, is_last=piece.is_last)
         elif isinstance(piece, SoundPiece) and self._sound is not None:
             self._give_sound(self._sound.write(piece.waveform.numpy()))
 

@@ -27,6 +27,7 @@ from audiollm.serving.api.responses import whole_sound
 from audiollm.serving.api.state import ServerState, state_of, unless_left
 from audiollm.serving.sound.uploads import Recording
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.sequence import as_one_row
 
 from .describing import describe_as_sap
 from .hearing import LONGEST_SECONDS, HeardRecording, hear, mel_picture, nearest_codes
@@ -44,14 +45,15 @@ class Inspector:
 
     Args:
         weights: the causal LM, where this process has it.
-        other: a second audio tokenizer to compare with.
+        other: a second audio tokenizer to compare with; of several codebooks one row is shown.
         other_name: what it is called.
     """
 
     def __init__(
         self, weights: PreTrainedModel | None = None, other: AudioTokenizer | None = None, other_name: str = ""
     ) -> None:
-        self.weights, self.other, self.other_name = weights, other, other_name
+        self.weights, self.other_name = weights, other_name
+        self.other = None if other is None else as_one_row(other)
         # One at a time: looking into things must not take the processor from those that talk.
         self._thread = ThreadPoolExecutor(1, "audiollm-inspect")
 

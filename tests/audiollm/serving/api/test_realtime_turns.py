@@ -16,6 +16,7 @@ from audiollm.serving.api.realtime.configuration import TurnDetection
 from audiollm.serving.api.realtime.items import Answered
 from audiollm.serving.api.realtime.outbox import MAX_EVENTS, Outbox
 from audiollm.serving.api.realtime.turns import TurnDetector
+from audiollm.vocabulary import AudioVocabulary
 
 ROOT = Path(__file__).resolve().parents[4]
 RATE = 24_000
@@ -115,7 +116,8 @@ def test_the_buffer_counts_from_the_beginning_of_the_session() -> None:
 
 @pytest.mark.parametrize("says_each_word", [True, False])
 def test_what_was_heard_is_what_stays(says_each_word: bool) -> None:
-    answered = Answered(speaks=True, codes_per_second=25, writes_before_speaking=says_each_word)
+    vocabulary = AudioVocabulary(codebook_size=4, first_code_id=2, start_id=0, end_id=1)
+    answered = Answered(speaks=True, vocabulary=vocabulary, frames_per_second=25, writes_before_speaking=says_each_word)
     for word, codes in (("one ", [1] * 25), ("two ", [2] * 25), ("three", [3] * 25)):
         answered.add_text(word)
         for code in codes:
