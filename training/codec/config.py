@@ -22,6 +22,12 @@ class CodecTrainingConfig(RunConfig):
     mono: Literal["first", "mean"] = "mean"
     """Which waveform of several channels."""
 
+    min_seconds: float = 0.0
+    """Shorter recordings are refused, and empty ones in any case."""
+
+    on_bad: Literal["error", "skip"] = "error"
+    """What happens to recordings that cannot be used. Either way they are listed."""
+
     cache_megabytes: int = 2048
     """Memory for decoded recordings; what has no room is decoded each time."""
 
@@ -72,7 +78,7 @@ class CodecTrainingConfig(RunConfig):
             self, "learning_rate", "segment_seconds", "segments_per_update", "segments_per_pass", "quantize_from",
             "fit_segments", "restart_interval", "cache_megabytes", "eval_clips", "eval_seconds",
         )  # fmt: skip
-        require_not_negative(self, "commitment_weight", "convergence_weight", "waveform_weight")
+        require_not_negative(self, "min_seconds", "commitment_weight", "convergence_weight", "waveform_weight")
         if not 0 < self.codebook_decay < 1:
             raise ValueError(f"codebook_decay={self.codebook_decay}: use a number between 0 and 1, such as 0.99")
         if self.tokenizer.encoder_only:

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from audiollm.tokenizer.quantizer.codebook import perplexity_of
 from audiollm.tokenizer.zoo.wavtokenizer.model import WavTokenizer
 from audiollm.training.decoder.vocoder.losses import SpectralDistance
-from audiollm.training.decoder.vocoder.segments import SegmentOrder
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import ALL_PARTS, make_optimizer, set_learning_rates
+from audiollm.training.recordings.checked import Recordings
 
-from .clips import CodecClips, CodecPass, cut_segments
 from .config import CodecTrainingConfig
+from .segments import CodecPass, make_pass, segment_order
 from .start import scale_to_sound
 
 START_SEGMENTS = 16  # on which the encoder starts; however passes are cut
@@ -62,7 +62,7 @@ class CodecTrainer:
     """
 
     def __init__(
-        self, accelerator: Accelerator, config: CodecTrainingConfig, clips: CodecClips, eval_clips: CodecClips | None
+        self, accelerator: Accelerator, config: CodecTrainingConfig, clips: Recordings, eval_clips: Recordings | None
     ) -> None:
         self._accelerator, self._config = accelerator, config
         self._clips, self._eval_clips = clips, eval_clips
@@ -77,9 +77,10 @@ class CodecTrainer:
             commit_coefficient=config.commitment_weight,
         ).to(accelerator.device)
         self.tokenizer.quantizer.defer_updates()
-        frames = clips.frames(self.tokenizer.frame_samples)
-        self._order = SegmentOrder(frames, config.segment_frames, config.segments_per_update, config.seed)
-        some = cut_segments(clips, self._order, FIT_STEP, range(START_SEGMENTS), self.tokenizer.frame_samples)
+        self._order = segment_order(
+            clips, self.tokenizer.frame_samples, config.segment_frames, config.segments_per_update, config.seed
+        )
+        some = make_pass(clips, self._order, FIT_STEP, range(START_SEGMENTS), self.tokenizer.frame_samples)
         scale_to_sound(self.tokenizer.encoder, some.waveform.to(accelerator.device))
         objective = CodecObjective(self.tokenizer)
         self.model, self.optimizer = accelerator.prepare(
@@ -106,7 +107,7 @@ class CodecTrainer:
     def _passes(self, step: int, positions: list[int]) -> list[CodecPass]:
         size = self._config.segments_per_pass
         return [
-            cut_segments(self._clips, self._order, step, positions[start : start + size], self.tokenizer.frame_samples)
+            make_pass(self._clips, self._order, step, positions[start : start + size], self.tokenizer.frame_samples)
             for start in range(0, len(positions), size)
         ]
 
