@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.logging import get_logger
 from accelerate.utils import gather_object
 
 from audiollm.program import run_program
@@ -23,6 +24,8 @@ from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, ope
 from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
 from audiollm.training.recordings.checked import Recordings
+
+logger = get_logger(__name__)
 
 
 def train(config: CodecTrainingConfig) -> RunSummary:
@@ -62,6 +65,7 @@ def _train(accelerator: Accelerator, config: CodecTrainingConfig, stop: StopRequ
         total_steps=trainer.total_steps,
         data_metadata=clips.facts,
         stop=stop,
+        processes_may_change=True,
     )
     folder = run_folder.path
     loss, evaluation = None, None
@@ -75,6 +79,7 @@ def _train(accelerator: Accelerator, config: CodecTrainingConfig, stop: StopRequ
         if eval_clips is not None and is_due(config.eval_every, step, run.total_steps):
             evaluation = {"event": "eval", "step": step, **trainer.evaluate(step)}
             run.write_evaluation(evaluation)
+            _warn_of_collapse(run, config, evaluation)
         run.save_if_due(step)
         started = time.perf_counter()
     model_step = run.load_best()
@@ -98,6 +103,21 @@ def _read(accelerator: Accelerator, config: CodecTrainingConfig, source: str) ->
         gather=gather_object,
         progress=accelerator.is_main_process,
     )
+
+
+def _warn_of_collapse(run: TrainingRun, config: CodecTrainingConfig, line: dict[str, Any]) -> None:
+    """Says when most frames have one of a few codes."""
+    for perplexity in line.get("perplexity", ()):
+        attainable = min(config.tokenizer.codebook_size, line["num_frames"])
+        if perplexity >= config.collapse_alarm * attainable:
+            continue
+        alarm = (
+            f"the codes of {line['num_frames']} held-out frames are as varied as {perplexity:.1f} equally frequent "
+            f"ones, of {attainable} that they could be: the codebook is collapsing; lower learning_rate or "
+            "commitment_weight, raise segments_per_update, or use a smaller tokenizer.codebook_size"
+        )
+        logger.warning("update %d: %s", line["step"], alarm)
+        run.write({"event": "alarm", "step": line["step"], "message": alarm})
 
 
 def _save_model(

@@ -116,6 +116,8 @@ class ClipReader:
             waveform, _ = self._audio(number).load(self._sample_rate, self._mono)
         except (AudioError, RecordError) as error:
             raise DataError(str(error)) from error
+        if not len(waveform):  # of an array: a file without samples is an error of its own
+            raise DataError(f"{self.where(number)}: audio: is empty")
         return self._cache.keep(number, waveform)
 
     def _check_length(self, number: int, max_seconds: float) -> None:

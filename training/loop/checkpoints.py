@@ -43,8 +43,8 @@ MAY_CHANGE = frozenset(
         "save_every", "keep_checkpoints", "resume", "log_every", "num_processes", "cache_tokens",
         "check_data", "check_records",
         "num_epochs", "max_steps",  # their result, the number of updates, must stay
-        "cache_dir", "eval_clips", "eval_asr", "flow.eval_steps", "flow.eval_vocoder", "eval_samples", "trackers",
-        "cache_megabytes", "trust_checkpoint", "metric_for_best", "load_best_at_end",
+        "cache_dir", "eval_clips", "eval_seconds", "eval_asr", "flow.eval_steps", "flow.eval_vocoder", "eval_samples",
+        "trackers", "cache_megabytes", "trust_checkpoint", "metric_for_best", "load_best_at_end", "collapse_alarm",
     }
 )  # fmt: skip
 
