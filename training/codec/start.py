@@ -52,8 +52,10 @@ def scale_features(tokenizer: WavTokenizer, features_ND: Tensor) -> Tensor:
     deviation = float(features_ND.var(dim=0, correction=0).mean().sqrt())
     if deviation <= SMALLEST_DEVIATION:
         return features_ND
-    last = tokenizer.encoder.layers[-1].conv
-    last.parametrizations.weight.original0 /= deviation
-    last.bias /= deviation
-    tokenizer.backbone.embed.weight *= deviation
+    last = tokenizer.encoder.layers[-1]
+    assert isinstance(last, EncodecConv1d)
+    assert last.conv.bias is not None
+    last.conv.parametrizations.weight.original0.div_(deviation)
+    last.conv.bias.div_(deviation)
+    tokenizer.backbone.embed.weight.mul_(deviation)
     return features_ND / deviation

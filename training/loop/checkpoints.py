@@ -140,8 +140,7 @@ def unused_settings(config: Any, saved: Mapping[str, Any], section: str = "") ->
             if dataclasses.is_dataclass(value):  # a section that it has: perhaps not all of it
                 found |= unused_settings(value, saved, f"{name}.")
         elif value == _default_of(field):
-            plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
-            found.update(run_identity({name: plain}))
+            found.update(run_identity({name: dataclasses.asdict(config)[field.name]}))
     return frozenset(found)
 
 
