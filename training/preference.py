@@ -110,7 +110,7 @@ def _train(accelerator: Accelerator, config: PreferenceConfig, stop: StopRequest
     identity = run_identity(
         config_as_json(config), data=data.metadata, total_steps=total_steps, launch=launch_of(accelerator)
     )
-    first_step = 1 + (check_same_run(checkpoint, identity) if checkpoint is not None else 0)
+    first_step = 1 + (check_same_run(checkpoint, identity, config) if checkpoint is not None else 0)
     metrics = open_metrics(accelerator, folder, config, last_step=first_step - 1)
     reporting = Reporting(accelerator, metrics, stop)
     trainer = _make_trainer(

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.utils import gather_object
 
 from audiollm.program import run_program
-from audiollm.training.codec.clips import CodecClips
 from audiollm.training.codec.config import CodecTrainingConfig
 from audiollm.training.codec.trainer import CodecTrainer
 from audiollm.training.loop.config import MODEL_FOLDER
@@ -22,6 +23,9 @@ from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
+from audiollm.training.recordings.checked import Recordings
+
+logger = get_logger(__name__)
 
 
 def train(config: CodecTrainingConfig) -> RunSummary:
@@ -59,8 +63,9 @@ def _train(accelerator: Accelerator, config: CodecTrainingConfig, stop: StopRequ
         optimizer=trainer.optimizer,
         extras={"quantizer": trainer.tokenizer.quantizer},
         total_steps=trainer.total_steps,
-        data_metadata=_data_facts(clips, config),
+        data_metadata=clips.facts,
         stop=stop,
+        processes_may_change=True,
     )
     folder = run_folder.path
     loss, evaluation = None, None
@@ -74,29 +79,45 @@ def _train(accelerator: Accelerator, config: CodecTrainingConfig, stop: StopRequ
         if eval_clips is not None and is_due(config.eval_every, step, run.total_steps):
             evaluation = {"event": "eval", "step": step, **trainer.evaluate(step)}
             run.write_evaluation(evaluation)
+            _warn_of_collapse(run, config, evaluation)
         run.save_if_due(step)
         started = time.perf_counter()
     model_step = run.load_best()
-    _save_model(run, trainer, config, {} if eval_clips is None else _data_facts(eval_clips, config), model_step)
+    _save_model(run, trainer, config, {} if eval_clips is None else eval_clips.facts, model_step)
     summary = RunSummary(
         run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME, model_step, run.best
     )
     return run.finish(summary, ["audiollm", "tokenize", "CLIPS", "CODES", "--audio_tokenizer", str(folder)])
 
 
-def _read(accelerator: Accelerator, config: CodecTrainingConfig, source: str) -> CodecClips:
-    return CodecClips(
+def _read(accelerator: Accelerator, config: CodecTrainingConfig, source: str) -> Recordings:
+    return Recordings(
         source,
         sample_rate=config.tokenizer.sample_rate,
         mono=config.mono,
+        min_seconds=config.min_seconds,
+        on_bad=config.on_bad,
         cache_bytes=config.cache_megabytes * 2**20,
+        process_index=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        gather=gather_object,
         progress=accelerator.is_main_process,
     )
 
 
-def _data_facts(clips: CodecClips, config: CodecTrainingConfig) -> dict[str, Any]:
-    hours = sum(clips.lengths) / config.tokenizer.sample_rate / 3600
-    return {"records": clips.fingerprint, "num_clips": len(clips), "hours": round(hours, 4)}
+def _warn_of_collapse(run: TrainingRun, config: CodecTrainingConfig, line: dict[str, Any]) -> None:
+    """Says when most frames have one of a few codes."""
+    for perplexity in line.get("perplexity", ()):
+        attainable = min(config.tokenizer.codebook_size, line["num_frames"])
+        if perplexity >= config.collapse_alarm * attainable:
+            continue
+        alarm = (
+            f"the codes of {line['num_frames']} held-out frames are as varied as {perplexity:.1f} equally frequent "
+            f"ones, of {attainable} that they could be: the codebook is collapsing; lower learning_rate or "
+            "commitment_weight, raise segments_per_update, or use a smaller tokenizer.codebook_size"
+        )
+        logger.warning("update %d: %s", line["step"], alarm)
+        run.write({"event": "alarm", "step": line["step"], "message": alarm})
 
 
 def _save_model(

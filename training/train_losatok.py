@@ -15,6 +15,7 @@ from accelerate.utils import gather_object
 
 from audiollm.program import run_program
 from audiollm.tokenizer.checkpoints.card import Base
+from audiollm.tokenizer.losatok.configuration import SAMPLE_RATE
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_data_parallel
 from audiollm.training.loop.prefetching import Prefetched
@@ -22,12 +23,12 @@ from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
 from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
-from audiollm.training.losatok.clips import Recordings
 from audiollm.training.losatok.config import LoSATokTrainingConfig
 from audiollm.training.losatok.semantic_stage import SemanticTrainer
 from audiollm.training.losatok.start import make_semantic, make_tokenizer
 from audiollm.training.losatok.tokenizer_stage import TokenizerTrainer
 from audiollm.training.losatok.trainer import LoSATokRun, StageTrainer
+from audiollm.training.recordings.checked import Recordings
 
 logger = get_logger(__name__)
 
@@ -103,6 +104,7 @@ def _prepare(accelerator: Accelerator, config: LoSATokTrainingConfig) -> StageTr
     def read(source: str) -> Recordings:
         return Recordings(
             source,
+            sample_rate=SAMPLE_RATE,
             mono=config.mono,
             min_seconds=config.min_seconds,
             on_bad=config.on_bad,
@@ -110,6 +112,7 @@ def _prepare(accelerator: Accelerator, config: LoSATokTrainingConfig) -> StageTr
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
             gather=gather_object,
+            progress=accelerator.is_main_process,
         )
 
     recordings = read(config.train_data)

@@ -41,8 +41,10 @@ from audiollm.tokenizer.losatok.semantic import SemanticEncoder
 from audiollm.tokenizer.losatok.teacher.dasheng import DashengSizes, DashengTeacher
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.signal.mel import MelConfig
+from audiollm.tokenizer.zoo.wavtokenizer.configuration import WavTokenizerConfig
 from audiollm.training.audio_llm.config import SFTConfig
 from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
+from audiollm.training.codec.config import CodecTrainingConfig
 from audiollm.training.decoder.config import DecoderTrainingConfig, VocoderTrainingSettings
 from audiollm.training.losatok.config import LoSATokTrainingConfig, SemanticStageSettings, TokenizerStageSettings
 
@@ -327,6 +329,29 @@ def make_tokenizer_config(tokenizer_corpus: TokenizerCorpus, tmp_path: Path) -> 
             "eval_max_new_tokens": 8,
         }
         return TokenizerTrainingConfig(**(settings | changes))
+
+    return make
+
+
+TINY_CODEC = WavTokenizerConfig(
+    sample_rate=8000, num_filters=4, strides=(5, 4, 4), feature_size=8, codebook_size=16, size=32,
+    intermediate_size=48, num_layers=2, num_conditions=None, has_position_net=False, n_fft=320, hop_length=80,
+    num_lstm_layers=1,
+)  # fmt: skip
+
+
+@pytest.fixture
+def make_codec_config(decoder_corpus: DecoderCorpus, tmp_path: Path) -> Callable[..., CodecTrainingConfig]:
+    """A config of six short updates, of which the last three have codes; every setting can be changed."""
+
+    def make(**changes: Any) -> CodecTrainingConfig:
+        settings: dict[str, Any] = {
+            "tokenizer": TINY_CODEC, "train_data": str(decoder_corpus.train), "output_dir": str(tmp_path / "run"),
+            "max_steps": 6, "segment_seconds": 0.2, "segments_per_update": 4, "segments_per_pass": 4,
+            "quantize_from": 4, "fit_segments": 8, "learning_rate": 3e-3, "resolutions": (256, 512), "eval_clips": 3,
+            "restart_interval": 2,
+        }  # fmt: skip
+        return CodecTrainingConfig(**(settings | changes))
 
     return make
 

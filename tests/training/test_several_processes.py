@@ -25,6 +25,7 @@ from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
 from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
 from audiollm.training.results.figures import flat_numbers
 from audiollm.training.sft import train as train_llm
+from audiollm.training.train_codec import train as train_codec
 from audiollm.training.train_decoder import train as train_decoder
 from audiollm.training.train_losatok import train as train_losatok
 from audiollm.training.train_tokenizer import train as train_tokenizer
@@ -39,8 +40,8 @@ from .finished_runs import (
 )
 from .launched_jobs import launch_as_users_do, launch_environment
 
-SFT, TOKENIZER, LOSATOK, DECODER = (
-    f"training/{name}.py" for name in ("sft", "train_tokenizer", "train_losatok", "train_decoder")
+SFT, TOKENIZER, CODEC, LOSATOK, DECODER = (
+    f"training/{name}.py" for name in ("sft", "train_tokenizer", "train_codec", "train_losatok", "train_decoder")
 )
 FLOW = "flow.safetensors"
 
@@ -344,6 +345,43 @@ def test_the_vocoder_on_two_processes_equals_one_and_resumes(make_vocoder_config
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert metrics_of(tmp_path / "both") == straight
     assert_equal(checkpoint_of(tmp_path / "both", 4), weights)
+
+
+# --- codecs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.multiprocess
+def test_a_codec_on_two_processes_equals_one_and_resumes_on_one_or_two(
+    make_codec_config, decoder_corpus, launches, tmp_path
+):
+    """An odd number of segments, in passes of which one process has more; the codebook begins at the third update."""
+    settings = {
+        "save_every": 2, "eval_data": str(decoder_corpus.dev), "eval_every": 2, "learning_rate": 1e-4,
+        "segments_per_update": 5, "segments_per_pass": 2, "quantize_from": 3, "restart_interval": 2,
+    }  # fmt: skip
+    train_codec(make_codec_config(output_dir=str(tmp_path / "alone"), **settings))
+    config = make_codec_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
+    ended = launches.run("ddp", CODEC, config)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+
+    def assert_alike(first: Path, second: Path, after: int = 0) -> None:
+        for event in ("train", "eval"):
+            expected = [line for line in metrics_of(first, event) if line["step"] > after]
+            for line, other in zip(expected, metrics_of(second, event), strict=True):
+                for name, value in line.items():
+                    assert other[name] == pytest.approx(value, rel=2e-2, abs=1e-3), (event, line["step"], name)
+
+    assert_alike(tmp_path / "alone", tmp_path / "both")
+    middle = str(tmp_path / "both" / "checkpoints" / "step_000002")
+    one = dataclasses.replace(config, resume=middle, num_processes=None, output_dir=str(tmp_path / "one"))
+    train_codec(one)
+    assert_alike(tmp_path / "both", tmp_path / "one", after=2)
+
+    straight, weights = metrics_of(tmp_path / "both"), checkpoint_of(tmp_path / "both", 6)
+    ended = launches.run("ddp", CODEC, dataclasses.replace(config, resume=middle))
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert metrics_of(tmp_path / "both") == straight
+    assert_equal(checkpoint_of(tmp_path / "both", 6), weights)
 
 
 # --- LoSATok ----------------------------------------------------------------------------------------------------------

@@ -134,6 +134,24 @@ def test_interrupted_and_resumed_equals_uninterrupted_to_the_bit(make_config, as
     assert summary.steps == 6
 
 
+def test_a_run_from_before_a_setting_was_there_goes_on_to_the_same_bits(make_config, tmp_path):
+    train(make_config(output_dir=str(tmp_path / "straight")))
+    old = tmp_path / "old"
+    train(make_config(output_dir=str(old), save_every=3))
+    shutil.rmtree(old / "checkpoints" / "step_000006")
+    for path, inside in (
+        (old / "checkpoints" / "step_000003" / "checkpoint.json", "identity"),
+        (old / "config.json", ""),
+    ):
+        content = json.loads(path.read_text())
+        settings = content[inside] if inside else content
+        del settings["codebooks"], settings["code_order"]
+        path.write_text(json.dumps(content))
+    train(make_config(output_dir=str(old), resume="latest"))
+    assert metrics_of(old) == metrics_of(tmp_path / "straight")
+    assert_same_weights(old, tmp_path / "straight")
+
+
 CUTS = {
     "grouped": {"tokens_per_pass": 300},
     "packed": {"tokens_per_pass": 300, "packing": "pack", "gradient_checkpointing": True},

@@ -43,7 +43,7 @@ def find_checkpoint(resume: str | None, folder: Path) -> Path | None:
     return path
 
 
-def check_same_run(checkpoint: Path, identity: dict[str, Any]) -> int:
+def check_same_run(checkpoint: Path, identity: dict[str, Any], config: Any) -> int:
     """Refuses to resume a different run; returns the update that the checkpoint is from.
 
     Raises:
@@ -55,7 +55,7 @@ def check_same_run(checkpoint: Path, identity: dict[str, Any]) -> int:
         saved = CheckpointState(int(content["step"]), dict(content["identity"]))
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise ResumeError(f"{path} is damaged: {error}; resume an older checkpoint, or start anew") from error
-    check_identity(checkpoint, saved, identity)
+    check_identity(checkpoint, saved, identity, config)
     return saved.step
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from audiollm.tokenizer.zoo.wavtokenizer.configuration import WavTokenizerConfig
 from audiollm.training.loop.config import RunConfig, require_not_negative, require_positive
+
+_HARDLY_USED = 0.25  # of the average count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,12 @@ class CodecTrainingConfig(RunConfig):
 
     mono: Literal["first", "mean"] = "mean"
     """Which waveform of several channels."""
+
+    min_seconds: float = 0.0
+    """Shorter recordings are refused, and empty ones in any case."""
+
+    on_bad: Literal["error", "skip"] = "error"
+    """What happens to recordings that cannot be used. Either way they are listed."""
 
     cache_megabytes: int = 2048
     """Memory for decoded recordings; what has no room is decoded each time."""
@@ -43,8 +52,9 @@ class CodecTrainingConfig(RunConfig):
     codebook_decay: float = 0.99
     """Decay of the moving averages of the codebook's entries."""
 
-    restart_interval: int = 20
-    """Updates between restarts of entries that are hardly used."""
+    restart_interval: int | None = None
+    """Updates between restarts of entries that are hardly used: that lie below the count which an unused one has after
+    as many. None: so many that this is a quarter of the average, or less."""
 
     commitment_weight: float = 0.25
     """Weight of the squared distance between features and entries."""
@@ -63,6 +73,10 @@ class CodecTrainingConfig(RunConfig):
 
     eval_seconds: float = 10.0
 
+    collapse_alarm: float = 0.05
+    """Evaluations raise an alarm when the perplexity of their codes is below this share of what it could be. It stops
+    nothing."""
+
     min_learning_rate_ratio: float = 0.05
     betas: tuple[float, float] = (0.8, 0.99)
 
@@ -72,7 +86,9 @@ class CodecTrainingConfig(RunConfig):
             self, "learning_rate", "segment_seconds", "segments_per_update", "segments_per_pass", "quantize_from",
             "fit_segments", "restart_interval", "cache_megabytes", "eval_clips", "eval_seconds",
         )  # fmt: skip
-        require_not_negative(self, "commitment_weight", "convergence_weight", "waveform_weight")
+        require_not_negative(
+            self, "min_seconds", "collapse_alarm", "commitment_weight", "convergence_weight", "waveform_weight"
+        )
         if not 0 < self.codebook_decay < 1:
             raise ValueError(f"codebook_decay={self.codebook_decay}: use a number between 0 and 1, such as 0.99")
         if self.tokenizer.encoder_only:
@@ -87,11 +103,34 @@ class CodecTrainingConfig(RunConfig):
                 f"segment_seconds={self.segment_seconds} is too short for a window of the resolutions "
                 f"{list(self.resolutions)}; raise it, or lower them"
             )
+        self._check_restarts()
         if self.fit_segments * self.segment_frames < self.tokenizer.codebook_size:
             raise ValueError(
                 f"fit_segments={self.fit_segments} of {self.segment_frames} frames cannot fill a codebook of "
                 f"{self.tokenizer.codebook_size} entries: raise it"
             )
+
+    def _check_restarts(self) -> None:
+        interval = self.restart_interval
+        if interval is not None and self.codebook_decay**interval >= self._average_count:
+            raise ValueError(
+                f"restart_interval={interval}: an update shows an entry {self._average_count:.2g} times on average, "
+                f"and below {self.codebook_decay**interval:.2g} it would count as unused, so that all are restarted "
+                f"again and again; raise it, such as to {self._least_interval()}, or leave it out"
+            )
+
+    @property
+    def _average_count(self) -> float:
+        """How often an update shows an entry, on average; no more than what a new entry is counted as."""
+        return min(1.0, self.segments_per_update * self.segment_frames / self.tokenizer.codebook_size)
+
+    def _least_interval(self) -> int:
+        return math.ceil(math.log(self._average_count * _HARDLY_USED) / math.log(self.codebook_decay))
+
+    @property
+    def restarts_every(self) -> int:
+        """Updates between restarts."""
+        return self._least_interval() if self.restart_interval is None else self.restart_interval
 
     @property
     def segment_frames(self) -> int:

@@ -1,9 +1,5 @@
-"""How an encoder starts: with convolutions whose outputs vary by one on real sound (Mishkin and Matas, 2016, LSUV).
-
-Waveforms are small numbers and get smaller from layer to layer, until biases are all that is left of them: a fresh
-encoder then says the same of every sound, and its decoder learns to pass it over.
-"""
-# Shapes: B segments, N samples.
+"""The scales of an encoder: at its start, and where its codebook begins."""
+# Shapes: B segments, N samples; N frames of all of them, D feature size.
 
 from __future__ import annotations
 
@@ -12,13 +8,18 @@ from torch import Tensor
 from transformers.models.encodec.modeling_encodec import EncodecConv1d
 
 from audiollm.tokenizer.layers.seanet import SeanetEncoder
+from audiollm.tokenizer.zoo.wavtokenizer.model import WavTokenizer
 
-SMALLEST_DEVIATION = 1e-6  # of an output that is nothing but silence
+SMALLEST_DEVIATION = 1e-6  # less is that of silence, which has no scale
 
 
 @torch.no_grad()
 def scale_to_sound(encoder: SeanetEncoder, waveforms_BN: Tensor) -> None:
-    """Scales the weights of each convolution by what comes out of it, first layers first, and takes away its bias."""
+    """Scales convolutions until their outputs vary by one on real sound (Mishkin and Matas, 2016, LSUV), without bias.
+
+    Waveforms are small numbers and get smaller from layer to layer, until biases are all that is left of them: a fresh
+    encoder then says the same of every sound, and its decoder learns to pass it over. Silence scales nothing.
+    """
     for layer in encoder.modules():
         if not isinstance(layer, EncodecConv1d):
             continue
@@ -28,4 +29,33 @@ def scale_to_sound(encoder: SeanetEncoder, waveforms_BN: Tensor) -> None:
         handle = layer.register_forward_hook(lambda _, __, output, seen=deviations: seen.append(float(output.std())))
         encoder(waveforms_BN[:, None])
         handle.remove()
-        layer.conv.parametrizations.weight.original0 /= max(deviations[0], SMALLEST_DEVIATION)
+        if deviations[0] > SMALLEST_DEVIATION:
+            layer.conv.parametrizations.weight.original0 /= deviations[0]
+
+
+@torch.no_grad()
+def scale_features(tokenizer: WavTokenizer, features_ND: Tensor) -> Tensor:
+    """Makes the features vary by one, and has the decoder take them as they were: what it makes of them stays.
+
+    Before there are codes nothing holds the features' size. The commitment loss grows with its square, and of features
+    that have grown would be all that an encoder learns by: it shrinks them in a few updates, away from the entries,
+    until a handful of these are nearest to everything.
+
+    Args:
+        tokenizer: with a decoder.
+        features_ND: of some sound.
+
+    Returns:
+        The features as they are from now on.
+    """
+    assert tokenizer.backbone is not None
+    deviation = float(features_ND.var(dim=0, correction=0).mean().sqrt())
+    if deviation <= SMALLEST_DEVIATION:
+        return features_ND
+    last = tokenizer.encoder.layers[-1]
+    assert isinstance(last, EncodecConv1d)
+    assert last.conv.bias is not None
+    last.conv.parametrizations.weight.original0.div_(deviation)
+    last.conv.bias.div_(deviation)
+    tokenizer.backbone.embed.weight.mul_(deviation)
+    return features_ND / deviation

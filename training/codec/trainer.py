@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from audiollm.tokenizer.quantizer.codebook import perplexity_of
 from audiollm.tokenizer.zoo.wavtokenizer.model import WavTokenizer
 from audiollm.training.decoder.vocoder.losses import SpectralDistance
-from audiollm.training.decoder.vocoder.segments import SegmentOrder
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import ALL_PARTS, make_optimizer, set_learning_rates
+from audiollm.training.recordings.checked import Recordings
 
-from .clips import CodecClips, CodecPass, cut_segments
 from .config import CodecTrainingConfig
-from .start import scale_to_sound
+from .segments import CodecPass, make_pass, segment_order
+from .start import scale_features, scale_to_sound
 
 START_SEGMENTS = 16  # on which the encoder starts; however passes are cut
 FIT_STEP = 0  # updates count from 1: segments for the start and for k-means are none of those that are trained on
@@ -58,11 +58,11 @@ class CodecTrainer:
         eval_clips: held-out ones.
 
     Raises:
-        ValueError: if there are fewer segments in an update than processes.
+        ValueError: if there are fewer segments in an update than processes, or no updates with codes.
     """
 
     def __init__(
-        self, accelerator: Accelerator, config: CodecTrainingConfig, clips: CodecClips, eval_clips: CodecClips | None
+        self, accelerator: Accelerator, config: CodecTrainingConfig, clips: Recordings, eval_clips: Recordings | None
     ) -> None:
         self._accelerator, self._config = accelerator, config
         self._clips, self._eval_clips = clips, eval_clips
@@ -73,13 +73,14 @@ class CodecTrainer:
         self.tokenizer = WavTokenizer(
             config.tokenizer,
             ema_decay=config.codebook_decay,
-            restart_interval=config.restart_interval,
+            restart_interval=config.restarts_every,
             commit_coefficient=config.commitment_weight,
         ).to(accelerator.device)
         self.tokenizer.quantizer.defer_updates()
-        frames = clips.frames(self.tokenizer.frame_samples)
-        self._order = SegmentOrder(frames, config.segment_frames, config.segments_per_update, config.seed)
-        some = cut_segments(clips, self._order, FIT_STEP, range(START_SEGMENTS), self.tokenizer.frame_samples)
+        self._order = segment_order(
+            clips, self.tokenizer.frame_samples, config.segment_frames, config.segments_per_update, config.seed
+        )
+        some = make_pass(clips, self._order, FIT_STEP, range(START_SEGMENTS), self.tokenizer.frame_samples)
         scale_to_sound(self.tokenizer.encoder, some.waveform.to(accelerator.device))
         objective = CodecObjective(self.tokenizer)
         self.model, self.optimizer = accelerator.prepare(
@@ -90,6 +91,11 @@ class CodecTrainer:
             config.tokenizer.sample_rate, config.resolutions, config.convergence_weight
         ).to(accelerator.device)
         self.total_steps = config.max_steps or self._order.num_updates(config.num_epochs or 1.0)
+        if config.quantize_from > self.total_steps:
+            raise ValueError(
+                f"quantize_from={config.quantize_from}: the run makes {self.total_steps} updates, so its tokenizer "
+                "would have no codes; lower it, or train longer"
+            )
 
     def epoch(self, step: int) -> float:
         """How often an average frame has been trained on after an update."""
@@ -106,7 +112,7 @@ class CodecTrainer:
     def _passes(self, step: int, positions: list[int]) -> list[CodecPass]:
         size = self._config.segments_per_pass
         return [
-            cut_segments(self._clips, self._order, step, positions[start : start + size], self.tokenizer.frame_samples)
+            make_pass(self._clips, self._order, step, positions[start : start + size], self.tokenizer.frame_samples)
             for start in range(0, len(positions), size)
         ]
 
@@ -161,14 +167,18 @@ class CodecTrainer:
         """Places the entries among the features; every process sees the same, and takes those of the first."""
         device = self._accelerator.device
         passes = self._passes(FIT_STEP, list(range(self._config.fit_segments)))
-        features = [self.tokenizer.features(one.waveform.to(device)).flatten(0, 1) for one in passes]
-        self.tokenizer.quantizer.fit(torch.cat(features), seed=self._config.seed)
+        features = torch.cat([self.tokenizer.features(one.waveform.to(device)).flatten(0, 1) for one in passes])
+        features = scale_features(self.tokenizer, broadcast(features))
+        self.tokenizer.quantizer.fit(features, seed=self._config.seed)
         for tensor in self.tokenizer.quantizer.state_dict().values():
             tensor.copy_(broadcast(tensor))
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, Any]:
-        """Gives held-out recordings back: distance of the spectrograms, and what the codebooks are used for."""
+        """Gives held-out recordings back: distance of the spectrograms, and what the codebooks are used for.
+
+        Without codes the distance is another figure: it is smaller, and what it belongs to is no tokenizer.
+        """
         clips, config, model = self._eval_clips, self._config, self.tokenizer
         assert clips is not None
         mine = share_of_process(list(range(min(len(clips), config.eval_clips))), *self._place())
@@ -189,9 +199,13 @@ class CodecTrainer:
             distances.append(float(self._distance(made, waveform)))
         model.train()
         everyone = gather_object(list(zip(mine, distances, strict=True)))
-        line: dict[str, Any] = {"mel_distance": sum(one for _, one in sorted(everyone)) / len(everyone)}
-        if step >= config.quantize_from:
-            total = torch.stack(gather_object([counts])).sum(dim=0)
-            line["perplexity"] = [round(float(perplexity_of(row)), 2) for row in total]
-            line["codes_used"] = [int((row > 0).sum()) for row in total]
-        return line
+        distance = sum(one for _, one in sorted(everyone)) / len(everyone)
+        total = torch.stack(gather_object([counts])).sum(dim=0)
+        if step < config.quantize_from:
+            return {"mel_distance": None, "mel_distance_without_codes": distance}
+        return {
+            "mel_distance": distance,
+            "perplexity": [round(float(perplexity_of(row)), 2) for row in total],
+            "codes_used": [int((row > 0).sum()) for row in total],
+            "num_frames": int(total[0].sum()),
+        }

@@ -1,4 +1,4 @@
-"""Parts that the trainers of flow model and vocoder share: surroundings, interface, learning rate, clipping, seeds."""
+"""Parts that the trainers of flow model and vocoder share: surroundings, interface, clipping."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -80,12 +79,3 @@ def clip_gradients(accelerator: Accelerator, module: nn.Module, config: RunConfi
     """Clips the gradients of a prepared module; returns their norm before."""
     # max_norm=inf measures without clipping.
     return float(accelerator.clip_grad_norm_(module.parameters(), config.max_grad_norm or math.inf))
-
-
-def clip_generator(*seeds: int) -> torch.Generator:
-    """A generator of its own for one clip of one update, so that draws depend neither on processes nor on resuming."""
-    mixed = 0
-    # 2^64 over the golden ratio spreads neighbouring seeds (Knuth's multiplicative hashing); + 1, so that zeros count.
-    for seed in seeds:
-        mixed = (mixed * 0x9E3779B97F4A7C15 + seed + 1) % 2**63
-    return torch.Generator().manual_seed(mixed)

@@ -23,8 +23,8 @@ from audiollm.data.audio.writing import save_audio
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.tokenizer.signal.mel import MelConfig
-from audiollm.training.decoder.base import clip_generator
 from audiollm.training.decoder.shards import DecoderItems
+from audiollm.training.recordings.segments import clip_generator
 
 logger = logging.getLogger(__name__)
 

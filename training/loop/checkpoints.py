@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import random
@@ -42,8 +43,8 @@ MAY_CHANGE = frozenset(
         "save_every", "keep_checkpoints", "resume", "log_every", "num_processes", "cache_tokens",
         "check_data", "check_records",
         "num_epochs", "max_steps",  # their result, the number of updates, must stay
-        "cache_dir", "eval_clips", "eval_asr", "flow.eval_steps", "flow.eval_vocoder", "eval_samples", "trackers",
-        "cache_megabytes", "trust_checkpoint", "metric_for_best", "load_best_at_end",
+        "cache_dir", "eval_clips", "eval_seconds", "eval_asr", "flow.eval_steps", "flow.eval_vocoder", "eval_samples",
+        "trackers", "cache_megabytes", "trust_checkpoint", "metric_for_best", "load_best_at_end", "collapse_alarm",
     }
 )  # fmt: skip
 
@@ -109,6 +110,42 @@ def differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
         for name in names
         if name not in MAY_CHANGE and saved.get(name, _ABSENT) != current.get(name, _ABSENT)
     ]
+
+
+def without_unused(identity: dict[str, Any], config: Any, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity as it was written before there were its `unused_settings`."""
+    unused = unused_settings(config, saved)
+    return {name: value for name, value in identity.items() if name not in unused}
+
+
+def unused_settings(config: Any, saved: Mapping[str, Any], section: str = "") -> frozenset[str]:
+    """Settings that an identity has never heard of, as its run is older than they are, and that are at their defaults.
+
+    A setting that comes later has the default that does what was done before, so such a run goes on as it was.
+
+    Args:
+        config: the settings, a dataclass.
+        saved: the identity that was written down.
+        section: of the settings, with a dot behind it; empty: they are the run's own.
+
+    Returns:
+        Their names in an identity, such as ``lora.r``.
+    """
+    found: set[str] = set()
+    for field in dataclasses.fields(config):
+        name, value = section + field.name, getattr(config, field.name)
+        if name in saved:
+            continue
+        if any(other.startswith(f"{name}.") for other in saved):
+            if dataclasses.is_dataclass(value):  # a section that it has: perhaps not all of it
+                found |= unused_settings(value, saved, f"{name}.")
+        elif value == _default_of(field):
+            found.update(run_identity({name: dataclasses.asdict(config)[field.name]}))
+    return frozenset(found)
+
+
+def _default_of(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 class Checkpoints:
@@ -308,12 +345,19 @@ def read_state(checkpoint: Path) -> CheckpointState:
     return CheckpointState(step=step, identity=identity)
 
 
-def check_identity(checkpoint: Path, saved: CheckpointState, current: dict[str, Any]) -> None:
+def check_identity(checkpoint: Path, saved: CheckpointState, current: dict[str, Any], config: Any) -> None:
     """Refuses to resume a different run.
+
+    Args:
+        checkpoint: its folder.
+        saved: what is written in it.
+        current: the identity of the run that is to go on from it.
+        config: that run's settings, which say what is at its default; see `unused_settings`.
 
     Raises:
         ResumeError: listing every setting that differs.
     """
+    current = without_unused(current, config, saved.identity)
     changed = differences(saved.identity, current)
     if changed and _goes_further(saved, current):
         changed = []

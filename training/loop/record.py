@@ -19,7 +19,7 @@ from audiollm.data.files.json_lines import append_line, read_json_lines, write_j
 from audiollm.environment import installed_versions
 from audiollm.training.results.figures import flat_numbers
 
-from .checkpoints import differences, run_identity
+from .checkpoints import differences, run_identity, without_unused
 from .config import RunConfig, TrackerName
 from .errors import ResumeError
 
@@ -84,7 +84,8 @@ def refuse_run_of_others(folder: Path, config: RunConfig, checkpoint: Path | Non
         before = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ResumeError(f"{path} is damaged ({error}): choose another output_dir") from error
-    changed = differences(run_identity(before), run_identity(config_as_json(config)))
+    saved = run_identity(before)
+    changed = differences(saved, without_unused(run_identity(config_as_json(config)), config, saved))
     if changed:
         raise ResumeError(
             f"{folder} holds another run, which this one does not go on with; these differ (its own → now):\n  "

@@ -362,7 +362,8 @@ def start_run(
     set_seed(config.seed, device_specific=True)
     if folder.checkpoint is not None:
         state = read_state(folder.checkpoint)
-        check_identity(folder.checkpoint, state, with_launch_of(state, identity) if processes_may_change else identity)
+        launched = with_launch_of(state, identity) if processes_may_change else identity
+        check_identity(folder.checkpoint, state, launched, config)
         if (before := state.identity.get("launch.num_processes")) != accelerator.num_processes:
             logger.warning(
                 "going on with %d processes in place of %s: the same updates, with other draws of dropout",

@@ -15,9 +15,9 @@ from audiollm.tokenizer.losatok.bottleneck import reconstruction_loss, relation_
 from audiollm.tokenizer.losatok.front_ends import cut_pieces, extend
 from audiollm.tokenizer.losatok.semantic import SemanticEncoder
 
-from .clips import SegmentPass
 from .figures import effective_rank, spectrum
 from .plots import draw_relations, draw_spectra
+from .segments import SegmentPass
 from .trainer import LoSATokRun, StageTrainer
 
 

@@ -22,11 +22,11 @@ from audiollm.training.decoder.vocoder.adversary import Adversary
 from audiollm.training.decoder.vocoder.losses import feature_matching_loss
 from audiollm.training.loop.checkpoints import Stateful
 
-from .clips import SegmentPass
 from .discriminators import MultiFrequencyDiscriminator
 from .figures import effective_rank, num_collapsed, spectrum
 from .losses import MultiScaleMelLoss, hinge_adversarial_loss, hinge_discriminator_loss
 from .plots import draw_dimensions, draw_spectra
+from .segments import SegmentPass
 from .trainer import LoSATokRun, StageTrainer
 
 logger = get_logger(__name__)

@@ -24,9 +24,10 @@ from audiollm.training.loop.checkpoints import Stateful
 from audiollm.training.loop.ema import ExponentialMovingAverage
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import learning_rate_figures, make_optimizer, set_learning_rates
+from audiollm.training.recordings.checked import Recordings
 
-from .clips import Recordings, SegmentPass, make_pass, segment_order
 from .config import LoSATokTrainingConfig
+from .segments import SegmentPass, make_pass, segment_order
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from audiollm.training.loop.checkpoints import (
     Checkpoints,
     CheckpointState,
+    check_identity,
     differences,
     find_checkpoint,
     load,
@@ -25,6 +27,7 @@ from audiollm.training.loop.checkpoints import (
     run_identity,
 )
 from audiollm.training.loop.errors import ResumeError
+from audiollm.training.loop.record import config_as_json
 from audiollm.training.loop.stopping import RunStoppedError
 
 
@@ -252,6 +255,57 @@ def test_differences_name_what_changed_appeared_and_went():
     saved, current = {"seed": 1, "lora.r": 4}, {"seed": 2, "lora": None}
     assert differences(saved, current) == ["seed: 1 → 2", "lora.r: 4 → absent", "lora: absent → None"]
     assert differences(saved, dict(saved)) == []
+
+
+@dataclass(frozen=True)
+class Section:
+    """Settings of a part of a run, one of which came later."""
+
+    size: int = 16
+    later: float = 0.5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a run, most of which came later than its checkpoint."""
+
+    seed: int = 0
+    order: str = "flat"
+    betas: tuple[float, ...] = (0.9, 0.99)
+    section: Section = field(default_factory=Section)
+    optional: Section | None = None
+
+
+OLD = {"seed": 1, "section.size": 16}
+
+
+@pytest.mark.parametrize(
+    ("saved", "changes", "refused"),
+    [
+        (OLD, {}, None),  # all that is new is at its default
+        ({"seed": 1}, {}, None),  # a whole section of it
+        (OLD, {"order": "delay"}, "order: absent → delay"),
+        (OLD, {"betas": (0.8, 0.99)}, "betas: absent"),
+        (OLD, {"section": Section(later=1.0)}, r"section\.later: absent → 1\.0"),
+        (OLD, {"section": Section(size=8)}, r"section\.size: 16 → 8"),
+        # Settings at their defaults are no setting at its default where the default is to have none of them.
+        (OLD, {"optional": Section()}, r"optional\.size: absent → 16"),
+        (OLD | {"optional": None}, {"optional": Section()}, "optional: None → absent"),
+        (OLD | {"optional.size": 16}, {"optional": Section()}, None),
+        (OLD | {"optional.size": 16}, {}, r"optional\.size: 16 → absent"),
+        (OLD | {"gone": 3}, {}, "gone: 3 → absent"),
+    ],
+)
+def test_a_run_older_than_a_setting_goes_on_where_that_is_at_its_default(tmp_path, saved, changes, refused):
+    config = Settings(**({"seed": 1} | changes))
+    identity = run_identity(config_as_json(config), total_steps=5)
+    state = CheckpointState(3, saved | {"total_steps": 5})
+    if refused is None:
+        check_identity(tmp_path, state, identity, config)
+        check_identity(tmp_path, CheckpointState(5, state.identity), identity | {"total_steps": 9}, config)
+        return
+    with pytest.raises(ResumeError, match=refused):
+        check_identity(tmp_path, state, identity, config)
 
 
 def test_every_generator_continues_where_it_was(tmp_path):

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from dataclasses import make_dataclass
 from pathlib import Path
 
 import pytest
@@ -203,7 +204,12 @@ def test_a_damaged_step_or_identity_is_named(tmp_path, content):
 
 def test_a_step_beyond_the_run_is_refused(tmp_path):
     with pytest.raises(ResumeError, match="update 9 of a run of 5"):
-        check_identity(tmp_path / "elsewhere", CheckpointState(9, {"total_steps": 5}), {"total_steps": 5})
+        check_identity(
+            tmp_path / "elsewhere",
+            CheckpointState(9, {"total_steps": 5}),
+            {"total_steps": 5},
+            make_dataclass("Settings", ())(),
+        )
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/etc", "", "step_1", "step_000002/..", "step_000002_best_wer"])

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from audiollm.tokenizer.decoder.flow.matching import MAX_PROMPT_SHARE, FlowDraws
-from audiollm.training.decoder.base import clip_generator
 from audiollm.training.decoder.shards import DecoderItems
+from audiollm.training.recordings.segments import clip_generator
 
 GOLDEN_RATIO = 0.6180339887498949
 

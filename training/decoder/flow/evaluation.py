@@ -18,7 +18,7 @@ from audiollm.data.files.json_document import write_json
 from audiollm.tokenizer.decoder.flow.model import FlowModel
 from audiollm.tokenizer.decoder.inputs import FlowSettings
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
-from audiollm.training.decoder.base import DecoderRun, clip_generator
+from audiollm.training.decoder.base import DecoderRun
 from audiollm.training.decoder.parts import load_part
 from audiollm.training.decoder.validation import (
     COPY_SYNTHESIS,
@@ -30,6 +30,7 @@ from audiollm.training.decoder.validation import (
     measure,
     write_clips,
 )
+from audiollm.training.recordings.segments import clip_generator
 
 from .batches import FlowPass
 

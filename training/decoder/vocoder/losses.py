@@ -42,23 +42,27 @@ class SpectralDistance(nn.Module):
     def forward(self, made_BN: Tensor, recorded_BN: Tensor) -> Tensor:
         """Compares waveforms ``[B, N]``; returns a scalar, in nats per mel band."""
         total = made_BN.new_zeros(())
-        # float32: half precision has neither an FFT on every device nor the range of squared magnitudes.
-        both = torch.cat([made_BN, recorded_BN]).float()
         for n_fft in self.resolutions:
-            filters_MF = self.get_buffer(f"filters_{n_fft}")
-            window = self.get_buffer(f"window_{n_fft}")
-            spectrum = torch.view_as_real(torch.stft(both, n_fft, n_fft // 4, window=window, return_complex=True))
-            magnitude = (spectrum.square().sum(dim=-1) + POWER_OFFSET).sqrt()
-            bands = torch.matmul(filters_MF, magnitude)
-            made_BMT, recorded_BMT = bands.clamp(min=MAGNITUDE_FLOOR).log().chunk(2)
+            made_BMT, made_BFT = self._bands(made_BN, n_fft)
+            with torch.no_grad():  # nothing is learned of a recording: no gradient goes back through its transform
+                recorded_BMT, recorded_BFT = self._bands(recorded_BN, n_fft)
             total = total + (made_BMT - recorded_BMT).abs().mean()
             if self.convergence:
-                made_BFT, recorded_BFT = magnitude.chunk(2)
                 distance_B = torch.linalg.vector_norm(made_BFT - recorded_BFT, dim=(1, 2))
                 # A silent segment has no size to be relative to.
                 size_B = torch.linalg.vector_norm(recorded_BFT, dim=(1, 2)).clamp(min=1e-3)
                 total = total + self.convergence * (distance_B / size_B).mean()
         return total / len(self.resolutions)
+
+    def _bands(self, waveforms_BN: Tensor, n_fft: int) -> tuple[Tensor, Tensor]:
+        """Logarithms of the mel bands ``[B, M, T]`` and linear magnitudes ``[B, F, T]``."""
+        # float32: half precision has neither an FFT on every device nor the range of squared magnitudes.
+        spectrum = torch.stft(
+            waveforms_BN.float(), n_fft, n_fft // 4, window=self.get_buffer(f"window_{n_fft}"), return_complex=True
+        )
+        magnitude_BFT = (torch.view_as_real(spectrum).square().sum(dim=-1) + POWER_OFFSET).sqrt()
+        bands_BMT = torch.matmul(self.get_buffer(f"filters_{n_fft}"), magnitude_BFT)
+        return bands_BMT.clamp(min=MAGNITUDE_FLOOR).log(), magnitude_BFT
 
 
 def f0_loss(predicted_BM: Tensor, target_BM: Tensor) -> Tensor:

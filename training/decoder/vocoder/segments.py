@@ -1,4 +1,4 @@
-"""Segments that the vocoder is trained on: where they are cut out of the clips, and what is drawn for each."""
+"""Segments that the vocoder is trained on: what is cut out of the clips, and what is drawn for each."""
 # Shapes: B segments, C mel bins, M mel frames, N samples, H overtones.
 
 from __future__ import annotations
@@ -6,15 +6,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from audiollm.tokenizer.decoder.vocoder.source import HarmonicSource
 from audiollm.tokenizer.signal.mel import MEL_FLOOR
-from audiollm.training.decoder.base import clip_generator
 from audiollm.training.decoder.shards import DecoderItems
+from audiollm.training.recordings.segments import SegmentOrder
 
 
 @dataclass(frozen=True)
@@ -32,48 +31,6 @@ class VocoderPass:
         """A copy on a device."""
         moved = (tensor.to(device) for tensor in (self.mel, self.f0, self.waveform, self.phase, self.noise))
         return VocoderPass(self.ids, *moved)
-
-
-class SegmentOrder:
-    """Where the segments of an update are cut out: a pure function of seed, update and position in it.
-
-    Every frame of the data is as likely as any other, so long clips give more segments.
-
-    Args:
-        lengths: mel frames of each clip.
-        segment_frames: mel frames of a segment.
-        segments_per_update: over all processes.
-        seed: of the run.
-
-    Raises:
-        ValueError: if there are no clips.
-    """
-
-    def __init__(self, lengths: list[int], segment_frames: int, segments_per_update: int, seed: int) -> None:
-        if not lengths:
-            raise ValueError("the training data holds no clips")
-        self.segment_frames = segment_frames
-        self.segments_per_update = segments_per_update
-        self._lengths = lengths
-        self._ends = np.cumsum(lengths)
-        self._seed = seed
-
-    def segment(self, step: int, position: int) -> tuple[int, int, torch.Generator]:
-        """Clip and first frame of a segment, and a generator for whatever else is random of it."""
-        generator = clip_generator(self._seed, step, position)
-        # A frame of all the data chooses the clip, by its length; the segment then lies anywhere in it.
-        frame = int(torch.randint(int(self._ends[-1]), (), generator=generator))
-        clip = int(np.searchsorted(self._ends, frame, side="right"))
-        latest = max(0, self._lengths[clip] - self.segment_frames)
-        return clip, int(torch.randint(latest + 1, (), generator=generator)), generator
-
-    def epoch(self, step: int) -> float:
-        """How often an average frame has been trained on after an update."""
-        return step * self.segments_per_update * self.segment_frames / float(self._ends[-1])
-
-    def num_updates(self, num_epochs: float) -> int:
-        """Updates until an average frame has been trained on so often, at least 1."""
-        return max(1, math.ceil(num_epochs / self.epoch(1)))
 
 
 def make_pass(

@@ -39,12 +39,13 @@ from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.checkpoints import Stateful
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import ALL_PARTS, make_optimizer, set_learning_rates
+from audiollm.training.recordings.segments import SegmentOrder
 
 from .adversary import Adversary
 from .discriminators import Discriminators
 from .evaluation import PitchErrors, mean_pitch_errors, pitch_errors
 from .losses import SpectralDistance, adversarial_loss, discriminator_loss, f0_loss, feature_matching_loss
-from .segments import SegmentOrder, VocoderPass, make_pass
+from .segments import VocoderPass, make_pass
 
 
 class VocoderObjective(nn.Module):
