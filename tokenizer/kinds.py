@@ -186,6 +186,16 @@ KINDS: tuple[TokenizerKind, ...] = (
         "MIT code; see the card",
         files=("losatok*.pth",),
     ),
+    TokenizerKind(
+        "sqcodec",
+        "SQCodec",
+        f"{_ZOO}.sqcodec.model:SQCodec",
+        "sqcodec.pth and sqcodec_config.yaml, and no ReasoningCodec*.checkpoint",
+        lambda view: "sqcodec.pth" in view.files and not view.has_suffix(".checkpoint"),
+        "136 × 19 at 25 Hz, 24 kHz",
+        "MIT code; see the card",
+        files=("sqcodec.pth", "sqcodec_config.yaml"),
+    ),
     *(
         TokenizerKind(
             name,
