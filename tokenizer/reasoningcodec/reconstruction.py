@@ -1,5 +1,5 @@
 """The reconstruction branch: phones, structure and acoustics at 12.5 Hz, moved by what the reasoning codes say."""
-# Shapes: B clips, F frames of 25 Hz, S vectors of 50 Hz, T reconstruction codes, R reasoning codes, K codebooks, D size.
+# Shapes: B clips, F frames of 25 Hz, S vectors of 50 Hz, T reconstruction codes, R reasoning codes, D size.
 
 from __future__ import annotations
 
@@ -80,26 +80,19 @@ class ReconstructionBranch(nn.Module):
         inputs = {"phone": low["wavlm"], "structure": low["semantic"], "acoustic": acoustic_BTD}
         return {name: self.fuse[name](inputs[name]) for name in BRANCHES}
 
-    def influence(self, reasoning_BRD: Tensor, num_codes: int, first: int = 0) -> Tensor:
+    def tokens_of(self, first: int, count: int) -> Tensor:
+        """The reasoning code that each of some reconstruction codes belongs to, int64 ``[T]``."""
+        return torch.arange(first, first + count) * RECONSTRUCTION_FRAMES // self.interval
+
+    def influence(self, reasoning_BRD: Tensor, tokens_T: Tensor) -> Tensor:
         """What the reasoning codes say at each reconstruction code, ``[B, T, D]``.
 
         Args:
             reasoning_BRD: what the reasoning quantizer says of its codes.
-            num_codes: T.
-            first: place of the first reconstruction code, counted from the first reasoning code on.
-
-        Raises:
-            ValueError: if there are too few reasoning codes.
+            tokens_T: which of them each belongs to.
         """
-        places_T = (first + torch.arange(num_codes, device=reasoning_BRD.device)) * RECONSTRUCTION_FRAMES
-        tokens_T = places_T // self.interval
-        if num_codes and int(tokens_T[-1]) >= reasoning_BRD.shape[1]:
-            raise ValueError(
-                f"{first + num_codes} reconstruction codes need {int(tokens_T[-1]) + 1} reasoning codes, and there are "
-                f"{reasoning_BRD.shape[1]}: give those of the same clip"
-            )
         adapted_BRD: Tensor = self.adaptor(reasoning_BRD)
-        return adapted_BRD[:, tokens_T]
+        return adapted_BRD[:, tokens_T.to(adapted_BRD.device)]
 
     def moved(
         self, features: dict[str, Tensor], influence_BTD: Tensor, keep_B: Tensor | None = None
