@@ -21,7 +21,7 @@ from audiollm.data.audio.sources import AudioError, AudioSource, source_name
 from audiollm.data.audio.writing import AudioWriter, open_audio_output, open_audio_pipe, save_audio
 from audiollm.data.voices.encoders import SpeakerEncoder
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
-from audiollm.tokenizer.base import AudioTokenizer, Codes
+from audiollm.tokenizer.base import AudioTokenizer, Codes, require_one_rate
 from audiollm.tokenizer.decoder.inputs import Quality
 
 SPEAKER_SECONDS = 60.0  # of the recording that a speaker encoder hears
@@ -120,6 +120,7 @@ def reconstruct(
         AudioError: the recording cannot be used or gives no codes, or the output cannot be written under this name.
         ValueError: the audio tokenizer cannot decode, or not with this voice or these settings.
     """
+    require_one_rate(audio_tokenizer, "audio_tokenizer")
     start = time.monotonic()
     name = source_name(source)
     target = Path(output) if isinstance(output, (str, os.PathLike)) else output

@@ -159,6 +159,25 @@ class GroupedCodes:
         return {name: one[index] for name, one in self.groups.items()}
 
 
+def require_one_rate(audio_tokenizer: AudioTokenizer, purpose: str) -> None:
+    """Refuses a tokenizer whose codes have several rates, for what needs one row of frames.
+
+    Args:
+        audio_tokenizer: any.
+        purpose: what needs it, as a message begins.
+
+    Raises:
+        ValueError: naming the groups of its codes.
+    """
+    groups = audio_tokenizer.code_groups
+    if len(groups) > 1:
+        raise ValueError(
+            f"{purpose}: {type(audio_tokenizer).__name__} gives codes of several rates "
+            f"({'; '.join(map(str, groups))}), and one is needed: open or save it with one group of them, such as "
+            f"group={groups[0].name!r}"
+        )
+
+
 class AudioTokenizer(ABC):
     """What a tokenizer promises to the rest of the package; sizes and rates are properties, read from its config."""
 

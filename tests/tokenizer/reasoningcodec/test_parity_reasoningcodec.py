@@ -76,9 +76,7 @@ class RecordedStates(nn.Module):
     def __init__(self, states: Tensor) -> None:
         super().__init__()
         self.states = list(states)
-        self.config: Any = SimpleNamespace(
-            is_encoder_decoder=False, num_hidden_layers=len(states) - 1, to_dict=lambda: {}
-        )
+        self.config: Any = SimpleNamespace(is_encoder_decoder=False, num_hidden_layers=len(states) - 1, to_dict=dict)
         self.heard: Tensor | None = None
 
     def forward(self, waveforms: Tensor, output_hidden_states: bool) -> Any:
