@@ -115,8 +115,13 @@ class ReasoningCodecConfig:
         common = self.reasoning_samples * RECONSTRUCTION_FRAMES
         return common // 2 if self.query_interval % 2 == 0 else common
 
+    def quantizer_sizes(self, name: str) -> tuple[int, int, int]:
+        """Codebooks, entries of each and numbers of an entry, of the reasoning or a branch."""
+        count, size, code_size = getattr(self, f"{name}_quantizer")
+        return count, size, code_size
+
     def group_sizes(self, group: str) -> tuple[int, ...]:
         """Entries of each codebook of a group, in the order of its codes."""
         names = (REASONING,) if group == REASONING else BRANCHES
-        quantizers = [getattr(self, f"{name}_quantizer") for name in names]
+        quantizers = [self.quantizer_sizes(name) for name in names]
         return tuple(size for count, size, _ in quantizers for _ in range(count))

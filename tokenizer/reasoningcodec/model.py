@@ -182,7 +182,7 @@ class ReasoningCodec(CodecTokenizer):
             )
         self.sqcodec = sqcodec.requires_grad_(False).eval().to(self.device)
 
-    def configure(
+    def configure(  # type: ignore[override]  # the options of this kind
         self,
         whisper: FrozenEncoder | str | Path | None = None,
         wavlm: FrozenEncoder | str | Path | None = None,
@@ -439,7 +439,7 @@ class ReasoningCodec(CodecTokenizer):
     # ------------------------------------------------------------------ decode
 
     @torch.no_grad()
-    def decode(  # type: ignore[override]  # codes of two groups
+    def decode(  # codes of two groups
         self,
         codes: GroupedCodes | Codes | Mapping[str, Any] | Tensor | Sequence[Any] | None,
         reconstruction: Codes | Tensor | Sequence[Any] | None = None,

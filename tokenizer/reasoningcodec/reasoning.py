@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from audiollm.tokenizer.quantizer.projected import ProjectedResidualQuantizer
 
-from .configuration import SPEECH_FRAMES, ReasoningCodecConfig
+from .configuration import REASONING, SPEECH_FRAMES, ReasoningCodecConfig
 from .transformer import ReasoningBlock
 
 RESTART_BELOW = 0.1
@@ -25,7 +25,7 @@ class ReasoningBranch(nn.Module):
         self.query = nn.Parameter(0.02 * torch.randn(1, config.size))
         self.blocks = nn.ModuleList(ReasoningBlock(config) for _ in range(config.reasoning_layers))
         self.quantizer = ProjectedResidualQuantizer(
-            *config.reasoning_quantizer, config.size, restart_below=RESTART_BELOW
+            *config.quantizer_sizes(REASONING), config.size, restart_below=RESTART_BELOW
         )
 
     def forward(self, whisper_BSD: Tensor, semantic_BFD: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class ReconstructionBranch(nn.Module):
         self.film = nn.ModuleDict({name: nn.Linear(config.size, 2 * config.size) for name in BRANCHES})
         self.adaptor = nn.Linear(config.size, config.size)
         self.quantizers = nn.ModuleDict(
-            {name: ProjectedResidualQuantizer(*getattr(config, f"{name}_quantizer"), config.size) for name in BRANCHES}
+            {name: ProjectedResidualQuantizer(*config.quantizer_sizes(name), config.size) for name in BRANCHES}
         )
 
     def quantizer(self, branch: str) -> ProjectedResidualQuantizer:
