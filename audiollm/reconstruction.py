@@ -193,7 +193,7 @@ class _Recorder:
 
 
 class _CodecDecoder:
-    """A decoder that codes alone tell everything: it has no flow model, no noise and no voice to choose.
+    """A codec's own decoder, without a voice to choose; few have a flow, with steps, guidance and a seed of its noise.
 
     Raises:
         ValueError: for a setting that would have no effect.
@@ -205,9 +205,13 @@ class _CodecDecoder:
                 f"this {type(audio_tokenizer).__name__} has no decoder, so its codes cannot become sound: load it "
                 "whole, or use an audio tokenizer with one"
             )
+        taken = inspect.signature(audio_tokenizer.decode).parameters
+        flow = {"steps": settings.steps, "guidance": settings.guidance}
+        given = flow | {"seed": settings.seed}
+        self._options = {name: value for name, value in given.items() if value is not None and name in taken}
         idle = {
             "speaker": settings.speaker, "prompt": settings.prompt, "prompt_audio": settings.prompt_audio,
-            "steps": settings.steps, "guidance": settings.guidance,
+            **{name: value for name, value in flow.items() if name not in taken},
             "quality": settings.quality if settings.quality == "fast" else None,
         }  # fmt: skip
         for name, value in idle.items():
@@ -223,7 +227,7 @@ class _CodecDecoder:
         """As `SpeechDecoder.decode`; codes of several codebooks are ``[K, T]``, latents ``[T, D]``."""
         clips = [codes if codes.dim() == 2 else codes[None] for row in rows for codes in row]
         given: Any = Codes.from_list(clips) if self._audio_tokenizer.latent_size is None else clips
-        decoded = iter(self._audio_tokenizer.decode(given))
+        decoded = iter(self._audio_tokenizer.decode(given, **self._options))
         return [[next(decoded) for _ in row] for row in rows]
 
     def decode_stream(self, codes: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -239,7 +243,9 @@ def _decoder(audio_tokenizer: AudioTokenizer, settings: DecodingSettings) -> Spe
     """
     taken = inspect.signature(audio_tokenizer.decode).parameters.values()
     takes_settings = any(one.kind is one.VAR_KEYWORD or one.name == "seed" for one in taken)
-    return (SpeechDecoder if takes_settings else _CodecDecoder)(audio_tokenizer, settings)
+    if takes_settings and audio_tokenizer.num_codebooks == 1:
+        return SpeechDecoder(audio_tokenizer, settings)
+    return _CodecDecoder(audio_tokenizer, settings)
 
 
 def _refuse_without_streams(audio_tokenizer: AudioTokenizer) -> None:

@@ -449,6 +449,7 @@ class ReasoningCodec(CodecTokenizer):
         guidance: float = GUIDANCE,
         seed: int = 0,
         use_reasoning: bool = True,
+        speaker: Tensor | None = None,
         batch_size: int = 16,
     ) -> list[Tensor]:
         """Turns codes into waveforms; two calls give the same, and each clip's is what it would get alone.
@@ -463,6 +464,7 @@ class ReasoningCodec(CodecTokenizer):
             guidance: strength of classifier-free guidance; 1: none, at half the cost.
             seed: of the noise.
             use_reasoning: whether the reasoning codes have a say; else they may be missing.
+            speaker: None, as ``prompt``.
             batch_size: most windows computed at once; only equally long ones are.
 
         Returns:
@@ -472,7 +474,7 @@ class ReasoningCodec(CodecTokenizer):
             ValueError: if it cannot decode, codes of one group are missing or too few for the others, or for codes out
                 of range, or steps or guidance that make no sense.
         """
-        self._refuse_voice(None, prompt)
+        self._refuse_voice(speaker, prompt)
         self._require_decoder()
         check_batch_size(batch_size)
         reasoning_rows, reconstruction_rows = self._both_of(codes, reconstruction, use_reasoning)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from audiollm.reconstruction import reconstruct
 from audiollm.tokenizer import AudioTokenizer
 from audiollm.tokenizer.base import Codes, GroupedCodes, require_one_rate
 from audiollm.tokenizer.facts import facts_of_tokenizer
@@ -398,3 +400,19 @@ def test_what_is_no_waveform_is_refused(codec: ReasoningCodec) -> None:
         codec.encode(torch.zeros(9), 0)
     with pytest.raises(ValueError, match="group='all': choose both"):
         in_group(codec, "all")
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_group_goes_through_a_file_and_both_are_refused_by_name(
+    codec: ReasoningCodec, noise: Noise, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "in.wav", noise(20_000).numpy(), RATE)
+    one = in_group(codec, "reconstruction")
+    result = reconstruct(tmp_path / "in.wav", tmp_path / "out.wav", one, steps=2, guidance=1.0, seed=3)
+    assert (result.num_codes, result.num_samples) == (4 * 11, 20_000)
+    with pytest.raises(ValueError, match="audio_tokenizer: ReasoningCodec gives codes of several rates"):
+        reconstruct(tmp_path / "in.wav", tmp_path / "out.wav", codec)
+    with pytest.raises(ValueError, match="speaker: the decoder of ReasoningCodec"):
+        reconstruct(tmp_path / "in.wav", tmp_path / "out.wav", one, speaker=torch.zeros(3))
