@@ -20,7 +20,7 @@ from audiollm.data.audio.sources import AudioError, AudioSource, source_name
 from audiollm.data.audio.writing import AudioWriter, open_audio_output, open_audio_pipe, save_audio
 from audiollm.data.voices.encoders import SpeakerEncoder
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder, refuse_settings, takes_settings
-from audiollm.tokenizer.base import AudioTokenizer, Codes
+from audiollm.tokenizer.base import AudioTokenizer, Codes, require_one_rate
 from audiollm.tokenizer.decoder.inputs import Quality
 
 SPEAKER_SECONDS = 60.0  # of the recording that a speaker encoder hears
@@ -119,6 +119,7 @@ def reconstruct(
         AudioError: the recording cannot be used or gives no codes, or the output cannot be written under this name.
         ValueError: the audio tokenizer cannot decode, or not with this voice or these settings.
     """
+    require_one_rate(audio_tokenizer, "audio_tokenizer")
     start = time.monotonic()
     name = source_name(source)
     target = Path(output) if isinstance(output, (str, os.PathLike)) else output
@@ -191,7 +192,7 @@ class _Recorder:
 
 
 class _CodecDecoder:
-    """A decoder that codes alone tell everything: it has no flow model, no noise and no voice to choose.
+    """A codec's own decoder, without a voice to choose; few have a flow, with steps, guidance and a seed of its noise.
 
     Raises:
         ValueError: for a setting that would have no effect.
@@ -204,6 +205,9 @@ class _CodecDecoder:
                 "whole, or use an audio tokenizer with one"
             )
         refuse_settings(audio_tokenizer, settings)
+        taken = inspect.signature(audio_tokenizer.decode).parameters
+        given = {"steps": settings.steps, "guidance": settings.guidance, "seed": settings.seed}
+        self._options = {name: value for name, value in given.items() if value is not None and name in taken}
         self.sample_rate = audio_tokenizer.output_sample_rate
         self._audio_tokenizer = audio_tokenizer
 
@@ -211,7 +215,7 @@ class _CodecDecoder:
         """As `SpeechDecoder.decode`; codes of several codebooks are ``[K, T]``, latents ``[T, D]``."""
         clips = [codes if codes.dim() == 2 else codes[None] for row in rows for codes in row]
         given: Any = Codes.from_list(clips) if self._audio_tokenizer.latent_size is None else clips
-        decoded = iter(self._audio_tokenizer.decode(given))
+        decoded = iter(self._audio_tokenizer.decode(given, **self._options))
         return [[next(decoded) for _ in row] for row in rows]
 
     def decode_stream(self, codes: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -225,7 +229,9 @@ def _decoder(audio_tokenizer: AudioTokenizer, settings: DecodingSettings) -> Spe
     Raises:
         ValueError: if it cannot decode, or not with this voice or these settings.
     """
-    return (SpeechDecoder if takes_settings(audio_tokenizer) else _CodecDecoder)(audio_tokenizer, settings)
+    if takes_settings(audio_tokenizer) and audio_tokenizer.num_codebooks == 1:
+        return SpeechDecoder(audio_tokenizer, settings)
+    return _CodecDecoder(audio_tokenizer, settings)
 
 
 def _refuse_without_streams(audio_tokenizer: AudioTokenizer) -> None:

@@ -36,7 +36,6 @@ from audiollm.environment import find_device
 from audiollm.mini import audio_tokenizer_or_mini
 from audiollm.reconstruction import reconstruct
 from audiollm.tokenizer.base import AudioTokenizer
-from audiollm.tokenizer.facts import bitrate_bps
 from audiollm.tokenizer.kinds import UNIAUDIO_KINDS
 from audiollm.tokenizer.opening import find_tokenizer_folder, kind_of
 
@@ -193,8 +192,8 @@ def _identity(audio_tokenizer: Any, config: ReconstructionConfig) -> dict[str, A
         "kind": type(audio_tokenizer).__name__,
         "fingerprint": audio_tokenizer.fingerprint(),
         "decoder_fingerprint": decoder_fingerprint(audio_tokenizer),
-        "bitrate_bps": bitrate_bps(audio_tokenizer.frame_rate, audio_tokenizer.codebook_sizes),
-        "frame_rate": audio_tokenizer.frame_rate,
+        "bitrate_bps": audio_tokenizer.bits_per_second,
+        "frame_rate": audio_tokenizer.frame_rate if len(audio_tokenizer.code_groups) < 2 else None,
         "num_codebooks": audio_tokenizer.num_codebooks,
         "codebook_size": audio_tokenizer.codebook_size,
         "speaker_encoder": encoder,

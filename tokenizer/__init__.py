@@ -14,7 +14,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "base": ["AudioTokenizer", "Codes", "Latents"],
+        "base": ["AudioTokenizer", "CodeGroup", "Codes", "GroupedCodes", "Latents"],
         "configuration": ["UniAudioTokenizerConfig"],
         "decoder.configuration": ["WaveformDecoderConfig"],
         "decoder.inputs": ["VoicePrompt"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,84 @@ class Latents:
         return self.latents[index, : int(self.lengths[index])]
 
 
+@dataclass(frozen=True)
+class CodeGroup:
+    """Codebooks of one rate.
+
+    Args:
+        name: of the group among those of its tokenizer.
+        frame_rate: frames per second, in Hz.
+        codebook_sizes: V of each codebook.
+    """
+
+    name: str
+    frame_rate: float
+    codebook_sizes: tuple[int, ...]
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Codes of all its codebooks."""
+        return self.frame_rate * len(self.codebook_sizes)
+
+    @property
+    def bits_per_second(self) -> float:
+        """What its codes take where each is as likely as the others."""
+        return self.frame_rate * sum(math.log2(size) for size in self.codebook_sizes)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {len(self.codebook_sizes)} at {self.frame_rate:g} Hz"
+
+
+@dataclass
+class GroupedCodes:
+    """The codes of a batch of clips, of a tokenizer whose codes have several rates.
+
+    Args:
+        groups: the codes of each group, by its name, all of the same clips.
+    """
+
+    groups: Mapping[str, Codes]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.groups.values())))
+
+    def __iter__(self) -> Iterator[Codes]:
+        """The groups, so that ``reasoning, reconstruction = tokenizer.encode(...)``."""
+        return iter(self.groups.values())
+
+    def __getitem__(self, name: str) -> Codes:
+        """The codes of a group."""
+        return self.groups[name]
+
+    @property
+    def lengths(self) -> Tensor:
+        """Frames of each clip in the group that has most, int64 ``[B]``."""
+        return torch.stack([one.lengths for one in self.groups.values()]).amax(dim=0)
+
+    def clip(self, index: int) -> dict[str, Tensor]:
+        """The codes of one clip without padding, ``[K, T_i]``, by group."""
+        return {name: one[index] for name, one in self.groups.items()}
+
+
+def require_one_rate(audio_tokenizer: AudioTokenizer, purpose: str) -> None:
+    """Refuses a tokenizer whose codes have several rates, for what needs one row of frames.
+
+    Args:
+        audio_tokenizer: any.
+        purpose: what needs it, as a message begins.
+
+    Raises:
+        ValueError: naming the groups of its codes.
+    """
+    groups = audio_tokenizer.code_groups
+    if len(groups) > 1:
+        raise ValueError(
+            f"{purpose}: {type(audio_tokenizer).__name__} gives codes of several rates "
+            f"({'; '.join(map(str, groups))}), and one is needed: open or save it with one group of them, such as "
+            f"group={groups[0].name!r}"
+        )
+
+
 class AudioTokenizer(ABC):
     """What a tokenizer promises to the rest of the package; sizes and rates are properties, read from its config."""
 
@@ -138,7 +216,11 @@ class AudioTokenizer(ABC):
     @property
     @abstractmethod
     def frame_rate(self) -> float:
-        """Frames per second, in Hz; each frame holds one code per codebook."""
+        """Frames per second, in Hz; each frame holds one code per codebook.
+
+        Raises:
+            ValueError: if there are codes of several rates, see `code_groups`.
+        """
 
     @property
     @abstractmethod
@@ -156,9 +238,16 @@ class AudioTokenizer(ABC):
         return (self.codebook_size,) * self.num_codebooks
 
     @property
+    def code_groups(self) -> tuple[CodeGroup, ...]:
+        """Its codebooks by rate: one group, but of kinds whose codes have several; none of latents."""
+        if self.latent_size is not None:
+            return ()
+        return (CodeGroup("codes", self.frame_rate, self.codebook_sizes),)
+
+    @property
     def bits_per_second(self) -> float:
         """What the codes take where each is as likely as the others."""
-        return self.frame_rate * sum(math.log2(size) for size in self.codebook_sizes)
+        return sum(group.bits_per_second for group in self.code_groups)
 
     @property
     def latent_size(self) -> int | None:

@@ -34,11 +34,14 @@ def facts_of_tokenizer(audio_tokenizer: AudioTokenizer) -> dict[str, Any]:
         audio_tokenizer: of any kind; sizes of one without codes are of its latents.
 
     Returns:
-        Plain values by name. ``bitrate_bps`` counts each code as the logarithm of the size of its codebook;
+        Plain values by name; ``frame_rate`` is None where there are several, which ``code_groups`` tells.
+        ``bitrate_bps`` counts each code as the logarithm of the size of its codebook;
         ``parameters`` counts weights that are loaded, codebooks among them.
     """
-    sizes = audio_tokenizer.codebook_sizes if audio_tokenizer.latent_size is None else ()
+    groups = audio_tokenizer.code_groups
+    sizes = audio_tokenizer.codebook_sizes if groups else ()
     tokenizer: Any = audio_tokenizer
+    several = {"code_groups": [str(one) for one in groups]} if len(groups) > 1 else {}
     return {
         "kind": audio_tokenizer.kind,
         "class": type(audio_tokenizer).__name__,
@@ -47,9 +50,10 @@ def facts_of_tokenizer(audio_tokenizer: AudioTokenizer) -> dict[str, Any]:
         "latent_size": audio_tokenizer.latent_size,
         "sample_rate": audio_tokenizer.sample_rate,
         "output_sample_rate": audio_tokenizer.output_sample_rate if audio_tokenizer.can_decode else None,
-        "frame_rate": audio_tokenizer.frame_rate,
-        "tokens_per_second": audio_tokenizer.frame_rate * len(sizes),
-        "bitrate_bps": bitrate_bps(audio_tokenizer.frame_rate, sizes),
+        "frame_rate": None if several else audio_tokenizer.frame_rate,
+        **several,
+        "tokens_per_second": sum(one.tokens_per_second for one in groups),
+        "bitrate_bps": sum(one.bits_per_second for one in groups),
         "parameters": _num_weights(tokenizer) if isinstance(tokenizer, nn.Module) else None,
         "is_causal": audio_tokenizer.is_causal,
         "max_segment_seconds": audio_tokenizer.max_segment_seconds,

@@ -186,6 +186,36 @@ KINDS: tuple[TokenizerKind, ...] = (
         "MIT code; see the card",
         files=("losatok*.pth",),
     ),
+    TokenizerKind(
+        "reasoningcodec",
+        "ReasoningCodec",
+        "audiollm.tokenizer.reasoningcodec.model:ReasoningCodec",
+        "ReasoningCodec*.checkpoint, or model.safetensors with audio_thinking.cls_token",
+        lambda view: (
+            any(name.startswith("ReasoningCodec") and name.endswith(".checkpoint") for name in view.files)
+            or view.has_tensor("audio_thinking.cls_token")
+        ),
+        "8 × 4,096 at 5 Hz and 8 × 8,192 at 12.5 Hz, 24 kHz",
+        "MIT code; see the card",
+        needs="a music encoder (music=), for encoding",
+        files=(
+            "ReasoningCodec*.checkpoint",
+            "dit_config.json",
+            "model_config.json",
+            "sqcodec.pth",
+            "sqcodec_config.yaml",
+        ),
+    ),
+    TokenizerKind(
+        "sqcodec",
+        "SQCodec",
+        f"{_ZOO}.sqcodec.model:SQCodec",
+        "sqcodec.pth and sqcodec_config.yaml, and no ReasoningCodec*.checkpoint",
+        lambda view: "sqcodec.pth" in view.files and not view.has_suffix(".checkpoint"),
+        "136 × 19 at 25 Hz, 24 kHz",
+        "MIT code; see the card",
+        files=("sqcodec.pth", "sqcodec_config.yaml"),
+    ),
     *(
         TokenizerKind(
             name,

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 TOKENIZER_FOLDER = "tokenizer"
 """Where a release keeps its tokenizer, beside its ``decoder/``."""
-_OF_OTHER_MODELS = ("llm*.pt", "flow*.pt", "hift*.pt", "campplus.onnx", "CosyVoice-BlankEN/*")
-"""What lies beside CosyVoice2's tokenizer on the Hub, gigabytes in all, and belongs to other parts of that system."""
+_OF_OTHER_MODELS = ("llm*.pt", "flow*.pt", "hift*.pt", "campplus.onnx", "CosyVoice-BlankEN/*", "llm_*.checkpoint")
+"""What lies beside a tokenizer on the Hub, gigabytes in all: other parts of CosyVoice2 or UniAudio 2.0."""
 _LATER = tuple(f"{place}decoder/*{ending}" for place in ("", "*/") for ending in (".safetensors", ".pt"))
 """Weights of a waveform decoder, which are fetched when it is first used."""
-_NEEDED = ("*.json", "*.safetensors", "*.yaml", "*.yml", "*.ckpt", "*.pt", "*.pth", "*.onnx")
+_NEEDED = ("*.json", "*.safetensors", "*.yaml", "*.yml", "*.ckpt", "*.pt", "*.pth", "*.checkpoint", "*.onnx")
 
 
 def open_tokenizer(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import AudioTokenizer, Codes
+from .base import AudioTokenizer, Codes, require_one_rate
 from .layout import CodeLayout, CodeOrder, FrameReader, SymbolWriter
 
 
@@ -34,6 +34,7 @@ def layout_of(
     sizes, name = audio_tokenizer.codebook_sizes, type(audio_tokenizer).__name__
     if not sizes or audio_tokenizer.latent_size is not None:
         raise ValueError(f"{name} has continuous latents and no codes: a language model needs codes")
+    require_one_rate(audio_tokenizer, "a language model")
     if codebooks is not None and not 1 <= codebooks <= len(sizes):
         have = "one codebook" if len(sizes) == 1 else f"{len(sizes)} codebooks"
         raise ValueError(f"codebooks={codebooks}: {name} has {have}; use 1 to {len(sizes)}, or leave it out")
@@ -69,6 +70,7 @@ class SequenceTokenizer(AudioTokenizer):
     """
 
     def __init__(self, inner: AudioTokenizer, layout: CodeLayout) -> None:
+        require_one_rate(inner, "one row of codes")
         if inner.codebook_sizes[: layout.num_codebooks] != layout.codebook_sizes:
             raise ValueError(
                 f"{type(inner).__name__} has codebooks of {list(inner.codebook_sizes)} codes, and the layout is one of "

@@ -27,13 +27,14 @@ def load_audio_tokenizer(
         dtype: what computes; ``fastest`` is float32 unless it is a `UniAudioTokenizer`, which its trial is of.
         device: torch device; None: the first GPU when there is one.
         decodes: also with what turns codes into sound, if there is something.
-        may_lack_codes: whether one with latents in their place will do.
+        may_lack_codes: whether one with latents in their place will do, or codes of several rates.
 
     Raises:
         ValueError: if there is none, or it has no codes, or is of a kind that cannot do what is asked for.
     """
     from audiollm.fastest import device_for_models, fastest_dtype_for_frames
     from audiollm.mini import audio_tokenizer_or_mini
+    from audiollm.tokenizer.base import require_one_rate
     from audiollm.tokenizer.kinds import UNIAUDIO_KINDS
     from audiollm.tokenizer.opening import find_tokenizer_folder, kind_of, open_tokenizer
 
@@ -51,6 +52,8 @@ def load_audio_tokenizer(
         loaded = open_tokenizer(name, encoder_only=encoder_only, dtype=_stored(dtype), device=found)
     if loaded.latent_size is not None and not may_lack_codes:
         raise ValueError(f"{path_or_id} holds a {kind.title}, which has latents and no codes: give one with codes")
+    if not may_lack_codes:
+        require_one_rate(loaded, path_or_id)
     return loaded.to_int8() if dtype == "int8" else loaded
 
 

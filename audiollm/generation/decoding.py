@@ -165,15 +165,17 @@ def takes_settings(audio_tokenizer: AudioTokenizer) -> bool:
 
 
 def refuse_settings(audio_tokenizer: AudioTokenizer, settings: DecodingSettings) -> None:
-    """Refuses settings that a decoder of codes alone has not, for they would have no effect; a seed may be given.
+    """Refuses settings that a decoder without a voice has not, for they would have no effect; a seed may be given.
 
     Raises:
         ValueError: naming the first.
     """
     decodes = audio_tokenizer.inner if isinstance(audio_tokenizer, SequenceTokenizer) else audio_tokenizer
+    flow = {"steps": settings.steps, "guidance": settings.guidance}
+    taken = inspect.signature(decodes.decode).parameters
     idle = {
         "speaker": settings.speaker, "prompt": settings.prompt, "prompt_audio": settings.prompt_audio,
-        "steps": settings.steps, "guidance": settings.guidance,
+        **{name: value for name, value in flow.items() if name not in taken},
         "quality": settings.quality if settings.quality == "fast" else None,
     }  # fmt: skip
     for name, value in idle.items():

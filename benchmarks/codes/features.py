@@ -12,7 +12,7 @@ from torch import Tensor
 
 from audiollm.benchmarks.codes.clustering import code_histograms
 from audiollm.mini import audio_tokenizer_or_mini
-from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.base import AudioTokenizer, require_one_rate
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
 
@@ -60,6 +60,7 @@ def load_encoder(path_or_id: str, device: str) -> AudioTokenizer:
     )
     if audio_tokenizer.latent_size is not None:
         raise ValueError(f"{path_or_id} has latents and no codes: give a tokenizer with codes")
+    require_one_rate(audio_tokenizer, path_or_id)
     return audio_tokenizer
 
 

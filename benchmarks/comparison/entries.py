@@ -103,23 +103,19 @@ def _from_whisper(source: KMeansSettings) -> UniAudioTokenizer:
 # --- facts ------------------------------------------------------------------------------------------------------------
 
 
-def bitrate_bps(audio_tokenizer: AudioTokenizer) -> float:
-    """Bits per second if every code takes the bits that its codebook's size asks for."""
-    return audio_tokenizer.frame_rate * sum(math.log2(size) for size in audio_tokenizer.codebook_sizes)
-
-
 def facts_of(audio_tokenizer: AudioTokenizer) -> dict[str, Any]:
-    """What a tokenizer is, without any recording."""
+    """What a tokenizer is, without any recording; there is no frame rate of codes of several rates."""
+    groups = audio_tokenizer.code_groups
     return {
         "kind": audio_tokenizer.kind,
         "class": type(audio_tokenizer).__name__,
         "sample_rate": audio_tokenizer.sample_rate,
         "output_sample_rate": audio_tokenizer.output_sample_rate if audio_tokenizer.can_decode else None,
-        "frame_rate": audio_tokenizer.frame_rate,
+        "frame_rate": audio_tokenizer.frame_rate if len(groups) < 2 else None,
         "num_codebooks": audio_tokenizer.num_codebooks,
         "codebook_sizes": list(audio_tokenizer.codebook_sizes),
-        "tokens_per_second": audio_tokenizer.frame_rate * audio_tokenizer.num_codebooks,
-        "bitrate_bps": bitrate_bps(audio_tokenizer),
+        "tokens_per_second": sum(one.tokens_per_second for one in groups),
+        "bitrate_bps": audio_tokenizer.bits_per_second,
         "parameters": num_parameters(audio_tokenizer),
         "is_causal": audio_tokenizer.is_causal,
         "can_decode": audio_tokenizer.can_decode,

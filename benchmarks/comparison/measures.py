@@ -21,7 +21,7 @@ from audiollm.benchmarks.speech.table import without_recordings
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
-from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.base import AudioTokenizer, GroupedCodes
 from audiollm.tokenizer.checkpoints.fingerprint import decoder_fingerprint as fingerprint_of
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 
@@ -38,6 +38,10 @@ SOUNDS_FOLDER = "sounds"
 REASON = "reason"
 """Key of figures that are not there, and why."""
 NO_DECODER = "has no decoder: it can listen only"
+NO_CODES = "has latents and no codes"
+SEVERAL_RATES = (
+    "has codes of several rates: this figure is of one, so compare the groups one by one, each in its folder"
+)
 
 
 def sound_identity(audio_tokenizer: AudioTokenizer) -> str | None:
@@ -60,26 +64,31 @@ def code_use(audio_tokenizer: AudioTokenizer, recordings: Recordings) -> dict[st
     """Which codes occur in some recordings, by codebook, and how many bits they take.
 
     Returns:
-        ``usage`` (share of all codes that occur), ``entropy_bits`` (of a frame: the sum over codebooks),
-        ``entropy_bitrate_bps``, ``tokens_per_second``, ``by_codebook`` and ``coverage`` (share of all tokens that the
-        commonest 1 %, 2 %, … of the codes make up).
+        ``usage`` (share of all codes that occur), ``entropy_bits`` (of a frame: the sum over codebooks; None where
+        there are several rates of frames), ``entropy_bitrate_bps``, ``tokens_per_second``, ``by_codebook`` and
+        ``coverage`` (share of all tokens that the commonest 1 %, 2 %, … of the codes make up).
     """
     rate = audio_tokenizer.sample_rate
     waveforms = [clip.load(rate, recordings.settings.mono) for clip in recordings.clips]
-    codes = audio_tokenizer.encode(waveforms, rate)
-    frames_KT = torch.cat([codes[index] for index in range(len(codes))], dim=1).numpy()
-    counts = [
-        np.bincount(row, minlength=size) for row, size in zip(frames_KT, audio_tokenizer.codebook_sizes, strict=True)
-    ]
+    encoded = audio_tokenizer.encode(waveforms, rate)
+    counts, by_codebook, bits, bits_per_second, num_tokens = [], [], [], 0.0, 0
+    groups = audio_tokenizer.code_groups
+    for group, codes in zip(groups, encoded if isinstance(encoded, GroupedCodes) else [encoded], strict=True):
+        frames_KT = torch.cat([codes[index] for index in range(len(codes))], dim=1).numpy()
+        own = [np.bincount(row, minlength=size) for row, size in zip(frames_KT, group.codebook_sizes, strict=True)]
+        used = [_use(count) for count in own]
+        bits.append(sum(one["entropy_bits"] for one in used))
+        bits_per_second += bits[-1] * group.frame_rate
+        num_tokens += int(frames_KT.size)
+        counts += own
+        by_codebook += used
     seconds = sum(len(waveform) for waveform in waveforms) / rate
-    by_codebook = [_use(count) for count in counts]
-    entropy = sum(one["entropy_bits"] for one in by_codebook)
     return {
         "usage": sum(int((count > 0).sum()) for count in counts) / sum(len(count) for count in counts),
-        "entropy_bits": entropy,
-        "entropy_bitrate_bps": entropy * audio_tokenizer.frame_rate,
-        "tokens_per_second": frames_KT.size / seconds,
-        "num_tokens": int(frames_KT.size),
+        "entropy_bits": bits[0] if len(groups) == 1 else None,
+        "entropy_bitrate_bps": bits_per_second,
+        "tokens_per_second": num_tokens / seconds,
+        "num_tokens": num_tokens,
         "seconds": seconds,
         "num_clips": len(waveforms),
         "by_codebook": by_codebook,
@@ -267,6 +276,13 @@ def stability(audio_tokenizer: AudioTokenizer, recordings: Recordings, settings:
         seed=settings.seed,
     )
     return {"conditions": {row.condition: asdict(row) for row in rows}}
+
+
+def why_none(audio_tokenizer: AudioTokenizer, measure: str) -> str | None:
+    """Why one of `PLAIN` means nothing of a tokenizer; None if it does."""
+    if audio_tokenizer.latent_size is not None:
+        return NO_CODES
+    return SEVERAL_RATES if measure != "codes" and len(audio_tokenizer.code_groups) > 1 else None
 
 
 PLAIN: Mapping[str, Callable[[AudioTokenizer, Recordings, Any], dict[str, Any]]] = {

@@ -18,7 +18,7 @@ from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.waveforms import resample
 from audiollm.tokenizer.signal.mel import MelConfig
 
-from .measures import sounds_of
+from .measures import REASON, sounds_of
 from .running import RECONSTRUCTION, MeasuredStudy
 from .study import ORIGINAL
 from .table import TableRow, TrainedTable
@@ -43,7 +43,7 @@ def figure_plots(measured: MeasuredStudy, rows: Sequence[TableRow], trained: Seq
         curves = {
             cell.tokenizer: one["coverage"]
             for cell, one in measured.figures.items()
-            if (cell.measure, cell.data) == ("codes", data)
+            if (cell.measure, cell.data) == ("codes", data) and REASON not in one
         }
         plots[f"use of codes, {data}"] = _curves(curves)
     for table in trained:

@@ -26,11 +26,13 @@ from .cells import Cell, Cells
 from .entries import facts_of, open_entry
 from .measures import (
     PLAIN,
+    REASON,
     load_judges,
     original_figures,
     reconstruction_figures,
     settings_identity,
     sound_identity,
+    why_none,
     write_originals,
 )
 from .race import machine_identity, race
@@ -230,6 +232,8 @@ class _Run:
             return reconstruction_figures(
                 audio_tokenizer, self._asked(), originals, settings, self.folder, cell.tokenizer, cell.data
             )
+        if reason := why_none(audio_tokenizer, cell.measure):
+            return {REASON: reason}
         return PLAIN[cell.measure](audio_tokenizer, self.data[cell.data], settings)
 
     def _asked(self) -> SpeechJudges:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .cells import Cell
-from .measures import REASON
+from .measures import NO_CODES, REASON, SEVERAL_RATES
 from .running import EVERYBODY, FACTS, RECONSTRUCTION, SPEED, MeasuredStudy
 from .study import ORIGINAL, ReconstructionSettings
 
@@ -122,7 +122,7 @@ def _fact_rows(measured: MeasuredStudy) -> list[TableRow]:
     wanted: list[_Wanted] = [
         ("kind", None, "", _path("kind")),
         ("codebooks", None, "", lambda facts: _sizes(facts["codebook_sizes"])),
-        ("frames per second", None, "{:g}", _path("frame_rate")),
+        ("frames per second", None, "{:g}", _of_one_rate("frame_rate")),
         ("tokens per second", None, "{:g}", _path("tokens_per_second")),
         ("bit/s", None, "{:,.0f}", _path("bitrate_bps")),
         ("parameters (millions)", None, "{:,.2f}", lambda facts: facts["parameters"] / 1e6),
@@ -131,7 +131,14 @@ def _fact_rows(measured: MeasuredStudy) -> list[TableRow]:
     return [_row(measured, FACTS, None, *one) for one in wanted]
 
 
+def _of_one_rate(name: str) -> Callable[[Mapping[str, Any]], Any]:
+    """A figure that codes of several rates do not have."""
+    return lambda figures: _Absent(SEVERAL_RATES) if figures[name] is None else figures[name]
+
+
 def _sizes(sizes: Sequence[int]) -> str:
+    if not sizes:
+        return _Absent(NO_CODES)
     same = len(set(sizes)) == 1
     return f"{len(sizes)} × {sizes[0]:,}" if same else " + ".join(f"{size:,}" for size in sizes)
 
@@ -141,7 +148,7 @@ def _codes_wanted(_: Any, figures: Sequence[Mapping[str, Any]]) -> list[_Wanted]
     return [
         ("codes in use (%)", "more", "{:.1f}", lambda one: 100 * one["usage"]),
         *(least if any(len(one["by_codebook"]) > 1 for one in figures) else ()),
-        ("entropy of a frame (bits)", None, "{:.2f}", _path("entropy_bits")),
+        ("entropy of a frame (bits)", None, "{:.2f}", _of_one_rate("entropy_bits")),
         ("entropy (bit/s)", None, "{:,.0f}", _path("entropy_bitrate_bps")),
         ("tokens looked at", None, "{:,}", _path("num_tokens")),
     ]
@@ -232,7 +239,8 @@ def _speed_rows(measured: MeasuredStudy, data: str) -> list[TableRow]:
 
 
 def _figures_of(measured: MeasuredStudy, measure: str, data: str | None) -> list[Mapping[str, Any]]:
-    return [one for cell, one in measured.figures.items() if (cell.measure, cell.data) == (measure, data)]
+    found = [one for cell, one in measured.figures.items() if (cell.measure, cell.data) == (measure, data)]
+    return [one for one in found if REASON not in one]
 
 
 def _row(

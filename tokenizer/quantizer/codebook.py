@@ -60,6 +60,10 @@ class Codebook(RemembersCodes):
         dim: feature size D.
         ema_decay: decay of the moving averages; None makes ``weight`` a parameter trained by its own loss term.
         restart_interval: updates between restarts of dead rows; None never restarts.
+        restart_below: count below which a row is dead, and that which a new one starts with; None: what the averages
+            would have made of a count of one since the last restart, and one.
+        keeps_smoothed_counts: whether the smoothing of the counts is kept, as the released trainer of UniAudio-Token
+            does; else it serves the division alone.
         commit_coefficient: weight of the commitment term, which pulls the features to their entries.
         loss_scale: weight of the whole loss.
         metric_size: P, dimensions of the space in which distances to entries are measured, a linear map of the features
@@ -90,6 +94,8 @@ class Codebook(RemembersCodes):
         *,
         ema_decay: float | None = None,
         restart_interval: int | None = None,
+        restart_below: float | None = None,
+        keeps_smoothed_counts: bool = True,
         commit_coefficient: float = 0.25,
         loss_scale: float = 1.0,
         metric_size: int | None = None,
@@ -98,6 +104,8 @@ class Codebook(RemembersCodes):
         self.dim = dim
         self.ema_decay = ema_decay
         self.restart_interval = restart_interval
+        self.restart_below = restart_below
+        self.keeps_smoothed_counts = keeps_smoothed_counts
         self.commit_coefficient = commit_coefficient
         self.loss_scale = loss_scale
         # Entries stay in the features' own space: the mean of some frames is their mean in every linear map of it.
@@ -280,11 +288,11 @@ class Codebook(RemembersCodes):
         assert self.ema_decay is not None
         self.ema_count.mul_(self.ema_decay).add_(counts_V, alpha=1 - self.ema_decay)
         total = self.ema_count.sum()
-        # Laplace smoothing: a little for every entry, so that none divides by zero, then scaled to the same total. The
-        # smoothed count is what is stored, as the released training code does.
-        self.ema_count.add_(COUNT_EPSILON).div_(total + self.codebook_size * COUNT_EPSILON).mul_(total)
+        # Laplace smoothing: a little for every entry, so that none divides by zero, then scaled to the same total.
+        smoothed = self.ema_count if self.keeps_smoothed_counts else self.ema_count.clone()
+        smoothed.add_(COUNT_EPSILON).div_(total + self.codebook_size * COUNT_EPSILON).mul_(total)
         self.ema_weight.mul_(self.ema_decay).add_(sums_VD, alpha=1 - self.ema_decay)
-        self.weight.copy_(self.ema_weight / self.ema_count.unsqueeze(1))
+        self.weight.copy_(self.ema_weight / smoothed.unsqueeze(1))
         self.num_updates += 1
 
     def _dead_rows(self) -> Tensor:
@@ -292,7 +300,8 @@ class Codebook(RemembersCodes):
         if self.ema_decay is None or not self.restart_interval or int(self.num_updates) % self.restart_interval:
             return self.num_updates.new_zeros(0)
         # What is left of a new row's count of one after all the updates between two restarts, if none brought a frame.
-        return (self.ema_count < self.ema_decay**self.restart_interval).nonzero().squeeze(1)
+        least = self.ema_decay**self.restart_interval if self.restart_below is None else self.restart_below
+        return (self.ema_count < least).nonzero().squeeze(1)
 
     def _restart(self, features_ND: Tensor) -> int:
         """Replaces dead rows by frames of this batch."""
@@ -314,9 +323,10 @@ class Codebook(RemembersCodes):
         return self._replace_rows(dead_M[found_M], proposal_MD1[found_M, :-1])
 
     def _replace_rows(self, rows_M: Tensor, values_MD: Tensor) -> int:
-        # As if seen once: with its old count the average would leave the new place at once.
-        self.ema_count[rows_M] = 1
-        self.ema_weight[rows_M] = values_MD.to(self.ema_weight.dtype)
+        # As if seen that often: with its old count the average would leave the new place at once.
+        count = 1.0 if self.restart_below is None else self.restart_below
+        self.ema_count[rows_M] = count
+        self.ema_weight[rows_M] = count * values_MD.to(self.ema_weight.dtype)
         self.weight[rows_M] = values_MD.to(self.weight.dtype)
         logger.debug("restarted %d of %d codebook rows", len(rows_M), self.codebook_size)
         return len(rows_M)

@@ -54,3 +54,9 @@ class FiniteScalarQuantizer(nn.Module):
         digits_BTC = self.bound(self.project(features_BTD)).round().long() + self.num_levels // 2
         places_C = self.num_levels ** torch.arange(self.num_dims, device=digits_BTC.device)
         return (digits_BTC * places_C).sum(dim=-1)
+
+
+def round_to_levels(values: Tensor, steps: int) -> Tensor:
+    """Rounds numbers to multiples of 1 / steps, half ones to the even multiple; gradients pass straight through."""
+    rounded = (values.detach() * steps).round() / steps
+    return rounded + (values - values.detach())  # the rounded numbers to the last bit

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .codebook import Codebook
@@ -26,7 +27,25 @@ class ResidualOutput:
     quantized: Tensor  # [B, T, D], sum of the entries, gradient of the input
     codes: Tensor  # [B, K, T] int64
     loss: Tensor | None = None  # scalar float32: mean over codebooks
+    losses: Tensor | None = None  # [K]: of each codebook
     perplexities: Tensor | None = None  # [K]
+
+
+def turned_to(features_BTD: Tensor, entries_BTD: Tensor) -> Tensor:
+    """The entries, made of the features by a turn and a change of length that count as constants for the gradient.
+
+    The rotation trick of Fifty et al., 2024 (arXiv:2410.06424): unlike straight through, the angle between a feature's
+    gradient and the feature stays that between the entry's and the entry.
+    """
+    entries_BTD, fixed_BTD = entries_BTD.detach(), features_BTD.detach()
+    smallest = torch.finfo(features_BTD.dtype).tiny
+    norm = fixed_BTD.norm(dim=-1, keepdim=True).clamp(min=smallest)
+    length = entries_BTD.norm(dim=-1, keepdim=True)
+    source, target = fixed_BTD / norm, entries_BTD / length.clamp(min=smallest)
+    middle = F.normalize(source + target, dim=-1)
+    along_middle = (features_BTD * middle).sum(dim=-1, keepdim=True)
+    along_source = (features_BTD * source).sum(dim=-1, keepdim=True)
+    return (features_BTD - 2 * along_middle * middle + 2 * along_source * target) * (length / norm)
 
 
 class ResidualQuantizer(nn.Module):
@@ -36,11 +55,16 @@ class ResidualQuantizer(nn.Module):
         num_codebooks: K.
         codebook_size: V of each.
         dim: D.
+        rotates: whether the gradient of what each codebook quantizes is turned and scaled as that was to become the
+            entry, see `turned_to`; else it passes straight through.
         options: of each `Codebook`, such as ``ema_decay`` and ``restart_interval``.
     """
 
-    def __init__(self, num_codebooks: int, codebook_size: int, dim: int, **options: Any) -> None:
+    def __init__(
+        self, num_codebooks: int, codebook_size: int, dim: int, *, rotates: bool = False, **options: Any
+    ) -> None:
         super().__init__()
+        self.rotates = rotates
         self.codebooks = nn.ModuleList(Codebook(codebook_size, dim, **options) for _ in range(num_codebooks))
 
     def __len__(self) -> int:
@@ -100,23 +124,31 @@ class ResidualQuantizer(nn.Module):
             example_ids_B: place of each clip in the update, for restarts of a deferred one.
         """
         residual_BTD = features_BTD.float()
+        turned_BTD = torch.zeros_like(residual_BTD)
         passes = []
         for codebook in self._span():
             passes.append(codebook(residual_BTD, mask_BT, example_ids_B=example_ids_B))
             # Not by the codes: training has moved the entries since. Detached: straight through each codebook, the
             # gradients of the features would cancel in what is left over.
-            residual_BTD = residual_BTD - passes[-1].quantized.detach()
+            entries_BTD = passes[-1].quantized.detach()
+            if self.training and self.rotates:
+                turned_BTD = turned_BTD + turned_to(residual_BTD, entries_BTD)
+            residual_BTD = residual_BTD - entries_BTD
         codes_BKT = torch.stack([one.codes for one in passes], dim=1)
         if not self.training:
             return ResidualOutput(self.decode(codes_BKT).to(features_BTD.dtype), codes_BKT)
         # Straight through all codebooks at once: the sum of K straight-through terms would be K times the gradient.
         entries_BTD = (features_BTD.detach().float() - residual_BTD.detach()).to(features_BTD.dtype)
         quantized_BTD = features_BTD + (entries_BTD - features_BTD).detach()
+        if self.rotates:
+            quantized_BTD = turned_BTD.to(features_BTD.dtype)
+        losses_K = torch.stack([one.loss for one in passes])
         perplexities = [one.perplexity for one in passes if one.perplexity is not None]
         return ResidualOutput(
             quantized_BTD,
             codes_BKT,
-            torch.stack([one.loss for one in passes]).mean(),
+            losses_K.mean(),
+            losses_K,
             torch.stack(perplexities) if perplexities else None,
         )
 

@@ -54,6 +54,8 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
     """Name among `audiollm.tokenizer.kinds.KINDS`."""
     decoding: ClassVar[tuple[str, ...]] = ()
     """How the names of weights begin that only decoding needs."""
+    training_only: ClassVar[tuple[str, ...]] = TRAINING_ONLY
+    """Last parts of the names of what no checkpoint holds."""
     own_options: ClassVar[tuple[str, ...]] = ()
     """Names of what `from_pretrained` takes beyond the options of every kind; `configure` gets them."""
     fills_last_frame: ClassVar[bool] = True
@@ -174,7 +176,11 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
 
     def fingerprint(self) -> str:
         if self._fingerprint is None:
-            decisive = {name: one for name, one in self.weights().items() if not name.startswith(self.decoding or "\0")}
+            decisive = {
+                name: one
+                for name, one in self.weights().items()
+                if not name.startswith(self.decoding or "\0") and name.rpartition(".")[2] not in TRAINING_ONLY
+            }
             self._fingerprint = decoder_fingerprint({"kind": self.kind_name, **self.deciding_settings()}, decisive)
         return self._fingerprint
 
@@ -185,7 +191,7 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
     def weights(self) -> dict[str, Tensor]:
         """What a checkpoint holds: the ``state_dict()`` without what codebooks keep for their training."""
         kept = self.state_dict()
-        return {name: one for name, one in kept.items() if name.rpartition(".")[2] not in TRAINING_ONLY}
+        return {name: one for name, one in kept.items() if name.rpartition(".")[2] not in self.training_only}
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts exactly what `weights` names in place."""

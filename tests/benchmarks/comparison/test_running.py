@@ -17,7 +17,9 @@ from audiollm.benchmarks.comparison.measures import REASON, code_use
 from audiollm.benchmarks.comparison.recordings import read_recordings
 from audiollm.benchmarks.comparison.running import MeasuredStudy, held_study_folder, measure_study
 from audiollm.benchmarks.comparison.study import DataSettings, KMeansSettings, ReconstructionSettings, Study
+from audiollm.benchmarks.comparison.table import study_rows
 from audiollm.tokenizer.base import AudioTokenizer, Codes
+from tests.tokenizer.reasoningcodec.conftest import make as make_reasoning_codec
 
 from .conftest import save_tiny_tokenizer
 
@@ -180,6 +182,24 @@ def test_codes_of_several_codebooks_are_counted_by_codebook(study: Study) -> Non
     assert found["tokens_per_second"] == pytest.approx(20)
     assert found["coverage"] == sorted(found["coverage"])
     assert found["coverage"][-1] == 1
+
+
+def test_codes_of_several_rates_are_counted_and_what_needs_one_is_refused_by_name(study: Study, tmp_path: Path) -> None:
+    make_reasoning_codec().save_pretrained(tmp_path / "codec")
+    chosen = {name: study.measures[name] for name in ("codes", "classes", "stability", "reconstruction")}
+    measured = run(replace(study, tokenizers={"two": str(tmp_path / "codec")}, measures=chosen), tmp_path / "run")
+    facts = measured.tokenizers["two"].facts
+    assert (facts["frame_rate"], facts["tokens_per_second"]) == (None, 2 * 5 + 4 * 12.5)
+    found = measured.figures[Cell("two", "codes", "tones")]
+    bits = [one["entropy_bits"] for one in found["by_codebook"]]
+    assert found["entropy_bitrate_bps"] == pytest.approx(5 * sum(bits[:2]) + 12.5 * sum(bits[2:]))
+    assert found["entropy_bits"] is None
+    assert found["num_tokens"] == 8 * (2 * 2 + 4 * 4)  # clips of 0.3 s
+    for measure, data in (("classes", "tones"), ("stability", "few")):
+        assert measured.figures[Cell("two", measure, data)] == {REASON: measures.SEVERAL_RATES}
+    assert measured.figures[Cell("two", "reconstruction", "few")]["mel_distance"] > 0
+    empty = {row.title: row.cells["two"].reason for row in study_rows(measured) if row.cells["two"].value is None}
+    assert empty["frames per second"] == empty["entropy of a frame (bits)"] == measures.SEVERAL_RATES
 
 
 def test_recordings_are_chosen_evenly_and_by_what_records_say(study_file: Path) -> None:

@@ -23,7 +23,7 @@ import psutil
 
 from audiollm.benchmarks.comparison.cells import Cell, Cells
 from audiollm.benchmarks.comparison.entries import checkpoint_of
-from audiollm.benchmarks.comparison.measures import NO_DECODER, REASON
+from audiollm.benchmarks.comparison.measures import NO_CODES, NO_DECODER, REASON, SEVERAL_RATES
 from audiollm.benchmarks.comparison.running import TokenizerFacts
 from audiollm.benchmarks.comparison.study import (
     SAMPLE,
@@ -140,9 +140,12 @@ def _reason_against(
 ) -> str | None:
     if checkpoint_of(one.tokenizer, study.tokenizers[one.tokenizer], Path()) is None:
         return NO_CHECKPOINT
+    facts = tokenizers[one.tokenizer].facts
+    if not facts["codebook_sizes"] or facts["frame_rate"] is None:
+        return SEVERAL_RATES if facts["codebook_sizes"] else NO_CODES
     if settings.tokenizers and one.tokenizer not in settings.tokenizers:
         return NOT_ASKED
-    return NO_DECODER if one.part == "speech" and not tokenizers[one.tokenizer].facts["can_decode"] else None
+    return NO_DECODER if one.part == "speech" and not facts["can_decode"] else None
 
 
 def _identity(
