@@ -37,6 +37,10 @@ TRAINERS = {
         "audiollm.training.train_codec",
         "Train an audio tokenizer of waveforms, both ways, without labels.",
     ),
+    "train-uniaudio": (
+        "audiollm.training.train_uniaudio",
+        "Train a multi-stream LM (UniAudio 2.0) around a text LLM, stage by stage.",
+    ),
     "estimate": ("audiollm.training.speed.estimate", "Tell how much memory a fine-tuning takes, before it is started."),
 }
 ESTIMATE = "estimate"  # starts no processes: how many there will be, and how they share the work, are its settings
