@@ -33,9 +33,13 @@ class UniAudioSizes:
     local_decoder_heads: int | None = None
     """Its attention heads. None: as many as the text LLM has."""
 
+    local_decoder_key_value_heads: int | None = None
+    """Its heads of keys and values, of which the others are a multiple. None: as many as the text LLM has."""
+
     def __post_init__(self) -> None:
         names = ("understanding_layers", "generation_layers", "local_decoder_layers")
-        require_positive(self, *names, "local_decoder_size", "local_decoder_heads", prefix="sizes.")
+        widths = ("local_decoder_size", "local_decoder_heads", "local_decoder_key_value_heads")
+        require_positive(self, *names, *widths, prefix="sizes.")
 
     def options(self) -> dict[str, Any]:
         """As `UniAudioLM.from_text_llm` takes them."""
@@ -44,7 +48,8 @@ class UniAudioSizes:
             local["hidden_size"] = self.local_decoder_size
         if self.local_decoder_heads is not None:
             local["num_attention_heads"] = self.local_decoder_heads
-            local["num_key_value_heads"] = self.local_decoder_heads
+        if self.local_decoder_key_value_heads is not None:
+            local["num_key_value_heads"] = self.local_decoder_key_value_heads
         return {
             "num_understanding_layers": self.understanding_layers,
             "num_generation_layers": self.generation_layers,
