@@ -57,7 +57,7 @@ class SeedTTSConfig:
     output_dir: str
     """Folder for recordings, transcripts and result.json."""
     model: str = "mini"
-    """Folder of an Audio-LLM or multi-stream LM, or a Hub id, with a waveform decoder; the embedded one if not given."""
+    """Folder or Hub id of an Audio-LLM or multi-stream LM with a waveform decoder; the embedded one if not given."""
     wavs: str | None = None
     """Judge the recordings <id>.wav of this folder; no model is used."""
     seeds: tuple[int, ...] = (0,)

@@ -8,7 +8,7 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
         "examples", "limit", "max_length", "max_items", "max_clips", "min_clips_per_class", "num_clips", "sound_type",
         "label_key",
         "prediction_key", "shuffle_options", "attributes", "conditions", "templates", "min_segments", "max_segments",
-        "split", "rules", "voice_share", "audit",
+        "split", "shots", "shots_data", "rules", "voice_share", "audit",
         "task", "instruction", "text_key", "base_dir", "check_audio", "mono", "output", "output_dir", "format",
         "json", "jsonl", "overwrite",
     ),

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
-from audiollm.chat.input import audio_parts
-from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.sources.places import find_source
 from audiollm.uniaudio import UniAudio
 
 from .base import AnswerSettings, ChatAnswer, ChatRequest
 from .revisions import folder_revision
+from .turns import conversation_of
 
 
 class UniAudioUnderTest:
@@ -31,6 +30,7 @@ class UniAudioUnderTest:
     """
 
     concurrency = 1
+    takes_examples = True
 
     def __init__(self, source: str, *, settings: AnswerSettings, device: str, dtype: str = "auto") -> None:
         self._source, self.settings = source, settings
@@ -51,10 +51,7 @@ class UniAudioUnderTest:
     def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
         """See `AudioChatModel`."""
         self._model.processor.mono = self.settings.mono or self._own_mono
-        chats = [
-            Conversation(f"request {number}", [Message("user", [*audio_parts(one.audio, None), TextPart(one.text)])])
-            for number, one in enumerate(requests)
-        ]
+        chats = [conversation_of(one, number) for number, one in enumerate(requests)]
         with torch.inference_mode():
             answers = self._model.chat(
                 chats,

@@ -13,13 +13,14 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from audiollm.benchmarks.models.base import AnswerSettings, ChatRequest
+from audiollm.benchmarks.models.base import AnswerSettings, ChatRequest, WorkedExample
 from audiollm.benchmarks.models.opening import open_audio_chat_model
 from audiollm.benchmarks.models.uniaudio import UniAudioUnderTest
 from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem
 from audiollm.benchmarks.speech.synthesis import UniAudioSpeech
 from audiollm.data.collation import IGNORED_LABEL
 from audiollm.data.conversation.parsing import parse_conversation
+from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.uniaudio import TASKS, UniAudio, is_uniaudio, lay_out
 from audiollm.uniaudio.processor import rows_of, without_condition
 from tests.toy_codec import ToyCodec, register, sound
@@ -130,10 +131,16 @@ def test_the_harnesses_open_it_by_its_folder(uniaudio: UniAudio, tmp_path: Path)
     settings = AnswerSettings(max_new_tokens=4)
     model = open_audio_chat_model(tmp_path / "run", settings=settings, device="cpu")
     assert isinstance(model, UniAudioUnderTest)
-    answers = model.answer([ChatRequest(str(tmp_path / "a.wav"), "What?"), ChatRequest(str(tmp_path / "a.wav"), "Who?")])
+    answers = model.answer(
+        [ChatRequest(str(tmp_path / "a.wav"), "What?"), ChatRequest(str(tmp_path / "a.wav"), "Who?")]
+    )
     asked = [chat({"type": "audio", "path": str(tmp_path / "a.wav")}, {"type": "text", "text": text}) for text in
              ("What?", "Who?")]  # fmt: skip
     assert [one.text for one in answers] == uniaudio.chat(asked, max_new_tokens=4).texts
+    shot = WorkedExample(str(tmp_path / "a.wav"), "Who?", "She.")
+    [with_shot] = model.answer([ChatRequest(str(tmp_path / "a.wav"), "What?", (shot,))])
+    turns = [*asked[1].messages, Message("assistant", [TextPart("She.")]), *asked[0].messages]
+    assert with_shot.text == uniaudio.chat(Conversation("shots", turns), max_new_tokens=4).texts[0]
     described = model.describe()
     assert described["revision"].startswith("sha256:")
     assert described["tokenizer_revision"].startswith("sha256:")
