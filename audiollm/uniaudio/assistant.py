@@ -217,7 +217,7 @@ class UniAudio:
     def _stop_ids(self) -> list[int]:
         own = self.model.config.text_config.eos_token_id
         listed = own if isinstance(own, list) else [] if own is None else [own]
-        return sorted({*listed, int(self.processor.tokenizer.eos_token_id)})  # type: ignore[arg-type]
+        return sorted({*listed, int(self.processor.tokenizer.eos_token_id)})
 
 
 def is_uniaudio(path_or_hub_id: str | os.PathLike[str]) -> bool:

@@ -171,7 +171,7 @@ class UniAudioProcessor:
                 continue
             if text:
                 ids = self._texts.plain([text if learned or part is not None else text + BEHIND_OTHERS])[0]
-                end = [int(self.tokenizer.eos_token_id)] if learned else []  # type: ignore[arg-type]
+                end = [int(self.tokenizer.eos_token_id)] if learned else []
                 found.append(_Piece(message.role, ids + end, learned))
                 text = ""
             if part is not None:
