@@ -27,7 +27,13 @@ from audiollm.benchmarks.speech.judges.judging import NONE, SpeechJudges, Spoken
 from audiollm.benchmarks.speech.judges.recognizers import recognizer_for
 from audiollm.benchmarks.speech.seed_tts_meta import SpeechItem, SpeechList, missing_recordings, read_meta
 from audiollm.benchmarks.speech.seed_tts_voices import score_vector_file
-from audiollm.benchmarks.speech.synthesis import AudioLLMSpeech, SpeechSystem, VoiceMode, synthesise
+from audiollm.benchmarks.speech.synthesis import (
+    AudioLLMSpeech,
+    SpeechSystem,
+    UniAudioSpeech,
+    VoiceMode,
+    synthesise,
+)
 from audiollm.benchmarks.speech.table import show_speech_table, without_recordings
 from audiollm.benchmarks.speech.words import word_figures
 from audiollm.data.audio.channels import Mono
@@ -35,6 +41,7 @@ from audiollm.data.files.lock import locked_folder
 from audiollm.environment import find_device
 from audiollm.facts import show_facts
 from audiollm.modeling import AudioLLM
+from audiollm.uniaudio import UniAudio, is_uniaudio
 
 TRUTH = "ground truth"
 
@@ -50,7 +57,7 @@ class SeedTTSConfig:
     output_dir: str
     """Folder for recordings, transcripts and result.json."""
     model: str = "mini"
-    """Audio-LLM folder or Hub id, with a waveform decoder; the embedded one if not given."""
+    """Folder or Hub id of an Audio-LLM or multi-stream LM with a waveform decoder; the embedded one if not given."""
     wavs: str | None = None
     """Judge the recordings <id>.wav of this folder; no model is used."""
     seeds: tuple[int, ...] = (0,)
@@ -185,6 +192,8 @@ def _speak_all(
 
 
 def _load_system(config: SeedTTSConfig) -> SpeechSystem:
+    if is_uniaudio(config.model):
+        return _load_multi_stream(config)
     model = AudioLLM.from_pretrained(config.model, device=find_device(config.device))
     generation = {"max_seconds": config.max_seconds, "temperature": config.temperature, "steps": config.steps}
     return AudioLLMSpeech(
@@ -194,6 +203,18 @@ def _load_system(config: SeedTTSConfig) -> SpeechSystem:
         speaker_encoder=config.speaker_encoder,
         generation=generation,
         mono=config.mono,
+    )
+
+
+def _load_multi_stream(config: SeedTTSConfig) -> SpeechSystem:
+    if config.voice not in ("auto", "none"):
+        raise ValueError(f"voice={config.voice}: a multi-stream LM takes over no prompt's voice; leave it out")
+    return UniAudioSpeech(
+        UniAudio.from_pretrained(config.model, device=find_device(config.device)),
+        config.model,
+        max_seconds=config.max_seconds,
+        temperature=config.temperature,
+        decoding={"steps": config.steps},
     )
 
 

@@ -22,7 +22,7 @@ _METADATA_KEYS = frozenset(
         *("id", "task", "split", "source", "group", "licence", "attribution", "sha256", "speaker", "language"),
         *("sound_type", "label", "text", "translation", "caption", "emotion", "attributes", "sap"),
         *("audio_seconds", "audio_tokenizer", "num_samples", "sample_rate", "duration_seconds", "f0_median_hz"),
-        *("prompt", "voice", "voice_wordings", "field", "kind"),
+        *("prompt", "voice", "voice_wordings", "field", "kind", "template", "num_segments", "sources"),
     )
 )
 CONVERSATION_KEYS = _METADATA_KEYS | {"messages", "tools", "audios", "choices", "rejected"}

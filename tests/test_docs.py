@@ -239,7 +239,7 @@ def test_every_command_is_understood(line: str, understand: Callable[[Sequence[s
 
 def required_by(script: str) -> list[str]:
     """What a script needs that a page leaves to the reader's configuration file."""
-    if script == "audiollm.training.estimate":
+    if script == "audiollm.training.speed.estimate":
         return ["--model", "m"]
     required = ["--model", "m", "--train_data", "t.jsonl", "--output_dir", "o"]
     if script == "audiollm.training.preference":

@@ -31,7 +31,6 @@ from audiollm.training.audio_llm.config import (
     SFTConfig,
     accumulation_steps,
     length_limit,
-    varies_in_passes,
 )
 from audiollm.training.audio_llm.evaluation import generate_samples, held_out_loss, sample_lines, score_samples
 from audiollm.training.audio_llm.guards import warn_of_another_form, warn_of_answers_unheard
@@ -46,11 +45,17 @@ from audiollm.training.audio_llm.model import (
 )
 from audiollm.training.audio_llm.objective import TargetTokenLoss, num_chunks
 from audiollm.training.audio_llm.packed_attention import segment_attention
-from audiollm.training.audio_llm.passes import PassCounts, as_many_as_others, cut_into_passes, inputs_of, loss_divisor
+from audiollm.training.audio_llm.passes import (
+    PassCounts,
+    as_many_as_others,
+    cut_into_passes,
+    inputs_of,
+    loss_divisor,
+    passes_of_update,
+)
 from audiollm.training.audio_llm.records import EncodedRecord, EncodedRecords
 from audiollm.training.audio_llm.text_probe import HeldOutTexts, perplexity_figures
 from audiollm.training.audio_llm.training_data import ListedData, TrainingData, check_records
-from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.errors import DataError
 from audiollm.training.loop.launch import splits_weights, start_accumulating, whole_weights
@@ -87,21 +92,8 @@ class _Parts:
         self.vocabulary_size: int = self.audio_llm.model.config.vocab_size
 
     def micro_batches(self, step: int) -> list[list[EncodedRecord]] | None:
-        """This process's records of an update, in the batches of its forward passes; None: `agree` tells them."""
-        if self.data.agrees_on_records:
-            self.data.read_ahead()
-            return None
-        places = self.data.places(step)
-        mine = share_of_process(places, self.accelerator.process_index, self.accelerator.num_processes)
-        batches = cut_into_passes(self.data.encode(step, mine), self.config)
-        if varies_in_passes(self.config):
-            return batches or [[self.data.filler(places)]]
-        # All processes make the same number of passes, also where there are fewer records than an update may have.
-        missing = accumulation_steps(self.config, self.accelerator.num_processes) - len(batches)
-        if missing:
-            filler = batches[0][0].without_targets() if batches else self.data.filler(places)
-            batches += [[filler]] * missing
-        return batches
+        """See `passes_of_update`."""
+        return passes_of_update(self.data, self.accelerator, self.config, step)
 
 
 def train(config: SFTConfig) -> RunSummary:
@@ -261,7 +253,14 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
     data: TrainingData
     if is_mixture(config.train_data):
         data = MixtureData(
-            accelerator, config, audio_llm, max_length=max_length, limit=limit, why_no_sound=why_no_sound
+            accelerator,
+            config,
+            audio_llm.processor,
+            vocabulary_size=audio_llm.model.config.vocab_size,  # rows of its embedding
+            max_length=max_length,
+            limit=limit,
+            speaks_in_turns=audio_llm.speaks_in_turns,
+            why_no_sound=why_no_sound,
         )
     else:
         records = read(config.train_data, limit, max_length)

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from audiollm.data.collation import IGNORED_LABEL
 
 from .rendering import Piece
@@ -20,12 +22,15 @@ class EncodedConversation:
         token_ids: S ids.
         labels: S targets: the id where the assistant speaks (content and the mark that ends its turn), else -100.
         roles: whose turn each of the S tokens belongs to.
+        frames: for an LM of several streams, int32 ``[F, K]``: the codes of the steps that are frames of sound, one
+            after another; its ``token_ids`` say which steps these are.
     """
 
     id: str
     token_ids: list[int]
     labels: list[int]
     roles: list[str]
+    frames: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)

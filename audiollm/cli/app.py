@@ -23,7 +23,7 @@ from audiollm.program import DashedParser, be_verbose, errors_as_one_line, log_t
 from .bench import run_bench
 from .checkpoints import convert, doctor, export, export_tokenizer, extend_llm, push, tokenizers
 from .completion import Shell, completion_script
-from .corpora import convert_data, inspect_data, speech_data, tokenize
+from .corpora import convert_data, inspect_data, sentence_data, speech_data, tokenize
 from .labelling import audit_labels, audit_verdicts, label, score_sap
 from .listening import describe, transcribe
 from .pipes import PIPE
@@ -38,10 +38,12 @@ COMMAND_GROUPS = {
     "speak": ("speak", "reconstruct"),
     "talk": ("chat", "serve"),
     "prepare data": (
-        "convert-data", "tokenize", "speech-data", "inspect-data", "label", "audit-labels", "audit-verdicts",
+        "convert-data", "tokenize", "speech-data", "sentence-data", "inspect-data", "label", "audit-labels",
+        "audit-verdicts",
     ),
     "train": (
-        "train", "train-preference", "train-tokenizer", "train-losatok", "train-decoder", "train-codec", "estimate",
+        "train", "train-preference", "train-tokenizer", "train-losatok", "train-decoder", "train-codec",
+        "train-uniaudio", "estimate",
     ),
     "make and share models": ("extend", "export", "export-tokenizer", "convert", "push"),
     "score and compare": ("bench", "compare", "score-sap", "report", "compare-results"),
@@ -66,6 +68,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "extend": extend_llm,
     "inspect-data": inspect_data,
     "speech-data": speech_data,
+    "sentence-data": sentence_data,
     "label": label,
     "audit-labels": audit_labels,
     "audit-verdicts": audit_verdicts,

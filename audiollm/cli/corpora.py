@@ -377,3 +377,52 @@ def speech_data(
         write_line(jsonlib.dumps(vars(report) | counts, ensure_ascii=False))
     else:
         write_line(str(report))
+
+
+def sentence_data(
+    source: list[str],
+    output: str,
+    *,
+    templates: str | None = None,
+    split: str | None = None,
+    min_segments: int = 2,
+    max_segments: int = 8,
+    min_seconds: float = 0.3,
+    max_seconds: float = 30.0,
+    longest_seconds: float = 60.0,
+    seed: int = 0,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Put records together into auditory sentences: several segments of audio and text, for a multi-stream LM.
+
+    Args:
+        source: manifests of clips (with words, captions, groups of longer recordings) and of conversations.
+        output: conversation records for audiollm train-uniaudio (.jsonl).
+        templates: which of recognition, speech, caption, continuation and conversation, with commas between; all if not
+            given.
+        split: use records of this split only.
+        min_segments: fewest recordings and texts of a sentence.
+        max_segments: most of them.
+        min_seconds: shorter recordings are left out.
+        max_seconds: longer recordings are left out, not cut.
+        longest_seconds: most seconds of sound in a sentence.
+        seed: decides which records go together, and how many.
+        overwrite: replace an output that exists.
+        json: print the report as JSON.
+    """
+    from audiollm.data.resumable_output import JSON_LINES_SUFFIXES, checked_ending
+    from audiollm.data.sentences.building import SentenceSettings, write_sentences
+    from audiollm.data.sentences.templates import TEMPLATES
+
+    refuse_existing(checked_ending(output, JSON_LINES_SUFFIXES), overwrite)
+    chosen: Any = TEMPLATES if templates is None else tuple(word.strip() for word in templates.split(","))
+    settings = SentenceSettings(
+        templates=chosen, split=split, min_segments=min_segments, max_segments=max_segments, min_seconds=min_seconds,
+        max_seconds=max_seconds, longest_seconds=longest_seconds, seed=seed,
+    )  # fmt: skip
+    report = write_sentences(source, output, settings)
+    if json:
+        write_line(jsonlib.dumps(vars(report) | {"num_records": report.num_records}, ensure_ascii=False))
+    else:
+        write_line(str(report))

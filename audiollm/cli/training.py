@@ -37,7 +37,11 @@ TRAINERS = {
         "audiollm.training.train_codec",
         "Train an audio tokenizer of waveforms, both ways, without labels.",
     ),
-    "estimate": ("audiollm.training.estimate", "Tell how much memory a fine-tuning takes, before it is started."),
+    "train-uniaudio": (
+        "audiollm.training.train_uniaudio",
+        "Train a multi-stream LM (UniAudio 2.0) around a text LLM, stage by stage.",
+    ),
+    "estimate": ("audiollm.training.speed.estimate", "Tell how much memory a fine-tuning takes, before it is started."),
 }
 ESTIMATE = "estimate"  # starts no processes: how many there will be, and how they share the work, are its settings
 STRATEGIES = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp2")
@@ -78,7 +82,7 @@ def run_trainer(command: str, arguments: Sequence[str]) -> None:
 
 def _estimate(arguments: Sequence[str]) -> None:
     from audiollm.program import run_program
-    from audiollm.training.estimate import EstimateConfig, estimate
+    from audiollm.training.speed.estimate import EstimateConfig, estimate
 
     run_program(EstimateConfig, estimate, name=f"audiollm {ESTIMATE}", arguments=arguments)
 

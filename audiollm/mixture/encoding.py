@@ -4,17 +4,41 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 from audiollm.chat.encoded import EncodedConversation
 from audiollm.data.conversation.types import Conversation
-from audiollm.processing.processor import AudioLLMProcessor
+from audiollm.vocabulary import AudioVocabulary
 
 # Lengths are judged by the caller, so that all long records are found and not only the first.
 NO_LIMIT = sys.maxsize
 
 
+class RecordProcessor(Protocol):
+    """What turns the records of a training into ids: that of an Audio-LLM, or of an LM of several streams."""
+
+    tokenizer: Any
+    accepted_codes: frozenset[str]
+
+    @property
+    def vocabulary(self) -> AudioVocabulary:
+        """Where the ids of audio are."""
+
+    @property
+    def text_tokenizer(self) -> Any:
+        """The LLM's."""
+
+    def encode_conversations(
+        self, conversations: Sequence[Conversation], *, max_length: int | None = None
+    ) -> list[EncodedConversation]:
+        """See `AudioLLMProcessor.encode_conversations`."""
+
+    def check_maker(self, made_by: str | None, where: str) -> None:
+        """See `AudioLLMProcessor.check_maker`."""
+
+
 def encode_each(
-    processor: AudioLLMProcessor, conversations: Sequence[Conversation]
+    processor: RecordProcessor, conversations: Sequence[Conversation]
 ) -> list[EncodedConversation | ValueError]:
     """Encodes conversations of any length; the audio of all of them goes through the audio tokenizer together.
 

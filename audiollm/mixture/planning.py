@@ -12,9 +12,9 @@ from typing import Any
 
 from audiollm.data.streaming.drawing import Draws, MixtureOrder
 from audiollm.data.streaming.token_budget import TokenBudgetOrder
-from audiollm.processing.processor import AudioLLMProcessor
 
 from .config import MixtureConfig
+from .encoding import RecordProcessor
 from .sampling import SourceSample
 from .sources import MixtureSource
 
@@ -185,7 +185,7 @@ def repeated_files(sources: Sequence[MixtureSource]) -> list[str]:
 
 
 def check_samples(
-    sources: Sequence[MixtureSource], samples: Sequence[SourceSample], processor: AudioLLMProcessor
+    sources: Sequence[MixtureSource], samples: Sequence[SourceSample], processor: RecordProcessor
 ) -> None:
     """Refuses a source that gives nothing, and codes of several audio tokenizers.
 

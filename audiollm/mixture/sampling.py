@@ -16,9 +16,8 @@ from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.data.streaming.shuffling import Place
 from audiollm.data.unread_keys import CLIP_KEYS, CONVERSATION_KEYS, unread_keys
 from audiollm.processing.attached import ForeignCodesError
-from audiollm.processing.processor import AudioLLMProcessor
 
-from .encoding import encode_each
+from .encoding import RecordProcessor, encode_each
 from .sources import MixtureSource
 
 SAMPLED_AT_ONCE = 16
@@ -91,7 +90,7 @@ class SourceSample:
 def sample_source(
     source: MixtureSource,
     places: Sequence[Place],
-    processor: AudioLLMProcessor,
+    processor: RecordProcessor,
     *,
     max_length: int,
     limit: str = "max_length",
@@ -143,7 +142,7 @@ def _count(
     place: Place,
     conversation: Conversation,
     encoded: EncodedConversation | ValueError,
-    processor: AudioLLMProcessor,
+    processor: RecordProcessor,
 ) -> None:
     if isinstance(encoded, ForeignCodesError):
         raise encoded
@@ -158,7 +157,8 @@ def _count(
         found.bad[place] = f"{conversation.where}: {NO_TARGETS}"
         found.reasons[NO_TARGETS] += 1
         return
-    found.digests[place] = hashlib.sha256(ids.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+    frames = b"" if encoded.frames is None else encoded.frames.tobytes()
+    found.digests[place] = hashlib.sha256(ids.numpy().tobytes() + labels.numpy().tobytes() + frames).hexdigest()
     found.usable += 1
     for message in conversation.messages:
         if message.role == "assistant":

@@ -29,6 +29,8 @@ class UniAudioLMConfig(PretrainedConfig):
         stream_loss_weights: weight of each audio stream; None: all 1.
         audio_ignore_id: audio label that counts as nothing; None: what fills gaps (``reconstruction_pad``).
         initializer_range: spread of new weights.
+        trained_stages: stages of training that the weights have been through, in their order; see
+            ``training/train_uniaudio.py``.
 
     Raises:
         ValueError: naming the setting that does not fit: a family that is not supported, experts of another width, a
@@ -52,6 +54,7 @@ class UniAudioLMConfig(PretrainedConfig):
     stream_loss_weights: Any = None
     audio_ignore_id: int | None = None
     initializer_range: float = 0.02
+    trained_stages: Any = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._read_parts()
@@ -59,6 +62,7 @@ class UniAudioLMConfig(PretrainedConfig):
             self.special_ids = SpecialIds().to_dict()
         elif isinstance(self.special_ids, SpecialIds):
             self.special_ids = self.special_ids.to_dict()
+        self.trained_stages = list(self.trained_stages or ())
         if self.stream_loss_weights is None:
             self.stream_loss_weights = [1.0] * self.num_audio_streams
         attention = {name: getattr(self, name)._attn_implementation for name in self.sub_configs}

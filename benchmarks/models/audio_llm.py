@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
-from audiollm.chat.input import audio_parts
-from audiollm.data.conversation.types import Conversation, Message, TextPart
 from audiollm.modeling import AudioLLM
 from audiollm.sources.places import find_source
 
 from .base import AnswerSettings, ChatAnswer, ChatRequest
 from .revisions import audio_llm_revision, folder_revision
+from .turns import conversation_of
 
 
 class AudioLLMUnderTest:
@@ -32,6 +31,7 @@ class AudioLLMUnderTest:
     """
 
     concurrency = 1
+    takes_examples = True
 
     def __init__(self, source: str, *, settings: AnswerSettings, device: str, dtype: str = "auto") -> None:
         self._source, self.settings = source, settings
@@ -56,10 +56,7 @@ class AudioLLMUnderTest:
 
     def answer(self, requests: Sequence[ChatRequest]) -> list[ChatAnswer]:
         """See `AudioChatModel`."""
-        chats = [
-            Conversation(f"request {number}", [Message("user", [*audio_parts(one.audio, None), TextPart(one.text)])])
-            for number, one in enumerate(requests)
-        ]
+        chats = [conversation_of(one, number) for number, one in enumerate(requests)]
         self._model.processor.mono = self.settings.mono or self._own_mono
         draws: dict[str, Any] = {}
         if self.settings.temperature:

@@ -12,16 +12,33 @@ from audiollm.data.chat.base import ChatError
 
 
 @dataclass(frozen=True)
+class WorkedExample:
+    """A question about another recording with its answer, as an earlier turn of the chat.
+
+    Attributes:
+        audio: as of a request.
+        text: the whole question.
+        answer: as the model should have answered.
+    """
+
+    audio: str | bytes = field(repr=False)
+    text: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class ChatRequest:
     """A question about a recording.
 
     Attributes:
         audio: path of a recording, or the bytes of an audio file; heard before the text is read.
         text: the whole question, options included.
+        examples: turns before it; only for models that take them.
     """
 
     audio: str | bytes = field(repr=False)
     text: str
+    examples: tuple[WorkedExample, ...] = ()
 
 
 @dataclass(frozen=True)

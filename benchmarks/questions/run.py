@@ -46,6 +46,10 @@ class QuestionRun:
     """Seed of the order of options; as in the data, if not given."""
     prompt: str | None = None
     """Id of a prompt, or a JSON file of one; the benchmark's own, if not given."""
+    shots: int = 0
+    """Worked examples before each question, for models of ours."""
+    shots_data: str | None = None
+    """Questions with answers that examples are taken from, in the layout of data; none is about the same recording."""
     batch_size: int = PredictingSettings.batch_size
     """Questions that a model on this machine answers at a time."""
     max_new_tokens: int = AnswerSettings.max_new_tokens
@@ -71,6 +75,8 @@ class QuestionRun:
     """Ask what can be asked although recordings cannot be used; these count as not answered."""
 
     def __post_init__(self) -> None:
+        if bool(self.shots) != (self.shots_data is not None):
+            raise ValueError(f"shots={self.shots}, shots_data={self.shots_data}: give both or neither")
         if self.model is not None and is_endpoint(self.model):
             refuse_idle(self, ["device", "dtype", "batch_size"], "with an endpoint")
         else:
@@ -124,8 +130,10 @@ def _predict(
         shuffle_options=config.shuffle_options,
         limit=config.limit,
         batch_size=config.batch_size,
+        shots=config.shots,
     )
-    report = predict_questions(benchmark.name, loaded, model, output, settings)
+    examples = None if config.shots_data is None else load_questions(benchmark, config.shots_data)
+    report = predict_questions(benchmark.name, loaded, model, output, settings, examples)
     if report.failures and report.is_main:
         shown = first_problems((f"{name}: {error}" for name, error in report.failures.items()), limit=3)
         logger.warning("%d of %d questions have no reply: %s", len(report.failures), report.asked, shown)

@@ -12,15 +12,18 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from audiollm.benchmarks.models.revisions import audio_llm_revision
+from audiollm.benchmarks.models.uniaudio import multi_stream_revisions
 from audiollm.data.audio.channels import Mono
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.writing import save_audio
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.voices.encoders import SpeakerEncoder, load_speaker_encoder
+from audiollm.data.voices.instructions import speech_request
 from audiollm.modeling import AudioLLM
 from audiollm.sources.places import find_source
 from audiollm.speaking import speak
 from audiollm.tokenizer.checkpoints.fingerprint import weights_fingerprint
+from audiollm.uniaudio import UniAudio
 
 from .seed_tts_meta import SpeechItem
 
@@ -101,6 +104,61 @@ class AudioLLMSpeech:
         # Scores are of the published way of decoding, whatever is the default of speaking.
         result = speak(self._model, item.text, seed=seed, quality="exact", **voice, **self._generation)
         return result.waveform, result.sample_rate
+
+
+class UniAudioSpeech:
+    """A multi-stream LM whose audio tokenizer can decode; its voice is its own.
+
+    Args:
+        model: the LM.
+        name: by which it was asked for.
+        max_seconds: most sound of an utterance; None: as many frames as the model has by default.
+        temperature: of the draws; None: the model's default.
+        decoding: options of the audio tokenizer's ``decode``.
+
+    Raises:
+        ValueError: codes cannot become sound.
+    """
+
+    def __init__(
+        self,
+        model: UniAudio,
+        name: str,
+        *,
+        max_seconds: float | None = None,
+        temperature: float | None = None,
+        decoding: Mapping[str, Any] | None = None,
+    ) -> None:
+        audio_tokenizer = model.processor.load_audio_tokenizer(encoder_only=False)
+        if not audio_tokenizer.can_decode:
+            raise ValueError(f"{name} cannot be heard: {audio_tokenizer.why_no_sound}")
+        self._model, self._name = model, name
+        frame_rate = audio_tokenizer.frame_rate / model.processor.layout.num_codebooks
+        self._generation = {
+            **({} if max_seconds is None else {"max_frames": max(1, int(max_seconds * frame_rate))}),
+            **({} if temperature is None else {"temperature": temperature}),
+            **{key: value for key, value in (decoding or {}).items() if value is not None},
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """See `SpeechSystem`."""
+        return {
+            "model": self._name,
+            **multi_stream_revisions(self._name, self._model),
+            "tokenizer_fingerprint": self._model.processor.audio_tokenizer.fingerprint(),
+            "generation": self._generation,
+        }
+
+    def say(self, item: SpeechItem, seed: int) -> tuple[Tensor, int]:
+        """See `SpeechSystem`."""
+        message, _ = speech_request(item.text, None, None)
+        chat = [{"role": "user", "content": [{"type": "text", "text": message}]}]
+        answers = self._model.answer_in_sound(chat, seed=seed, **self._generation)
+        assert answers.waveforms is not None  # asked for
+        assert answers.sample_rate is not None
+        if not len(answers.waveforms[0]):
+            raise ValueError(f"{self._name} said nothing")
+        return answers.waveforms[0], answers.sample_rate
 
 
 def _prompt(recording: str, mono: Mono | None) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from audiollm.data.tokenizing.corpus import tokenize_corpus
 from audiollm.modeling import AudioLLM
 from audiollm.tokenizer import AudioTokenizer
 from audiollm.tokenizer.sequence import as_one_row
-from audiollm.training.estimate import EstimateConfig, estimate
 from audiollm.training.sft import train
+from audiollm.training.speed.estimate import EstimateConfig, estimate
 from tests.conftest import FIXTURES
 from tests.local_hub import serve_folders
 from tests.tokenizer.zoo.tiny_codecs import make_codec

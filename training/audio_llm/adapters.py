@@ -56,12 +56,12 @@ def adapter_config(audio_llm: AudioLLM, settings: LoRASettings) -> Any:
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=_NO_LAYERS if settings.rows_only else _adapted_layers(audio_llm.model, settings.target_modules),
+        target_modules=_NO_LAYERS if settings.rows_only else adapted_layers(audio_llm.model, settings.target_modules),
         trainable_token_indices=rows,
     )
 
 
-def _adapted_layers(model: Any, named: Iterable[str] | None) -> list[str]:
+def adapted_layers(model: Any, named: Iterable[str] | None) -> list[str]:
     """Names of the layers that get an adapter, each of which exists: PEFT would leave out the others in silence."""
     output = model.get_output_embeddings()
     layers = [

@@ -116,11 +116,11 @@ def even_accumulation(config: AudioLLMRunConfig, num_processes: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTConfig(AudioLLMRunConfig):
-    """One supervised fine-tuning run."""
+class ConversationRunConfig(AudioLLMRunConfig):
+    """What trainings on conversations have in common: records and mixtures of them, updates and their passes."""
 
     model: str
-    """Audio-LLM to start from: a folder or a Hub id. With ``audio_tokenizer`` it is a plain text LLM instead."""
+    """What to start from."""
 
     train_data: str
     """Conversations to train on: a JSONL or parquet file, a folder saved by ``datasets``, or a Hub id; or the YAML file
@@ -131,16 +131,6 @@ class SFTConfig(AudioLLMRunConfig):
 
     eval_data: str | None = None
     """Held-out conversations, in the same formats. None: no evaluation."""
-
-    audio_tokenizer: str | None = None
-    """Extend the text LLM in ``model`` by this audio tokenizer's codes first; written to ``output_dir/extended``."""
-
-    codebooks: int | None = None
-    """Use the first so many codebooks of ``audio_tokenizer``. None: all."""
-
-    code_order: CodeOrder = "flat"
-    """How the codes of several codebooks follow each other: ``flat`` (frame by frame) or ``delay``. An audio tokenizer
-    with one codebook has nothing to order."""
 
     global_batch_size: int = 64
     """Records per update, over all processes, or all records if they are fewer. The number of accumulated
@@ -169,9 +159,6 @@ class SFTConfig(AudioLLMRunConfig):
     mixed_precision: Literal["no", "bf16"] = "no"
     """bf16 computes in bfloat16 and keeps float32 weights in the optimizer."""
 
-    lora: LoRASettings | None = None
-    """Train adapters instead of all weights. ``--lora.r 16`` is enough to switch it on."""
-
     seed: int = 0
     """Decides the data order, dropout and the initial values of adapters."""
 
@@ -180,6 +167,59 @@ class SFTConfig(AudioLLMRunConfig):
 
     check_records: int = 100_000
     """Of more records than so many only so many are encoded beforehand, evenly spread. A mixture has its own number."""
+
+    eval_text: str | None = None
+    """Held-out texts, a line each in a .txt file or as ``text`` of records: their perplexity, before the first update
+    and at each evaluation, tells what the model forgets. Needs eval_data, which says when."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_given(self, "model")
+        require_positive(self, "check_records", "tokens_per_update", "tokens_per_pass")
+        require_eval_data(self, "eval_text")
+        self._check_token_budgets()
+        if not varies_in_passes(self) and self.global_batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} is not a multiple of "
+                f"micro_batch_size={self.micro_batch_size}: change one of them"
+            )
+        if is_mixture(self.train_data) and self.check_records != type(self).check_records:
+            raise ValueError("check_records has no effect on a mixture: set the one in its file")
+        if is_mixture(self.eval_data):
+            raise ValueError(f"eval_data={self.eval_data} is a mixture: name a file of held-out conversations")
+        if self.on_too_long == "skip" and not self.check_data and not is_mixture(self.train_data):
+            raise ValueError("on_too_long=skip needs check_data=true: lengths are known only once records are encoded")
+
+    def _check_token_budgets(self) -> None:
+        if self.packing == "pack" and self.tokens_per_pass is None:
+            raise ValueError(
+                "packing: pack needs tokens_per_pass: the tokens that a process has memory for, such as 8192"
+            )
+        if self.tokens_per_update is not None and self.global_batch_size != type(self).global_batch_size:
+            raise ValueError("global_batch_size has no effect with tokens_per_update; remove one of them")
+        if self.tokens_per_update is not None and not self.check_data:
+            raise ValueError("tokens_per_update needs check_data=true: lengths are known only once records are encoded")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig(ConversationRunConfig):
+    """One supervised fine-tuning run."""
+
+    model: str
+    """Audio-LLM to start from: a folder or a Hub id. With ``audio_tokenizer`` it is a plain text LLM instead."""
+
+    audio_tokenizer: str | None = None
+    """Extend the text LLM in ``model`` by this audio tokenizer's codes first; written to ``output_dir/extended``."""
+
+    codebooks: int | None = None
+    """Use the first so many codebooks of ``audio_tokenizer``. None: all."""
+
+    code_order: CodeOrder = "flat"
+    """How the codes of several codebooks follow each other: ``flat`` (frame by frame) or ``delay``. An audio tokenizer
+    with one codebook has nothing to order."""
+
+    lora: LoRASettings | None = None
+    """Train adapters instead of all weights. ``--lora.r 16`` is enough to switch it on."""
 
     eval_generate_samples: int = 0
     """Held-out records to answer at each evaluation, for word error rate and accuracy."""
@@ -204,19 +244,14 @@ class SFTConfig(AudioLLMRunConfig):
     """Speaker encoder that says how alike the voices of what is spoken and of the record's own answer are, such as
     ``resemblyzer``. None: nobody compares them."""
 
-    eval_text: str | None = None
-    """Held-out texts, a line each in a .txt file or as ``text`` of records: their perplexity, before the first update
-    and at each evaluation, tells what the model forgets. Needs eval_data, which says when."""
-
     wer_tasks: tuple[str, ...] = ("transcribe", "transcription", "asr")
     """Records with one of these ``task`` values are scored by word error rate, all others by exact match."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_given(self, "model")
-        require_positive(self, "eval_max_new_tokens", "check_records", "tokens_per_update", "tokens_per_pass")
+        require_positive(self, "eval_max_new_tokens")
         require_not_negative(self, "eval_generate_samples", "eval_listen_samples")
-        require_eval_data(self, "eval_generate_samples", "eval_listen_samples", "eval_text")
+        require_eval_data(self, "eval_generate_samples", "eval_listen_samples")
         if self.audio_tokenizer is None:
             for name in ("codebooks", "code_order"):
                 if getattr(self, name) != getattr(type(self), name):
@@ -230,18 +265,6 @@ class SFTConfig(AudioLLMRunConfig):
             raise ValueError(
                 f"metric_for_best={self.metric_for_best} needs {needed}: an evaluation has no such figure without"
             )
-        self._check_token_budgets()
-        if not varies_in_passes(self) and self.global_batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"global_batch_size={self.global_batch_size} is not a multiple of "
-                f"micro_batch_size={self.micro_batch_size}: change one of them"
-            )
-        if is_mixture(self.train_data) and self.check_records != type(self).check_records:
-            raise ValueError("check_records has no effect on a mixture: set the one in its file")
-        if is_mixture(self.eval_data):
-            raise ValueError(f"eval_data={self.eval_data} is a mixture: name a file of held-out conversations")
-        if self.on_too_long == "skip" and not self.check_data and not is_mixture(self.train_data):
-            raise ValueError("on_too_long=skip needs check_data=true: lengths are known only once records are encoded")
 
     def _check_listening(self) -> None:
         for name in ("eval_asr", "eval_similarity"):
@@ -250,23 +273,13 @@ class SFTConfig(AudioLLMRunConfig):
         if self.eval_language != type(self).eval_language and self.eval_asr is None:
             raise ValueError("eval_language has no effect without eval_asr; remove it")
 
-    def _check_token_budgets(self) -> None:
-        if self.packing == "pack" and self.tokens_per_pass is None:
-            raise ValueError(
-                "packing: pack needs tokens_per_pass: the tokens that a process has memory for, such as 8192"
-            )
-        if self.tokens_per_update is not None and self.global_batch_size != type(self).global_batch_size:
-            raise ValueError("global_batch_size has no effect with tokens_per_update; remove one of them")
-        if self.tokens_per_update is not None and not self.check_data:
-            raise ValueError("tokens_per_update needs check_data=true: lengths are known only once records are encoded")
 
-
-def varies_in_passes(config: SFTConfig) -> bool:
+def varies_in_passes(config: ConversationRunConfig) -> bool:
     """Whether the forward passes of an update are known only once its records are."""
     return config.tokens_per_pass is not None or config.tokens_per_update is not None
 
 
-def length_limit(config: SFTConfig, context_length: int) -> tuple[str, int]:
+def length_limit(config: ConversationRunConfig, context_length: int) -> tuple[str, int]:
     """The setting that bounds the length of training records, and its number of tokens.
 
     Args:
@@ -287,7 +300,7 @@ def length_limit(config: SFTConfig, context_length: int) -> tuple[str, int]:
     return min(given, key=lambda pair: pair[1])
 
 
-def accumulation_steps(config: SFTConfig, num_processes: int) -> int:
+def accumulation_steps(config: ConversationRunConfig, num_processes: int) -> int:
     """Micro-batches that each process accumulates for one update; 1 where every update says how many.
 
     Raises:
@@ -298,7 +311,7 @@ def accumulation_steps(config: SFTConfig, num_processes: int) -> int:
     return even_accumulation(config, num_processes)
 
 
-def num_updates(config: SFTConfig, num_records: int) -> int:
+def num_updates(config: ConversationRunConfig, num_records: int) -> int:
     """Updates of the whole run over ``num_records`` training records."""
     if config.max_steps is not None:
         return config.max_steps

@@ -66,7 +66,7 @@ def held_out_loss(
     Returns:
         The loss in nats per token, and the number of target tokens.
     """
-    batches, weights = _equal_shares(usable, batch_size, accelerator)
+    batches, weights = equal_shares(usable, batch_size, accelerator)
     most = torch.tensor(0, device=accelerator.device)
     totals = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     model.eval()
@@ -191,7 +191,7 @@ def generate_answers(
     Returns:
         This process's share: batches of records, and the answers to them.
     """
-    batches, weights = _equal_shares(chosen, batch_size, accelerator)
+    batches, weights = equal_shares(chosen, batch_size, accelerator)
     context_length = audio_llm.model.config.max_position_embeddings
     answered: list[tuple[list[int], GenerationResult]] = []
     model.eval()
@@ -284,7 +284,7 @@ def _compute(metric: str, samples: Sequence[GeneratedSample]) -> float | None:
     return scores[metric]
 
 
-def _equal_shares(
+def equal_shares(
     indexes: Sequence[int], batch_size: int, accelerator: Accelerator
 ) -> tuple[list[list[int]], list[float]]:
     """This process's batches, as many as every other process has; repeated ones that fill up weigh 0."""

@@ -23,7 +23,7 @@ from audiollm.data.streaming.shuffling import Place
 from audiollm.data.streaming.token_budget import LEFT_OUT, Round, TokenBudgetOrder
 from audiollm.data.unread_keys import warn_of_unread_keys
 from audiollm.mixture.config import read_mixture
-from audiollm.mixture.encoding import encode_each
+from audiollm.mixture.encoding import RecordProcessor, encode_each
 from audiollm.mixture.planning import MixturePlan, check_samples, plan_mixture, repeated_files
 from audiollm.mixture.sampling import (
     NO_TARGETS,
@@ -35,13 +35,12 @@ from audiollm.mixture.sampling import (
     told_reasons,
 )
 from audiollm.mixture.sources import MixtureSource, open_sources
-from audiollm.modeling import AudioLLM
 from audiollm.processing.attached import ForeignCodesError
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.errors import DataError
 from audiollm.training.loop.record import MetricsLog
 
-from .config import SFTConfig
+from .config import ConversationRunConfig
 from .guards import (
     out_of_place,
     warn_of_another_form,
@@ -75,9 +74,11 @@ class MixtureData(TrainingData):
     Args:
         accelerator: the run's accelerator.
         config: its settings; ``train_data`` is the mixture's file.
-        audio_llm: what is trained.
+        processor: of the model that is trained.
+        vocabulary_size: ids that it knows.
         max_length: most tokens of a record.
         limit: the setting that says so.
+        speaks_in_turns: whether the model is asked to write what it says, see `AudioLLM.speaks_in_turns`.
         why_no_sound: why the model's codes cannot become sound; None: they can.
 
     Raises:
@@ -88,11 +89,13 @@ class MixtureData(TrainingData):
     def __init__(
         self,
         accelerator: Accelerator,
-        config: SFTConfig,
-        audio_llm: AudioLLM,
+        config: ConversationRunConfig,
+        processor: RecordProcessor,
         *,
+        vocabulary_size: int,
         max_length: int,
         limit: str,
+        speaks_in_turns: bool = False,
         why_no_sound: str | None = None,
     ) -> None:
         if config.tokens_per_update is not None and config.max_steps is None:
@@ -100,11 +103,10 @@ class MixtureData(TrainingData):
                 "tokens_per_update with a mixture needs max_steps: how many updates a pass takes is only known once "
                 "all of it was read; audiollm inspect-data says about how many tokens it has"
             )
-        processor = audio_llm.processor
         self._accelerator, self._config, self._processor = accelerator, config, processor
         self._max_length, self._limit = max_length, limit
-        self._vocabulary_size = audio_llm.model.config.vocab_size  # rows of its embedding
-        self._speaks_in_turns, self._why_no_sound = audio_llm.speaks_in_turns, why_no_sound
+        self._vocabulary_size = vocabulary_size
+        self._speaks_in_turns, self._why_no_sound = speaks_in_turns, why_no_sound
         self.mixture = read_mixture(config.train_data)
         self.sources = open_sources(
             self.mixture,

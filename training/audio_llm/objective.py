@@ -132,21 +132,30 @@ class TargetTokenLoss(nn.Module):
             num_chunks: as for `forward`.
         """
         lm_head = self.causal_lm.get_output_embeddings()
-        learns = torch.is_grad_enabled()
-        if num_chunks > 1 and learns and len(labels_N) and self._recomputes_because is None:
+        if num_chunks > 1 and torch.is_grad_enabled() and len(labels_N) and self._recomputes_because is None:
             return _linear_cross_entropy(lm_head, hidden_ND, labels_N, num_chunks)
-        total = hidden_ND.new_zeros((), dtype=torch.float32)
-        # tensor_split, not chunk: it makes exactly so many pieces, empty ones too, as ZeRO-3 needs of every process.
-        for chunk_ND, chunk_labels_N in zip(
-            hidden_ND.tensor_split(num_chunks), labels_N.tensor_split(num_chunks), strict=True
-        ):
-            if num_chunks > 1 and learns:  # one chunk alone needs no second forward pass
-                total = total + checkpoint(
-                    _summed_cross_entropy, lm_head, chunk_ND, chunk_labels_N, use_reentrant=False
-                )
-            else:
-                total = total + _summed_cross_entropy(lm_head, chunk_ND, chunk_labels_N)
-        return total
+        return chunked_cross_entropy(lm_head, hidden_ND, labels_N, num_chunks)
+
+
+def chunked_cross_entropy(lm_head: nn.Module, hidden_ND: Tensor, labels_N: Tensor, num_chunks: int) -> Tensor:
+    """Sum of the cross-entropy of positions, whose logits are made in pieces and made again in the backward pass.
+
+    Args:
+        lm_head: makes logits ``[N, V]`` of hidden states ``[N, D]``.
+        hidden_ND: of the positions.
+        labels_N: what they are to predict, int64 ``[N]``.
+        num_chunks: how many pieces.
+    """
+    total = hidden_ND.new_zeros((), dtype=torch.float32)
+    # tensor_split, not chunk: it makes exactly so many pieces, empty ones too, as ZeRO-3 needs of every process.
+    for chunk_ND, chunk_labels_N in zip(
+        hidden_ND.tensor_split(num_chunks), labels_N.tensor_split(num_chunks), strict=True
+    ):
+        if num_chunks > 1 and torch.is_grad_enabled():  # one chunk alone needs no second forward pass
+            total = total + checkpoint(_summed_cross_entropy, lm_head, chunk_ND, chunk_labels_N, use_reentrant=False)
+        else:
+            total = total + _summed_cross_entropy(lm_head, chunk_ND, chunk_labels_N)
+    return total
 
 
 def _reason_to_recompute(lm_head: nn.Module, mixed_precision: str, splits_weights: bool) -> str | None:

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from audiollm.data.collation import collate, collate_packed
 from audiollm.data.packing import best_fit
-from audiollm.training.loop.batches import cut_by_frames
+from audiollm.training.loop.batches import cut_by_frames, share_of_process
 
-from .config import SFTConfig, varies_in_passes
+from .config import ConversationRunConfig, accumulation_steps, varies_in_passes
 from .records import EncodedRecord
+from .training_data import TrainingData
 
 
-def cut_into_passes(records: Sequence[EncodedRecord], config: SFTConfig) -> list[list[EncodedRecord]]:
+def cut_into_passes(records: Sequence[EncodedRecord], config: ConversationRunConfig) -> list[list[EncodedRecord]]:
     """Cuts a process's share of an update into passes of records of similar length, or into packed rows.
 
     The loss belongs to the whole update, so that cutting it changes padding and not the result.
@@ -37,8 +38,31 @@ def cut_into_passes(records: Sequence[EncodedRecord], config: SFTConfig) -> list
     return [list(records[start : start + size]) for start in range(0, len(records), size)]
 
 
+def passes_of_update(
+    data: TrainingData, accelerator: Accelerator, config: ConversationRunConfig, step: int
+) -> list[list[EncodedRecord]] | None:
+    """This process's records of an update, in the batches of its forward passes; None: `TrainingData.agree` tells them.
+
+    Called one update ahead, from another thread.
+    """
+    if data.agrees_on_records:
+        data.read_ahead()
+        return None
+    places = data.places(step)
+    mine = share_of_process(places, accelerator.process_index, accelerator.num_processes)
+    batches = cut_into_passes(data.encode(step, mine), config)
+    if varies_in_passes(config):
+        return batches or [[data.filler(places)]]
+    # All processes make the same number of passes, also where there are fewer records than an update may have.
+    missing = accumulation_steps(config, accelerator.num_processes) - len(batches)
+    if missing:
+        filler = batches[0][0].without_targets() if batches else data.filler(places)
+        batches += [[filler]] * missing
+    return batches
+
+
 def as_many_as_others(
-    passes: list[list[EncodedRecord]], accelerator: Accelerator, config: SFTConfig
+    passes: list[list[EncodedRecord]], accelerator: Accelerator, config: ConversationRunConfig
 ) -> list[list[EncodedRecord]]:
     """Adds passes without records where another process has more; all processes call it before an update.
 
@@ -52,7 +76,7 @@ def as_many_as_others(
     return passes + [[EncodedRecord.blank()]] * (most - len(passes))
 
 
-def loss_divisor(accelerator: Accelerator, config: SFTConfig, num_passes: int) -> int:
+def loss_divisor(accelerator: Accelerator, config: ConversationRunConfig, num_passes: int) -> int:
     """By what accelerate, or DeepSpeed, divides the loss of each pass of an update."""
     if varies_in_passes(config) and accelerator.distributed_type == DistributedType.DEEPSPEED:
         return 1  # as its engine was made
@@ -60,7 +84,7 @@ def loss_divisor(accelerator: Accelerator, config: SFTConfig, num_passes: int) -
 
 
 def inputs_of(
-    batch: Sequence[EncodedRecord], config: SFTConfig, pad_token_id: int, device: torch.device
+    batch: Sequence[EncodedRecord], config: ConversationRunConfig, pad_token_id: int, device: torch.device
 ) -> dict[str, Any]:
     """The tensors of a pass, as `TargetTokenLoss` takes them."""
     examples = [record.example() for record in batch]
@@ -91,7 +115,9 @@ class PassCounts:
     num_passes: int
 
     @classmethod
-    def of(cls, passes: Sequence[Sequence[EncodedRecord]], accelerator: Accelerator, config: SFTConfig) -> PassCounts:
+    def of(
+        cls, passes: Sequence[Sequence[EncodedRecord]], accelerator: Accelerator, config: ConversationRunConfig
+    ) -> PassCounts:
         """Counts an update; all processes call it with as many passes."""
         own = torch.tensor([_sizes(one, config) for one in passes], device=accelerator.device)
         counts = accelerator.gather(own[None])  # [processes, passes, 3]
@@ -100,7 +126,7 @@ class PassCounts:
             target_tokens, tokens, positions, counts[:, :, 0].amax(dim=0).tolist(), counts.shape[0] * counts.shape[1]
         )
 
-    def shares(self, config: SFTConfig) -> dict[str, float]:
+    def shares(self, config: ConversationRunConfig) -> dict[str, float]:
         """What a line of the metrics says of the computation: how much is padding, and how full packed rows are."""
         shares = {"padding_share": 1 - self.tokens / self.positions}
         if config.packing == "pack":
@@ -109,7 +135,7 @@ class PassCounts:
         return shares
 
 
-def _sizes(batch: Sequence[EncodedRecord], config: SFTConfig) -> list[int]:
+def _sizes(batch: Sequence[EncodedRecord], config: ConversationRunConfig) -> list[int]:
     """Target tokens, tokens and positions of a pass; what fills up a pass without records is padding."""
     lengths = [len(record) for record in batch]
     tokens = sum(length for length, record in zip(lengths, batch, strict=True) if record.num_targets)

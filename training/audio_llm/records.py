@@ -16,9 +16,8 @@ from audiollm.data.collation import IGNORED_LABEL, Example
 from audiollm.data.conversation.loading import Conversations
 from audiollm.data.conversation.types import Conversation
 from audiollm.data.unread_keys import CONVERSATION_KEYS, unread_keys, warn_of_unread_keys
-from audiollm.mixture.encoding import encode_each
+from audiollm.mixture.encoding import RecordProcessor, encode_each
 from audiollm.mixture.sampling import named
-from audiollm.processing.processor import AudioLLMProcessor
 from audiollm.training.loop.errors import DataError
 
 from .guards import count_loss, out_of_place, warn_of_odd_loss
@@ -37,12 +36,14 @@ class EncodedRecord:
         where: its file and line.
         token_ids: int32 ``[S]``.
         labels: int32 ``[S]``, aligned with ``token_ids``, ``IGNORED_LABEL`` outside assistant turns.
+        frames: int32 ``[F, K]`` for an LM of several streams, see `EncodedConversation`; None: there are none.
     """
 
     record_id: str
     where: str
     token_ids: np.ndarray
     labels: np.ndarray
+    frames: np.ndarray | None = None
 
     @classmethod
     def of(cls, conversation: Conversation, encoded: EncodedConversation) -> EncodedRecord:
@@ -53,6 +54,7 @@ class EncodedRecord:
             # int32 holds every vocabulary, and the cache takes half the memory that it would in int64.
             token_ids=np.asarray(encoded.token_ids, dtype=np.int32),
             labels=np.asarray(encoded.labels, dtype=np.int32),
+            frames=encoded.frames,
         )
 
     def __len__(self) -> int:
@@ -144,7 +146,7 @@ class EncodedRecords:
     def __init__(
         self,
         conversations: Conversations,
-        processor: AudioLLMProcessor,
+        processor: RecordProcessor,
         *,
         max_length: int,
         limit: str = "max_length",
@@ -269,7 +271,8 @@ class EncodedRecords:
 
 
 def _digest(record: EncodedRecord) -> str:
-    return hashlib.sha256(record.token_ids.tobytes() + record.labels.tobytes()).hexdigest()
+    frames = b"" if record.frames is None else record.frames.tobytes()
+    return hashlib.sha256(record.token_ids.tobytes() + record.labels.tobytes() + frames).hexdigest()
 
 
 def usable_records(check: DataCheck, num_records: int, *, on_too_long: str, source: str) -> list[int]:

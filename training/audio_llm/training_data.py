@@ -21,7 +21,7 @@ from audiollm.data.sampling import spread
 from audiollm.training.loop.batches import DataOrder, TokenOrder, share_of_process
 from audiollm.training.loop.checkpoints import Stateful
 
-from .config import SFTConfig, num_updates
+from .config import ConversationRunConfig, num_updates
 from .guards import warn_of_unsigned_codes
 from .records import DataCheck, EncodedRecord, EncodedRecords, usable_records
 
@@ -106,7 +106,7 @@ class ListedData(TrainingData):
         DataError: listing the records that cannot be trained on.
     """
 
-    def __init__(self, accelerator: Accelerator, config: SFTConfig, records: EncodedRecords) -> None:
+    def __init__(self, accelerator: Accelerator, config: ConversationRunConfig, records: EncodedRecords) -> None:
         self.records = records
         counts_tokens = config.tokens_per_update is not None  # which takes the lengths of all records
         at_most = None if counts_tokens else config.check_records

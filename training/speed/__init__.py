@@ -1,1 +1,3 @@
-"""How fast a model is trained: ``sft`` times updates of a fine-tuning, as a section of ``training/gpu_check.py``."""
+"""What a fine-tuning takes: ``estimate`` tells the memory before it is started; ``sft`` times updates, as a section of
+``training/gpu_check.py``.
+"""

@@ -19,13 +19,14 @@ from typing import Any
 from tqdm import tqdm
 
 from audiollm.benchmarks.harness.processes import LaunchedProcesses, launched_processes
-from audiollm.benchmarks.models.base import AudioChatModel, ChatRequest
+from audiollm.benchmarks.models.base import AudioChatModel, ChatRequest, WorkedExample
 from audiollm.benchmarks.questions.base import LoadedQuestions
 from audiollm.benchmarks.questions.items import QuestionItem
 from audiollm.benchmarks.questions.predictions import RECORDING_CUT, REPLY_CUT
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.audio.reading import probe_audio
 from audiollm.data.chat.base import ChatError
+from audiollm.data.sampling import seed_of
 from audiollm.environment import installed_versions
 
 from .asking import AskedQuestion, QuestionOutcome, outcomes_of
@@ -47,6 +48,7 @@ class PredictingSettings:
         limit: only so many questions, the first ones.
         batch_size: questions answered at a time by a model that runs here. Part of the run's identity: in most number
             formats an answer may depend on what it is computed together with.
+        shots: worked examples before each question, see `predict_questions`.
         max_attempts: a question is asked so often before it counts as failed; the next run asks it again.
         max_failures: stop when so many questions in a row fail.
         progress: show a progress bar.
@@ -56,6 +58,7 @@ class PredictingSettings:
     shuffle_options: int | None = None
     limit: int | None = None
     batch_size: int = 8
+    shots: int = 0
     max_attempts: int = 3
     max_failures: int = 10
     progress: bool = True
@@ -65,6 +68,8 @@ class PredictingSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: use 1 or more")
+        if self.shots < 0:
+            raise ValueError(f"shots={self.shots}: use 0 or more")
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ def predict_questions(
     model: AudioChatModel,
     output_dir: str | os.PathLike[str],
     settings: PredictingSettings | None = None,
+    examples: LoadedQuestions | None = None,
 ) -> PredictionReport:
     """Asks a model the questions of a benchmark; goes on where an interrupted run stopped.
 
@@ -103,6 +109,8 @@ def predict_questions(
         model: see `audiollm.benchmarks.models.opening.open_audio_chat_model`.
         output_dir: folder of the predictions.
         settings: how questions are asked.
+        examples: questions with answers, for ``shots`` worked examples before each question: which ones follows from
+            its id; none is about the same recording.
 
     Raises:
         ChatError: if the model does not answer any more; what is done is kept.
@@ -111,18 +119,21 @@ def predict_questions(
     """
     settings = settings or PredictingSettings()
     prompt = prompt_named(settings.prompt, benchmark)
+    shots = _Shots(examples, settings, prompt, model)
     items = _checked_items(benchmark, loaded.items[: settings.limit])
     # A model that is asked from several threads gets its questions one by one.
     batch_size = 1 if model.concurrency > 1 else settings.batch_size
     processes = launched_processes()
     # Only once: telling a checkpoint's revision may mean to read all of it.
-    header = processes.from_main(lambda: _header(benchmark, loaded, model, prompt, settings, batch_size))
+    header = processes.from_main(
+        lambda: _header(benchmark, loaded, model, prompt, settings, batch_size) | shots.facts()
+    )
     log = PredictionLog(Path(output_dir), header, processes.rank)
     with contextlib.ExitStack() as stack:
         _enter(log, processes, stack)
         earlier = log.read()
         processes.wait()  # all have read before the first writes
-        questions = [_asked(item, prompt, settings.shuffle_options) for item in items]
+        questions = [_asked(item, prompt, settings.shuffle_options, shots) for item in items]
         share = _Share(questions, batch_size, processes)
         _ask_share(share, model, log, earlier, settings)
         processes.wait()
@@ -183,9 +194,73 @@ def _enter(log: PredictionLog, processes: LaunchedProcesses, stack: contextlib.E
         stack.enter_context(log)
 
 
-def _asked(item: QuestionItem, prompt: QuestionPrompt, shuffle_options: int | None) -> AskedQuestion:
+def _asked(item: QuestionItem, prompt: QuestionPrompt, shuffle_options: int | None, shots: _Shots) -> AskedQuestion:
     choices = asked_choices(item, shuffle_options)
-    return AskedQuestion(item, choices, ChatRequest(item.audio, prompt.render(item.question, choices)))
+    request = ChatRequest(item.audio, prompt.render(item.question, choices), shots.of(item))
+    return AskedQuestion(item, choices, request)
+
+
+class _Shots:
+    """Worked examples: the few shots of a prompt.
+
+    Args:
+        examples: questions with answers; None: there are none.
+        settings: how many before each question, and how options are ordered.
+        prompt: how they are asked.
+        model: who is asked.
+
+    Raises:
+        ValueError: if the model takes none, or there are not enough.
+    """
+
+    def __init__(
+        self,
+        examples: LoadedQuestions | None,
+        settings: PredictingSettings,
+        prompt: QuestionPrompt,
+        model: AudioChatModel,
+    ) -> None:
+        self._settings, self._prompt, self._examples = settings, prompt, examples
+        self._answered = [] if examples is None else [item for item in examples.items if item.answer]
+        if not settings.shots:
+            return
+        if examples is None:
+            raise ValueError(f"shots={settings.shots}: name the questions with answers that examples are taken from")
+        if not getattr(model, "takes_examples", False):
+            raise ValueError(f"shots={settings.shots}: {type(model).__name__} takes no worked examples; leave it out")
+
+    def of(self, item: QuestionItem) -> tuple[WorkedExample, ...]:
+        """Those before a question.
+
+        Raises:
+            ValueError: if there are not enough about other recordings.
+        """
+        chosen: dict[int, QuestionItem] = {}
+        for number in range(self._settings.shots):
+            start = seed_of("shots", item.id, number) % max(1, len(self._answered))
+            around = (*range(start, len(self._answered)), *range(start))
+            found = next((place for place in around if place not in chosen and self._fits(place, item)), None)
+            if found is None:
+                raise ValueError(
+                    f"shots={self._settings.shots}: question {item.id} has only {len(chosen)} examples with answers "
+                    "about other recordings"
+                )
+            chosen[found] = self._answered[found]
+        return tuple(self._worked(one) for one in chosen.values())
+
+    def _fits(self, place: int, item: QuestionItem) -> bool:
+        one = self._answered[place]
+        return one.id != item.id and one.audio != item.audio
+
+    def _worked(self, item: QuestionItem) -> WorkedExample:
+        choices = asked_choices(item, self._settings.shuffle_options)
+        return WorkedExample(item.audio, self._prompt.render(item.question, choices), item.answer)
+
+    def facts(self) -> dict[str, Any]:
+        """What the head of predictions says of them; nothing where there are none."""
+        if not self._settings.shots or self._examples is None:
+            return {}
+        return {"shots": self._settings.shots, "shots_sha256": self._examples.revision.sha256}
 
 
 class _Share:

@@ -17,7 +17,7 @@ from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
 from audiollm.training.audio_llm.memory import PassShape, estimate_memory, largest_micro_batch
 from audiollm.training.audio_llm.model import recompute_activations
 from audiollm.training.audio_llm.objective import TargetTokenLoss, num_chunks
-from audiollm.training.estimate import EstimateConfig, estimate, extended_config
+from audiollm.training.speed.estimate import EstimateConfig, estimate, extended_config
 from audiollm.vocabulary import AudioVocabulary
 
 SHAPE = PassShape(rows=4, tokens=96, targets=200)

@@ -446,3 +446,43 @@ def test_killed_runs_on_any_number_of_processes_end_in_the_same_file(
     whole, killed = ((tmp_path / name / "predictions.jsonl").read_bytes() for name in ("whole", "killed"))
     assert whole == killed, moments
     assert whole.count(b"\n") == NUM_QUESTIONS + 1
+
+
+def test_worked_examples_come_first_and_are_of_other_recordings(loaded: LoadedQuestions, tmp_path: Path) -> None:
+    asked: list[ChatRequest] = []
+
+    @dataclass
+    class Taking(FakeModel):
+        takes_examples: bool = True
+
+        def answer(self, requests: Sequence[ChatRequest]) -> list[Any]:
+            asked.extend(requests)
+            return super().answer(requests)
+
+    settings = PredictingSettings(shots=3, progress=False)
+    predict_questions("mmau", loaded, Taking(), tmp_path / "run", settings, loaded)
+    assert len(asked) == NUM_QUESTIONS
+    for request in asked:
+        assert len({one.audio for one in request.examples} | {request.audio}) == 4
+        assert {one.answer for one in request.examples} == {"bee"}
+        assert all("(A) ant" in one.text or "ant" in one.text for one in request.examples)
+    first = {request.audio: [one.audio for one in request.examples] for request in asked}
+    asked.clear()
+    predict_questions("mmau", loaded, Taking(), tmp_path / "again", settings, loaded)
+    assert first == {request.audio: [one.audio for one in request.examples] for request in asked}
+    with pytest.raises(ValueError, match="shots"):  # predictions of another prompt
+        predict_questions("mmau", loaded, Taking(), tmp_path / "run", PredictingSettings(shots=1), loaded)
+
+
+def test_worked_examples_that_cannot_be_are_refused(loaded: LoadedQuestions, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="FakeModel takes no worked examples"):
+        predict_questions("mmau", loaded, FakeModel(), tmp_path, PredictingSettings(shots=2), loaded)
+    with pytest.raises(ValueError, match="name the questions with answers"):
+        predict_questions("mmau", loaded, FakeModel(), tmp_path, PredictingSettings(shots=2))
+    few = LoadedQuestions(loaded.items[:2], Revision("b" * 64))
+
+    class Taking(FakeModel):
+        takes_examples = True
+
+    with pytest.raises(ValueError, match="has only 1 examples with answers about other recordings"):
+        predict_questions("mmau", few, Taking(), tmp_path, PredictingSettings(shots=2), few)

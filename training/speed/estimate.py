@@ -1,6 +1,6 @@
 """How much memory a fine-tuning takes on each process, and which micro batch fits: by its settings, without weights.
 
-python training/estimate.py --config training/configs/sft.yaml --model Qwen2.5-0.5B --audio_tokenizer my-tokenizer …
+audiollm estimate --config training/configs/sft.yaml --model Qwen2.5-0.5B --audio_tokenizer my-tokenizer …
 """
 
 from __future__ import annotations
