@@ -1,5 +1,5 @@
 """Clips of a manifest one by one: waveform, digest and targets; decoded clips stay in memory within a budget."""
-# Shapes: N samples at 16 kHz.
+# Shapes: N samples, at 16 kHz unless said otherwise.
 
 from __future__ import annotations
 
@@ -52,10 +52,12 @@ class ClipReader:
         manifest: the records.
         mono: of several channels, their "mean" or the "first".
         cache_bytes: memory for decoded clips.
+        sample_rate: of the waveforms, in Hz.
     """
 
-    def __init__(self, manifest: Manifest, *, mono: Mono, cache_bytes: int) -> None:
+    def __init__(self, manifest: Manifest, *, mono: Mono, cache_bytes: int, sample_rate: int = SAMPLE_RATE) -> None:
         self.manifest = manifest
+        self._sample_rate = sample_rate
         self._mono = mono
         self._cache = WaveformCache(cache_bytes)
 
@@ -111,9 +113,11 @@ class ClipReader:
         if cached is not None:
             return cached
         try:
-            waveform, _ = self._audio(number).load(SAMPLE_RATE, self._mono)
+            waveform, _ = self._audio(number).load(self._sample_rate, self._mono)
         except (AudioError, RecordError) as error:
             raise DataError(str(error)) from error
+        if not len(waveform):  # of an array: a file without samples is an error of its own
+            raise DataError(f"{self.where(number)}: audio: is empty")
         return self._cache.keep(number, waveform)
 
     def _check_length(self, number: int, max_seconds: float) -> None:
