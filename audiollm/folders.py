@@ -38,8 +38,13 @@ _FILES: dict[Kind, tuple[str, ...]] = {
     "decoder": DECODER_FILES,
     "flow": ("config.json", "flow.safetensors", *PAPERS),
     "vocoder": ("config.json", "vocoder.safetensors", *PAPERS),
+    "latent_diffusion": TOKENIZER_FILES,
 }
 """What belongs to a model, and goes with it: names of files at its top."""
+LATENT_DIFFUSION = "audiollm_latent_diffusion"
+"""``model_type`` of a diffusion model, which has its text tokenizer and audio tokenizer in folders of its own."""
+TEXT_TOKENIZER_FOLDER, AUDIO_TOKENIZER_FOLDER = "text_tokenizer", "audio_tokenizer"
+_TEXT_TOKENIZER_FILES = (*TOKENIZER_FILES, "vocab.txt", "*.model", "chat_template.jinja")
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
@@ -222,7 +227,8 @@ def copy_model(source: Path, target: Path) -> Kind:
     """Copies a model's files, by their names, and nothing else: no checkpoints, no links, no other files.
 
     Args:
-        source: the folder of an Audio-LLM, an adapter, an audio tokenizer, a waveform decoder, or a part of one.
+        source: the folder of an Audio-LLM, an adapter, an audio tokenizer, a diffusion model, a waveform decoder, or a
+            part of one.
         target: an empty folder.
 
     Returns:
@@ -236,6 +242,10 @@ def copy_model(source: Path, target: Path) -> Kind:
         _copy_own_files(source, target)
         return kind
     copy_listed(source, target, _FILES[kind])
+    if kind == "latent_diffusion":
+        (target / TEXT_TOKENIZER_FOLDER).mkdir()
+        copy_listed(source / TEXT_TOKENIZER_FOLDER, target / TEXT_TOKENIZER_FOLDER, _TEXT_TOKENIZER_FILES)
+        copy_audio_tokenizer(source / AUDIO_TOKENIZER_FOLDER, target / AUDIO_TOKENIZER_FOLDER)
     if kind == "audio_llm":
         check_folder(source)
         codec_path = read_json_object(source / "processor_config.json").get("codec_path")
@@ -248,6 +258,9 @@ def _kind_of(folder: Path) -> Kind:
     """What a folder holds, by its files."""
     if (folder / "processor_config.json").is_file():
         return "audio_llm"
+    config = folder / "config.json"
+    if config.is_file() and read_json_object(config).get("model_type") == LATENT_DIFFUSION:
+        return "latent_diffusion"
     if (folder / "adapter_config.json").is_file():
         return "adapter"
     if _is_of_another_kind(find_tokenizer_folder(folder)):

@@ -207,8 +207,8 @@ class _CodecDecoder:
             )
         refuse_settings(audio_tokenizer, settings)
         taken = inspect.signature(audio_tokenizer.decode).parameters
-        given = {"steps": settings.steps, "guidance": settings.guidance, "seed": settings.seed}
-        self._options = {name: value for name, value in given.items() if value is not None and name in taken}
+        given: dict[str, Any] = {"steps": settings.steps, "guidance": settings.guidance, "seed": settings.seed}
+        self._options: dict[str, Any] = {k: v for k, v in given.items() if v is not None and k in taken}
         self.sample_rate = audio_tokenizer.output_sample_rate
         self._audio_tokenizer = audio_tokenizer
 

@@ -16,7 +16,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PACKAGES = {
-    "audiollm.md": ["audiollm", "audiollm.mixture", "audiollm.uniaudio"],
+    "audiollm.md": ["audiollm", "audiollm.diffusion", "audiollm.mixture", "audiollm.uniaudio"],
     "tokenizer.md": ["audiollm.tokenizer"],
     "data.md": [
         f"audiollm.data.{name}"

@@ -108,7 +108,7 @@ def _next_command(config: DecoderTrainingConfig, folder: Path) -> list[str]:
     """What makes a decoder of the trained model and one of the other kind."""
     run = str(folder)
     flow, vocoder = (run, "VOCODER_RUN") if config.model == "flow" else ("FLOW_RUN", run)
-    join = ["python", "-m", "audiollm.training.join_decoder"]  # from any folder
+    join = ["python", "-m", "audiollm.training.decoder.join"]  # from any folder
     return [*join, "--flow", flow, "--vocoder", vocoder, "--output_dir", "DECODER"]
 
 

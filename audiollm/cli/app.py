@@ -28,21 +28,21 @@ from .labelling import audit_labels, audit_verdicts, label, score_sap
 from .listening import describe, transcribe
 from .pipes import PIPE
 from .reporting import compare, compare_results, report
-from .sound import reconstruct, speak
+from .sound import generate_audio, reconstruct, speak
 from .talk.chat import chat
 from .talk.serve import serve
 from .training import TRAINERS, run_trainer
 
 COMMAND_GROUPS = {
     "listen": ("transcribe", "describe"),
-    "speak": ("speak", "reconstruct"),
+    "speak": ("speak", "generate-audio", "reconstruct"),
     "talk": ("chat", "serve"),
     "prepare data": (
         "convert-data", "tokenize", "speech-data", "sentence-data", "inspect-data", "label", "audit-labels",
         "audit-verdicts",
     ),
     "train": (
-        "train", "train-preference", "train-tokenizer", "train-losatok", "train-decoder", "train-codec",
+        "train", "train-preference", "train-tokenizer", "train-losatok", "train-dit", "train-decoder", "train-codec",
         "train-uniaudio", "estimate",
     ),
     "make and share models": ("extend", "export", "export-tokenizer", "convert", "push"),
@@ -76,6 +76,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "transcribe": transcribe,
     "describe": describe,
     "speak": speak,
+    "generate-audio": generate_audio,
     "reconstruct": reconstruct,
     "chat": chat,
     "serve": serve,

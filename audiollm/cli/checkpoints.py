@@ -169,7 +169,7 @@ def push(
     private: bool = False,
     commit_message: str = "Upload",
 ) -> None:
-    """Upload a model to the Hub: an Audio-LLM, an adapter, an audio tokenizer, a decoder, or a part of one.
+    """Upload a model to the Hub: an Audio-LLM, an adapter, an audio tokenizer, a diffusion model, a decoder or a part.
 
     Only the model's files go there, by their names: no checkpoints, no links, no other files. The example in its card
     then loads the repository.

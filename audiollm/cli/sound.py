@@ -166,6 +166,79 @@ def _speak(
     }
 
 
+def generate_audio(
+    text: str,
+    *,
+    output: str,
+    model: str | None = None,
+    audio_tokenizer: str | None = None,
+    task: Literal["text-to-speech", "text-to-audio", "text-to-music"] | None = None,
+    seconds: float | None = None,
+    prompt_audio: str | None = None,
+    prompt_text: str | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Make a sound, music or speech of a text by a diffusion model on latents, and write it.
+
+    Args:
+        text: what is heard, or said; - for a text that comes through stdin.
+        output: file to write, .wav, .flac, .ogg, .opus or .mp3, or - for WAV that goes to stdout.
+        model: folder or Hub id of what audiollm train-dit left; none comes with this package.
+        audio_tokenizer: the one that the model was trained for, if it is not in the model's folder.
+        task: what the text is; needed if the model was trained for several.
+        seconds: how long the sound lasts. If not given, 5, or of speech what the text takes.
+        prompt_audio: a recording that the sound goes on from, with its voice, or - for one that comes through stdin.
+        prompt_text: what is said in it; of speech, needed with it.
+        steps: evaluations of the network; fewer are faster and coarser. The checkpoint's own if not given.
+        guidance: how strongly the text steers, 0 for not more than it does by itself; papers add 1. The checkpoint's
+            own if not given.
+        seed: of the noise; the same seed makes the same sound.
+        device: torch device; the first GPU when there is one.
+        overwrite: replace an output that exists.
+        json: print the summary as JSON.
+    """
+    refuse_two_of_stdin(text=text, prompt_audio=prompt_audio)
+    with stdout_for_sound(output) as pipe:
+        if pipe is None:
+            check_sound_file(output, overwrite)
+        if model is None:
+            raise ValueError(
+                "--model is missing: no diffusion model comes with this package; train one (audiollm train-dit), and "
+                "name its run"
+            )
+        said = read_text(text)
+        voices = _Voices.checked(prompt_audio, None, None)
+        from audiollm.diffusion import AudioGenerator
+
+        generator = AudioGenerator.from_pretrained(model, audio_tokenizer=audio_tokenizer, device=device)
+        [sound] = generator.generate(
+            said,
+            seconds=seconds,
+            task=task,
+            prompt_audio=voices.prompt,
+            prompt_text=prompt_text,
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+        )
+        with open_sound(pipe, output, sound.sample_rate, is_live=False) as writer:
+            writer.write(sound.waveform)
+        summary = {
+            "output": output,
+            "text": said if json else _beginning(said),
+            "task": task or generator.model.config.tasks[0].replace("_", "-"),
+            "seconds": sound.seconds,
+            "sample_rate": sound.sample_rate,
+            "seed": seed,
+        }
+        show_facts(summary, as_json=json, title="generated")
+
+
 def reconstruct(
     source: list[str],
     output: str,

@@ -32,6 +32,10 @@ TRAINERS = {
         "audiollm.training.train_losatok",
         "Train a LoSATok: a bottleneck for a frozen teacher, then a tokenizer with continuous latents around it.",
     ),
+    "train-dit": (
+        "audiollm.training.train_dit",
+        "Train a diffusion transformer that makes sound of texts, on a tokenizer's continuous latents.",
+    ),
     "train-decoder": ("audiollm.training.train_decoder", "Train a waveform decoder: its flow model, or its vocoder."),
     "train-codec": (
         "audiollm.training.train_codec",

@@ -19,9 +19,9 @@ OPTION_GROUPS: dict[str, tuple[str, ...]] = {
         "captioner", "captioner_model", "captioner_key", "captioner_prices", "url", "key_variable",
     ),
     "generation": (
-        "prompt", "voice", "prompt_audio", "speaker_audio", "steps", "guidance", "quality", "temperature",
-        "min_seconds", "max_seconds", "max_new_tokens", "longest_seconds", "pauses", "seed", "seeds", "num_seeds",
-        "attempts", "stream", "speak",
+        "prompt", "voice", "prompt_audio", "prompt_text", "speaker_audio", "steps", "guidance", "quality",
+        "temperature", "seconds", "min_seconds", "max_seconds", "max_new_tokens", "longest_seconds", "pauses", "seed",
+        "seeds", "num_seeds", "attempts", "stream", "speak",
     ),
     "scoring": (
         "report", "text", "asr", "language", "similarity", "mos", "metrics", "mode", "judge", "judge_model",

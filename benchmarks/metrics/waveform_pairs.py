@@ -62,8 +62,8 @@ def waveform_pairs(
         ValueError: a waveform is empty, not one channel, not finite, or the lengths differ by more than allowed.
     """
     for index, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
-        given = _checked(prediction, f"prediction {index}")
-        wanted = _checked(reference, f"reference {index}")
+        given = checked_waveform(prediction, f"prediction {index}")
+        wanted = checked_waveform(reference, f"reference {index}")
         difference = len(given) / prediction_sample_rate - len(wanted) / reference_sample_rate
         if abs(difference) > max_length_difference_seconds:
             raise ValueError(
@@ -101,7 +101,12 @@ def bench_library(name: str) -> ModuleType:
         raise ImportError(f"this metric needs {name}: run `pip install 'audiollm[bench]'`") from error
 
 
-def _checked(waveform: Any, name: str) -> Tensor:
+def checked_waveform(waveform: Any, name: str) -> Tensor:
+    """A waveform as float32 ``[N]``.
+
+    Raises:
+        ValueError: it is empty, not one channel, or not finite.
+    """
     tensor = torch.from_numpy(np.array(waveform, dtype=np.float32))
     if tensor.ndim != 1:
         raise ValueError(f"{name} has shape {list(tensor.shape)}; give one channel, [N]")

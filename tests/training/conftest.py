@@ -36,7 +36,8 @@ from audiollm.tokenizer.decoder.configuration import (
     VocoderConfig,
     WaveformDecoderConfig,
 )
-from audiollm.tokenizer.losatok.configuration import SemanticConfig
+from audiollm.tokenizer.losatok.configuration import LoSATokConfig, SemanticConfig
+from audiollm.tokenizer.losatok.model import LoSATok
 from audiollm.tokenizer.losatok.semantic import SemanticEncoder
 from audiollm.tokenizer.losatok.teacher.dasheng import DashengSizes, DashengTeacher
 from audiollm.tokenizer.modeling import UniAudioTokenizer
@@ -46,6 +47,7 @@ from audiollm.training.audio_llm.config import SFTConfig
 from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
 from audiollm.training.codec.config import CodecTrainingConfig
 from audiollm.training.decoder.config import DecoderTrainingConfig, VocoderTrainingSettings
+from audiollm.training.diffusion.config import DiffusionTrainingConfig, TextSettings, TransformerSettings
 from audiollm.training.losatok.config import LoSATokTrainingConfig, SemanticStageSettings, TokenizerStageSettings
 
 from .launched_jobs import Launches
@@ -408,6 +410,59 @@ def make_losatok_config(losatok_corpus: LoSATokCorpus, tmp_path: Path) -> Callab
             "learning_rate": 3e-3,
         }
         return LoSATokTrainingConfig(**(settings | changes))
+
+    return make
+
+
+@dataclass(frozen=True)
+class DiffusionCorpus:
+    """An untrained LoSATok of six numbers, and manifests of tones with texts."""
+
+    audio_tokenizer: Path
+    train: Path
+    dev: Path
+
+
+@pytest.fixture(scope="session")
+def dit_corpus(losatok_corpus: LoSATokCorpus, tmp_path_factory) -> DiffusionCorpus:
+    """Eight tones, half of them called speech."""
+    folder = tmp_path_factory.mktemp("dit")
+    semantic = SemanticEncoder.from_pretrained(losatok_corpus.semantic)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = LoSATokConfig(
+            **dataclasses.asdict(semantic.config), num_mels=16, decoder_size=16, decoder_intermediate_size=16,
+            decoder_layers=1, n_fft=640,
+        )  # fmt: skip
+        LoSATok(config, semantic).save_pretrained(folder / "losatok")
+    records = [
+        make_clip(folder, number, 0.5 + 0.1 * (number % 5)) | {"sound_type": "speech" if number % 2 else "sound"}
+        for number in range(10)
+    ]
+    train, dev = folder / "train.jsonl", folder / "dev.jsonl"
+    for record in records:
+        del record["codes"]
+    return DiffusionCorpus(folder / "losatok", write_records(train, records[:8]), write_records(dev, records[8:]))
+
+
+@pytest.fixture
+def make_dit_config(dit_corpus: DiffusionCorpus, tmp_path: Path) -> Callable[..., DiffusionTrainingConfig]:
+    """A config of four short updates; settings of the sections are keywords too."""
+
+    def make(**changes: Any) -> DiffusionTrainingConfig:
+        settings: dict[str, Any] = {
+            "train_data": str(dit_corpus.train),
+            "audio_tokenizer": str(dit_corpus.audio_tokenizer),
+            "output_dir": str(tmp_path / "run"),
+            "transformer": TransformerSettings(hidden_size=16, num_layers=1, num_heads=2),
+            "text": TextSettings(size=8, num_layers=1, num_heads=2, max_tokens=64),
+            "max_seconds": 1.0,
+            "max_steps": 4,
+            "frames_per_update": 80,
+            "frames_per_pass": 80,
+            "learning_rate": 3e-3,
+        }
+        return DiffusionTrainingConfig(**(settings | changes))
 
     return make
 

@@ -27,6 +27,7 @@ from audiollm.training.results.figures import flat_numbers
 from audiollm.training.sft import train as train_llm
 from audiollm.training.train_codec import train as train_codec
 from audiollm.training.train_decoder import train as train_decoder
+from audiollm.training.train_dit import train as train_dit
 from audiollm.training.train_losatok import train as train_losatok
 from audiollm.training.train_tokenizer import train as train_tokenizer
 
@@ -40,8 +41,9 @@ from .finished_runs import (
 )
 from .launched_jobs import launch_as_users_do, launch_environment
 
-SFT, TOKENIZER, CODEC, LOSATOK, DECODER = (
-    f"training/{name}.py" for name in ("sft", "train_tokenizer", "train_codec", "train_losatok", "train_decoder")
+SFT, TOKENIZER, CODEC, LOSATOK, DIT, DECODER = (
+    f"training/{name}.py"
+    for name in ("sft", "train_tokenizer", "train_codec", "train_losatok", "train_dit", "train_decoder")
 )
 FLOW = "flow.safetensors"
 
@@ -385,6 +387,20 @@ def test_a_codec_on_two_processes_equals_one_and_resumes_on_one_or_two(
 
 
 # --- LoSATok ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.multiprocess
+def test_a_diffusion_transformer_on_two_processes_equals_one(make_dit_config, dit_corpus, launches, tmp_path):
+    # Small steps: those of Adam follow the sign of a gradient, of which rounding decides where it is next to nothing.
+    settings = {"eval_data": str(dit_corpus.dev), "eval_clips": 2, "learning_rate": 1e-5, "frames_per_update": 40}
+    train_dit(make_dit_config(output_dir=str(tmp_path / "alone"), **settings))
+    ended = launches.run("ddp", DIT, make_dit_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings))
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    for event in ("train", "eval"):
+        for line, other in zip(
+            metrics_of(tmp_path / "alone", event), metrics_of(tmp_path / "both", event), strict=True
+        ):
+            assert flat_numbers(line) == pytest.approx(flat_numbers(other), rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.multiprocess

@@ -22,7 +22,7 @@ HERE = '"."'
 """What a card's example loads: the folder that holds the card. Uploading puts the repository's name in its place."""
 Kind = Literal[
     "audio_llm", "adapter", "audio_tokenizer", "latent_tokenizer", "semantic_encoder", "feature_tokenizer", "decoder",
-    "flow", "vocoder", "multi_stream_lm",
+    "flow", "vocoder", "multi_stream_lm", "latent_diffusion",
 ]  # fmt: skip
 TRAINING_DATA, EVALUATION_DATA = "training", "evaluation"  # roles
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -33,12 +33,14 @@ _PIPELINES: Mapping[Kind, str | None] = {
     "latent_tokenizer": "feature-extraction", "semantic_encoder": None,
     "feature_tokenizer": None, "decoder": "audio-to-audio", "flow": None, "vocoder": None,
     "multi_stream_lm": "audio-text-to-text",
+    "latent_diffusion": "text-to-audio",
 }  # fmt: skip
 _TAGS: Mapping[Kind, list[str]] = {
     "audio_llm": ["audio-llm"], "adapter": ["audio-llm", "lora"], "audio_tokenizer": ["audio-tokenizer"],
     "latent_tokenizer": ["audio-tokenizer"], "semantic_encoder": ["audio-tokenizer"],
     "feature_tokenizer": ["audio-tokenizer"], "decoder": ["waveform-decoder"], "flow": ["waveform-decoder"],
     "vocoder": ["waveform-decoder"], "multi_stream_lm": ["audio-llm", "multi-stream"],
+    "latent_diffusion": ["diffusion"],
 }  # fmt: skip
 
 

@@ -384,6 +384,7 @@ FILLED = {  # a command that writes → its words; what stands at the output is 
     "transcribe": ["@in.wav", "--model", "no-model", "--output", "@out.jsonl"],
     "describe": ["@in.wav", "--model", "no-model", "--output", "@out.txt"],
     "speak": ["Hi.", "--model", "no-model", "--output", "@out.wav"],
+    "generate-audio": ["rain", "--model", "no-model", "--output", "@out.wav"],
     "reconstruct": ["no.wav", "@out.wav", "--audio-tokenizer", "no-tokenizer"],
     "export": ["no-model", "@folder"],
     "export-tokenizer": ["no-run", "@folder"],

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiollm.tokenizer.decoder.configuration import EstimatorConfig
+from audiollm.tokenizer.layers.rotary import rotate
 from audiollm.tokenizer.linear import Linear
 
 from .masking import FrameMask, MaskedGroupNorm, hide
@@ -52,23 +53,50 @@ class ResnetBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Full attention over the frames of a row."""
+    """Full attention over the frames of a row, or from them to those of another sequence.
 
-    def __init__(self, channels: int, config: EstimatorConfig) -> None:
+    Args:
+        channels: of the frames.
+        num_heads: each of ``head_dim`` numbers.
+        head_dim: of a head.
+        dropout: of what is returned.
+    """
+
+    def __init__(self, channels: int, num_heads: int, head_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
-        inner = config.num_heads * config.head_dim
-        self.num_heads = config.num_heads
+        inner = num_heads * head_dim
+        self.num_heads = num_heads
         self.to_q = Linear(channels, inner, bias=False)
         self.to_k = Linear(channels, inner, bias=False)
         self.to_v = Linear(channels, inner, bias=False)
-        self.to_out = nn.Sequential(Linear(inner, channels), nn.Dropout(config.dropout))
+        self.to_out = nn.Sequential(Linear(inner, channels), nn.Dropout(dropout))
 
-    def forward(self, x_BMC: Tensor, mask: FrameMask | None) -> Tensor:
+    def forward(
+        self,
+        x_BMC: Tensor,
+        mask: FrameMask | None,
+        *,
+        context_BLC: Tensor | None = None,
+        angles: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Attends.
+
+        Args:
+            x_BMC: the frames that ask.
+            mask: which of those that are asked are real; None: all.
+            context_BLC: those that are asked; None: the frames themselves.
+            angles: rotary positions of the frames, see `rotary_angles`; None: order is not told.
+        """
+        asked = x_BMC if context_BLC is None else context_BLC
         queries, keys, values = (
-            projection(x_BMC).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for projection in (self.to_q, self.to_k, self.to_v)
+            projection(source).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for projection, source in ((self.to_q, x_BMC), (self.to_k, asked), (self.to_v, asked))
         )
-        bias = None if mask is None else mask.attention_bias  # made once per batch, for all layers and steps
+        if angles is not None:
+            queries, keys = rotate(queries, angles), rotate(keys, angles)
+        bias = None
+        if mask is not None:  # made once per batch, for all layers and steps
+            bias = mask.attention_bias if context_BLC is None else mask.key_bias
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
         return self.to_out(attended.transpose(1, 2).flatten(2))
 
@@ -103,7 +131,7 @@ class TransformerBlock(nn.Module):
     def __init__(self, channels: int, config: EstimatorConfig) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
-        self.attn1 = Attention(channels, config)
+        self.attn1 = Attention(channels, config.num_heads, config.head_dim, config.dropout)
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels, config.dropout)
 

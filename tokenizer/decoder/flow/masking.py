@@ -63,8 +63,13 @@ class FrameMask:
             return (self.is_valid.transpose(1, 2) * self.is_valid)[:, None]
         # Keys are hidden, queries are not: every query sees the row's valid frames, of which there is at least one, so
         # no softmax runs over nothing, and -inf is safe. What padded queries find is zeroed behind the layers.
+        return self.key_bias.expand(-1, -1, self.is_valid.shape[2], -1)
+
+    @cached_property
+    def key_bias(self) -> Tensor:
+        """Added to the scores of queries of another sequence: ``[B, 1, 1, M]``, which hides padded keys."""
         hidden = torch.zeros_like(self.is_valid).masked_fill(self.is_valid == 0, -math.inf)
-        return hidden[:, None].expand(-1, -1, hidden.shape[2], -1)
+        return hidden[:, None]
 
 
 def hide(x_BCM: Tensor, mask: FrameMask | None) -> Tensor:

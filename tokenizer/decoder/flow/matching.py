@@ -4,12 +4,15 @@ Noise z becomes a mel x along x_t = (1 - (1 - sigma) t) z + t x; the estimator l
 With a prior around the mean, z is noise around what the codes say (as in Grad-TTS, Popov et al., 2021,
 arXiv:2105.06337).
 
+The path, its random numbers and guidance are those of other networks too, whatever the shape of what they make.
+
 Shapes: B rows, C mel channels, M frames.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +21,7 @@ from audiollm.tokenizer.decoder.configuration import FlowConfig
 
 from .estimator import Estimator
 from .masking import FrameMask
-from .solvers import Integration, sway
+from .solvers import Integration, Velocity, sway
 
 MAX_PROMPT_SHARE = 0.8
 """In training, at most this share of a mel is given as its beginning."""
@@ -31,11 +34,24 @@ class FlowDraws:
     t: Tensor
     """Uniform in [0, 1), before the schedule warps it, float32 ``[B]``."""
     z: Tensor
-    """Standard normal ``[B, C, M]``."""
+    """Standard normal ``[B, C, M]``, or of whatever shape the target has."""
     keep_condition: Tensor
-    """bool ``[B]``; False trains the row without codes, speaker and prompt, for guidance."""
+    """bool ``[B]``; False trains the row without condition (codes, speaker and prompt), for guidance."""
     prompt_frames: Tensor
     """Frames at the beginning of each target that are given, int64 ``[B]``."""
+
+
+def on_path(source: Tensor, target: Tensor, t: Tensor, sigma_min: float) -> tuple[Tensor, Tensor]:
+    """The point of the path at a time, and the velocity there, which is the same at every time.
+
+    Args:
+        source: where the path begins, float32 ``[B, …]``.
+        target: where it ends, of the same shape.
+        t: times in [0, 1], float32 ``[B]``.
+        sigma_min: share of the source that is left at the end.
+    """
+    t = t.reshape(-1, *[1] * (target.dim() - 1))
+    return (1 - (1 - sigma_min) * t) * source + t * target, target - (1 - sigma_min) * source
 
 
 class ConditionalFlow(nn.Module):
@@ -80,7 +96,7 @@ class ConditionalFlow(nn.Module):
         Returns:
             Log-mel ``[B, C, M]``, float32 unless the model is in float64.
         """
-        velocity = _GuidedVelocity(self.estimator, mask, mu, speaker, condition, integration)
+        velocity = self._guided(mask, mu, speaker, condition, integration)
         return integration.solve(self._start(noise, mu), velocity)
 
     @torch.no_grad()
@@ -108,7 +124,7 @@ class ConditionalFlow(nn.Module):
         Returns:
             ``[evaluations + 1, B, C, M]``; the first point is where the flow starts, the last one the log-mel.
         """
-        velocity = _GuidedVelocity(self.estimator, None, mu, speaker, condition, integration)
+        velocity = self._guided(None, mu, speaker, condition, integration)
         points: list[Tensor] = []
 
         def recorded(x: Tensor, t: Tensor) -> Tensor:
@@ -117,6 +133,22 @@ class ConditionalFlow(nn.Module):
 
         end = integration.solve(self._start(noise, mu), recorded)
         return torch.stack([*points, _with_known(end, known, len(points))])
+
+    def _guided(
+        self, mask: FrameMask | None, mu: Tensor, speaker: Tensor, condition: Tensor, integration: Integration
+    ) -> GuidedVelocity:
+        """The velocity under what `sample` takes; ``mu``'s dtype is the network's."""
+        plain = doubled = partial(self._velocity, mask, mu, speaker, condition)
+        if integration.guidance:
+            # Rows B.. know nothing, as in training without a condition.
+            mu, speaker, condition = (torch.cat([part, torch.zeros_like(part)]) for part in (mu, speaker, condition))
+            doubled = partial(self._velocity, None if mask is None else mask.repeated(2), mu, speaker, condition)
+        return GuidedVelocity(plain, doubled, integration)
+
+    def _velocity(
+        self, mask: FrameMask | None, mu: Tensor, speaker: Tensor, condition: Tensor, x: Tensor, t: Tensor
+    ) -> Tensor:
+        return self.estimator(x.to(mu.dtype), mask, mu, t[None], speaker, condition).to(x.dtype)
 
     def _start(self, noise: Tensor, mu: Tensor) -> Tensor:
         # Exact even if the model is bfloat16.
@@ -165,7 +197,7 @@ class ConditionalFlow(nn.Module):
         is_given = (frames < draws.prompt_frames[:, None])[:, None]
         keep = draws.keep_condition[:, None, None].to(mu.dtype)
         z, target = self.source(draws.z.float(), mu), target.float()
-        point = (1 - (1 - self.sigma_min) * t[:, None, None]) * z + t[:, None, None] * target
+        point, true_velocity = on_path(z, target, t, self.sigma_min)
         velocity = self.estimator(
             point.to(mu.dtype),
             mask,
@@ -174,51 +206,32 @@ class ConditionalFlow(nn.Module):
             speaker * keep[:, :, 0],
             (target * is_given).to(mu.dtype) * keep,
         )
-        error = velocity.float() - (target - (1 - self.sigma_min) * z)
+        error = velocity.float() - true_velocity
         if mask is not None:
             error = error * mask.is_valid
         # A mean over valid values: one over the padded batch would weigh a row by its neighbours' lengths.
         return error.square().sum() / (lengths.sum() * target.shape[1])
 
 
-class _GuidedVelocity:
+class GuidedVelocity:
     """The velocity under a known condition, guided where the integration says so.
 
     Args:
-        estimator: the network.
-        mask: valid frames; None: all.
-        mu: what the codes say ``[B, C, M]``; its dtype is the network's.
-        speaker: projected speaker vector ``[B, C]``.
-        condition: given mel frames, elsewhere 0, ``[B, C, M]``.
+        plain: the network's velocity of rows at a time, a scalar.
+        doubled: of the same rows twice over: the first half under the condition, the second without. Both branches are
+            one batch; it is asked only where the integration guides.
         integration: says when, and how strongly, to guide.
     """
 
-    def __init__(
-        self,
-        estimator: Estimator,
-        mask: FrameMask | None,
-        mu: Tensor,
-        speaker: Tensor,
-        condition: Tensor,
-        integration: Integration,
-    ) -> None:
-        self._estimator, self._integration = estimator, integration
-        self._plain = (mask, mu, speaker, condition)
-        if integration.guidance:
-            # Both branches as one batch: rows B.. know nothing, as in training without a condition.
-            mu, speaker, condition = (torch.cat([part, torch.zeros_like(part)]) for part in (mu, speaker, condition))
-            self._doubled = (None if mask is None else mask.repeated(2), mu, speaker, condition)
+    def __init__(self, plain: Velocity, doubled: Velocity, integration: Integration) -> None:
+        self._plain, self._doubled, self._integration = plain, doubled, integration
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         guidance = self._integration.guidance
         if not self._integration.is_guided(t):
-            return self._evaluate(x, t, self._plain)
-        informed, uninformed = self._evaluate(torch.cat([x, x]), t, self._doubled).chunk(2)
+            return self._plain(x, t)
+        informed, uninformed = self._doubled(torch.cat([x, x]), t).chunk(2)
         return (1 + guidance) * informed - guidance * uninformed
-
-    def _evaluate(self, x: Tensor, t: Tensor, inputs: tuple[FrameMask | None, Tensor, Tensor, Tensor]) -> Tensor:
-        mask, mu, speaker, condition = inputs
-        return self._estimator(x.to(mu.dtype), mask, mu, t[None], speaker, condition).to(x.dtype)
 
 
 def _with_known(x: Tensor, known: Tensor | None, step: int) -> Tensor:

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from audiollm.tokenizer.decoder.flow.matching import MAX_PROMPT_SHARE, FlowDraws
+from audiollm.training.decoder.base import even_times
 from audiollm.training.decoder.shards import DecoderItems
 from audiollm.training.recordings.segments import clip_generator
-
-GOLDEN_RATIO = 0.6180339887498949
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,7 @@ def make_pass(
     Args:
         items: the clips' source.
         clips: which ones.
-        positions: position of each clip in the update, over which times are spread evenly (as in Kingma et al., 2021,
-            arXiv:2107.00630): that makes the loss less noisy.
+        positions: position of each clip in the update, over which times are spread evenly.
         seeds: of the run, and the update.
         max_codes: of longer clips a random piece of so many codes is taken.
         guidance_dropout: probability of training a clip without its condition.
@@ -72,9 +70,8 @@ def make_pass(
         ValueError: naming a clip whose speaker vector has another size.
     """
     codes, mels, speakers = [], [], []
-    times, noises, keeps, prompts = [], [], [], []
-    # Seeded without a position, hence the same in every process and pass of the update.
-    first_time = torch.rand((), generator=clip_generator(*seeds)).item()
+    noises, keeps, prompts = [], [], []
+    times = even_times(seeds, positions)
     for clip, position in zip(clips, positions, strict=True):
         generator = clip_generator(*seeds, position)
         clip_codes, mel = _cut(items, clip, max_codes, generator)
@@ -82,8 +79,6 @@ def make_pass(
         mels.append(mel)
         speakers.append(_speaker(items, clip, speaker_size))
         num_frames = mel.shape[1]
-        # Multiples of the golden ratio are evenly spread in [0, 1) however many there are.
-        times.append((first_time + position * GOLDEN_RATIO) % 1.0)
         noises.append(torch.randn(mel.shape, generator=generator))
         # All three are drawn, used or not, so that a setting changes none of the other draws.
         keep, prompt, length = torch.rand(3, generator=generator).tolist()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,13 @@ from torch import Tensor, nn
 from audiollm.tokenizer.decoder.flow.masking import Padding
 from audiollm.tokenizer.decoder.flow.matching import FlowDraws
 from audiollm.tokenizer.decoder.flow.model import FlowModel
-from audiollm.training.decoder.base import DecoderRun, clip_gradients
+from audiollm.training.decoder.base import DecoderRun, FrameUpdate
 from audiollm.training.decoder.parts import save_part
 from audiollm.training.decoder.shards import DecoderItems
 from audiollm.training.loop.batches import FrameBatches, cut_by_frames, share_of_process
 from audiollm.training.loop.checkpoints import Stateful
 from audiollm.training.loop.ema import ExponentialMovingAverage
-from audiollm.training.loop.non_finite import stop_unless_finite
-from audiollm.training.loop.optimizer import learning_rate_figures, make_optimizer, set_learning_rates
+from audiollm.training.loop.optimizer import make_optimizer
 
 from .batches import FlowPass, make_pass
 from .evaluation import FlowEvaluation, held_out_loss
@@ -140,39 +138,15 @@ class FlowTrainer:
 
     def update(self, step: int, batch: FlowBatch) -> dict[str, Any]:
         """Makes an update; returns its loss, learning rate, gradient norm and size."""
-        run, accelerator = self._run, self._run.accelerator
-        learning_rates = set_learning_rates(self._optimizer, step, self._total_steps, run.config)
-        losses: list[Tensor] = []
-        shares = [one.num_frames / batch.total_frames for one in batch.passes]
-        passes = batch.passes
-        if not passes:  # fewer clips than processes: take part in the exchange of gradients with nothing to add
-            passes, shares = self._stand_in(step), [0.0]
-        for number, (one, share) in enumerate(zip(passes, shares, strict=True), start=1):
-            is_last = number == len(passes)
-            with nullcontext() if is_last else accelerator.no_sync(self._model):
-                loss = self._model(**one.inputs(accelerator.device))
-                losses.append(loss.detach())
-                # A pass counts as much as it has frames; the gradients are averaged over the processes.
-                accelerator.backward(loss * (share * accelerator.num_processes))
-        weighted = torch.stack(losses) @ torch.tensor(shares, device=accelerator.device)
-        mean_loss = float(accelerator.reduce(weighted, "sum"))
-        by_pass = [(one.ids, float(loss)) for one, loss in zip(passes, losses, strict=True)]
-        stop_unless_finite(accelerator, run.config, step, "loss", mean_loss, by_pass)
-        grad_norm = clip_gradients(accelerator, self._model, run.config)
-        stop_unless_finite(accelerator, run.config, step, "gradient norm", grad_norm, by_pass)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        self._ema.update()
-        return {
-            "loss": mean_loss,
-            **learning_rate_figures(learning_rates),
-            "grad_norm": grad_norm,
-            "mel_frames": batch.total_frames,
-        }
+        run = self._run
+        update = FrameUpdate(run.accelerator, run.config, self._model, self._optimizer, self._ema, self._total_steps)
+        stand_in = None if batch.passes else self._stand_in(step)
+        line = update.make(step, batch.passes, batch.total_frames, stand_in)
+        return line | {"mel_frames": batch.total_frames}
 
-    def _stand_in(self, step: int) -> list[FlowPass]:
+    def _stand_in(self, step: int) -> FlowPass:
         clip = self._batches.batch(step)[0]
-        return [self._pass_of(self._run.train_items, [clip], [0], (self._run.config.seed, step))]
+        return self._pass_of(self._run.train_items, [clip], [0], (self._run.config.seed, step))
 
     # ------------------------------------------------------------- evaluation
 

@@ -1,12 +1,13 @@
 """Joins a trained flow model and a trained vocoder to one waveform decoder.
 
-python training/join_decoder.py --flow runs/flow --vocoder runs/vocoder --output_dir decoder
+python -m audiollm.training.decoder.join --flow runs/flow --vocoder runs/vocoder --output_dir decoder
 """
 
 from __future__ import annotations
 
 from audiollm.program import run_program
-from audiollm.training.decoder.parts import join_decoder
+
+from .parts import join_decoder
 
 
 def join(flow: str, vocoder: str, output_dir: str) -> None:
@@ -21,4 +22,4 @@ def join(flow: str, vocoder: str, output_dir: str) -> None:
 
 
 if __name__ == "__main__":
-    run_program(join, name="join_decoder")
+    run_program(join, name="join")

@@ -1,0 +1,1 @@
+"""How well sounds fit their texts, as a local ``evaluate`` module."""

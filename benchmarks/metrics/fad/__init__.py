@@ -1,0 +1,1 @@
+"""Fréchet audio distance, as a local ``evaluate`` module."""

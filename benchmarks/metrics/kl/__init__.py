@@ -1,0 +1,1 @@
+"""Divergence of what a classifier hears, as a local ``evaluate`` module."""
