@@ -166,7 +166,7 @@ def test_what_the_decoder_makes_of_features_stays_when_they_are_scaled_for_the_c
         torch.testing.assert_close(tokenizer.synthesize(features), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_codes_stay_in_use_when_the_codebook_begins_on_large_features(make_codec_config, monkeypatch, tmp_path):
+def test_the_commitment_is_small_where_the_codebook_begins_on_large_features(make_codec_config, monkeypatch, tmp_path):
     """A commitment to entries among features that have grown was all that was learned: they shrank, away from them."""
     start = codec_trainer.scale_to_sound
 
@@ -175,10 +175,10 @@ def test_codes_stay_in_use_when_the_codebook_begins_on_large_features(make_codec
         encoder.layers[-1].conv.parametrizations.weight.original0.data *= 30
 
     monkeypatch.setattr(codec_trainer, "scale_to_sound", enlarged)
-    train(make_codec_config(max_steps=30, quantize_from=2, restart_interval=None))
-    lines = metrics_of(tmp_path / "run")
-    assert lines[1]["commitment"] < 1
-    assert min(line["perplexity"][0] for line in lines[1:]) > lines[1]["perplexity"][0] / 3
+    train(make_codec_config(max_steps=2, quantize_from=2))
+    [_, first, *_] = metrics_of(tmp_path / "run")
+    assert first["commitment"] < 1  # in the hundreds, if the features stay as large
+    assert first["commitment"] < first["spectral"]
 
 
 def test_few_codes_in_use_raise_an_alarm(make_codec_config, decoder_corpus, tmp_path, caplog):
