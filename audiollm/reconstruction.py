@@ -208,7 +208,9 @@ class _CodecDecoder:
         taken = inspect.signature(audio_tokenizer.decode).parameters
         flow = {"steps": settings.steps, "guidance": settings.guidance}
         given = flow | {"seed": settings.seed}
-        self._options = {name: value for name, value in given.items() if value is not None and name in taken}
+        self._options: dict[str, Any] = {
+            name: value for name, value in given.items() if value is not None and name in taken
+        }
         idle = {
             "speaker": settings.speaker, "prompt": settings.prompt, "prompt_audio": settings.prompt_audio,
             **{name: value for name, value in flow.items() if name not in taken},

@@ -439,7 +439,7 @@ class ReasoningCodec(CodecTokenizer):
     # ------------------------------------------------------------------ decode
 
     @torch.no_grad()
-    def decode(  # codes of two groups
+    def decode(  # type: ignore[override]  # codes of two groups
         self,
         codes: GroupedCodes | Codes | Mapping[str, Any] | Tensor | Sequence[Any] | None,
         reconstruction: Codes | Tensor | Sequence[Any] | None = None,
