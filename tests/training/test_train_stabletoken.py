@@ -1,4 +1,4 @@
-"""Whole runs of StableToken's training in one process: the trainer is that of UniAudio-Token, by one line of its config."""
+"""Whole runs of StableToken's training in one process: one line makes UniAudio-Token's trainer train it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ from .finished_runs import assert_near_tokenizer, assert_same_weights, metrics_o
 
 ROOT = Path(__file__).resolve().parents[2]
 NOISE = AugmentationConfig(probability=0.6, white_snr_db=(0.0, 5.0))
+# The entropies' gradients are hundreds of times the voters' differences, and rounding grows as fast.
+GENTLE = {"learning_rate": 1e-3, "encoder_learning_rate": 1e-4, "decoder_learning_rate": 1e-3, "max_steps": 4}
 CLIP = 0.1 * torch.randn(16000, generator=torch.Generator().manual_seed(0))
 
 
 def voting(**changes: Any) -> TokenizerSettings:
-    return TokenizerSettings(kind="stabletoken", **({"codebook_size": 32} | changes))
+    return TokenizerSettings(**({"kind": "stabletoken", "codebook_size": 32} | changes))
 
 
 def test_a_run_learns_and_what_it_leaves_opens_as_a_stabletoken(make_tokenizer_config, tokenizer_corpus, tmp_path):
@@ -72,7 +74,7 @@ def test_a_run_learns_and_what_it_leaves_opens_as_a_stabletoken(make_tokenizer_c
 
 def test_passes_of_one_clip_equal_one_pass_of_all(make_tokenizer_config, tmp_path):
     """The entropy of the codebook is that of the update, however it is cut."""
-    settings = {"audio_tokenizer": voting(), "augmentation": NOISE}
+    settings = {"audio_tokenizer": voting(), "augmentation": NOISE, **GENTLE}
     train(make_tokenizer_config(output_dir=str(tmp_path / "whole"), micro_batch_size=8, **settings))
     train(make_tokenizer_config(output_dir=str(tmp_path / "cut"), micro_batch_size=1, **settings))
     assert_near_tokenizer(tmp_path / "whole", tmp_path / "cut")
@@ -92,11 +94,15 @@ def test_resumed_equals_uninterrupted_to_the_bit(make_tokenizer_config, tokenize
 
 
 def test_voters_that_are_not_clean_hear_the_degraded_clips(make_tokenizer_config, tmp_path):
-    """Noise changes the update, by nothing that the clean voters hear; which voters are clean changes with the update."""
+    """Noise sets voters apart, and changes nothing that stays in the model but by learning."""
     still = {"learning_rate": 0.0, "encoder_learning_rate": 0.0, "decoder_learning_rate": 0.0, "micro_batch_size": 8}
     lines = {}
     for name, noise in (("quiet", AugmentationConfig()), ("noisy", NOISE)):
-        train(make_tokenizer_config(output_dir=str(tmp_path / name), audio_tokenizer=voting(), augmentation=noise, **still))
+        train(
+            make_tokenizer_config(
+                output_dir=str(tmp_path / name), audio_tokenizer=voting(), augmentation=noise, **still
+            )
+        )
         lines[name] = metrics_of(tmp_path / name)
     assert all(
         noisy["consensus_loss"] > 1.1 * quiet["consensus_loss"]
@@ -133,7 +139,11 @@ def test_a_later_run_goes_on_from_a_checkpoint_with_other_weights_of_the_losses(
         ({}, {"quantized": False}, "quantized=false: stabletoken is trained in one stage"),
         ({}, {"initialise_codebook": "kmeans"}, "initialise_codebook=kmeans: stabletoken has no entries"),
         ({}, {"freeze": ("sae",)}, "freeze=sae: stabletoken has no gated residual"),
-        ({"ema_decay": 0.9, "use_sae": True}, {}, "audio_tokenizer.use_sae=True, audio_tokenizer.ema_decay=0.9: a token"),
+        (
+            {"ema_decay": 0.9, "use_sae": True},
+            {},
+            "audio_tokenizer.use_sae=True, audio_tokenizer.ema_decay=0.9: a token",
+        ),
         ({"loss_scale": 1.0}, {}, "audio_tokenizer.loss_scale=1.0: a tokenizer of kind stabletoken"),
         ({"kind": None, "num_voters": 3}, {}, "audio_tokenizer.num_voters=3: a tokenizer of kind uniaudio"),
         ({"codebook_size": 1000}, {}, "codebook_size=1000: lookup-free codes need a power of two"),
@@ -153,7 +163,9 @@ def test_every_weight_that_is_trained_is_used(make_tokenizer_config, norm):
     config = make_tokenizer_config(audio_tokenizer=voting(norm_after_quantizer=norm), output_vocabulary="seen")
     model = load_start(config).model
     make_ready(model, config, [0, 1, 2])
-    output = model.train()(torch.randn(1, 80, 40), None, torch.ones(1, 3, dtype=torch.int64), torch.ones(1, 3, dtype=torch.int64))
+    output = model.train()(
+        torch.randn(1, 80, 40), None, torch.ones(1, 3, dtype=torch.int64), torch.ones(1, 3, dtype=torch.int64)
+    )
     (output.text_loss_sum + output.quantizer_loss_sum).backward()
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert {name for name, weight in model.named_parameters() if weight.grad is not None} == trained
@@ -178,5 +190,9 @@ def test_the_shipped_config_trains_with_no_more_than_the_documented_flags(tokeni
 def test_a_uniaudio_checkpoint_is_told_from_a_stabletoken_by_its_files(make_tokenizer_config, tmp_path):
     train(make_tokenizer_config(max_steps=1))
     assert isinstance(open_supervised(tmp_path / "run"), SupervisedTokenizer)
-    with pytest.raises(ValueError, match="kind=stabletoken: .* training checkpoint of kind uniaudio"):
-        load_start(make_tokenizer_config(start_from=str(tmp_path / "run"), audio_tokenizer=TokenizerSettings(kind="stabletoken")))
+    with pytest.raises(ValueError, match=r"kind=stabletoken: .* training checkpoint of kind uniaudio"):
+        load_start(
+            make_tokenizer_config(
+                start_from=str(tmp_path / "run"), audio_tokenizer=TokenizerSettings(kind="stabletoken")
+            )
+        )
