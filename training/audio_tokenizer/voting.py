@@ -122,7 +122,7 @@ def vote_of_update(
         with autocast:
             sums = [_probability_sums(model, batch.to(accelerator.device), order) for batch in batches]
         total = accelerator.reduce(torch.stack(sums).sum(dim=0), "sum")
-        means = total / num_frames
+        means = (total / num_frames).float()
         if not bool(means.isfinite().all()):
             means = None  # a pass that is no number must spoil its own loss alone, by which it is found
     return {"voter_order": order, "mean_probabilities": means}

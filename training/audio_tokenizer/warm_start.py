@@ -5,8 +5,8 @@ sinusoids of amplitude 1, while the features there deviate by a quarter of that:
 transcripts rises from 1.5 to 8 nats per token. And the norm at the end of the gated residual (SAE) gives all channels
 one scale, which alone costs a nat and a half. Trainings recover from both, but those of minutes spend time on it.
 
-StableToken's voters are new as well. Drawn at random they hear mostly the few channels in which Whisper's features are
-large, so that many bits hardly ever change; on principal components each bit begins with something of its own to say.
+StableToken's voters are new as well. Drawn at random, what they say hangs on the few channels in which features are
+largest, so that bits can be all but constant; on principal components each begins with something of its own to say.
 """
 # Shapes: T frames, D feature size, N samples, C bits of a code.
 
