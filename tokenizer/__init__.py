@@ -25,6 +25,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "quantizer.kmeans": ["CodebookFit"],
         "sequence": ["SequenceTokenizer", "as_one_row"],
         "supervision.model": ["SupervisedOutput", "SupervisedTokenizer"],
+        "supervision.opening": ["open_supervised"],
+        "supervision.stabletoken": ["SupervisedStableToken"],
         "supervision.text": ["SapText"],
         "supervision.text_decoder": ["SapDecoder"],
     },

@@ -20,6 +20,7 @@ RELEASE_LICENCE_NOTE = (
     "released UniAudio-Token weights: MIT-style licence with the clause that they are not intended for use within the "
     "European Union; read the checkpoint's own licence"
 )
+WHISPER_LICENCE_NOTE = "encoder weights start from OpenAI Whisper (MIT licence)"
 MAX_SEGMENT_SAMPLES = 30 * SAMPLE_RATE  # Whisper's window
 
 

@@ -56,7 +56,7 @@ from audiollm.tokenizer.signal.log_mel import LogMelFeatures
 from audiollm.tokenizer.signal.resampling import check_sample_rate
 
 from .base import AudioTokenizer, Codes
-from .configuration import SAMPLE_RATE, UniAudioTokenizerConfig
+from .configuration import SAMPLE_RATE, WHISPER_LICENCE_NOTE, UniAudioTokenizerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -546,7 +546,7 @@ class UniAudioTokenizer(WithWaveformDecoder, PreTrainedAudioTokenizerBase, Audio
                 "encoder_residual_target_position": quantize_position if use_sae else None,
                 "use_residual_adapter": use_sae and use_adapter,
                 "use_residual_gate": use_sae and use_gate,
-                "licence_note": "encoder weights start from OpenAI Whisper (MIT licence)",
+                "licence_note": WHISPER_LICENCE_NOTE,
             }
             | config_values
         )

@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.program import run_program
 from audiollm.tokenizer.checkpoints.card import Base, Kind
-from audiollm.tokenizer.supervision.model import SupervisedTokenizer
+from audiollm.tokenizer.supervision.model import SupervisedModel, SupervisedTokenizer
 from audiollm.training.audio_tokenizer.config import TokenizerTrainingConfig, passes_per_update
 from audiollm.training.audio_tokenizer.evaluation import evaluate_tokenizer
 from audiollm.training.audio_tokenizer.monitor import TokenizerMonitor
@@ -86,7 +86,9 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig, stop: Stop
         warm_start_on(model, records, config.seed)
     seen = set(records.token_ids) | set(eval_records.token_ids if eval_records is not None else ())
     make_ready(model, config, seen)
-    if config.quantized and config.initialise_codebook == "kmeans" and run_folder.checkpoint is None:
+    has_entries = isinstance(model, SupervisedTokenizer)
+    starts_anew = config.initialise_codebook != "keep" and run_folder.checkpoint is None
+    if isinstance(model, SupervisedTokenizer) and config.quantized and starts_anew:
         initialise_codebook(accelerator, model, records, config)
     objective = TokenizerObjective(model, config.mixed_precision)
     prepared, optimizer = accelerator.prepare(
@@ -96,8 +98,9 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig, stop: Stop
     codebook = model.tokenizer.codebook
     monitor = TokenizerMonitor(
         codebook.codebook_size,
-        restart_interval=codebook.restart_interval if config.quantized else None,
-        ema_decay=codebook.ema_decay,
+        restart_interval=codebook.restart_interval if config.quantized and has_entries else None,
+        ema_decay=codebook.ema_decay if has_entries else None,
+        is_voted=not has_entries,
     )
     read = UpdateReader(accelerator, config, records, model)
     run = start_run(
@@ -123,7 +126,8 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig, stop: Stop
         line["audio_seconds_per_second"] = line["audio_seconds"] / line["seconds"]
         loss = line["loss"]
         run.write_update(line)
-        for alarm in monitor.update(line):
+        # A vote's loss falls below zero as its codes become even, so only the text's has a scale.
+        for alarm in monitor.update(line if has_entries else line | {"loss": line["text_loss"]}):
             logger.warning("update %d: %s", step, alarm)
             run.write({"event": "alarm", "step": step, "message": alarm})
         if eval_records is not None and is_due(config.eval_every, step, run.total_steps):
@@ -146,7 +150,7 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig, stop: Stop
 
 
 def _read_data(
-    accelerator: Accelerator, config: TokenizerTrainingConfig, model: SupervisedTokenizer
+    accelerator: Accelerator, config: TokenizerTrainingConfig, model: SupervisedModel
 ) -> tuple[TokenizerRecords, TokenizerRecords | None]:
     def read(source: str, role: str) -> TokenizerRecords:
         assert model.text is not None
@@ -172,7 +176,7 @@ def _read_data(
     return train_records, None if config.eval_data is None else read(config.eval_data, "eval")
 
 
-def _data_metadata(records: TokenizerRecords, model: SupervisedTokenizer) -> dict[str, Any]:
+def _data_metadata(records: TokenizerRecords, model: SupervisedModel) -> dict[str, Any]:
     metadata = {
         "records": records.fingerprint,
         "num_clips": len(records),
@@ -191,7 +195,7 @@ def _data_metadata(records: TokenizerRecords, model: SupervisedTokenizer) -> dic
 def _evaluate(
     accelerator: Accelerator,
     config: TokenizerTrainingConfig,
-    model: SupervisedTokenizer,
+    model: SupervisedModel,
     records: TokenizerRecords,
     step: int,
 ) -> dict[str, Any]:
@@ -212,7 +216,7 @@ def _evaluate(
     )
 
 
-def _save_model(accelerator: Accelerator, run: TrainingRun, model: SupervisedTokenizer) -> None:
+def _save_model(accelerator: Accelerator, run: TrainingRun, model: SupervisedModel) -> None:
     """Writes the trained model; all processes hold it whole, one writes."""
     if accelerator.is_main_process:
         with atomic_folder(run.folder.path / MODEL_FOLDER) as folder:

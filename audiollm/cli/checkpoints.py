@@ -92,14 +92,14 @@ def export_tokenizer(source: str, output_dir: str) -> None:
     from audiollm.tokenizer.checkpoints.folders import copy_listed
     from audiollm.tokenizer.checkpoints.tokenizer import PAPERS
     from audiollm.tokenizer.supervision.checkpoints import NoTextDecoderError
-    from audiollm.tokenizer.supervision.model import SupervisedTokenizer
+    from audiollm.tokenizer.supervision.opening import open_supervised
     from audiollm.training.loop.config import MODEL_FOLDER
 
     _refuse_filled(output_dir, "the tokenizer")
     run_model = Path(source) / MODEL_FOLDER
     trained = str(run_model) if run_model.is_dir() else source
     try:
-        model = SupervisedTokenizer.from_pretrained(trained)
+        model = open_supervised(trained)
     except NoTextDecoderError as error:
         raise ValueError(
             f"{source} is exported already: use it as it is, such as with --audio-tokenizer {source}"

@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from audiollm.data.audio.augmentation import AugmentationConfig
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.modeling import AudioLLM
 from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
@@ -34,7 +35,9 @@ from audiollm.training.train_tokenizer import train as train_tokenizer
 from .finished_runs import (
     assert_equal,
     assert_near_flow,
+    assert_near_tokenizer,
     assert_near_vocoder,
+    assert_same_weights,
     checkpoint_of,
     metrics_of,
     weights_of,
@@ -238,6 +241,34 @@ def test_the_tokenizer_on_two_processes_equals_one_and_resumes(
         assert numbers_of(resumed, event) == numbers_of(both, event)
     for name, tensor in weights_of(both.output_dir).items():
         assert torch.equal(tensor, weights_of(resumed.output_dir)[name]), name
+
+
+@pytest.mark.multiprocess
+def test_stabletoken_on_two_processes_equals_one_and_resumes(
+    make_tokenizer_config: Any, tokenizer_corpus: Any, launches: Any, tmp_path: Path
+) -> None:
+    """The codes' entropy is that of both processes' frames, and they agree on who hears the noise."""
+    settings = {
+        "audio_tokenizer": TokenizerSettings(kind="stabletoken", codebook_size=32), "save_every": 2, "max_steps": 4,
+        "augmentation": AugmentationConfig(probability=0.6), "global_batch_size": 5, "micro_batch_size": 2,
+        "eval_data": str(tokenizer_corpus.dev), "eval_every": 4, "eval_samples": 1,
+        "learning_rate": 1e-3, "encoder_learning_rate": 1e-4, "decoder_learning_rate": 1e-3,
+    }  # fmt: skip
+    train_tokenizer(make_tokenizer_config(output_dir=str(tmp_path / "alone"), **settings))
+    both = make_tokenizer_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
+    ended = launches.run("ddp", TOKENIZER, both)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert_near_tokenizer(tmp_path / "both", tmp_path / "alone")
+    [evaluation], [expected] = (metrics_of(tmp_path / name, "eval") for name in ("both", "alone"))
+    assert flat_numbers(evaluation) == pytest.approx(flat_numbers(expected), rel=2e-3, abs=1e-6)
+    checkpoint = str(tmp_path / "both" / "checkpoints" / "step_000002")
+    resumed = make_tokenizer_config(
+        output_dir=str(tmp_path / "resumed"), resume=checkpoint, num_processes=2, **settings
+    )
+    ended = launches.run("ddp", TOKENIZER, resumed)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert metrics_of(tmp_path / "resumed") == metrics_of(tmp_path / "both")[2:]
+    assert_same_weights(tmp_path / "resumed", tmp_path / "both")
 
 
 @pytest.mark.multiprocess

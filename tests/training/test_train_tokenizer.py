@@ -27,32 +27,16 @@ from audiollm.training.audio_tokenizer.records import TokenizerRecords
 from audiollm.training.audio_tokenizer.start import load_start, make_ready
 from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
 from audiollm.training.loop.record import config_as_json
-from audiollm.training.results.figures import flat_numbers
 from audiollm.training.train_tokenizer import train
 
 from .conftest import write_records
-from .finished_runs import assert_same_weights, metrics_of, weights_of
+from .finished_runs import assert_near_tokenizer, assert_same_weights, metrics_of, weights_of
 
 ROOT = Path(__file__).resolve().parents[2]
 QUANTIZER = {
     "quantizer_loss", "relative_quantization_error", "code_usage", "perplexity", "num_active_codes", "num_dead_codes",
     "num_restarted",
 }  # fmt: skip
-
-
-def assert_near(first: Path, second: Path) -> None:
-    for line, other in zip(metrics_of(first), metrics_of(second), strict=True):
-        assert flat(line) == pytest.approx(flat(other), rel=2e-3, abs=1e-6)
-    others = weights_of(second)
-    for name, tensor in weights_of(first).items():
-        if name.endswith("codebook_used"):  # which codes, not in which order
-            assert set(tensor.tolist()) == set(others[name].tolist())
-        else:
-            torch.testing.assert_close(tensor, others[name], rtol=2e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
-
-
-def flat(line: dict) -> dict:
-    return flat_numbers({name: value for name, value in line.items() if name != "event"})
 
 
 def test_a_run_of_both_stages_learns_and_leaves_a_complete_record(make_tokenizer_config, tokenizer_corpus, tmp_path):
@@ -170,7 +154,7 @@ def test_passes_of_one_clip_equal_one_pass_of_all(make_tokenizer_config, tmp_pat
     train(make_tokenizer_config(output_dir=str(tmp_path / "whole"), micro_batch_size=8, **settings))
     train(make_tokenizer_config(output_dir=str(tmp_path / "cut"), micro_batch_size=1, **settings))
     assert sum(line["num_restarted"] for line in metrics_of(tmp_path / "whole")) > 0
-    assert_near(tmp_path / "whole", tmp_path / "cut")
+    assert_near_tokenizer(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_the_loss_is_that_of_the_reference_formula(make_tokenizer_config, tokenizer_corpus, tmp_path):
@@ -373,7 +357,7 @@ def test_bf16_and_gradient_checkpointing_train_alike(make_tokenizer_config, tmp_
     settings = {"audio_tokenizer": TokenizerSettings(codebook_size=32, restart_interval=2, ema_decay=0.8, dropout=0.0)}
     train(make_tokenizer_config(output_dir=str(tmp_path / "plain"), **settings))
     train(make_tokenizer_config(output_dir=str(tmp_path / "recomputed"), gradient_checkpointing=True, **settings))
-    assert_near(tmp_path / "plain", tmp_path / "recomputed")
+    assert_near_tokenizer(tmp_path / "plain", tmp_path / "recomputed")
     train(make_tokenizer_config(output_dir=str(tmp_path / "bf16"), mixed_precision="bf16", **settings))
     plain, bf16 = metrics_of(tmp_path / "plain"), metrics_of(tmp_path / "bf16")
     assert bf16[0]["loss"] != plain[0]["loss"]

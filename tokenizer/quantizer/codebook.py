@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from audiollm.tokenizer.linear import linear
 
 from .deferred import CodebookUpdate, DeferredUpdate, frame_keys, is_distributed, sum_over_ranks
-from .usage import RemembersCodes
+from .usage import RemembersCodes, perplexity_of
 
 logger = logging.getLogger(__name__)
 
@@ -381,13 +381,6 @@ class Codebook(RemembersCodes):
                 num_restarted = self._replace_rows(dead_M[: len(frames_MD)], frames_MD)
         return CodebookUpdate(float(perplexity_of(counts_V)), int((counts_V > 0).sum()), num_restarted, num_frames)
 
-    def _remember_counts(self, counts_V: Tensor) -> None:
-        """Puts an update's codes into the memory; of a longer update than that holds, each code at least once."""
-        codes_V = torch.arange(self.codebook_size, device=counts_V.device)
-        repeated = codes_V.repeat_interleave((counts_V - 1).clamp(min=0))
-        newest = torch.cat([repeated, codes_V[counts_V > 0]])[-len(self.recent_codes) :]
-        self.recent_codes.copy_(torch.cat([self.recent_codes[len(newest) :], newest]))
-
     def discard_update(self) -> None:
         """Forgets what passes gathered since the last update, for a step that is given up."""
         self._deferred_update = None
@@ -400,12 +393,6 @@ class Codebook(RemembersCodes):
             self.ema_weight.copy_(self.weight)
         self.recent_codes.zero_()
         self.num_updates.zero_()
-
-
-def perplexity_of(counts_V: Tensor) -> Tensor:
-    """Returns exp(entropy) of the codes counted in ``counts_V``: V if all are equally frequent, 1 if one is used."""
-    probabilities_V = counts_V / counts_V.sum().clamp(min=1)
-    return torch.special.entr(probabilities_V).sum().exp()  # entr(0) is 0, where p log p would be NaN
 
 
 def first_largest(scores_NV: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ Lookup-free quantization after Yu et al., 2023 (arXiv:2310.05737): the codebook 
 entry is the sign of each channel. StableToken (arXiv:2509.22220) has several maps vote on each sign, so that noise that
 flips a bit of one of them does not change the code; in training, some of them hear the clip with noise added.
 """
-# Shapes: K voters, B batch, T frames, N valid frames, D feature size, C bits of a code, V codes (2 to the power of C).
+# Shapes: K voters, B batch, T frames, N valid frames, D feature size, C bits of a code, V codes (2 to the power of C);
+# F codes of the first half of the bits and L of the last, F L = V.
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from audiollm.tokenizer.linear import Linear, linear
 
 from .codebook import check_codes
-from .usage import RemembersCodes
+from .deferred import CodebookUpdate, sum_over_ranks
+from .usage import RemembersCodes, perplexity_of
 
 TEMPERATURE = 0.01  # of the entropies: the smaller, the closer to counting codes
 ENTROPY_EPSILON = 1e-5  # inside the logarithm of a probability that may be 0
@@ -52,9 +54,15 @@ class VotingLFQ(RemembersCodes):
         commitment_weight: of the distance of each voter from the vote.
         consensus_weight: of the distance of each voter from the mean of all.
 
+    With ``deferred`` set to True, a pass in training mode only counts its codes, and `apply_update` remembers what was
+    counted: for updates of many passes, unevenly many per process. The entropy of the codebook belongs to all frames of
+    an update, too: `probability_sums` of its passes make the ``mean_probabilities`` that `forward` takes.
+
     Raises:
         ValueError: for sizes that do not fit.
     """
+
+    deferred = False
 
     def __init__(
         self,
@@ -78,6 +86,7 @@ class VotingLFQ(RemembersCodes):
         self.commitment_weight, self.consensus_weight = commitment_weight, consensus_weight
         self.project_in = nn.ModuleList(Linear(dim, self.num_bits, bias=bias) for _ in range(num_voters))
         self.project_out = Linear(self.num_bits, dim, bias=bias)
+        self._deferred_counts_V: Tensor | None = None
 
     def extra_repr(self) -> str:
         return f"{self.codebook_size}, {self.dim}, num_voters={self.num_voters}, num_clean={self.num_clean}"
@@ -150,6 +159,7 @@ class VotingLFQ(RemembersCodes):
         mask_BT: Tensor | None = None,
         noisy_BTD: Tensor | None = None,
         voter_order: Tensor | None = None,
+        mean_probabilities: Tensor | None = None,
     ) -> LFQOutput:
         """Quantizes; in training mode also computes the losses.
 
@@ -161,6 +171,9 @@ class VotingLFQ(RemembersCodes):
             noisy_BTD: the same of the clips with noise, for training: the voters that are not clean hear it.
             voter_order: a permutation of the voters, int64 ``[K]``, the first of which hear the clean features; a
                 random one if None.
+            mean_probabilities: of the codes over all frames of the update that this pass is a part of, ``[K, F, L]``:
+                `probability_sums` over the number of frames. The mean of the passes' losses, each weighted by its
+                frames, is then the loss of the update, and so are the gradients. None: this pass is the update.
 
         Raises:
             ValueError: for noisy features in evaluation mode or of another shape, or an order that is no permutation.
@@ -175,8 +188,32 @@ class VotingLFQ(RemembersCodes):
         votes_BTC = _straight_through_signs(projections_KBTC).mean(dim=0)
         output = LFQOutput(self._project_out(votes_BTC), self._codes_of(votes_BTC.detach()), projections_KBTC)
         with torch.autocast(features_BTD.device.type, enabled=False):
-            self._learn(output, votes_BTC.detach(), mask_BT)
+            self._learn(output, votes_BTC.detach(), mask_BT, mean_probabilities)
         return output
+
+    @torch.no_grad()
+    def probability_sums(
+        self,
+        features_BTD: Tensor,
+        mask_BT: Tensor | None = None,
+        noisy_BTD: Tensor | None = None,
+        voter_order: Tensor | None = None,
+    ) -> Tensor:
+        """Adds up what the voters give each code over valid frames, float32 ``[K, F, L]``; nothing is learnt.
+
+        Args:
+            features_BTD: as in `forward`, and so are the others.
+            mask_BT: 1 for valid frames.
+            noisy_BTD: of the clips with noise.
+            voter_order: needed where there are noisy features: that of the pass.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        said_KBTC = self._ask_all(features_BTD, noisy_BTD, voter_order)
+        said_KNC = said_KBTC[:, _valid(said_KBTC, mask_BT)]
+        with torch.autocast(features_BTD.device.type, enabled=False):
+            return torch.stack([first.exp().t() @ last.exp() for first, last in map(self._halves, said_KNC)])
 
     def _ask_all(self, clean_BTD: Tensor, noisy_BTD: Tensor | None, voter_order: Tensor | None) -> Tensor:
         if noisy_BTD is None:
@@ -197,16 +234,19 @@ class VotingLFQ(RemembersCodes):
             ]
         )
 
-    def _learn(self, output: LFQOutput, votes_BTC: Tensor, mask_BT: Tensor | None) -> None:
-        valid_BT = torch.ones_like(output.codes, dtype=torch.bool) if mask_BT is None else mask_BT.bool()
-        self._remember(output.codes[valid_BT])
+    def _learn(
+        self, output: LFQOutput, votes_BTC: Tensor, mask_BT: Tensor | None, mean_probabilities: Tensor | None
+    ) -> None:
+        valid_BT = _valid(output.projections, mask_BT)
+        self._count(output.codes[valid_BT])
         said_KNC, votes_NC = output.projections[:, valid_BT], votes_BTC[valid_BT]
         if not len(votes_NC):  # a batch of padding alone: no frames, no mean
             nothing = said_KNC.sum()
             output.per_sample_entropy = output.codebook_entropy = nothing
             output.commitment_loss = output.consensus_loss = output.loss = nothing
             return
-        entropies = [self._entropies(said_NC) for said_NC in said_KNC]
+        means = [None] * self.num_voters if mean_probabilities is None else mean_probabilities
+        entropies = [self._entropies(said_NC, mean) for said_NC, mean in zip(said_KNC, means, strict=True)]
         output.per_sample_entropy = torch.stack([of_sample for of_sample, _ in entropies]).mean()
         output.codebook_entropy = torch.stack([of_codebook for _, of_codebook in entropies]).mean()
         output.commitment_loss = F.mse_loss(said_KNC, votes_NC.expand_as(said_KNC))
@@ -220,18 +260,58 @@ class VotingLFQ(RemembersCodes):
             + self.consensus_weight * output.consensus_loss
         )
 
-    def _entropies(self, said_NC: Tensor) -> tuple[Tensor, Tensor]:
+    def _entropies(self, said_NC: Tensor, mean_FL: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean entropy of the codes of each frame, and entropy of their mean over frames.
 
         The probability of a code, softmax of its product with what a voter says, is one of its first bits times one of
         its last: two small tables instead of one of V columns, whose means are one product of matrices.
         """
-        half = (self.num_bits + 1) // 2
-        first_NA, last_NB = (_log_probabilities(part_NC) for part_NC in (said_NC[:, :half], said_NC[:, half:]))
-        of_sample = -sum((part.exp() * part).sum(dim=-1).mean() for part in (first_NA, last_NB))
-        mean_AB = first_NA.exp().t() @ last_NB.exp() / len(said_NC)
-        of_codebook = -(mean_AB * (mean_AB + ENTROPY_EPSILON).log()).sum()
+        first_NF, last_NL = self._halves(said_NC)
+        of_sample = -sum((part.exp() * part).sum(dim=-1).mean() for part in (first_NF, last_NL))
+        here_FL = first_NF.exp().t() @ last_NL.exp() / len(said_NC)
+        if mean_FL is None:
+            return torch.as_tensor(of_sample), _entropy(here_FL)
+        # The value is the update's. An entropy is no sum over frames, but its slope at the update's mean is one.
+        slope_FL = (mean_FL + ENTROPY_EPSILON).log() + mean_FL / (mean_FL + ENTROPY_EPSILON)
+        of_codebook = _entropy(mean_FL) - (slope_FL * (here_FL - here_FL.detach())).sum()
         return torch.as_tensor(of_sample), of_codebook
+
+    def _halves(self, said_NC: Tensor) -> tuple[Tensor, Tensor]:
+        """Logarithms of the probabilities of the first half of the bits, ``[N, F]``, and of the last, ``[N, L]``."""
+        half = (self.num_bits + 1) // 2
+        return _log_probabilities(said_NC[:, :half]), _log_probabilities(said_NC[:, half:])
+
+    # --------------------------------------------------------- deferred updates
+
+    def _count(self, codes_N: Tensor) -> None:
+        if not self.deferred:
+            self._remember(codes_N)
+            return
+        counts_V = torch.bincount(codes_N, minlength=self.codebook_size).float()
+        before = self._deferred_counts_V
+        self._deferred_counts_V = counts_V if before is None else before + counts_V
+
+    @torch.no_grad()
+    def apply_update(self) -> CodebookUpdate:
+        """Remembers the codes of all passes since the last update, on all processes together.
+
+        Every process must call it once per update, also one that had no clip.
+        """
+        counts_V, self._deferred_counts_V = self._deferred_counts_V, None
+        if counts_V is None:
+            counts_V = torch.zeros(self.codebook_size, device=self.recent_codes.device)
+        sum_over_ranks(counts_V)
+        num_frames = int(counts_V.sum())
+        if num_frames == 0:
+            return CodebookUpdate(perplexity=0.0, num_active=0, num_restarted=0)
+        self._remember_counts(counts_V.long())
+        return CodebookUpdate(float(perplexity_of(counts_V)), int((counts_V > 0).sum()), 0, num_frames)
+
+
+def unanimity(projections_KBTC: Tensor) -> Tensor:
+    """Share of the bits of each frame on which all voters agree, float32 ``[B, T]``."""
+    for_1_BTC = (projections_KBTC > 0).sum(dim=0)
+    return ((for_1_BTC == 0) | (for_1_BTC == len(projections_KBTC))).float().mean(dim=-1)
 
 
 def bits_of(codebook_size: int) -> int:
@@ -244,6 +324,17 @@ def bits_of(codebook_size: int) -> int:
     if bits < 1 or codebook_size != 1 << bits:
         raise ValueError(f"codebook_size={codebook_size}: lookup-free codes need a power of two, such as 8192")
     return bits
+
+
+def _valid(projections_KBTC: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """Which frames count, bool ``[B, T]``."""
+    if mask_BT is not None:
+        return mask_BT.bool()
+    return torch.ones(projections_KBTC.shape[1:3], dtype=torch.bool, device=projections_KBTC.device)
+
+
+def _entropy(probabilities_FL: Tensor) -> Tensor:
+    return -(probabilities_FL * (probabilities_FL + ENTROPY_EPSILON).log()).sum()
 
 
 def _signs(values: Tensor) -> Tensor:

@@ -32,6 +32,14 @@ class RemembersCodes(nn.Module):
         self.recent_codes.copy_(torch.cat([self.recent_codes[len(codes_N) :], codes_N]))
 
     @torch.no_grad()
+    def _remember_counts(self, counts_V: Tensor) -> None:
+        """Puts an update's codes into the memory; of a longer update than that holds, each code at least once."""
+        codes_V = torch.arange(self.codebook_size, device=counts_V.device)
+        repeated = codes_V.repeat_interleave((counts_V - 1).clamp(min=0))
+        newest = torch.cat([repeated, codes_V[counts_V > 0]])[-len(self.recent_codes) :]
+        self.recent_codes.copy_(torch.cat([self.recent_codes[len(newest) :], newest]))
+
+    @torch.no_grad()
     def usage(self) -> float:
         """Share of entries among the recent codes of all processes; with a process group, call it on every rank.
 
@@ -41,3 +49,9 @@ class RemembersCodes(nn.Module):
         seen_V[self.recent_codes] = 1
         sum_over_ranks(seen_V)
         return int((seen_V > 0).sum()) / self.codebook_size
+
+
+def perplexity_of(counts_V: Tensor) -> Tensor:
+    """Returns exp(entropy) of the codes counted in ``counts_V``: V if all are equally frequent, 1 if one is used."""
+    probabilities_V = counts_V / counts_V.sum().clamp(min=1)
+    return torch.special.entr(probabilities_V).sum().exp()  # entr(0) is 0, where p log p would be NaN

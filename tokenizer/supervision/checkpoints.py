@@ -104,6 +104,7 @@ def write_supervised(
     dtype: torch.dtype,
     text: SapText | None,
     output_ids: list[int] | None,
+    architecture: str = TRAINING_ARCHITECTURE,
 ) -> None:
     """Writes weights, configuration, feature extractor settings and the text tokenizer; each file whole or not at all.
 
@@ -116,13 +117,14 @@ def write_supervised(
         dtype: what ``config.json`` is to say of the weights, where it says nothing yet.
         text: the text tokenizer, if there is one.
         output_ids: tokens that the output is restricted to, written beside the whole embedding; None if it is not.
+        architecture: name of the class in the published trainer.
     """
     folder = Path(folder)
     tensors = {DECODER_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in decoder_weights.items()}
     tensors |= {TRAINING_PREFIX + name: tensor for name, tensor in released_tensors(tokenizer_weights).items()}
     with replaced_files(folder, *RELEASED_FILES) as staging:
         save_file(tensors, staging / "model.safetensors", metadata={"format": "pt"})
-        write_released_config(config, staging, TRAINING_ARCHITECTURE, dtype)
+        write_released_config(config, staging, architecture, dtype)
         WhisperFeatureExtractor(feature_size=config.num_mel_bins).save_pretrained(staging)
         if text is not None:
             text.save_pretrained(staging)

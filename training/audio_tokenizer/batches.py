@@ -34,6 +34,7 @@ class TokenizerBatch:
     tasks: list[str]
     sound_types: list[str]
     num_samples: list[int]  # without padding
+    noisy_features: Tensor | None = None  # [B, M, F] float32, of the same clips with noise
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -90,8 +91,7 @@ def collate_examples(
     if not examples:
         raise ValueError("no examples: a batch needs at least one clip")
     pieces = [_segment(example, token_stride, pad_to_seconds) for example in examples]
-    waveforms_BN, num_padded = stack(pieces, torch.device("cpu"))
-    features_BMF = log_mel(waveforms_BN, num_padded)
+    features_BMF = _features(pieces, log_mel)
     num_samples = [len(example.waveform) for example in examples]
     starts_F = torch.arange(features_BMF.shape[-1]) * HOP_LENGTH
     token_ids = [torch.tensor(example.token_ids) for example in examples]
@@ -108,7 +108,25 @@ def collate_examples(
         tasks=[example.task for example in examples],
         sound_types=[example.sound_type for example in examples],
         num_samples=num_samples,
+        noisy_features=_noisy_features(examples, pieces, log_mel),
     )
+
+
+def _noisy_features(
+    examples: Sequence[TokenizerExample], pieces: Sequence[Segment], log_mel: LogMelFeatures
+) -> Tensor | None:
+    """Of the clips with noise, in the places of those without; None if the examples have none."""
+    noisy = [
+        dataclasses.replace(piece, waveform=example.noisy_waveform)
+        for example, piece in zip(examples, pieces, strict=True)
+        if example.noisy_waveform is not None
+    ]
+    return _features(noisy, log_mel) if noisy else None
+
+
+def _features(pieces: Sequence[Segment], log_mel: LogMelFeatures) -> Tensor:
+    waveforms_BN, num_padded = stack(pieces, torch.device("cpu"))
+    return log_mel(waveforms_BN, num_padded)
 
 
 def _segment(example: TokenizerExample, token_stride: int, pad_to_seconds: float | None) -> Segment:

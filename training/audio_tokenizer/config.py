@@ -16,6 +16,18 @@ QUANTIZER_SETTINGS = (
     "codebook_size", "ema_decay", "restart_interval", "loss_scale", "commit_coefficient", "metric_size",
 )  # fmt: skip
 
+# What a checkpoint of StableToken lets one change; and what only one of both kinds has.
+VOTE_SETTINGS = (
+    "commit_coefficient", "num_clean_voters", "sample_entropy_weight", "codebook_entropy_weight", "consensus_weight",
+)  # fmt: skip
+_ONLY_OF = {
+    "stabletoken": ("num_voters", "num_clean_voters", "sample_entropy_weight", "codebook_entropy_weight",
+                    "consensus_weight", "norm_after_quantizer"),
+    "uniaudio": ("use_sae", "use_adapter", "use_gate", "sae_source_position", "sae_target_position", "ema_decay",
+                 "restart_interval", "loss_scale", "metric_size"),
+}  # fmt: skip
+
+TokenizerKindName = Literal["uniaudio", "stabletoken"]
 FreezablePart = Literal[
     "encoder", "conv", "layers_before_quantizer", "sae", "codebook", "code_positions", "decoder", "embeddings"
 ]  # fmt: skip
@@ -24,6 +36,10 @@ FreezablePart = Literal[
 @dataclass(frozen=True, kw_only=True)
 class TokenizerSettings:
     """The tokenizer to make of a Whisper model. None: the value in brackets, or a training checkpoint's own."""
+
+    kind: TokenizerKindName | None = None
+    """What to make (uniaudio): ``uniaudio``, with a codebook of averages and the gated residual, or ``stabletoken``,
+    whose codes are voted for, some voters hearing the clip with noise. Settings of the other kind are refused."""
 
     quantize_position: int | None = None
     """Encoder layer behind which the quantizer sits (half the depth)."""
@@ -35,7 +51,7 @@ class TokenizerSettings:
     """Encoder frames merged into one token (2, which makes 25 tokens per second)."""
 
     pooling_position: int | None = None
-    """Layer behind which they are merged (0: in front of the first)."""
+    """Layer behind which they are merged (0: in front of the first; stabletoken: ``quantize_position``)."""
 
     use_sae: bool | None = None
     """Bring a shallow layer's features back by the gated residual (yes)."""
@@ -69,12 +85,30 @@ class TokenizerSettings:
     """Weight of the quantizer loss (10)."""
 
     commit_coefficient: float | None = None
-    """Weight of the commitment inside it (0.25), which pulls features to their entries."""
+    """Weight of the commitment inside it (0.25), which pulls features to their entries, or voters to the vote."""
 
     metric_size: int | None = None
     """Dimensions in which distances to entries are measured: so many principal components of the features, each divided
     by its deviation (the features as they are, which is how the release does it; 0 takes a checkpoint's away). Fitted
     by ``initialise_codebook: kmeans``; the published code would find other codes with what comes out."""
+
+    num_voters: int | None = None
+    """Of stabletoken: linear maps that vote on each bit of a code (5)."""
+
+    num_clean_voters: int | None = None
+    """Of stabletoken: voters that hear the clip as it is; the others hear it degraded by ``augmentation`` (3)."""
+
+    sample_entropy_weight: float | None = None
+    """Of stabletoken: weight of each frame's entropy in the loss, so that voters make up their minds (1)."""
+
+    codebook_entropy_weight: float | None = None
+    """Of stabletoken: weight of the entropy of all codes, which the loss makes large, so that all are used (1)."""
+
+    consensus_weight: float | None = None
+    """Of stabletoken: weight of the voters' distance from their mean (0.25)."""
+
+    norm_after_quantizer: bool | None = None
+    """Of stabletoken: apply Whisper's final norm to what the text decoder reads (no)."""
 
     dropout: float | None = None
     """Dropout of all layers (the checkpoint's own: 0 in Whisper, 0.1 in the residual's adapter)."""
@@ -82,6 +116,12 @@ class TokenizerSettings:
     def __post_init__(self) -> None:
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"audio_tokenizer.dropout={self.dropout}: use a probability in [0, 1), such as 0.1")
+        for name in ("sample_entropy_weight", "codebook_entropy_weight", "consensus_weight"):
+            weight = getattr(self, name)
+            if weight is not None and not (weight >= 0 and math.isfinite(weight)):
+                raise ValueError(f"audio_tokenizer.{name}={weight}: use a finite weight of zero or more")
+        if self.kind is not None:
+            check_kind(self, self.kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +171,12 @@ class TokenizerTrainingConfig(RunConfig):
 
     warm_start: bool = True
     """Let what Whisper does not have begin softly, so that its decoder understands the features from the first update:
-    positions of codes at a tenth, a residual that adds nothing yet. Only where ``start_from`` is a Whisper model."""
+    positions of codes at a tenth, a residual that adds nothing yet, voters on principal components. Only where
+    ``start_from`` is a Whisper model."""
 
-    initialise_codebook: Literal["kmeans", "keep"] = "kmeans"
-    """Where a quantized run's codebook starts: at centres of training frames, or as ``start_from`` has it."""
+    initialise_codebook: Literal["kmeans", "keep"] | None = None
+    """Where a quantized run's codebook starts: at centres of training frames, or as ``start_from`` has it. None:
+    ``kmeans`` where there are entries; stabletoken has none."""
 
     codebook_frames_per_entry: int = 20
     """Training frames per entry that ``kmeans`` looks at, as far as the data go."""
@@ -147,7 +189,8 @@ class TokenizerTrainingConfig(RunConfig):
     train. What is saved has all tokens either way."""
 
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    """How clips are degraded, so that codes learn to stay the same. By default none is."""
+    """How clips are degraded, so that codes learn to stay the same. By default none is. Of stabletoken, the voters that
+    are not clean hear the degraded clip, the others the clip itself."""
 
     global_batch_size: int = 64
     """Clips per update, over all processes."""
@@ -223,6 +266,8 @@ class TokenizerTrainingConfig(RunConfig):
             self, "learning_rate", "encoder_learning_rate", "decoder_learning_rate", "eval_clips", "eval_samples",
             "cache_megabytes",
         )  # fmt: skip
+        if self.audio_tokenizer.kind == "stabletoken":
+            check_voting_run(self)
         if self.muon_learning_rate is not None:
             raise ValueError(
                 "muon_learning_rate: each part of a tokenizer has its learning rate, which its matrices follow too; "
@@ -266,3 +311,34 @@ def num_updates(config: TokenizerTrainingConfig, num_records: int) -> int:
 def settings_given(settings: TokenizerSettings) -> dict[str, Any]:
     """The fields that are not None."""
     return {name: value for name, value in dataclasses.asdict(settings).items() if value is not None}
+
+
+def check_kind(settings: TokenizerSettings, kind: TokenizerKindName) -> None:
+    """Refuses settings that a kind of tokenizer does not have.
+
+    Raises:
+        ValueError: naming them.
+    """
+    others = [name for other, names in _ONLY_OF.items() if other != kind for name in names]
+    given = settings_given(settings)
+    if foreign := [f"audio_tokenizer.{name}={given[name]}" for name in others if name in given]:
+        raise ValueError(f"{', '.join(foreign)}: a tokenizer of kind {kind} has no such thing; remove what is too much")
+
+
+def check_voting_run(config: TokenizerTrainingConfig) -> None:
+    """Refuses what StableToken's one stage of training does without.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if not config.quantized:
+        raise ValueError(
+            "quantized=false: stabletoken is trained in one stage, with its quantizer from the first update on; set "
+            "quantized: true"
+        )
+    if config.initialise_codebook == "kmeans":
+        raise ValueError(
+            "initialise_codebook=kmeans: stabletoken has no entries to place; its voters begin by warm_start. Remove it"
+        )
+    if "sae" in config.freeze:
+        raise ValueError("freeze=sae: stabletoken has no gated residual; remove it")

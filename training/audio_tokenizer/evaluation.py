@@ -23,8 +23,9 @@ from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.records import SOUND_TYPES
 from audiollm.data.sap.record import SapRecord
 from audiollm.tokenizer.encoder.encoding import evaluating
-from audiollm.tokenizer.quantizer.codebook import perplexity_of
-from audiollm.tokenizer.supervision.model import SupervisedOutput, SupervisedTokenizer
+from audiollm.tokenizer.quantizer.usage import perplexity_of
+from audiollm.tokenizer.supervision.model import SupervisedModel, SupervisedOutput
+from audiollm.tokenizer.supervision.stabletoken import VOTE_FIGURES
 from audiollm.tokenizer.supervision.text import SapText
 from audiollm.training.loop.batches import share_of_process
 
@@ -59,7 +60,7 @@ class _Unit:
 
 
 def evaluate_tokenizer(
-    model: SupervisedTokenizer,
+    model: SupervisedModel,
     records: TokenizerRecords,
     text: SapText,
     *,
@@ -95,7 +96,8 @@ def evaluate_tokenizer(
     Returns:
         - ``loss``: mean cross-entropy per token, in nats; ``text_losses``: by task; ``num_targets``, ``num_clips``.
         - With the quantizer ``code_usage``, ``num_dead_codes``, ``perplexity`` of all held-out codes, and
-          ``relative_quantization_error``, sum of (x - e)² over sum of x².
+          ``relative_quantization_error``, sum of (x - e)² over sum of x², or, where codes are voted for,
+          ``unanimity``, the share of bits on which all voters agree.
         - ``gate_means``: by sound type, where there is a gate.
         - Where texts were generated ``wer`` of transcripts (None if nothing is said in any), ``false_speech`` (share of
           clips without speech for which words were written), ``emotion_accuracy``, and ``sap``, see
@@ -173,7 +175,8 @@ class _Totals:
 
     def __init__(self, codebook_size: int, device: torch.device) -> None:
         self.device = device
-        sizes = {"losses": (len(TASKS), 2), "gates": (len(SOUND_TYPES), 2), "codes": (codebook_size,), "errors": (2,)}
+        sizes = {"losses": (len(TASKS), 2), "gates": (len(SOUND_TYPES), 2), "codes": (codebook_size,), "errors": (2,),
+                 "votes": (2,)}  # fmt: skip
         self._sums = {name: torch.zeros(size, dtype=torch.float64, device=device) for name, size in sizes.items()}
 
     def add(self, unit: _Unit, batch: TokenizerBatch, output: SupervisedOutput) -> None:
@@ -188,6 +191,9 @@ class _Totals:
             codes = output.codes[output.frame_mask]
             self._sums["codes"] += torch.bincount(codes, minlength=len(self._sums["codes"]))
             self._sums["errors"] += torch.stack([output.quantization_error, output.feature_power]).double()
+            if output.vote_sums is not None:
+                unanimous = output.vote_sums[VOTE_FIGURES.index("unanimity")]
+                self._sums["votes"] += torch.stack([unanimous, output.num_frames]).double()
 
     def sum_over_processes(self, accelerator: Accelerator | None) -> None:
         if accelerator is not None:
@@ -219,8 +225,11 @@ class _Totals:
                 "code_usage": num_active / len(self.code_counts),
                 "num_dead_codes": len(self.code_counts) - num_active,
                 "perplexity": float(perplexity_of(self.code_counts)),
-                "relative_quantization_error": error / power,
             }
+            unanimous, num_frames = self._sums["votes"].tolist()
+            result |= (
+                {"unanimity": unanimous / num_frames} if num_frames else {"relative_quantization_error": error / power}
+            )
         gates = gate_means_by_type(self._sums["gates"])
         return result | ({"gate_means": gates} if gates else {})
 
@@ -251,7 +260,7 @@ def _my_batches(
 
 
 def _collate(
-    model: SupervisedTokenizer,
+    model: SupervisedModel,
     records: TokenizerRecords,
     text: SapText,
     group: Sequence[_Unit],
@@ -270,7 +279,7 @@ def _collate(
 
 
 def _write_texts(
-    model: SupervisedTokenizer,
+    model: SupervisedModel,
     text: SapText,
     records: TokenizerRecords,
     group: Sequence[_Unit],

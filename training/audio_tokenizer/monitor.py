@@ -117,6 +117,7 @@ class TokenizerMonitor:
         thresholds: when to speak up.
         restart_interval: updates between restarts of dead rows; None does not watch them.
         ema_decay: decay of the codebook's averages, for the advice on restarts.
+        is_voted: whether codes are voted for, and have no entries that k-means could place.
     """
 
     def __init__(
@@ -126,11 +127,13 @@ class TokenizerMonitor:
         *,
         restart_interval: int | None = None,
         ema_decay: float | None = None,
+        is_voted: bool = False,
     ) -> None:
         self.codebook_size = codebook_size
         self.thresholds = thresholds or AlarmThresholds()
         self.restart_interval = restart_interval
         self.ema_decay = ema_decay
+        self.is_voted = is_voted
         self._num_updates = 0
         self._averages: dict[str, float] = {}
         self._best: dict[str, float] = {}
@@ -184,9 +187,14 @@ class TokenizerMonitor:
     def _codes(self, line: Mapping[str, Any]) -> Iterator[_Finding]:
         """Collapse: few codes in use, or most frames on few of them."""
         limits, attainable = self.thresholds, min(self.codebook_size, line.get("num_frames", self.codebook_size))
+        first = (
+            "raise audio_tokenizer.codebook_entropy_weight"
+            if self.is_voted
+            else "start it from k-means (initialise_codebook: kmeans)"
+        )
         advice = (
-            "the codebook is collapsing: start it from k-means (initialise_codebook: kmeans), lower "
-            "encoder_learning_rate, raise global_batch_size, or use a smaller audio_tokenizer.codebook_size"
+            f"the codebook is collapsing: {first}, lower encoder_learning_rate, raise global_batch_size, or use a "
+            "smaller audio_tokenizer.codebook_size"
         )
         if (usage := line.get("code_usage")) is not None:
             average = self._average("code_usage", usage)

@@ -23,6 +23,7 @@ CODEBOOK_PANELS = {
     "perplexity": "perplexity",
     "relative_quantization_error": "relative quantization error",
     "num_restarted": "restarted codes",
+    "unanimity": "bits on which all voters agree (share)",
 }
 
 

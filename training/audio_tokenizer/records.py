@@ -38,6 +38,9 @@ class TokenizerExample:
     task: str
     token_ids: list[int]  # start token of the task … end-of-text
     sound_type: str
+    noisy_waveform: Tensor | None = (
+        None  # [N] float32: the same with noise, for voters that hear it; all have it or none
+    )
 
 
 class TokenizerRecords:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +19,26 @@ from transformers import WhisperConfig
 
 from audiollm.data.pretrained.whisper import whisper_from_package
 from audiollm.tokenizer.configuration import SAMPLE_RATE
+from audiollm.tokenizer.encoder.sae import SemanticAcousticEquilibrium
 from audiollm.tokenizer.quantizer.codebook import Codebook
-from audiollm.tokenizer.supervision.model import SupervisedTokenizer
+from audiollm.tokenizer.supervision.model import SupervisedModel, SupervisedTokenizer
+from audiollm.tokenizer.supervision.opening import open_supervised
+from audiollm.tokenizer.supervision.stabletoken import SupervisedStableToken
+from audiollm.tokenizer.zoo.stabletoken.configuration import StableTokenConfig
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.record import METRICS_NAME
 
-from .config import QUANTIZER_SETTINGS, TokenizerSettings, TokenizerTrainingConfig, settings_given
+from .config import (
+    QUANTIZER_SETTINGS,
+    TokenizerKindName,
+    TokenizerSettings,
+    TokenizerTrainingConfig,
+    check_kind,
+    check_voting_run,
+    settings_given,
+)
 from .records import TokenizerRecords
+from .voting import change_vote, check_noise, voting_from_whisper
 from .warm_start import warm_start
 
 logger = get_logger(__name__)
@@ -46,7 +61,7 @@ class Start:
         is_fresh: whether the tokenizer was just made of a Whisper model.
     """
 
-    model: SupervisedTokenizer
+    model: SupervisedModel
     is_fresh: bool
 
 
@@ -62,12 +77,10 @@ def load_start(config: TokenizerTrainingConfig) -> Start:
     source = find_start(config.start_from)
     values, _ = WhisperConfig.get_config_dict(str(source))
     is_fresh = "quantize_position" not in values
-    if not is_fresh:
-        model = SupervisedTokenizer.from_pretrained(source)
-        _change_quantizer(model, config)
-    else:
-        num_layers = config.audio_tokenizer.encoder_layers or WhisperConfig.from_dict(values).encoder_layers
-        model = _from_whisper(source, config, num_layers)
+    model = _from_whisper(source, config, values) if is_fresh else _from_checkpoint(source, config)
+    if isinstance(model, SupervisedStableToken):
+        check_voting_run(config)
+        check_noise(model, config)
     if model.text is None:
         raise ValueError(f"{source} has no text tokenizer beside its weights: copy that of the Whisper it comes from")
     if config.audio_tokenizer.dropout is not None:
@@ -98,7 +111,35 @@ def find_start(start_from: str) -> Path | str:
     return path if path.exists() else start_from
 
 
-def _from_whisper(source: Path | str, config: TokenizerTrainingConfig, num_layers: int) -> SupervisedTokenizer:
+def _from_checkpoint(source: Path | str, config: TokenizerTrainingConfig) -> SupervisedModel:
+    model = open_supervised(source)
+    kind: TokenizerKindName = "stabletoken" if isinstance(model, SupervisedStableToken) else "uniaudio"
+    if config.audio_tokenizer.kind not in (None, kind):
+        raise ValueError(
+            f"audio_tokenizer.kind={config.audio_tokenizer.kind}: {config.start_from} is a training checkpoint of kind "
+            f"{kind}; remove it, or start from a Whisper model"
+        )
+    check_kind(config.audio_tokenizer, kind)
+    if isinstance(model, SupervisedStableToken):
+        change_vote(model, config)
+    else:
+        assert isinstance(model, SupervisedTokenizer)
+        _change_quantizer(model, config)
+    return model
+
+
+def _from_whisper(source: Path | str, config: TokenizerTrainingConfig, values: Mapping[str, Any]) -> SupervisedModel:
+    num_layers = config.audio_tokenizer.encoder_layers or WhisperConfig.from_dict(dict(values)).encoder_layers
+    position = config.audio_tokenizer.quantize_position or max(1, num_layers // 2)
+    check_kind(config.audio_tokenizer, config.audio_tokenizer.kind or "uniaudio")
+    if config.audio_tokenizer.kind == "stabletoken":
+        return voting_from_whisper(source, config, position)
+    return _averaging_from_whisper(source, config, position)
+
+
+def _averaging_from_whisper(
+    source: Path | str, config: TokenizerTrainingConfig, quantize_position: int
+) -> SupervisedTokenizer:
     given = settings_given(config.audio_tokenizer)
     settings = {name: given[name] for name in _SAME_NAMES if name in given}
     if "ema_decay" in given:
@@ -113,18 +154,17 @@ def _from_whisper(source: Path | str, config: TokenizerTrainingConfig, num_layer
         if given.get("use_sae") is False:
             raise ValueError("audio_tokenizer.sae_target_position has no effect with use_sae: false; remove it")
         settings["encoder_residual_target_position"] = given["sae_target_position"]
-    return SupervisedTokenizer.from_whisper(
-        source,
-        quantize_position=given.get("quantize_position") or max(1, num_layers // 2),
-        seed=config.seed,
-        **settings,
-    )
+    return SupervisedTokenizer.from_whisper(source, quantize_position=quantize_position, seed=config.seed, **settings)
 
 
 def _change_quantizer(model: SupervisedTokenizer, config: TokenizerTrainingConfig) -> None:
     """Gives a checkpoint's quantizer the settings of this run; anything else of it cannot be changed."""
     given = settings_given(config.audio_tokenizer)
-    fixed = [f"audio_tokenizer.{name}={given[name]}" for name in given if name not in (*QUANTIZER_SETTINGS, "dropout")]
+    fixed = [
+        f"audio_tokenizer.{name}={given[name]}"
+        for name in given
+        if name not in (*QUANTIZER_SETTINGS, "dropout", "kind")
+    ]
     if fixed:
         raise ValueError(
             f"{', '.join(fixed)}: {config.start_from} is a training checkpoint, which brings its own; remove them, or "
@@ -132,7 +172,7 @@ def _change_quantizer(model: SupervisedTokenizer, config: TokenizerTrainingConfi
         )
     tokenizer, values = model.tokenizer, model.tokenizer.config
     size = given.get("codebook_size", values.quantize_vocab_size)
-    if size != values.quantize_vocab_size and config.initialise_codebook != "kmeans":
+    if size != values.quantize_vocab_size and config.initialise_codebook == "keep":
         raise ValueError(
             f"audio_tokenizer.codebook_size={size}, but {config.start_from} has {values.quantize_vocab_size} entries; "
             "remove it, or set initialise_codebook: kmeans"
@@ -143,7 +183,7 @@ def _change_quantizer(model: SupervisedTokenizer, config: TokenizerTrainingConfi
             f"audio_tokenizer.metric_size={metric_size}: the features have {values.d_model} dimensions, use 1 to "
             f"{values.d_model}, or 0 for the features as they are"
         )
-    if metric_size != values.quantize_metric_size and config.initialise_codebook != "kmeans":
+    if metric_size != values.quantize_metric_size and config.initialise_codebook == "keep":
         raise ValueError(
             f"audio_tokenizer.metric_size={metric_size}, but {config.start_from} has {values.quantize_metric_size}: "
             "remove it, or set initialise_codebook: kmeans, which fits it"
@@ -187,7 +227,7 @@ def set_dropout(model: nn.Module, probability: float) -> None:
                 setattr(module.config, name, probability)
 
 
-def make_ready(model: SupervisedTokenizer, config: TokenizerTrainingConfig, token_ids: Iterable[int]) -> None:
+def make_ready(model: SupervisedModel, config: TokenizerTrainingConfig, token_ids: Iterable[int]) -> None:
     """Sets the stage, and what of the model is trained; the optimizer can be built afterwards.
 
     Args:
@@ -200,7 +240,8 @@ def make_ready(model: SupervisedTokenizer, config: TokenizerTrainingConfig, toke
     """
     model.quantize = config.quantized
     model.tokenizer.codebook.deferred = True
-    model.tokenizer.codebook.frozen = "codebook" in config.freeze
+    if isinstance(model, SupervisedTokenizer):
+        _make_entries_ready(model, config)
     model.decoder.restrict_output(token_ids if config.output_vocabulary == "seen" else None)
     if config.gradient_checkpointing:
         model.checkpoint_gradients()
@@ -209,16 +250,21 @@ def make_ready(model: SupervisedTokenizer, config: TokenizerTrainingConfig, toke
     for part in config.freeze:
         for module in modules_of(model, part):
             module.requires_grad_(False)
-    if config.quantized and config.initialise_codebook == "keep" and model.tokenizer.codebook.lacks_fit:
-        raise ValueError(
-            f"audio_tokenizer.metric_size={model.tokenizer.config.quantize_metric_size}: no features have been fitted "
-            "yet that distances could be measured by; set initialise_codebook: kmeans, which fits them"
-        )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"freeze={', '.join(config.freeze)} leaves nothing to train: remove a part")
 
 
-def modules_of(model: SupervisedTokenizer, part: str) -> list[nn.Module]:
+def _make_entries_ready(model: SupervisedTokenizer, config: TokenizerTrainingConfig) -> None:
+    codebook = model.tokenizer.codebook
+    codebook.frozen = "codebook" in config.freeze
+    if config.quantized and config.initialise_codebook == "keep" and codebook.lacks_fit:
+        raise ValueError(
+            f"audio_tokenizer.metric_size={model.tokenizer.config.quantize_metric_size}: no features have been fitted "
+            "yet that distances could be measured by; set initialise_codebook: kmeans, which fits them"
+        )
+
+
+def modules_of(model: SupervisedModel, part: str) -> list[nn.Module]:
     """The modules that a name in ``freeze`` stands for."""
     tokenizer, encoder = model.tokenizer, model.tokenizer.encoder
     conv: list[nn.Module] = [encoder.conv1, encoder.conv2]
@@ -226,7 +272,7 @@ def modules_of(model: SupervisedTokenizer, part: str) -> list[nn.Module]:
         "encoder": [encoder],
         "conv": conv,
         "layers_before_quantizer": [*encoder.layers[: tokenizer.config.quantize_position]],
-        "sae": [] if tokenizer.sae is None else [tokenizer.sae],
+        "sae": [] if (sae := _sae_of(model)) is None else [sae],
         "codebook": [tokenizer.codebook],
         "code_positions": [tokenizer.code_positions],
         "decoder": [model.decoder],
@@ -235,10 +281,17 @@ def modules_of(model: SupervisedTokenizer, part: str) -> list[nn.Module]:
     return found[part]
 
 
-def _without_effect(model: SupervisedTokenizer) -> list[nn.Module]:
+def _sae_of(model: SupervisedModel) -> SemanticAcousticEquilibrium | None:
+    return model.tokenizer.sae if isinstance(model, SupervisedTokenizer) else None
+
+
+def _without_effect(model: SupervisedModel) -> list[nn.Module]:
     """Modules with weights that no output depends on; data parallelism would wait for their gradients."""
     idle: list[nn.Module] = [] if model.quantize else [model.tokenizer.codebook]
-    sae = model.tokenizer.sae
+    if isinstance(model, SupervisedStableToken) and not model.tokenizer.config.layernorm_after_quantize:
+        assert model.tokenizer.encoder.layer_norm is not None
+        idle.append(model.tokenizer.encoder.layer_norm)
+    sae = _sae_of(model)
     if sae is not None and not sae.use_adapter:
         idle.append(sae.adapter)
     if sae is not None and not sae.use_gate:
@@ -246,7 +299,7 @@ def _without_effect(model: SupervisedTokenizer) -> list[nn.Module]:
     return idle
 
 
-def parts_of(model: SupervisedTokenizer) -> dict[str, list[nn.Parameter]]:
+def parts_of(model: SupervisedModel) -> dict[str, list[nn.Parameter]]:
     """Parameters by the learning rate that they get. By module: the decoder's cross-attention is the decoder's."""
     parts = {
         "encoder": list(model.tokenizer.encoder.parameters()),
@@ -266,16 +319,16 @@ def learning_rates_of(config: TokenizerTrainingConfig) -> dict[str, float]:
     }
 
 
-def warm_start_on(model: SupervisedTokenizer, records: TokenizerRecords, seed: int) -> None:
+def warm_start_on(model: SupervisedModel, records: TokenizerRecords, seed: int) -> None:
     """Lets a tokenizer just made of Whisper begin as Whisper, see `warm_start`; all processes do the same.
 
     Args:
         model: from `load_start`.
         records: training clips, some of which show what features are like.
-        seed: chooses them.
+        seed: chooses them, and how voters differ.
     """
     chosen = np.random.default_rng(seed).permutation(len(records))[:START_CLIPS].tolist()
-    warm_start(model, [records.waveform(index) for index in chosen])
+    warm_start(model, [records.waveform(index) for index in chosen], seed=seed)
 
 
 @torch.no_grad()
@@ -322,24 +375,39 @@ def _sample(records: TokenizerRecords, model: SupervisedTokenizer, config: Token
     return clips
 
 
-def settings_of(model: SupervisedTokenizer) -> TokenizerSettings:
+def settings_of(model: SupervisedModel) -> TokenizerSettings:
     """The settings that a model has, however it came by them; for the run's record."""
     values = model.tokenizer.config
-    return TokenizerSettings(
+    common = TokenizerSettings(
         quantize_position=values.quantize_position,
         codebook_size=values.quantize_vocab_size,
         pooling_kernel_size=values.pooling_kernel_size,
         pooling_position=values.pooling_position,
+        encoder_layers=values.encoder_layers,
+        decoder_layers=values.decoder_layers,
+        commit_coefficient=values.quantize_commit_coefficient,
+    )
+    if isinstance(values, StableTokenConfig):
+        return dataclasses.replace(
+            common,
+            kind="stabletoken",
+            num_voters=values.num_voters,
+            num_clean_voters=values.num_clean_input,
+            sample_entropy_weight=values.sample_minimization_weight,
+            codebook_entropy_weight=values.batch_maximization_weight,
+            consensus_weight=values.quantize_consensus_coefficient,
+            norm_after_quantizer=values.layernorm_after_quantize,
+        )
+    return dataclasses.replace(
+        common,
+        kind="uniaudio",
         use_sae=values.has_sae,
         use_adapter=values.use_residual_adapter,
         use_gate=values.use_residual_gate,
         sae_source_position=values.encoder_residual_source_position,
         sae_target_position=values.encoder_residual_target_position,
-        encoder_layers=values.encoder_layers,
-        decoder_layers=values.decoder_layers,
         ema_decay=values.quantize_ema_decay,
         restart_interval=values.quantize_restart_interval,
         loss_scale=values.quantize_loss_scale,
-        commit_coefficient=values.quantize_commit_coefficient,
         metric_size=values.quantize_metric_size,
     )

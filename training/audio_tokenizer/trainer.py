@@ -26,7 +26,8 @@ from audiollm.data.records import SOUND_TYPES
 from audiollm.data.sampling import seed_of
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.tokenizer.signal.log_mel import LogMelFeatures
-from audiollm.tokenizer.supervision.model import SupervisedOutput, SupervisedTokenizer
+from audiollm.tokenizer.supervision.model import SupervisedModel, SupervisedOutput
+from audiollm.tokenizer.supervision.stabletoken import VOTE_FIGURES, SupervisedStableToken
 from audiollm.training.loop.batches import DataOrder, share_of_process
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import set_learning_rates
@@ -37,6 +38,7 @@ from .monitor import gate_means_by_type, gate_sums_by_type
 from .records import TokenizerExample, TokenizerRecords
 from .start import learning_rates_of
 from .targets import TASKS
+from .voting import vote_of_update
 
 _BACKGROUNDS = ("sound", "music")  # sound types of clips that may be put behind others
 _NUM_SUMS = 4  # of UpdateSums: text loss, quantizer loss, quantization error, power
@@ -50,15 +52,14 @@ class TokenizerObjective(nn.Module):
         mixed_precision: ``no`` or ``bf16``.
     """
 
-    def __init__(self, model: SupervisedTokenizer, mixed_precision: str) -> None:
+    def __init__(self, model: SupervisedModel, mixed_precision: str) -> None:
         super().__init__()
         self.model = model
-        self._uses_bf16 = mixed_precision == "bf16"
+        self._mixed_precision = mixed_precision
 
     def autocast(self) -> torch.autocast:
         """The precision of the run, as a context."""
-        device = next(self.model.parameters()).device.type
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=self._uses_bf16)
+        return precision_of(self.model, self._mixed_precision)
 
     def forward(
         self,
@@ -66,14 +67,20 @@ class TokenizerObjective(nn.Module):
         attention_mask: Tensor,
         decoder_input_ids: Tensor,
         labels: Tensor,
-        example_ids: Tensor,
+        **of_quantizer: Any,
     ) -> SupervisedOutput:
-        """See `SupervisedTokenizer.forward`."""
+        """See `SupervisedModel.forward`."""
         with self.autocast():
             output: SupervisedOutput = self.model(
-                input_features, attention_mask, decoder_input_ids, labels, example_ids=example_ids
+                input_features, attention_mask, decoder_input_ids, labels, **of_quantizer
             )
         return output
+
+
+def precision_of(model: nn.Module, mixed_precision: str) -> torch.autocast:
+    """The precision of a run with ``mixed_precision`` ``no`` or ``bf16``, as a context."""
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=mixed_precision == "bf16")
 
 
 class UpdateReader:
@@ -94,7 +101,7 @@ class UpdateReader:
         accelerator: Accelerator,
         config: TokenizerTrainingConfig,
         records: TokenizerRecords,
-        model: SupervisedTokenizer,
+        model: SupervisedModel,
     ) -> None:
         assert model.text is not None
         self._accelerator = accelerator
@@ -104,6 +111,7 @@ class UpdateReader:
         self._log_mel: LogMelFeatures = model.tokenizer.log_mel
         self._token_stride = model.tokenizer.config.token_stride
         self._pad_id = model.text.pad_id
+        self._keeps_clean = isinstance(model, SupervisedStableToken)  # some voters hear the clip as it is
         self.total_steps = num_updates(config, len(records))
         self._backgrounds = [n for n in range(len(records)) if records.sound_type(n) in _BACKGROUNDS]
         if config.augmentation.clip_snr_db is not None and not self._backgrounds:
@@ -145,6 +153,8 @@ class UpdateReader:
             return example
         generator = np.random.default_rng(seed_of(config.seed, epoch, example.id, "augmentation"))
         waveform = augment(example.waveform, SAMPLE_RATE, config.augmentation, generator, self._background)
+        if self._keeps_clean:
+            return dataclasses.replace(example, noisy_waveform=waveform)
         return dataclasses.replace(example, waveform=waveform)
 
     def _background(self, generator: np.random.Generator) -> Tensor:
@@ -179,12 +189,13 @@ class UpdateSums:
     values: Tensor  # float64 [4]: text loss, quantizer loss, quantization error, feature power
     gates: Tensor  # float64 [4, 2]: sum and number of clips by sound type
     tasks: Tensor  # float64 [4, 2]: text loss and number of targets by task
+    votes: Tensor  # float64 [Q]: figures of a vote x frames
 
     @classmethod
     def zeros(cls, device: torch.device) -> UpdateSums:
         """Nothing summed yet."""
         # float64: sums over an update must not depend on how it is cut into passes and processes.
-        shapes = ((_NUM_SUMS,), (len(SOUND_TYPES), 2), (len(TASKS), 2))
+        shapes = ((_NUM_SUMS,), (len(SOUND_TYPES), 2), (len(TASKS), 2), (len(VOTE_FIGURES),))
         return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
 
     def add(self, batch: TokenizerBatch, output: SupervisedOutput) -> None:
@@ -193,6 +204,8 @@ class UpdateSums:
         self.values += torch.stack([one.detach().double() for one in sums])
         if output.gate_means is not None and batch.num_frames:
             self.gates += gate_sums_by_type(output.gate_means, batch.sound_types)
+        if output.vote_sums is not None:
+            self.votes += output.vote_sums.double()
         if output.text_losses is not None:
             rows = torch.tensor([TASKS.index(task) for task in batch.tasks], device=self.tasks.device)
             self.tasks.index_add_(0, rows, output.text_losses.double())
@@ -201,10 +214,10 @@ class UpdateSums:
         """The sums of all processes."""
         if accelerator.num_processes == 1:
             return self
-        parts = (self.values, self.gates, self.tasks)
+        parts = (self.values, self.gates, self.tasks, self.votes)
         joined = accelerator.reduce(torch.cat([one.flatten() for one in parts]), "sum")
-        values, gates, tasks = joined.split([one.numel() for one in parts])
-        return UpdateSums(values, gates.view_as(self.gates), tasks.view_as(self.tasks))
+        values, gates, tasks, votes = joined.split([one.numel() for one in parts])
+        return UpdateSums(values, gates.view_as(self.gates), tasks.view_as(self.tasks), votes)
 
 
 @dataclass(frozen=True)
@@ -246,7 +259,7 @@ class TokenizerUpdater:
     accelerator: Accelerator
     config: TokenizerTrainingConfig
     objective: nn.Module
-    model: SupervisedTokenizer
+    model: SupervisedModel
     optimizer: Any
     total_steps: int
     _peaks: Mapping[str, float] = field(init=False)
@@ -268,6 +281,7 @@ class TokenizerUpdater:
         counts = count_update(accelerator, batches)
         # accelerate (or DeepSpeed) divides by the accumulated passes, and gradients are averaged over the processes.
         scale = len(batches) * accelerator.num_processes
+        vote = self._vote(step, batches, counts)
         sums, by_pass = UpdateSums.zeros(accelerator.device), []
         for batch in batches:
             with accelerator.accumulate(self.objective):
@@ -277,7 +291,8 @@ class TokenizerUpdater:
                     batch.attention_mask,
                     batch.decoder_input_ids,
                     batch.labels,
-                    batch.example_ids,
+                    **self._of_quantizer(batch),
+                    **vote,
                 )
                 # Over targets and frames of the whole update: a mean of the passes' means would change with their size.
                 loss = output.text_loss_sum / max(counts.num_targets, 1)
@@ -311,6 +326,19 @@ class TokenizerUpdater:
             "memory_mb": round(peak_memory(accelerator.device) / 2**20),
         }
 
+    def _vote(self, step: int, batches: Sequence[TokenizerBatch], counts: UpdateCounts) -> dict[str, Any]:
+        """What a vote must know of the whole update."""
+        if not isinstance(self.model, SupervisedStableToken):
+            return {}
+        autocast = precision_of(self.model, self.config.mixed_precision)
+        return vote_of_update(self.accelerator, self.config, self.model, step, batches, counts.num_frames, autocast)
+
+    def _of_quantizer(self, batch: TokenizerBatch) -> dict[str, Any]:
+        """What the quantizer takes of a pass beside the features."""
+        if isinstance(self.model, SupervisedStableToken):
+            return {"noisy_features": batch.noisy_features}
+        return {"example_ids": batch.example_ids}
+
     def _losses(self, sums: UpdateSums, counts: UpdateCounts) -> dict[str, Any]:
         text_loss, quantizer_loss, error, power = sums.values.tolist()
         text_loss /= max(counts.num_targets, 1)
@@ -321,7 +349,11 @@ class TokenizerUpdater:
         if self.model.quantize:
             line["quantizer_loss"] = quantizer_loss / max(counts.num_frames, 1)
             line["loss"] += line["quantizer_loss"]
-            line["relative_quantization_error"] = error / power if power else 0.0
+            if isinstance(self.model, SupervisedStableToken):
+                votes = (sums.votes / max(counts.num_frames, 1)).tolist()
+                line |= dict(zip(VOTE_FIGURES, votes, strict=True))
+            else:
+                line["relative_quantization_error"] = error / power if power else 0.0
         gates = gate_means_by_type(sums.gates)
         return line | ({"gate_means": gates} if gates else {})
 

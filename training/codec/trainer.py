@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 
-from audiollm.tokenizer.quantizer.codebook import perplexity_of
+from audiollm.tokenizer.quantizer.usage import perplexity_of
 from audiollm.tokenizer.zoo.wavtokenizer.model import WavTokenizer
 from audiollm.training.decoder.vocoder.losses import SpectralDistance
 from audiollm.training.loop.batches import share_of_process

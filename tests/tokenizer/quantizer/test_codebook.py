@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from audiollm.tokenizer import Codebook
-from audiollm.tokenizer.quantizer.codebook import first_largest, perplexity_of
+from audiollm.tokenizer.quantizer.codebook import first_largest
+from audiollm.tokenizer.quantizer.usage import perplexity_of
 
 
 @pytest.fixture

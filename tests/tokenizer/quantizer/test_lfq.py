@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiollm.tokenizer.quantizer.lfq import ENTROPY_EPSILON, TEMPERATURE, VotingLFQ
+from audiollm.tokenizer.quantizer.lfq import ENTROPY_EPSILON, TEMPERATURE, VotingLFQ, unanimity
 
 
 @pytest.fixture
@@ -140,3 +140,51 @@ def test_a_batch_of_padding_alone_has_no_loss(quantizer: VotingLFQ) -> None:
 def test_what_makes_no_sense_is_refused(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()  # type: ignore[operator]
+
+
+def test_an_update_of_several_passes_has_the_loss_and_gradients_of_one(quantizer: VotingLFQ) -> None:
+    """Also where a pass has padding, or nothing else."""
+    clean, noisy = 0.02 * torch.randn(2, 5, 9, 6)
+    mask = torch.ones(5, 9)
+    mask[1, 4:] = mask[3] = 0
+    order = torch.tensor([4, 2, 0, 1, 3])
+
+    def gradients() -> list[Tensor]:
+        found = [parameter.grad for parameter in quantizer.project_in.parameters() if parameter.grad is not None]
+        quantizer.zero_grad()
+        return found
+
+    whole = quantizer.train()(clean, mask, noisy, order)
+    whole.loss.backward()
+    expected = gradients()
+    passes = [slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 5)]
+    means = sum(quantizer.probability_sums(clean[part], mask[part], noisy[part], order) for part in passes) / mask.sum()
+    torch.testing.assert_close(means.sum(dim=(1, 2)), torch.ones(5))
+    loss, entropy = torch.zeros(()), torch.zeros(())
+    for part in passes:
+        output = quantizer(clean[part], mask[part], noisy[part], order, means)
+        share = mask[part].sum() / mask.sum()
+        loss, entropy = loss + share * output.loss, entropy + share * output.codebook_entropy
+    torch.testing.assert_close(loss, whole.loss)
+    torch.testing.assert_close(entropy, whole.codebook_entropy)
+    loss.backward()
+    for found, wanted in zip(gradients(), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_deferred_update_remembers_its_codes_once(quantizer: VotingLFQ) -> None:
+    quantizer.train().deferred = True
+    features = torch.randn(3, 7, 6)
+    codes = [quantizer(clip[None]).codes for clip in features]
+    assert not quantizer.recent_codes.any()
+    done = quantizer.apply_update()
+    found = torch.cat(codes).flatten()
+    assert sorted(quantizer.recent_codes[-21:].tolist()) == sorted(found.tolist())
+    assert (done.num_active, done.num_frames, done.num_restarted) == (found.unique().numel(), 21, 0)
+    assert quantizer.apply_update().num_frames == 0
+
+
+def test_voters_are_unanimous_where_none_disagrees() -> None:
+    projections = torch.ones(3, 1, 2, 4)
+    projections[1, 0, 1, :2] = -1
+    assert unanimity(projections).tolist() == [[1.0, 0.5]]

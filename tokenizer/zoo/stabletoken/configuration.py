@@ -27,6 +27,11 @@ class StableTokenConfig(UniAudioTokenizerConfig):
 
     model_type = "stabletoken"
 
+    licence_note: str = (
+        "released StableToken weights: MIT-style licence with the clause that they are not intended for use within the "
+        "European Union; read the checkpoint's own licence"
+    )
+
     num_voters: int = 5
     num_clean_input: int = 3
     use_projection_bias: bool = True

@@ -19,7 +19,7 @@ from audiollm.tokenizer.checkpoints.fingerprint import tokenizer_fingerprint
 from audiollm.tokenizer.checkpoints.tensors import check_finite
 from audiollm.tokenizer.checkpoints.tokenizer import default_tensors, read_config_as, read_tensors, write_released
 from audiollm.tokenizer.checkpoints.whisper import load_whisper, settings_of_whisper, take_encoder_weights
-from audiollm.tokenizer.configuration import SAMPLE_RATE
+from audiollm.tokenizer.configuration import SAMPLE_RATE, WHISPER_LICENCE_NOTE
 from audiollm.tokenizer.encoder.encoding import encode_chunks, encode_waveforms
 from audiollm.tokenizer.encoder.whisper import AudioEncoder, EncoderState
 from audiollm.tokenizer.quantizer.lfq import LFQOutput, VotingLFQ
@@ -108,6 +108,10 @@ class StableToken(DecodableTokenizer):
     def max_segment_seconds(self) -> float:
         return self.config.segment_samples / SAMPLE_RATE
 
+    @property
+    def licence_note(self) -> str:
+        return self.config.licence_note
+
     def fingerprint(self) -> str:
         if self._fingerprint is None:
             self._fingerprint = tokenizer_fingerprint(self.config, self.state_dict())
@@ -132,6 +136,7 @@ class StableToken(DecodableTokenizer):
         noisy_features: Tensor | None = None,
         *,
         voter_order: Tensor | None = None,
+        mean_probabilities: Tensor | None = None,
     ) -> StableTokenOutput:
         """Runs all layers on log-mel features.
 
@@ -140,13 +145,13 @@ class StableToken(DecodableTokenizer):
             attention_mask: 1 for valid mel frames, ``[B, F]``; None if all are.
             noisy_features: of the same clips with noise, for training; the voters that are not clean hear them.
             voter_order: see `VotingLFQ`.
+            mean_probabilities: of the update that this is a pass of, see `VotingLFQ`; with `probability_sums`.
 
         Raises:
             ValueError: if the features do not fit the encoder, or there are noisy ones outside training.
         """
-        state = self._before_quantizer(input_features, attention_mask)
-        noisy = None if noisy_features is None else self._before_quantizer(noisy_features, attention_mask).hidden
-        quantized: LFQOutput = self.codebook(state.hidden, state.mask, noisy, voter_order)
+        state, noisy = self._hear(input_features, attention_mask, noisy_features)
+        quantized: LFQOutput = self.codebook(state.hidden, state.mask, noisy, voter_order, mean_probabilities)
         hidden_BTD = quantized.quantized + self.code_positions.weight[: state.hidden.shape[1]]
         if self.config.layernorm_after_quantize:
             assert self.encoder.layer_norm is not None
@@ -164,6 +169,25 @@ class StableToken(DecodableTokenizer):
             commitment_loss=quantized.commitment_loss,
             consensus_loss=quantized.consensus_loss,
         )
+
+    @torch.no_grad()
+    def probability_sums(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None = None,
+        noisy_features: Tensor | None = None,
+        voter_order: Tensor | None = None,
+    ) -> Tensor:
+        """What the voters give each code, summed over the frames of a pass; see `VotingLFQ.probability_sums`."""
+        state, noisy = self._hear(input_features, attention_mask, noisy_features)
+        return self.codebook.probability_sums(state.hidden, state.mask, noisy, voter_order)
+
+    def _hear(
+        self, input_features: Tensor, attention_mask: Tensor | None, noisy_features: Tensor | None
+    ) -> tuple[EncoderState, Tensor | None]:
+        state = self._before_quantizer(input_features, attention_mask)
+        noisy = None if noisy_features is None else self._before_quantizer(noisy_features, attention_mask).hidden
+        return state, noisy
 
     def _before_quantizer(self, input_features: Tensor, attention_mask: Tensor | None) -> EncoderState:
         state = self.encoder.start(input_features, attention_mask)
@@ -264,6 +288,7 @@ class StableToken(DecodableTokenizer):
                 "quantize_vocab_size": codebook_size,
                 "num_voters": num_voters,
                 "num_clean_input": num_clean_input,
+                "licence_note": WHISPER_LICENCE_NOTE,
             }
             | config_values
         )
