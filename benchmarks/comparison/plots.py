@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -145,9 +144,7 @@ def _spectrograms(versions: Mapping[str, tuple[Tensor, int]]) -> str:
     mel = MelConfig()
     shown = {}
     for name, (waveform, sample_rate) in versions.items():
-        resampled = resample(waveform, sample_rate, mel.sample_rate)
-        # Padded to a window: a clip that is shorter has no spectrogram.
-        shown[name] = F.pad(resampled, (0, max(0, mel.n_fft - len(resampled))))
+        shown[name] = resample(waveform, sample_rate, mel.sample_rate)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "versions.png"
         draw_clip(path, "waveforms and mel spectrograms", shown, mel)

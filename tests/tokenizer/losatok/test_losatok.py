@@ -11,7 +11,26 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model, WhisperConfig, WhisperModel
+from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTModel,
+    BertConfig,
+    BertModel,
+    Qwen2AudioEncoder,
+    Qwen2AudioEncoderConfig,
+    SeamlessM4TFeatureExtractor,
+    Speech2TextConfig,
+    Speech2TextFeatureExtractor,
+    Speech2TextModel,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    WhisperConfig,
+    WhisperModel,
+)
 from transformers import WhisperFeatureExtractor as WhisperExtractor
 
 from audiollm.tokenizer import UniAudioTokenizer
@@ -255,15 +274,49 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     WhisperModel(whisper).save_pretrained(folder / "whisper")
     WhisperExtractor().save_pretrained(folder / "whisper")
+    sizes = {"encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 8}
+    qwen2 = Qwen2AudioEncoderConfig(d_model=8, num_mel_bins=80, **sizes)
+    Qwen2AudioEncoder(qwen2).save_pretrained(folder / "qwen2_audio")
+    WhisperExtractor().save_pretrained(folder / "qwen2_audio")
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    Wav2Vec2BertModel(Wav2Vec2BertConfig(**small)).save_pretrained(folder / "wav2vec2_bert")
+    SeamlessM4TFeatureExtractor().save_pretrained(folder / "wav2vec2_bert")
+    # What cannot teach: vectors by frequency and time of a fixed length; text; NaN where there is no sound.
+    ASTModel(ASTConfig(**small)).save_pretrained(folder / "ast")
+    ASTFeatureExtractor().save_pretrained(folder / "ast")
+    BertModel(BertConfig(vocab_size=20, **small)).save_pretrained(folder / "bert")
+    speech2text = Speech2TextConfig(
+        d_model=8, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=8, vocab_size=20, conv_channels=8,
+        **sizes,
+    )  # fmt: skip
+    Speech2TextModel(speech2text).save_pretrained(folder / "speech2text")
+    Speech2TextFeatureExtractor().save_pretrained(folder / "speech2text")
     return folder
 
 
-@pytest.mark.parametrize("name", ["wav2vec2", "whisper"])
+@pytest.mark.parametrize("name", ["wav2vec2", "whisper", "qwen2_audio", "wav2vec2_bert"])
 def test_encoders_of_transformers_teach_and_are_saved_with_the_rest(encoders: Path, tmp_path: Path, name: str) -> None:
     teacher = load_teacher(str(encoders / name))
     assert isinstance(teacher, TransformersTeacher)
-    assert (teacher.feature_size, round(teacher.frame_rate)) == (8, 50)
+    assert (teacher.feature_size, round(teacher.frame_rate)) == (8, 25 if name == "qwen2_audio" else 50)
     check_saved(tiny_losatok(teacher), tmp_path)
+
+
+def test_what_cannot_teach_says_why(encoders: Path) -> None:
+    message = r"ast holds no audio encoder.* for 10 s and .* for 5 s; a teacher gives one for every so many samples"
+    with pytest.raises(ValueError, match=message):
+        load_teacher(str(encoders / "ast"))
+    with pytest.raises(ValueError, match=r"bert holds no audio encoder .*with its feature extractor"):
+        load_teacher(str(encoders / "bert"))
+
+
+def test_a_teacher_that_gives_nan_for_silence_is_told_with_the_clip(encoders: Path) -> None:
+    tokenizer = tiny_losatok(load_teacher(str(encoders / "speech2text")))
+    assert torch.isfinite(tokenizer.encode(noise(9000), 16000).latents).all()
+    with pytest.raises(ValueError, match=r"clip 1 has latents that are NaN.*digital silence"):
+        tokenizer.encode([noise(9000), torch.zeros(9000)], 16000)
+    with pytest.raises(ValueError, match="the stream has latents that are NaN"):
+        list(tokenizer.encode_stream([torch.zeros(9000)], 16000))
 
 
 def test_our_own_tokenizers_teach_and_are_saved_with_the_rest(
