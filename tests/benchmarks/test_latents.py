@@ -19,12 +19,17 @@ from audiollm.benchmarks.comparison.page import write_pages
 from audiollm.benchmarks.comparison.running import held_study_folder, measure_study
 from audiollm.benchmarks.comparison.study import read_study
 from audiollm.benchmarks.comparison.table import NO_LATENTS, study_rows, trained_tables
+from audiollm.benchmarks.reconstruction import ReconstructionConfig
+from audiollm.benchmarks.reconstruction import measure as measure_reconstruction
 from audiollm.benchmarks.sound_classes import SoundClassesConfig
 from audiollm.benchmarks.sound_classes import measure as measure_classes
+from audiollm.benchmarks.speech.reconstruction_report import report_reconstruction
 from audiollm.benchmarks.stability import StabilityConfig
 from audiollm.benchmarks.stability import measure as measure_stability
 from audiollm.benchmarks.stability import run as run_stability
+from audiollm.reconstruction import reconstruct
 from audiollm.tokenizer.base import AudioTokenizer, Latents
+from audiollm.tokenizer.facts import facts_of_tokenizer
 from tests.tiny_losatok import tiny_losatok
 
 from .comparison.conftest import study_file  # noqa: F401  # a fixture
@@ -144,6 +149,22 @@ def test_stability_is_measured_and_shown(losatok: Path, tmp_path: Path, capsys: 
 def test_codes_are_asked_of_it_in_vain(losatok: Path) -> None:
     with pytest.raises(ValueError, match="has latents and no codes"):
         load_encoder(str(losatok), "cpu")
+
+
+def test_reconstructions_are_judged_and_have_no_bit_rate(losatok: Path, tmp_path: Path) -> None:
+    config = ReconstructionConfig(
+        audio_tokenizers=(str(losatok),), data=str(losatok.parent / "clips.jsonl"), output_dir=str(tmp_path / "out"),
+        limit=2, asr="none", similarity="none", mos="none", metrics=("mel_distance",), device="cpu",
+    )  # fmt: skip
+    [row] = [row for row in measure_reconstruction(config)["rows"].values() if "tokenizer" in row]
+    assert (row["bitrate_bps"], row["tokenizer"]["latent_size"], row["failures"]) == (None, 6, {})
+    assert row["mel_distance"] > 0
+    assert facts_of_tokenizer(tiny_losatok())["bitrate_bps"] is None
+    result = reconstruct(losatok.parent / "0.wav", tmp_path / "out.wav", tiny_losatok())
+    report_reconstruction(result, tmp_path / "report", metrics=("mel_distance",))
+    pages = [path.read_text() for path in (tmp_path / "report").iterdir() if path.suffix in (".md", ".html")]
+    assert pages
+    assert all("7 of 6 numbers (23.3 per second)" in page for page in pages)
 
 
 def test_it_has_a_column_among_tokenizers_with_codes(losatok: Path, study_file: Path, tmp_path: Path) -> None:  # noqa: F811
