@@ -188,14 +188,17 @@ def _identity(audio_tokenizer: Any, config: ReconstructionConfig) -> dict[str, A
     if config.voice == "speaker" or (config.voice == "auto" and size is not None):
         fits = load_speaker_encoder(config.speaker_encoder).embedding_size == size
         encoder = config.speaker_encoder if fits or config.voice == "speaker" else None
+    has_latents = audio_tokenizer.latent_size is not None
     return {
         "kind": type(audio_tokenizer).__name__,
         "fingerprint": audio_tokenizer.fingerprint(),
         "decoder_fingerprint": decoder_fingerprint(audio_tokenizer),
-        "bitrate_bps": audio_tokenizer.bits_per_second,
+        # Latents are numbers, of which nobody said how many bits they are kept in.
+        "bitrate_bps": None if has_latents else audio_tokenizer.bits_per_second,
         "frame_rate": audio_tokenizer.frame_rate if len(audio_tokenizer.code_groups) < 2 else None,
         "num_codebooks": audio_tokenizer.num_codebooks,
         "codebook_size": audio_tokenizer.codebook_size,
+        **({"latent_size": audio_tokenizer.latent_size} if has_latents else {}),
         "speaker_encoder": encoder,
         "steps": config.steps,
         "seed": config.seed,

@@ -1,4 +1,4 @@
-"""Clustering and probing of labelled clips, encoded once: whether a tokenizer's codes tell kinds of sound apart.
+"""Clustering and probing of labelled clips, encoded once: whether codes or latents tell kinds of sound apart.
 
 Clips come from records with ``audio``, a class and ``split`` (probes learn from ``train`` and are judged on the rest),
 or from a folder of ESC-50 (each of its five folds is held out once). Examples::
@@ -15,9 +15,10 @@ from typing import Any
 from audiollm.benchmarks.codes.classes import class_figures
 from audiollm.benchmarks.codes.clips import read_labelled_clips
 from audiollm.benchmarks.codes.clustering import Distance, Scale
-from audiollm.benchmarks.codes.features import load_encoder
+from audiollm.benchmarks.codes.features import NO_CODES, load_encoder
 from audiollm.benchmarks.harness.actions import Actions, run_action
 from audiollm.benchmarks.harness.figures import recorded_config, show_figures
+from audiollm.benchmarks.harness.options import refuse_idle
 from audiollm.data.audio.channels import Mono
 from audiollm.environment import find_device
 
@@ -41,7 +42,7 @@ class SoundClassesConfig:
     mono: Mono = "first"
     """Which channel is heard: the first one, as tokenizers hear it, or the mean of all."""
     scale: Scale = "l1"
-    """Of the histograms that are clustered."""
+    """Of the histograms that are clustered; latents are clustered as they are."""
     distance: Distance = "euclidean"
     """Of the silhouette."""
     num_restarts: int = 10
@@ -62,7 +63,7 @@ def measure(config: SoundClassesConfig) -> dict[str, Any]:
     """Encodes the clips, clusters the held-out ones (all, where there are folds) and probes; returns all figures.
 
     Raises:
-        ValueError: if there are no such clips.
+        ValueError: if there are no such clips, or a setting has no effect.
     """
     clips = read_labelled_clips(
         config.data,
@@ -72,7 +73,9 @@ def measure(config: SoundClassesConfig) -> dict[str, Any]:
         esc10=config.esc10,
     )
     device = find_device(config.device)
-    audio_tokenizer = load_encoder(config.audio_tokenizer, device)
+    audio_tokenizer = load_encoder(config.audio_tokenizer, device, may_lack_codes=True)
+    if audio_tokenizer.latent_size is not None:
+        refuse_idle(config, ["scale"], f"with {config.audio_tokenizer}, which {NO_CODES}")
     figures = class_figures(
         audio_tokenizer,
         clips,
@@ -89,7 +92,7 @@ def measure(config: SoundClassesConfig) -> dict[str, Any]:
 def run(config: SoundClassesConfig) -> None:
     """What simple readers tell from a tokenizer's codes, entries and features: linear, logistic and nearest neighbours.
 
-    Histograms of codes are clustered too.
+    Histograms of codes, or means of latents, are clustered too.
     """
     show_figures(measure(config), config.output, as_json=config.json)
 

@@ -1,4 +1,4 @@
-"""Stability of a tokenizer's codes: encodes clips clean and under many conditions, and counts what changes.
+"""Stability of a tokenizer's codes or latents: encodes clips clean and under many conditions; tells what changes.
 
 Example::
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -110,7 +110,7 @@ def _record(manifest: Manifest, number: int) -> Mapping[str, Any]:
 def measure(config: StabilityConfig) -> dict[str, Any]:
     """Loads tokenizer and clips; returns all figures."""
     device = find_device(config.device)
-    audio_tokenizer = load_encoder(config.audio_tokenizer, device)
+    audio_tokenizer = load_encoder(config.audio_tokenizer, device, may_lack_codes=True)
     waveforms, types = read_clips(config, audio_tokenizer.sample_rate)
     rows = token_stability(
         audio_tokenizer, waveforms, audio_tokenizer.sample_rate, config.conditions, sound_types=types, seed=config.seed
@@ -125,6 +125,9 @@ def measure(config: StabilityConfig) -> dict[str, Any]:
 
 def show_table(results: Mapping[str, Any], console: Console) -> None:
     """Shows a row per condition."""
+    if any(row.get("num_latents") for row in results["rows"]):
+        _show_latents(results["rows"], console)
+        return
     types = sorted({name for row in results["rows"] for name in row["share_changed_by_type"]})
     table = Table(title="share of codes that change")
     for name in ("condition", "clips", "codes", "all", "edit distance", *types):
@@ -136,8 +139,20 @@ def show_table(results: Mapping[str, Any], console: Console) -> None:
     print_table(table, console)
 
 
+def _show_latents(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    types = sorted({name for row in rows for name in row["relative_change_by_type"]})
+    table = Table(title="squared change of latents, over their variance")
+    for name in ("condition", "clips", "frames", "all", "cosine", *types):
+        table.add_column(name, no_wrap=name == "condition")
+    for row in rows:
+        changes = [row["relative_change"], row["cosine"], *map(row["relative_change_by_type"].get, types)]
+        cells = ("" if change is None else f"{change:.4f}" for change in changes)
+        table.add_row(row["condition"], str(row["num_clips"]), str(row["num_latents"]), *cells)
+    print_table(table, console)
+
+
 def run(config: StabilityConfig) -> None:
-    """Share of codes that change under noise, codecs, shifts, cuts into pieces, and bfloat16."""
+    """Share of codes that change (or how far latents move) under noise, codecs, shifts, cuts, and bfloat16."""
     results = measure(config)
     text = write_figures(results, config.output)
     if config.json:

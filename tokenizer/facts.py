@@ -35,7 +35,7 @@ def facts_of_tokenizer(audio_tokenizer: AudioTokenizer) -> dict[str, Any]:
 
     Returns:
         Plain values by name; ``frame_rate`` is None where there are several, which ``code_groups`` tells.
-        ``bitrate_bps`` counts each code as the logarithm of the size of its codebook;
+        ``bitrate_bps`` counts each code as the logarithm of the size of its codebook, and is None of latents;
         ``parameters`` counts weights that are loaded, codebooks among them.
     """
     groups = audio_tokenizer.code_groups
@@ -53,7 +53,7 @@ def facts_of_tokenizer(audio_tokenizer: AudioTokenizer) -> dict[str, Any]:
         "frame_rate": None if several else audio_tokenizer.frame_rate,
         **several,
         "tokens_per_second": sum(one.tokens_per_second for one in groups),
-        "bitrate_bps": sum(one.bits_per_second for one in groups),
+        "bitrate_bps": sum(one.bits_per_second for one in groups) if groups else None,
         "parameters": _num_weights(tokenizer) if isinstance(tokenizer, nn.Module) else None,
         "is_causal": audio_tokenizer.is_causal,
         "max_segment_seconds": audio_tokenizer.max_segment_seconds,

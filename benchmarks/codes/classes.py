@@ -1,4 +1,4 @@
-"""What the codes of one tokenizer tell of the classes of clips: clustering and probing, of one encoding of them."""
+"""What one tokenizer's codes or latents tell of the classes of clips: clustering and probing, of one encoding."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from audiollm.data.audio.channels import Mono
 from audiollm.tokenizer.base import AudioTokenizer
 
 from .clips import LabelledClip
-from .clustering import Distance, Scale, cluster_codes
-from .features import encode_clips
+from .clustering import Distance, Scale, cluster_codes, cluster_vectors
+from .features import LATENTS, NO_CODES, REASON, ClipFeatures, encode_clips
 from .probing import probe_by_parts
 
 TRAINING_SPLIT = "train"
@@ -36,14 +36,14 @@ def class_figures(
         audio_tokenizer: any.
         clips: with their classes.
         mono: which channel is heard.
-        scale: of the histograms that are clustered.
+        scale: of the histograms that are clustered; of latents their means over frames are, as they are.
         distance: of the silhouette.
         num_restarts: starts of k-means, of which the tightest counts.
         num_seeds: runs of k-means.
 
     Returns:
-        ``clustering``, ``codes`` (what is in use) and, where there are splits or folds, ``probes on histogram`` and on
-        what else the tokenizer gives.
+        ``clustering``, ``codes`` (what is in use, or why there are none) and, where there are splits or folds,
+        ``probes on histogram`` and on what else the tokenizer gives, or ``probes on latents``.
 
     Raises:
         ValueError: see `cluster_codes`.
@@ -54,28 +54,34 @@ def class_figures(
     labels = [clip.label for clip in clips]
     parts = held_out_parts(clips)
     clustered = sorted({int(clip) for _, held_out in parts for clip in held_out}) or list(range(len(clips)))
-    clustering = cluster_codes(
-        [features.codes[clip] for clip in clustered],
-        [labels[clip] for clip in clustered],
-        features.codebook_size,
-        num_codebooks=features.num_codebooks,
-        scale=scale,
-        distance=distance,
-        num_restarts=num_restarts,
-        seeds=range(num_seeds),
-    )
-    figures = {
-        "clustering": asdict(clustering),
-        "codes": {
-            "codebook_size": features.codebook_size,
-            "usage": features.usage,
-            "perplexity": features.perplexity,
-            "quantization_error": features.quantization_error,
-        },
-    }
+    settings: dict[str, Any] = {"distance": distance, "num_restarts": num_restarts, "seeds": range(num_seeds)}
+    of_clustered = [labels[clip] for clip in clustered]
+    if not features.has_codes:
+        clustering = cluster_vectors(features.vectors[LATENTS][clustered], of_clustered, **settings)
+    else:
+        clustering = cluster_codes(
+            [features.codes[clip] for clip in clustered],
+            of_clustered,
+            features.codebook_size,
+            num_codebooks=features.num_codebooks,
+            scale=scale,
+            **settings,
+        )
+    figures = {"clustering": asdict(clustering), "codes": _codes_in_use(features)}
     for name in features.vectors if parts else ():
         figures[f"probes on {name}"] = probe_by_parts(features.vectors[name], labels, parts)
     return figures
+
+
+def _codes_in_use(features: ClipFeatures) -> dict[str, Any]:
+    if not features.has_codes:
+        return {REASON: NO_CODES}
+    return {
+        "codebook_size": features.codebook_size,
+        "usage": features.usage,
+        "perplexity": features.perplexity,
+        "quantization_error": features.quantization_error,
+    }
 
 
 def held_out_parts(clips: Sequence[LabelledClip]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:

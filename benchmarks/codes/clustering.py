@@ -21,6 +21,7 @@ Scale = Literal["l1", "counts", "l2"]
 Distance = Literal["euclidean", "cosine"]
 SCALES = ("l1", "counts", "l2")
 DISTANCES = ("euclidean", "cosine")
+AS_THEY_ARE = "none"  # scale of vectors that are no histograms
 NUM_SHUFFLES = 100  # of the labels, whose mean purity is that of chance
 
 
@@ -159,23 +160,53 @@ def cluster_codes(
         codebook_size: V.
         num_codebooks: K.
         scale: of the histograms.
+        distance: as for `cluster_vectors`, as are the rest.
+        num_clusters: of k-means.
+        num_restarts: of k-means.
+        seeds: of k-means.
+
+    Raises:
+        ValueError: as the functions above and `cluster_vectors`.
+    """
+    histograms = code_histograms(codes, codebook_size, num_codebooks=num_codebooks, scale=scale)
+    return cluster_vectors(
+        histograms, labels, scale=scale, distance=distance, num_clusters=num_clusters, num_restarts=num_restarts,
+        seeds=seeds,
+    )  # fmt: skip
+
+
+def cluster_vectors(
+    vectors: NDArray[np.float64],
+    labels: Sequence[Any],
+    *,
+    scale: str = AS_THEY_ARE,
+    distance: Distance = "euclidean",
+    num_clusters: int | None = None,
+    num_restarts: int = 10,
+    seeds: Sequence[int] = tuple(range(10)),
+) -> ClusteringResult:
+    """Clusters clips by one vector each.
+
+    Args:
+        vectors: ``[C, …]``.
+        labels: class of each clip.
+        scale: what has been done to them, for the result.
         distance: of the silhouette; k-means is Euclidean always.
         num_clusters: of k-means; the number of classes if None.
         num_restarts: starts of one k-means, of which the tightest counts.
         seeds: one k-means each; the first one's figures are the result, the others show the spread.
 
     Raises:
-        ValueError: as the functions above, or if there are no seeds, or more clusters than clips.
+        ValueError: as `class_silhouette`, or if there are no seeds, or more clusters than clips.
     """
-    histograms = code_histograms(codes, codebook_size, num_codebooks=num_codebooks, scale=scale)
-    silhouettes = {name: class_silhouette(histograms, labels, distance=name) for name in (distance, "cosine")}
+    silhouettes = {name: class_silhouette(vectors, labels, distance=name) for name in (distance, "cosine")}
     num_clusters = num_clusters or len(set(labels))
     if not seeds or not 1 <= num_clusters <= len(labels):
         raise ValueError(
             f"{num_clusters} clusters of {len(labels)} clips with {len(seeds)} seeds: give at least one seed, and no "
             "more clusters than clips"
         )
-    found = [k_means(histograms, num_clusters, num_restarts=num_restarts, seed=seed) for seed in seeds]
+    found = [k_means(vectors, num_clusters, num_restarts=num_restarts, seed=seed) for seed in seeds]
     purities = [cluster_purity(clusters, labels) for clusters in found]
     scores = [
         float(bench_library("sklearn.metrics").normalized_mutual_info_score(_numbered(labels), clusters))
@@ -197,7 +228,7 @@ def cluster_codes(
         nmi_mean=float(np.mean(scores)),
         purities=tuple(purities),
         nmis=tuple(scores),
-        cluster_silhouettes=tuple(_cluster_silhouette(histograms, clusters, distance) for clusters in found),
+        cluster_silhouettes=tuple(_cluster_silhouette(vectors, clusters, distance) for clusters in found),
     )
 
 

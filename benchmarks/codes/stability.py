@@ -1,10 +1,10 @@
-"""Stability under conditions: how many codes change when a clip is degraded, shifted, cut or encoded in bfloat16.
+"""Stability under conditions: what changes of a clip's codes when it is degraded, shifted, cut or encoded in bfloat16.
 
 StableToken (Song et al., 2025, arXiv:2509.22220) found that codes of speech change a lot under noise that no listener
 minds, and measures it as unit edit distance; the share of codes changed is the same without letting codes slip in time.
-``stability.py`` is the script.
+Of a tokenizer with latents in the place of codes it is how far they move. ``stability.py`` is the script.
 """
-# Shapes: K codebooks, T frames (T_i of one clip), N samples.
+# Shapes: K codebooks, D latent size, T frames (T_i of one clip), N samples.
 
 from __future__ import annotations
 
@@ -70,18 +70,27 @@ class Condition:
 
 @dataclass(frozen=True)
 class StabilityRow:
-    """What one condition did to the codes; None where no clip is long enough for it."""
+    """What one condition did to the codes, or the latents; None where no clip is long enough for it."""
 
     condition: str
     num_clips: int
     num_codes: int
     """Codes compared, all codebooks together."""
     share_changed: float | None
-    """Share of codes that differ from those of the clean clip at the same time."""
+    """Share of codes that differ from those of the clean clip at the same time; None of latents."""
     unit_edit_distance: float | None
-    """Codes to substitute, insert and delete per code of the clean clips."""
+    """Codes to substitute, insert and delete per code of the clean clips; None of latents."""
     share_changed_by_type: dict[str, float] = field(default_factory=dict)
     """The share for each sound type, where the clips have one."""
+    num_latents: int = 0
+    """Frames of latents compared."""
+    relative_change: float | None = None
+    """Mean squared distance of latents from those of the clean clip at the same time, over the variance of those: 0 if
+    nothing changes, 2 between frames that have nothing to do with each other. None of codes."""
+    cosine: float | None = None
+    """Mean cosine of both; None of codes."""
+    relative_change_by_type: dict[str, float] = field(default_factory=dict)
+    """The relative change for each sound type, where the clips have one."""
 
 
 def parse_condition(name: str) -> Condition:
@@ -116,7 +125,7 @@ def token_stability(
     sound_types: Sequence[str | None] | None = None,
     seed: int = 0,
 ) -> list[StabilityRow]:
-    """Compares the codes of clips with those of the same clips under each condition.
+    """Compares the codes (or latents) of clips with those of the same clips under each condition.
 
     Args:
         audio_tokenizer: any; ``bfloat16`` needs one that is a network of torch.
@@ -137,16 +146,19 @@ def token_stability(
     parsed = [parse_condition(name) for name in conditions]
     types = list(sound_types) if sound_types is not None else [None] * len(waveforms)
     clean = _encode(audio_tokenizer, waveforms, sample_rate)
-    return [_row(_pairs(audio_tokenizer, waveforms, clean, sample_rate, one, seed), types, one.name) for one in parsed]
+    row = _row if audio_tokenizer.latent_size is None else _latents_row
+    return [row(_pairs(audio_tokenizer, waveforms, clean, sample_rate, one, seed), types, one.name) for one in parsed]
 
 
-# Codes [K, T] of a clean clip and of the same stretch of it under a condition; None: too short for the condition.
+# Codes [K, T] (or latents [D, T]) of a clean clip and of the same stretch of it under a condition; None: too short.
 _Pair = tuple[np.ndarray, np.ndarray] | None
 
 
 def _encode(audio_tokenizer: AudioTokenizer, waveforms: Sequence[Tensor], sample_rate: int) -> list[np.ndarray]:
-    codes = audio_tokenizer.encode(list(waveforms), sample_rate)
-    return [codes[index].numpy() for index in range(len(codes))]
+    found = audio_tokenizer.encode(list(waveforms), sample_rate)
+    if audio_tokenizer.latent_size is None:
+        return [found[index].numpy() for index in range(len(found))]
+    return [found[index].double().numpy().T for index in range(len(found))]
 
 
 def _pairs(
@@ -285,3 +297,56 @@ def _count(clean_KT: np.ndarray, other_KT: np.ndarray) -> _Count:
         num_units=len(reference),
         num_edits=edits.substitutions + edits.insertions + edits.deletions,
     )
+
+
+def _latents_row(pairs: Sequence[_Pair], types: Sequence[str | None], condition: str) -> StabilityRow:
+    counted = [(_moved(*pair), own_type) for pair, own_type in zip(pairs, types, strict=True) if pair is not None]
+    if not counted:
+        logger.warning("%s: no clip is long enough for it", condition)
+    # Over the variance of all of them, also for each type: a type that hardly varies is none that changes more.
+    variance = _variance([clean_TD for (clean_TD, _, _), _ in counted])
+    names = sorted({own_type for _, own_type in counted if own_type is not None})
+    changes = {
+        name: _relative_change([moved for moved, own_type in counted if own_type == name], variance) for name in names
+    }
+    moved = [moved for moved, _ in counted]
+    num_latents = sum(len(distances_T) for _, distances_T, _ in moved)
+    return StabilityRow(
+        condition=condition,
+        num_clips=len(moved),
+        num_codes=0,
+        share_changed=None,
+        unit_edit_distance=None,
+        num_latents=num_latents,
+        relative_change=_relative_change(moved, variance),
+        cosine=float(np.concatenate([cosines_T for _, _, cosines_T in moved]).mean()) if num_latents else None,
+        relative_change_by_type={name: change for name, change in changes.items() if change is not None},
+    )
+
+
+# Of one clip: clean latents [T, D], squared distances of frames to theirs [T], and cosines [T].
+_Moved = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _moved(clean_DT: np.ndarray, other_DT: np.ndarray) -> _Moved:
+    length = min(clean_DT.shape[1], other_DT.shape[1])
+    clean_TD, other_TD = clean_DT.T[:length], other_DT.T[:length]
+    lengths_T = np.linalg.norm(clean_TD, axis=1) * np.linalg.norm(other_TD, axis=1)
+    # Of a frame of zeros there is no direction: it agrees with nothing.
+    cosines_T = (clean_TD * other_TD).sum(axis=1) / np.where(lengths_T == 0, 1, lengths_T)
+    return clean_TD, ((clean_TD - other_TD) ** 2).sum(axis=1), cosines_T
+
+
+def _variance(clips: Sequence[np.ndarray]) -> float:
+    frames_ND = np.concatenate(clips) if clips else np.zeros((0, 1))
+    return float(frames_ND.var(axis=0).sum()) if len(frames_ND) else 0.0
+
+
+def _relative_change(moved: Sequence[_Moved], variance: float) -> float | None:
+    distances_N = np.concatenate([distances_T for _, distances_T, _ in moved]) if moved else np.zeros(0)
+    if not len(distances_N):
+        return None
+    change = float(distances_N.mean())
+    if variance > 0:
+        return change / variance
+    return 0.0 if change == 0 else None  # where clean frames are all the same, nothing says what much is

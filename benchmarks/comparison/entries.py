@@ -104,7 +104,7 @@ def _from_whisper(source: KMeansSettings) -> UniAudioTokenizer:
 
 
 def facts_of(audio_tokenizer: AudioTokenizer) -> dict[str, Any]:
-    """What a tokenizer is, without any recording; there is no frame rate of codes of several rates."""
+    """What a tokenizer is, without any recording; codes of several rates have no frame rate, latents no bit rate."""
     groups = audio_tokenizer.code_groups
     return {
         "kind": audio_tokenizer.kind,
@@ -114,8 +114,9 @@ def facts_of(audio_tokenizer: AudioTokenizer) -> dict[str, Any]:
         "frame_rate": audio_tokenizer.frame_rate if len(groups) < 2 else None,
         "num_codebooks": audio_tokenizer.num_codebooks,
         "codebook_sizes": list(audio_tokenizer.codebook_sizes),
-        "tokens_per_second": sum(one.tokens_per_second for one in groups),
-        "bitrate_bps": audio_tokenizer.bits_per_second,
+        "latent_size": audio_tokenizer.latent_size,
+        "tokens_per_second": sum(one.tokens_per_second for one in groups) if groups else None,
+        "bitrate_bps": audio_tokenizer.bits_per_second if groups else None,
         "parameters": num_parameters(audio_tokenizer),
         "is_causal": audio_tokenizer.is_causal,
         "can_decode": audio_tokenizer.can_decode,

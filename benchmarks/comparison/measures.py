@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from audiollm.benchmarks.codes.classes import class_figures
+from audiollm.benchmarks.codes.features import NO_CODES, REASON
 from audiollm.benchmarks.codes.stability import token_stability
 from audiollm.benchmarks.speech.judges.judging import NONE, SpeechJudges
 from audiollm.benchmarks.speech.kept import Original, kept_figures
@@ -35,10 +36,7 @@ from .study import (
 )
 
 SOUNDS_FOLDER = "sounds"
-REASON = "reason"
-"""Key of figures that are not there, and why."""
 NO_DECODER = "has no decoder: it can listen only"
-NO_CODES = "has latents and no codes"
 SEVERAL_RATES = (
     "has codes of several rates: this figure is of one, so compare the groups one by one, each in its folder"
 )
@@ -66,8 +64,11 @@ def code_use(audio_tokenizer: AudioTokenizer, recordings: Recordings) -> dict[st
     Returns:
         ``usage`` (share of all codes that occur), ``entropy_bits`` (of a frame: the sum over codebooks; None where
         there are several rates of frames), ``entropy_bitrate_bps``, ``tokens_per_second``, ``by_codebook`` and
-        ``coverage`` (share of all tokens that the commonest 1 %, 2 %, … of the codes make up).
+        ``coverage`` (share of all tokens that the commonest 1 %, 2 %, … of the codes make up). Of a tokenizer with
+        latents, why there are none.
     """
+    if audio_tokenizer.latent_size is not None:
+        return {REASON: NO_CODES}
     rate = audio_tokenizer.sample_rate
     waveforms = [clip.load(rate, recordings.settings.mono) for clip in recordings.clips]
     encoded = audio_tokenizer.encode(waveforms, rate)
@@ -251,7 +252,7 @@ def _judged(
 
 
 def classes(audio_tokenizer: AudioTokenizer, recordings: Recordings, settings: ClassesSettings) -> dict[str, Any]:
-    """Whether codes tell classes apart: `class_figures`."""
+    """Whether codes or latents tell classes apart: `class_figures`."""
     return class_figures(
         audio_tokenizer,
         recordings.labelled,
@@ -264,7 +265,7 @@ def classes(audio_tokenizer: AudioTokenizer, recordings: Recordings, settings: C
 
 
 def stability(audio_tokenizer: AudioTokenizer, recordings: Recordings, settings: StabilitySettings) -> dict[str, Any]:
-    """How many codes change under each condition, by its name: `StabilityRow`."""
+    """What changes of codes or latents under each condition, by its name: `StabilityRow`."""
     rate = audio_tokenizer.sample_rate
     waveforms = [clip.load(rate, recordings.settings.mono) for clip in recordings.clips]
     rows = token_stability(
@@ -280,8 +281,6 @@ def stability(audio_tokenizer: AudioTokenizer, recordings: Recordings, settings:
 
 def why_none(audio_tokenizer: AudioTokenizer, measure: str) -> str | None:
     """Why one of `PLAIN` means nothing of a tokenizer; None if it does."""
-    if audio_tokenizer.latent_size is not None:
-        return NO_CODES
     return SEVERAL_RATES if measure != "codes" and len(audio_tokenizer.code_groups) > 1 else None
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -18,7 +17,7 @@ from audiollm.data.audio.reading import load_audio
 from audiollm.data.audio.waveforms import resample
 from audiollm.tokenizer.signal.mel import MelConfig
 
-from .measures import REASON, sounds_of
+from .measures import sounds_of
 from .running import RECONSTRUCTION, MeasuredStudy
 from .study import ORIGINAL
 from .table import TableRow, TrainedTable
@@ -32,10 +31,18 @@ _OVER_BITRATE = ("WER (%", "similarity of voice", "MOS predicted", "STOI", "puri
 def figure_plots(measured: MeasuredStudy, rows: Sequence[TableRow], trained: Sequence[TrainedTable]) -> dict[str, str]:
     """Pictures by title, as addresses that hold them."""
     plots = {}
-    bitrates = {name: one.facts["bitrate_bps"] for name, one in measured.tokenizers.items()}
+    bitrates = {
+        name: one.facts["bitrate_bps"]
+        for name, one in measured.tokenizers.items()
+        if one.facts["bitrate_bps"] is not None
+    }
     for row in rows:
         if row.better is not None and row.title.startswith(_OVER_BITRATE):
-            values = {name: cell.value for name, cell in row.cells.items() if isinstance(cell.value, (int, float))}
+            values = {
+                name: cell.value
+                for name, cell in row.cells.items()
+                if isinstance(cell.value, (int, float)) and name in (ORIGINAL, *bitrates)
+            }
             if len(values.keys() & bitrates.keys()) > 1:
                 title = row.title if row.data is None else f"{row.title}, {row.data}"
                 plots[f"{title} over bit rate"] = _scatter(title, bitrates, values)
@@ -43,9 +50,10 @@ def figure_plots(measured: MeasuredStudy, rows: Sequence[TableRow], trained: Seq
         curves = {
             cell.tokenizer: one["coverage"]
             for cell, one in measured.figures.items()
-            if (cell.measure, cell.data) == ("codes", data) and REASON not in one
+            if (cell.measure, cell.data) == ("codes", data) and "coverage" in one
         }
-        plots[f"use of codes, {data}"] = _curves(curves)
+        if curves:
+            plots[f"use of codes, {data}"] = _curves(curves)
     for table in trained:
         plots |= _losses(table)
     return plots
@@ -136,9 +144,7 @@ def _spectrograms(versions: Mapping[str, tuple[Tensor, int]]) -> str:
     mel = MelConfig()
     shown = {}
     for name, (waveform, sample_rate) in versions.items():
-        resampled = resample(waveform, sample_rate, mel.sample_rate)
-        # Padded to a window: a clip that is shorter has no spectrogram.
-        shown[name] = F.pad(resampled, (0, max(0, mel.n_fft - len(resampled))))
+        shown[name] = resample(waveform, sample_rate, mel.sample_rate)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "versions.png"
         draw_clip(path, "waveforms and mel spectrograms", shown, mel)

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from audiollm.benchmarks.codes.features import REASON
 from audiollm.benchmarks.speed.timing import in_turns, path_figures
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.machine.processor import describe_processor
 
-from .measures import NO_DECODER, REASON
+from .measures import NO_DECODER
 from .recordings import Recordings, shortened
 from .study import SpeedSettings
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from audiollm.benchmarks.codes.features import REASON
 from audiollm.benchmarks.harness.processes import launched_processes
 from audiollm.benchmarks.speech.judges.judging import SpeechJudges
 from audiollm.benchmarks.speech.kept import Original
@@ -26,7 +27,6 @@ from .cells import Cell, Cells
 from .entries import facts_of, open_entry
 from .measures import (
     PLAIN,
-    REASON,
     load_judges,
     original_figures,
     reconstruction_figures,

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from audiollm.benchmarks.codes.features import LATENTS, NO_CODES, REASON
+
 from .cells import Cell
-from .measures import NO_CODES, REASON, SEVERAL_RATES
+from .measures import SEVERAL_RATES
 from .running import EVERYBODY, FACTS, RECONSTRUCTION, SPEED, MeasuredStudy
 from .study import ORIGINAL, ReconstructionSettings
 
 MISSING = "–"
 NOT_COMPUTED = "cannot be computed of these recordings"
+NO_LATENTS = "has codes and no latents"
 CODES_ALONE = "gives codes and no features: its histograms alone are probed"
 Better = Literal["more", "less"] | None
 _DISTANCES = {
@@ -119,12 +122,14 @@ def _path(*names: str) -> Callable[[Mapping[str, Any]], Any]:
 
 
 def _fact_rows(measured: MeasuredStudy) -> list[TableRow]:
+    latents: list[_Wanted] = [("numbers per frame", None, "{:,}", _latent_size)]
     wanted: list[_Wanted] = [
         ("kind", None, "", _path("kind")),
         ("codebooks", None, "", lambda facts: _sizes(facts["codebook_sizes"])),
+        *(latents if any(_has_latents(one.facts) for one in measured.tokenizers.values()) else ()),
         ("frames per second", None, "{:g}", _of_one_rate("frame_rate")),
-        ("tokens per second", None, "{:g}", _path("tokens_per_second")),
-        ("bit/s", None, "{:,.0f}", _path("bitrate_bps")),
+        ("tokens per second", None, "{:g}", _of_codes("tokens_per_second")),
+        ("bit/s", None, "{:,.0f}", _of_codes("bitrate_bps")),
         ("parameters (millions)", None, "{:,.2f}", lambda facts: facts["parameters"] / 1e6),
         ("sound out", None, "", lambda facts: f"{facts['output_sample_rate']} Hz" if facts["can_decode"] else "no"),
     ]
@@ -134,6 +139,19 @@ def _fact_rows(measured: MeasuredStudy) -> list[TableRow]:
 def _of_one_rate(name: str) -> Callable[[Mapping[str, Any]], Any]:
     """A figure that codes of several rates do not have."""
     return lambda figures: _Absent(SEVERAL_RATES) if figures[name] is None else figures[name]
+
+
+def _has_latents(facts: Mapping[str, Any]) -> bool:
+    return facts.get("latent_size") is not None
+
+
+def _latent_size(facts: Mapping[str, Any]) -> Any:
+    return facts["latent_size"] if _has_latents(facts) else _Absent(NO_LATENTS)
+
+
+def _of_codes(name: str) -> Callable[[Mapping[str, Any]], Any]:
+    """A figure that latents do not have."""
+    return lambda facts: _Absent(NO_CODES) if _has_latents(facts) else facts[name]
 
 
 def _sizes(sizes: Sequence[int]) -> str:
@@ -189,14 +207,7 @@ def _classes_wanted(_: Any, figures: Sequence[Mapping[str, Any]]) -> list[_Wante
             title = f"{reader} {probe.replace('probes', 'probe')} (% right)"
             rows.append((title, "more", "{:.1f}", _probed(probe, f"{reader}_accuracy")))
     if probes:
-        rows.append(
-            (
-                "always the commonest class (% right)",
-                None,
-                "{:.1f}",
-                _percent_at(next(iter(probes)), "majority_accuracy"),
-            )
-        )
+        rows.append(("always the commonest class (% right)", None, "{:.1f}", _commonest_class))
     return rows
 
 
@@ -205,19 +216,55 @@ class _Absent(str):
 
 
 def _probed(probe: str, name: str) -> Callable[[Mapping[str, Any]], Any]:
-    return lambda figures: _percent(figures[probe][name]) if probe in figures else _Absent(CODES_ALONE)
+    def value(figures: Mapping[str, Any]) -> Any:
+        if probe in figures:
+            return _percent(figures[probe][name])
+        if REASON in figures["codes"]:
+            return _Absent(str(figures["codes"][REASON]))
+        return _Absent(NO_LATENTS if probe == f"probes on {LATENTS}" else CODES_ALONE)
+
+    return value
+
+
+def _commonest_class(figures: Mapping[str, Any]) -> float | None:
+    probed = next((one for name, one in figures.items() if name.startswith("probes on ")), None)
+    return None if probed is None else _percent(probed["majority_accuracy"])
 
 
 def _percent_at(*names: str) -> Callable[[Mapping[str, Any]], float | None]:
     return lambda figures: _percent(_path(*names)(figures))
 
 
-def _stability_wanted(settings: Any, _: Sequence[Mapping[str, Any]]) -> list[_Wanted]:
+def _stability_wanted(settings: Any, figures: Sequence[Mapping[str, Any]]) -> list[_Wanted]:
+    kinds = {_is_of_latents(one) for one in figures}
     rows: list[_Wanted] = []
     for name in settings.conditions:
-        for title, key in (("codes changed", "share_changed"), ("unit edit distance", "unit_edit_distance")):
-            rows.append((f"{name}: {title} (%)", "less", "{:.1f}", _percent_at("conditions", name, key)))
+        if kinds != {True}:
+            for title, key in (("codes changed", "share_changed"), ("unit edit distance", "unit_edit_distance")):
+                value = _stable(name, key, 100, absent=NO_CODES, where=True)
+                rows.append((f"{name}: {title} (%)", "less", "{:.1f}", value))
+        if True in kinds:
+            value = _stable(name, "relative_change", 1, absent=NO_LATENTS, where=False)
+            rows.append((f"{name}: squared change of latents, over their variance", "less", "{:.3f}", value))
+            value = _stable(name, "cosine", 1, absent=NO_LATENTS, where=False)
+            rows.append((f"{name}: cosine of latents", "more", "{:.3f}", value))
     return rows
+
+
+def _is_of_latents(figures: Mapping[str, Any]) -> bool:
+    return any(row.get("num_latents") for row in figures["conditions"].values())
+
+
+def _stable(name: str, key: str, factor: float, *, absent: str, where: bool) -> Callable[[Mapping[str, Any]], Any]:
+    """A figure of a condition; absent of tokenizers that have latents, or of those that have none."""
+
+    def value(figures: Mapping[str, Any]) -> Any:
+        if _is_of_latents(figures) == where:
+            return _Absent(absent)
+        found = figures["conditions"][name].get(key)
+        return None if found is None else factor * found
+
+    return value
 
 
 _WANTED: Mapping[str, Callable[[Any, Sequence[Mapping[str, Any]]], list[_Wanted]]] = {
@@ -335,7 +382,7 @@ def _trained_table(part: str, measured: MeasuredStudy, trained: Mapping[Cell, Ma
         for name, cell in _with_best(column, better).items():
             rows[name][title] = cell
     for name in rows:  # the cost of the tokenizer itself
-        rate = measured.tokenizers[name].facts["tokens_per_second"]
+        rate = _of_codes("tokens_per_second")(measured.tokenizers[name].facts)
         rows[name] = {"tokens/s of sound": _cell(rate, "{:g}"), **rows[name]}
     settings = measured.study.downstream
     assert settings is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -36,7 +37,9 @@ def draw_clip(path: Path, title: str, waveforms: Mapping[str, Tensor], mel: MelC
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(waveforms), squeeze=False, sharex=True, sharey="row", height_ratios=(1, 2))
     spectrogram = MelSpectrogram(mel)
-    for column, (name, waveform) in enumerate(waveforms.items()):
+    for column, (name, given) in enumerate(waveforms.items()):
+        # Padded to a window: a clip that is shorter has no spectrogram.
+        waveform = F.pad(given, (0, max(0, mel.n_fft - len(given))))
         seconds = len(waveform) / mel.sample_rate
         axes[0, column].plot(np.arange(len(waveform)) / mel.sample_rate, waveform.float().numpy(), linewidth=0.4)
         axes[0, column].set_title(name.replace("_", " "))

@@ -229,12 +229,16 @@ def _draw(
 
 
 def _facts(result: ReconstructionResult) -> dict[str, Any]:
-    codes_per_second = result.num_codes / result.source_seconds
+    per_second = f"{result.num_codes / result.source_seconds:.1f} per second"
+    if result.codes.is_floating_point():
+        codes = {"latents": f"{result.num_codes} of {result.codes.shape[1]} numbers ({per_second})"}
+    else:
+        codes = {"codes": f"{result.num_codes} ({per_second}, {len(result.codes.unique())} different)"}
     return {
         "original": source_name(result.source),
         "duration": f"{result.source_seconds:.2f} s at {result.source_sample_rate} Hz",
         "reconstruction": f"{result.output_seconds:.2f} s at {result.sample_rate} Hz",
-        "codes": f"{result.num_codes} ({codes_per_second:.1f} per second, {len(result.codes.unique())} different)",
+        **codes,
         "time": f"{result.total_seconds:.2f} s, {result.real_time_factor:.2f} per second of sound, "
         f"first sound after {result.first_sound_seconds:.2f} s",
         "settings": ", ".join(f"{name} {value}" for name, value in result.settings.items()),

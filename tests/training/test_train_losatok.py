@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -18,7 +19,7 @@ from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.checkpoints.tensors import read_safetensors
 from audiollm.tokenizer.losatok.model import LoSATok
 from audiollm.tokenizer.losatok.semantic import SemanticEncoder
-from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
+from audiollm.training.loop.errors import DataError, LaunchError, NonFiniteLossError, ResumeError
 from audiollm.training.loop.record import config_as_json
 from audiollm.training.losatok import tokenizer_stage
 from audiollm.training.losatok.config import LoSATokTrainingConfig
@@ -172,6 +173,64 @@ def test_a_loss_of_the_game_that_is_no_number_stops_the_run_and_names_the_clips(
     content = json.loads((tmp_path / "run" / "non_finite_step_000002.json").read_text())
     assert content["passes"][0]["clips"]
     assert (tmp_path / "run" / "checkpoints" / "step_000001").exists()
+
+
+def test_a_gradient_of_the_discriminators_that_is_no_number_stops_the_run_before_it_is_applied(
+    make_losatok_config, tmp_path, monkeypatch
+):
+    """The loss may be finite where its gradient is not; the discriminators would be NaN, and saved."""
+    loss = tokenizer_stage.hinge_discriminator_loss
+
+    class Poison(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * float("nan")
+
+    monkeypatch.setattr(
+        tokenizer_stage, "hinge_discriminator_loss", lambda *judgements: Poison.apply(loss(*judgements))
+    )
+    message = r"update 1: gradient norm of the discriminators is nan; its clips are clip-\d"
+    with pytest.raises(NonFiniteLossError, match=message):
+        train(make_losatok_config(discriminator_start=1, save_every=1))
+    assert (tmp_path / "run" / "non_finite_step_000001.json").exists()
+    assert not list((tmp_path / "run" / "checkpoints").glob("step_*"))
+
+
+def test_deepspeed_is_refused_by_name(make_losatok_config, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(LaunchError, match=r"DeepSpeed is not supported here: use .*ddp\.yaml"):
+        train(make_losatok_config())
+
+
+def test_resuming_on_a_semantic_side_of_another_width_is_told(make_losatok_config, losatok_corpus, tmp_path):
+    """The settings are the same: only what lies in the folder has changed."""
+    shutil.copytree(losatok_corpus.semantic, tmp_path / "semantic")
+    train(make_losatok_config(semantic=str(tmp_path / "semantic"), max_steps=1, save_every=1))
+    settings = {"latent_size": 7, "output_dir": str(tmp_path / "wider"), "max_steps": 1}
+    train(make_losatok_config("semantic", **settings))
+    shutil.rmtree(tmp_path / "semantic")
+    shutil.copytree(tmp_path / "wider" / "model", tmp_path / "semantic")
+    with pytest.raises(ResumeError, match=r"semantic"):
+        train(make_losatok_config(semantic=str(tmp_path / "semantic"), max_steps=2, resume="latest"))
+
+
+def test_clips_shorter_than_a_token_train_and_evaluate(make_losatok_config, losatok_corpus, tmp_path):
+    folder = losatok_corpus.train.parent
+    soundfile.write(folder / "click.wav", [0.1, -0.2, 0.1] * 5, 16000)
+    path = str(write_records(folder / "click.jsonl", [{"id": "click", "audio": "click.wav"}]))
+    for stage in ("semantic", "tokenizer"):
+        output = str(tmp_path / stage)
+        train(
+            make_losatok_config(
+                stage, train_data=path, eval_data=path, output_dir=output, max_steps=1, min_seconds=1e-4
+            )
+        )
+        [line] = metrics_of(tmp_path / stage, "eval")
+        assert all(value == value for value in line.values())  # NaN differs from itself
 
 
 def test_recordings_that_cannot_be_used_are_listed(make_losatok_config, losatok_corpus, tmp_path, caplog):

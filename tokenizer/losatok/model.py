@@ -255,7 +255,7 @@ class LoSATok(CodecTokenizer):
 
         Raises:
             ValueError: if a waveform is not a float vector or holds NaN or infinity (naming the clip), or the sample
-                rate makes no sense, or the teacher gives something else than it should.
+                rate makes no sense, or the teacher gives something else than it should, or NaN (naming the clip).
         """
         clips = check_waveforms(waveforms)
         check_batch_size(batch_size)
@@ -264,6 +264,8 @@ class LoSATok(CodecTokenizer):
         model = in_evaluation(self)
         found: list[dict[int, dict[str, Tensor]]] = [{} for _ in clips]
         for batch, one in model._in_pieces(clips, batch_size):
+            for row, piece in enumerate(batch):
+                _check_finite(one.mean[row], f"clip {piece.clip}")
             made = {"mean": one.mean, "log_variance": one.log_variance}
             made |= one.features() if return_features else {}
             rows = {name: value.float().cpu() for name, value in made.items()}
@@ -337,7 +339,9 @@ class LoSATok(CodecTokenizer):
                 extended_BN = piece[None].to(self.device)
                 alone = model.semantic.teacher.loudest(extended_BN)
                 loudest = alone if loudest is None else torch.maximum(loudest, alone)
-                yield model.analyze_piece(extended_BN, loudest).mean[0].float().cpu()
+                latents_TD = model.analyze_piece(extended_BN, loudest).mean[0].float().cpu()
+                _check_finite(latents_TD, "the stream")
+                yield latents_TD
 
         for number, chunk in enumerate(chunks):
             yield from encoded(pieces.push(resampler.push(check_waveform(chunk, f"chunk {number}"))))
@@ -539,6 +543,14 @@ def _released_file(folder: Path, variant: str | None) -> Path:
     if variant is None:
         raise ValueError(f"{folder} holds several: {names}; say which by variant, such as variant='kl1e-2'")
     raise ValueError(f"variant={variant!r} names {len(wanted)} of {names} in {folder}: name one of them")
+
+
+def _check_finite(latents_TD: Tensor, name: str) -> None:
+    if not torch.isfinite(latents_TD).all():
+        raise ValueError(
+            f"{name} has latents that are NaN or infinite: its teacher or its weights are; some encoders give NaN for "
+            "digital silence"
+        )
 
 
 def _told(config: Any) -> str:

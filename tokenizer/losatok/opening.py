@@ -32,8 +32,10 @@ def load_teacher(source: str) -> Teacher:
     if _is_of_transformers(config):
         try:
             return TransformersTeacher.from_pretrained(str(folder))
-        except (OSError, KeyError, AttributeError) as error:
-            raise ValueError(f"{source} holds no audio encoder of transformers that can teach: {error}") from error
+        except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{source} holds no audio encoder of transformers that can teach, with its feature extractor: {error}"
+            ) from error
     kind = kind_of(folder)
     if kind.name == LoSATok.kind_name:
         return LoSATok.from_pretrained(folder, encoder_only=True).semantic.teacher

@@ -7,9 +7,21 @@ from audiollm.tokenizer.losatok.configuration import LoSATokConfig, SemanticConf
 from audiollm.tokenizer.losatok.model import LoSATok
 from audiollm.tokenizer.losatok.opening import load_semantic, load_teacher
 from audiollm.tokenizer.losatok.semantic import SemanticEncoder
+from audiollm.tokenizer.losatok.teacher.base import Teacher
 from audiollm.training.audio_tokenizer.start import WHISPER_PACKAGES
 
 from .config import STAGE_ONE, LoSATokTrainingConfig
+
+
+def open_teacher(source: str) -> Teacher:
+    """The frozen encoder that ``semantic.teacher`` names: as `load_teacher`, or a Whisper of a package index.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if source in WHISPER_PACKAGES:
+        source = str(whisper_from_package(source.removeprefix("whisper-")))
+    return load_teacher(source)
 
 
 def make_semantic(config: LoSATokTrainingConfig) -> SemanticEncoder:
@@ -20,10 +32,7 @@ def make_semantic(config: LoSATokTrainingConfig) -> SemanticEncoder:
     """
     settings = config.semantic
     assert settings.teacher is not None  # the config has checked
-    source = settings.teacher
-    if source in WHISPER_PACKAGES:
-        source = str(whisper_from_package(source.removeprefix("whisper-")))
-    teacher = load_teacher(source)
+    teacher = open_teacher(settings.teacher)
     sizes = SemanticConfig(
         feature_size=teacher.feature_size,
         bottleneck_size=settings.bottleneck_size,

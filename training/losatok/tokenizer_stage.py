@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +119,12 @@ class TokenizerTrainer(StageTrainer):
     def told(self, vectors: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"collapsed_dimensions": num_collapsed(vectors[KL_BY_DIMENSION], self.run.config.collapsed_below)}
 
-    def after_update(self, step: int) -> dict[str, Any]:
+    def after_update(self, step: int, passes: Sequence[tuple[Sequence[str], Tensor]]) -> dict[str, Any]:
         if not self._plays(step):
             return {}
         assert self._adversary is not None
         # After the tokenizer: both have learnt from what the other was in this update.
-        return self._adversary.update(step, self.total_steps)
+        return self._adversary.update(step, self.total_steps, passes)
 
     # ------------------------------------------------------------- evaluation
 

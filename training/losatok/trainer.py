@@ -7,7 +7,7 @@ share it, nor on how it is cut into passes, nor on where a run was interrupted.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +131,7 @@ class StageTrainer(ABC):
         self.optimizer.zero_grad()
         if self._ema is not None:
             self._ema.update()
-        line |= self.after_update(step)
+        line |= self.after_update(step, by_pass)
         line["audio_seconds"] = config.segments_per_update * self._order.segment_frames / 25
         return line
 
@@ -143,8 +143,13 @@ class StageTrainer(ABC):
         """What a line says of the results of `accumulate` that are no scalars."""
         return {}
 
-    def after_update(self, step: int) -> dict[str, Any]:
-        """What else belongs to an update; returns what its line says of it."""
+    def after_update(self, step: int, passes: Sequence[tuple[Sequence[str], Tensor]]) -> dict[str, Any]:
+        """What else belongs to an update; returns what its line says of it.
+
+        Args:
+            step: of the run.
+            passes: ids and losses of this process's passes, for errors.
+        """
         return {}
 
     @abstractmethod

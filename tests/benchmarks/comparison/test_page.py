@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from audiollm.benchmarks.codes.features import REASON
 from audiollm.benchmarks.comparison.cells import Cell
-from audiollm.benchmarks.comparison.measures import REASON
 from audiollm.benchmarks.comparison.page import write_pages
 from audiollm.benchmarks.comparison.published import PUBLISHED_PATH, tables_beside
 from audiollm.benchmarks.comparison.running import MeasuredStudy, held_study_folder, measure_study

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from audiollm.benchmarks.codes.features import REASON
 from audiollm.benchmarks.comparison import measures, running
 from audiollm.benchmarks.comparison.cells import Cell
-from audiollm.benchmarks.comparison.measures import REASON, code_use
+from audiollm.benchmarks.comparison.measures import code_use
 from audiollm.benchmarks.comparison.recordings import read_recordings
 from audiollm.benchmarks.comparison.running import MeasuredStudy, held_study_folder, measure_study
 from audiollm.benchmarks.comparison.study import DataSettings, KMeansSettings, ReconstructionSettings, Study

@@ -11,43 +11,42 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model, WhisperConfig, WhisperModel
+from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTModel,
+    BertConfig,
+    BertModel,
+    Qwen2AudioEncoder,
+    Qwen2AudioEncoderConfig,
+    SeamlessM4TFeatureExtractor,
+    Speech2TextConfig,
+    Speech2TextFeatureExtractor,
+    Speech2TextModel,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    WhisperConfig,
+    WhisperModel,
+)
 from transformers import WhisperFeatureExtractor as WhisperExtractor
 
 from audiollm.tokenizer import UniAudioTokenizer
 from audiollm.tokenizer.base import AudioTokenizer, Codes, Latents
 from audiollm.tokenizer.kinds import kind_named
-from audiollm.tokenizer.losatok.configuration import TOKEN_SAMPLES, LoSATokConfig, SemanticConfig, count_tokens
+from audiollm.tokenizer.losatok.configuration import TOKEN_SAMPLES, SemanticConfig, count_tokens
 from audiollm.tokenizer.losatok.model import LoSATok
 from audiollm.tokenizer.losatok.opening import load_semantic, load_teacher
 from audiollm.tokenizer.losatok.semantic import SemanticEncoder, stored
-from audiollm.tokenizer.losatok.teacher.base import Teacher
-from audiollm.tokenizer.losatok.teacher.dasheng import DashengSizes, DashengTeacher
 from audiollm.tokenizer.losatok.teacher.plugged import PluggedTeacher, TransformersTeacher, UniAudioTeacher
-
-PIECE_TOKENS = 20
-
-
-def dasheng(**changes: Any) -> DashengTeacher:
-    sizes = {"size": 12, "num_layers": 2, "num_heads": 2, "mlp_size": 16, "num_mels": 16}
-    return DashengTeacher(DashengSizes(**{**sizes, "piece_tokens": PIECE_TOKENS, **changes}))
-
-
-def build(teacher: Teacher | None = None, **changes: Any) -> LoSATok:
-    """A tokenizer of a few kilobytes whose weights are large enough to tell sounds apart."""
-    torch.manual_seed(3)
-    teacher = teacher or dasheng()
-    sizes: dict[str, Any] = {
-        "feature_size": teacher.feature_size, "bottleneck_size": 10, "latent_size": 6, "num_mels": 16,
-        "decoder_size": 8, "decoder_intermediate_size": 12, "decoder_layers": 2,
-    }  # fmt: skip
-    config = LoSATokConfig(**(sizes | changes))
-    return LoSATok(config, SemanticEncoder(config.semantic, teacher)).eval()
+from tests.tiny_losatok import PIECE_TOKENS, tiny_losatok, tiny_teacher
 
 
 @pytest.fixture(scope="module")
 def losatok() -> LoSATok:
-    return build()
+    return tiny_losatok()
 
 
 def noise(num_samples: int, seed: int = 0) -> Tensor:
@@ -107,7 +106,7 @@ def test_long_clips_are_cut_where_the_teacher_must_and_nowhere_else(losatok: LoS
     latents = losatok.encode(waveform, 16000, return_features=True, batch_size=2)
     assert latents.features is not None
     assert len(latents[0]) == 2 * PIECE_TOKENS + 3
-    whole = build(dasheng(piece_tokens=100))
+    whole = tiny_losatok(tiny_teacher(piece_tokens=100))
     whole.acoustic.load_state_dict(losatok.acoustic.state_dict())
     in_one = whole.encode(waveform, 16000, return_features=True)
     assert in_one.features is not None
@@ -172,7 +171,7 @@ def test_training_mode_and_half_precision_change_little(losatok: LoSATok) -> Non
         assert not losatok.semantic.teacher.training
     finally:
         losatok.eval()
-    half = build().to(torch.bfloat16)
+    half = tiny_losatok().to(torch.bfloat16)
     assert half.acoustic.front_end.filters.dtype == torch.float32
     torch.testing.assert_close(half.encode(waveform, 16000).latents, expected.latents, rtol=0, atol=0.1)
     assert half.decode(expected)[0].dtype == torch.float32
@@ -195,17 +194,17 @@ def test_what_cannot_be_encoded_or_decoded_is_refused(losatok: LoSATok) -> None:
     with pytest.raises(ValueError, match="speaker"):
         losatok.decode(torch.zeros(3, 6), speaker=torch.zeros(2))
     with pytest.raises(ValueError, match="loaded without its decoder"):
-        build(encoder_only=True).decode(torch.zeros(3, 6))
+        tiny_losatok(encoder_only=True).decode(torch.zeros(3, 6))
 
 
 def test_a_teacher_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="features of 12 numbers, but feature_size=13"):
-        build(feature_size=13)
+        tiny_losatok(feature_size=13)
     config = SemanticConfig(feature_size=12, bottleneck_size=10, latent_size=5)
     with pytest.raises(ValueError, match=r"latent_size=5.*latent_size=6.*make them agree"):
-        LoSATok(build().config, SemanticEncoder(config, dasheng()))
+        LoSATok(tiny_losatok().config, SemanticEncoder(config, tiny_teacher()))
     with pytest.raises(ValueError, match="num_heads=5"):
-        dasheng(num_heads=5)
+        tiny_teacher(num_heads=5)
 
 
 # --- teachers of other kinds ------------------------------------------------------------------------------------------
@@ -225,9 +224,9 @@ class Steps(nn.Module):
 
 
 def test_a_module_at_another_rate_is_brought_to_one_vector_per_token() -> None:
-    fast = build(PluggedTeacher(Steps(320, lambda one: (one, None)), 2, 50.0), feature_size=2)
-    slow = build(PluggedTeacher(Steps(480, lambda one: one), 2, 16.67, sample_rate=8000), feature_size=2)
-    exact = build(PluggedTeacher(Steps(640, lambda one: one), 2, 25.0), feature_size=2)
+    fast = tiny_losatok(PluggedTeacher(Steps(320, lambda one: (one, None)), 2, 50.0), feature_size=2)
+    slow = tiny_losatok(PluggedTeacher(Steps(480, lambda one: one), 2, 16.67, sample_rate=8000), feature_size=2)
+    exact = tiny_losatok(PluggedTeacher(Steps(640, lambda one: one), 2, 25.0), feature_size=2)
     waveform = noise(12800)
     found = {}
     for name, tokenizer in (("fast", fast), ("slow", slow), ("exact", exact)):
@@ -251,7 +250,7 @@ def test_a_module_at_another_rate_is_brought_to_one_vector_per_token() -> None:
     ],
 )
 def test_a_teacher_that_gives_something_else_is_named(wrap: Callable[[Tensor], Any], rate: float, message: str) -> None:
-    tokenizer = build(PluggedTeacher(Steps(640, wrap), 2, rate), feature_size=2)
+    tokenizer = tiny_losatok(PluggedTeacher(Steps(640, wrap), 2, rate), feature_size=2)
     with pytest.raises(ValueError, match=message):
         tokenizer.encode(noise(12800), 16000)
 
@@ -275,15 +274,49 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     WhisperModel(whisper).save_pretrained(folder / "whisper")
     WhisperExtractor().save_pretrained(folder / "whisper")
+    sizes = {"encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 8}
+    qwen2 = Qwen2AudioEncoderConfig(d_model=8, num_mel_bins=80, **sizes)
+    Qwen2AudioEncoder(qwen2).save_pretrained(folder / "qwen2_audio")
+    WhisperExtractor().save_pretrained(folder / "qwen2_audio")
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    Wav2Vec2BertModel(Wav2Vec2BertConfig(**small)).save_pretrained(folder / "wav2vec2_bert")
+    SeamlessM4TFeatureExtractor().save_pretrained(folder / "wav2vec2_bert")
+    # What cannot teach: vectors by frequency and time of a fixed length; text; NaN where there is no sound.
+    ASTModel(ASTConfig(**small)).save_pretrained(folder / "ast")
+    ASTFeatureExtractor().save_pretrained(folder / "ast")
+    BertModel(BertConfig(vocab_size=20, **small)).save_pretrained(folder / "bert")
+    speech2text = Speech2TextConfig(
+        d_model=8, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=8, vocab_size=20, conv_channels=8,
+        **sizes,
+    )  # fmt: skip
+    Speech2TextModel(speech2text).save_pretrained(folder / "speech2text")
+    Speech2TextFeatureExtractor().save_pretrained(folder / "speech2text")
     return folder
 
 
-@pytest.mark.parametrize("name", ["wav2vec2", "whisper"])
+@pytest.mark.parametrize("name", ["wav2vec2", "whisper", "qwen2_audio", "wav2vec2_bert"])
 def test_encoders_of_transformers_teach_and_are_saved_with_the_rest(encoders: Path, tmp_path: Path, name: str) -> None:
     teacher = load_teacher(str(encoders / name))
     assert isinstance(teacher, TransformersTeacher)
-    assert (teacher.feature_size, round(teacher.frame_rate)) == (8, 50)
-    check_saved(build(teacher), tmp_path)
+    assert (teacher.feature_size, round(teacher.frame_rate)) == (8, 25 if name == "qwen2_audio" else 50)
+    check_saved(tiny_losatok(teacher), tmp_path)
+
+
+def test_what_cannot_teach_says_why(encoders: Path) -> None:
+    message = r"ast holds no audio encoder.* for 10 s and .* for 5 s; a teacher gives one for every so many samples"
+    with pytest.raises(ValueError, match=message):
+        load_teacher(str(encoders / "ast"))
+    with pytest.raises(ValueError, match=r"bert holds no audio encoder .*with its feature extractor"):
+        load_teacher(str(encoders / "bert"))
+
+
+def test_a_teacher_that_gives_nan_for_silence_is_told_with_the_clip(encoders: Path) -> None:
+    tokenizer = tiny_losatok(load_teacher(str(encoders / "speech2text")))
+    assert torch.isfinite(tokenizer.encode(noise(9000), 16000).latents).all()
+    with pytest.raises(ValueError, match=r"clip 1 has latents that are NaN.*digital silence"):
+        tokenizer.encode([noise(9000), torch.zeros(9000)], 16000)
+    with pytest.raises(ValueError, match="the stream has latents that are NaN"):
+        list(tokenizer.encode_stream([torch.zeros(9000)], 16000))
 
 
 def test_our_own_tokenizers_teach_and_are_saved_with_the_rest(
@@ -293,7 +326,7 @@ def test_our_own_tokenizers_teach_and_are_saved_with_the_rest(
     own.save_pretrained(tmp_path / "own")
     teacher = load_teacher(str(tmp_path / "own"))
     assert isinstance(teacher, UniAudioTeacher)
-    tokenizer = build(teacher)
+    tokenizer = tiny_losatok(teacher)
     waveform = noise(12800)
     latents = tokenizer.encode(waveform, 16000, return_features=True)
     assert latents.features is not None

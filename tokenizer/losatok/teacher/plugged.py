@@ -135,8 +135,7 @@ class TransformersTeacher(PluggedTeacher):
         # What it pads everything to, as Whisper's does; None: nothing.
         padded_seconds = getattr(extractor, "chunk_length", None) or None
         if size_and_rate is None:
-            probe_BSE = _hidden_states(encoder, extractor, torch.zeros(1, _PROBE_SECONDS * sample_rate), sample_rate)
-            size_and_rate = (probe_BSE.shape[2], probe_BSE.shape[1] / (padded_seconds or _PROBE_SECONDS))
+            size_and_rate = _tried_out(encoder, extractor, sample_rate, padded_seconds)
         super().__init__(encoder, *size_and_rate, sample_rate)
         self._padded_seconds = padded_seconds
         self._extractor = extractor
@@ -181,11 +180,38 @@ class TransformersTeacher(PluggedTeacher):
         return cls(model.eval(), AutoFeatureExtractor.from_pretrained(path_or_hub_id, trust_remote_code=False))
 
 
+def _tried_out(encoder: Any, extractor: Any, sample_rate: int, padded_seconds: float | None) -> tuple[int, float]:
+    """Size of an encoder's vectors, and how many there are per second.
+
+    Raises:
+        ValueError: if it does not give one for every so many samples.
+    """
+
+    def vectors(seconds: int) -> Tensor:
+        found = _hidden_states(encoder, extractor, torch.zeros(1, seconds * sample_rate), sample_rate)
+        if found.dim() != 3:
+            raise ValueError(f"it gives hidden states of shape {list(found.shape)}; a teacher gives [B, T, features]")
+        return found
+
+    whole = vectors(_PROBE_SECONDS)
+    rate: float = whole.shape[1] / (padded_seconds or _PROBE_SECONDS)
+    half, wanted = vectors(_PROBE_SECONDS // 2).shape[1], rate * (_PROBE_SECONDS // 2)
+    if padded_seconds is None and abs(half - wanted) > TOLERANCE:
+        raise ValueError(
+            f"it gives {whole.shape[1]} vectors for {_PROBE_SECONDS} s and {half} for {_PROBE_SECONDS // 2} s; a "
+            "teacher gives one for every so many samples"
+        )
+    return whole.shape[2], rate
+
+
 def _hidden_states(encoder: Any, extractor: Any, waveforms_BN: Tensor, sample_rate: int) -> Tensor:
     """The last hidden states of equally long waveforms."""
     rows = [row.cpu().numpy() for row in waveforms_BN]
     inputs = extractor(rows, sampling_rate=sample_rate, return_tensors="pt")
     name = "input_features" if "input_features" in inputs else "input_values"
     with torch.no_grad():
-        found: Tensor = encoder(inputs[name].to(encoder.device, encoder.dtype)).last_hidden_state
+        given = encoder(inputs[name].to(encoder.device, encoder.dtype))
+    found = getattr(given, "last_hidden_state", None)
+    if not isinstance(found, Tensor):
+        raise ValueError(f"a {type(encoder).__name__} gives no last_hidden_state of sound")
     return found

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from audiollm.training.decoder.base import clip_gradients
 from audiollm.training.loop.checkpoints import Stateful
 from audiollm.training.loop.config import RunConfig
+from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import ALL_PARTS, make_optimizer, set_learning_rates
 
 from .discriminators import Judgement
@@ -83,8 +84,19 @@ class Adversary:
             judgements: list[Judgement] = self._module(made_BN)
         return judgements
 
-    def update(self, step: int, total_steps: int) -> dict[str, float]:
-        """Makes an update; returns what its line of the metrics says."""
+    def update(
+        self, step: int, total_steps: int, passes: Sequence[tuple[Sequence[str], float | Tensor]]
+    ) -> dict[str, float]:
+        """Makes an update; returns what its line of the metrics says.
+
+        Args:
+            step: of the run.
+            total_steps: of the run.
+            passes: this process's passes: ids of their recordings, and loss of each.
+
+        Raises:
+            NonFiniteLossError: if the gradient is no number; the recordings are written down.
+        """
         # The run's schedule at a peak of their own. Discriminators that start late get no warm-up: what they face is
         # past its own.
         rate = set_learning_rates(self._optimizer, step, total_steps, self._config)[ALL_PARTS]
@@ -92,6 +104,8 @@ class Adversary:
         for group in self._optimizer.param_groups:
             group["lr"] = rate * factor
         grad_norm = clip_gradients(self._accelerator, self._prepared, self._config)
+        what = "gradient norm of the discriminators"
+        stop_unless_finite(self._accelerator, self._config, step, what, grad_norm, passes)
         self._optimizer.step()
         self._optimizer.zero_grad()
         return {"discriminator_grad_norm": grad_norm}

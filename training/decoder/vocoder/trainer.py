@@ -181,7 +181,7 @@ class VocoderTrainer:
         if has_started:
             assert self._adversary is not None
             # After the vocoder: both have learnt from what the other was in this update.
-            line |= self._adversary.update(step, self._total_steps)
+            line |= self._adversary.update(step, self._total_steps, by_pass)
         line["mel_frames"] = self._order.segments_per_update * self._settings.segment_frames
         return line
 

@@ -21,9 +21,10 @@ from typing import Any, Final, TextIO
 
 import psutil
 
+from audiollm.benchmarks.codes.features import NO_CODES, REASON
 from audiollm.benchmarks.comparison.cells import Cell, Cells
 from audiollm.benchmarks.comparison.entries import checkpoint_of
-from audiollm.benchmarks.comparison.measures import NO_CODES, NO_DECODER, REASON, SEVERAL_RATES
+from audiollm.benchmarks.comparison.measures import NO_DECODER, SEVERAL_RATES
 from audiollm.benchmarks.comparison.running import TokenizerFacts
 from audiollm.benchmarks.comparison.study import (
     SAMPLE,

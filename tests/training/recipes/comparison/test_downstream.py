@@ -15,8 +15,8 @@ import psutil
 import pytest
 import yaml
 
+from audiollm.benchmarks.codes.features import REASON
 from audiollm.benchmarks.comparison.cells import Cell
-from audiollm.benchmarks.comparison.measures import REASON
 from audiollm.benchmarks.comparison.running import TokenizerFacts
 from audiollm.benchmarks.comparison.study import SpeechSettings, Study, UnderstandingSettings, read_study
 from audiollm.benchmarks.questions.registry import BENCHMARKS

@@ -1,0 +1,134 @@
+"""LoSATok's claims at a small scale, with several seeds. One command; what is complete is not made again.
+
+python -m audiollm.training.recipes.losatok.evidence --output_dir runs/losatok_evidence
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from audiollm.data.files.json_document import write_json
+from audiollm.program import run_program
+from audiollm.tokenizer.machine.processor import describe_processor
+from audiollm.training.loop.record import git_revision, package_versions
+from audiollm.training.recipes.launching import TRAINING, console, open_recipe_folder
+
+from .bottlenecks import FitSettings
+from .data import read_tasks
+from .divergence import DivergenceSettings, measure_divergence
+from .report import results_tables
+from .small_features import measure_small_features
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoSATokEvidenceConfig:
+    """The experiment."""
+
+    output_dir: str = "runs/losatok_evidence"
+    """Folder for everything the run makes."""
+
+    parts: tuple[Literal["small", "kl"], ...] = ("small", "kl")
+    """What to measure: features made small, and tokenizers of several weights of the divergence."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of weights and order of all that is trained."""
+
+    speech: str = "corpus:asterisk"
+    """Records with audio, language and split, or corpus: and the name of a corpus, which is built in the folder."""
+
+    sounds: str = "corpus:game-sounds"
+    """Records with audio, label and split, or a corpus."""
+
+    max_clips: int = 300
+    """Of either, evenly spread."""
+
+    teachers: tuple[str, ...] = ("mini", "whisper-tiny.en", "whisper-base")
+    """Whose features are made small, as semantic.teacher of train_losatok.py."""
+
+    latent_sizes: tuple[int, ...] = (128, 32)
+    """Sizes that they are made."""
+
+    kl_weights: tuple[float, ...] = (0.0, 0.001, 0.01, 0.1)
+    """Weights of the divergence."""
+
+    fit: FitSettings = field(default_factory=FitSettings)
+    """Of SemBo, trained on features that are computed once."""
+
+    kl: DivergenceSettings = field(default_factory=DivergenceSettings)
+    """Of the tokenizers."""
+
+    num_threads: int | None = None
+    """CPU threads. None: all."""
+
+    def __post_init__(self) -> None:
+        for name in ("parts", "seeds", "teachers", "latent_sizes", "kl_weights"):
+            if not getattr(self, name) or len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"{name}={list(getattr(self, name))}: give one or more, each once")
+
+
+def run_evidence(config: LoSATokEvidenceConfig) -> dict[str, Any]:
+    """Measures what is missing; writes ``results.json`` and ``tables.md``, and returns the results.
+
+    Raises:
+        ValueError: the folder is of something else, or a cell of other settings; or a teacher or clips are missing.
+        ProgramError: a training fails.
+    """
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    # Each cell knows its settings; these are for telling folders apart.
+    settings = {"max_clips": config.max_clips}
+    started = time.perf_counter()
+    with open_recipe_folder(Path(config.output_dir) / "evidence.json", settings) as folder:
+        tasks = read_tasks(config.speech, config.sounds, config.max_clips, folder)
+        results: dict[str, Any] = {
+            "settings": {name: _told(value) for name, value in asdict(config).items() if name != "output_dir"},
+            "data": {
+                task.name: {
+                    "clips": len(task.clips),
+                    "to_learn_from": sum(task.is_training()),
+                    "classes": len({clip.label for clip in task.clips}),
+                }
+                for task in tasks
+            },
+            "machine": {**describe_processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+            "versions": package_versions(),
+            "git_revision": git_revision(TRAINING),
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        tell = console.print
+        if "small" in config.parts:
+            results["small"] = measure_small_features(
+                tasks, config.teachers, config.latent_sizes, config.seeds, config.fit, folder, tell
+            )
+        if "kl" in config.parts:
+            results["kl"] = measure_divergence(
+                tasks, config.kl_weights, config.seeds, config.kl, folder, config.num_threads, tell
+            )
+        results["seconds_of_this_call"] = round(time.perf_counter() - started)
+        write_json(folder / RESULTS, results)
+        text = results_tables(results)
+        (folder / "tables.md").write_text(text, encoding="utf-8")
+        tell(text)
+    return results
+
+
+def _told(value: Any) -> Any:
+    """Settings without where things lie on this machine: results are passed on."""
+    if isinstance(value, dict):
+        return {name: _told(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_told(one) for one in value]
+    is_path = isinstance(value, str) and Path(value).is_absolute()
+    return "/".join(Path(value).parts[-2:]) if is_path else value
+
+
+if __name__ == "__main__":
+    run_program(LoSATokEvidenceConfig, run_evidence, name="losatok.evidence")
