@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import string
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from audiollm.benchmarks.comparison.study import SpeechSettings, UnderstandingSettings
+from audiollm.benchmarks.questions.asking.prompts import prompt_named
 from audiollm.benchmarks.questions.custom_sets import write_question_set
 from audiollm.benchmarks.questions.registry import BENCHMARKS
 from audiollm.benchmarks.sample_scores import LANGUAGE, write_meta
 from audiollm.data.corpora.sample_corpus import SAMPLE_FOLDER
 from audiollm.data.files.json_lines import read_json_lines, write_json_lines
 from audiollm.data.labelling.by_rules import label_by_rules
-from audiollm.data.sap.question_records import write_question_records
+from audiollm.data.records import RecordReport, write_records
+from audiollm.data.sap.question_records import clip_questions, question_conversation
+from audiollm.data.sap.questions import Question
 from audiollm.data.voices.speech_records import SpeechTaskSettings, write_speech_records
 
-PROMPT = "sap-1"
-"""How sets are asked whose questions are worded as in the training data made here."""
+SEEDS = {"mmau": 0, "mmar": 1, "mmsu": 2}
+"""Of the questions of each set, so that they are not the same."""
+LETTERED, MOST_LETTERS = "mmsu", 4  # MMSU reads the letter of an option, of which it has four; the others read its text
 QUESTIONS_PER_CLIP = 3
 TRAIN, TEST = "train", "test"
 
@@ -34,22 +41,14 @@ def with_sample_questions(settings: UnderstandingSettings, folder: Path) -> Unde
     for path, split in ((train, TRAIN), (held_out, TEST)):
         _once(
             path,
-            lambda path=path, split=split: write_question_records(  # type: ignore[misc]
-                labels, path, split=split, kinds=("multiple_choice",), per_clip=QUESTIONS_PER_CLIP
-            ),
+            lambda path=path, split=split: _write_questions(labels, path, split),  # type: ignore[misc]
         )
     sets = {name: getattr(settings, name) for name in BENCHMARKS}
     for name in (name for name, given in sets.items() if given is None):
         benchmark, sets[name] = BENCHMARKS[name], str(folder / name)
         if not (folder / name / benchmark.file_names[0]).exists():
-            write_question_set(benchmark, labels, folder / name, split=TEST, per_clip=1)
-    return replace(
-        settings,
-        train_data=str(train),
-        eval_data=settings.eval_data or str(held_out),
-        **sets,
-        prompt=settings.prompt or PROMPT,
-    )
+            write_question_set(benchmark, labels, folder / name, split=TEST, per_clip=1, seed=SEEDS[name])
+    return replace(settings, train_data=str(train), eval_data=settings.eval_data or str(held_out), **sets)
 
 
 def with_sample_speech(settings: SpeechSettings, folder: Path) -> SpeechSettings:
@@ -68,6 +67,40 @@ def with_sample_speech(settings: SpeechSettings, folder: Path) -> SpeechSettings
     return replace(
         settings, train_data=str(train), eval_data=settings.eval_data or str(held_out), meta=settings.meta or str(meta)
     )
+
+
+def _write_questions(labels: Path, output: Path, split: str) -> None:
+    """Questions, each worded as one of the sets asks and answered as that one reads, so that all three are learnt."""
+    report = RecordReport()
+    write_records(_questions(labels, split, report), output, report, if_none="nothing can be asked about the sample")
+
+
+def _questions(labels: Path, split: str, report: RecordReport) -> Iterator[dict[str, Any]]:
+    for asked in clip_questions(
+        labels, split=split, kinds=("multiple_choice",), per_clip=QUESTIONS_PER_CLIP, report=report
+    ):
+        question = asked.question
+        names = (
+            list(SEEDS) if len(question.choices or ()) <= MOST_LETTERS else [one for one in SEEDS if one != LETTERED]
+        )
+        # By a sum of the id: neither a field nor a recording belongs to one wording.
+        name = names[zlib.crc32(f"{asked.clip_id} {question.field}".encode()) % len(names)]
+        request, reply = _worded(question, name)
+        record = question_conversation(question, asked.audio, asked.clip_id)
+        record["messages"][0]["content"][-1]["text"] = request
+        record["messages"][1]["content"][0]["text"] = reply
+        yield record | {"prompt": prompt_named(None, name).id}
+
+
+def _worded(question: Question, name: str) -> tuple[str, str]:
+    """Request and reply as a set has them."""
+    assert question.choices is not None
+    choices: list[str | None] = [*question.choices]
+    if name != LETTERED:
+        return prompt_named(None, name).render(question.question, choices), question.answer
+    letter = string.ascii_uppercase[choices.index(question.answer)]
+    choices += [None] * (MOST_LETTERS - len(choices))
+    return prompt_named(None, name).render(question.question, choices), letter
 
 
 def _labels(folder: Path) -> Path:

@@ -26,8 +26,9 @@ from audiollm.training.recipes.comparison import downstream
 from audiollm.training.recipes.comparison.downstream import train_downstream
 from audiollm.training.recipes.comparison.sample_data import with_sample_questions, with_sample_speech
 
+ONE_CODEBOOK = {"tokens_per_second": 25, "frame_rate": 25, "codebook_sizes": [64]}
 TOKENIZERS = {
-    name: TokenizerFacts(f"codes of {name}", None, {"can_decode": name == "speaking", "tokens_per_second": 25})
+    name: TokenizerFacts(f"codes of {name}", None, {"can_decode": name == "speaking", **ONE_CODEBOOK})
     for name in ("speaking", "listening", "floor")
 }
 
@@ -203,7 +204,7 @@ def test_the_sample_gives_data_for_both_parts(study: Study, tmp_path: Path) -> N
     assert isinstance(understanding, UnderstandingSettings)
     assert isinstance(speech, SpeechSettings)
     asked = with_sample_questions(replace(understanding, mmar="given"), tmp_path)
-    assert asked.prompt == "sap-1"
+    assert asked.prompt is None  # each set asks in its own words
     assert (asked.mmau, asked.mmar) == (understanding.mmau, "given")
     assert asked.mmsu == str(tmp_path / "mmsu")
     assert Path(asked.mmsu).is_dir()
@@ -212,6 +213,13 @@ def test_the_sample_gives_data_for_both_parts(study: Study, tmp_path: Path) -> N
     assert train_ids
     assert held_out_ids
     assert not train_ids & held_out_ids
+    replies: dict[str, set[str]] = {}
+    for one in read_json_lines(asked.train_data):
+        (reply,) = one["messages"][1]["content"]
+        replies.setdefault(one["prompt"], set()).add(reply["text"])
+    assert set(replies) == {"mmau-authors-1", "mmar-texts-1", "mmsu-authors-1"}
+    assert replies["mmsu-authors-1"] <= set("ABCD")  # as the scorer of MMSU reads
+    assert "music" in replies["mmau-authors-1"]
     spoken = with_sample_speech(speech, tmp_path)
     assert len(list(read_json_lines(spoken.train_data))) == 40
     assert spoken.meta == speech.meta
