@@ -378,6 +378,7 @@ FILLED = {  # a command that writes → its words; what stands at the output is 
     "tokenize": ["no.jsonl", "@out.jsonl"],
     "extend": ["no-llm", "@folder"],
     "speech-data": ["no.jsonl", "@out.jsonl"],
+    "sentence-data": ["no.jsonl", "@out.jsonl"],
     "label": ["no.jsonl", "@out.jsonl"],
     "audit-labels": ["no.jsonl", "@folder"],
     "score-sap": ["no.jsonl", "no.jsonl", "--output", "@out.json"],
