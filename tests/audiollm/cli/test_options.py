@@ -98,6 +98,8 @@ RUN = {
     "endpoint_model": [[*LOCAL_RUN, "--endpoint-model", "x"], [*LOCAL_RUN, "--model", "m", "--endpoint-model", "x"]],
     "endpoint_key": [[*LOCAL_RUN, "--endpoint-key", "X"]],
     "concurrency": [[*LOCAL_RUN, "--concurrency", "2"]],
+    "shots": [[*LOCAL_RUN, "--shots", "2"]],
+    "shots_data": [[*LOCAL_RUN, "--shots-data", "x"]],
 }  # fmt: skip
 IDLE_OVERWRITE = "--overwrite"
 QUESTIONS = {
