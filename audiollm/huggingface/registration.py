@@ -128,7 +128,7 @@ def _configuration_module(name: str) -> str:
 
 
 OTHER_KINDS = (
-    "stabletoken", "cosyvoice2", "wavtokenizer", "speechtokenizer", "losatok",
+    "stabletoken", "cosyvoice2", "wavtokenizer", "speechtokenizer", "losatok", "reasoningcodec", "sqcodec",
 )  # fmt: skip
 """Kinds of audio tokenizers that are saved with a ``model_type`` of ours. Their table is not imported for it, which
 needs torch."""
