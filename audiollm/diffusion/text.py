@@ -52,10 +52,10 @@ def load_text_encoder(source: str) -> tuple[PreTrainedModel, Any]:
         ValueError: if it is none, or weights are missing.
         OSError: as transformers.
     """
-    config = AutoConfig.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     model, report = _kind_for(config, source).from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     check_loaded(model, report, source, may_hold_more=True, instead="name a text encoder such as google/flan-t5-base")
-    return model, AutoTokenizer.from_pretrained(source)
+    return model, AutoTokenizer.from_pretrained(source, trust_remote_code=False)
 
 
 def small_text_encoder(size: int, num_layers: int, num_heads: int) -> tuple[PreTrainedModel, Any]:
@@ -109,7 +109,7 @@ def read_text_tokenizer(folder: Path) -> Any:
     """
     if not (folder / "tokenizer_config.json").is_file():
         raise ValueError(f"{folder} holds no text tokenizer: copy the model's whole folder")
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def tokenize_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> TextBatch:

@@ -74,8 +74,10 @@ class LabelClassifier:
     """
 
     def __init__(self, source: str) -> None:
-        self._extractor = AutoFeatureExtractor.from_pretrained(source)
-        model, report = AutoModelForAudioClassification.from_pretrained(source, output_loading_info=True)
+        self._extractor = AutoFeatureExtractor.from_pretrained(source, trust_remote_code=False)
+        model, report = AutoModelForAudioClassification.from_pretrained(
+            source, trust_remote_code=False, output_loading_info=True
+        )
         check_loaded(model, report, source, instead="name a classifier of sounds")
         self._model: PreTrainedModel = model.eval()
 
@@ -99,7 +101,7 @@ class ClapScorer:
     """
 
     def __init__(self, source: str) -> None:
-        self._processor: Any = AutoProcessor.from_pretrained(source)
+        self._processor: Any = AutoProcessor.from_pretrained(source, trust_remote_code=False)
         model, report = ClapModel.from_pretrained(source, output_loading_info=True)
         check_loaded(model, report, source, instead="name a CLAP of transformers")
         self._model: Any = model.eval()

@@ -10,7 +10,10 @@ from audiollm.benchmarks.metrics import available_metrics, load_metric
 
 FOLDER = Path(metrics.__file__).parent
 
-METRICS = ["accuracy", "mcd", "mel_distance", "pesq", "seed_tts_wer", "speaker_similarity", "stoi", "wer"]
+METRICS = [
+    "accuracy", "clap_score", "fad", "kl", "mcd", "mel_distance", "pesq", "seed_tts_wer", "speaker_similarity", "stoi",
+    "wer",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
