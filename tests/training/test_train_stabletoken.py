@@ -108,7 +108,9 @@ def test_voters_that_are_not_clean_hear_the_degraded_clips(make_tokenizer_config
         noisy["consensus_loss"] > 1.1 * quiet["consensus_loss"]
         for quiet, noisy in zip(lines["quiet"], lines["noisy"], strict=True)
     )
-    assert_same_weights(tmp_path / "quiet", tmp_path / "noisy")
+    weights, others = weights_of(tmp_path / "quiet"), weights_of(tmp_path / "noisy")
+    changed = [name for name, tensor in weights.items() if not torch.equal(tensor, others[name])]
+    assert changed == ["model.encoder.codebook_used"]  # codes of the latest updates, in which the noisy voters voted
 
 
 def test_a_later_run_goes_on_from_a_checkpoint_with_other_weights_of_the_losses(make_tokenizer_config, tmp_path):
@@ -127,9 +129,9 @@ def test_a_later_run_goes_on_from_a_checkpoint_with_other_weights_of_the_losses(
         (TokenizerSettings(kind="uniaudio"), r"kind=uniaudio: .* training checkpoint of kind stabletoken"),
     ):
         with pytest.raises(ValueError, match=message):
-            train(make_tokenizer_config(audio_tokenizer=size, **settings))
+            load_start(make_tokenizer_config(audio_tokenizer=size, **settings))
     with pytest.raises(ValueError, match="quantized=false: stabletoken is trained in one stage"):
-        train(make_tokenizer_config(audio_tokenizer=TokenizerSettings(), quantized=False, **settings))
+        load_start(make_tokenizer_config(audio_tokenizer=TokenizerSettings(), quantized=False, **settings))
     assert isinstance(open_supervised(first.model_folder), SupervisedStableToken)
 
 
