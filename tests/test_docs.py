@@ -229,8 +229,10 @@ def script_of(words: Sequence[str]) -> tuple[str, list[str]]:
 def test_every_command_is_understood(line: str, understand: Callable[[Sequence[str]], None]) -> None:
     """Its flags exist and its values fit them; where a page shows a configuration file, the file is read as well."""
     words = COMMANDS[line]
-    if "--config" in words and not (ROOT / words[words.index("--config") + 1]).exists():
-        position = words.index("--config")  # the reader's own file: what it holds, the page says elsewhere
+    position = words.index("--config") if "--config" in words else 0
+    named = words[position + 1]
+    if position and not (ROOT / named).exists() and not (ROOT / "training" / "configs" / f"{named}.yaml").exists():
+        # the reader's own file: what it holds, the page says elsewhere
         words = words[:position] + words[position + 2 :] + required_by(script_of(words)[0])
     for is_pipe, command in itertools.groupby(words, lambda word: word == "|"):
         if not is_pipe:

@@ -209,7 +209,7 @@ def test_fewer_codebooks_are_the_first_of_all(
     assert opened(tmp_path, num_codebooks=2).num_codebooks == 2  # … but all weights are there
     assert whole.decodes_first_codebooks
     assert torch.equal(whole.decode(codes)[0], fewer.decode(codes)[0])
-    with pytest.raises(ValueError, match="has 1 codebooks"):
+    with pytest.raises(ValueError, match="has 1 codebook"):
         fewer.decode(whole.encode(clip, whole.sample_rate))
 
 

@@ -91,13 +91,16 @@ def open_data(make_config, processor, tmp_path: Path):
     ) -> MixtureData:
         config = make_config(train_data=mixture, **settings)
         Path(config.output_dir).mkdir(exist_ok=True)
-        accelerator = Process(process_index=process, num_processes=num_processes)
-        audio_llm = SimpleNamespace(
-            processor=processor,
-            model=SimpleNamespace(config=SimpleNamespace(vocab_size=len(processor.text_tokenizer))),
+        accelerator: Any = Process(process_index=process, num_processes=num_processes)
+        return MixtureData(
+            accelerator,
+            config,
+            processor,
+            vocabulary_size=len(processor.text_tokenizer),
+            max_length=max_length,
+            limit=limit,
             speaks_in_turns=speaks_in_turns,
         )
-        return MixtureData(accelerator, config, audio_llm, max_length=max_length, limit=limit)  # type: ignore[arg-type]
 
     return open_data
 
