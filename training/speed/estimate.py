@@ -171,7 +171,8 @@ def audio_rate(config: SFTConfig) -> AudioRate | None:
         folder, layout = source / AUDIO_TOKENIZER_FOLDER, layout_in(source)
         if not folder.is_dir():
             return None
-    own = find_tokenizer_folder(folder)
+    # A download of which no file was wanted leaves no folder.
+    own = find_tokenizer_folder(folder) if folder.is_dir() else folder
     if own.is_dir() and FolderView(own).config.get("quantize_vocab_size"):  # which tells all: no weights are read
         found = read_config(own)
         if config.codebooks not in (None, 1):
