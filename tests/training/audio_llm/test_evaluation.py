@@ -10,7 +10,7 @@ from audiollm.data.conversation.parsing import parse_conversation
 from audiollm.modeling import AudioLLM
 from audiollm.training.audio_llm.evaluation import (
     GeneratedSample,
-    _equal_shares,
+    equal_shares,
     prompt_token_ids,
     reference_answer,
     score_samples,
@@ -69,7 +69,7 @@ def test_every_process_has_as_many_batches_and_every_record_counts_once(num_proc
     lengths = set()
     for process in range(num_processes):
         accelerator = SimpleNamespace(process_index=process, num_processes=num_processes)
-        batches, weights = _equal_shares(range(11), 2, accelerator)
+        batches, weights = equal_shares(range(11), 2, accelerator)
         lengths.add(len(batches))
         counted += [index for batch, weight in zip(batches, weights, strict=True) if weight for index in batch]
     assert len(lengths) == 1
