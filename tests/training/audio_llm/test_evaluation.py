@@ -101,7 +101,8 @@ def test_a_record_without_targets_is_named(assets):
         text_tokenizer, vocabulary = processor.text_tokenizer, processor.vocabulary
 
         def encode_conversations(self, conversations, max_length):
-            return [SimpleNamespace(token_ids=np.array([1, 2]), labels=np.array([-100, -100])) for _ in conversations]
+            silent = SimpleNamespace(token_ids=np.array([1, 2]), labels=np.array([-100, -100]), frames=None)
+            return [silent for _ in conversations]
 
     records = EncodedRecords(load_conversations(assets.dev), Silent(), max_length=9, cache_tokens=0)
     with pytest.raises(DataError, match=r"dev\.jsonl:2: no assistant turn"):
