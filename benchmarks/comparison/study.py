@@ -313,30 +313,49 @@ class _Head:
             raise ValueError(f"num_threads={self.num_threads}: use 1 or more")
 
 
+_NOTHING = Study(title=_Head.title, tokenizers={}, data={}, measures={})
+"""What a study that extends no other starts from."""
+
+
 def read_study(path: str | os.PathLike[str]) -> Study:
     """Reads the file of a study. Relative paths in it start from its folder.
 
+    A study that `extends` another has everything of it by name, and what it names itself is added or takes its place.
+
     Raises:
         ValueError: naming file, place and what is wrong: a setting that does not exist, a value that does not fit, data
-            that are not in the file.
-        OSError: if the file cannot be read.
+            that are not in the file, studies that extend one another in a circle.
+        OSError: if the file, or one that it extends, cannot be read.
     """
-    file = Path(path)
+    return _read(Path(path), extending=())
+
+
+def _read(file: Path, extending: tuple[Path, ...]) -> Study:
+    """Reads a study that those of ``extending`` (resolved paths, the asked for first) stand on."""
     content = check_config_file(file)
     if not isinstance(content, Mapping):
         raise ValueError(f"{file} holds no study: it names tokenizers, data and measures")
     given = dict(content)
     folder = file.resolve().parent
+    base = _base(given.pop("extends"), file, extending) if "extends" in given else _NOTHING
     sections = {name: _section(given, name, file) for name in ("tokenizers", "data", "measures")}
+    says_downstream = "downstream" in given
     downstream = given.pop("downstream", None)
-    known = ["tokenizers", "data", "measures", "downstream", *_Head.__dataclass_fields__]
+    known = ["extends", "tokenizers", "data", "measures", "downstream", *_Head.__dataclass_fields__]
     for key in given:
         if key not in known:
             raise ValueError(f"{file}: {key!r} is not known{did_you_mean(str(key), known)}; use {', '.join(known)}")
-    head = made_of(_Head, given, str(file))
-    data = {name: _data(name, one, file, folder) for name, one in sections["data"].items()}
-    tokenizers = {name: _source(name, one, file, folder) for name, one in sections["tokenizers"].items()}
-    measures = {name: _measure(name, one, file, data) for name, one in sections["measures"].items()}
+    inherited = {key: getattr(base, key) for key in _Head.__dataclass_fields__}
+    head = made_of(_Head, {**inherited, **given}, str(file))
+    data = {**base.data, **{name: _data(name, one, file, folder) for name, one in sections["data"].items()}}
+    tokenizers = {
+        **base.tokenizers,
+        **{name: _source(name, one, file, folder) for name, one in sections["tokenizers"].items()},
+    }
+    measures = {
+        **base.measures,
+        **{name: _measure(name, one, file, data) for name, one in sections["measures"].items()},
+    }
     if not tokenizers:
         raise ValueError(f"{file}: tokenizers is empty: name at least one")
     for name, source in tokenizers.items():
@@ -344,7 +363,9 @@ def read_study(path: str | os.PathLike[str]) -> Study:
             raise ValueError(f"{file}: tokenizers.{name}.kmeans.data: {_no_such(source.data, data)}")
         if isinstance(source, KMeansSettings) and not data:
             raise ValueError(f"{file}: tokenizers.{name}: k-means is fitted to data; name some")
-    trained = None if downstream is None else _downstream(downstream, file, folder, tokenizers)
+    trained = None if says_downstream else base.downstream
+    if downstream is not None:
+        trained = _downstream(downstream, file, folder, tokenizers)
     if not measures and trained is None:
         raise ValueError(f"{file}: measures is empty: name at least one of {', '.join(MEASURES)}")
     return Study(
@@ -356,6 +377,19 @@ def read_study(path: str | os.PathLike[str]) -> Study:
         device=head.device,
         num_threads=head.num_threads,
     )
+
+
+def _base(given: Any, file: Path, extending: tuple[Path, ...]) -> Study:
+    """The study that ``file`` extends."""
+    if not isinstance(given, str) or not given:
+        raise ValueError(f"{file}: extends is {given!r}; name the file of another study, such as small.yaml")
+    chain = (*extending, file.resolve())
+    path = file.parent / given
+    if path.resolve() in chain:
+        raise ValueError(f"{file}: extends {given}, which extends it in turn")
+    if not path.is_file():
+        raise FileNotFoundError(f"{file}: extends {given}, and there is no such file ({path})")
+    return _read(path, chain)
 
 
 def _section(given: dict[str, Any], name: str, file: Path) -> dict[str, Any]:

@@ -78,6 +78,41 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, change: dict[str,
         read(tmp_path, GOOD | change)
 
 
+def test_a_study_adds_to_the_one_that_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "base" / "mine").mkdir(parents=True)
+    (tmp_path / "own").mkdir()
+    downstream = {"seeds": [0], "speech": {"train_data": "sample"}}
+    base = GOOD | {"title": "Base", "tokenizers": GOOD["tokenizers"] | {"a": "mine"}, "downstream": downstream}
+    (tmp_path / "base" / "base.yaml").write_text(yaml.safe_dump(base, sort_keys=False))
+    before = read_study(tmp_path / "base" / "base.yaml")
+
+    own = {
+        "extends": "../base/base.yaml",
+        "tokenizers": {"mini": "owner/other", "b": {"mulaw": None}},
+        "measures": {"classes": "speech"},
+    }
+    study = read(tmp_path / "own", own)
+    # Each path is of the folder of its own file, and what is named again takes the place of the first.
+    assert study.tokenizers == {
+        "mini": "owner/other",
+        "floor": MuLawSettings(),
+        "a": str(tmp_path / "base" / "mine"),
+        "b": MuLawSettings(),
+    }
+    assert list(study.measures) == ["codes", "classes"]
+    assert (study.title, study.data, study.downstream) == ("Base", before.data, before.downstream)
+    assert read(tmp_path / "own", own | {"downstream": None}).downstream is None
+
+
+def test_a_study_that_extends_nothing_that_is_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"study\.yaml: extends study\.yaml, which extends it in turn"):
+        read(tmp_path, GOOD | {"extends": "study.yaml"})
+    with pytest.raises(FileNotFoundError, match=r"study\.yaml: extends smal\.yaml, and there is no such file"):
+        read(tmp_path, GOOD | {"extends": "smal.yaml"})
+    with pytest.raises(ValueError, match=r"extends is \['a'\]; name the file"):
+        read(tmp_path, GOOD | {"extends": ["a"]})
+
+
 def test_the_study_that_ships_is_one() -> None:
     folder = Path(read_study.__code__.co_filename).parent / "studies"
     for path in folder.glob("*.yaml"):
