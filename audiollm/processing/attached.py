@@ -109,7 +109,7 @@ class AttachedAudioTokenizer:
         dtype: torch.dtype | None = None,
         encoder_only: bool = True,
     ) -> AudioTokenizer:
-        """Loads it, replacing one that is loaded; arguments as for `AudioLLMProcessor.load_audio_tokenizer`."""
+        """Loads it, replacing one that is loaded; arguments as for `HasAudioTokenizer.load_audio_tokenizer`."""
         if self.codec_path is None:
             raise ValueError(
                 "this processor has no audio tokenizer, so it takes codes but no recordings: pass audio_tokenizer= or "
@@ -281,3 +281,106 @@ class AttachedAudioTokenizer:
                 "in lower precision), accept that fingerprint (accepted_codes of the processor, accept_codes_of in a "
                 "training)"
             )
+
+
+class HasAudioTokenizer:
+    """What a processor says of the audio tokenizer that is attached to it: the same for every kind of processor."""
+
+    _attached: AttachedAudioTokenizer
+
+    @property
+    def audio_tokenizer(self) -> AudioTokenizer:
+        """The audio tokenizer; loaded on first use, to `audio_device`."""
+        return self._attached.get()
+
+    @audio_tokenizer.setter
+    def audio_tokenizer(self, audio_tokenizer: AudioTokenizer) -> None:
+        self._attached.set(audio_tokenizer)
+
+    @property
+    def has_audio_tokenizer(self) -> bool:
+        """Whether there is an audio tokenizer, loaded or not; without one only codes and text can be processed."""
+        return self._attached.exists
+
+    def look_at_audio_tokenizer(self) -> AudioTokenizer | None:
+        """The audio tokenizer, to ask it what it is and can: one that is not loaded yet is opened for that alone.
+
+        Returns:
+            None if there is none.
+
+        Raises:
+            ValueError: if it is another one than that whose codes the LLM knows.
+        """
+        return self._attached.look()
+
+    def load_audio_tokenizer(
+        self,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        encoder_only: bool = True,
+    ) -> AudioTokenizer:
+        """Loads the audio tokenizer from beside the processor, replacing one that is loaded.
+
+        Args:
+            device: where it runs; None: `audio_device`.
+            dtype: of its weights; None: float32. Lower precision changes some codes.
+            encoder_only: leave out the layers behind the quantizer, which codes do not need; saving still copies them.
+
+        Raises:
+            ValueError: if this processor knows no audio tokenizer.
+        """
+        return self._attached.load(device, dtype, encoder_only)
+
+    @property
+    def codec_path(self) -> str | None:
+        """Where the audio tokenizer is found; None for one that was given, or if there is none."""
+        return self._attached.codec_path
+
+    @property
+    def codec_fingerprint(self) -> str | None:
+        """Of the audio tokenizer whose codes the LLM knows (it may have to be loaded to tell); None if it has none."""
+        return self._attached.fingerprint
+
+    @property
+    def output_sample_rate(self) -> int:
+        """Rate in Hz of the sound that codes become."""
+        return self.audio_tokenizer.output_sample_rate
+
+    @property
+    def audio_device(self) -> torch.device | str | None:
+        """Where the audio tokenizer runs, loaded or not yet; None: the CPU, or where the one given was."""
+        return self._attached.device
+
+    @audio_device.setter
+    def audio_device(self, device: torch.device | str | None) -> None:
+        self._attached.device = device
+
+    @property
+    def mono(self) -> Mono:
+        """Which waveform of several channels is heard: the first one (as by the reference tokenizer) or their mean."""
+        return self._attached.mono
+
+    @mono.setter
+    def mono(self, mono: Mono) -> None:
+        self._attached.mono = mono
+
+    @property
+    def accepted_codes(self) -> frozenset[str]:
+        """Fingerprints of audio tokenizers whose codes count as those of the own one (such as it in bfloat16)."""
+        return self._attached.accepted_codes
+
+    @accepted_codes.setter
+    def accepted_codes(self, fingerprints: frozenset[str]) -> None:
+        self._attached.accepted_codes = fingerprints
+
+    def check_maker(self, made_by: str | None, where: str) -> None:
+        """Refuses codes that say that another audio tokenizer made them than the LLM's.
+
+        Args:
+            made_by: its fingerprint; None: they say nothing.
+            where: the place of the codes, such as a file of them.
+
+        Raises:
+            ValueError: they are another's, which is not one of `accepted_codes` either; the message names both.
+        """
+        self._attached.check_maker(made_by, where)

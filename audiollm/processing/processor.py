@@ -32,7 +32,6 @@ from audiollm.chat.input import (
 )
 from audiollm.chat.rendering import marks_assistant_turns
 from audiollm.chat.segments import AudioSegment, TextSegment, split_segments
-from audiollm.data.audio.reading import Mono
 from audiollm.data.conversation.types import AudioPart, Conversation
 from audiollm.data.files.atomic import atomic_entries
 from audiollm.folders import Origin, check_codec_path, check_processor_folder
@@ -43,14 +42,14 @@ from audiollm.tokenizer.layout import CodeLayout
 from audiollm.tokenizer.sequence import SequenceTokenizer
 from audiollm.vocabulary import AUDIO_END, AUDIO_START, AudioVocabulary
 
-from .attached import AttachedAudioTokenizer
+from .attached import AttachedAudioTokenizer, HasAudioTokenizer
 from .batches import BatchLayout, check_lengths, with_options
 from .encoding import PromptEncoder
 
 CHAT_TEMPLATE_FILE = Path(__file__).with_name("chat_template.jinja")
 
 
-class AudioLLMProcessor(ProcessorMixin):
+class AudioLLMProcessor(HasAudioTokenizer, ProcessorMixin):
     """Turns chat messages with text and audio into ids and back.
 
     ``AutoProcessor.from_pretrained(folder)`` finds it once ``audiollm`` is imported. The audio tokenizer lies in
@@ -344,111 +343,12 @@ class AudioLLMProcessor(ProcessorMixin):
         waveforms = iter(self._attached.waveforms_of(list(chain.from_iterable(clips_of_rows)), **decoding))
         return [torch.cat([next(waveforms) for _ in clips]) for clips in clips_of_rows]
 
-    # The audio tokenizer
-
-    @property
-    def audio_tokenizer(self) -> AudioTokenizer:
-        """The audio tokenizer; loaded on first use, to `audio_device`."""
-        return self._attached.get()
-
-    @audio_tokenizer.setter
-    def audio_tokenizer(self, audio_tokenizer: AudioTokenizer) -> None:
-        self._attached.set(audio_tokenizer)
-
-    @property
-    def has_audio_tokenizer(self) -> bool:
-        """Whether there is an audio tokenizer, loaded or not; without one only codes and text can be processed."""
-        return self._attached.exists
-
-    def look_at_audio_tokenizer(self) -> AudioTokenizer | None:
-        """The audio tokenizer, to ask it what it is and can: one that is not loaded yet is opened for that alone.
-
-        Returns:
-            None if there is none.
-
-        Raises:
-            ValueError: if it is another one than that whose codes the LLM knows.
-        """
-        return self._attached.look()
-
-    def load_audio_tokenizer(
-        self,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        encoder_only: bool = True,
-    ) -> AudioTokenizer:
-        """Loads the audio tokenizer from beside the processor, replacing one that is loaded.
-
-        Args:
-            device: where it runs; None: `audio_device`.
-            dtype: of its weights; None: float32. Lower precision changes some codes.
-            encoder_only: leave out the layers behind the quantizer, which codes do not need; saving still copies them.
-
-        Raises:
-            ValueError: if this processor knows no audio tokenizer.
-        """
-        return self._attached.load(device, dtype, encoder_only)
-
-    @property
-    def codec_path(self) -> str | None:
-        """Where the audio tokenizer is found; None for one that was given, or if there is none."""
-        return self._attached.codec_path
-
-    @property
-    def codec_fingerprint(self) -> str | None:
-        """Of the audio tokenizer whose codes the LLM knows (it may have to be loaded to tell); None if it has none."""
-        return self._attached.fingerprint
-
     @property
     def feature_extractor(self) -> Any:
         """The audio tokenizer's, for programs that ask it for the ``sampling_rate`` of recordings; any rate will do."""
         if not self.has_audio_tokenizer:
             raise AttributeError("this processor has no audio tokenizer, and so no feature extractor")
         return self.audio_tokenizer.feature_extractor  # type: ignore[attr-defined]  # of those that have one
-
-    @property
-    def output_sample_rate(self) -> int:
-        """Rate in Hz of what `decode_audio` gives."""
-        return self.audio_tokenizer.output_sample_rate
-
-    @property
-    def audio_device(self) -> torch.device | str | None:
-        """Where the audio tokenizer runs, loaded or not yet; None: the CPU, or where the one given was."""
-        return self._attached.device
-
-    @audio_device.setter
-    def audio_device(self, device: torch.device | str | None) -> None:
-        self._attached.device = device
-
-    @property
-    def mono(self) -> Mono:
-        """Which waveform of several channels is heard: the first one (as by the reference tokenizer) or their mean."""
-        return self._attached.mono
-
-    @mono.setter
-    def mono(self, mono: Mono) -> None:
-        self._attached.mono = mono
-
-    @property
-    def accepted_codes(self) -> frozenset[str]:
-        """Fingerprints of audio tokenizers whose codes count as those of the own one (such as it in bfloat16)."""
-        return self._attached.accepted_codes
-
-    @accepted_codes.setter
-    def accepted_codes(self, fingerprints: frozenset[str]) -> None:
-        self._attached.accepted_codes = fingerprints
-
-    def check_maker(self, made_by: str | None, where: str) -> None:
-        """Refuses codes that say that another audio tokenizer made them than the LLM's.
-
-        Args:
-            made_by: its fingerprint; None: they say nothing.
-            where: the place of the codes, such as a file of them.
-
-        Raises:
-            ValueError: they are another's, which is not one of `accepted_codes` either; the message names both.
-        """
-        self._attached.check_maker(made_by, where)
 
     # Saving and loading
 

@@ -21,14 +21,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from audiollm.chat.encoded import EncodedConversation, TooLongError
 from audiollm.chat.text_encoding import TextEncoder
-from audiollm.data.audio.reading import Mono
 from audiollm.data.collation import IGNORED_LABEL
 from audiollm.data.conversation.types import AudioPart, Conversation, Message, TextPart
 from audiollm.data.files.atomic import atomic_entries
 from audiollm.data.files.json_document import write_json
 from audiollm.folders import Origin, check_codec_path
 from audiollm.mini import AUDIO_TOKENIZER_FOLDER
-from audiollm.processing.attached import AttachedAudioTokenizer
+from audiollm.processing.attached import AttachedAudioTokenizer, HasAudioTokenizer
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.checkpoints.folders import read_json_object
 from audiollm.tokenizer.layout import CodeLayout
@@ -44,7 +43,7 @@ BEHIND_OTHERS = "\n\n"
 """What ends a text that is not the assistant's, as in the published code."""
 
 
-class UniAudioProcessor:
+class UniAudioProcessor(HasAudioTokenizer):
     """Turns conversations into rows of ids, and codes into sound.
 
     Args:
@@ -202,72 +201,6 @@ class UniAudioProcessor:
         full = [clip for clip in clips if clip.shape[1]]
         made = iter(self._attached.waveforms_of([self.layout.to_symbols(clip) for clip in full], **options))
         return [next(made) if clip.shape[1] else torch.zeros(0) for clip in clips]
-
-    # The audio tokenizer
-
-    @property
-    def audio_tokenizer(self) -> AudioTokenizer:
-        """The audio tokenizer, in one row; loaded on first use."""
-        return self._attached.get()
-
-    @property
-    def has_audio_tokenizer(self) -> bool:
-        """Whether there is one, loaded or not; without one only codes and text can be processed."""
-        return self._attached.exists
-
-    def look_at_audio_tokenizer(self) -> AudioTokenizer | None:
-        """See `AudioLLMProcessor.look_at_audio_tokenizer`."""
-        return self._attached.look()
-
-    def load_audio_tokenizer(self, *, encoder_only: bool = True) -> AudioTokenizer:
-        """Loads it anew, with its decoder if that is wanted."""
-        return self._attached.load(encoder_only=encoder_only)
-
-    @property
-    def codec_path(self) -> str | None:
-        """Where the audio tokenizer is found; None for one that was given, or if there is none."""
-        return self._attached.codec_path
-
-    @property
-    def codec_fingerprint(self) -> str | None:
-        """Of the audio tokenizer whose codes the LM knows (it may have to be loaded to tell); None if it has none."""
-        return self._attached.fingerprint
-
-    @property
-    def output_sample_rate(self) -> int:
-        """Rate in Hz of what `waveforms` gives."""
-        return self.audio_tokenizer.output_sample_rate
-
-    @property
-    def audio_device(self) -> torch.device | str | None:
-        """Where the audio tokenizer runs, loaded or not yet."""
-        return self._attached.device
-
-    @audio_device.setter
-    def audio_device(self, device: torch.device | str | None) -> None:
-        self._attached.device = device
-
-    @property
-    def mono(self) -> Mono:
-        """Which waveform of several channels is heard."""
-        return self._attached.mono
-
-    @mono.setter
-    def mono(self, mono: Mono) -> None:
-        self._attached.mono = mono
-
-    @property
-    def accepted_codes(self) -> frozenset[str]:
-        """Fingerprints of audio tokenizers whose codes count as those of the own one."""
-        return self._attached.accepted_codes
-
-    @accepted_codes.setter
-    def accepted_codes(self, fingerprints: frozenset[str]) -> None:
-        self._attached.accepted_codes = fingerprints
-
-    def check_maker(self, made_by: str | None, where: str) -> None:
-        """See `AudioLLMProcessor.check_maker`."""
-        self._attached.check_maker(made_by, where)
 
     # Saving and loading
 
