@@ -6,9 +6,9 @@ accelerate launch training/sft.py --config training/configs/sft.yaml --model …
 from __future__ import annotations
 
 import math
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,10 @@ from audiollm.training.audio_llm.packed_attention import segment_attention
 from audiollm.training.audio_llm.passes import (
     PassCounts,
     as_many_as_others,
-    cut_into_passes,
     inputs_of,
     loss_divisor,
     passes_of_update,
+    update_on_records,
 )
 from audiollm.training.audio_llm.records import EncodedRecord, EncodedRecords
 from audiollm.training.audio_llm.text_probe import HeldOutTexts, perplexity_figures
@@ -61,11 +61,9 @@ from audiollm.training.loop.errors import DataError
 from audiollm.training.loop.launch import splits_weights, start_accumulating, whole_weights
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import learning_rate_figures, make_optimizer, set_learning_rates
-from audiollm.training.loop.prefetching import Prefetched
-from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
-from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
+from audiollm.training.loop.updates import Updates, make_updates
 
 logger = get_logger(__name__)
 
@@ -146,43 +144,31 @@ def _train(accelerator: Accelerator, config: SFTConfig, stop: StopRequest) -> Ru
         stop=stop,
         processes_may_change=True,
     )
-    loss, evaluation = None, None
     if parts.eval_texts is not None and folder.checkpoint is None:
         run.write({"event": "start", "step": 0, **_probe_text(parts, parts.eval_texts)})
-    updates = Prefetched(parts.micro_batches, run.steps)
-    progress = run.with_progress(updates)
-    started, used = time.perf_counter(), time.process_time()
-    for step, micro_batches in progress:
-        waited = time.perf_counter() - started
-        agreed = parts.data.agree(step)
-        if micro_batches is None:
-            assert agreed.records is not None  # as `agrees_on_records` says
-            micro_batches = cut_into_passes(agreed.records, config) or [[EncodedRecord.blank()]]
+
+    def update(step: int, micro_batches: list[list[EncodedRecord]] | None) -> dict[str, Any]:
         # Kept inside each record of a packed row, until gradients are made: recomputed activations attend again.
         with segment_attention(start.audio_llm.model) if config.packing == "pack" else nullcontext():
-            line = _update(parts, step, micro_batches) | agreed.facts
-        parts.data.made(step)
-        line["seconds"] = time.perf_counter() - started
-        line["data_seconds"] = waited  # of these, in which the model had nothing to work on
-        line["processor_seconds"] = time.process_time() - used
-        line["tokens_per_second"] = line["tokens"] / line["seconds"]
-        loss = line["loss"]
-        progress.set_postfix(loss=f"{loss:.4f}")
-        run.write_update(line)
-        if parts.eval_records is not None and is_due(config.eval_every, step, run.total_steps):
-            updates.settle()  # a fast text tokenizer must not be used from two threads at once
-            evaluation = _evaluate(parts, step, folder.path / "samples")
-            run.write_evaluation(evaluation)
-        run.save_if_due(step)
-        started, used = time.perf_counter(), time.process_time()
-    model_step = run.load_best()
-    with whole_weights(accelerator):
-        model_folder = save_trained_model(accelerator, parts.model, start, config)
-    _write_cards(run, parts, model_step)
-    summary = RunSummary(
-        run.total_steps, loss, evaluation, model_folder, folder.path / METRICS_NAME, model_step, run.best
+            return update_on_records(parts.data, config, step, micro_batches, partial(_update, parts))
+
+    def save_model(step: int) -> None:
+        with whole_weights(accelerator):
+            save_trained_model(accelerator, parts.model, start, config)
+        _write_cards(run, parts, step)
+
+    return make_updates(
+        run,
+        Updates(
+            read=parts.micro_batches,
+            update=update,
+            epoch=parts.data.epoch,
+            unit="tokens",
+            evaluate=None if parts.eval_records is None else partial(_evaluate, parts),
+            save_model=save_model,
+            next_command=["audiollm", "transcribe", "RECORDING", "--model", str(folder.path / MODEL_FOLDER)],
+        ),
     )
-    return run.finish(summary, ["audiollm", "transcribe", "RECORDING", "--model", str(model_folder)])
 
 
 def _write_cards(run: TrainingRun, parts: _Parts, step: int) -> None:
@@ -296,7 +282,7 @@ def _prepare(accelerator: Accelerator, config: SFTConfig, start: StartingPoint) 
 
 
 def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) -> dict[str, Any]:
-    """Makes one update; returns its line of the metrics."""
+    """Makes one update; returns its figures."""
     accelerator, config = parts.accelerator, parts.config
     learning_rates = set_learning_rates(parts.optimizer, step, parts.data.total_steps, config)
     micro_batches = as_many_as_others(micro_batches, accelerator, config)
@@ -330,9 +316,6 @@ def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) 
             parts.optimizer.step()
             parts.optimizer.zero_grad()
     return {
-        "event": "train",
-        "step": step,
-        "epoch": parts.data.epoch(step),
         "loss": loss,
         **learning_rate_figures(learning_rates),
         "grad_norm": grad_norm,
@@ -342,8 +325,8 @@ def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) 
     }
 
 
-def _evaluate(parts: _Parts, step: int, samples_folder: Path) -> dict[str, Any]:
-    """Held-out loss, generated samples and spoken ones; returns a line of the metrics."""
+def _evaluate(parts: _Parts, step: int) -> dict[str, Any]:
+    """Held-out loss, generated samples and spoken ones; returns their figures."""
     config = parts.config
     assert parts.eval_records is not None
     loss, target_tokens = held_out_loss(
@@ -355,7 +338,7 @@ def _evaluate(parts: _Parts, step: int, samples_folder: Path) -> dict[str, Any]:
         pad_token_id=parts.pad_token_id,
         vocabulary_size=parts.vocabulary_size,
     )
-    line: dict[str, Any] = {"event": "eval", "step": step, "loss": loss, "target_tokens": target_tokens}
+    line: dict[str, Any] = {"loss": loss, "target_tokens": target_tokens}
     if parts.eval_texts is not None:
         line |= _probe_text(parts, parts.eval_texts)
     if config.eval_generate_samples:
@@ -371,6 +354,7 @@ def _evaluate(parts: _Parts, step: int, samples_folder: Path) -> dict[str, Any]:
             seed=config.seed,
         )
         if parts.accelerator.is_main_process:
+            samples_folder = Path(config.output_dir) / "samples"
             samples_folder.mkdir(exist_ok=True)
             write_json_lines(samples_folder / f"step_{step:06d}.jsonl", sample_lines(samples))
             line |= score_samples(samples, config.wer_tasks)

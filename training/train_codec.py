@@ -5,25 +5,23 @@ accelerate launch training/train_codec.py --config training/configs/codec_small.
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import gather_object
 
 from audiollm.program import run_program
 from audiollm.training.codec.config import CodecTrainingConfig
 from audiollm.training.codec.trainer import CodecTrainer
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_data_parallel
-from audiollm.training.loop.prefetching import Prefetched
-from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
-from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
-from audiollm.training.recordings.checked import Recordings
+from audiollm.training.loop.updates import Updates, make_updates
+from audiollm.training.recordings.checked import read_recordings
 
 logger = get_logger(__name__)
 
@@ -52,8 +50,9 @@ def train(config: CodecTrainingConfig) -> RunSummary:
 
 def _train(accelerator: Accelerator, config: CodecTrainingConfig, stop: StopRequest) -> RunSummary:
     run_folder = open_run_folder(accelerator, config)
-    clips = _read(accelerator, config, config.train_data)
-    eval_clips = None if config.eval_data is None else _read(accelerator, config, config.eval_data)
+    read = partial(read_recordings, accelerator, config, config.tokenizer.sample_rate)
+    clips = read(config.train_data)
+    eval_clips = None if config.eval_data is None else read(config.eval_data)
     trainer = CodecTrainer(accelerator, config, clips, eval_clips)
     run = start_run(
         accelerator,
@@ -67,62 +66,37 @@ def _train(accelerator: Accelerator, config: CodecTrainingConfig, stop: StopRequ
         stop=stop,
         processes_may_change=True,
     )
-    folder = run_folder.path
-    loss, evaluation = None, None
-    started = time.perf_counter()
-    for step, batch in run.with_progress(Prefetched(trainer.batch, run.steps)):
-        line = {"event": "train", "step": step, "epoch": trainer.epoch(step), **trainer.update(step, batch)}
-        line["seconds"] = time.perf_counter() - started
-        line["audio_seconds_per_second"] = line["audio_seconds"] / line["seconds"]
-        loss = line["loss"]
-        run.write_update(line)
-        if eval_clips is not None and is_due(config.eval_every, step, run.total_steps):
-            evaluation = {"event": "eval", "step": step, **trainer.evaluate(step)}
-            run.write_evaluation(evaluation)
-            _warn_of_collapse(run, config, evaluation)
-        run.save_if_due(step)
-        started = time.perf_counter()
-    model_step = run.load_best()
-    _save_model(run, trainer, config, {} if eval_clips is None else eval_clips.facts, model_step)
-    summary = RunSummary(
-        run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME, model_step, run.best
-    )
-    return run.finish(summary, ["audiollm", "tokenize", "CLIPS", "CODES", "--audio_tokenizer", str(folder)])
-
-
-def _read(accelerator: Accelerator, config: CodecTrainingConfig, source: str) -> Recordings:
-    return Recordings(
-        source,
-        sample_rate=config.tokenizer.sample_rate,
-        mono=config.mono,
-        min_seconds=config.min_seconds,
-        on_bad=config.on_bad,
-        cache_bytes=config.cache_megabytes * 2**20,
-        process_index=accelerator.process_index,
-        num_processes=accelerator.num_processes,
-        gather=gather_object,
-        progress=accelerator.is_main_process,
+    return make_updates(
+        run,
+        Updates(
+            read=trainer.batch,
+            update=trainer.update,
+            epoch=trainer.epoch,
+            unit="audio_seconds",
+            evaluate=None if eval_clips is None else trainer.evaluate,
+            alarms=lambda line: _collapse_alarms(config, line),
+            save_model=lambda step: _save_model(run, trainer, {} if eval_clips is None else eval_clips.facts, step),
+            next_command=["audiollm", "tokenize", "CLIPS", "CODES", "--audio_tokenizer", str(run_folder.path)],
+        ),
     )
 
 
-def _warn_of_collapse(run: TrainingRun, config: CodecTrainingConfig, line: dict[str, Any]) -> None:
-    """Says when most frames have one of a few codes."""
+def _collapse_alarms(config: CodecTrainingConfig, line: dict[str, Any]) -> Iterator[str]:
+    """Says when most held-out frames have one of a few codes."""
+    if line["event"] != "eval":
+        return
     for perplexity in line.get("perplexity", ()):
         attainable = min(config.tokenizer.codebook_size, line["num_frames"])
         if perplexity >= config.collapse_alarm * attainable:
             continue
-        alarm = (
+        yield (
             f"the codes of {line['num_frames']} held-out frames are as varied as {perplexity:.1f} equally frequent "
             f"ones, of {attainable} that they could be: the codebook is collapsing; lower learning_rate or "
             "commitment_weight, raise segments_per_update, or use a smaller tokenizer.codebook_size"
         )
-        logger.warning("update %d: %s", line["step"], alarm)
-        run.write({"event": "alarm", "step": line["step"], "message": alarm})
 
 
-def _save_model(
-    run: TrainingRun, trainer: CodecTrainer, config: CodecTrainingConfig, evaluation_data: dict[str, Any], step: int
-) -> None:
+def _save_model(run: TrainingRun, trainer: CodecTrainer, evaluation_data: dict[str, Any], step: int) -> None:
     """Writes the tokenizer and its card; all processes call it."""
     folder: Path = run.folder.path / MODEL_FOLDER
     if run.accelerator.is_main_process:

@@ -6,7 +6,7 @@ accelerate launch training/train_decoder.py --config training/configs/decoder_fl
 from __future__ import annotations
 
 import dataclasses
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,9 @@ from audiollm.training.decoder.shards import Column, DecoderItems, prepare_items
 from audiollm.training.decoder.vocoder.trainer import VocoderTrainer, vocoder_columns
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_data_parallel
-from audiollm.training.loop.prefetching import Prefetched
-from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
-from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
+from audiollm.training.loop.updates import Updates, make_updates
 
 
 def train(config: DecoderTrainingConfig) -> RunSummary:
@@ -68,29 +66,20 @@ def _train(accelerator: Accelerator, config: DecoderTrainingConfig, stop: StopRe
         data_metadata=_data_facts(decoder_run.train_items),
         stop=stop,
     )
-    folder = run_folder.path
-    loss, evaluation = None, None
-    started = time.perf_counter()
-    for step, batch in run.with_progress(Prefetched(trainer.batch, run.steps)):
-        line = {"event": "train", "step": step, "epoch": trainer.epoch(step), **trainer.update(step, batch)}
-        line["seconds"] = time.perf_counter() - started
-        line["mel_frames_per_second"] = line["mel_frames"] / line["seconds"]
-        loss = line["loss"]
-        run.write_update(line)
-        if decoder_run.eval_items is not None and is_due(config.eval_every, step, run.total_steps):
-            evaluation = {"event": "eval", "step": step, **trainer.evaluate(step, folder / "evaluation")}
-            run.write_evaluation(evaluation)
-        if is_due(config.save_every, step, run.total_steps):
-            _save_model(run, trainer, decoder_run, step)
-        run.save_if_due(step)
-        started = time.perf_counter()
-    model_step = run.load_best()
-    if model_step != run.total_steps:
-        _save_model(run, trainer, decoder_run, model_step)
-    summary = RunSummary(
-        run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME, model_step, run.best
+    has_held_out = decoder_run.eval_items is not None
+    return make_updates(
+        run,
+        Updates(
+            read=trainer.batch,
+            update=trainer.update,
+            epoch=trainer.epoch,
+            unit="mel_frames",
+            evaluate=partial(trainer.evaluate, folder=run_folder.path / "evaluation") if has_held_out else None,
+            save_model=lambda step: _save_model(run, trainer, decoder_run, step),
+            saves_along=True,
+            next_command=_next_command(config, run_folder.path),
+        ),
     )
-    return run.finish(summary, _next_command(config, folder))
 
 
 def _save_model(run: TrainingRun, trainer: DecoderTrainer, decoder_run: DecoderRun, step: int) -> None:

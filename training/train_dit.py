@@ -5,7 +5,7 @@ accelerate launch training/train_dit.py --config training/configs/dit.yaml --aud
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -17,11 +17,9 @@ from audiollm.training.diffusion.start import prepare
 from audiollm.training.diffusion.trainer import DiffusionTrainer
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_data_parallel
-from audiollm.training.loop.prefetching import Prefetched
-from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
-from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
+from audiollm.training.loop.updates import Updates, make_updates
 
 
 def train(config: DiffusionTrainingConfig) -> RunSummary:
@@ -60,34 +58,20 @@ def _train(accelerator: Accelerator, config: DiffusionTrainingConfig, stop: Stop
         data_metadata=trainer.run.train.facts | {"audio_tokenizer": trainer.run.audio_tokenizer.fingerprint()},
         stop=stop,
     )
-    folder = run_folder.path
-    loss, evaluation = None, None
-    started = time.perf_counter()
-    batches = Prefetched(trainer.batch, run.steps)
-    for step, batch in run.with_progress(batches):
-        line = {"event": "train", "step": step, "epoch": trainer.epoch(step), **trainer.update(step, batch)}
-        line["seconds"] = time.perf_counter() - started
-        line["audio_seconds_per_second"] = line["audio_seconds"] / line["seconds"]
-        loss = line["loss"]
-        run.write_update(line)
-        evaluates = trainer.run.held_out is not None and is_due(config.eval_every, step, run.total_steps)
-        saves = is_due(config.save_every, step, run.total_steps)
-        if evaluates or saves:
-            batches.settle()  # both tokenizers are not for two threads
-        if evaluates:
-            evaluation = {"event": "eval", "step": step, **trainer.evaluate(step, folder / "evaluation")}
-            run.write_evaluation(evaluation)
-        if saves:
-            _save_model(run, trainer, step)
-        run.save_if_due(step)
-        started = time.perf_counter()
-    model_step = run.load_best()
-    if model_step != run.total_steps:
-        _save_model(run, trainer, model_step)
-    summary = RunSummary(
-        run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME, model_step, run.best
+    has_held_out = trainer.run.held_out is not None
+    return make_updates(
+        run,
+        Updates(
+            read=trainer.batch,
+            update=trainer.update,
+            epoch=trainer.epoch,
+            unit="audio_seconds",
+            evaluate=partial(trainer.evaluate, folder=run_folder.path / "evaluation") if has_held_out else None,
+            save_model=lambda step: _save_model(run, trainer, step),
+            saves_along=True,
+            next_command=_next_command(run_folder.path),
+        ),
     )
-    return run.finish(summary, _next_command(folder))
 
 
 def _save_model(run: TrainingRun, trainer: DiffusionTrainer, step: int) -> None:

@@ -5,30 +5,28 @@ accelerate launch training/train_losatok.py --config training/configs/losatok_se
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import gather_object
 
 from audiollm.program import run_program
 from audiollm.tokenizer.checkpoints.card import Base
 from audiollm.tokenizer.losatok.configuration import SAMPLE_RATE
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_data_parallel
-from audiollm.training.loop.prefetching import Prefetched
-from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
-from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
+from audiollm.training.loop.updates import Updates, make_updates
 from audiollm.training.losatok.config import LoSATokTrainingConfig
 from audiollm.training.losatok.semantic_stage import SemanticTrainer
 from audiollm.training.losatok.start import make_semantic, make_tokenizer
 from audiollm.training.losatok.tokenizer_stage import TokenizerTrainer
 from audiollm.training.losatok.trainer import LoSATokRun, StageTrainer
-from audiollm.training.recordings.checked import Recordings
+from audiollm.training.recordings.checked import read_recordings
 
 logger = get_logger(__name__)
 
@@ -69,30 +67,21 @@ def _train(accelerator: Accelerator, config: LoSATokTrainingConfig, stop: StopRe
         data_metadata=trainer.run.train.facts,
         stop=stop,
     )
-    folder = run_folder.path
-    loss, evaluation = None, None
-    started = time.perf_counter()
-    for step, batch in run.with_progress(Prefetched(trainer.batch, run.steps)):
-        line = {"event": "train", "step": step, "epoch": trainer.epoch(step), **trainer.update(step, batch)}
-        line["seconds"] = time.perf_counter() - started
-        line["audio_seconds_per_second"] = line["audio_seconds"] / line["seconds"]
-        loss = line["loss"]
-        run.write_update(line)
-        if trainer.run.held_out is not None and is_due(config.eval_every, step, run.total_steps):
-            evaluation = {"event": "eval", "step": step, **trainer.evaluate(step, folder / "evaluation")}
-            run.write_evaluation(evaluation)
-            _warn_of_collapse(run, trainer, evaluation)
-        if is_due(config.save_every, step, run.total_steps):
-            _save_model(run, trainer, step)
-        run.save_if_due(step)
-        started = time.perf_counter()
-    model_step = run.load_best()
-    if model_step != run.total_steps:
-        _save_model(run, trainer, model_step)
-    summary = RunSummary(
-        run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME, model_step, run.best
+    has_held_out = trainer.run.held_out is not None
+    return make_updates(
+        run,
+        Updates(
+            read=trainer.batch,
+            update=trainer.update,
+            epoch=trainer.epoch,
+            unit="audio_seconds",
+            evaluate=partial(trainer.evaluate, folder=run_folder.path / "evaluation") if has_held_out else None,
+            alarms=lambda line: _collapse_alarms(trainer, line),
+            save_model=lambda step: _save_model(run, trainer, step),
+            saves_along=True,
+            next_command=_next_command(config, run_folder.path),
+        ),
     )
-    return run.finish(summary, _next_command(config, folder))
 
 
 def _prepare(accelerator: Accelerator, config: LoSATokTrainingConfig) -> StageTrainer:
@@ -101,20 +90,7 @@ def _prepare(accelerator: Accelerator, config: LoSATokTrainingConfig) -> StageTr
     semantic = make_semantic(config) if config.stage == "semantic" else None
     tokenizer = make_tokenizer(config) if config.stage == "tokenizer" else None
 
-    def read(source: str) -> Recordings:
-        return Recordings(
-            source,
-            sample_rate=SAMPLE_RATE,
-            mono=config.mono,
-            min_seconds=config.min_seconds,
-            on_bad=config.on_bad,
-            cache_bytes=config.cache_megabytes * 2**20,
-            process_index=accelerator.process_index,
-            num_processes=accelerator.num_processes,
-            gather=gather_object,
-            progress=accelerator.is_main_process,
-        )
-
+    read = partial(read_recordings, accelerator, config, SAMPLE_RATE)
     recordings = read(config.train_data)
     held_out = None if config.eval_data is None else read(config.eval_data)
     run = LoSATokRun(accelerator, config, recordings, held_out)
@@ -124,17 +100,15 @@ def _prepare(accelerator: Accelerator, config: LoSATokTrainingConfig) -> StageTr
     return TokenizerTrainer(run, tokenizer)
 
 
-def _warn_of_collapse(run: TrainingRun, trainer: StageTrainer, line: dict[str, Any]) -> None:
+def _collapse_alarms(trainer: StageTrainer, line: dict[str, Any]) -> Iterator[str]:
     """Says when most of the latents' dimensions tell nothing."""
     collapsed, size = line.get("collapsed_dimensions"), trainer.latent_size
-    if collapsed is None or collapsed < trainer.run.config.collapse_alarm * size:
+    if line["event"] != "eval" or collapsed is None or collapsed < trainer.run.config.collapse_alarm * size:
         return
-    alarm = (
+    yield (
         f"{collapsed} of {size} latent dimensions are collapsed (below {trainer.run.config.collapsed_below} nats): "
         "lower tokenizer.kl_weight, or set tokenizer.kl_clamp"
     )
-    logger.warning("update %d: %s", line["step"], alarm)
-    run.write({"event": "alarm", "step": line["step"], "message": alarm})
 
 
 def _save_model(run: TrainingRun, trainer: StageTrainer, step: int) -> None:

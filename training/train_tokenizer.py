@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +36,9 @@ from audiollm.training.audio_tokenizer.trainer import TokenizerObjective, Tokeni
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_accumulating
 from audiollm.training.loop.optimizer import make_optimizer
-from audiollm.training.loop.prefetching import Prefetched
-from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
-from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
+from audiollm.training.loop.updates import Updates, make_updates
 
 logger = get_logger(__name__)
 
@@ -117,36 +114,35 @@ def _train(accelerator: Accelerator, config: TokenizerTrainingConfig, stop: Stop
     )
     updater = TokenizerUpdater(accelerator, config, prepared, model, optimizer, run.total_steps)
 
-    loss, evaluation = None, None
-    updates = Prefetched(read, run.steps)
-    started = time.perf_counter()
-    for step, batches in run.with_progress(updates):
-        line = {"event": "train", "step": step, "epoch": read.epoch(step), **updater.update(step, batches)}
-        line["seconds"] = time.perf_counter() - started
-        line["audio_seconds_per_second"] = line["audio_seconds"] / line["seconds"]
-        loss = line["loss"]
-        run.write_update(line)
+    def evaluate(step: int) -> dict[str, Any]:
+        assert eval_records is not None
+        with objective.autocast():
+            return _evaluate(accelerator, config, model, eval_records, step)
+
+    def alarms(line: dict[str, Any]) -> list[str]:
+        if line["event"] != "train":
+            return []
         # A vote's loss falls below zero as its codes become even, so only the text's has a scale.
-        for alarm in monitor.update(line if has_entries else line | {"loss": line["text_loss"]}):
-            logger.warning("update %d: %s", step, alarm)
-            run.write({"event": "alarm", "step": step, "message": alarm})
-        if eval_records is not None and is_due(config.eval_every, step, run.total_steps):
-            updates.settle()  # a fast text tokenizer must not be used from two threads at once
-            evaluation = {"event": "eval", "step": step}
-            with objective.autocast():
-                evaluation |= _evaluate(accelerator, config, model, eval_records, step)
-            run.write_evaluation(evaluation)
-            if accelerator.is_main_process:
-                draw_run(folder)
-        run.save_if_due(step)
-        started = time.perf_counter()
-    model_step = run.load_best()
-    _save_model(accelerator, run, model)
-    _write_card(run, config, {} if eval_records is None else _data_metadata(eval_records, model), model_step)
-    summary = RunSummary(
-        run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME, model_step, run.best
+        return monitor.update(line if has_entries else line | {"loss": line["text_loss"]})
+
+    def save_model(step: int) -> None:
+        _save_model(accelerator, run, model)
+        _write_card(run, config, {} if eval_records is None else _data_metadata(eval_records, model), step)
+
+    return make_updates(
+        run,
+        Updates(
+            read=read,
+            update=updater.update,
+            epoch=read.epoch,
+            unit="audio_seconds",
+            evaluate=None if eval_records is None else evaluate,
+            alarms=alarms,
+            draw=lambda: draw_run(folder),
+            save_model=save_model,
+            next_command=_next_command(config, folder),
+        ),
     )
-    return run.finish(summary, _next_command(config, folder))
 
 
 def _read_data(

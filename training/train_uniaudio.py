@@ -6,8 +6,8 @@ accelerate launch training/train_uniaudio.py --config training/configs/uniaudio_
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from audiollm.training.audio_llm.objective import num_chunks
 from audiollm.training.audio_llm.passes import (
     PassCounts,
     as_many_as_others,
-    cut_into_passes,
     loss_divisor,
     passes_of_update,
+    update_on_records,
 )
 from audiollm.training.audio_llm.records import EncodedRecord, EncodedRecords
 from audiollm.training.audio_llm.text_probe import HeldOutTexts
@@ -39,11 +39,9 @@ from audiollm.training.loop.errors import DataError
 from audiollm.training.loop.launch import start_accumulating
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import learning_rate_figures, make_optimizer, set_learning_rates
-from audiollm.training.loop.prefetching import Prefetched
-from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
-from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
+from audiollm.training.loop.updates import Updates, make_updates
 from audiollm.training.uniaudio.config import UniAudioTrainingConfig
 from audiollm.training.uniaudio.evaluation import held_out_figures, probe_text
 from audiollm.training.uniaudio.model import StartingPoint, load_starting_point, save_trained_model
@@ -129,39 +127,25 @@ def _train(accelerator: Accelerator, config: UniAudioTrainingConfig, stop: StopR
         stop=stop,
         processes_may_change=True,
     )
-    loss, evaluation = None, None
     if parts.eval_texts is not None and folder.checkpoint is None:
         run.write({"event": "start", "step": 0, **_probe_text(parts, parts.eval_texts)})
-    updates = Prefetched(parts.micro_batches, run.steps)
-    progress = run.with_progress(updates)
-    started = time.perf_counter()
-    for step, micro_batches in progress:
-        waited = time.perf_counter() - started
-        agreed = parts.data.agree(step)
-        if micro_batches is None:
-            assert agreed.records is not None  # as `agrees_on_records` says
-            micro_batches = cut_into_passes(agreed.records, config) or [[EncodedRecord.blank()]]
-        line = _update(parts, step, micro_batches) | agreed.facts
-        parts.data.made(step)
-        line["seconds"] = time.perf_counter() - started
-        line["data_seconds"] = waited
-        line["tokens_per_second"] = line["tokens"] / line["seconds"]
-        loss = line["loss"]
-        progress.set_postfix(loss=f"{loss:.4f}")
-        run.write_update(line)
-        if parts.eval_records is not None and is_due(config.eval_every, step, run.total_steps):
-            updates.settle()  # a fast text tokenizer must not be used from two threads at once
-            evaluation = _evaluate(parts, step)
-            run.write_evaluation(evaluation)
-        run.save_if_due(step)
-        started = time.perf_counter()
-    model_step = run.load_best()
-    model_folder = save_trained_model(accelerator, parts.model, start, config)
-    _write_card(run, parts, model_step)
-    summary = RunSummary(
-        run.total_steps, loss, evaluation, model_folder, folder.path / METRICS_NAME, model_step, run.best
+
+    def save_model(step: int) -> None:
+        save_trained_model(accelerator, parts.model, start, config)
+        _write_card(run, parts, step)
+
+    return make_updates(
+        run,
+        Updates(
+            read=parts.micro_batches,
+            update=lambda step, passes: update_on_records(parts.data, config, step, passes, partial(_update, parts)),
+            epoch=parts.data.epoch,
+            unit="tokens",
+            evaluate=None if parts.eval_records is None else partial(_evaluate, parts),
+            save_model=save_model,
+            next_command=_next_command(config),
+        ),
     )
-    return run.finish(summary, _next_command(config))
 
 
 def _next_command(config: UniAudioTrainingConfig) -> list[str]:
@@ -241,7 +225,7 @@ def _tell_room(uniaudio: UniAudio, max_length: int) -> None:
 
 
 def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) -> dict[str, Any]:
-    """Makes one update; returns its line of the metrics."""
+    """Makes one update; returns its figures."""
     accelerator, config, lm_config = parts.accelerator, parts.config, parts.lm_config
     learning_rates = set_learning_rates(parts.optimizer, step, parts.data.total_steps, config)
     micro_batches = [
@@ -281,9 +265,6 @@ def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) 
             parts.optimizer.step()
             parts.optimizer.zero_grad()
     return {
-        "event": "train",
-        "step": step,
-        "epoch": parts.data.epoch(step),
         "loss": loss,
         **weights.figures(total),
         **learning_rate_figures(learning_rates),
@@ -295,7 +276,7 @@ def _update(parts: _Parts, step: int, micro_batches: list[list[EncodedRecord]]) 
 
 
 def _evaluate(parts: _Parts, step: int) -> dict[str, Any]:
-    """Losses on held-out records and texts; returns a line of the metrics."""
+    """Losses on held-out records and texts; returns their figures."""
     assert parts.eval_records is not None
     figures = held_out_figures(
         parts.accelerator,
@@ -305,8 +286,7 @@ def _evaluate(parts: _Parts, step: int) -> dict[str, Any]:
         parts.usable_eval,
         batch_size=parts.config.micro_batch_size,
     )
-    line: dict[str, Any] = {"event": "eval", "step": step, **figures}
-    return line if parts.eval_texts is None else line | _probe_text(parts, parts.eval_texts)
+    return figures if parts.eval_texts is None else figures | _probe_text(parts, parts.eval_texts)
 
 
 def _probe_text(parts: _Parts, texts: HeldOutTexts) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,27 @@ def passes_of_update(
         filler = batches[0][0].without_targets() if batches else data.filler(places)
         batches += [[filler]] * missing
     return batches
+
+
+def update_on_records(
+    data: TrainingData,
+    config: ConversationRunConfig,
+    step: int,
+    passes: list[list[EncodedRecord]] | None,
+    update: Callable[[int, list[list[EncodedRecord]]], dict[str, Any]],
+) -> dict[str, Any]:
+    """Makes an update of what `passes_of_update` read, which the data agree on, and tells the data of it.
+
+    Returns:
+        The figures of ``update``, and those of the data.
+    """
+    agreed = data.agree(step)
+    if passes is None:
+        assert agreed.records is not None  # as `agrees_on_records` says
+        passes = cut_into_passes(agreed.records, config) or [[EncodedRecord.blank()]]
+    figures = update(step, passes) | agreed.facts
+    data.made(step)
+    return figures
 
 
 def as_many_as_others(

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from audiollm.diffusion.modeling import LatentDiffusion
 from audiollm.training.decoder.base import FrameUpdate
 from audiollm.training.loop.batches import FrameBatches, cut_by_frames, share_of_process
 from audiollm.training.loop.checkpoints import Stateful
-from audiollm.training.loop.ema import ExponentialMovingAverage
+from audiollm.training.loop.ema import ExponentialMovingAverage, averaged
 from audiollm.training.loop.optimizer import make_optimizer
 
 from .batches import ClipDraw, DiffusionPass, draw_clip, make_pass
@@ -106,27 +105,15 @@ class DiffusionTrainer:
         """Measures the averaged weights on held-out recordings; all processes call it. Leaves files in ``folder``."""
         self._module.eval()
         try:
-            with self.averaged(), self.run.accelerator.autocast():
+            with averaged(self._ema), self.run.accelerator.autocast():
                 return evaluate(self.run, self._module, folder / f"step_{step:06d}")
         finally:
             self._module.train()
 
     def save(self, folder: Path) -> None:
         """Writes the model with averaged weights, and the audio tokenizer; all processes call it, one writes."""
-        with self.averaged():
+        with averaged(self._ema):
             if self.run.accelerator.is_main_process:
                 AudioGenerator(self._module, self.run.audio_tokenizer).save_pretrained(folder)
                 self._module.train()
         self.run.accelerator.wait_for_everyone()
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Inside, the weights are the averages."""
-        if self._ema is None:
-            yield
-            return
-        self._ema.exchange()
-        try:
-            yield
-        finally:
-            self._ema.exchange()

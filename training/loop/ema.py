@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -81,3 +83,16 @@ class ExponentialMovingAverage:
         self.num_updates = state["num_updates"]
         for name, average in zip(self._names, self._averages, strict=True):
             average.copy_(saved[name])
+
+
+@contextmanager
+def averaged(average: ExponentialMovingAverage | None) -> Iterator[None]:
+    """Inside, the weights are the averages, if there are any."""
+    if average is None:
+        yield
+        return
+    average.exchange()
+    try:
+        yield
+    finally:
+        average.exchange()

@@ -14,6 +14,7 @@ from audiollm.data.files.json_document import write_json
 from audiollm.tokenizer.losatok.bottleneck import reconstruction_loss, relation_loss
 from audiollm.tokenizer.losatok.front_ends import cut_pieces, extend
 from audiollm.tokenizer.losatok.semantic import SemanticEncoder
+from audiollm.training.loop.ema import averaged
 
 from .figures import effective_rank, spectrum
 from .plots import draw_relations, draw_spectra
@@ -82,7 +83,7 @@ class SemanticTrainer(StageTrainer):
     def evaluate(self, step: int, folder: Path) -> dict[str, Any]:
         """Both losses on held-out recordings, and how many directions high and low features use."""
         rows: list[dict[str, Any]] = []
-        with self.averaged():
+        with averaged(self._ema):
             for number, waveform in self.held_out_clips():
                 high = high_features(self._semantic, waveform[None].to(self.run.accelerator.device))
                 parts = bottleneck_losses(self._semantic, high)

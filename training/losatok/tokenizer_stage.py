@@ -21,6 +21,7 @@ from audiollm.training.decoder.validation import ORIGINAL, QUICK_METRICS, Valida
 from audiollm.training.decoder.vocoder.adversary import Adversary
 from audiollm.training.decoder.vocoder.losses import feature_matching_loss
 from audiollm.training.loop.checkpoints import Stateful
+from audiollm.training.loop.ema import averaged
 
 from .discriminators import MultiFrequencyDiscriminator
 from .figures import effective_rank, num_collapsed, spectrum
@@ -135,7 +136,7 @@ class TokenizerTrainer(StageTrainer):
         assert recordings is not None
         rows: list[dict[str, Any]] = []
         self._tokenizer.eval()
-        with self.averaged():
+        with averaged(self._ema):
             for number, waveform in self.held_out_clips():
                 encoded = self._tokenizer.analyze(waveform[None].to(self.run.accelerator.device))
                 [made] = self._tokenizer.decode(encoded.mean)

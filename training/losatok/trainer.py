@@ -7,8 +7,8 @@ share it, nor on how it is cut into passes, nor on where a run was interrupted.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from audiollm.tokenizer.losatok.configuration import SAMPLE_RATE
 from audiollm.training.decoder.base import clip_gradients
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.checkpoints import Stateful
-from audiollm.training.loop.ema import ExponentialMovingAverage
+from audiollm.training.loop.ema import ExponentialMovingAverage, averaged
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import learning_rate_figures, make_optimizer, set_learning_rates
 from audiollm.training.recordings.checked import Recordings
@@ -162,22 +162,10 @@ class StageTrainer(ABC):
 
     def save(self, folder: Path) -> None:
         """Writes the model with averaged weights; all processes call it, one writes."""
-        with self.averaged():
+        with averaged(self._ema):
             if self.run.accelerator.is_main_process:
                 self.write_model(folder)
         self.run.accelerator.wait_for_everyone()
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Inside, the weights are the averages."""
-        if self._ema is None:
-            yield
-            return
-        self._ema.exchange()
-        try:
-            yield
-        finally:
-            self._ema.exchange()
 
     def held_out_clips(self) -> list[tuple[int, Tensor]]:
         """This process's share of the recordings that evaluations look at: numbers and waveforms ``[N]``."""

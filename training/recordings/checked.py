@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -170,3 +172,37 @@ def _report(name: str, num_records: int, problems: Sequence[str], on_bad: str) -
         logger.warning("%s and are left out:\n%s", summary, told)
         return
     raise DataError(f"{summary}:\n{told}\nrepair or remove them, or set on_bad: skip")
+
+
+class RecordingSettings(Protocol):
+    """What the settings of a run say of its recordings."""
+
+    @property
+    def mono(self) -> Mono: ...
+    @property
+    def min_seconds(self) -> float: ...
+    @property
+    def on_bad(self) -> Literal["error", "skip"]: ...
+    @property
+    def cache_megabytes(self) -> int: ...
+
+
+def read_recordings(accelerator: Accelerator, config: RecordingSettings, sample_rate: int, source: str) -> Recordings:
+    """The recordings of a run at a rate in Hz; its processes check them together, so all call it.
+
+    Raises:
+        DataError: listing the records that cannot be used, or if none is left.
+        RecordError: no such file, or a format that is not read.
+    """
+    return Recordings(
+        source,
+        sample_rate=sample_rate,
+        mono=config.mono,
+        min_seconds=config.min_seconds,
+        on_bad=config.on_bad,
+        cache_bytes=config.cache_megabytes * 2**20,
+        process_index=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        gather=gather_object,
+        progress=accelerator.is_main_process,
+    )

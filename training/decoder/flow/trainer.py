@@ -20,7 +20,7 @@ from audiollm.training.decoder.parts import save_part
 from audiollm.training.decoder.shards import DecoderItems
 from audiollm.training.loop.batches import FrameBatches, cut_by_frames, share_of_process
 from audiollm.training.loop.checkpoints import Stateful
-from audiollm.training.loop.ema import ExponentialMovingAverage
+from audiollm.training.loop.ema import ExponentialMovingAverage, averaged
 from audiollm.training.loop.optimizer import make_optimizer
 
 from .batches import FlowPass, make_pass
@@ -160,15 +160,13 @@ class FlowTrainer:
             self._pass_of(items, clips, clips, (0, EVALUATION_STEP))
             for clips in cut_by_frames(mine, self._frames_of(items), config.frames_per_pass)
         ]
-        self._ema.exchange()
         self._flow.eval()
         try:
-            with torch.no_grad(), accelerator.autocast():
+            with averaged(self._ema), torch.no_grad(), accelerator.autocast():
                 line = {"loss": held_out_loss(accelerator, self._objective, passes)}
                 made = self._evaluation.synthesize(self._flow, [clip for clip in mine if clip < config.eval_clips])
         finally:
             self._flow.train()
-            self._ema.exchange()
         return line | self._evaluation.judge(made, folder / f"step_{step:06d}")
 
     def _pass_of(
