@@ -30,7 +30,7 @@ from audiollm.tokenizer.decoder.checkpoints.files import copy_decoder_beside, ho
 from audiollm.tokenizer.kinds import KINDS, UNIAUDIO_KINDS, FolderView
 from audiollm.tokenizer.layout import CodeLayout
 from audiollm.tokenizer.opening import find_tokenizer_folder, kind_of
-from audiollm.tokenizer.sequence import SequenceTokenizer
+from audiollm.tokenizer.sequence import OneRowTokenizer
 
 _FILES: dict[Kind, tuple[str, ...]] = {
     "audio_llm": (*TOKENIZER_FILES, "processor_config.json", "chat_template.jinja"),
@@ -281,7 +281,7 @@ def save_audio_tokenizer(audio_tokenizer: AudioTokenizer, target: Path) -> None:
     Raises:
         ValueError: if it is of a kind that cannot be saved.
     """
-    saved: Any = audio_tokenizer.inner if isinstance(audio_tokenizer, SequenceTokenizer) else audio_tokenizer
+    saved: Any = audio_tokenizer.inner if isinstance(audio_tokenizer, OneRowTokenizer) else audio_tokenizer
     if not hasattr(saved, "save_pretrained"):
         raise ValueError(
             f"{type(saved).__name__} cannot be saved (it has no save_pretrained()): give the processor codec_path= "

@@ -56,7 +56,103 @@ def as_one_row(
     return audio_tokenizer if layout is None else SequenceTokenizer(audio_tokenizer, layout)
 
 
-class SequenceTokenizer(AudioTokenizer):
+class OneRowTokenizer(AudioTokenizer):
+    """Presents the codes of a tokenizer as the symbols of a single codebook: what all such rows have in common.
+
+    Args:
+        inner: the tokenizer.
+    """
+
+    layout: Any
+    """How its codes are one row: with ``size`` symbols, and ``to_dict``."""
+
+    def __init__(self, inner: AudioTokenizer) -> None:
+        self.inner = inner
+
+    # Facts
+
+    @property
+    def kind(self) -> str:
+        return self.inner.kind
+
+    @property
+    def sample_rate(self) -> int:
+        return self.inner.sample_rate
+
+    @property
+    def output_sample_rate(self) -> int:
+        return self.inner.output_sample_rate
+
+    @property
+    def num_codebooks(self) -> int:
+        return 1
+
+    @property
+    def codebook_size(self) -> int:
+        return int(self.layout.size)
+
+    @property
+    def is_causal(self) -> bool:
+        return self.inner.is_causal
+
+    @property
+    def max_segment_seconds(self) -> float | None:
+        return self.inner.max_segment_seconds
+
+    @property
+    def can_decode(self) -> bool:
+        return self.inner.can_decode
+
+    @property
+    def why_no_sound(self) -> str:
+        return self.inner.why_no_sound
+
+    @property
+    def licence_note(self) -> str:
+        return self.inner.licence_note
+
+    def fingerprint(self) -> str:
+        stated = json.dumps([self.inner.fingerprint(), self.layout.to_dict()])
+        return hashlib.sha256(stated.encode()).hexdigest()
+
+    # Work
+
+    def encode_inner(self, waveforms: Sequence[Tensor] | Tensor, sample_rate: int, batch_size: int) -> Any:
+        """What the tokenizer inside gives; not every one takes a limit of segments."""
+        takes_batch_size = "batch_size" in inspect.signature(self.inner.encode).parameters
+        return self.inner.encode(waveforms, sample_rate, **({"batch_size": batch_size} if takes_batch_size else {}))
+
+    def require_decoder(self) -> None:
+        """Refuses to decode.
+
+        Raises:
+            ValueError: if it cannot.
+        """
+        if not self.can_decode:
+            raise ValueError(f"cannot decode: {self.why_no_sound}")
+
+    # As a model
+
+    def to(self, *arguments: Any, **options: Any) -> OneRowTokenizer:
+        """Moves the tokenizer inside."""
+        inner: Any = self.inner
+        if hasattr(inner, "to"):
+            inner.to(*arguments, **options)
+        return self
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+        """Writes the files of the tokenizer inside; the layout is kept by whoever uses it, such as an Audio-LLM.
+
+        Raises:
+            ValueError: if the tokenizer inside is of a kind that cannot be saved.
+        """
+        inner: Any = self.inner
+        if not hasattr(inner, "save_pretrained"):
+            raise ValueError(f"{type(inner).__name__} cannot be saved, it has no save_pretrained()")
+        inner.save_pretrained(folder, **options)
+
+
+class SequenceTokenizer(OneRowTokenizer):
     """Presents the codes of several codebooks as symbols of one.
 
     Its frames are the symbols, K times as many; of a delayed row a few more, which are not in `frame_rate`.
@@ -76,43 +172,19 @@ class SequenceTokenizer(AudioTokenizer):
                 f"{type(inner).__name__} has codebooks of {list(inner.codebook_sizes)} codes, and the layout is one of "
                 f"{layout}: use the audio tokenizer that it was made for"
             )
-        self.inner = inner
-        self.layout = layout
+        super().__init__(inner)
+        self.layout: CodeLayout = layout
 
     # Facts
-
-    @property
-    def kind(self) -> str:
-        return self.inner.kind
-
-    @property
-    def sample_rate(self) -> int:
-        return self.inner.sample_rate
-
-    @property
-    def output_sample_rate(self) -> int:
-        return self.inner.output_sample_rate
 
     @property
     def frame_rate(self) -> float:
         return self.layout.symbols_per_second(self.inner.frame_rate)
 
     @property
-    def num_codebooks(self) -> int:
-        return 1
-
-    @property
-    def codebook_size(self) -> int:
-        return self.layout.size
-
-    @property
     def bits_per_second(self) -> float:
         bits_per_frame = sum(math.log2(size) for size in self.layout.codebook_sizes)
         return self.inner.frame_rate * bits_per_frame  # pads tell nothing
-
-    @property
-    def is_causal(self) -> bool:
-        return self.inner.is_causal
 
     @property
     def can_encode_stream(self) -> bool:
@@ -124,10 +196,6 @@ class SequenceTokenizer(AudioTokenizer):
 
     def num_frames(self, num_samples: int, sample_rate: int) -> int:
         return self.layout.length(self.inner.num_frames(num_samples, sample_rate))
-
-    @property
-    def max_segment_seconds(self) -> float | None:
-        return self.inner.max_segment_seconds
 
     @property
     def can_decode(self) -> bool:
@@ -143,16 +211,8 @@ class SequenceTokenizer(AudioTokenizer):
         )
 
     @property
-    def licence_note(self) -> str:
-        return self.inner.licence_note
-
-    @property
     def _has_all_codebooks(self) -> bool:
         return self.layout.num_codebooks == self.inner.num_codebooks
-
-    def fingerprint(self) -> str:
-        stated = json.dumps([self.inner.fingerprint(), self.layout.to_dict()])
-        return hashlib.sha256(stated.encode()).hexdigest()
 
     # Work
 
@@ -164,10 +224,7 @@ class SequenceTokenizer(AudioTokenizer):
             sample_rate: of all of them, in Hz.
             batch_size: most segments computed at once, where the tokenizer takes such a limit.
         """
-        takes_batch_size = "batch_size" in inspect.signature(self.inner.encode).parameters
-        codes: Codes = self.inner.encode(
-            waveforms, sample_rate, **({"batch_size": batch_size} if takes_batch_size else {})
-        )
+        codes: Codes = self.encode_inner(waveforms, sample_rate, batch_size)
         rows = [self.layout.to_symbols(codes[index][: self.layout.num_codebooks])[None] for index in range(len(codes))]
         return Codes.from_list(rows, codes.features, num_codebooks=1)
 
@@ -188,12 +245,12 @@ class SequenceTokenizer(AudioTokenizer):
         Raises:
             ValueError: if it cannot decode, or a symbol cannot stand where it does.
         """
-        self._require_decoder()
-        clips = [self.layout.to_codes(row, is_cut=True) for row in _rows_of(codes)]
+        self.require_decoder()
+        clips = [self.layout.to_codes(row, is_cut=True) for row in rows_of(codes)]
         if not clips:
             return []
         stacked = Codes.from_list(clips, num_codebooks=self.layout.num_codebooks)
-        return list(self.inner.decode(stacked, **_given(speaker, prompt), **options))
+        return list(self.inner.decode(stacked, **given(speaker, prompt), **options))
 
     def encode_stream(self, chunks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
         """Encodes consecutive pieces of one waveform, each ``[N_i]``; yields symbols, int64 ``[S]``."""
@@ -218,8 +275,8 @@ class SequenceTokenizer(AudioTokenizer):
             prompt: of the decoder.
             options: of the ``decode_stream`` of the tokenizer inside.
         """
-        self._require_decoder()
-        yield from self.inner.decode_stream(self._frames(codes), **_given(speaker, prompt), **options)
+        self.require_decoder()
+        yield from self.inner.decode_stream(self._frames(codes), **given(speaker, prompt), **options)
 
     def _frames(self, symbols: Iterable[Tensor]) -> Iterator[Tensor]:
         reader = FrameReader(self.layout)
@@ -228,32 +285,8 @@ class SequenceTokenizer(AudioTokenizer):
             if codes.shape[1]:
                 yield codes[0] if self.inner.num_codebooks == 1 else codes
 
-    def _require_decoder(self) -> None:
-        if not self.can_decode:
-            raise ValueError(f"cannot decode: {self.why_no_sound}")
 
-    # As a model
-
-    def to(self, *arguments: Any, **options: Any) -> SequenceTokenizer:
-        """Moves the tokenizer inside."""
-        inner: Any = self.inner
-        if hasattr(inner, "to"):
-            inner.to(*arguments, **options)
-        return self
-
-    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
-        """Writes the files of the tokenizer inside; the layout is kept by whoever uses it, such as an Audio-LLM.
-
-        Raises:
-            ValueError: if the tokenizer inside is of a kind that cannot be saved.
-        """
-        inner: Any = self.inner
-        if not hasattr(inner, "save_pretrained"):
-            raise ValueError(f"{type(inner).__name__} cannot be saved, it has no save_pretrained()")
-        inner.save_pretrained(folder, **options)
-
-
-def _rows_of(codes: Codes | Tensor | Sequence[Any]) -> list[Tensor]:
+def rows_of(codes: Codes | Tensor | Sequence[Any]) -> list[Tensor]:
     if isinstance(codes, Codes):
         return [codes[index][0] for index in range(len(codes))]
     if isinstance(codes, Tensor):
@@ -261,6 +294,6 @@ def _rows_of(codes: Codes | Tensor | Sequence[Any]) -> list[Tensor]:
     return [torch.as_tensor(row).reshape(-1) for row in codes]
 
 
-def _given(speaker: Tensor | None, prompt: Any) -> dict[str, Any]:
+def given(speaker: Tensor | None, prompt: Any) -> dict[str, Any]:
     """Not every decoder knows both, so what is not given is left out."""
     return {name: one for name, one in (("speaker", speaker), ("prompt", prompt)) if one is not None}

@@ -217,10 +217,11 @@ def _prepare(accelerator: Accelerator, config: UniAudioTrainingConfig, start: St
 def _tell_room(uniaudio: UniAudio, max_length: int) -> None:
     audio_tokenizer = uniaudio.processor.look_at_audio_tokenizer()
     if audio_tokenizer is not None:
-        steps = audio_tokenizer.frame_rate / uniaudio.processor.layout.num_codebooks
+        num_streams = uniaudio.model.config.num_audio_streams
+        steps = audio_tokenizer.frame_rate / num_streams
         logger.info(
             "a second of audio is %g steps of %d streams: a record of %d steps holds %.1f s at most",
-            *(steps, uniaudio.processor.layout.num_codebooks, max_length, max_length / steps),
+            *(steps, num_streams, max_length, max_length / steps),
         )
 
 

@@ -15,10 +15,11 @@ from audiollm.data.audio.reading import Mono
 from audiollm.data.conversation.types import AudioPart
 from audiollm.folders import Origin, copy_audio_tokenizer, save_audio_tokenizer
 from audiollm.tokenizer.base import AudioTokenizer, Codes
+from audiollm.tokenizer.grouped import GroupedLayout, GroupedSequenceTokenizer
 from audiollm.tokenizer.layout import CodeLayout
 from audiollm.tokenizer.locks import CopyableLock
 from audiollm.tokenizer.opening import keeps_decoder
-from audiollm.tokenizer.sequence import SequenceTokenizer
+from audiollm.tokenizer.sequence import OneRowTokenizer, SequenceTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class AttachedAudioTokenizer:
         codebook_size: V of the codes that the LLM knows.
         codec_path: where it is: a folder inside the processor's own, another folder, or a Hub id; None: nowhere.
         fingerprint: of the audio tokenizer whose codes the LLM knows, if that is known.
-        layout: how those of several codebooks are one row; then `get` gives a `SequenceTokenizer`.
+        layout: how those of several codebooks, or of several rates, are one row; then `get` gives a `OneRowTokenizer`.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class AttachedAudioTokenizer:
         codebook_size: int,
         codec_path: str | None = None,
         fingerprint: str | None = None,
-        layout: CodeLayout | None = None,
+        layout: CodeLayout | GroupedLayout | None = None,
     ) -> None:
         self.codebook_size = codebook_size
         self.layout = layout
@@ -148,7 +149,7 @@ class AttachedAudioTokenizer:
     @device.setter
     def device(self, device: torch.device | str | None) -> None:
         self._device = device
-        if isinstance(self._loaded, (torch.nn.Module, SequenceTokenizer)):
+        if isinstance(self._loaded, (torch.nn.Module, OneRowTokenizer)):
             self._loaded.to(device if device is not None else "cpu")
 
     def save(self, target: Path) -> None:
@@ -242,14 +243,16 @@ class AttachedAudioTokenizer:
         Raises:
             ValueError: if its codes are not those of the audio vocabulary.
         """
-        if isinstance(audio_tokenizer, SequenceTokenizer) and audio_tokenizer.layout == self.layout:
+        if isinstance(audio_tokenizer, OneRowTokenizer) and audio_tokenizer.layout == self.layout:
             return audio_tokenizer
-        own: CodeLayout | str = f"1 x {self.codebook_size} codes" if self.layout is None else self.layout
-        if isinstance(audio_tokenizer, SequenceTokenizer):
+        own: CodeLayout | GroupedLayout | str = self.layout or f"1 x {self.codebook_size} codes"
+        if isinstance(audio_tokenizer, OneRowTokenizer):
             raise ValueError(
                 f"the audio tokenizer gives rows of {audio_tokenizer.layout}, but the audio vocabulary is one of "
                 f"{own}: use the audio tokenizer, codebooks and code_order that the LLM was extended for"
             )
+        if isinstance(self.layout, GroupedLayout):
+            return GroupedSequenceTokenizer(audio_tokenizer, self.layout)
         sizes = audio_tokenizer.codebook_sizes
         if self.layout is not None and sizes[: self.layout.num_codebooks] == self.layout.codebook_sizes:
             return SequenceTokenizer(audio_tokenizer, self.layout)

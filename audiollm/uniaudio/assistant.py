@@ -21,10 +21,12 @@ from audiollm.mini import audio_tokenizer_or_mini, model_or_mini
 from audiollm.sources.places import find_source
 from audiollm.tokenizer.base import AudioTokenizer
 from audiollm.tokenizer.checkpoints.folders import find_folder, read_json_object
+from audiollm.tokenizer.grouped import GroupedLayout
+from audiollm.tokenizer.layout import CodeLayout
 
 from .configuration import UniAudioLMConfig
 from .modeling import UniAudioLM
-from .processor import PART, PROCESSOR_CONFIG, UniAudioProcessor, code_layout
+from .processor import PART, PROCESSOR_CONFIG, REASONING, UniAudioProcessor, code_layout
 from .stacks import check_family
 
 
@@ -36,6 +38,8 @@ class UniAudioAnswers:
     """Empty for sound."""
     codes: list[Tensor] = field(default_factory=list)
     """int64 ``[K, T]``; empty for text."""
+    reasoning: list[Tensor] = field(default_factory=list)
+    """int64 ``[K, R]`` of an audio tokenizer that has such codes, too."""
     waveforms: list[Tensor] | None = None
     """float32 ``[N]`` at ``sample_rate``; only if asked for."""
     sample_rate: int | None = None
@@ -92,9 +96,7 @@ class UniAudio:
         model = UniAudioLM.from_text_llm(
             text_llm,
             **{
-                "reasoning_codebook_size": 0,
-                "reconstruction_codebook_size": max(layout.codebook_sizes),
-                "num_audio_streams": layout.num_codebooks,
+                **_stream_sizes(layout),
                 "text_pad": text_tokenizer.eos_token_id if pad is None else pad,
                 **options,
             },
@@ -191,7 +193,7 @@ class UniAudio:
 
         Args:
             conversations: as for `chat`.
-            max_frames: most frames of an answer.
+            max_frames: most frames of an answer, of all its audio parts together.
             temperature: 0 takes what is most likely.
             top_k: how many of the most likely codes are drawn from.
             guidance_scale: how far away from what is written without the chat; 1: not at all.
@@ -205,12 +207,14 @@ class UniAudio:
         """
         prompts = self.processor.prompts(_conversations(conversations), self.model.device)
         written = self.model.generate(
-            prompts.input_ids, prompts.stream_mask, parts=(PART,), max_frames=max_frames, temperature=temperature,
-            top_k=top_k, guidance_scale=guidance_scale, seed=seed,
+            prompts.input_ids, prompts.stream_mask, parts=self.processor.parts, max_frames=max_frames,
+            temperature=temperature, top_k=top_k, guidance_scale=guidance_scale, seed=seed,
         )  # fmt: skip
         answers = UniAudioAnswers(codes=written.reconstruction, finish_reasons=_reasons(written.finished))
+        if len(self.processor.parts) > 1:
+            answers.reasoning = written.reasoning
         if with_waveforms:
-            answers.waveforms = self.processor.waveforms(written.reconstruction, **decoding)
+            answers.waveforms = self.processor.waveforms(written.reconstruction, answers.reasoning or None, **decoding)
             answers.sample_rate = self.processor.output_sample_rate
         return answers
 
@@ -218,6 +222,21 @@ class UniAudio:
         own = self.model.config.text_config.eos_token_id
         listed = own if isinstance(own, list) else [] if own is None else [own]
         return sorted({*listed, int(self.processor.tokenizer.eos_token_id)})
+
+
+def _stream_sizes(layout: CodeLayout | GroupedLayout) -> dict[str, int]:
+    """Sizes of the LM's streams, as `UniAudioLM.from_text_llm` takes them."""
+    groups = dict(layout.groups) if isinstance(layout, GroupedLayout) else {PART: layout}
+    largest = {name: max(one.codebook_sizes) for name, one in groups.items()}
+    counts = {one.num_codebooks for one in groups.values()}
+    if len(counts) > 1:
+        told = "; ".join(f"{name}: {one.num_codebooks}" for name, one in groups.items())
+        raise ValueError(f"the groups of the audio tokenizer share streams, and differ in codebooks: {told}")
+    return {
+        "reasoning_codebook_size": largest.get(REASONING, 0),
+        "reconstruction_codebook_size": largest.get(PART, 0),
+        "num_audio_streams": counts.pop(),
+    }
 
 
 def is_uniaudio(path_or_hub_id: str | os.PathLike[str]) -> bool:

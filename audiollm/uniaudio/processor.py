@@ -9,8 +9,10 @@ shuffles and packs records of an Audio-LLM works on these too; its codes lie bes
 
 from __future__ import annotations
 
+import logging
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +30,23 @@ from audiollm.data.files.json_document import write_json
 from audiollm.folders import Origin, check_codec_path
 from audiollm.mini import AUDIO_TOKENIZER_FOLDER
 from audiollm.processing.attached import AttachedAudioTokenizer, HasAudioTokenizer
-from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.tokenizer.base import AudioTokenizer, CodeGroup
 from audiollm.tokenizer.checkpoints.folders import read_json_object
+from audiollm.tokenizer.grouped import GroupedLayout
 from audiollm.tokenizer.layout import CodeLayout
+from audiollm.tokenizer.sequence import OneRowTokenizer
 from audiollm.vocabulary import AudioVocabulary
 
 from .configuration import UniAudioLMConfig
 from .layout import Layout, Task, lay_out, pad_batch
+from .special_ids import AUDIO_PARTS
+
+logger = logging.getLogger(__name__)
 
 PROCESSOR_CONFIG = "processor_config.json"
+REASONING = "reasoning"
 PART = "reconstruction"
-"""The audio part that the codes of a tokenizer are which has one group of them."""
+"""The audio part that the codes of a tokenizer are which has one rate."""
 BEHIND_OTHERS = "\n\n"
 """What ends a text that is not the assistant's, as in the published code."""
 
@@ -49,7 +57,8 @@ class UniAudioProcessor(HasAudioTokenizer):
     Args:
         tokenizer: the text LLM's text tokenizer, as it is.
         config: of the LM: streams, vocabularies and marks.
-        layout: codes of the audio tokenizer: a codebook for each stream.
+        layout: codes of the audio tokenizer: a codebook for each stream, of one rate or in the groups ``reasoning`` and
+            ``reconstruction``.
         codec_path: where the audio tokenizer is, for one that is not given.
         audio_tokenizer: the audio tokenizer itself.
         codec_fingerprint: of the audio tokenizer whose codes the LM knows, if that is known: codes of another are
@@ -63,17 +72,18 @@ class UniAudioProcessor(HasAudioTokenizer):
         self,
         tokenizer: PreTrainedTokenizerBase,
         config: UniAudioLMConfig,
-        layout: CodeLayout,
+        layout: CodeLayout | GroupedLayout,
         *,
         codec_path: str | None = None,
         audio_tokenizer: AudioTokenizer | None = None,
         codec_fingerprint: str | None = None,
     ) -> None:
-        check_codebooks(layout, config)
+        self._parts = check_codebooks(layout, config)
         self.tokenizer, self.config, self.layout = tokenizer, config, layout
         first = config.text_config.vocab_size  # ids of marks and frames follow those of text
         self.vocabulary = AudioVocabulary(layout.size, first + 2, first, first + 1)
-        rows = layout if layout.num_codebooks > 1 else None
+        """Of ids in a list: the two marks, and the symbol of a frame's first code."""
+        rows = layout if isinstance(layout, GroupedLayout) or layout.num_codebooks > 1 else None
         self._attached = AttachedAudioTokenizer(layout.size, codec_path, codec_fingerprint, rows)
         if audio_tokenizer is not None:
             self._attached.set(audio_tokenizer)
@@ -89,6 +99,11 @@ class UniAudioProcessor(HasAudioTokenizer):
     def text_tokenizer(self) -> PreTrainedTokenizerBase:
         """The text LLM's text tokenizer."""
         return self.tokenizer
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The audio parts that a recording is, in their order."""
+        return tuple(self._parts)
 
     @property
     def vocabulary_size(self) -> int:
@@ -138,16 +153,21 @@ class UniAudioProcessor(HasAudioTokenizer):
     def _symbols(self, parts: Sequence[AudioPart]) -> list[list[int]]:
         return self._attached.codes_of(parts) if parts else []
 
-    def _frames_of(self, part: AudioPart, symbols: list[int]) -> Tensor:
-        """Frames of a recording with their marks, as the LM's streams have them, ``[T + 2, K]``."""
+    def _frames_of(self, part: AudioPart, symbols: list[int]) -> list[Tensor]:
+        """Frames of each part of a recording with their marks, as the LM's streams have them, ``[T + 2, K]``."""
         try:
-            codes_KT = self.layout.to_codes(torch.tensor(symbols))
-            rows = lay_out(Task((PART,), ()), {PART: codes_KT}, self.config)
+            codes = self._by_part(torch.tensor(symbols))
+            rows = [lay_out(Task((name,), ()), {name: codes_KT}, self.config) for name, codes_KT in codes.items()]
         except ValueError as error:
             raise ValueError(f"{part.where or 'audio'}: {error}") from error
-        return rows.input_ids[:, :-1]
+        return [one.input_ids[:, :-1] for one in rows]
 
-    def _lay_out(self, conversation: Conversation, clips: Iterator[Tensor]) -> EncodedConversation:
+    def _by_part(self, symbols: Tensor) -> dict[str, Tensor]:
+        if isinstance(self.layout, GroupedLayout):
+            return self.layout.to_groups(symbols)
+        return {PART: self.layout.to_codes(symbols)}
+
+    def _lay_out(self, conversation: Conversation, clips: Iterator[list[Tensor]]) -> EncodedConversation:
         pieces: list[_Piece] = [_Piece("", self._start, learned=False)] if self._start else []
         for message in conversation.messages:
             pieces += self._pieces(message, clips)
@@ -160,7 +180,7 @@ class UniAudioProcessor(HasAudioTokenizer):
         joined = torch.cat(frames).to(torch.int32).numpy() if frames else None
         return EncodedConversation(conversation.id, ids, labels, roles, joined)
 
-    def _pieces(self, message: Message, clips: Iterator[Tensor]) -> list[_Piece]:
+    def _pieces(self, message: Message, clips: Iterator[list[Tensor]]) -> list[_Piece]:
         learned = message.role == "assistant"
         found: list[_Piece] = []
         text = ""
@@ -174,12 +194,13 @@ class UniAudioProcessor(HasAudioTokenizer):
                 found.append(_Piece(message.role, ids + end, learned))
                 text = ""
             if part is not None:
-                frames = next(clips)
-                found.append(_Piece(message.role, self._frame_ids(frames), learned, frames))
+                for name, frames in zip(self.parts, next(clips), strict=True):
+                    found.append(_Piece(message.role, self._frame_ids(name, frames), learned, frames))
         return found
 
-    def _frame_ids(self, frames_FK: Tensor) -> list[int]:
-        codes = (frames_FK[1:-1, 0] - self.config.offset_of(PART) + self.vocabulary.first_code_id).tolist()
+    def _frame_ids(self, part: str, frames_FK: Tensor) -> list[int]:
+        first = self.vocabulary.first_code_id + self._parts[part]
+        codes = (frames_FK[1:-1, 0] - self.config.offset_of(part) + first).tolist()
         return [self.vocabulary.start_id, *codes, self.vocabulary.end_id]
 
     # Ids to text and sound
@@ -188,19 +209,46 @@ class UniAudioProcessor(HasAudioTokenizer):
         """The text of ids ``[T]`` that the LM wrote."""
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
 
-    def waveforms(self, clips: Sequence[Tensor], **options: Any) -> list[Tensor]:
+    def waveforms(
+        self, clips: Sequence[Tensor], reasoning: Sequence[Tensor] | None = None, **options: Any
+    ) -> list[Tensor]:
         """The sound of codes ``[K, T]`` of clips, each float32 ``[N]`` at `output_sample_rate`; none of no frames.
 
         Args:
             clips: as `UniAudioGeneration.reconstruction` holds them.
+            reasoning: of the same clips, as `UniAudioGeneration.reasoning`, where the audio tokenizer has such codes.
+                Where they end sooner than ``clips``, so does the sound, and that is said.
             options: of the audio tokenizer's ``decode``, such as ``speaker`` and ``seed``.
 
         Raises:
-            ValueError: if the audio tokenizer cannot decode.
+            ValueError: if the audio tokenizer cannot decode, or needs reasoning codes.
         """
-        full = [clip for clip in clips if clip.shape[1]]
-        made = iter(self._attached.waveforms_of([self.layout.to_symbols(clip) for clip in full], **options))
-        return [next(made) if clip.shape[1] else torch.zeros(0) for clip in clips]
+        rows = [self._symbols_of(number, clips, reasoning) for number in range(len(clips))]
+        made = iter(self._attached.waveforms_of([row for row in rows if row is not None], **options))
+        return [torch.zeros(0) if row is None else next(made) for row in rows]
+
+    def _symbols_of(self, number: int, clips: Sequence[Tensor], reasoning: Sequence[Tensor] | None) -> Tensor | None:
+        """The row of a clip; None of no sound."""
+        codes_KT = clips[number]
+        if not isinstance(self.layout, GroupedLayout):
+            return self.layout.to_symbols(codes_KT) if codes_KT.shape[1] else None
+        if reasoning is None:
+            raise ValueError("the audio tokenizer has reasoning codes, too: give those of the same clips")
+        first, second = (one.frame_rate for one in self._code_groups())
+        most = math.ceil(reasoning[number].shape[1] * second / first)
+        if codes_KT.shape[1] > most:
+            logger.warning(
+                "clip %d has %d reconstruction codes, and reasoning codes for %d of them: the others are left out",
+                *(number, codes_KT.shape[1], most),
+            )
+        if not min(most, codes_KT.shape[1]):
+            return None
+        return self.layout.to_symbols({REASONING: reasoning[number], PART: codes_KT[:, :most]})
+
+    def _code_groups(self) -> tuple[CodeGroup, ...]:
+        """The codes of the audio tokenizer by their rates; it is loaded for that."""
+        found = self.audio_tokenizer
+        return found.inner.code_groups if isinstance(found, OneRowTokenizer) else found.code_groups
 
     # Saving and loading
 
@@ -241,7 +289,7 @@ class UniAudioProcessor(HasAudioTokenizer):
         processor = cls(
             AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
             config,
-            CodeLayout.from_dict(facts.get("code_layout")),
+            _read_layout(facts.get("code_layout")),
             codec_path=facts.get("codec_path"),
             codec_fingerprint=facts.get("codec_fingerprint"),
         )
@@ -256,24 +304,44 @@ class _Piece:
         self.role, self.token_ids, self.learned, self.frames = role, token_ids, learned, frames
 
 
-def check_codebooks(layout: CodeLayout, config: UniAudioLMConfig) -> None:
+def check_codebooks(layout: CodeLayout | GroupedLayout, config: UniAudioLMConfig) -> dict[str, int]:
     """Refuses codes that the streams of a configuration cannot hold.
+
+    Returns:
+        The audio parts that a recording is, and the first symbol of each.
 
     Raises:
         ValueError: naming both numbers.
     """
-    if layout.num_codebooks != config.num_audio_streams:
+    groups = layout.groups if isinstance(layout, GroupedLayout) else ((PART, layout),)
+    if isinstance(layout, GroupedLayout) and layout.names != AUDIO_PARTS:
         raise ValueError(
-            f"the audio tokenizer has {layout.num_codebooks} codebooks, and the LM {config.num_audio_streams} audio "
-            "streams: use the audio tokenizer that it was made for"
+            f"the audio tokenizer has codes named {', '.join(layout.names)}, and the LM takes those of "
+            f"{' and '.join(AUDIO_PARTS)}, in this order"
         )
-    room = min(config.marks.of_part(PART).values(), default=config.size_of(PART))  # marks follow the codes
-    largest = max(layout.codebook_sizes)
-    if largest != room:
-        raise ValueError(
-            f"the audio tokenizer has codebooks of {largest} entries, and the LM was made for {room}: use the audio "
-            "tokenizer that it was made for"
-        )
+    first, parts = 0, {}
+    for part, codes in groups:
+        if codes.num_codebooks != config.num_audio_streams:
+            raise ValueError(
+                f"the audio tokenizer has {codes.num_codebooks} codebooks, and the LM {config.num_audio_streams} audio "
+                "streams: use the audio tokenizer that it was made for"
+            )
+        # Marks follow the codes.
+        room = min(config.marks.of_part(part).values(), default=config.size_of(part))
+        largest = max(codes.codebook_sizes)
+        if largest != room:
+            raise ValueError(
+                f"the audio tokenizer has codebooks of {largest} entries, and the LM was made for {room}: use the "
+                "audio tokenizer that it was made for"
+            )
+        parts[part] = first
+        first += codes.size
+    return parts
+
+
+def _read_layout(stated: Any) -> CodeLayout | GroupedLayout:
+    is_grouped = isinstance(stated, Mapping) and "groups" in stated
+    return GroupedLayout.from_dict(stated) if is_grouped else CodeLayout.from_dict(stated)
 
 
 def rows_of(
@@ -327,7 +395,7 @@ def without_condition(
     return np.where(learned, token_ids, pad).astype(token_ids.dtype), kept
 
 
-def code_layout(audio_tokenizer: AudioTokenizer, codebooks: int | None = None) -> CodeLayout:
+def code_layout(audio_tokenizer: AudioTokenizer, codebooks: int | None = None) -> CodeLayout | GroupedLayout:
     """The codes of a tokenizer as the streams of an LM take them, frame by frame.
 
     Args:
@@ -335,13 +403,19 @@ def code_layout(audio_tokenizer: AudioTokenizer, codebooks: int | None = None) -
         codebooks: use its first so many; None: all.
 
     Raises:
-        ValueError: if it has no codes, or not so many codebooks.
+        ValueError: if it has no codes, or not so many codebooks; or several rates, of which some codebooks are asked.
     """
+    name = type(audio_tokenizer).__name__
     sizes = audio_tokenizer.codebook_sizes
     if not sizes or audio_tokenizer.latent_size is not None:
-        raise ValueError(f"{type(audio_tokenizer).__name__} has continuous latents and no codes: an LM needs codes")
+        raise ValueError(f"{name} has continuous latents and no codes: an LM needs codes")
+    if len(audio_tokenizer.code_groups) > 1:
+        if codebooks is not None:
+            told = "; ".join(map(str, audio_tokenizer.code_groups))
+            raise ValueError(f"codebooks={codebooks}: {name} has codes of several rates ({told}); all are used")
+        return GroupedLayout.of(audio_tokenizer)
     if codebooks is not None and not 1 <= codebooks <= len(sizes):
-        raise ValueError(f"codebooks={codebooks}: {type(audio_tokenizer).__name__} has {len(sizes)}")
+        raise ValueError(f"codebooks={codebooks}: {name} has {len(sizes)}")
     return CodeLayout(sizes[:codebooks], "flat")
 
 

@@ -133,7 +133,7 @@ class UniAudioSpeech:
         if not audio_tokenizer.can_decode:
             raise ValueError(f"{name} cannot be heard: {audio_tokenizer.why_no_sound}")
         self._model, self._name = model, name
-        frame_rate = audio_tokenizer.frame_rate / model.processor.layout.num_codebooks
+        frame_rate = audio_tokenizer.frame_rate / model.processor.config.num_audio_streams
         self._generation = {
             **({} if max_seconds is None else {"max_frames": max(1, int(max_seconds * frame_rate))}),
             **({} if temperature is None else {"temperature": temperature}),

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from audiollm.data.conversation.loading import load_conversations
+from audiollm.tokenizer.grouped import GroupedLayout, GroupedSequenceTokenizer
 from audiollm.training.audio_llm.records import EncodedRecords
 from audiollm.training.loop.errors import ResumeError
 from audiollm.training.train_uniaudio import train
@@ -23,6 +25,7 @@ from audiollm.training.uniaudio.config import TextLoRASettings, UniAudioSizes, U
 from audiollm.training.uniaudio.stages import ORDER, modules_of
 from audiollm.uniaudio import UniAudio, pad_batch
 from audiollm.uniaudio.processor import rows_of
+from tests.tokenizer.reasoningcodec.conftest import make as tiny_reasoningcodec
 from tests.toy_codec import ToyCodec, register
 
 from .finished_runs import assert_same_weights, metrics_of, weights_of
@@ -287,3 +290,37 @@ def test_encoded_records_count_steps_and_hold_their_frames(stage_config, corpus,
     assert one.frames is not None
     assert one.frames.shape == (num_frames + 2, NUM_STREAMS)
     assert int((one.token_ids >= processor.config.text_config.vocab_size).sum()) == num_frames + 2
+
+
+def test_codes_of_two_rates_are_learned_from_recordings_and_from_codes_alike(stage_config, tmp_path):
+    codec = tiny_reasoningcodec(reasoning_quantizer=(4, 32, 8))
+    codec.save_pretrained(tmp_path / "two_rates")
+    generator = torch.Generator().manual_seed(0)
+    heard, given = tmp_path / "heard.jsonl", tmp_path / "given.jsonl"
+    one_row = GroupedSequenceTokenizer(codec, GroupedLayout.of(codec))
+    lines: dict[Path, list[str]] = {heard: [], given: []}
+    for number in range(4):
+        waveform = 0.3 * torch.randn(12_000, generator=generator)
+        soundfile.write(tmp_path / f"{number}.wav", waveform.numpy(), 24_000, subtype="FLOAT")
+        symbols = one_row.encode([waveform], 24_000)[0][0].tolist()
+        for path, part in ((heard, {"path": str(tmp_path / f"{number}.wav")}), (given, {"codes": symbols})):
+            content = [{"type": "audio", **part}]
+            messages = [{"role": "user", "content": "Go on."}, {"role": "assistant", "content": content}]
+            lines[path].append(json.dumps({"id": str(number), "messages": messages}))
+    lines_of = {}
+    for path, chosen in lines.items():
+        path.write_text("\n".join(chosen) + "\n")
+        run = tmp_path / path.stem
+        train(
+            stage_config(
+                audio_tokenizer=str(tmp_path / "two_rates"), train_data=str(path), output_dir=str(run), max_steps=3,
+                global_batch_size=4,
+            )
+        )  # fmt: skip
+        lines_of[path] = [line["loss"] for line in metrics_of(run)]
+    assert lines_of[heard] == lines_of[given]
+    assert lines_of[heard][-1] < lines_of[heard][0]
+    answers = UniAudio.from_pretrained(tmp_path / "heard").answer_in_sound(
+        [{"role": "user", "content": "Go on."}], max_frames=12, seed=0, steps=2
+    )
+    assert answers.reasoning[0].shape[0] == answers.codes[0].shape[0] == 4

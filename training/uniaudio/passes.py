@@ -53,10 +53,10 @@ def some_without_condition(
         records: of an update.
         config: of the LM.
         share: of those that lose it.
-        key: of the draws, beside each record's place: the same record is drawn anew in another pass.
+        key: of the draws, beside each record's id: the same record is drawn anew in another pass.
     """
     return [
-        _bare(one, config) if _learns_frames(one, config) and draw_share("bare", f"{key} {one.where}") < share else one
+        _bare(one, config) if _learns_frames(one, config) and draw_share("bare", f"{key} {one.record_id}") < share else one
         for one in records
     ]
 

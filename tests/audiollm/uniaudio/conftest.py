@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from audiollm.uniaudio import UniAudioLM
 
@@ -43,3 +44,14 @@ def make_lm(make_text_llm: Callable[..., PreTrainedModel]) -> Callable[..., UniA
         return UniAudioLM.from_text_llm(make_text_llm(family, **(sizes or {})), **{**values, **options})
 
     return make
+
+
+@pytest.fixture
+def text_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte, and the marks that a text LLM has."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={letter: n for n, letter in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in ("<pad>", "<end>")])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", pad_token="<pad>")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from audiollm.benchmarks.models.base import AnswerSettings, ChatRequest, WorkedExample
@@ -31,17 +30,6 @@ STREAMS, CODES = 2, 8
 @pytest.fixture(autouse=True)
 def known_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch)
-
-
-@pytest.fixture
-def text_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte, and the marks that a text LLM has."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={letter: n for n, letter in enumerate(alphabet)}, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in ("<pad>", "<end>")])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", pad_token="<pad>")
 
 
 @pytest.fixture
