@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import shlex
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -60,6 +61,9 @@ from .stopping import RunStoppedError, StopRequest
 logger = get_logger(__name__)
 
 Item = TypeVar("Item")
+
+_SECONDS_OF_A_LOG = 10.0
+"""Between two states of a progress bar that goes into a file, where each stays."""
 
 
 @contextmanager
@@ -183,6 +187,7 @@ class TrainingRun:
             initial=self.first_step - 1,
             disable=not self.accelerator.is_main_process,
             unit="update",
+            mininterval=0.1 if sys.stderr.isatty() else _SECONDS_OF_A_LOG,
         )
 
     def write(self, line: dict[str, Any]) -> None:

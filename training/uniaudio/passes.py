@@ -56,7 +56,9 @@ def some_without_condition(
         key: of the draws, beside each record's id: the same record is drawn anew in another pass.
     """
     return [
-        _bare(one, config) if _learns_frames(one, config) and draw_share("bare", f"{key} {one.record_id}") < share else one
+        _bare(one, config)
+        if _learns_frames(one, config) and draw_share("bare", f"{key} {one.record_id}") < share
+        else one
         for one in records
     ]
 
