@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from audiollm.training.loop.batches import cut_by_frames, share_of_process
 from audiollm.training.recordings.segments import clip_generator
 
 from .batches import ClipDraw, DiffusionPass, make_pass
+from .clips import TextClips
 from .plots import draw_times
 from .start import DiffusionRun
 
@@ -93,25 +95,52 @@ def _at(one: DiffusionPass, time: float) -> DiffusionPass:
     return dataclasses.replace(one, draws=dataclasses.replace(one.draws, t=torch.full_like(one.draws.t, time)))
 
 
+def make_latents(
+    model: LatentDiffusion, clips: TextClips, indices: Sequence[int], integration: Integration
+) -> list[Tensor]:
+    """Makes latents of the texts of clips, each as long as its recording, up to the longest that the model makes.
+
+    A clip's noise is the same at every evaluation, so that what is made differs by the weights alone.
+
+    Args:
+        model: in evaluation mode.
+        clips: the source.
+        indices: which of them, together in one batch.
+        integration: solver, times and guidance.
+
+    Returns:
+        float32 ``[T_i, D]`` on the CPU.
+    """
+    sizes = model.config
+    noises = [
+        torch.randn(
+            min(clips.num_frames(index), sizes.max_frames),
+            sizes.latent_size,
+            generator=clip_generator(*EVALUATION_SEEDS, index),
+        )
+        for index in indices
+    ]
+    task_ids = torch.tensor([sizes.task_id(clips.task(index)) for index in indices])
+    return model.sample(noises, model.tokenize([clips.text(index) for index in indices]), task_ids, integration)
+
+
 def _generate(run: DiffusionRun, model: LatentDiffusion) -> list[MadeClip]:
     """Makes a sound of each of this process's held-out texts, as long as its recording."""
     clips, accelerator = run.held_out, run.accelerator
     assert clips is not None
     numbers = list(range(min(len(clips), run.config.eval_clips)))
+    if not numbers:
+        return []
     sizes = model.config
     integration = Integration(sizes.steps, sizes.guidance, sway=sizes.sway)
     generator = AudioGenerator(model, run.audio_tokenizer)
     made = []
     for index in share_of_process(numbers, accelerator.process_index, accelerator.num_processes):
-        count = min(clips.num_frames(index), sizes.max_frames)
-        # The clip's own noise at every evaluation, so that sounds differ by the weights alone.
-        noise = torch.randn(count, sizes.latent_size, generator=clip_generator(*EVALUATION_SEEDS, index))
-        text, task_ids = model.tokenize([clips.text(index)]), torch.tensor([sizes.task_id(clips.task(index))])
-        [latents] = model.sample([noise], text, task_ids, integration)
+        [latents] = make_latents(model, clips, [index], integration)
         rates = run.audio_tokenizer.sample_rate, run.audio_tokenizer.output_sample_rate
         waveform = resample(clips.waveform(index), *rates)
         sounds = {ORIGINAL: waveform, GENERATED: generator.decode(latents)}
-        true = clips.latents(index).mean[:count]
+        true = clips.latents(index).mean[: len(latents)]
         normalised = [model.normalise(one.to(model.device)).cpu() for one in (latents, true)]
         made.append(MadeClip(index, ValidationClip(clips.id(index), clips.text(index), sounds), *normalised))
     return made

@@ -53,6 +53,24 @@ def prepare(accelerator: Accelerator, config: DiffusionTrainingConfig) -> tuple[
         )
     if not audio_tokenizer.can_decode:
         raise ValueError(f"audio_tokenizer={config.audio_tokenizer} cannot decode: {audio_tokenizer.why_no_sound}")
+    return assemble(accelerator, config, audio_tokenizer)
+
+
+def assemble(
+    accelerator: Accelerator, config: DiffusionTrainingConfig, audio_tokenizer: Any
+) -> tuple[DiffusionRun, LatentDiffusion]:
+    """Reads the recordings, and makes the model of an audio tokenizer's latents.
+
+    Args:
+        accelerator: of the run.
+        config: the run; what it says of an audio tokenizer is not read.
+        audio_tokenizer: with latents. Without a decoder the run can be trained and evaluated, but not saved, and
+            ``eval_clips`` must be 0.
+
+    Raises:
+        DataError: listing the recordings that cannot be trained on.
+        ValueError: if settings do not fit each other.
+    """
     settings = config.text
     if settings.encoder is None:
         text_encoder, text_tokenizer = small_text_encoder(settings.size, settings.num_layers, settings.num_heads)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,10 +104,16 @@ class DiffusionTrainer:
 
     def evaluate(self, step: int, folder: Path) -> dict[str, Any]:
         """Measures the averaged weights on held-out recordings; all processes call it. Leaves files in ``folder``."""
+        with self.measured() as model:
+            return evaluate(self.run, model, folder / f"step_{step:06d}")
+
+    @contextmanager
+    def measured(self) -> Iterator[LatentDiffusion]:
+        """The model as it is measured: in evaluation mode, with averaged weights."""
         self._module.eval()
         try:
             with averaged(self._ema), self.run.accelerator.autocast():
-                return evaluate(self.run, self._module, folder / f"step_{step:06d}")
+                yield self._module
         finally:
             self._module.train()
 

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -73,8 +74,20 @@ def read_tasks(speech: str, sounds: str, max_clips: int, folder: Path) -> list[T
     return tasks
 
 
+def identity_of(tasks: Sequence[Task]) -> dict[str, Any]:
+    """What cells of these clips hold of them."""
+    return {"tasks": {task.name: task.fingerprint for task in tasks}}
+
+
+def record_id(task: Task, clip: LabelledClip) -> str:
+    """The id of a clip in `write_manifest`'s records, unlike those of other tasks."""
+    return f"{task.name}/{clip.id}"
+
+
 def write_manifest(tasks: Sequence[Task], path: Path, *, training: bool, seconds: float = 0.2) -> None:
     """Writes the clips of all tasks, those to learn from or the others, as records that trainers read.
+
+    Their captions are the words of their classes, as those of text to sound need one.
 
     Args:
         tasks: whose clips.
@@ -83,7 +96,11 @@ def write_manifest(tasks: Sequence[Task], path: Path, *, training: bool, seconds
         seconds: shorter ones are left out.
     """
     records = [
-        {"id": clip.id, "audio": str(Path(str(clip.audio.path)).resolve())}
+        {
+            "id": record_id(task, clip),
+            "audio": str(Path(str(clip.audio.path)).resolve()),
+            "caption": f"{task.name} {clip.label.replace('_', ' ')}",
+        }
         for task in tasks
         for clip in task.clips
         if (clip.split == TRAINING_SPLIT) == training and len(clip.load(SAMPLE_RATE)) >= seconds * SAMPLE_RATE

@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from audiollm.data.files.json_document import write_json
 from audiollm.program import run_program
 from audiollm.tokenizer.machine.processor import describe_processor
 from audiollm.training.loop.record import git_revision, package_versions
 from audiollm.training.recipes.launching import TRAINING, console, open_recipe_folder
 
 from .bottlenecks import FitSettings
-from .data import read_tasks
-from .divergence import DivergenceSettings, measure_divergence
-from .report import results_tables
+from .data import Task, read_tasks
+from .divergence import measure_divergence
+from .generation import Generation, GenerationSettings, measure_generation
+from .report import write_tables
 from .small_features import measure_small_features
+from .trainings import Tokenizers, TokenizerSettings
 
-RESULTS = "results.json"
+Part = Literal["small", "kl", "dit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +37,9 @@ class LoSATokEvidenceConfig:
     output_dir: str = "runs/losatok_evidence"
     """Folder for everything the run makes."""
 
-    parts: tuple[Literal["small", "kl"], ...] = ("small", "kl")
-    """What to measure: features made small, and tokenizers of several weights of the divergence."""
+    parts: tuple[Part, ...] = ("small", "kl", "dit")
+    """What to measure: features made small; tokenizers of several weights of the divergence; and transformers that make
+    latents, mel or features."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of weights and order of all that is trained."""
@@ -62,8 +65,11 @@ class LoSATokEvidenceConfig:
     fit: FitSettings = field(default_factory=FitSettings)
     """Of SemBo, trained on features that are computed once."""
 
-    kl: DivergenceSettings = field(default_factory=DivergenceSettings)
+    kl: TokenizerSettings = field(default_factory=TokenizerSettings)
     """Of the tokenizers."""
+
+    dit: GenerationSettings = field(default_factory=GenerationSettings)
+    """Of the transformers."""
 
     num_threads: int | None = None
     """CPU threads. None: all."""
@@ -75,7 +81,9 @@ class LoSATokEvidenceConfig:
 
 
 def run_evidence(config: LoSATokEvidenceConfig) -> dict[str, Any]:
-    """Measures what is missing; writes ``results.json`` and ``tables.md``, and returns the results.
+    """Measures what is missing; writes ``results.json``, ``tables.md`` and ``curves.png``, and returns the results.
+
+    They are written whenever there is more, so that what has come out can be looked at while the rest is under way.
 
     Raises:
         ValueError: the folder is of something else, or a cell of other settings; or a teacher or clips are missing.
@@ -103,21 +111,30 @@ def run_evidence(config: LoSATokEvidenceConfig) -> dict[str, Any]:
             "git_revision": git_revision(TRAINING),
             "date": time.strftime("%Y-%m-%d"),
         }
-        tell = console.print
-        if "small" in config.parts:
-            results["small"] = measure_small_features(
-                tasks, config.teachers, config.latent_sizes, config.seeds, config.fit, folder, tell
-            )
-        if "kl" in config.parts:
-            results["kl"] = measure_divergence(
-                tasks, config.kl_weights, config.seeds, config.kl, folder, config.num_threads, tell
-            )
-        results["seconds_of_this_call"] = round(time.perf_counter() - started)
-        write_json(folder / RESULTS, results)
-        text = results_tables(results)
-        (folder / "tables.md").write_text(text, encoding="utf-8")
-        tell(text)
+        for part in config.parts:
+            for found in _measure(part, tasks, config, folder):
+                results[part] = found
+                write_tables(results | {"is_complete": False}, folder)
+        results |= {"is_complete": True, "seconds_of_this_call": round(time.perf_counter() - started)}
+        console.print(write_tables(results, folder))
     return results
+
+
+def _measure(
+    part: Part, tasks: Sequence[Task], config: LoSATokEvidenceConfig, folder: Path
+) -> Iterator[Mapping[str, Any]]:
+    tell = console.print
+    if part == "small":
+        yield from measure_small_features(
+            tasks, config.teachers, config.latent_sizes, config.seeds, config.fit, folder, tell
+        )
+        return
+    tokenizers = Tokenizers(tasks, config.kl, folder, config.num_threads)
+    generation = Generation(tasks, tokenizers, config.dit, folder, tell)
+    if part == "dit":
+        yield from measure_generation(config.seeds, generation)
+        return
+    yield from measure_divergence(tasks, config.kl_weights, config.seeds, tokenizers, generation, folder, tell)
 
 
 def _told(value: Any) -> Any:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from audiollm.tokenizer.losatok.bottleneck import reconstruction_loss, relation_
 from audiollm.training.losatok.figures import effective_rank, spectrum
 
 from .bottlenecks import METHODS, TRAINED, FitSettings, Method, Small, fit
-from .data import Task, features_of, name_of
+from .data import Task, features_of, identity_of, name_of
 
 TEACHER = "teacher"
 """Stands for a teacher's features as they are, among the methods."""
@@ -40,7 +40,7 @@ def measure_small_features(
     settings: FitSettings,
     folder: Path,
     tell: Callable[[str], None],
-) -> dict[str, By]:
+) -> Iterator[dict[str, By]]:
     """Measures every way to make features small, cell by cell; what is there is kept.
 
     Args:
@@ -52,17 +52,19 @@ def measure_small_features(
         folder: of the run.
         tell: hears of progress.
 
-    Returns:
-        By teacher, see `By`.
+    Yields:
+        All figures so far by teacher, see `By`, whenever there are more.
 
     Raises:
         ValueError: a cell is of other settings or features.
     """
-    found = {}
+    found = dict[str, By]()
     for source in teachers:
+        name = name_of(source)
         clips = {task.name: features_of(source, task, folder / "features", tell) for task in tasks}
-        found[name_of(source)] = _of_teacher(name_of(source), tasks, clips, sizes, seeds, settings, Cells(folder), tell)
-    return found
+        for own in _of_teacher(name, tasks, clips, sizes, seeds, settings, Cells(folder), tell):
+            found[name] = own
+            yield found
 
 
 def _of_teacher(
@@ -74,20 +76,21 @@ def _of_teacher(
     settings: FitSettings,
     cells: Cells,
     tell: Callable[[str], None],
-) -> By:
+) -> Iterator[By]:
     training = [
         clip
         for task in tasks
         for clip, is_training in zip(clips[task.name], task.is_training(), strict=True)
         if is_training and len(clip) > 1
     ]
-    identity = {"teacher": teacher, "tasks": {task.name: task.fingerprint for task in tasks}}
+    identity = {"teacher": teacher, **identity_of(tasks)}
 
     def compute(method: Method, size: int, seed: int) -> dict[str, Any]:
         return _figures(tasks, clips, fit(method, training, size, seed, settings))
 
     whole = cells.computed(Cell(teacher, TEACHER), identity, lambda: _teacher_figures(tasks, clips))
     found: By = {f"full/{TEACHER}": {"-": whole}}
+    yield found
     for size, method in itertools.product(sizes, METHODS):
         of_method = found.setdefault(f"{size}/{method}", {})
         for seed in seeds if method in TRAINED else (None,):
@@ -99,7 +102,7 @@ def _of_teacher(
             )
             if is_new:
                 tell(f"{teacher}: {cell.name}")
-    return found
+            yield found
 
 
 def _teacher_figures(tasks: Sequence[Task], clips: Mapping[str, Sequence[Tensor]]) -> dict[str, Any]:

@@ -14,10 +14,12 @@ import torch
 
 from audiollm.program import ProgramError, run_program
 from audiollm.training.losatok.config import LoSATokTrainingConfig
-from audiollm.training.recipes.losatok import divergence, small_features
+from audiollm.training.recipes.losatok import generation, small_features, trainings
 from audiollm.training.recipes.losatok.bottlenecks import FitSettings, fit
 from audiollm.training.recipes.losatok.evidence import LoSATokEvidenceConfig, run_evidence
+from audiollm.training.recipes.losatok.generation import GenerationSettings
 from audiollm.training.recipes.losatok.report import BEGIN, END, LoSATokReportConfig, write_page
+from audiollm.training.recipes.losatok.trainings import TokenizerSettings
 from audiollm.training.train_losatok import train
 from tests.tiny_losatok import tiny_losatok
 
@@ -41,7 +43,7 @@ def trained_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         started.append(Path(flags[flags.index("--output_dir") + 1]).name)
         run_program(LoSATokTrainingConfig, train, name=script, arguments=["--config", str(path), *flags])
 
-    monkeypatch.setattr(divergence, "launch_trainer", launch)
+    monkeypatch.setattr(trainings, "launch_trainer", launch)
     return started
 
 
@@ -67,7 +69,21 @@ def config(tmp_path: Path) -> LoSATokEvidenceConfig:
         latent_sizes=(4,),
         kl_weights=(0.0, 0.1),
         fit=FitSettings(steps=3, bottleneck_size=8),
-        kl=divergence.DivergenceSettings(teacher=str(tmp_path / "teacher"), semantic_steps=1, tokenizer_steps=1),
+        kl=TokenizerSettings(teacher=str(tmp_path / "teacher"), latent_size=6, semantic_steps=1, tokenizer_steps=1),
+        dit=GenerationSettings(
+            widths=(4,),
+            kl_weight=0.1,
+            num_mels=8,
+            steps=3,
+            evaluations=2,
+            num_layers=1,
+            num_heads=2,
+            text_size=8,
+            frames_per_update=60,
+            max_seconds=0.4,
+            generated_clips=6,
+            sampling_steps=2,
+        ),
     )
 
 
@@ -90,14 +106,21 @@ def test_everything_is_measured_once_and_goes_into_the_page(
     assert {len(by_seed) for by_seed in results["kl"].values()} == {2}
     assert results["kl"]["0"]["0"]["mel_distance"] > 0
     assert not list((tmp_path / "run" / "runs").glob("*/checkpoints"))
+    sizes = {name: own["0"]["size"] for name, own in results["dit"].items()}
+    assert sizes == {"latents/4": 6, "mel/4": 32, "features/4": 12}
+    # Beside a tokenizer's figures stand those of the smallest transformer that makes the same latents.
+    assert results["kl"]["0.1"]["1"]["generation"] == results["dit"]["latents/4"]["1"]
+    assert (tmp_path / "run" / "curves.png").is_file()
+    assert (tmp_path / "run" / "tables.md").read_text().count("](curves.png)") == 1
 
     def computes(*_: Any) -> Any:
         raise AssertionError("it is there")
 
     monkeypatch.setattr(small_features, "fit", computes)
-    monkeypatch.setattr(divergence, "launch_trainer", computes)
+    monkeypatch.setattr(trainings, "launch_trainer", computes)
+    monkeypatch.setattr(generation, "assemble", computes)
     again = run_evidence(config)
-    assert (again["small"], again["kl"]) == (results["small"], results["kl"])
+    assert [again[part] for part in config.parts] == [results[part] for part in config.parts]
 
     page = tmp_path / "page.md"
     page.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nAfter\n")
@@ -105,11 +128,16 @@ def test_everything_is_measured_once_and_goes_into_the_page(
     text = page.read_text()
     assert text.startswith("# Before")
     assert text.endswith("After\n")
-    assert "old" not in text
+    assert "\nold\n" not in text
     assert "| 4 | SemBo | " in text
     assert " ± " in text
     assert "| 4 | PCA | " in text
     assert "| 0.1 | " in text
+    assert "| mel, made | 32 | 4 | 2 | " in text
+    assert "| features of the teacher, of recordings | 12 | – | 2 | – | – | – | 0.000 ± 0.000 | " in text
+    assert "](figures/page_curves.png)" in text
+    assert "Not complete" not in text
+    assert (tmp_path / "figures" / "page_curves.png").is_file()
     assert json.loads(page.with_suffix(".json").read_text())["kl"] == results["kl"]
 
 
@@ -118,10 +146,45 @@ def test_cells_of_other_settings_are_refused(config: LoSATokEvidenceConfig) -> N
     run_evidence(small)
     with pytest.raises(ValueError, match=r"sembo-4@seed0\.json was begun with another fit\.steps \(3, now 4\)"):
         run_evidence(replace(small, fit=replace(small.fit, steps=4)))
+    made = replace(config, parts=("dit",), seeds=(0,), dit=replace(config.dit, spaces=("mel",)))
+    run_evidence(made)
+    with pytest.raises(ValueError, match=r"mel-width4@seed0\.json was begun with another settings\.steps \(3, now 4\)"):
+        run_evidence(replace(made, dit=replace(made.dit, steps=4)))
+    with pytest.raises(ValueError, match=r"mel-width4@seed0\.json was begun with another num_mels \(8, now 9\)"):
+        run_evidence(replace(made, dit=replace(made.dit, num_mels=9)))
     with pytest.raises(ValueError, match="max_clips"):
         run_evidence(replace(small, max_clips=20))
     with pytest.raises(ValueError, match=r"seeds=\[0, 0\]"):
         replace(config, seeds=(0, 0))
+    with pytest.raises(ValueError, match=r"dit\.widths=\[\]"):
+        replace(config.dit, widths=())
+    with pytest.raises(ValueError, match=r"dit\.evaluations=5: use 1 to dit\.steps=3"):
+        replace(config.dit, evaluations=5)
+
+
+def test_what_has_come_out_so_far_can_be_read_and_says_so(
+    config: LoSATokEvidenceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second transformer fails; the first, and the part before, are there, and are not made again."""
+    spaces: Any = ("mel", "features")
+    config = replace(config, parts=("small", "dit"), seeds=(0,), dit=replace(config.dit, spaces=spaces))
+    prepare, seen = generation.assemble, list[str]()
+
+    def breaks(*arguments: Any) -> Any:
+        seen.append(arguments[2].kind)
+        if len(seen) == 2:
+            raise RuntimeError("out of power")
+        return prepare(*arguments)
+
+    monkeypatch.setattr(generation, "assemble", breaks)
+    with pytest.raises(RuntimeError, match="out of power"):
+        run_evidence(config)
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (list(found["dit"]), found["is_complete"]) == (["mel/4"], False)
+    assert list(found["small"]["teacher"])[-1] == "4/merging"
+    assert "Not complete" in (tmp_path / "run" / "tables.md").read_text()
+    assert run_evidence(config)["is_complete"]
+    assert seen == ["mel", "features", "features"]
 
 
 def test_main_directions_lose_the_least_and_merging_is_a_mean() -> None:
@@ -148,6 +211,6 @@ def test_a_training_that_fails_names_its_log(
     def fails(*_: Any, **__: Any) -> None:
         raise CalledProcessError(3, ["python"])
 
-    monkeypatch.setattr(divergence, "launch_trainer", fails)
+    monkeypatch.setattr(trainings, "launch_trainer", fails)
     with pytest.raises(ProgramError, match=r"seed0 failed with exit status 3; why is in .*seed0\.log"):
         run_evidence(replace(config, parts=("kl",)))
