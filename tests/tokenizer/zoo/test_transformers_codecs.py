@@ -86,7 +86,9 @@ def test_a_batch_of_unequal_lengths_gives_what_each_clip_gives_alone(
         alone = tokenizer.encode([clip], rate)
         assert torch.equal(alone[0], together[index])
         assert len(sounds[index]) == frame * int(together.lengths[index])
-        torch.testing.assert_close(tokenizer.decode(alone)[0], sounds[index], rtol=1e-4, atol=1e-4)
+        # Convolutions of another number of rows round otherwise: by some 2e-6 of the loudest sample.
+        loudest = float(sounds[index].abs().amax()) if len(sounds[index]) else 0.0
+        torch.testing.assert_close(tokenizer.decode(alone)[0], sounds[index], rtol=0, atol=1e-5 * loudest + 1e-7)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mimi"])
