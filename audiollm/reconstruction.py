@@ -200,11 +200,6 @@ class _CodecDecoder:
     """
 
     def __init__(self, audio_tokenizer: AudioTokenizer, settings: DecodingSettings) -> None:
-        if not audio_tokenizer.can_decode:
-            raise ValueError(
-                f"this {type(audio_tokenizer).__name__} has no decoder, so its codes cannot become sound: load it "
-                "whole, or use an audio tokenizer with one"
-            )
         refuse_settings(audio_tokenizer, settings)
         taken = inspect.signature(audio_tokenizer.decode).parameters
         given: dict[str, Any] = {"steps": settings.steps, "guidance": settings.guidance, "seed": settings.seed}
@@ -230,6 +225,11 @@ def _decoder(audio_tokenizer: AudioTokenizer, settings: DecodingSettings) -> Spe
     Raises:
         ValueError: if it cannot decode, or not with this voice or these settings.
     """
+    if not audio_tokenizer.can_decode:
+        raise ValueError(
+            f"{audio_tokenizer.why_no_sound}, so its codes cannot become sound: load it whole, or use an audio "
+            "tokenizer with one"
+        )
     if takes_settings(audio_tokenizer) and audio_tokenizer.num_codebooks == 1:
         return SpeechDecoder(audio_tokenizer, settings)
     return _CodecDecoder(audio_tokenizer, settings)

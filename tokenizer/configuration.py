@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 from transformers import WhisperConfig
+from transformers.activations import ACT2FN
 
 MODEL_TYPE = "uniaudio_tokenizer"
 SAMPLE_RATE = 16000  # Hz; every Whisper encoder
@@ -113,8 +114,17 @@ class UniAudioTokenizerConfig(WhisperConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        self._check_network()
         self._check_sizes()
         self._check_positions()
+
+    def _check_network(self) -> None:
+        require_positive(self, "d_model", "encoder_ffn_dim", "num_mel_bins", "max_source_positions")
+        if self.activation_function not in ACT2FN:
+            raise ValueError(f"activation_function={self.activation_function!r}: transformers has none, e.g. 'gelu'")
+        for name in ("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: use 0 to 1")
 
     def _check_sizes(self) -> None:
         if self.quantize_vocab_size < 1:

@@ -178,7 +178,7 @@ def test_what_cannot_work_is_refused_before_any_work_and_leaves_nothing(tmp_path
         reconstruct(original, tmp_path / "out.wav", codec, speaker=torch.tensor([float("nan")]))
     assert codec.calls == []
     codec.can_decode = False
-    with pytest.raises(ValueError, match="no waveform decoder"):
+    with pytest.raises(ValueError, match="has no waveform decoder, so its codes cannot become sound"):
         reconstruct(original, tmp_path / "out.wav", codec)
     assert sorted(os.listdir(tmp_path)) == before
 

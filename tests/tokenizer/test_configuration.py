@@ -28,6 +28,12 @@ from audiollm.tokenizer import UniAudioTokenizerConfig
         ({"encoder_residual_target_position": None}, "set both, or neither"),
         ({"encoder_residual_source_position": 4}, "encoder_residual_source_position=4 must be at least 1 and at most"),
         ({"encoder_attention_heads": 0}, "encoder_attention_heads=0: use at least 1"),
+        ({"d_model": 0}, "d_model=0: use a positive number"),
+        ({"encoder_ffn_dim": -1}, "encoder_ffn_dim=-1: use a positive number"),
+        ({"num_mel_bins": 0}, "num_mel_bins=0: use a positive number"),
+        ({"activation_function": "gleu"}, "activation_function='gleu': transformers has none"),
+        ({"dropout": 1.5}, r"dropout=1\.5: use 0 to 1"),
+        ({"activation_dropout": float("nan")}, "activation_dropout=nan: use 0 to 1"),
         ({"d_model": 15}, "d_model=15 is not a multiple of encoder_attention_heads=2"),
     ],
 )

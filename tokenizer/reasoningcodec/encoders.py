@@ -271,8 +271,8 @@ def encoder_of(role: str, values: Any, source: Path) -> FrozenEncoder:
         raise ValueError(f"{source}: there is no kind of {role} encoder called {said!r}; known is {kind}")
     try:
         return TransformersEncoder.from_settings(values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{source} does not describe the {role} encoder: {error}") from error
+    except Exception as error:  # transformers checks fields by errors of huggingface_hub's own
+        raise ValueError(f"{source} does not describe the {role} encoder: {' '.join(str(error).split())}") from error
 
 
 def check_fits(role: str, encoder: FrozenEncoder, feature_size: int) -> FrozenEncoder:

@@ -113,9 +113,18 @@ def resample(waveform_N: Tensor, from_rate: int, to_rate: int) -> Tensor:
     if from_rate == to_rate or not len(waveform_N):
         return waveform_N
     resampler = Resampler(from_rate, to_rate)
-    # In blocks, because the windows of a whole recording would take as many times its memory as filters overlap.
-    blocks = [resampler.push(block) for block in waveform_N.split(BLOCK_SECONDS * from_rate)]
-    return torch.cat([*blocks, resampler.finish()])
+    made_M: Tensor | None = None
+    start = 0
+    # In blocks, because the windows of a whole recording would take as many times its memory as filters overlap; and
+    # each at once to its place, because results kept between such windows break the heap into pieces of no use.
+    for block in (*waveform_N.split(BLOCK_SECONDS * from_rate), None):
+        part = resampler.finish() if block is None else resampler.push(block)
+        if made_M is None:
+            made_M = part.new_empty(-(-len(waveform_N) * to_rate // from_rate))
+        made_M[start : start + len(part)] = part
+        start += len(part)
+    assert made_M is not None
+    return made_M
 
 
 def check_sample_rate(sample_rate: int) -> int:

@@ -6,12 +6,14 @@ little more than one.
 
 from __future__ import annotations
 
+import io
 import logging
 import multiprocessing
 import pickle
 import signal
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -21,7 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from audiollm.generation.decoding import SpeechDecoder
 from audiollm.serving.engines.base import EngineError
@@ -63,7 +66,7 @@ class SoundProcess:
         Raises:
             EngineError: if the process does not begin.
         """
-        self._model = pickle.dumps(model)
+        self._model = _pickled(model)
         self._begin()
 
     def open(self, decoder: SpeechDecoder, tell: Tell) -> RemoteSound:
@@ -170,6 +173,40 @@ def _end(process: Any) -> None:
     if process.is_alive():
         process.kill()
         process.join()
+
+
+def _pickled(model: Any) -> bytes:
+    file = io.BytesIO()
+    _ModelPickler(file).dump(model)
+    return file.getvalue()
+
+
+class _ModelPickler(pickle.Pickler):
+    """Takes modules with parametrizations too, such as the weight norm of most codecs, which refuse to be pickled.
+
+    For decoding, the weights that they come to are all that is needed.
+    """
+
+    def reducer_override(self, one: Any) -> Any:
+        if isinstance(one, nn.Module) and is_parametrized(one):
+            plain = _without_parametrizations(one)
+            return object.__new__, (type(plain),), vars(plain)
+        return NotImplemented
+
+
+def _without_parametrizations(module: nn.Module) -> nn.Module:
+    """The same module with weights of its own; the other one stays as it is."""
+    parametrized: Any = module.parametrizations
+    weights = {name: nn.Parameter(getattr(module, name).detach(), requires_grad=False) for name in parametrized}
+    kind = type_before_parametrizations(module)
+    plain: nn.Module = object.__new__(kind)
+    plain.__dict__.update(vars(module))
+    plain._modules = {name: one for name, one in module._modules.items() if one is not parametrized}
+    plain._parameters = {**module._parameters, **weights}
+    plain._load_state_dict_pre_hooks = (
+        OrderedDict()
+    )  # that of weight norm reads older names, and is no function to send
+    return plain
 
 
 def _send(connection: Connection, message: Any) -> None:

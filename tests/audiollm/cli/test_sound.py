@@ -173,7 +173,10 @@ def test_speech_data_makes_records_that_ask_for_the_text(tmp_path: Path, capsys:
     [
         (["reconstruct", "@clips/a.wav", "@out.aac", "--audio-tokenizer", "@codec-out"], "out.aac"),
         (["reconstruct", "@broken.wav", "@out.wav", "--audio-tokenizer", "@codec-out"], "broken.wav"),
-        (["reconstruct", "@clips/a.wav", "@out.wav", "--audio-tokenizer", "@codec"], "no waveform decoder"),
+        (
+            ["reconstruct", "@clips/a.wav", "@out.wav", "--audio-tokenizer", "@codec"],
+            "no waveform decoder, so its codes cannot become sound",
+        ),
         (["speak", "hi", "--model", "@audio-llm", "-o", "@out.wav"], "no waveform decoder"),
         (["speak", "", "--model", "@speaker", "-o", "@out.wav"], "empty"),
         (["speak", "hi", "--model", "@speaker", "-o", "@out.txt"], "out.txt"),

@@ -22,7 +22,7 @@ from audiollm.tokenizer.facts import facts_of_tokenizer
 from audiollm.tokenizer.opening import kind_of
 from audiollm.tokenizer.reasoningcodec import model as model_module
 from audiollm.tokenizer.reasoningcodec import windows as windows_module
-from audiollm.tokenizer.reasoningcodec.encoders import PluggedEncoder
+from audiollm.tokenizer.reasoningcodec.encoders import PluggedEncoder, encoder_of
 from audiollm.tokenizer.reasoningcodec.model import ReasoningCodec
 from audiollm.tokenizer.reasoningcodec.windows import DECODED_CODES, cross_faded, decoded_windows
 from audiollm.tokenizer.sequence import as_one_row
@@ -416,3 +416,13 @@ def test_one_group_goes_through_a_file_and_both_are_refused_by_name(
         reconstruct(tmp_path / "in.wav", tmp_path / "out.wav", codec)
     with pytest.raises(ValueError, match="speaker: the decoder of ReasoningCodec"):
         reconstruct(tmp_path / "in.wav", tmp_path / "out.wav", one, speaker=torch.zeros(3))
+
+
+@pytest.mark.parametrize("change", [{"num_mel_bins": "many"}, {"d_model": None}, {"pad_token_id": 50256}])
+def test_settings_of_an_encoder_that_transformers_refuses_are_named(
+    change: dict[str, Any], codec: ReasoningCodec
+) -> None:
+    values: dict[str, Any] = codec.settings()["encoders"]["whisper"]
+    values = {**values, "config": {**values["config"], **change}}
+    with pytest.raises(ValueError, match=r"config\.json does not describe the whisper encoder: "):
+        encoder_of("whisper", values, Path("config.json"))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,3 +78,24 @@ def test_hardly_any_samples(length: int, from_rate: int) -> None:
 def test_nonsense_rates_are_refused(rate: object) -> None:
     with pytest.raises(ValueError, match="sample_rate="):
         check_sample_rate(rate)  # type: ignore[arg-type]
+
+
+PEAK_OF_TWENTY_MINUTES = """
+import re, torch
+from pathlib import Path
+from audiollm.tokenizer.signal.resampling import resample
+def peak():
+    return int(re.search("VmHWM:\\\\s*([0-9]+)", Path("/proc/self/status").read_text()).group(1)) * 1024
+torch.set_num_threads(1)
+clip = torch.full((20 * 60 * 16000,), 0.1)
+resample(clip[:16000], 16000, 24000)
+before = peak()
+made = resample(clip, 16000, 24000)
+print((peak() - before) / made.nbytes)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of a process so")
+def test_a_long_recording_takes_little_more_memory_than_what_comes_out() -> None:
+    shown = subprocess.run([sys.executable, "-c", PEAK_OF_TWENTY_MINUTES], capture_output=True, text=True, check=True)
+    assert 0.5 < float(shown.stdout) < 2.5

@@ -86,7 +86,9 @@ def test_a_batch_of_unequal_lengths_gives_what_each_clip_gives_alone(
         alone = tokenizer.encode([clip], rate)
         assert torch.equal(alone[0], together[index])
         assert len(sounds[index]) == frame * int(together.lengths[index])
-        torch.testing.assert_close(tokenizer.decode(alone)[0], sounds[index], rtol=1e-4, atol=1e-4)
+        # Convolutions of another number of rows round otherwise: by some 2e-6 of the loudest sample.
+        loudest = float(sounds[index].abs().amax()) if len(sounds[index]) else 0.0
+        torch.testing.assert_close(tokenizer.decode(alone)[0], sounds[index], rtol=0, atol=1e-5 * loudest + 1e-7)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mimi"])
@@ -385,11 +387,14 @@ def test_a_config_that_does_not_fit_itself_is_refused(
         opened(tmp_path)
 
 
-def test_a_kernel_of_no_size_is_refused(folders: Callable[[str], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("values", [{"kernel_size": 0}, {"target_bandwidths": []}])
+def test_settings_of_which_transformers_makes_no_model_are_refused(
+    values: dict[str, Any], folders: Callable[[str], Path], tmp_path: Path
+) -> None:
     shutil.copytree(folders("encodec"), tmp_path / "changed")
     path = tmp_path / "changed" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"kernel_size": 0}))
-    with pytest.raises(ValueError, match=r"config\.json: no model can be made of it"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    with pytest.raises(ValueError, match=r"config\.json: "):
         opened(path.parent)
 
 

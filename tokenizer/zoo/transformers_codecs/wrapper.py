@@ -245,7 +245,7 @@ def _check_size(model_class: type[PreTrainedModel], config: PreTrainedConfig, fo
     try:
         with torch.device("meta"):
             announced = sum(one.numel() for one in model_class(config).state_dict().values())
-    except (RuntimeError, ValueError, TypeError, ArithmeticError, KeyError) as error:
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, AssertionError) as error:
         raise ValueError(f"{folder / CONFIG}: no model can be made of it ({' '.join(str(error).split())})") from error
     stored = sum(math.prod(shape) for shape in shapes_in(folder).values())
     if announced > _MOST_ANNOUNCED * stored + 1_000_000:

@@ -8,6 +8,7 @@ import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from queue import Queue
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +18,18 @@ import torch
 from torch import Tensor
 
 from audiollm.generation.decoding import DecodingSettings, SpeechDecoder
-from audiollm.serving.answering.sound_process import SoundProcess, work
+from audiollm.serving.answering.sound_process import SoundProcess, _pickled, work
 from audiollm.serving.answering.sound_threads import SoundThreads
 from audiollm.serving.answering.sounding import SoundMaker
 from audiollm.serving.engines.base import EngineError
-from audiollm.tokenizer import UniAudioTokenizer
+from audiollm.tokenizer import AudioTokenizer, UniAudioTokenizer
+from audiollm.tokenizer.sequence import as_one_row
+from audiollm.tokenizer.zoo.speechtokenizer.model import SpeechTokenizer, SpeechTokenizerConfig
+from audiollm.tokenizer.zoo.sqcodec.configuration import SQCodecConfig
+from audiollm.tokenizer.zoo.sqcodec.model import SQCodec
+from audiollm.tokenizer.zoo.wavtokenizer.configuration import WavTokenizerConfig
+from audiollm.tokenizer.zoo.wavtokenizer.model import WavTokenizer
+from tests.tokenizer.zoo.tiny_codecs import MODELS, make_codec
 
 SECONDS = 120.0
 """Longest that anything may take, on a machine that is busy with others."""
@@ -96,6 +104,63 @@ def test_a_process_makes_the_sound_of_threads(process: SoundProcess, tokenizer: 
     assert len(wanted)
     torch.testing.assert_close(made, wanted, atol=1e-4, rtol=0)
     threads.close()
+
+
+def make_speech_tokenizer() -> SpeechTokenizer:
+    sizes = {"n_filters": 2, "strides": (4, 5), "dimension": 8, "semantic_dimension": 6, "codebook_size": 16, "n_q": 4}
+    return SpeechTokenizer(SpeechTokenizerConfig(**sizes, sample_rate=8000)).eval()
+
+
+def make_wavtokenizer() -> WavTokenizer:
+    sizes: dict[str, Any] = {
+        "num_filters": 2, "strides": (5, 4), "feature_size": 8, "codebook_size": 16, "size": 64, "n_fft": 80,
+        "intermediate_size": 16, "num_layers": 1, "hop_length": 20, "num_conditions": 3, "sample_rate": 8000,
+    }  # fmt: skip
+    return WavTokenizer(WavTokenizerConfig(**sizes)).eval()
+
+
+def make_sqcodec() -> SQCodec:
+    sizes: dict[str, Any] = {
+        "sample_rate": 8000, "num_samples": 2, "downsample_factors": (5,), "downsample_kernel_sizes": (10,),
+        "upsample_factors": (5,), "upsample_kernel_sizes": (10,), "latent_hidden_dim": 3, "init_channel": 2,
+    }  # fmt: skip
+    return SQCodec(SQCodecConfig(**sizes)).eval()
+
+
+OTHERS: dict[str, Callable[[], Any]] = {
+    "speechtokenizer": make_speech_tokenizer,
+    "wavtokenizer": make_wavtokenizer,
+    "sqcodec": make_sqcodec,
+}
+
+
+@pytest.mark.parametrize("kind", [*MODELS, *OTHERS])
+def test_a_tokenizer_of_any_kind_can_be_sent_to_a_process(kind: str, tmp_path: Path) -> None:
+    if kind in MODELS:
+        make_codec(kind).save_pretrained(tmp_path)
+        codec = AudioTokenizer.from_pretrained(tmp_path)
+    else:
+        codec = OTHERS[kind]()
+    row = as_one_row(codec) if codec.num_codebooks > 1 else codec
+    codes = codes_of(7)[None] % min(codec.codebook_sizes)
+    codes = codes.expand(codec.num_codebooks, 7)
+    before = codec.decode(codes)[0]
+    sent = pickle.loads(_pickled(row))
+    sent = sent if codec.num_codebooks == 1 else sent.inner
+    assert sent.decode(codes)[0].equal(before)
+    assert codec.decode(codes)[0].equal(before)  # the one that was sent is as it was
+
+
+def test_a_process_decodes_rows_of_a_codec_with_several_codebooks(tmp_path: Path) -> None:
+    make_codec("dac").save_pretrained(tmp_path)
+    row = as_one_row(AudioTokenizer.from_pretrained(tmp_path), None, "delay")
+    codes = row.layout.to_symbols(codes_of(27).unflatten(0, (3, 9)) % 16)
+    made = SoundProcess(1)
+    made.start(row)
+    try:
+        torch.testing.assert_close(whole(made, SpeechDecoder(row), codes), row.decode(codes[None])[0])
+    finally:
+        made.close()
 
 
 def test_sounds_do_not_mix(process: SoundProcess, tokenizer: Any) -> None:
