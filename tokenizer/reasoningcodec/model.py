@@ -299,7 +299,7 @@ class ReasoningCodec(CodecTokenizer):
         return {**plain, ENCODERS: encoders}
 
     def deciding_settings(self) -> dict[str, Any]:
-        without = ("dit", "latent_size", "encoder_only")
+        without = ("dit", "latent_size", "encoder_only", "trained_stage")
         plain = {name: one for name, one in dataclasses.asdict(self.config).items() if not name.startswith(without)}
         encoders = {role: one.deciding() for role, one in self.encoders.items() if isinstance(one, FrozenEncoder)}
         decisive: dict[str, Any] = json.loads(json.dumps({**plain, ENCODERS: encoders}, sort_keys=True))
@@ -316,7 +316,7 @@ class ReasoningCodec(CodecTokenizer):
         Raises:
             ValueError: if an encoder is missing, or gives something else than it should.
         """
-        self._require_encoders()
+        self.require_encoders()
         num_frames = waveforms_BN.shape[1] // FRAME_SAMPLES
         found: dict[str, list[Tensor]] = {}
         at_rate = {SAMPLE_RATE: waveforms_BN}
@@ -330,7 +330,12 @@ class ReasoningCodec(CodecTokenizer):
         acoustic, semantic = found[MUSIC]
         return Heard(found[WHISPER][0], found[WAVLM][0], acoustic, semantic)
 
-    def _require_encoders(self) -> None:
+    def require_encoders(self) -> None:
+        """Refuses to hear by less than all of the frozen encoders.
+
+        Raises:
+            ValueError: naming those that are missing, and how to give them.
+        """
         missing = [role for role in ROLES if role not in self.encoders]
         if missing:
             given = ", ".join(f"{role}=…" for role in missing)
@@ -388,7 +393,7 @@ class ReasoningCodec(CodecTokenizer):
             ValueError: if a frozen encoder is missing or gives something else than it should, a waveform is not a float
                 vector or holds NaN or infinity (naming the clip), or the sample rate makes no sense.
         """
-        self._require_encoders()
+        self.require_encoders()
         if return_features:
             raise ValueError(f"{self.own_kind.title} gives no features; leave out return_features")
         clips = check_waveforms(waveforms)
