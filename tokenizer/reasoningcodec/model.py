@@ -316,19 +316,31 @@ class ReasoningCodec(CodecTokenizer):
         Raises:
             ValueError: if an encoder is missing, or gives something else than it should.
         """
+        found = self._heard_by(ROLES, waveforms_BN)
+        acoustic, semantic = found[MUSIC]
+        return Heard(found[WHISPER][0], found[WAVLM][0], acoustic, semantic)
+
+    def hear_for_reasoning(self, waveforms_BN: Tensor) -> tuple[Tensor, Tensor]:
+        """What the reasoning branch takes of that, ``[B, S, D]`` of Whisper and ``[B, F, D]`` of the music encoder.
+
+        Arguments and errors as for `hear`.
+        """
+        found = self._heard_by((WHISPER, MUSIC), waveforms_BN)
+        return found[WHISPER][0], found[MUSIC][1]
+
+    def _heard_by(self, roles: Sequence[str], waveforms_BN: Tensor) -> dict[str, list[Tensor]]:
         self.require_encoders()
         num_frames = waveforms_BN.shape[1] // FRAME_SAMPLES
         found: dict[str, list[Tensor]] = {}
         at_rate = {SAMPLE_RATE: waveforms_BN}
-        for role in ROLES:
+        for role in roles:
             encoder: Any = self.encoders[role]
             rate = encoder.sample_rate
             if rate not in at_rate:
                 at_rate[rate] = torch.stack([resample(row, SAMPLE_RATE, rate) for row in waveforms_BN])
             num_vectors = num_frames * (1 if role == MUSIC else SPEECH_FRAMES)
             found[role] = [one.to(self.dtype) for one in checked_streams(role, encoder, at_rate[rate], num_vectors)]
-        acoustic, semantic = found[MUSIC]
-        return Heard(found[WHISPER][0], found[WAVLM][0], acoustic, semantic)
+        return found
 
     def require_encoders(self) -> None:
         """Refuses to hear by less than all of the frozen encoders.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from audiollm.training.loop.config import RunConfig
+from audiollm.tokenizer.reasoningcodec.windows import ENCODED_SECONDS
+from audiollm.training.alignment.config import GRPOSettings
+from audiollm.training.loop.config import RunConfig, require_not_negative, require_positive
 
 from .reconstruction_settings import ReconstructionSettings
-from .settings import CodecSizes, EncodersSettings
+from .settings import AnalysisSettings, CodecSizes, EncodersSettings
 from .stages import FIRST_STAGE, StageName
 
 
@@ -33,14 +35,62 @@ class ReasoningCodecTrainingConfig(RunConfig):
     """Of a new codec."""
 
     llm: str | None = None
-    """For the first stage: the text LLM that is to write what is heard, a folder or Hub id."""
+    """For the first stage: the text LLM that is to write what is heard, a folder or Hub id. None, with ``codec``: the
+    one that its run has left."""
+
+    analysis: AnalysisSettings = field(default_factory=AnalysisSettings)
+    """Of what the text LLM writes; not with ``stage: reconstruction``."""
+
+    grpo: GRPOSettings | None = None
+    """Rewards, and how answers are drawn; with ``stage: grpo``, and only there."""
 
     reconstruction: ReconstructionSettings = field(default_factory=ReconstructionSettings)
     """Only with ``stage: reconstruction``."""
 
+    mono: Literal["mean", "first"] = "mean"
+    """What a recording of several channels becomes."""
+
+    max_seconds: float = ENCODED_SECONDS
+    """Longer clips cannot be used by the first two stages; at most the 30 s that are heard at once."""
+
+    on_bad: Literal["error", "skip"] = "error"
+    """What happens to records that cannot be used. Either way they are listed."""
+
+    cache_megabytes: int = 512
+    """Decoded recordings are kept in memory up to this size (2.9 MB per minute)."""
+
+    global_batch_size: int = 32
+    """Clips of an update, over all processes; with ``stage: grpo`` answers."""
+
+    micro_batch_size: int = 8
+    """Most clips, or answers, per process in one forward pass: changes memory and speed, not the update."""
+
+    learning_rate: float = 1e-4
+    warmup_ratio: float = 0.02
+
+    eval_clips: int = 0
+    """Held-out clips that evaluations look at, the same each time; 0: all."""
+
+    eval_samples: int = 8
+    """Of each kind of text, held-out clips that evaluations write it of."""
+
+    eval_max_new_tokens: int = 200
+    """Longest text that they write, in tokens."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_positive(
+            self, "learning_rate", "max_seconds", "global_batch_size", "micro_batch_size", "eval_max_new_tokens"
+        )
+        require_not_negative(self, "cache_megabytes", "eval_clips", "eval_samples")
+        if self.max_seconds > ENCODED_SECONDS:
+            raise ValueError(f"max_seconds={self.max_seconds:g}: {ENCODED_SECONDS} s are heard at once; cut the clips")
         self._refuse_settings_of_others()
+        if self.stage == "supervised" and self.codec is None and (self.llm is None or self.encoders is None):
+            raise ValueError(
+                "a new codec needs llm, and encoders.whisper, encoders.wavlm and encoders.music to hear by; to go on "
+                "with one, name it by codec"
+            )
         if self.stage != "supervised" and self.codec is None:
             raise ValueError(
                 f"stage: {self.stage} needs codec, what the stage before has left. Run the first one:\n  {FIRST_STAGE}"
@@ -48,8 +98,18 @@ class ReasoningCodecTrainingConfig(RunConfig):
             )
 
     def _refuse_settings_of_others(self) -> None:
-        if self.stage != "reconstruction":
-            _refuse(self.reconstruction, "reconstruction", f"stage: {self.stage}")
+        here = f"stage: {self.stage}"
+        if self.stage == "reconstruction":
+            _refuse(self.analysis, "analysis", here)
+        else:
+            _refuse(self.reconstruction, "reconstruction", here)
+        if self.stage != "supervised" and self.llm is not None:
+            raise ValueError(f"llm has no effect with {here}, which takes what codec has; remove it")
+        if (self.stage == "grpo") != (self.grpo is not None):
+            told = (
+                "needs grpo.rewards, such as '[{name: sap}]'" if self.grpo is None else "has no use for grpo; remove it"
+            )
+            raise ValueError(f"{here} {told}")
         if self.codec is not None:
             _refuse(self.sizes, "sizes", "codec, which brings its own")
             if self.encoders is not None:

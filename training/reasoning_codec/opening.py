@@ -23,8 +23,7 @@ def open_codec(config: ReasoningCodecTrainingConfig) -> ReasoningCodec:
         ValueError: if there is none, it is not this stage's turn, or a frozen encoder is missing or of another rate.
     """
     if config.codec is None:
-        if config.encoders is None:
-            raise ValueError("a new codec needs encoders.whisper, encoders.wavlm and encoders.music to hear by")
+        assert config.encoders is not None  # the config has checked
         return make_codec(config.encoders, config.sizes)
     codec = _opened(config.codec)
     check_order(config.stage, codec.config.trained_stage, config.codec)

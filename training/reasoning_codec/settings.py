@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
-from audiollm.training.loop.config import require_positive
+from audiollm.training.loop.config import require_not_negative, require_positive
+from audiollm.training.uniaudio.config import TextLoRASettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,3 +61,65 @@ class CodecSizes:
 
     def __post_init__(self) -> None:
         require_positive(self, "size", "query_interval", "layers", "head_size", "inner_size", prefix="sizes.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskWeights:
+    """How often a clip's texts are asked for; each time one is drawn among those that its record has."""
+
+    sap: float = 1.0
+    """The whole of its SAP record: words, voice and scene."""
+
+    asr: float = 1.0
+    """Its words."""
+
+    caption: float = 1.0
+    """Its caption."""
+
+    emotion: float = 0.0
+    """The emotion of its speaker."""
+
+    question: float = 1.0
+    """The answer of a conversation record, such as ``audiollm sap-questions`` writes."""
+
+    def __post_init__(self) -> None:
+        require_not_negative(self, "sap", "asr", "caption", "emotion", "question", prefix="analysis.tasks.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisSettings:
+    """What the text LLM is to write, and how it learns; for the first two stages."""
+
+    tasks: TaskWeights = field(default_factory=TaskWeights)
+    """Weight of each kind of text."""
+
+    max_text_tokens: int = 512
+    """Records with longer texts cannot be used."""
+
+    lora: TextLoRASettings | None = None
+    """Train adapters of the text LLM in place of all its weights. ``--analysis.lora.r 32`` is enough to switch it on.
+    Settled by the first stage."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the text LLM's frozen weights, with ``lora``; what is trained has float32."""
+
+    gradient_checkpointing: bool = False
+    """Compute activations of the text LLM again in the backward pass: less memory, more time."""
+
+    llm_learning_rate: float | None = None
+    """Peak learning rate of the text LLM, or its adapters. None: that of the codec."""
+
+    commitment_weight: float = 1.0
+    """Weight of the squared distance between what is quantized and its entries, the mean over the codebooks."""
+
+    feature_megabytes: int = 0
+    """What the frozen encoders say is kept in memory up to this size, and computed once. A minute takes 25 MB at the
+    published sizes. 0: computed each time."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "max_text_tokens", "llm_learning_rate", prefix="analysis.")
+        require_not_negative(self, "commitment_weight", "feature_megabytes", prefix="analysis.")
+        if self.dtype != "float32" and self.lora is None:
+            raise ValueError(
+                f"analysis.dtype={self.dtype}: all weights are trained, in float32; leave it out or add lora"
+            )
