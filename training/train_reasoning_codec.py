@@ -52,7 +52,7 @@ def train(config: ReasoningCodecTrainingConfig) -> RunSummary:
     """
     with running(start_data_parallel(config)) as accelerator, held_folder(accelerator, config), stop_requests() as stop:
         if config.stage == "grpo":
-            return train_by_rewards(accelerator, config, stop)
+            return train_by_rewards(accelerator, config, stop, _next_command(config))
         return _train(accelerator, config, stop)
 
 

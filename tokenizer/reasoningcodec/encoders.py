@@ -241,10 +241,15 @@ def load_encoder(
         layers: others than these: for each stream the hidden states whose mean it is.
 
     Raises:
-        ValueError: if there is none, or it lacks these layers.
+        ValueError: if there is none, it lacks these layers, or they are of more or fewer streams than belong to it.
     """
     if isinstance(source, FrozenEncoder):
         return source
+    if layers is not None and len(layers) != STREAMS[role]:
+        raise ValueError(
+            f"layers of the {role} encoder are of {len(layers)} streams, and it must give {STREAMS[role]}: "
+            f"{[list(one) for one in layers]}"
+        )
     try:
         model = AutoModel.from_pretrained(str(source), dtype=torch.float32, trust_remote_code=False).eval()
         extractor = None

@@ -85,7 +85,6 @@ class ReasoningCodecTrainingConfig(RunConfig):
         require_not_negative(self, "cache_megabytes", "eval_clips", "eval_samples")
         if self.max_seconds > ENCODED_SECONDS:
             raise ValueError(f"max_seconds={self.max_seconds:g}: {ENCODED_SECONDS} s are heard at once; cut the clips")
-        self._refuse_settings_of_others()
         if self.stage == "supervised" and self.codec is None and (self.llm is None or self.encoders is None):
             raise ValueError(
                 "a new codec needs llm, and encoders.whisper, encoders.wavlm and encoders.music to hear by; to go on "
@@ -95,6 +94,33 @@ class ReasoningCodecTrainingConfig(RunConfig):
             raise ValueError(
                 f"stage: {self.stage} needs codec, what the stage before has left. Run the first one:\n  {FIRST_STAGE}"
                 f"\nthen --stage {self.stage} --codec SUPERVISED"
+            )
+
+        self._refuse_settings_of_others()
+        if self.grpo is not None:
+            self._check_rewarded(self.grpo)
+
+    def _check_rewarded(self, grpo: GRPOSettings) -> None:
+        """Refuses what trl's trainer does in its own way, or not at all for a codec."""
+        for name in ("metric_for_best", "load_best_at_end", "trust_checkpoint"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is of the other stages: trl keeps and reads the checkpoints of this one")
+        for name in ("optimizer", "schedule"):
+            if getattr(self, name) != getattr(RunConfig, name):
+                raise ValueError(f"{name}={getattr(self, name)}: here it is {getattr(RunConfig, name)}, leave it out")
+        if grpo.beta:
+            raise ValueError(
+                f"grpo.beta={grpo.beta}: trl would load the model at the start by its name, and a codec with an LLM "
+                "has none; leave it out, and lower learning_rate to stay near the start"
+            )
+        if grpo.modalities == "audio":
+            raise ValueError("grpo.modalities=audio: analyses are text; leave it out")
+        if self.analysis.llm_learning_rate is not None:
+            raise ValueError("analysis.llm_learning_rate is of the first stage: trl has one learning rate; remove it")
+        if self.global_batch_size % grpo.num_generations:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} is not a multiple of grpo.num_generations="
+                f"{grpo.num_generations}: an update compares whole groups of answers"
             )
 
     def _refuse_settings_of_others(self) -> None:
@@ -110,6 +136,12 @@ class ReasoningCodecTrainingConfig(RunConfig):
                 "needs grpo.rewards, such as '[{name: sap}]'" if self.grpo is None else "has no use for grpo; remove it"
             )
             raise ValueError(f"{here} {told}")
+        if self.analysis.lora is not None and self.llm is None:
+            raise ValueError("analysis.lora goes with llm; without it, what codec has left is trained on. Remove it")
+        if self.analysis.dtype != "float32" and self.llm is not None and self.analysis.lora is None:
+            raise ValueError(
+                f"analysis.dtype={self.analysis.dtype}: all weights are trained, in float32; leave it out or add lora"
+            )
         if self.codec is not None:
             _refuse(self.sizes, "sizes", "codec, which brings its own")
             if self.encoders is not None:

@@ -98,10 +98,10 @@ class AnalysisSettings:
 
     lora: TextLoRASettings | None = None
     """Train adapters of the text LLM in place of all its weights. ``--analysis.lora.r 32`` is enough to switch it on.
-    Settled by the first stage."""
+    Settled with ``llm``: whoever goes on takes what there is."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the text LLM's frozen weights, with ``lora``; what is trained has float32."""
+    """Of the text LLM's frozen weights, where adapters are trained; what is trained has float32."""
 
     gradient_checkpointing: bool = False
     """Compute activations of the text LLM again in the backward pass: less memory, more time."""
@@ -119,7 +119,3 @@ class AnalysisSettings:
     def __post_init__(self) -> None:
         require_positive(self, "max_text_tokens", "llm_learning_rate", prefix="analysis.")
         require_not_negative(self, "commitment_weight", "feature_megabytes", prefix="analysis.")
-        if self.dtype != "float32" and self.lora is None:
-            raise ValueError(
-                f"analysis.dtype={self.dtype}: all weights are trained, in float32; leave it out or add lora"
-            )

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.tokenizer.reasoningcodec.configuration import SAMPLE_RATE
+from audiollm.tokenizer.reasoningcodec.model import ReasoningCodec
 from audiollm.training.decoder.base import clip_gradients
 from audiollm.training.loop.batches import DataOrder, share_of_process, updates_of_epochs
 from audiollm.training.loop.errors import DataError
@@ -35,6 +36,7 @@ from .monitor import CodebookMonitors
 from .objective import AnalysisObjective, AnalysisOutput, Request, losses_of, train_only_reasoning
 from .records import ANALYSES, AnalysisRecords
 from .stage_trainer import StageRun, StageTrainer
+from .stages import FIRST_STAGE
 
 CODEC_PART, LLM_PART = "codec", "llm"
 ADVICE = "lower learning_rate, raise global_batch_size or analysis.commitment_weight, or use a smaller sizes.quantizer"
@@ -89,12 +91,14 @@ def open_analyst(config: ReasoningCodecTrainingConfig, size: int) -> Analyst:
         )  # fmt: skip
     assert config.codec is not None  # the config has checked
     folder = Path(config.codec) / ANALYST_FOLDER
+    if not folder.is_dir():
+        raise ValueError(
+            f"codec: {config.codec} has no {ANALYST_FOLDER}/, the text LLM that the first stage leaves beside a codec: "
+            f"name the folder of its run. It is made by\n  {FIRST_STAGE}"
+        )
     analyst = Analyst.from_pretrained(
         folder, dtype=settings.dtype, is_trainable=True, gradient_checkpointing=settings.gradient_checkpointing
     )
-    if (settings.lora is not None) != analyst.is_adapted:
-        told = "adapters" if analyst.is_adapted else "no adapters"
-        raise ValueError(f"analysis.lora: {folder} has {told}, as the first stage settled; do as that did")
     if analyst.projection.in_features != size:
         raise ValueError(
             f"{folder} reads vectors of {analyst.projection.in_features} numbers, and the codec has {size}"
@@ -154,7 +158,7 @@ class SupervisedTrainer(StageTrainer):
         self._run, self._records, self._held_out = run, records, held_out
         for one in (records, held_out):
             if one is not None:
-                check_room(one, analyst, run)
+                check_room(one, analyst, run.codec)
         self._order = DataOrder(len(records), config.global_batch_size, config.seed)
         if self._order.global_batch_size < accelerator.num_processes:
             raise ValueError(
@@ -314,7 +318,7 @@ class SupervisedTrainer(StageTrainer):
         self._run.accelerator.wait_for_everyone()
 
 
-def save_reasoning(codec: Any, analyst: Analyst, folder: Path, stage: str) -> None:
+def save_reasoning(codec: ReasoningCodec, analyst: Analyst, folder: Path, stage: str) -> None:
     """Writes the codec, which knows now what it has been through, and the analyst beside it."""
     codec.config = dataclasses.replace(codec.config, trained_stage=stage)
     with atomic_folder(folder) as temporary:
@@ -323,7 +327,7 @@ def save_reasoning(codec: Any, analyst: Analyst, folder: Path, stage: str) -> No
         analyst.save_pretrained(temporary)
 
 
-def check_room(records: AnalysisRecords, analyst: Analyst, run: StageRun) -> None:
+def check_room(records: AnalysisRecords, analyst: Analyst, codec: ReasoningCodec) -> None:
     """Refuses records that do not fit into the context of the LLM.
 
     Raises:
@@ -331,7 +335,7 @@ def check_room(records: AnalysisRecords, analyst: Analyst, run: StageRun) -> Non
     """
     problems = []
     for index in range(len(records)):
-        texts, num_codes = records.targets(index).texts, num_codes_of(records.num_samples(index), run.codec)
+        texts, num_codes = records.targets(index).texts, num_codes_of(records.num_samples(index), codec)
         for task in records.tasks(index):
             before, behind = analyst.request_ids(records.request(index, task))
             length = len(before) + num_codes + len(behind) + len(analyst.encode(task, texts[task]))
