@@ -5,22 +5,19 @@ accelerate launch training/train_reasoning_codec.py --config training/configs/re
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
-from accelerate.logging import get_logger
 
+from audiollm.mini import model_or_mini
 from audiollm.program import run_program
 from audiollm.tokenizer.checkpoints.card import Base
 from audiollm.training.loop.config import MODEL_FOLDER
 from audiollm.training.loop.launch import start_data_parallel
-from audiollm.training.loop.prefetching import Prefetched
-from audiollm.training.loop.record import METRICS_NAME
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
-from audiollm.training.loop.schedule import is_due
 from audiollm.training.loop.stopping import StopRequest, stop_requests
+from audiollm.training.loop.updates import Updates, make_updates
 from audiollm.training.reasoning_codec.config import ReasoningCodecTrainingConfig
 from audiollm.training.reasoning_codec.grpo_stage import train_by_rewards
 from audiollm.training.reasoning_codec.opening import open_codec
@@ -29,7 +26,7 @@ from audiollm.training.reasoning_codec.stage_trainer import StageRun, StageTrain
 from audiollm.training.reasoning_codec.stages import TRAIN
 from audiollm.training.reasoning_codec.supervised_stage import make_supervised_trainer
 
-logger = get_logger(__name__)
+EVALUATION = "evaluation"
 
 
 def train(config: ReasoningCodecTrainingConfig) -> RunSummary:
@@ -58,7 +55,6 @@ def train(config: ReasoningCodecTrainingConfig) -> RunSummary:
 
 def _train(accelerator: Accelerator, config: ReasoningCodecTrainingConfig, stop: StopRequest) -> RunSummary:
     run_folder = open_run_folder(accelerator, config)
-    folder = run_folder.path
     trainer = _prepare(StageRun(accelerator, config, open_codec(config)))
     run = start_run(
         accelerator,
@@ -71,33 +67,19 @@ def _train(accelerator: Accelerator, config: ReasoningCodecTrainingConfig, stop:
         data_metadata=trainer.data_metadata,
         stop=stop,
     )
-    loss, evaluation = None, None
-    updates = Prefetched(trainer.batch, run.steps)
-    started = time.perf_counter()
-    for step, batch in run.with_progress(updates):
-        line = {"event": "train", "step": step, "epoch": trainer.epoch(step), **trainer.update(step, batch)}
-        line["seconds"] = time.perf_counter() - started
-        line["audio_seconds_per_second"] = line["audio_seconds"] / line["seconds"]
-        loss = line["loss"]
-        run.write_update(line)
-        _warn(run, trainer, line)
-        if config.eval_data is not None and is_due(config.eval_every, step, run.total_steps):
-            updates.settle()  # a fast text tokenizer must not be used from two threads at once
-            evaluation = {"event": "eval", "step": step, **trainer.evaluate(step, folder / "evaluation")}
-            run.write_evaluation(evaluation)
-            _warn(run, trainer, evaluation)
-        run.save_if_due(step)
-        started = time.perf_counter()
-    model_step = run.load_best()
-    trainer.save(folder / MODEL_FOLDER)
-    run.write_card(
-        folder / MODEL_FOLDER, "audio_tokenizer", _bases(config), step=model_step,
-        evaluation_data=trainer.held_out_metadata,
-    )  # fmt: skip
-    summary = RunSummary(
-        run.total_steps, loss, evaluation, folder / MODEL_FOLDER, folder / METRICS_NAME, model_step, run.best
+    return make_updates(
+        run,
+        Updates(
+            read=trainer.batch,
+            update=trainer.update,
+            epoch=trainer.epoch,
+            unit="audio_seconds",
+            evaluate=None if config.eval_data is None else partial(trainer.evaluate, folder=run_folder.path / EVALUATION),
+            alarms=trainer.alarms,
+            save_model=lambda step: _save_model(run, trainer, config, step),
+            next_command=_next_command(config),
+        ),
     )
-    return run.finish(summary, _next_command(config))
 
 
 def _prepare(run: StageRun) -> StageTrainer:
@@ -106,10 +88,12 @@ def _prepare(run: StageRun) -> StageTrainer:
     return make_reconstruction_trainer(run)
 
 
-def _warn(run: TrainingRun, trainer: StageTrainer, line: dict[str, Any]) -> None:
-    for alarm in trainer.alarms(line):
-        logger.warning("update %d: %s", line["step"], alarm)
-        run.write({"event": "alarm", "step": line["step"], "message": alarm})
+def _save_model(run: TrainingRun, trainer: StageTrainer, config: ReasoningCodecTrainingConfig, step: int) -> None:
+    """Writes the codec, what else the stage leaves, and a card; all processes call it."""
+    folder = run.folder.path / MODEL_FOLDER
+    trainer.save(folder)
+    held_out = trainer.held_out_metadata
+    run.write_card(folder, "audio_tokenizer", _bases(config), step=step, evaluation_data=held_out)
 
 
 def _bases(config: ReasoningCodecTrainingConfig) -> list[Base]:
@@ -118,7 +102,9 @@ def _bases(config: ReasoningCodecTrainingConfig) -> list[Base]:
         return [Base("codec", config.codec)]
     assert config.encoders is not None
     encoders = config.encoders
-    return [Base("frozen encoder", one.source) for one in (encoders.whisper, encoders.wavlm, encoders.music)]
+    assert config.llm is not None
+    heard = [Base("frozen encoder", one.source) for one in (encoders.whisper, encoders.wavlm, encoders.music)]
+    return [*heard, Base("text LLM", config.llm, Path(model_or_mini(config.llm)))]
 
 
 def _next_command(config: ReasoningCodecTrainingConfig) -> list[str]:

@@ -36,20 +36,21 @@ def evaluate_analyses(
     config: ReasoningCodecTrainingConfig,
     codec: ReasoningCodec,
     objective: AnalysisObjective,
+    hearing: Hearing,
     records: AnalysisRecords,
     step: int,
     folder: Path,
 ) -> dict[str, Any]:
     """Evaluates on held-out clips, each with all of its tasks; all processes call it, each computes its share.
 
-    Nothing is changed: neither codebooks nor random state, and every module returns to the mode it had.
+    What is heard of them is remembered under numbers below zero. Nothing else is changed: neither codebooks nor random
+    state, and every module returns to the mode it had.
 
     Returns:
         - ``loss``: mean cross-entropy per token, in nats; ``text_losses``: by task; ``num_targets``, ``num_clips``.
         - ``perplexity`` and ``codes_used`` of each codebook, over all held-out codes.
         - On the main process, of what was written: as `score_texts`, and ``question_accuracy``.
     """
-    hearing = Hearing(codec)
     # A generator of its own: evaluating must not move the run's random state.
     drawn = np.random.default_rng(config.seed).permutation(len(records))[: config.eval_clips or None].tolist()
     units = units_of(records, drawn)
@@ -61,7 +62,10 @@ def evaluate_analyses(
     chosen = _samples_of_each_task(units, config.eval_samples)
     with evaluating(objective), accelerator.autocast():
         for index in share_of_process(drawn, *place):
-            heard, num_codes = hearing([records.waveform(index)]), [num_codes_of(records.num_samples(index), codec)]
+            heard, num_codes = (
+                hearing([records.waveform(index)], [-1 - index]),
+                [num_codes_of(records.num_samples(index), codec)],
+            )
             features, mask = features_of(objective.branch, heard, num_codes)
             output = objective.branch.quantizer(features)
             uses += counted(output.codes, mask, uses.shape[1]).cpu()

@@ -80,7 +80,7 @@ class TaskWeights:
     """The emotion of its speaker."""
 
     question: float = 1.0
-    """The answer of a conversation record, such as ``audiollm sap-questions`` writes."""
+    """The answer of a conversation record, such as `audiollm.data.sap.question_records` makes."""
 
     def __post_init__(self) -> None:
         require_not_negative(self, "sap", "asr", "caption", "emotion", "question", prefix="analysis.tasks.")

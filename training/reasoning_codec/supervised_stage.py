@@ -309,7 +309,14 @@ class SupervisedTrainer(StageTrainer):
     def evaluate(self, step: int, folder: Path) -> dict[str, Any]:
         assert self._held_out is not None
         return evaluate_analyses(
-            self._run.accelerator, self._run.config, self.codec, self._objective, self._held_out, step, folder
+            self._run.accelerator,
+            self._run.config,
+            self.codec,
+            self._objective,
+            self._hearing,
+            self._held_out,
+            step,
+            folder,
         )
 
     def save(self, folder: Path) -> None:
