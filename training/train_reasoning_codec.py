@@ -74,7 +74,9 @@ def _train(accelerator: Accelerator, config: ReasoningCodecTrainingConfig, stop:
             update=trainer.update,
             epoch=trainer.epoch,
             unit="audio_seconds",
-            evaluate=None if config.eval_data is None else partial(trainer.evaluate, folder=run_folder.path / EVALUATION),
+            evaluate=None
+            if config.eval_data is None
+            else partial(trainer.evaluate, folder=run_folder.path / EVALUATION),
             alarms=trainer.alarms,
             save_model=lambda step: _save_model(run, trainer, config, step),
             next_command=_next_command(config),

@@ -124,7 +124,7 @@ def test_a_codec_without_its_analyst_is_refused(make_grpo, supervised):
         train(make_grpo(codec=str(supervised / "model")))
 
 
-def test_settings_that_cannot_work_are_refused(make_grpo):
+def test_settings_that_cannot_work_are_refused(make_grpo, tmp_path):
     with pytest.raises(ValueError, match=r"beta=0\.1: trl would load the model"):
         make_grpo(grpo=GRPOSettings(rewards=(RewardSettings(name="sap"),), beta=0.1))
     with pytest.raises(ValueError, match=r"one of them listens, and analyses are text"):
@@ -132,4 +132,4 @@ def test_settings_that_cannot_work_are_refused(make_grpo):
     with pytest.raises(ValueError, match="not a multiple of grpo"):
         make_grpo(global_batch_size=6)
     with pytest.raises(DataError, match="an update takes 250: lower global_batch_size"):
-        train(make_grpo(global_batch_size=1000))
+        train(make_grpo(global_batch_size=1000, output_dir=str(tmp_path / "large")))
