@@ -23,7 +23,6 @@ from audiollm.training.reasoning_codec.grpo_stage import train_by_rewards
 from audiollm.training.reasoning_codec.opening import open_codec
 from audiollm.training.reasoning_codec.reconstruction_stage import make_reconstruction_trainer
 from audiollm.training.reasoning_codec.stage_trainer import StageRun, StageTrainer
-from audiollm.training.reasoning_codec.stages import TRAIN
 from audiollm.training.reasoning_codec.supervised_stage import make_supervised_trainer
 
 EVALUATION = "evaluation"
@@ -114,8 +113,9 @@ def _next_command(config: ReasoningCodecTrainingConfig) -> list[str]:
     if config.stage == "reconstruction":
         return ["audiollm", "tokenizers", str(Path(config.output_dir) / MODEL_FOLDER)]
     stage = "grpo" if config.stage == "supervised" else "reconstruction"
-    start = ["--stage", stage, "--codec", config.output_dir, "--train_data", config.train_data, "--output_dir", "RUN"]
-    return [*TRAIN.split(), *start]
+    data = ["--train_data", config.train_data, "--eval_data", config.eval_data or "HELD_OUT"]
+    start = ["audiollm", "train-reasoning-codec", "--config", f"reasoning_codec_{stage}", "--codec", config.output_dir]
+    return [*start, *data, "--output_dir", "RUN"]
 
 
 if __name__ == "__main__":

@@ -252,7 +252,7 @@ class Votes:
     name = "made up"
 
     def ask(self, messages: Any, **options: Any) -> Any:
-        text = messages[0].content
+        text = str(messages[0].text)
         true, reply = text.split("True: ")[1].split("\n")[0], text.split("=====\n")[1].strip()
         return SimpleNamespace(text="Yes." if true == reply else "no", is_cut=False)
 

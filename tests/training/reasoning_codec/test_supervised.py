@@ -169,7 +169,8 @@ def test_an_llm_of_another_family_is_refused(make_stage, tmp_path):
 
 def test_records_that_cannot_be_used_are_listed(make_stage, material, tmp_path):
     [asked] = [json.loads(line) for line in Path(material.train).read_text().splitlines()][-1:]
-    spoken = {**asked, "messages": [*asked["messages"], *asked["messages"]]}
+    again = {"role": "user", "content": "And?"}
+    spoken = {**asked, "messages": [*asked["messages"], again, asked["messages"][1]]}
     coded = {"messages": [{"role": "user", "content": [{"type": "audio", "codes": [1]}]}, asked["messages"][1]]}
     records = write(tmp_path / "bad.jsonl", [spoken, coded, {"audio": material.clips[0]["audio"]}])
     with pytest.raises(DataError, match=r"(?s)one request of the user.*one recording.*nothing"):
