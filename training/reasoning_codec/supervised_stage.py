@@ -22,6 +22,7 @@ from torch import Tensor
 from audiollm.data.files.atomic import atomic_folder
 from audiollm.tokenizer.reasoningcodec.configuration import SAMPLE_RATE
 from audiollm.tokenizer.reasoningcodec.model import ReasoningCodec
+from audiollm.training.audio_tokenizer.monitor import CodebookMonitors
 from audiollm.training.decoder.base import clip_gradients
 from audiollm.training.loop.batches import DataOrder, share_of_process, updates_of_epochs
 from audiollm.training.loop.errors import DataError
@@ -32,7 +33,6 @@ from .analyst import ANALYST_FOLDER, Analyst, make_analyst
 from .config import ReasoningCodecTrainingConfig
 from .evaluation import evaluate_analyses
 from .hearing import Hearing, num_codes_of
-from .monitor import CodebookMonitors
 from .objective import AnalysisObjective, AnalysisOutput, Request, losses_of, train_only_reasoning
 from .records import ANALYSES, AnalysisRecords
 from .stage_trainer import StageRun, StageTrainer
