@@ -175,7 +175,7 @@ def test_records_that_cannot_be_used_are_listed(make_stage, material, tmp_path):
     records = write(tmp_path / "bad.jsonl", [spoken, coded, {"audio": material.clips[0]["audio"]}])
     with pytest.raises(DataError, match=r"(?s)one request of the user.*one recording.*nothing"):
         train(make_stage(train_data=str(records)))
-    long = {**material.clips[0], "sap": {"linguistic_content": "red " * 60}}
+    long = {"audio": material.clips[0]["audio"], "text": "red " * 60}
     with pytest.raises(DataError, match=r"(?s)do not fit into the 256 positions.*asr: \d+ positions"):
         train(make_stage(train_data=str(write(tmp_path / "long.jsonl", [long]))))
 
