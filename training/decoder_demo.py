@@ -31,10 +31,10 @@ from audiollm.program import run_program
 from audiollm.tables import print_table
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.training.decoder.parts import join_decoder
+from audiollm.training.decoder.validate import ValidationConfig, validate
 from audiollm.training.recipes.decoder_report import write_report
 from audiollm.training.recipes.fitted_tokenizer import fitted_tokenizer
 from audiollm.training.recipes.launching import console, launch_trainer, open_recipe_folder
-from audiollm.training.validate_decoder import ValidationConfig, validate
 
 VOICE = "Allison"
 TEST_LANGUAGE = "en"

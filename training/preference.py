@@ -13,40 +13,25 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import set_seed
 
 from audiollm.data.conversation.loading import load_conversations
-from audiollm.data.files.json_document import write_json
 from audiollm.loading import refuse_quantized
 from audiollm.mini import model_or_mini
 from audiollm.modeling import AudioLLM
 from audiollm.program import run_program
 from audiollm.tokenizer.checkpoints.card import Base
-from audiollm.training.alignment.checkpoints import MarkComplete, check_same_run, find_checkpoint
 from audiollm.training.alignment.config import PreferenceConfig
 from audiollm.training.alignment.methods import dpo_trainer, grpo_trainer, load_trl
 from audiollm.training.alignment.records import Prompts, preference_pairs
-from audiollm.training.alignment.reporting import Reporting
 from audiollm.training.alignment.rewards.registry import make_rewards
 from audiollm.training.alignment.rewards.sounds import AnswerSounds
+from audiollm.training.alignment.running import open_trl_folder, run_trl, updates_of_run
 from audiollm.training.audio_llm.model import ADAPTER_FOLDER, StartingPoint, save_trained_model
 from audiollm.training.audio_llm.records import EncodedRecords
 from audiollm.training.audio_llm.training_data import check_records
-from audiollm.training.loop.batches import updates_of_epochs
-from audiollm.training.loop.checkpoints import Checkpoints, run_identity
 from audiollm.training.loop.config import MODEL_FOLDER
-from audiollm.training.loop.errors import DataError
 from audiollm.training.loop.launch import start_data_parallel
-from audiollm.training.loop.record import METRICS_NAME, config_as_json, open_metrics, refuse_run_of_others
-from audiollm.training.loop.run import (
-    RunFolder,
-    RunSummary,
-    TrainingRun,
-    held_folder,
-    launch_of,
-    run_documents,
-    running,
-)
+from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, running
 from audiollm.training.loop.stopping import StopRequest, stop_requests
 
 logger = get_logger(__name__)
@@ -92,65 +77,30 @@ def train(config: PreferenceConfig) -> RunSummary:
 
 
 def _train(accelerator: Accelerator, config: PreferenceConfig, stop: StopRequest) -> RunSummary:
-    folder = Path(config.output_dir)
-    checkpoints = folder / "checkpoints"
-    checkpoint = find_checkpoint(config.resume, checkpoints)
-    refuse_run_of_others(folder, config, checkpoint)
-    set_seed(config.seed)
+    checkpoint = open_trl_folder(accelerator, config)
     audio_llm = _load(accelerator, config)
     # trl writes ids of its own into them.
     settings_before = copy.deepcopy((audio_llm.model.config, audio_llm.model.generation_config))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-    accelerator.wait_for_everyone()
     data = _read(accelerator, config, audio_llm, config.train_data, "train")
     eval_data = _read(accelerator, config, audio_llm, config.eval_data, "eval") if config.eval_data else None
     total_steps = _num_updates(config, len(data.usable))
-    identity = run_identity(
-        config_as_json(config), data=data.metadata, total_steps=total_steps, launch=launch_of(accelerator)
-    )
-    first_step = 1 + (check_same_run(checkpoint, identity, config) if checkpoint is not None else 0)
-    metrics = open_metrics(accelerator, folder, config, last_step=first_step - 1)
-    reporting = Reporting(accelerator, metrics, stop)
-    trainer = _make_trainer(
-        accelerator, config, audio_llm, data, eval_data, total_steps, [reporting, MarkComplete(checkpoints, identity)]
-    )
-    documents = run_documents(
-        accelerator, config, trainer.model, total_steps, data.metadata, {"num_records": len(data.usable)}
-    )
-    if accelerator.is_main_process:
-        for name, value in documents.items():
-            write_json(folder / name, value)
-    stop.updates_begin()
-    if first_step <= total_steps:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    else:  # it made its last update before; the Trainer would make one more
-        trainer._load_from_checkpoint(str(checkpoint))
-        trainer.state.global_step = total_steps
-    reporting.raise_if_stopped(trainer.state.global_step, total_steps)
-    if eval_data is not None and (reporting.evaluation is None or reporting.evaluation["step"] != total_steps):
-        trainer.evaluate()
-    model_folder = _save(accelerator, config, audio_llm, trainer, settings_before)
-    run = TrainingRun(
-        accelerator=accelerator,
-        config=config,
-        folder=RunFolder(folder, Checkpoints(checkpoints, keep=config.keep_checkpoints), checkpoint),
-        model=trainer.model,
-        optimizer=trainer.optimizer,
-        extras={},
-        first_step=first_step,
+
+    def make(callbacks: list[Any]) -> Any:
+        return _make_trainer(accelerator, config, audio_llm, data, eval_data, total_steps, callbacks)
+
+    run, summary = run_trl(
+        accelerator,
+        config,
+        stop,
+        checkpoint=checkpoint,
+        make=make,
+        save=lambda trainer: _save(accelerator, config, audio_llm, trainer, settings_before),
         total_steps=total_steps,
-        identity=identity,
-        documents=documents,
-        metrics=metrics,
-        stop=stop,
+        data_metadata=data.metadata,
+        num_records=len(data.usable),
     )
     _write_cards(run, config, {} if eval_data is None else eval_data.metadata)
-    summary = RunSummary(
-        total_steps, reporting.loss, reporting.evaluation, model_folder, folder / METRICS_NAME, total_steps, run.best
-    )
-    return run.finish(summary, ["audiollm", "transcribe", "RECORDING", "--model", str(model_folder)])
+    return run.finish(summary, ["audiollm", "transcribe", "RECORDING", "--model", str(summary.model_folder)])
 
 
 def _load(accelerator: Accelerator, config: PreferenceConfig) -> AudioLLM:
@@ -179,21 +129,9 @@ def _read(accelerator: Accelerator, config: PreferenceConfig, audio_llm: AudioLL
 
 
 def _num_updates(config: PreferenceConfig, num_records: int) -> int:
-    """Updates of the whole run.
-
-    Raises:
-        DataError: if an update takes more records than there are.
-    """
+    """Updates of the whole run; see `updates_of_run`."""
     answers = 1 if config.grpo is None else config.grpo.num_generations
-    records_per_update = config.global_batch_size // answers
-    if records_per_update > num_records:
-        raise DataError(
-            f"{config.train_data} has {num_records} usable records, and an update takes {records_per_update}: lower "
-            "global_batch_size"
-        )
-    if config.max_steps is not None:
-        return config.max_steps
-    return updates_of_epochs(config.num_epochs, num_records, records_per_update)
+    return updates_of_run(config, num_records, config.global_batch_size // answers)
 
 
 def _make_trainer(

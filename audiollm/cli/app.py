@@ -43,7 +43,7 @@ COMMAND_GROUPS = {
     ),
     "train": (
         "train", "train-preference", "train-tokenizer", "train-losatok", "train-dit", "train-decoder", "train-codec",
-        "train-uniaudio", "estimate",
+        "train-reasoning-codec", "train-uniaudio", "estimate",
     ),
     "make and share models": ("extend", "export", "export-tokenizer", "convert", "push"),
     "score and compare": ("bench", "compare", "score-sap", "report", "compare-results"),

@@ -41,6 +41,10 @@ TRAINERS = {
         "audiollm.training.train_codec",
         "Train an audio tokenizer of waveforms, both ways, without labels.",
     ),
+    "train-reasoning-codec": (
+        "audiollm.training.train_reasoning_codec",
+        "Train a ReasoningCodec (UniAudio 2.0): codes that a text LLM can write what is heard from, then their sound.",
+    ),
     "train-uniaudio": (
         "audiollm.training.train_uniaudio",
         "Train a multi-stream LM (UniAudio 2.0) around a text LLM, stage by stage.",

@@ -16,8 +16,13 @@ _OF_A_TEXT = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "tie
 _OF_A_DEPTH = ("layer_types", "max_window_layers", "architectures", "transformers_version", "_name_or_path")
 
 
-def check_family(config: Any, name: str) -> None:
+def check_family(config: Any, name: str, user: str = "UniAudioLM") -> None:
     """Refuses a configuration whose layers are of another kind.
+
+    Args:
+        config: of a text LLM.
+        name: what messages call the LLM.
+        user: what messages call that which is built around it.
 
     Raises:
         ValueError: naming the kinds that are taken.
@@ -25,7 +30,7 @@ def check_family(config: Any, name: str) -> None:
     family = getattr(config, "model_type", None) or type(config).__name__
     if family not in FAMILIES:
         raise ValueError(
-            f"{name} is of the family {family!r}: UniAudioLM is built around causal LMs of these: {', '.join(FAMILIES)}"
+            f"{name} is of the family {family!r}: {user} is built around causal LMs of these: {', '.join(FAMILIES)}"
         )
 
 

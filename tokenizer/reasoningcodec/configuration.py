@@ -59,6 +59,8 @@ class ReasoningCodecConfig:
     """Which codes are given: of one group, or both."""
     encoder_only: bool = False
     """Whether there is no decoder."""
+    trained_stage: str = ""
+    """The last stage of its training that it has been through; empty: none."""
 
     def __post_init__(self) -> None:
         require_some(

@@ -229,31 +229,40 @@ def _extractor_of(values: Mapping[str, Any]) -> FeatureExtractionMixin:
     return made
 
 
-def load_encoder(role: str, source: str | Path | FrozenEncoder) -> FrozenEncoder:
+def load_encoder(
+    role: str, source: str | Path | FrozenEncoder, layers: Sequence[Sequence[int]] | None = None
+) -> FrozenEncoder:
     """One of the frozen encoders, from a checkpoint of transformers.
 
     Args:
         role: `WHISPER` (its encoder's end), `WAVLM` (the mean of layers 6 to 9, of waveforms as they are) or `MUSIC`
             (layers 4 and 11, of two vectors the mean where it gives 50 a second).
         source: a folder or Hub id, or an encoder that is there already.
+        layers: others than these: for each stream the hidden states whose mean it is.
 
     Raises:
-        ValueError: if there is none, or it lacks these layers.
+        ValueError: if there is none, it lacks these layers, or they are of more or fewer streams than belong to it.
     """
     if isinstance(source, FrozenEncoder):
         return source
+    if layers is not None and len(layers) != STREAMS[role]:
+        raise ValueError(
+            f"layers of the {role} encoder are of {len(layers)} streams, and it must give {STREAMS[role]}: "
+            f"{[list(one) for one in layers]}"
+        )
     try:
         model = AutoModel.from_pretrained(str(source), dtype=torch.float32, trust_remote_code=False).eval()
         extractor = None
-        if role != WAVLM:
+        if role != WAVLM or model.main_input_name != "input_values":
             extractor = AutoFeatureExtractor.from_pretrained(str(source), trust_remote_code=False)
     except (OSError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"{role}: {source} holds no audio encoder of transformers: {error}") from error
     if role == WHISPER:
-        return TransformersEncoder(model, extractor)
+        return TransformersEncoder(model, extractor, layers or ((LAST,),))
     if role == WAVLM:
-        return TransformersEncoder(model, None, (WAVLM_LAYERS,), silence=WAVLM_SILENCE)
-    layers = tuple((one,) for one in MUSIC_LAYERS)
+        silence = WAVLM_SILENCE if extractor is None else 0
+        return TransformersEncoder(model, extractor, layers or (WAVLM_LAYERS,), silence=silence)
+    layers = layers or tuple((one,) for one in MUSIC_LAYERS)
     plain = TransformersEncoder(model, extractor, layers)
     pool = max(1, round(plain.frame_rate / RATES[MUSIC]))
     return plain if pool == 1 else TransformersEncoder(model, extractor, layers, pool=pool)

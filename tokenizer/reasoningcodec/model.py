@@ -299,7 +299,7 @@ class ReasoningCodec(CodecTokenizer):
         return {**plain, ENCODERS: encoders}
 
     def deciding_settings(self) -> dict[str, Any]:
-        without = ("dit", "latent_size", "encoder_only")
+        without = ("dit", "latent_size", "encoder_only", "trained_stage")
         plain = {name: one for name, one in dataclasses.asdict(self.config).items() if not name.startswith(without)}
         encoders = {role: one.deciding() for role, one in self.encoders.items() if isinstance(one, FrozenEncoder)}
         decisive: dict[str, Any] = json.loads(json.dumps({**plain, ENCODERS: encoders}, sort_keys=True))
@@ -316,21 +316,38 @@ class ReasoningCodec(CodecTokenizer):
         Raises:
             ValueError: if an encoder is missing, or gives something else than it should.
         """
-        self._require_encoders()
+        found = self._heard_by(ROLES, waveforms_BN)
+        acoustic, semantic = found[MUSIC]
+        return Heard(found[WHISPER][0], found[WAVLM][0], acoustic, semantic)
+
+    def hear_for_reasoning(self, waveforms_BN: Tensor) -> tuple[Tensor, Tensor]:
+        """What the reasoning branch takes of that, ``[B, S, D]`` of Whisper and ``[B, F, D]`` of the music encoder.
+
+        Arguments and errors as for `hear`.
+        """
+        found = self._heard_by((WHISPER, MUSIC), waveforms_BN)
+        return found[WHISPER][0], found[MUSIC][1]
+
+    def _heard_by(self, roles: Sequence[str], waveforms_BN: Tensor) -> dict[str, list[Tensor]]:
+        self.require_encoders()
         num_frames = waveforms_BN.shape[1] // FRAME_SAMPLES
         found: dict[str, list[Tensor]] = {}
         at_rate = {SAMPLE_RATE: waveforms_BN}
-        for role in ROLES:
+        for role in roles:
             encoder: Any = self.encoders[role]
             rate = encoder.sample_rate
             if rate not in at_rate:
                 at_rate[rate] = torch.stack([resample(row, SAMPLE_RATE, rate) for row in waveforms_BN])
             num_vectors = num_frames * (1 if role == MUSIC else SPEECH_FRAMES)
             found[role] = [one.to(self.dtype) for one in checked_streams(role, encoder, at_rate[rate], num_vectors)]
-        acoustic, semantic = found[MUSIC]
-        return Heard(found[WHISPER][0], found[WAVLM][0], acoustic, semantic)
+        return found
 
-    def _require_encoders(self) -> None:
+    def require_encoders(self) -> None:
+        """Refuses to hear by less than all of the frozen encoders.
+
+        Raises:
+            ValueError: naming those that are missing, and how to give them.
+        """
         missing = [role for role in ROLES if role not in self.encoders]
         if missing:
             given = ", ".join(f"{role}=…" for role in missing)
@@ -388,7 +405,7 @@ class ReasoningCodec(CodecTokenizer):
             ValueError: if a frozen encoder is missing or gives something else than it should, a waveform is not a float
                 vector or holds NaN or infinity (naming the clip), or the sample rate makes no sense.
         """
-        self._require_encoders()
+        self.require_encoders()
         if return_features:
             raise ValueError(f"{self.own_kind.title} gives no features; leave out return_features")
         clips = check_waveforms(waveforms)

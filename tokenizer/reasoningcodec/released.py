@@ -25,6 +25,8 @@ CHECKPOINT = "ReasoningCodec*.checkpoint"
 DIT_CONFIGS = ("dit_config.json", "model_config.json")
 """Files that may say how many heads the flow's transformer has."""
 RELEASED_HEAD_SIZE = 64
+LAST_STAGE = "reconstruction"
+"""Of their training: releases have been through all of it."""
 _UNDER = "model"
 _ENCODER_FOLDERS = {WHISPER: "whisper-medium", WAVLM: "wavlm"}
 
@@ -51,7 +53,8 @@ def read_released(
     tensors = {without_wrapper(name): one for name, one in stored.items()}
     shapes = {name: list(one.shape) for name, one in tensors.items()}
     values = sizes_of(shapes, path, encoder_only=encoder_only) | _dit_values(folder, dit_size_of(shapes))
-    config = settings_as(ReasoningCodecConfig, {**values, "encoder_only": encoder_only}, path)
+    values |= {"encoder_only": encoder_only, "trained_stage": LAST_STAGE}
+    config = settings_as(ReasoningCodecConfig, values, path)
     with torch.device("meta"):
         outline = make(config)
     names: dict[str, str] = outline.released_names()

@@ -22,8 +22,9 @@ class RewardSettings:
     """A reward of the run; what an answer is worth is the weighted sum of all of them."""
 
     name: str
-    """``wer`` (words that are heard), ``voice`` (attributes that are heard), ``correct``, ``length``, ``form``, or one
-    that an installed package offers."""
+    """``wer`` (words that are heard), ``voice`` (attributes that are heard), ``correct``, ``length``, ``form``, ``sap``
+    (agreement with the record's SAP record), ``judge`` (agreement with its answer, by a chat model), or one that an
+    installed package offers."""
 
     weight: float = 1.0
     """Its share in the sum."""

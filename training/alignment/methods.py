@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from audiollm.modeling import AudioLLM
 from audiollm.training.audio_llm.adapters import adapter_config
+from audiollm.training.loop.config import RunConfig
 
 from .config import GRPOSettings, PreferenceConfig
 from .records import Prompts
@@ -21,6 +23,23 @@ from .rewards.base import Answer, Reward, checked_worth
 
 RewardFunction = Callable[..., list[float | None]]
 Columns = dict[str, list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How an update is cut up.
+
+    Attributes:
+        size: answers or pairs per process in one pass.
+        accumulated: passes of each process.
+        recomputes: whether activations are computed again in the backward pass.
+    """
+
+    size: int
+    accumulated: int
+    recomputes: bool
+
+
 _REPLACED = {"GRPOTrainer": "_tokenize_prompts", "DPOTrainer": "_prepare_dataset"}
 
 
@@ -43,20 +62,20 @@ def load_trl() -> Any:
     return trl
 
 
-def arguments(config: PreferenceConfig, total_steps: int, num_processes: int, **own: Any) -> dict[str, Any]:
+def arguments(config: RunConfig, total_steps: int, passes: Passes, **own: Any) -> dict[str, Any]:
     """What trl's two configurations share.
 
     Args:
         config: the run.
         total_steps: updates of the whole run.
-        num_processes: of the launch.
+        passes: how an update is cut up.
         own: what one of them adds.
     """
     evaluates_between = config.eval_data is not None and config.eval_every is not None
     return {
         "output_dir": str(Path(config.output_dir) / "checkpoints"),
-        "per_device_train_batch_size": config.micro_batch_size,
-        "gradient_accumulation_steps": config.accumulation_steps(num_processes),
+        "per_device_train_batch_size": passes.size,
+        "gradient_accumulation_steps": passes.accumulated,
         "max_steps": total_steps,
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": "cosine_with_min_lr",
@@ -69,7 +88,7 @@ def arguments(config: PreferenceConfig, total_steps: int, num_processes: int, **
         "bf16": config.mixed_precision == "bf16",
         "use_cpu": not torch.accelerator.is_available(),
         "seed": config.seed,
-        "gradient_checkpointing": config.gradient_checkpointing,
+        "gradient_checkpointing": passes.recomputes,
         "logging_steps": config.log_every,
         "save_strategy": "steps",
         # The end saves too, as a callback asks for it.
@@ -83,6 +102,29 @@ def arguments(config: PreferenceConfig, total_steps: int, num_processes: int, **
         "dataloader_pin_memory": torch.accelerator.is_available(),
         **own,
     }
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What answers are drawn from, and learns from their worth.
+
+    Attributes:
+        model: a causal LM, or PEFT's around one; what of it is trainable is trained.
+        text_tokenizer: one that trl may change.
+        token_ids: the prompts of records by their names.
+        answer: what was drawn for a record, from its name and the tokens.
+        suppressed: ids that are never drawn.
+        adapters: what PEFT is to put on the model; None: nothing.
+        trainer: what stands in front of trl's own trainer, for checkpoints of another kind.
+    """
+
+    model: Any
+    text_tokenizer: Any
+    token_ids: Callable[[Sequence[str]], list[list[int]]]
+    answer: Callable[[str, Sequence[int]], Answer]
+    suppressed: Sequence[int] = ()
+    adapters: Any = None
+    trainer: tuple[type, ...] = ()
 
 
 def grpo_trainer(
@@ -107,21 +149,72 @@ def grpo_trainer(
         num_processes: of the launch.
         callbacks: of the Trainer.
     """
-    trl = load_trl()
     settings = config.grpo
     assert settings is not None
     # Training and held-out prompts have numbers of their own: a number and the letter before it say which one is meant.
     sources = {"t": prompts} | ({} if eval_prompts is None else {"e": eval_prompts})
+    end_ids = _end_ids(audio_llm)
 
     def token_ids_of(names: Sequence[str]) -> list[list[int]]:
         return [sources[name[0]].token_ids([int(name[1:])])[0] for name in names]
 
-    class Trainer(trl.GRPOTrainer):  # type: ignore[name-defined]
-        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-            return token_ids_of(prompts), None, {}
+    def answer(name: str, token_ids: Sequence[int]) -> Answer:
+        source, number = sources[name[0]], int(name[1:])
+        return Answer(
+            conversation=source.conversation(number),
+            token_ids=list(token_ids),
+            segments=audio_llm.processor.split(list(token_ids)),
+            num_reference_tokens=source.num_reference_tokens(number),
+            is_cut=not token_ids or token_ids[-1] not in end_ids,
+        )
 
-    end_ids = _end_ids(audio_llm)
-    drawn = _DrawnAnswers(sources, audio_llm, end_ids)
+    policy = Policy(
+        model=audio_llm.model,
+        text_tokenizer=_text_tokenizer(audio_llm),
+        token_ids=token_ids_of,
+        answer=answer,
+        suppressed=_suppressed(audio_llm, settings, end_ids),
+        adapters=None if config.lora is None else adapter_config(audio_llm, config.lora),
+    )
+    names = [f"t{number}" for number in prompts.usable]
+    eval_names = None if eval_prompts is None else [f"e{number}" for number in eval_prompts.usable]
+    return policy_trainer(
+        config, settings, policy, names, eval_names, rewards, total_steps, _passes(config, num_processes), callbacks
+    )
+
+
+def policy_trainer(
+    config: RunConfig,
+    settings: GRPOSettings,
+    policy: Policy,
+    names: Sequence[str],
+    eval_names: Sequence[str] | None,
+    rewards: Sequence[Reward],
+    total_steps: int,
+    passes: Passes,
+    callbacks: list[TrainerCallback],
+) -> Any:
+    """trl's GRPO of a policy.
+
+    Args:
+        config: the run.
+        settings: rewards, and how answers are drawn.
+        policy: what is trained.
+        names: of the training records.
+        eval_names: of held-out ones.
+        rewards: of ``settings.rewards``, in that order.
+        total_steps: updates of the whole run.
+        passes: how an update is cut up.
+        callbacks: of the Trainer.
+    """
+    trl = load_trl()
+    bases = (*policy.trainer, trl.GRPOTrainer)
+
+    class Trainer(*bases):  # type: ignore[misc]
+        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+            return policy.token_ids(prompts), None, {}
+
+    drawn = _DrawnAnswers(policy.answer)
     functions = [
         _reward_function(settings_of.name, reward, drawn)
         for settings_of, reward in zip(settings.rewards, rewards, strict=True)
@@ -136,18 +229,16 @@ def grpo_trainer(
         "loss_type": settings.loss_type,
         "scale_rewards": settings.scale_rewards,
         "reward_weights": [reward.weight for reward in settings.rewards],
-        "generation_kwargs": {"suppress_tokens": _suppressed(audio_llm, settings, end_ids) or None},
+        "generation_kwargs": {"suppress_tokens": list(policy.suppressed) or None},
     }
     trainer = Trainer(
-        model=audio_llm.model,
+        model=policy.model,
         reward_funcs=functions,
-        args=trl.GRPOConfig(**arguments(config, total_steps, num_processes, **own)),
-        train_dataset=Dataset.from_dict({"prompt": [f"t{number}" for number in prompts.usable]}),
-        eval_dataset=None
-        if eval_prompts is None
-        else Dataset.from_dict({"prompt": [f"e{number}" for number in eval_prompts.usable]}),
-        processing_class=_text_tokenizer(audio_llm),
-        peft_config=None if config.lora is None else adapter_config(audio_llm, config.lora),
+        args=trl.GRPOConfig(**arguments(config, total_steps, passes, **own)),
+        train_dataset=Dataset.from_dict({"prompt": list(names)}),
+        eval_dataset=None if eval_names is None else Dataset.from_dict({"prompt": list(eval_names)}),
+        processing_class=policy.text_tokenizer,
+        peft_config=policy.adapters,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
@@ -165,7 +256,7 @@ def dpo_trainer(
 ) -> Any:
     """trl's DPO over pairs of answers; see `audiollm.training.alignment.records.preference_pairs`."""
     trl = load_trl()
-    settings = config.dpo
+    settings, passes = config.dpo, _passes(config, num_processes)
     assert settings is not None
 
     class Trainer(trl.DPOTrainer):  # type: ignore[name-defined]
@@ -180,7 +271,7 @@ def dpo_trainer(
     }
     trainer = Trainer(
         model=audio_llm.model,
-        args=trl.DPOConfig(**arguments(config, total_steps, num_processes, **own)),
+        args=trl.DPOConfig(**arguments(config, total_steps, passes, **own)),
         train_dataset=Dataset.from_dict(pairs),
         eval_dataset=None if eval_pairs is None else Dataset.from_dict(eval_pairs),
         processing_class=_text_tokenizer(audio_llm),
@@ -189,6 +280,10 @@ def dpo_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _passes(config: PreferenceConfig, num_processes: int) -> Passes:
+    return Passes(config.micro_batch_size, config.accumulation_steps(num_processes), config.gradient_checkpointing)
 
 
 def _text_tokenizer(audio_llm: AudioLLM) -> Any:
@@ -222,15 +317,11 @@ class _DrawnAnswers:
     """What has been drawn, taken apart once for all rewards.
 
     Args:
-        sources: prompts by the letter that their names begin with.
-        audio_llm: takes answers apart.
-        end_ids: ids that end an answer.
+        answer: takes one apart, from the name of its record and its tokens.
     """
 
-    def __init__(self, sources: Mapping[str, Prompts], audio_llm: AudioLLM, end_ids: Sequence[int]) -> None:
-        self._sources = sources
-        self._audio_llm = audio_llm
-        self._end_ids = frozenset(end_ids)
+    def __init__(self, answer: Callable[[str, Sequence[int]], Answer]) -> None:
+        self._answer = answer
         self._last: tuple[Any, list[Answer]] | None = None
 
     def of(self, names: Sequence[str], token_ids: Sequence[Sequence[int]]) -> list[Answer]:
@@ -239,16 +330,6 @@ class _DrawnAnswers:
             pairs = zip(names, token_ids, strict=True)
             self._last = (token_ids, [self._answer(name, answer) for name, answer in pairs])
         return self._last[1]
-
-    def _answer(self, name: str, token_ids: Sequence[int]) -> Answer:
-        source, number = self._sources[name[0]], int(name[1:])
-        return Answer(
-            conversation=source.conversation(number),
-            token_ids=list(token_ids),
-            segments=self._audio_llm.processor.split(list(token_ids)),
-            num_reference_tokens=source.num_reference_tokens(number),
-            is_cut=not token_ids or token_ids[-1] not in self._end_ids,
-        )
 
 
 def _reward_function(name: str, reward: Reward, drawn: _DrawnAnswers) -> RewardFunction:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from audiollm.mixture.config import is_mixture
 from audiollm.tokenizer.layout import CodeOrder
@@ -100,7 +100,19 @@ class AudioLLMRunConfig(RunConfig):
         require_not_negative(self, "cache_tokens")
 
 
-def even_accumulation(config: AudioLLMRunConfig, num_processes: int) -> int:
+class BatchSizes(Protocol):
+    """Of a run."""
+
+    @property
+    def global_batch_size(self) -> int:
+        """Records of an update, over all processes."""
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Records per process in one pass."""
+
+
+def even_accumulation(config: BatchSizes, num_processes: int) -> int:
     """Micro-batches that each process accumulates for one update of so many records.
 
     Raises:

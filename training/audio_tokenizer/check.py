@@ -14,7 +14,7 @@ from typing import Protocol
 from tqdm.auto import tqdm
 
 from audiollm.data.manifest import RecordError
-from audiollm.data.unread_keys import unread_keys, warn_of_unread_keys
+from audiollm.data.unread_keys import warn_of_unread_keys
 from audiollm.training.loop.errors import DataError
 
 from .clips import Clip, ClipReader
@@ -65,7 +65,7 @@ class Entry:
     id: str
     sound_type: str
     tasks: tuple[str, ...]  # those with a weight that it has something for
-    num_samples: int  # at 16 kHz
+    num_samples: int  # at the reader's rate
     digest: str  # SHA-256 of recording and targets
 
 
@@ -125,7 +125,7 @@ def check_records(
             entry = _check_targets(text, outcome, limits, found.token_ids)
             if isinstance(entry, Entry):
                 found.entries[number] = entry
-                found.unread.update(unread_keys(reader.record(number)))
+                found.unread.update(reader.unread_keys(number))
             else:
                 found.problems[number] = entry
     return found

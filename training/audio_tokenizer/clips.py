@@ -21,6 +21,7 @@ from audiollm.data.conversation.audio_parts import CLIP_AUDIO_KEYS, clip_part
 from audiollm.data.conversation.types import AudioPart
 from audiollm.data.files.hashing import file_sha256
 from audiollm.data.manifest import Manifest, RecordError
+from audiollm.data.unread_keys import unread_keys
 from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.training.loop.errors import DataError
 
@@ -38,11 +39,12 @@ class Clip:
     targets: ClipTargets
     num_samples: int
     audio_digest: str  # SHA-256 of the recording as it is stored
+    sample_rate: int = SAMPLE_RATE  # Hz, of its samples
 
     @property
     def seconds(self) -> float:
         """Its duration."""
-        return self.num_samples / SAMPLE_RATE
+        return self.num_samples / self.sample_rate
 
 
 class ClipReader:
@@ -57,7 +59,7 @@ class ClipReader:
 
     def __init__(self, manifest: Manifest, *, mono: Mono, cache_bytes: int, sample_rate: int = SAMPLE_RATE) -> None:
         self.manifest = manifest
-        self._sample_rate = sample_rate
+        self.sample_rate = sample_rate
         self._mono = mono
         self._cache = WaveformCache(cache_bytes)
 
@@ -76,6 +78,10 @@ class ClipReader:
         """File and line."""
         return self.manifest.where(number)
 
+    def unread_keys(self, number: int) -> list[str]:
+        """Keys of a record that nothing reads."""
+        return unread_keys(self.record(number))
+
     def clip(self, number: int, max_seconds: float | None = None) -> Clip:
         """Reads all of a record: decodes its recording, parses its targets for so long a clip, and hashes it.
 
@@ -89,8 +95,9 @@ class ClipReader:
         if max_seconds is not None:
             self._check_length(number, max_seconds)
         num_samples = len(self.waveform(number))
-        targets = self.targets(number, num_samples / SAMPLE_RATE)
-        return Clip(number, self.where(number), targets, num_samples, self.audio_digest(number))
+        targets = self.targets(number, num_samples / self.sample_rate)
+        digest = self.audio_digest(number)
+        return Clip(number, self.where(number), targets, num_samples, digest, self.sample_rate)
 
     def targets(self, number: int, duration_seconds: float | None = None) -> ClipTargets:
         """What the record says of its clip; see `parse_targets`.
@@ -113,7 +120,7 @@ class ClipReader:
         if cached is not None:
             return cached
         try:
-            waveform, _ = self._audio(number).load(self._sample_rate, self._mono)
+            waveform, _ = self._audio(number).load(self.sample_rate, self._mono)
         except (AudioError, RecordError) as error:
             raise DataError(str(error)) from error
         if not len(waveform):  # of an array: a file without samples is an error of its own

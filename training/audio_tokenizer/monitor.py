@@ -118,6 +118,7 @@ class TokenizerMonitor:
         restart_interval: updates between restarts of dead rows; None does not watch them.
         ema_decay: decay of the codebook's averages, for the advice on restarts.
         is_voted: whether codes are voted for, and have no entries that k-means could place.
+        advice: what helps against a collapse; None: the settings of ``train_tokenizer.py`` that do.
     """
 
     def __init__(
@@ -128,12 +129,14 @@ class TokenizerMonitor:
         restart_interval: int | None = None,
         ema_decay: float | None = None,
         is_voted: bool = False,
+        advice: str | None = None,
     ) -> None:
         self.codebook_size = codebook_size
         self.thresholds = thresholds or AlarmThresholds()
         self.restart_interval = restart_interval
         self.ema_decay = ema_decay
         self.is_voted = is_voted
+        self._advice = advice or self._usual_advice()
         self._num_updates = 0
         self._averages: dict[str, float] = {}
         self._best: dict[str, float] = {}
@@ -187,15 +190,7 @@ class TokenizerMonitor:
     def _codes(self, line: Mapping[str, Any]) -> Iterator[_Finding]:
         """Collapse: few codes in use, or most frames on few of them."""
         limits, attainable = self.thresholds, min(self.codebook_size, line.get("num_frames", self.codebook_size))
-        first = (
-            "raise audio_tokenizer.codebook_entropy_weight"
-            if self.is_voted
-            else "start it from k-means (initialise_codebook: kmeans)"
-        )
-        advice = (
-            f"the codebook is collapsing: {first}, lower encoder_learning_rate, raise global_batch_size, or use a "
-            "smaller audio_tokenizer.codebook_size"
-        )
+        advice = f"the codebook is collapsing: {self._advice}"
         if (usage := line.get("code_usage")) is not None:
             average = self._average("code_usage", usage)
             least = limits.min_code_usage * attainable / self.codebook_size
@@ -211,6 +206,17 @@ class TokenizerMonitor:
                 _ratio(least, average),
                 f"perplexity is {average:.0f} of {attainable} attainable, after {best:.0f} at its best; {advice}",
             )
+
+    def _usual_advice(self) -> str:
+        first = (
+            "raise audio_tokenizer.codebook_entropy_weight"
+            if self.is_voted
+            else "start it from k-means (initialise_codebook: kmeans)"
+        )
+        return (
+            f"{first}, lower encoder_learning_rate, raise global_batch_size, or use a smaller "
+            "audio_tokenizer.codebook_size"
+        )
 
     def _restarts(self, line: Mapping[str, Any]) -> Iterator[_Finding]:
         """Rows are restarted wholesale in every round: they never keep frames of their own."""
@@ -322,6 +328,40 @@ class TokenizerMonitor:
             return value
         self._best[name] = better(self._best.get(name, value), value)
         return self._best[name]
+
+
+class CodebookMonitors:
+    """Raises alarms over the lines of a training whose quantizer has several codebooks.
+
+    A line may hold ``loss``, ``num_codes``, and for each codebook ``code_usage`` and ``perplexity``.
+
+    Args:
+        codebook_sizes: entries of each codebook.
+        advice: what helps against a collapse.
+    """
+
+    def __init__(self, codebook_sizes: tuple[int, ...], advice: str) -> None:
+        self._codebooks = [TokenizerMonitor(size, advice=advice) for size in codebook_sizes]
+        self._loss = TokenizerMonitor(1)
+
+    def update(self, line: Mapping[str, Any]) -> list[str]:
+        """Takes in an update's line; returns the alarms that it sets off."""
+        alarms = self._loss.update({"loss": line["loss"]} if "loss" in line else {})
+        for number, monitor in enumerate(self._codebooks):
+            own = {name: line[name][number] for name in ("code_usage", "perplexity") if name in line}
+            found = monitor.update(own | {"num_frames": line["num_codes"]})
+            alarms += [f"codebook {number + 1} of {len(self._codebooks)}: {one}" for one in found]
+        return alarms
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to raise the alarms of an uninterrupted one."""
+        return {"codebooks": [one.state_dict() for one in self._codebooks], "loss": self._loss.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Inverse of `state_dict`."""
+        self._loss.load_state_dict(state["loss"])
+        for monitor, own in zip(self._codebooks, state["codebooks"], strict=True):
+            monitor.load_state_dict(own)
 
 
 def _ratio(value: float, limit: float) -> float:

@@ -1,5 +1,5 @@
 """Training records of the audio tokenizer: for every clip a waveform, and the tokens of one task's text."""
-# Shapes: N samples at 16 kHz.
+# Shapes: N samples, at 16 kHz unless the reader of the records has another rate.
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from audiollm.data.audio.reading import Mono
 from audiollm.data.files.json_lines import write_json_lines
 from audiollm.data.manifest import open_manifest
 from audiollm.data.sampling import share_of
-from audiollm.tokenizer.configuration import SAMPLE_RATE
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.errors import DataError
 
@@ -34,7 +33,7 @@ class TokenizerExample:
     index: int  # within the usable records
     id: str
     where: str  # file and line
-    waveform: Tensor  # [N] float32, 16 kHz
+    waveform: Tensor  # [N] float32, at the reader's rate
     task: str
     token_ids: list[int]  # start token of the task … end-of-text
     sound_type: str
@@ -65,6 +64,8 @@ class TokenizerRecords:
         num_processes: how many check together; all of them must make this object.
         gather: joins every process's ``[check]`` to one list, such as ``accelerate.utils.gather_object``.
         progress: show a progress bar.
+        reader: what reads the records, and at which rate.
+        known_tasks: those that it may find something for.
 
     Raises:
         DataError: listing the records that cannot be used, each with file, line, field and reason
@@ -89,14 +90,16 @@ class TokenizerRecords:
         num_processes: int = 1,
         gather: Callable[[list[RecordsCheck]], list[RecordsCheck]] = lambda mine: mine,
         progress: bool = False,
+        reader: type[ClipReader] = ClipReader,
+        known_tasks: Sequence[str] = TASKS,
     ) -> None:
         if max_text_tokens is not None and max_text_tokens < 1:
             raise ValueError(f"max_text_tokens={max_text_tokens}: use 1 or more, such as 448")
         if on_bad not in ("error", "skip"):
             raise ValueError(f'on_bad={on_bad!r}: use "error" or "skip"')
-        self.weights = check_weights(tasks)
+        self.weights = check_weights(tasks, known_tasks)
         self._text = text
-        self._reader = ClipReader(open_manifest(source), mono=mono, cache_bytes=cache_bytes)
+        self._reader = reader(open_manifest(source), mono=mono, cache_bytes=cache_bytes)
         numbers = share_of_process(list(range(len(self._reader.manifest))), process_index, num_processes)
         limits = Limits(tuple(self.weights), max_seconds, max_text_tokens, split)
         part = check_records(self._reader, text, numbers, limits, progress=progress)
@@ -130,7 +133,7 @@ class TokenizerRecords:
     @property
     def seconds(self) -> float:
         """Duration of all usable clips."""
-        return sum(entry.num_samples for entry in self._entries) / SAMPLE_RATE
+        return sum(entry.num_samples for entry in self._entries) / self._reader.sample_rate
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -166,7 +169,7 @@ class TokenizerRecords:
         return self._reader.targets(self._entries[index].record)
 
     def waveform(self, index: int) -> Tensor:
-        """float32 ``[N]`` at 16 kHz.
+        """float32 ``[N]``, at 16 kHz unless the reader has another rate.
 
         Raises:
             DataError: if the recording can no longer be read.
@@ -229,18 +232,18 @@ def choose_task(weights: Mapping[str, float], tasks: Sequence[str], *, seed: int
     return tasks[-1]
 
 
-def check_weights(weights: Mapping[str, float]) -> dict[str, float]:
-    """Returns the tasks that have a weight, in the order of ``TASKS``.
+def check_weights(weights: Mapping[str, float], known: Sequence[str] = TASKS) -> dict[str, float]:
+    """Returns the tasks that have a weight, in the order of those that are known.
 
     Raises:
         ValueError: for an unknown task, a weight that is negative or no number, or no weight at all.
     """
     for task, weight in weights.items():
-        if task not in TASKS:
-            raise ValueError(f"tasks: {task!r} is not a task; choose among {', '.join(TASKS)}")
+        if task not in known:
+            raise ValueError(f"tasks: {task!r} is not a task; choose among {', '.join(known)}")
         if not math.isfinite(weight) or weight < 0:
             raise ValueError(f"tasks: {task}={weight}: use a weight of 0 or more, such as 1")
-    chosen = {task: float(weights[task]) for task in TASKS if weights.get(task)}
+    chosen = {task: float(weights[task]) for task in known if weights.get(task)}
     if not chosen:
-        raise ValueError(f"tasks: all weights are 0; give at least one of {', '.join(TASKS)} a weight, such as 1")
+        raise ValueError(f"tasks: all weights are 0; give at least one of {', '.join(known)} a weight, such as 1")
     return chosen

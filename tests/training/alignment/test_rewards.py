@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -206,3 +207,57 @@ def test_a_reward_that_gives_no_number_is_named_with_the_record() -> None:
             checked_worth("mine", answers, [0.5, worth])
     with pytest.raises(ValueError, match="reward mine gave 1 numbers for 2 answers"):
         checked_worth("mine", answers, [0.5])
+
+
+# --- analyses --------------------------------------------------------------------------------------------------------
+
+
+SAP = {
+    "linguistic_content": "Who is there",
+    "vocal_attributes": {"gender": "female", "emotion": "fear"},
+    "auditory_scenes": {"summary": "Rain falls.", "events": [{"class": "rain", "type": "persistent"}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "worth"),
+    [
+        (json.dumps(SAP), 1.0),
+        (json.dumps({**SAP, "linguistic_content": "Who is here"}), (2 / 3 + 1 + 1) / 3),
+        (json.dumps({**SAP, "vocal_attributes": {"gender": "male", "emotion": "fear"}}), (1 + 0.5 + 1) / 3),
+        (json.dumps({**SAP, "auditory_scenes": {"summary": "Rain stops."}}), (1 + 1 + 2 * 1 / (3 + 2)) / 3),
+        ("rain", 0.0),
+    ],
+)
+def test_an_analysis_is_worth_what_it_shares_with_its_sap_record(text: str, worth: float) -> None:
+    [reward] = make_rewards([("sap", {})], SOUNDS)
+    assert reward([written(text, record(json.dumps(SAP), "sap", sap=SAP))]) == [pytest.approx(worth)]
+
+
+def test_consistency_counts_what_a_record_tells_and_no_more() -> None:
+    [reward] = make_rewards([("sap", {})], SOUNDS)
+    wordless = {"linguistic_content": None, "auditory_scenes": {"summary": "Rain falls."}}
+    silent = written(json.dumps(wordless), record("", "sap", sap=json.dumps(wordless)))
+    made_up = written(json.dumps(wordless | {"linguistic_content": "hello"}), record("", "sap", sap=wordless))
+    words = written("Who is there", record("", "asr", sap=SAP))
+    assert reward([silent, made_up, words]) == [1.0, 0.5, 1.0]
+    assert reward([written("x", record("", "sap")), written("x", record("", "question", sap=SAP))]) == [None, None]
+    with pytest.raises(ValueError, match=r"one: sap is 3: give an object"):
+        reward([written("x", record("", "sap", sap=3))])
+
+
+class Votes:
+    """A judge that agrees where the reply is the truth."""
+
+    name = "made up"
+
+    def ask(self, messages: Any, **options: Any) -> Any:
+        text = str(messages[0].text)
+        true, reply = text.split("True: ")[1].split("\n")[0], text.split("=====\n")[1].strip()
+        return SimpleNamespace(text="Yes." if true == reply else "no", is_cut=False)
+
+
+def test_a_judge_says_whether_an_answer_agrees() -> None:
+    [reward] = make_rewards([("judge", {"judge": Votes(), "votes": 3, "concurrency": 2})], SOUNDS)
+    answers = [written("blue", record("blue")), written("red", record("blue")), written("red", record([1, 2]))]
+    assert reward(answers) == [1.0, 0.0, None]

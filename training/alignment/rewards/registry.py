@@ -15,6 +15,7 @@ from typing import Any
 from audiollm.data.plugins import PluginNames
 
 from .base import Reward
+from .consistent import JudgedConsistency, SapConsistency
 from .sounds import AnswerSounds
 from .spoken import SpokenWords, VoiceMatch
 from .written import AnswerForm, AnswerLength, RightAnswer
@@ -22,6 +23,7 @@ from .written import AnswerForm, AnswerLength, RightAnswer
 REWARDS: PluginNames[Reward] = PluginNames("reward", "audiollm.rewards")
 for _name, _factory in {
     "wer": SpokenWords, "voice": VoiceMatch, "correct": RightAnswer, "length": AnswerLength, "form": AnswerForm,
+    "sap": SapConsistency, "judge": JudgedConsistency,
 }.items():  # fmt: skip
     REWARDS.register(_name, _factory)
 

@@ -1,6 +1,6 @@
 """Measures the sound of a waveform decoder, or of a vocoder alone, on held-out clips.
 
-python training/validate_decoder.py --decoder decoder --data test.jsonl --output_dir report --asr whisper-tiny.en
+python -m audiollm.training.decoder.validate --decoder decoder --data test.jsonl --output_dir report
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from audiollm.tokenizer.decoder.configuration import WaveformDecoderConfig
 from audiollm.tokenizer.decoder.model import WaveformDecoder
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
 from audiollm.tokenizer.modeling import UniAudioTokenizer
-from audiollm.training.decoder.clips import ClipFormat
-from audiollm.training.decoder.columns import speaker_column
-from audiollm.training.decoder.parts import load_part
-from audiollm.training.decoder.shards import prepare_items
-from audiollm.training.decoder.validation import (
+
+from .clips import ClipFormat
+from .columns import speaker_column
+from .parts import load_part
+from .shards import prepare_items
+from .validation import (
     ALL_METRICS,
     COPY_SYNTHESIS,
     DECODED,
@@ -157,4 +158,4 @@ def _load_audio_tokenizer(source: str | None) -> UniAudioTokenizer | None:
 
 
 if __name__ == "__main__":
-    run_program(ValidationConfig, validate, name="validate_decoder")
+    run_program(ValidationConfig, validate, name="validate")

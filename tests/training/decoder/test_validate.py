@@ -9,10 +9,9 @@ import soundfile
 import torch
 
 from audiollm.tokenizer.decoder.model import WaveformDecoder
-from audiollm.training import validate_decoder
 from audiollm.training.decoder.parts import save_part
+from audiollm.training.decoder.validate import ValidationConfig, validate
 from audiollm.training.decoder.validation import QUICK_METRICS
-from audiollm.training.validate_decoder import ValidationConfig, validate
 
 
 class Listener:
@@ -33,7 +32,7 @@ def decoder(decoder_parts) -> WaveformDecoder:
 
 def test_a_decoder_is_validated_whole_and_in_parts(decoder, decoder_corpus, tmp_path, monkeypatch):
     decoder.save_pretrained(tmp_path / "decoder")
-    monkeypatch.setattr(validate_decoder, "Transcriber", Listener)
+    monkeypatch.setattr("audiollm.training.decoder.validate.Transcriber", Listener)
     settings = {
         "data": str(decoder_corpus.dev), "metrics": QUICK_METRICS, "max_clips": 2, "write_clips": 1,
         "cache_dir": str(tmp_path / "cache"),
