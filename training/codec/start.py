@@ -4,33 +4,34 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from transformers.models.encodec.modeling_encodec import EncodecConv1d
 
-from audiollm.tokenizer.layers.seanet import SeanetEncoder
 from audiollm.tokenizer.zoo.wavtokenizer.model import WavTokenizer
 
 SMALLEST_DEVIATION = 1e-6  # less is that of silence, which has no scale
 
 
 @torch.no_grad()
-def scale_to_sound(encoder: SeanetEncoder, waveforms_BN: Tensor) -> None:
+def scale_to_sound(encoder: nn.Module, waveforms_BN: Tensor) -> None:
     """Scales convolutions until their outputs vary by one on real sound (Mishkin and Matas, 2016, LSUV), without bias.
 
     Waveforms are small numbers and get smaller from layer to layer, until biases are all that is left of them: a fresh
     encoder then says the same of every sound, and its decoder learns to pass it over. Silence scales nothing.
     """
     for layer in encoder.modules():
-        if not isinstance(layer, EncodecConv1d):
+        if not isinstance(layer, nn.Conv1d):
             continue
-        assert layer.conv.bias is not None
-        layer.conv.bias.zero_()
+        assert layer.bias is not None
+        layer.bias.zero_()
         deviations: list[float] = []
         handle = layer.register_forward_hook(lambda _, __, output, seen=deviations: seen.append(float(output.std())))
         encoder(waveforms_BN[:, None])
         handle.remove()
         if deviations[0] > SMALLEST_DEVIATION:
-            layer.conv.parametrizations.weight.original0 /= deviations[0]
+            scale = layer.parametrizations.weight.original0 if is_parametrized(layer, "weight") else layer.weight
+            scale /= deviations[0]
 
 
 @torch.no_grad()
