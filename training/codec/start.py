@@ -20,18 +20,26 @@ def scale_to_sound(encoder: nn.Module, waveforms_BN: Tensor) -> None:
     Waveforms are small numbers and get smaller from layer to layer, until biases are all that is left of them: a fresh
     encoder then says the same of every sound, and its decoder learns to pass it over. Silence scales nothing.
     """
-    for layer in encoder.modules():
-        if not isinstance(layer, nn.Conv1d):
-            continue
+    layers = [layer for layer in encoder.modules() if isinstance(layer, nn.Conv1d)]
+    for layer in layers:
         assert layer.bias is not None
         layer.bias.zero_()
-        deviations: list[float] = []
-        handle = layer.register_forward_hook(lambda _, __, output, seen=deviations: seen.append(float(output.std())))
+    handles = [layer.register_forward_hook(_scaled_to_one) for layer in layers]
+    try:
         encoder(waveforms_BN[:, None])
-        handle.remove()
-        if deviations[0] > SMALLEST_DEVIATION:
-            scale = layer.parametrizations.weight.original0 if is_parametrized(layer, "weight") else layer.weight
-            scale /= deviations[0]
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _scaled_to_one(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    """Scales a convolution without bias by what comes out of it; what follows sees what comes out of the scaled one."""
+    deviation = float(output.std())
+    if deviation <= SMALLEST_DEVIATION:
+        return None
+    weight = layer.parametrizations.weight.original0 if is_parametrized(layer, "weight") else layer.weight
+    weight /= deviation
+    return output / deviation
 
 
 @torch.no_grad()
