@@ -21,7 +21,7 @@ from audiollm.training.loop.updates import Updates, make_updates
 from audiollm.training.reasoning_codec.config import ReasoningCodecTrainingConfig
 from audiollm.training.reasoning_codec.grpo_stage import train_by_rewards
 from audiollm.training.reasoning_codec.opening import open_codec
-from audiollm.training.reasoning_codec.reconstruction_stage import make_reconstruction_trainer
+from audiollm.training.reasoning_codec.reconstruction.stage import make_reconstruction_trainer
 from audiollm.training.reasoning_codec.stage_trainer import StageRun, StageTrainer
 from audiollm.training.reasoning_codec.supervised_stage import make_supervised_trainer
 
