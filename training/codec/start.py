@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 from transformers.models.encodec.modeling_encodec import EncodecConv1d
 
 from audiollm.tokenizer.zoo.wavtokenizer.model import WavTokenizer
@@ -37,8 +36,9 @@ def _scaled_to_one(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> T
     deviation = float(output.std())
     if deviation <= SMALLEST_DEVIATION:
         return None
-    weight = layer.parametrizations.weight.original0 if is_parametrized(layer, "weight") else layer.weight
-    weight /= deviation
+    parameters = dict(layer.named_parameters())
+    length = "parametrizations.weight.original0"  # of a weight in two parts
+    parameters[length if length in parameters else "weight"].div_(deviation)
     return output / deviation
 
 

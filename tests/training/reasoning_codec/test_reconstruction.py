@@ -19,7 +19,8 @@ from audiollm.tokenizer.reasoningcodec.flow import GIVEN, PADDING, WANTED
 from audiollm.tokenizer.reasoningcodec.model import ReasoningCodec
 from audiollm.tokenizer.zoo.sqcodec.configuration import SQCodecConfig
 from audiollm.tokenizer.zoo.sqcodec.model import SQCodec
-from audiollm.training.loop.errors import DataError, ResumeError, RunStoppedError
+from audiollm.training.loop.errors import DataError, ResumeError
+from audiollm.training.loop.stopping import RunStoppedError
 from audiollm.training.reasoning_codec.config import ReasoningCodecTrainingConfig
 from audiollm.training.reasoning_codec.opening import make_codec
 from audiollm.training.reasoning_codec.reconstruction import stage as stage_module
@@ -44,10 +45,12 @@ Make = Callable[..., ReasoningCodecTrainingConfig]
 
 @dataclasses.dataclass(frozen=True)
 class Before:
-    """What the stages before have left, and an SQCodec."""
+    """What the stages before have left, an SQCodec, and recordings alone."""
 
     codec: Path
     sqcodec: Path
+    train: Path
+    dev: Path
 
 
 @pytest.fixture(scope="session")
@@ -65,18 +68,19 @@ def before(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Befo
                 upsample_kernel_sizes=(12, 20, 16), latent_hidden_dim=6, init_channel=2,
             )
         ).save_pretrained(folder / "sqcodec")  # fmt: skip
-    return Before(folder / "codec", folder / "sqcodec")
+    train, dev = write(folder / "train.jsonl", material.clips[:9]), write(folder / "dev.jsonl", material.clips[9:])
+    return Before(folder / "codec", folder / "sqcodec", train, dev)
 
 
 @pytest.fixture
-def make(material: Material, before: Before, tmp_path: Path) -> Make:
+def make(before: Before, tmp_path: Path) -> Make:
     """A config of four short updates; settings of the stage are keywords too."""
     own = {entry.name for entry in dataclasses.fields(ReconstructionSettings)}
 
     def make(**changes: Any) -> ReasoningCodecTrainingConfig:
         settings = {"sqcodec": str(before.sqcodec)} | {name: changes.pop(name) for name in list(changes) if name in own}
         common: dict[str, Any] = {
-            "stage": "reconstruction", "codec": str(before.codec), "train_data": str(material.train),
+            "stage": "reconstruction", "codec": str(before.codec), "train_data": str(before.train),
             "output_dir": str(tmp_path / "run"), "max_steps": 4, "global_batch_size": 6, "micro_batch_size": 4,
             "learning_rate": 3e-3, "eval_clips": 2,
         }  # fmt: skip
@@ -101,7 +105,7 @@ def mean_of(lines: list[dict[str, Any]], name: str) -> float:
 
 
 def test_the_loss_falls_the_frozen_stay_and_what_is_left_speaks(make: Make, material: Material, before, tmp_path):
-    train(make(max_steps=40, eval_data=str(material.dev), eval_every=20))
+    train(make(max_steps=40, eval_data=str(before.dev), eval_every=20))
     run = tmp_path / "run"
     lines = metrics_of(run)
     for name in ("loss", "flow", "phone", "structure"):
@@ -137,9 +141,9 @@ def test_passes_of_two_segments_equal_one_pass_of_all(make: Make, tmp_path):
             assert line[name] == pytest.approx(other[name], rel=2e-3), name
 
 
-def test_resumed_equals_uninterrupted_to_the_bit(make: Make, material: Material, monkeypatch, tmp_path):
+def test_resumed_equals_uninterrupted_to_the_bit(make: Make, before: Before, monkeypatch, tmp_path):
     """Stopped at the third update, so that the last checkpoint is from there; dropouts and noise must go on."""
-    settings = {"save_every": 1, "keep_checkpoints": 9, "eval_data": str(material.dev), "eval_every": 2}
+    settings = {"save_every": 1, "keep_checkpoints": 9, "eval_data": str(before.dev), "eval_every": 2}
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     train(make(output_dir=str(straight), **settings))
     update = stage_module.ReconstructionTrainer.update
@@ -184,15 +188,15 @@ def codec(before: Before) -> ReasoningCodec:
         return codec_to_train(opened(before.codec), dataclasses.replace(SETTINGS, sqcodec=str(before.sqcodec)))
 
 
-def segments(codec: ReasoningCodec, material: Material, **changes: Any) -> ReconstructionSegments:
+def segments(codec: ReasoningCodec, before: Before, **changes: Any) -> ReconstructionSegments:
     settings = dataclasses.replace(SETTINGS, **changes)
-    return ReconstructionSegments(Recordings(str(material.train), sample_rate=RATE), codec.config, settings, 64, 0)
+    return ReconstructionSegments(Recordings(str(before.train), sample_rate=RATE), codec.config, settings, 64, 0)
 
 
-def test_reasoning_codes_are_left_out_in_training_only(codec: ReasoningCodec, material: Material):
+def test_reasoning_codes_are_left_out_in_training_only(codec: ReasoningCodec, before: Before):
     """As often as is asked for; encoding moves the features of every clip, in training mode too."""
     shares = {
-        share: np.mean([one.hears_reasoning for one in segments(codec, material, film_dropout=share).draws(1)])
+        share: np.mean([one.hears_reasoning for one in segments(codec, before, film_dropout=share).draws(1)])
         for share in (0.0, 0.25, 1.0)
     }
     assert shares[0.0] == 1
@@ -201,19 +205,19 @@ def test_reasoning_codes_are_left_out_in_training_only(codec: ReasoningCodec, ma
     frozen, objective = FrozenParts(codec), ReconstructionObjective(codec).eval()
     losses = {}
     for share in (0.0, 1.0):
-        one = segments(codec, material, film_dropout=share).make_pass(1, range(4))
+        one = segments(codec, before, film_dropout=share).make_pass(1, range(4))
         made = frozen(one.waveforms)
         losses[share] = objective(made, one)["flow"]
         made.reasoning.mul_(2)
         changes = objective(made, one)["flow"] != losses[share]
         assert bool(changes) == (share == 0), share
     waveform = torch.randn(RATE // 2, generator=torch.Generator().manual_seed(0))
-    before = codec.encode(waveform, RATE).groups["reconstruction"][0]
-    assert all(torch.equal(codec.encode(waveform, RATE).groups["reconstruction"][0], before) for _ in range(4))
+    codes = codec.train().encode(waveform, RATE).groups["reconstruction"][0]
+    assert all(torch.equal(codec.encode(waveform, RATE).groups["reconstruction"][0], codes) for _ in range(4))
 
 
-def test_given_latents_and_silence_behind_a_clip_are_marked(codec: ReasoningCodec, material: Material):
-    cut = segments(codec, material, given_share=1.0)
+def test_given_latents_and_silence_behind_a_clip_are_marked(codec: ReasoningCodec, before: Before):
+    cut = segments(codec, before, given_share=1.0)
     one = cut.make_pass(1, range(16))
     assert cut.segment_frames == 20
     for draw, mask_F in zip(one.draws, one.mask, strict=True):
@@ -224,11 +228,11 @@ def test_given_latents_and_silence_behind_a_clip_are_marked(codec: ReasoningCode
         )
         assert 2 <= draw.num_given <= min(6, draw.num_frames // 2)
     assert min(one.num_frames) < 20  # clips of 0.3 s
-    assert not any(draw.num_given for draw in segments(codec, material, given_share=0.0).draws(1))
+    assert not any(draw.num_given for draw in segments(codec, before, given_share=0.0).draws(1))
 
 
-def test_silence_behind_a_clip_teaches_codes_nothing(codec: ReasoningCodec, material: Material):
-    one = segments(codec, material).make_pass(1, range(8))
+def test_silence_behind_a_clip_teaches_codes_nothing(codec: ReasoningCodec, before: Before):
+    one = segments(codec, before).make_pass(1, range(8))
     objective, frozen = ReconstructionObjective(codec).train(), FrozenParts(codec)
     for name in ("phone", "structure", "acoustic"):
         codec.reconstruction.quantizer(name).residual.defer_updates()

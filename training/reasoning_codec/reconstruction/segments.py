@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +69,8 @@ class ReconstructionPass:
     def to(self, device: torch.device) -> ReconstructionPass:
         """A copy on a device."""
         values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        return ReconstructionPass(**{n: v.to(device) if isinstance(v, Tensor) else v for n, v in values.items()})
+        moved: dict[str, Any] = {n: v.to(device) for n, v in values.items() if isinstance(v, Tensor)}
+        return dataclasses.replace(self, **moved)
 
 
 @dataclass(frozen=True)

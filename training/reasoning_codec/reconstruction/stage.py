@@ -189,7 +189,7 @@ class ReconstructionTrainer(StageTrainer):
 
     def evaluate(self, step: int, folder: Path) -> dict[str, Any]:
         assert self._held_out is not None
-        self.codec.eval()
+        self._objective.eval()
         try:
             return evaluate_reconstruction(
                 self._run, self.codec, self._frozen, self._objective, self._held_out, folder / f"step_{step:06d}"
