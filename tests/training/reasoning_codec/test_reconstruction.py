@@ -141,6 +141,28 @@ def test_passes_of_two_segments_equal_one_pass_of_all(make: Make, tmp_path):
             assert line[name] == pytest.approx(other[name], rel=2e-3), name
 
 
+@pytest.mark.multiprocess
+def test_two_processes_make_the_updates_of_one(make: Make, before: Before, launches, tmp_path):
+    """An odd number of segments, in passes of which one process has more."""
+    settings = {
+        "eval_data": str(before.dev), "eval_every": 2, "learning_rate": 1e-4, "global_batch_size": 5,
+        "micro_batch_size": 2,
+    }  # fmt: skip
+    train(make(output_dir=str(tmp_path / "alone"), **settings))
+    config = make(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
+    ended = launches.run("ddp", "training/train_reasoning_codec.py", config)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    for event in ("train", "eval"):
+        lines = metrics_of(tmp_path / "both", event)
+        for line, expected in zip(lines, metrics_of(tmp_path / "alone", event), strict=True):
+            for name in ("loss", "flow", "commitment", "phone", "structure", "mel_distance"):
+                if name in expected:
+                    assert line[name] == pytest.approx(expected[name], rel=5e-3), (event, line["step"], name)
+            for name in ("perplexity", "num_codes", "num_restarted"):
+                if name in expected:
+                    assert line[name] == pytest.approx(expected[name], rel=5e-2), (event, line["step"], name)
+
+
 def test_resumed_equals_uninterrupted_to_the_bit(make: Make, before: Before, monkeypatch, tmp_path):
     """Stopped at the third update, so that the last checkpoint is from there; dropouts and noise must go on."""
     settings = {"save_every": 1, "keep_checkpoints": 9, "eval_data": str(before.dev), "eval_every": 2}
