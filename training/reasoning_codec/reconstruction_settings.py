@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from audiollm.tokenizer.reasoningcodec.model import FILM_DROPOUT
+from audiollm.tokenizer.reasoningcodec.windows import ENCODED_SECONDS
 from audiollm.training.loop.config import require_not_negative, require_positive
 
 _PREFIX = "reconstruction."
@@ -88,6 +89,11 @@ class ReconstructionSettings:
         require_not_negative(
             self, "flow_weight", "commitment_weight", "phone_weight", "structure_weight", prefix=_PREFIX
         )
+        for name in ("segment_seconds", "eval_seconds"):
+            if getattr(self, name) > ENCODED_SECONDS:
+                raise ValueError(
+                    f"{_PREFIX}{name}={getattr(self, name):g}: {ENCODED_SECONDS} s are heard at once; use at most that"
+                )
         for name in ("film_dropout", "condition_dropout", "given_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{_PREFIX}{name}={getattr(self, name)}: use a share between 0 and 1")

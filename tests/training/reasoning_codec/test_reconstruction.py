@@ -317,7 +317,8 @@ def test_a_clip_shorter_than_a_reasoning_code_is_listed(make: Make, material: Ma
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"segment_seconds": 40.0}, "has 1000 latents, and the flow takes 800"),
+        ({"segment_seconds": 25.6, "dit_positions": 600}, "has 640 latents, and the flow takes 600"),
+        ({"segment_seconds": 40.0}, "segment_seconds=40: 30 s are heard at once"),
         ({"global_batch_size": 1}, "phone_quantizer has 8 entries: the 10 codes of an update"),
         ({"film_dropout": 1.5}, "film_dropout=1.5"),
         ({"given_latents": (6, 2)}, r"given_latents=\[6, 2\]"),

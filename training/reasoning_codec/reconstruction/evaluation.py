@@ -60,8 +60,9 @@ def evaluate_reconstruction(
     for number in mine:
         waveform_N = recordings.waveform(number)[: int(settings.eval_seconds * SAMPLE_RATE)]
         one = _whole(waveform_N, codec, number).to(run.accelerator.device)
+        made_of_it = frozen(one.waveforms)
         with run.accelerator.autocast():
-            losses = objective(frozen(one.waveforms), one)
+            losses = objective(made_of_it, one)
         codes = codec.encode(waveform_N, SAMPLE_RATE)
         assert isinstance(codes, GroupedCodes)
         made_N = _decoded(codec, codes, settings)[: len(waveform_N)]
