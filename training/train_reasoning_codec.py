@@ -100,7 +100,8 @@ def _save_model(run: TrainingRun, trainer: StageTrainer, config: ReasoningCodecT
 def _bases(config: ReasoningCodecTrainingConfig) -> list[Base]:
     """What the run started from."""
     if config.codec is not None:
-        return [Base("codec", config.codec)]
+        sqcodec = config.reconstruction.sqcodec
+        return [Base("codec", config.codec), *([] if sqcodec is None else [Base("SQCodec", sqcodec)])]
     assert config.encoders is not None
     encoders = config.encoders
     assert config.llm is not None

@@ -118,6 +118,7 @@ def test_the_loss_falls_the_frozen_stay_and_what_is_left_speaks(make: Make, mate
     assert late.keys() >= {"flow", "phone", "structure", "mel_distance", "perplexity", "codes_used", "num_codes"}
     assert len(list((run / "evaluation" / "step_000040").glob("*.decoded.wav"))) == 2
 
+    assert "SQCodec" in (run / "model" / "README.md").read_text()
     codec, start = opened(run), opened(before.codec)
     assert (codec.config.trained_stage, codec.group, codec.can_decode) == ("reconstruction", "both", True)
     trained = codec.state_dict()
