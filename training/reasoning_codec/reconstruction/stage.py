@@ -20,13 +20,13 @@ from audiollm.data.files.atomic import atomic_folder
 from audiollm.tokenizer.quantizer.codebook import Codebook
 from audiollm.tokenizer.reasoningcodec.configuration import BRANCHES, RECONSTRUCTION, SAMPLE_RATE
 from audiollm.tokenizer.reasoningcodec.model import ReasoningCodec
+from audiollm.training.audio_tokenizer.monitor import CodebookMonitors
 from audiollm.training.decoder.base import clip_gradients
 from audiollm.training.loop.batches import share_of_process
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import ALL_PARTS, make_optimizer, set_learning_rates
 from audiollm.training.recordings.checked import Recordings
 
-from ..monitor import CodebookMonitors
 from ..objective import train_only
 from ..stage_trainer import StageRun, StageTrainer
 from .evaluation import evaluate_reconstruction
