@@ -1,17 +1,15 @@
-"""Training of an audio tokenizer that works on waveforms, both ways: a small WavTokenizer, without discriminators.
+"""Training of an audio tokenizer that works on waveforms, both ways: a WavTokenizer, or an SQCodec.
 
 accelerate launch training/train_codec.py --config training/configs/codec_small.yaml --train_data … --output_dir …
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.logging import get_logger
 
 from audiollm.program import run_program
 from audiollm.training.codec.config import CodecTrainingConfig
@@ -22,8 +20,6 @@ from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, ope
 from audiollm.training.loop.stopping import StopRequest, stop_requests
 from audiollm.training.loop.updates import Updates, make_updates
 from audiollm.training.recordings.checked import read_recordings
-
-logger = get_logger(__name__)
 
 
 def train(config: CodecTrainingConfig) -> RunSummary:
@@ -60,7 +56,7 @@ def _train(accelerator: Accelerator, config: CodecTrainingConfig, stop: StopRequ
         run_folder,
         model=trainer.model,
         optimizer=trainer.optimizer,
-        extras={"quantizer": trainer.tokenizer.quantizer},
+        extras=trainer.extras,
         total_steps=trainer.total_steps,
         data_metadata=clips.facts,
         stop=stop,
@@ -74,26 +70,11 @@ def _train(accelerator: Accelerator, config: CodecTrainingConfig, stop: StopRequ
             epoch=trainer.epoch,
             unit="audio_seconds",
             evaluate=None if eval_clips is None else trainer.evaluate,
-            alarms=lambda line: _collapse_alarms(config, line),
+            alarms=trainer.alarms,
             save_model=lambda step: _save_model(run, trainer, {} if eval_clips is None else eval_clips.facts, step),
             next_command=["audiollm", "tokenize", "CLIPS", "CODES", "--audio_tokenizer", str(run_folder.path)],
         ),
     )
-
-
-def _collapse_alarms(config: CodecTrainingConfig, line: dict[str, Any]) -> Iterator[str]:
-    """Says when most held-out frames have one of a few codes."""
-    if line["event"] != "eval":
-        return
-    for perplexity in line.get("perplexity", ()):
-        attainable = min(config.tokenizer.codebook_size, line["num_frames"])
-        if perplexity >= config.collapse_alarm * attainable:
-            continue
-        yield (
-            f"the codes of {line['num_frames']} held-out frames are as varied as {perplexity:.1f} equally frequent "
-            f"ones, of {attainable} that they could be: the codebook is collapsing; lower learning_rate or "
-            "commitment_weight, raise segments_per_update, or use a smaller tokenizer.codebook_size"
-        )
 
 
 def _save_model(run: TrainingRun, trainer: CodecTrainer, evaluation_data: dict[str, Any], step: int) -> None:

@@ -21,7 +21,7 @@ from audiollm.training.loop.updates import Updates, make_updates
 from audiollm.training.reasoning_codec.config import ReasoningCodecTrainingConfig
 from audiollm.training.reasoning_codec.grpo_stage import train_by_rewards
 from audiollm.training.reasoning_codec.opening import open_codec
-from audiollm.training.reasoning_codec.reconstruction_stage import make_reconstruction_trainer
+from audiollm.training.reasoning_codec.reconstruction.stage import make_reconstruction_trainer
 from audiollm.training.reasoning_codec.stage_trainer import StageRun, StageTrainer
 from audiollm.training.reasoning_codec.supervised_stage import make_supervised_trainer
 
@@ -100,7 +100,8 @@ def _save_model(run: TrainingRun, trainer: StageTrainer, config: ReasoningCodecT
 def _bases(config: ReasoningCodecTrainingConfig) -> list[Base]:
     """What the run started from."""
     if config.codec is not None:
-        return [Base("codec", config.codec)]
+        sqcodec = config.reconstruction.sqcodec
+        return [Base("codec", config.codec), *([] if sqcodec is None else [Base("SQCodec", sqcodec)])]
     assert config.encoders is not None
     encoders = config.encoders
     assert config.llm is not None

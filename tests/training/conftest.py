@@ -42,10 +42,11 @@ from audiollm.tokenizer.losatok.semantic import SemanticEncoder
 from audiollm.tokenizer.losatok.teacher.dasheng import DashengSizes, DashengTeacher
 from audiollm.tokenizer.modeling import UniAudioTokenizer
 from audiollm.tokenizer.signal.mel import MelConfig
+from audiollm.tokenizer.zoo.sqcodec.configuration import SQCodecConfig
 from audiollm.tokenizer.zoo.wavtokenizer.configuration import WavTokenizerConfig
 from audiollm.training.audio_llm.config import SFTConfig
 from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
-from audiollm.training.codec.config import CodecTrainingConfig
+from audiollm.training.codec.config import AdversarySettings, CodecTrainingConfig
 from audiollm.training.decoder.config import DecoderTrainingConfig, VocoderTrainingSettings
 from audiollm.training.diffusion.config import DiffusionTrainingConfig, TextSettings, TransformerSettings
 from audiollm.training.losatok.config import LoSATokTrainingConfig, SemanticStageSettings, TokenizerStageSettings
@@ -354,6 +355,25 @@ def make_codec_config(decoder_corpus: DecoderCorpus, tmp_path: Path) -> Callable
             "restart_interval": 2,
         }  # fmt: skip
         return CodecTrainingConfig(**(settings | changes))
+
+    return make
+
+
+TINY_SQCODEC = SQCodecConfig(
+    sample_rate=8000, num_samples=1, downsample_factors=(4, 5), downsample_kernel_sizes=(8, 10),
+    upsample_factors=(5, 4), upsample_kernel_sizes=(10, 8), latent_hidden_dim=4, init_channel=4,
+)  # fmt: skip
+OF_CODEBOOKS = ("quantize_from", "fit_segments", "restart_interval")
+
+
+@pytest.fixture
+def make_sqcodec_config(make_codec_config: Callable[..., CodecTrainingConfig]) -> Callable[..., CodecTrainingConfig]:
+    """The same of an SQCodec, which from the third update on plays against discriminators."""
+
+    def make(**changes: Any) -> CodecTrainingConfig:
+        plain = {name: getattr(CodecTrainingConfig, name) for name in OF_CODEBOOKS}
+        adversary = AdversarySettings(start=3, windows=(256, 128), channels=2)
+        return make_codec_config(**({"tokenizer": TINY_SQCODEC, "adversary": adversary, **plain} | changes))
 
     return make
 

@@ -384,17 +384,21 @@ def test_the_vocoder_on_two_processes_equals_one_and_resumes(make_vocoder_config
 
 
 @pytest.mark.multiprocess
+@pytest.mark.parametrize("kind", ["wavtokenizer", "sqcodec"])
 def test_a_codec_on_two_processes_equals_one_and_resumes_on_one_or_two(
-    make_codec_config, decoder_corpus, launches, tmp_path
+    make_codec_config, make_sqcodec_config, decoder_corpus, launches, tmp_path, kind
 ):
-    """An odd number of segments, in passes of which one process has more; the codebook begins at the third update."""
+    """An odd number of segments, in passes of which one process has more; at the third update the codebook begins, or
+    the game against discriminators."""
     settings = {
         "save_every": 2, "eval_data": str(decoder_corpus.dev), "eval_every": 2, "learning_rate": 1e-4,
-        "segments_per_update": 5, "segments_per_pass": 2, "quantize_from": 3, "restart_interval": 2,
-        "keep_checkpoints": 3,
+        "segments_per_update": 5, "segments_per_pass": 2, "keep_checkpoints": 3,
     }  # fmt: skip
-    train_codec(make_codec_config(output_dir=str(tmp_path / "alone"), **settings))
-    config = make_codec_config(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
+    make = make_sqcodec_config
+    if kind == "wavtokenizer":
+        make, settings = make_codec_config, settings | {"quantize_from": 3, "restart_interval": 2}
+    train_codec(make(output_dir=str(tmp_path / "alone"), **settings))
+    config = make(output_dir=str(tmp_path / "both"), num_processes=2, **settings)
     ended = launches.run("ddp", CODEC, config)
     assert ended.returncode == 0, ended.stderr[-3000:]
 

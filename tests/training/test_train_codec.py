@@ -20,7 +20,7 @@ from audiollm.program import run_program
 from audiollm.tokenizer import AudioTokenizer
 from audiollm.tokenizer.zoo.wavtokenizer.configuration import WavTokenizerConfig
 from audiollm.tokenizer.zoo.wavtokenizer.model import WavTokenizer
-from audiollm.training.codec import trainer as codec_trainer
+from audiollm.training.codec import wavtokenizer as learning
 from audiollm.training.codec.config import CodecTrainingConfig
 from audiollm.training.codec.start import scale_features, scale_to_sound
 from audiollm.training.loop.errors import DataError, NonFiniteLossError, ResumeError
@@ -168,13 +168,13 @@ def test_what_the_decoder_makes_of_features_stays_when_they_are_scaled_for_the_c
 
 def test_the_commitment_is_small_where_the_codebook_begins_on_large_features(make_codec_config, monkeypatch, tmp_path):
     """A commitment to entries among features that have grown was all that was learned: they shrank, away from them."""
-    start = codec_trainer.scale_to_sound
+    start = learning.scale_to_sound
 
     def enlarged(encoder, waveforms):
         start(encoder, waveforms)
         encoder.layers[-1].conv.parametrizations.weight.original0.data *= 30
 
-    monkeypatch.setattr(codec_trainer, "scale_to_sound", enlarged)
+    monkeypatch.setattr(learning, "scale_to_sound", enlarged)
     train(make_codec_config(max_steps=2, quantize_from=2))
     [_, first, *_] = metrics_of(tmp_path / "run")
     assert first["commitment"] < 1  # in the hundreds, if the features stay as large

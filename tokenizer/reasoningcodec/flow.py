@@ -36,18 +36,20 @@ class LatentFlow(nn.Module):
         """Of the weights."""
         return self.condition.weight.dtype
 
-    def conditions(self, said_BTD: Tensor, num_frames: int | None = None) -> Tensor:
+    def conditions(self, said_BTD: Tensor, num_frames: int | Tensor | None = None) -> Tensor:
         """The condition of each frame, ``[B, F, D]``.
 
         Args:
             said_BTD: what reconstruction codes say, with the influence of the reasoning codes added.
-            num_frames: of sound; the frames behind are padding, as a batch in training has it. None: all.
+            num_frames: of sound, of all rows or int64 ``[B]`` of each; the frames behind are padding, as a batch in
+                training has it. None: all are.
         """
         condition_BFD: Tensor = self.condition(said_BTD.to(self.dtype)).repeat_interleave(RECONSTRUCTION_FRAMES, dim=1)
-        if num_frames is None or num_frames >= condition_BFD.shape[1]:
+        if num_frames is None:
             return condition_BFD
-        is_sound_F1 = (torch.arange(condition_BFD.shape[1], device=condition_BFD.device) < num_frames)[:, None]
-        return torch.where(is_sound_F1, condition_BFD, self.zero_condition)
+        counts_B1 = torch.as_tensor(num_frames, device=condition_BFD.device).reshape(-1, 1)
+        is_sound_BF = torch.arange(condition_BFD.shape[1], device=condition_BFD.device) < counts_B1
+        return torch.where(is_sound_BF[:, :, None], condition_BFD, self.zero_condition)
 
     @torch.no_grad()
     def sample(
@@ -123,7 +125,12 @@ class LatentFlow(nn.Module):
         target_BFL, noise_BFL = target_BFL.float(), noise_BFL.float()
         t = t_B.float()[:, None, None]
         point = (1 - (1 - SIGMA_MIN) * t) * noise_BFL + t * target_BFL
-        weight_BF = torch.tensor([_WEIGHTS[one] for one in range(3)], device=mask_BF.device)[mask_BF]
+        weight_BF = frame_weights(mask_BF)
         made = self.velocity(point, t_B, given_BFL, condition_BFD)
         error = (made.float() - (target_BFL - (1 - SIGMA_MIN) * noise_BFL)) * weight_BF[:, :, None]
         return error.square().sum() / (weight_BF.sum() * target_BFL.shape[2])
+
+
+def frame_weights(mask: Tensor) -> Tensor:
+    """How much each frame counts in the loss, float32, of `PADDING`, `GIVEN` or `WANTED`, int64 of any shape."""
+    return torch.tensor([_WEIGHTS[one] for one in range(3)], device=mask.device)[mask]

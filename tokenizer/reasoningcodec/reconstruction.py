@@ -115,9 +115,11 @@ class ReconstructionBranch(nn.Module):
         """The codes of features, int64 ``[B, K, T]``: phone, structure, acoustic."""
         return torch.cat([self.quantizer(name).encode(features[name]) for name in BRANCHES], dim=1)
 
-    def quantize(self, features: dict[str, Tensor]) -> dict[str, ResidualOutput]:
-        """As `encode`, of each branch, with all that its training needs."""
-        return {name: self.quantizer(name)(features[name]) for name in BRANCHES}
+    def quantize(
+        self, features: dict[str, Tensor], mask_BT: Tensor | None = None, example_ids_B: Tensor | None = None
+    ) -> dict[str, ResidualOutput]:
+        """As `encode`, of each branch, with all that its training needs; see `ResidualQuantizer.forward`."""
+        return {name: self.quantizer(name)(features[name], mask_BT, example_ids_B) for name in BRANCHES}
 
     def decode(self, codes_BKT: Tensor) -> Tensor:
         """Sums what the codes of the three branches say, ``[B, T, D]``."""

@@ -2,22 +2,61 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from audiollm.tokenizer.zoo.sqcodec.configuration import SQCodecConfig
 from audiollm.tokenizer.zoo.wavtokenizer.configuration import WavTokenizerConfig
 from audiollm.training.loop.config import RunConfig, require_not_negative, require_positive
 
 _HARDLY_USED = 0.25  # of the average count
+_OF_CODEBOOKS = ("quantize_from", "fit_segments", "codebook_decay", "restart_interval", "commitment_weight")
+"""Settings that an SQCodec, which has no entries, has no use for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarySettings:
+    """Discriminators, against which the sound becomes clear where distances of spectrograms are content with a blur.
+
+    Those of DAC that look at bands of spectrograms (Kumar et al., 2023, arXiv:2306.06546).
+    """
+
+    start: int | None = None
+    """First update with discriminators, without which updates take a fraction of the time. None: never."""
+
+    adversarial_weight: float = 1.0
+    """Weight of their verdict."""
+
+    feature_weight: float = 2.0
+    """Weight of the distance of their features."""
+
+    learning_rate: float | None = None
+    """Their peak learning rate. None: the tokenizer's."""
+
+    windows: tuple[int, ...] = (2048, 1024, 512)
+    """Window lengths of the spectrograms that they look at, in samples."""
+
+    channels: int = 32
+    """Width of their layers."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "start", "learning_rate", "channels", prefix="adversary.")
+        require_not_negative(self, "adversarial_weight", "feature_weight", prefix="adversary.")
+        _check_windows("adversary.windows", self.windows)
+        if self.start is None:
+            for entry in dataclasses.fields(self):
+                if getattr(self, entry.name) != entry.default:
+                    raise ValueError(f"adversary.{entry.name} has no effect without adversary.start; remove it")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecTrainingConfig(RunConfig):
-    """One training run of an audio tokenizer of WavTokenizer's form, which learns to give back what it was given."""
+    """One training run of an audio tokenizer of waveforms, which learns to give back what it was given."""
 
-    tokenizer: WavTokenizerConfig
-    """Sizes."""
+    tokenizer: WavTokenizerConfig | SQCodecConfig
+    """Sizes of a WavTokenizer, or of an SQCodec: by their names it is known which of the two is trained."""
 
     train_data: str
     """Recordings to train on: JSONL or parquet with ``audio``, or a folder of audio files. Nothing else is read."""
@@ -44,23 +83,27 @@ class CodecTrainingConfig(RunConfig):
     """Most segments per process in one forward pass: changes memory and speed, not the update."""
 
     quantize_from: int = 200
-    """First update with codes. Until then features pass as they are; then k-means places the entries among them."""
+    """Of a WavTokenizer: first update with codes. Until then features pass as they are; then k-means places the entries
+    among them."""
 
     fit_segments: int = 128
-    """Segments whose frames k-means sees."""
+    """Of a WavTokenizer: segments whose frames k-means sees."""
 
     codebook_decay: float = 0.99
-    """Decay of the moving averages of the codebook's entries."""
+    """Of a WavTokenizer: decay of the moving averages of the codebook's entries."""
 
     restart_interval: int | None = None
-    """Updates between restarts of entries that are hardly used: that lie below the count which an unused one has after
-    as many. None: so many that this is a quarter of the average, or less."""
+    """Of a WavTokenizer: updates between restarts of entries that are hardly used: that lie below the count which an
+    unused one has after as many. None: so many that this is a quarter of the average, or less."""
 
     commitment_weight: float = 0.25
-    """Weight of the squared distance between features and entries."""
+    """Of a WavTokenizer: weight of the squared distance between features and entries."""
 
     resolutions: tuple[int, ...] = (256, 512, 1024, 2048)
     """Window lengths of the mel spectrograms that are compared, in samples."""
+
+    spectral_weight: float = 1.0
+    """Weight of their distance, in nats per mel band."""
 
     convergence_weight: float = 0.0
     """Weight, within that distance, of the relative error of the linear magnitudes."""
@@ -68,14 +111,17 @@ class CodecTrainingConfig(RunConfig):
     waveform_weight: float = 0.0
     """Weight of the absolute distance of the waveforms, which fixes their phase."""
 
+    adversary: AdversarySettings = field(default_factory=AdversarySettings)
+    """Discriminators. By default there are none."""
+
     eval_clips: int = 16
     """Held-out recordings that are given back at each evaluation, their first ``eval_seconds``."""
 
     eval_seconds: float = 10.0
 
     collapse_alarm: float = 0.05
-    """Evaluations raise an alarm when the perplexity of their codes is below this share of what it could be. It stops
-    nothing."""
+    """Evaluations raise an alarm when the perplexity of their codes is below this share of what it could be; of an
+    SQCodec, when that of half the numbers of a latent is. It stops nothing."""
 
     min_learning_rate_ratio: float = 0.05
     betas: tuple[float, float] = (0.8, 0.99)
@@ -87,27 +133,40 @@ class CodecTrainingConfig(RunConfig):
             "fit_segments", "restart_interval", "cache_megabytes", "eval_clips", "eval_seconds",
         )  # fmt: skip
         require_not_negative(
-            self, "min_seconds", "collapse_alarm", "commitment_weight", "convergence_weight", "waveform_weight"
-        )
-        if not 0 < self.codebook_decay < 1:
-            raise ValueError(f"codebook_decay={self.codebook_decay}: use a number between 0 and 1, such as 0.99")
+            self, "min_seconds", "collapse_alarm", "commitment_weight", "spectral_weight", "convergence_weight",
+            "waveform_weight",
+        )  # fmt: skip
         if self.tokenizer.encoder_only:
             raise ValueError("tokenizer.encoder_only: true leaves nothing to learn from; remove it")
         if self.optimizer == "muon":
             raise ValueError("optimizer: muon is for matrices of linear layers, and this is convolutions: use adamw")
-        for n_fft in self.resolutions:
-            if n_fft < 64 or n_fft % 4:
-                raise ValueError(f"resolutions has {n_fft}: use multiples of 4 from 64 on, such as 1024")
-        if not self.resolutions or self.segment_frames * self.tokenizer.hop_length <= max(self.resolutions) // 2:
+        _check_windows("resolutions", self.resolutions)
+        windows = [*self.resolutions, *(self.adversary.windows if self.adversary.start is not None else ())]
+        if self.segment_frames * self.frame_samples <= max(windows) // 2:
             raise ValueError(
-                f"segment_seconds={self.segment_seconds} is too short for a window of the resolutions "
-                f"{list(self.resolutions)}; raise it, or lower them"
+                f"segment_seconds={self.segment_seconds} is too short for a window of {max(windows)} samples; raise "
+                "it, or lower resolutions and adversary.windows"
             )
+        if isinstance(self.tokenizer, SQCodecConfig):
+            self._refuse_settings_of_codebooks()
+        else:
+            self._check_codebooks(self.tokenizer)
+
+    def _refuse_settings_of_codebooks(self) -> None:
+        for name in _OF_CODEBOOKS:
+            if getattr(self, name) != getattr(type(self), name):
+                raise ValueError(
+                    f"{name} has no effect on an SQCodec, whose numbers are rounded from the first update on; remove it"
+                )
+
+    def _check_codebooks(self, sizes: WavTokenizerConfig) -> None:
+        if not 0 < self.codebook_decay < 1:
+            raise ValueError(f"codebook_decay={self.codebook_decay}: use a number between 0 and 1, such as 0.99")
         self._check_restarts()
-        if self.fit_segments * self.segment_frames < self.tokenizer.codebook_size:
+        if self.fit_segments * self.segment_frames < sizes.codebook_size:
             raise ValueError(
                 f"fit_segments={self.fit_segments} of {self.segment_frames} frames cannot fill a codebook of "
-                f"{self.tokenizer.codebook_size} entries: raise it"
+                f"{sizes.codebook_size} entries: raise it"
             )
 
     def _check_restarts(self) -> None:
@@ -122,6 +181,7 @@ class CodecTrainingConfig(RunConfig):
     @property
     def _average_count(self) -> float:
         """How often an update shows an entry, on average; no more than what a new entry is counted as."""
+        assert isinstance(self.tokenizer, WavTokenizerConfig)
         return min(1.0, self.segments_per_update * self.segment_frames / self.tokenizer.codebook_size)
 
     def _least_interval(self) -> int:
@@ -133,6 +193,20 @@ class CodecTrainingConfig(RunConfig):
         return self._least_interval() if self.restart_interval is None else self.restart_interval
 
     @property
+    def frame_samples(self) -> int:
+        """Samples of a frame."""
+        sizes = self.tokenizer
+        return sizes.frame_samples if isinstance(sizes, SQCodecConfig) else sizes.hop_length
+
+    @property
     def segment_frames(self) -> int:
         """Frames of a segment."""
-        return max(1, round(self.segment_seconds * self.tokenizer.sample_rate / self.tokenizer.hop_length))
+        return max(1, round(self.segment_seconds * self.tokenizer.sample_rate / self.frame_samples))
+
+
+def _check_windows(name: str, windows: tuple[int, ...]) -> None:
+    if not windows:
+        raise ValueError(f"{name} is empty: give lengths in samples, such as 1024")
+    for n_fft in windows:
+        if n_fft < 64 or n_fft % 4:
+            raise ValueError(f"{name} has {n_fft}: use multiples of 4 from 64 on, such as 1024")

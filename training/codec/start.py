@@ -4,33 +4,42 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.encodec.modeling_encodec import EncodecConv1d
 
-from audiollm.tokenizer.layers.seanet import SeanetEncoder
 from audiollm.tokenizer.zoo.wavtokenizer.model import WavTokenizer
 
 SMALLEST_DEVIATION = 1e-6  # less is that of silence, which has no scale
 
 
 @torch.no_grad()
-def scale_to_sound(encoder: SeanetEncoder, waveforms_BN: Tensor) -> None:
+def scale_to_sound(encoder: nn.Module, waveforms_BN: Tensor) -> None:
     """Scales convolutions until their outputs vary by one on real sound (Mishkin and Matas, 2016, LSUV), without bias.
 
     Waveforms are small numbers and get smaller from layer to layer, until biases are all that is left of them: a fresh
     encoder then says the same of every sound, and its decoder learns to pass it over. Silence scales nothing.
     """
-    for layer in encoder.modules():
-        if not isinstance(layer, EncodecConv1d):
-            continue
-        assert layer.conv.bias is not None
-        layer.conv.bias.zero_()
-        deviations: list[float] = []
-        handle = layer.register_forward_hook(lambda _, __, output, seen=deviations: seen.append(float(output.std())))
+    layers = [layer for layer in encoder.modules() if isinstance(layer, nn.Conv1d)]
+    for layer in layers:
+        assert layer.bias is not None
+        layer.bias.zero_()
+    handles = [layer.register_forward_hook(_scaled_to_one) for layer in layers]
+    try:
         encoder(waveforms_BN[:, None])
-        handle.remove()
-        if deviations[0] > SMALLEST_DEVIATION:
-            layer.conv.parametrizations.weight.original0 /= deviations[0]
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _scaled_to_one(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    """Scales a convolution without bias by what comes out of it; what follows sees what comes out of the scaled one."""
+    deviation = float(output.std())
+    if deviation <= SMALLEST_DEVIATION:
+        return None
+    parameters = dict(layer.named_parameters())
+    length = "parametrizations.weight.original0"  # of a weight in two parts
+    parameters[length if length in parameters else "weight"].div_(deviation)
+    return output / deviation
 
 
 @torch.no_grad()

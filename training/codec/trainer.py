@@ -1,51 +1,48 @@
 """One update of a codec's training: what comes back must have the spectrograms of what went in.
 
-No discriminators: what is learned is a floor for comparisons, in minutes on a processor. Segments are drawn from
-generators of their own, losses are means over an update's segments, and codebooks are updated once per update: so it
-depends neither on how many processes share it, nor on how it is cut into passes.
+Segments are drawn from generators of their own, losses are means over an update's segments, and codebooks are updated
+once per update: so it depends neither on how many processes share it, nor on how it is cut into passes. Without
+discriminators, what is learned is a floor for comparisons, in minutes on a processor.
 """
-# Shapes: B segments, N samples, T frames, D feature size, V entries.
+# Shapes: B segments, N samples, K codebooks, V entries.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from audiollm.tokenizer.quantizer.usage import perplexity_of
-from audiollm.tokenizer.zoo.wavtokenizer.model import WavTokenizer
-from audiollm.training.decoder.vocoder.losses import SpectralDistance
+from audiollm.tokenizer.zoo.sqcodec.configuration import SQCodecConfig
+from audiollm.training.decoder.vocoder.adversary import Adversary
+from audiollm.training.decoder.vocoder.losses import SpectralDistance, adversarial_loss, discriminator_loss
 from audiollm.training.loop.batches import share_of_process
+from audiollm.training.loop.checkpoints import Stateful
 from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import ALL_PARTS, make_optimizer, set_learning_rates
+from audiollm.training.losatok.discriminators import MultiFrequencyDiscriminator
 from audiollm.training.recordings.checked import Recordings
 
 from .config import CodecTrainingConfig
+from .objective import CodecObjective
 from .segments import CodecPass, make_pass, segment_order
-from .start import scale_features, scale_to_sound
+from .sqcodec import SQCodecObjective
+from .wavtokenizer import WavTokenizerObjective
 
 START_SEGMENTS = 16  # on which the encoder starts; however passes are cut
 FIT_STEP = 0  # updates count from 1: segments for the start and for k-means are none of those that are trained on
 
 
-class CodecObjective(nn.Module):
-    """The tokenizer there and back as one forward pass, which is what data parallelism and mixed precision wrap."""
-
-    def __init__(self, model: WavTokenizer) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, waveforms_BN: Tensor, positions_B: Tensor, with_codes: bool) -> tuple[Tensor, Tensor]:
-        """Returns what comes back, ``[B, N]``, and the commitment loss."""
-        features_BTD = self.model.features(waveforms_BN)
-        if not with_codes:
-            return self.model.synthesize(features_BTD), features_BTD.new_zeros((), dtype=torch.float32)
-        output = self.model.quantizer(features_BTD, example_ids_B=positions_B)
-        return self.model.synthesize(output.quantized), output.loss
+def make_objective(config: CodecTrainingConfig, device: torch.device) -> CodecObjective:
+    """The tokenizer that the sizes are of, with random weights."""
+    if isinstance(config.tokenizer, SQCodecConfig):
+        return SQCodecObjective(config, device)
+    return WavTokenizerObjective(config, device)
 
 
 class CodecTrainer:
@@ -70,32 +67,43 @@ class CodecTrainer:
             raise ValueError(
                 f"segments_per_update={config.segments_per_update} for {accelerator.num_processes} processes: raise it"
             )
-        self.tokenizer = WavTokenizer(
-            config.tokenizer,
-            ema_decay=config.codebook_decay,
-            restart_interval=config.restarts_every,
-            commit_coefficient=config.commitment_weight,
-        ).to(accelerator.device)
-        self.tokenizer.quantizer.defer_updates()
+        self._objective = make_objective(config, accelerator.device)
+        self.tokenizer = self._objective.model
         self._order = segment_order(
             clips, self.tokenizer.frame_samples, config.segment_frames, config.segments_per_update, config.seed
         )
         some = make_pass(clips, self._order, FIT_STEP, range(START_SEGMENTS), self.tokenizer.frame_samples)
-        scale_to_sound(self.tokenizer.encoder, some.waveform.to(accelerator.device))
-        objective = CodecObjective(self.tokenizer)
+        self._objective.start(some.waveform.to(accelerator.device))
         self.model, self.optimizer = accelerator.prepare(
-            objective, make_optimizer(objective, config, accelerator.device)
+            self._objective, make_optimizer(self._objective, config, accelerator.device)
         )
         self.model.train()
         self._distance = SpectralDistance(
             config.tokenizer.sample_rate, config.resolutions, config.convergence_weight
         ).to(accelerator.device)
         self.total_steps = config.max_steps or self._order.num_updates(config.num_epochs or 1.0)
-        if config.quantize_from > self.total_steps:
+        if self._objective.first_step_with_codes > self.total_steps:
             raise ValueError(
                 f"quantize_from={config.quantize_from}: the run makes {self.total_steps} updates, so its tokenizer "
                 "would have no codes; lower it, or train longer"
             )
+        self._adversary: Adversary | None = None
+        settings = config.adversary
+        if settings.start is not None and settings.start <= self.total_steps:
+            discriminators = MultiFrequencyDiscriminator(settings.windows, settings.channels)
+            self._adversary = Adversary(accelerator, config, discriminators, discriminator_loss, settings.learning_rate)
+
+    @property
+    def extras(self) -> Mapping[str, Stateful]:
+        """What a checkpoint holds beside model and optimizer."""
+        return {**self._objective.extras, **({} if self._adversary is None else self._adversary.extras)}
+
+    def alarms(self, line: Mapping[str, Any]) -> list[str]:
+        """What an evaluation gives reason to warn of: most held-out frames have one of a few codes."""
+        if line["event"] != "eval" or "perplexity" not in line:  # there are none yet
+            return []
+        found = self._objective.collapse(line)
+        return [] if found is None else [found]
 
     def epoch(self, step: int) -> float:
         """How often an average frame has been trained on after an update."""
@@ -119,16 +127,18 @@ class CodecTrainer:
     def update(self, step: int, batch: list[CodecPass]) -> dict[str, Any]:
         """Makes an update; returns what its line of the metrics says beside step, epoch and speed."""
         accelerator, config = self._accelerator, self._config
-        with_codes = step >= config.quantize_from
-        if step == config.quantize_from:
-            self._fit()
+        with_codes = step >= self._objective.first_step_with_codes
+        if step == self._objective.first_step_with_codes:
+            self._objective.begin_codes(self._segments_to_fit)
+        plays = self._plays(step)
         learning_rate = set_learning_rates(self.optimizer, step, self.total_steps, config)[ALL_PARTS]
         shares = [len(one.waveform) / config.segments_per_update for one in batch]
         measured: list[dict[str, Tensor]] = []
         for number, (one, share) in enumerate(zip(batch, shares, strict=True), start=1):
             # Gradients are averaged over the processes, and a pass counts as much as it has segments.
             scale = share * accelerator.num_processes
-            measured.append(self._accumulate(one.to(accelerator.device), scale, with_codes, number == len(batch)))
+            is_last = number == len(batch)
+            measured.append(self._accumulate(one.to(accelerator.device), scale, with_codes, plays, is_last))
         names = list(measured[0])
         table = torch.stack([torch.stack([parts[name] for name in names]) for parts in measured])
         means = torch.tensor(shares, device=table.device) @ table
@@ -141,37 +151,42 @@ class CodecTrainer:
         stop_unless_finite(accelerator, config, step, "gradient norm", line["grad_norm"], by_pass)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if with_codes:
-            updates = self.tokenizer.quantizer.apply_update()
-            line["perplexity"] = [round(one.perplexity, 2) for one in updates]
-            line["codes_restarted"] = sum(one.num_restarted for one in updates)
+        line |= self._objective.after_update(with_codes)
+        if plays:
+            assert self._adversary is not None
+            # After the tokenizer: both have learnt from what the other was in this update.
+            line |= self._adversary.update(step, self.total_steps, by_pass)
         line["audio_seconds"] = config.segments_per_update * config.segment_frames / self.tokenizer.frame_rate
         return line
 
-    def _accumulate(self, one: CodecPass, scale: float, with_codes: bool, is_last: bool) -> dict[str, Tensor]:
+    def _plays(self, step: int) -> bool:
+        start = self._config.adversary.start
+        return self._adversary is not None and start is not None and step >= start
+
+    def _accumulate(
+        self, one: CodecPass, scale: float, with_codes: bool, plays: bool, is_last: bool
+    ) -> dict[str, Tensor]:
         """Adds a pass's gradients; returns its losses."""
         accelerator, config = self._accelerator, self._config
         with nullcontext() if is_last else accelerator.no_sync(self.model):
-            made_BN, commitment = self.model(one.waveform, one.positions, with_codes)
+            made_BN, own = self.model(one.waveform, one.positions, with_codes)
             parts = {
                 "spectral": self._distance(made_BN, one.waveform),
                 "waveform": (made_BN.float() - one.waveform).abs().mean(),
-                "commitment": commitment,
+                **own,
             }
-            loss = parts["spectral"] + config.waveform_weight * parts["waveform"] + commitment
+            loss = config.spectral_weight * parts["spectral"] + config.waveform_weight * parts["waveform"]
+            loss = sum(own.values(), loss)
+            if plays:
+                assert self._adversary is not None
+                parts |= self._adversary.play(one.waveform, made_BN, scale, is_last, adversarial_loss)
+                loss = loss + config.adversary.adversarial_weight * parts["adversarial"]
+                loss = loss + config.adversary.feature_weight * parts["feature_matching"]
             accelerator.backward(loss * scale)
         return {"loss": loss.detach()} | {name: part.detach() for name, part in parts.items()}
 
-    @torch.no_grad()
-    def _fit(self) -> None:
-        """Places the entries among the features; every process sees the same, and takes those of the first."""
-        device = self._accelerator.device
-        passes = self._passes(FIT_STEP, list(range(self._config.fit_segments)))
-        features = torch.cat([self.tokenizer.features(one.waveform.to(device)).flatten(0, 1) for one in passes])
-        features = scale_features(self.tokenizer, broadcast(features))
-        self.tokenizer.quantizer.fit(features, seed=self._config.seed)
-        for tensor in self.tokenizer.quantizer.state_dict().values():
-            tensor.copy_(broadcast(tensor))
+    def _segments_to_fit(self) -> list[Tensor]:
+        return [one.waveform for one in self._passes(FIT_STEP, list(range(self._config.fit_segments)))]
 
     @torch.no_grad()
     def evaluate(self, step: int) -> dict[str, Any]:
@@ -181,6 +196,7 @@ class CodecTrainer:
         """
         clips, config, model = self._eval_clips, self._config, self.tokenizer
         assert clips is not None
+        with_codes = step >= self._objective.first_step_with_codes
         mine = share_of_process(list(range(min(len(clips), config.eval_clips))), *self._place())
         counts = torch.zeros(model.num_codebooks, model.codebook_size)
         distances: list[float] = []
@@ -189,23 +205,22 @@ class CodecTrainer:
             waveform = clips.waveform(number)[: int(config.eval_seconds * model.sample_rate)]
             samples = max(config.segment_frames * model.frame_samples, len(waveform))  # a window of the spectrogram
             waveform = nn.functional.pad(waveform, (0, samples - len(waveform)))[None].to(self._accelerator.device)
-            entries = model.features(waveform)
-            if step >= config.quantize_from:
-                codes = model.quantizer.encode(entries)
-                entries = model.quantizer.decode(codes)
-                for row, seen in zip(counts, codes[0].cpu(), strict=True):
+            made, codes_KT = self._objective.given_back(waveform, with_codes)
+            if codes_KT is not None:
+                for row, seen in zip(counts, codes_KT.cpu(), strict=True):
                     row += torch.bincount(seen, minlength=model.codebook_size)
-            made = model.synthesize(entries)[:, :samples]
-            distances.append(float(self._distance(made, waveform)))
+            distances.append(float(self._distance(made[:, :samples], waveform)))
         model.train()
         everyone = gather_object(list(zip(mine, distances, strict=True)))
         distance = sum(one for _, one in sorted(everyone)) / len(everyone)
         total = torch.stack(gather_object([counts])).sum(dim=0)
-        if step < config.quantize_from:
+        if not with_codes:
             return {"mel_distance": None, "mel_distance_without_codes": distance}
+        perplexities = [float(perplexity_of(row)) for row in total]
         return {
             "mel_distance": distance,
-            "perplexity": [round(float(perplexity_of(row)), 2) for row in total],
+            "perplexity": [round(one, 2) for one in perplexities],
+            "mean_perplexity": sum(perplexities) / len(perplexities),
             "codes_used": [int((row > 0).sum()) for row in total],
             "num_frames": int(total[0].sum()),
         }

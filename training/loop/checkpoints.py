@@ -45,6 +45,7 @@ MAY_CHANGE = frozenset(
         "num_epochs", "max_steps",  # their result, the number of updates, must stay
         "cache_dir", "eval_clips", "eval_seconds", "eval_asr", "flow.eval_steps", "flow.eval_vocoder", "eval_samples",
         "trackers", "cache_megabytes", "trust_checkpoint", "metric_for_best", "load_best_at_end", "collapse_alarm",
+        "reconstruction.eval_seconds", "reconstruction.eval_steps", "reconstruction.eval_guidance",
     }
 )  # fmt: skip
 

@@ -19,7 +19,6 @@ from audiollm.tokenizer.losatok.model import LoSATok
 from audiollm.tokenizer.signal.mel import MelConfig
 from audiollm.training.decoder.validation import ORIGINAL, QUICK_METRICS, ValidationClip, measure, write_clips
 from audiollm.training.decoder.vocoder.adversary import Adversary
-from audiollm.training.decoder.vocoder.losses import feature_matching_loss
 from audiollm.training.loop.checkpoints import Stateful
 from audiollm.training.loop.ema import averaged
 
@@ -106,12 +105,7 @@ class TokenizerTrainer(StageTrainer):
         loss = loss + settings.log_variance_weight * parts["log_variance"]
         if self._plays(step):
             assert self._adversary is not None
-            parts["discriminator"], recorded = self._adversary.accumulate(
-                one.waveforms, made_BN.detach(), scale, is_last
-            )
-            made = self._adversary.judge(made_BN)
-            parts["adversarial"] = hinge_adversarial_loss(made)
-            parts["feature_matching"] = feature_matching_loss(recorded, made)
+            parts |= self._adversary.play(one.waveforms, made_BN, scale, is_last, hinge_adversarial_loss)
             loss = loss + settings.adversarial_weight * parts["adversarial"]
             loss = loss + settings.feature_weight * parts["feature_matching"]
         self.run.accelerator.backward(loss * scale)

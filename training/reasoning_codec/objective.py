@@ -67,12 +67,18 @@ class AnalysisObjective(nn.Module):
 
 
 def train_only_reasoning(codec: ReasoningCodec) -> None:
-    """Makes the reasoning branch trainable, but for its entries, which move by averages, and nothing else."""
+    """Makes the reasoning branch trainable, and nothing else; see `train_only`."""
+    train_only(codec, codec.reasoning)
+
+
+def train_only(codec: ReasoningCodec, *parts: nn.Module) -> None:
+    """Makes parts of a codec trainable, but for their entries, which move by averages, and nothing else."""
     codec.requires_grad_(False)
-    codec.reasoning.requires_grad_(True)
-    for module in codec.reasoning.modules():
-        if isinstance(module, Codebook):
-            module.requires_grad_(False)
+    for part in parts:
+        part.requires_grad_(True)
+        for module in part.modules():
+            if isinstance(module, Codebook):
+                module.requires_grad_(False)
 
 
 def counted(codes_BKT: Tensor, mask_BT: Tensor, codebook_size: int) -> Tensor:

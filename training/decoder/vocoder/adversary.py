@@ -17,9 +17,12 @@ from audiollm.training.loop.non_finite import stop_unless_finite
 from audiollm.training.loop.optimizer import ALL_PARTS, make_optimizer, set_learning_rates
 
 from .discriminators import Judgement
+from .losses import feature_matching_loss
 
 DiscriminatorLoss = Callable[[Sequence[Judgement], Sequence[Judgement]], Tensor]
 """Of what is said of recordings, and of what was made."""
+Verdict = Callable[[Sequence[Judgement]], Tensor]
+"""What the other side gets for sounding made, of what is said of it."""
 
 
 class Adversary:
@@ -54,6 +57,29 @@ class Adversary:
     def extras(self) -> Mapping[str, Stateful]:
         """What a checkpoint holds of it."""
         return {"discriminators": self._module, "discriminator_optimizer": self._optimizer}
+
+    def play(
+        self, recorded_BN: Tensor, made_BN: Tensor, scale: float, is_last: bool, verdict: Verdict
+    ) -> dict[str, Tensor]:
+        """A pass of both sides: the discriminators' gradients are added, and the other side's losses returned.
+
+        Args:
+            recorded_BN: segments of recordings.
+            made_BN: what was made in their place, with gradients.
+            scale: of the discriminators' loss.
+            is_last: whether this is the last pass of an update.
+            verdict: what the other side learns by, beside the features.
+
+        Returns:
+            ``discriminator``, detached, ``adversarial`` and ``feature_matching``.
+        """
+        discriminator, recorded = self.accumulate(recorded_BN, made_BN.detach(), scale, is_last)
+        made = self.judge(made_BN)
+        return {
+            "discriminator": discriminator,
+            "adversarial": verdict(made),
+            "feature_matching": feature_matching_loss(recorded, made),
+        }
 
     def accumulate(
         self, recorded_BN: Tensor, made_BN: Tensor, scale: float, is_last: bool

@@ -44,7 +44,7 @@ from audiollm.training.recordings.segments import SegmentOrder
 from .adversary import Adversary
 from .discriminators import Discriminators
 from .evaluation import PitchErrors, mean_pitch_errors, pitch_errors
-from .losses import SpectralDistance, adversarial_loss, discriminator_loss, f0_loss, feature_matching_loss
+from .losses import SpectralDistance, adversarial_loss, discriminator_loss, f0_loss
 from .segments import VocoderPass, make_pass
 
 
@@ -194,12 +194,7 @@ class VocoderTrainer:
             loss = settings.spectral_weight * parts["spectral"] + settings.f0_weight * parts["f0"]
             if has_started:
                 assert self._adversary is not None
-                parts["discriminator"], recorded = self._adversary.accumulate(
-                    one.waveform, made_BN.detach(), scale, is_last
-                )
-                made = self._adversary.judge(made_BN)
-                parts["adversarial"] = adversarial_loss(made)
-                parts["feature_matching"] = feature_matching_loss(recorded, made)
+                parts |= self._adversary.play(one.waveform, made_BN, scale, is_last, adversarial_loss)
                 loss = loss + settings.adversarial_weight * parts["adversarial"]
                 loss = loss + settings.feature_weight * parts["feature_matching"]
             accelerator.backward(loss * scale)
