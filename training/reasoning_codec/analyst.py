@@ -204,7 +204,9 @@ class Analyst(nn.Module):
 
             with without_warnings_of_peft():
                 llm = PeftModel.from_pretrained(llm, folder / ADAPTER, is_trainable=is_trainable)
-        analyst = cls(llm, AutoTokenizer.from_pretrained(folder / TEXT_TOKENIZER), size, source)
+        analyst = cls(
+            llm, AutoTokenizer.from_pretrained(folder / TEXT_TOKENIZER, trust_remote_code=False), size, source
+        )
         stored = read_safetensors(folder / PROJECTION)
         shapes = {name: list(one.shape) for name, one in stored.items()}
         check_shapes(analyst.projection.state_dict(), shapes, folder / PROJECTION)
