@@ -33,8 +33,8 @@ from .finished_runs import weights_of
 EVALUATED = {"eval_every": 1, "save_every": 1, "keep_checkpoints": 1, "max_steps": 4, "load_best_at_end": True}
 
 
-def best_at_two(step: int, *_: object) -> dict[str, Any]:
-    return {"event": "eval", "step": step, "loss": abs(step - 2) + 0.5}
+def best_at_two(step: int) -> dict[str, Any]:
+    return {"loss": abs(step - 2) + 0.5}
 
 
 def checked_end(summary: RunSummary, run: Path) -> Path:
@@ -46,7 +46,7 @@ def checked_end(summary: RunSummary, run: Path) -> Path:
 
 
 def test_an_audio_llm_ends_with_its_best_weights(make_config, assets, tmp_path, monkeypatch):
-    monkeypatch.setattr(sft, "_evaluate", lambda parts, step, folder: best_at_two(step))
+    monkeypatch.setattr(sft, "_evaluate", lambda parts, step: best_at_two(step))
     summary = sft.train(make_config(eval_data=str(assets.dev), **EVALUATED))
     best = load_file(checked_end(summary, tmp_path / "run") / "weights.safetensors")
     saved = weights_of(tmp_path / "run")
@@ -54,7 +54,7 @@ def test_an_audio_llm_ends_with_its_best_weights(make_config, assets, tmp_path, 
 
 
 def test_a_tokenizer_ends_with_its_best_weights(make_tokenizer_config, tokenizer_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_tokenizer, "_evaluate", lambda *given: {"loss": abs(given[-1] - 2) + 0.5})
+    monkeypatch.setattr(train_tokenizer, "_evaluate", lambda *given: best_at_two(given[-1]))
     summary = train_tokenizer.train(make_tokenizer_config(eval_data=str(tokenizer_corpus.dev), **EVALUATED))
     checkpoint = checked_end(summary, tmp_path / "run")
     codebook = torch.load(checkpoint / "codebook.pt", weights_only=True)["weight"]
@@ -63,7 +63,7 @@ def test_a_tokenizer_ends_with_its_best_weights(make_tokenizer_config, tokenizer
 
 
 def test_a_vocoder_ends_with_its_best_weights(make_vocoder_config, decoder_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(VocoderTrainer, "evaluate", lambda self, step, folder: {"loss": abs(step - 2) + 0.5})
+    monkeypatch.setattr(VocoderTrainer, "evaluate", lambda self, step, folder: best_at_two(step))
     config = make_vocoder_config(eval_data=str(decoder_corpus.dev), discriminator_start=None, **EVALUATED)
     best = load_file(checked_end(train_decoder.train(config), tmp_path / "run") / "weights.safetensors")
     saved = weights_of(tmp_path / "run", "vocoder.safetensors")
