@@ -400,7 +400,9 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
             most = int(max(1, min(batch_size, self.seconds_at_once * rate / shape[-1])))
             for start in range(0, len(indices), most):
                 some = indices[start : start + most]
-                made = compute(torch.stack([rows[index] for index in some]).to(self.device))
+                # A row alone is not copied: where nothing is cut into segments, it is the whole recording.
+                batch = rows[some[0]][None] if len(some) == 1 else torch.stack([rows[index] for index in some])
+                made = compute(batch.to(self.device))
                 parts = [one.cpu() for one in (made if isinstance(made, tuple) else (made,))]
                 for place, index in enumerate(some):
                     results[index] = tuple(one[place].clone() for one in parts)  # a view would keep the whole batch

@@ -71,6 +71,24 @@ def test_codes_and_sound_are_those_of_the_model(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_clip_alone_is_not_copied_and_stays_as_it_was(
+    kind: str, folders: Callable[[str], Path], noise: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = opened(folders(kind))
+    whole = tokenizer.frame_samples * 4
+    clip = noise(whole)
+    before = clip.clone()
+    seen: list[Tensor] = []
+    compute = type(tokenizer).encode_batch
+    monkeypatch.setattr(
+        type(tokenizer), "encode_batch", lambda self, batch_BN: seen.append(batch_BN) or compute(self, batch_BN)
+    )
+    tokenizer.encode([clip], tokenizer.sample_rate)
+    assert seen[0].data_ptr() == clip.data_ptr()
+    assert torch.equal(clip, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_of_unequal_lengths_gives_what_each_clip_gives_alone(
     kind: str, folders: Callable[[str], Path], noise: Callable[..., Tensor]
 ) -> None:
