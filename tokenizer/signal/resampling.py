@@ -124,6 +124,7 @@ def resample(waveform_N: Tensor, from_rate: int, to_rate: int) -> Tensor:
         made_M[start : start + len(part)] = part
         start += len(part)
     assert made_M is not None
+    assert start == len(made_M)
     return made_M
 
 
