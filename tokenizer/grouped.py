@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .base import AudioTokenizer, Codes, GroupedCodes
 from .layout import CodeLayout
-from .sequence import OneRowTokenizer, given, rows_of
+from .sequence import OneRowTokenizer
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class GroupedLayout:
 
 
 class GroupedSequenceTokenizer(OneRowTokenizer):
-    """Presents the codes of a tokenizer that have several rates as symbols of one row, a group behind the other.
+    """Presents the codes of a tokenizer that has several rates as symbols of one row, a group behind the other.
 
     Its frames are the symbols. A row cannot be made or read while it arrives, since the second group follows the whole
     of the first.
@@ -183,43 +183,14 @@ class GroupedSequenceTokenizer(OneRowTokenizer):
         ]
         return sum(counts)
 
-    def encode(self, waveforms: Sequence[Tensor] | Tensor, sample_rate: int, *, batch_size: int = 16) -> Codes:
-        """Turns waveforms into rows of symbols, ``[B, 1, S]``; arguments and errors as for the tokenizer inside.
+    def row_of(self, codes: GroupedCodes, index: int) -> Tensor:
+        return self.layout.to_symbols(codes.clip(index))
 
-        Args:
-            waveforms: float in [-1, 1].
-            sample_rate: of all of them, in Hz.
-            batch_size: most segments computed at once, where the tokenizer takes such a limit.
-        """
-        codes: GroupedCodes = self.encode_inner(waveforms, sample_rate, batch_size)
-        rows = [self.layout.to_symbols(codes.clip(index))[None] for index in range(len(codes))]
-        return Codes.from_list(rows, num_codebooks=1)
-
-    def decode(
-        self, codes: Codes | Tensor, speaker: Tensor | None = None, prompt: Any = None, **options: Any
-    ) -> list[Tensor]:
-        """Turns rows of symbols into waveforms; of a row that breaks off, as at a limit, the frames that are whole.
-
-        Args:
-            codes: of a batch, ``[B, 1, S]``; or of one clip, ``[1, S]`` or ``[S]``.
-            speaker: as for the tokenizer inside, as the following.
-            prompt: of its decoder.
-            options: of its ``decode``.
-
-        Returns:
-            float32 ``[N_i]`` at `output_sample_rate`.
-
-        Raises:
-            ValueError: if it cannot decode, or a symbol cannot stand where it does.
-        """
-        self.require_decoder()
-        clips = [self.layout.to_groups(row, is_cut=True) for row in rows_of(codes)]
-        if not clips:
-            return []
-        grouped = GroupedCodes(
+    def codes_of(self, rows: Sequence[Tensor]) -> GroupedCodes:
+        clips = [self.layout.to_groups(row, is_cut=True) for row in rows]
+        return GroupedCodes(
             {
                 name: Codes.from_list([clip[name] for clip in clips], num_codebooks=layout.num_codebooks)
                 for name, layout in self.layout.groups
             }
         )
-        return list(self.inner.decode(grouped, **given(speaker, prompt), **options))  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 import math
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,10 +118,47 @@ class OneRowTokenizer(AudioTokenizer):
 
     # Work
 
-    def encode_inner(self, waveforms: Sequence[Tensor] | Tensor, sample_rate: int, batch_size: int) -> Any:
-        """What the tokenizer inside gives; not every one takes a limit of segments."""
+    @abstractmethod
+    def row_of(self, codes: Any, index: int) -> Tensor:
+        """The symbols of a clip, int64 ``[S]``, out of what the tokenizer inside gave for a batch."""
+
+    @abstractmethod
+    def codes_of(self, rows: Sequence[Tensor]) -> Any:
+        """What the tokenizer inside decodes: the whole frames of rows that may break off; the inverse of `row_of`."""
+
+    def encode(self, waveforms: Sequence[Tensor] | Tensor, sample_rate: int, *, batch_size: int = 16) -> Codes:
+        """Turns waveforms into rows of symbols, ``[B, 1, S]``; arguments and errors as for the tokenizer inside.
+
+        Args:
+            waveforms: float in [-1, 1].
+            sample_rate: of all of them, in Hz.
+            batch_size: most segments computed at once, where the tokenizer takes such a limit.
+        """
         takes_batch_size = "batch_size" in inspect.signature(self.inner.encode).parameters
-        return self.inner.encode(waveforms, sample_rate, **({"batch_size": batch_size} if takes_batch_size else {}))
+        codes = self.inner.encode(waveforms, sample_rate, **({"batch_size": batch_size} if takes_batch_size else {}))
+        rows = [self.row_of(codes, index)[None] for index in range(len(codes))]
+        return Codes.from_list(rows, getattr(codes, "features", None), num_codebooks=1)
+
+    def decode(
+        self, codes: Codes | Tensor, speaker: Tensor | None = None, prompt: Any = None, **options: Any
+    ) -> list[Tensor]:
+        """Turns rows of symbols into waveforms; of a row that breaks off, as at a limit, the frames that are whole.
+
+        Args:
+            codes: of a batch, ``[B, 1, S]``; or of one clip, ``[1, S]`` or ``[S]``.
+            speaker: as for the tokenizer inside, as the following.
+            prompt: of its decoder.
+            options: of its ``decode``.
+
+        Returns:
+            float32 ``[N_i]`` at `output_sample_rate`.
+
+        Raises:
+            ValueError: if it cannot decode, or a symbol cannot stand where it does.
+        """
+        self.require_decoder()
+        rows = _rows_of(codes)
+        return list(self.inner.decode(self.codes_of(rows), **_given(speaker, prompt), **options)) if rows else []
 
     def require_decoder(self) -> None:
         """Refuses to decode.
@@ -216,41 +254,12 @@ class SequenceTokenizer(OneRowTokenizer):
 
     # Work
 
-    def encode(self, waveforms: Sequence[Tensor] | Tensor, sample_rate: int, *, batch_size: int = 16) -> Codes:
-        """Turns waveforms into rows of symbols, ``[B, 1, S]``; arguments and errors as for the tokenizer inside.
+    def row_of(self, codes: Codes, index: int) -> Tensor:
+        return self.layout.to_symbols(codes[index][: self.layout.num_codebooks])
 
-        Args:
-            waveforms: float in [-1, 1].
-            sample_rate: of all of them, in Hz.
-            batch_size: most segments computed at once, where the tokenizer takes such a limit.
-        """
-        codes: Codes = self.encode_inner(waveforms, sample_rate, batch_size)
-        rows = [self.layout.to_symbols(codes[index][: self.layout.num_codebooks])[None] for index in range(len(codes))]
-        return Codes.from_list(rows, codes.features, num_codebooks=1)
-
-    def decode(
-        self, codes: Codes | Tensor, speaker: Tensor | None = None, prompt: Any = None, **options: Any
-    ) -> list[Tensor]:
-        """Turns rows of symbols into waveforms; of a row that breaks off, as at a limit, the frames that are whole.
-
-        Args:
-            codes: of a batch, ``[B, 1, S]``; or of one clip, ``[1, S]`` or ``[S]``.
-            speaker: as for the tokenizer inside, as the following.
-            prompt: of its decoder.
-            options: of its ``decode``.
-
-        Returns:
-            float32 ``[N_i]`` at `output_sample_rate`.
-
-        Raises:
-            ValueError: if it cannot decode, or a symbol cannot stand where it does.
-        """
-        self.require_decoder()
-        clips = [self.layout.to_codes(row, is_cut=True) for row in rows_of(codes)]
-        if not clips:
-            return []
-        stacked = Codes.from_list(clips, num_codebooks=self.layout.num_codebooks)
-        return list(self.inner.decode(stacked, **given(speaker, prompt), **options))
+    def codes_of(self, rows: Sequence[Tensor]) -> Codes:
+        clips = [self.layout.to_codes(row, is_cut=True) for row in rows]
+        return Codes.from_list(clips, num_codebooks=self.layout.num_codebooks)
 
     def encode_stream(self, chunks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
         """Encodes consecutive pieces of one waveform, each ``[N_i]``; yields symbols, int64 ``[S]``."""
@@ -276,7 +285,7 @@ class SequenceTokenizer(OneRowTokenizer):
             options: of the ``decode_stream`` of the tokenizer inside.
         """
         self.require_decoder()
-        yield from self.inner.decode_stream(self._frames(codes), **given(speaker, prompt), **options)
+        yield from self.inner.decode_stream(self._frames(codes), **_given(speaker, prompt), **options)
 
     def _frames(self, symbols: Iterable[Tensor]) -> Iterator[Tensor]:
         reader = FrameReader(self.layout)
@@ -286,7 +295,7 @@ class SequenceTokenizer(OneRowTokenizer):
                 yield codes[0] if self.inner.num_codebooks == 1 else codes
 
 
-def rows_of(codes: Codes | Tensor | Sequence[Any]) -> list[Tensor]:
+def _rows_of(codes: Codes | Tensor | Sequence[Any]) -> list[Tensor]:
     if isinstance(codes, Codes):
         return [codes[index][0] for index in range(len(codes))]
     if isinstance(codes, Tensor):
@@ -294,6 +303,6 @@ def rows_of(codes: Codes | Tensor | Sequence[Any]) -> list[Tensor]:
     return [torch.as_tensor(row).reshape(-1) for row in codes]
 
 
-def given(speaker: Tensor | None, prompt: Any) -> dict[str, Any]:
+def _given(speaker: Tensor | None, prompt: Any) -> dict[str, Any]:
     """Not every decoder knows both, so what is not given is left out."""
     return {name: one for name, one in (("speaker", speaker), ("prompt", prompt)) if one is not None}

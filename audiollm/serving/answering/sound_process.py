@@ -203,9 +203,8 @@ def _without_parametrizations(module: nn.Module) -> nn.Module:
     plain.__dict__.update(vars(module))
     plain._modules = {name: one for name, one in module._modules.items() if one is not parametrized}
     plain._parameters = {**module._parameters, **weights}
-    plain._load_state_dict_pre_hooks = (
-        OrderedDict()
-    )  # that of weight norm reads older names, and is no function to send
+    # That of weight norm reads older names, and is no function to send.
+    plain._load_state_dict_pre_hooks = OrderedDict()
     return plain
 
 
