@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +12,8 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 
+from audiollm.tokenizer.quantizer.codebook import Codebook
+from audiollm.tokenizer.quantizer.rvq import ResidualQuantizer
 from audiollm.tokenizer.reasoningcodec.model import ReasoningCodec
 from audiollm.training.loop.checkpoints import Stateful
 
@@ -82,3 +84,19 @@ class StageTrainer(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Writes the codec, and what else the stage leaves beside its folder; all processes call it, one writes."""
+
+
+def update_codebooks(quantizers: Iterable[ResidualQuantizer]) -> dict[str, Any]:
+    """Moves the entries of all codebooks; returns the figures of each, as `CodebookMonitors` reads them.
+
+    Once for each update and after the optimizer: codes of one update come of one codebook, however it is cut.
+    """
+    quantizers = list(quantizers)
+    done = [update for one in quantizers for update in one.apply_update()]
+    codebooks = [book for one in quantizers for book in one.codebooks if isinstance(book, Codebook)]
+    return {
+        "perplexity": [round(one.perplexity, 2) for one in done],
+        "code_usage": [round(one.usage(), 4) for one in codebooks],
+        "num_active_codes": [one.num_active for one in done],
+        "num_restarted": [one.num_restarted for one in done],
+    }

@@ -35,7 +35,7 @@ from .evaluation import evaluate_analyses
 from .hearing import Hearing, num_codes_of
 from .objective import AnalysisObjective, AnalysisOutput, Request, losses_of, train_only_reasoning
 from .records import ANALYSES, AnalysisRecords
-from .stage_trainer import StageRun, StageTrainer
+from .stage_trainer import StageRun, StageTrainer, update_codebooks
 from .stages import FIRST_STAGE
 
 CODEC_PART, LLM_PART = "codec", "llm"
@@ -261,7 +261,7 @@ class SupervisedTrainer(StageTrainer):
         self.optimizer.zero_grad()
         return {
             **line,
-            **self._update_codebooks(),
+            **update_codebooks([self.codec.reasoning.quantizer.residual]),
             "learning_rates": rates,
             "grad_norm": norm,
             "num_clips": counts.clips,
@@ -289,17 +289,6 @@ class SupervisedTrainer(StageTrainer):
             total.to(self._run.accelerator.device), "sum"
         ).tolist()
         return _Counts(round(clips), round(targets), round(codes), seconds)
-
-    def _update_codebooks(self) -> dict[str, Any]:
-        # Once for each update and after the optimizer: codes of one update come of one codebook, however it is cut.
-        quantizer = self.codec.reasoning.quantizer.residual
-        done = quantizer.apply_update()
-        return {
-            "perplexity": [round(one.perplexity, 2) for one in done],
-            "code_usage": [round(float(one.usage()), 4) for one in quantizer.codebooks],  # type: ignore[operator]
-            "num_active_codes": [one.num_active for one in done],
-            "num_restarted": [one.num_restarted for one in done],
-        }
 
     def alarms(self, line: Mapping[str, Any]) -> list[str]:
         return self._monitors.update(line) if line["event"] == "train" else []

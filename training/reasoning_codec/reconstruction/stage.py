@@ -17,7 +17,6 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from audiollm.data.files.atomic import atomic_folder
-from audiollm.tokenizer.quantizer.codebook import Codebook
 from audiollm.tokenizer.reasoningcodec.configuration import BRANCHES, RECONSTRUCTION, SAMPLE_RATE
 from audiollm.tokenizer.reasoningcodec.model import ReasoningCodec
 from audiollm.training.audio_tokenizer.monitor import CodebookMonitors
@@ -28,7 +27,7 @@ from audiollm.training.loop.optimizer import ALL_PARTS, make_optimizer, set_lear
 from audiollm.training.recordings.checked import Recordings
 
 from ..objective import train_only
-from ..stage_trainer import StageRun, StageTrainer
+from ..stage_trainer import StageRun, StageTrainer, update_codebooks
 from .evaluation import evaluate_reconstruction
 from .objective import FrozenParts, ReconstructionObjective, weighted_shares
 from .segments import ReconstructionSegments, ReconstructionUpdate, num_codes, totals_of
@@ -164,22 +163,11 @@ class ReconstructionTrainer(StageTrainer):
         self.optimizer.zero_grad()
         return {
             **line,
-            **self._update_codebooks(),
+            **update_codebooks(self._quantizers.values()),
             "learning_rate": rate,
             "grad_norm": norm,
             "num_codes": batch.totals.num_codes,
             "audio_seconds": batch.totals.num_frames / 25,
-        }
-
-    def _update_codebooks(self) -> dict[str, Any]:
-        # Once for each update and after the optimizer: codes of one update come of one codebook, however it is cut.
-        done = [update for one in self._quantizers.values() for update in one.apply_update()]
-        codebooks = [book for one in self._quantizers.values() for book in one.codebooks if isinstance(book, Codebook)]
-        return {
-            "perplexity": [round(one.perplexity, 2) for one in done],
-            "code_usage": [round(one.usage(), 4) for one in codebooks],
-            "num_active_codes": [one.num_active for one in done],
-            "num_restarted": [one.num_restarted for one in done],
         }
 
     def alarms(self, line: Mapping[str, Any]) -> list[str]:
