@@ -405,6 +405,28 @@ def test_a_config_that_does_not_fit_itself_is_refused(
         opened(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "values", "named"),
+    [
+        ("mimi", {"num_residual_layers": 10**9}, "num_residual_layers=1000000000"),
+        ("mimi", {"num_quantizers": 10**9}, "num_quantizers=1000000000"),
+        ("mimi", {"num_hidden_layers": 10**9}, "num_hidden_layers=1000000000"),
+        ("encodec", {"num_lstm_layers": 10**9}, "num_lstm_layers=1000000000"),
+        ("encodec", {"target_bandwidths": [1e9]}, "num_quantizers="),
+        ("dac", {"n_codebooks": 10**9}, "n_codebooks=1000000000"),
+        ("xcodec", {"target_bandwidths": [1e9]}, "num_quantizers="),
+    ],
+)
+def test_more_layers_or_codebooks_than_any_codec_has_are_refused_before_they_are_made(
+    kind: str, values: dict[str, Any], named: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders(kind), tmp_path / "changed")
+    path = tmp_path / "changed" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    with pytest.raises(ValueError, match=rf"config.json: .*{named}.*give 1000 or fewer"):
+        opened(path.parent)
+
+
 @pytest.mark.parametrize("values", [{"kernel_size": 0}, {"target_bandwidths": []}])
 def test_settings_of_which_transformers_makes_no_model_are_refused(
     values: dict[str, Any], folders: Callable[[str], Path], tmp_path: Path

@@ -19,6 +19,7 @@ from audiollm.tokenizer.checkpoints.tensors import check_loaded
 from audiollm.tokenizer.checkpoints.tokenizer import shapes_in
 from audiollm.tokenizer.kinds import CONFIG, WEIGHTS
 from audiollm.tokenizer.zoo.codec import CodecTokenizer
+from audiollm.tokenizer.zoo.settings import MANY
 
 NUM_CODEBOOKS = "audiollm_num_codebooks"
 """Key that `save_pretrained` adds to ``config.json`` where fewer codebooks are used than there are."""
@@ -243,6 +244,7 @@ def _check_size(model_class: type[PreTrainedModel], config: PreTrainedConfig, fo
         ValueError: naming both sizes, or what can't be built of such settings.
     """
     try:
+        _check_repetitions(config)
         with torch.device("meta"):
             announced = sum(one.numel() for one in model_class(config).state_dict().values())
     except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, AssertionError) as error:
@@ -253,6 +255,23 @@ def _check_size(model_class: type[PreTrainedModel], config: PreTrainedConfig, fo
             f"{folder / CONFIG} describes a model of {announced:,} weights, and the files hold {stored:,}: they are of "
             "different models"
         )
+
+
+def _check_repetitions(config: PreTrainedConfig) -> None:
+    """Refuses more layers or codebooks than any codec has: making them would take for ever, also without weights.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    # Of an EnCodec or X-Codec it follows from target_bandwidths.
+    counts = {"num_quantizers": getattr(config, "num_quantizers", 0), **config.to_dict()}
+    for name, value in counts.items():
+        repeats = name.endswith(("_layers", "_quantizers", "_codebooks"))
+        if repeats and isinstance(value, int) and value > MANY:
+            raise ValueError(f"{name}={value}: give {MANY} or fewer")
+    for one in vars(config).values():
+        if isinstance(one, PreTrainedConfig):
+            _check_repetitions(one)
 
 
 def _nested(config: Any, key: str) -> Any:
