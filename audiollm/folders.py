@@ -178,12 +178,29 @@ def layout_in(path_or_hub_id: str | Path) -> CodeLayout | None:
     Raises:
         ValueError: if there is no such folder, or what it says of the layout cannot be.
     """
+    stated = _stated_beside_tokenizer(path_or_hub_id, "code_layout")
+    return None if stated is None else CodeLayout.from_dict(stated)
+
+
+def codes_known_in(path_or_hub_id: str | Path) -> str | None:
+    """Fingerprint of the audio tokenizer whose codes an Audio-LLM knows; None if it is not known, or for anything else.
+
+    Args:
+        path_or_hub_id: as for `layout_in`.
+
+    Raises:
+        ValueError: if there is no such folder.
+    """
+    return _stated_beside_tokenizer(path_or_hub_id, "codec_fingerprint")
+
+
+def _stated_beside_tokenizer(path_or_hub_id: str | Path, key: str) -> Any:
+    """What an Audio-LLM says of its audio tokenizer."""
     found = find_tokenizer_folder(path_or_hub_id)
     settings = found.parent / "processor_config.json"
     if found == Path(path_or_hub_id) or not settings.is_file():
         return None
-    stated = read_json_object(settings).get("code_layout")
-    return None if stated is None else CodeLayout.from_dict(stated)
+    return read_json_object(settings).get(key)
 
 
 def copy_audio_tokenizer(source: Path, target: Path) -> None:

@@ -16,6 +16,8 @@ from .console import Precision, load_audio_tokenizer, show_token_table, shown_na
 from .pipes import PIPE
 from .recordings import find_recordings
 
+logger = logging.getLogger(__name__)
+
 
 def convert_data(
     source: str,
@@ -179,14 +181,22 @@ def _load_rows(
     device: str | None,
 ) -> Any:
     """The audio tokenizer, with the codes of several codebooks in one row where that is asked for."""
-    from audiollm.folders import layout_in
+    from audiollm.folders import codes_known_in, layout_in
     from audiollm.tokenizer.sequence import SequenceTokenizer, as_one_row
 
     loaded = load_audio_tokenizer(audio_tokenizer, dtype, device)
     if codebooks is not None or code_order is not None:
         return as_one_row(loaded, codebooks, code_order or "flat")
     layout = layout_in(audio_tokenizer)
-    return loaded if layout is None else SequenceTokenizer(loaded, layout)
+    rows = loaded if layout is None else SequenceTokenizer(loaded, layout)
+    known = codes_known_in(audio_tokenizer)
+    if known not in (None, rows.fingerprint()):
+        logger.warning(
+            "%s knows codes of the audio tokenizer %s…, and these are of %s…, as its own was exchanged or computes in "
+            "another precision (dtype %s): training it refuses them unless accept_codes_of names it",
+            audio_tokenizer, known[:12], rows.fingerprint()[:12], dtype,
+        )  # fmt: skip
+    return rows
 
 
 def _is_folder(output: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,19 @@ def test_a_corpus_is_tokenized_as_the_llm_reads_it(folders, tmp_path, codec, aud
     fingerprint = AudioLLM.from_pretrained(audio_llm).processor.codec_fingerprint
     assert records["llm"]["audio_tokenizer"] == records["row"]["audio_tokenizer"] == fingerprint
     assert records["codebooks"]["audio_tokenizer"] == AudioTokenizer.from_pretrained(codec).fingerprint()
+
+
+def test_codes_that_the_llm_does_not_know_are_told(folders, tmp_path, audio_llm, caplog):
+    clip, own, changed = str(folders / "clips" / "a.wav"), tmp_path / "own.jsonl", tmp_path / "changed"
+    main(["tokenize", clip, str(own), "--audio-tokenizer", audio_llm])
+    assert not [one for one in caplog.records if "knows codes of" in one.getMessage()]
+    shutil.copytree(audio_llm, changed)
+    path = changed / "processor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"codec_fingerprint": "f" * 64}))
+    main(["tokenize", clip, str(tmp_path / "other.jsonl"), "--audio-tokenizer", str(changed)])
+    told = [one.getMessage() for one in caplog.records if "knows codes of" in one.getMessage()]
+    assert len(told) == 1
+    assert f"{changed} knows codes of the audio tokenizer ffffffffffff…" in told[0]
 
 
 def test_codebooks_that_are_not_there_are_named(folders, tmp_path, codec, capsys):
