@@ -72,7 +72,11 @@ def train(config: PreferenceConfig) -> RunSummary:
         ValueError: for other settings that cannot work.
     """
     load_trl()
-    with running(start_data_parallel(config)) as accelerator, held_folder(accelerator, config), stop_requests() as stop:
+    with (
+        running(start_data_parallel(config, splits_optimizer=False)) as accelerator,
+        held_folder(accelerator, config),
+        stop_requests() as stop,
+    ):
         return _train(accelerator, config, stop)
 
 

@@ -73,6 +73,27 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
     assert [name for name, tensor in first.items() if not torch.equal(tensor, second[name])] == []
 
 
+def assert_same_parts(first: Path, second: Path) -> None:
+    """Two checkpoints hold the same bits: weights, optimizers, averages, states of random generators."""
+    assert_equal(load_file(first / "weights.safetensors"), load_file(second / "weights.safetensors"))
+    names = sorted(path.name for path in first.glob("*.pt"))
+    assert names == sorted(path.name for path in second.glob("*.pt"))
+    for name in names:
+        one, other = (torch.load(folder / name, weights_only=True) for folder in (first, second))
+        assert are_same(one, other), name
+
+
+def are_same(one: Any, other: Any) -> bool:
+    """Whether nested values have the same names, the same tensors to the bit, and are equal otherwise."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(are_same(value, other[name]) for name, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(are_same(*pair) for pair in zip(one, other, strict=True))
+    return bool(one == other)
+
+
 def assert_near_vocoder(first: Path, second: Path) -> None:
     for line, other in zip(metrics_of(first), metrics_of(second), strict=True):
         assert line.pop("event") == other.pop("event")

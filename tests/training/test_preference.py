@@ -254,6 +254,7 @@ def _flags(config: PreferenceConfig) -> list[str]:
         ({"global_batch_size": 6, "micro_batch_size": 2}, "not a multiple of grpo.num_generations=4"),
         ({"load_best_at_end": True, "eval_data": "x"}, "load_best_at_end is of the other trainers"),
         ({"trust_checkpoint": True}, "trust_checkpoint is of the other trainers"),
+        ({"shard_optimizer": True}, "shard_optimizer is of the other trainers"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(make_preference, changes, told):

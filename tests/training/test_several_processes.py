@@ -24,6 +24,7 @@ from audiollm.data.files.json_lines import write_json_lines
 from audiollm.modeling import AudioLLM
 from audiollm.training.audio_llm.config import LoRASettings, SFTConfig
 from audiollm.training.audio_tokenizer.config import TokenizerSettings, TokenizerTrainingConfig
+from audiollm.training.loop.errors import ResumeError
 from audiollm.training.results.figures import flat_numbers
 from audiollm.training.sft import train as train_llm
 from audiollm.training.train_codec import train as train_codec
@@ -37,6 +38,7 @@ from .finished_runs import (
     assert_near_flow,
     assert_near_tokenizer,
     assert_near_vocoder,
+    assert_same_parts,
     assert_same_weights,
     checkpoint_of,
     metrics_of,
@@ -417,7 +419,9 @@ def test_a_codec_on_two_processes_equals_one_and_resumes_on_one_or_two(
     assert_alike(tmp_path / "both", tmp_path / "one", after=2)
 
     straight, weights = metrics_of(tmp_path / "both"), checkpoint_of(tmp_path / "both", 6)
-    ended = launches.run("ddp", CODEC, dataclasses.replace(config, resume=middle))
+    # An optimizer may be split, or not, from any checkpoint on.
+    resumed = dataclasses.replace(config, resume=middle, shard_optimizer=kind == "sqcodec")
+    ended = launches.run("ddp", CODEC, resumed)
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert metrics_of(tmp_path / "both") == straight
     assert_equal(checkpoint_of(tmp_path / "both", 6), weights)
@@ -464,3 +468,16 @@ def test_a_stage_of_losatok_on_two_processes_equals_one_and_resumes(
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert metrics_of(tmp_path / "both") == straight
     assert_equal(checkpoint_of(tmp_path / "both", 4), weights)
+    with pytest.raises(ResumeError, match=r"launch\.mode: ddp → single"):
+        train_losatok(dataclasses.replace(config, resume=middle, num_processes=None))
+
+    # Split over the processes, the optimizers make the same bits, from the beginning and from their own checkpoint.
+    split = dataclasses.replace(config, output_dir=str(tmp_path / "split"), shard_optimizer=True)
+    for resume in (None, str(tmp_path / "split" / "checkpoints" / "step_000002")):
+        ended = launches.run("ddp", LOSATOK, dataclasses.replace(split, resume=resume))
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        assert metrics_of(tmp_path / "split") == straight
+        assert metrics_of(tmp_path / "split", "eval") == metrics_of(tmp_path / "both", "eval")
+        for step in (2, 4):
+            assert_same_parts(*(tmp_path / name / "checkpoints" / f"step_{step:06d}" for name in ("both", "split")))
+        assert_same_weights(tmp_path / "both" / "model", tmp_path / "split" / "model")

@@ -147,7 +147,7 @@ class PreferenceConfig(AudioLLMRunConfig):
         require_eval_data(self, "eval_every")
         if (self.grpo is None) == (self.dpo is None):
             raise ValueError("give grpo or dpo, one of them: --grpo.rewards '[{name: correct}]', or --dpo.beta 0.1")
-        for name in ("metric_for_best", "load_best_at_end", "trust_checkpoint"):
+        for name in ("metric_for_best", "load_best_at_end", "trust_checkpoint", "shard_optimizer"):
             if getattr(self, name):
                 raise ValueError(f"{name} is of the other trainers: trl keeps and reads the checkpoints of this one")
         for name in ("optimizer", "schedule"):

@@ -7,6 +7,8 @@ What several processes share is then divided, and what they exchange is added, b
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -106,11 +108,14 @@ def estimate_memory(
     Raises:
         ValueError: if the model cannot be trained so; see `TargetTokenLoss`.
     """
+    if config.shard_optimizer and layout != "ddp":
+        raise ValueError(f"shard_optimizer is for ddp, not for {layout}: leave it out")
     objective = _objective(config, model_config, vocabulary, splits_weights="weights" in _SHARDED[layout])
     with FakeTensorMode(allow_non_fake_inputs=True):
         _give_storage(objective)
         trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-        optimizer = make_optimizer(objective, config, torch.device("cpu"))
+        whole = dataclasses.replace(config, shard_optimizer=False)  # there are no other processes now
+        optimizer = make_optimizer(objective, whole, torch.device("cpu"))
         tracker = MemTracker()
         tracker.track_external(objective, optimizer)
         one_pass = _Pass(objective, config)
@@ -139,6 +144,12 @@ def estimate_memory(
     )
     for name in _SHARDED[layout]:
         sizes[name] = -(-sizes[name] // num_processes)
+    if config.shard_optimizer:  # into whole weights: the largest is not cut up
+        shares = [
+            1 / num_processes,
+            max(weight.numel() for weight in trained) / sum(weight.numel() for weight in trained),
+        ]
+        sizes["optimizer"] = math.ceil(sizes["optimizer"] * max(shares))
     return MemoryEstimate(
         **sizes,
         exchange=_exchange(layout, num_processes, whole),

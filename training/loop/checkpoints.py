@@ -29,7 +29,7 @@ from audiollm.data.sampling import seed_of
 from audiollm.program import ProgramError
 from audiollm.tokenizer.checkpoints.tensors import DAMAGED
 
-from .distributed.sharding import sharded_like, whole, whole_state
+from .distributed.sharding import sharded_like, whole, whole_state_of
 from .errors import ResumeError
 from .restoring import CHECKSUM, check_deepspeed_files, checksum, load_part, read_values, read_weights
 
@@ -45,6 +45,7 @@ MAY_CHANGE = frozenset(
         "num_epochs", "max_steps",  # their result, the number of updates, must stay
         "cache_dir", "eval_clips", "eval_seconds", "eval_asr", "flow.eval_steps", "flow.eval_vocoder", "eval_samples",
         "trackers", "cache_megabytes", "trust_checkpoint", "metric_for_best", "load_best_at_end", "collapse_alarm",
+        "shard_optimizer",  # checkpoints hold all of it, and each weight's update is the same
         "reconstruction.eval_seconds", "reconstruction.eval_steps", "reconstruction.eval_guidance",
     }
 )  # fmt: skip
@@ -211,13 +212,14 @@ class Checkpoints:
         else:
             # Whole, from all processes if they are sharded: a checkpoint does not know how many there were.
             weights = {n: whole(p).contiguous() for n, p in _trainable(accelerator.unwrap_model(model)).items()}
-            optimizer_state = whole_state(optimizer.state_dict())
+            optimizer_state = whole_state_of(optimizer)
             if accelerator.is_main_process:
                 save_file(weights, folder / "weights.safetensors", metadata={CHECKSUM: checksum(weights)})
                 torch.save(optimizer_state, folder / "optimizer.pt")
-        if accelerator.is_main_process:
-            for name, part in extras.items():
-                torch.save(part.state_dict(), folder / f"{name}.pt")
+        for name, part in extras.items():
+            part_state = whole_state_of(part)  # from all processes: one of them may be an optimizer that is split
+            if accelerator.is_main_process:
+                torch.save(part_state, folder / f"{name}.pt")
         torch.save(random_state(), folder / f"random_{accelerator.process_index:05d}.pt")
         if accelerator.is_main_process:  # last: a folder with this file is complete
             write_json(folder / _STATE_FILE, {"step": state.step, "identity": state.identity})

@@ -20,6 +20,8 @@ OPTIMIZERS_OF_BITSANDBYTES = {"lion": "Lion", "adamw_8bit": "AdamW8bit", "lion_8
 OPTIMIZERS_OF_WHOLE_MATRICES = ("muon", "adafactor")
 # No run is longer; more is a slip of the pen, over which counting updates would never end.
 MAX_EPOCHS, MAX_STEPS = 100_000, 10**12
+# Which `shard_optimizer` can split: one object with one list of groups, whose state is plain tensors.
+SPLIT_OPTIMIZERS = ("adamw", "adafactor", "sgd")
 _WITHOUT_BETAS = ("adafactor", "sgd")
 _WITH_MOMENTUM = ("muon", "sgd")
 
@@ -64,6 +66,10 @@ class RunConfig:
     """``muon`` takes the matrices of hidden layers, and AdamW the rest. ``lion``, ``adamw_8bit`` and ``lion_8bit`` are
     those of bitsandbytes and need a GPU. ``adafactor`` scales its steps by the size of the weights: its learning rate
     is relative, such as 0.01."""
+
+    shard_optimizer: bool = False
+    """Under data parallelism each process keeps the optimizer's state of its share of the weights only, as ZeRO-1
+    does, and updates these. The updates stay the same to the bit."""
 
     muon_learning_rate: float | None = None
     """Peak learning rate of the matrices that ``muon`` takes; its steps are as large as AdamW's at the same rate. None:
@@ -165,6 +171,11 @@ class RunConfig:
             raise _without_effect("momentum", "optimizer", self.optimizer)
         if self.optimizer in _WITHOUT_BETAS and self.betas != type(self).betas:
             raise _without_effect("betas", "optimizer", self.optimizer)
+        if self.shard_optimizer and self.optimizer not in SPLIT_OPTIMIZERS:
+            raise ValueError(
+                f"shard_optimizer does not split optimizer: {self.optimizer}: use {', '.join(SPLIT_OPTIMIZERS)}, or "
+                "leave it out"
+            )
 
     def _check_schedule(self) -> None:
         if self.schedule == "constant" and self.min_learning_rate_ratio != type(self).min_learning_rate_ratio:

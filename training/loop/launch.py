@@ -136,32 +136,37 @@ def start_accumulating(
             f"optimizer: {config.optimizer} looks at whole matrices, which {mode.value} cuts up: use adamw, or "
             "training/configs/accelerate/ddp.yaml"
         )
+    _check_shards(accelerator, config)
     if mode == DistributedType.DEEPSPEED:
         _complete_deepspeed_config(accelerator, micro_batch_size, config.max_grad_norm)
     return accelerator
 
 
-def start_data_parallel(config: RunConfig) -> Accelerator:
+def start_data_parallel(config: RunConfig, *, splits_optimizer: bool = True) -> Accelerator:
     """Creates the process group of a run whose model fits every device: one process, or plain data parallelism.
 
     The run accumulates gradients itself, in as many passes as each process needs.
 
     Args:
         config: the run.
+        splits_optimizer: whether ``shard_optimizer`` is a setting of such runs, which takes the place of ZeRO.
 
     Raises:
-        LaunchError: if this process would train alone although others were started, or something that shards the
-            weights was asked for.
+        LaunchError: if this process would train alone although others were started, DeepSpeed or FSDP was asked for, or
+            ``shard_optimizer`` where there is nobody to share with.
         ValueError: if a tracker is not installed.
     """
     check_trackers(config.trackers)
     world_size = _world_size_asked_for(config)
     plain = "training/configs/accelerate/ddp.yaml; this model is small enough for every device to hold it"
+    if splits_optimizer:
+        plain += ". To split the optimizer's state over the processes, as ZeRO-1 does, add --shard_optimizer true"
     if _is_set("ACCELERATE_USE_DEEPSPEED"):
         raise LaunchError(f"DeepSpeed is not supported here: use {plain}")
     _refuse_fsdp(plain)
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not torch.accelerator.is_available())
     _check_num_processes(accelerator, world_size)
+    _check_shards(accelerator, config)
     return accelerator
 
 
@@ -175,6 +180,20 @@ def _check_num_processes(accelerator: Accelerator, world_size: int) -> None:
         raise LaunchError(
             f"{world_size} processes were started but this one sees {accelerator.num_processes}: each would train "
             "alone; launch with one of training/configs/accelerate/*.yaml"
+        )
+
+
+def _check_shards(accelerator: Accelerator, config: RunConfig) -> None:
+    if not config.shard_optimizer:
+        return
+    if (mode := mode_name(accelerator)) == "single":
+        raise LaunchError(
+            "shard_optimizer splits the optimizer over processes, and there is one: leave it out, or start several "
+            "with training/configs/accelerate/ddp.yaml"
+        )
+    if mode != "ddp":
+        raise LaunchError(
+            f"shard_optimizer is for training/configs/accelerate/ddp.yaml: {mode} splits it; leave it out"
         )
 
 

@@ -47,14 +47,14 @@ def make_optimizer(
     if config.optimizer == "muon":
         return _muon(module, config, device, parts)
     groups = _groups(parts, config.weight_decay)
-    if config.optimizer == "adamw":
-        return _adamw(groups, config, device)
-    if config.optimizer == "adafactor":
-        return torch.optim.Adafactor(groups, lr=config.learning_rate)
-    if config.optimizer == "sgd":
-        momentum = _SGD_MOMENTUM if config.momentum is None else config.momentum
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=momentum)
-    return _of_bitsandbytes(groups, config, device)
+    if config.optimizer in OPTIMIZERS_OF_BITSANDBYTES:
+        return _of_bitsandbytes(groups, config, device)
+    kind, settings = _of_torch(config, device)
+    if not config.shard_optimizer:
+        return kind(groups, **settings)
+    from .distributed.split_optimizer import SplitOptimizer  # what it imports of torch takes seconds
+
+    return SplitOptimizer(groups, kind, **settings)
 
 
 def peak_learning_rates(config: RunConfig, parts: Mapping[str, float] | None = None) -> dict[str, float]:
@@ -169,8 +169,16 @@ def _groups(
     return groups
 
 
-def _adamw(groups: list[dict[str, Any]], config: RunConfig, device: torch.device) -> torch.optim.AdamW:
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=device.type in _FUSED_DEVICES)
+def _of_torch(config: RunConfig, device: torch.device) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """An optimizer of torch and its settings."""
+    settings: dict[str, Any] = {"lr": config.learning_rate}
+    if config.optimizer == "adafactor":
+        return torch.optim.Adafactor, settings
+    if config.optimizer == "sgd":
+        momentum = _SGD_MOMENTUM if config.momentum is None else config.momentum
+        return torch.optim.SGD, settings | {"momentum": momentum}
+    # AdamW, also for what Muon leaves.
+    return torch.optim.AdamW, settings | {"betas": config.betas, "fused": device.type in _FUSED_DEVICES}
 
 
 def _muon(
@@ -192,7 +200,8 @@ def _muon(
         momentum=_MUON_MOMENTUM if config.momentum is None else config.momentum,
         weight_decay=config.weight_decay,
     )
-    return MuonAndAdamW(muon, _adamw(_groups(parts, config.weight_decay, left_out=matrices), config, device))
+    kind, settings = _of_torch(config, device)
+    return MuonAndAdamW(muon, kind(_groups(parts, config.weight_decay, left_out=matrices), **settings))
 
 
 def _of_bitsandbytes(groups: list[dict[str, Any]], config: RunConfig, device: torch.device) -> torch.optim.Optimizer:

@@ -102,7 +102,7 @@ class ReasoningCodecTrainingConfig(RunConfig):
 
     def _check_rewarded(self, grpo: GRPOSettings) -> None:
         """Refuses what trl's trainer does in its own way, or not at all for a codec."""
-        for name in ("metric_for_best", "load_best_at_end", "trust_checkpoint"):
+        for name in ("metric_for_best", "load_best_at_end", "trust_checkpoint", "shard_optimizer"):
             if getattr(self, name):
                 raise ValueError(f"{name} is of the other stages: trl keeps and reads the checkpoints of this one")
         for name in ("optimizer", "schedule"):

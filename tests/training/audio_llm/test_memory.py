@@ -117,6 +117,9 @@ def test_what_processes_share_is_divided_and_what_they_exchange_is_added():
     assert by_layout["zero2"].weights == alone.weights
     assert by_layout["zero3"].weights == pytest.approx(alone.weights / 4, abs=1)
     assert all(one.activations == alone.activations for one in by_layout.values())
+    split = estimate_memory(settings(shard_optimizer=True), small(), None, SHAPE, "ddp", 4, 2)
+    assert alone.optimizer / 4 <= split.optimizer < alone.optimizer  # into whole weights
+    assert split.exchange == by_layout["ddp"].exchange
 
 
 def test_lora_and_checkpointing_take_less_and_a_longer_record_more():

@@ -1,4 +1,4 @@
-"""Tensors that FSDP2 shards, made whole for a checkpoint and sharded again; others pass as they are."""
+"""Tensors that FSDP2 shards, made whole for a checkpoint and sharded again; others pass as they are. So do states."""
 
 from __future__ import annotations
 
@@ -23,6 +23,23 @@ def whole_state(state: dict[str, Any]) -> dict[str, Any]:
         for number, values in state["state"].items()
     }
     return {**state, "state": moments}
+
+
+def whole_state_of(part: Any) -> dict[str, Any]:
+    """The state of an optimizer, or of another part of a run, for the main process to write.
+
+    Args:
+        part: has a ``state_dict``; an optimizer may be prepared by accelerate. All processes call it in the same order.
+
+    Returns:
+        On the main process all of it, also where processes hold a share each; of no use on others.
+    """
+    split = getattr(getattr(part, "optimizer", part), "whole_state_dict", None)  # of a `SplitOptimizer`
+    if split is not None:
+        state: dict[str, Any] = split()
+        return state
+    state = part.state_dict()
+    return whole_state(state) if hasattr(part, "param_groups") else state
 
 
 def sharded_like(tensor: Tensor, parameter: Tensor) -> Tensor:
