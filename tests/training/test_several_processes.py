@@ -480,4 +480,4 @@ def test_a_stage_of_losatok_on_two_processes_equals_one_and_resumes(
         assert metrics_of(tmp_path / "split", "eval") == metrics_of(tmp_path / "both", "eval")
         for step in (2, 4):
             assert_same_parts(*(tmp_path / name / "checkpoints" / f"step_{step:06d}" for name in ("both", "split")))
-        assert_same_weights(tmp_path / "both" / "model", tmp_path / "split" / "model")
+        assert_same_weights(tmp_path / "both", tmp_path / "split")
