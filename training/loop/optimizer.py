@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from .config import OPTIMIZERS_OF_BITSANDBYTES, RunConfig
+from .distributed.split_optimizer import SplitOptimizer
 from .muon import Muon
 from .schedule import scheduled_learning_rate
 
@@ -52,8 +53,6 @@ def make_optimizer(
     kind, settings = _of_torch(config, device)
     if not config.shard_optimizer:
         return kind(groups, **settings)
-    from .distributed.split_optimizer import SplitOptimizer  # what it imports of torch takes seconds
-
     return SplitOptimizer(groups, kind, **settings)
 
 

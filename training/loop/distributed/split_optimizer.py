@@ -1,7 +1,7 @@
 """An optimizer whose state is split over the processes of plain data parallelism: stage 1 of ZeRO, by torch itself.
 
 Each process updates whole weights, its share of them, and sends them to the others: the updates are those of an
-optimizer that every process holds, to the bit. Importing this takes seconds.
+optimizer that every process holds, to the bit.
 """
 
 from __future__ import annotations
