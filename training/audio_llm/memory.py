@@ -114,8 +114,8 @@ def estimate_memory(
     with FakeTensorMode(allow_non_fake_inputs=True):
         _give_storage(objective)
         trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-        whole = dataclasses.replace(config, shard_optimizer=False)  # there are no other processes now
-        optimizer = make_optimizer(objective, whole, torch.device("cpu"))
+        alone = dataclasses.replace(config, shard_optimizer=False)  # there are no other processes now
+        optimizer = make_optimizer(objective, alone, torch.device("cpu"))
         tracker = MemTracker()
         tracker.track_external(objective, optimizer)
         one_pass = _Pass(objective, config)
