@@ -147,18 +147,41 @@ class PreferenceConfig(AudioLLMRunConfig):
         require_eval_data(self, "eval_every")
         if (self.grpo is None) == (self.dpo is None):
             raise ValueError("give grpo or dpo, one of them: --grpo.rewards '[{name: correct}]', or --dpo.beta 0.1")
-        for name in ("metric_for_best", "load_best_at_end", "trust_checkpoint", "shard_optimizer"):
-            if getattr(self, name):
-                raise ValueError(f"{name} is of the other trainers: trl keeps and reads the checkpoints of this one")
-        for name in ("optimizer", "schedule"):
-            if getattr(self, name) != getattr(RunConfig, name):
-                raise ValueError(f"{name}={getattr(self, name)}: here it is {getattr(RunConfig, name)}, leave it out")
-        if self.grpo is not None and self.global_batch_size % self.grpo.num_generations:
-            raise ValueError(
-                f"global_batch_size={self.global_batch_size} is not a multiple of grpo.num_generations="
-                f"{self.grpo.num_generations}: an update compares whole groups of answers"
-            )
+        refuse_what_trl_decides(self, others="trainers")
+        if self.grpo is not None:
+            check_groups(self.global_batch_size, self.grpo)
 
     def accumulation_steps(self, num_processes: int) -> int:
         """Passes that each process accumulates for one update; see `even_accumulation`."""
         return even_accumulation(self, num_processes)
+
+
+def refuse_what_trl_decides(config: RunConfig, *, others: str) -> None:
+    """Refuses settings of a run that trl's trainers have in their own way.
+
+    Args:
+        config: of a run that trl makes.
+        others: what such settings are of, for errors: "trainers" or "stages".
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    for name in ("metric_for_best", "load_best_at_end", "trust_checkpoint", "shard_optimizer"):
+        if getattr(config, name):
+            raise ValueError(f"{name} is of the other {others}: trl keeps and reads the checkpoints of this one")
+    for name in ("optimizer", "schedule"):
+        if getattr(config, name) != getattr(RunConfig, name):
+            raise ValueError(f"{name}={getattr(config, name)}: here it is {getattr(RunConfig, name)}, leave it out")
+
+
+def check_groups(global_batch_size: int, grpo: GRPOSettings) -> None:
+    """Refuses an update that would cut a group of answers in two.
+
+    Raises:
+        ValueError: naming both settings.
+    """
+    if global_batch_size % grpo.num_generations:
+        raise ValueError(
+            f"global_batch_size={global_batch_size} is not a multiple of grpo.num_generations="
+            f"{grpo.num_generations}: an update compares whole groups of answers"
+        )

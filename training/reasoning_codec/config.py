@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from audiollm.tokenizer.reasoningcodec.windows import ENCODED_SECONDS
-from audiollm.training.alignment.config import GRPOSettings
+from audiollm.training.alignment.config import GRPOSettings, check_groups, refuse_what_trl_decides
 from audiollm.training.loop.config import RunConfig, require_not_negative, require_positive
 
 from .reconstruction_settings import ReconstructionSettings
@@ -102,12 +102,7 @@ class ReasoningCodecTrainingConfig(RunConfig):
 
     def _check_rewarded(self, grpo: GRPOSettings) -> None:
         """Refuses what trl's trainer does in its own way, or not at all for a codec."""
-        for name in ("metric_for_best", "load_best_at_end", "trust_checkpoint", "shard_optimizer"):
-            if getattr(self, name):
-                raise ValueError(f"{name} is of the other stages: trl keeps and reads the checkpoints of this one")
-        for name in ("optimizer", "schedule"):
-            if getattr(self, name) != getattr(RunConfig, name):
-                raise ValueError(f"{name}={getattr(self, name)}: here it is {getattr(RunConfig, name)}, leave it out")
+        refuse_what_trl_decides(self, others="stages")
         if grpo.beta:
             raise ValueError(
                 f"grpo.beta={grpo.beta}: trl would load the model at the start by its name, and a codec with an LLM "
@@ -117,11 +112,7 @@ class ReasoningCodecTrainingConfig(RunConfig):
             raise ValueError("grpo.modalities=audio: analyses are text; leave it out")
         if self.analysis.llm_learning_rate is not None:
             raise ValueError("analysis.llm_learning_rate is of the first stage: trl has one learning rate; remove it")
-        if self.global_batch_size % grpo.num_generations:
-            raise ValueError(
-                f"global_batch_size={self.global_batch_size} is not a multiple of grpo.num_generations="
-                f"{grpo.num_generations}: an update compares whole groups of answers"
-            )
+        check_groups(self.global_batch_size, grpo)
 
     def _refuse_settings_of_others(self) -> None:
         here = f"stage: {self.stage}"
