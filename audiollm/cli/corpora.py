@@ -190,11 +190,11 @@ def _load_rows(
     layout = layout_in(audio_tokenizer)
     rows = loaded if layout is None else SequenceTokenizer(loaded, layout)
     known = codes_known_in(audio_tokenizer)
-    if known not in (None, rows.fingerprint()):
+    if known is not None and (own := rows.fingerprint()) != known:
         logger.warning(
             "%s knows codes of the audio tokenizer %s…, and these are of %s…, as its own was exchanged or computes in "
             "another precision (dtype %s): training it refuses them unless accept_codes_of names it",
-            audio_tokenizer, known[:12], rows.fingerprint()[:12], dtype,
+            audio_tokenizer, known[:12], own[:12], dtype,
         )  # fmt: skip
     return rows
 

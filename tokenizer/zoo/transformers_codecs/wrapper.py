@@ -19,12 +19,14 @@ from audiollm.tokenizer.checkpoints.tensors import check_loaded
 from audiollm.tokenizer.checkpoints.tokenizer import shapes_in
 from audiollm.tokenizer.kinds import CONFIG, WEIGHTS
 from audiollm.tokenizer.zoo.codec import CodecTokenizer
-from audiollm.tokenizer.zoo.settings import MANY
+from audiollm.tokenizer.zoo.settings import require_few
 
 NUM_CODEBOOKS = "audiollm_num_codebooks"
 """Key that `save_pretrained` adds to ``config.json`` where fewer codebooks are used than there are."""
 _MOST_ANNOUNCED = 2
 """Most weights of a model by its settings over those in its files; up to there, the tensors tell what is wrong."""
+_REPEATED = ("_layers", "_quantizers", "_codebooks")
+"""Ends of the names of settings that say how often a part is there."""
 _SAME_RATE = 1e-6  # relative: a rate such as 86.1328125 Hz may have been written with fewer digits
 
 Own = TypeVar("Own", bound="TransformersCodec")
@@ -263,12 +265,9 @@ def _check_repetitions(config: PreTrainedConfig) -> None:
     Raises:
         ValueError: naming the setting.
     """
-    # Of an EnCodec or X-Codec it follows from target_bandwidths.
-    counts = {"num_quantizers": getattr(config, "num_quantizers", 0), **config.to_dict()}
-    for name, value in counts.items():
-        repeats = name.endswith(("_layers", "_quantizers", "_codebooks"))
-        if repeats and isinstance(value, int) and value > MANY:
-            raise ValueError(f"{name}={value}: give {MANY} or fewer")
+    # The number of quantizers of an EnCodec or X-Codec is no key, and follows from target_bandwidths.
+    names = [name for name in (*config.to_dict(), "num_quantizers") if name.endswith(_REPEATED)]
+    require_few(config, *(name for name in names if isinstance(getattr(config, name, None), int)))
     for one in vars(config).values():
         if isinstance(one, PreTrainedConfig):
             _check_repetitions(one)
