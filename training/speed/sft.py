@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,12 +33,14 @@ from audiollm.data.packing import best_fit
 from audiollm.training.audio_llm.objective import TargetTokenLoss, num_chunks
 from audiollm.training.audio_llm.packed_attention import segment_attention
 from audiollm.training.loop.batches import cut_by_frames
+from audiollm.training.loop.config import RunConfig
 from audiollm.training.loop.optimizer import make_optimizer
 
 _SHAPES = {shape.name: shape for shape in (QWEN_05B, QWEN_15B)}
 _TOKENS_PER_PASS = {QWEN_05B.name: 16_384, QWEN_15B.name: 8_192, SMOKE_SHAPE.name: 512}
 _PASSES, _UPDATES, _WARM_UPS = 4, 3, 2
-_OPTIMIZER: Any = SimpleNamespace(optimizer="adamw", learning_rate=1e-5, betas=(0.9, 0.95), weight_decay=0.01)
+# Records are drawn and nothing is written: only the optimizer is asked for.
+_RUN = RunConfig(train_data="drawn", output_dir="none", learning_rate=1e-5, betas=(0.9, 0.95), weight_decay=0.01)
 _TEMPLATE_TOKENS = 20  # of a conversation: roles, marks
 
 
@@ -142,7 +143,7 @@ def _time_variant(
     variant: Variant, scale: _Scale, device: torch.device, rates: tuple[float | None, float | None]
 ) -> Figures:
     objective = _build(variant, scale, device)
-    optimizer = make_optimizer(objective, _OPTIMIZER, device)
+    optimizer = make_optimizer(objective, _RUN, device)
     vocabulary_size = scale.shape.vocabulary_size
     seconds, losses, counts = [], [], _Counts()
     attention: Any = segment_attention(objective.causal_lm) if variant.packs else nullcontext()
