@@ -49,7 +49,7 @@ class GenerationSettings:
     spaces: tuple[Space, ...] = ("latents", "mel", "features")
     """What is made: a LoSATok's latents, log-mel, or the features of its teacher."""
 
-    widths: tuple[int, ...] = (96, 192)
+    widths: tuple[int, ...] = (96, 384)
     """Of the transformers. Tokenizers of other weights are measured with the smallest."""
 
     kl_weight: float = 0.01
@@ -58,10 +58,10 @@ class GenerationSettings:
     num_mels: int = 128
     """Bins of the mel, of which four frames stand side by side, as in a LoSATok."""
 
-    steps: int = 800
+    steps: int = 900
     """Updates."""
 
-    evaluations: int = 4
+    evaluations: int = 3
     """Points of a curve, evenly spread over the updates."""
 
     num_layers: int = 4
