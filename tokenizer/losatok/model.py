@@ -531,9 +531,14 @@ def _released_file(folder: Path, variant: str | None) -> Path:
     Raises:
         ValueError: if there are none, or several and nothing says which.
     """
-    if (folder / WEIGHTS).is_file():
-        return folder / WEIGHTS
     found = sorted(folder.glob("losatok*.pth"))
+    if (folder / WEIGHTS).is_file():
+        if variant is None:
+            return folder / WEIGHTS
+        if not found:
+            raise ValueError(
+                f"variant={variant!r} names one of several released files; leave it out: {folder} holds {WEIGHTS} alone"
+            )
     wanted = [path for path in found if variant is None or variant in path.name]
     if len(wanted) == 1:
         return wanted[0]
