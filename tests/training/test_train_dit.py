@@ -27,7 +27,8 @@ from .conftest import write_records
 from .finished_runs import assert_same_weights, metrics_of, weights_of
 
 
-def test_a_model_learns_the_clips_and_what_it_leaves_makes_sound(make_dit_config, dit_corpus, tmp_path):
+def test_a_model_learns_the_clips_and_what_it_leaves_makes_sound(make_dit_config, dit_corpus, tmp_path, caplog):
+    caplog.set_level("INFO")
     settings = {"eval_data": str(dit_corpus.dev), "eval_every": 30, "eval_clips": 2, "ema_decay": 0.9}
     summary = train(make_dit_config(max_steps=60, learning_rate=1e-2, cache_dir=str(tmp_path / "latents"), **settings))
     losses = [line["loss"] for line in metrics_of(tmp_path / "run")]
@@ -43,6 +44,7 @@ def test_a_model_learns_the_clips_and_what_it_leaves_makes_sound(make_dit_config
     assert soundfile.info(folder / "000_clip-8.generated.wav").samplerate == 16000
     assert len(list((tmp_path / "latents").glob("*/*.safetensors"))) == 10
 
+    assert f"next: audiollm generate-audio TEXT --model {tmp_path / 'run'} --task text-to-audio -o" in caplog.text
     generator = AudioGenerator.from_pretrained(tmp_path / "run")
     config = generator.model.config
     assert config.tasks == ["text_to_speech", "text_to_audio"]

@@ -49,7 +49,7 @@ def prepare(accelerator: Accelerator, config: DiffusionTrainingConfig) -> tuple[
     if audio_tokenizer.latent_size is None:
         raise ValueError(
             f"audio_tokenizer={config.audio_tokenizer} is a {audio_tokenizer.kind}, which has codes: latents are "
-            "learnt here, such as those of a LoSATok (training/train_losatok.py)"
+            "learnt here, such as those of a LoSATok (audiollm train-losatok)"
         )
     if not audio_tokenizer.can_decode:
         raise ValueError(f"audio_tokenizer={config.audio_tokenizer} cannot decode: {audio_tokenizer.why_no_sound}")
