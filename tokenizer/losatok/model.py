@@ -201,7 +201,7 @@ class LoSATok(CodecTokenizer):
         pieces = cut_pieces(extended_BN, waveforms_BN.shape[1], teacher.piece_tokens)
         if loudest_B is None and len(pieces) > 1 and teacher.has_range:
             with torch.no_grad():
-                loudest_B = torch.stack([teacher.loudest(piece) for piece in pieces]).amax(dim=0)
+                loudest_B = teacher.loudest_of(pieces)
         parts = [self.analyze_piece(piece, loudest_B) for piece in pieces]
         names = [field.name for field in dataclasses.fields(Encoded)]
         return Encoded(**{name: torch.cat([getattr(one, name) for one in parts], dim=1) for name in names})
@@ -297,7 +297,7 @@ class LoSATok(CodecTokenizer):
             parts = cut_pieces(extend(clip), len(clip), teacher.piece_tokens) if len(clip) else []
             loudest = None
             if teacher.has_range and len(parts) > 1:
-                loudest = torch.stack([teacher.loudest(part[None].to(self.device)) for part in parts]).amax()
+                [loudest] = teacher.loudest_of(part[None].to(self.device) for part in parts)
             for number, part in enumerate(parts):
                 same = waiting.setdefault(len(part), [])
                 same.append(_Piece(index, number, part, loudest))
