@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.logging import get_logger
 
 from audiollm.program import run_program
 from audiollm.tokenizer.checkpoints.card import Base
@@ -27,8 +26,6 @@ from audiollm.training.losatok.start import make_semantic, make_tokenizer
 from audiollm.training.losatok.tokenizer_stage import TokenizerTrainer
 from audiollm.training.losatok.trainer import LoSATokRun, StageTrainer
 from audiollm.training.recordings.checked import read_recordings
-
-logger = get_logger(__name__)
 
 
 def train(config: LoSATokTrainingConfig) -> RunSummary:
