@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -180,6 +181,14 @@ def test_of_long_sounds_a_part_is_learnt(make_dit_config, dit_corpus, tmp_path):
     path = str(write_records(folder / "hum.jsonl", [{"audio": "hum.wav", "caption": "a hum"}]))
     train(make_dit_config(train_data=path, max_steps=2))
     assert {line["audio_seconds"] for line in metrics_of(tmp_path / "run")} == {1.0}
+
+
+def test_what_takes_long_before_the_first_update_shows_how_far_it_is(make_dit_config, dit_corpus, tmp_path, capfd):
+    train(make_dit_config(max_steps=1))
+    told = capfd.readouterr().err
+    num_clips = len(dit_corpus.train.read_text().splitlines())
+    assert re.search(rf"0/{num_clips} .*recording/s", told)
+    assert re.search(rf"latents: .*0/{num_clips} .*clip/s", told)
 
 
 def test_a_tokenizer_with_codes_is_refused(make_dit_config):

@@ -86,6 +86,7 @@ def assemble(
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
             gather=gather_object,
+            progress=accelerator.is_main_process,
         )
 
     train = read(config.train_data)
@@ -107,7 +108,7 @@ def assemble(
         audio_tokenizer_fingerprint=audio_tokenizer.fingerprint(),
     )
     model = LatentDiffusion(sizes, text_encoder, text_tokenizer)
-    model.set_normalisation(*statistics(train, config.normalisation_clips))
+    model.set_normalisation(*statistics(train, config.normalisation_clips, progress=accelerator.is_main_process))
     return DiffusionRun(accelerator, config, audio_tokenizer, train, held_out), model
 
 
