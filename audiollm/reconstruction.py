@@ -64,6 +64,11 @@ class ReconstructionResult:
         return len(self.codes) if self.codes.is_floating_point() else self.codes.numel()
 
     @property
+    def unit(self) -> str:
+        """What `num_codes` counts: "codes", or "latents"."""
+        return "latents" if self.codes.is_floating_point() else "codes"
+
+    @property
     def output_seconds(self) -> float:
         """How long the output takes."""
         return self.num_samples / self.sample_rate

@@ -93,6 +93,12 @@ class TokenizerKind:
 
 
 OWN_PREFIX = "audiollm_"
+PARTS = {
+    f"{OWN_PREFIX}losatok_semantic": "the semantic side of a LoSATok, which a first stage leaves: train the second on "
+    "it (audiollm train-losatok --stage tokenizer --tokenizer.semantic FOLDER)",
+    "waveform_decoder": "a waveform decoder, which lies in a tokenizer's decoder/ folder: name the tokenizer's",
+}
+"""Parts of a tokenizer, which are none by themselves: ``model_type`` in their ``config.json``, and what to do."""
 UNIAUDIO_KINDS = ("uniaudio", "glm4_voice")
 """Names of the kinds of `UniAudioTokenizer`, whose waveform decoder is a model of its own, in a folder of its own."""
 ANY_FILES = (

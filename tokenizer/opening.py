@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .checkpoints.folders import HUB_OPTIONS, find_folder
 from .checkpoints.mini import AUDIO_TOKENIZER_FOLDER, MINI, mini_folder
-from .kinds import CONFIG, KINDS, UNIAUDIO_KINDS, FolderView, TokenizerKind
+from .kinds import CONFIG, KINDS, PARTS, UNIAUDIO_KINDS, FolderView, TokenizerKind
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +104,8 @@ def kind_of(folder: Path) -> TokenizerKind:
     """Tells the kind of tokenizer that a folder holds, by its files alone.
 
     Raises:
-        ValueError: naming what was looked for where nothing fits, and all kinds that fit where several do.
+        ValueError: naming the part that lies there alone, or what was looked for where nothing fits, and all kinds
+            that fit where several do.
     """
     view = FolderView(folder)
     found = [kind for kind in KINDS if kind.matches(view)]
@@ -114,6 +115,8 @@ def kind_of(folder: Path) -> TokenizerKind:
         some = "; ".join(f"{kind.title}: {kind.looks_for}" for kind in found)
         raise ValueError(f"{folder} holds files of {len(found)} kinds of tokenizers ({some}): give each its own folder")
     model_type = view.config.get("model_type")
+    if model_type in PARTS:
+        raise ValueError(f"{folder} holds no audio tokenizer, but {PARTS[model_type]}")
     own = "" if model_type is None else f"{CONFIG} there describes a {model_type!r} model. "
     looked = "; ".join(f"{kind.title}: {kind.looks_for}" for kind in KINDS)
     raise ValueError(f"{folder} holds no audio tokenizer. {own}Looked for: {looked}")

@@ -5,6 +5,7 @@ accelerate launch training/train_dit.py --config training/configs/dit.yaml --aud
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def _train(accelerator: Accelerator, config: DiffusionTrainingConfig, stop: Stop
             evaluate=partial(trainer.evaluate, folder=run_folder.path / "evaluation") if has_held_out else None,
             save_model=lambda step: _save_model(run, trainer, step),
             saves_along=True,
-            next_command=_next_command(run_folder.path),
+            next_command=_next_command(run_folder.path, trainer.run.train.tasks),
         ),
     )
 
@@ -85,9 +86,10 @@ def _save_model(run: TrainingRun, trainer: DiffusionTrainer, step: int) -> None:
     run.write_card(folder, "latent_diffusion", bases, step=step, evaluation_data=held_out)
 
 
-def _next_command(folder: Path) -> list[str]:
-    """What uses the trained model."""
-    return ["audiollm", "generate-audio", "TEXT", "--model", str(folder), "-o", "OUTPUT.wav"]
+def _next_command(folder: Path, tasks: Sequence[str]) -> list[str]:
+    """What uses the trained model; one of several tasks has to be named."""
+    task = ["--task", tasks[-1].replace("_", "-")] if len(tasks) > 1 else []
+    return ["audiollm", "generate-audio", "TEXT", "--model", str(folder), *task, "-o", "OUTPUT.wav"]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.logging import get_logger
 
 from audiollm.program import run_program
 from audiollm.tokenizer.checkpoints.card import Base
@@ -21,14 +20,12 @@ from audiollm.training.loop.launch import start_data_parallel
 from audiollm.training.loop.run import RunSummary, TrainingRun, held_folder, open_run_folder, running, start_run
 from audiollm.training.loop.stopping import StopRequest, stop_requests
 from audiollm.training.loop.updates import Updates, make_updates
-from audiollm.training.losatok.config import LoSATokTrainingConfig
+from audiollm.training.losatok.config import LoSATokTrainingConfig, SemanticStageSettings
 from audiollm.training.losatok.semantic_stage import SemanticTrainer
 from audiollm.training.losatok.start import make_semantic, make_tokenizer
 from audiollm.training.losatok.tokenizer_stage import TokenizerTrainer
 from audiollm.training.losatok.trainer import LoSATokRun, StageTrainer
 from audiollm.training.recordings.checked import read_recordings
-
-logger = get_logger(__name__)
 
 
 def train(config: LoSATokTrainingConfig) -> RunSummary:
@@ -125,10 +122,12 @@ def _save_model(run: TrainingRun, trainer: StageTrainer, step: int) -> None:
 
 
 def _next_command(config: LoSATokTrainingConfig, folder: Path) -> list[str]:
-    """What uses the trained model."""
+    """What uses the trained model: of the first stage the second one, by the config that is as large."""
     if config.stage == "semantic":
-        settings = ["--stage", "tokenizer", "--tokenizer.semantic", str(folder), "--train_data", config.train_data]
-        return ["accelerate", "launch", "training/train_losatok.py", *settings, "--output_dir", "RUN"]
+        size = "" if config.semantic.latent_size == SemanticStageSettings.latent_size else "small_"
+        second_stage = ["audiollm", "train-losatok", "--config", f"losatok_{size}tokenizer"]
+        data = ["--train_data", config.train_data, "--eval_data", config.eval_data or "EVAL_DATA"]
+        return [*second_stage, "--tokenizer.semantic", str(folder), *data, "--output_dir", "RUN"]
     return ["audiollm", "tokenizers", str(folder / MODEL_FOLDER)]
 
 

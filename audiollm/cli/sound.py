@@ -471,14 +471,14 @@ class _Told:
             "output": output,
             "mono": result.mono,
             "seconds": result.output_seconds,
-            "codes": result.num_codes,
+            result.unit: result.num_codes,
             "real_time_factor": result.real_time_factor,
             **figures,
         }
         if self.as_json or self.is_single:
             show_facts(summary, as_json=self.as_json, title=f"reconstructed {shown_name(recording.name)}")
         else:
-            facts = f"{result.output_seconds:.2f} s, {result.num_codes} codes"
+            facts = f"{result.output_seconds:.2f} s, {result.num_codes} {result.unit}"
             write_line(f"{shown_name(recording.name)}: {facts}: {shown_name(figures.get('report', output))}")
 
     def skipped(self, recording: Recording, reason: str) -> None:

@@ -169,7 +169,8 @@ class AudioGenerator:
     def _task(self, task: str | None) -> str:
         tasks = self.model.config.tasks
         if task is None and len(tasks) > 1:
-            raise ValueError(f"this model was trained for {', '.join(tasks)}: say by task which it is")
+            known = ", ".join(tasks).replace("_", "-")  # as the command line takes them too
+            raise ValueError(f"this model was trained for {known}: say by task (--task) which it is")
         return tasks[0] if task is None else task.replace("-", "_")
 
     def _prompt(self, audio: Any, text: str | None, task: str) -> Tensor:

@@ -59,7 +59,7 @@ class FeatureEmbedder:
     def __call__(self, waveform: Tensor, sample_rate: int) -> Tensor:
         samples = resample(waveform, sample_rate, 16000)[None]
         pieces = cut_pieces(extend(samples), samples.shape[1], self._teacher.piece_tokens)
-        loudest = torch.stack([self._teacher.loudest(piece) for piece in pieces]).amax(dim=0)
+        loudest = self._teacher.loudest_of(pieces)
         return torch.cat([self._teacher(piece, loudest) for piece in pieces], dim=1)[0]
 
 

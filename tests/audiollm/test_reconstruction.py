@@ -219,6 +219,7 @@ def test_latents_take_the_place_of_codes(tmp_path, stream):
     tokenizer = LoSATok(config, SemanticEncoder(config.semantic, DashengTeacher(sizes))).eval()
     result = reconstruct(original, tmp_path / "out.wav", tokenizer, stream=stream)
     assert result.codes.shape == (result.num_codes, 4)
+    assert result.unit == "latents"
     waveform, rate = load_audio(original, mono="first")
     expected = tokenizer.encode([waveform], rate)
     torch.testing.assert_close(result.codes, expected[0], rtol=1e-4, atol=1e-4)

@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from audiollm.mini import mini_folder
 from audiollm.tokenizer import AudioTokenizer, UniAudioTokenizer
+from audiollm.tokenizer.decoder.checkpoints.files import MODEL_TYPE as DECODER
 from audiollm.tokenizer.facts import bitrate_bps, facts_of_kinds, facts_of_tokenizer
 from audiollm.tokenizer.kinds import KINDS, kind_named
+from audiollm.tokenizer.losatok.semantic import MODEL_TYPE as SEMANTIC
 from audiollm.tokenizer.opening import find_tokenizer_folder, kind_of
 from audiollm.tokenizer.zoo.cosyvoice2.model import CosyVoice2Tokenizer
 from tests.tokenizer.zoo.tiny_codecs import make_codec
@@ -124,6 +126,16 @@ def test_an_unknown_model_type_is_named(model_type: Any, tmp_path: Path) -> None
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     named = "" if model_type is None else f"describes a {model_type!r} model.*"
     with pytest.raises(ValueError, match=f"holds no audio tokenizer.*{named}Looked for"):
+        AudioTokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "advice"),
+    [(SEMANTIC, r"the semantic side of a LoSATok.*--tokenizer\.semantic FOLDER"), (DECODER, "a waveform decoder")],
+)
+def test_a_part_of_a_tokenizer_is_told_from_a_whole_one(model_type: str, advice: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(ValueError, match=f"holds no audio tokenizer, but {advice}"):
         AudioTokenizer.from_pretrained(tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -27,7 +28,8 @@ from .conftest import write_records
 from .finished_runs import assert_same_weights, metrics_of, weights_of
 
 
-def test_a_model_learns_the_clips_and_what_it_leaves_makes_sound(make_dit_config, dit_corpus, tmp_path):
+def test_a_model_learns_the_clips_and_what_it_leaves_makes_sound(make_dit_config, dit_corpus, tmp_path, caplog):
+    caplog.set_level("INFO")
     settings = {"eval_data": str(dit_corpus.dev), "eval_every": 30, "eval_clips": 2, "ema_decay": 0.9}
     summary = train(make_dit_config(max_steps=60, learning_rate=1e-2, cache_dir=str(tmp_path / "latents"), **settings))
     losses = [line["loss"] for line in metrics_of(tmp_path / "run")]
@@ -43,6 +45,7 @@ def test_a_model_learns_the_clips_and_what_it_leaves_makes_sound(make_dit_config
     assert soundfile.info(folder / "000_clip-8.generated.wav").samplerate == 16000
     assert len(list((tmp_path / "latents").glob("*/*.safetensors"))) == 10
 
+    assert f"next: audiollm generate-audio TEXT --model {tmp_path / 'run'} --task text-to-audio -o" in caplog.text
     generator = AudioGenerator.from_pretrained(tmp_path / "run")
     config = generator.model.config
     assert config.tasks == ["text_to_speech", "text_to_audio"]
@@ -178,6 +181,14 @@ def test_of_long_sounds_a_part_is_learnt(make_dit_config, dit_corpus, tmp_path):
     path = str(write_records(folder / "hum.jsonl", [{"audio": "hum.wav", "caption": "a hum"}]))
     train(make_dit_config(train_data=path, max_steps=2))
     assert {line["audio_seconds"] for line in metrics_of(tmp_path / "run")} == {1.0}
+
+
+def test_what_takes_long_before_the_first_update_shows_how_far_it_is(make_dit_config, dit_corpus, tmp_path, capfd):
+    train(make_dit_config(max_steps=1))
+    told = capfd.readouterr().err
+    num_clips = len(dit_corpus.train.read_text().splitlines())
+    assert re.search(rf"0/{num_clips} .*recording/s", told)
+    assert re.search(rf"latents: .*0/{num_clips} .*clip/s", told)
 
 
 def test_a_tokenizer_with_codes_is_refused(make_dit_config):

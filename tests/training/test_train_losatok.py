@@ -35,7 +35,10 @@ def fell(lines: list[dict], name: str, to: float) -> bool:
     return sum(values[-5:]) < to * sum(values[:5])
 
 
-def test_both_stages_learn_two_clips_and_what_they_leave_is_opened(make_losatok_config, losatok_corpus, tmp_path):
+def test_both_stages_learn_two_clips_and_what_they_leave_is_opened(
+    make_losatok_config, losatok_corpus, tmp_path, caplog
+):
+    caplog.set_level("INFO")
     records = [json.loads(line) for line in losatok_corpus.train.read_text().splitlines()][:2]
     two = str(write_records(losatok_corpus.train.with_name("two.jsonl"), records))
     common = {"train_data": two, "eval_data": two, "eval_clips": 2, "max_steps": 80, "ema_decay": 0.9}
@@ -51,6 +54,8 @@ def test_both_stages_learn_two_clips_and_what_they_leave_is_opened(make_losatok_
     folder = tmp_path / "semantic" / "evaluation" / "step_000080"
     assert {path.name for path in folder.iterdir()} == {"metrics.json", "relations.png", "spectra.png"}
     semantic = SemanticEncoder.from_pretrained(summary.model_folder)
+    for part in (f"small_tokenizer --tokenizer.semantic {tmp_path / 'semantic'} ", f"--eval_data {two} "):
+        assert part in caplog.text.partition("next: audiollm train-losatok --config losatok_")[2]
 
     second = make_losatok_config(
         semantic=str(tmp_path / "semantic"), output_dir=str(tmp_path / "tokenizer"), eval_every=40,
@@ -135,12 +140,12 @@ def test_the_saved_model_is_the_average_and_not_the_last_update(make_losatok_con
 
 
 def test_the_second_stage_without_the_first_says_what_to_run(make_losatok_config, tmp_path, capsys):
-    with pytest.raises(ValueError, match=r"(?s)train_losatok.py --stage semantic.*--tokenizer.semantic SEMANTIC"):
+    with pytest.raises(ValueError, match=r"(?s)audiollm train-losatok --stage semantic.*--tokenizer.semantic SEMANTIC"):
         make_losatok_config(semantic=None)
-    with pytest.raises(ValueError, match=r"(?s)nowhere.*train_losatok.py --stage semantic"):
+    with pytest.raises(ValueError, match=r"(?s)nowhere.*audiollm train-losatok --stage semantic"):
         train(make_losatok_config(semantic=str(tmp_path / "nowhere")))
     (tmp_path / "other").mkdir()
-    with pytest.raises(ValueError, match=r"(?s)holds no semantic side.*train_losatok.py --stage semantic"):
+    with pytest.raises(ValueError, match=r"(?s)holds no semantic side.*audiollm train-losatok --stage semantic"):
         train(make_losatok_config(semantic=str(tmp_path / "other")))
     arguments = ["--stage", "tokenizer", "--train_data", "clips.jsonl", "--output_dir", str(tmp_path / "run")]
     with pytest.raises(SystemExit):

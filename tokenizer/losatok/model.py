@@ -201,7 +201,7 @@ class LoSATok(CodecTokenizer):
         pieces = cut_pieces(extended_BN, waveforms_BN.shape[1], teacher.piece_tokens)
         if loudest_B is None and len(pieces) > 1 and teacher.has_range:
             with torch.no_grad():
-                loudest_B = torch.stack([teacher.loudest(piece) for piece in pieces]).amax(dim=0)
+                loudest_B = teacher.loudest_of(pieces)
         parts = [self.analyze_piece(piece, loudest_B) for piece in pieces]
         names = [field.name for field in dataclasses.fields(Encoded)]
         return Encoded(**{name: torch.cat([getattr(one, name) for one in parts], dim=1) for name in names})
@@ -297,7 +297,7 @@ class LoSATok(CodecTokenizer):
             parts = cut_pieces(extend(clip), len(clip), teacher.piece_tokens) if len(clip) else []
             loudest = None
             if teacher.has_range and len(parts) > 1:
-                loudest = torch.stack([teacher.loudest(part[None].to(self.device)) for part in parts]).amax()
+                [loudest] = teacher.loudest_of(part[None].to(self.device) for part in parts)
             for number, part in enumerate(parts):
                 same = waiting.setdefault(len(part), [])
                 same.append(_Piece(index, number, part, loudest))
@@ -531,9 +531,14 @@ def _released_file(folder: Path, variant: str | None) -> Path:
     Raises:
         ValueError: if there are none, or several and nothing says which.
     """
-    if (folder / WEIGHTS).is_file():
-        return folder / WEIGHTS
     found = sorted(folder.glob("losatok*.pth"))
+    if (folder / WEIGHTS).is_file():
+        if variant is None:
+            return folder / WEIGHTS
+        if not found:
+            raise ValueError(
+                f"variant={variant!r} names one of several released files; leave it out: {folder} holds {WEIGHTS} alone"
+            )
     wanted = [path for path in found if variant is None or variant in path.name]
     if len(wanted) == 1:
         return wanted[0]

@@ -107,6 +107,10 @@ class SemanticEncoder(nn.Module):
         config = read_json_object(folder / CONFIG)
         if config.get("model_type") != MODEL_TYPE:
             raise ValueError(f"{folder / CONFIG} does not describe the semantic side of a LoSATok")
+        if num_heads is not None:
+            raise ValueError(
+                f"num_heads={num_heads} is for releases, but {folder} holds one that we saved: leave it out"
+            )
         values = {name: value for name, value in config.items() if name not in ("model_type", TEACHER)}
         sizes = settings_as(SemanticConfig, values, folder / CONFIG)
         with torch.device("meta"):  # for names and shapes, before anything takes memory

@@ -78,6 +78,10 @@ def _expected(weights: dict[str, Tensor], names: dict[str, str]) -> dict[str, Te
 def _weights(folder: Path, variant: str | None) -> Path:
     found = sorted(folder.glob(CHECKPOINT))
     if (folder / WEIGHTS).is_file() and not found:
+        if variant is not None:
+            raise ValueError(
+                f"variant={variant!r} names one of several checkpoints; leave it out: {folder} holds {WEIGHTS} alone"
+            )
         return folder / WEIGHTS
     wanted = [path for path in found if variant in (None, path.stem)]
     if len(wanted) == 1:

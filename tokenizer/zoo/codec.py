@@ -23,7 +23,7 @@ from audiollm.tokenizer.checkpoints.folders import HUB_OPTIONS, replaced_files
 from audiollm.tokenizer.checkpoints.tensors import torch_dtype
 from audiollm.tokenizer.encoder.encoding import check_batch_size, in_evaluation
 from audiollm.tokenizer.encoder.segments import count_tokens
-from audiollm.tokenizer.kinds import CONFIG, WEIGHTS, TokenizerKind, kind_named
+from audiollm.tokenizer.kinds import CONFIG, WEIGHTS, FolderView, TokenizerKind, kind_named
 from audiollm.tokenizer.opening import find_tokenizer_folder
 from audiollm.tokenizer.signal.resampling import check_sample_rate, resample
 from audiollm.tokenizer.signal.waveforms import check_waveforms
@@ -61,7 +61,7 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
     fills_last_frame: ClassVar[bool] = True
     """Whether `encode` fills a clip's last frame with silence; else `encode_batch` takes any number of samples."""
     read_options: ClassVar[tuple[str, ...]] = ()
-    """Options of `from_pretrained` that are for `read`, beside those that all kinds have."""
+    """Options of `from_pretrained` that say what a release does not, for `read`; folders of our own refuse them."""
     seconds_at_once: ClassVar[float] = SEGMENT_SECONDS
     """Most seconds of all segments computed together, however many they are: the first layers hold tens of numbers for
     each sample, so that sixteen segments of a minute would take tens of gigabytes."""
@@ -476,7 +476,8 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
                 huggingface_hub.
 
         Raises:
-            ValueError: naming the file or the tensors that are missing or wrong, or both fingerprints.
+            ValueError: naming the file or the tensors that are missing or wrong, or both fingerprints, or an option of
+                releases for what we have saved.
             TypeError: for an option that is not known.
         """
         known = (*HUB_OPTIONS, *cls.own_options, *cls.read_options)
@@ -489,6 +490,7 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         own = {name: options.pop(name) for name in cls.own_options if name in options}
         for_read = {name: options.pop(name) for name in cls.read_options if name in options}
         folder = find_tokenizer_folder(path_or_hub_id, options)
+        cls._refuse_for_own(folder, for_read)
         model = cls.read(folder, encoder_only=encoder_only, **for_read).float()
         model.configure(**own)
         found = model.fingerprint()  # before the cast: the same in any precision
@@ -500,6 +502,13 @@ class CodecTokenizer(nn.Module, AudioTokenizer):
         model.name_or_path = str(path_or_hub_id)
         target = torch_dtype(dtype)
         return model.to(device=device or "cpu", dtype=target).eval()
+
+    @classmethod
+    def _refuse_for_own(cls, folder: Path, options: Mapping[str, Any]) -> None:
+        """Refuses what is said of a release where there is none: nothing would come of it."""
+        said = [f"{name}={value!r}" for name, value in options.items() if value is not None]
+        if said and FolderView(folder).config.get("model_type") == kind_named(cls.kind_name).own_model_type:
+            raise ValueError(f"{', '.join(said)} is for releases, but {folder} holds one that we saved: leave it out")
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes ``config.json`` and ``model.safetensors`` in our own layout; each appears whole or not at all."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from audiollm.tokenizer.quantizer.usage import perplexity_of
 from audiollm.tokenizer.zoo.sqcodec.configuration import SQCodecConfig
+from audiollm.training.decoder.base import clip_gradients, mean_losses
 from audiollm.training.decoder.vocoder.adversary import Adversary
 from audiollm.training.decoder.vocoder.losses import SpectralDistance, adversarial_loss, discriminator_loss
 from audiollm.training.loop.batches import share_of_process
@@ -139,15 +140,10 @@ class CodecTrainer:
             scale = share * accelerator.num_processes
             is_last = number == len(batch)
             measured.append(self._accumulate(one.to(accelerator.device), scale, with_codes, plays, is_last))
-        names = list(measured[0])
-        table = torch.stack([torch.stack([parts[name] for name in names]) for parts in measured])
-        means = torch.tensor(shares, device=table.device) @ table
-        line: dict[str, Any] = dict(zip(names, accelerator.reduce(means, "sum").tolist(), strict=True))
-        by_pass = [(one.ids, float(parts["loss"])) for one, parts in zip(batch, measured, strict=True)]
-        for name, value in line.items():
-            stop_unless_finite(accelerator, config, step, name, value, by_pass)
-        norm = accelerator.clip_grad_norm_(self.model.parameters(), config.max_grad_norm or float("inf"))
-        line |= {"learning_rate": learning_rate, "grad_norm": float(norm)}
+        passes = [(one.ids, parts) for one, parts in zip(batch, measured, strict=True)]
+        line: dict[str, Any] = {**mean_losses(accelerator, config, step, passes, shares)}
+        by_pass = [(ids, float(parts["loss"])) for ids, parts in passes]
+        line |= {"learning_rate": learning_rate, "grad_norm": clip_gradients(accelerator, self.model, config)}
         stop_unless_finite(accelerator, config, step, "gradient norm", line["grad_norm"], by_pass)
         self.optimizer.step()
         self.optimizer.zero_grad()

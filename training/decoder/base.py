@@ -1,4 +1,4 @@
-"""Parts that the trainers of flow model and vocoder share: surroundings, interface, clipping.
+"""Parts that the trainers of flow model and vocoder share: surroundings, interface, clipping, means of losses.
 
 The update of the flow model and its even times are those of any flow whose passes count as much as they have frames.
 """
@@ -90,6 +90,35 @@ def clip_gradients(accelerator: Accelerator, module: nn.Module, config: RunConfi
     """Clips the gradients of a prepared module; returns their norm before."""
     # max_norm=inf measures without clipping.
     return float(accelerator.clip_grad_norm_(module.parameters(), config.max_grad_norm or math.inf))
+
+
+def mean_losses(
+    accelerator: Accelerator,
+    config: RunConfig,
+    step: int,
+    passes: Sequence[tuple[Sequence[str], Mapping[str, Tensor]]],
+    shares: Sequence[float],
+) -> dict[str, float]:
+    """Means over the passes of an update, of all processes.
+
+    Args:
+        accelerator: the run's.
+        config: its settings.
+        step: the update.
+        passes: of this process: ids of their clips, and losses by name, ``loss`` among them; scalars, detached.
+        shares: what part of the update each pass is.
+
+    Raises:
+        NonFiniteLossError: if one is no number; the clips are written down.
+    """
+    names = list(passes[0][1])
+    table = torch.stack([torch.stack([losses[name] for name in names]) for _, losses in passes])
+    means = torch.tensor(shares, device=table.device) @ table
+    line: dict[str, float] = dict(zip(names, accelerator.reduce(means, "sum").tolist(), strict=True))
+    by_pass = [(ids, losses["loss"]) for ids, losses in passes]
+    for name, value in line.items():
+        stop_unless_finite(accelerator, config, step, name, value, by_pass)
+    return line
 
 
 def even_times(seeds: Sequence[int], positions: Sequence[int]) -> list[float]:

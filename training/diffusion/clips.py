@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.files.atomic import atomic_write
@@ -87,6 +88,7 @@ class TextClips:
         process_index: with ``num_processes``, which share of the records this process checks.
         num_processes: how many check together; all of them must make this object.
         gather: joins every process's list to one, such as ``accelerate.utils.gather_object``.
+        progress: show a progress bar.
 
     Raises:
         DataError: listing the records that cannot be used, or if none is left.
@@ -103,6 +105,7 @@ class TextClips:
         process_index: int = 0,
         num_processes: int = 1,
         gather: Callable[[list[Any]], list[Any]] = lambda mine: mine,
+        progress: bool = False,
     ) -> None:
         self._audio_tokenizer: Any = audio_tokenizer
         self._rate = audio_tokenizer.sample_rate
@@ -112,7 +115,8 @@ class TextClips:
         self._store = LatentStore(audio_tokenizer, config.cache_dir, config.cache_megabytes * 2**20)
         numbers = list(range(len(self._reader.manifest)))
         mine = RecordsCheck()
-        for number in share_of_process(numbers, process_index, num_processes):
+        share = share_of_process(numbers, process_index, num_processes)
+        for number in tqdm(share, disable=not progress, unit="recording", leave=False):
             self._check(number, count_tokens, mine)
         check = RecordsCheck.merge(gather([mine]))
         report_problems(check, self.name, on_bad=config.on_bad, split=None)
@@ -283,7 +287,14 @@ def _write(path: Path, latents: Distribution) -> None:
         file.write(save({name: one.contiguous() for name, one in tensors.items()}))
 
 
-def statistics(clips: TextClips, num_clips: int) -> tuple[Tensor, Tensor]:
-    """Means and deviations of the latents of the first clips, float32 ``[D]`` each."""
-    rows = torch.cat([clips.latents(index).mean for index in range(min(len(clips), num_clips))]).double()
+def statistics(clips: TextClips, num_clips: int, *, progress: bool = False) -> tuple[Tensor, Tensor]:
+    """Means and deviations of the latents of the first clips, float32 ``[D]`` each.
+
+    Args:
+        clips: most of which are encoded here for the first time.
+        num_clips: most clips that count.
+        progress: show a progress bar.
+    """
+    first = tqdm(range(min(len(clips), num_clips)), disable=not progress, unit="clip", desc="latents", leave=False)
+    rows = torch.cat([clips.latents(index).mean for index in first]).double()
     return rows.mean(dim=0).float(), rows.std(dim=0, unbiased=False).float()

@@ -49,7 +49,7 @@ def prepare(accelerator: Accelerator, config: DiffusionTrainingConfig) -> tuple[
     if audio_tokenizer.latent_size is None:
         raise ValueError(
             f"audio_tokenizer={config.audio_tokenizer} is a {audio_tokenizer.kind}, which has codes: latents are "
-            "learnt here, such as those of a LoSATok (training/train_losatok.py)"
+            "learnt here, such as those of a LoSATok (audiollm train-losatok)"
         )
     if not audio_tokenizer.can_decode:
         raise ValueError(f"audio_tokenizer={config.audio_tokenizer} cannot decode: {audio_tokenizer.why_no_sound}")
@@ -86,6 +86,7 @@ def assemble(
             process_index=accelerator.process_index,
             num_processes=accelerator.num_processes,
             gather=gather_object,
+            progress=accelerator.is_main_process,
         )
 
     train = read(config.train_data)
@@ -107,7 +108,7 @@ def assemble(
         audio_tokenizer_fingerprint=audio_tokenizer.fingerprint(),
     )
     model = LatentDiffusion(sizes, text_encoder, text_tokenizer)
-    model.set_normalisation(*statistics(train, config.normalisation_clips))
+    model.set_normalisation(*statistics(train, config.normalisation_clips, progress=accelerator.is_main_process))
     return DiffusionRun(accelerator, config, audio_tokenizer, train, held_out), model
 
 

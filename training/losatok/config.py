@@ -9,10 +9,7 @@ from typing import Literal
 from audiollm.tokenizer.losatok.losses import AlignmentMode
 from audiollm.training.loop.config import RunConfig, require_not_negative, require_positive
 
-STAGE_ONE = (
-    "accelerate launch training/train_losatok.py --stage semantic --semantic.teacher TEACHER --train_data … "
-    "--output_dir SEMANTIC"
-)
+STAGE_ONE = "audiollm train-losatok --stage semantic --semantic.teacher TEACHER --train_data … --output_dir SEMANTIC"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ def high_features(semantic: SemanticEncoder, waveforms_BN: Tensor) -> Tensor:
     """The teacher's features of equally long whole clips, ``[B, T, E]``."""
     teacher = semantic.teacher
     pieces = cut_pieces(extend(waveforms_BN), waveforms_BN.shape[1], teacher.piece_tokens)
-    loudest_B = torch.stack([teacher.loudest(piece) for piece in pieces]).amax(dim=0)
+    loudest_B = teacher.loudest_of(pieces)
     return torch.cat([semantic.high(piece, loudest_B) for piece in pieces], dim=1)
 
 

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from audiollm.data.files.json_document import write_json
 from audiollm.tokenizer.losatok.configuration import SAMPLE_RATE, TOKEN_SAMPLES
-from audiollm.tokenizer.losatok.losses import AlignmentMode, alignment_loss, kl_per_dimension, log_variance_loss
+from audiollm.tokenizer.losatok.losses import (
+    AlignmentMode,
+    alignment_loss,
+    kl_loss,
+    kl_per_dimension,
+    log_variance_loss,
+)
 from audiollm.tokenizer.losatok.model import LoSATok
 from audiollm.tokenizer.signal.mel import MelConfig
 from audiollm.training.decoder.validation import ORIGINAL, QUICK_METRICS, ValidationClip, measure, write_clips
@@ -28,8 +33,6 @@ from .losses import MultiScaleMelLoss, hinge_adversarial_loss, hinge_discriminat
 from .plots import draw_dimensions, draw_spectra
 from .segments import SegmentPass
 from .trainer import LoSATokRun, StageTrainer
-
-logger = get_logger(__name__)
 
 DECODED = "decoded"
 PICTURED = MelConfig(sample_rate=SAMPLE_RATE)
@@ -54,7 +57,7 @@ class TokenizerObjective(nn.Module):
         return made_BN, {
             "alignment": alignment_loss(encoded, self._alignment),
             "kl": divergence_BTD.sum(dim=-1).mean(),
-            "clamped_kl": divergence_BTD.clamp(min=self._kl_clamp).sum(dim=-1).mean(),
+            "clamped_kl": kl_loss(divergence_BTD, self._kl_clamp),
             "log_variance": log_variance_loss(encoded),
             KL_BY_DIMENSION: divergence_BTD.mean(dim=(0, 1)),
         }

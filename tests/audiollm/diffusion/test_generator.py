@@ -59,7 +59,7 @@ def test_a_prompt_is_gone_on_from_and_not_returned(generator):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": None}, "say by task which it is"),
+        ({"task": None}, r"trained for text-to-speech, text-to-audio: say by task \(--task\) which it is"),
         ({"task": "text_to_music"}, "this model was trained for text_to_speech, text_to_audio"),
         ({"seconds": 3}, r"3\.00 s are longer than the 2\.00 s that this model was trained for"),
         ({"seconds": 0}, "seconds=0: use a positive number"),

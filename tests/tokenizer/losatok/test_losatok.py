@@ -379,6 +379,26 @@ def test_released_pickles_are_read_with_or_without_a_wrapper(losatok: LoSATok, t
     assert all(torch.equal(one, loaded.state_dict()[name]) for name, one in losatok.semantic.state_dict().items())
 
 
+def test_what_is_said_of_releases_is_refused_where_there_is_none(losatok: LoSATok, tmp_path: Path) -> None:
+    losatok.save_pretrained(tmp_path)
+    for said in ({"variant": "kl1e-2"}, {"num_heads": 2}):
+        with pytest.raises(ValueError, match=r"is for releases, but .* holds one that we saved: leave it out"):
+            AudioTokenizer.from_pretrained(tmp_path, **said)
+    assert AudioTokenizer.from_pretrained(tmp_path, variant=None).kind == "losatok"
+    losatok.semantic.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="num_heads=2 is for releases"):
+        SemanticEncoder.from_pretrained(tmp_path, num_heads=2)
+
+
+def test_a_variant_is_refused_where_the_released_file_has_none(losatok: LoSATok, tmp_path: Path) -> None:
+    save_file(released(losatok), tmp_path / "model.safetensors")
+    assert AudioTokenizer.from_pretrained(tmp_path, num_heads=2).kind == "losatok"
+    with pytest.raises(ValueError, match=r"variant='kl1e-2' .*holds model\.safetensors alone"):
+        AudioTokenizer.from_pretrained(tmp_path, num_heads=2, variant="kl1e-2")
+    torch.save(released(losatok), tmp_path / "losatok_kl1e-2.pth")
+    assert AudioTokenizer.from_pretrained(tmp_path, num_heads=2, variant="kl1e-2").kind == "losatok"
+
+
 def test_of_several_released_files_one_is_named(losatok: LoSATok, tmp_path: Path) -> None:
     for name in ("losatok_kl1e-2.pth", "losatok_kl1e-3.pth"):
         torch.save(released(losatok), tmp_path / name)

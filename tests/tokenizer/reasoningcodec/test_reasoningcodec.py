@@ -318,6 +318,9 @@ def test_a_released_folder_with_everything_in_it(
     opened = AudioTokenizer.from_pretrained(tmp_path, variant="ReasoningCodec_1024")
     plain = AudioTokenizer.from_pretrained(reasoningcodec_folder)
     assert opened.fingerprint() == plain.fingerprint()
+    plain.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ValueError, match=r"variant='ReasoningCodec' is for releases, but .*saved holds one that we"):
+        AudioTokenizer.from_pretrained(tmp_path / "saved", variant="ReasoningCodec")
     with pytest.raises(ValueError, match=r"cannot encode without its whisper and wavlm and music encoder"):
         opened.encode(noise(100), RATE)
     with pytest.raises(ValueError, match=r"cannot decode: it has no SQCodec"):

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from audiollm.tokenizer.losatok.configuration import PIECE_TOKENS
@@ -41,6 +43,14 @@ class Teacher(nn.Module, ABC):
     def loudest(self, extended_BN: Tensor) -> Tensor:
         """What `forward` needs of other pieces of the same clip, one number per piece; the largest counts."""
         return extended_BN.new_zeros(len(extended_BN))
+
+    def loudest_of(self, pieces: Iterable[Tensor]) -> Tensor:
+        """The largest of what `loudest` says of the pieces of clips, ``[B]``.
+
+        Args:
+            pieces: all of the same clips, ``[B, N_i]`` each, as `cut_pieces` gives them.
+        """
+        return torch.stack([self.loudest(piece) for piece in pieces]).amax(dim=0)
 
     def settings(self) -> dict[str, Any]:
         """Plain data that make it again, but for its weights.

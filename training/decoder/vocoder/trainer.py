@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from audiollm.benchmarks.speech.judges.recognizers import Transcriber
 from audiollm.data.files.json_document import write_json
 from audiollm.tokenizer.decoder.vocoder.model import HiFTVocoder
-from audiollm.training.decoder.base import DecoderRun, clip_gradients
+from audiollm.training.decoder.base import DecoderRun, clip_gradients, mean_losses
 from audiollm.training.decoder.columns import pitch_column
 from audiollm.training.decoder.config import DecoderTrainingConfig
 from audiollm.training.decoder.parts import save_part
@@ -166,13 +166,9 @@ class VocoderTrainer:
             # Gradients are averaged over the processes, and a pass counts as much as it has segments.
             scale, is_last = share * accelerator.num_processes, number == len(batch)
             measured.append(self._accumulate(one.to(accelerator.device), scale, has_started, is_last))
-        names = list(measured[0])
-        table = torch.stack([torch.stack([parts[name] for name in names]) for parts in measured])
-        means = torch.tensor(shares, device=table.device) @ table
-        line: dict[str, Any] = dict(zip(names, accelerator.reduce(means, "sum").tolist(), strict=True))
-        by_pass = [(one.ids, float(parts["loss"])) for one, parts in zip(batch, measured, strict=True)]
-        for name, value in line.items():
-            stop_unless_finite(accelerator, config, step, name, value, by_pass)
+        passes = [(one.ids, parts) for one, parts in zip(batch, measured, strict=True)]
+        line: dict[str, Any] = {**mean_losses(accelerator, config, step, passes, shares)}
+        by_pass = [(ids, float(parts["loss"])) for ids, parts in passes]
         line["learning_rate"] = learning_rate
         line["grad_norm"] = clip_gradients(accelerator, self._model, config)
         stop_unless_finite(accelerator, config, step, "gradient norm", line["grad_norm"], by_pass)
