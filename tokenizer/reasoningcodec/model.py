@@ -437,7 +437,8 @@ class ReasoningCodec(CodecTokenizer):
         """Windows of 30 s, the last one filled with silence to whole codes."""
         window = ENCODED_SECONDS * SAMPLE_RATE // self.config.whole_samples * self.config.whole_samples
         for part in clip_N.split(window):
-            yield F.pad(part, (0, -len(part) % self.config.whole_samples))
+            missing = -len(part) % self.config.whole_samples
+            yield F.pad(part, (0, missing)) if missing else part  # padding by nothing would copy the recording
 
     def _count(self, group: str, num_samples: int, is_published: bool = False) -> int:
         """Codes of a group that a clip at 24 kHz has."""

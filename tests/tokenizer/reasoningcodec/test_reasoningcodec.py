@@ -436,3 +436,11 @@ def test_an_encoder_of_short_clips_hears_longer_ones_piece_by_piece() -> None:
     for place, samples in enumerate(clip.split(8 * 16000, dim=1)):
         [piece_BSE] = encoder(samples)
         assert torch.equal(heard_BSE[:, 400 * place : 400 * (place + 1)], piece_BSE)
+
+
+def test_long_recordings_are_not_copied(codec: ReasoningCodec) -> None:
+    """Six hours are 2 GB: windows are views, but for a last one that has to be filled."""
+    clip = torch.zeros(70 * RATE + 1)
+    *whole, last = codec._cut_whole(clip)
+    assert [one.data_ptr() for one in whole] == [clip[place * 30 * RATE :].data_ptr() for place in range(2)]
+    assert last.data_ptr() != clip[60 * RATE :].data_ptr()
