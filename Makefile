@@ -4,6 +4,7 @@
 #   make mini     the embedded model `mini` from scratch: tokenizer, decoder, LM, model card (hours; see docs/mini.md)
 #   make evidence tokenizers with and without SAP and SAE, compared over three seeds (hours)
 #   make losatok-evidence small features, KL weights and diffusion on latents, three seeds (hours; see docs/experiments/losatok.md)
+#   make reasoning-codec-evidence what FiLM, reasoning codes and the last stage are worth, and three tokenizers side by side (hours; see docs/uniaudio2.md)
 #   make real     a real LLM (SmolLM2-135M) learns to hear, against the same from random weights (hours; see docs/real_llm.md)
 #   make study    audio tokenizers compared by the same measures and in the same LLM, offline (under an hour; see docs/compare.md)
 #   make gpu-check every test and benchmark that wants a GPU, in ten minutes: one JSON file and one table
@@ -22,7 +23,7 @@ PARALLEL ?= -n auto --dist loadfile --no-loadscope-reorder
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo decoder mini evidence losatok-evidence real scores study gpu-check vllm-check browser-check docs test lint types unit shuffled slow clean
+.PHONY: demo decoder mini evidence losatok-evidence reasoning-codec-evidence real scores study gpu-check vllm-check browser-check docs test lint types unit shuffled slow clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python training/demo.py --output_dir runs/demo $(DEMO_FLAGS)
@@ -43,6 +44,11 @@ evidence: $(VENV)/.installed-dev
 losatok-evidence: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[corpora]'
 	$(BIN)/python -m audiollm.training.recipes.losatok.evidence --output_dir runs/losatok_evidence $(LOSATOK_FLAGS)
+
+# REASONING_CODEC_FLAGS="--parts [film] --seeds [0]" leaves things out.
+reasoning-codec-evidence: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[corpora]'
+	$(BIN)/python -m audiollm.training.recipes.reasoning_codec.evidence --output_dir runs/reasoning_codec_evidence $(REASONING_CODEC_FLAGS)
 
 real: $(VENV)/.installed-dev
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[real]'

@@ -45,6 +45,9 @@ class ReasoningCodecConfig:
     phone_quantizer: tuple[int, ...] = (1, 8192, 32)
     structure_quantizer: tuple[int, ...] = (1, 8192, 32)
     acoustic_quantizer: tuple[int, ...] = (6, 8192, 32)
+    film: bool = True
+    """Whether the reasoning codes move what the reconstruction quantizes, as published; else they are heard by the
+    decoder alone."""
 
     dit_layers: int = 32
     dit_heads: int = 24

@@ -98,6 +98,8 @@ class PluggedEncoder(FrozenEncoder):
 class TransformersEncoder(FrozenEncoder):
     """An audio encoder of transformers; of a model with a decoder, such as Whisper, the encoder.
 
+    One whose extractor fills clips up to a length (Whisper's: 30 s) hears longer ones piece by piece.
+
     Args:
         model: the model.
         extractor: makes its inputs of waveforms; None: it gets them as they are.
@@ -139,19 +141,27 @@ class TransformersEncoder(FrozenEncoder):
         self.pool, self.silence = pool, silence
         self._extractor = extractor
         self._config = model.config.to_dict()
+        filled_seconds = getattr(extractor, "chunk_length", None)
+        self._piece_samples = None if filled_seconds is None else int(filled_seconds * sample_rate)
         if facts is None:
-            probe_BSE = self._streams(torch.zeros(1, _PROBE_SECONDS * sample_rate))[0]
-            # Whisper's extractor fills everything up to 30 s.
-            seconds = getattr(extractor, "chunk_length", None) or _PROBE_SECONDS
+            seconds = filled_seconds or _PROBE_SECONDS
+            probe_BSE = self._streams(torch.zeros(1, int(seconds * sample_rate)))[0]
             facts = (probe_BSE.shape[2], round(probe_BSE.shape[1] / seconds * 2) / 2, sample_rate)
         self.feature_size, self.frame_rate, _ = facts
 
     def forward(self, waveforms_BN: Tensor) -> tuple[Tensor, ...]:
         return self._streams(waveforms_BN)
 
-    @torch.no_grad()
     def _streams(self, waveforms_BN: Tensor) -> tuple[Tensor, ...]:
-        inputs = self._inputs(F.pad(waveforms_BN, (0, self.silence)))
+        waveforms_BN = F.pad(waveforms_BN, (0, self.silence))
+        pieces = waveforms_BN.split(self._piece_samples or max(waveforms_BN.shape[1], 1), dim=1)
+        heard = [self._hear(piece) for piece in pieces]
+        return tuple(torch.cat(parts, dim=1) for parts in zip(*heard, strict=True))
+
+    @torch.no_grad()
+    def _hear(self, waveforms_BN: Tensor) -> tuple[Tensor, ...]:
+        """The streams of clips that are heard at once."""
+        inputs = self._inputs(waveforms_BN)
         found = self.encoder(inputs, output_hidden_states=True)
         states = found.hidden_states
         streams = []

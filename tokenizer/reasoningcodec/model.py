@@ -301,6 +301,8 @@ class ReasoningCodec(CodecTokenizer):
     def deciding_settings(self) -> dict[str, Any]:
         without = ("dit", "latent_size", "encoder_only", "trained_stage")
         plain = {name: one for name, one in dataclasses.asdict(self.config).items() if not name.startswith(without)}
+        if plain["film"]:  # as published: codecs from before the setting keep their fingerprints
+            del plain["film"]
         encoders = {role: one.deciding() for role, one in self.encoders.items() if isinstance(one, FrozenEncoder)}
         decisive: dict[str, Any] = json.loads(json.dumps({**plain, ENCODERS: encoders}, sort_keys=True))
         return decisive
@@ -359,7 +361,8 @@ class ReasoningCodec(CodecTokenizer):
     def encode_heard(self, heard: Heard) -> dict[str, Tensor]:
         """The codes of both groups, int64 ``[B, K, R]`` and ``[B, K, T]``.
 
-        The reasoning codes always move the features; only a training leaves some as they are (`FILM_DROPOUT`).
+        The reasoning codes move the features of every clip, unless the codec was made without (``film``); only a
+        training leaves some as they are (`FILM_DROPOUT`).
         """
         reasoning_BKR = self.reasoning.quantizer.encode(self.reasoning(heard.whisper, heard.semantic))
         if self.group == REASONING:
@@ -434,7 +437,8 @@ class ReasoningCodec(CodecTokenizer):
         """Windows of 30 s, the last one filled with silence to whole codes."""
         window = ENCODED_SECONDS * SAMPLE_RATE // self.config.whole_samples * self.config.whole_samples
         for part in clip_N.split(window):
-            yield F.pad(part, (0, -len(part) % self.config.whole_samples))
+            missing = -len(part) % self.config.whole_samples
+            yield F.pad(part, (0, missing)) if missing else part  # padding by nothing would copy the recording
 
     def _count(self, group: str, num_samples: int, is_published: bool = False) -> int:
         """Codes of a group that a clip at 24 kHz has."""

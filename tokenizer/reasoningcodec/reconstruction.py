@@ -58,7 +58,8 @@ class ReconstructionBranch(nn.Module):
             "acoustic": config.music_size + config.whisper_size,
         }
         self.fuse = nn.ModuleDict({name: nn.Linear(sizes[name], config.size) for name in BRANCHES})
-        self.film = nn.ModuleDict({name: nn.Linear(config.size, 2 * config.size) for name in BRANCHES})
+        branches = BRANCHES if config.film else ()
+        self.film = nn.ModuleDict({name: nn.Linear(config.size, 2 * config.size) for name in branches})
         self.adaptor = nn.Linear(config.size, config.size)
         self.quantizers = nn.ModuleDict(
             {name: ProjectedResidualQuantizer(*config.quantizer_sizes(name), config.size) for name in BRANCHES}
@@ -97,13 +98,15 @@ class ReconstructionBranch(nn.Module):
     def moved(
         self, features: dict[str, Tensor], influence_BTD: Tensor, keep_B: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Stretches and shifts the features (FiLM: Perez et al., 2018, arXiv:1709.07871).
+        """Stretches and shifts the features (FiLM: Perez et al., 2018, arXiv:1709.07871), unless made without ``film``.
 
         Args:
             features: of the three branches.
             influence_BTD: what the reasoning codes say.
             keep_B: bool; False leaves a clip's features as they are, as a fifth of them in training; None: all moved.
         """
+        if not self.film:
+            return features
         moved = {}
         for name, feature_BTD in features.items():
             gain_BTD, shift_BTD = self.film[name](influence_BTD).chunk(2, dim=-1)

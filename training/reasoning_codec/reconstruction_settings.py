@@ -31,6 +31,10 @@ class ReconstructionSettings:
     structure_quantizer: tuple[int, ...] = (1, 8192, 32)
     acoustic_quantizer: tuple[int, ...] = (6, 8192, 32)
 
+    film: bool = True
+    """Whether the reasoning codes move the features that these quantize, as published; else they are heard by the
+    decoder alone."""
+
     dit_layers: int = 32
     """Blocks of the flow's transformer."""
 
@@ -49,7 +53,8 @@ class ReconstructionSettings:
     """Length of each segment that is cut out of a recording at random; shorter ones are filled with silence."""
 
     film_dropout: float = FILM_DROPOUT
-    """Share of the segments that the reasoning codes have no say in, in training alone."""
+    """Share of the segments that the reasoning codes have no say in, in training alone. Of all of them they would have
+    none in what is trained, so that 1 is refused."""
 
     condition_dropout: float = 0.1
     """Share of the segments whose latents are made without a condition, for guidance."""
@@ -97,6 +102,11 @@ class ReconstructionSettings:
         for name in ("film_dropout", "condition_dropout", "given_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{_PREFIX}{name}={getattr(self, name)}: use a share between 0 and 1")
+        if self.film_dropout == 1:
+            raise ValueError(
+                f"{_PREFIX}film_dropout=1: what the reasoning codes say would never be learned, and yet be heard when "
+                f"clips are encoded; use less, and {_PREFIX}film=false for codes that they do not move"
+            )
         fewest, most = self.given_latents
         if not 0 < fewest <= most:
             raise ValueError(f"{_PREFIX}given_latents={list(self.given_latents)}: give the fewest and the most, from 1")

@@ -27,7 +27,7 @@ from audiollm.tokenizer.reasoningcodec.model import ReasoningCodec
 from audiollm.tokenizer.reasoningcodec.windows import DECODED_CODES, cross_faded, decoded_windows
 from audiollm.tokenizer.sequence import as_one_row
 
-from .conftest import RATE, music, sqcodec
+from .conftest import RATE, music, sqcodec, whisper
 
 Noise = Callable[..., Tensor]
 Make = Callable[..., ReasoningCodec]
@@ -429,3 +429,21 @@ def test_settings_of_an_encoder_that_transformers_refuses_are_named(
     values = {**values, "config": {**values["config"], **change}}
     with pytest.raises(ValueError, match=r"config\.json does not describe the whisper encoder: "):
         encoder_of("whisper", values, Path("config.json"))
+
+
+def test_an_encoder_of_short_clips_hears_longer_ones_piece_by_piece() -> None:
+    """Not their beginning alone, which is all that its extractor takes."""
+    encoder, clip = whisper(), 0.1 * torch.randn(1, 20 * 16000, generator=torch.Generator().manual_seed(0))
+    [heard_BSE] = encoder(clip)
+    assert heard_BSE.shape == (1, 3 * 400, 16)  # the last piece is filled up
+    for place, samples in enumerate(clip.split(8 * 16000, dim=1)):
+        [piece_BSE] = encoder(samples)
+        assert torch.equal(heard_BSE[:, 400 * place : 400 * (place + 1)], piece_BSE)
+
+
+def test_long_recordings_are_not_copied(codec: ReasoningCodec) -> None:
+    """Six hours are 2 GB: windows are views, but for a last one that has to be filled."""
+    clip = torch.zeros(70 * RATE + 1)
+    *whole, last = codec._cut_whole(clip)
+    assert [one.data_ptr() for one in whole] == [clip[place * 30 * RATE :].data_ptr() for place in range(2)]
+    assert last.data_ptr() != clip[60 * RATE :].data_ptr()

@@ -218,16 +218,17 @@ def segments(codec: ReasoningCodec, before: Before, **changes: Any) -> Reconstru
 
 def test_reasoning_codes_are_left_out_in_training_only(codec: ReasoningCodec, before: Before):
     """As often as is asked for; encoding moves the features of every clip, in training mode too."""
+    every = 1 - 1e-9  # of a whole 1, nothing would be learned
     shares = {
         share: np.mean([one.hears_reasoning for one in segments(codec, before, film_dropout=share).draws(1)])
-        for share in (0.0, 0.25, 1.0)
+        for share in (0.0, 0.25, every)
     }
     assert shares[0.0] == 1
-    assert shares[1.0] == 0
+    assert shares[every] == 0
     assert 0.6 < shares[0.25] < 0.9
     frozen, objective = FrozenParts(codec), ReconstructionObjective(codec).eval()
     losses = {}
-    for share in (0.0, 1.0):
+    for share in (0.0, every):
         one = segments(codec, before, film_dropout=share).make_pass(1, range(4))
         made = frozen(one.waveforms)
         losses[share] = objective(made, one)["flow"]
@@ -237,6 +238,27 @@ def test_reasoning_codes_are_left_out_in_training_only(codec: ReasoningCodec, be
     waveform = torch.randn(RATE // 2, generator=torch.Generator().manual_seed(0))
     codes = codec.train().encode(waveform, RATE).groups["reconstruction"][0]
     assert all(torch.equal(codec.encode(waveform, RATE).groups["reconstruction"][0], codes) for _ in range(4))
+
+
+def test_without_film_the_reconstruction_codes_are_the_same_whatever_is_reasoned(make: Make, before: Before, tmp_path):
+    """They are heard by the decoder alone; and a codec goes on as it is."""
+    train(make(max_steps=2, film=False))
+    codec, waveform = opened(tmp_path / "run"), torch.randn(RATE // 2, generator=torch.Generator().manual_seed(0))
+    assert not codec.config.film
+    assert not [name for name in codec.state_dict() if "film" in name]
+    reasoning, reconstruction = (codec.encode(waveform, RATE).groups[name] for name in ("reasoning", "reconstruction"))
+    for name, tensor in codec.state_dict().items():
+        if name.startswith("reasoning.quantizer.residual.codebooks.") and name.endswith(".weight"):
+            tensor.copy_(tensor.flip(0))  # other entries have other numbers
+    again = codec.encode(waveform, RATE).groups
+    assert not torch.equal(again["reasoning"][0], reasoning[0])
+    assert torch.equal(again["reconstruction"][0], reconstruction[0])
+    alone = AudioTokenizer.from_pretrained(tmp_path / "run", group="reconstruction")
+    assert torch.equal(alone.encode(waveform, RATE)[0], reconstruction[0])
+    train(make(output_dir=str(tmp_path / "with"), max_steps=1))
+    on = make(codec=str(tmp_path / "with"), output_dir=str(tmp_path / "on"), film=False, sqcodec=None)
+    with pytest.raises(ValueError, match=r"reconstruction\.film=False: the codec has been through .* with True"):
+        train(on)
 
 
 def test_given_latents_and_silence_behind_a_clip_are_marked(codec: ReasoningCodec, before: Before):
@@ -322,6 +344,7 @@ def test_a_clip_shorter_than_a_reasoning_code_is_listed(make: Make, material: Ma
         ({"segment_seconds": 40.0}, "segment_seconds=40: 30 s are heard at once"),
         ({"global_batch_size": 1}, "phone_quantizer has 8 entries: the 10 codes of an update"),
         ({"film_dropout": 1.5}, "film_dropout=1.5"),
+        ({"film_dropout": 1.0}, "film_dropout=1: .*never be learned"),
         ({"given_latents": (6, 2)}, r"given_latents=\[6, 2\]"),
     ],
 )

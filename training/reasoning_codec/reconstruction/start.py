@@ -21,10 +21,10 @@ SQCODEC_RUN = (
     "--output_dir SQCODEC"
 )
 SIZES = (
-    *(f"{branch}_quantizer" for branch in BRANCHES),
+    *(f"{branch}_quantizer" for branch in BRANCHES), "film",
     "dit_layers", "dit_heads", "dit_head_size", "dit_inner_size", "dit_positions", "dit_time_size",
 )  # fmt: skip
-"""Settings that are sizes of the codec, by the same names."""
+"""Settings that are of the codec, by the same names."""
 
 
 def codec_to_train(codec: ReasoningCodec, settings: ReconstructionSettings) -> ReasoningCodec:

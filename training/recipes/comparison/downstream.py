@@ -200,7 +200,7 @@ def _texts(sources: Sequence[str]) -> list[str]:
     return [*texts, *(prompt.text for prompt in prompts("transcribe"))]
 
 
-def _answered_figures(name: str, data: str, replies: Path) -> dict[str, Any]:
+def answered_figures(name: str, data: str, replies: Path) -> dict[str, Any]:
     """Percentages in the columns of the papers; what has no reply, or none that can be read, is wrong."""
     predictions = open_predictions(str(replies)).read()
     if not list(predictions.records):  # a model that says nothing is no error here: it has learnt nothing
@@ -298,7 +298,7 @@ class _Run:
             command += [] if part.prompt is None else ["--prompt", part.prompt]
             command += [] if part.limit is None else ["--limit", str(part.limit)]
             self._run(command, log)
-            figures[name] = _answered_figures(name, data, output / "predictions.jsonl")
+            figures[name] = answered_figures(name, data, output / "predictions.jsonl")
         return figures
 
     def _spoken(self, log: TextIO) -> dict[str, Any]:

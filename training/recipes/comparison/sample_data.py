@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def with_sample_questions(settings: UnderstandingSettings, folder: Path) -> Unde
     for path, split in ((train, TRAIN), (held_out, TEST)):
         _once(
             path,
-            lambda path=path, split=split: _write_questions(labels, path, split),  # type: ignore[misc]
+            lambda path=path, split=split: write_worded_questions(labels, path, split=split),  # type: ignore[misc]
         )
     sets = {name: getattr(settings, name) for name in BENCHMARKS}
     for name in (name for name, given in sets.items() if given is None):
@@ -69,20 +69,34 @@ def with_sample_speech(settings: SpeechSettings, folder: Path) -> SpeechSettings
     )
 
 
-def _write_questions(labels: Path, output: Path, split: str) -> None:
-    """Questions, each worded as one of the sets asks and answered as that one reads, so that all three are learnt."""
+def write_worded_questions(
+    labels: Path, output: Path, *, split: str | None = None, sets: Sequence[str] = tuple(SEEDS)
+) -> None:
+    """Writes questions, each worded as one of the sets asks and answered as that one reads, so that all are learnt.
+
+    Args:
+        labels: clips with SAP records.
+        output: JSONL of conversations.
+        split: clips of this split only; None: all.
+        sets: names of question benchmarks, of `SEEDS`.
+
+    Raises:
+        ValueError: nothing can be asked.
+    """
     report = RecordReport()
-    write_records(_questions(labels, split, report), output, report, if_none="nothing can be asked about the sample")
+    write_records(_questions(labels, split, sets, report), output, report, if_none=f"{labels}: nothing can be asked")
 
 
-def _questions(labels: Path, split: str, report: RecordReport) -> Iterator[dict[str, Any]]:
+def _questions(labels: Path, split: str | None, sets: Sequence[str], report: RecordReport) -> Iterator[dict[str, Any]]:
     for asked in clip_questions(
         labels, split=split, kinds=("multiple_choice",), per_clip=QUESTIONS_PER_CLIP, report=report
     ):
         question = asked.question
-        names = (
-            list(SEEDS) if len(question.choices or ()) <= MOST_LETTERS else [one for one in SEEDS if one != LETTERED]
-        )
+        has_letters = len(question.choices or ()) <= MOST_LETTERS
+        names = [one for one in sets if has_letters or one != LETTERED]
+        if not names:
+            report.leave_out(f"more options than {LETTERED} has letters for", asked.clip_id)
+            continue
         # By a sum of the id: neither a field nor a recording belongs to one wording.
         name = names[zlib.crc32(f"{asked.clip_id} {question.field}".encode()) % len(names)]
         request, reply = _worded(question, name)

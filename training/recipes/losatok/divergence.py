@@ -4,7 +4,6 @@ and how well a diffusion transformer makes their latents."""
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from audiollm.benchmarks.codes.features import LATENTS, encode_clips
 from audiollm.benchmarks.codes.probing import probe_by_parts
 from audiollm.benchmarks.comparison.cells import Cell, Cells
 from audiollm.tokenizer.base import AudioTokenizer
+from audiollm.training.recipes.kept_trainings import last_evaluation
 
 from .data import Task
 from .generation import Generation
@@ -68,9 +68,6 @@ def measure_divergence(
 
 def _figures(tasks: Sequence[Task], tokenizers: Tokenizers, weight: float, seed: int) -> dict[str, Any]:
     run = tokenizers.trained(weight, seed)
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    last = [line for line in map(json.loads, lines) if line["event"] == "eval"][-1]
-    figures = {name: value for name, value in last.items() if name not in ("event", "step")}
     audio_tokenizer = AudioTokenizer.from_pretrained(run, encoder_only=True)
     rate = audio_tokenizer.sample_rate
     probes = {}
@@ -78,4 +75,4 @@ def _figures(tasks: Sequence[Task], tokenizers: Tokenizers, weight: float, seed:
         found = encode_clips(audio_tokenizer, [clip.load(rate) for clip in task.clips], rate)
         labels = [clip.label for clip in task.clips]
         probes[task.name] = probe_by_parts(found.vectors[LATENTS], labels, held_out_parts(task.clips))
-    return figures | {"probes": probes}
+    return last_evaluation(run) | {"probes": probes}

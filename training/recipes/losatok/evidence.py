@@ -17,6 +17,7 @@ import torch
 from audiollm.program import run_program
 from audiollm.tokenizer.machine.processor import describe_processor
 from audiollm.training.loop.record import git_revision, package_versions
+from audiollm.training.recipes.kept_trainings import without_folders
 from audiollm.training.recipes.launching import TRAINING, console, open_recipe_folder
 
 from .bottlenecks import FitSettings
@@ -97,7 +98,7 @@ def run_evidence(config: LoSATokEvidenceConfig) -> dict[str, Any]:
     with open_recipe_folder(Path(config.output_dir) / "evidence.json", settings) as folder:
         tasks = read_tasks(config.speech, config.sounds, config.max_clips, folder)
         results: dict[str, Any] = {
-            "settings": {name: _told(value) for name, value in asdict(config).items() if name != "output_dir"},
+            "settings": without_folders({name: one for name, one in asdict(config).items() if name != "output_dir"}),
             "data": {
                 task.name: {
                     "clips": len(task.clips),
@@ -135,16 +136,6 @@ def _measure(
         yield from measure_generation(config.seeds, generation)
         return
     yield from measure_divergence(tasks, config.kl_weights, config.seeds, tokenizers, generation, folder, tell)
-
-
-def _told(value: Any) -> Any:
-    """Settings without where things lie on this machine: results are passed on."""
-    if isinstance(value, dict):
-        return {name: _told(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_told(one) for one in value]
-    is_path = isinstance(value, str) and Path(value).is_absolute()
-    return "/".join(Path(value).parts[-2:]) if is_path else value
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ python -m audiollm.training.recipes.losatok.report --results runs/losatok_eviden
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from audiollm.data.files.atomic import atomic_write
 from audiollm.data.files.json_document import write_json
 from audiollm.program import run_program
 from audiollm.training.recipes.marked_page import replace_marked
+from audiollm.training.recipes.seed_tables import Column, Value, over_seeds, row
 
 from .curves import curves_figure
 
@@ -35,9 +35,6 @@ RESULTS, CURVES = "results.json", "curves.png"
 PARTS = ("small", "kl", "dit")
 FIGURES = "figures"  # beside the page
 READER = "logistic_accuracy"
-Value = Callable[[Mapping[str, Any]], float]
-Column = tuple[str, str, Value]
-"""Title, format, and the value of a cell's figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +139,7 @@ def _small_table(own: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, A
     rows = []
     for name, by_seed in own.items():
         size, method = name.split("/")
-        rows.append([size, NAMES[method], *(_over_seeds(by_seed, form, value) for _, form, value in columns)])
+        rows.append([size, NAMES[method], *(over_seeds(by_seed, form, value) for _, form, value in columns)])
     chance = next(iter(own.values()))["-"]["probes"]
     commonest = [f"{100 * chance[task]['majority_accuracy']:.1f}" for task in data]
     rows.append(["–", "the commonest class", *commonest, "–", "–", "–"])
@@ -159,7 +156,7 @@ def _kl_table(kl: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
         *((f"{task}, probe (% right) ↑", "{:.1f}", _probe(task)) for task in data),
         *((f"made: {title}", form, _of_generation(value)) for title, form, value in _made_columns(data)),
     ]
-    rows = [_row([weight], by_seed, columns) for weight, by_seed in kl.items()]
+    rows = [row([weight], by_seed, columns) for weight, by_seed in kl.items()]
     return {"head": ["weight", "seeds", *(title for title, _, _ in columns)], "rows": rows}
 
 
@@ -174,12 +171,12 @@ def _dit_table(dit: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any
     for name, by_seed in dit.items():
         space, width = name.split("/")
         size = str(next(iter(by_seed.values()))["size"])
-        rows.append(_row([f"{SPACES[space]}, made", size, width], by_seed, columns))
+        rows.append(row([f"{SPACES[space]}, made", size, width], by_seed, columns))
         spaces.setdefault(space, (size, by_seed))
     # What a perfect transformer would reach: recordings that went into the space and, where they can, back to sound.
     heard = [("heard", form, _heard(value)) for _, form, value in _heard_columns(data)]
     for space, (size, by_seed) in spaces.items():
-        [*known] = (_over_seeds(by_seed, form, value) for _, form, value in heard)
+        [*known] = (over_seeds(by_seed, form, value) for _, form, value in heard)
         rows.append([f"{SPACES[space]}, of recordings", size, "–", str(len(by_seed)), "–", "–", "–", *known])
         rows[-1] += ["–"] * len(data)
     return {"head": ["frames", "numbers", "width", "seeds", *(title for title, _, _ in columns)], "rows": rows}
@@ -223,19 +220,8 @@ def _last(figures: Mapping[str, Any]) -> Mapping[str, Any]:
     return point
 
 
-def _row(names: Sequence[str], by_seed: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> list[str]:
-    """Names, of how many seeds, and figures."""
-    return [*names, str(len(by_seed)), *(_over_seeds(by_seed, form, value) for _, form, value in columns)]
-
-
 def _probe(task: str) -> Value:
     return lambda figures: 100 * figures["probes"][task][READER]
-
-
-def _over_seeds(by_seed: Mapping[str, Mapping[str, Any]], form: str, value: Value) -> str:
-    values: Sequence[float] = [value(figures) for figures in by_seed.values()]
-    mean = form.format(statistics.fmean(values))
-    return mean if len(values) < 2 else f"{mean} ± {form.format(statistics.stdev(values))}"
 
 
 if __name__ == "__main__":

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from audiollm.benchmarks.comparison.cells import Cell, Cells
-from audiollm.program import ProgramError
-from audiollm.training.recipes.launching import launch_trainer
+from audiollm.benchmarks.comparison.cells import Cell
+from audiollm.training.recipes.kept_trainings import KeptTrainings
 
 from .data import Task, identity_of, write_manifest
 
@@ -55,8 +52,7 @@ class Tokenizers:
     ) -> None:
         self.settings = settings
         self._folder = folder
-        self._num_threads = num_threads
-        self._cells = Cells(folder)
+        self._trainings = KeptTrainings(folder, num_threads)
         self._identity = identity_of(tasks) | {"settings": asdict(settings)}
         (folder / "data").mkdir(parents=True, exist_ok=True)
         for name in (TRAIN, HELD_OUT):
@@ -81,44 +77,20 @@ class Tokenizers:
 
         def flags() -> list[str]:
             named = ["--tokenizer.semantic", str(self._semantic(seed)), "--tokenizer.kl_weight", f"{weight:g}"]
-            return [*named, "--max_steps", last, "--eval_every", last, "--eval_clips", str(EVAL_CLIPS)]
+            named += ["--max_steps", last, "--eval_every", last, "--eval_clips", str(EVAL_CLIPS)]
+            return [*named, *self._shared(seed)]
 
         cell = Cell("trained", f"tokenizer-{weight:g}", f"seed{seed}")
-        self._once(cell, self.identity(weight), run, "losatok_small_tokenizer.yaml", flags, seed)
-        return run
+        return self._trainings.once(cell, self.identity(weight), run, TRAINER, "losatok_small_tokenizer.yaml", flags)
 
     def _semantic(self, seed: int) -> Path:
         run, settings = self._folder / "semantic" / f"seed{seed}", self.settings
         flags = ["--semantic.teacher", settings.teacher, "--semantic.latent_size", str(settings.latent_size)]
-        flags += ["--max_steps", str(settings.semantic_steps)]
+        flags += ["--max_steps", str(settings.semantic_steps), *self._shared(seed)]
         cell = Cell("trained", "semantic", f"seed{seed}")
-        self._once(cell, self._identity, run, "losatok_small_semantic.yaml", lambda: flags, seed)
-        return run
+        return self._trainings.once(cell, self._identity, run, TRAINER, "losatok_small_semantic.yaml", lambda: flags)
 
-    def _once(
-        self,
-        cell: Cell,
-        identity: dict[str, Any],
-        run: Path,
-        config: str,
-        flags: Callable[[], Sequence[str]],
-        seed: int,
-    ) -> None:
-        def train() -> dict[str, Any]:
-            self._train(config, flags(), run, seed)
-            return {"run": f"{run.parent.name}/{run.name}"}
-
-        self._cells.computed(cell, identity, train)
-        # Only now, as without them a training that nobody knows to be complete could not be gone on with.
-        shutil.rmtree(run / "checkpoints", ignore_errors=True)
-
-    def _train(self, config: str, flags: Sequence[str], run: Path, seed: int) -> None:
-        log = run.parent / f"{run.name}.log"
-        shared = ["--train_data", str(self.manifest(TRAIN)), "--eval_data", str(self.manifest(HELD_OUT))]
-        shared += ["--seed", str(seed), "--resume", "latest", "--output_dir", str(run), *self.settings.flags]
-        try:
-            launch_trainer(TRAINER, config, *flags, *shared, num_threads=self._num_threads, log=log)
-        except subprocess.CalledProcessError as error:
-            raise ProgramError(
-                f"training in {run} failed with exit status {error.returncode}; why is in {log}"
-            ) from error
+    def _shared(self, seed: int) -> list[str]:
+        """Flags of both."""
+        data = ["--train_data", str(self.manifest(TRAIN)), "--eval_data", str(self.manifest(HELD_OUT))]
+        return [*data, "--seed", str(seed), *self.settings.flags]

@@ -14,7 +14,8 @@ import torch
 
 from audiollm.program import ProgramError, run_program
 from audiollm.training.losatok.config import LoSATokTrainingConfig
-from audiollm.training.recipes.losatok import generation, small_features, trainings
+from audiollm.training.recipes import kept_trainings
+from audiollm.training.recipes.losatok import generation, small_features
 from audiollm.training.recipes.losatok.bottlenecks import FitSettings, fit
 from audiollm.training.recipes.losatok.evidence import LoSATokEvidenceConfig, run_evidence
 from audiollm.training.recipes.losatok.generation import GenerationSettings
@@ -43,7 +44,7 @@ def trained_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         started.append(Path(flags[flags.index("--output_dir") + 1]).name)
         run_program(LoSATokTrainingConfig, train, name=script, arguments=["--config", str(path), *flags])
 
-    monkeypatch.setattr(trainings, "launch_trainer", launch)
+    monkeypatch.setattr(kept_trainings, "launch_trainer", launch)
     return started
 
 
@@ -117,7 +118,7 @@ def test_everything_is_measured_once_and_goes_into_the_page(
         raise AssertionError("it is there")
 
     monkeypatch.setattr(small_features, "fit", computes)
-    monkeypatch.setattr(trainings, "launch_trainer", computes)
+    monkeypatch.setattr(kept_trainings, "launch_trainer", computes)
     monkeypatch.setattr(generation, "assemble", computes)
     again = run_evidence(config)
     assert [again[part] for part in config.parts] == [results[part] for part in config.parts]
@@ -211,6 +212,6 @@ def test_a_training_that_fails_names_its_log(
     def fails(*_: Any, **__: Any) -> None:
         raise CalledProcessError(3, ["python"])
 
-    monkeypatch.setattr(trainings, "launch_trainer", fails)
+    monkeypatch.setattr(kept_trainings, "launch_trainer", fails)
     with pytest.raises(ProgramError, match=r"seed0 failed with exit status 3; why is in .*seed0\.log"):
         run_evidence(replace(config, parts=("kl",)))
