@@ -386,7 +386,8 @@ class LoSATok(CodecTokenizer):
             float32 ``[T_i * 640]`` on the CPU, at 16 kHz.
 
         Raises:
-            ValueError: if it cannot decode, for latents of another size or that are no numbers, or a speaker or prompt.
+            ValueError: if it cannot decode, for latents of another size or that are no numbers, or so large that there
+                is no sound of them, or a speaker or prompt.
         """
         self._refuse_voice(speaker, prompt)
         self._require_decoder()
@@ -401,7 +402,9 @@ class LoSATok(CodecTokenizer):
             skipped = min(first, self._reach)
             wanted = min(DECODED_TOKENS, len(clips[index]) - first)
             start = skipped * TOKEN_SAMPLES
-            waveforms[index].append(part[start : start + wanted * TOKEN_SAMPLES].clone())
+            samples = part[start : start + wanted * TOKEN_SAMPLES].clone()
+            _check_sound(samples, f"clip {index}")
+            waveforms[index].append(samples)
         return [torch.cat(own) for own in waveforms]
 
     def _window(self, clip_TD: Tensor, first: int) -> Tensor:
@@ -428,7 +431,9 @@ class LoSATok(CodecTokenizer):
         def sound(num_tokens: int) -> Tensor:
             waveform = model.decode_batch(kept_TD[None].to(self.device))[0].cpu()
             start = num_before * TOKEN_SAMPLES
-            return waveform[start : start + num_tokens * TOKEN_SAMPLES].clone()
+            samples = waveform[start : start + num_tokens * TOKEN_SAMPLES].clone()
+            _check_sound(samples, "the stream")
+            return samples
 
         for number, some in enumerate(latents):
             kept_TD = torch.cat([kept_TD, self._checked_latents(some, f"piece {number}")])
@@ -452,12 +457,20 @@ class LoSATok(CodecTokenizer):
             clips = [latents[index] for index in range(len(latents))]
         elif isinstance(latents, Tensor):
             clips = list(latents) if latents.dim() == 3 else [latents]
-        else:
+        elif isinstance(latents, Iterable):
             clips = list(latents)
+        else:
+            raise ValueError(f"latents are a {type(latents).__name__}: give what encode() returned, or floats [T, D]")
         return [self._checked_latents(clip, f"clip {index}") for index, clip in enumerate(clips)]
 
     def _checked_latents(self, clip: Any, name: str) -> Tensor:
-        clip = torch.as_tensor(clip)
+        try:
+            clip = torch.as_tensor(clip)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{name} is a {type(clip).__name__} of which no latents can be read ({error}): give floats "
+                f"[T, {self.latent_size}]"
+            ) from error
         if clip.dim() != 2 or clip.shape[1] != self.latent_size or not clip.is_floating_point():
             raise ValueError(
                 f"{name} has latents of {clip.dtype} {list(clip.shape)}, but this {self.own_kind.title} makes floats "
@@ -487,6 +500,11 @@ class LoSATok(CodecTokenizer):
         own = read_json_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
         if own.get("model_type") != kind_named(cls.kind_name).own_model_type:
             return cls._read_released(_released_file(folder, variant), encoder_only, num_heads)
+        for name, value in (("variant", variant), ("num_heads", num_heads)):
+            if value is not None:
+                raise ValueError(
+                    f"{name}={value!r} is for released files, and {folder / CONFIG} says it all: remove it"
+                )
         values = own_settings(own)
         teacher = values.pop(TEACHER, None)
         config = settings_as(LoSATokConfig, values, folder / CONFIG)
@@ -532,6 +550,8 @@ def _released_file(folder: Path, variant: str | None) -> Path:
         ValueError: if there are none, or several and nothing says which.
     """
     if (folder / WEIGHTS).is_file():
+        if variant is not None:
+            raise ValueError(f"variant={variant!r} has no effect: {folder} holds {WEIGHTS}, which is taken; remove it")
         return folder / WEIGHTS
     found = sorted(folder.glob("losatok*.pth"))
     wanted = [path for path in found if variant is None or variant in path.name]
@@ -550,6 +570,14 @@ def _check_finite(latents_TD: Tensor, name: str) -> None:
         raise ValueError(
             f"{name} has latents that are NaN or infinite: its teacher or its weights are; some encoders give NaN for "
             "digital silence"
+        )
+
+
+def _check_sound(samples_N: Tensor, name: str) -> None:
+    if not torch.isfinite(samples_N).all():
+        raise ValueError(
+            f"{name} decodes to samples that are NaN or infinite: its latents are larger than any of a recording, or "
+            "than the decoder's dtype holds; use float32 or bfloat16"
         )
 
 
