@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal, get_args
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PretrainedConfig
 
 from audiollm.folders import LATENT_DIFFUSION
+from audiollm.tokenizer.decoder.flow.solvers import Integration
+from audiollm.tokenizer.zoo.settings import require_few
 
 Task = Literal["text_to_speech", "text_to_audio", "text_to_music"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -72,7 +76,14 @@ class LatentDiffusionConfig(PretrainedConfig):
             values = dict(self.text_config)
             if "model_type" not in values:
                 raise ValueError("text_config has no model_type: give that of a text encoder of transformers")
-            self.text_config = AutoConfig.for_model(values.pop("model_type"), **values)
+            try:
+                self.text_config = AutoConfig.for_model(values.pop("model_type"), **values)
+            except StrictDataclassError as error:
+                raise ValueError(f"text_config: {' '.join(str(error).split())}") from error
+        if not isinstance(self.text_config, PretrainedConfig | None):
+            raise ValueError(f"text_config={self.text_config!r}: give that of a text encoder of transformers")
+        if not isinstance(self.tasks, list | tuple):
+            raise ValueError(f"tasks={self.tasks!r}: use a list of {', '.join(TASKS)}")
         self.tasks = list(self.tasks)
         attention = getattr(self.text_config, "_attn_implementation", None)
         super().__post_init__(**kwargs)
@@ -82,11 +93,23 @@ class LatentDiffusionConfig(PretrainedConfig):
         self._check()
 
     def _check(self) -> None:
-        names = ("latent_size", "frame_rate", "hidden_size", "num_layers", "num_heads", "time_size", "max_text_tokens",
-                 "max_frames", "steps")  # fmt: skip
+        names = ("latent_size", "hidden_size", "num_layers", "num_heads", "time_size", "max_text_tokens", "max_frames",
+                 "steps")  # fmt: skip
         for name in names:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: use a positive number")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r}: use a positive number, a whole one")
+        require_few(self, "num_layers")
+        rates = ("frame_rate",) if self.frames_per_character is None else ("frame_rate", "frames_per_character")
+        for name in rates:
+            if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)!r}: use a positive number")
+        if not _is_number(self.sigma_min) or not 0 <= self.sigma_min < 1:
+            raise ValueError(f"sigma_min={self.sigma_min!r}: use a share of noise in [0, 1), such as 1e-6")
+        Integration(self.steps, self.guidance, sway=self.sway)  # refuses what cannot be sampled with
+        for name in ("audio_tokenizer_kind", "audio_tokenizer_fingerprint"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ValueError(f"{name}={getattr(self, name)!r}: use a text, or leave it out")
         if self.hidden_size % self.num_heads or (self.hidden_size // self.num_heads) % 2:
             raise ValueError(
                 f"hidden_size={self.hidden_size} does not make {self.num_heads} heads of an even size: use a multiple "
@@ -95,8 +118,8 @@ class LatentDiffusionConfig(PretrainedConfig):
         if self.time_size % 2 or self.time_size < 4:
             raise ValueError(f"time_size={self.time_size}: use an even number from 4 on, such as 256")
         unknown = [task for task in self.tasks if task not in TASKS]
-        if unknown or not self.tasks:
-            raise ValueError(f"tasks={self.tasks}: use one or more of {', '.join(TASKS)}")
+        if unknown or not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise ValueError(f"tasks={self.tasks}: use one or more of {', '.join(TASKS)}, each once")
 
     @property
     def head_dim(self) -> int:
@@ -117,3 +140,7 @@ class LatentDiffusionConfig(PretrainedConfig):
         if task not in self.tasks:
             raise ValueError(f"task={task!r}: this model was trained for {', '.join(self.tasks)}")
         return int(self.tasks.index(task)) + 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

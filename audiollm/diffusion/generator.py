@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from audiollm.data.audio.reading import load_audio
 from audiollm.data.files.atomic import atomic_folder
@@ -21,6 +21,7 @@ from audiollm.tokenizer.base import AudioTokenizer, Latents
 from audiollm.tokenizer.checkpoints.folders import find_folder
 from audiollm.tokenizer.decoder.flow.solvers import Integration, Solver
 from audiollm.tokenizer.decoder.inputs import check_seed
+from audiollm.tokenizer.encoder.encoding import check_batch_size
 
 from .modeling import LatentDiffusion, check_diffusion_folder
 
@@ -98,11 +99,22 @@ class AudioGenerator:
         """Writes model, text tokenizer and audio tokenizer, all of it or nothing.
 
         Raises:
-            ValueError: if the audio tokenizer is of a kind that cannot be saved.
+            ValueError: if the audio tokenizer is of a kind that cannot be saved, or was rounded since it was loaded,
+                which would make another of it.
         """
+        self._refuse_rounded()
         with atomic_folder(Path(folder)) as new:
             self.model.save_pretrained(new)
             save_audio_tokenizer(self.audio_tokenizer, new / AUDIO_TOKENIZER_FOLDER)
+
+    def _refuse_rounded(self) -> None:
+        weights = self.audio_tokenizer.state_dict().values() if isinstance(self.audio_tokenizer, nn.Module) else ()
+        rounded = {one.dtype for one in weights} & {torch.float16, torch.bfloat16}
+        if rounded and self.model.config.audio_tokenizer_fingerprint is not None:
+            raise ValueError(
+                f"the audio tokenizer is in {rounded.pop()}: saved so, it would be another one than the model was "
+                "trained for, which then refuses it; save it in float32, as it was loaded"
+            )
 
     @torch.no_grad()
     def generate(
@@ -138,10 +150,10 @@ class AudioGenerator:
         Raises:
             ValueError: naming the argument that is wrong, such as a sound that is longer than the model makes.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = _checked_texts(texts)
         config, model = self.model.config, self.model
         task_id = config.task_id(self._task(task))
-        _check_texts(texts, batch_size)
+        check_batch_size(batch_size)
         seeds = _one_for_each(seed, len(texts), "seed")
         for one in seeds:
             check_seed(one)
@@ -171,27 +183,45 @@ class AudioGenerator:
         if task is None and len(tasks) > 1:
             known = ", ".join(tasks).replace("_", "-")  # as the command line takes them too
             raise ValueError(f"this model was trained for {known}: say by task (--task) which it is")
-        return tasks[0] if task is None else task.replace("-", "_")
+        return tasks[0] if task is None else str(task).replace("-", "_")
 
     def _prompt(self, audio: Any, text: str | None, task: str) -> Tensor:
-        """The prompt's latents, ``[P, D]``; of none, P is 0."""
+        """The prompt's latents, ``[P, D]``; of none, P is 0.
+
+        Raises:
+            ValueError: if the recording or its text cannot be used, or leaves no room for anything.
+        """
+        if not isinstance(text, str | None):
+            raise ValueError(f"prompt_text={text!r}: give a text, what is said in prompt_audio")
         if audio is None:
             if text is not None:
                 raise ValueError("prompt_text is what is said in prompt_audio, and there is none")
             return torch.zeros(0, self.model.config.latent_size)
         if task == "text_to_speech" and not (text or "").strip():
             raise ValueError("prompt_audio needs prompt_text, what is said in it: the model reads both texts as one")
+        if isinstance(audio, list | tuple | Tensor) and not (isinstance(audio, tuple) and len(audio) == 2):
+            raise ValueError("prompt_audio: samples need their rate: give the pair (waveform, sample_rate)")
         waveform, rate = audio if isinstance(audio, tuple) else load_audio(audio, mono="mean")
-        prompt: Tensor = self.audio_tokenizer.encode([waveform], rate)[0]
+        try:
+            prompt: Tensor = self.audio_tokenizer.encode([waveform], rate)[0]
+        except ValueError as error:
+            raise ValueError(f"prompt_audio: {str(error).removeprefix('clip 0 ')}") from error
         if not len(prompt):
             raise ValueError("prompt_audio is shorter than one frame: give a longer recording")
+        config = self.model.config
+        if len(prompt) >= config.max_frames:
+            raise ValueError(
+                f"prompt_audio lasts {len(prompt) / config.frame_rate:.2f} s, and with what follows it there may be "
+                f"{config.max_seconds:.2f} s, as in the training of this model: cut it, and prompt_text with it"
+            )
         return prompt
 
     def _seconds(self, text: str, given: float | None, task: str, prompt: Tensor, prompt_text: str | None) -> float:
         config = self.model.config
         longest = config.max_seconds - len(prompt) / config.frame_rate
         if given is not None:
-            if not (isinstance(given, int | float) and math.isfinite(given) and given > 0):
+            is_number = isinstance(given, int | float) and not isinstance(given, bool)
+            if not (is_number and math.isfinite(given) and given > 0):
                 raise ValueError(f"seconds={given!r}: use a positive number, such as 6")
             return float(given)
         pace = config.frames_per_character
@@ -250,14 +280,16 @@ def check_audio_tokenizer(model: LatentDiffusion, audio_tokenizer: AudioTokenize
         )
 
 
-def _check_texts(texts: Sequence[str], batch_size: int) -> None:
-    if not texts:
+def _checked_texts(texts: Any) -> list[str]:
+    if not isinstance(texts, str | Sequence):
+        raise ValueError(f"texts are a {type(texts).__name__}: give a text, or a list of them")
+    found: list[str] = [texts] if isinstance(texts, str) else list(texts)
+    if not found:
         raise ValueError("there are no texts: give one or more")
-    for index, text in enumerate(texts):
+    for index, text in enumerate(found):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"text {index} is {text!r}: say what is to be heard")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: use 1 or more")
+    return found
 
 
 def _one_for_each(value: Any, count: int, name: str) -> list[Any]:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from audiollm.folders import LATENT_DIFFUSION, TEXT_TOKENIZER_FOLDER
 from audiollm.tokenizer.checkpoints.folders import find_folder, read_json_object
-from audiollm.tokenizer.checkpoints.tensors import check_loaded
+from audiollm.tokenizer.checkpoints.tensors import check_loaded, check_shapes, stored_shapes
 from audiollm.tokenizer.decoder.flow.masking import FrameMask
 from audiollm.tokenizer.decoder.flow.matching import FlowDraws, GuidedVelocity, on_path
 from audiollm.tokenizer.decoder.flow.solvers import Integration
@@ -331,11 +332,30 @@ class LatentDiffusion(PreTrainedModel):
         """
         folder = find_folder(os.fspath(path_or_hub_id))
         check_diffusion_folder(folder)
+        _check_shapes(cls, folder)
         wants_report = options.pop("output_loading_info", False)
         model, report = super().from_pretrained(folder, *arguments, output_loading_info=True, **options)
         check_loaded(model, report, os.fspath(path_or_hub_id), instead="name a model that train-dit left")
+        if not (model.latent_deviation > 0).all():
+            raise ValueError(f"{path_or_hub_id}: latent_deviation is not above 0 everywhere: the file was altered")
         model.text_tokenizer = read_text_tokenizer(folder / TEXT_TOKENIZER_FOLDER)
         return (model, report) if wants_report else model
+
+
+def _check_shapes(kind: type[LatentDiffusion], folder: Path) -> None:
+    """Refuses weights of other shapes by the header of their file, before a model takes memory.
+
+    Raises:
+        ValueError: naming them, or the file if it is damaged, or what is wrong with the configuration.
+    """
+    path = folder / SAFE_WEIGHTS_NAME
+    config = kind.config_class.from_pretrained(folder)
+    if not path.is_file():  # in several files, or none: transformers will tell
+        return
+    stored = stored_shapes(path)
+    with torch.device("meta"):
+        expected = {name: one for name, one in kind(config).state_dict().items() if name in stored}
+    check_shapes(expected, {name: stored[name] for name in expected}, path)
 
 
 def check_diffusion_folder(folder: Path) -> None:

@@ -158,6 +158,31 @@ def test_settings_of_the_other_stage_are_refused(make_losatok_config):
         dataclasses.replace(make_losatok_config(), semantic=make_losatok_config("semantic").semantic)
 
 
+@pytest.mark.parametrize(
+    ("stage", "settings", "message"),
+    [
+        ("semantic", {"collapse_alarm": 0.9}, "collapse_alarm has no effect with stage: semantic"),
+        ("semantic", {"collapsed_below": 0.5}, "collapsed_below has no effect with stage: semantic"),
+        (
+            "tokenizer",
+            {"discriminator_start": None, "discriminator_channels": 3, "discriminator_windows": (2048, 1024, 512)},
+            r"tokenizer\.discriminator_channels has no effect with tokenizer\.discriminator_start: null",
+        ),
+        ("tokenizer", {"adversarial_weight": 0, "feature_weight": 0}, "nothing comes of the discriminators"),
+        ("tokenizer", {"alignment_weight": 0, "alignment": "low_only"}, r"tokenizer\.alignment has no effect"),
+        ("tokenizer", {"kl_weight": 0, "kl_clamp": 0.5}, r"kl_clamp has no effect with tokenizer\.kl_weight: 0"),
+        (
+            "tokenizer",
+            {"mel_weight": 0, "alignment_weight": 0, "kl_weight": 0, "discriminator_start": None},
+            "all weights of the losses in tokenizer are 0",
+        ),
+    ],
+)
+def test_settings_that_others_leave_without_effect_are_refused(make_losatok_config, stage, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_losatok_config(stage, **settings)
+
+
 def test_resuming_with_another_width_lists_it(make_losatok_config):
     train(make_losatok_config("semantic", max_steps=1))
     with pytest.raises(ResumeError, match=r"semantic\.latent_size: 6 → 7"):

@@ -386,7 +386,8 @@ class LoSATok(CodecTokenizer):
             float32 ``[T_i * 640]`` on the CPU, at 16 kHz.
 
         Raises:
-            ValueError: if it cannot decode, for latents of another size or that are no numbers, or a speaker or prompt.
+            ValueError: if it cannot decode, for latents of another size or that are no numbers, or so large that there
+                is no sound of them, or a speaker or prompt.
         """
         self._refuse_voice(speaker, prompt)
         self._require_decoder()
@@ -401,7 +402,9 @@ class LoSATok(CodecTokenizer):
             skipped = min(first, self._reach)
             wanted = min(DECODED_TOKENS, len(clips[index]) - first)
             start = skipped * TOKEN_SAMPLES
-            waveforms[index].append(part[start : start + wanted * TOKEN_SAMPLES].clone())
+            samples = part[start : start + wanted * TOKEN_SAMPLES].clone()
+            _check_sound(samples, f"clip {index}")
+            waveforms[index].append(samples)
         return [torch.cat(own) for own in waveforms]
 
     def _window(self, clip_TD: Tensor, first: int) -> Tensor:
@@ -428,7 +431,9 @@ class LoSATok(CodecTokenizer):
         def sound(num_tokens: int) -> Tensor:
             waveform = model.decode_batch(kept_TD[None].to(self.device))[0].cpu()
             start = num_before * TOKEN_SAMPLES
-            return waveform[start : start + num_tokens * TOKEN_SAMPLES].clone()
+            samples = waveform[start : start + num_tokens * TOKEN_SAMPLES].clone()
+            _check_sound(samples, "the stream")
+            return samples
 
         for number, some in enumerate(latents):
             kept_TD = torch.cat([kept_TD, self._checked_latents(some, f"piece {number}")])
@@ -452,12 +457,20 @@ class LoSATok(CodecTokenizer):
             clips = [latents[index] for index in range(len(latents))]
         elif isinstance(latents, Tensor):
             clips = list(latents) if latents.dim() == 3 else [latents]
-        else:
+        elif isinstance(latents, Iterable):
             clips = list(latents)
+        else:
+            raise ValueError(f"latents are a {type(latents).__name__}: give what encode() returned, or floats [T, D]")
         return [self._checked_latents(clip, f"clip {index}") for index, clip in enumerate(clips)]
 
     def _checked_latents(self, clip: Any, name: str) -> Tensor:
-        clip = torch.as_tensor(clip)
+        try:
+            clip = torch.as_tensor(clip)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{name} is a {type(clip).__name__} of which no latents can be read ({error}): give floats "
+                f"[T, {self.latent_size}]"
+            ) from error
         if clip.dim() != 2 or clip.shape[1] != self.latent_size or not clip.is_floating_point():
             raise ValueError(
                 f"{name} has latents of {clip.dtype} {list(clip.shape)}, but this {self.own_kind.title} makes floats "
@@ -555,6 +568,14 @@ def _check_finite(latents_TD: Tensor, name: str) -> None:
         raise ValueError(
             f"{name} has latents that are NaN or infinite: its teacher or its weights are; some encoders give NaN for "
             "digital silence"
+        )
+
+
+def _check_sound(samples_N: Tensor, name: str) -> None:
+    if not torch.isfinite(samples_N).all():
+        raise ValueError(
+            f"{name} decodes to samples that are NaN or infinite: its latents are larger than any of a recording, or "
+            "than the decoder's dtype holds; use float32 or bfloat16"
         )
 
 

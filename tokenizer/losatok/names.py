@@ -77,14 +77,15 @@ def teacher_values(shapes: Shapes, prefix: str, num_heads: int | None, source: P
     Raises:
         ValueError: naming the tensors that would tell a size and are missing, or that the heads must be given.
     """
-    names = {
-        "patch": f"{prefix}patch_embed.proj.weight",
-        "window": f"{prefix}front_end.0.spectrogram.window",
-        "positions": f"{prefix}time_pos_embed",
-        "inner": f"{prefix}blocks.0.mlp.fc1.weight",
-    }
-    _require(shapes, names.values(), source)
-    size = shapes[names["patch"]][0]
+    patch, window, positions, inner = _required(
+        shapes,
+        source,
+        (f"{prefix}patch_embed.proj.weight", 4),
+        (f"{prefix}front_end.0.spectrogram.window", 1),
+        (f"{prefix}time_pos_embed", 4),
+        (f"{prefix}blocks.0.mlp.fc1.weight", 2),
+    )
+    size = patch[0]
     heads = RELEASED_HEADS.get(size) if num_heads is None else num_heads
     if heads is None:
         raise ValueError(
@@ -95,10 +96,10 @@ def teacher_values(shapes: Shapes, prefix: str, num_heads: int | None, source: P
         "size": size,
         "num_layers": _count(shapes, rf"{re.escape(prefix)}blocks\.(\d+)\."),
         "num_heads": heads,
-        "mlp_size": shapes[names["inner"]][0],
-        "num_mels": shapes[names["patch"]][2],
-        "n_fft": shapes[names["window"]][0],
-        "piece_tokens": shapes[names["positions"]][3],
+        "mlp_size": inner[0],
+        "num_mels": patch[2],
+        "n_fft": window[0],
+        "piece_tokens": positions[3],
         "has_layer_scale": f"{prefix}blocks.0.ls1.gamma" in shapes,
     }
 
@@ -109,13 +110,8 @@ def bottleneck_values(shapes: Shapes, prefix: str, source: Path) -> dict[str, in
     Raises:
         ValueError: as `teacher_values`.
     """
-    first, second = (f"{prefix}downsample.{number}.weight" for number in (0, 2))
-    _require(shapes, (first, second), source)
-    return {
-        "feature_size": shapes[first][1],
-        "bottleneck_size": shapes[first][0],
-        "latent_size": shapes[second][0],
-    }
+    first, second = _required(shapes, source, (f"{prefix}downsample.0.weight", 2), (f"{prefix}downsample.2.weight", 2))
+    return {"feature_size": first[1], "bottleneck_size": first[0], "latent_size": second[0]}
 
 
 def whole_values(shapes: Shapes, source: Path) -> dict[str, int]:
@@ -125,30 +121,36 @@ def whole_values(shapes: Shapes, source: Path) -> dict[str, int]:
         ValueError: as `teacher_values`.
     """
     decoder = "dasheng_tokenizer.decoder."
-    names = {
-        "patch": "dasheng_tokenizer.encoder.patch_embed.weight",
-        "window": "dasheng_tokenizer.encoder.front_end.mel_spec.spectrogram.window",
-        "upsampler": "dasheng_tokenizer.upsampler.weight",
-        "embed": f"{decoder}backbone.embed.weight",
-        "inner": f"{decoder}backbone.convnext.0.pwconv1.weight",
-        "out": f"{decoder}head.out.weight",
-    }
-    _require(shapes, names.values(), source)
+    patch, window, upsampler, embed, inner, out = _required(
+        shapes,
+        source,
+        ("dasheng_tokenizer.encoder.patch_embed.weight", 4),
+        ("dasheng_tokenizer.encoder.front_end.mel_spec.spectrogram.window", 1),
+        ("dasheng_tokenizer.upsampler.weight", 3),
+        (f"{decoder}backbone.embed.weight", 3),
+        (f"{decoder}backbone.convnext.0.pwconv1.weight", 2),
+        (f"{decoder}head.out.weight", 2),
+    )
     return bottleneck_values(shapes, "semantic_encoder.bottleneck.", source) | {
-        "num_mels": shapes[names["patch"]][2],
-        "mel_n_fft": shapes[names["window"]][0],
-        "decoder_size": shapes[names["embed"]][0],
-        "decoder_intermediate_size": shapes[names["inner"]][0],
+        "num_mels": patch[2],
+        "mel_n_fft": window[0],
+        "decoder_size": embed[0],
+        "decoder_intermediate_size": inner[0],
         "decoder_layers": _count(shapes, rf"{re.escape(decoder)}backbone\.convnext\.(\d+)\."),
-        "n_fft": shapes[names["out"]][0] - 2,
-        "upsampling": shapes[names["upsampler"]][2],
+        "n_fft": out[0] - 2,
+        "upsampling": upsampler[2],
     }
 
 
-def _require(shapes: Shapes, names: Iterable[str], source: Path) -> None:
-    missing = sorted(set(names) - shapes.keys())
+def _required(shapes: Shapes, source: Path, *wanted: tuple[str, int]) -> list[Sequence[int]]:
+    """Shapes of the tensors that tell sizes, by their names and numbers of dimensions."""
+    missing = sorted({name for name, _ in wanted} - shapes.keys())
     if missing:
         raise ValueError(f"{source} holds half a LoSATok at most; missing: {', '.join(missing)}")
+    wrong = [f"{name} {list(shapes[name])}" for name, count in wanted if len(shapes[name]) != count]
+    if wrong:
+        raise ValueError(f"{source} holds tensors of which no size can be read: {', '.join(wrong)}")
+    return [shapes[name] for name, _ in wanted]
 
 
 def _count(shapes: Shapes, pattern: str) -> int:

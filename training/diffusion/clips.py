@@ -45,7 +45,7 @@ def task_of(record: Mapping[str, Any], default: str) -> str:
     if isinstance(stated, str) and stated.replace("-", "_") in TASKS:
         return stated.replace("-", "_")
     sound = record.get("sound_type")
-    if sound in TASK_OF_SOUND:
+    if isinstance(sound, str) and sound in TASK_OF_SOUND:
         return TASK_OF_SOUND[sound]
     if stated is not None or sound is not None:
         raise DataError(
@@ -59,12 +59,14 @@ def text_of(record: Mapping[str, Any], task: str) -> str:
     """The text of a record: of speech what is said; of other sound its caption, text, or label.
 
     Raises:
-        DataError: if it has none.
+        DataError: if it has none, or one that no encoder reads.
     """
     keys = TEXT_KEYS if task == SPEECH else ("caption", *TEXT_KEYS, "label")
     for key in keys:
         value = record.get(key)
         if isinstance(value, str) and value.strip():
+            if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
+                raise DataError(f"{key}: {value[:60]!r} holds half a character (a lone surrogate): write it anew")
             return (value.replace("_", " ") if key == "label" else value).strip()
     raise DataError(f"has no text for {task}: give it under {', '.join(keys)}")
 
@@ -128,7 +130,8 @@ class TextClips:
         try:
             record = self._reader.record(number)
             task = task_of(record, self._config.task)
-            tokens, most = count_tokens(text_of(record, task)), self._config.text.max_tokens
+            text = text_of(record, task)
+            tokens, most = count_tokens(text), self._config.text.max_tokens
             if tokens > most:
                 raise DataError(f"the text has {tokens} tokens, more than text.max_tokens={most}: shorten it")
             num_samples = len(self._reader.waveform(number))
@@ -139,8 +142,8 @@ class TextClips:
             found.problems[number] = [told if told.startswith(where) else f"{where}: {told}"]
             return
         found.unread.update(unread_keys(record))
-        named = str(record.get("id", where))
-        text_digest = hashlib.sha256(f"{digest} {task} {text_of(record, task)}".encode()).hexdigest()
+        named = where if record.get("id") is None else str(record["id"])
+        text_digest = hashlib.sha256(f"{digest} {task} {text}".encode()).hexdigest()
         found.entries[number] = Entry(
             number, named, str(record.get("sound_type", "")), (task,), num_samples, text_digest
         )
@@ -217,16 +220,29 @@ class TextClips:
         """Of the whole clip.
 
         Raises:
-            DataError: if the recording can no longer be read.
+            DataError: if the recording can no longer be read, or its latents are no numbers.
+            ValueError: if ``cache_dir`` holds something else than its latents.
         """
-        number = self._entries[index].record
-        found = self._store.get(self._reader.audio_digest(number), lambda: self._reader.waveform(number))
+        entry = self._entries[index]
+        number = entry.record
+        try:
+            # Beside what is stored also how it is heard: channels, and the rate of samples without a file.
+            key = f"{self._reader.audio_digest(number)} {self._config.mono} {entry.num_samples}"
+            found = self._store.get(key, lambda: self._reader.waveform(number))
+        except OSError as error:
+            raise DataError(f"{self._reader.where(number)}: audio: can no longer be read: {error}") from error
+        except NoLatentsError as error:
+            raise DataError(f"{self._reader.where(number)}: audio: {error}") from error
         if len(found.mean) != self.num_frames(index):
             raise DataError(
                 f"{self._reader.where(number)}: {len(found.mean)} latents where {self.num_frames(index)} were "
                 "counted: has the recording changed, or is cache_dir damaged? Empty it"
             )
         return found
+
+
+class NoLatentsError(Exception):
+    """The audio tokenizer makes no latents of a recording."""
 
 
 class LatentStore:
@@ -251,8 +267,12 @@ class LatentStore:
         """The latents of a recording, the same wherever they come from.
 
         Args:
-            digest: of the recording.
+            digest: of the recording, and of all else that decides its waveform.
             waveform: reads it, float32 ``[N]`` at the audio tokenizer's rate.
+
+        Raises:
+            NoLatentsError: the audio tokenizer makes none of it.
+            ValueError: naming a file in the folder that holds something else.
         """
         kept = self._kept.get(digest)
         if kept is not None:
@@ -261,8 +281,7 @@ class LatentStore:
         if self._folder is not None:
             path = self._folder / f"{hashlib.sha256(digest.encode()).hexdigest()}.safetensors"
         if path is not None and path.is_file():
-            stored = read_safetensors(path)
-            found = Distribution(stored["mean"], stored.get("log_variance"))
+            found = _read(path, self._audio_tokenizer.latent_size)
         else:
             found = self._encode(waveform())
             if path is not None:
@@ -275,9 +294,34 @@ class LatentStore:
         return found
 
     def _encode(self, waveform: Tensor) -> Distribution:
-        made = self._audio_tokenizer.encode([waveform], self._audio_tokenizer.sample_rate)
+        try:
+            made = self._audio_tokenizer.encode([waveform], self._audio_tokenizer.sample_rate)
+        except ValueError as error:  # the batch is this recording
+            raise NoLatentsError(str(error).replace("clip 0 ", "", 1)) from error
         mean = made.latents if made.mean is None else made.mean
         return Distribution(mean[0].float(), None if made.log_variance is None else made.log_variance[0].float())
+
+
+def _read(path: Path, latent_size: int) -> Distribution:
+    """What `_write` wrote.
+
+    Raises:
+        ValueError: naming the file, if it is damaged or holds something else.
+    """
+    stored = read_safetensors(path)
+    mean, log_variance = stored.get("mean"), stored.get("log_variance")
+    parts = [mean] if log_variance is None else [mean, log_variance]
+    if (
+        mean is None
+        or mean.dim() != 2
+        or mean.shape[1] != latent_size
+        or any(part.shape != mean.shape or not torch.isfinite(part).all() for part in parts if part is not None)
+    ):
+        raise ValueError(
+            f"{path} does not hold the latents of a recording, [T, {latent_size}] of numbers: delete it, and it is "
+            "made anew"
+        )
+    return Distribution(mean, log_variance)
 
 
 def _write(path: Path, latents: Distribution) -> None:

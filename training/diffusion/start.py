@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -102,7 +103,7 @@ def assemble(
         train_text_encoder=settings.encoder is None,
         max_text_tokens=settings.max_tokens,
         tasks=list(train.tasks),
-        max_frames=max(1, int(config.max_seconds * audio_tokenizer.frame_rate)),
+        max_frames=_frames_of(config.max_seconds, audio_tokenizer),
         frames_per_character=train.frames_per_character,
         audio_tokenizer_kind=audio_tokenizer.kind,
         audio_tokenizer_fingerprint=audio_tokenizer.fingerprint(),
@@ -110,6 +111,12 @@ def assemble(
     model = LatentDiffusion(sizes, text_encoder, text_tokenizer)
     model.set_normalisation(*statistics(train, config.normalisation_clips, progress=accelerator.is_main_process))
     return DiffusionRun(accelerator, config, audio_tokenizer, train, held_out), model
+
+
+def _frames_of(seconds: float, audio_tokenizer: Any) -> int:
+    """Latents of the longest clip that lasts no longer: as the tokenizer counts, so that none loses its last."""
+    rate = audio_tokenizer.sample_rate
+    return max(1, int(audio_tokenizer.num_frames(math.floor(seconds * rate + 1e-6), rate)))
 
 
 def _check_tasks(train: TextClips, held_out: TextClips | None) -> None:

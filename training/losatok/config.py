@@ -10,6 +10,11 @@ from audiollm.tokenizer.losatok.losses import AlignmentMode
 from audiollm.training.loop.config import RunConfig, require_not_negative, require_positive
 
 STAGE_ONE = "audiollm train-losatok --stage semantic --semantic.teacher TEACHER --train_data … --output_dir SEMANTIC"
+OF_DISCRIMINATORS = (
+    "adversarial_weight", "feature_weight", "discriminator_learning_rate", "discriminator_windows",
+    "discriminator_channels",
+)  # fmt: skip
+"""Settings of the second stage that are nothing without discriminators."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +127,28 @@ class TokenizerStageSettings:
                 raise ValueError(
                     f"tokenizer.{name}={list(windows)}: use one or more multiples of 4 from {least} on, such as 1024"
                 )
+        self._refuse_what_has_no_effect()
+
+    def _refuse_what_has_no_effect(self) -> None:
+        has_game = self.discriminator_start is not None
+        of_game = self.adversarial_weight + self.feature_weight if has_game else 0
+        if has_game and not of_game:
+            raise ValueError(
+                "tokenizer.adversarial_weight and tokenizer.feature_weight are both 0: nothing comes of the "
+                "discriminators; set tokenizer.discriminator_start: null"
+            )
+        if not (self.mel_weight + self.alignment_weight + self.kl_weight + self.log_variance_weight + of_game):
+            raise ValueError("all weights of the losses in tokenizer are 0: nothing is learnt")
+        causes = {
+            "discriminator_start: null": () if has_game else OF_DISCRIMINATORS,
+            "alignment_weight: 0": () if self.alignment_weight else ("alignment",),
+            "kl_weight: 0": () if self.kl_weight else ("kl_clamp",),
+        }
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(self)}
+        for cause, names in causes.items():
+            for name in names:
+                if getattr(self, name) != defaults[name]:
+                    raise ValueError(f"tokenizer.{name} has no effect with tokenizer.{cause}; remove it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,3 +232,7 @@ class LoSATokTrainingConfig(RunConfig):
         for entry in dataclasses.fields(settings):
             if getattr(settings, entry.name) != getattr(type(settings)(), entry.name):
                 raise ValueError(f"{other}.{entry.name} has no effect with stage: {self.stage}; remove it")
+        if self.stage == "semantic":
+            for name in ("collapsed_below", "collapse_alarm"):  # of latents, which the first stage has none of
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ValueError(f"{name} has no effect with stage: semantic; remove it")

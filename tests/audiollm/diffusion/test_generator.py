@@ -67,7 +67,16 @@ def test_a_prompt_is_gone_on_from_and_not_returned(generator):
         ({"steps": 0}, "steps=0: use a whole number"),
         ({"guidance": -1}, "guidance=-1: use 0"),
         ({"seed": 0.5}, "seed=0.5: use a whole number"),
+        ({"seconds": True}, "seconds=True: use a positive number"),
+        ({"task": 3}, "task='3': this model was trained for"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 1.5}, "batch_size=1.5: use a whole number"),
+        ({"prompt_text": 3}, "prompt_text=3: give a text"),
+        ({"prompt_audio": torch.zeros(8000)}, "prompt_audio: samples need their rate"),
+        ({"prompt_audio": [torch.zeros(8000), 16000]}, "prompt_audio: samples need their rate"),
+        ({"prompt_audio": (torch.zeros(8000), 16000, 1)}, "prompt_audio: samples need their rate"),
+        ({"prompt_audio": (torch.zeros(2, 8000), 16000)}, r"prompt_audio: has shape \[2, 8000\]; mix"),
+        ({"prompt_audio": (torch.zeros(64000), 16000)}, r"prompt_audio lasts 4\.00 s, and with what follows it"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_name(generator, options, message):
@@ -76,7 +85,13 @@ def test_what_cannot_be_is_refused_by_its_name(generator, options, message):
 
 
 def test_texts_that_are_none_are_refused(generator):
-    for texts, message in (([], "there are no texts"), ([" "], "text 0 is ' '"), ("a" * 40, "shorten it")):
+    cases = (
+        ([], "there are no texts"),
+        ([" "], "text 0 is ' '"),
+        ("a" * 40, "shorten it"),
+        (None, "texts are a NoneType"),
+    )
+    for texts, message in cases:
         with pytest.raises(ValueError, match=message):
             generator.generate(texts, task=SOUND)
 
@@ -97,6 +112,15 @@ def test_what_is_saved_makes_the_same_sound(generator, tmp_path):
     assert torch.equal(again.generate("rain", **options)[0].waveform, generator.generate("rain", **options)[0].waveform)
     with pytest.raises(ValueError, match="holds no diffusion model"):
         AudioGenerator.from_pretrained(tmp_path)
+
+
+def test_an_audio_tokenizer_that_was_rounded_is_not_saved_as_what_the_model_would_refuse(generator, tmp_path):
+    generator.save_pretrained(tmp_path / "model")
+    again = AudioGenerator.from_pretrained(tmp_path / "model", device="cpu")
+    again.audio_tokenizer.to(torch.bfloat16)
+    with pytest.raises(ValueError, match=r"the audio tokenizer is in torch\.bfloat16: saved so.*save it in float32"):
+        again.save_pretrained(tmp_path / "rounded")
+    assert not (tmp_path / "rounded").exists()
 
 
 def test_its_folder_is_told_from_the_audio_tokenizer_in_it_and_copied_whole(generator, tmp_path):

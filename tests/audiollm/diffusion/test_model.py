@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import load, save
 from transformers import BertConfig, GPT2Config, T5Config, WhisperConfig
 
 from audiollm.diffusion import LatentDiffusion, LatentDiffusionConfig
@@ -131,6 +134,22 @@ def test_weights_that_are_missing_are_named(tmp_path):
         LatentDiffusion.from_pretrained(tmp_path)
 
 
+def test_weights_that_are_misshapen_or_cut_off_are_named_before_they_take_memory(tmp_path):
+    build_model().save_pretrained(tmp_path / "model")
+    path, config = tmp_path / "model" / "model.safetensors", tmp_path / "model" / "config.json"
+    written, values = path.read_bytes(), json.loads(config.read_text())
+    config.write_text(json.dumps(values | {"hidden_size": 2 * 10**7}))
+    with pytest.raises(ValueError, match=r"wrong shape: .*transformer\.input\.bias \[16\] instead of \[20000000\]"):
+        LatentDiffusion.from_pretrained(tmp_path / "model")
+    config.write_text(json.dumps(values))
+    path.write_bytes(written[:99])
+    with pytest.raises(ValueError, match=r"model\.safetensors is cut off or damaged"):
+        LatentDiffusion.from_pretrained(tmp_path / "model")
+    path.write_bytes(save(load(written) | {"latent_deviation": torch.zeros(6)}, {"format": "pt"}))
+    with pytest.raises(ValueError, match="latent_deviation is not above 0"):
+        LatentDiffusion.from_pretrained(tmp_path / "model")
+
+
 def test_texts_that_are_too_long_are_refused_and_not_cut(model):
     with pytest.raises(ValueError, match="has 41 tokens, and the model reads 32: shorten it"):
         model.tokenize(["a" * 40])
@@ -143,6 +162,21 @@ def test_texts_that_are_too_long_are_refused_and_not_cut(model):
         ({"tasks": ["sing"]}, r"tasks=\['sing'\]: use one or more of text_to_speech"),
         ({"latent_size": 0}, "latent_size=0: use a positive number"),
         ({"text_config": {"d_model": 8}}, "text_config has no model_type"),
+        ({"text_config": {"model_type": "t5", "d_model": "x"}}, "text_config: .*'d_model'"),
+        ({"text_config": [1]}, r"text_config=\[1\]: give that of a text encoder"),
+        ({"tasks": None}, "tasks=None: use a list of"),
+        ({"tasks": ["text_to_audio", "text_to_audio"]}, "each once"),
+        ({"steps": "4"}, "steps='4': use a positive number"),
+        ({"steps": None}, "steps=None: use a positive number"),
+        ({"max_frames": 2.5}, "max_frames=2.5: use a positive number, a whole one"),
+        ({"num_layers": 10**8}, "num_layers=100000000: give 1000 or fewer"),
+        ({"frame_rate": float("nan")}, "frame_rate=nan: use a positive number"),
+        ({"frames_per_character": -1.0}, "frames_per_character=-1.0: use a positive number"),
+        ({"frames_per_character": "x"}, "frames_per_character='x': use a positive number"),
+        ({"sigma_min": 2.0}, r"sigma_min=2.0: use a share of noise"),
+        ({"guidance": float("nan")}, "guidance=nan: use 0"),
+        ({"sway": 3}, "sway=3: use a number from -1"),
+        ({"audio_tokenizer_fingerprint": 3}, "audio_tokenizer_fingerprint=3: use a text"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(settings, message):

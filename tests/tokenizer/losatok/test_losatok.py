@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,16 @@ def test_what_cannot_be_encoded_or_decoded_is_refused(losatok: LoSATok) -> None:
         losatok.decode(torch.zeros(3, 5))
     with pytest.raises(ValueError, match=r"clip 0 has latents that are NaN"):
         losatok.decode(torch.full((3, 6), float("inf")))
+    for latents, message in (
+        (None, "latents are a NoneType"),
+        (["abc"], "clip 0 is a str of which no latents can be read"),
+        ([[[0.0] * 6, [0.0]]], "clip 0 is a list of which no latents can be read"),
+        (torch.full((3, 6), 1e30), "clip 0 decodes to samples that are NaN or infinite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            losatok.decode(latents)
+    with pytest.raises(ValueError, match="the stream decodes to samples that are NaN"):
+        list(losatok.decode_stream([torch.full((3, 6), 1e30)]))
     with pytest.raises(ValueError, match="has no codes"):
         losatok.decode(Codes(torch.zeros(1, 1, 3, dtype=torch.int64), torch.tensor([3])))
     with pytest.raises(ValueError, match="speaker"):
@@ -253,6 +264,58 @@ def test_a_teacher_that_gives_something_else_is_named(wrap: Callable[[Tensor], A
     tokenizer = tiny_losatok(PluggedTeacher(Steps(640, wrap), 2, rate), feature_size=2)
     with pytest.raises(ValueError, match=message):
         tokenizer.encode(noise(12800), 16000)
+
+
+def test_a_teacher_that_gives_nothing_for_a_short_clip_is_named() -> None:
+    tokenizer = tiny_losatok(PluggedTeacher(Steps(640, lambda one: one[:, :0]), 2, 25.0), feature_size=2)
+    with pytest.raises(ValueError, match=r"the teacher gives 0 vectors for 0\.04 s"):
+        tokenizer.encode(noise(100), 16000)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"frame_rate": float("nan")}, "frame_rate=nan of the teacher: use a positive number"),
+        ({"frame_rate": 0}, "frame_rate=0 of the teacher"),
+        ({"feature_size": "2"}, "feature_size='2' of the teacher: use a positive whole number"),
+        ({"piece_tokens": -1}, "piece_tokens=-1 of the teacher"),
+        ({"piece_tokens": 2.5}, "piece_tokens=2.5 of the teacher"),
+    ],
+)
+def test_senseless_sizes_of_a_teacher_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PluggedTeacher(Steps(640, lambda one: one), **({"feature_size": 2, "frame_rate": 25.0} | settings))
+
+
+def test_a_module_of_another_precision_teaches() -> None:
+    tokenizer = tiny_losatok(PluggedTeacher(Frames(), 2, 25.0), feature_size=2)
+    whole = tokenizer.encode(noise(9000), 16000).latents
+    rounded = tokenizer.to(torch.bfloat16).encode(noise(9000), 16000).latents
+    torch.testing.assert_close(rounded, whole, rtol=0.1, atol=0.1)
+
+
+class Frames(nn.Module):
+    """A layer on every 640 samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(640, 2)
+
+    def forward(self, waveforms_BN: Tensor) -> Tensor:
+        made: Tensor = self.layer(waveforms_BN.unflatten(1, (-1, 640)))
+        return made
+
+
+def test_an_encoder_hears_no_more_at_once_than_its_extractor_pads_to() -> None:
+    """What is longer would be cut off, and the rest be nothing."""
+    config = WhisperConfig(
+        d_model=8, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=8, decoder_layers=1,
+        decoder_attention_heads=2, decoder_ffn_dim=8, vocab_size=16, num_mel_bins=80, max_source_positions=50,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    teacher = TransformersTeacher(WhisperModel(config).eval(), WhisperExtractor(chunk_length=1))
+    assert (teacher.piece_tokens, teacher.frame_rate) == (25, 50)
+    assert len(tiny_losatok(teacher).encode(noise(48000), 16000)[0]) == 75
 
 
 @pytest.fixture(scope="module")
@@ -413,6 +476,29 @@ def test_of_several_released_files_one_is_named(losatok: LoSATok, tmp_path: Path
         AudioTokenizer.from_pretrained(tmp_path, heads=2, variant="kl1e-3")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dasheng_tokenizer.encoder.patch_embed.weight",
+        "dasheng_tokenizer.upsampler.weight",
+        "semantic_encoder.encoder.patch_embed.proj.weight",
+        "semantic_encoder.encoder.time_pos_embed",
+        "semantic_encoder.bottleneck.downsample.0.weight",
+    ],
+)
+def test_released_tensors_that_tell_no_size_are_named(losatok: LoSATok, tmp_path: Path, name: str) -> None:
+    torch.save(released(losatok) | {name: torch.zeros(3)}, tmp_path / "losatok_kl1e-2.pth")
+    with pytest.raises(ValueError, match=rf"of which no size can be read: {re.escape(name)} \[3\]"):
+        AudioTokenizer.from_pretrained(tmp_path, num_heads=2)
+
+
+def test_options_of_released_files_are_refused_where_they_have_no_effect(losatok: LoSATok, tmp_path: Path) -> None:
+    losatok.save_pretrained(tmp_path)
+    for name, value in (("variant", "kl1e-2"), ("num_heads", 5)):
+        with pytest.raises(ValueError, match=rf"{name}=.* is for released files"):
+            AudioTokenizer.from_pretrained(tmp_path, **{name: value})
+
+
 def test_tensors_that_are_missing_unknown_or_misshapen_are_all_named(losatok: LoSATok, tmp_path: Path) -> None:
     tensors = released(losatok)
     del tensors["fc_mu.bias"]
@@ -462,6 +548,7 @@ def test_a_config_that_describes_no_teacher_is_refused(losatok: LoSATok, tmp_pat
         (None, "does not say what the teacher is"),
         ({"kind": "parrot"}, "no kind of teacher called 'parrot'; known are dasheng, uniaudio, transformers"),
         ({"kind": "dasheng", "size": 12, "colour": 1}, "unknown: colour"),
+        ({"kind": "uniaudio", "config": {"d_model": "x"}}, "no.* a teacher of kind 'uniaudio': .*'d_model'"),
         ({"kind": "transformers", "config": {}, "extractor": {"feature_extractor_type": "AutoModel"}}, "no feature ex"),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**config, "teacher": teacher}))

@@ -21,6 +21,9 @@ class Teacher(nn.Module, ABC):
         feature_size: E.
         piece_tokens: most tokens that it looks at together; longer clips are cut, and each piece starts anew.
         has_range: whether quiet cells depend on the loudest one of the clip, see `loudest`.
+
+    Raises:
+        ValueError: for a size that is no positive whole number.
     """
 
     kind: ClassVar[str] = ""
@@ -28,6 +31,9 @@ class Teacher(nn.Module, ABC):
 
     def __init__(self, feature_size: int, piece_tokens: int = PIECE_TOKENS) -> None:
         super().__init__()
+        for name, value in (("feature_size", feature_size), ("piece_tokens", piece_tokens)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} of the teacher: use a positive whole number")
         self.feature_size = feature_size
         self.piece_tokens = piece_tokens
 

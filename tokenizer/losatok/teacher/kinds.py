@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from audiollm.tokenizer.zoo.settings import settings_as
 
 from .base import Teacher
@@ -49,5 +51,6 @@ def teacher_of(values: Any, source: Path) -> Teacher:
         raise ValueError(f"{source}: there is no kind of teacher called {values.get(KIND)!r}; known are {known}")
     try:
         return plugged.from_settings(rest)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{source} does not describe a teacher of kind {plugged.kind!r}: {error}") from error
+    except (KeyError, TypeError, ValueError, StrictDataclassError) as error:
+        told = " ".join(str(error).split())
+        raise ValueError(f"{source} does not describe a teacher of kind {plugged.kind!r}: {told}") from error

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, FeatureExtractionMixin, PreTrainedModel
 
 from audiollm.tokenizer.configuration import UniAudioTokenizerConfig
@@ -44,6 +45,8 @@ class PluggedTeacher(Teacher):
         piece_tokens: int = PIECE_TOKENS,
     ) -> None:
         super().__init__(feature_size, piece_tokens)
+        if isinstance(frame_rate, bool) or not isinstance(frame_rate, int | float) or not 0 < frame_rate < math.inf:
+            raise ValueError(f"frame_rate={frame_rate!r} of the teacher: use a positive number of vectors per second")
         self.encoder = encoder
         self.frame_rate = frame_rate
         self.sample_rate = check_sample_rate(sample_rate)
@@ -61,8 +64,10 @@ class PluggedTeacher(Teacher):
         return F.interpolate(found_BSE.transpose(1, 2), size=num_tokens, mode="linear").transpose(1, 2)
 
     def vectors(self, waveforms_BN: Tensor) -> Any:
-        """What the encoder says of waveforms at its own rate."""
-        return self.encoder(waveforms_BN)
+        """What the encoder says of waveforms at its own rate, in the dtype that its weights have."""
+        weights = self.encoder.parameters() if isinstance(self.encoder, nn.Module) else ()
+        dtype = next((one.dtype for one in weights if one.is_floating_point()), waveforms_BN.dtype)
+        return self.encoder(waveforms_BN.to(dtype))
 
     def _checked(self, given: Any, num_rows: int, num_tokens: int) -> Tensor:
         if isinstance(given, tuple | list) and given:
@@ -80,7 +85,7 @@ class PluggedTeacher(Teacher):
                 f"is {self.feature_size}: they do not fit what is made for it"
             )
         expected = num_tokens * TOKEN_SAMPLES / SAMPLE_RATE * self.frame_rate
-        if abs(found.shape[1] - expected) > TOLERANCE:
+        if not found.shape[1] or abs(found.shape[1] - expected) > TOLERANCE:
             raise ValueError(
                 f"the teacher gives {found.shape[1]} vectors for {num_tokens * TOKEN_SAMPLES / SAMPLE_RATE:g} s, which "
                 f"is not the {self.frame_rate:g} Hz that it is said to give ({expected:.0f} of them): correct "
@@ -136,7 +141,9 @@ class TransformersTeacher(PluggedTeacher):
         padded_seconds = getattr(extractor, "chunk_length", None) or None
         if size_and_rate is None:
             size_and_rate = _tried_out(encoder, extractor, sample_rate, padded_seconds)
-        super().__init__(encoder, *size_and_rate, sample_rate)
+        # No piece is longer than what the extractor pads to: it would cut the rest off.
+        longest = PIECE_TOKENS if padded_seconds is None else int(padded_seconds * SAMPLE_RATE / TOKEN_SAMPLES)
+        super().__init__(encoder, *size_and_rate, sample_rate, min(PIECE_TOKENS, longest))
         self._padded_seconds = padded_seconds
         self._extractor = extractor
         self._config = model.config.to_dict()
