@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from .errors import ResumeError
 logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.json"  # in a run's folder, and beside its checkpoints
+RUN_NAME = "run.json"  # in a run's folder: what it is made by and of
 METRICS_NAME = "metrics.jsonl"  # in a run's folder: see `MetricsLog`
 
 PROJECT = "audiollm"  # what trackers show runs under, unless they are told otherwise
@@ -108,6 +109,39 @@ def _refuse_config_of_others(path: Path) -> None:
         raise ValueError(
             f"{path} is no run's, but perhaps a model's, and would be written over: choose another output_dir"
         )
+
+
+def warn_of_unfinished_runs(config: Any) -> None:
+    """Says which of the runs that a config names have updates to go: what they have saved so far is what is used.
+
+    Args:
+        config: of the run, a dataclass; its own folder and what it resumes are left out.
+    """
+    named = config_as_json(config)
+    for own in ("output_dir", "resume"):
+        named.pop(own, None)
+    for setting, source in _texts_of(named):
+        folder = Path(source)
+        try:
+            total = json.loads((folder / RUN_NAME).read_text(encoding="utf-8"))["num_updates"]
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # no run, or one that whoever opens it will tell of
+        done = max(
+            (line["step"] for line in read_metrics(folder / METRICS_NAME) if line["event"] == "train"), default=0
+        )
+        if done < total:
+            logger.warning(
+                "%s=%s is a run after update %d of %d: what it has saved so far is used", setting, source, done, total
+            )
+
+
+def _texts_of(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """All texts in plain data, with where they are, as in ``tokenizer.semantic``."""
+    if isinstance(value, str):
+        yield name, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in items:
+        yield from _texts_of(one, f"{name}.{key}" if name else str(key))
 
 
 class MetricsLog:

@@ -48,12 +48,14 @@ from .distributed.companions import companions
 from .launch import mode_name, stop_accelerator
 from .record import (
     CONFIG_NAME,
+    RUN_NAME,
     MetricsLog,
     config_as_json,
     git_revision,
     open_metrics,
     package_versions,
     refuse_run_of_others,
+    warn_of_unfinished_runs,
 )
 from .schedule import is_due
 from .stopping import RunStoppedError, StopRequest
@@ -131,6 +133,7 @@ def open_run_folder(accelerator: Accelerator, config: RunConfig) -> RunFolder:
     checkpoint = find_checkpoint(config.resume, checkpoints)
     refuse_run_of_others(folder, config, checkpoint)
     if accelerator.is_main_process:
+        warn_of_unfinished_runs(config)
         folder.mkdir(parents=True, exist_ok=True)
         checkpoints.clear_leftovers()
     set_seed(config.seed)  # the same on every process: all of them make the same new weights
@@ -421,7 +424,7 @@ def run_documents(
         **parameter_counts(accelerator.unwrap_model(model)),
         **run_metadata,
     }
-    return {CONFIG_NAME: config_as_json(config), "run.json": metadata}
+    return {CONFIG_NAME: config_as_json(config), RUN_NAME: metadata}
 
 
 def launch_of(accelerator: Accelerator) -> dict[str, Any]:

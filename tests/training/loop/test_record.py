@@ -2,10 +2,19 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from audiollm.training.loop.record import MetricsLog, git_revision, package_versions, read_metrics
+from audiollm.training.loop.record import (
+    MetricsLog,
+    git_revision,
+    package_versions,
+    read_metrics,
+    warn_of_unfinished_runs,
+)
 
 
 def test_metrics_after_the_resumed_update_are_dropped_and_written_again(tmp_path):
@@ -64,3 +73,34 @@ def test_the_revision_is_a_commit_marked_when_dirty_and_none_outside_a_repositor
     assert git_revision(tmp_path) == f"{commit}-dirty"
     monkeypatch.setenv("PATH", "")
     assert git_revision(tmp_path) is None
+
+
+def test_runs_that_have_updates_to_go_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Some trainers save a model along the way: whoever builds on it should know."""
+    for name, last in (("half", 4), ("whole", 8)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text('{"num_updates": 8}')
+        lines = [{"event": "train", "step": last}, {"event": "eval", "step": 8}]
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "run.json").write_text("[]")
+
+    @dataclass
+    class Config:
+        output_dir: str = str(tmp_path / "half")  # its own
+        resume: str = str(tmp_path / "half")
+        stage: dict[str, Any] = field(
+            default_factory=lambda: {"semantic": str(tmp_path / "half"), "other": [1, "x" * 999]}
+        )
+        models: tuple[str, ...] = (
+            str(tmp_path / "whole"),
+            str(tmp_path / "half"),
+            str(tmp_path / "other"),
+            "mini",
+            "\0",
+        )
+
+    warn_of_unfinished_runs(Config())
+    told = [record.getMessage() for record in caplog.records]
+    assert [text.partition("=")[0] for text in told] == ["stage.semantic", "models.1"]
+    assert "half is a run after update 4 of 8" in told[0]
