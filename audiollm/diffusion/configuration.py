@@ -87,7 +87,7 @@ class LatentDiffusionConfig(PretrainedConfig):
         self.tasks = list(self.tasks)
         attention = getattr(self.text_config, "_attn_implementation", None)
         super().__post_init__(**kwargs)
-        if attention is not None and kwargs.get("attn_implementation") is None:
+        if self.text_config is not None and attention is not None and kwargs.get("attn_implementation") is None:
             # A text encoder that is there already keeps its own, which this would take away.
             self.text_config._attn_implementation = attention
         self._check()
