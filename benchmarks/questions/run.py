@@ -73,6 +73,8 @@ class QuestionRun:
     """Refuse questions that are not a known version."""
     keep_going: bool = False
     """Ask what can be asked although recordings cannot be used; these count as not answered."""
+    max_failures: int = PredictingSettings.max_failures
+    """Stop when so many questions in a row get no reply."""
 
     def __post_init__(self) -> None:
         if bool(self.shots) != (self.shots_data is not None):
@@ -131,6 +133,7 @@ def _predict(
         limit=config.limit,
         batch_size=config.batch_size,
         shots=config.shots,
+        max_failures=config.max_failures,
     )
     examples = None if config.shots_data is None else load_questions(benchmark, config.shots_data)
     report = predict_questions(benchmark.name, loaded, model, output, settings, examples)

@@ -80,13 +80,3 @@ def last_evaluation(run: Path) -> dict[str, Any]:
     """Figures of the last evaluation of a run, without where it was."""
     line = [one for one in read_metrics(run / METRICS_NAME) if one["event"] == "eval"][-1]
     return {name: value for name, value in line.items() if name not in ("event", "step")}
-
-
-def without_folders(value: Any) -> Any:
-    """Settings without where things lie on this machine: results are passed on."""
-    if isinstance(value, dict):
-        return {name: without_folders(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_folders(one) for one in value]
-    is_path = isinstance(value, str) and Path(value).is_absolute()
-    return "/".join(Path(value).parts[-2:]) if is_path else value

@@ -89,7 +89,7 @@ ALWAYS: list[list[str]] = []
 RUN = {
     **dict.fromkeys(
         ["data", "model", "output_dir", "limit", "shuffle_options", "prompt", "max_new_tokens", "temperature", "mono",
-         "require_known_data", "keep_going"],
+         "require_known_data", "keep_going", "max_failures"],
         ALWAYS,
     ),
     "device": [[*ENDPOINT_RUN, "--device", "cpu"]],

@@ -60,6 +60,8 @@ QUESTION_SETS = ("mmau", "mmar", "mmsu")
 QUESTION_MODE: Final = "strict"  # what is missing or unreadable counts as wrong: no tokenizer gains by saying nothing
 NO_CHECKPOINT = "is a floor without a checkpoint: no LLM is extended by it"
 NOT_ASKED = "is not among downstream.tokenizers"
+NO_LIMIT = str(10**9)
+"""Of questions in a row without a reply: a model that says nothing has learnt nothing, which is a figure, too."""
 _PAUSE_SECONDS = 0.5
 _MOST_TEXTS = 20_000  # of the training data, that the text tokenizer of a small LLM is made of
 
@@ -294,7 +296,7 @@ class _Run:
                 continue
             output = self._folder / name
             command = ["-m", f"audiollm.benchmarks.{name}", "predict", "--model", str(self._model), "--data", data]
-            command += ["--output-dir", str(output)]
+            command += ["--output-dir", str(output), "--max-failures", NO_LIMIT]
             command += [] if part.prompt is None else ["--prompt", part.prompt]
             command += [] if part.limit is None else ["--limit", str(part.limit)]
             self._run(command, log)

@@ -5,20 +5,17 @@ python -m audiollm.training.recipes.losatok.evidence --output_dir runs/losatok_e
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from audiollm.program import run_program
-from audiollm.tokenizer.machine.processor import describe_processor
-from audiollm.training.loop.record import git_revision, package_versions
-from audiollm.training.recipes.kept_trainings import without_folders
-from audiollm.training.recipes.launching import TRAINING, console, open_recipe_folder
+from audiollm.training.recipes.launching import console, open_recipe_folder
+from audiollm.training.recipes.run_facts import facts_of_run
 
 from .bottlenecks import FitSettings
 from .data import Task, read_tasks
@@ -98,7 +95,7 @@ def run_evidence(config: LoSATokEvidenceConfig) -> dict[str, Any]:
     with open_recipe_folder(Path(config.output_dir) / "evidence.json", settings) as folder:
         tasks = read_tasks(config.speech, config.sounds, config.max_clips, folder)
         results: dict[str, Any] = {
-            "settings": without_folders({name: one for name, one in asdict(config).items() if name != "output_dir"}),
+            **facts_of_run(config),
             "data": {
                 task.name: {
                     "clips": len(task.clips),
@@ -107,10 +104,6 @@ def run_evidence(config: LoSATokEvidenceConfig) -> dict[str, Any]:
                 }
                 for task in tasks
             },
-            "machine": {**describe_processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-            "versions": package_versions(),
-            "git_revision": git_revision(TRAINING),
-            "date": time.strftime("%Y-%m-%d"),
         }
         for part in config.parts:
             for found in _measure(part, tasks, config, folder):

@@ -8,7 +8,6 @@ python -m audiollm.training.recipes.reasoning_codec.evidence --output_dir runs/r
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,10 +17,9 @@ from typing import Any, Literal
 import torch
 
 from audiollm.program import run_program
-from audiollm.tokenizer.machine.processor import describe_processor
-from audiollm.training.loop.record import git_revision, package_versions
-from audiollm.training.recipes.kept_trainings import KeptTrainings, without_folders
-from audiollm.training.recipes.launching import TRAINING, console, open_recipe_folder
+from audiollm.training.recipes.kept_trainings import KeptTrainings
+from audiollm.training.recipes.launching import console, open_recipe_folder
+from audiollm.training.recipes.run_facts import facts_of_run
 
 from .codecs import FILM, Codecs, CodecSettings
 from .data import ClipData, ClipSettings
@@ -85,12 +83,8 @@ def run_evidence(config: ReasoningCodecEvidenceConfig) -> dict[str, Any]:
     with open_recipe_folder(Path(config.output_dir) / "evidence.json", asdict(config.clips)) as folder:
         data = ClipData(config.clips, folder)
         results: dict[str, Any] = {
-            "settings": without_folders({name: one for name, one in asdict(config).items() if name != "output_dir"}),
+            **facts_of_run(config),
             "data": data.counts(),
-            "machine": {**describe_processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-            "versions": package_versions(),
-            "git_revision": git_revision(TRAINING),
-            "date": time.strftime("%Y-%m-%d"),
         }
         trainings = KeptTrainings(folder, config.num_threads)
         codecs = Codecs(data, config.codecs, trainings)

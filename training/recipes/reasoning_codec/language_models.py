@@ -11,7 +11,7 @@ from typing import Any
 from audiollm.benchmarks.comparison.cells import Cell, Cells
 from audiollm.mini import MINI
 from audiollm.program import ProgramError
-from audiollm.training.recipes.comparison.downstream import answered_figures
+from audiollm.training.recipes.comparison.downstream import NO_LIMIT, answered_figures
 from audiollm.training.recipes.kept_trainings import KeptTrainings, last_evaluation
 from audiollm.training.recipes.launching import run_logged
 from audiollm.training.uniaudio.stages import StageName
@@ -183,7 +183,7 @@ class LanguageModels:
         output = run / f"{BENCHMARK}-{shots}"
         data = str(self._data.question_set(HELD_OUT))
         command = ["-m", f"audiollm.benchmarks.{BENCHMARK}", "predict", "--model", str(run), "--data", data]
-        command += ["--output-dir", str(output), "--max-new-tokens", "32"]
+        command += ["--output-dir", str(output), "--max-new-tokens", "32", "--max-failures", NO_LIMIT]
         if shots:
             command += ["--shots", str(shots), "--shots-data", str(self._data.question_set(TRAIN))]
         self._score(command, run.parent / f"{output.name}.log")

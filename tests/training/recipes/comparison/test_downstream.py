@@ -85,6 +85,7 @@ class Programs:
             Path(options["--output-dir"]).mkdir(parents=True)
             (Path(options["--output-dir"]) / "result.json").write_text(json.dumps(result))
         else:
+            assert int(options["--max-failures"]) > 10**6  # an LLM that says nothing stops no study
             Path(options["--output-dir"]).mkdir(parents=True)
             write_json_lines(
                 Path(options["--output-dir"]) / "predictions.jsonl",

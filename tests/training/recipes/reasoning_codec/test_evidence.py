@@ -208,6 +208,7 @@ def test_everything_is_made_once_and_goes_into_the_page(
         "without-film-seed0-reconstruction",
     }  # fmt: skip
     assert sum("--shots" in command for command in asked) == 4  # both ends, both seeds
+    assert all("--max-failures" in command for command in asked)  # an LM that says nothing stops nothing
     assert results["film"]["with FiLM"]["1"]["mel_distance"] == 2
     assert study[0]["tokenizers"]["LoSATok"] == "../codecs/losatok-seed0"
 
