@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from audiollm.data.audio.opening import AudioError
 from audiollm.data.files.atomic import atomic_write
+from audiollm.data.files.text import HALF_A_CHARACTER, is_whole
 from audiollm.data.manifest import RecordError, open_manifest
 from audiollm.data.records import TEXT_KEYS
 from audiollm.data.unread_keys import unread_keys
@@ -65,8 +66,8 @@ def text_of(record: Mapping[str, Any], task: str) -> str:
     for key in keys:
         value = record.get(key)
         if isinstance(value, str) and value.strip():
-            if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
-                raise DataError(f"{key}: {value[:60]!r} holds half a character (a lone surrogate): write it anew")
+            if not is_whole(value):
+                raise DataError(f"{key}: {value[:60]!r} {HALF_A_CHARACTER}")
             return (value.replace("_", " ") if key == "label" else value).strip()
     raise DataError(f"has no text for {task}: give it under {', '.join(keys)}")
 
